@@ -1,0 +1,1 @@
+"""The engine: routes calls between peers and supervises the workers of a project."""

@@ -1,0 +1,142 @@
+"""Every exception a user can meet, and every error code on the wire.
+
+Owned here so that the engine, the SDK and the CLI say the same words. Imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ErrorCode:
+    """The `code` of an error body. Upper case ones are the public wire contract's own spelling."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_MESSAGE = "invalid_message"
+    INVALID_PAYLOAD = "invalid_payload"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    FUNCTION_NOT_FOUND = "function_not_found"
+    FUNCTION_NOT_INVOKABLE = "function_not_invokable"
+    INVOCATION_FAILED = "invocation_failed"
+    INVOCATION_STOPPED = "invocation_stopped"
+    INVOCATION_ERROR = "invocation_error"
+    RESULT_NOT_SERIALIZABLE = "result_not_serializable"
+    TIMEOUT = "TIMEOUT"
+    SHUTDOWN = "SHUTDOWN"
+    UNKNOWN = "UNKNOWN"
+    WORKER_UNAVAILABLE = "worker_unavailable"
+    OVERLOADED = "overloaded"
+    ENGINE_STOPPING = "engine_stopping"
+    LOOP_DETECTED = "loop_detected"
+    DEADLOCK_DETECTED = "deadlock_detected"
+    CANCELLED = "cancelled"
+    ACTION_NOT_FOUND = "action_not_found"
+    ENQUEUE_ERROR = "enqueue_error"
+    INVALID_NAMESPACE = "INVALID_NAMESPACE"
+    NOT_FOUND = "NOT_FOUND"
+    INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
+    FORBIDDEN = "FORBIDDEN"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    UNSAFE_PATTERN = "unsafe_pattern"
+    INVALID_SCHEMA = "invalid_schema"
+    DESERIALIZATION_ERROR = "deserialization_error"
+    SERIALIZATION_ERROR = "serialization_error"
+    TRIGGER_REGISTRATION_FAILED = "trigger_registration_failed"
+    TRIGGER_TYPE_NOT_FOUND = "trigger_type_not_found"
+    UNREGISTER_FAILED = "unregister_failed"
+    STORAGE_FULL = "storage_full"
+    STORAGE_ERROR = "storage_error"
+    FUNCTION_NAMESPACE_CONFLICT = "FUNCTION_NAMESPACE_CONFLICT"
+    WORKER_NAMESPACE_CONFLICT = "WORKER_NAMESPACE_CONFLICT"
+
+
+class IIIError(Exception):
+    """Base of everything this project raises on purpose."""
+
+
+class ProjectError(IIIError):
+    """The project's own files are wrong (exit code 2).
+
+    `line` and `column` count from 1; 0 means unknown. `hint` is the way out, one sentence.
+    """
+
+    def __init__(
+        self, message: str, *, file: str = "", line: int = 0, column: int = 0, key: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = file
+        self.line = line
+        self.column = column
+        self.key = key
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class EngineNotRunning(IIIError):
+    """No engine answers where one was looked for (exit code 3)."""
+
+
+class ProtocolError(IIIError):
+    """A message breaks the protocol. `offset` is the byte where the line went wrong, -1 if unknown."""
+
+    def __init__(self, code: str, message: str, *, offset: int = -1, invocation_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.offset = offset
+        self.invocation_id = invocation_id
+
+
+class LocalProtocolError(ProtocolError):
+    """We were about to send something the protocol forbids: our own bug, or a value JSON cannot hold."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """A peer sent something the protocol forbids."""
+
+
+class InvocationError(IIIError):
+    """A call failed. The only exception a caller of `trigger` sees for a remote failure.
+
+    `code` is one of `ErrorCode` or the handler's own; `details` is a JSON object, e.g.
+    `{"path", "expected", "got"}` of a refused payload or `{"reason", "stderr"}` of a dead worker.
+    """
+
+    def __init__(  # noqa: PLR0913 - the public SDK's signature plus our two fields
+        self,
+        code: str,
+        message: str,
+        function_id: str | None = None,
+        stacktrace: str | None = None,
+        invocation_id: str | None = None,
+        *,
+        details: dict[str, Any] | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.function_id = function_id
+        self.stacktrace = stacktrace
+        self.invocation_id = invocation_id
+        self.details = details or {}
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class RegistrationRejectedError(IIIError):
+    """The engine refused this worker's name or function for good; every later call raises it."""
+
+    def __init__(self, code: str, namespace: str, worker_name: str | None, owner_worker_id: str) -> None:
+        super().__init__(f"{code}: {worker_name or 'registration'} is taken in namespace {namespace}")
+        self.code = code
+        self.namespace = namespace
+        self.worker_name = worker_name
+        self.owner_worker_id = owner_worker_id

@@ -1,0 +1,92 @@
+"""Cut a byte stream into lines.
+
+Splits on `b"\\n"` only: U+2028, `\\r`, `\\f` are data (`str.splitlines` and `readline` would cut at some of them, or
+give up at 64 KiB). Blank lines vanish. A line over the limit costs that line, not the stream: its head is handed
+out as `Oversized` so that its invocation id can still be answered. Used by the engine, the SDK and the CLI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# 16 MiB on pipes and the unix socket: larger data belongs in a channel.
+MAX_LINE = 16 * 1024 * 1024
+# Where the invocation id of an over-long line is looked for.
+HEAD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """A line longer than the limit. `head` holds its first 4 KiB, `size` all its bytes without the newline."""
+
+    head: bytes
+    size: int
+
+
+class LineSplitter:
+    """Feed bytes in, get complete lines out, in order, without their newline."""
+
+    __slots__ = ("_head", "_limit", "_parts", "_size", "_skipping")
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._skipping = False
+        self._head = b""
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the unfinished last line."""
+        return self._size
+
+    @property
+    def partial(self) -> bytes:
+        """The unfinished last line (only its head once it is over the limit)."""
+        return self._head if self._skipping else b"".join(self._parts)
+
+    def feed(self, data: bytes) -> list[bytes | Oversized]:
+        """Return the lines completed by `data`, blank ones left out."""
+        lines: list[bytes | Oversized] = data.split(b"\n")  # type: ignore[assignment]
+        rest: bytes = lines.pop()  # type: ignore[assignment]
+        if self._size or self._skipping:
+            if not lines:
+                self._keep(rest)
+                return []
+            lines[0] = self._finish(lines[0])  # type: ignore[arg-type]
+        if rest:
+            self._keep(rest)
+        return self._checked(lines)
+
+    def _checked(self, lines: list[bytes | Oversized]) -> list[bytes | Oversized]:
+        checked: list[bytes | Oversized] = []
+        for line in lines:
+            if type(line) is bytes:
+                if len(line) > self._limit:
+                    checked.append(Oversized(line[:HEAD], len(line)))
+                elif line and not line.isspace():
+                    checked.append(line)
+            else:
+                checked.append(line)
+        return checked
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._skipping:
+            return
+        self._parts.append(data)
+        if self._size > self._limit:
+            self._head = b"".join(self._parts)[:HEAD]
+            self._parts.clear()
+            self._skipping = True
+
+    def _finish(self, tail: bytes) -> bytes | Oversized:
+        self._keep(tail)
+        size, self._size = self._size, 0
+        if self._skipping:
+            self._skipping = False
+            head, self._head = self._head, b""
+            return Oversized(head, size)
+        line = b"".join(self._parts)
+        self._parts.clear()
+        return line

@@ -1,0 +1,1 @@
+"""The standard workers, written against the public SDK only."""
