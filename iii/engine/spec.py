@@ -12,7 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+def _empty() -> Mapping[str, Any]:
+    # A factory, because dataclasses of 3.11 refuse the unhashable proxy as a plain default.
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class WorkerSpec:
     standard: str | None = None  # a package of stdlib_workers, e.g. "state"
     python: Path | None = None  # interpreter of `script`; symlinks of a virtual environment are kept
     namespace: str = "default"
-    env: Mapping[str, str] = _EMPTY  # interpolated; the shell's value of a declared name wins
+    env: Mapping[str, str] = field(default_factory=_empty)  # the shell's value of a declared name wins
     env_files: tuple[Path, ...] = ()
     pass_env: tuple[str, ...] = ()  # further names (globs) taken over from the shell
     after: tuple[str, ...] = ()
@@ -42,7 +45,7 @@ class WorkerSpec:
     pre: tuple[str, ...] = ()  # a command run before each start
     keep_children: bool = False
     validate: bool = True
-    config: Mapping[str, Any] = _EMPTY  # handed to the worker as III_CONFIG
+    config: Mapping[str, Any] = field(default_factory=_empty)  # handed to the worker as III_CONFIG
     line: int = 0  # of the table in iii.toml, for messages
 
 
@@ -63,7 +66,7 @@ class ProjectSpec:
     name: str
     file: Path
     engine: EngineSpec = field(default_factory=EngineSpec)
-    workers: Mapping[str, WorkerSpec] = _EMPTY
+    workers: Mapping[str, WorkerSpec] = field(default_factory=_empty)
 
     @property
     def state_dir(self) -> Path:
