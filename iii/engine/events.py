@@ -1,0 +1,49 @@
+"""What the router tells the composition root, besides the lines it puts into outboxes. Frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from iii.engine.peer import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReady:
+    """The peer's registrations are complete; `files` are the project files it has imported."""
+
+    peer: Peer
+    files: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDrained:
+    """A retired peer executes nothing any more."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionsChanged:
+    """The set of registered functions changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersChanged:
+    """A worker connected, left, or told more about itself."""
+
+    event: Literal["worker_connected", "worker_disconnected", "worker_metadata_updated"]
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something went wrong that nobody waits for; shown in the log, counted under `counter`."""
+
+    peer_name: str
+    text: str
+    counter: str
+
+
+Event = PeerReady | PeerDrained | FunctionsChanged | WorkersChanged | Notice

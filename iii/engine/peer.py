@@ -1,0 +1,136 @@
+"""A peer: anything connected that speaks the protocol, as the router sees it.
+
+Pure state. The router appends lines to `outbox`; the connection that owns the transport writes them, counts what
+the other side's kernel has taken in `written`, and never changes anything else here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from iii.engine.invocation import Invocation
+    from iii.engine.registry import Function
+    from iii.protocol.messages import Message
+
+PeerKind = Literal["worker", "client", "engine"]
+
+
+class Owner:
+    """Who functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
+
+    `waiting` holds calls that no peer can take right now, in order of arrival: the worker is starting, reloading
+    or backing off (`is_expected`), or all its instances are at their concurrency.
+    """
+
+    __slots__ = (
+        "has_served",
+        "is_expected",
+        "is_supervised",
+        "name",
+        "namespace",
+        "peers",
+        "refusal",
+        "waiting",
+    )
+
+    def __init__(self, name: str, namespace: str, *, supervised: bool) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.is_supervised = supervised
+        self.is_expected = False
+        self.has_served = False
+        self.peers: list[Peer] = []  # those that serve now
+        self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
+        self.waiting: deque[Invocation] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any of its serving peers can take one more call."""
+        return any(peer.has_room for peer in self.peers)
+
+    def __repr__(self) -> str:
+        return f"<Owner {self.name} {len(self.waiting)} waiting>"
+
+
+class Peer:
+    """One connection. `serving` is false while a new generation registers, and again once it is retired."""
+
+    __slots__ = (
+        "busy",
+        "concurrency",
+        "connected_at_ms",
+        "enqueued",
+        "functions",
+        "generation",
+        "id",
+        "info",
+        "instance",
+        "is_gone",
+        "is_retired",
+        "is_serving",
+        "kind",
+        "name",
+        "namespace",
+        "outbox",
+        "outgoing",
+        "owner",
+        "pid",
+        "reattach_token",
+        "staged",
+        "written",
+    )
+
+    def __init__(  # noqa: PLR0913 - a record; every argument is one column
+        self,
+        id: str,
+        *,
+        kind: PeerKind,
+        name: str = "",
+        namespace: str = "default",
+        owner: Owner | None = None,
+        generation: int | None = None,
+        instance: int | None = None,
+        concurrency: int | None = None,
+        pid: int | None = None,
+        reattach_token: str | None = None,
+        connected_at_ms: int = 0,
+    ) -> None:
+        self.id = id
+        self.kind = kind
+        self.name = name
+        self.namespace = namespace
+        self.owner = owner or Owner(name or id, namespace, supervised=False)
+        self.generation = generation
+        self.instance = instance
+        self.concurrency = concurrency
+        self.pid = pid
+        self.reattach_token = reattach_token
+        self.connected_at_ms = connected_at_ms
+        self.info: dict[str, Any] = {}  # what `engine::workers::register` told
+        self.is_serving = not self.owner.is_supervised
+        self.is_retired = False
+        self.is_gone = False
+        self.functions: dict[Function, None] = {}  # those it provides or stands by for, in order
+        self.staged: list[Message] = []  # registrations made before serving
+        self.busy = 0  # calls it is executing
+        self.outgoing = 0  # calls it waits for
+        self.outbox: list[bytes] = []
+        self.enqueued = 0  # bytes ever put into the outbox, newlines included
+        self.written = 0  # bytes of them that the transport has taken
+
+    @property
+    def backlog(self) -> int:
+        """Bytes sent to this peer that its transport has not taken yet."""
+        return self.enqueued - self.written
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call may be dispatched to it now."""
+        return self.concurrency is None or self.busy < self.concurrency
+
+    def __repr__(self) -> str:
+        generation = f" generation {self.generation}" if self.generation is not None else ""
+        return f"<Peer {self.name or self.id}{generation} {self.busy} busy>"

@@ -1,0 +1,163 @@
+"""Peers come, change and leave. Pure.
+
+A supervised worker is one `Owner` through all its generations. A new generation registers into `Peer.staged` while
+the old one serves; `promote` applies it in one step, `retire` takes the old one out of the routes and lets it
+finish, `detach` settles what a dead peer leaves behind: unstarted calls go to another provider or wait, started ones
+end with `invocation_stopped` unless the function says `idempotent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iii.engine import refusals
+from iii.engine.bindings import Bindings
+from iii.engine.calls import Calls
+from iii.engine.events import FunctionsChanged, PeerDrained, WorkersChanged
+from iii.engine.invocation import Invocation
+from iii.engine.peer import Owner, Peer
+from iii.engine.registrations import Registrations
+from iii.engine.registry import DEFAULT
+from iii.protocol.codec import encode
+from iii.protocol.messages import WorkerRegistered
+
+
+class Roster:
+    """Who is connected, and the transitions of each."""
+
+    def __init__(self, bindings: Bindings, calls: Calls, registrations: Registrations) -> None:
+        self.peers: dict[str, Peer] = {}
+        self.owners: dict[str, Owner] = {}  # supervised workers by name
+        self._bindings = bindings
+        self._calls = calls
+        self._registrations = registrations
+        calls.on_drained = self._on_drained
+
+    def __repr__(self) -> str:
+        return f"<Roster {len(self.peers)} peers, {len(self.owners)} supervised workers>"
+
+    def owner_of(self, worker: str, namespace: str = DEFAULT) -> Owner:
+        """Return the owner that stands for a supervised worker, made on first use."""
+        owner = self.owners.get(worker)
+        if owner is None:
+            owner = self.owners[worker] = Owner(worker, namespace, supervised=True)
+        return owner
+
+    def attach(self, peer: Peer) -> None:
+        """A peer connected. A supervised one serves only once it is promoted."""
+        self.peers[peer.id] = peer
+        if peer.is_serving:
+            peer.owner.peers.append(peer)
+        if peer.kind == "worker":
+            self._calls.events.append(WorkersChanged("worker_connected", peer.id))
+        hello = WorkerRegistered(peer.id, peer.reattach_token, peer.generation, peer.instance)
+        if peer.kind != "engine":
+            self._calls.send(peer, encode(hello))
+
+    def promote(self, peer: Peer) -> None:
+        """The peer's generation serves from now on: apply what it registered, in order, in one step."""
+        owner = peer.owner
+        peer.is_serving = True
+        owner.peers.append(peer)
+        owner.is_expected = False
+        owner.has_served = True
+        owner.refusal = None
+        self._registrations.apply_staged(peer)
+        self.settled(owner.name)
+        self._calls.pump(owner)
+        self._calls.events.append(FunctionsChanged())
+
+    def retire(self, peer: Peer) -> None:
+        """Route nothing new to the peer; `PeerDrained` follows when it has finished what it runs."""
+        if peer.is_retired:
+            return
+        was_serving = peer.is_serving
+        peer.is_retired = True
+        peer.is_serving = False
+        if was_serving:
+            self._registrations.vacate(peer, "removed by reload")
+        if not peer.busy:
+            self._on_drained(peer)
+
+    def detach(self, peer: Peer, reason: Mapping[str, Any] | None = None) -> None:
+        """The peer is gone. `reason` tells how, for the errors of the calls it ran (see `refusals.stopped`)."""
+        if self.peers.pop(peer.id, None) is None:
+            return
+        was_serving = peer.is_serving
+        peer.is_gone = True
+        peer.is_serving = False
+        peer.outbox.clear()
+        if was_serving:
+            if peer.owner.is_supervised and len(peer.owner.peers) == 1 and peer.owner.refusal is None:
+                peer.owner.is_expected = True
+            self._registrations.vacate(peer, "its worker left")
+        self._settle_calls_of(peer, reason or {})
+        if peer.kind == "worker":
+            self._calls.events.append(WorkersChanged("worker_disconnected", peer.id))
+
+    def expect(self, worker: str) -> None:
+        """The worker is (re)starting: calls to its functions wait."""
+        owner = self.owner_of(worker)
+        owner.refusal = None
+        owner.is_expected = True
+        if not owner.has_served:
+            self._calls.starting.add(worker)
+
+    def refuse_calls(self, worker: str, refusal: Mapping[str, Any]) -> None:
+        """The worker is down for good: calls to its functions fail with `worker_unavailable` and these details."""
+        owner = self.owner_of(worker)
+        owner.is_expected = False
+        owner.refusal = refusal
+        self.settled(worker)
+        if not owner.peers:
+            self._registrations.send_all(self._bindings.forget_gone(owner))
+        self._calls.pump(owner)
+
+    def settled(self, worker: str) -> None:
+        """The worker is not starting for the first time any more: nobody waits for what it might register."""
+        if worker in self._calls.starting:
+            self._calls.starting.discard(worker)
+        self._calls.claim()
+
+    def forget(self, worker: str) -> None:
+        """The worker is no longer declared: its functions do not exist any more."""
+        owner = self.owners.pop(worker, None)
+        if owner is not None:
+            owner.is_expected = False
+            self._registrations.drop_vacancies(owner, f"worker {worker} was removed")
+            self._registrations.send_all(self._bindings.forget_gone(owner))
+            self.settled(worker)
+
+    def _settle_calls_of(self, peer: Peer, reason: Mapping[str, Any]) -> None:
+        again: list[Invocation] = []
+        for invocation in list(self._calls.in_flight.values()):
+            if invocation.caller is peer:
+                invocation.caller = None
+                self._calls.abandon(invocation)
+            if invocation.callee is peer and not invocation.is_done:
+                if self._may_run_again(invocation):
+                    again.append(invocation)
+                else:
+                    self._end_stopped(invocation, reason)
+        peer.busy = 0
+        self._calls.requeue(again)
+
+    def _may_run_again(self, invocation: Invocation) -> bool:
+        """Started is never silently repeated, unless the function allows it; unstarted goes elsewhere."""
+        if invocation.is_abandoned:
+            return False
+        if not invocation.is_started:
+            return True
+        invocation.attempt += 1
+        return invocation.function.is_idempotent and invocation.attempt <= self._calls.limits.attempts
+
+    def _end_stopped(self, invocation: Invocation, reason: Mapping[str, Any]) -> None:
+        if invocation.is_abandoned:
+            self._calls.in_flight.pop(invocation.id, None)
+            invocation.is_done = True
+        else:
+            self._calls.fail(invocation, refusals.stopped(invocation, reason))
+
+    def _on_drained(self, peer: Peer) -> None:
+        self._calls.events.append(PeerDrained(peer))

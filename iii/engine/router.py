@@ -1,0 +1,208 @@
+"""The router: what every message does. Pure: no I/O, no clock.
+
+Theory of operation. A message of a peer goes in through `receive`; lines for others come out in their outboxes
+(`calls.dirty`), and rare occurrences that the engine must act on in `events`. The tables are the registry
+(functions, actions), the bindings (trigger types, triggers), the calls (in flight) and the roster (peers); this
+module joins them and knows the forms a call may have.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Raw
+
+from iii.engine import refusals
+from iii.engine.bindings import Bindings
+from iii.engine.calls import Calls, Limits
+from iii.engine.events import Event, Notice, PeerReady
+from iii.engine.invocation import Invocation
+from iii.engine.peer import Peer
+from iii.engine.registrations import CompileSchema, Registrations
+from iii.engine.registry import DEFAULT, Function, Registry, Validator
+from iii.engine.roster import Roster
+from iii.errors import ProtocolError
+from iii.protocol import messages as m
+from iii.protocol.codec import decode_value, encode, encode_error, encode_value
+
+
+def _mint_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def _accept_any(_: m.RegisterFunction) -> Validator | None:
+    return None
+
+
+class Router:
+    """The journey of every message through the tables."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 30.0,
+        limits: Limits | None = None,
+        mint_id: Callable[[], str] = _mint_uuid,
+        compile_schema: CompileSchema = _accept_any,
+    ) -> None:
+        self.registry = Registry()
+        self.bindings = Bindings()
+        self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
+        self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
+        self.roster = Roster(self.bindings, self.calls, self.registrations)
+        self.events: list[Event] = self.calls.events
+        self._handlers: dict[type, Callable[[Peer, Any], None]] = {
+            **dict.fromkeys(self.registrations.handlers, self.registrations.receive),
+            m.TriggerRegistrationResult: self._trigger_answered,
+            m.Ready: self._ready,
+            m.Cancel: self.calls.cancel,
+            m.Ping: self._ping,
+        }
+
+    def __repr__(self) -> str:
+        peers, functions = len(self.roster.peers), sum(1 for _ in self.registry)
+        return f"<Router {peers} peers, {functions} functions, {len(self.calls.in_flight)} in flight>"
+
+    def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
+        """Act on one message of `peer`. `line` is what it was decoded from, `now` monotonic seconds."""
+        kind = type(message)
+        if kind is m.InvocationResult:
+            self.calls.settle(peer, message, line)
+        elif kind is m.InvokeFunction:
+            if message.namespace is None and message.action is m.ABSENT and message.invocation_id is not None:
+                function = self.registry.default.get(message.function_id)
+                self.calls.admit(peer, message, function, line, now)
+            else:
+                self._invoke_in_full(peer, message, now)
+        else:
+            handler = self._handlers.get(kind)
+            if handler is not None:
+                handler(peer, message)
+
+    def refuse(self, peer: Peer, error: ProtocolError) -> None:
+        """A line of `peer` could not be decoded: answer it where its id shows, note it otherwise."""
+        self.calls.counters[error.code] += 1
+        invocation = self.calls.in_flight.get(error.invocation_id or "")
+        body = m.ErrorBody(error.code, error.message, details={"offset": error.offset})
+        if invocation is not None and invocation.callee is peer:
+            result = m.InvocationResult(invocation.id, invocation.function.id, error=encode_error(body))
+            self.calls.settle(peer, result, encode(result))
+        elif error.invocation_id is not None and invocation is None:
+            self.calls.send(peer, encode(m.InvocationResult(error.invocation_id, error=encode_error(body))))
+        else:
+            self.events.append(Notice(peer.name, f"refused a message: {error.message}", error.code))
+
+    def _invoke_in_full(self, peer: Peer, message: m.InvokeFunction, now: float) -> None:
+        """The rarer forms of a call: a namespace, an action, no id. The callee's line is written anew."""
+        is_void = message.invocation_id is None
+        if message.invocation_id is None:
+            message.invocation_id = self.calls.mint_id()
+        action = None if m.is_empty(message.action) else _action_of(message)
+        if message.namespace is not None and not message.namespace.strip():
+            self._answer(peer, message, refusals.blank_namespace("namespace"), is_void)
+        elif isinstance(action, m.ErrorBody):
+            self._answer(peer, message, action, is_void)
+        elif action is not None and action.type != "void":
+            self._invoke_action(peer, message, action, is_void=is_void, now=now)
+        else:
+            function = self.registry.find(message.namespace or DEFAULT, message.function_id)
+            self._hand_over(peer, message, function, is_void=is_void or action is not None, now=now)
+
+    def _hand_over(
+        self, peer: Peer, message: m.InvokeFunction, function: Function | None, *, is_void: bool, now: float
+    ) -> Invocation | None:
+        line = encode(_callee_form(message))
+        if not is_void:
+            return self.calls.admit(peer, message, function, line, now)
+        return self.calls.start(self.calls.open(peer, message, function, line, now), message)
+
+    def _invoke_action(
+        self, peer: Peer, message: m.InvokeFunction, action: m.ActionField, *, is_void: bool, now: float
+    ) -> None:
+        """Hand the call to the function that carries out its action."""
+        provided = self.registry.actions.get(action.type)
+        receipt = self.calls.mint_id()
+        if provided is not None:
+            payload = _action_payload(message, receipt) | {
+                "action": message.action,
+                "metadata": _or_null(message.metadata),
+            }
+            target, namespace = provided.declaration.function_id, provided.peer.namespace
+        elif action.type == "enqueue":
+            payload = _action_payload(message, receipt) | {"queue": action.queue}
+            target, namespace = "engine::queue::enqueue", DEFAULT
+        else:
+            self._answer(peer, message, refusals.unknown_action(action.type, self.registry.actions), is_void)
+            return
+        function = self.registry.find(namespace, target)
+        if function is None and provided is None and not self.calls.starting:
+            self._answer(peer, message, refusals.no_queue(), is_void)
+            return
+        handed = m.InvokeFunction(
+            function_id=target,
+            invocation_id=message.invocation_id,
+            data=Raw(encode_value(payload)),
+            caller=message.caller,
+            deadline_ms=message.deadline_ms,
+        )
+        invocation = self._hand_over(peer, handed, function, is_void=is_void, now=now)
+        if invocation is not None and provided is None:
+            invocation.receipt = receipt
+
+    def _answer(self, peer: Peer, message: m.InvokeFunction, error: m.ErrorBody, is_void: bool) -> None:
+        if is_void:
+            text = f"call to {message.function_id} that nobody waits for was dropped: {error.message}"
+            self.calls.counters["void_dropped"] += 1
+            self.events.append(Notice(peer.name, text, "void_dropped"))
+            return
+        result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
+        self.calls.send(peer, encode(result))
+
+    def _ping(self, peer: Peer, _: m.Ping) -> None:
+        self.calls.send(peer, encode(m.Pong()))
+
+    def _trigger_answered(self, peer: Peer, message: m.TriggerRegistrationResult) -> None:
+        self.registrations.send_all(self.bindings.answered(peer, message))
+
+    def _ready(self, peer: Peer, message: m.Ready) -> None:
+        self.events.append(PeerReady(peer, message.files))
+
+
+def _action_of(message: m.InvokeFunction) -> m.ActionField | m.ErrorBody:
+    try:
+        return decode_value(message.action, type=m.ActionField)
+    except ValueError as error:
+        return refusals.invalid_message(f"action: {error}")
+
+
+def _or_null(raw: Raw) -> Raw:
+    return m.NULL if raw is m.ABSENT else raw
+
+
+def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
+    """What the callee gets: always an id and data, never a namespace or an action."""
+    return m.InvokeFunction(
+        function_id=message.function_id,
+        invocation_id=message.invocation_id,
+        data=_or_null(message.data),
+        metadata=message.metadata,
+        traceparent=message.traceparent,
+        baggage=message.baggage,
+        caller=message.caller,
+        deadline_ms=message.deadline_ms,
+    )
+
+
+def _action_payload(message: m.InvokeFunction, receipt: str) -> dict[str, Any]:
+    payload: dict[str, Any] = {
+        "function_id": message.function_id,
+        "data": _or_null(message.data),
+        "messageReceiptId": receipt,
+        "traceparent": message.traceparent,
+        "baggage": message.baggage,
+    }
+    if message.namespace not in (None, DEFAULT):
+        payload["namespace"] = message.namespace
+    return payload

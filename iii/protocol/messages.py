@@ -1,0 +1,230 @@
+"""One Struct per message of the wire, tagged by `type`. Payloads stay raw JSON bytes.
+
+Facts of the public contract plus our additions (`ready`, `cancel`, `stop`, `registeraction`,
+`unregisteraction`, and the optional fields named in docs/protocol.md). Unknown fields are ignored; an absent and
+a `null` optional field mean the same. Only the engine uses these types: the SDK and the CLI speak plain dicts.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+# The value of a raw field that was not on the wire. Never compare with `==`: `raw is ABSENT` costs nothing.
+ABSENT = Raw()
+NULL = Raw(b"null")
+
+
+def is_empty(raw: Raw) -> bool:
+    """Whether a raw field was absent or `null`."""
+    return raw is ABSENT or bytes(raw) == b"null"
+
+
+class Message(Struct, tag_field="type", tag=str.lower, omit_defaults=True, gc=False):
+    """Base of all messages; `gc=False` because no message can be part of a reference cycle."""
+
+
+class InvokeFunction(Message):
+    """Run a function. To the engine: from a caller; from the engine: to the worker that has it."""
+
+    function_id: str
+    invocation_id: str | None = None
+    data: Raw = ABSENT
+    metadata: Raw = ABSENT
+    namespace: str | None = None
+    action: Raw = ABSENT
+    traceparent: str | None = None
+    baggage: str | None = None
+    caller: Raw = ABSENT
+    deadline_ms: float | None = None
+    idempotent: bool | None = None
+
+
+class InvocationResult(Message):
+    """The answer to one `invokefunction`; `error` present means failure."""
+
+    invocation_id: str
+    function_id: str | None = None
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+    traceparent: str | None = None
+    baggage: str | None = None
+
+
+class RegisterFunction(Message):
+    """The sender has a function. `source` is `{"file", "line"}` of its handler."""
+
+    id: str
+    description: str | None = None
+    request_format: Raw = ABSENT
+    response_format: Raw = ABSENT
+    metadata: Raw = ABSENT
+    invocation: Raw = ABSENT
+    source: Raw = ABSENT
+
+
+class UnregisterFunction(Message):
+    id: str
+
+
+class RegisterService(Message):
+    """Informational grouping of functions; kept for compatibility, changes no behavior."""
+
+    id: str
+    name: str | None = None
+    description: str | None = None
+    parent_service_id: str | None = None
+
+
+class RegisterTriggerType(Message):
+    """The sender provides a trigger type."""
+
+    id: str
+    description: str | None = None
+    trigger_request_format: Raw = ABSENT
+    call_request_format: Raw = ABSENT
+    namespace: str | None = None
+
+
+class UnregisterTriggerType(Message):
+    id: str
+    namespace: str | None = None
+
+
+class RegisterTrigger(Message):
+    """Bind a function to a trigger type; the engine forwards it to the type's provider."""
+
+    id: str
+    trigger_type: str
+    function_id: str
+    config: Raw = ABSENT
+    metadata: Raw = ABSENT
+    namespace: str | None = None
+    trigger_namespace: str | None = None
+
+
+class UnregisterTrigger(Message):
+    id: str
+    trigger_type: str | None = None
+
+
+class TriggerRegistrationResult(Message):
+    id: str
+    trigger_type: str | None = None
+    function_id: str | None = None
+    error: Raw = ABSENT
+
+
+class RegisterAction(Message):
+    """The sender provides the trigger action `id`, carried out by its function `function_id`."""
+
+    id: str
+    function_id: str
+    description: str | None = None
+    options_format: Raw = ABSENT
+
+
+class UnregisterAction(Message):
+    id: str
+
+
+class Ready(Message):
+    """Registrations are complete. `files`: absolute paths of the project files imported so far."""
+
+    files: list[str] = []
+
+
+class Cancel(Message):
+    """The caller gave up, or the deadline passed."""
+
+    invocation_id: str
+
+
+class Stop(Message):
+    """Finish what runs within `deadline_ms`, then exit."""
+
+    deadline_ms: float
+
+
+class Ping(Message):
+    pass
+
+
+class Pong(Message):
+    pass
+
+
+class Reattach(Message):
+    previous_worker_id: str
+    reattach_token: str | None = None
+
+
+class WorkerRegistered(Message):
+    """The engine's first message on every connection."""
+
+    worker_id: str
+    reattach_token: str | None = None
+    generation: int | None = None
+    instance: int | None = None
+
+
+class RegistrationRejected(Message):
+    code: str
+    namespace: str
+    owner_worker_id: str
+    worker_name: str | None = None
+    function_id: str | None = None
+
+
+class Error(Message):
+    """A failure of the connection itself, right before it is closed."""
+
+    error: Raw
+
+
+class ErrorBody(Struct, omit_defaults=True, gc=False):
+    """What `error` fields hold. `details` is a JSON object; `retryable` says that a later try may succeed."""
+
+    code: str
+    message: str
+    stacktrace: str | None = None
+    details: dict[str, object] | None = None
+    retryable: bool = False
+
+
+class CallerField(Struct, gc=False):
+    """The part of `caller` the engine reads: which running invocation made this call."""
+
+    invocation_id: str | None = None
+    function_id: str | None = None
+
+
+class ActionField(Struct, gc=False):
+    """The part of `action` every action has."""
+
+    type: str
+    queue: str | None = None
+
+
+AnyMessage = (
+    InvokeFunction
+    | InvocationResult
+    | RegisterFunction
+    | UnregisterFunction
+    | RegisterService
+    | RegisterTriggerType
+    | UnregisterTriggerType
+    | RegisterTrigger
+    | UnregisterTrigger
+    | TriggerRegistrationResult
+    | RegisterAction
+    | UnregisterAction
+    | Ready
+    | Cancel
+    | Stop
+    | Ping
+    | Pong
+    | Reattach
+    | WorkerRegistered
+    | RegistrationRejected
+    | Error
+)
