@@ -1,0 +1,148 @@
+"""The states of a worker's process, as two tables.
+
+Theory of operation. What a worker *should* be is `Desired`: UP or DOWN; only commands change it. What it *is*
+is `Actual`. A command first sets the desired state; then the table of that desired state says where the event
+leads. An event that has no entry changes nothing: a timer that fires late or a second exit needs no special
+case. Entering a state has exactly one action, which `ENTER` names. How generations replace each other while
+one serves is `swap.py`, which moves this machine; who does the actions is `supervisor.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Desired(Enum):
+    UP = "up"
+    DOWN = "down"
+
+
+class Actual(Enum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+class Event(Enum):
+    START = "start"
+    RESTART = "restart"
+    STOP = "stop"
+    CHANGED = "changed"  # one of its files
+    READY_SENT = "ready sent"
+    EXITED = "exited"  # as it was asked to
+    CRASHED = "crashed"  # and may be tried again
+    GAVE_UP = "gave up"  # crashed too often, or trying again cannot help
+    FINISHED = "finished"  # on its own, and the restart policy leaves it at that
+    ELAPSED = "elapsed"  # the backoff
+
+
+class Action(Enum):
+    SPAWN = "spawn"
+    PROMOTE = "promote"
+    END = "end"  # retire, drain, stop
+    WAIT = "wait"  # arm the backoff timer
+    REFUSE = "refuse"
+    SETTLE = "settle"  # nothing runs any more
+    KEEP = "keep"  # the old generation: its successor did not become ready
+
+
+class Availability(Enum):
+    """What a call to the worker meets: a process, a queue until there is one, or an error."""
+
+    SERVING = "serving"
+    EXPECTED = "expected"
+    UNAVAILABLE = "unavailable"
+
+
+COMMANDS: dict[Event, Desired] = {
+    Event.START: Desired.UP,
+    Event.RESTART: Desired.UP,
+    Event.STOP: Desired.DOWN,
+}
+
+_START_AGAIN = {
+    Event.START: Actual.STARTING,
+    Event.RESTART: Actual.STARTING,
+    Event.CHANGED: Actual.STARTING,
+}
+_DIED = {
+    Event.CRASHED: Actual.BACKOFF,
+    Event.GAVE_UP: Actual.FAILED,
+    Event.FINISHED: Actual.STOPPED,
+    Event.RESTART: Actual.STOPPING,
+    Event.CHANGED: Actual.STOPPING,
+}
+
+MOVES: dict[Desired, dict[Actual, dict[Event, Actual]]] = {
+    Desired.UP: {
+        Actual.STOPPED: _START_AGAIN,
+        Actual.STARTING: {Event.READY_SENT: Actual.READY, **_DIED},
+        Actual.READY: _DIED,
+        Actual.STOPPING: {Event.EXITED: Actual.STARTING},
+        Actual.BACKOFF: {Event.ELAPSED: Actual.STARTING, **_START_AGAIN},
+        Actual.FAILED: _START_AGAIN,
+    },
+    Desired.DOWN: {
+        Actual.STOPPED: {},
+        Actual.STARTING: {Event.STOP: Actual.STOPPING},
+        Actual.READY: {Event.STOP: Actual.STOPPING},
+        Actual.STOPPING: {Event.EXITED: Actual.STOPPED},
+        Actual.BACKOFF: {Event.STOP: Actual.STOPPED},
+        Actual.FAILED: {Event.STOP: Actual.STOPPED},
+    },
+}
+
+ENTER: dict[Actual, Action] = {
+    Actual.STOPPED: Action.SETTLE,
+    Actual.STARTING: Action.SPAWN,
+    Actual.READY: Action.PROMOTE,
+    Actual.STOPPING: Action.END,
+    Actual.BACKOFF: Action.WAIT,
+    Actual.FAILED: Action.REFUSE,
+}
+
+_AVAILABLE: dict[Actual, Availability] = {
+    Actual.READY: Availability.SERVING,
+    Actual.STARTING: Availability.EXPECTED,
+    Actual.STOPPING: Availability.EXPECTED,
+    Actual.BACKOFF: Availability.EXPECTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    desired: Desired = Desired.DOWN
+    actual: Actual = Actual.STOPPED
+
+    @property
+    def availability(self) -> Availability:
+        """What a call meets now. A worker that is on its way up is worth waiting for."""
+        if self.desired is Desired.DOWN:
+            return Availability.UNAVAILABLE
+        return _AVAILABLE.get(self.actual, Availability.UNAVAILABLE)
+
+
+def step(state: State, event: Event) -> tuple[State, Action | None]:
+    """Return the state after `event` and the action of entering it, None if nothing was entered."""
+    desired = COMMANDS.get(event, state.desired)
+    actual = MOVES[desired][state.actual].get(event)
+    if actual is None:
+        return State(desired, state.actual), None
+    return State(desired, actual), ENTER[actual]
+
+
+def diagram() -> str:
+    """Return the tables as text for the documentation, one line a transition."""
+    lines = []
+    for desired, table in MOVES.items():
+        lines.append(f"desired {desired.value}:")
+        for actual, moves in table.items():
+            lines += [
+                f"  {actual.value:<8}  --{event.value}-->  {after.value:<8}  [{ENTER[after].value}]"
+                for event, after in moves.items()
+            ]
+    return "\n".join(lines)
