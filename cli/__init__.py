@@ -1,1 +1,1 @@
-"""The command line of iii."""
+"""The command line of iii. Empty on purpose: `iii trigger` pays for every import."""

@@ -1,6 +1,6 @@
 """Every key of iii.toml as a row of data: its kind, its range, what it is for.
 
-`check` turns a raw TOML value into the value a spec holds; `config_schema` describes the same rows to editors.
+`check` turns a raw TOML value into what a spec holds; `config_schema` describes the same rows to editors.
 Called by `config` and by `program` for command lines.
 """
 
@@ -218,11 +218,7 @@ def _duration(value: Any, at: Place, key: Key) -> float:
     seconds = parse_duration(_string(value, at)) if isinstance(value, str) else None
     if seconds is None or not key.least <= seconds <= key.most:
         allowed = f'a duration from "{key.least:g}s" to "{key.most:g}s"'
-        hint = (
-            f'write "{value}s"'
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0
-            else ""
-        )
+        hint = f'write "{value}s"' if isinstance(value, int) and not isinstance(value, bool) and value > 0 else ""
         raise at.refusal(allowed, value, hint)
     return seconds
 

@@ -1,0 +1,59 @@
+"""Where the engine is: an explicit address, the environment, or the nearest `.iii/run/engine.json` upwards.
+
+Part of the short path. Finds and judges addresses, opens nothing. Called by `connection`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUN_FILE = os.path.join(".iii", "run", "engine.json")
+
+
+def find_engine(explicit: str | None, environ: Mapping[str, str], folder: str) -> str | None:
+    """Return the path of a unix socket or a ws:// URL, None when no engine is to be found.
+
+    Order: `explicit`, III_URL, III_SOCKET, the run file in `folder` or above. Inside a worker III_URL is `stdio:`,
+    which is the worker's own wire and no address. A run file whose process is gone counts as none.
+    """
+    url = explicit or environ.get("III_URL", "").strip()
+    if url and not url.startswith("stdio:"):
+        return url.removeprefix("unix://").removeprefix("unix:")
+    return environ.get("III_SOCKET") or _from_run_file(folder)
+
+
+def _from_run_file(folder: str) -> str | None:
+    while True:
+        described = _read(os.path.join(folder, RUN_FILE))
+        if described is not None:
+            return described.get("socket") or described.get("url") if _is_alive(described.get("pid")) else None
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _read(path: str) -> dict[str, str] | None:
+    try:
+        with open(path, "rb") as file:
+            described = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return described if isinstance(described, dict) else None
+
+
+def _is_alive(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

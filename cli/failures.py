@@ -1,0 +1,97 @@
+"""What a failure looks like in the terminal and which exit code it has.
+
+Imported only when something has failed, or by commands that are not on the short path. Called by `main`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from cli.main import TRIGGER_NAMES
+from cli.output import shown, write_error
+from iii.errors import EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+
+FAILED = 1
+USAGE = 2
+NO_ENGINE = 3
+TIMED_OUT = 124
+
+
+class UsageError(IIIError):
+    """The command was written wrong (exit code 2). `hint` says how to write it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def report(error: Exception, arguments: list[str]) -> int:
+    """Write `error` to stderr and return the exit code. What is nobody's mistake but ours is raised again."""
+    if not isinstance(error, IIIError):
+        raise error
+    as_json = "--json" in arguments and arguments[0] not in TRIGGER_NAMES
+    write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
+    return exit_code(error)
+
+
+def exit_code(error: IIIError) -> int:
+    """Return the exit code for `error`."""
+    if isinstance(error, EngineNotRunning):
+        return NO_ENGINE
+    if isinstance(error, InvocationError):
+        return TIMED_OUT if error.code == ErrorCode.TIMEOUT else FAILED
+    return USAGE if isinstance(error, (UsageError, ProjectError)) else FAILED
+
+
+def not_running(message: str = "no engine is running") -> EngineNotRunning:
+    """Return the error for an engine that is not there."""
+    return EngineNotRunning(f"{message}; start one with `iii dev`")
+
+
+def _text(error: IIIError) -> str:
+    if isinstance(error, ProjectError):
+        return f"error: {shown(str(error))}"
+    if isinstance(error, InvocationError):
+        return "\n".join([f"error: {shown(error.message)}", *_trail(error)])
+    return "\n".join(shown(line) for line in f"error: {error}".split("\n"))
+
+
+def _trail(error: InvocationError) -> list[str]:
+    lines = (error.stacktrace or "").rstrip().split("\n") if error.stacktrace else []
+    stderr = error.details.get("stderr")
+    if stderr:
+        last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
+        lines += [f"  | {line}" for line in last]
+    return [shown(line) for line in lines]
+
+
+def _body(error: IIIError) -> dict[str, Any]:
+    code = getattr(error, "code", None) or _CODES.get(type(error), ErrorCode.UNKNOWN)
+    details = getattr(error, "details", {})
+    body = {
+        "code": code,
+        "message": getattr(error, "message", str(error)),
+        "hint": getattr(error, "hint", "") or None,
+        "file": getattr(error, "file", "") or details.get("file"),
+        "line": getattr(error, "line", 0) or details.get("line"),
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+_CODES: dict[type[IIIError], str] = {
+    UsageError: "usage",
+    ProjectError: "config_error",
+    EngineNotRunning: "engine_not_running",
+}
+
+
+def warn(text: str) -> None:
+    """Write one line to stderr that is no error."""
+    sys.stdout.flush()
+    write_error(text)

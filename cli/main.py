@@ -1,0 +1,52 @@
+"""The entry of the `iii` command, and the one place where an exception becomes an exit code.
+
+`iii trigger` takes a short path that imports neither click nor asyncio; everything else is a click command. Both end
+here. Called by the console script.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# How `iii trigger` may be called; the others are the names of other eras of the public CLI.
+TRIGGER_NAMES = ("trigger", "call", "t")
+INTERRUPTED = 130
+# What a shell reports for a program that SIGPIPE ended; Python ignores that signal.
+BROKEN_PIPE = 141
+
+
+def main() -> int:
+    """Run the command line of this process and return its exit code."""
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the boundary: every failure leaves as a message and a code
+        from cli.failures import report  # noqa: PLC0415 - only a failure pays for it
+
+        return report(error, sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in TRIGGER_NAMES:
+        from cli.trigger import run  # noqa: PLC0415 - the short path
+
+        return run(arguments[1:])
+    from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
+
+    return run_command(arguments)
+
+
+def _silence_stdout() -> None:
+    # The interpreter flushes stdout once more at exit; without this it would complain about the pipe again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

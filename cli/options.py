@@ -1,0 +1,48 @@
+"""Options that several commands share, and the project they are about. Called by the click commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cli.failures import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def engine_option(function: Function) -> Function:
+    """Add `--engine ADDRESS`."""
+    text = "Socket path or ws:// URL of the engine."
+    return click.option("--engine", metavar="ADDRESS", help=text)(function)
+
+
+def json_option(function: Function) -> Function:
+    """Add `--json`, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(function)
+
+
+def file_option(function: Function) -> Function:
+    """Add `--file`, the project file; given as a path, or None for the nearest one upwards."""
+    kind = click.Path(path_type=Path)
+    return click.option("-f", "--file", type=kind, help="The project file.  [default: nearest iii.toml]")(function)
+
+
+def profile_option(function: Function) -> Function:
+    """Add `--profile NAME`."""
+    return click.option("--profile", metavar="NAME", help="Apply [profiles.NAME].")(function)
+
+
+def project_file(file: Path | None) -> Path:
+    """Return the project file a command is about. Raises UsageError when there is none."""
+    from iii.engine.config import PROJECT_FILE, find_project  # noqa: PLC0415 - keeps `--help` light
+
+    if file is not None:
+        return file / PROJECT_FILE if file.is_dir() else file
+    found = find_project(Path(os.getcwd()))
+    if found is None:
+        raise UsageError("there is no iii.toml here or above", "make a project with `iii init`")
+    return found
