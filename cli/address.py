@@ -5,8 +5,9 @@ Part of the short path. Finds and judges addresses, opens nothing. Called by `co
 
 from __future__ import annotations
 
-import json
 import os
+
+from cli.codec import decode_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def _from_run_file(folder: str) -> str | None:
 
 def _read(path: str) -> dict[str, str] | None:
     try:
-        with open(path, "rb") as file:
-            described = json.load(file)
+        with open(path, encoding="utf-8") as file:
+            described = decode_line(file.read())
     except (OSError, ValueError):
         return None
     return described if isinstance(described, dict) else None

@@ -1,12 +1,13 @@
 """What may reach a terminal: results as JSON that is safe to show, text with its control characters escaped.
 
-Part of the short path: imports only sys and json. Called by every command.
+Part of the short path: imports only sys. Called by every command.
 """
 
 from __future__ import annotations
 
-import json
 import sys
+
+from cli.codec import encode
 
 # Up to this width a result stays on one line.
 ONE_LINE = 80
@@ -36,13 +37,23 @@ def shown_json(value: object, *, raw: bool = False) -> str:
 
 
 def _dumps(value: object, *, raw: bool, ascii_only: bool) -> str:
-    if raw:
-        return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":")).translate(_JSON_ESCAPES)
-    line = json.dumps(value, ensure_ascii=ascii_only).translate(_JSON_ESCAPES)
-    if len(line) <= ONE_LINE:
-        return line
-    lines = json.dumps(value, ensure_ascii=ascii_only, indent=2).split("\n")
-    return "\n".join(part.translate(_JSON_ESCAPES) for part in lines)
+    line = encode(value) if raw else encode(value, ", ", ": ")
+    if not raw and len(line) > ONE_LINE:
+        import json  # noqa: PLC0415 - only a long result pays for it
+
+        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+        return "\n".join(_safe(part, ascii_only=ascii_only) for part in lines)
+    return _safe(line, ascii_only=ascii_only)
+
+
+def _safe(line: str, *, ascii_only: bool) -> str:
+    line = line.translate(_JSON_ESCAPES)
+    return "".join(char if char < "\x7f" else _escaped(char) for char in line) if ascii_only else line
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _is_encodable(text: str) -> bool:

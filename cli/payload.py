@@ -5,7 +5,7 @@ Pure, and part of the short path. Called by `trigger`.
 
 from __future__ import annotations
 
-import json
+from cli.codec import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ _NUMBERS = ("number", "integer")
 def parse_json(text: str, option: str) -> Any:
     """Return the value of a JSON text. Raises UsageError with a caret under what is wrong."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        return decode(text)
+    except (ValueError, RecursionError) as error:
         from cli.failures import UsageError  # noqa: PLC0415 - only a failure pays for it
 
         raise UsageError(f"{option}: invalid JSON: {_reason(error)}", _caret(text, error)) from None
@@ -67,7 +67,7 @@ def _fitting(value: Any, otherwise: Any, types: set[str]) -> Any:
 
 def _guess(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return decode(text)
     except (ValueError, RecursionError):
         return text
 
@@ -81,15 +81,11 @@ def _fits(value: Any, types: set[str]) -> bool:
     return names[type(value)] in types
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _reason(error: ValueError) -> str:
+def _reason(error: Exception) -> str:
     return str(getattr(error, "msg", error))
 
 
-def _caret(text: str, error: ValueError) -> str:
+def _caret(text: str, error: Exception) -> str:
     at = getattr(error, "pos", None)
     if at is None:
         return ""

@@ -1,6 +1,6 @@
 """`iii trigger FUNCTION [k=v...]`: one call from the terminal, for little more than the start of Python.
 
-Imports only sys, os, socket, json and time; anything else is imported when a call needs it. Called by `main`.
+Imports only sys, os, time and C modules; anything else is imported when a call needs it. Called by `main`.
 """
 
 from __future__ import annotations
