@@ -1,0 +1,53 @@
+"""The documents agree with the code they describe: tables, messages, keys and links."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from iii.engine.keys import ENGINE_KEYS, WORKER_KEYS
+from iii.engine.lifecycle import diagram
+from iii.protocol import messages
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+
+
+def block_after(text: str, marker: str) -> str:
+    """The fenced block that follows an HTML comment."""
+    match = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", text, re.DOTALL)
+    assert match, marker
+    return match[1]
+
+
+def test_the_architecture_shows_the_lifecycle_tables_as_they_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert block_after(text, "lifecycle") == diagram() + "\n"
+
+
+def test_the_protocol_names_every_message() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    tags = {kind.__struct_config__.tag for kind in messages.Message.__subclasses__()}
+    assert len(tags) > 15
+    assert {tag for tag in tags if f"`{tag}`" not in text} == set()
+
+
+def test_the_readme_explains_every_key_of_the_project_file() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [key.name for key in WORKER_KEYS if f"| `{key.name}` |" not in text] == []
+    assert [key.name for key in ENGINE_KEYS if f"`{key.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_that_exist(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    opening = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    start, check = re.findall(r"```bash\n(.*?)\n```", opening, re.DOTALL)
+    assert start.endswith("iii dev")
+    assert (ROOT / check).is_file()
