@@ -1,0 +1,37 @@
+"""`iii env NAME`: the environment a worker gets, and where each value comes from. Called by `commands`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from cli.failures import UsageError
+from cli.options import file_option, json_option, profile_option, project_file
+from cli.output import shown_json, write
+from cli.table import table
+
+
+@click.command("env")
+@click.argument("name")
+@file_option
+@profile_option
+@json_option
+def command(name: str, file: Path | None, profile: str | None, as_json: bool) -> int:
+    """Show a worker's environment; variables that only a running engine knows are left out."""
+    from iii.engine.config import load_project  # noqa: PLC0415 - keeps `--help` light
+    from iii.engine.document import nearest  # noqa: PLC0415 - as above
+    from iii.engine.environment import environment_of  # noqa: PLC0415 - as above
+
+    project = load_project(project_file(file), environ=os.environ, profile=profile)
+    if name not in project.workers:
+        raise UsageError(f"there is no worker `{name}` in {project.file.name}", nearest(name, project.workers))
+    merged = environment_of(project.workers[name], project, os.environ)
+    if as_json:
+        entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
+        write(shown_json({"environment": entries}))
+    else:
+        rows = [(key, source, value) for key, (value, source) in merged.items()]
+        write(table(("NAME", "SOURCE", "VALUE"), rows))
+    return 0
