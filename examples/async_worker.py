@@ -20,9 +20,7 @@ async def total(numbers: list[float]) -> dict[str, float]:
 
 async def add(a: float, b: float) -> float:
     """Add by asking the math worker, without blocking the loop."""
-    result: dict[str, float] = await worker.trigger_async(
-        {"function_id": "math::add", "payload": {"a": a, "b": b}}
-    )
+    result: dict[str, float] = await worker.trigger_async({"function_id": "math::add", "payload": {"a": a, "b": b}})
     return result["c"]
 
 

@@ -68,7 +68,8 @@ RULES: dict[str, Layer] = {
     ),
     "sdk": Layer(("iii", "iii.worker"), ("errors", "protocol"), light=True),
     "sdk-testing": Layer(("iii.worker.testing",), ("errors", "protocol", "sdk", "decisions")),
-    "siblings": Layer(("iii.engine",), ("errors", "protocol", "decisions", "configuration"), siblings=True),
+    "system": Layer(("iii.engine.procfs", "iii.engine.roots"), ("errors", "decisions", "configuration")),
+    "siblings": Layer(("iii.engine",), ("errors", "protocol", "decisions", "configuration", "system"), siblings=True),
     "supervisor": Layer(
         (
             "iii.engine.supervisor",
@@ -78,13 +79,14 @@ RULES: dict[str, Layer] = {
             "iii.engine.row",
             "iii.engine.gate",
             "iii.engine.census",
+            "iii.engine.sweep",
             "iii.engine.vitals",
         ),
-        ("errors", "protocol", "decisions", "configuration", "siblings"),
+        ("errors", "protocol", "decisions", "configuration", "system", "siblings"),
     ),
     "engine": Layer(
         ("iii.engine.engine", "iii.engine.exchange"),
-        ("errors", "protocol", "decisions", "configuration", "siblings", "supervisor"),
+        ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),
     ),
     "cli": Layer(("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine")),
     "standard workers": Layer(("stdlib_workers",)),  # `iii` itself and their own package, see _standard_worker
