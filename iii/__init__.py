@@ -1,0 +1,82 @@
+"""The public names of the worker SDK.
+
+Loaded on first use: the engine and the command line import `iii` too, and must not pay for the SDK.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from iii.errors import (
+        EngineNotRunning,
+        IIIError,
+        InvocationError,
+        ProjectError,
+        ProtocolError,
+        RegistrationRejectedError,
+    )
+    from iii.worker.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
+    from iii.worker.invocation import InvocationContext, current_invocation
+    from iii.worker.logger import Logger
+    from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, TelemetryOptions
+    from iii.worker.requests import TriggerRequest
+    from iii.worker.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
+    from iii.worker.worker import Worker, register_worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_ENGINE_URL",
+    "EngineNotRunning",
+    "EnqueueResult",
+    "FunctionRef",
+    "IIIError",
+    "InitOptions",
+    "InvocationContext",
+    "InvocationError",
+    "Logger",
+    "ProjectError",
+    "ProtocolError",
+    "RegistrationRejectedError",
+    "TelemetryOptions",
+    "Trigger",
+    "TriggerAction",
+    "TriggerActionEnqueue",
+    "TriggerActionVoid",
+    "TriggerConfig",
+    "TriggerHandler",
+    "TriggerRequest",
+    "TriggerTypeRef",
+    "Worker",
+    "current_invocation",
+    "register_worker",
+]
+
+_HOMES = {
+    "iii.errors": (
+        "EngineNotRunning",
+        "IIIError",
+        "InvocationError",
+        "ProjectError",
+        "ProtocolError",
+        "RegistrationRejectedError",
+    ),
+    "iii.worker.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
+    "iii.worker.invocation": ("InvocationContext", "current_invocation"),
+    "iii.worker.logger": ("Logger",),
+    "iii.worker.options": ("DEFAULT_ENGINE_URL", "InitOptions", "TelemetryOptions"),
+    "iii.worker.requests": ("TriggerRequest",),
+    "iii.worker.triggers": ("FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerTypeRef"),
+    "iii.worker.worker": ("Worker", "register_worker"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(__import__(home, fromlist=[name]), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'iii' has no attribute {name!r}")

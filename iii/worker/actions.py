@@ -1,0 +1,84 @@
+"""How a call is delivered: `TriggerAction` builds the `action` of a request.
+
+No action waits for the result; `Void` does not wait; `Enqueue` hands the call to a queue; `of` names an action
+that some worker provides.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class TriggerActionVoid:
+    """Deliver and forget: `trigger` returns None at once."""
+
+    type = "void"
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"type": self.type}
+
+
+class TriggerActionEnqueue:
+    """Put the call into `queue`; `trigger` returns the `EnqueueResult` receipt."""
+
+    type = "enqueue"
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"type": self.type, "queue": self.queue}
+
+
+class TriggerActionProvided:
+    """Hand the call to the worker that provides the action `type`, with that action's own options."""
+
+    def __init__(self, type: str, options: dict[str, Any]) -> None:  # noqa: A002 - the wire's name
+        self.type = type
+        self.options = options
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"type": self.type, **self.options}
+
+
+class TriggerAction:
+    """Factories: `TriggerAction.Void()`, `TriggerAction.Enqueue(queue="q")`, `TriggerAction.of("delay", seconds=5)`."""
+
+    @staticmethod
+    def Void() -> TriggerActionVoid:  # noqa: N802 - the public SDK's spelling
+        """Deliver and forget."""
+        return TriggerActionVoid()
+
+    @staticmethod
+    def Enqueue(*, queue: str) -> TriggerActionEnqueue:  # noqa: N802 - the public SDK's spelling
+        """Deliver through `queue`."""
+        return TriggerActionEnqueue(queue)
+
+    @staticmethod
+    def of(action_id: str, /, **options: Any) -> TriggerActionProvided:
+        """Deliver through the action `action_id` that a worker provides."""
+        return TriggerActionProvided(action_id, options)
+
+
+class EnqueueResult(dict[str, str]):
+    """The receipt of an enqueued call; `messageReceiptId` is a key and an attribute."""
+
+    @property
+    def messageReceiptId(self) -> str:  # noqa: N802 - the wire's spelling
+        """The id under which the queue knows the message."""
+        return self["messageReceiptId"]
+
+
+def action_to_wire(action: Any) -> dict[str, Any] | None:
+    """Return the JSON form of an action given as object, dict or None. TypeError for anything else."""
+    if action is None or isinstance(action, dict):
+        return action
+    to_wire = getattr(action, "to_wire", None)
+    if callable(to_wire):
+        return dict(to_wire())
+    raise TypeError(f"action must be a TriggerAction or a dict with a type, not {action!r}")

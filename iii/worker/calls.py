@@ -1,0 +1,190 @@
+"""Calls on their way: from the request to the result, or to the caller's giving up.
+
+Owns the table of outstanding calls. `CallTable.settle` runs on the leader; callers wait in `Dispatcher.wait` or on
+their own event loop. The engine enforces deadlines; the SDK's own, a little later, is a net for a lost answer.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+from iii.errors import ErrorCode, InvocationError
+from iii.worker.actions import EnqueueResult
+from iii.worker.failures import error_from_body
+from iii.worker.ids import mint_id
+from iii.worker.invocation import CURRENT
+from iii.worker.requests import message_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from typing import Any
+
+    from iii.worker.json_codec import Message
+    from iii.worker.requests import TriggerRequest
+
+# How much longer than the deadline the SDK waits for the engine's TIMEOUT.
+NET_SECONDS = 1.0
+
+
+class Call:
+    """One outstanding call of a thread; `lock` opens when the result is there."""
+
+    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "lock", "timeout_ms")
+
+    def __init__(self, message: Message, timeout_ms: float | None) -> None:
+        self.id: str | None = message.get("invocation_id")
+        self.function_id: str = message["function_id"]
+        self.kind = message["action"].get("type") if "action" in message else None
+        self.timeout_ms = timeout_ms
+        self.is_settled = False
+        self.answer: Message = {}
+        self.lock = Lock()
+        self.lock.acquire()
+
+    @property
+    def net(self) -> float | None:
+        """Seconds to wait before giving up without the engine."""
+        return None if self.timeout_ms is None else self.timeout_ms / 1000 + NET_SECONDS
+
+    def settle(self, answer: Message) -> None:
+        """Keep the answer and let the caller go on."""
+        self.answer = answer
+        self.is_settled = True
+        self.lock.release()
+
+    def result(self) -> Any:
+        """Return the result; raise InvocationError for an error."""
+        body = self.answer.get("error")
+        if body:
+            raise error_from_body(body, self.function_id, self.id)
+        result = self.answer.get("result")
+        if self.kind == "enqueue" and isinstance(result, dict):
+            return EnqueueResult(result)
+        return result
+
+    def timeout_error(self) -> InvocationError:
+        """The error of a call that nobody answered in time."""
+        text = f"invocation timed out after {self.timeout_ms or 0:g}ms"
+        return InvocationError(ErrorCode.TIMEOUT, text, self.function_id, None, self.id)
+
+
+class AwaitedCall(Call):
+    """One outstanding call of a coroutine: its future is completed on its own loop."""
+
+    __slots__ = ("future", "loop", "waiting")
+
+    def __init__(
+        self, message: Message, timeout_ms: float | None, loop: AbstractEventLoop, waiting: list[AwaitedCall]
+    ) -> None:
+        super().__init__(message, timeout_ms)
+        self.loop = loop
+        self.future: Future[None] = loop.create_future()
+        self.waiting = waiting
+
+    def settle(self, answer: Message) -> None:
+        """Keep the answer; `CallTable.wake` tells the loop, once for a whole block."""
+        self.answer = answer
+        self.is_settled = True
+        self.waiting.append(self)
+
+
+class CallTable:
+    """Outstanding calls by id."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+        self._waiting: list[AwaitedCall] = []
+        self._end: InvocationError | None = None
+        self.unknown_results = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def open(self, message: Message, timeout_ms: float | None) -> Call:
+        """Note a call of this thread."""
+        return self._note(Call(message, timeout_ms))
+
+    def open_awaited(self, message: Message, timeout_ms: float | None, loop: AbstractEventLoop) -> AwaitedCall:
+        """Note a call of a coroutine on `loop`."""
+        call = AwaitedCall(message, timeout_ms, loop, self._waiting)
+        self._note(call)
+        return call
+
+    def _note(self, call: Call) -> Call:
+        self._calls[str(call.id)] = call
+        if self._end is not None:
+            self._calls.pop(str(call.id), None)
+            raise self._end
+        return call
+
+    def drop(self, call: Call) -> None:
+        """Forget a call that was given up."""
+        self._calls.pop(str(call.id), None)
+
+    def settle(self, answer: Message) -> None:
+        """Give an answer to its caller; count it when nobody waits for it any more."""
+        call = self._calls.pop(str(answer.get("invocation_id")), None)
+        if call is None:
+            self.unknown_results += 1
+        else:
+            call.settle(answer)
+
+    def wake(self) -> None:
+        """Complete the futures of everything settled since the last time, one wake-up per loop."""
+        if not self._waiting:
+            return
+        settled = self._waiting[:]
+        del self._waiting[: len(settled)]
+        by_loop: dict[AbstractEventLoop, list[AwaitedCall]] = {}
+        for call in settled:
+            by_loop.setdefault(call.loop, []).append(call)
+        for loop, calls in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_complete, calls)
+
+    def end(self, error: InvocationError) -> None:
+        """Fail every outstanding and every later call with `error`."""
+        self._end = error
+        body = {"code": error.code, "message": error.message}
+        for call_id in list(self._calls):
+            self.settle({"invocation_id": call_id, "error": body})
+        self.wake()
+
+
+def _complete(calls: list[AwaitedCall]) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_result(None)
+
+
+def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None) -> Message:
+    """Return the complete message of a request made in the current invocation.
+
+    A deadline is on the wire only when somebody set one; an inner call never outlives the call it is part of.
+    InvocationError `TIMEOUT` when that one's time is already over.
+    """
+    message = message_from(request, namespace)
+    if not _is_void(message):
+        message["invocation_id"] = mint_id()
+    timeout = request.timeout_ms if request.timeout_ms is not None else default_timeout_ms
+    outer = CURRENT.get()
+    if outer is not None:
+        message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
+        timeout = _within(timeout, outer.remaining_ms)
+    if timeout is not None:
+        if timeout <= 0:
+            raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
+        message["deadline_ms"] = max(1, int(timeout))
+    return message
+
+
+def _is_void(message: Message) -> bool:
+    action = message.get("action")
+    return action is not None and action.get("type") == "void"
+
+
+def _within(timeout: float | None, remaining: float | None) -> float | None:
+    if timeout is None or remaining is None:
+        return remaining if timeout is None else timeout
+    return min(timeout, remaining)

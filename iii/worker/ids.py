@@ -1,0 +1,35 @@
+"""Invocation, trigger and registration ids: 128 random bits, written as a UUID.
+
+Random, not counted: a program that prints text cannot guess the id of a call it wants to answer. Minted in
+batches, because a system call for every id would cost as much as encoding the message it is for.
+"""
+
+from __future__ import annotations
+
+import os
+
+# One read of the kernel's pool serves this many ids.
+BATCH = 128
+
+_minted: list[str] = []
+# A forked child must not hand out the ids of its parent.
+os.register_at_fork(after_in_child=_minted.clear)
+
+
+def mint_id() -> str:
+    """Return a fresh id like `8c7bd2b1-5a0e-4f6e-9a53-0f6d2f3c1a77`. Safe to call from any thread."""
+    while True:
+        try:
+            return _minted.pop()
+        except IndexError:
+            _minted.extend(uuids_from_bytes(os.urandom(16 * BATCH)))
+
+
+def uuids_from_bytes(noise: bytes) -> list[str]:
+    """Cut `noise` into ids of 16 bytes each."""
+    digits = noise.hex()
+    return [_grouped(digits[start : start + 32]) for start in range(0, len(digits) - 31, 32)]
+
+
+def _grouped(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,56 @@
+"""Bytes from the wire to messages, a block of complete lines at a time.
+
+Splits on `b"\\n"` only. A line over the limit costs that line: its head is kept for the invocation id.
+"""
+
+from __future__ import annotations
+
+from iii.worker.json_codec import HEAD, MAX_LINE, oversized
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from iii.errors import RemoteProtocolError
+    from iii.worker.json_codec import Codec, Message
+
+
+class Intake:
+    """Feed bytes in, get messages (or the error of a refused line, in its place) out."""
+
+    def __init__(self, codec: Codec, limit: int = MAX_LINE) -> None:
+        self._codec = codec
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._head = b""
+
+    def feed(self, data: bytes) -> list[Message | RemoteProtocolError]:
+        """Return the messages completed by `data`."""
+        cut = data.rfind(b"\n")
+        if cut == len(data) - 1 and not self._size:
+            return self._codec.decode_block(data)
+        if cut < 0:
+            self._keep(data)
+            return []
+        first = data.find(b"\n")
+        messages = self._finish(data[:first])
+        messages += self._codec.decode_block(data[first + 1 : cut])
+        self._keep(data[cut + 1 :])
+        return messages
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= self._limit:
+            self._parts.append(data)
+        elif self._parts:
+            self._head = (b"".join(self._parts) + data)[:HEAD]
+            self._parts.clear()
+
+    def _finish(self, tail: bytes) -> list[Message | RemoteProtocolError]:
+        self._keep(tail)
+        size, self._size = self._size, 0
+        head, self._head = self._head, b""
+        if size > self._limit:
+            return [oversized(head or tail[:HEAD], size)]
+        line = b"".join(self._parts)
+        self._parts.clear()
+        return self._codec.decode_block(line)

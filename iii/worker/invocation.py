@@ -1,0 +1,67 @@
+"""The invocation a piece of code runs in: who called, until when, and whether it was cancelled.
+
+A context variable carries it, so it follows tasks and `asyncio.to_thread`. A bare `threading.Thread` starts without
+it (Python hands no context to threads before 3.14); run the thread's target in `contextvars.copy_context()`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class InvocationContext:
+    """One running invocation.
+
+    `caller` is the calling function's `{function_id, invocation_id}` or None, `metadata` the sidecar,
+    `deadline` a `time.monotonic()` value or None, `cancelled` True once the caller has given up.
+    """
+
+    __slots__ = (
+        "activation",
+        "cancelled",
+        "deadline",
+        "function_id",
+        "invocation_id",
+        "message",
+        "observe_depth",
+        "task",
+    )
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.function_id: str = message["function_id"]
+        self.invocation_id: str | None = message.get("invocation_id")
+        self.message = message
+        self.cancelled = False
+        self.observe_depth = 0
+        self.activation = None
+        self.task: Any = None
+        budget = message.get("deadline_ms")
+        self.deadline: float | None = None if budget is None else monotonic() + budget / 1000
+
+    @property
+    def caller(self) -> dict[str, Any] | None:
+        """The invocation that made this call, None for a call from outside a handler."""
+        return self.message.get("caller")
+
+    @property
+    def metadata(self) -> Any:
+        """The sidecar that came with the call."""
+        return self.message.get("metadata")
+
+    @property
+    def remaining_ms(self) -> float | None:
+        """Milliseconds until the caller's deadline, None without one."""
+        return None if self.deadline is None else (self.deadline - monotonic()) * 1000
+
+
+CURRENT: ContextVar[InvocationContext | None] = ContextVar("iii_invocation", default=None)
+
+
+def current_invocation() -> InvocationContext | None:
+    """Return the invocation the calling code runs in, None outside a handler."""
+    return CURRENT.get()

@@ -1,0 +1,226 @@
+"""Plain dicts to lines and back, through the fastest JSON library that is loaded.
+
+Strict by the rule *fast parser first, cheap check of the whole block, exact scan only when suspicious*: a block
+(all complete lines of one read) is parsed, then the keys that were built are counted against the `":` in its
+bytes (fewer means a duplicate, or merely blanks before a colon), and runs of 19 digits and depth are looked for.
+What this cannot see: a line with a duplicate key and, in the same block, exactly as many `":` lost elsewhere,
+for example to blanks before a colon. Everything else is exact. `strict_json` finds the offset of a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+from iii.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from iii.worker.strict_json import MAX_DEPTH, find_fault
+from iii.worker.unencodable import find_unencodable, plain_value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Message = dict[str, Any]
+
+# The same limit as `iii.protocol.lines.MAX_LINE`; that module loads `dataclasses`, which costs a worker's
+# start more than the rest of the SDK.
+MAX_LINE = 16 * 1024 * 1024
+# Where the invocation id of a line that cannot be parsed is looked for.
+HEAD = 4096
+
+_DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
+# The shortest integer beyond 64 bits has 19 digits and a sign.
+_LONG_NUMBER = b"0" * 19
+_INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
+# Nothing that short holds a long number or deep nesting.
+_HARMLESS_SIZE = 18
+
+
+class Codec:
+    """Encode and decode; `library` names what does the work: `json`, or `msgspec` after `upgrade`."""
+
+    def __init__(self) -> None:
+        self.library = "json"
+        self._encode: Callable[[Any], bytes] = _encode_with_json
+        self._decode: Callable[[bytes], Any] = _decode_with_json
+        self._decode_lines: Callable[[bytes], list[Any]] | None = None
+        if "msgspec" in sys.modules or "orjson" in sys.modules:
+            self.upgrade()
+
+    def upgrade(self) -> None:
+        """Switch to msgspec or orjson if one is installed. Loading it takes tens of milliseconds."""
+        try:
+            self._use_msgspec()
+        except ImportError:
+            self._use_orjson()
+
+    def _use_msgspec(self) -> None:
+        import msgspec  # noqa: PLC0415 - loaded when the calls have shown that it pays
+
+        decoder = msgspec.json.Decoder()
+        self._encode = msgspec.json.Encoder(enc_hook=plain_value).encode
+        self._decode = decoder.decode
+        self._decode_lines = decoder.decode_lines
+        self.library = "msgspec"
+
+    def _use_orjson(self) -> None:
+        try:
+            import orjson  # noqa: PLC0415 - as above
+        except ImportError:
+            return
+        options = orjson.OPT_NON_STR_KEYS
+        self._encode = lambda value: orjson.dumps(value, plain_value, options)
+        self._decode = orjson.loads
+        self.library = "orjson"
+
+    def encode(self, value: Any) -> bytes:
+        """Return `value` as compact JSON. LocalProtocolError `result_not_serializable` names the path."""
+        try:
+            body = self._encode(value)
+        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+            path, reason = _locate(value) or ("$", str(error))
+            raise _not_serializable(path, reason) from None
+        if len(body) > _HARMLESS_SIZE and _is_suspect_output(body):
+            fault = _locate(value)
+            if fault:
+                raise _not_serializable(*fault)
+        elif body == b"null" and value is not None:
+            raise _not_serializable("$", f"{value} is not JSON")
+        return body
+
+    def decode_block(self, block: bytes) -> list[Message | RemoteProtocolError]:
+        """Decode complete lines. A refused line yields the error in its place, with its offset and id."""
+        try:
+            if self._decode_lines is not None:
+                values = self._decode_lines(block)
+            else:
+                values = [self._decode(line) for line in block.split(b"\n") if line and not line.isspace()]
+            if _count_keys(values) == block.count(b'":') and not _has_long_number(block):
+                return values
+        except (ValueError, RecursionError, AttributeError):
+            pass
+        return [self._decode_strictly(line) for line in block.split(b"\n") if line and not line.isspace()]
+
+    def _decode_strictly(self, line: bytes) -> Message | RemoteProtocolError:
+        if self._is_clean(line):
+            value = self._decode(line)
+            return value if isinstance(value, dict) else _refused(line, ("not an object", 0))
+        fault = find_fault(line)
+        if fault:
+            return _refused(line, fault)
+        try:
+            value = self._decode(line)
+        except (ValueError, RecursionError) as error:
+            return _refused(line, (str(error), 0))
+        return value if isinstance(value, dict) else _refused(line, ("not an object", 0))
+
+    def _is_clean(self, line: bytes) -> bool:
+        try:
+            keys = _count_keys([self._decode(line)])
+        except (ValueError, RecursionError, AttributeError):
+            return False
+        # An escaped quote before a colon is text inside a string, the usual cause of a wrong count.
+        colons = line.count(b'":') - line.count(b'\\":')
+        return keys == colons and b'\\\\"' not in line and not _has_long_number(line)
+
+
+def oversized(head: bytes, size: int) -> RemoteProtocolError:
+    """The error of a line of `size` bytes, over the limit, of which `head` is the beginning."""
+    message = f"a line of {size} bytes is over the limit of {MAX_LINE}"
+    return RemoteProtocolError(
+        ErrorCode.PAYLOAD_TOO_LARGE, message, offset=MAX_LINE, invocation_id=_read_invocation_id(head)
+    )
+
+
+def _refused(line: bytes, fault: tuple[str, int]) -> RemoteProtocolError:
+    message, offset = fault
+    return RemoteProtocolError(
+        ErrorCode.INVALID_JSON,
+        f"{message} at byte {offset}",
+        offset=offset,
+        invocation_id=_read_invocation_id(line[:HEAD]),
+    )
+
+
+def _read_invocation_id(head: bytes) -> str | None:
+    match = _INVOCATION_ID.search(head)
+    return match.group(1).decode("utf-8", "replace") if match else None
+
+
+def _not_serializable(path: str, reason: str) -> LocalProtocolError:
+    return LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, f"{path}: {reason}")
+
+
+def _locate(value: Any) -> tuple[str, str] | None:
+    try:
+        return find_unencodable(value)
+    except RecursionError:
+        return "$", "nested too deep"
+
+
+def _has_long_number(data: bytes) -> bool:
+    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
+
+
+def _is_suspect_output(body: bytes) -> bool:
+    # Fast encoders write NaN as null, and some write integers of any size.
+    return (
+        b"null" in body
+        or _has_long_number(body)
+        or (len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH)
+    )
+
+
+def _count_keys(values: list[Any]) -> int:
+    """Count the keys of all objects inside; ValueError for a non-object or nesting beyond the limit."""
+    keys = 0
+    for value in values:
+        if value.__class__ is not dict:
+            raise ValueError("not an object")
+        keys += _count_inside(value, 0)
+    return keys
+
+
+def _count_inside(container: Any, depth: int) -> int:
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deep")
+    keys = 0
+    items = container
+    if container.__class__ is dict:
+        keys = len(container)
+        items = container.values()
+    for item in items:
+        kind = item.__class__
+        if kind is dict or kind is list:
+            keys += _count_inside(item, depth + 1)
+    return keys
+
+
+def _encode_with_json(value: Any) -> bytes:
+    return _json_encode(value).encode()
+
+
+_json_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain_value).encode
+
+
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("number out of range")
+    return value
+
+
+_json_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+
+
+def _decode_with_json(line: bytes) -> Any:
+    value = _json_decode(line.decode("utf-8"))
+    if b"\\ud" in line.lower() and find_fault(line):
+        raise ValueError("lone surrogate")
+    return value

@@ -1,0 +1,116 @@
+"""Start a worker's script: `python .../iii/worker/launch.py SCRIPT [args]`, or `-m MODULE [args]`.
+
+Run by the supervisor; imports nothing of the project, because the script's own environment may have another `iii`.
+Claims the wire before user code, asks the kernel to end this process with its parent, runs the script as `__main__`,
+and then serves on the main thread until the engine closes the wire.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+
+# Read and set by the SDK, which finds this module as `iii_launcher`.
+wire = None
+serve = None
+
+
+def main():  # type: ignore[no-untyped-def]
+    """Run the worker named by the command line."""
+    global wire  # noqa: PLW0603 - how the SDK finds the descriptors
+    parent = os.getppid()
+    sys.modules["iii_launcher"] = sys.modules["__main__"]
+    _prepare_path()
+    if os.environ.get("III_URL") == "stdio:":
+        wire = _claim()
+    _die_with_parent(parent)
+    del sys.argv[0]
+    if sys.argv[0] == "-m":
+        _run_module()
+    else:
+        _run_script(os.path.abspath(sys.argv[0]))
+    if serve is not None:
+        serve()
+
+
+def _prepare_path():  # type: ignore[no-untyped-def]
+    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end: an
+    # `iii` that the worker's environment has wins.
+    if sys.path and os.path.abspath(sys.path[0]) == _HERE:
+        del sys.path[0]
+    sdk = os.path.dirname(os.path.dirname(_HERE))
+    if sdk not in sys.path:
+        sys.path.append(sdk)
+
+
+def _claim():  # type: ignore[no-untyped-def]
+    # The same as `stdio.claim`, which cannot be imported from here. F_DUPFD_CLOEXEC: children do not inherit them.
+    import fcntl  # noqa: PLC0415 - a worker over WebSocket does not need it
+
+    descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return descriptors
+
+
+def _die_with_parent(parent):  # type: ignore[no-untyped-def]
+    # `_ctypes` alone is a third of the cost of `ctypes`. The end of stdin covers systems without it.
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import _ctypes  # noqa: PLC0415 - Linux only
+
+        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
+        _ctypes.call_function(prctl, (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    except (ImportError, AttributeError, OSError):
+        return
+    if os.getppid() != parent:
+        # It died before the kernel was asked.
+        os._exit(0)
+
+
+def _run_script(path):  # type: ignore[no-untyped-def]
+    sys.path.insert(0, os.path.dirname(path))
+    module = type(sys)("__main__")
+    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
+    sys.modules["__main__"] = module
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
+        _fail(error, error.__traceback__ and error.__traceback__.tb_next)
+
+
+def _run_module():  # type: ignore[no-untyped-def]
+    import runpy  # noqa: PLC0415 - only for -m
+
+    del sys.argv[0]
+    sys.path.insert(0, os.getcwd())
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as above
+        trace = error.__traceback__
+        while trace and ("runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_globals is globals()):
+            trace = trace.tb_next
+        _fail(error, trace)
+
+
+def _fail(error, trace):  # type: ignore[no-untyped-def]
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+    sys.stderr.flush()
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The end of a worker's process, which belongs to whoever holds the other end of its wire.
+
+When the wire ends, or the engine has asked for a stop, the process must go, whatever user threads do. `atexit`
+handlers and buffered output get their chance, for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from threading import Event, Thread, main_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# For `atexit` handlers and threads that are about to end; nobody waits for results any more.
+GRACE_SECONDS = 0.5
+
+
+class Lifeline:
+    """Ends the process. `serving` is set while the main thread only serves and will return by itself."""
+
+    def __init__(self, exit_process: Callable[[int], None] = os._exit) -> None:
+        self._exit = exit_process
+        self._gone = Event()
+        self.serving = Event()
+
+    def leave(self) -> None:
+        """End the process with code 0 within the grace period. Returns at once; safe to call twice."""
+        if not self._gone.is_set():
+            self._gone.set()
+            Thread(target=self._end, name="iii-exit", daemon=True).start()
+
+    def _end(self) -> None:
+        if self.serving.is_set():
+            # The main thread returns and the interpreter ends, unless a user thread keeps it.
+            Event().wait(GRACE_SECONDS)
+        else:
+            finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)
+            finisher.start()
+            finisher.join(GRACE_SECONDS)
+        self._exit(0)
+
+
+def _run_exit_handlers() -> None:
+    import atexit  # noqa: PLC0415 - only at the very end
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def serve_after_main(serve: Callable[[], None]) -> None:
+    """Without the launcher: serve on a thread that keeps the process alive once the script's body has ended."""
+
+    def work() -> None:
+        main_thread().join()
+        # Python notes an uncaught exception here: then the script has failed and the process shall end.
+        if getattr(sys, "last_value", None) is None:
+            serve()
+
+    Thread(target=work, name="iii-serve").start()

@@ -1,0 +1,92 @@
+"""What a caller asks for: the request of `trigger`, in every form the public SDK accepts.
+
+Pure: `request_from` turns dict, object or `(function_id, payload)` into one `TriggerRequest`, or refuses it.
+"""
+
+from __future__ import annotations
+
+from iii.worker.actions import action_to_wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace")
+# Ids with these prefixes live in the default namespace, whatever the worker's own is.
+SHARED_PREFIXES = ("engine::", "configuration::")
+
+
+class TriggerRequest:
+    """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`."""
+
+    def __init__(  # noqa: PLR0913 - the public SDK's fields
+        self,
+        function_id: str,
+        payload: Any = None,
+        action: Any = None,
+        timeout_ms: int | None = None,
+        metadata: Any = None,
+        namespace: str | None = None,
+    ) -> None:
+        self.function_id = function_id
+        self.payload = payload
+        self.action = action
+        self.timeout_ms = timeout_ms
+        self.metadata = metadata
+        self.namespace = namespace
+
+
+def request_from(request: Any, payload: Any = None) -> TriggerRequest:
+    """Return the request meant by a dict, a TriggerRequest, an object with its fields, or an id and a payload.
+
+    TypeError and ValueError say which field is wrong and what it was.
+    """
+    if request.__class__ is dict:
+        request = _request_from_dict(request)
+    elif isinstance(request, str):
+        request = TriggerRequest(request, payload)
+    elif request.__class__ is not TriggerRequest:
+        request = TriggerRequest(*(getattr(request, key, None) for key in KEYS))
+    return _checked(request)
+
+
+def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
+    if "function_id" not in fields:
+        raise ValueError(f"a request needs a function_id; it has {sorted(fields)}")
+    get = fields.get
+    return TriggerRequest(
+        fields["function_id"],
+        get("payload"),
+        get("action"),
+        get("timeout_ms"),
+        get("metadata"),
+        get("namespace"),
+    )
+
+
+def _checked(request: TriggerRequest) -> TriggerRequest:
+    if not isinstance(request.function_id, str) or not request.function_id.strip():
+        raise ValueError(f"function_id must be a service::name, not {request.function_id!r}")
+    timeout = request.timeout_ms
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
+    return request
+
+
+def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:
+    """Return the `invokefunction` message of a request, still without invocation id, caller and deadline."""
+    message: dict[str, Any] = {
+        "type": "invokefunction",
+        "function_id": request.function_id,
+        "data": request.payload,
+    }
+    if request.metadata is not None:
+        message["metadata"] = request.metadata
+    if request.action is not None:
+        message["action"] = action_to_wire(request.action)
+    namespace = request.namespace
+    if namespace is None:
+        namespace = "default" if request.function_id.startswith(SHARED_PREFIXES) else worker_namespace
+    if namespace is not None:
+        message["namespace"] = namespace
+    return message

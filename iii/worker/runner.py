@@ -1,0 +1,159 @@
+"""Runs handlers: the one place where whatever user code raises becomes an error body.
+
+`run` is for the dispatcher's threads, `run_async` for the event loop. Every invocation with an id is answered, exactly
+once. Running invocations are kept by id so that `cancel` finds them and `stop` knows when the last has ended.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from threading import Event
+
+from iii.errors import ErrorCode, LocalProtocolError
+from iii.worker.failures import body_from_exception
+from iii.worker.invocation import CURRENT, InvocationContext
+from iii.worker.json_codec import MAX_LINE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from iii.worker.handlers import Handler
+    from iii.worker.json_codec import Codec, Message
+    from iii.worker.loop import LoopThread
+    from iii.worker.outbox import Outbox
+
+
+class Runner:
+    """Calls handlers and answers their invocations."""
+
+    def __init__(self, codec: Codec, outbox: Outbox, loop: LoopThread) -> None:
+        self._codec = codec
+        self._outbox = outbox
+        self._loop = loop
+        self._running: dict[str, InvocationContext] = {}
+        self._is_flush_due = False
+        self._is_draining = False
+        self.drained = Event()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def run(self, handler: Handler, message: Message) -> None:
+        """Run a sync handler here and add its answer to the outbox, unflushed."""
+        invocation = self._begin(message)
+        try:
+            # A context of its own: what a handler sets must not be seen by the next one on this thread.
+            result = copy_context().run(_call, handler, invocation)
+        except BaseException as error:  # noqa: BLE001 - the boundary: a handler's SystemExit ends no worker
+            self.answer_error(message, body_from_exception(error))
+        else:
+            self.answer(message, result)
+        self._finish(invocation)
+
+    def submit(self, handler: Handler, message: Message) -> None:
+        """Run an async handler on the loop."""
+        self._loop.submit(lambda: self._run_async(handler, self._begin(message)))
+
+    async def _run_async(self, handler: Handler, invocation: InvocationContext) -> None:
+        import asyncio  # noqa: PLC0415 - loaded by the loop this runs on
+
+        message = invocation.message
+        invocation.task = asyncio.current_task()
+        try:
+            if invocation.cancelled:
+                raise asyncio.CancelledError
+            result = await _call(handler, invocation)
+        except asyncio.CancelledError:
+            self.answer_error(message, {"code": ErrorCode.CANCELLED, "message": "the caller gave up"})
+        except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
+            self.answer_error(message, body_from_exception(error))
+        else:
+            self.answer(message, result)
+        self._finish(invocation)
+        self._flush_soon(asyncio.get_running_loop())
+
+    def _flush_soon(self, loop: Any) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        self._outbox.flush()
+
+    def _begin(self, message: Message) -> InvocationContext:
+        invocation = InvocationContext(message)
+        self._running[invocation.invocation_id or f"void {id(invocation)}"] = invocation
+        return invocation
+
+    def _finish(self, invocation: InvocationContext) -> None:
+        self._running.pop(invocation.invocation_id or f"void {id(invocation)}", None)
+        if self._is_draining and not self._running:
+            self.drained.set()
+
+    def answer(self, message: Message, result: Any) -> None:
+        """Add the result of an invocation; without an id there is nobody to answer."""
+        invocation_id = message.get("invocation_id")
+        if invocation_id is None:
+            return
+        fields = {
+            "type": "invocationresult",
+            "invocation_id": invocation_id,
+            "function_id": message["function_id"],
+            "result": result,
+        }
+        try:
+            line = self._codec.encode(fields)
+        except LocalProtocolError as error:
+            text = error.message.replace("$.result", "$", 1)
+            self.answer_error(message, {"code": error.code, "message": text})
+            return
+        if len(line) >= MAX_LINE:
+            text = f"the result of {len(line)} bytes is over the limit of {MAX_LINE}; use a channel"
+            self.answer_error(message, {"code": ErrorCode.PAYLOAD_TOO_LARGE, "message": text})
+            return
+        self._outbox.add(line)
+
+    def answer_error(self, message: Message, body: dict[str, Any]) -> None:
+        """Add an error as the answer."""
+        invocation_id = message.get("invocation_id")
+        if invocation_id is None:
+            return
+        fields = {
+            "type": "invocationresult",
+            "invocation_id": invocation_id,
+            "function_id": message.get("function_id"),
+            "error": body,
+        }
+        try:
+            self._outbox.add(self._codec.encode(fields))
+        except LocalProtocolError:
+            # Details or a message that JSON cannot hold: the answer matters more.
+            fields["error"] = {"code": str(body["code"]), "message": ascii(body["message"])}
+            self._outbox.add(self._codec.encode(fields))
+
+    def cancel(self, invocation_id: str) -> None:
+        """Cancel a running invocation: an async handler gets CancelledError, a sync one sees the flag."""
+        invocation = self._running.get(invocation_id)
+        if invocation is None:
+            return
+        invocation.cancelled = True
+        if invocation.task is not None:
+            self._loop.call_soon(invocation.task.cancel)
+
+    def drain(self) -> Event:
+        """Return an event that is set once no invocation runs."""
+        self._is_draining = True
+        if not self._running:
+            self.drained.set()
+        return self.drained
+
+
+def _call(handler: Handler, invocation: InvocationContext) -> Any:
+    CURRENT.set(invocation)
+    call: Callable[..., Any] = handler.call
+    if handler.takes_metadata:
+        return call(invocation.message.get("data"), metadata=invocation.message.get("metadata"))
+    return call(invocation.message.get("data"))
