@@ -7,7 +7,7 @@ the other side's kernel has taken in `written`, and never changes anything else 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from iii.protocol.messages import Message
 
 PeerKind = Literal["worker", "client", "engine"]
+
+
+def _drop() -> None:
+    """Nobody owns a transport for this peer yet."""
 
 
 class Owner:
@@ -27,6 +31,7 @@ class Owner:
 
     __slots__ = (
         "has_served",
+        "is_validated",
         "is_expected",
         "is_supervised",
         "name",
@@ -42,6 +47,7 @@ class Owner:
         self.is_supervised = supervised
         self.is_expected = False
         self.has_served = False
+        self.is_validated = True  # whether payloads are held against request formats
         self.peers: list[Peer] = []  # those that serve now
         self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
         self.waiting: deque[Invocation] = deque()
@@ -63,6 +69,7 @@ class Peer:
         "concurrency",
         "connected_at_ms",
         "enqueued",
+        "flush",
         "functions",
         "generation",
         "id",
@@ -120,6 +127,7 @@ class Peer:
         self.outbox: list[bytes] = []
         self.enqueued = 0  # bytes ever put into the outbox, newlines included
         self.written = 0  # bytes of them that the transport has taken
+        self.flush: Callable[[], None] = _drop  # set by the transport's owner: writes the outbox
 
     @property
     def backlog(self) -> int:

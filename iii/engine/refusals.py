@@ -41,8 +41,8 @@ def closest(name: str, known: Iterable[str]) -> list[str]:
 
 def unavailable(owner: Owner) -> ErrorBody:
     """The function's worker is down and will not come back by itself."""
-    details: Mapping[str, Any] = owner.refusal or {"state": "stopped"}
-    why = details.get("reason") or details.get("state")
+    details: Mapping[str, Any] = owner.refusal or {"state": "stopped", "words": "it is stopped"}
+    why = details.get("words") or details.get("state")
     message = f"worker {owner.name} is not available: {why}"
     return ErrorBody(ErrorCode.WORKER_UNAVAILABLE, message, details=dict(details), retryable=True)
 

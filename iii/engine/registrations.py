@@ -59,7 +59,8 @@ class Registrations:
 
     def _register_function(self, peer: Peer, message: m.RegisterFunction) -> None:
         try:
-            claimed = self._registry.claim(peer, message, self._compile_schema(message))
+            validator = self._compile_schema(message) if peer.owner.is_validated else None
+            claimed = self._registry.claim(peer, message, validator)
         except InvocationError as error:
             self._reject(peer, message.id, error.code, error.message)
             return

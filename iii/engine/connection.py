@@ -1,0 +1,189 @@
+"""One peer over file descriptors: a child's pipes, or a unix socket (the same descriptor twice).
+
+Reads what is there, cuts it into lines and hands them over in one batch; writes the peer's outbox, as much as the
+kernel takes, and waits for room for the rest. It never stops reading, whatever the other side does: a blocked
+writer cannot read, and two of them would wait for each other for ever. Knows no messages and no routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from iii.engine.peer import Peer
+from iii.protocol.lines import LineSplitter, Oversized
+
+Lines = list[bytes | Oversized]
+
+# 64 KiB: a larger buffer crosses malloc's mmap threshold and costs ten times as much per read.
+READ_SIZE = 64 * 1024
+# While one large line comes in, fewer and larger reads are cheaper.
+LARGE_READ_SIZE = 1024 * 1024
+# Lines larger than this are written from where they lie instead of being joined.
+JOIN_LIMIT = 64 * 1024
+
+
+class Connection:
+    """The transport of one peer on file descriptors. Owns and closes them.
+
+    `on_lines(connection, lines)` gets every batch, `on_closed(connection)` is called once when the other side has
+    closed its end or the descriptor fails. Closing by `close()` calls nobody.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        read_fd: int,
+        write_fd: int,
+        *,
+        on_lines: Callable[[Connection, Lines], None],
+        on_closed: Callable[[Connection], None],
+    ) -> None:
+        self.peer = peer
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._on_lines = on_lines
+        self._on_closed = on_closed
+        self._splitter = LineSplitter()
+        self._pending: list[memoryview] = []  # taken from the outbox, not yet by the kernel
+        self._loop = asyncio.get_running_loop()
+        self._is_waiting_for_room = False
+        peer.flush = self.flush
+        for fd in {read_fd, write_fd}:
+            os.set_blocking(fd, False)
+        self._loop.add_reader(read_fd, self._on_readable)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.peer!r}>"
+
+    @property
+    def truncated(self) -> int:
+        """Bytes of an unfinished last line."""
+        return self._splitter.pending
+
+    # Reading
+
+    def _on_readable(self) -> None:
+        size = LARGE_READ_SIZE if self._splitter.pending > READ_SIZE else READ_SIZE
+        try:
+            data = os.read(self._read_fd, size)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            lines = self._splitter.feed(data)
+            if lines:
+                self._on_lines(self, lines)
+        else:
+            self._stop_reading()
+            self._on_closed(self)
+
+    def drain(self) -> None:
+        """Read what is left in the pipe of a process that is gone, so that its last results count."""
+        while self._read_fd >= 0:
+            try:
+                data = os.read(self._read_fd, LARGE_READ_SIZE)
+            except OSError:
+                return
+            if not data:
+                return
+            lines = self._splitter.feed(data)
+            if lines:
+                self._on_lines(self, lines)
+
+    # Writing
+
+    def flush(self) -> None:
+        """Write the outbox as far as the kernel takes it; the rest follows when there is room."""
+        if self._is_waiting_for_room:
+            return
+        outbox = self.peer.outbox
+        if self._write_fd < 0:
+            outbox.clear()
+            return
+        self._pending = _chunks(outbox)
+        outbox.clear()
+        self._write_pending()
+
+    def _write_pending(self) -> None:
+        pending = self._pending
+        while pending:
+            try:
+                count = os.write(self._write_fd, pending[0])
+            except (BlockingIOError, InterruptedError):
+                self._wait_for_room()
+                return
+            except OSError:
+                # The other side is gone. Its death is noticed elsewhere (pidfd, end of file); what was not
+                # written counts as never started.
+                self._stop_writing()
+                return
+            self.peer.written += count
+            if count < len(pending[0]):
+                pending[0] = pending[0][count:]
+            else:
+                pending.pop(0)
+
+    def _wait_for_room(self) -> None:
+        if not self._is_waiting_for_room:
+            self._is_waiting_for_room = True
+            self._loop.add_writer(self._write_fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        self._loop.remove_writer(self._write_fd)
+        self._is_waiting_for_room = False
+        self._write_pending()
+        if not self._is_waiting_for_room and self.peer.outbox:
+            self.flush()
+
+    # Closing
+
+    def close_input(self) -> None:
+        """Close the writing end: the other side reads end of file once it has read what was written."""
+        self.flush()
+        self._stop_writing()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._stop_writing()
+        self._stop_reading()
+
+    def _stop_writing(self) -> None:
+        if self._write_fd < 0:
+            return
+        if self._is_waiting_for_room:
+            self._loop.remove_writer(self._write_fd)
+            self._is_waiting_for_room = False
+        self._pending.clear()
+        self.peer.outbox.clear()
+        if self._write_fd != self._read_fd:
+            os.close(self._write_fd)
+        self._write_fd = -1
+
+    def _stop_reading(self) -> None:
+        if self._read_fd >= 0:
+            self._loop.remove_reader(self._read_fd)
+            if self._read_fd == self._write_fd:
+                self._stop_writing()
+            os.close(self._read_fd)
+            self._read_fd = -1
+
+
+def _chunks(outbox: list[bytes]) -> list[memoryview]:
+    """Cut the lines into writes: small ones joined, large ones as they are."""
+    chunks: list[memoryview] = []
+    small: list[bytes] = []
+    for line in outbox:
+        small.append(line)
+        if len(line) > JOIN_LIMIT:
+            small.pop()
+            if small:
+                chunks.append(memoryview(b"\n".join(small) + b"\n"))
+                small = []
+            chunks += [memoryview(line), memoryview(b"\n")]
+    if small:
+        small.append(b"")
+        chunks.append(memoryview(b"\n".join(small)))
+    return chunks

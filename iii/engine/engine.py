@@ -1,0 +1,263 @@
+"""The composition root: wires the engine's parts, runs them, shuts them down.
+
+Nothing is decided here. `run` is what `iii dev` and `iii start` call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from iii.engine.builtins import Builtins
+from iii.engine.config import load_project
+from iii.engine.environment import environment_of
+from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerReady, WorkersChanged
+from iii.engine.exchange import Exchange
+from iii.engine.listener import Listener, socket_path
+from iii.engine.peer import Peer
+from iii.engine.registry import Validator
+from iii.engine.reports import Notice, Reporter
+from iii.engine.router import Router
+from iii.engine.run import Run
+from iii.engine.rundir import RunDir
+from iii.engine.spec import ProjectSpec, WorkerSpec
+from iii.engine.supervisor import Supervisor
+from iii.engine.switchboard import Switchboard
+from iii.engine.watcher import Watcher
+from iii.errors import ProjectError
+from iii.protocol.messages import RegisterFunction
+
+EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this run differs from the plain one."""
+
+    names: tuple[str, ...] = ()
+    is_watching: bool = True
+    profile: str | None = None
+
+
+class Engine:
+    """One running engine of one project. Make it inside a running loop."""
+
+    def __init__(self, project: ProjectSpec, options: Options, report: Reporter) -> None:
+        self.project = project
+        self.options = options
+        self.run_id = uuid.uuid4().hex
+        self._report = report
+        self._run_dir = RunDir(project.state_dir)
+        self._stopping = asyncio.Event()
+        self._is_killed = False
+        self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
+        self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
+        self.switchboard = Switchboard(self.exchange)
+        self.supervisor = Supervisor(
+            project,
+            hooks=self.switchboard,
+            environment=self._environment,
+            reporter=report,
+            on_files=self._on_files,
+        )
+        self.switchboard.supervisor = self.supervisor
+        self.watcher = Watcher(
+            project,
+            changed=self.supervisor.on_changed,
+            project_changed=self._on_project_changed,
+            warn=self.warn,
+        )
+        self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
+
+    async def run(self) -> int:
+        """Run until a signal stops it; return the exit code."""
+        self._run_dir.claim()
+        path = socket_path(self._run_dir.path)
+        listener = Listener(path, self.switchboard.accept)
+        self._announce(path, is_ready=False)
+        self._handle_signals()
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._serve(path)
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            listener.close()
+            await self._shut_down()
+        return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
+
+    async def _serve(self, path: Path) -> None:
+        stopping = asyncio.create_task(self._stopping.wait())
+        starting = asyncio.create_task(self.supervisor.start(self.options.names))
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            self._announce(path, is_ready=True)
+            _settle_memory()
+        await stopping
+        starting.cancel()
+
+    async def _shut_down(self) -> None:
+        self.router.calls.is_stopping = True
+        await self.supervisor.shutdown()
+        self.builtins.close()
+        self.exchange.close()
+        self.switchboard.close()
+        self._run_dir.release()
+
+    def _announce(self, path: Path, *, is_ready: bool) -> None:
+        self._run_dir.announce(
+            {
+                "pid": os.getpid(),
+                "run_id": self.run_id,
+                "socket": str(path),
+                "url": None,
+                "project": str(self.project.root),
+                "version": engine_version(),
+                "started_at": time.time(),
+                "ready": is_ready,
+            }
+        )
+
+    # Signals
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.stop)
+
+    def stop(self) -> None:
+        """Stop gracefully; called again, kill what is left."""
+        if self._stopping.is_set():
+            self._is_killed = True
+            self.supervisor.kill()
+        self._stopping.set()
+
+    def warn(self, text: str, worker: str = "") -> None:
+        """Tell the user a sentence about the engine or one worker."""
+        self._report(Notice(text, worker))
+
+    # What the parts tell
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, PeerReady):
+            self.switchboard.on_ready(event)
+        elif isinstance(event, PeerDrained):
+            self.switchboard.on_drained(event)
+        elif isinstance(event, FunctionsChanged | WorkersChanged):
+            self.builtins.on_event(event)
+        else:
+            self.warn(event.text, event.peer_name)
+
+    def _on_output(self, peer: Peer, line: bytes) -> None:
+        self.switchboard.on_output(peer, line)
+
+    def _on_files(self, worker: str, files: frozenset[str]) -> None:
+        # The supervisor tells its first files while it is made, before there is a watcher; the watcher reads
+        # the scripts from the project itself.
+        if hasattr(self, "watcher"):
+            self.watcher.set_files(worker, files)
+
+    def _on_project_changed(self, _: tuple[str, ...]) -> None:
+        try:
+            project = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
+        except ProjectError as error:
+            self.warn(f"{error}; nothing was changed")
+            return
+        self.project = project
+        self.watcher.apply(project)
+        self.supervisor.apply(project)
+
+    async def _watch(self) -> None:
+        if self.options.is_watching:
+            await self.watcher.run()
+
+    # The environment of a worker
+
+    def _environment(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
+        declared = environment_of(spec, self.project, os.environ)
+        return {name: value for name, (value, _) in declared.items()} | {
+            "III_URL": "stdio:",
+            "III_INSTANCE": str(run.instance),
+            "III_GENERATION": str(run.generation),
+            "III_RUN_ID": self.run_id,
+            "III_PROJECT": str(self.project.root),
+            "III_SOCKET": str(socket_path(self._run_dir.path)),
+        }
+
+
+class _Control:
+    """What `engine::workers::*` may do with the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.rows = engine.supervisor.rows
+        self.start_worker = engine.supervisor.start_worker
+        self.stop_worker = engine.supervisor.stop_worker
+        self.restart_worker = engine.supervisor.restart_worker
+        self.identified = engine.switchboard.identified
+
+
+def _compile_schema(declaration: RegisterFunction) -> Validator | None:
+    # Imported with the first schema: 60 ms that the workers' own start hides.
+    from iii.engine.schemas import compile_schema  # noqa: PLC0415
+
+    return compile_schema(declaration)
+
+
+def engine_version() -> str:
+    """Return the installed version."""
+    try:
+        return version("iii-engine")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _settle_memory() -> None:
+    """Start is over: what lives now lives on, and the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop
+    import uvloop  # noqa: PLC0415 - not available everywhere
+
+    return uvloop.new_event_loop
+
+
+def run(  # noqa: PLR0913 - the options of `iii dev`
+    project_file: Path,
+    *,
+    names: tuple[str, ...] = (),
+    watch: bool = True,
+    profile: str | None = None,
+    color: str = "auto",
+    json_output: bool = False,
+    debug: str | None = None,
+) -> int:
+    """Run the project's engine until it is stopped; return the exit code.
+
+    Raises `ProjectError` for a project that cannot be run and `AlreadyRunning` when an engine runs it already.
+    """
+    project = load_project(project_file, environ=os.environ, profile=profile)
+
+    async def main() -> int:
+        return await Engine(
+            project, Options(names, watch, profile), lambda report: print(report, file=sys.stderr)
+        ).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())

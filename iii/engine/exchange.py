@@ -1,0 +1,103 @@
+"""Where connections and the router meet: lines in, messages through the router, outboxes out, once per turn.
+
+The journey of a call passes here in both directions: `take` decodes a batch of one peer's lines and gives each
+message to the router; then every outbox that got something is written once. Also keeps the one timer of all
+deadlines. What the router reports in `events` goes to `on_event`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from iii.engine.connection import Connection, Lines
+from iii.engine.events import Event, Notice
+from iii.engine.peer import Peer
+from iii.engine.router import Router
+from iii.errors import ErrorCode, RemoteProtocolError
+from iii.protocol.codec import NotAMessage, UnknownType, decode, invocation_id_in
+from iii.protocol.lines import Oversized
+
+# Called with a line that is no message: the stray output of a program on its stdout.
+OnOutput = Callable[[Peer, bytes], None]
+
+
+class Exchange:
+    """Runs the router against real connections."""
+
+    def __init__(self, router: Router, *, on_event: Callable[[Event], None], on_output: OnOutput) -> None:
+        self.router = router
+        self._on_event = on_event
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._timer: asyncio.TimerHandle | None = None
+        self.are_deadlines_paused = False  # while a debugger is attached
+
+    def take(self, connection: Connection, lines: Lines) -> None:
+        """Act on a batch of lines of one peer, in order, then write every outbox that got something."""
+        peer = connection.peer
+        receive = self.router.receive
+        now = self._clock()
+        for line in lines:
+            if type(line) is not bytes:
+                self._refuse_oversized(connection, line)  # type: ignore[arg-type]
+                continue
+            try:
+                message = decode(line)
+            except RemoteProtocolError as error:
+                self._refuse(peer, line, error)
+            else:
+                receive(peer, message, line, now)
+        self.turn()
+
+    def turn(self) -> None:
+        """Finish a turn: write outboxes, hand out events, keep the timer armed."""
+        calls = self.router.calls
+        while calls.dirty or calls.events:
+            dirty, calls.dirty = calls.dirty, []
+            for peer in dirty:
+                peer.flush()
+            events = calls.events[:]
+            calls.events.clear()
+            for event in events:
+                self._on_event(event)
+        if self._timer is None and len(calls.deadlines):
+            self._arm()
+
+    def _arm(self) -> None:
+        wait = self.router.calls.deadlines.wait(self._clock())
+        if wait is not None:
+            self._timer = self._loop.call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self.are_deadlines_paused:
+            self._timer = self._loop.call_later(1.0, self._expire)
+            return
+        self.router.calls.expire(self._clock())
+        self.turn()
+
+    def _refuse(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
+        if isinstance(error, NotAMessage):
+            self._on_output(peer, line)
+        elif isinstance(error, UnknownType) and error.invocation_id is None:
+            self.router.calls.counters["unknown_type"] += 1
+        else:
+            self.router.refuse(peer, error)
+
+    def _refuse_oversized(self, connection: Connection, line: Oversized) -> None:
+        """An over-long line costs that line where its id shows, else the peer."""
+        message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
+        invocation_id = invocation_id_in(line.head)
+        error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)
+        self.router.refuse(connection.peer, error)
+        if invocation_id is None:
+            self.router.calls.events.append(Notice(connection.peer.name, f"closed: {message}", "oversized_peer"))
+            connection.close()
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,238 @@
+"""Joins processes and peers: what the supervisor asks of the connections and routes, and what those tell it.
+
+One connection for every process, and one for every local peer on the unix socket. The supervisor's hooks end here;
+the router's events that concern a process go back to the supervisor. Runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from iii.engine.connection import Connection, Lines
+from iii.engine.events import PeerDrained, PeerReady
+from iii.engine.exchange import Exchange
+from iii.engine.peer import Peer
+from iii.engine.process import Process
+from iii.engine.run import ExitReason, Run
+from iii.engine.spec import WorkerSpec
+from iii.engine.supervisor import Supervisor
+from iii.protocol.codec import encode
+from iii.protocol.messages import Stop
+
+# A program without SDK never says `ready`: it is ready when it has registered nothing more for this long.
+QUIET = 0.1
+# One that registers nothing at all (a build watcher, a server) counts as up after this.
+SILENT = 1.0
+# A process that closed its stdout is about to exit, or can never answer again.
+MUTE = 2.0
+
+
+class Switchboard:
+    """The connections of all processes and local peers. Implements `SupervisorHooks`."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.supervisor: Supervisor  # set by the composition root: the two know each other
+        self._router = exchange.router
+        self._by_run: dict[Run, Connection] = {}
+        self._clients: set[Connection] = set()
+        self._quiet: dict[Run, asyncio.TimerHandle] = {}
+        self._loop = asyncio.get_running_loop()
+
+    # Hooks of the supervisor
+
+    def opened(self, run: Run, spec: WorkerSpec, process: Process) -> None:
+        """A process runs: make its peer and its connection."""
+        owner = self._router.roster.owner_of(spec.name, spec.namespace)
+        owner.is_validated = spec.validate
+        peer = Peer(
+            str(uuid.uuid4()),
+            kind="worker",
+            name=spec.name,
+            namespace=spec.namespace,
+            owner=owner,
+            generation=run.generation,
+            instance=run.instance,
+            concurrency=spec.concurrency,
+            pid=process.pid,
+            reattach_token=secrets.token_hex(16),
+            connected_at_ms=int(time.time() * 1000),
+        )
+        is_foreign = bool(spec.command)
+        connection = Connection(
+            peer,
+            process.stdout_fd,
+            process.stdin_fd,
+            on_lines=self._take_foreign if is_foreign else self.exchange.take,
+            on_closed=self._on_output_closed,
+        )
+        self._by_run[run] = connection
+        self._router.roster.attach(peer)
+        self.exchange.turn()
+        if is_foreign:
+            self._wait_for_quiet(run, SILENT)
+
+    def promote(self, run: Run) -> None:
+        """Route to this generation."""
+        self._router.roster.promote(self._by_run[run].peer)
+        self.exchange.turn()
+
+    def retire(self, run: Run) -> None:
+        """Route nothing new to it."""
+        if run in self._by_run:
+            self._router.roster.retire(self._by_run[run].peer)
+            self.exchange.turn()
+
+    def send_stop(self, run: Run, deadline: float) -> None:
+        """Ask it to finish within `deadline` seconds; end its input unless something may still come in."""
+        connection = self._by_run.get(run)
+        if connection is None:
+            return
+        peer = connection.peer
+        self._router.calls.send(peer, encode(Stop(deadline * 1000)))
+        self.exchange.turn()
+        if not peer.busy and not peer.outgoing:
+            connection.close_input()
+
+    def closed(self, run: Run, reason: ExitReason) -> None:
+        """The process is gone: take its last results, settle the rest."""
+        self._stop_waiting(run)
+        connection = self._by_run.pop(run, None)
+        if connection is None:
+            return
+        connection.drain()
+        if connection.truncated:
+            self.supervisor.log(run, f"truncated {connection.truncated} bytes at exit", "engine")
+        self._router.roster.detach(connection.peer, _details(reason))
+        connection.close()
+        self.exchange.turn()
+
+    def expect(self, worker: str) -> None:
+        """Calls to this worker wait."""
+        self._router.roster.expect(worker)
+        self.exchange.turn()
+
+    def unavailable(self, worker: str, reason: Mapping[str, Any]) -> None:
+        """Calls to this worker are refused; if it is no longer declared, its functions are forgotten."""
+        if reason.get("state") == "removed":
+            self._router.roster.forget(worker)
+        else:
+            self._router.roster.refuse_calls(worker, reason)
+        self.exchange.turn()
+
+    def busy(self, run: Run) -> int:
+        """Return how many calls run on it."""
+        connection = self._by_run.get(run)
+        return connection.peer.busy if connection else 0
+
+    # Events of the router
+
+    def on_ready(self, event: PeerReady) -> None:
+        """A worker said that its registrations are complete, or that it imported more files."""
+        run = _run_of(event.peer)
+        if run is None:
+            return
+        if event.peer.is_serving:
+            self.supervisor.on_files(run, event.files)
+        else:
+            self._stop_waiting(run)
+            self.supervisor.on_ready(run, event.files)
+
+    def on_drained(self, event: PeerDrained) -> None:
+        """A retired process has finished its calls."""
+        run = _run_of(event.peer)
+        if run is not None:
+            self.supervisor.on_drained(run)
+
+    def on_output(self, peer: Peer, line: bytes) -> None:
+        """A line on stdout that is no message: the worker's output."""
+        run = _run_of(peer)
+        if run is not None:
+            self.supervisor.log(run, line.decode("utf-8", "replace"))
+
+    # Programs without SDK
+
+    def _take_foreign(self, connection: Connection, lines: Lines) -> None:
+        self.exchange.take(connection, lines)
+        run = _run_of(connection.peer)
+        if run in self._quiet:
+            self._wait_for_quiet(run, QUIET if connection.peer.staged else SILENT)
+
+    def _wait_for_quiet(self, run: Run, seconds: float) -> None:
+        self._stop_waiting(run)
+        self._quiet[run] = self._loop.call_later(seconds, self._on_quiet, run)
+
+    def _stop_waiting(self, run: Run) -> None:
+        timer = self._quiet.pop(run, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_quiet(self, run: Run) -> None:
+        del self._quiet[run]
+        self.supervisor.on_ready(run, [])
+
+    def identified(self, peer: Peer) -> None:
+        """A peer called `engine::workers::register`: a foreign worker has nothing more to say after it."""
+        run = _run_of(peer)
+        if run in self._quiet:
+            self._wait_for_quiet(run, QUIET)
+
+    def _on_output_closed(self, connection: Connection) -> None:
+        """A process closed its stdout but lives: it can answer nothing any more."""
+        run = _run_of(connection.peer)
+        if run is not None and run in self._by_run:
+            self._loop.call_later(MUTE, self._give_up_mute, run)
+
+    def _give_up_mute(self, run: Run) -> None:
+        if run in self._by_run:
+            self.supervisor.on_unresponsive(run, "closed its stdout and did not exit")
+
+    # Local peers
+
+    def accept(self, connected: socket.socket) -> None:
+        """A local peer connected to the unix socket."""
+        peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
+        fd = os.dup(connected.fileno())
+        connected.close()
+        connection = Connection(peer, fd, fd, on_lines=self.exchange.take, on_closed=self._on_client_closed)
+        self._clients.add(connection)
+        self._router.roster.attach(peer)
+        self.exchange.turn()
+
+    def _on_client_closed(self, connection: Connection) -> None:
+        self._clients.discard(connection)
+        self._router.roster.detach(connection.peer)
+        connection.close()
+        self.exchange.turn()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in [*self._clients, *self._by_run.values()]:
+            connection.close()
+        for run in list(self._quiet):
+            self._stop_waiting(run)
+
+
+def _run_of(peer: Peer) -> Run | None:
+    if peer.owner.is_supervised and peer.instance is not None and peer.generation is not None:
+        return Run(peer.owner.name, peer.instance, peer.generation)
+    return None
+
+
+def _details(reason: ExitReason) -> dict[str, Any]:
+    """What the error of a call that ran on the dead process tells."""
+    details: dict[str, Any] = {"words": reason.words, "stderr": list(reason.stderr)}
+    if reason.signal is not None:
+        details["signal"] = reason.signal
+    if reason.exit_code is not None:
+        details["exit_code"] = reason.exit_code
+    if reason.cause == "reload":
+        details["reason"] = "reload"
+    return details
