@@ -25,6 +25,7 @@ TARGET_READY = 1.5
 # A save may cost one and a half bare starts and this much for noticing and swapping.
 SAVE_FACTOR, SAVE_ALLOWANCE_MS = 1.5, 100.0
 WORKERS = 10
+BARE = [sys.executable, "-c", "pass"]
 PATIENCE = 60.0
 
 WORKER = """\
@@ -51,13 +52,13 @@ def trigger(options: Options) -> list[Row]:
     with project(1) as folder, engine(folder, "dev"):
         await_answer(folder, 5)
         call = [*installed_command(), "trigger", "w0::add", "a=2", "b=3"]
-        commands = {"bare": [sys.executable, "-c", "pass"], "trigger": call}
         runs: dict[str, Callable[[], float]] = {
-            name: partial(wall_ms, command, folder) for name, command in commands.items()
+            "bare": partial(wall_ms, BARE, folder),
+            "trigger": partial(wall_ms, call, folder),
         }
         figures = interleave(runs, options.rounds * 3)
-    goal = Comparison("B9", "iii trigger, against python -c pass", "ms", TARGET_TRIGGER)
-    return [goal.row(figures["trigger"], figures["bare"])]
+    what = "iii trigger, against python -c pass"
+    return [Comparison("B9", what, "ms", TARGET_TRIGGER).row(figures["trigger"], figures["bare"])]
 
 
 def ready(options: Options) -> list[Row]:
@@ -74,11 +75,14 @@ def save(options: Options) -> list[Row]:
     answers = iter(range(6, 1000))
     with project(1) as folder, engine(folder, "dev"):
         await_answer(folder, 5)
-        bare = partial(wall_ms, [sys.executable, "-c", "pass"], folder)
-        figures = interleave({"bare": bare, "save": lambda: save_ms(folder, next(answers))}, options.rounds)
+        runs: dict[str, Callable[[], float]] = {
+            "bare": partial(wall_ms, BARE, folder),
+            "save": lambda: save_ms(folder, next(answers)),
+        }
+        figures = interleave(runs, options.rounds)
     allowed = [SAVE_FACTOR * start + SAVE_ALLOWANCE_MS for start in figures["bare"]]
-    goal = Comparison("B9", "save to new answer, against 1.5 bare starts + 100 ms", "ms", 1.0)
-    return [goal.row(figures["save"], allowed)]
+    what = "save to new answer, against 1.5 bare starts + 100 ms"
+    return [Comparison("B9", what, "ms", 1.0).row(figures["save"], allowed)]
 
 
 @contextmanager
@@ -109,7 +113,7 @@ def wall_ms(command: list[str], folder: Path) -> float:
 def bare_starts_ms() -> float:
     """Start that many interpreters at once and wait for all."""
     begin = time.perf_counter()
-    started = [subprocess.Popen([sys.executable, "-c", "pass"]) for _ in range(WORKERS)]
+    started = [subprocess.Popen(BARE) for _ in range(WORKERS)]
     for process in started:
         process.wait()
     return (time.perf_counter() - begin) * 1e3

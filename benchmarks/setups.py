@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from benchmarks.harness import Load, Sample, placed
 from benchmarks.native import STAND_INS, program
 
 ROOT = Path(__file__).resolve().parent.parent
+LAUNCHER = ROOT / "iii" / "worker" / "launch.py"
 ENDS = ROOT / "benchmarks" / "ends"
 PYTHON_FLOOR = (sys.executable, str(STAND_INS["relay"]))
 # The longest a round may take before it counts as hung.
@@ -32,17 +33,22 @@ STOP_PATIENCE = 15.0
 
 @dataclass(frozen=True)
 class Relay:
-    """Two minimal ends joined by a program that copies bytes."""
+    """A minimal caller and a callee joined by a program that copies bytes. The callee may be a script of ours."""
 
     command: Sequence[str] = PYTHON_FLOOR
+    callee: str | None = None
+    program: Callable[[str], Sequence[str]] = program
 
     def run(self, load: Load) -> Sample:
         """Start it, let the caller finish, return its figures."""
         with tempfile.TemporaryDirectory(prefix="iii-bench-") as folder, placed(load.placement) as cpu:
             report = Path(folder, "report")
             os.mkfifo(report)
-            ends = [*caller_command(report, load, cpu), "--", *program("callee"), str(cpu)]
-            process = subprocess.Popen([*self.command, *ends])
+            script = (sys.executable, str(LAUNCHER), str(ENDS / self.callee)) if self.callee else None
+            caller = [*self.program("caller"), *caller_arguments(report, load, cpu)]
+            ends = [*caller, "--", *(script or (*self.program("callee"), str(cpu)))]
+            environment = {**os.environ, "III_URL": "stdio:", "III_CONFIG": json.dumps({"cpu": cpu})}
+            process = subprocess.Popen([*self.command, *ends], env=environment)
             try:
                 return await_report(report, process)
             finally:
@@ -68,7 +74,8 @@ class Engine:
     def _project(self, report: Path, load: Load, cpu: int) -> str:
         settings = {"report": str(report), "window": load.window, "calls": load.calls, "cpu": cpu}
         callee = worker_table("callee", self.callee, [*program("callee"), str(cpu)], {"cpu": cpu})
-        caller = worker_table("caller", self.caller, caller_command(report, load, cpu), settings)
+        command = [*program("caller"), *caller_arguments(report, load, cpu)]
+        caller = worker_table("caller", self.caller, command, settings)
         return f'[engine]\nlisten = "off"\n{callee}{caller}'
 
 
@@ -84,9 +91,9 @@ def worker_table(name: str, script: str | None, command: Sequence[str], config: 
     return "\n".join(lines) + "\n"
 
 
-def caller_command(report: Path, load: Load, cpu: int) -> list[str]:
-    """Return the command line of the minimal caller."""
-    return [*program("caller"), str(report), *(str(n) for n in (load.window, load.calls, load.size, cpu))]
+def caller_arguments(report: Path, load: Load, cpu: int) -> list[str]:
+    """Return what the minimal caller is told."""
+    return [str(report), *(str(number) for number in (load.window, load.calls, load.size, cpu))]
 
 
 @contextmanager

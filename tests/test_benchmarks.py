@@ -1,0 +1,69 @@
+"""The benchmark harness measures what it says; how fast anything is, is no matter of tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from benchmarks.harness import Comparison, Load, Row, interleave
+from benchmarks.native import STAND_INS
+from benchmarks.report import table
+from benchmarks.setups import Relay, worker_table
+
+
+def row(measured: Sequence[float], baseline: Sequence[float], *, smaller_is_better: bool = True) -> Row:
+    return Comparison("B1", "engine", "µs", 1.5, smaller_is_better).row(measured, baseline)
+
+
+def test_a_ratio_pairs_the_rounds_so_that_drift_cancels() -> None:
+    drifting = row([10.0, 20.0, 400.0], [10.0, 20.0, 400.0])
+    assert (drifting.low, drifting.ratio, drifting.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("measured", "smaller_is_better", "verdict"),
+    [(14.0, True, "pass"), (16.0, True, "miss"), (16.0, False, "pass"), (14.0, False, "miss")],
+)
+def test_a_target_is_met_or_missed_in_its_direction(measured: float, smaller_is_better: bool, verdict: str) -> None:
+    assert row([measured], [10.0], smaller_is_better=smaller_is_better).verdict == verdict
+
+
+def test_cost_grows_as_a_ratio_gets_worse_in_either_direction() -> None:
+    assert row([30.0], [10.0]).cost == pytest.approx(2.0)
+    assert row([7.5], [10.0], smaller_is_better=False).cost == pytest.approx(2.0)
+
+
+def test_rounds_are_interleaved_and_the_first_is_not_counted() -> None:
+    order: list[str] = []
+    setups = {name: lambda name=name: order.append(name) or len(order) for name in ("a", "b")}
+    assert interleave(setups, 3) == {"a": [3, 5], "b": [4, 6]}
+    assert order == ["a", "b"] * 3
+
+
+def test_the_table_lines_up() -> None:
+    lines = table([row([1.0], [1.0]), row([123456.0], [1.0])]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert "| miss |" in lines[-1]
+
+
+def test_a_script_gets_its_settings_as_config_and_a_program_as_arguments() -> None:
+    assert 'run = "/bin/x 1"' in worker_table("callee", None, ["/bin/x", "1"], {"cpu": 1})
+    assert "[workers.callee.config]\ncpu = 1" in worker_table("callee", "sdk_callee.py", [], {"cpu": 1})
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_the_minimal_ends_meet_over_the_floor(window: int) -> None:
+    sample = Relay().run(Load(window, 200))
+    assert 0 < sample.p50_us <= sample.p99_us
+
+
+def test_the_ends_without_a_compiler_speak_the_same_words() -> None:
+    stand_ins = {name: (sys.executable, str(path)) for name, path in STAND_INS.items()}
+    assert Relay(program=stand_ins.__getitem__).run(Load(8, 100, size=1000)).calls_per_s > 0
+
+
+def test_a_caller_that_dies_is_an_error_and_not_a_wait() -> None:
+    with pytest.raises(RuntimeError, match="no figures"):
+        Relay(program=lambda _: ("false",)).run(Load(1, 1))
