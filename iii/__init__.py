@@ -18,12 +18,13 @@ if TYPE_CHECKING:
         RegistrationRejectedError,
     )
     from iii.worker.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
+    from iii.worker.connect import register_worker
     from iii.worker.invocation import InvocationContext, current_invocation
     from iii.worker.logger import Logger
     from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, TelemetryOptions
     from iii.worker.requests import TriggerRequest
     from iii.worker.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
-    from iii.worker.worker import Worker, register_worker
+    from iii.worker.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -64,12 +65,13 @@ _HOMES = {
         "RegistrationRejectedError",
     ),
     "iii.worker.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
+    "iii.worker.connect": ("register_worker",),
     "iii.worker.invocation": ("InvocationContext", "current_invocation"),
     "iii.worker.logger": ("Logger",),
     "iii.worker.options": ("DEFAULT_ENGINE_URL", "InitOptions", "TelemetryOptions"),
     "iii.worker.requests": ("TriggerRequest",),
     "iii.worker.triggers": ("FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerTypeRef"),
-    "iii.worker.worker": ("Worker", "register_worker"),
+    "iii.worker.worker": ("Worker",),
 }
 
 

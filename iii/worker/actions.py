@@ -37,7 +37,7 @@ class TriggerActionEnqueue:
 class TriggerActionProvided:
     """Hand the call to the worker that provides the action `type`, with that action's own options."""
 
-    def __init__(self, type: str, options: dict[str, Any]) -> None:  # noqa: A002 - the wire's name
+    def __init__(self, type: str, options: dict[str, Any]) -> None:
         self.type = type
         self.options = options
 
@@ -50,12 +50,12 @@ class TriggerAction:
     """Factories: `TriggerAction.Void()`, `TriggerAction.Enqueue(queue="q")`, `TriggerAction.of("delay", seconds=5)`."""
 
     @staticmethod
-    def Void() -> TriggerActionVoid:  # noqa: N802 - the public SDK's spelling
+    def Void() -> TriggerActionVoid:
         """Deliver and forget."""
         return TriggerActionVoid()
 
     @staticmethod
-    def Enqueue(*, queue: str) -> TriggerActionEnqueue:  # noqa: N802 - the public SDK's spelling
+    def Enqueue(*, queue: str) -> TriggerActionEnqueue:
         """Deliver through `queue`."""
         return TriggerActionEnqueue(queue)
 
@@ -69,7 +69,7 @@ class EnqueueResult(dict[str, str]):
     """The receipt of an enqueued call; `messageReceiptId` is a key and an attribute."""
 
     @property
-    def messageReceiptId(self) -> str:  # noqa: N802 - the wire's spelling
+    def messageReceiptId(self) -> str:
         """The id under which the queue knows the message."""
         return self["messageReceiptId"]
 

@@ -33,6 +33,8 @@ HEAD = 4096
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
 # The shortest integer beyond 64 bits has 19 digits and a sign.
 _LONG_NUMBER = b"0" * 19
+# Where such a run is a number of its own, and not an id in a string or the tail of a fraction.
+_LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
 _INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
 # Nothing that short holds a long number or deep nesting.
 _HARMLESS_SIZE = 18
@@ -161,7 +163,7 @@ def _locate(value: Any) -> tuple[str, str] | None:
 
 
 def _has_long_number(data: bytes) -> bool:
-    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO)
+    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO) and _LONG_INTEGER.search(data) is not None
 
 
 def _is_suspect_output(body: bytes) -> bool:

@@ -10,16 +10,21 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 
 # Read and set by the SDK, which finds this module as `iii_launcher`.
-wire = None
-serve = None
+wire: tuple[int, int] | None = None
+serve: Callable[[], None] | None = None
 
 
-def main():  # type: ignore[no-untyped-def]
+def main() -> None:
     """Run the worker named by the command line."""
     global wire  # noqa: PLW0603 - how the SDK finds the descriptors
     parent = os.getppid()
@@ -37,7 +42,7 @@ def main():  # type: ignore[no-untyped-def]
         serve()
 
 
-def _prepare_path():  # type: ignore[no-untyped-def]
+def _prepare_path() -> None:
     # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end: an
     # `iii` that the worker's environment has wins.
     if sys.path and os.path.abspath(sys.path[0]) == _HERE:
@@ -47,7 +52,7 @@ def _prepare_path():  # type: ignore[no-untyped-def]
         sys.path.append(sdk)
 
 
-def _claim():  # type: ignore[no-untyped-def]
+def _claim() -> tuple[int, int]:
     # The same as `stdio.claim`, which cannot be imported from here. F_DUPFD_CLOEXEC: children do not inherit them.
     import fcntl  # noqa: PLC0415 - a worker over WebSocket does not need it
 
@@ -59,15 +64,15 @@ def _claim():  # type: ignore[no-untyped-def]
     return descriptors
 
 
-def _die_with_parent(parent):  # type: ignore[no-untyped-def]
+def _die_with_parent(parent: int) -> None:
     # `_ctypes` alone is a third of the cost of `ctypes`. The end of stdin covers systems without it.
     if not sys.platform.startswith("linux"):
         return
     try:
         import _ctypes  # noqa: PLC0415 - Linux only
 
-        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")
-        _ctypes.call_function(prctl, (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+        program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself
+        _ctypes.call_function(_ctypes.dlsym(program, "prctl"), (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
     except (ImportError, AttributeError, OSError):
         return
     if os.getppid() != parent:
@@ -75,7 +80,7 @@ def _die_with_parent(parent):  # type: ignore[no-untyped-def]
         os._exit(0)
 
 
-def _run_script(path):  # type: ignore[no-untyped-def]
+def _run_script(path: str) -> None:
     sys.path.insert(0, os.path.dirname(path))
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
@@ -87,10 +92,10 @@ def _run_script(path):  # type: ignore[no-untyped-def]
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
-        _fail(error, error.__traceback__ and error.__traceback__.tb_next)
+        _fail(error, error.__traceback__.tb_next if error.__traceback__ else None)
 
 
-def _run_module():  # type: ignore[no-untyped-def]
+def _run_module() -> None:
     import runpy  # noqa: PLC0415 - only for -m
 
     del sys.argv[0]
@@ -106,7 +111,7 @@ def _run_module():  # type: ignore[no-untyped-def]
         _fail(error, trace)
 
 
-def _fail(error, trace):  # type: ignore[no-untyped-def]
+def _fail(error: BaseException, trace: TracebackType | None) -> None:
     sys.excepthook(type(error), error.with_traceback(trace), trace)
     sys.stderr.flush()
     raise SystemExit(1)

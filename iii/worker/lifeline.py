@@ -26,15 +26,17 @@ class Lifeline:
         self._gone = Event()
         self.serving = Event()
 
-    def leave(self) -> None:
-        """End the process with code 0 within the grace period. Returns at once; safe to call twice."""
+    def leave(self, *, main_returns: bool) -> None:
+        """End the process with code 0 within the grace period. Returns at once; safe to call twice.
+
+        `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
+        """
         if not self._gone.is_set():
             self._gone.set()
-            Thread(target=self._end, name="iii-exit", daemon=True).start()
+            Thread(target=self._end, args=(main_returns,), name="iii-exit", daemon=True).start()
 
-    def _end(self) -> None:
-        if self.serving.is_set():
-            # The main thread returns and the interpreter ends, unless a user thread keeps it.
+    def _end(self, main_returns: bool) -> None:
+        if main_returns:
             Event().wait(GRACE_SECONDS)
         else:
             finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)

@@ -30,7 +30,7 @@ class InitOptions:
     only matter over a network (`reconnection_config`, `headers`) and to telemetry exporters (`otel`) are carried.
     """
 
-    def __init__(  # noqa: PLR0913 - the public SDK's fields, always given by name
+    def __init__(  # noqa: PLR0913, PLR0917 - the public SDK's fields, always given by name
         self,
         worker_name: str | None = None,
         worker_description: str | None = None,

@@ -58,10 +58,16 @@ class WorkerReceiver(Receiver):
             "triggerregistrationresult": self._note_refusal,
             "error": self._note_error,
         }
-        self.settle = calls.settle  # type: ignore[method-assign]
-        self.wake = calls.wake  # type: ignore[method-assign]
 
     # The hot path
+
+    def settle(self, message: Message) -> None:
+        """Give an answer to its caller."""
+        self._calls.settle(message)
+
+    def wake(self) -> None:
+        """Complete the futures a block has settled."""
+        self._calls.wake()
 
     def find_inline(self, message: Message) -> Handler | None:
         """Return the sync handler of an `invokefunction`."""

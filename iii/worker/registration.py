@@ -16,7 +16,7 @@ REGISTER = "engine::workers::register"
 VERSION = "0.1.0"
 
 
-def announcement_from(options: InitOptions) -> Message:
+def announcement_from(options: InitOptions, namespace: str | None) -> Message:
     """Return the void call of `engine::workers::register` that is a worker's first line."""
     system = os.uname()
     data: dict[str, Any] = {
@@ -26,7 +26,7 @@ def announcement_from(options: InitOptions) -> Message:
         "os": f"{system.sysname} {system.release} ({system.machine})",
         "pid": os.getpid(),
         "isolation": None,
-        "namespace": options.namespace or os.environ.get("III_NAMESPACE") or None,
+        "namespace": namespace,
         "python": sys.version.partition(" ")[0],
     }
     if options.worker_description:

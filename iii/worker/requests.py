@@ -19,7 +19,7 @@ SHARED_PREFIXES = ("engine::", "configuration::")
 class TriggerRequest:
     """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`."""
 
-    def __init__(  # noqa: PLR0913 - the public SDK's fields
+    def __init__(  # noqa: PLR0913, PLR0917 - the public SDK's fields
         self,
         function_id: str,
         payload: Any = None,
@@ -46,7 +46,7 @@ def request_from(request: Any, payload: Any = None) -> TriggerRequest:
     elif isinstance(request, str):
         request = TriggerRequest(request, payload)
     elif request.__class__ is not TriggerRequest:
-        request = TriggerRequest(*(getattr(request, key, None) for key in KEYS))
+        request = _request_from_dict({key: getattr(request, key, None) for key in KEYS})
     return _checked(request)
 
 

@@ -84,7 +84,7 @@ def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
 
 
 def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
-    arguments = getattr(hint, "__args__", ())
+    arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
     if _is_union(hint):
         return _from_union(arguments, nesting)
     if getattr(origin, "_name", None) == "Literal" or str(origin) == "typing.Literal":
@@ -160,7 +160,7 @@ def _from_describing_class(cls: type) -> Schema | None:
     if callable(describe):
         return dict(describe())
     if _is_subclass(cls, "msgspec", "Struct"):
-        schemas, definitions = sys.modules["msgspec"].json.schema_components([cls])
+        schemas, definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
         return {**schemas[0], "$defs": definitions} if "$ref" not in schemas[0] else _inlined(schemas[0], definitions)
     return None
 
@@ -169,8 +169,7 @@ def _inlined(reference: Schema, definitions: Schema) -> Schema:
     import json  # noqa: PLC0415 - Structs only
 
     name = reference["$ref"].rpartition("/")[2]
-    text = json.dumps({**definitions[name], "$defs": definitions})
-    return dict(json.loads(text.replace("#/components/schemas/", "#/$defs/").replace('"#/$defs/', '"#/$defs/')))
+    return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
 
 
 def _from_typed_dict(cls: Any, nesting: int) -> Schema:

@@ -89,7 +89,7 @@ def _inspected(function: Callable[..., Any]) -> Signature:
 def read_annotations(function: Any) -> dict[str, Any]:
     """Return the annotations as objects; names that cannot be resolved make them all unknown."""
     target = function if isinstance(function, FunctionType | MethodType) else getattr(function, "func", None)
-    target = target or getattr(type(function), "__call__", function)
+    target = target or type(function).__call__
     raw = dict(getattr(target, "__annotations__", {}))
     if not any(isinstance(hint, str) for hint in raw.values()):
         return raw
@@ -107,7 +107,7 @@ def is_coroutine_function(function: Any) -> bool:
         function = function.func
     target = getattr(function, "__func__", function)
     if not hasattr(target, "__code__"):
-        target = getattr(type(function), "__call__", None)
+        target = vars(type(function)).get("__call__")
     code = getattr(target, "__code__", None)
     return code is not None and bool(code.co_flags & _IS_COROUTINE)
 
@@ -118,5 +118,5 @@ def find_source(function: Any) -> tuple[str, int] | None:
         function = getattr(function, "__wrapped__", None) or function.func
     code = getattr(getattr(function, "__func__", function), "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(vars(type(function)).get("__call__"), "__code__", None)
     return None if code is None else (code.co_filename, code.co_firstlineno)

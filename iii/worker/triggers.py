@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class TriggerConfig:
     """One binding, as its provider sees it. On unregister only `id` is known; look up your own record by it."""
 
-    def __init__(  # noqa: PLR0913 - the public SDK's fields
+    def __init__(
         self,
-        id: str,  # noqa: A002 - the wire's name
+        id: str,
         function_id: str = "",
         config: Any = None,
         metadata: Any = None,
@@ -49,7 +49,7 @@ class TriggerHandler:
 class Trigger:
     """A binding this worker made."""
 
-    def __init__(self, id: str, unregister: Callable[[], None]) -> None:  # noqa: A002 - the public name
+    def __init__(self, id: str, unregister: Callable[[], None]) -> None:
         self.id = id
         self._unregister = unregister
 
@@ -61,7 +61,7 @@ class Trigger:
 class TriggerTypeRef:
     """A trigger type this worker provides."""
 
-    def __init__(self, id: str, unregister: Callable[[], None]) -> None:  # noqa: A002 - the public name
+    def __init__(self, id: str, unregister: Callable[[], None]) -> None:
         self.id = id
         self._unregister = unregister
 
@@ -73,7 +73,7 @@ class TriggerTypeRef:
 class FunctionRef:
     """A function this worker registered."""
 
-    def __init__(self, id: str, unregister: Callable[[], None]) -> None:  # noqa: A002 - the public name
+    def __init__(self, id: str, unregister: Callable[[], None]) -> None:
         self.id = id
         self._unregister = unregister
 

@@ -1,4 +1,4 @@
-"""`Worker`: what a script holds after `register_worker()`.
+"""`Worker`: what a script holds after `register_worker()` of `connect.py`.
 
 Registers functions, triggers, trigger types and actions, and calls functions of others. Messages are sent as they
 are made. What comes in is the receiver's, threads are the dispatcher's; this file joins them.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from iii.errors import ErrorCode, IIIError, InvocationError, LocalProtocolError
+from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.calls import CallTable, prepare
 from iii.worker.crew import Crew
 from iii.worker.dispatch import Dispatcher
@@ -18,9 +18,9 @@ from iii.worker.ids import mint_id
 from iii.worker.intake import Intake
 from iii.worker.invocation import InvocationContext, current_invocation
 from iii.worker.json_codec import MAX_LINE, Codec
-from iii.worker.lifeline import Lifeline, serve_after_main
+from iii.worker.lifeline import Lifeline
 from iii.worker.loop import LoopThread
-from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions
+from iii.worker.options import InitOptions
 from iii.worker.outbox import Outbox
 from iii.worker.readiness import Readiness
 from iii.worker.receiver import WorkerReceiver
@@ -52,6 +52,9 @@ class Worker:
         self, transport: Transport, options: InitOptions | None = None, *, address: str = "", crew: Crew | None = None
     ) -> None:
         self.options = options or InitOptions()
+        # The default namespace is never named: absent means the same, and older engines know only that.
+        namespace = self.options.namespace or os.environ.get("III_NAMESPACE")
+        self._namespace = None if namespace == "default" else namespace or None
         self._transport = transport
         self._address = address
         self._codec = Codec()
@@ -67,7 +70,7 @@ class Worker:
         self._state = "connected"
         self._countdown = CALLS_BEFORE_UPGRADE
         self._join_receiver()
-        self._send(announcement_from(self.options))
+        self._send(announcement_from(self.options, self._namespace))
 
     def _join_receiver(self) -> None:
         receiver = self._receiver
@@ -146,7 +149,7 @@ class Worker:
 
         The provider of the type may come later. ValueError when `type` or `function_id` is missing.
         """
-        message = trigger_message(trigger, mint_id(), self.options.namespace)
+        message = trigger_message(trigger, mint_id(), self._namespace)
         self._send_registration(message)
         trigger_id, trigger_type = message["id"], message["trigger_type"]
         withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
@@ -246,7 +249,7 @@ class Worker:
         if self._receiver.rejection is not None:
             raise self._receiver.rejection
         default = self.options.invocation_timeout_ms
-        return prepare(request_from(request, payload), self.options.namespace, default)
+        return prepare(request_from(request, payload), self._namespace, default)
 
     def _encode_call(self, message: Message, call: Call) -> bytes:
         try:
@@ -334,7 +337,7 @@ class Worker:
     def _on_end(self) -> None:
         self._set_state("disconnected")
         if self._transport.owns_process:
-            self._lifeline.leave()
+            self._lifeline.leave(main_returns=self._lifeline.serving.is_set())
 
     def _on_stop(self, seconds: float) -> None:
         self._dispatcher.call_elsewhere(lambda: self._finish(seconds))
@@ -342,7 +345,11 @@ class Worker:
     def _finish(self, seconds: float) -> None:
         self._runner.drain().wait(seconds or None)
         self._outbox.flush()
-        self._dispatcher.end()
+        if self._transport.owns_process:
+            # The main thread may be blocked in reading: it cannot be the one that leaves.
+            self._lifeline.leave(main_returns=False)
+        else:
+            self._dispatcher.end()
 
     def _after_run(self) -> None:
         self._readiness.refresh()
@@ -372,31 +379,3 @@ class Worker:
 
 def _warn(text: str) -> None:
     sys.stderr.write(f"iii: {text}\n")
-
-
-def register_worker(address: str | None = None, options: InitOptions | None = None) -> Worker:
-    """Connect this process to the engine and return its worker.
-
-    Without an address `III_URL` counts; under `iii dev` that is `stdio:`. IIIError when the address is one this SDK
-    cannot reach.
-    """
-    address = address or os.environ.get("III_URL") or DEFAULT_ENGINE_URL
-    if address != "stdio:":
-        raise IIIError(
-            f"this worker speaks over stdio only, and was told to connect to {address}; "
-            "start it by `iii dev`, or leave III_URL to it"
-        )
-    return _register_stdio_worker(options)
-
-
-def _register_stdio_worker(options: InitOptions | None) -> Worker:
-    from iii.worker.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # noqa: PLC0415 - this carrier only
-
-    launcher = sys.modules.get(LAUNCHER)
-    worker = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
-    if launcher is not None:
-        launcher.serve = worker.serve  # type: ignore[attr-defined]
-    else:
-        serve_after_main(worker.serve)
-    worker.watch()
-    return worker
