@@ -6,10 +6,8 @@ Imported only when something has failed, or by commands that are not on the shor
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
-from cli.main import TRIGGER_NAMES
 from cli.output import shown, write_error
 from iii.errors import EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
 
@@ -31,11 +29,10 @@ class UsageError(IIIError):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-def report(error: Exception, arguments: list[str]) -> int:
+def report(error: Exception, *, as_json: bool = False) -> int:
     """Write `error` to stderr and return the exit code. What is nobody's mistake but ours is raised again."""
     if not isinstance(error, IIIError):
         raise error
-    as_json = "--json" in arguments and arguments[0] not in TRIGGER_NAMES
     write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
     return exit_code(error)
 
@@ -58,8 +55,18 @@ def _text(error: IIIError) -> str:
     if isinstance(error, ProjectError):
         return f"error: {shown(str(error))}"
     if isinstance(error, InvocationError):
-        return "\n".join([f"error: {shown(error.message)}", *_trail(error)])
+        return "\n".join([f"error: {shown(error.message + _code(error) + _place(error))}", *_trail(error)])
     return "\n".join(shown(line) for line in f"error: {error}".split("\n"))
+
+
+def _code(error: InvocationError) -> str:
+    # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
+    return "" if error.code in _SENTENCES else f"  ({error.code})"
+
+
+def _place(error: InvocationError) -> str:
+    file, line = error.details.get("file"), error.details.get("line")
+    return f"  ({file}:{line})" if file and line else ""
 
 
 def _trail(error: InvocationError) -> list[str]:
@@ -84,14 +91,9 @@ def _body(error: IIIError) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
+_SENTENCES = (ErrorCode.INVALID_PAYLOAD, ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.TIMEOUT)
 _CODES: dict[type[IIIError], str] = {
     UsageError: "usage",
     ProjectError: "config_error",
     EngineNotRunning: "engine_not_running",
 }
-
-
-def warn(text: str) -> None:
-    """Write one line to stderr that is no error."""
-    sys.stdout.flush()
-    write_error(text)

@@ -30,7 +30,8 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: every failure leaves as a message and a code
         from cli.failures import report  # noqa: PLC0415 - only a failure pays for it
 
-        return report(error, sys.argv[1:])
+        # The --json of a trigger is its payload; everywhere else it asks for errors as JSON too.
+        return report(error, as_json="--json" in sys.argv[2:] and sys.argv[1] not in TRIGGER_NAMES)
 
 
 def _run(arguments: list[str]) -> int:

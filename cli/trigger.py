@@ -71,7 +71,7 @@ def _fail(connection: Connection, arguments: Arguments, body: dict[str, Any]) ->
         raise error
     from cli.failures import report  # noqa: PLC0415 - only a failure pays for it
 
-    report(error, ["trigger"])
+    report(error)
 
 
 def _base(arguments: Arguments) -> Any:

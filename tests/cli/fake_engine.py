@@ -72,8 +72,7 @@ class FakeEngine:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for opened in self._open:
-            self._hang_up(opened)
+        self.hang_up()
         for thread in self._threads:
             thread.join(10)
 
@@ -81,6 +80,14 @@ class FakeEngine:
         """Write `engine.json` as if the engine ran as `pid`."""
         described = {"pid": pid, "run_id": "r1", "socket": str(self.path), "url": None, "version": "0", "ready": True}
         (self.path.parent / "engine.json").write_text(json.dumps(described))
+
+    def hang_up(self) -> None:
+        """Close every connection, as an engine that dies does."""
+        for opened in self._open:
+            try:
+                opened.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # the other end was faster
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -139,16 +146,9 @@ class FakeEngine:
     def _add(self, data: Any) -> Any:
         if isinstance(data["a"], str):
             details = {"path": "a", "expected": "number", "got": data["a"]}
-            raise Refused("invalid_payload", "a is no number", details=details)
+            raise Refused("invalid_payload", f'math::add: a must be a number, got "{data["a"]}"', details=details)
         return {"c": data["a"] + data["b"]}
 
     @staticmethod
     def _send(opened: socket.socket, message: dict[str, Any]) -> None:
         opened.sendall(json.dumps(message).encode() + b"\n")
-
-    @staticmethod
-    def _hang_up(opened: socket.socket) -> None:
-        try:
-            opened.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the other end was faster
