@@ -164,7 +164,7 @@ class Generation:
         self._holds_place = True
         self._timers.arm("place", PLACE_LIMIT, self._leave_gate)
         self.started_at = time.monotonic()
-        environment = self._ground.environment(self.spec, self.run)
+        environment = {**self._ground.environment(self.spec, self.run), **_keep(self.spec)}
         if self.spec.pre:
             reason = await self._run_process(Command(self.spec.pre, self.spec.cwd, environment, wire=False))
             if self.is_ending or reason.exit_code != 0:
@@ -306,3 +306,8 @@ class Generation:
             error=parse_traceback(self.stderr, self._ground.project.root),
             permanent=is_unable,
         )
+
+
+def _keep(spec: WorkerSpec) -> dict[str, str]:
+    """Mark processes that may outlive their worker, for the guard and for the sweep of the next start."""
+    return {procfs.KEEP: "1"} if spec.keep_children else {}

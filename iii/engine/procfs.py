@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _PREFIX = b"III_"
+KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
 _DEAD = frozenset("ZX")  # zombies and the dead hold nothing
 
 

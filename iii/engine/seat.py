@@ -81,6 +81,18 @@ class Seat:
         """Every generation that has, or is about to have, a process."""
         return tuple(self._generations.values())
 
+    def was_starting_at(self, moment: float) -> bool:
+        """True if a process of this seat was between its start and `ready` at `moment` (seconds since the
+        epoch).
+        """
+        now, clock = time.time(), time.monotonic()
+        for generation in self.generations:
+            began = now - (clock - generation.started_at) if generation.started_at else now
+            until = now - (clock - generation.ready_at) if generation.ready_at else now
+            if began <= moment <= until:
+                return True
+        return False
+
     # Events.
 
     def command(self, event: Event, files: tuple[str, ...] = ()) -> None:

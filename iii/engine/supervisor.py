@@ -12,12 +12,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from iii.engine.generation import Generation
 from iii.engine.hooks import Environment, Ground, SupervisorHooks
 from iii.engine.lifecycle import Actual, Availability, Desired, Event
 from iii.engine.order import dependents_first, with_dependencies
+from iii.engine.reload_graph import LoopGuard
 from iii.engine.reports import AllReady, AllStopped, LogLine, Notice, Reporter, Stream
 from iii.engine.row import row, unavailable_reason
 from iii.engine.run import Run
@@ -53,7 +55,7 @@ class Supervisor:
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._around = Surroundings(self._can_start, self._on_changed, self._forget)
         self._vitals = Vitals(self._over_limit)
-        self._is_stopping = False
+        self._loop_guard = LoopGuard()
         self._reset_seats(project)
 
     def __repr__(self) -> str:
@@ -79,7 +81,6 @@ class Supervisor:
     async def shutdown(self) -> None:
         """Stop every worker, dependents first; return when no process is left."""
         began = time.monotonic()
-        self._is_stopping = True
         running = {seat.spec.name for seat in self._seats.values() if not seat.slot.is_empty}
         for names in dependents_first(self._project.workers):
             seats = [seat for name in names for seat in self._seats_of(name)]
@@ -146,9 +147,12 @@ class Supervisor:
             generation.give_up("unresponsive", why)
 
     def on_changed(self, worker: str, files: Iterable[str]) -> None:
-        """Files of this worker have changed: reload every instance."""
+        """Files of this worker (absolute, or relative to the root) have changed: reload every instance."""
+        changed = tuple(files)
+        if self._is_loop(worker, changed):
+            return
         for seat in self._seats_of(worker):
-            seat.command(Event.CHANGED, tuple(files))
+            seat.command(Event.CHANGED, changed)
 
     def log(self, run: Run, text: str, stream: Stream = "stdout") -> None:
         """Show a line that a worker has written elsewhere than to stderr."""
@@ -236,6 +240,16 @@ class Supervisor:
         before = [seat for name in spec.after for seat in self._seats_of(name)]
         return all(seat.slot.state.actual in _SETTLED for seat in before)
 
+    def _is_loop(self, worker: str, files: tuple[str, ...]) -> bool:
+        written = [modified for file in files if (modified := _modified_at(self._project.root / file))]
+        seats = self._seats_of(worker)
+        is_own = any(seat.was_starting_at(modified) for seat in seats for modified in written)
+        if not is_own or self._loop_guard.allows(worker, time.monotonic()):
+            return False
+        text = f"reload paused: its start changes {', '.join(files)}, which it is watched for"
+        self._ground.report(Notice(text, worker))
+        return True
+
     def _over_limit(self, generation: Generation, memory: int) -> None:
         limit = generation.spec.max_memory
         if limit is not None and memory > limit:
@@ -267,9 +281,12 @@ class Supervisor:
     def _seats_of(self, name: str) -> list[Seat]:
         return [seat for (worker, _), seat in self._seats.items() if worker == name]
 
-    def notice(self, text: str, worker: str = "") -> None:
-        """Tell something that concerns the engine or one worker."""
-        self._ground.report(Notice(text, worker))
+
+def _modified_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _has_come_up_or_not(seat: Seat) -> bool:

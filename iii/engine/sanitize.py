@@ -1,0 +1,52 @@
+"""Makes text from elsewhere safe to show: no escape sequence, no control or direction character reaches a
+terminal.
+
+A worker's own colors (SGR sequences) may stay; movements of the cursor are dropped, everything else that a
+terminal would obey is shown as an escape (`\\x07`). Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SGR = re.compile(r"\x1b\[[0-9;:]*m")
+# CSI other than SGR, OSC (titles, links) with either end, and two-character sequences.
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>0-9a-z])")
+# C0 except tab, DEL, C1, and the characters that reorder text or hide in it.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
+)
+SHOWN = 8 * 1024  # characters of one line that are shown; the file has the rest
+
+
+def sanitize(text: str, *, color: bool = False) -> str:
+    """Return `text` as one harmless line. With `color`, colors stay and end with the line."""
+    text = _last_overwrite(text)
+    if not color:
+        return _plain(_SGR.sub("", text))
+    pieces = _SGR.split(text)
+    codes = _SGR.findall(text)
+    shown = _plain(pieces[0])
+    for code, piece in zip(codes, pieces[1:], strict=True):
+        shown += code + _plain(piece)
+    return f"{shown}\x1b[0m" if codes else shown
+
+
+def shorten(text: str) -> str:
+    """Return at most SHOWN characters, and how many there are more."""
+    more = len(text) - SHOWN
+    return f"{text[:SHOWN]} ... {more} characters more" if more > 0 else text
+
+
+def _last_overwrite(text: str) -> str:
+    """A progress bar rewrites its line after a carriage return: what it would show last is what counts."""
+    return text.rstrip("\r").rsplit("\r", 1)[-1]
+
+
+def _plain(text: str) -> str:
+    return _UNSAFE.sub(_escape, _SEQUENCE.sub("", text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
