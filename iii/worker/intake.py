@@ -41,7 +41,7 @@ class Intake:
         self._size += len(data)
         if self._size <= self._limit:
             self._parts.append(data)
-        elif self._parts:
+        elif not self._head:
             self._head = (b"".join(self._parts) + data)[:HEAD]
             self._parts.clear()
 
@@ -50,7 +50,7 @@ class Intake:
         size, self._size = self._size, 0
         head, self._head = self._head, b""
         if size > self._limit:
-            return [oversized(head or tail[:HEAD], size)]
+            return [oversized(head, size)]
         line = b"".join(self._parts)
         self._parts.clear()
         return self._codec.decode_block(line)

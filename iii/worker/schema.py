@@ -173,9 +173,18 @@ def _inlined(reference: Schema, definitions: Schema) -> Schema:
 
 
 def _from_typed_dict(cls: Any, nesting: int) -> Schema:
-    properties = _properties(_resolved(cls), nesting)
-    required = [name for name in properties if name in cls.__required_keys__]
+    hints = _resolved(cls)
+    properties = _properties(hints, nesting)
+    required = [name for name in properties if _is_required(cls, name, hints[name])]
     return _described(cls, _object(properties, required, closed=False))
+
+
+def _is_required(cls: Any, name: str, hint: Any) -> bool:
+    # Where annotations are strings, `__required_keys__` has not seen the qualifier.
+    qualifier = str(getattr(hint, "__origin__", ""))
+    if qualifier in ("typing.Required", "typing.NotRequired"):
+        return qualifier == "typing.Required"
+    return name in cls.__required_keys__
 
 
 def _from_dataclass(cls: Any, nesting: int) -> Schema:

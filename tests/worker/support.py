@@ -1,0 +1,125 @@
+"""The engine's end of a worker's wire, for tests: in memory, or over the pipes of a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iii.worker.crew import Crew
+from iii.worker.options import InitOptions
+from iii.worker.transport import PairTransport
+from iii.worker.worker import Worker
+
+LAUNCHER = Path(__file__).resolve().parents[2] / "iii" / "worker" / "launch.py"
+# Every wait has a bound, far beyond what a loaded machine needs.
+BOUND = 20.0
+
+
+class EngineEnd:
+    """Sends messages to a worker and looks for its answers in whatever order they come."""
+
+    def __init__(self, read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
+        self._read = read
+        self._write = write
+        self._partial = b""
+        self.seen: list[dict[str, Any]] = []
+
+    def send(self, *messages: dict[str, Any]) -> None:
+        self.send_raw(b"".join(json.dumps(m, separators=(",", ":")).encode() + b"\n" for m in messages))
+
+    def send_raw(self, data: bytes) -> None:
+        self._write(data)
+
+    def invoke(self, function_id: str, data: Any = None, invocation_id: str = "i1", **more: Any) -> None:
+        self.send(
+            {
+                "type": "invokefunction",
+                "invocation_id": invocation_id,
+                "function_id": function_id,
+                "data": data,
+                **more,
+            }
+        )
+
+    def call(self, function_id: str, data: Any = None, invocation_id: str = "i1", **more: Any) -> dict[str, Any]:
+        self.invoke(function_id, data, invocation_id, **more)
+        return self.result(invocation_id)
+
+    def result(self, invocation_id: str = "i1") -> dict[str, Any]:
+        return self.expect("invocationresult", invocation_id=invocation_id)
+
+    def expect(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Return, and remove, the first message of this type with these fields; read until it is there."""
+        while True:
+            for message in self.seen:
+                if message["type"] == kind and fields.items() <= message.items():
+                    self.seen.remove(message)
+                    return message
+            self._fill()
+
+    def _fill(self) -> None:
+        data = self._read()
+        if not data:
+            raise EOFError(f"the worker is gone; seen: {self.seen}")
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self.seen += [json.loads(line) for line in lines]
+
+
+@contextmanager
+def pair(crew: Crew | None = None, options: InitOptions | None = None) -> Iterator[tuple[Worker, EngineEnd]]:
+    """A connected worker whose threads serve until the block ends."""
+    ours, theirs = PairTransport.pair()
+    worker = Worker(theirs, options, crew=crew)
+    engine = EngineEnd(lambda: ours.read(BOUND) or b"", ours.write)
+    worker.ready()
+    worker.watch()
+    try:
+        yield worker, engine
+    finally:
+        ours.close()
+        worker.shutdown()
+
+
+class Process:
+    """A worker's script under the launcher."""
+
+    def __init__(self, script: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        environment = {**os.environ, "III_URL": "stdio:", "III_PROJECT": str(script.parent), **(env or {})}
+        self.child = subprocess.Popen(
+            [sys.executable, str(LAUNCHER), str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            bufsize=0,
+        )
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        stdout = self.child.stdout.fileno()
+        self.engine = EngineEnd(lambda: os.read(stdout, 65536), self.child.stdin.write)  # type: ignore[arg-type]
+
+    def finish(self) -> tuple[int, str]:
+        """Close the wire; return exit code and stderr."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        """Return exit code and stderr once the process has ended."""
+        assert self.child.stderr is not None
+        text = self.child.stderr.read().decode()
+        return self.child.wait(BOUND), text
+
+    def close(self) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait(BOUND)
+        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+            if stream is not None:
+                stream.close()
