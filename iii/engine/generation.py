@@ -296,6 +296,8 @@ class Generation:
         number = -code if code < 0 else None
         words = exit_words(None if number else code, number, self._cause)
         is_unable = bool(self.spec.command) and code in _NOT_EXECUTABLE and self.ready_at is None
+        if is_unable and self._tail:
+            words = f"cannot start {self.spec.command[0]}: {self._tail[-1]}"
         return ExitReason(
             words=f"{self._why}, {words}" if self._why else words,
             exit_code=None if number else code,
