@@ -137,9 +137,11 @@ def _resolved(schema: Any, root: Any) -> dict[str, Any]:
         reference = schema.get("$ref") if isinstance(schema, dict) else None
         if not isinstance(reference, str) or not reference.startswith("#/"):
             break
-        schema = root
+        beside = {name: value for name, value in schema.items() if name != "$ref"}
+        found = root
         for part in reference[2:].split("/"):
-            schema = schema.get(part) if isinstance(schema, dict) else None
+            found = found.get(part) if isinstance(found, dict) else None
+        schema = {**found, **beside} if isinstance(found, dict) else beside
     return schema if isinstance(schema, dict) else {}
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.cli.fake_engine import FakeEngine
-
-ROOT = Path(__file__).resolve().parents[2]
-Iii = Callable[..., "subprocess.CompletedProcess[str]"]
+from command import Iii, environment
+from fake_engine import FakeEngine
 
 
 @pytest.fixture
@@ -27,12 +23,6 @@ def engine(folder: Path) -> Iterator[FakeEngine]:
     """Run a fake engine in `folder`."""
     with FakeEngine(folder) as running:
         yield running
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a command: this one without what would name another engine."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("III_")}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **more}
 
 
 @pytest.fixture

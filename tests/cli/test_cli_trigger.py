@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.cli.conftest import Iii, environment
-from tests.cli.fake_engine import FakeEngine, Refused
+from command import Iii, environment
+from fake_engine import FakeEngine, Refused
 
 LIGHT = {"click", "argparse", "asyncio", "typing", "dataclasses", "re", "json", "socket", "enum", "pathlib", "iii"}
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import Iii
+from fake_engine import FakeEngine
 
 from cli.address import find_engine
-from tests.cli.conftest import Iii
-from tests.cli.fake_engine import FakeEngine
 
 NO_ENGINE = "error: no engine is running; start one with `iii dev`\n"
 
