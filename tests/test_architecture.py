@@ -85,7 +85,7 @@ RULES: dict[str, Layer] = {
         ("errors", "protocol", "decisions", "configuration", "system", "siblings"),
     ),
     "engine": Layer(
-        ("iii.engine.engine", "iii.engine.exchange"),
+        ("iii.engine.engine", "iii.engine.exchange", "iii.engine.rundir", "iii.engine.switchboard"),
         ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),
     ),
     "cli": Layer(("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine")),
