@@ -67,12 +67,13 @@ class Program:
         if not isinstance(value, str) or not value:
             raise self.document.error(path, "python must be a string, a path or a name on the PATH")
         text = self.document.interpolated(value, path)
-        if os.path.basename(text) == text:
+        candidate = self.root / Path(text).expanduser()
+        if candidate.is_dir():
+            found = shutil.which(candidate / _INTERPRETER)
+        elif os.path.basename(text) == text:
             found = shutil.which(text, path=self.environ.get("PATH"))
         else:
-            candidate = self.root / Path(text).expanduser()
-            candidate = candidate / _INTERPRETER if candidate.is_dir() else candidate
-            found = str(candidate) if os.access(candidate, os.X_OK) else None
+            found = shutil.which(candidate)
         if found is None:
             raise self.document.error(path, f"python: there is no interpreter {text}")
         return Path(found)

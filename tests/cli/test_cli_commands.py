@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,14 +211,3 @@ def test_a_wrong_command_line_exits_with_2(iii: Iii, words: list[str], text: str
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_the_shell(iii: Iii, shell: str) -> None:
     assert "_III_COMPLETE" in iii("completion", shell).stdout
-
-
-@pytest.mark.skipif(
-    shutil.which("iii", path=os.path.dirname(sys.executable)) is None, reason="not installed as a package"
-)
-def test_the_installed_command_is_the_same(engine: FakeEngine, folder: Path) -> None:
-    command = [os.path.join(os.path.dirname(sys.executable), "iii"), "trigger", "math::add", "a=2", "b=3"]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == '{"c": 5}\n'
