@@ -52,6 +52,9 @@ class Calls:
         self.mint_id = mint_id
         self.in_flight: dict[str, Invocation] = {}
         self.deadlines = Deadlines()
+        self._watch = self.deadlines.add
+        self._calls_per_peer = limits.calls_per_peer  # of the hot path: 0 sends every call the general way
+        self._backlog = limits.backlog
         self.dirty: list[Peer] = []
         self.events: list[Event] = []
         self.counters: Counter[str] = Counter()
@@ -63,15 +66,56 @@ class Calls:
     def __repr__(self) -> str:
         return f"<Calls {len(self.in_flight)} in flight, {len(self.unclaimed)} unclaimed>"
 
-    # -- a call arrives ---------------------------------------------------------------------------------------
+    def stop_admitting(self) -> None:
+        """Refuse new calls from now on, except those that running ones make."""
+        self.is_stopping = True
+        self._calls_per_peer = 0
 
-    def admit(
+    # A call arrives
+
+    def admit(self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float) -> None:
+        """Take a call whose caller waits for the outcome, and place it. The hot path: everything inline.
+
+        `line` is what the callee gets. `now` is monotonic seconds. Whatever is not a first-level call with the
+        default deadline to a function that one peer runs without limits takes the general way.
+        """
+        invocation_id = message.invocation_id
+        callee = None if function is None else function.sole
+        if (
+            callee is None
+            or message.caller is not ABSENT
+            or message.deadline_ms is not None
+            or invocation_id in self.in_flight
+            or origin.outgoing >= self._calls_per_peer
+            or callee.enqueued - callee.written > self._backlog
+        ):
+            self.admit_in_full(origin, message, function, line, now)
+            return
+        timeout = self.timeout
+        invocation = Invocation(
+            invocation_id,  # type: ignore[arg-type]  # calls without an id do not come here
+            function,  # type: ignore[arg-type]
+            line,
+            origin,
+            now + timeout,
+            timeout,
+            origin,
+            callee,
+        )
+        self.in_flight[invocation_id] = invocation  # type: ignore[index]
+        self._watch(invocation)
+        origin.outgoing += 1
+        callee.busy += 1
+        outbox = callee.outbox
+        if not outbox:
+            self.dirty.append(callee)
+        outbox.append(line)
+        callee.enqueued = invocation.mark = callee.enqueued + len(line) + 1
+
+    def admit_in_full(
         self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
     ) -> Invocation | None:
-        """Take a call whose caller waits for the outcome, and place it; None when it was refused.
-
-        `line` is what the callee gets. `now` is monotonic seconds.
-        """
+        """Take any call whose caller waits for the outcome, and place it; None when it was refused."""
         invocation = self.open(origin, message, function, line, now)
         invocation.caller = origin
         origin.outgoing += 1
@@ -116,7 +160,7 @@ class Calls:
                 self.tell(invocation, refusals.invalid_payload(invocation.function, misfit))
                 return None
         self.in_flight[invocation.id] = invocation
-        self.deadlines.add(invocation)
+        self._watch(invocation)
         self.place(invocation)
         return invocation
 
@@ -141,7 +185,7 @@ class Calls:
             return refusals.invalid_message("deadline_ms must be a positive number of milliseconds")
         return None
 
-    # -- a call finds its callee ------------------------------------------------------------------------------
+    # A call finds its callee
 
     def place(self, invocation: Invocation) -> None:
         """Dispatch the call, or let it wait, or refuse it."""
@@ -248,26 +292,28 @@ class Calls:
         for owner in {invocation.function.owner for invocation in invocations}:
             self.pump(owner)
 
-    # -- a call ends ------------------------------------------------------------------------------------------
+    # A call ends
 
     def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
-        """Take a result; only the peer that was given the call may end it."""
+        """Take a result; only the peer that was given the call may end it. The hot path: everything inline."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.callee is not callee:
             self.counters["unknown_result" if invocation is None else "foreign_result"] += 1
             return
-        del self.in_flight[invocation.id]
+        del self.in_flight[message.invocation_id]
         invocation.is_done = True
         caller = invocation.caller
         if caller is None:
             self.counters["unawaited_result"] += 1
         else:
             caller.outgoing -= 1
-            if invocation.receipt is not None:
-                line = encode(_receipt(invocation, message))
-            elif message.traceparent is not None or message.baggage is not None:
-                line = encode(_without_trace(message))
-            self.send(caller, line)
+            if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
+                line = _caller_form(invocation, message)
+            outbox = caller.outbox
+            if not outbox:
+                self.dirty.append(caller)
+            outbox.append(line)
+            caller.enqueued += len(line) + 1
         callee.busy -= 1
         if callee.owner.waiting:
             self.pump(callee.owner)
@@ -353,6 +399,13 @@ def _parent_id(field: Raw) -> str | None:
         return None
 
 
+def _caller_form(invocation: Invocation, message: InvocationResult) -> bytes:
+    """The result as the caller gets it: a receipt for an enqueued call, and never the worker's own trace."""
+    if invocation.receipt is not None:
+        return encode(_receipt(invocation, message))
+    return encode(InvocationResult(message.invocation_id, message.function_id, message.result, message.error))
+
+
 def _receipt(invocation: Invocation, message: InvocationResult) -> InvocationResult:
     """What the enqueue action answers: its receipt, or the provider's error under the contract's one code."""
     if message.error is ABSENT:
@@ -361,7 +414,3 @@ def _receipt(invocation: Invocation, message: InvocationResult) -> InvocationRes
     body = decode_value(message.error, type=ErrorBody)
     error = ErrorBody(ErrorCode.ENQUEUE_ERROR, f"{body.code}: {body.message}", details=body.details)
     return InvocationResult(message.invocation_id, message.function_id, error=encode_error(error))
-
-
-def _without_trace(message: InvocationResult) -> InvocationResult:
-    return InvocationResult(message.invocation_id, message.function_id, message.result, message.error)

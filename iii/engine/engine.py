@@ -109,7 +109,7 @@ class Engine:
         starting.cancel()
 
     async def _shut_down(self) -> None:
-        self.router.calls.is_stopping = True
+        self.router.calls.stop_admitting()
         await self.supervisor.shutdown()
         self.builtins.close()
         self.exchange.close()

@@ -88,7 +88,7 @@ class Registrations:
     def _unregister_function(self, peer: Peer, message: m.UnregisterFunction) -> None:
         function = self._registry.find(peer.namespace, message.id)
         if function is not None:
-            self._registry.withdraw(peer, function)
+            function.remove_provider(peer)
             self.settle_vacancy(function, "unregistered")
 
     def _register_trigger_type(self, peer: Peer, message: m.RegisterTriggerType) -> None:
@@ -167,7 +167,7 @@ class Registrations:
         owner = peer.owner
         owner.peers.remove(peer)
         for function in list(peer.functions):
-            self._registry.withdraw(peer, function)
+            function.remove_provider(peer)
             self.settle_vacancy(function, why)
         for id in [id for id, action in self._registry.actions.items() if action.peer is peer]:
             del self._registry.actions[id]

@@ -37,6 +37,7 @@ class Function:
         "namespace",
         "owner",
         "providers",
+        "sole",
         "standbys",
         "validator",
         "waiting",
@@ -47,12 +48,31 @@ class Function:
         self.namespace = namespace
         self.owner = owner
         self.providers: list[Peer] = []
+        self.sole: Peer | None = None  # the one provider, if there is one and it takes any call
         self.standbys: list[tuple[Peer, RegisterFunction]] = []
         self.declaration = RegisterFunction(id)
         self.metadata: dict[str, object] = {}
         self.is_idempotent = False
         self.validator: Validator | None = None
         self.waiting = 0  # how many of the owner's waiting calls are for it
+
+    def add_provider(self, peer: Peer) -> None:
+        """The peer can run it from now on."""
+        if peer not in self.providers:
+            self.providers.append(peer)
+            peer.functions[self] = None
+            self._find_sole()
+
+    def remove_provider(self, peer: Peer) -> None:
+        """The peer runs it no more, nor stands by for it."""
+        self.providers = [provider for provider in self.providers if provider is not peer]
+        self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
+        peer.functions.pop(self, None)
+        self._find_sole()
+
+    def _find_sole(self) -> None:
+        is_sole = len(self.providers) == 1 and self.providers[0].concurrency is None and self.validator is None
+        self.sole = self.providers[0] if is_sole else None
 
     def declare(self, declaration: RegisterFunction, validator: Validator | None) -> None:
         """Take over description, schemas and metadata of the newest registration."""
@@ -61,6 +81,7 @@ class Function:
         self.metadata = metadata if isinstance(metadata, dict) else {}
         self.is_idempotent = self.metadata.get("idempotent") is True
         self.validator = validator
+        self._find_sole()
 
     @property
     def is_internal(self) -> bool:
@@ -122,9 +143,7 @@ class Registry:
                 peer.functions[function] = None
                 return None
             function.owner = peer.owner
-        if peer not in function.providers:
-            function.providers.append(peer)
-            peer.functions[function] = None
+        function.add_provider(peer)
         function.declare(declaration, validator)
         return function
 
@@ -139,13 +158,6 @@ class Registry:
         functions = self.namespaces.get(function.namespace, {})
         if functions.get(function.id) is function:
             del functions[function.id]
-
-    def withdraw(self, peer: Peer, function: Function) -> None:
-        """Take the peer out of the function's providers and standbys."""
-        if peer in function.providers:
-            function.providers.remove(peer)
-        peer.functions.pop(function, None)
-        function.standbys = [standby for standby in function.standbys if standby[0] is not peer]
 
 
 _FORBIDDEN_ID = re.compile(r"\s|\.\.")

@@ -26,6 +26,7 @@ from iii.engine.roster import Roster
 from iii.errors import ProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode, encode_error, encode_value
+from iii.protocol.messages import ABSENT, InvocationResult, InvokeFunction
 
 
 def _mint_uuid() -> str:
@@ -48,8 +49,11 @@ class Router:
         compile_schema: CompileSchema = _accept_any,
     ) -> None:
         self.registry = Registry()
+        self._default = self.registry.default
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
+        self._admit = self.calls.admit
+        self._settle = self.calls.settle
         self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
         self.roster = Roster(self.bindings, self.calls, self.registrations)
         self.events: list[Event] = self.calls.events
@@ -67,13 +71,12 @@ class Router:
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`. `line` is what it was decoded from, `now` monotonic seconds."""
-        kind = type(message)
-        if kind is m.InvocationResult:
-            self.calls.settle(peer, message, line)
-        elif kind is m.InvokeFunction:
-            if message.namespace is None and message.action is m.ABSENT and message.invocation_id is not None:
-                function = self.registry.default.get(message.function_id)
-                self.calls.admit(peer, message, function, line, now)
+        kind = message.__class__
+        if kind is InvocationResult:
+            self._settle(peer, message, line)
+        elif kind is InvokeFunction:
+            if message.namespace is None and message.action is ABSENT and message.invocation_id is not None:
+                self._admit(peer, message, self._default.get(message.function_id), line, now)
             else:
                 self._invoke_in_full(peer, message, now)
         else:
@@ -115,7 +118,7 @@ class Router:
     ) -> Invocation | None:
         line = encode(_callee_form(message))
         if not is_void:
-            return self.calls.admit(peer, message, function, line, now)
+            return self.calls.admit_in_full(peer, message, function, line, now)
         return self.calls.start(self.calls.open(peer, message, function, line, now), message)
 
     def _invoke_action(

@@ -41,7 +41,7 @@ _INVOKE_OVERHEAD = len('{"type":"invokefunction","invocation_id":"","function_id
 _RESULT_OVERHEAD = len('{"type":"invocationresult","invocation_id":"","function_id":"","result":}')
 _CALLER_OVERHEAD = len(',"caller":')
 
-_decoder = msgspec.json.Decoder(AnyMessage)
+_decode = msgspec.json.Decoder(AnyMessage).decode
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encoder = msgspec.json.Encoder()
 encode_value = _encoder.encode
@@ -81,29 +81,32 @@ def decode(line: bytes) -> Any:
     offset, and the invocation id when the first 4 KiB show one). Never raises anything else.
     """
     try:
-        message = _decoder.decode(line)
+        message = _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(line, error)
     # Escapes, whitespace and a second copy of a key only ever make a line longer than the sum of its fields:
     # equal lengths prove that it holds each field once and nothing else.
-    if _canonical_size(message) != len(line):
+    kind = message.__class__
+    size = len(line)
+    if kind is InvokeFunction and message.invocation_id is not None:
+        size -= _INVOKE_OVERHEAD + len(message.function_id) + len(message.invocation_id) + len(message.data)
+        if size and message.caller is not ABSENT:
+            size -= _CALLER_OVERHEAD + len(message.caller)
+    elif kind is InvocationResult and message.function_id is not None:
+        size -= _RESULT_OVERHEAD + len(message.invocation_id) + len(message.function_id) + len(message.result)
+    if size or len(line) > _SHALLOW or not line.isascii():
+        _check(line, message, is_canonical=not size)
+    return message
+
+
+def _check(line: bytes, message: Any, *, is_canonical: bool) -> None:
+    """The checks that a short, plain, canonical line does not need."""
+    if not is_canonical:
         _refuse_duplicate_keys(line)
     if not line.isascii():
         _refuse_bad_utf8(line)
     if len(line) > _SHALLOW:
         _refuse_bombs(line, _payload(message))
-    return message
-
-
-def _canonical_size(message: Any) -> int:
-    """Length of the compact line that holds just the message's fields; 0 where it is not worth the sum."""
-    kind = type(message)
-    if kind is InvokeFunction and message.invocation_id is not None:
-        size = _INVOKE_OVERHEAD + len(message.function_id) + len(message.invocation_id) + len(message.data)
-        return size if message.caller is ABSENT else size + _CALLER_OVERHEAD + len(message.caller)
-    if kind is InvocationResult and message.function_id is not None:
-        return _RESULT_OVERHEAD + len(message.invocation_id) + len(message.function_id) + len(message.result)
-    return 0
 
 
 def _payload(message: Any) -> Raw:

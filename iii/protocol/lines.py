@@ -1,7 +1,7 @@
 """Cut a byte stream into lines.
 
 Splits on `b"\\n"` only: U+2028, `\\r`, `\\f` are data (`str.splitlines` and `readline` would cut at some of them, or
-give up at 64 KiB). Blank lines vanish. A line over the limit costs that line, not the stream: its head is handed
+give up at 64 KiB). Empty lines vanish. A line over the limit costs that line, not the stream: its head is handed
 out as `Oversized` so that its invocation id can still be answered. Used by the engine, the SDK and the CLI.
 """
 
@@ -46,7 +46,7 @@ class LineSplitter:
         return self._head if self._skipping else b"".join(self._parts)
 
     def feed(self, data: bytes) -> list[bytes | Oversized]:
-        """Return the lines completed by `data`, blank ones left out."""
+        """Return the lines completed by `data`, empty ones left out."""
         lines: list[bytes | Oversized] = data.split(b"\n")  # type: ignore[assignment]
         rest: bytes = lines.pop()  # type: ignore[assignment]
         if self._size or self._skipping:
@@ -56,19 +56,14 @@ class LineSplitter:
             lines[0] = self._finish(lines[0])  # type: ignore[arg-type]
         if rest:
             self._keep(rest)
-        return self._checked(lines)
+        if len(data) > self._limit:
+            lines = [self._checked(line) for line in lines]
+        return [line for line in lines if line] if b"" in lines else lines
 
-    def _checked(self, lines: list[bytes | Oversized]) -> list[bytes | Oversized]:
-        checked: list[bytes | Oversized] = []
-        for line in lines:
-            if type(line) is bytes:
-                if len(line) > self._limit:
-                    checked.append(Oversized(line[:HEAD], len(line)))
-                elif line and not line.isspace():
-                    checked.append(line)
-            else:
-                checked.append(line)
-        return checked
+    def _checked(self, line: bytes | Oversized) -> bytes | Oversized:
+        if type(line) is bytes and len(line) > self._limit:
+            return Oversized(line[:HEAD], len(line))
+        return line
 
     def _keep(self, data: bytes) -> None:
         self._size += len(data)
