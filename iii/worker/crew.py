@@ -54,6 +54,12 @@ class Crew:
         spare.wake.release()
         return True
 
+    def close(self) -> None:
+        """Let every thread end as soon as it has nothing to do."""
+        self._idle_seconds = 0.0
+        for _ in range(len(self._parked)):
+            self.run(_nothing)
+
     def _start(self, task: Callable[[], None]) -> bool:
         with self._counting:
             if self._count >= self._limit:
@@ -89,3 +95,7 @@ class Crew:
     def _leave(self) -> None:
         with self._counting:
             self._count -= 1
+
+
+def _nothing() -> None:
+    """The task of a thread that is only woken to find out that it may leave."""

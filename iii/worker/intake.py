@@ -5,7 +5,8 @@ Splits on `b"\\n"` only. A line over the limit costs that line: its head is kept
 
 from __future__ import annotations
 
-from iii.worker.json_codec import HEAD, MAX_LINE, oversized
+from iii.worker.json_codec import oversized
+from iii.worker.limits import HEAD, MAX_LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

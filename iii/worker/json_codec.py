@@ -10,32 +10,23 @@ for example to blanks before a colon. Everything else is exact. `strict_json` fi
 from __future__ import annotations
 
 import json
-import re
 import sys
 
 from iii.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from iii.worker.strict_json import MAX_DEPTH, find_fault
+from iii.worker.limits import MAX_DEPTH, MAX_LINE
 from iii.worker.unencodable import find_unencodable, plain_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
     from typing import Any
 
     Message = dict[str, Any]
 
-# The same limit as `iii.protocol.lines.MAX_LINE`; that module loads `dataclasses`, which costs a worker's
-# start more than the rest of the SDK.
-MAX_LINE = 16 * 1024 * 1024
-# Where the invocation id of a line that cannot be parsed is looked for.
-HEAD = 4096
-
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
 # The shortest integer beyond 64 bits has 19 digits and a sign.
 _LONG_NUMBER = b"0" * 19
-# Where such a run is a number of its own, and not an id in a string or the tail of a fraction.
-_LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
-_INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
 
 
 class Codec:
@@ -105,7 +96,7 @@ class Codec:
         if self._is_clean(line):
             value = self._decode(line)
             return value if isinstance(value, dict) else _refused(line, ("not an object", 0))
-        fault = find_fault(line)
+        fault = _exact().find_fault(line)
         if fault:
             return _refused(line, fault)
         try:
@@ -128,7 +119,7 @@ def oversized(head: bytes, size: int) -> RemoteProtocolError:
     """The error of a line of `size` bytes, over the limit, of which `head` is the beginning."""
     message = f"a line of {size} bytes is over the limit of {MAX_LINE}"
     return RemoteProtocolError(
-        ErrorCode.PAYLOAD_TOO_LARGE, message, offset=MAX_LINE, invocation_id=_read_invocation_id(head)
+        ErrorCode.PAYLOAD_TOO_LARGE, message, offset=MAX_LINE, invocation_id=_exact().read_invocation_id(head)
     )
 
 
@@ -138,13 +129,15 @@ def _refused(line: bytes, fault: tuple[str, int]) -> RemoteProtocolError:
         ErrorCode.INVALID_JSON,
         f"{message} at byte {offset}",
         offset=offset,
-        invocation_id=_read_invocation_id(line[:HEAD]),
+        invocation_id=_exact().read_invocation_id(line),
     )
 
 
-def _read_invocation_id(head: bytes) -> str | None:
-    match = _INVOCATION_ID.search(head)
-    return match.group(1).decode("utf-8", "replace") if match else None
+def _exact() -> ModuleType:
+    # Compiling its patterns costs a millisecond at start, and most workers never need it.
+    from iii.worker import strict_json  # noqa: PLC0415 - see above
+
+    return strict_json
 
 
 def _not_serializable(path: str, reason: str) -> LocalProtocolError:
@@ -159,7 +152,7 @@ def _locate(value: Any) -> tuple[str, str] | None:
 
 
 def _has_long_number(data: bytes) -> bool:
-    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO) and _LONG_INTEGER.search(data) is not None
+    return _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO) and bool(_exact().has_long_integer(data))
 
 
 def _is_suspect_output(body: bytes) -> bool:
@@ -219,6 +212,6 @@ _json_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_fi
 
 def _decode_with_json(line: bytes) -> Any:
     value = _json_decode(line.decode("utf-8"))
-    if b"\\ud" in line.lower() and find_fault(line):
+    if b"\\ud" in line.lower() and _exact().find_fault(line):
         raise ValueError("lone surrogate")
     return value

@@ -12,7 +12,7 @@ from threading import Event
 from iii.errors import ErrorCode, LocalProtocolError
 from iii.worker.failures import body_from_exception
 from iii.worker.invocation import CURRENT, InvocationContext
-from iii.worker.json_codec import MAX_LINE
+from iii.worker.limits import MAX_LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import re
 
-# Payloads nested deeper than this are an attack or a mistake; the message around one adds a level. Other
-MAX_DEPTH = 64
-MAX_INTEGER = 2**64 - 1
-MIN_INTEGER = -(2**63)
+from iii.worker.limits import HEAD, MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
+
 # No integer of 64 bits has more digits, sign included.
 MAX_DIGITS = 20
 
@@ -21,6 +19,9 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:true|false|null)(?![0-9A-Za-z_]))"
     r"|(?P<mark>[{}\[\]:,]))"
 )
+# A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
+_LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
+_INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
 _BLANK = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
@@ -42,6 +43,17 @@ def find_fault(line: bytes) -> Fault | None:
         return "invalid UTF-8", error.start
     fault = _Scan(text).run()
     return fault and (fault[0], len(text[: fault[1]].encode("utf-8")))
+
+
+def has_long_integer(data: bytes) -> bool:
+    """Tell whether an integer with so many digits that it may exceed 64 bits could be in `data`."""
+    return _LONG_INTEGER.search(data) is not None
+
+
+def read_invocation_id(line: bytes) -> str | None:
+    """Return the invocation id in the first 4 KiB of a line that cannot be parsed."""
+    match = _INVOCATION_ID.search(line[:HEAD])
+    return match.group(1).decode("utf-8", "replace") if match else None
 
 
 class _Scan:

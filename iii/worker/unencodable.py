@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 
-from iii.worker.strict_json import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
+from iii.worker.limits import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

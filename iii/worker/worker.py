@@ -17,8 +17,9 @@ from iii.worker.handlers import describe, handler_from, source_of, typed_handler
 from iii.worker.ids import mint_id
 from iii.worker.intake import Intake
 from iii.worker.invocation import InvocationContext, current_invocation
-from iii.worker.json_codec import MAX_LINE, Codec
+from iii.worker.json_codec import Codec
 from iii.worker.lifeline import Lifeline
+from iii.worker.limits import MAX_LINE
 from iii.worker.loop import LoopThread
 from iii.worker.options import InitOptions
 from iii.worker.outbox import Outbox
@@ -64,7 +65,8 @@ class Worker:
         self._runner = Runner(self._codec, self._outbox, self._loop)
         self._receiver = WorkerReceiver(self._runner, self._calls, self._loop, self._send)
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
-        self._dispatcher = Dispatcher(transport, Intake(self._codec), self._outbox, crew or Crew(), self._receiver)
+        self._crew = crew or Crew()
+        self._dispatcher = Dispatcher(transport, Intake(self._codec), self._outbox, self._crew, self._receiver)
         self._lifeline = Lifeline()
         self._listeners: list[Callable[[str], None]] = []
         self._state = "connected"
@@ -307,6 +309,8 @@ class Worker:
         self._lifeline.serving.set()
         self._readiness.announce()
         self._dispatcher.lead()
+        # Another thread leads by now, or has to begin.
+        self._dispatcher.watch()
         self._dispatcher.ended.wait()
 
     def watch(self) -> None:
@@ -324,6 +328,7 @@ class Worker:
         self._outbox.flush()
         self._loop.stop()
         self._transport.close()
+        self._crew.close()
         self._set_state("disconnected")
 
     async def shutdown_async(self) -> None:

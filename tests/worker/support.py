@@ -47,6 +47,10 @@ class EngineEnd:
             }
         )
 
+    def answer(self, call: dict[str, Any], result: Any) -> None:
+        fields = {"invocation_id": call["invocation_id"], "function_id": call["function_id"]}
+        self.send({"type": "invocationresult", **fields, "result": result})
+
     def call(self, function_id: str, data: Any = None, invocation_id: str = "i1", **more: Any) -> dict[str, Any]:
         self.invoke(function_id, data, invocation_id, **more)
         return self.result(invocation_id)

@@ -12,6 +12,7 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from iii.errors import LocalProtocolError, RemoteProtocolError
 from iii.worker.intake import Intake
 from iii.worker.json_codec import Codec, _decode_with_json, _encode_with_json

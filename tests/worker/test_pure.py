@@ -7,14 +7,15 @@ import uuid
 from types import SimpleNamespace
 
 import pytest
+
 from iii import EnqueueResult, InvocationError, TriggerAction, TriggerRequest
 from iii.worker.actions import action_to_wire
+from iii.worker.calls import prepare
 from iii.worker.failures import body_from_exception, error_from_body
 from iii.worker.handlers import arguments_from, describe, handler_from, typed_handler_from
 from iii.worker.ids import BATCH, mint_id, uuids_from_bytes
 from iii.worker.imports import find_project_files
 from iii.worker.invocation import CURRENT, InvocationContext
-from iii.worker.calls import prepare
 from iii.worker.registration import trigger_message
 from iii.worker.requests import message_from, request_from
 from iii.worker.signature import is_coroutine_function, read_signature
@@ -79,7 +80,7 @@ def test_a_request_may_be_dict_or_object(request_):
     ],
 )
 def test_a_wrong_request_is_refused(fields):
-    with pytest.raises(ValueError, match="function_id|timeout_ms"):
+    with pytest.raises(ValueError, match=r"function_id|timeout_ms"):
         request_from(fields)
 
 

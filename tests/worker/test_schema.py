@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 import jsonschema
 import msgspec
 import pytest
+
 from iii.worker.schema import format_from_hint, format_from_parameters, schema_from_hint
 from iii.worker.signature import read_signature
 

@@ -7,10 +7,11 @@ import threading
 import time
 
 import pytest
+from support import BOUND, pair
+
 from iii import InitOptions, InvocationError, TriggerAction, TriggerConfig, TriggerHandler, current_invocation
 from iii.errors import RegistrationRejectedError
 from iii.worker.crew import Crew
-from support import BOUND, pair
 
 
 @pytest.fixture
@@ -275,10 +276,22 @@ def test_beyond_the_last_thread_calls_are_refused_not_lost():
 
 def test_spare_threads_leave_when_idle():
     crew = Crew(idle_seconds=0.01)
+    threads = []
     ran = threading.Event()
-    assert crew.run(ran.set)
+    assert crew.run(lambda: (threads.append(threading.current_thread()), ran.set()))
     assert ran.wait(BOUND)
-    threads = [thread for thread in threading.enumerate() if thread.name == "iii-worker"]
+    threads[0].join(BOUND)
+    assert crew.size == 0
+
+
+def test_a_closed_crew_keeps_no_thread():
+    crew = Crew()
+    threads = []
+    meet = threading.Barrier(4)
+    for _ in range(3):
+        assert crew.run(lambda: (threads.append(threading.current_thread()), meet.wait(BOUND)))
+    meet.wait(BOUND)
+    crew.close()
     for thread in threads:
         thread.join(BOUND)
     assert crew.size == 0
@@ -332,7 +345,7 @@ def in_thread(function):
     def work():
         try:
             outcome.append((function(), None))
-        except BaseException as error:  # the exception is the result here
+        except BaseException as error:  # noqa: BLE001 - the exception is the result here
             outcome.append((None, error))
 
     thread = threading.Thread(target=work)

@@ -1,0 +1,13 @@
+"""The limits of a message, shared by the fast and the exact half of the codec. Constants only."""
+
+from __future__ import annotations
+
+# Payloads nested deeper than this are an attack or a mistake; the message around one adds a level.
+MAX_DEPTH = 64
+MAX_INTEGER = 2**64 - 1
+MIN_INTEGER = -(2**63)
+# The same as `iii.protocol.lines.MAX_LINE`; that module loads `dataclasses`, which costs a worker's start more than
+# the rest of the SDK.
+MAX_LINE = 16 * 1024 * 1024
+# Where the invocation id of a line that cannot be parsed is looked for.
+HEAD = 4096
