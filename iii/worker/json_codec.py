@@ -9,11 +9,11 @@ for example to blanks before a colon. Everything else is exact. `strict_json` fi
 
 from __future__ import annotations
 
-import json
 import sys
 
 from iii.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from iii.worker.limits import MAX_DEPTH, MAX_LINE
+from iii.worker.standard_json import decode_with_json, encode_with_json
 from iii.worker.unencodable import find_unencodable, plain_value
 
 TYPE_CHECKING = False
@@ -34,8 +34,8 @@ class Codec:
 
     def __init__(self) -> None:
         self.library = "json"
-        self._encode: Callable[[Any], bytes] = _encode_with_json
-        self._decode: Callable[[bytes], Any] = _decode_with_json
+        self._encode: Callable[[Any], bytes] = encode_with_json
+        self._decode: Callable[[bytes], Any] = decode_with_json
         self._decode_lines: Callable[[bytes], list[Any]] | None = None
         if "msgspec" in sys.modules or "orjson" in sys.modules:
             self.upgrade()
@@ -187,31 +187,3 @@ def _count_inside(container: Any, depth: int) -> int:
         if kind is dict or kind is list:
             keys += _count_inside(item, depth + 1)
     return keys
-
-
-def _encode_with_json(value: Any) -> bytes:
-    return _json_encode(value).encode()
-
-
-_json_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain_value).encode
-
-
-def _refuse_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("number out of range")
-    return value
-
-
-_json_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
-
-
-def _decode_with_json(line: bytes) -> Any:
-    value = _json_decode(line.decode("utf-8"))
-    if b"\\ud" in line.lower() and _exact().find_fault(line):
-        raise ValueError("lone surrogate")
-    return value

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from iii.errors import LocalProtocolError, RemoteProtocolError
 from iii.worker.intake import Intake
-from iii.worker.json_codec import Codec, _decode_with_json, _encode_with_json
+from iii.worker.json_codec import Codec
+from iii.worker.standard_json import decode_with_json, encode_with_json
 from iii.worker.strict_json import find_fault
 
 
@@ -26,7 +27,7 @@ def make_codec(library: str) -> Codec:
     elif library == "orjson":
         codec._use_orjson()
     else:
-        codec._encode, codec._decode, codec._decode_lines = _encode_with_json, _decode_with_json, None
+        codec._encode, codec._decode, codec._decode_lines = encode_with_json, decode_with_json, None
         codec.library = "json"
     assert codec.library == library
     return codec
