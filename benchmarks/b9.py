@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.setups import engine
@@ -126,19 +127,28 @@ def ready_ms(folder: Path) -> float:
         [*installed_command(), "dev"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
+    impatience = threading.Timer(PATIENCE, process.terminate)
+    impatience.start()
     with process.stdout:
-        shown = []
-        for line in process.stdout:
-            shown.append(line)
-            if "ready in" in line:
-                break
-        else:
-            raise RuntimeError("iii dev never said that it is ready:\n" + "".join(shown))
+        shown = first_lines(process.stdout, "ready in")
         elapsed = (time.perf_counter() - begin) * 1e3
         process.send_signal(signal.SIGINT)
         process.stdout.read()
+    impatience.cancel()
     process.wait()
+    if "ready in" not in shown:
+        raise RuntimeError(f"iii dev never said that it is ready:\n{shown}")
     return elapsed
+
+
+def first_lines(stream: IO[str], wanted: str) -> str:
+    """Read up to the line that holds `wanted`, or to the end."""
+    shown = ""
+    for line in stream:
+        shown += line
+        if wanted in line:
+            break
+    return shown
 
 
 def save_ms(folder: Path, answer: int) -> float:

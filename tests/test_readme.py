@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"<!-- runs -->\n```console\n(.*?)```", re.DOTALL)
 # Starting five workers takes a second; a machine that is busy with other tests may need much longer.
-PATIENCE = 45
+PATIENCE = 30
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy(ROOT / "iii.toml", folder)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "cli.main", "dev"]
-    with subprocess.Popen(
+    engine = subprocess.Popen(
         command,
         cwd=folder,
         env=environment(),
@@ -66,17 +67,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    ) as engine:
-        assert engine.stdout is not None
-        shown: list[str] = []
-        for line in engine.stdout:
-            shown.append(line)
-            if "ready in" in line:
-                break
-        assert "ready in" in shown[-1] if shown else False, "".join(shown)
+    )
+    try:
+        await_ready(engine)
         yield folder
+    finally:
         engine.send_signal(signal.SIGINT)
         engine.communicate(timeout=PATIENCE)
+
+
+def await_ready(engine: subprocess.Popen[str]) -> None:
+    """Read what the engine shows until it says that it is ready, or is stopped for never saying so."""
+    assert engine.stdout is not None
+    impatience = threading.Timer(PATIENCE, engine.terminate)
+    impatience.start()
+    shown: list[str] = []
+    for line in engine.stdout:
+        shown.append(line)
+        if "ready in" in line:
+            break
+    impatience.cancel()
+    assert "ready in" in "".join(shown), "".join(shown)
 
 
 def environment() -> dict[str, str]:
