@@ -9,11 +9,12 @@ import json
 from typing import Any
 
 from cli.output import shown, write_error
-from iii.errors import EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
 
 FAILED = 1
 USAGE = 2
 NO_ENGINE = 3
+ALREADY_RUNNING = 4
 TIMED_OUT = 124
 
 
@@ -39,11 +40,9 @@ def report(error: Exception, *, as_json: bool = False) -> int:
 
 def exit_code(error: IIIError) -> int:
     """Return the exit code for `error`."""
-    if isinstance(error, EngineNotRunning):
-        return NO_ENGINE
-    if isinstance(error, InvocationError):
-        return TIMED_OUT if error.code == ErrorCode.TIMEOUT else FAILED
-    return USAGE if isinstance(error, (UsageError, ProjectError)) else FAILED
+    if isinstance(error, InvocationError) and error.code == ErrorCode.TIMEOUT:
+        return TIMED_OUT
+    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), FAILED)
 
 
 def not_running(message: str = "no engine is running") -> EngineNotRunning:
@@ -96,4 +95,11 @@ _CODES: dict[type[IIIError], str] = {
     UsageError: "usage",
     ProjectError: "config_error",
     EngineNotRunning: "engine_not_running",
+    AlreadyRunning: "already_running",
+}
+_EXIT_CODES: dict[type[IIIError], int] = {
+    UsageError: USAGE,
+    ProjectError: USAGE,
+    EngineNotRunning: NO_ENGINE,
+    AlreadyRunning: ALREADY_RUNNING,
 }

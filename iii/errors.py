@@ -84,6 +84,10 @@ class EngineNotRunning(IIIError):
     """No engine answers where one was looked for (exit code 3)."""
 
 
+class AlreadyRunning(IIIError):
+    """Another engine runs this project already (exit code 4)."""
+
+
 class ProtocolError(IIIError):
     """A message breaks the protocol. `offset` is the byte where the line went wrong, -1 if unknown."""
 

@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iii.engine.listener import make_private
-from iii.errors import IIIError
-
-
-class AlreadyRunning(IIIError):
-    """Another engine runs this project (exit code 4)."""
+from iii.errors import AlreadyRunning
 
 
 class RunDir:
