@@ -68,7 +68,9 @@ RULES: dict[str, Layer] = {
     ),
     "sdk": Layer(("iii", "iii.worker"), ("errors", "protocol"), light=True),
     "sdk-testing": Layer(("iii.worker.testing",), ("errors", "protocol", "sdk", "decisions")),
-    "system": Layer(("iii.engine.procfs", "iii.engine.roots"), ("errors", "decisions", "configuration")),
+    "system": Layer(
+        ("iii.engine.poller", "iii.engine.procfs", "iii.engine.roots"), ("errors", "decisions", "configuration")
+    ),
     "siblings": Layer(("iii.engine",), ("errors", "protocol", "decisions", "configuration", "system"), siblings=True),
     "supervisor": Layer(
         (
@@ -91,6 +93,9 @@ RULES: dict[str, Layer] = {
     "cli": Layer(("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine")),
     "standard workers": Layer(("stdlib_workers",)),  # `iii` itself and their own package, see _standard_worker
 }
+
+# What several standard workers are built on; these packages are no workers.
+SHARED_BY_STANDARD_WORKERS = ("stdlib_workers.storage", "stdlib_workers.events")
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(
@@ -248,7 +253,8 @@ def _standard_worker(item: Import) -> str | None:
     if item.layer != "standard workers" or item.target.partition(".")[0] not in PACKAGES:
         return None
     own_package = ".".join(item.module.split(".")[:2])
-    allowed = item.target == "iii" or f"{item.target}.".startswith(f"{own_package}.")
+    packages = (own_package, *SHARED_BY_STANDARD_WORKERS)
+    allowed = item.target == "iii" or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
     return None if allowed else f"a standard worker uses only the public `iii` ({item.target})"
 
 
