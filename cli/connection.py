@@ -155,7 +155,7 @@ class Connection:
         """Call a function and return its result. Raises InvocationError."""
         answer = self.exchange(function_id, {} if data is None else data, timeout_ms)
         if answer.get("error"):
-            from cli.explanation import invocation_error  # noqa: PLC0415 - only a failure pays for it
+            from cli.failures import invocation_error  # noqa: PLC0415 - only a failure pays for it
 
             raise invocation_error(function_id, answer["error"])
         return answer.get("result")

@@ -1,7 +1,7 @@
 """Why a call failed, in words a caller can act on: the nearest function, the wrong argument, where it is declared.
 
-Turns the body of an error into an InvocationError; how that is shown is `failures`' matter. Called by `trigger` and
-`connection` after a failure.
+Adds to an error what only the engine knows; how it is shown is `failures`' matter. Called by `trigger` and
+`trigger_help` after a failure.
 """
 
 from __future__ import annotations
@@ -10,16 +10,8 @@ import difflib
 from typing import Any
 
 from cli.connection import Connection
+from cli.failures import invocation_error
 from iii.errors import ErrorCode, InvocationError
-
-
-def invocation_error(function_id: str, body: dict[str, Any]) -> InvocationError:
-    """Return the error for a body as the engine sent it."""
-    code = str(body.get("code", ErrorCode.UNKNOWN))
-    details = body.get("details") if isinstance(body.get("details"), dict) else {}
-    message = f"{function_id}: {str(body.get('message', '')).removeprefix(f'{function_id}: ')}"
-    trace = body.get("stacktrace")
-    return InvocationError(code, message, function_id, trace if isinstance(trace, str) else None, details=details)
 
 
 def explained(connection: Connection, function_id: str, body: dict[str, Any], info: dict[str, Any]) -> InvocationError:

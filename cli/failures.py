@@ -50,6 +50,15 @@ def not_running(message: str = "no engine is running") -> EngineNotRunning:
     return EngineNotRunning(f"{message}; start one with `iii dev`")
 
 
+def invocation_error(function_id: str, body: dict[str, Any]) -> InvocationError:
+    """Return the error for a body as the engine sent it."""
+    code = str(body.get("code", ErrorCode.UNKNOWN))
+    details = body.get("details") if isinstance(body.get("details"), dict) else {}
+    message = f"{function_id}: {str(body.get('message', '')).removeprefix(f'{function_id}: ')}"
+    trace = body.get("stacktrace")
+    return InvocationError(code, message, function_id, trace if isinstance(trace, str) else None, details=details)
+
+
 def _text(error: IIIError) -> str:
     if isinstance(error, ProjectError):
         return f"error: {shown(str(error))}"
