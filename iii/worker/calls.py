@@ -6,7 +6,7 @@ their own event loop. The engine enforces deadlines; the SDK's own, a little lat
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Lock, get_ident
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.actions import EnqueueResult
@@ -30,7 +30,7 @@ NET_SECONDS = 1.0
 class Call:
     """One outstanding call of a thread; `lock` opens when the result is there."""
 
-    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "lock", "timeout_ms")
+    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "lock", "thread", "timeout_ms")
 
     def __init__(self, message: Message, timeout_ms: float | None) -> None:
         self.id: str | None = message.get("invocation_id")
@@ -41,6 +41,7 @@ class Call:
         self.answer: Message = {}
         self.lock = Lock()
         self.lock.acquire()
+        self.thread = get_ident()
 
     @property
     def net(self) -> float | None:
@@ -79,6 +80,7 @@ class AwaitedCall(Call):
     ) -> None:
         super().__init__(message, timeout_ms)
         self.loop = loop
+        self.thread = 0
         self.future: Future[None] = loop.create_future()
         self.waiting = waiting
 
@@ -122,13 +124,17 @@ class CallTable:
         """Forget a call that was given up."""
         self._calls.pop(str(call.id), None)
 
-    def settle(self, answer: Message) -> None:
-        """Give an answer to its caller; count it when nobody waits for it any more."""
+    def settle(self, answer: Message) -> int:
+        """Give an answer to its caller; count it when nobody waits for it any more.
+
+        Returns the caller's thread if it blocked and no other call is outstanding, else 0.
+        """
         call = self._calls.pop(str(answer.get("invocation_id")), None)
         if call is None:
             self.unknown_results += 1
-        else:
-            call.settle(answer)
+            return 0
+        call.settle(answer)
+        return 0 if self._calls else call.thread
 
     def wake(self) -> None:
         """Complete the futures of everything settled since the last time, one wake-up per loop."""

@@ -38,8 +38,8 @@ IDLE_LOOKS = 20
 class Receiver:
     """What the dispatcher hands messages to. `worker.py` has the real one."""
 
-    def settle(self, message: Message) -> None:
-        """Take an `invocationresult`."""
+    def settle(self, message: Message) -> int:
+        """Take an `invocationresult`; return the thread that waited for it if nobody waits any more, else 0."""
         raise NotImplementedError
 
     def find_inline(self, message: Message) -> Handler | None:
@@ -87,6 +87,8 @@ class Dispatcher:
         self._alarm.acquire()
         self._has_monitor = False
         self._stamp = 0.0
+        self._settled = 0.0
+        self._waiter = 0
         self.ended = Event()
 
     # The token
@@ -188,6 +190,19 @@ class Dispatcher:
                     return
             self._outbox.flush()
             self._fill(None)
+            if self._waiter and self._give_back():
+                return
+
+    def _give_back(self) -> bool:
+        """Offer the token to a thread that makes one call after the other: it reads for itself then."""
+        waiter, self._waiter = self._waiter, 0
+        since, self._settled = self._stamp - self._settled, self._stamp
+        if since > PATIENCE or self._inbox:
+            return False
+        self._owner = waiter
+        self._running = None
+        self._offer_again()
+        return True
 
     def _fill(self, timeout: float | None) -> bool:
         try:
@@ -200,9 +215,10 @@ class Dispatcher:
             self.end()
             return True
         settle = self._receiver.settle
+        self._waiter = 0
         for message in self._feed(data):
             if isinstance(message, dict) and message.get("type") == "invocationresult":
-                settle(message)
+                self._waiter = settle(message)
             else:
                 self._inbox.append(message)
         self._receiver.wake()

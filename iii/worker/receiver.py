@@ -61,9 +61,9 @@ class WorkerReceiver(Receiver):
 
     # The hot path
 
-    def settle(self, message: Message) -> None:
+    def settle(self, message: Message) -> int:
         """Give an answer to its caller."""
-        self._calls.settle(message)
+        return self._calls.settle(message)
 
     def wake(self) -> None:
         """Complete the futures a block has settled."""

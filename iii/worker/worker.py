@@ -279,6 +279,13 @@ class Worker:
         self._receiver.identified.wait(IDENTITY_SECONDS)
         return self._receiver.identity.get("worker_id")
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The worker's `config` table of iii.toml, empty without one."""
+        line = (os.environ.get("III_CONFIG") or "{}").encode()
+        (config,) = self._codec.decode_block(line)
+        return config if isinstance(config, dict) else {}
+
     def get_address(self) -> str:
         """Return the address of the engine, `stdio:` for a supervised worker."""
         return self._address

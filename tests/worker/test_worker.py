@@ -538,6 +538,20 @@ def test_forty_threads_calling_at_once_get_their_own_answers(joined):
     assert [result() for result in results] == list(range(40))
 
 
+def test_one_call_after_the_other_and_calls_from_outside_do_not_disturb_each_other(joined):
+    worker, engine = joined
+    worker.register_function("m::ok", lambda p: p)
+    result = in_thread(lambda: [worker.trigger("o::echo", n) for n in range(300)])
+    for n in range(300):
+        call = next_call(engine)
+        if n % 3 == 0:
+            engine.invoke("m::ok", n, f"i{n}")
+        answer(engine, call, result=call["data"])
+        if n % 3 == 0:
+            assert engine.result(f"i{n}")["result"] == n
+    assert result() == list(range(300))
+
+
 # Trigger types
 
 
@@ -596,6 +610,14 @@ def test_the_worker_learns_its_id(joined):
     worker, engine = joined
     engine.send({"type": "workerregistered", "worker_id": "w-1", "reattach_token": "t"})
     assert worker.worker_id == "w-1"
+
+
+@pytest.mark.parametrize(("text", "config"), [(None, {}), ("", {}), ('{"port":1}', {"port": 1}), ("[", {})])
+def test_the_config_table_is_read_from_the_environment(joined, monkeypatch, text, config):
+    monkeypatch.delenv("III_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("III_CONFIG", text)
+    assert joined[0].config == config
 
 
 def test_listeners_hear_the_state_now_and_its_changes():

@@ -1,0 +1,44 @@
+"""Importing the SDK stays cheap: what it loads decides how fast a worker starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import iii
+from iii import IIIError, register_worker
+
+ROOT = Path(__file__).resolve().parents[2]
+TOO_HEAVY = {"asyncio", "inspect", "dataclasses", "typing", "json", "re", "msgspec", "orjson", "subprocess", "logging"}
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; sys.path.append({str(ROOT)!r}); {statement}; print(*sys.modules)"
+    # -S: a site-packages hook may load anything.
+    out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, check=True, text=True).stdout
+    return set(out.split())
+
+
+def test_import_iii_loads_next_to_nothing():
+    loaded = modules_after("import iii")
+    assert not loaded & (TOO_HEAVY | {"threading", "iii.worker.worker"})
+
+
+def test_the_sdk_loads_no_heavy_module():
+    loaded = modules_after("from iii import register_worker, InitOptions, TriggerAction, InvocationError")
+    assert "iii.worker.worker" in loaded
+    assert not loaded & TOO_HEAVY
+
+
+def test_every_public_name_exists():
+    assert all(getattr(iii, name) is not None for name in iii.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = iii.no_such_name
+
+
+def test_an_address_the_sdk_cannot_reach_says_what_to_do():
+    with pytest.raises(IIIError, match="iii dev"):
+        register_worker("ws://127.0.0.1:49134")
