@@ -14,14 +14,13 @@ _COLORS = click.Choice(["auto", "always", "never"])
 
 
 def _run(file: Path | None, names: tuple[str, ...], *, watch: bool, **options: Any) -> int:
-    from iii.engine import engine  # noqa: PLC0415 - asyncio and uvloop, only when an engine is started
-    from iii.engine.config_schema import write_schema  # noqa: PLC0415 - as above
+    from iii.engine.config_schema import write_schema  # noqa: PLC0415 - only when an engine is started
+    from iii.engine.engine import run  # noqa: PLC0415 - as above: asyncio and uvloop
 
     found = project_file(file)
     if found.is_file() and os.access(found.parent, os.W_OK):
         write_schema(found.absolute().parent / ".iii")
-    code: int = engine.run(found, names=names, watch=watch, **options)
-    return code
+    return run(found, names=names, watch=watch, **options)
 
 
 @click.command()
