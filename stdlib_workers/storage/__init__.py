@@ -1,0 +1,31 @@
+"""What the durable standard workers keep their data in: one SQLite file each, owned by one thread, committed in groups.
+
+`Store.run` is for a worker with tables of its own (queue); `KeyValue` is the seam for those that need keys and a
+journal (state, stream), behind which another backend can stand. Uses no other standard worker.
+"""
+
+from stdlib_workers.storage.database import Schema, open_database
+from stdlib_workers.storage.failures import CORRUPT, FULL, UNUSABLE, Refusal
+from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue
+from stdlib_workers.storage.pending import Pending
+from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
+from stdlib_workers.storage.store import Store, open_store
+
+__all__ = [
+    "CORRUPT",
+    "FULL",
+    "KEY_VALUE_SCHEMA",
+    "UNUSABLE",
+    "Change",
+    "Entry",
+    "Journal",
+    "JournalEntry",
+    "KeyValue",
+    "Pending",
+    "Refusal",
+    "Schema",
+    "SqliteKeyValue",
+    "Store",
+    "open_database",
+    "open_store",
+]

@@ -1,0 +1,65 @@
+"""What can go wrong with a file, in words and codes: refusals to start, and errors of single commands. Pure.
+
+Which errors end the process is decided here and nowhere else: after a failed write or fsync nobody knows what the
+disk holds, so the only honest answer is to stop and let recovery look.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from iii import InvocationError
+
+FULL = "storage_full"
+UNUSABLE = "storage_error"
+CORRUPT = "storage_corrupt"
+
+EXIT_TAKEN = 4
+EXIT_REFUSED = 5
+EXIT_IO = 74  # EX_IOERR of sysexits.h
+
+# Primary codes (the low byte) after which nothing that this process does with the file can be trusted.
+_FATAL = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN})
+# The caller may try again: nothing was written and the cause may pass.
+_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
+
+
+class Refusal(Exception):
+    """The storage must not be used; the worker ends with `exit_code` (4: taken, 5: refused) and this text."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_REFUSED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the error's primary result code, 0 when it has none."""
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether the disk (or a quota) had no room."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_FULL
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Tell whether the process must not go on using the file."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) in _FATAL
+
+
+def error_from(error: BaseException) -> BaseException:
+    """Return what the caller of a failed command gets; errors that are not SQLite's stay as they are."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return InvocationError(FULL, f"the disk is full: {error}", retryable=True)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return InvocationError(CORRUPT, f"the storage is damaged: {error}")
+    text = f"the storage failed: {error}"
+    return InvocationError(UNUSABLE, text, retryable=code in _PASSING)
+
+
+def stopped() -> InvocationError:
+    """Return the error of a command that comes after the store was closed or has failed."""
+    return InvocationError(UNUSABLE, "the storage is closed", retryable=True)

@@ -1,0 +1,117 @@
+"""The seam: what a store of keys can do, whatever it is made of.
+
+Values are JSON as bytes. A bucket holds keys in the order of their first write. The journal is a list of entries,
+each of one topic, that may be appended in the same transaction as a change of a key: an outbox, or a log of events.
+SQLite stands behind it today (`sqlite_keyvalue.py`); a NATS bucket and stream fit it too, `update` as a loop of
+compare-and-set there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from stdlib_workers.storage.pending import Pending
+
+
+class Entry(NamedTuple):
+    """A stored value. `version` is another one after every write and grows; 0 never occurs."""
+
+    value: bytes
+    version: int
+
+
+class JournalEntry(NamedTuple):
+    """One line of the journal. Positions grow and are never given out twice."""
+
+    position: int
+    topic: str
+    body: bytes
+
+
+class Change(NamedTuple):
+    """One write: what stood there before and stands there now (None for nothing), and what the journal says of it."""
+
+    bucket: str
+    key: str
+    old: Entry | None
+    new: Entry | None
+    journal: Sequence[JournalEntry] = ()
+
+
+class Row(NamedTuple):
+    """One key in a listing; `position` is what the next page starts after."""
+
+    position: int
+    key: str
+    entry: Entry
+
+
+# Decides a write: the entry now -> the new value, None to delete. Raises to leave everything as it is.
+Decide = Callable[[Entry | None], bytes | None]
+# What a change appends to the journal: (topic, body) pairs.
+Announce = Callable[[Change], Sequence[tuple[str, bytes]]]
+# Called after the commit, on the storage's thread, in the order of the commits.
+Watch = Callable[[Change], None]
+
+
+class Journal(Protocol):
+    """Durable entries in the order of their commits."""
+
+    def append(self, topic: str, body: bytes) -> Pending[JournalEntry]:
+        """Add an entry."""
+        ...
+
+    def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
+        """Return up to `limit` entries of a topic with a position over `after`."""
+        ...
+
+    def remove(self, positions: Sequence[int]) -> Pending[None]:
+        """Forget entries, for good and only those."""
+        ...
+
+    def trim(self, topic: str, keep: int) -> Pending[None]:
+        """Forget all but the last `keep` entries of a topic."""
+        ...
+
+
+class KeyValue(Protocol):
+    """A store of keys in buckets. Every write is durable when its `Pending` has its result."""
+
+    journal: Journal
+
+    def get(self, bucket: str, key: str) -> Pending[Entry | None]:
+        """Return an entry."""
+        ...
+
+    def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
+        """Write a value whatever stands there."""
+        ...
+
+    def compare_and_set(self, bucket: str, key: str, version: int, value: bytes) -> Pending[Change]:
+        """Write only over `version`, 0 for a key that must not exist. InvocationError `CONFLICT` otherwise."""
+        ...
+
+    def delete(self, bucket: str, key: str) -> Pending[Change]:
+        """Remove a key; one that is not there is no error."""
+        ...
+
+    def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
+        """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
+        ...
+
+    def count(self, bucket: str) -> Pending[int]:
+        """Return how many keys a bucket has."""
+        ...
+
+    def buckets(self) -> Pending[list[str]]:
+        """Return the buckets that hold a key, sorted."""
+        ...
+
+    def watch(self, callback: Watch) -> None:
+        """Call `callback` after every change from now on."""
+        ...
+
+    def list(self, bucket: str, after: int = 0, limit: int | None = None) -> Pending[list[Row]]:
+        """Return the entries of a bucket in the order of their first write, `limit` of them after a position."""
+        ...

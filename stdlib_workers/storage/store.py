@@ -1,0 +1,235 @@
+"""`Store`: one thread that owns one database and commits in groups.
+
+Commands queue up while a commit is on its way to the disk; the next commit takes them all, and a lone command commits
+at once. A caller is answered after the commit that holds its command has returned. When the disk fails, all that wait
+get an error and the process ends: nobody is ever told that something is durable after that.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread, Timer
+from typing import Any, TypeVar
+
+from iii import InvocationError
+from stdlib_workers.storage.database import Schema, close_database, open_database
+from stdlib_workers.storage.failures import EXIT_IO, Refusal, error_from, is_fatal, is_full, stopped
+from stdlib_workers.storage.lock import lock
+from stdlib_workers.storage.pending import Pending, settled, wake
+
+T = TypeVar("T")
+Command = Callable[[sqlite3.Connection], T]
+
+# More in one commit gains nothing (measured) and makes its first caller wait.
+MAX_BATCH = 512
+# Commands that may wait; more would only grow memory while the disk is the limit.
+MAX_WAITING = 20_000
+# How long answers get to leave before the process ends after a failure of the disk.
+LAST_WORDS = 0.2
+# The log is cut when it has grown past this, which only a reader from outside can cause.
+MAX_LOG_BYTES = 64 * 1024 * 1024
+
+
+class _Job:
+    """A command, its result, and what to do once that is durable."""
+
+    __slots__ = ("command", "error", "pending", "then", "value")
+
+    def __init__(self, command: Command[Any], then: Callable[[Any], None] | None) -> None:
+        self.command = command
+        self.then = then
+        self.pending: Pending[Any] = Pending()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class Store:
+    """Runs commands against one database. `path` None keeps it in memory."""
+
+    def __init__(
+        self, path: Path | None, schema: Schema, *, on_fatal: Callable[[BaseException], None] | None = None
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._on_fatal = on_fatal or _leave
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._is_closed = False
+        self._opened: Pending[None] = Pending()
+        self._thread = Thread(target=self._own, name=f"iii-store-{path.stem if path else 'memory'}", daemon=True)
+        self.commits = 0
+        self._thread.start()
+        self._opened.result()
+
+    def run(self, command: Command[T], *, then: Callable[[T], None] | None = None) -> Pending[T]:
+        """Run `command(connection)` inside the next commit; its result is there when that is durable.
+
+        What the command raises undoes its own writes only and goes to its own caller. A command may run twice (when
+        the disk was full at the first time), so it must change nothing but the database; `then(result)` is the place
+        for that: it runs once, on the storage thread, after the commit, in the order of the commands; never raises.
+        `await` the result or call its `result()`. Errors: `storage_full`, `storage_error`, `overloaded`.
+        """
+        if self._is_closed:
+            return settled(None, stopped())
+        if self._queue.qsize() >= MAX_WAITING:
+            return settled(None, InvocationError("overloaded", "the storage has too much to do", retryable=True))
+        job = _Job(command, then)
+        self._queue.put(job)
+        if self._is_closed:
+            # Closed in between: the storage thread may have looked for the last time.
+            self._fail_waiting(stopped())
+        return job.pending
+
+    def close(self) -> None:
+        """Finish what waits, close the file, end the thread."""
+        self._is_closed = True
+        self._queue.put(None)
+        self._thread.join()
+
+    # The storage thread
+
+    def _own(self) -> None:
+        try:
+            guard = lock(self._path) if self._path else None
+            connection = open_database(self._path, self._schema)
+        except (Refusal, OSError, sqlite3.Error) as error:
+            self._opened.settle(None, error if isinstance(error, Refusal) else Refusal(f"{self._path}: {error}"))
+            return
+        self._opened.settle(None)
+        try:
+            self._serve(connection)
+        except sqlite3.Error as error:
+            self._fail(error)
+        finally:
+            self._fail_waiting(stopped())
+            if guard is not None:
+                os.close(guard)
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        while True:
+            batch, is_last = self._take()
+            if batch and not self._commit(connection, batch):
+                connection.close()
+                return
+            if is_last:
+                close_database(connection)
+                return
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        batch: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == MAX_BATCH:
+                return batch, False
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> bool:
+        """Run a batch as one transaction and answer it; False when the file must not be used any more."""
+        failure = self._transact(connection, batch)
+        if failure is None:
+            self._answer(batch)
+            self._limit_log(connection)
+            return True
+        if is_full(failure) and len(batch) > 1:
+            # One command too large must not fail its neighbours: each gets a transaction of its own.
+            return all([self._commit(connection, [job]) for job in batch])
+        for job in batch:
+            job.error = error_from(failure)
+        is_over = is_fatal(failure)
+        self._is_closed = self._is_closed or is_over
+        self._answer(batch)
+        if is_over:
+            self._fail(failure)
+        return not is_over
+
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Job]) -> sqlite3.Error | None:
+        execute = connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            for job in batch:
+                self._run_one(connection, job)
+            execute("COMMIT")
+        except sqlite3.Error as error:
+            _roll_back(connection)
+            return error
+        self.commits += 1
+        return None
+
+    def _run_one(self, connection: sqlite3.Connection, job: _Job) -> None:
+        connection.execute("SAVEPOINT command")
+        try:
+            # The boundary to a worker's commands: whatever they raise is their caller's.
+            job.value, job.error = job.command(connection), None
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not connection.in_transaction:
+                # SQLite has undone the whole transaction itself, as it does on a full disk.
+                raise
+            connection.execute("ROLLBACK TO command")
+            if is_fatal(error) or is_full(error):
+                raise
+            job.error = error_from(error)
+        connection.execute("RELEASE command")
+
+    def _answer(self, batch: list[_Job]) -> None:
+        for job in batch:
+            if job.error is None and job.then is not None:
+                job.then(job.value)
+            job.pending.settle(job.value, job.error)
+        wake([job.pending for job in batch])
+
+    def _limit_log(self, connection: sqlite3.Connection) -> None:
+        if self._path is None or self.commits % 64:
+            return
+        log = self._path.with_name(self._path.name + "-wal")
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _fail(self, failure: sqlite3.Error) -> None:
+        self._is_closed = True
+        self._fail_waiting(error_from(failure))
+        self._on_fatal(failure)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        waiting: list[_Job] = []
+        while not self._queue.empty():
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                break
+            if job is not None:
+                job.error = error
+                waiting.append(job)
+        self._answer(waiting)
+
+    def __repr__(self) -> str:
+        return f"<Store {self._path or 'in memory'}, {self.commits} commits>"
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        sys.stderr.write(f"iii: rollback failed: {error}\n")
+
+
+def _leave(error: BaseException) -> None:
+    sys.stderr.write(f"iii: the disk failed ({error}); nothing can be trusted to be durable, so this process ends\n")
+    sys.stderr.flush()
+    timer = Timer(LAST_WORDS, os._exit, (EXIT_IO,))
+    timer.daemon = True
+    timer.start()
+
+
+def open_store(name: str, schema: Schema, *, project: str, in_memory: bool = False) -> Store:
+    """Open `.iii/NAME.db` of a project folder (or nothing but memory). Refusal when it cannot be used."""
+    return Store(None if in_memory else Path(project or ".", ".iii", f"{name}.db"), schema)
