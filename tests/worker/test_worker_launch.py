@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import BOUND, LAUNCHER, Process
+from worker_support import BOUND, LAUNCHER, Process
 
 HEAD = """
 import os, sys, threading, time
@@ -128,7 +128,7 @@ def test_stop_waits_for_the_running_handler(launch):
     process.engine.invoke("m::slow")
     call = process.engine.expect("invokefunction", function_id="o::gate")
     process.engine.send({"type": "stop", "deadline_ms": 10_000})
-    process.engine.answer(call, 4)
+    process.engine.settle(call, result=4)
     assert process.engine.result()["result"] == 4
     assert process.wait()[0] == 0
 
@@ -136,7 +136,7 @@ def test_stop_waits_for_the_running_handler(launch):
 def test_the_body_of_a_script_may_call(launch):
     process = launch("print(worker.trigger('o::f', 1), flush=True)\n")
     call = process.engine.expect("invokefunction", function_id="o::f")
-    process.engine.answer(call, 9)
+    process.engine.settle(call, result=9)
     process.engine.expect("ready")
     assert process.finish() == (0, "9\n")
 

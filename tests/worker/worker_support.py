@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +48,10 @@ class EngineEnd:
             }
         )
 
-    def answer(self, call: dict[str, Any], result: Any) -> None:
+    def settle(self, call: dict[str, Any], **body: Any) -> None:
+        """Answer a call the worker made, with `result=` or `error=`."""
         fields = {"invocation_id": call["invocation_id"], "function_id": call["function_id"]}
-        self.send({"type": "invocationresult", **fields, "result": result})
+        self.send({"type": "invocationresult", **fields, **body})
 
     def call(self, function_id: str, data: Any = None, invocation_id: str = "i1", **more: Any) -> dict[str, Any]:
         self.invoke(function_id, data, invocation_id, **more)
@@ -127,3 +129,34 @@ class Process:
         for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
             if stream is not None:
                 stream.close()
+
+
+def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Run `function` on a thread; returns a function that waits for its result or exception."""
+    outcome = []
+
+    def work():
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:  # noqa: BLE001 - the exception is the result here
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def result():
+        thread.join(BOUND)
+        value, error = outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+    return result
+
+
+def next_call(engine: EngineEnd) -> dict[str, Any]:
+    """The next call of somebody else's function; the first line of every worker is not one."""
+    while True:
+        call = engine.expect("invokefunction")
+        if call["function_id"] != "engine::workers::register":
+            return call
