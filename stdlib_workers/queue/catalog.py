@@ -1,0 +1,100 @@
+"""The queues: defined by configuration, by `queue::define`, or by a subscription to a topic. SQL in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from stdlib_workers.queue.model import Queue, QueueConfig
+from stdlib_workers.queue.schema import QUEUE_COLUMNS, config_to_text, queue_from_row
+
+
+def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
+    """Make a named queue, or give it a new configuration. Returns it, and whether anything has changed."""
+    known = find(connection, name)
+    if known is not None and known.config == config:
+        return known, False
+    connection.execute(
+        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
+        (name, config_to_text(config)),
+    )
+    return _found(connection, name), True
+
+
+def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
+    """Make the queue of a subscriber, or renew its configuration; `queue.id` is ignored.
+
+    The first subscriber of a topic gets what was published before it came.
+    """
+    is_first = not subscriptions(connection, str(queue.topic))
+    connection.execute(
+        "INSERT INTO queues (name, config, topic, namespace, function_id, metadata) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata",
+        (
+            queue.name,
+            config_to_text(queue.config),
+            queue.topic,
+            queue.namespace,
+            queue.function_id,
+            queue.metadata,
+        ),
+    )
+    stored = _found(connection, queue.name)
+    if is_first:
+        connection.execute(
+            "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ? "
+            "WHERE queue = (SELECT id FROM queues WHERE name = ?) AND function_id = ''",
+            (stored.id, stored.function_id, stored.namespace, stored.metadata, topic_name(str(queue.topic))),
+        )
+    return stored
+
+
+def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) -> int:
+    """Remove a subscription with everything that waits for it; returns how many jobs that were."""
+    names = [queue for queue in subscriptions(connection, topic) if queue.function_id == function_id]
+    removed = 0
+    for queue in names:
+        removed += connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
+        connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
+    return removed
+
+
+def unclaimed(connection: sqlite3.Connection, topic: str) -> Queue:
+    """Return the queue that keeps what is published to a topic without subscribers. It delivers nothing."""
+    name = topic_name(topic)
+    known = find(connection, name)
+    return known or define(connection, name, QueueConfig(concurrency=0))[0]
+
+
+def topic_name(topic: str, namespace: str | None = None, function_id: str = "") -> str:
+    """Return the name of a subscriber's queue; without one, of the topic's own. No named queue may look like it."""
+    subscriber = f"{namespace}/{function_id}" if namespace else function_id
+    return f"topic:{topic}>{subscriber}"
+
+
+def subscriptions(connection: sqlite3.Connection, topic: str) -> list[Queue]:
+    """Return the queues of a topic's subscribers, in the order in which they came."""
+    rows = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE topic = ? ORDER BY id", (topic,))
+    return [queue_from_row(row) for row in rows]
+
+
+def find(connection: sqlite3.Connection, name: str) -> Queue | None:
+    """Return the queue of this name."""
+    row = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE name = ?", (name,)).fetchone()
+    return None if row is None else queue_from_row(row)
+
+
+def load(connection: sqlite3.Connection) -> list[Queue]:
+    """Return all queues."""
+    return [queue_from_row(row) for row in connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues ORDER BY id")]
+
+
+def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool:
+    """Pause or resume a queue, for good; returns whether that changed anything."""
+    statement = "UPDATE queues SET paused = ? WHERE id = ? AND paused != ?"
+    return bool(connection.execute(statement, (paused, queue.id, paused)).rowcount)
+
+
+def _found(connection: sqlite3.Connection, name: str) -> Queue:
+    queue = find(connection, name)
+    assert queue is not None
+    return queue

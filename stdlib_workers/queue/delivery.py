@@ -1,0 +1,165 @@
+"""Which jobs start now: the claim, the end of an attempt, and what a crash has left. SQL inside one transaction.
+
+An attempt is written down before it is made, in the same commit as whatever made room for it: the enqueue of the
+job, or the end of another. Free slots are the queue's concurrency less its running rows; there is no counter that
+could leak. Only the attempt that a row names can end it: later results of older attempts change nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Set as AbstractSet
+
+import orjson
+
+from stdlib_workers.queue.intake import lead
+from stdlib_workers.queue.model import Delivery, Kind, Queue, State, Verdict
+from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, next_state
+
+# Jobs that become due, or turn out to call a missing function, are moved so many at a time: no transaction is long.
+BATCH = 256
+
+_CLAIM = """
+UPDATE jobs SET state = 2, attempt = attempt + 1, started = ?, run = ? WHERE seq = ? AND state = 0
+RETURNING seq, attempt, id, function_id, namespace, data, metadata, traceparent, baggage, grp, spent, interrupted,
+          created
+"""
+
+
+def claim(
+    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[str] = frozenset()
+) -> list[Delivery]:
+    """Start as many jobs of the queue as it has slots for; their attempts are durable with the transaction."""
+    free = free_slots(connection, queue)
+    if free <= 0:
+        return []
+    move_due(connection, queue, now)
+    claimed: list[Delivery] = []
+    for seq in _first_ready(connection, queue, free, missing):
+        row = connection.execute(_CLAIM, (now, run, seq)).fetchone()
+        claimed.append(Delivery(row[0], row[1], queue, now, *row[2:]))
+    return claimed
+
+
+def free_slots(connection: sqlite3.Connection, queue: Queue) -> int:
+    """Return how many more jobs of the queue may run; 0 while it is paused."""
+    paused, running = connection.execute(
+        "SELECT paused, (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 2) FROM queues WHERE id = ?1",
+        (queue.id,),
+    ).fetchone()
+    return 0 if paused else queue.config.concurrency - int(running)
+
+
+def move_due(connection: sqlite3.Connection, queue: Queue, now: int) -> None:
+    """Make jobs whose time has come ready."""
+    connection.execute(
+        "UPDATE jobs SET state = 0 WHERE seq IN "
+        "(SELECT seq FROM jobs WHERE queue = ? AND state = 1 AND due <= ? ORDER BY due LIMIT ?)",
+        (queue.id, now, BATCH),
+    )
+
+
+def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[str]) -> list[int]:
+    ready = "SELECT seq, function_id FROM jobs WHERE queue = ? AND state = 0 ORDER BY priority DESC, seq LIMIT ?"
+    found: list[int] = []
+    while True:
+        rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
+        absent = [(seq,) for seq, function_id in rows if function_id in missing]
+        found = [seq for seq, function_id in rows if function_id not in missing][:count]
+        if not absent:
+            return found
+        # They step aside once, and cost nothing more until their function is there.
+        connection.executemany("UPDATE jobs SET state = 4 WHERE seq = ? AND state = 0", absent)
+        if len(found) == count:
+            return found
+
+
+def settle(
+    connection: sqlite3.Connection, delivery: Delivery, verdict: Verdict, now: int, noise: float
+) -> State | None:
+    """End an attempt. Returns the job's new state, None when it is done or the attempt is not its current one."""
+    state, delay = next_state(delivery, verdict, noise)
+    if state is None:
+        applied = _finish(connection, delivery)
+    else:
+        applied = _move(connection, delivery, verdict.kind, (state, now + delay, now if state is State.DEAD else None))
+    if not applied:
+        connection.execute("UPDATE queues SET fenced = fenced + 1 WHERE id = ?", (delivery.queue.id,))
+        return None
+    if verdict.kind in (Kind.FAILED, Kind.INTERRUPTED):
+        _note_failure(connection, delivery, verdict, now)
+    if state in (None, State.DEAD):
+        lead(connection, delivery.queue, delivery.group, now)
+    return state
+
+
+def _finish(connection: sqlite3.Connection, delivery: Delivery) -> bool:
+    fence = (delivery.seq, delivery.attempt)
+    if not connection.execute("DELETE FROM jobs WHERE seq = ? AND attempt = ? AND state = 2", fence).rowcount:
+        return False
+    if delivery.attempt > 1:
+        connection.execute("DELETE FROM failures WHERE job = ?", (delivery.id,))
+    connection.execute("UPDATE queues SET done = done + 1 WHERE id = ?", (delivery.queue.id,))
+    return True
+
+
+def _move(
+    connection: sqlite3.Connection, delivery: Delivery, kind: Kind, target: tuple[State, int, int | None]
+) -> bool:
+    """Move a running job to `target`: state, due, ended."""
+    never_started = kind in (Kind.RETURNED, Kind.MISSING)
+    spends = (kind is Kind.FAILED, kind is Kind.INTERRUPTED, never_started)
+    statement = (
+        "UPDATE jobs SET state = ?, due = ?, ended = ?, spent = spent + ?, interrupted = interrupted + ?, "
+        "attempt = attempt - ? WHERE seq = ? AND attempt = ? AND state = 2"
+    )
+    return bool(connection.execute(statement, (*target, *spends, delivery.seq, delivery.attempt)).rowcount)
+
+
+def _note_failure(connection: sqlite3.Connection, delivery: Delivery, verdict: Verdict, now: int) -> None:
+    connection.execute(
+        "INSERT INTO failures VALUES (?, ?, ?, ?, ?)",
+        (delivery.id, delivery.attempt, delivery.started, now, orjson.dumps(verdict.error).decode()),
+    )
+    if verdict.kind is Kind.FAILED:
+        connection.execute("UPDATE queues SET failed = failed + 1 WHERE id = ?", (delivery.queue.id,))
+
+
+def recover(connection: sqlite3.Connection, queues: dict[int, Queue], now: int) -> int:
+    """Give back what was running when the last process ended; returns how many jobs. No attempt is spent."""
+    rows = connection.execute(
+        "SELECT seq, id, queue, attempt, interrupted, started, grp FROM jobs WHERE state = 2"
+    ).fetchall()
+    error = orjson.dumps({"code": "interrupted", "message": "the engine or the queue worker ended meanwhile"}).decode()
+    for seq, job, queue, attempt, interrupted, started, group in rows:
+        state = State.DEAD if interrupted + 1 >= MAX_INTERRUPTIONS else State.READY
+        connection.execute(
+            "UPDATE jobs SET state = ?, interrupted = interrupted + 1, ended = ? WHERE seq = ?",
+            (state, now if state is State.DEAD else None, seq),
+        )
+        connection.execute("INSERT INTO failures VALUES (?, ?, ?, ?, ?)", (job, attempt, started, now, error))
+        if state is State.DEAD:
+            lead(connection, queues[queue], group, now)
+    return len(rows)
+
+
+def next_due(connection: sqlite3.Connection) -> int | None:
+    """Return when the earliest delayed job of a queue that is not paused is due."""
+    (due,) = connection.execute(
+        "SELECT min((SELECT min(due) FROM jobs WHERE queue = queues.id AND state = 1)) FROM queues WHERE NOT paused"
+    ).fetchone()
+    return None if due is None else int(due)
+
+
+def release(connection: sqlite3.Connection, function_id: str, *, limit: int = BATCH) -> int:
+    """Make jobs that wait for this function ready, oldest first; returns how many."""
+    return connection.execute(
+        "UPDATE jobs SET state = 0 WHERE seq IN "
+        "(SELECT seq FROM jobs WHERE function_id = ? AND state = 4 ORDER BY seq LIMIT ?)",
+        (function_id, limit),
+    ).rowcount
+
+
+def held_functions(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the functions that jobs wait for, and how many do."""
+    return dict(connection.execute("SELECT function_id, count(*) FROM jobs WHERE state = 4 GROUP BY function_id"))

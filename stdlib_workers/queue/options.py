@@ -1,0 +1,192 @@
+"""What users write, checked: a queue's configuration, a subscriber's, the options of one enqueue. Pure.
+
+Every refusal is a ValueError that names the key, what it must be, and what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
+
+# Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
+INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
+_KEYS = tuple(field.name for field in fields(QueueConfig))
+# The camelCase of subscribers -> our names; wrong types are ignored there, as the contract says.
+SUBSCRIBER_KEYS = {
+    "type": "type",
+    "maxRetries": "max_retries",
+    "concurrency": "concurrency",
+    "backoffDelayMs": "backoff_ms",
+    "timeoutMs": "timeout_ms",
+    "onDeadLetter": "on_dead_letter",
+    "messageGroupField": "message_group_field",
+}
+# The single group of a queue that delivers strictly one at a time.
+ONE_GROUP = ""
+MAX_DELAY_MS = 10 * 366 * 86_400_000
+
+
+def parse_config(name: str, table: Mapping[str, Any]) -> QueueConfig:
+    """Return the configuration of the queue `name`."""
+    for key in table:
+        if key not in _KEYS and key not in INERT:
+            near = get_close_matches(key, _KEYS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(_KEYS)}"
+            raise ValueError(f"queue {name}: unknown key {key}{hint}")
+    for key, value in table.items():
+        check = _CHECKS.get(key)
+        if check is not None and value is not None and not check[0](value):
+            raise ValueError(f"queue {name}: {key} must be {check[1]}, not {value!r}")
+    config = QueueConfig(**{key: value for key, value in table.items() if key in _KEYS and value is not None})
+    if config.type == "fifo" and config.message_group_field is None:
+        raise ValueError(
+            f"queue {name}: a fifo queue needs message_group_field, the payload's key that names the group"
+        )
+    return config
+
+
+def _integer(low: int, high: int = 2**31) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: _is_integer(value) and low <= value <= high), f"an integer from {low} to {high}"
+
+
+def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value in names), " or ".join(f'"{name}"' for name in names)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_TEXT = (lambda value: isinstance(value, str) and bool(value.strip())), "a string that is not blank"
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "type": _one_of("standard", "fifo"),
+    "on_dead_letter": _one_of("skip", "block"),
+    "concurrency": _integer(1),
+    "max_retries": _integer(0),
+    "backoff_ms": _integer(0),
+    "timeout_ms": _integer(1),
+    "key_window_ms": _integer(0, 2**53),
+    "max_priority": _integer(1, 255),
+    "message_group_field": _TEXT,
+    "priority_field": _TEXT,
+    "condition_function_id": _TEXT,
+}
+
+
+def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
+    """Return topic and configuration of a `durable:subscriber`. ValueError without a topic."""
+    topic = config.get("topic") or config.get("queue")
+    if not isinstance(topic, str) or not topic.strip():
+        raise ValueError("a durable:subscriber needs a topic")
+    nested = config.get("queue_config")
+    given = dict(nested) if isinstance(nested, Mapping) else {}
+    aliases = {"max_retries": "maxRetries", "backoff_ms": "backoffDelayMs"}
+    given.update(
+        {aliases.get(key, key): config[key] for key in config if key in ("maxRetries", "backoffDelayMs", *aliases)}
+    )
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name = SUBSCRIBER_KEYS.get(key)
+        if name == "type":
+            values[name] = "fifo" if value == "fifo" else "standard"
+        elif name is not None and (_CHECKS[name][0](value) or (name == "concurrency" and value == 0)):
+            values[name] = value
+    condition = config.get("condition_function_id")
+    if isinstance(condition, str) and condition:
+        values["condition_function_id"] = condition
+    return topic, QueueConfig(**values)
+
+
+def place(queue: Queue, job: NewJob, payload: Any, options: Mapping[str, Any]) -> NewJob:
+    """Return the job with its group, priority, delay and key, from the call's options or from its payload."""
+    return NewJob(
+        job.id,
+        job.function_id,
+        job.data,
+        job.namespace,
+        job.metadata,
+        job.traceparent,
+        job.baggage,
+        delay_ms=_delay(options.get("delay_ms")),
+        group=_group(queue, payload, options.get("group")),
+        key=_key(options.get("key")),
+        priority=_priority(queue.config, payload, options.get("priority")),
+    )
+
+
+def _delay(value: Any) -> int:
+    if value is None:
+        return 0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_DELAY_MS:
+        raise ValueError(f"delay_ms must be a number of milliseconds from 0 to {MAX_DELAY_MS}, not {value!r}")
+    return round(value)
+
+
+def _key(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 1024):
+        raise ValueError(f"key must be a string of 1 to 1024 characters, not {value!r}")
+    return value
+
+
+def _group(queue: Queue, payload: Any, given: Any) -> str | None:
+    if queue.config.type != "fifo":
+        if given is not None:
+            raise ValueError(f'queue {queue.name} is not ordered: group needs type = "fifo"')
+        return None
+    field = queue.config.message_group_field
+    if given is None and field is None:
+        return ONE_GROUP
+    if given is None:
+        given = payload.get(field) if isinstance(payload, dict) else None
+    if (isinstance(given, str) and given) or (isinstance(given, int | float) and not isinstance(given, bool)):
+        return str(given)
+    raise ValueError(f"queue {queue.name} is ordered by {field}: the payload must hold it as a string or number")
+
+
+def _priority(config: QueueConfig, payload: Any, given: Any) -> int:
+    if given is None and config.priority_field is not None and isinstance(payload, dict):
+        found = payload.get(config.priority_field)
+        given = found if _is_integer(found) else None
+    if given is None:
+        return 0
+    if not _is_integer(given):
+        raise ValueError(f"priority must be an integer, not {given!r}")
+    highest = config.max_priority or 255
+    return int(min(max(given, 0), highest))
+
+
+def parse_project(config: Any) -> dict[str, QueueConfig]:
+    """Return the named queues of the worker's configuration table; `default` is always there."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"the queue worker's config must be a table, not {config!r}")
+    unknown = sorted(set(config) - {"queue_configs", "adapter"})
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]}; there are: queue_configs, adapter")
+    tables = config.get("queue_configs") or {}
+    found = {"default": DEFAULT_CONFIG}
+    for name, table in tables.items():
+        check_name(name)
+        found[name] = parse_config(name, table or {})
+    return found
+
+
+def check_name(name: Any) -> str:
+    """Return the trimmed name of a named queue."""
+    if not isinstance(name, str) or not name.strip() or name.startswith("topic:"):
+        raise ValueError(f"a queue's name must be a string that is not blank and not topic:..., not {name!r}")
+    return name.strip()
+
+
+def store_path_is_memory(config: Any) -> bool:
+    """Whether the adapter asks for a store that ends with the process. ValueError for an unknown adapter."""
+    adapter = config.get("adapter") if isinstance(config, Mapping) else None
+    if adapter is None:
+        return False
+    if not isinstance(adapter, Mapping) or adapter.get("name", "builtin") != "builtin":
+        raise ValueError(f"the only adapter is builtin (SQLite under .iii/), not {adapter!r}")
+    settings = adapter.get("config") or {}
+    return isinstance(settings, Mapping) and settings.get("store_method") == "in_memory"

@@ -1,0 +1,65 @@
+"""The tables of the queue's database, and how a row becomes a value. Called by every module that speaks SQL.
+
+Partial indexes keep each question as small as its answer: a million waiting jobs do not slow down a claim. The
+unique index on group heads is the ordering guarantee itself. AUTOINCREMENT: a sequence number, half of a job's
+fence, is never used twice.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from stdlib_workers.queue.model import Queue, QueueConfig
+
+# "iiiQ": tells this file from any other SQLite file.
+APPLICATION_ID = 0x69696951
+
+TABLES = """
+CREATE TABLE queues (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL,
+    topic TEXT, namespace TEXT, function_id TEXT, metadata BLOB,
+    paused INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
+    fenced INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue INTEGER NOT NULL,
+    state INTEGER NOT NULL, priority INTEGER NOT NULL DEFAULT 0, due INTEGER NOT NULL, grp TEXT,
+    attempt INTEGER NOT NULL DEFAULT 0, spent INTEGER NOT NULL DEFAULT 0, interrupted INTEGER NOT NULL DEFAULT 0,
+    created INTEGER NOT NULL, started INTEGER, ended INTEGER, run TEXT,
+    function_id TEXT NOT NULL, namespace TEXT, traceparent TEXT, baggage TEXT, metadata BLOB, data BLOB NOT NULL
+) STRICT;
+CREATE TABLE failures (
+    job TEXT NOT NULL, attempt INTEGER NOT NULL, started INTEGER, ended INTEGER NOT NULL, error TEXT NOT NULL
+) STRICT;
+CREATE TABLE keys (
+    queue INTEGER NOT NULL, key TEXT NOT NULL, job TEXT NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (queue, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ready ON jobs (queue, priority DESC, seq) WHERE state = 0;
+CREATE INDEX delayed ON jobs (queue, due) WHERE state = 1;
+CREATE INDEX running ON jobs (queue) WHERE state = 2;
+CREATE INDEX behind ON jobs (queue, grp, seq) WHERE state = 3;
+CREATE INDEX held ON jobs (function_id, seq) WHERE state = 4;
+CREATE INDEX dead ON jobs (queue, ended) WHERE state = 5;
+CREATE INDEX dead_heads ON jobs (queue, grp) WHERE state = 5 AND grp IS NOT NULL;
+CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4) AND grp IS NOT NULL;
+CREATE INDEX failures_of ON failures (job);
+CREATE INDEX expiry ON keys (expires);
+"""
+
+
+def config_to_text(config: QueueConfig) -> str:
+    """Return the JSON that `config_from_text` reads."""
+    return orjson.dumps(config).decode()
+
+
+def config_from_text(text: str) -> QueueConfig:
+    """Read a stored configuration; what is not in it has its default."""
+    return QueueConfig(**orjson.loads(text))
+
+
+QUEUE_COLUMNS = "id, name, config, topic, namespace, function_id, metadata"
+
+
+def queue_from_row(row: tuple[int, str, str, str | None, str | None, str | None, bytes | None]) -> Queue:
+    """Return a queue from its `QUEUE_COLUMNS`."""
+    return Queue(row[0], row[1], config_from_text(row[2]), *row[3:])

@@ -1,0 +1,171 @@
+"""When a job is tried again, and what the end of an attempt means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iii import InvocationError
+from stdlib_workers.queue.model import DEFAULT_CONFIG, Kind, NewJob, Queue, QueueConfig
+from stdlib_workers.queue.options import (
+    check_name,
+    parse_config,
+    parse_project,
+    parse_subscriber,
+    place,
+    store_path_is_memory,
+)
+from stdlib_workers.queue.policy import BACKOFF_CAP_MS, retry_delay_ms, verdict_from
+
+FUNCTION = "mail::send"
+
+
+@given(base=st.integers(1, 10_000), failures=st.integers(1, 10_000), noise=st.floats(0, 1))
+def test_a_retry_waits_for_the_doubled_base_give_or_take_a_fifth(base: int, failures: int, noise: float) -> None:
+    exact = min(base * 2 ** (failures - 1), BACKOFF_CAP_MS)
+    assert exact * 0.8 - 1 <= retry_delay_ms(base, failures, noise) <= exact * 1.2 + 1
+
+
+def error(code: str, message: str = FUNCTION, stacktrace: str | None = None, **details: Any) -> InvocationError:
+    return InvocationError(code, message, FUNCTION, stacktrace, details=details)
+
+
+@pytest.mark.parametrize(
+    ("given_error", "kind"),
+    [
+        (error("invocation_failed", "boom", "Traceback"), Kind.FAILED),
+        (error("function_not_found", f"Function {FUNCTION} not found"), Kind.MISSING),
+        (error("function_not_found", f"Function {FUNCTION} not found", "Traceback"), Kind.FAILED),
+        (error("function_not_found", "Function other::one not found"), Kind.FAILED),
+        (error("invocation_stopped", reason="worker_exited", started=True), Kind.FAILED),
+        (error("invocation_stopped", reason="reload", started=True), Kind.INTERRUPTED),
+        (error("invocation_stopped", reason="worker_exited", started=False), Kind.RETURNED),
+        (error("worker_unavailable"), Kind.RETURNED),
+        (error("worker_unavailable", stacktrace="Traceback"), Kind.FAILED),
+        (error("overloaded", retry_after_ms=250), Kind.RETURNED),
+        (error("engine_stopping"), Kind.RETURNED),
+        (error("TIMEOUT", started=False), Kind.RETURNED),
+        (error("TIMEOUT", started=True), Kind.FAILED),
+        (error("invalid_payload"), Kind.FAILED),
+    ],
+)
+def test_only_what_started_spends_an_attempt(given_error: InvocationError, kind: Kind) -> None:
+    assert verdict_from(given_error, FUNCTION).kind is kind
+
+
+def test_a_dead_worker_is_no_reason_to_wait_and_a_busy_one_is() -> None:
+    assert verdict_from(error("invocation_stopped", started=True), FUNCTION).at_once
+    assert verdict_from(error("overloaded", retry_after_ms=250), FUNCTION).delay_ms == 250
+
+
+def test_a_story_is_bounded_and_keeps_the_end_of_the_traceback() -> None:
+    verdict = verdict_from(error("invocation_failed", "m" * 100_000, "x" * 100_000 + "ValueError: here"), FUNCTION)
+    assert len(str(verdict.error)) < 40_000
+    assert verdict.error["stacktrace"].endswith("ValueError: here")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"max_retry": 3}, "did you mean max_retries"),
+        ({"concurrency": 0}, "concurrency must be an integer from 1"),
+        ({"concurrency": True}, "not True"),
+        ({"type": "lifo"}, '"standard" or "fifo", not \'lifo\''),
+        ({"type": "fifo"}, "needs message_group_field"),
+        ({"timeout_ms": 0}, "timeout_ms must be"),
+        ({"on_dead_letter": "stop"}, '"skip" or "block"'),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_key(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match="queue emails: ") as caught:
+        parse_config("emails", table)
+    assert said in str(caught.value)
+
+
+def test_the_default_queue_is_always_there_and_can_be_changed() -> None:
+    assert parse_project({}) == {"default": DEFAULT_CONFIG}
+    changed = parse_project({"queue_configs": {"default": {"concurrency": 1, "poll_interval_ms": 5}}})
+    assert changed == {"default": QueueConfig(concurrency=1)}
+
+
+@pytest.mark.parametrize(
+    "config", [{"queues": {}}, [], {"queue_configs": {" ": {}}}, {"queue_configs": {"topic:a": {}}}]
+)
+def test_a_wrong_table_is_refused(config: Any) -> None:
+    with pytest.raises(ValueError):
+        parse_project(config)
+
+
+def test_names_are_trimmed() -> None:
+    assert check_name(" jobs ") == "jobs"
+
+
+def test_subscribers_speak_camel_case_and_wrong_types_are_ignored() -> None:
+    topic, config = parse_subscriber(
+        {
+            "topic": "orders",
+            "condition_function_id": "orders::is_large",
+            "queue_config": {"type": "fifo", "maxRetries": "many", "concurrency": 0, "backoffDelayMs": 5, "visible": 1},
+            "max_retries": 7,
+        }
+    )
+    expected = QueueConfig(
+        type="fifo", concurrency=0, backoff_ms=5, max_retries=7, condition_function_id="orders::is_large"
+    )
+    assert (topic, config) == ("orders", expected)
+    with pytest.raises(ValueError, match="needs a topic"):
+        parse_subscriber({})
+
+
+def placed(payload: Any, options: dict[str, Any], **config: Any) -> NewJob:
+    return place(Queue(1, "jobs", QueueConfig(**config)), NewJob("id", FUNCTION, b"{}"), payload, options)
+
+
+@pytest.mark.parametrize(
+    ("payload", "options", "config", "field", "value"),
+    [
+        ({"user": 7}, {}, {"type": "fifo", "message_group_field": "user"}, "group", "7"),
+        ({"user": 7}, {"group": "b"}, {"type": "fifo", "message_group_field": "user"}, "group", "b"),
+        (None, {}, {"type": "fifo"}, "group", ""),
+        ({}, {}, {}, "group", None),
+        ({"level": 400}, {}, {"priority_field": "level"}, "priority", 255),
+        ({"level": "high"}, {}, {"priority_field": "level"}, "priority", 0),
+        ({}, {"priority": -1}, {}, "priority", 0),
+        ({}, {"priority": 9}, {"max_priority": 5}, "priority", 5),
+        ({}, {"delay_ms": 1.6}, {}, "delay_ms", 2),
+        ({}, {"key": "k"}, {}, "key", "k"),
+    ],
+)
+def test_a_job_gets_its_place_from_options_or_payload(
+    payload: Any, options: dict[str, Any], config: dict[str, Any], field: str, value: Any
+) -> None:
+    assert getattr(placed(payload, options, **config), field) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "options", "config"),
+    [
+        ({}, {"group": "a"}, {}),
+        ({}, {}, {"type": "fifo", "message_group_field": "user"}),
+        ({"user": None}, {}, {"type": "fifo", "message_group_field": "user"}),
+        ({"user": True}, {}, {"type": "fifo", "message_group_field": "user"}),
+        ([], {}, {"type": "fifo", "message_group_field": "user"}),
+        ({}, {"delay_ms": -1}, {}),
+        ({}, {"delay_ms": "5s"}, {}),
+        ({}, {"key": ""}, {}),
+        ({}, {"priority": "high"}, {}),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(payload: Any, options: dict[str, Any], config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        placed(payload, options, **config)
+
+
+def test_the_only_adapter_is_ours() -> None:
+    assert store_path_is_memory({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})
+    assert not store_path_is_memory({})
+    with pytest.raises(ValueError, match="builtin"):
+        store_path_is_memory({"adapter": {"name": "redis"}})
