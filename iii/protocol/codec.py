@@ -10,8 +10,8 @@ The work per line is one msgspec decode (0.4 us) plus a length comparison that p
 
 from __future__ import annotations
 
-import json
 import re
+from json import JSONDecoder
 from typing import Any, NoReturn
 
 import msgspec
@@ -25,14 +25,15 @@ MAX_DEPTH = 64
 # A value built from more nodes costs hundreds of MB of Python objects.
 MAX_NODES = 200_000
 # Under this size a line cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
-_SHALLOW = 180
+_SHALLOW = 150
 # An invocation id is looked for in this many bytes of a line that cannot be decoded.
 _HEAD = 4096
 
 _ID = re.compile(rb'"invocation_id"\s*:\s*"([A-Za-z0-9_.:-]{1,128})"')
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _FIELD = re.compile(r"`\$\.?([^`]*)`")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NEXT_KEY = re.compile(r'\s*[{,]\s*"')
+_COLON = re.compile(r"\s*:\s*")
 _EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -45,6 +46,8 @@ _decode = msgspec.json.Decoder(AnyMessage).decode
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
 _encoder = msgspec.json.Encoder()
 encode_value = _encoder.encode
+# Numbers are not built: an integer of a million digits takes minutes.
+_parse = JSONDecoder(parse_int=len, parse_float=len).raw_decode
 decode_value = msgspec.json.decode
 
 
@@ -57,8 +60,8 @@ class UnknownType(RemoteProtocolError):
 
 
 class _Head(Struct):
-    type: str | None = None
-    invocation_id: str | None = None
+    type: Raw = ABSENT
+    invocation_id: Raw = ABSENT
 
 
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -92,7 +95,7 @@ def decode(line: bytes) -> Any:
         size -= _INVOKE_OVERHEAD + len(message.function_id) + len(message.invocation_id) + len(message.data)
         if size and message.caller is not ABSENT:
             size -= _CALLER_OVERHEAD + len(message.caller)
-    elif kind is InvocationResult and message.function_id is not None:
+    elif kind is InvocationResult and message.function_id is not None and message.result is not ABSENT:
         size -= _RESULT_OVERHEAD + len(message.invocation_id) + len(message.function_id) + len(message.result)
     if size or len(line) > _SHALLOW or not line.isascii():
         _check(line, message, is_canonical=not size)
@@ -101,19 +104,12 @@ def decode(line: bytes) -> Any:
 
 def _check(line: bytes, message: Any, *, is_canonical: bool) -> None:
     """The checks that a short, plain, canonical line does not need."""
-    if not is_canonical:
-        _refuse_duplicate_keys(line)
     if not line.isascii():
         _refuse_bad_utf8(line)
+    if not is_canonical:
+        _refuse_duplicate_keys(line)
     if len(line) > _SHALLOW:
-        _refuse_bombs(line, _payload(message))
-
-
-def _payload(message: Any) -> Raw:
-    kind = type(message)
-    if kind is InvokeFunction:
-        return message.data  # type: ignore[no-any-return]
-    return message.result if kind is InvocationResult else ABSENT
+        _refuse_bombs(line, message)
 
 
 def invocation_id_in(head: bytes) -> str | None:
@@ -124,33 +120,45 @@ def invocation_id_in(head: bytes) -> str | None:
 
 def _refuse(line: bytes, error: Exception) -> NoReturn:
     """Turn what the decoder raised into a refusal that names the place."""
-    invocation_id = invocation_id_in(line)
     if isinstance(error, RecursionError):
-        raise _invalid_json("nested too deeply", -1, invocation_id) from None
+        raise _invalid_json("nested too deeply", -1, invocation_id_in(line)) from None
     if isinstance(error, UnicodeDecodeError):
         _refuse_bad_utf8(line)
     if isinstance(error, msgspec.ValidationError):
-        _refuse_shape(line, str(error), invocation_id)
+        _refuse_shape(line, str(error))
+    if line.startswith(b"\xef\xbb\xbf{"):
+        raise _invalid_json("a byte order mark", 0, invocation_id_in(line)) from None
     text = str(error)
     found = _BYTE.search(text)
     offset = int(found[1]) if found else len(line)
-    if not line.lstrip()[:1] == b"{":
-        raise NotAMessage(ErrorCode.INVALID_JSON, "not a JSON object", offset=offset)
-    raise _invalid_json(text.removeprefix("JSON is malformed: "), offset, invocation_id) from None
+    if line.lstrip()[:1] != b"{":
+        raise NotAMessage(ErrorCode.INVALID_JSON, "not a JSON object", offset=offset) from None
+    raise _invalid_json(text.removeprefix("JSON is malformed: "), offset, invocation_id_in(line)) from None
 
 
-def _refuse_shape(line: bytes, text: str, invocation_id: str | None) -> NoReturn:
-    """The line is JSON, but not one of our messages."""
+def _refuse_shape(line: bytes, text: str) -> NoReturn:
+    """What was read so far is JSON, but not one of our messages."""
     try:
         head = _head_decoder.decode(line)
     except msgspec.ValidationError:
         head = _Head()
-    if head.type is None:
-        raise NotAMessage(ErrorCode.INVALID_MESSAGE, "a JSON value that is no message", invocation_id=invocation_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # The decoder stopped at a wrong type; further on the line is not even JSON.
+        _refuse(line, error)
+    kind, invocation_id = _string(head.type), _string(head.invocation_id)
+    if kind is None:
+        raise NotAMessage(ErrorCode.INVALID_MESSAGE, "a JSON value that is no message") from None
     found = _FIELD.search(text)
     if found and found[1] == "type":
-        raise UnknownType(ErrorCode.INVALID_MESSAGE, f"unknown message type {head.type!r}", invocation_id=invocation_id)
-    raise RemoteProtocolError(ErrorCode.INVALID_MESSAGE, f"{head.type}: {text}", invocation_id=invocation_id) from None
+        raise UnknownType(ErrorCode.INVALID_MESSAGE, f"unknown message type {kind!r}", invocation_id=invocation_id)
+    raise RemoteProtocolError(ErrorCode.INVALID_MESSAGE, f"{kind}: {text}", invocation_id=invocation_id) from None
+
+
+def _string(raw: Raw) -> str | None:
+    try:
+        return decode_value(raw, type=str)
+    except ValueError:
+        return None
 
 
 def _refuse_duplicate_keys(line: bytes) -> None:
@@ -166,24 +174,25 @@ def _refuse_duplicate_keys(line: bytes) -> None:
 
 
 def _parse_strictly(line: bytes) -> None:
-    def refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        built = dict(pairs)
-        if len(built) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twin = next(key for key in keys if keys.count(key) > 1)
-            offset = line.rfind(b'"' + twin.encode("utf-8", "replace") + b'"')
-            raise _invalid_json(f"duplicate key {twin!r}", offset, invocation_id_in(line))
-        return built
+    """Walk over the envelope's keys, escapes resolved. What a payload holds is not judged here."""
+    text = line.decode()
+    seen: set[str] = set()
+    start = _NEXT_KEY.match(text)
+    while start:
+        key, end = _parse(text, start.end() - 1)
+        if key in seen:
+            offset = len(text[: start.end() - 1].encode())
+            raise _invalid_json(f"duplicate key {key!r}", offset, invocation_id_in(line))
+        seen.add(key)
+        start = _NEXT_KEY.match(text, _end_of_value(text, end))
 
+
+def _end_of_value(text: str, end_of_key: int) -> int:
+    start = _COLON.match(text, end_of_key)
     try:
-        json.loads(line, object_pairs_hook=refuse_twins)
+        return _parse(text, start.end() if start else end_of_key)[1]
     except RecursionError:
-        raise _invalid_json("nested too deeply", -1, invocation_id_in(line)) from None
-    except UnicodeDecodeError:
-        _refuse_bad_utf8(line)
-    except ValueError as error:
-        # json's own limits, e.g. an integer of more than 4,300 digits
-        raise _invalid_json(str(error), -1, invocation_id_in(line)) from None
+        raise _invalid_json("nested too deeply", -1, None) from None
 
 
 def _refuse_bad_utf8(line: bytes) -> None:
@@ -193,16 +202,31 @@ def _refuse_bad_utf8(line: bytes) -> None:
         raise _invalid_json("invalid UTF-8", error.start, invocation_id_in(line)) from None
 
 
-def _refuse_bombs(line: bytes, payload: Raw) -> None:
-    """Refuse a payload nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
-    text = bytes(payload)
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH and len(text) <= MAX_NODES:
+def _refuse_bombs(line: bytes, message: Any) -> None:
+    """Refuse a raw field nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
+    # The envelope is one of the openings, and a value has at most as many nodes as commas, openings and itself.
+    openings = line.count(b"[") + line.count(b"{")
+    if openings <= MAX_DEPTH + 1 and line.count(b",") + openings <= MAX_NODES:
         return
-    shape = _STRING.sub(b"0", text)
-    if _depth(shape) > MAX_DEPTH:
-        raise _invalid_json(f"nested deeper than {MAX_DEPTH} levels", -1, invocation_id_in(line))
+    for field in message.__struct_fields__:
+        value = getattr(message, field)
+        if type(value) is Raw and value is not ABSENT:
+            reason = _bomb_in(bytes(value))
+            if reason:
+                offset = line.find(bytes(value))
+                raise _invalid_json(f"{field} has {reason}", offset, getattr(message, "invocation_id", None))
+
+
+def _bomb_in(text: bytes) -> str | None:
+    # Backslashes stand in strings only: with their pairs gone, every quote left opens or closes a string.
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # A node is at most one value and one key, each with two quotes.
+    if plain.count(b'"') > 4 * MAX_NODES:
+        return f"more than {MAX_NODES} values"
+    shape = b"0".join(plain.split(b'"')[::2])
     if _nodes(shape) > MAX_NODES:
-        raise _invalid_json(f"more than {MAX_NODES} values", -1, invocation_id_in(line))
+        return f"more than {MAX_NODES} values"
+    return f"more than {MAX_DEPTH} levels" if _depth(shape) > MAX_DEPTH else None
 
 
 def _depth(shape: bytes) -> int:
