@@ -224,7 +224,7 @@ def _bomb_in(text: bytes) -> str | None:
     if plain.count(b'"') > 4 * MAX_NODES:
         return f"more than {MAX_NODES} values"
     shape = b"0".join(plain.split(b'"')[::2])
-    if _nodes(shape) > MAX_NODES:
+    if shape.count(b",") + shape.count(b"[") + shape.count(b"{") >= MAX_NODES and _nodes(shape) > MAX_NODES:
         return f"more than {MAX_NODES} values"
     return f"more than {MAX_DEPTH} levels" if _depth(shape) > MAX_DEPTH else None
 
