@@ -7,11 +7,11 @@ writer cannot read, and two of them would wait for each other for ever. Knows no
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 
 from iii.engine.peer import Peer
+from iii.engine.poller import Poller
 from iii.protocol.lines import LineSplitter, Oversized
 
 Lines = list[bytes | Oversized]
@@ -31,12 +31,13 @@ class Connection:
     closed its end or the descriptor fails. Closing by `close()` calls nobody.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - two descriptors and where their events go
         self,
         peer: Peer,
         read_fd: int,
         write_fd: int,
         *,
+        poller: Poller,
         on_lines: Callable[[Connection, Lines], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
@@ -47,12 +48,12 @@ class Connection:
         self._on_closed = on_closed
         self._splitter = LineSplitter()
         self._pending: list[memoryview] = []  # taken from the outbox, not yet by the kernel
-        self._loop = asyncio.get_running_loop()
+        self._poller = poller
         self._is_waiting_for_room = False
         peer.flush = self.flush
         for fd in {read_fd, write_fd}:
             os.set_blocking(fd, False)
-        self._loop.add_reader(read_fd, self._on_readable)
+        self._poller.add_reader(read_fd, self._on_readable)
 
     def __repr__(self) -> str:
         return f"<Connection {self.peer!r}>"
@@ -129,10 +130,10 @@ class Connection:
     def _wait_for_room(self) -> None:
         if not self._is_waiting_for_room:
             self._is_waiting_for_room = True
-            self._loop.add_writer(self._write_fd, self._on_writable)
+            self._poller.add_writer(self._write_fd, self._on_writable)
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._write_fd)
+        self._poller.remove_writer(self._write_fd)
         self._is_waiting_for_room = False
         self._write_pending()
         if not self._is_waiting_for_room and self.peer.outbox:
@@ -154,7 +155,7 @@ class Connection:
         if self._write_fd < 0:
             return
         if self._is_waiting_for_room:
-            self._loop.remove_writer(self._write_fd)
+            self._poller.remove_writer(self._write_fd)
             self._is_waiting_for_room = False
         self._pending.clear()
         self.peer.outbox.clear()
@@ -164,7 +165,7 @@ class Connection:
 
     def _stop_reading(self) -> None:
         if self._read_fd >= 0:
-            self._loop.remove_reader(self._read_fd)
+            self._poller.remove_reader(self._read_fd)
             if self._read_fd == self._write_fd:
                 self._stop_writing()
             os.close(self._read_fd)

@@ -1,16 +1,16 @@
 """Where connections and the router meet: lines in, messages through the router, outboxes out, once per turn.
 
 The journey of a call passes here in both directions: `take` decodes a batch of one peer's lines and gives each
-message to the router; then every outbox that got something is written once. Also keeps the one timer of all
+message to the router; `turn` then writes every outbox that got something, once. Also keeps the one timer of all
 deadlines. What the router reports in `events` goes to `on_event`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from iii.engine.connection import Connection, Lines
 from iii.engine.events import Event, Notice
 from iii.engine.peer import Peer
 from iii.engine.router import Router
@@ -20,6 +20,15 @@ from iii.protocol.lines import Oversized
 
 # Called with a line that is no message: the stray output of a program on its stdout.
 OnOutput = Callable[[Peer, bytes], None]
+
+
+class Source(Protocol):
+    """A connection as far as the exchange must know it."""
+
+    @property
+    def peer(self) -> Peer: ...
+
+    def close(self) -> None: ...
 
 
 class Exchange:
@@ -34,8 +43,8 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self.are_deadlines_paused = False  # while a debugger is attached
 
-    def take(self, connection: Connection, lines: Lines) -> None:
-        """Act on a batch of lines of one peer, in order, then write every outbox that got something."""
+    def take(self, connection: Source, lines: Sequence[bytes | Oversized]) -> None:
+        """Act on a batch of lines of one peer, in order. Whoever called ends its turn with `turn`."""
         peer = connection.peer
         receive = self.router.receive
         now = self._clock()
@@ -49,7 +58,6 @@ class Exchange:
                 self._refuse(peer, line, error)
             else:
                 receive(peer, message, line, now)
-        self.turn()
 
     def turn(self) -> None:
         """Finish a turn: write outboxes, hand out events, keep the timer armed."""
@@ -86,7 +94,7 @@ class Exchange:
         else:
             self.router.refuse(peer, error)
 
-    def _refuse_oversized(self, connection: Connection, line: Oversized) -> None:
+    def _refuse_oversized(self, connection: Source, line: Oversized) -> None:
         """An over-long line costs that line where its id shows, else the peer."""
         message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
         invocation_id = invocation_id_in(line.head)

@@ -18,18 +18,21 @@ from typing import Any
 from iii.engine.connection import Connection, Lines
 from iii.engine.events import PeerDrained, PeerReady
 from iii.engine.exchange import Exchange
-from iii.engine.peer import Peer
+from iii.engine.peer import Owner, Peer
+from iii.engine.poller import Poller
 from iii.engine.process import Process
 from iii.engine.run import ExitReason, Run
 from iii.engine.spec import WorkerSpec
 from iii.engine.supervisor import Supervisor
 from iii.protocol.codec import encode
-from iii.protocol.messages import Stop
+from iii.protocol.messages import RegisterFunction, Stop
 
 # A program without SDK never says `ready`: it is ready when it has registered nothing more for this long.
 QUIET = 0.1
 # One that registers nothing at all (a build watcher, a server) counts as up after this.
 SILENT = 1.0
+# A process that is dying closes its connections a moment before it is dead: its exit says more than they do.
+LINGER = 0.5
 # A process that closed its stdout is about to exit, or can never answer again.
 MUTE = 2.0
 
@@ -40,10 +43,13 @@ class Switchboard:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.supervisor: Supervisor  # set by the composition root: the two know each other
+        self.poller = Poller(exchange.turn)
         self._router = exchange.router
         self._by_run: dict[Run, Connection] = {}
         self._clients: set[Connection] = set()
         self._quiet: dict[Run, asyncio.TimerHandle] = {}
+        self._adopted: dict[Run, list[Peer]] = {}  # connections that processes made themselves
+        self._promoted: set[Run] = set()
         self._loop = asyncio.get_running_loop()
 
     # Hooks of the supervisor
@@ -65,30 +71,33 @@ class Switchboard:
             reattach_token=secrets.token_hex(16),
             connected_at_ms=int(time.time() * 1000),
         )
-        is_foreign = bool(spec.command)
         connection = Connection(
             peer,
             process.stdout_fd,
             process.stdin_fd,
-            on_lines=self._take_foreign if is_foreign else self.exchange.take,
+            poller=self.poller,
+            on_lines=self._take_foreign if spec.is_foreign else self.exchange.take,
             on_closed=self._on_output_closed,
         )
         self._by_run[run] = connection
         self._router.roster.attach(peer)
         self.exchange.turn()
-        if is_foreign:
-            self._wait_for_quiet(run, SILENT)
+        if spec.is_foreign:
+            self._wait_for_quiet(run)
 
     def promote(self, run: Run) -> None:
         """Route to this generation."""
-        self._router.roster.promote(self._by_run[run].peer)
+        self._promoted.add(run)
+        for peer in self._peers_of(run):
+            self._router.roster.promote(peer)
         self.exchange.turn()
 
     def retire(self, run: Run) -> None:
         """Route nothing new to it."""
-        if run in self._by_run:
-            self._router.roster.retire(self._by_run[run].peer)
-            self.exchange.turn()
+        self._promoted.discard(run)
+        for peer in self._peers_of(run):
+            self._router.roster.retire(peer)
+        self.exchange.turn()
 
     def send_stop(self, run: Run, deadline: float) -> None:
         """Ask it to finish within `deadline` seconds; end its input unless something may still come in."""
@@ -110,7 +119,11 @@ class Switchboard:
         connection.drain()
         if connection.truncated:
             self.supervisor.log(run, f"truncated {connection.truncated} bytes at exit", "engine")
-        self._router.roster.detach(connection.peer, _details(reason))
+        self._promoted.discard(run)
+        for peer in [*self._adopted.pop(run, []), connection.peer]:
+            peer.drain()
+            self._router.roster.detach(peer, _details(reason))
+            peer.close()
         connection.close()
         self.exchange.turn()
 
@@ -129,8 +142,7 @@ class Switchboard:
 
     def busy(self, run: Run) -> int:
         """Return how many calls run on it."""
-        connection = self._by_run.get(run)
-        return connection.peer.busy if connection else 0
+        return sum(peer.busy for peer in self._peers_of(run))
 
     # Events of the router
 
@@ -148,7 +160,7 @@ class Switchboard:
     def on_drained(self, event: PeerDrained) -> None:
         """A retired process has finished its calls."""
         run = _run_of(event.peer)
-        if run is not None:
+        if run is not None and not self.busy(run):
             self.supervisor.on_drained(run)
 
     def on_output(self, peer: Peer, line: bytes) -> None:
@@ -160,14 +172,24 @@ class Switchboard:
     # Programs without SDK
 
     def _take_foreign(self, connection: Connection, lines: Lines) -> None:
+        if connection.peer.is_gone:  # it speaks over a connection of its own: here it only prints
+            for line in lines:
+                self.on_output(connection.peer, line if isinstance(line, bytes) else line.head)
+            return
         self.exchange.take(connection, lines)
-        run = _run_of(connection.peer)
-        if run in self._quiet:
-            self._wait_for_quiet(run, QUIET if connection.peer.staged else SILENT)
+        self.spoke(connection.peer)
 
-    def _wait_for_quiet(self, run: Run, seconds: float) -> None:
+    def spoke(self, peer: Peer) -> None:
+        """A peer's messages were routed: one that may still register more is not ready yet."""
+        run = _run_of(peer)
+        if run in self._quiet:
+            self._wait_for_quiet(run)
+
+    def _wait_for_quiet(self, run: Run) -> None:
         self._stop_waiting(run)
-        self._quiet[run] = self._loop.call_later(seconds, self._on_quiet, run)
+        seconds = patience(self._by_run[run].peer.owner, self._peers_of(run), is_adopted=run in self._adopted)
+        if seconds is not None:
+            self._quiet[run] = self._loop.call_later(seconds, self._on_quiet, run)
 
     def _stop_waiting(self, run: Run) -> None:
         timer = self._quiet.pop(run, None)
@@ -179,10 +201,59 @@ class Switchboard:
         self.supervisor.on_ready(run, [])
 
     def identified(self, peer: Peer) -> None:
-        """A peer called `engine::workers::register`: a foreign worker has nothing more to say after it."""
+        """A peer called `engine::workers::register`: a foreign worker has little more to say after it."""
         run = _run_of(peer)
-        if run in self._quiet:
-            self._wait_for_quiet(run, QUIET)
+        if run is not None and run not in self._promoted and run in self._by_run and not peer.is_retired:
+            self._wait_for_quiet(run)
+
+    # Processes that connect by themselves
+
+    def adopt(self, peer: Peer, pid: int) -> bool:
+        """Make a connection that the process with `pid` (or a child of it) made the way its worker speaks.
+
+        Its pipes carry only its output from then on.
+        """
+        run = None if peer.is_serving or peer.owner.is_supervised else self._run_with(pid)
+        if run is None:
+            return False
+        roster = self._router.roster
+        seat = self._by_run[run].peer
+        seat.owner.connects = True
+        roster.adopt(peer, seat)
+        self._adopted.setdefault(run, []).append(peer)
+        roster.detach(seat)
+        if run in self._promoted:
+            roster.promote(peer)
+        return True
+
+    def _run_with(self, pid: int) -> Run | None:
+        """Find the process: workers lead sessions of their own, which their children stay in."""
+        try:
+            session = os.getsid(pid)
+        except (OSError, OverflowError):
+            return None
+        runs = {connection.peer.pid: run for run, connection in self._by_run.items()}
+        return runs.get(session)
+
+    def _peers_of(self, run: Run) -> list[Peer]:
+        """Return the peers a process speaks through: those it made, else its pipes."""
+        if run in self._adopted:
+            return self._adopted[run]
+        return [self._by_run[run].peer] if run in self._by_run else []
+
+    def left(self, peer: Peer) -> None:
+        """A WebSocket peer is gone. If it is a process of ours, wait a moment: its exit may say why."""
+        run = _run_of(peer)
+        if run in self._adopted and not peer.is_gone:
+            self._loop.call_later(LINGER, self._let_go, run, peer)
+        else:
+            self._let_go(run, peer)
+
+    def _let_go(self, run: Run | None, peer: Peer) -> None:
+        if run in self._adopted and peer in self._adopted[run]:
+            self._adopted[run].remove(peer)
+        self._router.roster.detach(peer)
+        self.exchange.turn()
 
     def _on_output_closed(self, connection: Connection) -> None:
         """A process closed its stdout but lives: it can answer nothing any more."""
@@ -201,7 +272,9 @@ class Switchboard:
         peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
         fd = os.dup(connected.fileno())
         connected.close()
-        connection = Connection(peer, fd, fd, on_lines=self.exchange.take, on_closed=self._on_client_closed)
+        connection = Connection(
+            peer, fd, fd, poller=self.poller, on_lines=self.exchange.take, on_closed=self._on_client_closed
+        )
         self._clients.add(connection)
         self._router.roster.attach(peer)
         self.exchange.turn()
@@ -218,6 +291,20 @@ class Switchboard:
             connection.close()
         for run in list(self._quiet):
             self._stop_waiting(run)
+        self.poller.close()
+
+
+def patience(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> float | None:
+    """Return how many seconds of silence make a foreign worker ready; None: silence says nothing.
+
+    A worker that came over WebSocket before will come again, and one that lacks functions its predecessor has is
+    probably not done: promoted too early, it would take them away.
+    """
+    staged = {message.id for peer in peers for message in peer.staged if isinstance(message, RegisterFunction)}
+    serving = {function.id for peer in owner.peers for function in peer.functions}
+    if owner.connects and not is_adopted:
+        return None
+    return QUIET if staged and serving <= staged else SILENT
 
 
 def _run_of(peer: Peer) -> Run | None:
