@@ -148,7 +148,10 @@ def test_an_exclusive_reload_parks_calls_and_never_overlaps(tmp_path: Path) -> N
 def test_every_instance_is_reloaded_each_with_its_own_generation(tmp_path: Path) -> None:
     async def scenario(supervisor: Supervisor, root: Root) -> None:
         rows = await supervisor.restart_worker("a")
-        assert [(row["instance"], row["generation"], row["state"]) for row in rows] == [(0, 2, "ready"), (1, 2, "ready")]
+        assert [(row["instance"], row["generation"], row["state"]) for row in rows] == [
+            (0, 2, "ready"),
+            (1, 2, "ready"),
+        ]
 
     run(tmp_path, scenario, worker("a", SERVE, tmp_path, instances=2))
 
@@ -264,7 +267,8 @@ def test_a_child_that_holds_the_pipes_does_not_delay_the_restart(tmp_path: Path)
 
 
 def test_the_last_lines_and_one_without_newline_are_shown_and_kept(tmp_path: Path) -> None:
-    code = f"import sys; sys.stderr.write('one\\ntwo'); sys.stderr.flush(); {SERVE_ONCE}; sys.stdin.readline(); sys.exit('end')"
+    write = "import sys; sys.stderr.write('one\\ntwo'); sys.stderr.flush()"
+    code = f"{write}; {SERVE_ONCE}; sys.stdin.readline(); sys.exit('end')"
 
     async def scenario(supervisor: Supervisor, root: Root) -> None:
         while (line := await root.report(LogLine, count=2)).text != "two":
@@ -311,7 +315,9 @@ def test_a_changed_project_touches_only_what_changed(tmp_path: Path) -> None:
 
     async def scenario(supervisor: Supervisor, root: Root) -> None:
         changed = worker("b", SERVE + "\n", tmp_path, line=9)
-        project = supervise(tmp_path, worker("a", SERVE, tmp_path, line=3), changed, worker("d", SERVE, tmp_path))[0]._project
+        project = supervise(tmp_path, worker("a", SERVE, tmp_path, line=3), changed, worker("d", SERVE, tmp_path))[
+            0
+        ]._project
         supervisor.apply(project)
         await root.until("closed c#1")
         await root.until("promote d#1")

@@ -46,12 +46,33 @@ def shown(report: Report, style: Style = SHORT) -> list[str]:
         (LogLine(RUN, AT, "adding\x1b[2J"), ["TIME web   | adding"]),
         (Became(RUN, 0.112), ["  + web     2 functions                               112 ms"]),
         (AllReady(0.3), ["  ready in 0.3 s                                  Ctrl-C stops", ""]),
-        (Reloaded(RUN, 0.084, ("workers/web.py",), 1), ["TIME web   ~ workers/web.py changed: reloaded in 84 ms (1 call finishing on the old code)"]),
+        (
+            Reloaded(RUN, 0.084, ("workers/web.py",), 1),
+            ["TIME web   ~ workers/web.py changed: reloaded in 84 ms (1 call finishing on the old code)"],
+        ),
         (Reloaded(RUN, 0.084), ["TIME web   ~ ready again in 84 ms"]),
         (Exited(RUN, KILLED, 0.8, 2, 5), ["TIME web   ! killed by SIGKILL (out of memory?), restart 2 of 5 in 0.8 s"]),
-        (Exited(RUN, BROKEN, 0.1, 1, 0), ["TIME web   ! exited with code 1, restart 1 in 100 ms", "                   | SyntaxError: expected ':'  workers/web.py:12", "                   |   12 | def add(req)"]),
-        (Failed(RUN, ExitReason("no", stderr=("a", "b\x07")), 6), ["TIME web   x no", "                   | a", "                   | b\\x07", "                   | stopped (6 exits in a minute): save a file or run `iii worker restart web` to try again"]),
-        (Finished(RUN, ExitReason("exited with code 0", exit_code=0)), ["TIME web   ! exited with code 0; not restarted"]),
+        (
+            Exited(RUN, BROKEN, 0.1, 1, 0),
+            [
+                "TIME web   ! exited with code 1, restart 1 in 100 ms",
+                "                   | SyntaxError: expected ':'  workers/web.py:12",
+                "                   |   12 | def add(req)",
+            ],
+        ),
+        (
+            Failed(RUN, ExitReason("no", stderr=("a", "b\x07")), 6),
+            [
+                "TIME web   x no",
+                "                   | a",
+                "                   | b\\x07",
+                "                   | stopped (6 exits in a minute): save a file or run `iii worker restart web` to try again",
+            ],
+        ),
+        (
+            Finished(RUN, ExitReason("exited with code 0", exit_code=0)),
+            ["TIME web   ! exited with code 0; not restarted"],
+        ),
         (Holding(RUN, 2, 29.0), ["TIME web   ~ waiting for 2 calls in flight, at most 29.0 s more"]),
         (Holding(RUN, 0, 4.0), ["TIME web   ~ waiting for the process to exit, at most 4.0 s more"]),
         (LeftBehind(RUN, (7, 8), on_purpose=True), ["TIME web   ! keeps running (keep_children): 7, 8"]),
@@ -101,7 +122,9 @@ def test_json_is_one_object_a_line() -> None:
 
 
 def test_the_banner_has_two_facts_a_line() -> None:
-    banner = Screen(SHORT, [], str).banner("iii 0.1.0  hello", "Python 3.12", [("sdk", "ws://a"), ("console", "b"), ("state", "c")])
+    banner = Screen(SHORT, [], str).banner(
+        "iii 0.1.0  hello", "Python 3.12", [("sdk", "ws://a"), ("console", "b"), ("state", "c")]
+    )
     assert banner == [
         "  iii 0.1.0  hello                                  Python 3.12",
         "  sdk      ws://a    console  b",

@@ -51,7 +51,9 @@ def watch(root: Path, scenario: Scenario, files: tuple[str, ...] = ("a.py", "lib
         ears = Ears()
         workers = {"a": WorkerSpec(name="a", cwd=root, **spec)}
         project = ProjectSpec(root=root, name="p", file=root / "iii.toml", workers=workers)
-        watcher = Watcher(project, changed=ears.changed, project_changed=ears.project_changed, warn=ears.warnings.append)
+        watcher = Watcher(
+            project, changed=ears.changed, project_changed=ears.project_changed, warn=ears.warnings.append
+        )
         watcher.set_files("a", frozenset(str(root / file) for file in files))
         task = asyncio.create_task(watcher.run())
         try:
