@@ -73,7 +73,6 @@ def _create(connection: sqlite3.Connection, schema: Schema) -> None:
 
 def _create_file(path: Path, schema: Schema) -> None:
     # Under another name first: a file of that name is complete, or somebody has damaged it.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

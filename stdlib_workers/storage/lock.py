@@ -20,6 +20,7 @@ INTERVAL = 0.02
 
 def lock(path: Path, patience: float = PATIENCE) -> int:
     """Return the descriptor that holds the lock of `path`. Refusal (exit code 4) when another process has it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + patience

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 from iii import InvocationError
@@ -93,15 +94,16 @@ class Store:
     # The storage thread
 
     def _own(self) -> None:
+        guard = None
         try:
             guard = lock(self._path) if self._path else None
             connection = open_database(self._path, self._schema)
-        except (Refusal, OSError, sqlite3.Error) as error:
-            self._opened.settle(None, error if isinstance(error, Refusal) else Refusal(f"{self._path}: {error}"))
-            return
-        self._opened.settle(None)
-        try:
+            self._opened.settle(None)
             self._serve(connection)
+        except Refusal as refusal:
+            self._opened.settle(None, refusal)
+        except OSError as error:
+            self._opened.settle(None, Refusal(f"{self._path} cannot be used: {error}"))
         except sqlite3.Error as error:
             self._fail(error)
         finally:
@@ -173,6 +175,8 @@ class Store:
             if isinstance(error, sqlite3.Error) and not connection.in_transaction:
                 # SQLite has undone the whole transaction itself, as it does on a full disk.
                 raise
+            # An error keeps its frames, they their cursors, and a half-read cursor keeps the log from ever being cut.
+            clear_frames(error.__traceback__)
             connection.execute("ROLLBACK TO command")
             if is_fatal(error) or is_full(error):
                 raise

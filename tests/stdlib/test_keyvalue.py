@@ -1,0 +1,115 @@
+"""The seam: keys in buckets, compare-and-set, order, journal; a store behind it must pass all of this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from iii import InvocationError
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, KeyValue, SqliteKeyValue, Store
+
+
+@pytest.fixture(params=["file", "memory"])
+def pairs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyValue]:
+    store = Store(tmp_path / "pairs.db" if request.param == "file" else None, KEY_VALUE_SCHEMA)
+    yield SqliteKeyValue(store)
+    store.close()
+
+
+def test_a_change_tells_what_was_and_what_is(pairs: KeyValue) -> None:
+    created = pairs.put("b", "k", b"1").result(10)
+    updated = pairs.put("b", "k", b"2").result(10)
+    deleted = pairs.delete("b", "k").result(10)
+    assert (created.old, updated.old, deleted.old) == (None, created.new, updated.new)
+    assert deleted.new is None
+    assert pairs.delete("b", "k").result(10) == Change("b", "k", None, None)
+    assert pairs.get("b", "k").result(10) is None
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\U0001f600", "k" * 4096, "a:b", "'; DROP TABLE entry; --"])
+def test_any_string_is_a_key(pairs: KeyValue, key: str) -> None:
+    pairs.put(key, key, b"1").result(10)
+    assert [row.key for row in pairs.list(key).result(10)] == [key]
+    assert pairs.buckets().result(10) == [key]
+    found = pairs.get(key, key).result(10)
+    assert found is not None
+    assert found.value == b"1"
+
+
+def test_compare_and_set_writes_over_the_named_version_only(pairs: KeyValue) -> None:
+    first = pairs.compare_and_set("b", "k", 0, b"1").result(10)
+    assert first.new is not None
+    for version in (0, first.new.version + 1):
+        with pytest.raises(InvocationError) as caught:
+            pairs.compare_and_set("b", "k", version, b"9").result(10)
+        assert (caught.value.code, caught.value.details) == ("CONFLICT", {"version": first.new.version})
+    assert pairs.compare_and_set("b", "k", first.new.version, b"2").result(10).old == first.new
+
+
+def test_a_version_never_comes_back_after_a_delete_and_a_restart(tmp_path: Path) -> None:
+    versions = []
+    for _ in range(3):
+        store = Store(tmp_path / "pairs.db", KEY_VALUE_SCHEMA)
+        pairs = SqliteKeyValue(store)
+        new = pairs.put("b", "k", b"1").result(10).new
+        assert new is not None
+        versions.append(new.version)
+        pairs.delete("b", "k").result(10)
+        store.close()
+    assert len(set(versions)) == 3
+    assert versions == sorted(versions)
+
+
+def test_a_listing_keeps_the_order_of_first_writes_and_pages(pairs: KeyValue) -> None:
+    for key in ("z", "a", "m", "a"):
+        pairs.put("b", key, b"0").result(10)
+    first = pairs.list("b", limit=2).result(10)
+    rest = pairs.list("b", after=first[-1].position).result(10)
+    assert [row.key for row in [*first, *rest]] == ["z", "a", "m"]
+    assert pairs.count("b").result(10) == 3
+    assert pairs.list("unknown").result(10) == []
+
+
+def test_a_bucket_without_keys_is_gone(pairs: KeyValue) -> None:
+    for bucket in ("y", "x"):
+        pairs.put(bucket, "k", b"0").result(10)
+    assert pairs.buckets().result(10) == ["x", "y"]
+    pairs.delete("x", "k").result(10)
+    assert pairs.buckets().result(10) == ["y"]
+
+
+def test_watchers_see_every_change_in_order_with_its_journal(pairs: KeyValue) -> None:
+    seen: list[Change] = []
+    pairs.watch(seen.append)
+    done = [pairs.update("b", "k", lambda _, n=n: b"%d" % n, lambda change: [("log", b"x")]) for n in range(5)]  # type: ignore[misc]
+    changes = [pending.result(10) for pending in done]
+    assert seen == changes
+    positions = [change.journal[0].position for change in changes]
+    assert positions == sorted(set(positions))
+
+
+def test_a_refused_write_leaves_no_journal_entry_and_tells_nobody(pairs: KeyValue) -> None:
+    seen: list[Change] = []
+    pairs.watch(seen.append)
+
+    def refuse(_: Entry | None) -> bytes:
+        raise InvocationError("NO", "not today")
+
+    with pytest.raises(InvocationError, match="not today"):
+        pairs.update("b", "k", refuse, lambda _: [("log", b"x")]).result(10)
+    assert seen == []
+    assert pairs.journal.read("log", 0, 10).result(10) == []
+
+
+def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: KeyValue) -> None:
+    lines = [pairs.journal.append(topic, b"x").result(10) for topic in ("a", "b", "a", "a")]
+    ours = [line.position for line in lines if line.topic == "a"]
+    assert [line.position for line in pairs.journal.read("a", 0, 2).result(10)] == ours[:2]
+    assert [line.position for line in pairs.journal.read("a", ours[1], 9).result(10)] == ours[2:]
+    pairs.journal.trim("a", 2).result(10)
+    assert [line.position for line in pairs.journal.read("a", 0, 9).result(10)] == ours[1:]
+    pairs.journal.remove(ours).result(10)
+    assert pairs.journal.read("a", 0, 9).result(10) == []
+    assert pairs.journal.append("a", b"x").result(10).position > lines[-1].position
