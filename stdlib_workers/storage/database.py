@@ -51,9 +51,10 @@ def open_database(path: Path | None, schema: Schema) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         _create(connection, schema)
         return connection
-    if not path.exists():
-        _create_file(path, schema)
-    return _open_file(path, schema)
+    with _named(path):
+        if not path.exists():
+            _create_file(path, schema)
+        return _open_file(path, schema)
 
 
 def close_database(connection: sqlite3.Connection) -> None:
@@ -100,13 +101,12 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
     has_log = path.with_name(path.name + "-wal").exists()
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        with _named(path):
-            _check_identity(connection, path, schema)
-            _check_log(connection, path, has_log=has_log)
-            _check_pages(connection, path)
-            _configure(connection, path)
-            _upgrade(connection, schema)
-            _mark_open(connection)
+        _check_identity(connection, path, schema)
+        _check_log(connection, path, has_log=has_log)
+        _check_pages(connection, path)
+        _configure(connection, path)
+        _upgrade(connection, schema)
+        _mark_open(connection)
     except BaseException:
         connection.close()
         raise
