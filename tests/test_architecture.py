@@ -87,7 +87,13 @@ RULES: dict[str, Layer] = {
         ("errors", "protocol", "decisions", "configuration", "system", "siblings"),
     ),
     "engine": Layer(
-        ("iii.engine.engine", "iii.engine.exchange", "iii.engine.rundir", "iii.engine.switchboard"),
+        (
+            "iii.engine.engine",
+            "iii.engine.exchange",
+            "iii.engine.gateway",
+            "iii.engine.rundir",
+            "iii.engine.switchboard",
+        ),
         ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),
     ),
     "cli": Layer(("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine")),

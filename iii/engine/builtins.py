@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
-from iii.engine import introspection
+from iii.engine import identity, introspection
 from iii.engine.events import FunctionsChanged, WorkersChanged
 from iii.engine.peer import Peer
 from iii.engine.router import Router
@@ -43,6 +43,9 @@ class Control(Protocol):
     async def stop_worker(self, name: str) -> list[dict[str, Any]]: ...
 
     async def restart_worker(self, name: str) -> list[dict[str, Any]]: ...
+
+    def adopt(self, peer: Peer, pid: int) -> bool:
+        """Make the peer a connection of the supervised process with that pid; False if there is none."""
 
     def identified(self, peer: Peer) -> None:
         """A peer said who it is."""
@@ -173,18 +176,13 @@ class Builtins:
         return introspection.workers_info(self._router, self._control.rows(), _as_object(payload))
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
-        fields = _as_object(payload)
-        name = fields.get("name")
-        origin.info = dict(fields)
-        if origin.kind == "client":
-            origin.kind = "worker"
-            self._router.events.append(WorkersChanged("worker_connected", origin.id))
-        if not origin.owner.is_supervised and isinstance(name, str) and name:
-            origin.name = origin.owner.name = _clean(name)
-        if origin.pid is None and isinstance(fields.get("pid"), int):
-            origin.pid = fields["pid"]
+        said = _as_object(payload)
+        pid = said.get("pid")
+        is_adopted = type(pid) is int and self._control.adopt(origin, pid)
+        if not is_adopted and not identity.introduce(self._router, origin, said):
+            return {"success": False}
+        identity.note(self._router, origin, said)
         self._control.identified(origin)
-        self._router.events.append(WorkersChanged("worker_metadata_updated", origin.id))
         return {"success": True}
 
     async def _manage(self, act: Callable[[str], Awaitable[list[dict[str, Any]]]], payload: Raw) -> Any:
@@ -243,8 +241,3 @@ def _as_object(payload: Raw) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvocationError(ErrorCode.DESERIALIZATION_ERROR, "the payload must be an object")
     return value
-
-
-def _clean(name: str) -> str:
-    """A worker's name as it may be shown: no control or bidi characters, at most 280."""
-    return "".join(character for character in name if character.isprintable())[:280]

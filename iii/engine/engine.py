@@ -21,8 +21,9 @@ from pathlib import Path
 from iii.engine.builtins import Builtins
 from iii.engine.config import load_project
 from iii.engine.environment import environment_of
-from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerReady, WorkersChanged
+from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
 from iii.engine.exchange import Exchange
+from iii.engine.gateway import Gateway, Listen
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
 from iii.engine.registry import Validator
@@ -33,6 +34,7 @@ from iii.engine.rundir import RunDir
 from iii.engine.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervisor import Supervisor
 from iii.engine.switchboard import Switchboard
+from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction
@@ -60,6 +62,7 @@ class Engine:
         self._run_dir = RunDir(project.state_dir)
         self._stopping = asyncio.Event()
         self._is_killed = False
+        self.gateway: Gateway | None = None
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
         self.switchboard = Switchboard(self.exchange)
@@ -83,6 +86,7 @@ class Engine:
         """Run until a signal stops it; return the exit code."""
         self._run_dir.claim()
         path = socket_path(self._run_dir.path)
+        self.gateway = self._open_gateway()
         listener = Listener(path, self.switchboard.accept)
         self._announce(path, is_ready=False)
         self._handle_signals()
@@ -112,9 +116,22 @@ class Engine:
         self.router.calls.stop_admitting()
         await self.supervisor.shutdown()
         self.builtins.close()
+        if self.gateway is not None:
+            self.gateway.close()
+            remove_token(self._run_dir.path)
         self.exchange.close()
         self.switchboard.close()
         self._run_dir.release()
+
+    def _open_gateway(self) -> Gateway | None:
+        spec = self.project.engine
+        if spec.listen == "off":
+            return None
+        listen = Listen(spec.listen, make_token(self._run_dir.path), spec.listen_line)
+        gateway = Gateway(self.exchange, self.switchboard, listen)
+        if gateway.doorway.is_moved:
+            self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
+        return gateway
 
     def _announce(self, path: Path, *, is_ready: bool) -> None:
         self._run_dir.announce(
@@ -122,7 +139,7 @@ class Engine:
                 "pid": os.getpid(),
                 "run_id": self.run_id,
                 "socket": str(path),
-                "url": None,
+                "url": self.gateway.url if self.gateway else None,
                 "project": str(self.project.root),
                 "version": engine_version(),
                 "started_at": time.time(),
@@ -155,6 +172,9 @@ class Engine:
             self.switchboard.on_ready(event)
         elif isinstance(event, PeerDrained):
             self.switchboard.on_drained(event)
+        elif isinstance(event, PeerExpelled):
+            # Not before this turn has written what the peer is told.
+            asyncio.get_running_loop().call_soon(event.peer.close)
         elif isinstance(event, FunctionsChanged | WorkersChanged):
             self.builtins.on_event(event)
         else:
@@ -187,8 +207,10 @@ class Engine:
 
     def _environment(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
         declared = environment_of(spec, self.project, os.environ)
+        url = self.gateway.url if self.gateway else ""
         return {name: value for name, (value, _) in declared.items()} | {
-            "III_URL": "stdio:",
+            "III_URL": url if url and spec.is_foreign else "stdio:",
+            **({"III_WS_URL": url} if url else {}),
             "III_INSTANCE": str(run.instance),
             "III_GENERATION": str(run.generation),
             "III_RUN_ID": self.run_id,
@@ -205,6 +227,7 @@ class _Control:
         self.start_worker = engine.supervisor.start_worker
         self.stop_worker = engine.supervisor.stop_worker
         self.restart_worker = engine.supervisor.restart_worker
+        self.adopt = engine.switchboard.adopt
         self.identified = engine.switchboard.identified
 
 

@@ -25,6 +25,13 @@ class PeerDrained:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerExpelled:
+    """Close the peer's transport: its worker came back on another connection, or its name is taken."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionsChanged:
     """The set of registered functions changed."""
 
@@ -46,4 +53,4 @@ class Notice:
     counter: str
 
 
-Event = PeerReady | PeerDrained | FunctionsChanged | WorkersChanged | Notice
+Event = PeerReady | PeerDrained | PeerExpelled | FunctionsChanged | WorkersChanged | Notice

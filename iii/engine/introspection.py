@@ -292,7 +292,7 @@ def _peer_row(peer: Peer | None) -> Row:
         "connected_at_ms": peer.connected_at_ms if peer else None,
         "active_invocations": peer.busy if peer else 0,
         "isolation": info.get("isolation"),
-        "ip_address": "127.0.0.1" if peer else None,
+        "ip_address": peer.ip_address if peer else None,
     }
 
 

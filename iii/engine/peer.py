@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from iii.engine.registry import Function
     from iii.protocol.messages import Message
 
+# The limit of a line on pipes and unix sockets; WebSocket carries more.
+MAX_LINE = 16 * 1024 * 1024
+
 PeerKind = Literal["worker", "client", "engine"]
 
 
@@ -30,10 +33,11 @@ class Owner:
     """
 
     __slots__ = (
+        "connects",
         "has_served",
-        "is_validated",
         "is_expected",
         "is_supervised",
+        "is_validated",
         "name",
         "namespace",
         "peers",
@@ -47,6 +51,7 @@ class Owner:
         self.is_supervised = supervised
         self.is_expected = False
         self.has_served = False
+        self.connects = False  # a process of it has come over a connection of its own
         self.is_validated = True  # whether payloads are held against request formats
         self.peers: list[Peer] = []  # those that serve now
         self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
@@ -66,8 +71,10 @@ class Peer:
 
     __slots__ = (
         "busy",
+        "close",
         "concurrency",
         "connected_at_ms",
+        "drain",
         "enqueued",
         "flush",
         "functions",
@@ -75,10 +82,12 @@ class Peer:
         "id",
         "info",
         "instance",
+        "ip_address",
         "is_gone",
         "is_retired",
         "is_serving",
         "kind",
+        "max_line",
         "name",
         "namespace",
         "outbox",
@@ -90,7 +99,7 @@ class Peer:
         "written",
     )
 
-    def __init__(  # noqa: PLR0913 - a record; every argument is one column
+    def __init__(  # noqa: PLR0913, PLR0915 - a record; every argument is one column
         self,
         id: str,
         *,
@@ -127,7 +136,12 @@ class Peer:
         self.outbox: list[bytes] = []
         self.enqueued = 0  # bytes ever put into the outbox, newlines included
         self.written = 0  # bytes of them that the transport has taken
-        self.flush: Callable[[], None] = _drop  # set by the transport's owner: writes the outbox
+        self.ip_address = "127.0.0.1"
+        self.max_line = MAX_LINE  # bytes of one line that its transport carries
+        # Set by the transport's owner: write the outbox, read what is left, close.
+        self.flush: Callable[[], None] = _drop
+        self.drain: Callable[[], None] = _drop
+        self.close: Callable[[], None] = _drop
 
     @property
     def backlog(self) -> int:

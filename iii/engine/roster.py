@@ -8,19 +8,20 @@ end with `invocation_stopped` unless the function says `idempotent`.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from typing import Any
 
 from iii.engine import refusals
 from iii.engine.bindings import Bindings
 from iii.engine.calls import Calls
-from iii.engine.events import FunctionsChanged, PeerDrained, WorkersChanged
+from iii.engine.events import FunctionsChanged, PeerDrained, PeerExpelled, WorkersChanged
 from iii.engine.invocation import Invocation
 from iii.engine.peer import Owner, Peer
 from iii.engine.registrations import Registrations
 from iii.engine.registry import DEFAULT
 from iii.protocol.codec import encode
-from iii.protocol.messages import WorkerRegistered
+from iii.protocol.messages import Reattach, WorkerRegistered
 
 
 class Roster:
@@ -54,6 +55,47 @@ class Roster:
         hello = WorkerRegistered(peer.id, peer.reattach_token, peer.generation, peer.instance)
         if peer.kind != "engine":
             self._calls.send(peer, encode(hello))
+
+    def introduce(self, peer: Peer, name: str, namespace: str | None) -> Peer | None:
+        """The peer said who it is: it gets its name and its namespace, and its registrations take effect.
+
+        A namespace is fixed by the first function in it. Return the live worker that has the name there already;
+        nothing has happened then.
+        """
+        place = peer.namespace if peer.functions else namespace or DEFAULT
+        for other in self.peers.values():
+            if name and other is not peer and other.kind == "worker" and (other.name, other.namespace) == (name, place):
+                return other
+        peer.name = peer.owner.name = name
+        self.settle(peer, place)
+        return None
+
+    def settle(self, peer: Peer, namespace: str = DEFAULT) -> None:
+        """Fix the namespace of an unsupervised peer, and apply what it registered before, in order."""
+        peer.namespace = peer.owner.namespace = namespace
+        if not peer.is_serving:
+            peer.is_serving = True
+            peer.owner.peers.append(peer)
+            self._registrations.apply_staged(peer)
+
+    def adopt(self, peer: Peer, seat: Peer) -> None:
+        """`peer` is another connection of the process behind `seat`: it is an instance of that worker from now on."""
+        peer.owner = seat.owner
+        peer.name = seat.name
+        peer.namespace = seat.namespace
+        peer.generation = seat.generation
+        peer.instance = seat.instance
+        peer.concurrency = seat.concurrency
+
+    def reattach(self, peer: Peer, message: Reattach) -> None:
+        """`peer` is the new connection of one that may not have noticed its end yet: that one leaves, at once."""
+        previous = self.peers.get(message.previous_worker_id)
+        token = previous.reattach_token if previous else None
+        if previous is None or previous is peer or not token:
+            return
+        if hmac.compare_digest(token.encode(), (message.reattach_token or "").encode()):
+            self.detach(previous)
+            self._calls.events.append(PeerExpelled(previous))
 
     def promote(self, peer: Peer) -> None:
         """The peer's generation serves from now on: apply what it registered, in order, in one step."""

@@ -63,6 +63,7 @@ class Router:
             m.Ready: self._ready,
             m.Cancel: self.calls.cancel,
             m.Ping: self._ping,
+            m.Reattach: self.roster.reattach,
         }
 
     def __repr__(self) -> str:

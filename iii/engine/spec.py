@@ -45,8 +45,14 @@ class WorkerSpec:
     pre: tuple[str, ...] = ()  # a command run before each start
     keep_children: bool = False
     validate: bool = True
+    is_official: bool = False  # its own Python environment has the official SDK, which connects over WebSocket
     config: Mapping[str, Any] = field(default_factory=_empty)  # handed to the worker as III_CONFIG
     line: int = 0  # of the table in iii.toml, for messages
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it runs without our SDK: it never says `ready` and does not know `stop`."""
+        return bool(self.command) or self.is_official
 
 
 @dataclass(frozen=True, slots=True)

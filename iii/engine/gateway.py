@@ -1,0 +1,293 @@
+"""The WebSocket listener: official SDKs, browsers and other engines connect here as peers.
+
+Owns the connections of one listener from accept to close: admission, limits, the three paths, the namespace window,
+signs of life. A peer's messages go to the exchange like any other's; what a worker is to the supervisor is the
+switchboard's. Made and closed by the composition root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from websockets.http11 import Request
+
+from iii.engine import socket_table
+from iii.engine.admission import Knock, Policy, judge, loopback_hosts
+from iii.engine.doorway import Doorway
+from iii.engine.exchange import Exchange
+from iii.engine.frames import BINARY, one_line
+from iii.engine.peer import Peer
+from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
+
+# Each official worker holds two connections; more than this many workers are another engine's business.
+MAX_CONNECTIONS = 512
+# A handshake is one packet; whoever needs longer wants to keep a descriptor busy.
+HANDSHAKE_TIMEOUT = 5.0
+# Silence after which we ask for a sign of life, and silence after which there is nobody: gone within 40 s.
+PING_AFTER, GONE_AFTER = 15.0, 35.0
+SWEEP = 2.5
+# Answers always pass, so a client that does not read must be cut before it fills our memory.
+MAX_BACKLOG = 32 * 1024 * 1024
+STALL = 5.0
+# How long registrations wait for the namespace of their connection (public contract).
+GRACE = 5.0
+
+TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
+_MAIN, _TELEMETRY_ONLY = "/", "/otel"
+_REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
+
+
+class GatewayHooks(Protocol):
+    """What the gateway tells about its peers."""
+
+    def spoke(self, peer: Peer) -> None:
+        """A batch of the peer's messages was routed."""
+
+    def left(self, peer: Peer) -> None:
+        """The peer's connection is gone: detach it, now or when its process is known to be dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a gateway listens and whom it lets in. `line`: of the address in iii.toml, 0 for the default.
+
+    `origins` are web pages that may connect, as `scheme://host:port`.
+    """
+
+    address: str
+    token: str | None
+    line: int = 0
+    origins: tuple[str, ...] = ()
+
+
+class Gateway:
+    """One listener and all its connections. Raises `ProjectError` when the address cannot be had."""
+
+    def __init__(self, exchange: Exchange, hooks: GatewayHooks, listen: Listen) -> None:
+        self.exchange = exchange
+        self.hooks = hooks
+        self.counters: Counter[str] = Counter()
+        self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
+        self.doorway = Doorway(listen.address, self.accept, line=listen.line)
+        self._policy = Policy(
+            hosts=loopback_hosts(self.doorway.port) if self.doorway.is_loopback else None,
+            origins=listen.origins,
+            token=listen.token,
+        )
+        self._connections: set[WebSocket] = set()
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.url} {len(self._connections)} connections>"
+
+    @property
+    def url(self) -> str:
+        """The address for programs on this machine."""
+        return f"ws://{self.doorway.address}"
+
+    def accept(self, connected: socket.socket) -> None:
+        """Take over an accepted socket."""
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self.counters["over_limit"] += 1
+            _say_busy(connected)
+            return
+        try:
+            self._connections.add(WebSocket(connected, self))
+        except OSError:
+            connected.close()  # the client left before we looked
+
+    # The handshake
+
+    def on_request(self, connection: WebSocket, request: Request) -> None:
+        """Admit the connection or answer why not; admitted, it gets the endpoint of its path."""
+        address = urlsplit(request.path)
+        headers = request.headers
+        knock = Knock(
+            hosts=headers.get_all("Host"),
+            origins=headers.get_all("Origin"),
+            authorizations=headers.get_all("Authorization"),
+            subprotocols=_words(headers.get_all("Sec-WebSocket-Protocol")),
+            query=address.query,
+            is_same_user=socket_table.is_same_user(connection.client, connection.server),
+        )
+        verdict = judge(self._policy, knock)
+        if not request.path.startswith("/"):
+            self._refuse(connection, 400)  # the absolute form is for proxies
+        elif verdict.status != 101:
+            self._refuse(connection, verdict.status)
+        elif address.path == _MAIN:
+            link = Link(connection, self)
+            if connection.accept(request, link, verdict.subprotocol):
+                link.open()
+        elif address.path == _TELEMETRY_ONLY:
+            connection.accept(request, TelemetryLink(self), verdict.subprotocol)
+        else:
+            self._refuse(connection, 404)
+
+    def _refuse(self, connection: WebSocket, status: int) -> None:
+        self.counters[f"refused_{status}"] += 1
+        connection.refuse(status, _REASONS[status])
+
+    def on_end(self, connection: WebSocket) -> None:
+        """The connection's socket is closed."""
+        self._connections.discard(connection)
+
+    # Signs of life
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in list(self._connections):
+            self._look_after(connection, now)
+        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+
+    def _look_after(self, connection: WebSocket, now: float) -> None:
+        silence = now - connection.heard_at
+        if connection.is_handshaking:
+            if now - connection.opened_at > HANDSHAKE_TIMEOUT:
+                connection.abort()
+        elif connection.backlog > MAX_BACKLOG and now - connection.moved_at > STALL:
+            self.cut(connection)
+        elif silence > GONE_AFTER:
+            self.counters["gone"] += 1
+            connection.abort()
+        elif silence > PING_AFTER:
+            connection.ping()
+
+    def cut(self, connection: WebSocket) -> None:
+        """Drop a client that does not read what it asked for."""
+        self.counters["slow_consumer"] += 1
+        connection.abort()
+
+    def take_telemetry(self, data: bytes) -> bool:
+        """Take a telemetry frame; False if it is none."""
+        prefix = data[:4]
+        if prefix not in TELEMETRY:
+            return False
+        self.on_telemetry(prefix.decode(), data[4:])
+        return True
+
+    def _drop_telemetry(self, prefix: str, _: bytes) -> None:
+        self.counters[f"telemetry_{prefix}"] += 1
+
+    def close(self) -> None:
+        """Close every connection: the engine stops."""
+        self.doorway.close()
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.close(1001)
+            connection.abort()
+
+
+class Link:
+    """The endpoint of `/`: one peer over one connection."""
+
+    def __init__(self, connection: WebSocket, gateway: Gateway) -> None:
+        self._connection = connection
+        self._gateway = gateway
+        self._exchange = gateway.exchange
+        self._grace: asyncio.TimerHandle | None = None
+        self.peer = Peer(
+            str(uuid.uuid4()),
+            kind="client",
+            reattach_token=str(uuid.uuid4()),
+            connected_at_ms=int(time.time() * 1000),
+        )
+        self.peer.ip_address = connection.client[0]
+        self.peer.is_serving = False  # its registrations wait for its namespace
+        self.peer.max_line = MAX_MESSAGE
+        self.peer.flush = self.flush
+        self.peer.close = connection.close
+        self.peer.drain = connection.drain
+
+    def __repr__(self) -> str:
+        return f"<Link {self.peer!r}>"
+
+    def open(self) -> None:
+        """The handshake is done: say who it is to us, and wait for who it says it is."""
+        self._exchange.router.roster.attach(self.peer)
+        self._grace = asyncio.get_running_loop().call_later(_grace_seconds(), self._settle)
+        self._exchange.turn()
+
+    def _settle(self) -> None:
+        self._grace = None
+        self._exchange.router.roster.settle(self.peer)
+        self._exchange.turn()
+
+    def on_messages(self, messages: Received) -> None:
+        """Route a batch."""
+        lines = [
+            one_line(data)
+            for opcode, data in messages
+            if data and not (opcode == BINARY and self._gateway.take_telemetry(data))
+        ]
+        self._exchange.take(self, lines)
+        if not self.peer.is_serving:
+            self._gateway.hooks.spoke(self.peer)
+        self._exchange.turn()
+
+    def on_written(self, credit: int) -> None:
+        """The kernel took this many bytes of lines."""
+        self.peer.written += credit
+
+    def on_closed(self) -> None:
+        """The connection is gone."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self._gateway.hooks.left(self.peer)
+
+    def flush(self) -> None:
+        """Write the outbox; cut a client that has left too much unread."""
+        outbox = self.peer.outbox
+        self._connection.send_lines(outbox)
+        outbox.clear()
+        if self._connection.backlog > MAX_BACKLOG + MAX_MESSAGE:
+            asyncio.get_running_loop().call_soon(self._gateway.cut, self._connection)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class TelemetryLink:
+    """The endpoint of `/otel`: telemetry frames and nothing else."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def on_messages(self, messages: Received) -> None:
+        """Take the telemetry; text is ignored, unknown binary counted."""
+        for opcode, data in messages:
+            if opcode == BINARY and not self._gateway.take_telemetry(data):
+                self._gateway.counters["unknown_telemetry"] += 1
+
+    def on_written(self, credit: int) -> None:
+        """We send nothing."""
+
+    def on_closed(self) -> None:
+        """Nothing depends on it."""
+
+
+def _words(values: list[str]) -> list[str]:
+    return [word.strip() for value in values for word in value.split(",")]
+
+
+def _say_busy(connected: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it does not listen: nothing is owed
+        connected.send(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    connected.close()
+
+
+def _grace_seconds() -> float:
+    declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
+    return int(declared) / 1000 if declared.isdigit() else GRACE
