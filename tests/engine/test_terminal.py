@@ -66,7 +66,7 @@ def shown(report: Report, style: Style = SHORT) -> list[str]:
                 "TIME web   x no",
                 "                   | a",
                 "                   | b\\x07",
-                "                   | stopped (6 exits in a minute): save a file or run `iii worker restart web` to try again",
+                "                   | stopped (6 exits in a minute): save a file or run `iii worker restart web` to try again",  # noqa: E501
             ],
         ),
         (
