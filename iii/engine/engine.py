@@ -20,23 +20,27 @@ from pathlib import Path
 
 from iii.engine.builtins import Builtins
 from iii.engine.config import load_project
+from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
 from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Listen
+from iii.engine.guard import Guard
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
 from iii.engine.registry import Validator
-from iii.engine.reports import Notice, Reporter
+from iii.engine.reports import Notice
 from iii.engine.router import Router
 from iii.engine.run import Run
 from iii.engine.rundir import RunDir
 from iii.engine.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervisor import Supervisor
+from iii.engine.sweep import sweep
 from iii.engine.switchboard import Switchboard
+from iii.engine.terminal import Style
 from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
-from iii.errors import ProjectError
+from iii.errors import AlreadyRunning, IIIError, ProjectError
 from iii.protocol.messages import RegisterFunction
 
 EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
@@ -49,28 +53,30 @@ class Options:
     names: tuple[str, ...] = ()
     is_watching: bool = True
     profile: str | None = None
+    debug: str | None = None  # a worker in a debugger: no deadline passes and nothing reloads
 
 
 class Engine:
     """One running engine of one project. Make it inside a running loop."""
 
-    def __init__(self, project: ProjectSpec, options: Options, report: Reporter) -> None:
+    def __init__(self, project: ProjectSpec, options: Options, display: Display) -> None:
         self.project = project
         self.options = options
         self.run_id = uuid.uuid4().hex
-        self._report = report
+        self._report = self._display = display
         self._run_dir = RunDir(project.state_dir)
         self._stopping = asyncio.Event()
         self._is_killed = False
         self.gateway: Gateway | None = None
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
+        self.exchange.are_deadlines_paused = options.debug is not None
         self.switchboard = Switchboard(self.exchange)
         self.supervisor = Supervisor(
             project,
             hooks=self.switchboard,
             environment=self._environment,
-            reporter=report,
+            reporter=display,
             on_files=self._on_files,
         )
         self.switchboard.supervisor = self.supervisor
@@ -86,10 +92,12 @@ class Engine:
         """Run until a signal stops it; return the exit code."""
         self._run_dir.claim()
         path = socket_path(self._run_dir.path)
+        left = await asyncio.to_thread(sweep, self._run_dir.path / "runs", self.run_id)
         self.gateway = self._open_gateway()
         listener = Listener(path, self.switchboard.accept)
         self._announce(path, is_ready=False)
         self._handle_signals()
+        self._greet(left)
         watching = asyncio.create_task(self._watch())
         try:
             await self._serve(path)
@@ -100,6 +108,17 @@ class Engine:
             listener.close()
             await self._shut_down()
         return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
+
+    def _greet(self, left: tuple[int, ...]) -> None:
+        facts = [("sdk", self.gateway.url)] if self.gateway else []
+        self._display.open(engine_version(), facts)
+        if left:
+            self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
+
+    def describe(self, worker: str) -> str:
+        """Return what a worker has registered: `2 functions`."""
+        count = sum(function.owner.name == worker for function in self.router.registry)
+        return f"{count} function{'' if count == 1 else 's'}"
 
     async def _serve(self, path: Path) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
@@ -276,11 +295,26 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     Raises `ProjectError` for a project that cannot be run and `AlreadyRunning` when an engine runs it already.
     """
     project = load_project(project_file, environ=os.environ, profile=profile)
+    options = Options(names, watch and debug is None, profile, debug)
+    style = style_of(color, os.environ, json_output=json_output)
+    return Guard(lambda: _run_guarded(project, options, style)).run()
+
+
+def _run_guarded(project: ProjectSpec, options: Options, style: Style) -> int:
+    """The engine's whole life, in the guard's child."""
 
     async def main() -> int:
-        return await Engine(
-            project, Options(names, watch, profile), lambda report: print(report, file=sys.stderr)
-        ).run()
+        display = Display(project, style)
+        engine = Engine(project, options, display)
+        display.describe = engine.describe
+        try:
+            return await engine.run()
+        finally:
+            display.close()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(main())
+    except IIIError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG

@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 
 ENVIRONMENT = "III_GUARD"  # the guard's pid, for the engine
 KEEP = b"III_KEEP_CHILDREN=1"  # in the environment of a worker whose children may outlive it
@@ -31,18 +32,27 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
-    """Run the engine `argv` (program and arguments) until it ends for good; return its exit code."""
-    guard = Guard(argv, os.environ if environ is None else environ)
-    return guard.run()
+def main(argv: Sequence[str]) -> int:
+    """Run the program `argv` as the engine until it ends for good; return its exit code."""
+
+    def become() -> int:
+        try:
+            os.execvp(argv[0], list(argv))
+        except OSError as error:
+            _say(f"cannot start {argv[0]}: {error.strerror}")
+            return 127
+
+    return Guard(become).run()
 
 
 class Guard:
-    """One guarded engine."""
+    """One guarded engine. `engine` runs it, in a child of this process, and returns its exit code.
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-        self._argv = list(argv)
-        self._environ = {**environ, ENVIRONMENT: str(os.getpid())}
+    The child is a plain fork: what the guard has read and checked so far need not be read again.
+    """
+
+    def __init__(self, engine: Callable[[], int]) -> None:
+        self._run_engine = engine
         self._engine = 0
         self._asked = 0  # how many signals asked the engine to end
         self._kill_at: float | None = None
@@ -68,22 +78,25 @@ class Guard:
         pid = os.fork()
         if pid:
             return pid
+        code = 70
         try:
-            self._become_engine(guard)
+            code = self._become_engine(guard)
+        except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
+            traceback.print_exc()
         finally:
-            os._exit(127)  # nothing of the guard may run on in the child
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
-    def _become_engine(self, guard: int) -> None:
+    def _become_engine(self, guard: int) -> int:
         # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
         os.setpgid(0, 0)
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != guard:
-            return  # killed before the kernel knew what to do then
+            return 0  # killed before the kernel knew what to do then
+        os.environ[ENVIRONMENT] = str(guard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
-        try:
-            os.execvpe(self._argv[0], self._argv, self._environ)
-        except OSError as error:
-            _say(f"cannot start {self._argv[0]}: {error.strerror}")
+        return self._run_engine()
 
     def _attend(self) -> int:
         """Pass signals on and bury orphans until the engine is dead; return its wait status."""

@@ -80,8 +80,16 @@ def _die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def _add_to_path(folder: str) -> None:
+    # Behind the standard library, not before it as Python does: a worker called math.py, queue.py or http.py must
+    # not stand in for the module of that name, neither here nor in the workers beside it.
+    library = os.path.dirname(os.__file__)
+    places = [place for place, entry in enumerate(sys.path) if entry.startswith(library) and "-packages" not in entry]
+    sys.path.insert(max(places, default=-1) + 1, folder)
+
+
 def _run_script(path: str) -> None:
-    sys.path.insert(0, os.path.dirname(path))
+    _add_to_path(os.path.dirname(path))
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
     sys.modules["__main__"] = module
@@ -99,7 +107,7 @@ def _run_module() -> None:
     import runpy  # noqa: PLC0415 - only for -m
 
     del sys.argv[0]
-    sys.path.insert(0, os.getcwd())
+    _add_to_path(os.getcwd())
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit:

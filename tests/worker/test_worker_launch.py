@@ -46,6 +46,15 @@ def test_a_script_registers_is_ready_serves_and_ends_with_the_wire(launch, tmp_p
     assert process.finish() == (0, "")
 
 
+def test_a_script_may_bear_the_name_of_a_standard_module(launch, tmp_path):
+    for name in ("math", "queue", "random"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('a worker was imported')\n")
+    process = launch("import math, random, asyncio\nworker.register_function('m::f', lambda p: math.floor(p))\n")
+    process.engine.expect("ready")
+    assert process.engine.call("m::f", 1.5)["result"] == 1
+    assert process.finish() == (0, "")
+
+
 def test_what_a_handler_prints_goes_to_stderr_and_the_call_succeeds(launch):
     process = launch(
         "def noisy(p):\n"
