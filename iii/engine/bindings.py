@@ -39,8 +39,9 @@ class TriggerType:
 class Binding:
     """One event -> function binding.
 
-    `binders` are the peers that asked for it: the instances of one worker share a binding, and a new generation
-    takes over the old one's. A durable binding has none and outlives whoever made it.
+    `binders` are the peers that asked for it, each with the id it knows the binding by: the instances of one worker
+    share a binding, and a new generation takes over the old one's. A durable binding has none and outlives whoever
+    made it.
     """
 
     __slots__ = (
@@ -66,7 +67,7 @@ class Binding:
         self.namespace = message.namespace or DEFAULT
         self.strict_namespace = message.trigger_namespace
         self.home = binder.namespace if binder else DEFAULT
-        self.binders: list[Peer] = [binder] if binder else []
+        self.binders: dict[Peer, str] = {binder: message.id} if binder else {}
         self.owner: Owner | None = binder.owner if binder else None
         self.provider: Peer | None = None
 
@@ -125,24 +126,48 @@ class Bindings:
         return home or self.types.get((DEFAULT, binding.trigger_type))
 
     def bind(self, binding: Binding) -> Outgoing:
-        """Add or replace a binding."""
-        out = self.remove(binding.id) if binding.id in self._bindings else []
+        """Add a binding, in place of the one that had its id."""
+        out = self.remove(binding.id)
         self._bindings[binding.id] = binding
         return out + self._place(binding)
 
     def adopt(self, binding: Binding, binder: Peer) -> Outgoing:
         """Add a binding of a supervised worker; where the worker has the same one, that goes on unnoticed."""
-        for standing in self:
-            if standing.owner is binder.owner and standing.id != binding.id and standing.is_same_as(binding):
-                standing.binders.append(binder)
-                self._aliases[binding.id] = standing.id
-                return []
-        return self.bind(binding)
+        standing = self._standing(binding, binder)
+        if standing is None:
+            return self.release(binding.id, binder) + self.bind(binding)
+        self._aliases.pop(standing.binders.get(binder, ""), None)
+        standing.binders[binder] = binding.id
+        if standing.id != binding.id:
+            self._aliases[binding.id] = standing.id
+        return self._place(standing)
+
+    def _standing(self, binding: Binding, binder: Peer) -> Binding | None:
+        """The worker's binding that the new one repeats: the one with its id, else one this peer has not made."""
+        named = self.find(binding.id)
+        if named is not None:
+            return named if named.owner is binder.owner and named.is_same_as(binding) else None
+        for other in self:
+            if other.owner is binder.owner and binder not in other.binders and other.is_same_as(binding):
+                return other
+        return None
 
     def remove(self, id: str) -> Outgoing:
         """Remove a binding, parked or not; an unknown id is no error."""
-        binding = self._bindings.pop(self._aliases.pop(id, id), None)
-        return _unbind(binding) if binding else []
+        binding = self._bindings.pop(self._aliases.get(id, id), None)
+        if binding is None:
+            return []
+        for alias in binding.binders.values():
+            self._aliases.pop(alias, None)
+        return _unbind(binding)
+
+    def release(self, id: str, binder: Peer) -> Outgoing:
+        """The peer wants the binding no more: other instances keep it, else it is removed."""
+        binding = self.find(id)
+        if binding is None or binder not in binding.binders:
+            return self.remove(id)
+        self._aliases.pop(binding.binders.pop(binder), None)
+        return [] if binding.binders else self.remove(binding.id)
 
     def provide(self, declaration: RegisterTriggerType, provider: Peer) -> Outgoing:
         """Add or replace a trigger type, and hand its bindings to the new provider."""
@@ -163,9 +188,7 @@ class Bindings:
         """Take the peer out of the bindings it made, and remove those that nobody else made too."""
         out: Outgoing = []
         for binding in [binding for binding in self if binder in binding.binders]:
-            binding.binders = [peer for peer in binding.binders if peer is not binder]
-            if not binding.binders:
-                out += self.remove(binding.id)
+            out += self.release(binding.id, binder)
         return out
 
     def forget_gone(self, owner: Owner) -> Outgoing:
@@ -188,8 +211,10 @@ class Bindings:
         if binding is None or binding.provider is not provider or is_empty(result.error):
             return []
         binding.provider = None
-        answer = TriggerRegistrationResult(binding.id, binding.trigger_type, binding.function_id, result.error)
-        return [(binder, answer) for binder in binding.binders]
+        return [
+            (binder, TriggerRegistrationResult(id, binding.trigger_type, binding.function_id, result.error))
+            for binder, id in binding.binders.items()
+        ]
 
     def _replace_all(self, trigger_type: str) -> Outgoing:
         return [message for binding in self if binding.trigger_type == trigger_type for message in self._place(binding)]

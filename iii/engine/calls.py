@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from msgspec import Raw
 
 from iii.engine import refusals
+from iii.engine.answers import caller_form, parent_id
 from iii.engine.events import Event, Notice
 from iii.engine.invocation import Deadlines, Invocation
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import DEFAULT, Function, Registry
-from iii.errors import ErrorCode
-from iii.protocol.codec import decode_value, encode, encode_error, encode_value
-from iii.protocol.messages import ABSENT, CallerField, Cancel, ErrorBody, InvocationResult, InvokeFunction
+from iii.protocol.codec import encode, encode_error
+from iii.protocol.messages import ABSENT, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Calls:
 
     def _inherit(self, invocation: Invocation, field: Raw) -> None:
         """A call made by a running one is deeper by one, and never has a later deadline."""
-        parent = self.in_flight.get(_parent_id(field) or "")
+        parent = self.in_flight.get(parent_id(field) or "")
         if parent is not None and parent.callee is invocation.origin:
             invocation.parent = parent
             invocation.depth = parent.depth + 1
@@ -280,6 +281,13 @@ class Calls:
         invocation.function.waiting -= 1
         return invocation
 
+    def unqueue(self, function: Function) -> list[Invocation]:
+        """Take the calls that wait for this function out of its owner's queue; return them in order."""
+        taken = [invocation for invocation in function.owner.waiting if invocation.function is function]
+        for invocation in taken:
+            function.owner.waiting.remove(self._unwait(invocation))
+        return taken
+
     def claim(self) -> None:
         """Place the calls to unknown functions again: somebody registered, or stopped starting."""
         for _ in range(len(self.unclaimed)):
@@ -308,7 +316,7 @@ class Calls:
         else:
             caller.outgoing -= 1
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
-                line = _caller_form(invocation, message)
+                line = caller_form(invocation, message)
             outbox = caller.outbox
             if not outbox:
                 self.dirty.append(caller)
@@ -369,9 +377,9 @@ class Calls:
     def expire(self, now: float) -> None:
         """End every call whose deadline has passed."""
         for invocation in self.deadlines.expired(now):
-            if invocation.caller is not None:
+            if not invocation.is_abandoned:
                 self.tell(invocation, refusals.timeout(invocation))
-            self.abandon(invocation)
+                self.abandon(invocation)
 
     def send(self, peer: Peer, line: bytes) -> None:
         """Put a line into the peer's outbox."""
@@ -388,29 +396,4 @@ def _ignore(_: Peer) -> None:
     pass
 
 
-def _load(peer: Peer) -> int:
-    return peer.busy
-
-
-def _parent_id(field: Raw) -> str | None:
-    try:
-        return decode_value(field, type=CallerField).invocation_id
-    except ValueError:
-        return None
-
-
-def _caller_form(invocation: Invocation, message: InvocationResult) -> bytes:
-    """The result as the caller gets it: a receipt for an enqueued call, and never the worker's own trace."""
-    if invocation.receipt is not None:
-        return encode(_receipt(invocation, message))
-    return encode(InvocationResult(message.invocation_id, message.function_id, message.result, message.error))
-
-
-def _receipt(invocation: Invocation, message: InvocationResult) -> InvocationResult:
-    """What the enqueue action answers: its receipt, or the provider's error under the contract's one code."""
-    if message.error is ABSENT:
-        receipt = encode_value({"messageReceiptId": invocation.receipt})
-        return InvocationResult(message.invocation_id, message.function_id, Raw(receipt))
-    body = decode_value(message.error, type=ErrorBody)
-    error = ErrorBody(ErrorCode.ENQUEUE_ERROR, f"{body.code}: {body.message}", details=body.details)
-    return InvocationResult(message.invocation_id, message.function_id, error=encode_error(error))
+_load = attrgetter("busy")

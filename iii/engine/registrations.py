@@ -109,11 +109,8 @@ class Registrations:
         adopts = peer.owner.is_supervised
         self.send_all(self._bindings.adopt(binding, peer) if adopts else self._bindings.bind(binding))
 
-    def _unregister_trigger(self, _: Peer, message: m.UnregisterTrigger) -> None:
-        self.send_all(self._bindings.remove(message.id))
-
-    def _trigger_answered(self, peer: Peer, message: m.TriggerRegistrationResult) -> None:
-        self.send_all(self._bindings.answered(peer, message))
+    def _unregister_trigger(self, peer: Peer, message: m.UnregisterTrigger) -> None:
+        self.send_all(self._bindings.release(message.id, peer))
 
     def _register_action(self, peer: Peer, message: m.RegisterAction) -> None:
         try:
@@ -139,12 +136,11 @@ class Registrations:
         owner = function.owner
         if owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal):
             return
+        waiting = self._calls.unqueue(function)
         self._registry.drop(function)
+        self._calls.events.append(FunctionsChanged())
         self._promote_standby(function)
-        waiting = [invocation for invocation in owner.waiting if invocation.function is function]
         for invocation in waiting:
-            owner.waiting.remove(invocation)
-            invocation.is_waiting = False
             if self._registry.find(function.namespace, function.id) is not None:
                 self._calls.place(invocation)
             else:

@@ -63,6 +63,12 @@ class Function:
             peer.functions[self] = None
             self._find_sole()
 
+    def add_standby(self, peer: Peer, declaration: RegisterFunction) -> None:
+        """The peer takes over when the owner has left; what it declared last counts."""
+        self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
+        self.standbys.append((peer, declaration))
+        peer.functions[self] = None
+
     def remove_provider(self, peer: Peer) -> None:
         """The peer runs it no more, nor stands by for it."""
         self.providers = [provider for provider in self.providers if provider is not peer]
@@ -139,8 +145,7 @@ class Registry:
             function = functions[declaration.id] = Function(declaration.id, peer.namespace, peer.owner)
         elif function.owner is not peer.owner:
             if function.owner.is_expected or function.providers:
-                function.standbys.append((peer, declaration))
-                peer.functions[function] = None
+                function.add_standby(peer, declaration)
                 return None
             function.owner = peer.owner
         function.add_provider(peer)
