@@ -37,7 +37,7 @@ class Guarded:
     """A guard as a process, and what its engine has said."""
 
     def __init__(self, code: str) -> None:
-        argv = [sys.executable, "-S", guard.__file__, sys.executable, "-S", "-c", code]
+        argv = [sys.executable, "-S", "-P", guard.__file__, sys.executable, "-S", "-c", code]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.pids: dict[str, psutil.Process] = {}
 
@@ -134,7 +134,7 @@ def test_an_internal_error_asks_for_a_new_engine(tmp_path: Path) -> None:
 
 def test_a_program_that_cannot_be_started_is_named() -> None:
     made = subprocess.run(
-        [sys.executable, guard.__file__, "/no/such/engine"], capture_output=True, text=True, check=False
+        [sys.executable, "-P", guard.__file__, "/no/such/engine"], capture_output=True, text=True, check=False
     )
     assert made.returncode == 127
     assert made.stderr == "iii: cannot start /no/such/engine: No such file or directory\n"
