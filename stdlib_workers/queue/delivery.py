@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 import orjson
 
@@ -26,8 +27,31 @@ RETURNING seq, attempt, id, function_id, namespace, data, metadata, traceparent,
 """
 
 
+# (namespace, function id)
+Target = tuple[str | None, str]
+
+
+class Moves(NamedTuple):
+    """What follows from a transaction: attempts to make now, and when to look again (None: when something happens)."""
+
+    deliveries: list[Delivery]
+    due: int | None = None
+
+
+def advance(
+    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[Target] = frozenset()
+) -> Moves:
+    """Start what can start. A queue with all slots taken needs no timer: the end of an attempt looks again."""
+    free = free_slots(connection, queue)
+    deliveries = claim(connection, queue, run, now, missing) if free > 0 else []
+    if len(deliveries) >= free:
+        return Moves(deliveries)
+    due = connection.execute("SELECT min(due) FROM jobs WHERE queue = ? AND state = 1", (queue.id,)).fetchone()[0]
+    return Moves(deliveries, due)
+
+
 def claim(
-    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[str] = frozenset()
+    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[Target] = frozenset()
 ) -> list[Delivery]:
     """Start as many jobs of the queue as it has slots for; their attempts are durable with the transaction."""
     free = free_slots(connection, queue)
@@ -59,13 +83,15 @@ def move_due(connection: sqlite3.Connection, queue: Queue, now: int) -> None:
     )
 
 
-def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[str]) -> list[int]:
-    ready = "SELECT seq, function_id FROM jobs WHERE queue = ? AND state = 0 ORDER BY priority DESC, seq LIMIT ?"
+def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[Target]) -> list[int]:
+    ready = (
+        "SELECT seq, namespace, function_id FROM jobs WHERE queue = ? AND state = 0 ORDER BY priority DESC, seq LIMIT ?"
+    )
     found: list[int] = []
     while True:
         rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
-        absent = [(seq,) for seq, function_id in rows if function_id in missing]
-        found = [seq for seq, function_id in rows if function_id not in missing][:count]
+        absent = [(seq,) for seq, *target in rows if tuple(target) in missing]
+        found = [seq for seq, *target in rows if tuple(target) not in missing][:count]
         if not absent:
             return found
         # They step aside once, and cost nothing more until their function is there.
@@ -143,14 +169,6 @@ def recover(connection: sqlite3.Connection, queues: dict[int, Queue], now: int) 
     return len(rows)
 
 
-def next_due(connection: sqlite3.Connection) -> int | None:
-    """Return when the earliest delayed job of a queue that is not paused is due."""
-    (due,) = connection.execute(
-        "SELECT min((SELECT min(due) FROM jobs WHERE queue = queues.id AND state = 1)) FROM queues WHERE NOT paused"
-    ).fetchone()
-    return None if due is None else int(due)
-
-
 def release(connection: sqlite3.Connection, function_id: str, *, limit: int = BATCH) -> int:
     """Make jobs that wait for this function ready, oldest first; returns how many."""
     return connection.execute(
@@ -160,6 +178,6 @@ def release(connection: sqlite3.Connection, function_id: str, *, limit: int = BA
     ).rowcount
 
 
-def held_functions(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the functions that jobs wait for, and how many do."""
-    return dict(connection.execute("SELECT function_id, count(*) FROM jobs WHERE state = 4 GROUP BY function_id"))
+def held_targets(connection: sqlite3.Connection) -> set[Target]:
+    """Return the functions that jobs wait for."""
+    return set(connection.execute("SELECT DISTINCT namespace, function_id FROM jobs WHERE state = 4"))

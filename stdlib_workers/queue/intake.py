@@ -1,4 +1,4 @@
-"""Jobs come in: one row each, in the caller's transaction. Called by `engine_room` through the storage thread.
+"""Jobs come in: one row each, in the caller's transaction. Called by `broker` through the storage thread.
 
 A job that is taken in is durable when that transaction has been committed, and not before.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
+from stdlib_workers.storage import Schema
 
 # "iiiQ": tells this file from any other SQLite file.
 APPLICATION_ID = 0x69696951
@@ -45,6 +46,9 @@ CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4) AND g
 CREATE INDEX failures_of ON failures (job);
 CREATE INDEX expiry ON keys (expires);
 """
+
+
+SCHEMA = Schema(APPLICATION_ID, TABLES)
 
 
 def config_to_text(config: QueueConfig) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stdlib_workers.queue import admin, catalog, dead
-from stdlib_workers.queue.delivery import claim, held_functions, next_due, recover, release, settle
+from stdlib_workers.queue.delivery import advance, claim, held_targets, recover, release, settle
 from stdlib_workers.queue.intake import enqueue, forget_keys
 from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, Kind, NewJob, Queue, QueueConfig, State, Verdict
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS
@@ -84,7 +84,7 @@ def test_failures_back_off_and_end_in_the_dead_letters_with_their_story(connecti
         [delivery] = claim(connection, queue, "run", now)
         started.append(now)
         settle(connection, delivery, FAILED, now, 0.5)
-        now = next_due(connection) or now
+        now = advance(connection, queue, "run", now).due or now
     assert started == [0, 1000, 3000]
     [letter] = dead.letters(connection, [queue], 0, 50)
     assert letter["error"] == "invocation_failed: no"
@@ -130,8 +130,9 @@ def test_jobs_of_a_missing_function_step_aside_and_come_back(connection: sqlite3
     enqueue(connection, queue, other, 0)
     for delivery in claim(connection, queue, "run", 0):
         settle(connection, delivery, MISSING, 0, 0.5)
-    assert [d.id for d in claim(connection, queue, "run", 0, {"jobs::run"})] == ["other"]
-    assert held_functions(connection) == {"jobs::run": 600}
+    assert [d.id for d in claim(connection, queue, "run", 0, {(None, "jobs::run")})] == ["other"]
+    assert held_targets(connection) == {(None, "jobs::run")}
+    assert admin.counts(connection, queue)["held"] == 600
     assert sum(iter(lambda: release(connection, "jobs::run"), 0)) == 600
     assert [d.id for d in claim(connection, queue, "run", 0)] == ["job-000"]
 
@@ -276,7 +277,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(missing=st.booleans())
     def start_some(self, missing: bool) -> None:
-        absent = {"jobs::run"} if missing else set()
+        absent = {(None, "jobs::run")} if missing else set()
         for delivery in claim(self.connection, self.queue, "run", self.now, absent):
             assert delivery.attempt > self.attempts[delivery.id]
             assert delivery.attempt <= self.attempts[delivery.id] + 1

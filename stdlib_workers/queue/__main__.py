@@ -1,0 +1,67 @@
+"""The queue worker: opens its file, offers its functions, and makes the attempts on the main thread's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+from iii import InitOptions, Worker, register_worker
+from stdlib_workers.queue.broker import Broker
+from stdlib_workers.queue.clock import Clock
+from stdlib_workers.queue.dispatcher import Dispatcher
+from stdlib_workers.queue.functions import Functions
+from stdlib_workers.queue.options import parse_project, store_path_is_memory
+from stdlib_workers.queue.schema import SCHEMA
+from stdlib_workers.queue.subscriber import Subscribers
+from stdlib_workers.storage import Refusal, open_store
+
+EXIT_CONFIG = 2
+FUNCTIONS_AVAILABLE = "engine::functions-available"
+
+
+def main() -> None:
+    """Serve until the engine closes the wire."""
+    worker = register_worker(options=InitOptions(worker_name="queue"))
+    try:
+        configs = parse_project(worker.config)
+        in_memory = store_path_is_memory(worker.config)
+        store = open_store("queue", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=in_memory)
+    except ValueError as error:
+        _refuse(str(error), EXIT_CONFIG)
+    except Refusal as error:
+        _refuse(str(error), error.exit_code)
+    clock = Clock()
+    broker = Broker(store, os.environ.get("III_RUN_ID", ""), clock)
+    asyncio.run(serve(worker, broker, clock, configs))
+
+
+async def serve(worker: Worker, broker: Broker, clock: Clock, configs: dict[str, Any]) -> None:
+    """Recover, register, dispatch for ever."""
+    recovered = await broker.start(configs)
+    if recovered:
+        sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
+    dispatcher = Dispatcher(worker, broker, clock)
+    Functions(broker).register(worker)
+    worker.register_trigger_type(
+        {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},
+        Subscribers(broker),
+    )
+
+    def functions_available(payload: Any) -> None:
+        dispatcher.functions_added(payload.get("added") or [])
+
+    worker.register_function("queue::on-functions-available", functions_available, metadata={"internal": True})
+    worker.register_trigger({"type": FUNCTIONS_AVAILABLE, "function_id": "queue::on-functions-available", "config": {}})
+    worker.ready()
+    await dispatcher.run()
+
+
+def _refuse(text: str, code: int) -> None:
+    sys.stderr.write(f"queue: {text}\n")
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
