@@ -98,7 +98,9 @@ class Broker:
         def work(connection: sqlite3.Connection, now: int) -> State | None:
             return settle(connection, delivery, verdict, now, random.random())
 
-        state, _ = await self._apply(work, lambda _: (self.queues.get(delivery.queue.name, delivery.queue),))
+        own = (self.queues.get(delivery.queue.name, delivery.queue),)
+        # The next suspect may stand in any queue.
+        state, _ = await self._apply(work, lambda _: list(self.queues.values()) if delivery.suspect else own)
         return state
 
     async def sweep(self) -> None:

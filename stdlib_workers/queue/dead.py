@@ -91,7 +91,8 @@ def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, da
 
 def _revive(connection: sqlite3.Connection, seq: int, group: str, queue: Queue, now: int) -> None:
     connection.execute(
-        "UPDATE jobs SET state = 3, due = ?, spent = 0, interrupted = 0, ended = NULL WHERE seq = ?", (now, seq)
+        "UPDATE jobs SET state = 3, due = ?, spent = 0, interrupted = 0, suspect = 0, ended = NULL WHERE seq = ?",
+        (now, seq),
     )
     live = "SELECT 1 FROM jobs WHERE queue = ? AND grp = ? AND state IN (0, 1, 2, 4) AND grp IS NOT NULL"
     if connection.execute(live, (queue.id, group)).fetchone() is None:

@@ -15,7 +15,7 @@ import orjson
 
 from stdlib_workers.queue.intake import lead
 from stdlib_workers.queue.model import Delivery, Kind, Queue, State, Verdict
-from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, next_state
+from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_suspect, next_state
 
 # Jobs that become due, or turn out to call a missing function, are moved so many at a time: no transaction is long.
 BATCH = 256
@@ -23,7 +23,7 @@ BATCH = 256
 _CLAIM = """
 UPDATE jobs SET state = 2, attempt = attempt + 1, started = ?, run = ? WHERE seq = ? AND state = 0
 RETURNING seq, attempt, id, function_id, namespace, data, metadata, traceparent, baggage, grp, spent, interrupted,
-          created
+          suspect, created
 """
 
 
@@ -43,26 +43,19 @@ def advance(
 ) -> Moves:
     """Start what can start. A queue with all slots taken needs no timer: the end of an attempt looks again."""
     free = free_slots(connection, queue)
-    deliveries = claim(connection, queue, run, now, missing) if free > 0 else []
-    if len(deliveries) >= free:
+    if free <= 0:
+        return Moves([])
+    move_due(connection, queue, now)
+    deliveries = [_claim(connection, queue, seq, run, now) for seq in _first_ready(connection, queue, free, missing)]
+    if len(deliveries) == free:
         return Moves(deliveries)
     due = connection.execute("SELECT min(due) FROM jobs WHERE queue = ? AND state = 1", (queue.id,)).fetchone()[0]
     return Moves(deliveries, due)
 
 
-def claim(
-    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[Target] = frozenset()
-) -> list[Delivery]:
-    """Start as many jobs of the queue as it has slots for; their attempts are durable with the transaction."""
-    free = free_slots(connection, queue)
-    if free <= 0:
-        return []
-    move_due(connection, queue, now)
-    claimed: list[Delivery] = []
-    for seq in _first_ready(connection, queue, free, missing):
-        row = connection.execute(_CLAIM, (now, run, seq)).fetchone()
-        claimed.append(Delivery(row[0], row[1], queue, now, *row[2:]))
-    return claimed
+def _claim(connection: sqlite3.Connection, queue: Queue, seq: int, run: str, now: int) -> Delivery:
+    row = connection.execute(_CLAIM, (now, run, seq)).fetchone()
+    return Delivery(row[0], row[1], queue, now, *row[2:])
 
 
 def free_slots(connection: sqlite3.Connection, queue: Queue) -> int:
@@ -85,19 +78,27 @@ def move_due(connection: sqlite3.Connection, queue: Queue, now: int) -> None:
 
 def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[Target]) -> list[int]:
     ready = (
-        "SELECT seq, namespace, function_id FROM jobs WHERE queue = ? AND state = 0 ORDER BY priority DESC, seq LIMIT ?"
+        "SELECT seq, namespace, function_id FROM jobs WHERE queue = ? AND state = 0 AND suspect = 0 "
+        "ORDER BY priority DESC, seq LIMIT ?"
     )
-    found: list[int] = []
+    suspects = _first_suspect(connection, queue)
     while True:
         rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
         absent = [(seq,) for seq, *target in rows if tuple(target) in missing]
-        found = [seq for seq, *target in rows if tuple(target) not in missing][:count]
-        if not absent:
-            return found
+        found = suspects + [seq for seq, *target in rows if tuple(target) not in missing]
         # They step aside once, and cost nothing more until their function is there.
         connection.executemany("UPDATE jobs SET state = 4 WHERE seq = ? AND state = 0", absent)
-        if len(found) == count:
-            return found
+        if not absent or len(found) >= count:
+            return found[:count]
+
+
+def _first_suspect(connection: sqlite3.Connection, queue: Queue) -> list[int]:
+    suspect = "SELECT seq FROM jobs WHERE queue = ? AND state = 0 AND suspect = 1 ORDER BY seq LIMIT 1"
+    found = connection.execute(suspect, (queue.id,)).fetchall()
+    # There are no more running rows than slots: looking through them costs nothing.
+    if not found or connection.execute("SELECT 1 FROM jobs WHERE state = 2 AND suspect = 1").fetchone():
+        return []
+    return [found[0][0]]
 
 
 def settle(
@@ -108,11 +109,11 @@ def settle(
     if state is None:
         applied = _finish(connection, delivery)
     else:
-        applied = _move(connection, delivery, verdict.kind, (state, now + delay, now if state is State.DEAD else None))
+        applied = _move(connection, delivery, verdict, (state, now + delay, now if state is State.DEAD else None))
     if not applied:
         connection.execute("UPDATE queues SET fenced = fenced + 1 WHERE id = ?", (delivery.queue.id,))
         return None
-    if verdict.kind in (Kind.FAILED, Kind.INTERRUPTED):
+    if verdict.kind in (Kind.FAILED, Kind.INTERRUPTED, Kind.SUSPECTED):
         _note_failure(connection, delivery, verdict, now)
     if state in (None, State.DEAD):
         lead(connection, delivery.queue, delivery.group, now)
@@ -130,16 +131,18 @@ def _finish(connection: sqlite3.Connection, delivery: Delivery) -> bool:
 
 
 def _move(
-    connection: sqlite3.Connection, delivery: Delivery, kind: Kind, target: tuple[State, int, int | None]
+    connection: sqlite3.Connection, delivery: Delivery, verdict: Verdict, target: tuple[State, int, int | None]
 ) -> bool:
     """Move a running job to `target`: state, due, ended."""
+    kind = verdict.kind
+    interrupted = kind in (Kind.INTERRUPTED, Kind.SUSPECTED)
     never_started = kind in (Kind.RETURNED, Kind.MISSING)
-    spends = (kind is Kind.FAILED, kind is Kind.INTERRUPTED, never_started)
+    changes = (is_suspect(delivery, verdict), kind is Kind.FAILED, interrupted, never_started)
     statement = (
-        "UPDATE jobs SET state = ?, due = ?, ended = ?, spent = spent + ?, interrupted = interrupted + ?, "
+        "UPDATE jobs SET state = ?, due = ?, ended = ?, suspect = ?, spent = spent + ?, interrupted = interrupted + ?, "
         "attempt = attempt - ? WHERE seq = ? AND attempt = ? AND state = 2"
     )
-    return bool(connection.execute(statement, (*target, *spends, delivery.seq, delivery.attempt)).rowcount)
+    return bool(connection.execute(statement, (*target, *changes, delivery.seq, delivery.attempt)).rowcount)
 
 
 def _note_failure(connection: sqlite3.Connection, delivery: Delivery, verdict: Verdict, now: int) -> None:

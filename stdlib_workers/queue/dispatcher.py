@@ -15,10 +15,11 @@ import orjson
 
 from iii import InvocationError, Worker
 from stdlib_workers.queue.broker import Broker
+from stdlib_workers.queue.deaths import Deaths
 from stdlib_workers.queue.delivery import Moves, Target
 from stdlib_workers.queue.holds import Holds
 from stdlib_workers.queue.model import DONE, Delivery, Kind, Verdict
-from stdlib_workers.queue.policy import verdict_from
+from stdlib_workers.queue.policy import blame, verdict_from
 
 # How long to wait before telling a storage that could not take the end of an attempt again.
 STORAGE_PAUSE = 0.2
@@ -35,6 +36,7 @@ class Dispatcher:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._holds = Holds(broker)
+        self._deaths = Deaths()
         self._under_way: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None
@@ -105,7 +107,11 @@ class Dispatcher:
                 return DONE
             await self._worker.trigger_async({**request, "function_id": delivery.function_id})
         except InvocationError as error:
-            return verdict_from(error, delivery.function_id)
+            verdict = verdict_from(error, delivery.function_id)
+            if verdict.killed:
+                in_company = await self._deaths.in_company(str(error.details.get("worker")))
+                return blame(delivery, verdict, in_company=in_company)
+            return verdict
         return DONE
 
     async def _settle(self, delivery: Delivery, verdict: Verdict) -> None:

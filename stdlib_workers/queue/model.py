@@ -2,7 +2,9 @@
 
 A job's life is the table `LIFE`; the SQL of the other modules moves rows along it and along nothing else. Of an
 ordered group exactly one job, the head, is in a state of `LIVE`; the others stand `BEHIND` it. So ordering needs no
-lock and no bookkeeping: what may start is what is `READY`, for every kind of queue. Times are milliseconds.
+lock and no bookkeeping: what may start is what is `READY`, for every kind of queue. Of the suspects, the jobs that ran
+together when their worker died, one runs at a time: so the one that kills workers is found, and no other pays for it.
+Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -139,6 +141,7 @@ class Delivery:
     group: str | None
     spent: int
     interrupted: int
+    suspect: int
     created: int
 
 
@@ -149,16 +152,17 @@ class Kind(Enum):
     FAILED = "failed"  # spends an attempt
     RETURNED = "returned"  # never started: the attempt number is given back
     INTERRUPTED = "interrupted"  # started, and stopped by the engine's side: spends nothing, counts as a delivery
+    SUSPECTED = "suspected"  # as INTERRUPTED: its worker died, and with it other jobs, any of which may be to blame
     MISSING = "missing"  # nobody has registered the function: wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an attempt's end means. `error` is the error body's JSON fields; `at_once`: retry without backoff."""
+    """What an attempt's end means. `error` is the error body's JSON fields."""
 
     kind: Kind
     error: dict[str, Any] = field(default_factory=dict)
-    at_once: bool = False
+    killed: bool = False  # the worker died under it
     delay_ms: int = 0
 
 

@@ -37,7 +37,7 @@ def verdict_from(error: InvocationError, function_id: str) -> Verdict:
     if error.code == "function_not_found" and function_id in error.message:
         return Verdict(Kind.MISSING, body)
     if error.code == "invocation_stopped" and error.details.get("started", True):
-        return Verdict(Kind.INTERRUPTED, body) if reason == "reload" else Verdict(Kind.FAILED, body, at_once=True)
+        return Verdict(Kind.INTERRUPTED, body) if reason == "reload" else Verdict(Kind.FAILED, body, killed=True)
     if error.code in UNSTARTED or error.code == "invocation_stopped":
         pause = error.details.get("retry_after_ms") or UNSTARTED.get(error.code, 0)
         return Verdict(Kind.RETURNED, body, delay_ms=int(pause))
@@ -56,6 +56,23 @@ def _body(error: InvocationError) -> dict[str, object]:
     return {key: value for key, value in body.items() if value is not None}
 
 
+def blame(delivery: Delivery, verdict: Verdict, *, in_company: bool) -> Verdict:
+    """Say what a death means for one of the jobs that ran: who died in company is a suspect, and pays nothing yet.
+
+    A suspect runs beside no other suspect. If its worker dies again, it was this one.
+    """
+    if verdict.killed and in_company and not delivery.suspect:
+        return Verdict(Kind.SUSPECTED, verdict.error)
+    return verdict
+
+
+def is_suspect(delivery: Delivery, verdict: Verdict) -> bool:
+    """Whether the job is a suspect from now on: an attempt that lived to its end clears it."""
+    if verdict.kind is Kind.SUSPECTED:
+        return True
+    return bool(delivery.suspect) and (verdict.killed or verdict.kind is not Kind.FAILED)
+
+
 def next_state(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[State | None, int]:
     """Return where a settled job goes, None for done, and after how many milliseconds it is due."""
     if verdict.kind is Kind.DONE:
@@ -64,7 +81,7 @@ def next_state(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[Stat
         return State.HELD, 0
     if verdict.kind is Kind.RETURNED:
         return (State.DELAYED if verdict.delay_ms else State.READY), verdict.delay_ms
-    if verdict.kind is Kind.INTERRUPTED:
+    if verdict.kind in (Kind.INTERRUPTED, Kind.SUSPECTED):
         return (State.DEAD if delivery.interrupted + 1 >= MAX_INTERRUPTIONS else State.READY), 0
     return _after_failure(delivery, verdict, noise)
 
@@ -74,6 +91,6 @@ def _after_failure(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[
     if failures >= delivery.queue.config.attempts:
         return State.DEAD, 0
     # A worker may die for reasons of its own: the first time the job is tried again at once.
-    if verdict.at_once and failures == 1:
+    if verdict.killed and failures == 1:
         return State.READY, 0
     return State.DELAYED, retry_delay_ms(delivery.queue.config.backoff_ms, failures, noise)

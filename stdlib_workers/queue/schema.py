@@ -26,6 +26,7 @@ CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, queue INTEGER NOT NULL,
     state INTEGER NOT NULL, priority INTEGER NOT NULL DEFAULT 0, due INTEGER NOT NULL, grp TEXT,
     attempt INTEGER NOT NULL DEFAULT 0, spent INTEGER NOT NULL DEFAULT 0, interrupted INTEGER NOT NULL DEFAULT 0,
+    suspect INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL, started INTEGER, ended INTEGER, run TEXT,
     function_id TEXT NOT NULL, namespace TEXT, traceparent TEXT, baggage TEXT, metadata BLOB, data BLOB NOT NULL
 ) STRICT;
@@ -35,7 +36,8 @@ CREATE TABLE failures (
 CREATE TABLE keys (
     queue INTEGER NOT NULL, key TEXT NOT NULL, job TEXT NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (queue, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX ready ON jobs (queue, priority DESC, seq) WHERE state = 0;
+CREATE INDEX ready ON jobs (queue, priority DESC, seq) WHERE state = 0 AND suspect = 0;
+CREATE INDEX suspects ON jobs (queue, seq) WHERE state = 0 AND suspect = 1;
 CREATE INDEX delayed ON jobs (queue, due) WHERE state = 1;
 CREATE INDEX running ON jobs (queue) WHERE state = 2;
 CREATE INDEX behind ON jobs (queue, grp, seq) WHERE state = 3;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pytest
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stdlib_workers.queue import admin, catalog, dead
-from stdlib_workers.queue.delivery import advance, claim, held_targets, recover, release, settle
+from stdlib_workers.queue.delivery import Target, advance, held_targets, recover, release, settle
 from stdlib_workers.queue.intake import enqueue, forget_keys
 from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, Kind, NewJob, Queue, QueueConfig, State, Verdict
-from stdlib_workers.queue.policy import MAX_INTERRUPTIONS
+from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, blame
 from stdlib_workers.queue.schema import TABLES
 
 FAILED = Verdict(Kind.FAILED, {"code": "invocation_failed", "message": "no"})
 RETURNED = Verdict(Kind.RETURNED, {"code": "worker_unavailable", "message": "down"}, delay_ms=1000)
+KILLED = Verdict(Kind.FAILED, {"code": "invocation_stopped", "message": "killed"}, killed=True)
 INTERRUPTED = Verdict(Kind.INTERRUPTED, {"code": "invocation_stopped", "message": "reload"})
 MISSING = Verdict(Kind.MISSING, {"code": "function_not_found", "message": "jobs::run"})
 
@@ -39,6 +41,12 @@ def database() -> sqlite3.Connection:
 
 def queue_in(connection: sqlite3.Connection, name: str = "jobs", **config: Any) -> Queue:
     return catalog.define(connection, name, QueueConfig(**config))[0]
+
+
+def claim(
+    connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[Target] = frozenset()
+) -> list[Delivery]:
+    return advance(connection, queue, run, now, missing).deliveries
 
 
 def job(number: int, **fields: Any) -> NewJob:
@@ -135,6 +143,32 @@ def test_jobs_of_a_missing_function_step_aside_and_come_back(connection: sqlite3
     assert admin.counts(connection, queue)["held"] == 600
     assert sum(iter(lambda: release(connection, "jobs::run"), 0)) == 600
     assert [d.id for d in claim(connection, queue, "run", 0)] == ["job-000"]
+
+
+def test_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connection: sqlite3.Connection) -> None:
+    queue = queue_in(connection, max_retries=2, backoff_ms=0)
+    for number in range(4):
+        enqueue(connection, queue, job(number), 0)
+    poison, done = "job-002", 0
+    for now in range(20):
+        batch = claim(connection, queue, "run", now)
+        died = any(delivery.id == poison for delivery in batch)
+        for delivery in batch:
+            verdict = blame(delivery, KILLED, in_company=len(batch) > 1) if died else DONE
+            done += settle(connection, delivery, verdict, now, 0.5) is None
+    [letter] = dead.letters(connection, [queue], 0, 9)
+    assert (letter["id"], done) == (poison, 3)
+    assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
+
+
+def test_a_suspect_that_lives_is_cleared(connection: sqlite3.Connection) -> None:
+    queue = queue_in(connection, backoff_ms=0)
+    enqueue(connection, queue, job(1), 0)
+    suspected = Verdict(Kind.SUSPECTED, KILLED.error)
+    for verdict, suspect in ((suspected, 0), (FAILED, 1), (DONE, 0)):
+        [delivery] = claim(connection, queue, "run", 0)
+        assert delivery.suspect == suspect
+        settle(connection, delivery, verdict, 0, 0.5)
 
 
 def test_priority_goes_first_and_age_decides_between_equals(connection: sqlite3.Connection) -> None:
@@ -234,7 +268,8 @@ def test_a_topic_keeps_early_messages_for_its_first_subscriber_only(connection: 
 def test_a_million_waiting_jobs_do_not_slow_down_a_claim(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, concurrency=1)
     plans = [
-        "SELECT seq, function_id FROM jobs WHERE queue = 1 AND state = 0 ORDER BY priority DESC, seq LIMIT 9",
+        "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 0 ORDER BY priority DESC, seq LIMIT 9",
+        "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 1 ORDER BY seq LIMIT 1",
         "SELECT seq FROM jobs WHERE queue = 1 AND state = 1 AND due <= 9 ORDER BY due LIMIT 9",
         "SELECT count(*) FROM jobs WHERE queue = 1 AND state = 2",
         "SELECT seq, due FROM jobs WHERE queue = 1 AND grp = 'a' AND state = 3 ORDER BY seq LIMIT 1",
@@ -285,10 +320,11 @@ class Histories(RuleBasedStateMachine):
             self.running.append(delivery)
 
     @precondition(lambda self: self.running)
-    @rule(pick=st.integers(0, 9), verdict=st.sampled_from([DONE, FAILED, RETURNED, INTERRUPTED, MISSING]))
+    @rule(pick=st.integers(0, 9), verdict=st.sampled_from([DONE, FAILED, RETURNED, INTERRUPTED, MISSING, KILLED]))
     def end_one(self, pick: int, verdict: Verdict) -> None:
         delivery = self.running.pop(pick % len(self.running))
-        settle(self.connection, delivery, verdict, self.now, 0.5)
+        judged = blame(delivery, verdict, in_company=bool(self.running))
+        settle(self.connection, delivery, judged, self.now, 0.5)
         if verdict.kind in (Kind.RETURNED, Kind.MISSING):
             self.attempts[delivery.id] -= 1
         if verdict is DONE:
@@ -339,6 +375,7 @@ class Histories(RuleBasedStateMachine):
         assert running == {delivery.id for delivery in self.running}
         if hasattr(self, "queue"):
             assert len(running) <= self.queue.config.concurrency
+            assert sum(delivery.suspect for delivery in self.running) <= 1
 
     @invariant()
     def a_group_has_one_head_and_it_is_the_oldest(self) -> None:

@@ -57,7 +57,7 @@ def test_only_what_started_spends_an_attempt(given_error: InvocationError, kind:
 
 
 def test_a_dead_worker_is_no_reason_to_wait_and_a_busy_one_is() -> None:
-    assert verdict_from(error("invocation_stopped", started=True), FUNCTION).at_once
+    assert verdict_from(error("invocation_stopped", started=True), FUNCTION).killed
     assert verdict_from(error("overloaded", retry_after_ms=250), FUNCTION).delay_ms == 250
 
 
