@@ -1,13 +1,14 @@
 """When a worker is ready, and which files it is made of.
 
-Ready is the earliest of: the script's body has ended, `worker.ready()` was called, or the body still runs but has
-registered nothing for a while (it ends in a loop). Files are sent again when more have been imported since.
+Ready is the earliest of: the script's body has ended, `worker.ready()` was called, or the body is parked: it has
+registered nothing for a while and its main thread stands where it stood (it ends in a loop), importing nothing. Files
+are sent again when more have been imported since.
 """
 
 from __future__ import annotations
 
 import sys
-from threading import Event, Lock
+from threading import Event, Lock, main_thread
 from time import monotonic
 
 from iii.worker.imports import find_project_files
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # A script that registers its functions one after the other never pauses for so long between them.
 QUIET_SECONDS = 0.05
+# A main thread that registers nothing for so long and never stands still works on its own; it is not asked to stop.
+PATIENCE = 1.0
 
 
 class Readiness:
@@ -46,10 +49,14 @@ class Readiness:
                 self.announced.set()
 
     def announce_when_quiet(self) -> None:
-        """Block until `ready` was sent, and send it after the quiet period."""
-        while not self.announced.wait(max(0.0, self._touched + QUIET_SECONDS - monotonic())):
-            if monotonic() - self._touched >= QUIET_SECONDS:
+        """Block until `ready` was sent, and send it once the body is parked."""
+        before = None
+        while not self.announced.wait(QUIET_SECONDS):
+            place = main_thread_place()
+            quiet = monotonic() - self._touched
+            if place is not None and ((place == before and quiet >= QUIET_SECONDS) or quiet >= PATIENCE):
                 self.announce()
+            before = place
 
     def refresh(self) -> None:
         """Send the files again if modules have been imported since. Costs one comparison when none were."""
@@ -67,3 +74,15 @@ class Readiness:
         if self._project:
             self._files = message["files"] = find_project_files(sys.modules, self._project)
         self._send(message)
+
+
+def main_thread_place() -> tuple[object, ...] | None:
+    """Return where the main thread stands now; None while it imports, which always ends in more code."""
+    frame = sys._current_frames().get(main_thread().ident or 0)
+    place: list[object] = []
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return None
+        place += (frame.f_code, frame.f_lasti)
+        frame = frame.f_back
+    return tuple(place)

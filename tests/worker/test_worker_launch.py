@@ -51,8 +51,16 @@ def test_a_script_may_bear_the_name_of_a_standard_module(launch, tmp_path):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a worker was imported')\n")
     process = launch("import math, random, asyncio\nworker.register_function('m::f', lambda p: math.floor(p))\n")
     process.engine.expect("ready")
-    assert process.engine.call("m::f", 1.5)["result"] == 1
+    answer = process.engine.call("m::f", 1.5)
+    assert answer.get("result") == 1, answer
     assert process.finish() == (0, "")
+
+
+def test_a_slow_start_is_not_taken_for_a_finished_one(launch, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.3)\n")
+    process = launch("import slow\nworker.register_function('m::f', lambda p: p)\n")
+    process.engine.expect("ready")
+    assert [message["type"] for message in process.engine.seen][-1] == "registerfunction"
 
 
 def test_what_a_handler_prints_goes_to_stderr_and_the_call_succeeds(launch):
