@@ -22,16 +22,20 @@ class TriggerActionVoid:
 
 
 class TriggerActionEnqueue:
-    """Put the call into `queue`; `trigger` returns the `EnqueueResult` receipt."""
+    """Put the call into `queue`; `trigger` returns the `EnqueueResult` receipt.
+
+    `options` are the queue's: `delay_ms`, `group`, `key`, `priority`; those that are None are left out.
+    """
 
     type = "enqueue"
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, **options: Any) -> None:
         self.queue = queue
+        self.options = {name: value for name, value in options.items() if value is not None}
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"type": self.type, "queue": self.queue}
+        return {"type": self.type, "queue": self.queue, **self.options}
 
 
 class TriggerActionProvided:
@@ -55,9 +59,20 @@ class TriggerAction:
         return TriggerActionVoid()
 
     @staticmethod
-    def Enqueue(*, queue: str) -> TriggerActionEnqueue:
-        """Deliver through `queue`."""
-        return TriggerActionEnqueue(queue)
+    def Enqueue(
+        *,
+        queue: str,
+        delay_ms: int | None = None,
+        group: str | None = None,
+        key: str | None = None,
+        priority: int | None = None,
+    ) -> TriggerActionEnqueue:
+        """Deliver through `queue`.
+
+        Not before `delay_ms` milliseconds; in order with others of the same `group` (fifo queues); once only for the
+        same idempotency `key`; before others of a lower `priority` (0 to 255).
+        """
+        return TriggerActionEnqueue(queue, delay_ms=delay_ms, group=group, key=key, priority=priority)
 
     @staticmethod
     def of(action_id: str, /, **options: Any) -> TriggerActionProvided:

@@ -33,6 +33,9 @@ def _body_from_invocation_error(error: InvocationError) -> dict[str, Any]:
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.stacktrace:
         body["stacktrace"] = error.stacktrace
+    elif error.invocation_id is not None:
+        # An inner call failed. The trace says so: without it this would look as if the engine had refused this call.
+        body["stacktrace"] = format_user_traceback(error)
     if error.details:
         body["details"] = error.details
     if error.retryable:

@@ -99,6 +99,16 @@ def test_a_raised_invocation_error_keeps_its_code_and_details(joined):
     assert engine.call("m::buy")["error"] == {"code": "sold_out", "message": "none left", "details": {"left": 0}}
 
 
+def test_the_error_of_an_inner_call_is_passed_on_with_a_trace(joined):
+    worker, engine = joined
+
+    def buy(payload):
+        raise InvocationError("function_not_found", "Function m::stock not found", "m::stock", invocation_id="inner")
+
+    worker.register_function("m::buy", buy)
+    assert "in buy" in engine.call("m::buy")["error"]["stacktrace"]
+
+
 def test_a_result_json_cannot_hold_is_named_by_its_path(joined):
     worker, engine = joined
     worker.register_function("m::nan", lambda p: {"a": [1, 2, 3, float("nan")]})

@@ -39,6 +39,10 @@ def test_an_id_holds_all_its_random_bits():
         ({"type": "void"}, {"type": "void"}),
         (TriggerAction.Void(), {"type": "void"}),
         (TriggerAction.Enqueue(queue="mail"), {"type": "enqueue", "queue": "mail"}),
+        (
+            TriggerAction.Enqueue(queue="mail", delay_ms=5, group="g", key="k", priority=1),
+            {"type": "enqueue", "queue": "mail", "delay_ms": 5, "group": "g", "key": "k", "priority": 1},
+        ),
         (TriggerAction.of("delay", seconds=5), {"type": "delay", "seconds": 5}),
     ],
 )
