@@ -25,6 +25,7 @@ COMMANDS = {
     "env": ("cli.env", "command", "Show a worker's environment and where it comes from."),
     "init": ("cli.init", "command", "Make a new project."),
     "add": ("cli.add", "command", "Add a standard worker to iii.toml."),
+    "token": ("cli.token", "command", "Print the token for connections from elsewhere."),
     "completion": ("cli.completion", "command", "Print the completion script of a shell."),
 }
 

@@ -16,7 +16,7 @@ from iii.engine.document import Document, nearest, read_document
 from iii.engine.environment import PROJECT_FILES, read_env_file
 from iii.engine.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.positions import KeyPath
-from iii.engine.program import Program
+from iii.engine.program import Program, has_official_sdk
 from iii.engine.spec import EngineSpec, ProjectSpec, WorkerSpec
 
 STANDARD_WORKERS = ("state", "stream", "queue", "pubsub", "cron", "http", "observability", "configuration")
@@ -169,6 +169,7 @@ def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
             raise document.error(entries["python"][1], "python is for a `run` that is a .py file")
         if "script" in values:
             values["python"] = program.python(values["script"], entries.get("python"))
+            values["is_official"] = has_official_sdk(values["python"])
     else:
         values["standard"] = _standard(name, table, values, document)
     return WorkerSpec(name=name, line=document.line(table), **values)

@@ -26,7 +26,8 @@ from iii.engine.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
 from iii.engine.frames import BINARY, one_line
-from iii.engine.peer import Peer
+from iii.engine.large import fitting
+from iii.engine.peer import MAX_LINE, Peer
 from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
 
 # Each official worker holds two connections; more than this many workers are another engine's business.
@@ -226,11 +227,15 @@ class Link:
 
     def on_messages(self, messages: Received) -> None:
         """Route a batch."""
-        lines = [
-            one_line(data)
-            for opcode, data in messages
-            if data and not (opcode == BINARY and self._gateway.take_telemetry(data))
-        ]
+        lines: list[bytes] = []
+        for opcode, data in messages:
+            if not data or (opcode == BINARY and self._gateway.take_telemetry(data)):
+                continue
+            line: bytes | None = one_line(data)
+            if len(data) > MAX_LINE:
+                line = fitting(self._exchange.router, self.peer, one_line(data))
+            if line is not None:
+                lines.append(line)
         self._exchange.take(self, lines)
         if not self.peer.is_serving:
             self._gateway.hooks.spoke(self.peer)

@@ -215,7 +215,7 @@ class Generation:
         self._timers.cancel("drain")
         self._timers.cancel("holding")
         timeout = self.spec.stop_timeout
-        is_ours = not self.spec.command
+        is_ours = not self.spec.is_foreign
         grace = timeout * ASK_SHARE if is_ours else min(ASK_FOREIGN, timeout)
         self._timers.arm("terminate", grace, lambda: self._signal(signal.SIGTERM))
         self._timers.arm("kill", timeout, lambda: self._signal(signal.SIGKILL))

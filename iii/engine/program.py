@@ -21,6 +21,13 @@ from iii.engine.positions import KeyPath
 _INTERPRETER = Path("Scripts/python.exe") if sys.platform == "win32" else Path("bin/python")
 
 
+def has_official_sdk(python: Path) -> bool:
+    """Whether the interpreter's own environment has the official `iii-sdk`, whose `iii` then wins over ours."""
+    prefix = python.parent.parent
+    patterns = ("lib/python3*/site-packages/iii_sdk-*.dist-info", "Lib/site-packages/iii_sdk-*.dist-info")
+    return any(next(prefix.glob(pattern), None) is not None for pattern in patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """Answers for one worker. `cwd` is where its `run` is looked up, `root` where its `python` is."""
