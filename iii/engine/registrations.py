@@ -167,7 +167,7 @@ class Registrations:
             self.settle_vacancy(function, why)
         for id in [id for id, action in self._registry.actions.items() if action.peer is peer]:
             del self._registry.actions[id]
-        if not (peer.is_gone and owner.is_expected):
+        if not owner.is_expected:  # else the next generation says which of them it wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))
         self._calls.events.append(FunctionsChanged())

@@ -131,12 +131,16 @@ class Roster:
         peer.is_serving = False
         peer.outbox.clear()
         if was_serving:
-            if peer.owner.is_supervised and len(peer.owner.peers) == 1 and peer.owner.refusal is None:
+            if self._will_return(peer.owner):
                 peer.owner.is_expected = True
             self._registrations.vacate(peer, "its worker left")
         self._settle_calls_of(peer, reason or {})
         if peer.kind == "worker":
             self._calls.events.append(WorkersChanged("worker_disconnected", peer.id))
+
+    def _will_return(self, owner: Owner) -> bool:
+        """Whether an owner whose last serving peer leaves gets another one: it is declared, and not given up."""
+        return self.owners.get(owner.name) is owner and len(owner.peers) == 1 and owner.refusal is None
 
     def expect(self, worker: str) -> None:
         """The worker is (re)starting: calls to its functions wait."""
