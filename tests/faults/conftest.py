@@ -1,0 +1,19 @@
+"""What the fault tests share: a ground that checks the laws when the test is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ground import Ground
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    """Return the ground of one test: declare workers, then `start()`."""
+    made = Ground(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
