@@ -171,6 +171,7 @@ class Roster:
         owner = self.owners.pop(worker, None)
         if owner is not None:
             owner.is_expected = False
+            owner.refusal = None
             self._registrations.drop_vacancies(owner, f"worker {worker} was removed")
             self._registrations.send_all(self._bindings.forget_gone(owner))
             self.settled(worker)

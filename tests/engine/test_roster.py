@@ -276,6 +276,13 @@ def test_calls_to_a_worker_that_is_down_fail_with_its_last_words(net: Net, calle
     assert net.calls_of(net.serving("w", "f", generation=2)) == ["again"]
 
 
+def test_a_failed_worker_that_is_no_longer_declared_leaves_no_function_behind(net: Net) -> None:
+    net.router.roster.detach(net.serving("w", "f"))
+    net.router.roster.refuse_calls("w", {"state": "failed"})
+    net.router.roster.forget("w")
+    assert list(net.router.registry) == []
+
+
 @pytest.mark.parametrize("order", ["after its process left", "while its process serves"])
 def test_a_worker_that_is_no_longer_declared_takes_its_functions_along(net: Net, caller: Peer, order: str) -> None:
     worker = net.serving("w", "f", "g", concurrency=1)
