@@ -36,6 +36,7 @@ _NEXT_KEY = re.compile(r'\s*[{,]\s*"')
 _COLON = re.compile(r"\s*:\s*")
 _EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"\\')
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 _INVOKE_OVERHEAD = len('{"type":"invokefunction","invocation_id":"","function_id":"","data":}')
@@ -204,9 +205,11 @@ def _refuse_bad_utf8(line: bytes) -> None:
 
 def _refuse_bombs(line: bytes, message: Any) -> None:
     """Refuse a raw field nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
-    # The envelope is one of the openings, and a value has at most as many nodes as commas, openings and itself.
-    openings = line.count(b"[") + line.count(b"{")
-    if openings <= MAX_DEPTH + 1 and line.count(b",") + openings <= MAX_NODES:
+    if len(line) <= _FEW and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1:
+        return
+    # The envelope is one level of the line. A value has at most as many nodes as commas and openings, and itself.
+    shape = _shape(line)
+    if shape.count(b",") + shape.count(b"[") + shape.count(b"{") <= MAX_NODES and _depth(shape) <= MAX_DEPTH + 1:
         return
     for field in message.__struct_fields__:
         value = getattr(message, field)
@@ -218,29 +221,41 @@ def _refuse_bombs(line: bytes, message: Any) -> None:
 
 
 def _bomb_in(text: bytes) -> str | None:
+    if _nodes(text) > MAX_NODES:
+        return f"more than {MAX_NODES} values"
+    return f"more than {MAX_DEPTH} levels" if _depth(_shape(text)) > MAX_DEPTH else None
+
+
+def _shape(text: bytes) -> bytes:
+    """Return the brackets and commas of a JSON text that stand outside its strings.
+
+    With everything else deleted, a string is `""` unless it holds one of these characters itself. Then a quote is left
+    over, because the quotes before a string are even in number: its opening one finds no partner.
+    """
+    shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' not in shape and b"\\" not in shape:
+        return shape
+    return b"".join(_outside_strings(text)).translate(None, _NOT_STRUCTURE)
+
+
+def _outside_strings(text: bytes) -> list[bytes]:
     # Backslashes stand in strings only: with their pairs gone, every quote left opens or closes a string.
-    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # A node is at most one value and one key, each with two quotes.
-    if plain.count(b'"') > 4 * MAX_NODES:
-        return f"more than {MAX_NODES} values"
-    shape = b"0".join(plain.split(b'"')[::2])
-    if shape.count(b",") + shape.count(b"[") + shape.count(b"{") >= MAX_NODES and _nodes(shape) > MAX_NODES:
-        return f"more than {MAX_NODES} values"
-    return f"more than {MAX_DEPTH} levels" if _depth(shape) > MAX_DEPTH else None
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
 
 
 def _depth(shape: bytes) -> int:
     """Nesting depth of JSON without strings, counted by peeling off the innermost pairs at C speed."""
     brackets = shape.translate(_SQUARE, _NOT_BRACKETS)
     depth = 0
-    while brackets and depth <= MAX_DEPTH:
+    while brackets and depth <= MAX_DEPTH + 1:
         brackets = brackets.replace(b"[]", b"")
         depth += 1
     return depth
 
 
-def _nodes(shape: bytes) -> int:
-    """Values in JSON without strings: a container with k children holds k-1 commas, and the root is one more."""
+def _nodes(text: bytes) -> int:
+    """Count the values of a JSON text: a container with k children holds k-1 commas, and the root is one more."""
+    shape = b"0".join(_outside_strings(text))
     containers = shape.count(b"[") + shape.count(b"{") - len(_EMPTY.findall(shape))
     return shape.count(b",") + containers + 1
 
