@@ -101,7 +101,7 @@ RULES: dict[str, Layer] = {
 }
 
 # What several standard workers are built on; these packages are no workers.
-SHARED_BY_STANDARD_WORKERS = ("stdlib_workers.storage", "stdlib_workers.events")
+SHARED_BY_STANDARD_WORKERS = ("stdlib_workers.storage", "stdlib_workers.events", "stdlib_workers.values")
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(

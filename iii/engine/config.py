@@ -172,6 +172,8 @@ def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
             values["is_official"] = has_official_sdk(values["python"])
     else:
         values["standard"] = _standard(name, table, values, document)
+        # Two generations must not own its files and ports at once.
+        values.setdefault("reload", "exclusive")
     return WorkerSpec(name=name, line=document.line(table), **values)
 
 

@@ -6,7 +6,7 @@ journal (state, stream), behind which another backend can stand. Uses no other s
 
 from stdlib_workers.storage.database import Schema, open_database
 from stdlib_workers.storage.failures import CORRUPT, FULL, UNUSABLE, Refusal
-from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue
+from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue, Row
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
 from stdlib_workers.storage.store import Store, open_store
@@ -23,6 +23,7 @@ __all__ = [
     "KeyValue",
     "Pending",
     "Refusal",
+    "Row",
     "Schema",
     "SqliteKeyValue",
     "Store",

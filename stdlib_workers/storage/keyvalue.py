@@ -78,10 +78,13 @@ class Journal(Protocol):
 class KeyValue(Protocol):
     """A store of keys in buckets. Every write is durable when its `Pending` has its result."""
 
-    journal: Journal
+    @property
+    def journal(self) -> Journal:
+        """The journal beside the keys."""
+        ...
 
-    def get(self, bucket: str, key: str) -> Pending[Entry | None]:
-        """Return an entry."""
+    def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
+        """Return an entry. `then` gets it first, in order with what watchers get."""
         ...
 
     def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from iii import InvocationError
 from stdlib_workers.storage.database import Schema
@@ -97,11 +97,16 @@ class SqliteKeyValue:
         self._watchers: list[Watch] = []
         self._version = self._reserved = 0
         store.run(_reserve, then=self._start_versions).result()
-        self.journal = SqliteJournal(store)
+        self._journal = SqliteJournal(store)
 
-    def get(self, bucket: str, key: str) -> Pending[Entry | None]:
-        """Return an entry."""
-        return self._store.run(lambda connection: _find(connection, bucket, key)[1])
+    @property
+    def journal(self) -> SqliteJournal:
+        """The journal in the same file."""
+        return self._journal
+
+    def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
+        """Return an entry. `then` gets it first, in order with what watchers get."""
+        return self._store.run(lambda connection: _find(connection, bucket, key)[1], then=then)
 
     def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
         """Write a value whatever stands there."""

@@ -1,0 +1,22 @@
+"""Events of standard workers: who is bound to a trigger type, conditions, and delivery in order from an outbox.
+
+Shared by state, stream and pubsub; knows nothing of what their events mean.
+"""
+
+from stdlib_workers.events.background import Background
+from stdlib_workers.events.bindings import Bindings
+from stdlib_workers.events.firing import Caller, Target, fire, is_wanted, target_from
+from stdlib_workers.events.outbox import TOPIC, Outbox, envelope
+
+__all__ = [
+    "TOPIC",
+    "Background",
+    "Bindings",
+    "Caller",
+    "Outbox",
+    "Target",
+    "envelope",
+    "fire",
+    "is_wanted",
+    "target_from",
+]

@@ -1,0 +1,58 @@
+"""An event loop on a thread of its own, for work that no call waits for: deliveries and listeners.
+
+Tasks start in an empty context: what they call must not count as part of the invocation that caused them, nor end
+with its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Background:
+    """The loop; started when it is made, never ended before the process."""
+
+    def __init__(self, name: str = "iii-background") -> None:
+        self.loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        started = Event()
+        self._thread = Thread(target=self._run, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        started.wait()
+
+    def _run(self, started: Event) -> None:
+        self.loop.call_soon(started.set)
+        self.loop.run_forever()
+        self.loop.close()
+
+    def call(self, callback: Callable[..., object], *arguments: Any) -> None:
+        """Call `callback` on the loop, from any thread."""
+        self.loop.call_soon_threadsafe(callback, *arguments, context=Context())
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine as a task; only on the loop itself."""
+        task = self.loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def wait(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine and block until it has ended; only on another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def stop(self) -> None:
+        """Cancel every task and end the thread."""
+        self.wait(self._cancel())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    async def _cancel(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

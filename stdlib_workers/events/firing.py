@@ -1,0 +1,61 @@
+"""Calling the function behind a trigger: the condition first, then the handler, in the trigger's namespace.
+
+Only an explicit JSON `false` of the condition function blocks. Metadata goes along as the sidecar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from iii import TriggerConfig
+
+
+class Caller(Protocol):
+    """The part of a Worker that fires."""
+
+    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
+        """Call a function and return its result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a binding calls; complete in itself, so that it can wait on disk."""
+
+    function_id: str
+    namespace: str | None = None
+    metadata: Any = None
+    condition: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def target_from(config: TriggerConfig) -> Target:
+    """Return what a binding calls."""
+    fields = config.config if isinstance(config.config, dict) else {}
+    condition = fields.get("condition_function_id")
+    return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
+
+
+async def is_wanted(worker: Caller, target: Target, payload: Any) -> bool:
+    """Ask the condition function; True without one. InvocationError when it fails."""
+    if target.condition is None:
+        return True
+    request = {"function_id": target.condition, "payload": payload, "namespace": target.namespace}
+    return await worker.trigger_async(request) is not False
+
+
+async def fire(worker: Caller, target: Target, payload: Any) -> Any:
+    """Call condition and function; return the function's result, None when the condition said no."""
+    if not await is_wanted(worker, target, payload):
+        return None
+    request = {
+        "function_id": target.function_id,
+        "payload": payload,
+        "metadata": target.metadata,
+        "namespace": target.namespace,
+    }
+    return await worker.trigger_async(request)

@@ -1,0 +1,58 @@
+"""What each `state::*` function takes, as JSON Schema: for the engine's check and for `--help`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SCOPE = {"type": "string", "description": "Group of keys."}
+_KEY = {"type": "string"}
+_OPS = {"type": "array", "description": "Operations {type, path, value | by}, applied in order."}
+
+
+def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+REQUESTS = {
+    "set": _object(
+        ("scope", "key"),
+        scope=_SCOPE,
+        key=_KEY,
+        value={"description": "Any JSON value (alias: data)."},
+        expected={"description": "Write only if the value is this one; null also means none."},
+        if_version={"type": "integer", "description": "Write only over this version; 0: the key must not exist."},
+    ),
+    "get": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
+    "get_entry": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
+    "delete": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
+    "update": _object(("scope", "key", "ops"), scope=_SCOPE, key=_KEY, ops=_OPS),
+    "list": _object(("scope",), scope=_SCOPE),
+    "list_keys": _object(("scope",), scope=_SCOPE),
+    "list_groups": {"type": "object"},
+    "list_entries": _object(
+        ("scope",),
+        scope=_SCOPE,
+        cursor={"type": ["string", "null"], "description": "next_cursor of the page before."},
+        limit={"type": ["integer", "null"], "description": "Most entries of a page, 1 to 1000."},
+        max_bytes={"type": ["integer", "null"], "description": "Most bytes of a page, 256 to 8000000."},
+    ),
+}
+TRIGGER = {
+    "type": "object",
+    "properties": {
+        "scope": {"type": "string"},
+        "key": {"type": "string"},
+        "condition_function_id": {"type": "string"},
+    },
+}
+EVENT = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "state"},
+        "event_type": {"enum": ["state:created", "state:updated", "state:deleted"]},
+        "scope": {"type": "string"},
+        "key": {"type": "string"},
+        "old_value": {},
+        "new_value": {},
+    },
+}

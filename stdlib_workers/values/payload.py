@@ -1,0 +1,78 @@
+"""Reading a payload field by field, with the contract's `deserialization_error` for what does not fit. Pure.
+
+The engine has checked the schema already unless the project turned that off; these checks hold in either case.
+Unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from iii import InvocationError
+
+_MISSING: Any = object()
+_NAMES = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
+
+
+def malformed(function_id: str, message: str) -> InvocationError:
+    """Return the error for a payload that does not fit the function."""
+    return InvocationError("deserialization_error", f"{function_id}: {message}", function_id)
+
+
+class Payload:
+    """The fields of one call's payload."""
+
+    __slots__ = ("_fields", "_function_id")
+
+    def __init__(self, function_id: str, payload: Any) -> None:
+        self._function_id = function_id
+        if not isinstance(payload, dict):
+            raise malformed(function_id, f"the payload must be an object, got {_shown(payload)}")
+        self._fields = payload
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def string(self, name: str, default: str = _MISSING) -> str:
+        """Return a string field, required unless there is a default."""
+        value = self._fields.get(name, default)
+        if value is _MISSING or not (isinstance(value, str) or value is default):
+            self._refuse(name, str)
+        found: str = value
+        return found
+
+    def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:
+        """Return an optional integer field between `least` and `most`; null is as good as absent."""
+        value = self._fields.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool):
+            self._refuse(name, int)
+        if not least <= value <= most:
+            raise malformed(self._function_id, f"{name} must be {least} to {most}, got {value}")
+        found: int = value
+        return found
+
+    def value(self, name: str, alias: str | None = None) -> Any:
+        """Return a required field of any JSON value, null too. Given under both names it is an error."""
+        if alias is not None and alias in self._fields:
+            if name in self._fields:
+                raise malformed(self._function_id, f"give {name} or {alias}, not both")
+            return self._fields[alias]
+        if name not in self._fields:
+            raise malformed(self._function_id, f"{name} is missing")
+        return self._fields[name]
+
+    def get(self, name: str) -> Any:
+        """Return an optional field."""
+        return self._fields.get(name)
+
+    def _refuse(self, name: str, wanted: type) -> NoReturn:
+        if name not in self._fields:
+            raise malformed(self._function_id, f"{name} is missing")
+        raise malformed(self._function_id, f"{name} must be {_NAMES[wanted]}, got {_shown(self._fields[name])}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,25 @@
+"""JSON values to bytes and back: the one place of the standard workers that knows the JSON library. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from iii import InvocationError
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+def encode(value: Any) -> bytes:
+    """Return compact JSON. InvocationError `serialization_error` for what JSON or UTF-8 cannot hold."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvocationError("serialization_error", f"the value is not JSON: {error}") from None
+
+
+def decode(text: bytes) -> Any:
+    """Return the value of JSON that `encode` made."""
+    return _decoder.decode(text)
