@@ -6,7 +6,8 @@ Reads signature and hints once, at registration; nothing here runs per call but 
 from __future__ import annotations
 
 from iii.errors import ErrorCode, InvocationError
-from iii.worker.schema import first_paragraph, format_from_hint, format_from_parameters
+from iii.worker.docstring import first_paragraph
+from iii.worker.schema import format_from_hint, format_from_parameters
 from iii.worker.signature import find_source, is_coroutine_function, read_signature
 
 TYPE_CHECKING = False
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from iii.worker.conversion import Converter
     from iii.worker.signature import Signature
 
 # A single parameter of one of these names gets the payload whole.
 WHOLE_NAMES = ("payload", "data", "input")
 _HIDDEN = "metadata"
+_PLAIN_HINTS = (str, int, float, bool, dict, list)
 
 
 class Handler:
@@ -47,11 +50,18 @@ def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
 def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
     """Wrap a handler with typed parameters: the payload's keys become its keyword arguments."""
     signature = read_signature(function)
+    converters = converters_from(signature)
     if takes_whole_payload(signature):
-        return handler_from(function_id, function)
+        handler = handler_from(function_id, function)
+        for name, converter in converters.items():
+            handler.call = _converting_first(function, name, converter, function_id)
+        return handler
 
     def call(payload: Any, metadata: Any = None) -> Any:
         arguments = arguments_from(payload, signature, function_id)
+        for name, converter in converters.items():
+            if name in arguments:
+                arguments[name] = _converted(arguments[name], name, converter, function_id)
         if _HIDDEN in signature.names:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
@@ -62,6 +72,32 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
         is_async=is_coroutine_function(function),
         takes_metadata=_HIDDEN in signature.names,
     )
+
+
+def converters_from(signature: Signature) -> dict[str, Converter]:
+    """Return what turns JSON into the type of each parameter that plain JSON does not satisfy."""
+    hints = {name: signature.annotations.get(name) for name in signature.names if name != _HIDDEN}
+    if all(hint is None or hint in _PLAIN_HINTS for hint in hints.values()):
+        return {}
+    from iii.worker.conversion import converter_from_hint  # noqa: PLC0415 - few workers need it
+
+    found = {name: converter_from_hint(hint) for name, hint in hints.items()}
+    return {name: converter for name, converter in found.items() if converter is not None}
+
+
+def _converting_first(
+    function: Callable[..., Any], name: str, converter: Converter, function_id: str
+) -> Callable[..., Any]:
+    return lambda payload, **sidecar: function(_converted(payload, name, converter, function_id), **sidecar)
+
+
+def _converted(value: Any, name: str, converter: Converter, function_id: str) -> Any:
+    try:
+        return converter(value)
+    except (ValueError, TypeError) as error:
+        details = {"path": name, "expected": str(error), "got": value}
+        text = f"{function_id}: {name}: {error}"
+        raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details) from None
 
 
 def takes_whole_payload(signature: Signature) -> bool:
@@ -109,7 +145,7 @@ def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
     """Return what hints and docstring say: `description`, `request_format`, `response_format`, those that exist."""
     signature = read_signature(function)
     if typed and not takes_whole_payload(signature):
-        request: Any = format_from_parameters(signature)
+        request: Any = format_from_parameters(signature, function.__doc__)
     else:
         first = signature.positional[:1]
         request = format_from_hint(signature.annotations.get(first[0])) if first else None

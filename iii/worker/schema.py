@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 
+from iii.worker.docstring import first_paragraph, parameter_descriptions
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -51,15 +53,18 @@ def format_from_hint(hint: Any) -> Schema | None:
     return {"$schema": DRAFT, **schema} if schema else None
 
 
-def format_from_parameters(signature: Signature) -> Schema:
-    """Return the schema of an object whose keys are the handler's parameters."""
+def format_from_parameters(signature: Signature, doc: str | None = None) -> Schema:
+    """Return the schema of an object whose keys are the handler's parameters, described by its docstring."""
     properties = {}
+    descriptions = parameter_descriptions(doc)
     for name in signature.names:
         if name == "metadata":
             continue
         field = dict(schema_from_hint(signature.annotations.get(name)) or {})
         if name in signature.defaults and _is_json_scalar(signature.defaults[name]):
             field["default"] = signature.defaults[name]
+        if name in descriptions:
+            field["description"] = descriptions[name]
         properties[name] = field
     required = [name for name in signature.required if name != "metadata"]
     return {"$schema": DRAFT, **_object(properties, required, closed=not signature.takes_any_keyword)}
@@ -226,13 +231,10 @@ def _described(cls: type, schema: Schema) -> Schema:
     # A dataclass without a docstring gets its signature as one.
     if doc and not doc.startswith(f"{cls.__name__}("):
         schema["description"] = doc
+    for name, text in parameter_descriptions(cls.__doc__).items():
+        if name in schema["properties"]:
+            schema["properties"][name]["description"] = text
     return schema
-
-
-def first_paragraph(doc: str | None) -> str | None:
-    """Return the first paragraph of a docstring on one line, None when there is none."""
-    head = (doc or "").strip().partition("\n\n")[0]
-    return " ".join(line.strip() for line in head.splitlines()) or None
 
 
 def _is_union(hint: Any) -> bool:
