@@ -26,6 +26,8 @@ MAX_DEPTH = 64
 MAX_NODES = 200_000
 # Under this size a line cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
 _SHALLOW = 150
+# Under this size a line cannot hold too many values.
+_FEW = MAX_NODES
 # An invocation id is looked for in this many bytes of a line that cannot be decoded.
 _HEAD = 4096
 
