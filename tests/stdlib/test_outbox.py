@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_ins import Callee, binding, until
 
 from iii import InvocationError
 from stdlib_workers.events import TOPIC, Background, Bindings, Outbox
@@ -16,7 +17,6 @@ from stdlib_workers.state.events import Subscription, subscription_from
 from stdlib_workers.state.functions import State
 from stdlib_workers.state.options import Options
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
-from stand_ins import Callee, binding, until
 
 
 class Setup:

@@ -1,0 +1,1 @@
+"""The standard worker `pubsub`: topics without memory. Who is subscribed when something is published, gets it."""

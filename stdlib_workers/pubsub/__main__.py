@@ -1,0 +1,42 @@
+"""`[workers.pubsub]`: offer `publish` and the trigger type `subscribe`. Run by the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from iii import InitOptions, register_worker
+from stdlib_workers.events import Bindings
+from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
+from stdlib_workers.pubsub.options import check_options
+
+REQUEST = {
+    "type": "object",
+    "properties": {"topic": {"type": "string"}, "data": {"description": "Any JSON value."}},
+    "required": ["topic"],
+}
+SUBSCRIBE = {
+    "id": "subscribe",
+    "description": "Something was published to a topic; orders.* and orders.> are patterns.",
+    "trigger_request_format": {
+        "type": "object",
+        "properties": {"topic": {"type": "string"}, "condition_function_id": {"type": "string"}},
+    },
+}
+
+
+def main() -> None:
+    """Start the worker; exit code 2 for a wrong option."""
+    try:
+        check_options(json.loads(os.environ.get("III_CONFIG") or "{}"))
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    worker = register_worker(options=InitOptions(worker_name="pubsub"))
+    bindings = Bindings(Subscription)
+    worker.register_trigger_type(SUBSCRIBE, bindings)
+    worker.register_function("publish", Broadcast(worker, bindings).publish, request_format=REQUEST)
+
+
+main()
