@@ -30,22 +30,25 @@ from iii.engine.large import fitting
 from iii.engine.peer import MAX_LINE, Peer
 from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
 
-# Each official worker holds two connections; more than this many workers are another engine's business.
-MAX_CONNECTIONS = 512
-# A handshake is one packet; whoever needs longer wants to keep a descriptor busy.
-HANDSHAKE_TIMEOUT = 5.0
-# Silence after which we ask for a sign of life, and silence after which there is nobody: gone within 40 s.
-PING_AFTER, GONE_AFTER = 15.0, 35.0
-SWEEP = 2.5
-# Answers always pass, so a client that does not read must be cut before it fills our memory.
-MAX_BACKLOG = 32 * 1024 * 1024
-STALL = 5.0
 # How long registrations wait for the namespace of their connection (public contract).
 GRACE = 5.0
 
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
 _MAIN, _TELEMETRY_ONLY = "/", "/otel"
 _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may cost. Seconds, bytes, connections."""
+
+    connections: int = 512  # every official worker holds two
+    handshake: float = 5.0  # it is one packet; whoever needs longer wants to keep a descriptor busy
+    ping_after: float = 15.0  # of silence
+    gone_after: float = 35.0  # of silence, pings included: with the sweep, gone within 40 s
+    backlog: int = 32 * 1024 * 1024  # answers always pass, so who does not read must be cut before it fills our memory
+    stall: float = 5.0  # how long a backlog over its limit may stand still
+    sweep: float = 2.5  # between two looks at all this
 
 
 class GatewayHooks(Protocol):
@@ -74,9 +77,10 @@ class Listen:
 class Gateway:
     """One listener and all its connections. Raises `ProjectError` when the address cannot be had."""
 
-    def __init__(self, exchange: Exchange, hooks: GatewayHooks, listen: Listen) -> None:
+    def __init__(self, exchange: Exchange, hooks: GatewayHooks, listen: Listen, limits: Limits | None = None) -> None:
         self.exchange = exchange
         self.hooks = hooks
+        self.limits = limits or Limits()
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
@@ -87,7 +91,7 @@ class Gateway:
         )
         self._connections: set[WebSocket] = set()
         self._loop = asyncio.get_running_loop()
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+        self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
 
     def __repr__(self) -> str:
         return f"<Gateway {self.url} {len(self._connections)} connections>"
@@ -99,7 +103,7 @@ class Gateway:
 
     def accept(self, connected: socket.socket) -> None:
         """Take over an accepted socket."""
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= self.limits.connections:
             self.counters["over_limit"] += 1
             _say_busy(connected)
             return
@@ -150,19 +154,20 @@ class Gateway:
         now = self._loop.time()
         for connection in list(self._connections):
             self._look_after(connection, now)
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+        self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
 
     def _look_after(self, connection: WebSocket, now: float) -> None:
+        limits = self.limits
         silence = now - connection.heard_at
         if connection.is_handshaking:
-            if now - connection.opened_at > HANDSHAKE_TIMEOUT:
+            if now - connection.opened_at > limits.handshake:
                 connection.abort()
-        elif connection.backlog > MAX_BACKLOG and now - connection.moved_at > STALL:
+        elif connection.backlog > limits.backlog and now - connection.moved_at > limits.stall:
             self.cut(connection)
-        elif silence > GONE_AFTER:
+        elif silence > limits.gone_after:
             self.counters["gone"] += 1
             connection.abort()
-        elif silence > PING_AFTER:
+        elif silence > limits.ping_after:
             connection.ping()
 
     def cut(self, connection: WebSocket) -> None:
@@ -256,7 +261,7 @@ class Link:
         outbox = self.peer.outbox
         self._connection.send_lines(outbox)
         outbox.clear()
-        if self._connection.backlog > MAX_BACKLOG + MAX_MESSAGE:
+        if self._connection.backlog > self._gateway.limits.backlog + MAX_MESSAGE:
             asyncio.get_running_loop().call_soon(self._gateway.cut, self._connection)
 
     def close(self) -> None:
