@@ -1,0 +1,1 @@
+"""The standard http worker: functions as REST endpoints. Started by `python -m`."""
