@@ -1,0 +1,184 @@
+"""Cron expressions: text -> `Schedule`, and from one instant to the next one it names. Pure.
+
+Ours, and no library: none has this grammar (5, 6 and 7 fields, years, two weekday numberings, days that are ANDed),
+and with the library's answer to be corrected for each of them the layer would be as long as this. Five fields are a
+crontab's: day and weekday are ORed when both are given. Six and seven begin with seconds and AND them.
+
+Summer time: a schedule with fixed hours fires once for a time that is skipped (at the first moment after the gap) and
+once for a time that comes twice (at the first). One with `*` for the hour follows the clock that really runs: it
+neither bunches up nor pauses. Instants are UTC datetimes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from stdlib_workers.cron.fields import CRONTAB_WEEKDAY, DAY, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR
+
+SHORTHANDS = {
+    "@yearly": "0 0 0 1 1 *",
+    "@annually": "0 0 0 1 1 *",
+    "@monthly": "0 0 0 1 * *",
+    "@weekly": "0 0 0 * * 1",
+    "@daily": "0 0 0 * * *",
+    "@midnight": "0 0 0 * * *",
+    "@hourly": "0 0 * * * *",
+}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+MIN_EVERY = 0.1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The instants an expression names. `every` is for `@every`: multiples of it since 1970, whatever the zone."""
+
+    text: str
+    seconds: frozenset[int] = frozenset({0})
+    minutes: frozenset[int] = frozenset({0})
+    hours: frozenset[int] = frozenset({0})
+    days: frozenset[int] = frozenset(range(1, 32))
+    months: frozenset[int] = frozenset(range(1, 13))
+    weekdays: frozenset[int] = frozenset(range(7))  # 0 is Sunday
+    years: frozenset[int] = frozenset(range(1970, 2101))
+    either_day: bool = False  # day or weekday, not both
+    every: timedelta | None = None
+
+    def next_after(self, moment: datetime, zone: tzinfo = UTC) -> datetime | None:
+        """Return the first instant after `moment`, None when there is none until 2100."""
+        if self.every is not None:
+            return EPOCH + ((moment - EPOCH) // self.every + 1) * self.every
+        follows_clock = len(self.hours) == 24
+        local = self._match(_naive(moment, zone) + _SECOND)
+        while local is not None:
+            found = _instant(local, moment, zone, follows_clock=follows_clock)
+            if found is not None:
+                return self._in_second_pass(moment, found, zone) if follows_clock else found
+            local = self._match(local + _SECOND)
+        return None
+
+    def _in_second_pass(self, moment: datetime, found: datetime, zone: tzinfo) -> datetime:
+        """Return the earlier instant that lies in an hour that is repeated between `moment` and `found`, if any."""
+        if _offset(found, zone) >= _offset(moment, zone):
+            return found
+        change = _change_between(moment, found, zone)
+        again = self._match(_naive(change, zone))
+        if again is None:
+            return found
+        return min(found, again.replace(tzinfo=zone, fold=1).astimezone(UTC))
+
+    def _match(self, local: datetime) -> datetime | None:
+        """Return the first local time from `local` on that the fields name."""
+        local = local.replace(microsecond=0)
+        day = local.replace(hour=0, minute=0, second=0)
+        if self._is_day(day):
+            found = self._time_from(local)
+            if found is not None:
+                return found
+        next_day = self._day_after(day)
+        return None if next_day is None else self._time_from(next_day)
+
+    def _time_from(self, local: datetime) -> datetime | None:
+        for hour in sorted(value for value in self.hours if value >= local.hour):
+            for minute in sorted(value for value in self.minutes if hour > local.hour or value >= local.minute):
+                later = (hour, minute) > (local.hour, local.minute)
+                seconds = [value for value in self.seconds if later or value >= local.second]
+                if seconds:
+                    return local.replace(hour=hour, minute=minute, second=min(seconds))
+        return None
+
+    def _day_after(self, day: datetime) -> datetime | None:
+        last = max(self.years)
+        while day.year <= last:
+            day = day + timedelta(days=1)
+            if day.month not in self.months or day.year not in self.years:
+                # To the last day of the month; the next round makes it the first of the next one.
+                day = (day.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+            elif self._is_day(day):
+                return day
+        return None
+
+    def _is_day(self, day: datetime) -> bool:
+        if day.month not in self.months or day.year not in self.years:
+            return False
+        in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        return in_month or in_week if self.either_day else in_month and in_week
+
+
+def parse(text: str) -> Schedule:
+    """Return the schedule of an expression. ValueError says which part is wrong, and why."""
+    text = text.strip()
+    if text.startswith("@every"):
+        return Schedule(text, every=_parse_every(text.removeprefix("@every").strip()))
+    if text.startswith("@"):
+        if text not in SHORTHANDS:
+            raise ValueError(f"{text!r} is none of {', '.join(SHORTHANDS)}, @every 5s")
+        return _parse_fields(text, SHORTHANDS[text].split())
+    return _parse_fields(text, text.split())
+
+
+def _parse_fields(text: str, parts: list[str]) -> Schedule:
+    if len(parts) == 5:
+        minute, hour, day, month, weekday = parts
+        either = not day.startswith(("*", "?")) and not weekday.startswith(("*", "?"))
+        weekdays = frozenset(value % 7 for value in CRONTAB_WEEKDAY.parse(weekday))
+        return _schedule(text, ["0", minute, hour, day, month, "*"], weekdays, either_day=either)
+    if len(parts) not in (6, 7):
+        raise ValueError(f"{text!r} has {len(parts)} fields; there are 5 (crontab), 6 (from seconds) or 7 (with years)")
+    weekdays = frozenset(value - 1 for value in WEEKDAY.parse(parts[5]))
+    return _schedule(text, [*parts[:5], parts[6] if len(parts) == 7 else "*"], weekdays, either_day=False)
+
+
+def _schedule(text: str, parts: list[str], weekdays: frozenset[int], *, either_day: bool) -> Schedule:
+    fields = (SECOND, MINUTE, HOUR, DAY, MONTH, YEAR)
+    second, minute, hour, day, month, year = (field.parse(part) for field, part in zip(fields, parts, strict=True))
+    return Schedule(text, second, minute, hour, day, month, weekdays, year, either_day)
+
+
+def _parse_every(text: str) -> timedelta:
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"@every needs a duration like 5s or 1h30m, not {text!r}")
+    seconds = sum(float(value) * _UNITS[unit] for value, unit in re.findall(r"([\d.]+)(ms|[smhd])", text))
+    if not MIN_EVERY <= seconds <= 366 * 86400:
+        raise ValueError(f"@every takes 100ms to 366d, not {text!r}")
+    return timedelta(milliseconds=round(seconds * 1000))
+
+
+def _instant(local: datetime, moment: datetime, zone: tzinfo, *, follows_clock: bool) -> datetime | None:
+    """Return the instant after `moment` at which a local time is fired, None when there is none."""
+    first = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if _naive(first, zone) != local:
+        # The clock jumps over this time.
+        if follows_clock:
+            return None
+        before = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+        change = _change_between(before, first, zone)
+        return change if change > moment else None
+    if first > moment:
+        return first
+    second = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    return second if follows_clock and second > moment else None
+
+
+def _change_between(start: datetime, end: datetime, zone: tzinfo) -> datetime:
+    """Return the first second after `start` with the offset of `end`; they differ in one change of the offset."""
+    target = _offset(end, zone)
+    while end - start > _SECOND:
+        middle = start + timedelta(seconds=int((end - start).total_seconds()) // 2)
+        if _offset(middle, zone) == target:
+            end = middle
+        else:
+            start = middle
+    return end
+
+
+def _naive(moment: datetime, zone: tzinfo) -> datetime:
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _offset(moment: datetime, zone: tzinfo) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta()
