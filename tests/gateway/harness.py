@@ -46,8 +46,8 @@ class Control:
 class Engine:
     """The parts of an engine that a gateway needs, on a loop in a thread of its own."""
 
-    def __init__(self, token: str | None = "secret", origins: tuple[str, ...] = (), **limits: Any) -> None:
-        self._listen = Listen("127.0.0.1:0", token, 0, origins)
+    def __init__(self, port: int = 0, origins: tuple[str, ...] = (), **limits: Any) -> None:
+        self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins)
         self._limits = Limits(**limits)
         self.events: list[Event] = []
         self._started: queue.Queue[None] = queue.Queue()
