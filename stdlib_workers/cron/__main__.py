@@ -1,0 +1,121 @@
+"""The cron worker: the trigger type `cron`, and `cron::list`, `cron::run`, `cron::next` beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from iii import InitOptions, InvocationError, TriggerConfig, TriggerHandler, Worker, register_worker
+from stdlib_workers.cron.agenda import Job, job_from, stamp
+from stdlib_workers.cron.ledger import SCHEMA, Ledger
+from stdlib_workers.cron.scheduler import Scheduler
+from stdlib_workers.cron.upcoming import upcoming
+from stdlib_workers.events import Target, is_wanted, target_from
+from stdlib_workers.storage import Refusal, open_store
+
+MAX_UPCOMING = 1000
+# A run without an end would stop its job for ever.
+RUN_TIMEOUT_MS = 86_400_000
+
+
+class Provider(TriggerHandler):
+    """Binds functions to expressions. Every method runs on the SDK's loop and hands over to the scheduler's."""
+
+    def __init__(self, worker: Worker, ledger: Ledger) -> None:
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._targets: dict[str, Target] = {}
+        self.scheduler = Scheduler(ledger, self._fire, log=_say)
+
+    async def register_trigger(self, config: TriggerConfig) -> None:
+        """Start a job. ValueError for a wrong expression or option."""
+        job = job_from(config.config, config.function_id, config.namespace)
+        self._targets[config.id] = target_from(config)
+        self._loop.call_soon_threadsafe(self._add, config.id, job)
+
+    def _add(self, trigger_id: str, job: Job) -> None:
+        self.scheduler.add(trigger_id, job)
+
+    async def unregister_trigger(self, config: TriggerConfig) -> None:
+        """End a job; a run that has begun goes on."""
+        self._loop.call_soon_threadsafe(self.scheduler.remove, config.id)
+
+    async def _fire(self, trigger_id: str, payload: dict[str, Any]) -> Any:
+        target = self._targets.get(trigger_id)
+        if target is None or not await is_wanted(self._worker, target, payload):
+            return None
+        request = {
+            "function_id": target.function_id,
+            "payload": payload,
+            "metadata": target.metadata,
+            "namespace": target.namespace,
+            "timeout_ms": RUN_TIMEOUT_MS,
+        }
+        return await self._worker.trigger_async(request)
+
+    async def on_loop(self, work: Any) -> Any:
+        """Await a coroutine of the scheduler's loop from the SDK's."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+def main() -> None:
+    """Serve until the engine closes the wire."""
+    worker = register_worker(options=InitOptions(worker_name="cron"))
+    try:
+        store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""))
+    except Refusal as error:
+        _say(f"cron: {error}")
+        raise SystemExit(error.exit_code) from None
+    asyncio.run(serve(worker, Ledger(store)))
+
+
+async def serve(worker: Worker, ledger: Ledger) -> None:
+    """Register everything, then let the jobs run for ever."""
+    provider = Provider(worker, ledger)
+
+    async def list_jobs(_: Any) -> dict[str, Any]:
+        """List the jobs with their next tick."""
+
+        async def rows() -> list[dict[str, Any]]:
+            return provider.scheduler.rows()
+
+        return {"jobs": await provider.on_loop(rows())}
+
+    async def run_now(payload: Any) -> Any:
+        """Fire the job `job` now, beside its schedule, and wait for its run."""
+        job = str((payload or {}).get("job"))
+        try:
+            return await provider.on_loop(provider.scheduler.run_now(job))
+        except KeyError:
+            raise InvocationError("job_not_found", f"there is no cron job {job!r}; see cron::list") from None
+
+    def next_ticks(payload: Any) -> dict[str, Any]:
+        """Return the next `count` instants of `expression` in `timezone`."""
+        fields = payload or {}
+        count = min(int(fields.get("count") or 5), MAX_UPCOMING)
+        try:
+            found = upcoming(
+                str(fields.get("expression")), str(fields.get("timezone") or "UTC"), datetime.now(UTC), count
+            )
+        except ValueError as error:
+            raise InvocationError("invalid_payload", str(error)) from None
+        return {"next": [stamp(moment) for moment in found]}
+
+    worker.register_trigger_type(
+        {"id": "cron", "description": "Call a function at the times of an expression."}, provider
+    )
+    for function_id, handler in {"cron::list": list_jobs, "cron::run": run_now, "cron::next": next_ticks}.items():
+        worker.register_function(function_id, handler)
+    worker.ready()
+    await asyncio.Event().wait()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What has been fired, on disk: one row a job. Called by `scheduler`.
+
+`take` is the lease: it moves the last tick on only from where the caller saw it, so of several engines on one ledger
+one fires. A tick whose run had not ended when the process did is fired once more, and only once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from stdlib_workers.cron.agenda import Step, stamp
+from stdlib_workers.storage import Pending, Schema, Store
+
+# "iiiC".
+SCHEMA = Schema(
+    0x69696943,
+    """
+    CREATE TABLE jobs (
+        key TEXT PRIMARY KEY, last TEXT NOT NULL, running TEXT, missed INTEGER NOT NULL DEFAULT 0,
+        repeated INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+class Entry(NamedTuple):
+    """A job's row. `running` is the tick whose run has not ended, as far as the disk knows."""
+
+    last: datetime
+    running: datetime | None = None
+    missed: int = 0
+
+
+class Ledger:
+    """The rows of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def open(self, key: str, now: datetime) -> Pending[Entry]:
+        """Return a job's row, made now if there is none. An unended run is handed out here, the first time only."""
+
+        def command(connection: sqlite3.Connection) -> Entry:
+            connection.execute("INSERT INTO jobs (key, last) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, stamp(now)))
+            row = connection.execute(
+                "SELECT last, running, missed, repeated FROM jobs WHERE key = ?", (key,)
+            ).fetchone()
+            last, running, missed, repeated = row
+            if running is None or repeated:
+                connection.execute("UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ?", (key,))
+                return Entry(_moment(last))
+            connection.execute("UPDATE jobs SET repeated = 1 WHERE key = ?", (key,))
+            return Entry(_moment(last), _moment(running), missed)
+
+        return self._store.run(command)
+
+    def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> Pending[bool]:
+        """Deal with a tick, unless somebody else has; returns whether it is the caller's."""
+        running = stamp(step.fire) if fires and step.fire else None
+
+        def command(connection: sqlite3.Connection) -> bool:
+            if running is None:
+                statement = "UPDATE jobs SET last = ? WHERE key = ? AND last = ?"
+                return bool(connection.execute(statement, (stamp(step.last), key, stamp(seen))).rowcount)
+            return bool(
+                connection.execute(
+                    "UPDATE jobs SET last = ?, running = ?, missed = ?, repeated = 0 WHERE key = ? AND last = ?",
+                    (stamp(step.last), running, step.missed, key, stamp(seen)),
+                ).rowcount
+            )
+
+        return self._store.run(command)
+
+    def ended(self, key: str, tick: datetime) -> Pending[None]:
+        """Note that the run of a tick has ended."""
+
+        def command(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ? AND running = ?", (key, stamp(tick))
+            )
+
+        return self._store.run(command)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,308 @@
+"""Which ticks are fired: over a year, over clock steps, crashes and long runs; the time is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from iii import InvocationError
+from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from
+from stdlib_workers.cron.expression import parse
+from stdlib_workers.cron.ledger import SCHEMA, Entry, Ledger
+from stdlib_workers.cron.scheduler import Scheduler, Time
+from stdlib_workers.storage import Store
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTLE = 30  # turns of the loop in which everything that is ready runs
+
+
+class World(Time):
+    """A clock that moves when the test says so. `step` sets the wall, which no sleeper notices."""
+
+    longest_sleep = 3600.0
+
+    def __init__(self) -> None:
+        self.elapsed = timedelta()
+        self.offset = timedelta()
+        self.sleepers: list[tuple[timedelta, int, asyncio.Future[None]]] = []
+        self.count = 0
+
+    def now(self) -> datetime:
+        return START + self.elapsed + self.offset
+
+    async def sleep(self, seconds: float) -> None:
+        self.count += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.sleepers, (self.elapsed + timedelta(seconds=seconds), self.count, future))
+        await future
+
+    def step(self, delta: timedelta) -> None:
+        self.offset += delta
+
+    async def pass_time(self, delta: timedelta) -> None:
+        end = self.elapsed + delta
+        await settle()
+        while self.sleepers and self.sleepers[0][0] <= end:
+            due, _, future = heapq.heappop(self.sleepers)
+            self.elapsed = max(self.elapsed, due)
+            if not future.done():
+                future.set_result(None)
+            await settle()
+        self.elapsed = end
+
+
+async def settle() -> None:
+    for _ in range(SETTLE):
+        await asyncio.sleep(0)
+
+
+class Rows:
+    """A ledger in a dict."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, datetime] = {}
+        self.running: dict[str, datetime] = {}
+
+    async def open(self, key: str, now: datetime) -> Entry:
+        return Entry(self.last.setdefault(key, now), self.running.pop(key, None))
+
+    async def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> bool:
+        if self.last[key] != seen:
+            return False
+        self.last[key] = step.last
+        if fires and step.fire is not None:
+            self.running[key] = step.fire
+        return True
+
+    async def ended(self, key: str, tick: datetime) -> None:
+        if self.running.get(key) == tick:
+            del self.running[key]
+
+
+class Stage:
+    """A scheduler in a world, and what it has fired."""
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self.world = World()
+        self.rows = rows or Rows()
+        self.fired: list[dict[str, Any]] = []
+        self.said: list[str] = []
+        self.gate: asyncio.Event | None = None
+        self.scheduler = Scheduler(self.rows, self.fire, time=self.world, log=self.said.append)
+
+    async def fire(self, trigger_id: str, payload: dict[str, Any]) -> None:
+        self.fired.append(payload)
+        if self.gate is not None:
+            await self.gate.wait()
+
+    @property
+    def ticks(self) -> list[str]:
+        return [payload["scheduled_time"][5:16] for payload in self.fired]
+
+    def close(self) -> None:
+        for entrant in self.scheduler.entrants.values():
+            for task in (entrant.task, *entrant.runs):
+                if task is not None:
+                    task.cancel()
+
+
+def job(expression: str, **fields: Any) -> Job:
+    return job_from({"expression": expression, **fields}, "reports::run", None)
+
+
+def staged(test: Callable[[Stage], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        async def play() -> None:
+            stage = Stage()
+            try:
+                await test(stage)
+            finally:
+                stage.close()
+                await settle()
+
+        asyncio.run(play())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@staged
+async def test_a_year_of_days_fires_each_day_once(stage: Stage) -> None:
+    stage.scheduler.add("t", job("30 2 * * *", timezone="America/New_York"))
+    await stage.world.pass_time(timedelta(days=365))
+    assert len(stage.fired) == 365
+    assert len({payload["tick_id"] for payload in stage.fired}) == 365
+    assert {payload["missed"] for payload in stage.fired} == {0}
+
+
+@staged
+async def test_clock_steps_fire_no_tick_twice(stage: Stage) -> None:
+    stage.scheduler.add("t", job("0 * * * *", catch_up="once"))
+    for minutes in (90, -60, 45, -170, 200, -3, 0):
+        stage.world.step(timedelta(minutes=minutes))
+        await stage.world.pass_time(timedelta(hours=5))
+    ticks = [payload["tick_id"] for payload in stage.fired]
+    assert len(ticks) == len(set(ticks))
+    assert ticks == sorted(ticks)
+
+
+@pytest.mark.parametrize(("catch_up", "fired"), [("once", 1), ("none", 0)])
+def test_a_year_that_passes_at_once_is_made_up_once_or_not_at_all(catch_up: str, fired: int) -> None:
+    async def play(stage: Stage) -> None:
+        stage.scheduler.add("t", job("0 * * * *", catch_up=catch_up))
+        await stage.world.pass_time(timedelta(minutes=10))
+        stage.world.step(timedelta(days=365, minutes=20))
+        await stage.world.pass_time(timedelta(minutes=51))
+        assert len(stage.fired) == fired
+        assert all(payload["missed"] == MAX_MISSED for payload in stage.fired)
+        # The clock is put right again: the job goes on at once.
+        stage.world.step(timedelta(days=-365, minutes=-20))
+        await stage.world.pass_time(timedelta(hours=3))
+        assert stage.ticks[fired:] == ["01-01T02:00", "01-01T03:00", "01-01T04:00"]
+
+    staged(play)()
+
+
+@pytest.mark.parametrize(("catch_up", "expected"), [("once", [("01-01T03:00", 3)]), ("none", [])])
+def test_ticks_while_the_engine_was_down(catch_up: str, expected: list[tuple[str, int]]) -> None:
+    async def play(stage: Stage) -> None:
+        hourly = job("0 * * * *", catch_up=catch_up)
+        stage.rows.last[hourly.key] = START
+        stage.world.step(timedelta(hours=3, minutes=30))
+        stage.scheduler.add("t", hourly)
+        await settle()
+        assert [(tick, payload["missed"]) for tick, payload in zip(stage.ticks, stage.fired, strict=True)] == expected
+
+    staged(play)()
+
+
+@staged
+async def test_a_run_that_did_not_end_is_fired_once_more_with_the_same_tick_id(stage: Stage) -> None:
+    hourly = job("0 * * * *")
+    tick = START - timedelta(hours=1)
+    stage.rows.last[hourly.key], stage.rows.running[hourly.key] = tick, tick
+    stage.scheduler.add("t", hourly)
+    await settle()
+    assert [payload["tick_id"] for payload in stage.fired] == [f"{hourly.key}@2025-12-31T23:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected"), [("skip", ["01:00", "04:00"]), ("queue", ["01:00", "03:00", "04:00"])]
+)
+def test_a_run_that_takes_longer_than_its_interval(overlap: str, expected: list[str]) -> None:
+    async def play(stage: Stage) -> None:
+        stage.scheduler.add("t", job("0 * * * *", overlap=overlap))
+        stage.gate = asyncio.Event()
+        await stage.world.pass_time(timedelta(hours=3, minutes=30))
+        stage.gate.set()
+        await stage.world.pass_time(timedelta(hours=1))
+        assert [tick[6:] for tick in stage.ticks] == expected
+
+    staged(play)()
+
+
+@staged
+async def test_a_reload_neither_fires_twice_nor_misses(stage: Stage) -> None:
+    stage.scheduler.add("old", job("0 * * * *"))
+    await stage.world.pass_time(timedelta(minutes=59))
+    stage.scheduler.add("new", job("0 * * * *"))
+    assert stage.scheduler.remove("old")
+    await stage.world.pass_time(timedelta(minutes=2))
+    assert [payload["job_id"] for payload in stage.fired] == ["new"]
+    assert stage.scheduler.remove("new")
+    assert not stage.scheduler.remove("new")
+    await stage.world.pass_time(timedelta(hours=2))
+    assert len(stage.fired) == 1
+
+
+@staged
+async def test_of_two_engines_on_one_ledger_one_fires(stage: Stage) -> None:
+    other = Scheduler(stage.rows, stage.fire, time=stage.world)
+    for scheduler in (stage.scheduler, other):
+        scheduler.add("t", job("0 * * * *"))
+    await stage.world.pass_time(timedelta(hours=4, minutes=1))
+    assert [tick[6:] for tick in stage.ticks] == ["01:00", "02:00", "03:00", "04:00"]
+    for entrant in other.entrants.values():
+        assert entrant.task is not None
+        entrant.task.cancel()
+
+
+@staged
+async def test_a_failing_run_is_logged_and_the_next_one_comes(stage: Stage) -> None:
+    async def fail(trigger_id: str, payload: dict[str, Any]) -> None:
+        stage.fired.append(payload)
+        raise InvocationError("invocation_failed", "no paper")
+
+    stage.scheduler._fire = fail
+    stage.scheduler.add("t", job("0 * * * *"))
+    await stage.world.pass_time(timedelta(hours=2, minutes=1))
+    assert len(stage.fired) == 2
+    assert "no paper" in stage.said[0]
+
+
+@staged
+async def test_a_job_can_be_run_now_and_listed(stage: Stage) -> None:
+    stage.scheduler.add("t", job("0 * * * *", name="report"))
+    await settle()
+    assert (await stage.scheduler.run_now("report"))["trigger"] == "manual"
+    [row] = stage.scheduler.rows()
+    assert (row["job"], row["next"], row["running"]) == ("report", "2026-01-01T01:00:00+00:00", False)
+    with pytest.raises(KeyError):
+        await stage.scheduler.run_now("nothing")
+
+
+@staged
+async def test_a_job_that_never_comes_says_so(stage: Stage) -> None:
+    stage.scheduler.add("t", job("0 0 30 2 *"))
+    await settle()
+    assert "never comes again" in stage.said[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "needs an expression"),
+        (None, "needs an expression"),
+        ({"expression": "* * *"}, "3 fields"),
+        ({"expression": "@daily", "timezone": "Mars/Olympus"}, "timezone must be a name"),
+        ({"expression": "@daily", "timezone": 5}, "timezone must be a name"),
+        ({"expression": "@daily", "catch_up": "all"}, "catch_up must be none or once"),
+        ({"expression": "@daily", "overlap": True}, "overlap must be skip or queue"),
+        ({"expression": "@daily", "name": ""}, "name must be"),
+    ],
+)
+def test_a_wrong_binding_is_refused(config: Any, said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        job_from(config, "f::g", None)
+    assert said in str(caught.value)
+
+
+def test_a_late_tick_is_fired_and_an_old_one_is_missed() -> None:
+    hourly = Job("k", parse("0 * * * *"))
+    hour = START + timedelta(hours=1)
+    assert decide(hourly, START, hour - timedelta(seconds=1), was_running=True) is None
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=True) == Step(hour, hour, 0)
+    assert decide(hourly, START, hour + timedelta(seconds=6), was_running=True) == Step(hour, None, 1)
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=False) == Step(hour, None, 1)
+
+
+def test_the_ledger_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_only() -> None:
+    store = Store(None, SCHEMA)
+    ledger = Ledger(store)
+    assert ledger.open("k", START).result() == Entry(START)
+    tick = START + timedelta(hours=1)
+    step = Step(tick, tick, 2)
+    assert ledger.take("k", START, step, fires=True).result()
+    assert not ledger.take("k", START, step, fires=True).result()
+    assert ledger.open("k", tick).result() == Entry(tick, tick, 2)
+    assert ledger.open("k", tick).result() == Entry(tick)
+    later = tick + timedelta(hours=1)
+    assert ledger.take("k", tick, Step(later, later), fires=True).result()
+    ledger.ended("k", later).result()
+    assert ledger.open("k", later).result() == Entry(later)
+    store.close()
