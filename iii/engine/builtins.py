@@ -44,6 +44,9 @@ class Control(Protocol):
 
     async def restart_worker(self, name: str) -> list[dict[str, Any]]: ...
 
+    def counters(self) -> dict[str, int]:
+        """Return how often what was dropped, by cause."""
+
     def adopt(self, peer: Peer, pid: int) -> bool:
         """Make the peer a connection of the supervised process with that pid; False if there is none."""
 
@@ -95,6 +98,7 @@ class Builtins:
                 "Describe one trigger binding",
             ),
             "engine::trigger-types::list": (listing(introspection.trigger_types_list), "List the trigger types"),
+            "engine::counters::list": (self._counters_list, "Count what was dropped or refused, by cause"),
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),
             "engine::workers::info": (self._workers_info, "Describe one worker"),
             "engine::workers::register": (self._workers_register, "Say who the calling worker is"),
@@ -164,6 +168,9 @@ class Builtins:
         self._router.receive(self.peer, answer, encode(answer), self._loop.time())
 
     # Handlers
+
+    def _counters_list(self, _: Raw, __: Peer) -> Any:
+        return {"counters": self._control.counters()}
 
     def _workers_list(self, payload: Raw, _: Peer) -> Any:
         fields = _as_object(payload)

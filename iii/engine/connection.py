@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from iii.engine.peer import Peer
 from iii.engine.poller import Poller
+from iii.protocol.codec import invocation_id_in
 from iii.protocol.lines import LineSplitter, Oversized
 
 Lines = list[bytes | Oversized]
@@ -27,8 +28,8 @@ JOIN_LIMIT = 64 * 1024
 class Connection:
     """The transport of one peer on file descriptors. Owns and closes them.
 
-    `on_lines(connection, lines)` gets every batch, `on_closed(connection)` is called once when the other side has
-    closed its end or the descriptor fails. Closing by `close()` calls nobody.
+    `on_lines(connection, lines)` gets every batch, `on_closed(connection)` is called when the other side has closed
+    an end of its own or a descriptor fails: once for a socket, for pipes once each. Closing by `close()` calls nobody.
     """
 
     def __init__(  # noqa: PLR0913 - two descriptors and where their events go
@@ -77,9 +78,18 @@ class Connection:
             lines = self._splitter.feed(data)
             if lines:
                 self._on_lines(self, lines)
+            if self._splitter.is_over:
+                self._judge_endless()
         else:
             self._stop_reading()
             self._on_closed(self)
+
+    def _judge_endless(self) -> None:
+        """A line is over the limit and has no end yet: nothing can be saved of one that shows no id."""
+        head = self._splitter.partial
+        if invocation_id_in(head) is None:
+            self._stop_reading()
+            self._on_lines(self, [Oversized(head, self._splitter.pending)])
 
     def drain(self) -> None:
         """Read what is left in the pipe of a process that is gone, so that its last results count."""
@@ -117,9 +127,10 @@ class Connection:
                 self._wait_for_room()
                 return
             except OSError:
-                # The other side is gone. Its death is noticed elsewhere (pidfd, end of file); what was not
-                # written counts as never started.
+                # The other side is gone, or has closed this end alone; what was not written counts as never started.
                 self._stop_writing()
+                if self._read_fd >= 0:
+                    self._on_closed(self)
                 return
             self.peer.written += count
             if count < len(pending[0]):

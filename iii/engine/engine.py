@@ -120,6 +120,11 @@ class Engine:
         count = sum(function.owner.name == worker for function in self.router.registry)
         return f"{count} function{'' if count == 1 else 's'}"
 
+    @property
+    def dropped_log_lines(self) -> int:
+        """How many lines of workers could not be kept."""
+        return self._display.logs.dropped
+
     async def _serve(self, path: Path) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
@@ -147,7 +152,7 @@ class Engine:
         if spec.listen == "off":
             return None
         listen = Listen(spec.listen, make_token(self._run_dir.path), spec.listen_line)
-        gateway = Gateway(self.exchange, self.switchboard, listen)
+        gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
         if gateway.doorway.is_moved:
             self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
         return gateway
@@ -192,8 +197,7 @@ class Engine:
         elif isinstance(event, PeerDrained):
             self.switchboard.on_drained(event)
         elif isinstance(event, PeerExpelled):
-            # Not before this turn has written what the peer is told.
-            asyncio.get_running_loop().call_soon(event.peer.close)
+            self.switchboard.expel(event.peer, event.why)
         elif isinstance(event, FunctionsChanged | WorkersChanged):
             self.builtins.on_event(event)
         else:
@@ -248,6 +252,10 @@ class _Control:
         self.restart_worker = engine.supervisor.restart_worker
         self.adopt = engine.switchboard.adopt
         self.identified = engine.switchboard.identified
+        self._engine = engine
+
+    def counters(self) -> dict[str, int]:
+        return {**self._engine.router.calls.counters, "log_lines_dropped": self._engine.dropped_log_lines}
 
 
 def _compile_schema(declaration: RegisterFunction) -> Validator | None:

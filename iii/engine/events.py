@@ -26,9 +26,13 @@ class PeerDrained:
 
 @dataclass(frozen=True, slots=True)
 class PeerExpelled:
-    """Close the peer's transport: its worker came back on another connection, or its name is taken."""
+    """Close the peer's transport: its worker came back on another connection, or its name is taken.
+
+    With `why` it is the peer's own fault: a supervised worker is replaced for it.
+    """
 
     peer: Peer
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from iii.engine.events import Event, Notice
+from iii.engine.events import Event, PeerExpelled
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 from iii.errors import ErrorCode, RemoteProtocolError
@@ -27,8 +27,6 @@ class Source(Protocol):
 
     @property
     def peer(self) -> Peer: ...
-
-    def close(self) -> None: ...
 
 
 class Exchange:
@@ -101,8 +99,7 @@ class Exchange:
         error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)
         self.router.refuse(connection.peer, error)
         if invocation_id is None:
-            self.router.calls.events.append(Notice(connection.peer.name, f"closed: {message}", "oversized_peer"))
-            connection.close()
+            self.router.calls.events.append(PeerExpelled(connection.peer, f"wrote {message}"))
 
     def close(self) -> None:
         """Stop the timer."""

@@ -13,11 +13,13 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from iii.engine.connection import Connection, Lines
 from iii.engine.events import PeerDrained, PeerReady
 from iii.engine.exchange import Exchange
+from iii.engine.jam import JamWatch
 from iii.engine.peer import Owner, Peer
 from iii.engine.poller import Poller
 from iii.engine.process import Process
@@ -33,8 +35,10 @@ QUIET = 0.1
 SILENT = 1.0
 # A process that is dying closes its connections a moment before it is dead: its exit says more than they do.
 LINGER = 0.5
-# A process that closed its stdout is about to exit, or can never answer again.
+# A process that closed its stdin or stdout is about to exit, or can never answer again.
 MUTE = 2.0
+# How often to look for peers that do not read.
+LOOK = 1.0
 
 
 class Switchboard:
@@ -50,7 +54,10 @@ class Switchboard:
         self._quiet: dict[Run, asyncio.TimerHandle] = {}
         self._adopted: dict[Run, list[Peer]] = {}  # connections that processes made themselves
         self._promoted: set[Run] = set()
+        self._hinted: set[Run] = set()
+        self._jams = JamWatch()
         self._loop = asyncio.get_running_loop()
+        self._look = self._loop.call_later(LOOK, self._look_for_jams)
 
     # Hooks of the supervisor
 
@@ -77,7 +84,7 @@ class Switchboard:
             process.stdin_fd,
             poller=self.poller,
             on_lines=self._take_foreign if spec.is_foreign else self.exchange.take,
-            on_closed=self._on_output_closed,
+            on_closed=self._on_pipe_closed,
         )
         self._by_run[run] = connection
         self._router.roster.attach(peer)
@@ -120,6 +127,7 @@ class Switchboard:
         if connection.truncated:
             self.supervisor.log(run, f"truncated {connection.truncated} bytes at exit", "engine")
         self._promoted.discard(run)
+        self._hinted.discard(run)
         for peer in [*self._adopted.pop(run, []), connection.peer]:
             peer.drain()
             self._router.roster.detach(peer, _details(reason))
@@ -166,8 +174,13 @@ class Switchboard:
     def on_output(self, peer: Peer, line: bytes) -> None:
         """A line on stdout that is no message: the worker's output."""
         run = _run_of(peer)
-        if run is not None:
-            self.supervisor.log(run, line.decode("utf-8", "replace"))
+        if run is None:
+            return
+        self.supervisor.log(run, line.decode("utf-8", "replace"))
+        # A server or a build that never speaks the protocol may print what it likes.
+        if (peer.functions or peer.staged) and run not in self._hinted:
+            self._hinted.add(run)
+            self.supervisor.log(run, "this worker speaks the protocol on stdout: let it print to stderr", "engine")
 
     # Programs without SDK
 
@@ -255,15 +268,35 @@ class Switchboard:
         self._router.roster.detach(peer)
         self.exchange.turn()
 
-    def _on_output_closed(self, connection: Connection) -> None:
-        """A process closed its stdout but lives: it can answer nothing any more."""
+    def _on_pipe_closed(self, connection: Connection) -> None:
+        """A process closed its stdin or stdout but lives: it can answer nothing any more."""
         run = _run_of(connection.peer)
         if run is not None and run in self._by_run:
             self._loop.call_later(MUTE, self._give_up_mute, run)
 
     def _give_up_mute(self, run: Run) -> None:
         if run in self._by_run:
-            self.supervisor.on_unresponsive(run, "closed its stdout and did not exit")
+            self.supervisor.on_unresponsive(run, "closed its stdin or stdout and did not exit")
+
+    # Peers that must go
+
+    def expel(self, peer: Peer, why: str = "") -> None:
+        """Close a peer's transport once this turn has written what it is told; replace a worker at fault."""
+        run = _run_of(peer)
+        if why and run in self._by_run:
+            self.supervisor.on_unresponsive(run, why)
+        else:
+            self._loop.call_soon(peer.close)
+
+    def _look_for_jams(self) -> None:
+        self._look = self._loop.call_later(LOOK, self._look_for_jams)
+        peers = [connection.peer for connection in (*self._by_run.values(), *self._clients)]
+        for peer, why in self._jams.look(peers, self._has_live_call):
+            self.expel(peer, why)
+
+    def _has_live_call(self, callee: Peer) -> bool:
+        calls = self._router.calls.in_flight.values()
+        return any(call.callee is callee and not call.is_abandoned for call in calls)
 
     # Local peers
 
@@ -275,11 +308,14 @@ class Switchboard:
         connection = Connection(
             peer, fd, fd, poller=self.poller, on_lines=self.exchange.take, on_closed=self._on_client_closed
         )
+        peer.close = partial(self._on_client_closed, connection)
         self._clients.add(connection)
         self._router.roster.attach(peer)
         self.exchange.turn()
 
     def _on_client_closed(self, connection: Connection) -> None:
+        if connection not in self._clients:
+            return
         self._clients.discard(connection)
         self._router.roster.detach(connection.peer)
         connection.close()
@@ -287,6 +323,7 @@ class Switchboard:
 
     def close(self) -> None:
         """Close every connection."""
+        self._look.cancel()
         for connection in [*self._clients, *self._by_run.values()]:
             connection.close()
         for run in list(self._quiet):

@@ -41,6 +41,11 @@ class LineSplitter:
         return self._size
 
     @property
+    def is_over(self) -> bool:
+        """Whether the unfinished last line is over the limit already."""
+        return self._skipping
+
+    @property
     def partial(self) -> bytes:
         """The unfinished last line (only its head once it is over the limit)."""
         return self._head if self._skipping else b"".join(self._parts)

@@ -36,18 +36,19 @@ CANARY = """
     worker.register_function("canary::sing", lambda payload: payload)
 """
 SDK = "from iii import InitOptions, register_worker\nworker = register_worker()\n"
-# The head of a program that speaks the protocol by itself; `take()` returns the next message it gets.
+# The head of a program that speaks the protocol by itself; `take()` returns the next call, and leaves when asked to.
 BARE = """
 import json, os, sys, time
-def say(**message): os.write(1, json.dumps(message).encode() + b"\\n")
+def send(**message): os.write(1, json.dumps(message).encode() + b"\\n")
 def take():
-    while True:
-        line = sys.stdin.buffer.readline()
-        if not line: sys.exit(0)
+    for line in iter(sys.stdin.buffer.readline, b""):
         message = json.loads(line)
         if message["type"] == "invokefunction": return message
-        if message["type"] == "stop": sys.exit(0)
-def answer(call, result): say(type="invocationresult", invocation_id=call["invocation_id"], result=result)
+        if message["type"] == "stop": break
+    sys.exit(0)
+def offer(*function_ids):
+    for function_id in function_ids: send(type="registerfunction", id=function_id)
+def answer(call, result): send(type="invocationresult", invocation_id=call["invocation_id"], result=result)
 """
 
 T = TypeVar("T")
@@ -214,7 +215,7 @@ class Ground:
         def run() -> None:
             try:
                 future.set_result(self.outcome(function_id, data, timeout_ms))
-            except BaseException as error:  # the future's owner is told
+            except BaseException as error:  # noqa: BLE001 - the future's owner is told
                 future.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()
@@ -228,6 +229,10 @@ class Ground:
         """Return the pid of the worker's only instance; 0 while it has none."""
         rows = self.rows(name)
         return int(rows[0].get("pid") or 0) if rows else 0
+
+    def counter(self, name: str) -> int:
+        """Return one of the engine's counters of what was dropped or refused."""
+        return int(self.call("engine::counters::list")["counters"].get(name, 0))
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """Return the worker's log, rotated files included, oldest line first."""
@@ -312,7 +317,7 @@ class Canary:
         try:
             with self._ground.connection() as connection:
                 self._sing_over(connection)
-        except Exception as error:  # a canary that cannot sing is an error like any other
+        except Exception as error:  # noqa: BLE001 - a canary that cannot sing is an error like any other
             self.errors.append(repr(error))
 
     def _sing_over(self, connection: Connection) -> None:
