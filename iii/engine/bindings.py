@@ -6,7 +6,7 @@ parked; it is delivered, with the same id and in the order of creation, as soon 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import DEFAULT
@@ -105,6 +105,7 @@ class Bindings:
     def __init__(self) -> None:
         self.types: dict[tuple[str, str], TriggerType] = {}
         self._bindings: dict[str, Binding] = {}
+        self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}  # whoever waits for an answer, by id
         self._aliases: dict[str, str] = {}  # id a new generation gave to a binding that already stood
 
     def __iter__(self) -> Iterator[Binding]:
@@ -208,7 +209,11 @@ class Bindings:
     def answered(self, provider: Peer, result: TriggerRegistrationResult) -> Outgoing:
         """Take the provider's answer; a refusal goes to the binder and parks the binding."""
         binding = self.find(result.id)
-        if binding is None or binding.provider is not provider or is_empty(result.error):
+        if binding is None or binding.provider is not provider:
+            return []
+        if binding.id in self.awaited:
+            self.awaited.pop(binding.id)(result)
+        if is_empty(result.error):
             return []
         binding.provider = None
         return [

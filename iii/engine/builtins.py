@@ -12,9 +12,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from msgspec import Raw
+from msgspec import Raw, Struct, ValidationError, convert
 
 from iii.engine import identity, introspection
+from iii.engine.bindings import Binding
 from iii.engine.events import FunctionsChanged, WorkersChanged
 from iii.engine.peer import Peer
 from iii.engine.router import Router
@@ -27,6 +28,9 @@ COALESCE = 0.05
 
 FUNCTIONS_AVAILABLE = "engine::functions-available"
 WORKERS_AVAILABLE = "engine::workers-available"
+
+# How long a provider may take to say whether it accepts a binding (public contract).
+PROVIDER_PATIENCE = 10.0
 
 # What a handler returns to leave `result` out of the answer.
 NOTHING = object()
@@ -52,6 +56,28 @@ class Control(Protocol):
 
     def identified(self, peer: Peer) -> None:
         """A peer said who it is."""
+
+
+class DurableTrigger(Struct):
+    """The payload of `engine::register_trigger`."""
+
+    trigger_type: str
+    function_id: str
+    config: Any = None
+    metadata: Any = None
+    trigger_namespace: str | None = None
+
+    def message(self, id: str) -> m.RegisterTrigger:
+        """Return the registration it stands for; the function is looked up in the default namespace."""
+        metadata = m.ABSENT if self.metadata is None else Raw(encode_value(self.metadata))
+        return m.RegisterTrigger(
+            id=id,
+            trigger_type=self.trigger_type,
+            function_id=self.function_id,
+            config=Raw(encode_value(self.config)),
+            metadata=metadata,
+            trigger_namespace=self.trigger_namespace,
+        )
 
 
 Handler = Callable[[Raw, Peer], "Any | Awaitable[Any]"]
@@ -99,6 +125,8 @@ class Builtins:
             ),
             "engine::trigger-types::list": (listing(introspection.trigger_types_list), "List the trigger types"),
             "engine::counters::list": (self._counters_list, "Count what was dropped or refused, by cause"),
+            "engine::register_trigger": (self._register_trigger, "Bind a function to an event until it is unbound"),
+            "engine::unregister_trigger": (self._unregister_trigger, "Remove a binding"),
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),
             "engine::workers::info": (self._workers_info, "Describe one worker"),
             "engine::workers::register": (self._workers_register, "Say who the calling worker is"),
@@ -118,6 +146,11 @@ class Builtins:
         for id, description in types.items():
             self._router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
         self._known = self._function_ids()
+
+    def serve(self, id: str, handler: Handler, description: str) -> None:
+        """Add a function that another part of the engine answers."""
+        self._handlers[id] = (handler, description)
+        self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
 
     # Running what the router sent
 
@@ -156,6 +189,9 @@ class Builtins:
             value = await result
         except InvocationError as error:
             value = error
+        except ValidationError as error:
+            text = f"Failed to deserialize input for {message.function_id}: {error}"
+            value = InvocationError(ErrorCode.DESERIALIZATION_ERROR, text)
         self._answer(message, value)
         self._turn()
 
@@ -201,6 +237,40 @@ class Builtins:
             message = f"there is no worker {name!r}; there are: {', '.join(known)}"
             raise InvocationError(ErrorCode.NOT_FOUND, message) from None
         return {"workers": rows}
+
+    # Bindings that outlive whoever makes them
+
+    async def _register_trigger(self, payload: Raw, _: Peer) -> Any:
+        wanted = convert(_as_object(payload), DurableTrigger)
+        binding = Binding(wanted.message(self._router.calls.mint_id()), None)
+        answered: asyncio.Future[m.TriggerRegistrationResult] = self._loop.create_future()
+        self._router.bindings.awaited[binding.id] = answered.set_result
+        self._router.registrations.send_all(self._router.bindings.bind(binding))
+        self._turn()
+        try:
+            # A parked binding is no failure, and the engine's own types take any.
+            if binding.provider not in (None, self.peer):
+                await self._settle(binding, answered)
+        finally:
+            self._router.bindings.awaited.pop(binding.id, None)
+        return {"id": binding.id}
+
+    async def _settle(self, binding: Binding, answered: asyncio.Future[m.TriggerRegistrationResult]) -> None:
+        try:
+            answer = await asyncio.wait_for(answered, PROVIDER_PATIENCE)
+        except TimeoutError:
+            return  # the contract takes silence for consent
+        if not m.is_empty(answer.error):
+            self._router.registrations.send_all(self._router.bindings.remove(binding.id))
+            error = decode_value(answer.error, type=m.ErrorBody)
+            raise InvocationError(ErrorCode.TRIGGER_REGISTRATION_FAILED, error.message, details={"code": error.code})
+
+    def _unregister_trigger(self, payload: Raw, _: Peer) -> Any:
+        id = _as_object(payload).get("id")
+        is_known = isinstance(id, str) and self._router.bindings.find(id) is not None
+        if is_known:
+            self._router.registrations.send_all(self._router.bindings.remove(str(id)))
+        return {"removed": is_known}
 
     # Events of the engine's own trigger types
 

@@ -10,6 +10,7 @@ from threading import Event
 
 from iii.errors import ErrorCode, InvocationError, RegistrationRejectedError
 from iii.worker.dispatch import Receiver
+from iii.worker.lane import Lane
 from iii.worker.signature import is_coroutine_function
 from iii.worker.triggers import answer_from, config_from_message
 
@@ -44,6 +45,7 @@ class WorkerReceiver(Receiver):
         self.on_end: Callable[[], None] = lambda: None
         self.on_stop: Callable[[float], None] = lambda _: None
         self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
+        self._lane = Lane(self._run_elsewhere)
         self.after_run: Callable[[], None] = lambda: None
         self.warn: Callable[[str], None] = lambda _: None
         self._by_type: dict[str, Callable[[Message], None]] = {
@@ -165,6 +167,9 @@ class WorkerReceiver(Receiver):
         if provider is not None:
             self._tell(provider.unregister_trigger, message, self._warn_of)
 
+    def _run_elsewhere(self, task: Callable[[], None]) -> bool:
+        return self.run_elsewhere(task)
+
     def _warn_of(self, error: BaseException | None) -> None:
         if error is not None:
             self.warn(f"unregister_trigger raised {type(error).__name__}: {error}")
@@ -173,7 +178,7 @@ class WorkerReceiver(Receiver):
         config = config_from_message(message)
         if is_coroutine_function(method):
             self._loop.submit(lambda: _attempt_async(method, config, answer))
-        elif not self.run_elsewhere(lambda: _attempt(method, config, answer)):
+        elif not self._lane.add(lambda: _attempt(method, config, answer)):
             answer(InvocationError(ErrorCode.OVERLOADED, "all threads of the provider are busy"))
 
     def ended(self) -> None:

@@ -33,6 +33,19 @@ class TriggerConfig:
         self.metadata = metadata
         self.namespace = namespace
 
+    def request(self, payload: Any) -> dict[str, Any]:
+        """Return the call that delivers an event: the function, in its namespace, with the binding's metadata."""
+        fields = {"function_id": self.function_id, "metadata": self.metadata, "namespace": self.namespace}
+        return {**{key: value for key, value in fields.items() if value is not None}, "payload": payload}
+
+    def condition(self, payload: Any) -> dict[str, Any] | None:
+        """Return the call that asks whether the event is wanted, None without a condition."""
+        name = self.config.get("condition_function_id") if isinstance(self.config, dict) else None
+        if not name:
+            return None
+        fields = {"function_id": name, "payload": payload, "namespace": self.namespace}
+        return {key: value for key, value in fields.items() if value is not None or key == "payload"}
+
 
 class TriggerHandler:
     """Base of a trigger type's provider. Both methods may be `async`; raise to refuse a binding."""

@@ -1,7 +1,7 @@
 """`Worker`: what a script holds after `register_worker()` of `connect.py`.
 
-Registers functions, triggers, trigger types and actions, and calls functions of others. Messages are sent as they
-are made. What comes in is the receiver's, threads are the dispatcher's; this file joins them.
+What it offers is `registering.py`, how it calls others `calling.py`; what comes in is the receiver's, threads are
+the dispatcher's. This file joins them, and owns the connection's life.
 """
 
 from __future__ import annotations
@@ -9,44 +9,38 @@ from __future__ import annotations
 import os
 import sys
 
-from iii.errors import ErrorCode, InvocationError, LocalProtocolError
-from iii.worker.calls import CallTable, prepare
+from iii.errors import ErrorCode, InvocationError
+from iii.worker.calling import Calling
+from iii.worker.calls import CallTable
 from iii.worker.crew import Crew
 from iii.worker.dispatch import Dispatcher
-from iii.worker.handlers import describe, handler_from, source_of, typed_handler_from
-from iii.worker.ids import mint_id
 from iii.worker.intake import Intake
 from iii.worker.invocation import InvocationContext, current_invocation
 from iii.worker.json_codec import Codec
 from iii.worker.lifeline import Lifeline
-from iii.worker.limits import MAX_LINE
 from iii.worker.loop import LoopThread
 from iii.worker.options import InitOptions
 from iii.worker.outbox import Outbox
 from iii.worker.readiness import Readiness
 from iii.worker.receiver import WorkerReceiver
-from iii.worker.registration import announcement_from, function_message, trigger_message
-from iii.worker.requests import request_from
+from iii.worker.registering import Registering
+from iii.worker.registration import announcement_from
 from iii.worker.runner import Runner
-from iii.worker.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any
 
-    from iii.worker.calls import AwaitedCall, Call
     from iii.worker.json_codec import Message
     from iii.worker.transport import Transport
-
-    F = TypeVar("F", bound=Callable[..., Any])
 
 # A worker with this many invocations behind it is in use: a fast JSON library is worth its loading time.
 CALLS_BEFORE_UPGRADE = 50
 IDENTITY_SECONDS = 10.0
 
 
-class Worker:
+class Worker(Registering, Calling):
     """A connection to the engine, and what this process offers through it. Methods are safe on any thread."""
 
     def __init__(
@@ -81,194 +75,6 @@ class Worker:
         receiver.run_elsewhere = self._dispatcher.call_elsewhere
         receiver.after_run = self._after_run
         receiver.warn = _warn
-
-    # Functions
-
-    def register_function(  # noqa: PLR0913 - the public SDK's signature
-        self,
-        function_id: str,
-        handler: Callable[..., Any],
-        *,
-        description: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        request_format: dict[str, Any] | None = None,
-        response_format: dict[str, Any] | None = None,
-    ) -> FunctionRef:
-        """Offer `handler(payload)` as `function_id` (`service::name`).
-
-        The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
-        `metadata` receives the sidecar. Formats and description come from hints and docstring unless given.
-        ValueError for a blank or taken id, TypeError for a handler that cannot be called.
-        """
-        given = {
-            "description": description,
-            "metadata": metadata,
-            "request_format": request_format,
-            "response_format": response_format,
-        }
-        return self._register(function_id, handler, given, typed=False)
-
-    def function(self, function_id: str, **details: Any) -> Callable[[F], F]:
-        """Decorate a function with typed parameters: the payload's keys become its arguments.
-
-        Takes the keyword arguments of `register_function`. The function itself stays as it is.
-        """
-
-        def register(handler: F) -> F:
-            self._register(function_id, handler, details, typed=True)
-            return handler
-
-        return register
-
-    def _register(
-        self, function_id: str, handler: Callable[..., Any], given: dict[str, Any], *, typed: bool
-    ) -> FunctionRef:
-        self._check_registration(function_id, handler)
-        wrap = typed_handler_from if typed else handler_from
-        found = describe(handler, typed=typed)
-        found.update({key: value for key, value in given.items() if value is not None})
-        source = source_of(handler, os.environ.get("III_PROJECT", ""))
-        self._receiver.functions[function_id] = wrap(function_id, handler)
-        self._send_registration(function_message(function_id, found, source))
-        return FunctionRef(function_id, lambda: self._unregister_function(function_id))
-
-    def _check_registration(self, function_id: str, handler: Any) -> None:
-        if not isinstance(function_id, str) or not function_id.strip():
-            raise ValueError(f"a function id must be a service::name, not {function_id!r}")
-        if not callable(handler):
-            raise TypeError(f"the handler of {function_id} must be callable, not {handler!r}")
-        if function_id in self._receiver.functions:
-            raise ValueError(f"function {function_id} is registered already in this worker")
-
-    def _unregister_function(self, function_id: str) -> None:
-        if self._receiver.functions.pop(function_id, None) is not None:
-            self._send({"type": "unregisterfunction", "id": function_id})
-
-    # Triggers, trigger types, actions
-
-    def register_trigger(self, trigger: dict[str, Any]) -> Trigger:
-        """Bind an event to a function: `{"type", "function_id", "config", "metadata"?, "namespace"?}`.
-
-        The provider of the type may come later. ValueError when `type` or `function_id` is missing.
-        """
-        message = trigger_message(trigger, mint_id(), self._namespace)
-        self._send_registration(message)
-        trigger_id, trigger_type = message["id"], message["trigger_type"]
-        withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
-        return Trigger(trigger_id, lambda: self._send(withdrawal))
-
-    def register_trigger_type(self, trigger_type: dict[str, Any], handler: TriggerHandler) -> TriggerTypeRef:
-        """Provide a trigger type `{"id", "description", "trigger_request_format"?, "call_request_format"?}`."""
-        type_id = trigger_type.get("id")
-        if not isinstance(type_id, str) or not type_id.strip():
-            raise ValueError(f"a trigger type needs an id, not {type_id!r}")
-        self._receiver.providers[type_id] = handler
-        fields = {key: value for key, value in trigger_type.items() if value is not None}
-        self._send_registration({"description": "", **fields, "type": "registertriggertype"})
-        return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
-
-    def unregister_trigger_type(self, trigger_type: dict[str, Any]) -> None:
-        """Withdraw a type this worker provides."""
-        if self._receiver.providers.pop(trigger_type["id"], None) is not None:
-            self._send({"type": "unregistertriggertype", "id": trigger_type["id"]})
-
-    def register_trigger_action(
-        self,
-        action_id: str,
-        handler: Callable[..., Any],
-        *,
-        description: str | None = None,
-        options_format: dict[str, Any] | None = None,
-    ) -> FunctionRef:
-        """Provide the trigger action `action_id`, which callers name by `TriggerAction.of(action_id, ...)`.
-
-        The handler gets `{"function_id", "data", "action", "metadata", "messageReceiptId", ...}` and decides when
-        and how the function is called; what it returns is the caller's result.
-        """
-        function = self.register_function(f"action::{action_id}", handler, description=description)
-        fields = {"description": description, "options_format": options_format}
-        known = {key: value for key, value in fields.items() if value is not None}
-        self._send_registration({"type": "registeraction", "id": action_id, "function_id": function.id, **known})
-        return function
-
-    # Calls
-
-    def trigger(self, request: Any, payload: Any = None) -> Any:
-        """Call a function and return its result.
-
-        `request` is a dict or `TriggerRequest` (`function_id`, `payload`, `action`, `timeout_ms`, `metadata`,
-        `namespace`), or a function id followed by the payload. Returns None at once for `TriggerAction.Void()`, the
-        `EnqueueResult` for `Enqueue`. InvocationError for every failure. RuntimeError on the SDK's event loop.
-        """
-        if self._loop.is_current():
-            raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
-        message = self._prepare(request, payload)
-        if "invocation_id" not in message:
-            self._send(message)
-            return None
-        call = self._calls.open(message, message.get("deadline_ms"))
-        self._outbox.add(self._encode_call(message, call))
-        if not self._dispatcher.wait(call, call.net):
-            self._give_up(call)
-            raise call.timeout_error()
-        return call.result()
-
-    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
-        """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
-        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
-
-        message = self._prepare(request, payload)
-        if "invocation_id" not in message:
-            self._send(message)
-            return None
-        loop = asyncio.get_running_loop()
-        call = self._calls.open_awaited(message, message.get("deadline_ms"), loop)
-        self._outbox.add(self._encode_call(message, call))
-        loop.call_soon(self._outbox.flush)
-        self._dispatcher.watch()
-        return await self._await(call)
-
-    call = trigger
-    call_async = trigger_async
-
-    async def _await(self, call: AwaitedCall) -> Any:
-        import asyncio  # noqa: PLC0415 - loaded already
-
-        try:
-            if call.net is None:
-                await call.future
-            else:
-                await asyncio.wait_for(call.future, call.net)
-        except TimeoutError:
-            self._give_up(call)
-            raise call.timeout_error() from None
-        except asyncio.CancelledError:
-            self._give_up(call)
-            raise
-        return call.result()
-
-    def _prepare(self, request: Any, payload: Any) -> Message:
-        if self._receiver.rejection is not None:
-            raise self._receiver.rejection
-        default = self.options.invocation_timeout_ms
-        return prepare(request_from(request, payload), self._namespace, default)
-
-    def _encode_call(self, message: Message, call: Call) -> bytes:
-        try:
-            line = self._codec.encode(message)
-        except LocalProtocolError as error:
-            self._calls.drop(call)
-            text = f"the payload of {call.function_id} is not JSON: {error.message.replace('$.data', '$', 1)}"
-            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, call.function_id) from None
-        if len(line) >= MAX_LINE:
-            self._calls.drop(call)
-            text = f"the call of {call.function_id} has {len(line)} bytes, over the limit of {MAX_LINE}"
-            raise InvocationError(ErrorCode.PAYLOAD_TOO_LARGE, text, call.function_id)
-        return line
-
-    def _give_up(self, call: Call) -> None:
-        self._calls.drop(call)
-        self._send({"type": "cancel", "invocation_id": call.id})
 
     # Connection and life
 
@@ -375,10 +181,6 @@ class Worker:
             self._state = state
             for listener in list(self._listeners):
                 listener(state)
-
-    def _send_registration(self, message: Message) -> None:
-        self._readiness.touch()
-        self._send(message)
 
     def _send(self, message: Message) -> None:
         self._outbox.add(self._codec.encode(message))

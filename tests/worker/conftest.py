@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from worker_support import pair
+
+# `live_project`: real engines, shared with the tests of the standard workers.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "stdlib"))
 
 
 @pytest.fixture

@@ -119,3 +119,26 @@ def test_a_binding_of_an_unknown_type_is_refused(joined):
     _, engine = joined
     engine.send({"type": "registertrigger", "id": "t", "trigger_type": "no", "function_id": "f"})
     assert engine.expect("triggerregistrationresult")["error"]["code"] == "trigger_type_not_found"
+
+
+def test_a_provider_hears_of_its_bindings_one_after_the_other_however_long_it_takes(joined):
+    worker, engine = joined
+    begun, release = threading.Event(), threading.Event()
+    seen = []
+
+    class Provider(TriggerHandler):
+        def register_trigger(self, config):
+            if config.id == "a":
+                begun.set()
+                assert release.wait(BOUND)
+            seen.append(config.id)
+
+    worker.register_trigger_type({"id": "tick"}, Provider())
+    for id in ("a", "b", "c"):
+        engine.send({"type": "registertrigger", "id": id, "trigger_type": "tick", "function_id": "m::f", "config": {}})
+    assert begun.wait(BOUND)
+    worker.register_function("m::busy", lambda _: list(seen))
+    assert engine.call("m::busy")["result"] == []
+    release.set()
+    engine.expect("triggerregistrationresult", id="c")
+    assert seen == ["a", "b", "c"]

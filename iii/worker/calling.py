@@ -1,0 +1,138 @@
+"""How a worker calls the functions of others: `trigger`, `trigger_async`, and `fire` for providers.
+
+The calling half of `Worker`. A call is a message out and an entry in the table; threads wait in the dispatcher, and
+coroutines on their own loop.
+"""
+
+from __future__ import annotations
+
+from iii.errors import ErrorCode, InvocationError, LocalProtocolError
+from iii.worker.calls import prepare
+from iii.worker.limits import MAX_LINE
+from iii.worker.requests import request_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from iii.worker.calls import AwaitedCall, Call, CallTable
+    from iii.worker.dispatch import Dispatcher
+    from iii.worker.json_codec import Codec, Message
+    from iii.worker.loop import LoopThread
+    from iii.worker.options import InitOptions
+    from iii.worker.outbox import Outbox
+    from iii.worker.receiver import WorkerReceiver
+    from iii.worker.triggers import TriggerConfig
+
+
+class Calling:
+    """Calls functions through the engine. `Worker` sets the attributes named here."""
+
+    options: InitOptions
+    _namespace: str | None
+    _codec: Codec
+    _outbox: Outbox
+    _calls: CallTable
+    _loop: LoopThread
+    _receiver: WorkerReceiver
+    _dispatcher: Dispatcher
+
+    def _send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def trigger(self, request: Any, payload: Any = None) -> Any:
+        """Call a function and return its result.
+
+        `request` is a dict or `TriggerRequest` (`function_id`, `payload`, `action`, `timeout_ms`, `metadata`,
+        `namespace`), or a function id followed by the payload. Returns None at once for `TriggerAction.Void()`, the
+        `EnqueueResult` for `Enqueue`. InvocationError for every failure. RuntimeError on the SDK's event loop.
+        """
+        if self._loop.is_current():
+            raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
+        message = self._prepare(request, payload)
+        if "invocation_id" not in message:
+            self._send(message)
+            return None
+        call = self._calls.open(message, message.get("deadline_ms"))
+        self._outbox.add(self._encode_call(message, call))
+        if not self._dispatcher.wait(call, call.net):
+            self._give_up(call)
+            raise call.timeout_error()
+        return call.result()
+
+    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
+        """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
+        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
+
+        message = self._prepare(request, payload)
+        if "invocation_id" not in message:
+            self._send(message)
+            return None
+        loop = asyncio.get_running_loop()
+        call = self._calls.open_awaited(message, message.get("deadline_ms"), loop)
+        self._outbox.add(self._encode_call(message, call))
+        loop.call_soon(self._outbox.flush)
+        self._dispatcher.watch()
+        return await self._await(call)
+
+    call = trigger
+    call_async = trigger_async
+
+    async def _await(self, call: AwaitedCall) -> Any:
+        import asyncio  # noqa: PLC0415 - loaded already
+
+        try:
+            if call.net is None:
+                await call.future
+            else:
+                await asyncio.wait_for(call.future, call.net)
+        except TimeoutError:
+            self._give_up(call)
+            raise call.timeout_error() from None
+        except asyncio.CancelledError:
+            self._give_up(call)
+            raise
+        return call.result()
+
+    def _prepare(self, request: Any, payload: Any) -> Message:
+        if self._receiver.rejection is not None:
+            raise self._receiver.rejection
+        default = self.options.invocation_timeout_ms
+        return prepare(request_from(request, payload), self._namespace, default)
+
+    def _encode_call(self, message: Message, call: Call) -> bytes:
+        try:
+            line = self._codec.encode(message)
+        except LocalProtocolError as error:
+            self._calls.drop(call)
+            text = f"the payload of {call.function_id} is not JSON: {error.message.replace('$.data', '$', 1)}"
+            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, call.function_id) from None
+        if len(line) >= MAX_LINE:
+            self._calls.drop(call)
+            text = f"the call of {call.function_id} has {len(line)} bytes, over the limit of {MAX_LINE}"
+            raise InvocationError(ErrorCode.PAYLOAD_TOO_LARGE, text, call.function_id)
+        return line
+
+    def _give_up(self, call: Call) -> None:
+        self._calls.drop(call)
+        self._send({"type": "cancel", "invocation_id": call.id})
+
+    # Firing a binding, for providers of trigger types
+
+    def fire(self, binding: TriggerConfig, payload: Any = None) -> Any:
+        """Call the function of a binding with its metadata; return its result, None when its condition said no.
+
+        The condition (`condition_function_id` in the binding's config) gets the same payload; only a literal false
+        stops the event. InvocationError of either call.
+        """
+        condition = binding.condition(payload)
+        if condition is not None and self.trigger(condition) is False:
+            return None
+        return self.trigger(binding.request(payload))
+
+    async def fire_async(self, binding: TriggerConfig, payload: Any = None) -> Any:
+        """As `fire`, without blocking the event loop."""
+        condition = binding.condition(payload)
+        if condition is not None and await self.trigger_async(condition) is False:
+            return None
+        return await self.trigger_async(binding.request(payload))

@@ -1,0 +1,151 @@
+"""What a worker offers: functions, triggers it binds, trigger types and actions it provides.
+
+The registering half of `Worker`. Each method checks what user code gave, keeps what the receiver will look up, and
+sends the registration as it is made.
+"""
+
+from __future__ import annotations
+
+import os
+
+from iii.worker.handlers import describe, handler_from, source_of, typed_handler_from
+from iii.worker.ids import mint_id
+from iii.worker.registration import function_message, trigger_message
+from iii.worker.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from iii.worker.json_codec import Message
+    from iii.worker.readiness import Readiness
+    from iii.worker.receiver import WorkerReceiver
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registering:
+    """Registers with the engine what this process has. `Worker` sets the attributes named here."""
+
+    _namespace: str | None
+    _receiver: WorkerReceiver
+    _readiness: Readiness
+
+    def _send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def register_function(  # noqa: PLR0913 - the public SDK's signature
+        self,
+        function_id: str,
+        handler: Callable[..., Any],
+        *,
+        description: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        request_format: dict[str, Any] | None = None,
+        response_format: dict[str, Any] | None = None,
+    ) -> FunctionRef:
+        """Offer `handler(payload)` as `function_id` (`service::name`).
+
+        The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
+        `metadata` receives the sidecar. Formats and description come from hints and docstring unless given.
+        ValueError for a blank or taken id, TypeError for a handler that cannot be called.
+        """
+        given = {
+            "description": description,
+            "metadata": metadata,
+            "request_format": request_format,
+            "response_format": response_format,
+        }
+        return self._register(function_id, handler, given, typed=False)
+
+    def function(self, function_id: str, **details: Any) -> Callable[[F], F]:
+        """Decorate a function with typed parameters: the payload's keys become its arguments.
+
+        Takes the keyword arguments of `register_function`. The function itself stays as it is.
+        """
+
+        def register(handler: F) -> F:
+            self._register(function_id, handler, details, typed=True)
+            return handler
+
+        return register
+
+    def _register(
+        self, function_id: str, handler: Callable[..., Any], given: dict[str, Any], *, typed: bool
+    ) -> FunctionRef:
+        self._check_registration(function_id, handler)
+        wrap = typed_handler_from if typed else handler_from
+        found = describe(handler, typed=typed)
+        found.update({key: value for key, value in given.items() if value is not None})
+        source = source_of(handler, os.environ.get("III_PROJECT", ""))
+        self._receiver.functions[function_id] = wrap(function_id, handler)
+        self._send_registration(function_message(function_id, found, source))
+        return FunctionRef(function_id, lambda: self._unregister_function(function_id))
+
+    def _check_registration(self, function_id: str, handler: Any) -> None:
+        if not isinstance(function_id, str) or not function_id.strip():
+            raise ValueError(f"a function id must be a service::name, not {function_id!r}")
+        if not callable(handler):
+            raise TypeError(f"the handler of {function_id} must be callable, not {handler!r}")
+        if function_id in self._receiver.functions:
+            raise ValueError(f"function {function_id} is registered already in this worker")
+
+    def _unregister_function(self, function_id: str) -> None:
+        if self._receiver.functions.pop(function_id, None) is not None:
+            self._send({"type": "unregisterfunction", "id": function_id})
+
+    # Triggers, trigger types, actions
+
+    def register_trigger(self, trigger: dict[str, Any]) -> Trigger:
+        """Bind an event to a function: `{"type", "function_id", "config", "metadata"?, "namespace"?}`.
+
+        The provider of the type may come later. ValueError when `type` or `function_id` is missing.
+        """
+        message = trigger_message(trigger, mint_id(), self._namespace)
+        self._send_registration(message)
+        trigger_id, trigger_type = message["id"], message["trigger_type"]
+        withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
+        return Trigger(trigger_id, lambda: self._send(withdrawal))
+
+    def register_trigger_type(self, trigger_type: dict[str, Any], handler: TriggerHandler) -> TriggerTypeRef:
+        """Provide a trigger type `{"id", "description", "trigger_request_format"?, "call_request_format"?}`."""
+        type_id = trigger_type.get("id")
+        if not isinstance(type_id, str) or not type_id.strip():
+            raise ValueError(f"a trigger type needs an id, not {type_id!r}")
+        self._receiver.providers[type_id] = handler
+        fields = {key: value for key, value in trigger_type.items() if value is not None}
+        self._send_registration({"description": "", **fields, "type": "registertriggertype"})
+        return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
+
+    def unregister_trigger_type(self, trigger_type: dict[str, Any]) -> None:
+        """Withdraw a type this worker provides."""
+        if self._receiver.providers.pop(trigger_type["id"], None) is not None:
+            self._send({"type": "unregistertriggertype", "id": trigger_type["id"]})
+
+    def register_trigger_action(
+        self,
+        action_id: str,
+        handler: Callable[..., Any],
+        *,
+        description: str | None = None,
+        options_format: dict[str, Any] | None = None,
+    ) -> FunctionRef:
+        """Provide the trigger action `action_id`, which callers name by `TriggerAction.of(action_id, ...)`.
+
+        The handler gets `{"function_id", "data", "action", "metadata", "messageReceiptId", ...}` and decides when
+        and how the function is called; what it returns is the caller's result.
+        """
+        function = self.register_function(f"action::{action_id}", handler, description=description)
+        fields = {"description": description, "options_format": options_format}
+        known = {key: value for key, value in fields.items() if value is not None}
+        self._send_registration({"type": "registeraction", "id": action_id, "function_id": function.id, **known})
+        return FunctionRef(function.id, lambda: self._unregister_action(action_id, function))
+
+    def _unregister_action(self, action_id: str, function: FunctionRef) -> None:
+        self._send({"type": "unregisteraction", "id": action_id})
+        function.unregister()
+
+    def _send_registration(self, message: Message) -> None:
+        self._readiness.touch()
+        self._send(message)
