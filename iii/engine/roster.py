@@ -174,6 +174,7 @@ class Roster:
             owner.refusal = None
             self._registrations.drop_vacancies(owner, f"worker {worker} was removed")
             self._registrations.send_all(self._bindings.forget_gone(owner))
+            self._calls.pump(owner)  # calls that came back from its last process
             self.settled(worker)
 
     def _settle_calls_of(self, peer: Peer, reason: Mapping[str, Any]) -> None:
