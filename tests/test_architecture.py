@@ -88,8 +88,10 @@ RULES: dict[str, Layer] = {
     ),
     "engine": Layer(
         (
+            "iii.engine.display",
             "iii.engine.engine",
             "iii.engine.exchange",
+            "iii.engine.channel_link",
             "iii.engine.gateway",
             "iii.engine.rundir",
             "iii.engine.switchboard",

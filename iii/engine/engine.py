@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from iii.engine.builtins import Builtins
+from iii.engine.channels import Channels
 from iii.engine.config import load_project
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
@@ -87,6 +88,8 @@ class Engine:
             warn=self.warn,
         )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
+        self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
+        self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""

@@ -15,14 +15,16 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
 
 from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
+from iii.engine.channel_link import ChannelLink
+from iii.engine.channels import Channels
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
 from iii.engine.frames import BINARY, one_line
@@ -34,7 +36,7 @@ from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
 GRACE = 5.0
 
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
-_MAIN, _TELEMETRY_ONLY = "/", "/otel"
+_MAIN, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
 _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
 
 
@@ -48,6 +50,7 @@ class Limits:
     gone_after: float = 35.0  # of silence, pings included: with the sweep, gone within 40 s
     backlog: int = 32 * 1024 * 1024  # answers always pass, so who does not read must be cut before it fills our memory
     stall: float = 5.0  # how long a backlog over its limit may stand still
+    close: float = 60.0  # how long a closing connection may take to accept what it was sent
     sweep: float = 2.5  # between two looks at all this
 
 
@@ -77,10 +80,13 @@ class Listen:
 class Gateway:
     """One listener and all its connections. Raises `ProjectError` when the address cannot be had."""
 
-    def __init__(self, exchange: Exchange, hooks: GatewayHooks, listen: Listen, limits: Limits | None = None) -> None:
+    def __init__(
+        self, exchange: Exchange, hooks: GatewayHooks, channels: Channels, listen: Listen, limits: Limits | None = None
+    ) -> None:
         self.exchange = exchange
         self.hooks = hooks
         self.limits = limits or Limits()
+        self.channels = channels
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
@@ -89,12 +95,12 @@ class Gateway:
             origins=listen.origins,
             token=listen.token,
         )
-        self._connections: set[WebSocket] = set()
+        self.connections: set[WebSocket] = set()
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
 
     def __repr__(self) -> str:
-        return f"<Gateway {self.url} {len(self._connections)} connections>"
+        return f"<Gateway {self.url} {len(self.connections)} connections>"
 
     @property
     def url(self) -> str:
@@ -103,12 +109,12 @@ class Gateway:
 
     def accept(self, connected: socket.socket) -> None:
         """Take over an accepted socket."""
-        if len(self._connections) >= self.limits.connections:
+        if len(self.connections) >= self.limits.connections:
             self.counters["over_limit"] += 1
             _say_busy(connected)
             return
         try:
-            self._connections.add(WebSocket(connected, self))
+            self.connections.add(WebSocket(connected, self))
         except OSError:
             connected.close()  # the client left before we looked
 
@@ -126,19 +132,46 @@ class Gateway:
             query=address.query,
             is_same_user=socket_table.is_same_user(connection.client, connection.server),
         )
-        verdict = judge(self._policy, knock)
+        verdict = judge(self._policy_of(address.path), knock)
         if not request.path.startswith("/"):
             self._refuse(connection, 400)  # the absolute form is for proxies
         elif verdict.status != 101:
             self._refuse(connection, verdict.status)
-        elif address.path == _MAIN:
+        else:
+            self._lead(connection, request, verdict.subprotocol)
+
+    def _policy_of(self, path: str) -> Policy:
+        """A channel's key is its credential, and the SDKs show no other there; pages stay out all the same."""
+        return replace(self._policy, token=None) if path.startswith(_CHANNELS) else self._policy
+
+    def _lead(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
+        """Give an admitted connection the endpoint of its path."""
+        address = urlsplit(request.path)
+        if address.path == _MAIN:
             link = Link(connection, self)
-            if connection.accept(request, link, verdict.subprotocol):
+            if connection.accept(request, link, subprotocol):
                 link.open()
         elif address.path == _TELEMETRY_ONLY:
-            connection.accept(request, TelemetryLink(self), verdict.subprotocol)
+            connection.accept(request, TelemetryLink(self), subprotocol)
+        elif address.path.startswith(_CHANNELS):
+            self._lead_to_channel(connection, request, subprotocol)
         else:
             self._refuse(connection, 404)
+
+    def _lead_to_channel(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
+        address = urlsplit(request.path)
+        query = parse_qs(address.query)
+        key, direction = query.get("key", [""])[0], query.get("dir", [""])[0]
+        if not key or direction not in ("read", "write"):
+            self._refuse(connection, 400)
+            return
+        channel = self.channels.find(address.path.removeprefix(_CHANNELS), key)
+        if channel is None:
+            connection.refuse(404, "Channel not found")
+            return
+        link = ChannelLink(connection, channel, "read" if direction == "read" else "write")
+        if connection.accept(request, link, subprotocol):
+            link.open()
 
     def _refuse(self, connection: WebSocket, status: int) -> None:
         self.counters[f"refused_{status}"] += 1
@@ -146,29 +179,37 @@ class Gateway:
 
     def on_end(self, connection: WebSocket) -> None:
         """The connection's socket is closed."""
-        self._connections.discard(connection)
+        self.connections.discard(connection)
 
     # Signs of life
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             self._look_after(connection, now)
+        self.channels.sweep()
         self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
 
     def _look_after(self, connection: WebSocket, now: float) -> None:
-        limits = self.limits
-        silence = now - connection.heard_at
-        if connection.is_handshaking:
-            if now - connection.opened_at > limits.handshake:
-                connection.abort()
-        elif connection.backlog > limits.backlog and now - connection.moved_at > limits.stall:
-            self.cut(connection)
-        elif silence > limits.gone_after:
-            self.counters["gone"] += 1
+        why = self._why_over(connection, now)
+        if why:
+            self.counters[why] += 1
             connection.abort()
-        elif silence > limits.ping_after:
+        elif not connection.is_patient and now - connection.heard_at > self.limits.ping_after:
             connection.ping()
+
+    def _why_over(self, connection: WebSocket, now: float) -> str:
+        limits, stalled = self.limits, now - connection.moved_at
+        if connection.is_handshaking:
+            reasons = {"never_asked": now - connection.opened_at > limits.handshake}
+        elif connection.is_closing:
+            reasons = {"never_closed": stalled > limits.close}
+        elif connection.is_patient:
+            reasons = {}
+        else:
+            is_slow = connection.backlog > limits.backlog and stalled > limits.stall
+            reasons = {"slow_consumer": is_slow, "gone": now - connection.heard_at > limits.gone_after}
+        return next((reason for reason, holds in reasons.items() if holds), "")
 
     def cut(self, connection: WebSocket) -> None:
         """Drop a client that does not read what it asked for."""
@@ -190,7 +231,7 @@ class Gateway:
         """Close every connection: the engine stops."""
         self.doorway.close()
         self._sweeper.cancel()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.close(1001)
             connection.abort()
 

@@ -84,9 +84,10 @@ class WebSocket:
         self._opcode = TEXT
         self._pending: deque[tuple[memoryview, int]] = deque()
         self._is_waiting_for_room = False
-        self._is_reading = True
+        self.is_reading = True
         self._ends_after_write = False
         self._timer: asyncio.TimerHandle | None = None
+        self.is_patient = False  # silence says nothing about it
         self.backlog = 0  # bytes that the kernel has not taken
         self.heard_at = self.moved_at = self.opened_at = self._loop.time()
         self._loop.add_reader(self._fd, self._on_readable)
@@ -125,14 +126,14 @@ class WebSocket:
 
     def pause(self) -> None:
         """Stop reading: the other side's writes will block."""
-        if self._is_reading and self._fd >= 0:
-            self._is_reading = False
+        if self.is_reading and self._fd >= 0:
+            self.is_reading = False
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Read again."""
-        if not self._is_reading and self._fd >= 0:
-            self._is_reading = True
+        if not self.is_reading and self._fd >= 0:
+            self.is_reading = True
             self._loop.add_reader(self._fd, self._on_readable)
 
     def drain(self) -> None:
@@ -218,9 +219,9 @@ class WebSocket:
             self._write(chunks_of(lines))
 
     def send(self, opcode: int, data: bytes) -> None:
-        """Send one message."""
+        """Send one message; its endpoint hears when it is written."""
         if self.is_open:
-            self._write(message(opcode, data))
+            self._write(message(opcode, data, len(data) + 1))
 
     def ping(self) -> None:
         """Ask for a sign of life; `heard_at` tells whether one came."""
@@ -284,6 +285,8 @@ class WebSocket:
         self._write_pending()
         if self._ends_after_write and not self._pending:
             self._shut_down()
+        elif self.is_closing:
+            self._await_end()
 
     # Closing
 
@@ -294,7 +297,16 @@ class WebSocket:
             self._write_protocol()
         self._detach()
         self.resume()
-        if self._timer is None and self._fd >= 0:
+        self._await_end()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent, though what was may still be on its way."""
+        return self._protocol.state is State.CLOSING
+
+    def _await_end(self) -> None:
+        """Everything is written: give the other side a moment to answer."""
+        if self._timer is None and self._fd >= 0 and not self._pending:
             self._timer = self._loop.call_later(CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
@@ -326,8 +338,7 @@ class WebSocket:
         except OSError:
             self._loop.call_soon(self.abort)
             return
-        if self._timer is None:
-            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self.abort)
+        self._await_end()
 
 
 def _is_utf8(received: Received) -> bool:

@@ -15,6 +15,7 @@ import uvloop
 from websockets.sync.client import ClientConnection, connect
 
 from iii.engine.builtins import Builtins
+from iii.engine.channels import Channels
 from iii.engine.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Limits, Listen
@@ -50,6 +51,7 @@ class Engine:
         self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins)
         self._limits = Limits(**limits)
         self.events: list[Event] = []
+        self.now = 0.0  # as channels see it
         self._started: queue.Queue[None] = queue.Queue()
         self._thread = threading.Thread(target=self._main)
 
@@ -72,7 +74,9 @@ class Engine:
         self.router = Router()
         self.exchange = Exchange(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
         self.builtins = Builtins(self.router, Control(), self.exchange.turn)
-        self.gateway = Gateway(self.exchange, self, self._listen, self._limits)
+        self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
+        self.builtins.serve("engine::channels::create", self.channels.answer, "")
+        self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()

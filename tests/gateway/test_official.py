@@ -97,6 +97,11 @@ def test_the_largest_messages_it_can_take_go_there_and_back(sdk: str, client: Cl
     assert answer["result"] is True
 
 
+def test_it_writes_a_channel_and_reads_it(sdk: str, client: Client) -> None:
+    answer = client.invoke(f"{sdk}::channel", {"reader": f"{sdk}::drain"})
+    assert answer.get("result") == {"bytes": 2_000_000}, answer
+
+
 def test_introspection_shows_what_it_told(sdk: str, client: Client) -> None:
     worker = client.invoke("engine::workers::info", {"name": sdk})["result"]["worker"]
     assert worker["runtime"] in sdk
