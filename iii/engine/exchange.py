@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from iii.engine.events import Event, PeerExpelled
+from iii.engine.invocation import TICK
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 from iii.errors import ErrorCode, RemoteProtocolError
@@ -39,6 +40,7 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._timer: asyncio.TimerHandle | None = None
+        self._is_timer_far = False
         self.are_deadlines_paused = False  # while a debugger is attached
 
     def take(self, connection: Source, lines: Sequence[bytes | Oversized]) -> None:
@@ -68,12 +70,18 @@ class Exchange:
             calls.events.clear()
             for event in events:
                 self._on_event(event)
-        if self._timer is None and len(calls.deadlines):
+        if self._timer is None:
+            if len(calls.deadlines):
+                self._arm()
+        elif self._is_timer_far and calls.deadlines.has_fresh:
+            # A new call may have a nearer deadline than all that are sorted in.
+            self._timer.cancel()
             self._arm()
 
     def _arm(self) -> None:
         wait = self.router.calls.deadlines.wait(self._clock())
         if wait is not None:
+            self._is_timer_far = wait > TICK
             self._timer = self._loop.call_later(wait, self._expire)
 
     def _expire(self) -> None:

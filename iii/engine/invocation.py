@@ -73,6 +73,11 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._fresh) + len(self._heap)
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether there are calls whose deadlines are not in the heap yet."""
+        return bool(self._fresh)
+
     def add(self, invocation: Invocation) -> None:
         """Watch this call from the next tick on."""
         self._fresh.append(invocation)
