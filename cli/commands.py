@@ -21,6 +21,8 @@ COMMANDS = {
     "functions": ("cli.functions", "command", "List the functions that can be called."),
     "triggers": ("cli.triggers", "command", "List what calls which function."),
     "worker": ("cli.worker", "command", "Restart, stop or start a worker."),
+    "queue": ("cli.queue", "command", "Look into queues; redrive, pause, purge."),
+    "cron": ("cli.cron", "command", "Show when a cron expression fires."),
     "check": ("cli.check", "command", "Validate iii.toml without starting anything."),
     "env": ("cli.env", "command", "Show a worker's environment and where it comes from."),
     "init": ("cli.init", "command", "Make a new project."),

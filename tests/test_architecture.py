@@ -98,7 +98,9 @@ RULES: dict[str, Layer] = {
         ),
         ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),
     ),
-    "cli": Layer(("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine")),
+    "cli": Layer(
+        ("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine", "standard workers")
+    ),
     "standard workers": Layer(("stdlib_workers",)),  # `iii` itself and their own package, see _standard_worker
 }
 
