@@ -270,7 +270,9 @@ def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Ro
     workers: list[tuple[Row, Peer | None]] = []
     for supervised in rows:
         peer = by_seat.get((supervised["name"], supervised["instance"], supervised["generation"]))
-        workers.append(({**_peer_row(peer), **supervised}, peer))
+        told = _peer_row(peer)
+        runtime = told["runtime"] or supervised.get("runtime")  # a program knows itself better than its command tells
+        workers.append(({**told, **supervised, "runtime": runtime}, peer))
     workers += [(_peer_row(peer), peer) for peer in peers if not peer.owner.is_supervised]
     for row, peer in workers:
         row["status"] = _status(peer)
