@@ -196,7 +196,7 @@ class Calls:
             self._place_without_provider(invocation)
             return
         callee = providers[0] if len(providers) == 1 else min(providers, key=_load)
-        if callee.concurrency is not None and (callee.busy >= callee.concurrency or function.owner.waiting):
+        if callee.concurrency is not None and (callee.busy >= callee.concurrency or function.waiting):
             self._wait(invocation)
         elif callee.enqueued - callee.written > self.limits.backlog:
             self.fail(invocation, refusals.overloaded(f"{callee.name} does not read its input"))

@@ -170,4 +170,5 @@ class Registrations:
         if not owner.is_expected:  # else the next generation says which of them it wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))
+        self._calls.pump(owner)  # nobody may be left to wait for
         self._calls.events.append(FunctionsChanged())

@@ -236,6 +236,14 @@ def test_a_waiting_call_that_only_a_busy_instance_can_run_lets_the_next_one_pass
     assert net.calls_of(first) == ["c"]
 
 
+def test_a_free_instance_does_not_wait_for_a_busy_one(net: Net, caller: Peer) -> None:
+    first, second = net.serving("w", "f", "g", concurrency=1), net.serving("w", "g", concurrency=1, instance=2)
+    net.call(caller, "f", "a")
+    net.call(caller, "f", "b")
+    net.call(caller, "g", "c")
+    assert (net.calls_of(first), net.calls_of(second)) == (["a"], ["c"])
+
+
 def test_unregistering_fails_what_waits_and_lets_finish_what_runs(net: Net, caller: Peer) -> None:
     callee = full(net)
     net.call(caller, "f", "runs")

@@ -276,6 +276,16 @@ def test_calls_to_a_worker_that_is_down_fail_with_its_last_words(net: Net, calle
     assert net.calls_of(net.serving("w", "f", generation=2)) == ["again"]
 
 
+def test_calls_that_wait_for_a_refused_worker_end_with_its_last_process(net: Net, caller: Peer) -> None:
+    worker = net.serving("w", "f", concurrency=1)
+    net.call(caller, "f", "runs")
+    net.call(caller, "f", "waits")
+    net.router.roster.refuse_calls("w", {"state": "stopped"})
+    net.router.roster.retire(worker)
+    answer = net.one(caller)
+    assert (answer["invocation_id"], answer["error"]["code"]) == ("waits", "worker_unavailable")
+
+
 def test_a_failed_worker_that_is_no_longer_declared_leaves_no_function_behind(net: Net) -> None:
     net.router.roster.detach(net.serving("w", "f"))
     net.router.roster.refuse_calls("w", {"state": "failed"})
