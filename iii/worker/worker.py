@@ -63,6 +63,7 @@ class Worker(Registering, Calling):
         self._dispatcher = Dispatcher(transport, Intake(self._codec), self._outbox, self._crew, self._receiver)
         self._lifeline = Lifeline()
         self._listeners: list[Callable[[str], None]] = []
+        self._before_stop: list[Callable[[float], None]] = []
         self._state = "connected"
         self._countdown = CALLS_BEFORE_UPGRADE
         self._join_receiver()
@@ -105,6 +106,14 @@ class Worker(Registering, Calling):
         self._listeners.append(listener)
         listener(self.get_connection_state())
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def before_stop(self, listener: Callable[[float], None]) -> None:
+        """Call `listener(seconds)` on a thread when the engine asks this worker to stop.
+
+        For a worker with clients of its own: the process stays until the listener has returned, at most `seconds`
+        (0: no limit), and the worker can still call functions meanwhile.
+        """
+        self._before_stop.append(listener)
 
     def current_invocation(self) -> InvocationContext | None:
         """Return the invocation the calling code runs in, None outside a handler."""
@@ -161,6 +170,8 @@ class Worker(Registering, Calling):
         self._dispatcher.call_elsewhere(lambda: self._finish(seconds))
 
     def _finish(self, seconds: float) -> None:
+        for listener in self._before_stop:
+            listener(seconds)
         self._runner.drain().wait(seconds or None)
         self._outbox.flush()
         if self._transport.owns_process:

@@ -72,6 +72,16 @@ def test_a_rejected_function_leaves_the_worker_alone(joined, capsys):
     assert "m::g" in capsys.readouterr().err
 
 
+def test_before_a_stop_a_listener_may_still_call_functions():
+    with pair() as (worker, engine):
+        worker.before_stop(lambda seconds: worker.trigger("a::last", seconds))
+        engine.send({"type": "stop", "deadline_ms": 10_000})
+        call = next_call(engine)
+        assert call["data"] == 10.0
+        engine.settle(call, result=None)
+        worker.serve()
+
+
 def test_stop_lets_running_handlers_finish():
     with pair() as (worker, engine):
         release = threading.Event()
