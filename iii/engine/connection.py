@@ -7,7 +7,11 @@ writer cannot read, and two of them would wait for each other for ever. Knows no
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable
 
 from iii.engine.peer import Peer
@@ -128,6 +132,7 @@ class Connection:
                 return
             except OSError:
                 # The other side is gone, or has closed this end alone; what was not written counts as never started.
+                self.take_back_unread()
                 self._stop_writing()
                 if self._read_fd >= 0:
                     self._on_closed(self)
@@ -156,6 +161,14 @@ class Connection:
         """Close the writing end: the other side reads end of file once it has read what was written."""
         self.flush()
         self._stop_writing()
+
+    def take_back_unread(self) -> None:
+        """Count what lies unread in the pipe of a process that is gone as not written: it never got it."""
+        if self._write_fd < 0 or self._write_fd == self._read_fd:
+            return
+        with contextlib.suppress(OSError):  # a platform that cannot tell: written counts as read there
+            unread = fcntl.ioctl(self._write_fd, termios.FIONREAD, b"\0\0\0\0")
+            self.peer.written -= int.from_bytes(unread, sys.byteorder)
 
     def close(self) -> None:
         """Close both ends."""

@@ -124,6 +124,7 @@ class Switchboard:
         if connection is None:
             return
         connection.drain()
+        connection.take_back_unread()
         if connection.truncated:
             self.supervisor.log(run, f"truncated {connection.truncated} bytes at exit", "engine")
         self._promoted.discard(run)
