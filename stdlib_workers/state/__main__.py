@@ -10,9 +10,10 @@ from iii import InitOptions, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import OptionError, Options, options_from
+from stdlib_workers.state.options import Options, options_from
 from stdlib_workers.state.schemas import EVENT, REQUESTS, TRIGGER
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, open_store
+from stdlib_workers.values import OptionError
 
 
 def main() -> None:

@@ -53,17 +53,22 @@ Decide = Callable[[Entry | None], bytes | None]
 Announce = Callable[[Change], Sequence[tuple[str, bytes]]]
 # Called after the commit, on the storage's thread, in the order of the commits.
 Watch = Callable[[Change], None]
+Appended = Callable[[list[JournalEntry]], None]
 
 
 class Journal(Protocol):
     """Durable entries in the order of their commits."""
 
-    def append(self, topic: str, body: bytes) -> Pending[JournalEntry]:
-        """Add an entry."""
+    def append(self, lines: Sequence[tuple[str, bytes]], then: Appended | None = None) -> Pending[list[JournalEntry]]:
+        """Add entries, (topic, body) each, in one step. `then` gets them first, in order with what watchers get."""
         ...
 
     def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
         """Return up to `limit` entries of a topic with a position over `after`."""
+        ...
+
+    def last(self) -> Pending[int]:
+        """Return the position of the newest entry ever appended, 0 for none."""
         ...
 
     def remove(self, positions: Sequence[int]) -> Pending[None]:

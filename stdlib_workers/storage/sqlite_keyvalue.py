@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from iii import InvocationError
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.failures import CORRUPT
-from stdlib_workers.storage.keyvalue import Announce, Change, Decide, Entry, JournalEntry, Row, Watch
+from stdlib_workers.storage.keyvalue import Announce, Appended, Change, Decide, Entry, JournalEntry, Row, Watch
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.store import Store
 
@@ -61,15 +61,26 @@ class SqliteJournal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def append(self, topic: str, body: bytes) -> Pending[JournalEntry]:
-        """Add an entry."""
-        return self._store.run(lambda connection: _append(connection, topic, body))
+    def append(self, lines: Sequence[tuple[str, bytes]], then: Appended | None = None) -> Pending[list[JournalEntry]]:
+        """Add entries, (topic, body) each, in one step. `then` gets them first, in order with what watchers get."""
+        return self._store.run(
+            lambda connection: [_append(connection, topic, body) for topic, body in lines], then=then
+        )
 
     def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
         """Return up to `limit` entries of a topic with a position over `after`."""
         return self._store.run(
             lambda connection: [_journal_entry(row) for row in connection.execute(_READ, (topic, after, limit))]
         )
+
+    def last(self) -> Pending[int]:
+        """Return the position of the newest entry ever appended, 0 for none."""
+
+        def command(connection: sqlite3.Connection) -> int:
+            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
+            return found[0] if found else 0
+
+        return self._store.run(command)
 
     def remove(self, positions: Sequence[int]) -> Pending[None]:
         """Forget entries."""

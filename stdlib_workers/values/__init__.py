@@ -1,7 +1,20 @@
-"""JSON values as the standard workers treat them: payload fields, bytes, and the update operations. Pure."""
+"""JSON values as the standard workers treat them: payload fields, options, bytes, and the update operations. Pure."""
 
+from stdlib_workers.values.options import OptionError, check_names, in_memory, integer
 from stdlib_workers.values.payload import Payload, malformed
 from stdlib_workers.values.text import decode, encode
 from stdlib_workers.values.updates import Update, apply_updates, parse_updates
 
-__all__ = ["Payload", "Update", "apply_updates", "decode", "encode", "malformed", "parse_updates"]
+__all__ = [
+    "OptionError",
+    "Payload",
+    "Update",
+    "apply_updates",
+    "check_names",
+    "decode",
+    "encode",
+    "in_memory",
+    "integer",
+    "malformed",
+    "parse_updates",
+]

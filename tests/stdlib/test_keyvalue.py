@@ -104,7 +104,8 @@ def test_a_refused_write_leaves_no_journal_entry_and_tells_nobody(pairs: KeyValu
 
 
 def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: KeyValue) -> None:
-    lines = [pairs.journal.append(topic, b"x").result(10) for topic in ("a", "b", "a", "a")]
+    lines = pairs.journal.append([(topic, b"x") for topic in ("a", "b", "a", "a")]).result(10)
+    assert pairs.journal.last().result(10) == lines[-1].position
     ours = [line.position for line in lines if line.topic == "a"]
     assert [line.position for line in pairs.journal.read("a", 0, 2).result(10)] == ours[:2]
     assert [line.position for line in pairs.journal.read("a", ours[1], 9).result(10)] == ours[2:]
@@ -112,4 +113,4 @@ def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: KeyValue
     assert [line.position for line in pairs.journal.read("a", 0, 9).result(10)] == ours[1:]
     pairs.journal.remove(ours).result(10)
     assert pairs.journal.read("a", 0, 9).result(10) == []
-    assert pairs.journal.append("a", b"x").result(10).position > lines[-1].position
+    assert pairs.journal.append([("a", b"x")]).result(10)[0].position > lines[-1].position

@@ -12,8 +12,9 @@ import pytest
 from iii import InvocationError
 from stdlib_workers.state.cache import OVERHEAD, Cache
 from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import OptionError, Options, options_from
+from stdlib_workers.state.options import Options, options_from
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, SqliteKeyValue, Store
+from stdlib_workers.values import OptionError
 
 Call = Callable[..., Any]
 

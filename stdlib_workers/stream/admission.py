@@ -1,0 +1,46 @@
+"""Who may open a WebSocket: only requests made for this listener, and only from pages that are named. Pure.
+
+A browser lets any page connect to any address; what it cannot do is lie about `Origin`. A page that makes its own
+name point here (DNS rebinding) betrays itself by `Host`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
+
+from stdlib_workers.stream.options import LOOPBACK
+
+
+def refusal(hosts: Sequence[str], origins: Sequence[str], names: Iterable[str], allowed: Iterable[str]) -> str | None:
+    """Return why a handshake is refused, None to let it in.
+
+    `hosts` and `origins` are the values of the request's headers; `names` is what `hosts` may be, `allowed` what
+    `origins` may be. A request without Origin does not come from a page.
+    """
+    if len(hosts) != 1 or hosts[0].lower() not in names:
+        return f"this is not {hosts[0] if hosts else 'a listener without a name'}"
+    if len(origins) > 1 or any(origin not in allowed for origin in origins):
+        return f"pages of {origins[0]} may not connect; name them in allowed_origins of the stream worker"
+    return None
+
+
+def names_of(host: str, port: int) -> frozenset[str]:
+    """Return the Host headers that mean this listener."""
+    hosts = {host.lower(), *(LOOPBACK if host in LOOPBACK else ())}
+    return frozenset(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in hosts)
+
+
+def request_from(target: str, headers: Iterable[tuple[str, str]], address: tuple[str, int]) -> dict[str, object]:
+    """Return what the auth function is told of a handshake."""
+    parts = urlsplit(target)
+    query: dict[str, list[str]] = {}
+    for pair in parts.query.split("&") if parts.query else ():
+        name, _, value = pair.partition("=")
+        query.setdefault(name, []).append(value)
+    return {
+        "headers": {name.lower(): value for name, value in headers},
+        "path": parts.path,
+        "query_params": query,
+        "addr": f"{address[0]}:{address[1]}",
+    }

@@ -1,0 +1,63 @@
+"""Custom streams: a project's own functions `stream::get(NAME)` and so on stand in for the storage.
+
+Whether there is one is found by calling it. That there is none is remembered until the engine says that the functions
+have changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iii import InvocationError
+from stdlib_workers.events import Caller
+
+# Answer of `call` when the stream is not a custom one.
+ABSENT: Any = object()
+# Names remembered as absent; beyond, it is cheaper to ask again than to remember.
+MAX_ABSENT = 10_000
+
+
+class CustomStreams:
+    """Calls the functions of custom streams."""
+
+    def __init__(self, worker: Caller) -> None:
+        self._worker = worker
+        self._absent: set[str] = set()
+
+    def forget(self, _: Any = None) -> None:
+        """Ask again for every stream: functions have come or gone."""
+        self._absent.clear()
+
+    async def call(self, operation: str, stream: str, payload: Any) -> Any:
+        """Return the result of `stream::OPERATION(STREAM)`, ABSENT when there is no such function."""
+        function_id = f"stream::{operation}({stream})"
+        if function_id in self._absent:
+            return ABSENT
+        try:
+            return await self._worker.trigger_async({"function_id": function_id, "payload": payload})
+        except InvocationError as error:
+            if error.code != "function_not_found" or function_id not in error.message:
+                raise
+        if len(self._absent) >= MAX_ABSENT:
+            self._absent.clear()
+        self._absent.add(function_id)
+        return ABSENT
+
+
+def old_and_new(result: Any, operation: str) -> tuple[Any, Any]:
+    """Return what a custom `set` or `update` says. InvocationError `JSON_ERROR` for another shape."""
+    return _fields(result, operation).get("old_value"), _fields(result, operation, "new_value")["new_value"]
+
+
+def old_of(result: Any) -> Any:
+    """Return what a custom `delete` says."""
+    return _fields(result, "delete").get("old_value")
+
+
+def _fields(result: Any, operation: str, *required: str) -> dict[str, Any]:
+    if result is None:
+        code = f"STREAM_{operation.upper()}_ERROR"
+        raise InvocationError(code, f"the custom stream's {operation} returned nothing")
+    if not isinstance(result, dict) or any(name not in result for name in required):
+        raise InvocationError("JSON_ERROR", f"the custom stream's {operation} returned {result!r:.200}")
+    return result

@@ -1,0 +1,118 @@
+"""The WebSocket listener on port 3112: admission, the auth function, and three tasks for each socket.
+
+Any path is accepted; subscriptions are messages. The auth function sees the path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from iii import InvocationError, Logger
+from stdlib_workers.stream.admission import names_of, refusal, request_from
+from stdlib_workers.stream.options import Options
+from stdlib_workers.stream.session import Services, Session
+from stdlib_workers.stream.subscriber import Subscriber
+
+MAX_SOCKETS = 4096
+# A join is a few hundred bytes.
+MAX_MESSAGE = 1024 * 1024
+# A socket that does not answer a close within this is gone anyway.
+CLOSE_SECONDS = 1.0
+
+
+class Listener:
+    """One listening address and its sockets."""
+
+    def __init__(self, services: Services, options: Options) -> None:
+        self._services = services
+        self._options = options
+        self._contexts: WeakKeyDictionary[ServerConnection, Any] = WeakKeyDictionary()
+        self._log = Logger(service_name="stream")
+        self._server: Server | None = None
+
+    async def open(self) -> int:
+        """Listen; return the port. OSError when the address cannot be had."""
+        self._server = await serve(
+            self._serve,
+            self._options.host,
+            self._options.port,
+            process_request=self._admit,
+            max_size=MAX_MESSAGE,
+            compression=None,
+            close_timeout=CLOSE_SECONDS,
+        )
+        return self._port()
+
+    async def close(self) -> None:
+        """Stop listening and close every socket."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def _port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Refuse a handshake with a response, or let it go on with None."""
+        headers = request.headers
+        names = names_of(self._options.host, self._port())
+        why = refusal(headers.get_all("Host"), headers.get_all("Origin"), names, self._options.origins)
+        if why is not None:
+            return connection.respond(HTTPStatus.FORBIDDEN, f"{why}\n")
+        if self._server is not None and len(self._server.connections) > MAX_SOCKETS:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {MAX_SOCKETS} sockets already\n")
+        if self._options.auth_function is not None:
+            return await self._authorize(connection, request, self._options.auth_function)
+        return None
+
+    async def _authorize(self, connection: ServerConnection, request: Request, function_id: str) -> Response | None:
+        asked = request_from(request.path, request.headers.raw_items(), connection.remote_address)
+        try:
+            result = await self._services.worker.trigger_async({"function_id": function_id, "payload": asked})
+        except InvocationError as error:
+            self._log.warn(f"the auth function {function_id} failed, so nobody gets in: {error}")
+            result = None
+        if not isinstance(result, dict) or "context" not in result:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "the auth function did not let you in\n")
+        self._contexts[connection] = result["context"]
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        subscriber = Subscriber(_Socket(connection), self._contexts.pop(connection, None))
+        session = Session(self._services, subscriber)
+        tasks = [asyncio.create_task(work) for work in (subscriber.write(), subscriber.cut())]
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                async for message in connection:
+                    await session.receive(message)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await session.end()
+
+
+class _Socket:
+    """A connection as a subscriber writes to it; closing one that does not read must not wait for it."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+
+    async def send(self, message: str, /) -> None:
+        await self._connection.send(message)
+
+    async def close(self, code: int, reason: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._connection.close(code, reason)
+        self._connection.transport.abort()

@@ -1,0 +1,56 @@
+"""The worker's configuration, checked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stdlib_workers.values import OptionError, check_names, in_memory, integer
+
+# Where pages of a project come from when nobody says otherwise: its http worker.
+DEFAULT_ORIGINS = ("http://localhost:3111", "http://127.0.0.1:3111")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to listen, whom to let in, how much to keep.
+
+    `history`: events kept of each group for subscribers that come back. `origins`: pages that may connect.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 3112
+    auth_function: str | None = None
+    in_memory: bool = False
+    history: int = 1000
+    origins: tuple[str, ...] = DEFAULT_ORIGINS
+
+
+_KEYS = ("host", "port", "auth_function", "adapter", "store_method", "history", "allowed_origins")
+
+
+def options_from(config: Mapping[str, Any]) -> Options:
+    """Return the options in `[workers.stream.config]`. OptionError for an unknown key or a value that does not fit."""
+    check_names(config, _KEYS, "stream")
+    host, auth = config.get("host", Options.host), config.get("auth_function")
+    if not isinstance(host, str) or not isinstance(auth, str | None):
+        raise OptionError(f"stream: host and auth_function must be strings, got {host!r} and {auth!r}")
+    if host not in LOOPBACK and not auth:
+        raise OptionError(f"stream: host {host} is open to others; set auth_function, or listen on 127.0.0.1")
+    port = integer(config, "port", "stream", 0, 65535)
+    return Options(
+        host,
+        Options.port if port is None else port,
+        auth or None,
+        in_memory(config, "stream"),
+        integer(config, "history", "stream", 1, 1_000_000) or Options.history,
+        _origins(config.get("allowed_origins", DEFAULT_ORIGINS)),
+    )
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(origin, str) for origin in value):
+        raise OptionError(f"stream: allowed_origins must be a list of scheme://host:port, got {value!r}")
+    return tuple(value)

@@ -1,0 +1,42 @@
+"""Configuration that several workers have in common: checks of values, and where the data lies. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class OptionError(ValueError):
+    """The configuration is wrong; the message says what and what to do."""
+
+
+_METHODS = {"in_memory": True, "file_based": False}
+
+
+def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) -> None:
+    """Refuse options that do not exist."""
+    for name in config:
+        if name not in names:
+            raise OptionError(f"{worker}: there is no option {name}; there are {', '.join(names)}")
+
+
+def in_memory(config: Mapping[str, Any], worker: str) -> bool:
+    """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`."""
+    adapter = config.get("adapter", {"name": "kv"})
+    if not isinstance(adapter, dict) or adapter.get("name") not in ("kv", "in_memory"):
+        raise OptionError(f"{worker}: the adapter must be kv or in_memory, got {adapter!r}")
+    inner = adapter.get("config") or {}
+    method = config.get("store_method", inner.get("store_method", "file_based"))
+    if method not in _METHODS:
+        raise OptionError(f"{worker}: store_method must be file_based or in_memory, got {method!r}")
+    return _METHODS[method] or adapter["name"] == "in_memory"
+
+
+def integer(config: Mapping[str, Any], name: str, worker: str, least: int, most: int) -> int | None:
+    """Return an integer option, None when it is not there."""
+    value = config.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise OptionError(f"{worker}: {name} must be an integer from {least} to {most}, got {value!r}")
+    return value

@@ -1,0 +1,146 @@
+"""The listener with real sockets: who gets in, the auth function, a socket that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+from stand_ins import Callee, until
+from stream_setup import StreamSetup, join
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from iii import InvocationError
+from stdlib_workers.stream.admission import names_of, refusal, request_from
+from stdlib_workers.stream.listener import Listener
+from stdlib_workers.stream.options import Options
+
+ORIGINS = ("http://localhost:3111",)
+
+
+class Running:
+    """A listener on a free port, on the test's own loop."""
+
+    def __init__(self, worker: Callee | None = None, auth: str | None = None) -> None:
+        self.setup = StreamSetup(worker)
+        self.listener = Listener(self.setup.services, Options(port=0, auth_function=auth, origins=ORIGINS))
+
+    async def __aenter__(self) -> Running:
+        self.setup.listen_on(asyncio.get_running_loop())
+        self.port = await self.listener.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.listener.close()
+        self.setup.end()
+
+    def url(self, path: str = "/") -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+
+async def test_any_path_leads_to_the_same_place_and_events_arrive() -> None:
+    async with Running() as running, connect(running.url("/stream/s/g/")) as ws:
+        await ws.send(join())
+        assert json.loads(await ws.recv())["event"] == {"type": "sync", "data": []}
+        await running.setup.set("i", 1)
+        message = json.loads(await ws.recv())
+        assert (message["event"], message["subscriptionId"]) == ({"type": "create", "data": 1}, "u")
+        await ws.close()
+        await until(lambda: len(running.setup.hub) == 0)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_in"),
+    [(None, True), ("http://localhost:3111", True), ("http://evil.test", False), ("null", False)],
+)
+async def test_pages_from_elsewhere_stay_out(origin: Any, is_in: bool) -> None:
+    async with Running() as running:
+        if is_in:
+            async with connect(running.url(), origin=origin):
+                return
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(running.url(), origin=origin)
+        assert caught.value.response.status_code == 403
+
+
+async def test_a_name_that_was_made_to_point_here_stays_out() -> None:
+    async with Running() as running:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"ws://rebound.test:{running.port}/", host="127.0.0.1", port=running.port)
+        assert caught.value.response.status_code == 403
+
+
+async def test_the_auth_function_sees_the_handshake_and_gives_the_context() -> None:
+    worker = Callee(w__auth=lambda _: {"context": {"user": 7}})
+    async with (
+        Running(worker, "w::auth") as running,
+        connect(running.url("/p?a=1&a=%20&b"), additional_headers={"X-K": "v"}),
+    ):
+        (asked,) = worker.payloads("w::auth")
+        assert (asked["path"], asked["query_params"]) == ("/p", {"a": ["1", "%20"], "b": [""]})
+        assert asked["headers"]["x-k"] == "v"
+        assert asked["addr"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("result", [None, {}, "yes", InvocationError("invocation_failed", "no")])
+async def test_an_auth_function_that_fails_denies(result: Any) -> None:
+    def auth(_: Any) -> Any:
+        if isinstance(result, InvocationError):
+            raise result
+        return result
+
+    async with Running(Callee(w__auth=auth), "w::auth") as running:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(running.url())
+        assert caught.value.response.status_code == 401
+
+
+async def test_a_socket_that_does_not_read_is_closed_and_others_are_not_held_up() -> None:
+    async with Running() as running, connect(running.url(), max_queue=1) as slow, connect(running.url()) as fast:
+        slow.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for ws in (slow, fast):
+            await ws.send(join())
+        await fast.recv()
+        slow.transport.pause_reading()
+        text = "x" * 100_000
+        for number in range(200):
+            await running.setup.set("i", f"{number}{text}")
+            assert json.loads(await fast.recv())["event"]["data"].startswith(f"{number}x")
+        await until(lambda: len(running.setup.hub) == 1)
+        slow.transport.resume_reading()
+        with pytest.raises(ConnectionClosed):
+            await read_all(slow)
+
+
+async def read_all(ws: ClientConnection) -> None:
+    while True:
+        await ws.recv()
+
+
+def test_names_of_a_listener() -> None:
+    assert names_of("127.0.0.1", 1) == {"127.0.0.1:1", "localhost:1", "[::1]:1"}
+    assert names_of("box.lan", 1) == {"box.lan:1"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins", "is_in"),
+    [
+        (["localhost:1"], [], True),
+        (["LOCALHOST:1"], ORIGINS, True),
+        ([], [], False),
+        (["localhost:1", "localhost:1"], [], False),
+        (["localhost"], [], False),
+        (["localhost:1"], [*ORIGINS, *ORIGINS], False),
+        (["localhost:1"], ["http://localhost:3111.evil.test"], False),
+    ],
+)
+def test_admission(hosts: list[str], origins: list[str], is_in: bool) -> None:
+    assert (refusal(hosts, origins, names_of("127.0.0.1", 1), ORIGINS) is None) == is_in
+
+
+def test_repeated_headers_are_told_by_their_last_value() -> None:
+    asked = request_from("/", [("X-A", "1"), ("x-a", "2")], ("::1", 5))
+    assert asked == {"headers": {"x-a": "2"}, "path": "/", "query_params": {}, "addr": "::1:5"}
