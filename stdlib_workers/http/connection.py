@@ -1,0 +1,127 @@
+"""One client's connection: uvicorn's protocol on httptools, with the limits that it does not have.
+
+Refuses what is too large, too slow or cannot be read in one way only, before the application sees anything of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from stdlib_workers.http.failures import Refusal
+
+HEAD_SECONDS = 10.0
+MAX_TARGET = 8 << 10
+MAX_HEADERS = 32 << 10
+MAX_HEADER_COUNT = 100
+# How long what a refused client still sends is thrown away: closing at once would reset its connection, and the
+# answer with it.
+LINGER_SECONDS = 2.0
+_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
+
+
+class LimitedConnection(HttpToolsProtocol):
+    """A connection that is refused rather than trusted. `expire` is called about once a second."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin the time within which the first head has to come."""
+        super().connection_made(transport)
+        self._head_since: float | None = self.loop.time()
+        self._head_bytes = 0
+        self._header_bytes = 0
+        self._lingers = False
+        self._refusal: Refusal | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, and bound what is still incomplete."""
+        if self._lingers:
+            return
+        super().data_received(data)
+        if self._head_since is not None and not self.transport.is_closing() and not self._lingers:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_TARGET + MAX_HEADERS:
+                self._refuse(Refusal(431, "HEADERS_TOO_LARGE", f"the headers are over {MAX_HEADERS} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._head_since = self.loop.time()
+        self._head_bytes = self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Bound the target. The exception only ends the parsing: `send_400_response` answers."""
+        if len(self.url) + len(url) > MAX_TARGET:
+            self._stop(Refusal(414, "URI_TOO_LONG", f"the URL is over {MAX_TARGET} bytes"))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Bound the headers and refuse a second one where there can be one only."""
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEADERS or len(self.headers) > MAX_HEADER_COUNT:
+            text = f"the headers are over {MAX_HEADERS} bytes or {MAX_HEADER_COUNT} fields"
+            self._stop(Refusal(431, "HEADERS_TOO_LARGE", text))
+
+    def on_headers_complete(self) -> None:
+        """Check the head as a whole and hand the request on."""
+        self._head_since = None
+        names = [name for name, _ in self.headers if name in _ONCE_ONLY]
+        if len(set(names)) != len(names):
+            self._stop(Refusal(400, "BAD_REQUEST", "a header that can be there once is there twice"))
+        if not self.url.startswith(b"/") and self.url != b"*":
+            self._stop(Refusal(400, "BAD_REQUEST", "the request target must be a path"))
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # What follows would be read by another protocol, which this server has not switched to.
+            self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        """After an answer that did not wait for the whole body, read no further."""
+        if self.cycle.more_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._linger()
+        else:
+            super().on_response_complete()
+
+    def expire(self, now: float) -> None:
+        """Refuse a head that has taken too long."""
+        if self._head_since is not None and now - self._head_since > HEAD_SECONDS and not self._lingers:
+            self._refuse(Refusal(408, "REQUEST_TIMEOUT", f"the headers did not arrive within {HEAD_SECONDS:g} s"))
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what could not be parsed."""
+        self._refuse(self._refusal or Refusal(400, "BAD_REQUEST", msg))
+
+    def _stop(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        raise httptools.HttpParserError(refusal.message)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The answer to an earlier request is on its way: nothing may come before it.
+            self.transport.close()
+            return
+        body = orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
+        headers: list[tuple[bytes, Any]] = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+        self.transport.write(STATUS_LINE[refusal.status] + lines + b"\r\n" + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        self._lingers = True
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def eof_received(self) -> None:
+        """Close with the client."""

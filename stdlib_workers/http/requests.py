@@ -1,0 +1,59 @@
+"""The request object that a function gets, from what the server parsed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from stdlib_workers.http.failures import Refusal
+from stdlib_workers.http.replies import Headers
+from stdlib_workers.http.routes import Match
+
+MAX_QUERY_FIELDS = 1000
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request. `path` is the URL's path as it was sent; `headers` have lower-case names."""
+
+    method: str
+    path: str
+    query: bytes
+    raw_headers: Headers
+    request_id: str
+    headers: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Repeated: the last one, as in the contract.
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
+
+
+def payload_from(request: Request, match: Match) -> dict[str, Any]:
+    """Return the request as the route's function gets it, with `body` still null."""
+    params, everything = parse_query(request.query)
+    pattern = match.route.pattern
+    return {
+        "method": request.method,
+        "path": pattern,
+        "path_params": match.params,
+        "query_params": params,
+        "query_params_all": everything,
+        "headers": request.headers,
+        "body": None,
+        "trigger": {"type": "http", "path": pattern, "method": request.method},
+    }
+
+
+def parse_query(query: bytes) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return each parameter's last value, and all of them. Refusal 400 for what is not UTF-8."""
+    if not query:
+        return {}, {}
+    try:
+        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
+    except ValueError as error:
+        raise Refusal(400, "invalid_query", f"the query cannot be read: {error}") from None
+    everything: dict[str, list[str]] = {}
+    for name, value in pairs:
+        everything.setdefault(name, []).append(value)
+    return {name: values[-1] for name, values in everything.items()}, everything

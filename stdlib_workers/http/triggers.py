@@ -1,0 +1,97 @@
+"""The provider of the trigger type `http`: bindings become routes, live, and go with their worker.
+
+The SDK tells of bindings on its own loop; every change is made on the server's, so that the table needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from iii import TriggerConfig, TriggerHandler
+from stdlib_workers.http.routes import Route, Routes
+
+DESCRIPTION = "A request to a method and a path of the http worker."
+CONFIG_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "api_path": {"type": "string"},
+        "http_method": {"type": "string", "default": "GET"},
+        "condition_function_id": {"type": "string"},
+        "middleware_function_ids": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["api_path"],
+}
+
+
+class HttpTriggers(TriggerHandler):
+    """Keeps the routes as the engine says. `on_removal` may keep one that a successor is about to have."""
+
+    def __init__(self, routes: Routes, loop: asyncio.AbstractEventLoop) -> None:
+        self._routes = routes
+        self._loop = loop
+        self._seen: set[str] = set()
+        self._changed = asyncio.Event()
+        self.keeps: Callable[[str], bool] = lambda _: False
+
+    async def register_trigger(self, config: TriggerConfig) -> None:
+        """Add a route. ValueError when the config is wrong or the route is taken."""
+        await self._on_server(self._add, config)
+
+    async def unregister_trigger(self, config: TriggerConfig) -> None:
+        """Remove a route."""
+        await self._on_server(self._remove, config.id)
+
+    async def wait_for(self, ids: Iterable[str], seconds: float) -> bool:
+        """Wait until each of these bindings has come, accepted or refused; False when the time is over."""
+        wanted = set(ids)
+        try:
+            async with asyncio.timeout(seconds):
+                while not wanted <= self._seen:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _on_server(self, work: Callable[[Any], None], argument: Any) -> None:
+        async def run() -> None:
+            work(argument)
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self._loop))
+
+    def _add(self, config: TriggerConfig) -> None:
+        self._seen.add(config.id)
+        self._changed.set()
+        self._routes.add(route_from(config))
+
+    def _remove(self, id: str) -> None:
+        self._seen.discard(id)
+        if not self.keeps(id):
+            self._routes.remove(id)
+
+
+def route_from(config: TriggerConfig) -> Route:
+    """Return the route of a binding. ValueError says what is wrong with its config."""
+    fields = config.config if isinstance(config.config, dict) else {}
+    pattern, method = fields.get("api_path"), fields.get("http_method") or "GET"
+    condition, middleware = fields.get("condition_function_id"), fields.get("middleware_function_ids") or []
+    if not isinstance(pattern, str):
+        raise ValueError(f"an http trigger needs api_path, the path it answers, as a text; got {pattern!r}")
+    if not isinstance(method, str):
+        raise ValueError(f"http_method must be a text, not {method!r}")
+    if condition is not None and not isinstance(condition, str):
+        raise ValueError(f"condition_function_id must be a text, not {condition!r}")
+    if not isinstance(middleware, list):
+        raise ValueError(f"middleware_function_ids must be a list, not {middleware!r}")
+    return Route(
+        id=config.id,
+        function_id=config.function_id,
+        method=method.upper(),
+        pattern=pattern,
+        namespace=config.namespace,
+        metadata=config.metadata,
+        condition=condition,
+        middleware=tuple(name for name in middleware if isinstance(name, str)),
+    )

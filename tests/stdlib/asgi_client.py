@@ -1,0 +1,92 @@
+"""Asks the http worker's application without a socket, with a function that stands in for all of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from stdlib_workers.http.access import AccessLog
+from stdlib_workers.http.application import Application
+from stdlib_workers.http.options import parse_options
+from stdlib_workers.http.origins import Origins, hosts_for
+from stdlib_workers.http.routes import Route, Routes
+
+HOST = (b"host", b"localhost:3111")
+JSON_BODY = (b"content-type", b"application/json")
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        code: str = self.json["error"]["code"]
+        return code
+
+
+@dataclass
+class Site:
+    """An application with routes. `functions` are called by id with the payload; `calls` notes every request."""
+
+    functions: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options = parse_options(self.config)
+        self.routes = Routes()
+        self.application = Application(self._trigger, self.routes, options, AccessLog(is_on=options.access_log))
+        self.application.origins = Origins(hosts_for(options.host, 3111, options.hosts), options.cors)
+
+    def bind(self, text: str, function_id: str = "f::f", **fields: Any) -> None:
+        method, pattern = text.split(" ")
+        self.routes.add(Route(f"t{len(self.routes)}", function_id, method, pattern, **fields))
+
+    async def _trigger(self, call: dict[str, Any]) -> Any:
+        self.calls.append(call)
+        result = self.functions[call["function_id"]](call["payload"])
+        return await result if asyncio.iscoroutine(result) else result
+
+    def ask(
+        self, text: str, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, host: Any = HOST
+    ) -> Answer:
+        return asyncio.run(self.ask_async(text, body, headers, host=host))
+
+    async def ask_async(
+        self, text: str, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, host: Any = HOST
+    ) -> Answer:
+        method, _, target = text.partition(" ")
+        path, _, query = target.partition("?")
+        length = [(b"content-length", b"%d" % len(body))] if body else []
+        scope = {
+            "type": "http",
+            "method": method,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [*([host] if host else []), *length, *headers],
+        }
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self.application(scope, receive, send)
+        start, end = sent
+        answered = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
+        return Answer(start["status"], answered, end["body"])
