@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
@@ -29,7 +28,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return orjson.loads(self.body)
+        return json.loads(self.body)
 
     @property
     def code(self) -> str:
