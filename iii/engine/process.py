@@ -173,9 +173,26 @@ def _find_program(command: Command) -> str | SpawnError:
         name = os.path.join(command.cwd, name)
         if not os.path.exists(name):
             return SpawnError(errno.ENOENT, name)
-        return name if os.access(name, os.X_OK) and os.path.isfile(name) else SpawnError(errno.EACCES, name)
+        if not (os.access(name, os.X_OK) and os.path.isfile(name)):
+            return SpawnError(errno.EACCES, name)
+        return _missing_interpreter(name) or name
     found = shutil.which(name, path=command.env.get("PATH", os.defpath))
     return found or SpawnError(errno.ENOENT, name)
+
+
+def _missing_interpreter(script: str) -> SpawnError | None:
+    """Return why a script cannot run whose first line names an interpreter that is not there.
+    The kernel's own answer, that there is no such file, would be taken for the script.
+    """
+    try:
+        with open(script, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return None  # executable but not readable: a program
+    words = first[2:].split() if first.startswith(b"#!") else []
+    if not words or os.path.exists(words[0]):
+        return None
+    return SpawnError(errno.ENOENT, f"{script}, whose interpreter is {os.fsdecode(words[0])}")
 
 
 def _tied_to_us(argv: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Which workers a changed file concerns, and when enough has been saved to reload them. Pure.
 
 What counts is content: a file whose digest is the same as before has not changed, whatever its times say. A
-file that vanishes changes nothing either: the code that runs is better than none.
+file that vanishes changes nothing either: the code that runs is better than none. Its return does: a worker may
+have failed for the lack of it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class ReloadGraph:
         """Every file that some worker consists of."""
         return frozenset().union(*(sources.files for sources in self._sources.values()))
 
+    def files_of(self, worker: str) -> frozenset[str]:
+        """Return the files that this worker consists of, as far as they are known."""
+        return self._sources[worker].files if worker in self._sources else frozenset()
+
     def set_files(self, worker: str, files: frozenset[str]) -> None:
         """The worker consists of these files."""
         self._sources.setdefault(worker, _Sources()).files = files
@@ -62,8 +67,12 @@ class ReloadGraph:
         )
 
     def learn(self, digests: Mapping[str, str | None]) -> None:
-        """Take over what files hold now as what they held before."""
-        self._digests.update({path: digest for path, digest in digests.items() if digest is not None})
+        """Take over what files hold now as what they held before; None stands for a file that is gone."""
+        for path, digest in digests.items():
+            if digest is None:
+                self._digests.pop(path, None)
+            else:
+                self._digests[path] = digest
 
     def changed_among(self, digests: Mapping[str, str | None]) -> tuple[str, ...]:
         """Return the files that hold something else than what was learned."""

@@ -253,7 +253,8 @@ class Supervisor:
     def _over_limit(self, generation: Generation, memory: int) -> None:
         limit = generation.spec.max_memory
         if limit is not None and memory > limit:
-            generation.give_up("memory", f"used {memory >> 20} MB of memory, over its limit of {limit >> 20} MB")
+            used, allowed = (f"{size / 1e6:.0f} MB" for size in (memory, limit))
+            generation.give_up("memory", f"used {used} of memory, over its limit of {allowed}")
 
     def _forget(self, run: Run) -> None:
         # What a dead generation consisted of stays known until a later one says what it consists of: the file

@@ -79,6 +79,9 @@ class Watcher:
             self._graph.set_globs(name, tuple(compile_glob(glob) for glob in globs))
             if spec.watch is None:
                 self._graph.set_files(name, frozenset())
+            elif spec.script is not None:
+                # All that is known of a worker that has never been ready: saving it may mend it.
+                self.set_files(name, self._graph.files_of(name) | {str(spec.script)})
         self._rearm.set()
 
     def set_files(self, worker: str, files: frozenset[str]) -> None:

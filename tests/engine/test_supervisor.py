@@ -198,7 +198,10 @@ def test_a_worker_that_cannot_start_fails_after_six_tries_and_a_change_tries_aga
         ({"command": ("no-such-program",)}, "cannot start no-such-program: No such file or directory (ENOENT)"),
         ({"script": Path("/no/such.py")}, "cannot start /no/such.py: No such file or directory (ENOENT)"),
         ({"command": ("./plain",)}, "cannot start {cwd}/./plain: Permission denied (EACCES)"),
-        ({"command": ("./garbage",)}, "cannot start ./garbage: setpriv: failed to execute {cwd}/./garbage"),
+        (
+            {"command": ("./garbage",)},
+            "cannot start {cwd}/./garbage, whose interpreter is /no/such/interpreter: No such file or directory",
+        ),
     ],
 )
 def test_what_cannot_be_executed_fails_at_once_by_name(tmp_path: Path, spec: dict[str, Any], words: str) -> None:

@@ -54,7 +54,8 @@ def watch(root: Path, scenario: Scenario, files: tuple[str, ...] = ("a.py", "lib
         watcher = Watcher(
             project, changed=ears.changed, project_changed=ears.project_changed, warn=ears.warnings.append
         )
-        watcher.set_files("a", frozenset(str(root / file) for file in files))
+        if files:
+            watcher.set_files("a", frozenset(str(root / file) for file in files))
         task = asyncio.create_task(watcher.run())
         try:
             await is_armed(root, ears)
@@ -83,6 +84,14 @@ def test_a_save_tells_the_worker_and_the_file_within_the_root(tmp_path: Path) ->
         assert await ears.next() == ("a", ("lib/b.py",))
 
     watch(tmp_path, scenario)
+
+
+def test_the_script_of_a_worker_that_never_said_its_files_is_watched(tmp_path: Path) -> None:
+    async def scenario(_watcher: Watcher, ears: Ears) -> None:
+        (tmp_path / "a.py").write_text("mended")
+        assert await ears.next() == ("a", ("a.py",))
+
+    watch(tmp_path, scenario, files=(), script=tmp_path / "a.py")
 
 
 def test_touch_and_the_same_content_are_not_told(tmp_path: Path) -> None:

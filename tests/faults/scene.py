@@ -62,9 +62,13 @@ class Scene(Ground):
         return self
 
     def attach(self) -> None:
-        """Connect to the engine; what it holds once it watches files and the canary sings is the baseline."""
+        """Connect to the engine."""
         self.caller = Caller(Path(self.facts()["socket"]))
         eventually(lambda: self._canary.times and self._is_watching())
+        self.measure()
+
+    def measure(self) -> None:
+        """What the engine holds now is the baseline: with its watches, the canary, and every worker up."""
         descriptors, threads = self.burden()
         self._baseline = (descriptors, threads + SPARE_THREADS)
 
