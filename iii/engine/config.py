@@ -7,10 +7,12 @@ Owns what the tables mean: workers, profiles, the order of start. Single keys ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from iii.engine.document import Document, nearest, read_document
 from iii.engine.environment import PROJECT_FILES, read_env_file
@@ -29,8 +31,7 @@ _ELSEWHERE = ("run", "cwd", "env_file", "python")
 _PLAIN = tuple(name for name in _KEYS if name not in _ELSEWHERE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Project:
+class _Project(Struct, frozen=True):
     """What every table of one load needs."""
 
     document: Document

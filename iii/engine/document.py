@@ -10,9 +10,10 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from iii.engine.positions import KeyPath, Positions, locate
 from iii.errors import ProjectError
@@ -24,8 +25,7 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """The tables of one file. `lookup` answers the variables of `${VAR}`; None means unset."""
 
     file: str  # as shown in messages

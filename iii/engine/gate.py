@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 AT_A_TIME = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Struct, frozen=True):
     """A place in the queue: `admitted` becomes true when it is its turn, false if it was given back."""
 
     can_start: Callable[[], bool]

@@ -15,7 +15,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from iii.engine import procfs
 from iii.engine.gate import Ticket

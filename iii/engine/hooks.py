@@ -7,8 +7,9 @@ all on the event loop's thread, none of which waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from iii.engine.census import Census
 from iii.engine.gate import Gate
@@ -56,8 +57,7 @@ def _no_files(worker: str, files: frozenset[str]) -> None:
     """Nobody watches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(Struct, frozen=True):
     """What every generation of every worker stands on."""
 
     project: ProjectSpec

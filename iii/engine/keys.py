@@ -10,8 +10,9 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from iii.engine.document import Document
 from iii.engine.positions import KeyPath
@@ -26,8 +27,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key. `least` and `most` bound numbers, seconds and bytes, both inclusive."""
 
     name: str
@@ -91,8 +91,7 @@ def parse_size(text: str) -> int | None:
     return int(float(match[1]) * _BYTES[match[2]]) if match else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a value is written; makes the errors about it."""
 
     path: KeyPath

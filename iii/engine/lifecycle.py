@@ -9,8 +9,9 @@ one serves is `swap.py`, which moves this machine; who does the actions is `supe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Desired(Enum):
@@ -113,8 +114,7 @@ _AVAILABLE: dict[Actual, Availability] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     desired: Desired = Desired.DOWN
     actual: Actual = Actual.STOPPED
 

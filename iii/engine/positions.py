@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 KeyPath = tuple[str | int, ...]
 
@@ -39,8 +40,7 @@ class Repeat(NamedTuple):
     second: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
+class Positions(Struct, frozen=True):
     """The places of all keys. Items of an array have their index as the last part of the path."""
 
     keys: dict[KeyPath, Position] = field(default_factory=dict)

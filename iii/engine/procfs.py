@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
 _DEAD = frozenset("ZX")  # zombies and the dead hold nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One process. `start_time` counts clock ticks since boot: pid and start time together never repeat."""
 
     pid: int

@@ -10,9 +10,10 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from iii.engine.document import Document
 from iii.engine.keys import Place, split_command
@@ -28,8 +29,7 @@ def has_official_sdk(python: Path) -> bool:
     return any(next(prefix.glob(pattern), None) is not None for pattern in patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """Answers for one worker. `cwd` is where its `run` is looked up, `root` where its `python` is."""
 
     document: Document

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 # Seconds of silence that end a save. Two writes of one save are closer; with the watcher's own 20 to 40 ms a
 # new generation starts within 100 ms.
@@ -19,8 +20,7 @@ QUIET = 0.06
 MAX_WAIT = 0.5
 
 
-@dataclass(slots=True)
-class _Sources:
+class _Sources(Struct):
     files: frozenset[str] = frozenset()
     globs: tuple[re.Pattern[str], ...] = ()
 
@@ -91,8 +91,7 @@ class ReloadGraph:
         return concerned
 
 
-@dataclass(slots=True)
-class _Saves:
+class _Saves(Struct):
     first: float
     last: float
     files: dict[str, None] = field(default_factory=dict)  # an ordered set

@@ -8,16 +8,16 @@ seconds since the epoch. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from iii.engine.run import ExitReason, Run
 
 Stream = Literal["stderr", "stdout", "engine"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(Struct, frozen=True):
     """One line that a worker wrote, without newline. `is_partial`: shown early, more of it may come."""
 
     run: Run
@@ -27,24 +27,21 @@ class LogLine:
     is_partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Became:
+class Became(Struct, frozen=True):
     """A worker's first generation of this start is ready."""
 
     run: Run
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class AllReady:
+class AllReady(Struct, frozen=True):
     """The start is over; `failed` names the workers that did not make it."""
 
     seconds: float
     failed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """A new generation serves. `finishing` calls go on in the old one."""
 
     run: Run
@@ -53,8 +50,7 @@ class Reloaded:
     finishing: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadFailed:
+class ReloadFailed(Struct, frozen=True):
     """The new generation did not become ready; the old one, ready since `since`, serves on."""
 
     run: Run
@@ -62,8 +58,7 @@ class ReloadFailed:
     since: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """A worker died and comes back in `delay` seconds: restart `count` of `limit` (0: no limit)."""
 
     run: Run
@@ -73,8 +68,7 @@ class Exited:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A worker died and stays down until a file changes or somebody restarts it."""
 
     run: Run
@@ -82,16 +76,14 @@ class Failed:
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """A worker ended on its own and is left at that."""
 
     run: Run
     reason: ExitReason
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """A stop or reload waits: for `calls` in flight, or with 0 for the process to go;
     at most `seconds` more.
     """
@@ -101,8 +93,7 @@ class Holding:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
+class LeftBehind(Struct, frozen=True):
     """Processes of a dead worker that still live: kept on purpose, or impossible to kill."""
 
     run: Run
@@ -110,22 +101,20 @@ class LeftBehind:
     on_purpose: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AllStopped:
+class AllStopped(Struct, frozen=True):
     """Nothing runs any more."""
 
     seconds: float
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """A sentence about the engine or one worker: a warning, a paused reload, a missing file."""
 
     text: str
     worker: str = ""
     level: Literal["info", "warning", "error"] = "warning"
-    details: tuple[str, ...] = field(default=())
+    details: tuple[str, ...] = ()
 
 
 Report = (

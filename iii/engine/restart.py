@@ -7,8 +7,9 @@ Pure: the history goes in and comes out, time and jitter are handed in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from iii.engine.lifecycle import Event
 from iii.engine.run import ExitReason
@@ -24,16 +25,14 @@ HEALTHY_AFTER = 30.0  # seconds ready: what was before is forgotten
 Policy = Literal["always", "on-failure", "never"]
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """The times of recent exits, by who is to blame."""
 
     unblamed: tuple[float, ...] = ()
     blamed: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What follows an exit: CRASHED (again after `delay` seconds), GAVE_UP or FINISHED."""
 
     event: Event
@@ -41,8 +40,7 @@ class Verdict:
     count: int = 0  # of exits of this kind in the window
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """One exit to judge: `ready_for` seconds it had been ready, -1 if it never was; `jitter` in [-1, 1]."""
 
     reason: ExitReason

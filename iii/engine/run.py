@@ -8,15 +8,15 @@ the supervisor, the reports and the composition root.
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 # Why the engine itself ended a process; "" when it ended on its own.
 Cause = Literal["", "stop", "reload", "memory", "unresponsive", "not ready", "spawn", "pre", "closed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """The identity of one process: worker name, instance from 0, generation from 1."""
 
     worker: str
@@ -28,8 +28,7 @@ class Run:
         return f"{self.worker}{instance}#{self.generation}"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceError:
+class SourceError(Struct, frozen=True):
     """Where a worker's own code is wrong: the innermost project line of its traceback."""
 
     file: str
@@ -41,8 +40,7 @@ class SourceError:
         return f"{self.text} ({self.file}:{self.line})"
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReason:
+class ExitReason(Struct, frozen=True):
     """How a process ended. Exactly one of `exit_code` and `signal` is set, none if it could not be started.
 
     `words` is one sentence for people; `stderr` its last lines; `blamed` is true when calls were running on

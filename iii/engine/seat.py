@@ -10,7 +10,9 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from iii.engine import swap
 from iii.engine.generation import Generation

@@ -7,10 +7,11 @@ sizes are bytes, paths are absolute.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 
 def _empty() -> Mapping[str, Any]:
@@ -18,8 +19,7 @@ def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(Struct, frozen=True):
     """One `[workers.NAME]` table. Exactly one of `script`, `command` and `standard` is set."""
 
     name: str
@@ -55,8 +55,7 @@ class WorkerSpec:
         return bool(self.command) or self.is_official
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
+class EngineSpec(Struct, frozen=True):
     """The `[engine]` table."""
 
     listen: str = "127.0.0.1:49134"  # "off" turns the WebSocket listener off
@@ -64,8 +63,7 @@ class EngineSpec:
     invocation_timeout: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectSpec:
+class ProjectSpec(Struct, frozen=True):
     """A whole iii.toml. `root` is its folder; `state_dir` is `root/.iii`."""
 
     root: Path

@@ -10,15 +10,15 @@ returns the next one and what to do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from iii.engine.lifecycle import Action, Actual, Desired, Event, State, step
 
 Plan = tuple[tuple[Action, int], ...]  # what to do, to which generation, in order
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """One instance of a worker. Generations count from 1; 0 means none."""
 
     exclusive: bool = False  # two generations must not overlap
@@ -51,7 +51,8 @@ def command(slot: Slot, event: Event) -> tuple[Slot, Plan]:
     if event is Event.STOP and slot.candidate:
         return _stop_both(slot)
     can_overlap = slot.state == State(Desired.UP, Actual.READY) and not slot.exclusive
-    if can_overlap and event in (Event.CHANGED, Event.RESTART):
+    # A reload that has begun ends as it began, also if the worker was made exclusive meanwhile.
+    if event in (Event.CHANGED, Event.RESTART) and (can_overlap or slot.candidate):
         return _start_candidate(slot)
     return _move(slot, event)
 
@@ -108,7 +109,7 @@ def _promote_candidate(slot: Slot) -> tuple[Slot, Plan]:
 
 
 def _start_again(slot: Slot) -> tuple[Slot, Plan]:
-    if not slot.again:
+    if not slot.again or slot.candidate:
         return slot, ()
     return command(replace(slot, again=False), Event.CHANGED)
 

@@ -13,9 +13,11 @@ import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from iii.engine.reports import (
     AllReady,
@@ -41,8 +43,7 @@ _RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
 _SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(Struct, frozen=True):
     """How to show: `color`, full ISO times instead of the time of day (`plain`), or `json`."""
 
     color: bool = False
@@ -190,7 +191,7 @@ def to_json(report: Report, now: float) -> str:
     """Return a report as one JSON object: `time`, `kind`, and its fields;
     a run is spread over three of them.
     """
-    fields = {"time": now, "kind": type(report).__name__, **asdict(report)}
+    fields = {"time": now, "kind": type(report).__name__, **msgspec.to_builtins(report)}
     run = fields.pop("run", None)
     return json.dumps({**fields, **(run or {})}, separators=(",", ":"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from iii.engine.config import changed_workers, find_project, load_project
 from iii.engine.spec import EngineSpec, ProjectSpec

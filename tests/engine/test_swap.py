@@ -32,13 +32,37 @@ HISTORIES = [
     ("a change starts the next one beside", f"{UP} changed", "spawn:1 promote:1 spawn:2"),
     ("ready swaps and ends the old one", f"{UP} changed ready:2", "spawn:1 promote:1 spawn:2 promote:2 end:1"),
     ("a broken edit keeps the old one", f"{UP} changed crashed:2", "spawn:1 promote:1 spawn:2 keep:2"),
-    ("two changes during a reload add one more", f"{UP} changed changed changed ready:2", "spawn:1 promote:1 spawn:2 promote:2 end:1 spawn:3"),
-    ("a change during a broken reload starts the fix", f"{UP} changed changed crashed:2", "spawn:1 promote:1 spawn:2 keep:2 spawn:3"),
-    ("the old one dies first: the new one is the restart", f"{UP} changed crashed:1 ready:2", "spawn:1 promote:1 spawn:2 promote:2"),
-    ("... and what was saved meanwhile is not lost", f"{UP} changed changed crashed:1 ready:2", "spawn:1 promote:1 spawn:2 promote:2 spawn:3"),
+    (
+        "two changes during a reload add one more",
+        f"{UP} changed changed changed ready:2",
+        "spawn:1 promote:1 spawn:2 promote:2 end:1 spawn:3",
+    ),
+    (
+        "a change during a broken reload starts the fix",
+        f"{UP} changed changed crashed:2",
+        "spawn:1 promote:1 spawn:2 keep:2 spawn:3",
+    ),
+    (
+        "the old one dies first: the new one is the restart",
+        f"{UP} changed crashed:1 ready:2",
+        "spawn:1 promote:1 spawn:2 promote:2",
+    ),
+    (
+        "... and what was saved meanwhile is not lost",
+        f"{UP} changed changed crashed:1 ready:2",
+        "spawn:1 promote:1 spawn:2 promote:2 spawn:3",
+    ),
     ("a stop during a reload ends both", f"{UP} changed stop", "spawn:1 promote:1 spawn:2 end:2 end:1"),
-    ("a late ready of an ended one does nothing", f"{UP} changed stop ready:2", "spawn:1 promote:1 spawn:2 end:2 end:1"),
-    ("an ended one's exit does nothing", f"{UP} changed ready:2 crashed:1", "spawn:1 promote:1 spawn:2 promote:2 end:1"),
+    (
+        "a late ready of an ended one does nothing",
+        f"{UP} changed stop ready:2",
+        "spawn:1 promote:1 spawn:2 end:2 end:1",
+    ),
+    (
+        "an ended one's exit does nothing",
+        f"{UP} changed ready:2 crashed:1",
+        "spawn:1 promote:1 spawn:2 promote:2 end:1",
+    ),
     ("a change while starting starts over", "start changed exited:1", "spawn:1 end:1 spawn:2"),
 ]
 
