@@ -20,6 +20,8 @@ COMMANDS = {
     "ps": ("cli.ps", "command", "Show the workers and how they are."),
     "functions": ("cli.functions", "command", "List the functions that can be called."),
     "triggers": ("cli.triggers", "command", "List what calls which function."),
+    "state": ("cli.state", "command", "Read, write and watch values of the state worker."),
+    "stream": ("cli.stream", "command", "Follow the events of a stream."),
     "worker": ("cli.worker", "command", "Restart, stop or start a worker."),
     "queue": ("cli.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.cron", "command", "Show when a cron expression fires."),
