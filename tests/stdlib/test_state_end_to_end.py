@@ -127,6 +127,8 @@ def test_the_checker_itself_can_fail() -> None:
     assert not is_linearizable([Operation("cas", 2, 0, 1, 0), Operation("cas", 3, 0, 1, 0)], 0)
     assert is_linearizable([Operation("set", 1, 0, NEVER), Operation("get", None, 5, 6), Operation("get", 1, 7, 8)])
     assert not is_linearizable([Operation("set", 1, 0, NEVER), Operation("get", 1, 5, 6), Operation("get", None, 7, 8)])
+    assert is_linearizable([Operation("set", n, n, n + 20) for n in range(9)] + [Operation("get", 3, 30, 31)])
+    assert not is_linearizable([Operation("set", n, n, n + 0.5) for n in range(9)] + [Operation("get", 3, 30, 31)])
 
 
 @pytest.mark.parametrize(
