@@ -167,15 +167,20 @@ class Builtins:
                 self._bindings.pop(message.id, None)
 
     def _run(self, message: m.InvokeFunction) -> None:
-        invocation = self._router.calls.in_flight[message.invocation_id or ""]
+        invocation = self._router.calls.in_flight.get(message.invocation_id or "")
+        if invocation is None:
+            return
         handler = self._handlers[message.function_id][0]
         try:
             result = handler(message.data, invocation.origin)
         except InvocationError as error:
             self._answer(message, error)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             text = f"Failed to deserialize input for {message.function_id}: {error}"
             self._answer(message, InvocationError(ErrorCode.DESERIALIZATION_ERROR, text))
+        except Exception as error:  # noqa: BLE001 - a bug in one of our functions costs the call, not the caller
+            self._loop.call_exception_handler({"message": message.function_id, "exception": error})
+            self._answer(message, InvocationError(ErrorCode.INVOCATION_ERROR, f"internal error: {error}"))
         else:
             if inspect.isawaitable(result):
                 task = self._loop.create_task(self._finish(message, result))

@@ -53,11 +53,11 @@ class Exchange:
                 self._refuse_oversized(connection, line)  # type: ignore[arg-type]
                 continue
             try:
-                message = decode(line)
+                receive(peer, decode(line), line, now)
             except RemoteProtocolError as error:
                 self._refuse(peer, line, error)
-            else:
-                receive(peer, message, line, now)
+            except Exception as error:  # noqa: BLE001 - the wire's boundary: a bug costs the peer that met it
+                self._blame(peer, error)
 
     def turn(self) -> None:
         """Finish a turn: write outboxes, hand out events, keep the timer armed."""
@@ -65,7 +65,10 @@ class Exchange:
         while calls.dirty or calls.events:
             dirty, calls.dirty = calls.dirty, []
             for peer in dirty:
-                peer.flush()
+                try:
+                    peer.flush()
+                except Exception as error:  # noqa: BLE001 - the others' lines still go out
+                    self._blame(peer, error)
             events = calls.events[:]
             calls.events.clear()
             for event in events:
@@ -91,6 +94,12 @@ class Exchange:
             return
         self.router.calls.expire(self._clock())
         self.turn()
+
+    def _blame(self, peer: Peer, error: Exception) -> None:
+        """Something of ours failed while it dealt with this peer: log it in full, and let go of the peer."""
+        context = {"message": f"internal error while serving {peer.name or peer.id}", "exception": error}
+        self._loop.call_exception_handler(context)
+        self.router.calls.events.append(PeerExpelled(peer, "met an internal error of the engine"))
 
     def _refuse(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
         if isinstance(error, NotAMessage):

@@ -1,51 +1,40 @@
-"""The exchange keeps one timer for all deadlines, and it never rings too late."""
+"""The exchange with fake connections: what a bug of ours costs, and whom."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+from types import SimpleNamespace
+from typing import Any
 
+from iii.engine.events import Event, PeerExpelled
 from iii.engine.exchange import Exchange
 from iii.engine.peer import Peer
 from iii.engine.router import Router
-from iii.protocol.codec import decode
-
-BOUND = 10.0
 
 
-def call(id: str, deadline_ms: int) -> bytes:
-    return json.dumps(
-        {"type": "invokefunction", "invocation_id": id, "function_id": "m::f", "deadline_ms": deadline_ms}
-    ).encode()
+def test_an_internal_error_costs_the_peer_that_met_it_and_nobody_else() -> None:
+    asyncio.run(_meet_an_internal_error())
 
 
-def test_a_near_deadline_is_kept_behind_a_far_one_that_is_watched_already() -> None:
-    async def main() -> list[str]:
-        router = Router()
-        exchange = Exchange(router, on_event=lambda event: None, on_output=lambda peer, line: None)
-        worker, caller = (Peer(name, kind="worker", name=name) for name in ("worker", "caller"))
-        for peer in (worker, caller):
-            router.roster.attach(peer)
-        line = b'{"type":"registerfunction","id":"m::f"}'
-        router.receive(worker, decode(line), line, 0.0)
-        answered = asyncio.Event()
-        caller.flush = answered.set
+async def _meet_an_internal_error() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    router = Router()
+    events: list[Event] = []
+    exchange = Exchange(router, on_event=events.append, on_output=lambda peer, line: None)
+    bad, good = Peer("bad", kind="client", name="bad"), Peer("good", kind="client", name="good")
+    written: list[bytes] = []
+    for peer in (bad, good):
+        router.roster.attach(peer)
+    good.flush = lambda: (written.extend(good.outbox), good.outbox.clear())  # type: ignore[assignment,func-returns-value]
 
-        class Source:
-            peer = caller
+    def fail() -> None:
+        raise RuntimeError("a bug")
 
-        exchange.turn()
-        answered.clear()
-        exchange.take(Source, [call("far", 60_000)])
-        exchange.turn()
-        # The first look has sorted the far deadline in once a near one comes.
-        while router.calls.deadlines.has_fresh:
-            await asyncio.sleep(0)
-        caller.outbox.clear()
-        exchange.take(Source, [call("near", 1)])
-        exchange.turn()
-        await asyncio.wait_for(answered.wait(), BOUND)
-        exchange.close()
-        return [json.loads(line)["invocation_id"] for line in caller.outbox]
-
-    assert asyncio.run(main()) == ["near"]
+    bad.flush = fail
+    exchange.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
+    exchange.turn()
+    exchange.close()
+    assert written[-1] == b'{"type":"pong"}'
+    assert [event.peer for event in events if isinstance(event, PeerExpelled)] == [bad]
+    assert isinstance(reported[0]["exception"], RuntimeError)
