@@ -20,8 +20,7 @@ COMMANDS = {
     "ps": ("cli.ps", "command", "Show the workers and how they are."),
     "functions": ("cli.functions", "command", "List the functions that can be called."),
     "triggers": ("cli.triggers", "command", "List what calls which function."),
-    "state": ("cli.state", "command", "Read, write and watch values of the state worker."),
-    "stream": ("cli.stream", "command", "Follow the events of a stream."),
+    "logs": ("cli.logs", "command", "Show what the workers have written."),
     "worker": ("cli.worker", "command", "Restart, stop or start a worker."),
     "queue": ("cli.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.cron", "command", "Show when a cron expression fires."),
@@ -76,6 +75,11 @@ def run(arguments: list[str]) -> int:
         return 0
     except click.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit as error:
+        # Beside shell completion, which exits with 0, click exits by itself for a broken pipe only.
+        if error.code:
+            raise BrokenPipeError from None
+        raise
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         raise UsageError(error.format_message(), f"see `{context.command_path} --help`" if context else "") from None

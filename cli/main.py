@@ -18,6 +18,7 @@ BROKEN_PIPE = 141
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
+    _open_streams()
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
@@ -42,6 +43,13 @@ def _run(arguments: list[str]) -> int:
     from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
 
     return run_command(arguments)
+
+
+def _open_streams() -> None:
+    # Started with a closed stdout (`>&-`) Python has none: what is written then goes nowhere, and is no failure.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
 
 
 def _silence_stdout() -> None:
