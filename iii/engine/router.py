@@ -135,8 +135,12 @@ class Router:
             }
             target, namespace = provided.declaration.function_id, provided.peer.namespace
         elif action.type == "enqueue":
-            payload = _action_payload(message, receipt) | {"queue": action.queue}
+            # What the caller wants of the queue goes along; a plain enqueue stays what every provider knows.
+            payload = _action_payload(message, receipt) | _options_of(message)
             target, namespace = "engine::queue::enqueue", DEFAULT
+            if self.registry.find(namespace, target) is None and not m.is_empty(message.metadata):
+                # It waits for a queue worker that starts: ours, which would have had the metadata from its action.
+                payload["metadata"] = message.metadata
         else:
             self._answer(peer, message, refusals.unknown_action(action.type, self.registry.actions), is_void)
             return
@@ -197,6 +201,12 @@ def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
         caller=message.caller,
         deadline_ms=message.deadline_ms,
     )
+
+
+def _options_of(message: m.InvokeFunction) -> dict[str, Any]:
+    options: dict[str, Any] = {"queue": None, **decode_value(message.action)}
+    del options["type"]
+    return options
 
 
 def _action_payload(message: m.InvokeFunction, receipt: str) -> dict[str, Any]:

@@ -149,6 +149,15 @@ def test_enqueue_hands_the_job_over_and_answers_with_its_receipt(net: Net, calle
     assert net.one(caller)["result"] == {"messageReceiptId": "minted1"}
 
 
+def test_an_enqueue_keeps_its_options_when_it_waits_for_the_queue_to_start(net: Net, caller: Peer) -> None:
+    net.router.calls.starting.add("queue")
+    net.call(caller, "jobs::run", action={**ENQUEUE, "key": "k", "delay_ms": 5}, metadata={"user": 1})
+    queue = provider(net, "engine::queue::enqueue")
+    data = net.one(queue)["data"]
+    assert (data["queue"], data["key"], data["delay_ms"], data["metadata"]) == ("bulk", "k", 5, {"user": 1})
+    assert "type" not in data
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
