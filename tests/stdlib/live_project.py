@@ -76,7 +76,7 @@ class Project:
 
     def call(self, function_id: str, data: Any = None, **fields: Any) -> Any:
         """Call a function and return its result. InvocationError for its error."""
-        with self._connect() as connection:
+        with self.connect() as connection:
             if not fields:
                 return connection.call(function_id, data)
             answer = connection.exchange(function_id, data, 20_000, **fields)
@@ -89,7 +89,8 @@ class Project:
         receipt: str = self.call(function_id, data, action=action)["messageReceiptId"]
         return receipt
 
-    def _connect(self) -> Connection:
+    def connect(self) -> Connection:
+        """Return a connection to the engine. Raises what `connect` raises, OSError while there is no engine.json."""
         run = json.loads((self.folder / ".iii" / "run" / "engine.json").read_text())
         return connect(run["socket"])
 

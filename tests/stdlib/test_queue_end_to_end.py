@@ -201,7 +201,7 @@ def test_refusals_name_their_reason(running: Project) -> None:
         ("quick", {"group": "a"}, "invalid_options"),
         ("quick", {"delay": 5}, "invalid_options"),
     ):
-        with running._connect() as connection:
+        with running.connect() as connection:
             action = {"type": "enqueue", "queue": queue, **options}
             error = connection.exchange("jobs::run", {}, 20_000, action=action)["error"]
         assert (error["code"], error["details"]["reason"]) == ("enqueue_error", reason)
