@@ -152,6 +152,10 @@ class CallTable:
     def end(self, error: InvocationError) -> None:
         """Fail every outstanding and every later call with `error`."""
         self._end = error
+        self.interrupt(error)
+
+    def interrupt(self, error: InvocationError) -> None:
+        """Fail every outstanding call with `error`; later ones are welcome."""
         body = {"code": error.code, "message": error.message}
         for call_id in list(self._calls):
             self.settle({"invocation_id": call_id, "error": body})

@@ -7,27 +7,26 @@ import sys
 
 from iii.errors import IIIError
 from iii.worker.lifeline import serve_after_main
-from iii.worker.options import DEFAULT_ENGINE_URL
+from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions
 from iii.worker.worker import Worker
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from iii.worker.options import InitOptions
+# How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
+CONNECT_SECONDS = 30.0
 
 
 def register_worker(address: str | None = None, options: InitOptions | None = None) -> Worker:
     """Connect this process to the engine and return its worker.
 
-    Without an address `III_URL` counts; under `iii dev` that is `stdio:`. IIIError when the address is one this SDK
-    cannot reach.
+    Without an address `III_URL` counts, `stdio:` under `iii dev`; without both the default WebSocket address. Blocks
+    up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
+    options allow are used up.
     """
-    address = address or os.environ.get("III_URL") or DEFAULT_ENGINE_URL
-    if address != "stdio:":
-        raise IIIError(
-            f"this worker speaks over stdio only, and was told to connect to {address}; "
-            "start it by `iii dev`, or leave III_URL to it"
-        )
-    return _register_stdio_worker(options)
+    address = address or (os.environ.get("III_URL") or "").strip() or DEFAULT_ENGINE_URL
+    if address == "stdio:":
+        return _register_stdio_worker(options)
+    if address.startswith(("ws://", "wss://")):
+        return _register_websocket_worker(address, options or InitOptions())
+    raise IIIError(f"an engine's address is stdio: or ws://host:port, not {address}")
 
 
 def _register_stdio_worker(options: InitOptions | None) -> Worker:
@@ -41,3 +40,35 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
         serve_after_main(worker.serve)
     worker.watch()
     return worker
+
+
+def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
+    from iii.worker.websocket import Reconnection, WebSocketTransport, parse_address  # noqa: PLC0415 - this carrier only
+
+    try:
+        parse_address(address)
+    except ValueError as error:
+        raise IIIError(str(error)) from None
+    reconnection = Reconnection.from_config(options.reconnection_config)
+    transport = WebSocketTransport(address, headers_from(options), reconnection)
+    worker = Worker(transport, options, address=address, state="connecting")
+    transport.greeting = worker.greeting
+    transport.on_state = worker.on_state
+    transport.on_lost = worker.on_lost
+    worker.close_when_rejected()
+    worker.watch(at_once=True)
+    if not transport.connected.wait(CONNECT_SECONDS):
+        sys.stderr.write(f"iii: no engine answers at {address} ({transport.failure}); trying on\n")
+    elif worker.get_connection_state() == "failed":
+        raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
+    serve_after_main(worker.serve)
+    return worker
+
+
+def headers_from(options: InitOptions) -> dict[str, str]:
+    """Return the headers of a handshake: those of the options, and `III_TOKEN` as bearer token unless one is there."""
+    headers = dict(options.headers or {})
+    token = os.environ.get("III_TOKEN", "").strip()
+    if token and "authorization" not in {name.lower() for name in headers}:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers

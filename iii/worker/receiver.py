@@ -43,6 +43,7 @@ class WorkerReceiver(Receiver):
         self.identity: Message = {}
         self.rejection: RegistrationRejectedError | None = None
         self.on_end: Callable[[], None] = lambda: None
+        self.on_rejected: Callable[[], None] = lambda: None
         self.on_stop: Callable[[float], None] = lambda _: None
         self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
         self._lane = Lane(self._run_elsewhere)
@@ -141,6 +142,7 @@ class WorkerReceiver(Receiver):
         if code != REJECTED_FUNCTION:
             self.rejection = error
             self._calls.end(InvocationError(code, str(error)))
+            self.on_rejected()
 
     def _note_refusal(self, message: Message) -> None:
         error = message.get("error") or {}

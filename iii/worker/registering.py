@@ -31,6 +31,7 @@ class Registering:
     _namespace: str | None
     _receiver: WorkerReceiver
     _readiness: Readiness
+    _registrations: dict[tuple[str, str], Message]
 
     def _send(self, message: Message) -> None:
         raise NotImplementedError
@@ -93,7 +94,7 @@ class Registering:
 
     def _unregister_function(self, function_id: str) -> None:
         if self._receiver.functions.pop(function_id, None) is not None:
-            self._send({"type": "unregisterfunction", "id": function_id})
+            self._withdraw("registerfunction", {"type": "unregisterfunction", "id": function_id})
 
     # Triggers, trigger types, actions
 
@@ -106,7 +107,7 @@ class Registering:
         self._send_registration(message)
         trigger_id, trigger_type = message["id"], message["trigger_type"]
         withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
-        return Trigger(trigger_id, lambda: self._send(withdrawal))
+        return Trigger(trigger_id, lambda: self._withdraw("registertrigger", withdrawal))
 
     def register_trigger_type(self, trigger_type: dict[str, Any], handler: TriggerHandler) -> TriggerTypeRef:
         """Provide a trigger type `{"id", "description", "trigger_request_format"?, "call_request_format"?}`."""
@@ -115,13 +116,13 @@ class Registering:
             raise ValueError(f"a trigger type needs an id, not {type_id!r}")
         self._receiver.providers[type_id] = handler
         fields = {key: value for key, value in trigger_type.items() if value is not None}
-        self._send_registration({"description": "", **fields, "type": "registertriggertype"})
+        self._send_registration({"type": "registertriggertype", "description": "", **fields})
         return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
 
     def unregister_trigger_type(self, trigger_type: dict[str, Any]) -> None:
         """Withdraw a type this worker provides."""
         if self._receiver.providers.pop(trigger_type["id"], None) is not None:
-            self._send({"type": "unregistertriggertype", "id": trigger_type["id"]})
+            self._withdraw("registertriggertype", {"type": "unregistertriggertype", "id": trigger_type["id"]})
 
     def register_trigger_action(
         self,
@@ -143,9 +144,14 @@ class Registering:
         return FunctionRef(function.id, lambda: self._unregister_action(action_id, function))
 
     def _unregister_action(self, action_id: str, function: FunctionRef) -> None:
-        self._send({"type": "unregisteraction", "id": action_id})
+        self._withdraw("registeraction", {"type": "unregisteraction", "id": action_id})
         function.unregister()
 
     def _send_registration(self, message: Message) -> None:
         self._readiness.touch()
+        self._registrations[message["type"], message["id"]] = message
+        self._send(message)
+
+    def _withdraw(self, kind: str, message: Message) -> None:
+        self._registrations.pop((kind, message["id"]), None)
         self._send(message)

@@ -44,7 +44,13 @@ class Worker(Registering, Calling):
     """A connection to the engine, and what this process offers through it. Methods are safe on any thread."""
 
     def __init__(
-        self, transport: Transport, options: InitOptions | None = None, *, address: str = "", crew: Crew | None = None
+        self,
+        transport: Transport,
+        options: InitOptions | None = None,
+        *,
+        address: str = "",
+        crew: Crew | None = None,
+        state: str = "connected",
     ) -> None:
         self.options = options or InitOptions()
         # The default namespace is never named: absent means the same, and older engines know only that.
@@ -64,8 +70,9 @@ class Worker(Registering, Calling):
         self._lifeline = Lifeline()
         self._listeners: list[Callable[[str], None]] = []
         self._before_stop: list[Callable[[float], None]] = []
-        self._state = "connected"
+        self._state = state
         self._countdown = CALLS_BEFORE_UPGRADE
+        self._registrations: dict[tuple[str, str], Message] = {}
         self._join_receiver()
         self._send(announcement_from(self.options, self._namespace))
 
@@ -98,7 +105,7 @@ class Worker(Registering, Calling):
         return self._address
 
     def get_connection_state(self) -> str:
-        """Return `connected`, `disconnected` or `failed`."""
+        """Return `connecting`, `connected`, `reconnecting`, `disconnected` or `failed`."""
         return "failed" if self._receiver.rejection is not None else self._state
 
     def add_connection_state_listener(self, listener: Callable[[str], None]) -> Callable[[], None]:
@@ -119,12 +126,32 @@ class Worker(Registering, Calling):
         """Return the invocation the calling code runs in, None outside a handler."""
         return current_invocation()
 
+    def greeting(self) -> list[bytes]:
+        """Return the lines that open a new connection of this worker: who it is and was, and all it has registered."""
+        identity = self._receiver.identity
+        messages = [announcement_from(self.options, self._namespace), *self._registrations.values()]
+        if identity:
+            fields = {"previous_worker_id": identity["worker_id"], "reattach_token": identity.get("reattach_token")}
+            messages.insert(0, {"type": "reattach", **fields})
+        if self._readiness.announced.is_set():
+            messages.append({"type": "ready"})
+        return [self._codec.encode(message) for message in messages]
+
+    def on_state(self, state: str) -> None:
+        """Note a change of the connection, for transports that have more than one."""
+        self._set_state(state)
+
+    def on_lost(self) -> None:
+        """Fail what the lost connection carried."""
+        text = "Invocation stopped: the connection to the engine was lost"
+        self._calls.interrupt(InvocationError(ErrorCode.INVOCATION_STOPPED, text))
+
     def ready(self) -> None:
         """Tell the engine that all registrations are made. Happens by itself at the end of the script."""
         self._readiness.announce()
 
     async def connect_async(self) -> None:
-        """Do nothing: a supervised worker is connected from its start. Kept for code of the public SDK."""
+        """Do nothing: a worker connects by itself. Kept for code of the public SDK."""
 
     def serve(self) -> None:
         """Serve on this thread until the engine closes the wire. The launcher calls it after the script."""
@@ -135,9 +162,18 @@ class Worker(Registering, Calling):
         self._dispatcher.watch()
         self._dispatcher.ended.wait()
 
-    def watch(self) -> None:
-        """Serve on threads of the SDK; `ready` follows when the script registers nothing more."""
+    def watch(self, *, at_once: bool = False) -> None:
+        """Serve on threads of the SDK; `ready` follows when the script registers nothing more.
+
+        `at_once`: do not leave reading to the main thread, which may have other things to do.
+        """
         self._dispatcher.call_elsewhere(self._watch)
+        if at_once:
+            self._dispatcher.watch()
+
+    def close_when_rejected(self) -> None:
+        """Let a refusal for good end the connection: trying again would change nothing."""
+        self._receiver.on_rejected = self._transport.close
 
     def _watch(self) -> None:
         self._readiness.announce_when_quiet()
@@ -162,7 +198,8 @@ class Worker(Registering, Calling):
     # What the receiver tells
 
     def _on_end(self) -> None:
-        self._set_state("disconnected")
+        if self._state != "failed":
+            self._set_state("disconnected")
         if self._transport.owns_process:
             self._lifeline.leave(main_returns=self._lifeline.serving.is_set())
 

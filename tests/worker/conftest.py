@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from worker_support import pair
 
-# `live_project`: real engines, shared with the tests of the standard workers.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "stdlib"))
+# `live_project`: real engines, shared with the tests of the standard workers. `harness`: a gateway in this process.
+sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ("stdlib", "gateway")]
 
 
 @pytest.fixture
