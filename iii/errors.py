@@ -39,6 +39,7 @@ class ErrorCode:
     NOT_FOUND = "NOT_FOUND"
     INVALID_ARGUMENTS = "INVALID_ARGUMENTS"
     FORBIDDEN = "FORBIDDEN"
+    AUTH_ERROR = "AUTH_ERROR"
     LIMIT_EXCEEDED = "limit_exceeded"
     UNSAFE_PATTERN = "unsafe_pattern"
     INVALID_SCHEMA = "invalid_schema"

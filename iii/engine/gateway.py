@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
@@ -25,15 +21,11 @@ from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.channel_link import ChannelLink
 from iii.engine.channels import Channels
+from iii.engine.checkpoint import Guard, GuardedLink, GuardedTelemetryLink, Visitor
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
-from iii.engine.frames import BINARY, one_line
-from iii.engine.large import fitting
-from iii.engine.peer import MAX_LINE, Peer
-from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
-
-# How long registrations wait for the namespace of their connection (public contract).
-GRACE = 5.0
+from iii.engine.link import Link, LinkHooks, TelemetryLink
+from iii.engine.websocket import MAX_MESSAGE, WebSocket
 
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
 _MAIN, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
@@ -54,16 +46,6 @@ class Limits:
     sweep: float = 2.5  # between two looks at all this
 
 
-class GatewayHooks(Protocol):
-    """What the gateway tells about its peers."""
-
-    def spoke(self, peer: Peer) -> None:
-        """A batch of the peer's messages was routed."""
-
-    def left(self, peer: Peer) -> None:
-        """The peer's connection is gone: detach it, now or when its process is known to be dead."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Where a gateway listens and whom it lets in. `line`: of the address in iii.toml, 0 for the default.
@@ -75,13 +57,14 @@ class Listen:
     token: str | None
     line: int = 0
     origins: tuple[str, ...] = ()
+    guard: Guard | None = None
 
 
 class Gateway:
     """One listener and all its connections. Raises `ProjectError` when the address cannot be had."""
 
     def __init__(
-        self, exchange: Exchange, hooks: GatewayHooks, channels: Channels, listen: Listen, limits: Limits | None = None
+        self, exchange: Exchange, hooks: LinkHooks, channels: Channels, listen: Listen, limits: Limits | None = None
     ) -> None:
         self.exchange = exchange
         self.hooks = hooks
@@ -90,6 +73,7 @@ class Gateway:
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
+        self._guard = listen.guard
         self._policy = Policy(
             hosts=loopback_hosts(self.doorway.port) if self.doorway.is_loopback else None,
             origins=listen.origins,
@@ -147,16 +131,23 @@ class Gateway:
     def _lead(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
         """Give an admitted connection the endpoint of its path."""
         address = urlsplit(request.path)
-        if address.path == _MAIN:
-            link = Link(connection, self)
+        if address.path.startswith(_CHANNELS):
+            self._lead_to_channel(connection, request, subprotocol)
+        elif address.path in (_MAIN, _TELEMETRY_ONLY):
+            link = self._link_for(connection, request, is_peer=address.path == _MAIN)
             if connection.accept(request, link, subprotocol):
                 link.open()
-        elif address.path == _TELEMETRY_ONLY:
-            connection.accept(request, TelemetryLink(self), subprotocol)
-        elif address.path.startswith(_CHANNELS):
-            self._lead_to_channel(connection, request, subprotocol)
         else:
             self._refuse(connection, 404)
+
+    def _link_for(self, connection: WebSocket, request: Request, *, is_peer: bool) -> Link | TelemetryLink:
+        if self._guard is None:
+            return Link(connection, self) if is_peer else TelemetryLink(self)
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
+        visitor = Visitor(headers, query, connection.client[0])
+        guarded = GuardedLink if is_peer else GuardedTelemetryLink
+        return guarded(connection, self, self._guard, visitor)
 
     def _lead_to_channel(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
         address = urlsplit(request.path)
@@ -211,10 +202,11 @@ class Gateway:
             reasons = {"slow_consumer": is_slow, "gone": now - connection.heard_at > limits.gone_after}
         return next((reason for reason, holds in reasons.items() if holds), "")
 
-    def cut(self, connection: WebSocket) -> None:
-        """Drop a client that does not read what it asked for."""
-        self.counters["slow_consumer"] += 1
-        connection.abort()
+    def cut_if_deaf(self, connection: WebSocket) -> None:
+        """Drop a client that has left too much unread, after this turn."""
+        if connection.backlog > self.limits.backlog + MAX_MESSAGE:
+            self.counters["slow_consumer"] += 1
+            self._loop.call_soon(connection.abort)
 
     def take_telemetry(self, data: bytes) -> bool:
         """Take a telemetry frame; False if it is none."""
@@ -236,99 +228,6 @@ class Gateway:
             connection.abort()
 
 
-class Link:
-    """The endpoint of `/`: one peer over one connection."""
-
-    def __init__(self, connection: WebSocket, gateway: Gateway) -> None:
-        self._connection = connection
-        self._gateway = gateway
-        self._exchange = gateway.exchange
-        self._grace: asyncio.TimerHandle | None = None
-        self.peer = Peer(
-            str(uuid.uuid4()),
-            kind="client",
-            reattach_token=str(uuid.uuid4()),
-            connected_at_ms=int(time.time() * 1000),
-        )
-        self.peer.ip_address = connection.client[0]
-        self.peer.is_serving = False  # its registrations wait for its namespace
-        self.peer.max_line = MAX_MESSAGE
-        self.peer.flush = self.flush
-        self.peer.close = connection.close
-        self.peer.drain = connection.drain
-
-    def __repr__(self) -> str:
-        return f"<Link {self.peer!r}>"
-
-    def open(self) -> None:
-        """The handshake is done: say who it is to us, and wait for who it says it is."""
-        self._exchange.router.roster.attach(self.peer)
-        self._grace = asyncio.get_running_loop().call_later(_grace_seconds(), self._settle)
-        self._exchange.turn()
-
-    def _settle(self) -> None:
-        self._grace = None
-        self._exchange.router.roster.settle(self.peer)
-        self._exchange.turn()
-
-    def on_messages(self, messages: Received) -> None:
-        """Route a batch."""
-        lines: list[bytes] = []
-        for opcode, data in messages:
-            if not data or (opcode == BINARY and self._gateway.take_telemetry(data)):
-                continue
-            line: bytes | None = one_line(data)
-            if len(data) > MAX_LINE:
-                line = fitting(self._exchange.router, self.peer, one_line(data))
-            if line is not None:
-                lines.append(line)
-        self._exchange.take(self, lines)
-        if not self.peer.is_serving:
-            self._gateway.hooks.spoke(self.peer)
-        self._exchange.turn()
-
-    def on_written(self, credit: int) -> None:
-        """The kernel took this many bytes of lines."""
-        self.peer.written += credit
-
-    def on_closed(self) -> None:
-        """The connection is gone."""
-        if self._grace is not None:
-            self._grace.cancel()
-        self._gateway.hooks.left(self.peer)
-
-    def flush(self) -> None:
-        """Write the outbox; cut a client that has left too much unread."""
-        outbox = self.peer.outbox
-        self._connection.send_lines(outbox)
-        outbox.clear()
-        if self._connection.backlog > self._gateway.limits.backlog + MAX_MESSAGE:
-            asyncio.get_running_loop().call_soon(self._gateway.cut, self._connection)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-class TelemetryLink:
-    """The endpoint of `/otel`: telemetry frames and nothing else."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    def on_messages(self, messages: Received) -> None:
-        """Take the telemetry; text is ignored, unknown binary counted."""
-        for opcode, data in messages:
-            if opcode == BINARY and not self._gateway.take_telemetry(data):
-                self._gateway.counters["unknown_telemetry"] += 1
-
-    def on_written(self, credit: int) -> None:
-        """We send nothing."""
-
-    def on_closed(self) -> None:
-        """Nothing depends on it."""
-
-
 def _words(values: list[str]) -> list[str]:
     return [word.strip() for value in values for word in value.split(",")]
 
@@ -337,8 +236,3 @@ def _say_busy(connected: socket.socket) -> None:
     with contextlib.suppress(OSError):  # it does not listen: nothing is owed
         connected.send(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
     connected.close()
-
-
-def _grace_seconds() -> float:
-    declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
-    return int(declared) / 1000 if declared.isdigit() else GRACE

@@ -14,11 +14,14 @@ from typing import Any
 import uvloop
 from websockets.sync.client import ClientConnection, connect
 
+from iii.engine.access import Rules
 from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
+from iii.engine.checkpoint import Guard
 from iii.engine.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Limits, Listen
+from iii.engine.inquiry import Inquiry
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 
@@ -47,8 +50,16 @@ class Control:
 class Engine:
     """The parts of an engine that a gateway needs, on a loop in a thread of its own."""
 
-    def __init__(self, port: int = 0, origins: tuple[str, ...] = (), **limits: Any) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        origins: tuple[str, ...] = (),
+        rules: Rules | None = None,
+        middleware: str | None = None,
+        **limits: Any,
+    ) -> None:
         self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins)
+        self._rules, self._middleware = rules, middleware
         self._limits = Limits(**limits)
         self.events: list[Event] = []
         self.now = 0.0  # as channels see it
@@ -77,9 +88,14 @@ class Engine:
         self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
         self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
+        self.guarded = self.gateway
+        if self._rules or self._middleware:
+            guard = Guard(Inquiry(self.exchange), self._rules, self._middleware)
+            self.guarded = Gateway(self.exchange, self, self.channels, Listen("127.0.0.1:0", None, guard=guard))
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()
+        self.guarded.close()
         self.builtins.close()
         self.exchange.close()
 
@@ -125,8 +141,16 @@ class Engine:
         assert met.wait(BOUND), f"never became true: {self.router!r}"
 
     @contextmanager
-    def client(self, path: str = "/", **options: Any) -> Iterator[Client]:
-        with connect(self.url + path, max_size=None, open_timeout=BOUND, close_timeout=1, **options) as connection:
+    def visitor(self, path: str = "/", **options: Any) -> Iterator[Client]:
+        """A client of the listener with rules."""
+        with self.client(path, self.guarded.url, **options) as client:
+            yield client
+
+    @contextmanager
+    def client(self, path: str = "/", url: str = "", **options: Any) -> Iterator[Client]:
+        with connect(
+            (url or self.url) + path, max_size=None, open_timeout=BOUND, close_timeout=1, **options
+        ) as connection:
             yield Client(connection)
 
 
