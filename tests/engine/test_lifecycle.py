@@ -8,21 +8,43 @@ from iii.engine.lifecycle import ENTER, MOVES, Action, Actual, Availability, Des
 
 HISTORIES = [
     ("a start that works", ["start", "ready sent"], ["spawn", "promote"], "ready"),
-    ("a stop ends the process, then settles", ["start", "ready sent", "stop", "exited"], ["spawn", "promote", "end", "settle"], "stopped"),
-    ("a crash waits, then spawns", ["start", "ready sent", "crashed", "elapsed"], ["spawn", "promote", "wait", "spawn"], "starting"),
+    (
+        "a stop ends the process, then settles",
+        ["start", "ready sent", "stop", "exited"],
+        ["spawn", "promote", "end", "settle"],
+        "stopped",
+    ),
+    (
+        "a crash waits, then spawns",
+        ["start", "ready sent", "crashed", "elapsed"],
+        ["spawn", "promote", "wait", "spawn"],
+        "starting",
+    ),
     ("too many crashes refuse", ["start", "gave up"], ["spawn", "refuse"], "failed"),
     ("a change retries a failed worker", ["start", "gave up", "changed"], ["spawn", "refuse", "spawn"], "starting"),
     ("a change cuts the backoff short", ["start", "crashed", "changed"], ["spawn", "wait", "spawn"], "starting"),
     ("a late timer does nothing", ["start", "crashed", "restart", "elapsed"], ["spawn", "wait", "spawn"], "starting"),
     ("a stopped worker ignores changes", ["start", "stop", "exited", "changed"], ["spawn", "end", "settle"], "stopped"),
-    ("start during a stop spawns after the exit", ["start", "stop", "start", "exited"], ["spawn", "end", "spawn"], "starting"),
-    ("a finished worker starts again when it changes", ["start", "ready sent", "finished", "changed"], ["spawn", "promote", "settle", "spawn"], "starting"),
+    (
+        "start during a stop spawns after the exit",
+        ["start", "stop", "start", "exited"],
+        ["spawn", "end", "spawn"],
+        "starting",
+    ),
+    (
+        "a finished worker starts again when it changes",
+        ["start", "ready sent", "finished", "changed"],
+        ["spawn", "promote", "settle", "spawn"],
+        "starting",
+    ),
     ("a stop during the backoff settles at once", ["start", "crashed", "stop"], ["spawn", "wait", "settle"], "stopped"),
     ("ready during a stop is too late", ["start", "stop", "ready sent"], ["spawn", "end"], "stopping"),
 ]
 
 
-@pytest.mark.parametrize(("events", "actions", "end"), [row[1:] for row in HISTORIES], ids=[row[0] for row in HISTORIES])
+@pytest.mark.parametrize(
+    ("events", "actions", "end"), [row[1:] for row in HISTORIES], ids=[row[0] for row in HISTORIES]
+)
 def test_a_history_leads_to_its_actions(events: list[str], actions: list[str], end: str) -> None:
     state, done = State(), []
     for event in events:

@@ -13,9 +13,7 @@ CLEAN = ExitReason("exited with code 0", exit_code=0)
 BLAMED = ExitReason("killed by SIGSEGV", signal=11, blamed=True)
 
 
-def judge_all(
-    reason: ExitReason, times: list[float], *, ready_for: float = -1.0, jitter: float = 0.0
-) -> list[Verdict]:
+def judge_all(reason: ExitReason, times: list[float], *, ready_for: float = -1.0, jitter: float = 0.0) -> list[Verdict]:
     history, verdicts = History(), []
     for at in times:
         history, verdict = judge(history, Exit(reason, at, ready_for, jitter), "on-failure")
