@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import iii
-from iii import IIIError, register_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 TOO_HEAVY = {"asyncio", "inspect", "dataclasses", "typing", "json", "re", "msgspec", "orjson", "subprocess", "logging"}
@@ -37,8 +36,3 @@ def test_every_public_name_exists():
     assert all(getattr(iii, name) is not None for name in iii.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = iii.no_such_name
-
-
-def test_an_address_the_sdk_cannot_reach_says_what_to_do():
-    with pytest.raises(IIIError, match="iii dev"):
-        register_worker("ws://127.0.0.1:49134")
