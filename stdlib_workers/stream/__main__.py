@@ -44,7 +44,9 @@ def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
     stream = Stream(pairs, log, custom_streams)
     log.outbox = Outbox(pairs.journal, worker, background)
     log.publish = lambda event: background.call(hub.deliver, event)
-    _listen(Listener(Services(stream, log, hub, worker, joins, leaves), options), background, options)
+    listener = Listener(Services(stream, log, hub, worker, joins, leaves), options)
+    _listen(listener, background, options)
+    worker.before_stop(lambda seconds: background.wait(listener.close(), seconds or None))
 
     providers: tuple[TriggerHandler, ...] = (filters, joins, leaves)
     for declaration, provider in zip(_types(), providers, strict=True):

@@ -96,7 +96,7 @@ def operate(running: Project, kind: str, key: str, value: int, expected: object)
     return running.call("state::set", address | more)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_what_clients_see_across_kills_is_linearizable(tmp_path: Path, kills: int) -> None:
     with project(tmp_path, STATE, {}) as running:
         over = Event()

@@ -82,13 +82,15 @@ def test_a_failing_command_undoes_only_its_own_writes(store: Store) -> None:
         connection.execute("INSERT INTO item VALUES ('half', NULL)")
         raise ValueError("no")
 
+    told: list[str] = []
     go, _ = hold(store)
-    first, second, third = store.run(insert("a")), store.run(broken), store.run(insert("b"))
+    first, second, third = store.run(insert("a"), then=told.append), store.run(broken), store.run(insert("b"))
     go.set()
     assert (first.result(10), third.result(10)) == ("a", "b")
     with pytest.raises(ValueError, match="no"):
         second.result(10)
     assert store.run(names).result(10) == ["a", "b"]
+    assert told == ["a"]
 
 
 def test_a_command_that_fails_while_reading_does_not_pin_the_log(store: Store) -> None:
@@ -192,6 +194,7 @@ class Faulty:
     def __init__(self, code: int) -> None:
         self.code = code
         self.in_transaction = False
+        self.total_changes = 0
 
     def execute(self, sql: str, *_: object) -> None:
         if sql == "COMMIT":
