@@ -53,6 +53,7 @@ def write_schema(state_dir: Path) -> Path:
     state_dir.mkdir(mode=0o700, exist_ok=True)
     ignore = state_dir / ".gitignore"
     if not ignore.exists():
+        ignore.touch(mode=0o600)
         ignore.write_text("*\n")
     path = state_dir / "iii.schema.json"
     text = json.dumps(schema(), indent=2) + "\n"

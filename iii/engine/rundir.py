@@ -58,6 +58,23 @@ class RunDir:
             self._lock_fd = -1
 
 
+def lock_holder(state_dir: Path) -> int | None:
+    """Return the pid of the engine that runs this project, None if there is none, whatever the files say."""
+    try:
+        fd = os.open(state_dir / "run" / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        written = os.read(fd, 64).strip()
+        return int(written) if written.isdigit() else None
+    else:
+        return None
+    finally:
+        os.close(fd)
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file only this user can read, in one step: a reader sees the old or the new one."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,0 +1,133 @@
+"""What can be wrong with a machine or a project, one function a question. Looks, changes nothing. Called by `doctor`.
+
+Every function takes what it judges, so that the judging is tested without a sick machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["ok", "warn", "fail"]
+
+OLDEST_PYTHON = (3, 11)
+PACKAGES = ("click", "jsonschema", "msgspec", "orjson", "psutil", "tomlkit", "uvloop", "watchfiles", "websockets")
+# A worker holds four descriptors, a client one, and every socket of its own comes on top.
+FILES_NEEDED = 1024
+# One watch a folder below the workers' files; trees with build output have thousands.
+WATCHES_NEEDED = 8192
+INSTANCES_NEEDED = 64
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question. `hint` says what to do about it."""
+
+    name: str
+    state: State
+    text: str
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+    """Judge the interpreter that runs us."""
+    text = ".".join(map(str, version))
+    if version < OLDEST_PYTHON:
+        return Finding("python", "fail", text, "iii needs Python 3.11 or newer")
+    return Finding("python", "ok", f"{text} at {sys.executable}")
+
+
+def check_packages(versions: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Judge the packages we need (name -> installed version), and one that stands in our way."""
+    missing = [name for name in PACKAGES if versions.get(name) is None]
+    if missing:
+        hint = "install iii-engine again in this environment"
+        yield Finding("packages", "fail", f"missing: {', '.join(missing)}", hint)
+    else:
+        yield Finding("packages", "ok", ", ".join(f"{name} {versions[name]}" for name in PACKAGES))
+    if versions.get("iii-sdk") is not None:
+        text = f"iii-sdk {versions['iii-sdk']} is in the same environment, and both install the package iii"
+        yield Finding("packages", "warn", text, "keep iii-engine in an environment of its own")
+
+
+def check_open_files(soft: int, hard: int) -> Finding:
+    """Judge RLIMIT_NOFILE; -1 is no limit."""
+    text = f"{'no limit' if soft < 0 else soft} open files"
+    if 0 <= soft < FILES_NEEDED:
+        most = "unlimited" if hard < 0 else hard
+        return Finding("open files", "warn", text, f"raise it with `ulimit -n {FILES_NEEDED}` (at most {most})")
+    return Finding("open files", "ok", text)
+
+
+def check_inotify(settings: Mapping[str, int]) -> Finding:
+    """Judge the limits of file watching (name under fs.inotify -> value); none where there is no inotify."""
+    needed = {"max_user_watches": WATCHES_NEEDED, "max_user_instances": INSTANCES_NEEDED}
+    small = {name: least for name, least in needed.items() if settings.get(name, least) < least}
+    text = ", ".join(f"{name} {value}" for name, value in settings.items()) or "not used on this system"
+    if small:
+        commands = " ".join(f"fs.inotify.{name}={least}" for name, least in small.items())
+        return Finding("inotify", "warn", text, f"reload falls back to polling; raise it: sudo sysctl {commands}")
+    return Finding("inotify", "ok", text)
+
+
+def check_listener(listen: str, is_free: bool, holder: str, *, is_ours: bool) -> Finding:
+    """Judge the address for official SDKs; `holder` is who has it."""
+    if listen == "off":
+        return Finding("listener", "ok", "off: official SDKs and the console cannot connect")
+    if is_free or is_ours:
+        return Finding("listener", "ok", f"{listen} is {'free' if is_free else 'held by this engine'}")
+    hint = "stop it, or set another address: [engine] listen"
+    return Finding("listener", "warn", f"{listen} is taken by {holder}", hint)
+
+
+def check_state(folder: Path) -> Finding:
+    """Judge who can read `.iii/`: it holds logs, values and the token."""
+    if not folder.exists():
+        return Finding("state", "ok", "nothing has run here yet")
+    foreign = [path for path in (folder, *folder.rglob("*")) if _is_open(path)]
+    if foreign:
+        names = ", ".join(str(path.relative_to(folder.parent)) for path in foreign[:3])
+        text = f"others may read {names}" + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        return Finding("state", "fail", text, f"chmod -R go= {folder}")
+    return Finding("state", "ok", f"{folder} is private")
+
+
+def _is_open(path: Path) -> bool:
+    found = path.lstat()
+    return not stat.S_ISLNK(found.st_mode) and (
+        bool(stat.S_IMODE(found.st_mode) & 0o077) or found.st_uid != os.getuid()
+    )
+
+
+def check_engine(pid: int | None, *, is_announced: bool) -> Finding:
+    """Judge whether an engine runs (the lock knows), and whether an earlier one left its announcement."""
+    if pid is not None:
+        return Finding("engine", "ok", f"runs with pid {pid}")
+    if is_announced:
+        text = "not running; the last one was killed and left its announcement"
+        return Finding("engine", "warn", text, "nothing to do: the next start cleans up")
+    return Finding("engine", "ok", "not running")
+
+
+def check_programs(commands: Mapping[str, str], path: str) -> Iterator[Finding]:
+    """Judge what the workers that are no Python scripts start (worker -> program)."""
+    if commands and sys.platform == "linux" and shutil.which("setpriv") is None:
+        text = "setpriv is missing: a worker that is no Python script may outlive a killed engine until the next start"
+        yield Finding("setpriv", "warn", text, "install util-linux")
+    for worker, program in commands.items():
+        found = shutil.which(program, path=path)
+        if found is None:
+            hint = f"install it, or correct `run` of worker {worker}"
+            yield Finding("program", "fail", f"worker {worker}: there is no program {program}", hint)
+        else:
+            yield Finding("program", "ok", f"worker {worker}: {found}")
