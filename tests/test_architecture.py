@@ -60,6 +60,7 @@ RULES: dict[str, Layer] = {
             "iii.engine.document",
             "iii.engine.environment",
             "iii.engine.keys",
+            "iii.engine.listeners",
             "iii.engine.positions",
             "iii.engine.program",
         ),

@@ -42,7 +42,7 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class Terms:
     """What a listener demands of its connections."""
 
     inquiry: Inquiry
@@ -62,15 +62,15 @@ class Guard:
             raise InvocationError(ErrorCode.AUTH_ERROR, f"no usable result: {error}") from None
 
 
-class GuardedLink(Link):
+class CheckedLink(Link):
     """A peer whose messages pass the checkpoint. Nothing is sent to it before it is authorized."""
 
-    def __init__(self, connection: WebSocket, carrier: Carrier, guard: Guard, visitor: Visitor) -> None:
+    def __init__(self, connection: WebSocket, carrier: Carrier, terms: Terms, visitor: Visitor) -> None:
         super().__init__(connection, carrier)
-        self._guard = guard
+        self._terms = terms
         self._visitor = visitor
         self._router = carrier.exchange.router
-        self._session = Session(guard.rules, UNASKED)
+        self._session = Session(terms.rules, UNASKED)
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_working = False
@@ -89,7 +89,7 @@ class GuardedLink(Link):
         self._start(self._enter())
 
     async def _enter(self) -> None:
-        session = await _admitted(self._connection, self._guard, self._visitor)
+        session = await _admitted(self._connection, self._terms, self._visitor)
         if session is not None:
             self._session = session
             super().open()
@@ -163,7 +163,7 @@ class GuardedLink(Link):
             self._answer(call, _error(ErrorCode.FORBIDDEN, refusal))
         elif is_builtin and call.function_id in _LISTINGS:
             self._start(self._relay(call, self._listing(call)))
-        elif self._guard.middleware_function_id and not is_builtin:
+        elif self._terms.middleware_function_id and not is_builtin:
             self._start(self._relay(call, self._through_middleware(call, namespace)))
         else:
             return self._with_caller(call)
@@ -197,8 +197,8 @@ class GuardedLink(Link):
             "context": self._session.auth.context,
             "namespace": namespace,
         }
-        middleware = str(self._guard.middleware_function_id)
-        return await self._guard.inquiry.call(middleware, question, namespace=namespace, metadata=call.metadata)
+        middleware = str(self._terms.middleware_function_id)
+        return await self._terms.inquiry.call(middleware, question, namespace=namespace, metadata=call.metadata)
 
     async def _listing(self, call: m.InvokeFunction) -> Raw:
         """Answer a listing with what the session may call."""
@@ -206,7 +206,7 @@ class GuardedLink(Link):
         asked = said.get("function_id")
         if isinstance(asked, str) and not self._may_invoke(said.get("namespace") or DEFAULT, asked):
             raise InvocationError(ErrorCode.FORBIDDEN, self._session.refusal(asked))
-        answer = decode_value(await self._guard.inquiry.call(call.function_id, call.data))
+        answer = decode_value(await self._terms.inquiry.call(call.function_id, call.data))
         if isinstance(answer.get("functions"), list):
             answer["functions"] = [self._shown(row) for row in answer["functions"] if self._is_listed(call, row)]
         return Raw(encode_value(answer))
@@ -240,13 +240,13 @@ class GuardedLink(Link):
         if hook is None:
             return {}
         try:
-            answer = decode_value(await self._guard.inquiry.call(hook, question))
+            answer = decode_value(await self._terms.inquiry.call(hook, question))
         except (InvocationError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None
 
     async def _check_function(self, message: m.RegisterFunction) -> m.Message | None:
-        rules, session = self._guard.rules, self._session
+        rules, session = self._terms.rules, self._session
         question = {
             "function_id": message.id,
             "description": message.description,
@@ -270,7 +270,7 @@ class GuardedLink(Link):
         return message
 
     async def _check_trigger(self, message: m.RegisterTrigger) -> m.Message | None:
-        rules, session = self._guard.rules, self._session
+        rules, session = self._terms.rules, self._session
         namespace = message.namespace or DEFAULT
         question = {
             "trigger_id": message.id,
@@ -304,7 +304,7 @@ class GuardedLink(Link):
         return False
 
     async def _check_trigger_type(self, message: m.RegisterTriggerType) -> m.Message | None:
-        rules, session = self._guard.rules, self._session
+        rules, session = self._terms.rules, self._session
         question = {
             "trigger_type_id": message.id,
             "description": message.description,
@@ -325,13 +325,13 @@ class GuardedLink(Link):
         return None
 
 
-class GuardedTelemetryLink(TelemetryLink):
+class CheckedTelemetryLink(TelemetryLink):
     """Telemetry of a session: the auth function decides about it too."""
 
-    def __init__(self, connection: WebSocket, carrier: Carrier, guard: Guard, visitor: Visitor) -> None:
+    def __init__(self, connection: WebSocket, carrier: Carrier, terms: Terms, visitor: Visitor) -> None:
         super().__init__(carrier)
         self._connection = connection
-        self._guard = guard
+        self._terms = terms
         self._visitor = visitor
         self._task: asyncio.Task[None] | None = None
 
@@ -341,7 +341,7 @@ class GuardedTelemetryLink(TelemetryLink):
         self._task = asyncio.get_running_loop().create_task(self._enter())
 
     async def _enter(self) -> None:
-        if await _admitted(self._connection, self._guard, self._visitor) is not None:
+        if await _admitted(self._connection, self._terms, self._visitor) is not None:
             self._connection.resume()
 
     def on_closed(self) -> None:
@@ -350,10 +350,10 @@ class GuardedTelemetryLink(TelemetryLink):
             self._task.cancel()
 
 
-async def _admitted(connection: WebSocket, guard: Guard, visitor: Visitor) -> Session | None:
+async def _admitted(connection: WebSocket, terms: Terms, visitor: Visitor) -> Session | None:
     """Return the session of a connection; None if it may not enter, or has left: it has been told then."""
     try:
-        session = await guard.session(visitor)
+        session = await terms.session(visitor)
     except InvocationError as error:
         connection.send_lines([encode(m.Error(_error(error.code, error.message)))])
         connection.close()

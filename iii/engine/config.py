@@ -110,11 +110,15 @@ def _table(document: Document, path: KeyPath) -> dict[str, Any]:
 
 
 def _engine(document: Document) -> EngineSpec:
-    table = _check_names(document, ("engine",), tuple(key.name for key in ENGINE_KEYS))
+    table = _check_names(document, ("engine",), (*(key.name for key in ENGINE_KEYS), "listeners"))
     rows = (key for key in ENGINE_KEYS if key.name in table)
     values = {key.name: check(key, table[key.name], ("engine", key.name), document) for key in rows}
     if "listen" in values:
         values["listen_line"] = document.line(("engine", "listen"))
+    if "listeners" in table:
+        from iii.engine.listeners import listeners_of  # noqa: PLC0415 - few projects have any
+
+        values["listeners"] = listeners_of(document, table["listeners"])
     return EngineSpec(**values)
 
 

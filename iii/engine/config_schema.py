@@ -34,13 +34,19 @@ _SHAPES: dict[str, dict[str, Any]] = {
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of an iii.toml."""
     workers = {"type": "object", "additionalProperties": _object(WORKER_KEYS)}
+    engine = _object(ENGINE_KEYS)
+    engine["properties"]["listeners"] = {
+        "type": "array",
+        "description": "Further WebSocket listeners, each with rules of its own.",
+        "items": {"type": "object", "required": ["port"]},
+    }
     profile = {"type": "object", "properties": {"workers": workers}, "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "iii.toml",
         "type": "object",
         "properties": {
-            "engine": _object(ENGINE_KEYS),
+            "engine": engine,
             "workers": workers,
             "profiles": {"type": "object", "additionalProperties": profile},
         },

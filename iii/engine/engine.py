@@ -20,6 +20,7 @@ from pathlib import Path
 
 from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
+from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
@@ -71,6 +72,7 @@ class Engine:
         self.gateway: Gateway | None = None
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
+        self.listeners: list[Gateway] = []
         self.exchange.are_deadlines_paused = options.debug is not None
         self.switchboard = Switchboard(self.exchange)
         self.supervisor = Supervisor(
@@ -96,7 +98,9 @@ class Engine:
         self._run_dir.claim()
         path = socket_path(self._run_dir.path)
         left = await asyncio.to_thread(sweep, self._run_dir.path / "runs", self.run_id)
-        self.gateway = self._open_gateway()
+        token = make_token(self._run_dir.path)
+        self.gateway = self._open_gateway(token)
+        self._open_listeners(token)
         listener = Listener(path, self.switchboard.accept)
         self._announce(path, is_ready=False)
         self._handle_signals()
@@ -143,18 +147,18 @@ class Engine:
         self.router.calls.stop_admitting()
         await self.supervisor.shutdown()
         self.builtins.close()
-        if self.gateway is not None:
-            self.gateway.close()
-            remove_token(self._run_dir.path)
+        for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
+            gateway.close()
+        remove_token(self._run_dir.path)
         self.exchange.close()
         self.switchboard.close()
         self._run_dir.release()
 
-    def _open_gateway(self) -> Gateway | None:
+    def _open_gateway(self, token: str) -> Gateway | None:
         spec = self.project.engine
         if spec.listen == "off":
             return None
-        listen = Listen(spec.listen, make_token(self._run_dir.path), spec.listen_line)
+        listen = Listen(spec.listen, token, spec.listen_line)
         gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
         if gateway.doorway.is_moved:
             self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
@@ -172,6 +176,17 @@ class Engine:
                 "started_at": time.time(),
                 "ready": is_ready,
             }
+    def _open_listeners(self, token: str) -> None:
+        if not self.project.engine.listeners:
+            return
+        inquiry = Inquiry(self.exchange)
+        for spec in self.project.engine.listeners:
+            terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
+            # Without an auth function nobody would be asked who they are: then the token is.
+            is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
+            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms)
+            self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
+
         )
 
     # Signals

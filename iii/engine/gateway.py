@@ -21,7 +21,7 @@ from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.channel_link import ChannelLink
 from iii.engine.channels import Channels
-from iii.engine.checkpoint import Guard, GuardedLink, GuardedTelemetryLink, Visitor
+from iii.engine.checkpoint import CheckedLink, CheckedTelemetryLink, Terms, Visitor
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
 from iii.engine.link import Link, LinkHooks, TelemetryLink
@@ -57,7 +57,7 @@ class Listen:
     token: str | None
     line: int = 0
     origins: tuple[str, ...] = ()
-    guard: Guard | None = None
+    terms: Terms | None = None
 
 
 class Gateway:
@@ -73,7 +73,7 @@ class Gateway:
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
-        self._guard = listen.guard
+        self._terms = listen.terms
         self._policy = Policy(
             hosts=loopback_hosts(self.doorway.port) if self.doorway.is_loopback else None,
             origins=listen.origins,
@@ -141,13 +141,13 @@ class Gateway:
             self._refuse(connection, 404)
 
     def _link_for(self, connection: WebSocket, request: Request, *, is_peer: bool) -> Link | TelemetryLink:
-        if self._guard is None:
+        if self._terms is None:
             return Link(connection, self) if is_peer else TelemetryLink(self)
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
         visitor = Visitor(headers, query, connection.client[0])
-        guarded = GuardedLink if is_peer else GuardedTelemetryLink
-        return guarded(connection, self, self._guard, visitor)
+        checked = CheckedLink if is_peer else CheckedTelemetryLink
+        return checked(connection, self, self._terms, visitor)
 
     def _lead_to_channel(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
         address = urlsplit(request.path)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from iii.engine.access import Rules
 
 
 def _empty() -> Mapping[str, Any]:
@@ -55,12 +58,23 @@ class WorkerSpec(Struct, frozen=True):
         return bool(self.command) or self.is_official
 
 
+class ListenerSpec(Struct, frozen=True):
+    """One `[[engine.listeners]]` table: a further WebSocket listener. `origins` are pages that may connect."""
+
+    address: str
+    line: int = 0
+    origins: tuple[str, ...] = ()
+    middleware_function_id: str | None = None
+    rules: Rules | None = None
+
+
 class EngineSpec(Struct, frozen=True):
     """The `[engine]` table."""
 
     listen: str = "127.0.0.1:49134"  # "off" turns the WebSocket listener off
     listen_line: int = 0  # 0: the default, which may move to a free port
     invocation_timeout: float = 30.0
+    listeners: tuple[ListenerSpec, ...] = ()
 
 
 class ProjectSpec(Struct, frozen=True):

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from iii.engine.access import Rules
 from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
-from iii.engine.checkpoint import Guard
+from iii.engine.checkpoint import Terms
 from iii.engine.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Limits, Listen
@@ -90,8 +90,8 @@ class Engine:
         self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
         self.guarded = self.gateway
         if self._rules or self._middleware:
-            guard = Guard(Inquiry(self.exchange), self._rules, self._middleware)
-            self.guarded = Gateway(self.exchange, self, self.channels, Listen("127.0.0.1:0", None, guard=guard))
+            terms = Terms(Inquiry(self.exchange), self._rules, self._middleware)
+            self.guarded = Gateway(self.exchange, self, self.channels, Listen("127.0.0.1:0", None, terms=terms))
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()
