@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-
 # A call that was on its way to its worker when the queue was killed begins so much later at most, in seconds.
 ON_ITS_WAY = 0.1
 
