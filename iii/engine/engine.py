@@ -22,12 +22,14 @@ from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
 from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
+from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
 from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Listen
 from iii.engine.guard import Guard
+from iii.engine.inquiry import Inquiry
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
 from iii.engine.registry import Validator
@@ -70,9 +72,9 @@ class Engine:
         self._stopping = asyncio.Event()
         self._is_killed = False
         self.gateway: Gateway | None = None
+        self.listeners: list[Gateway] = []
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
-        self.listeners: list[Gateway] = []
         self.exchange.are_deadlines_paused = options.debug is not None
         self.switchboard = Switchboard(self.exchange)
         self.supervisor = Supervisor(
@@ -118,6 +120,7 @@ class Engine:
 
     def _greet(self, left: tuple[int, ...]) -> None:
         facts = [("sdk", self.gateway.url)] if self.gateway else []
+        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(engine_version(), facts)
         if left:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
@@ -164,6 +167,17 @@ class Engine:
             self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
         return gateway
 
+    def _open_listeners(self, token: str) -> None:
+        if not self.project.engine.listeners:
+            return
+        inquiry = Inquiry(self.exchange)
+        for spec in self.project.engine.listeners:
+            terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
+            # Without an auth function nobody would be asked who they are: then the token is.
+            is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
+            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms)
+            self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
+
     def _announce(self, path: Path, *, is_ready: bool) -> None:
         self._run_dir.announce(
             {
@@ -176,17 +190,6 @@ class Engine:
                 "started_at": time.time(),
                 "ready": is_ready,
             }
-    def _open_listeners(self, token: str) -> None:
-        if not self.project.engine.listeners:
-            return
-        inquiry = Inquiry(self.exchange)
-        for spec in self.project.engine.listeners:
-            terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
-            # Without an auth function nobody would be asked who they are: then the token is.
-            is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
-            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms)
-            self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
-
         )
 
     # Signals
@@ -321,6 +324,8 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     Raises `ProjectError` for a project that cannot be run and `AlreadyRunning` when an engine runs it already.
     """
     project = load_project(project_file, environ=os.environ, profile=profile)
+    if debug is not None:
+        project = with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug)
     style = style_of(color, os.environ, json_output=json_output)
     return Guard(lambda: _run_guarded(project, options, style)).run()
