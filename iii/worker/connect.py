@@ -7,7 +7,7 @@ import sys
 
 from iii.errors import IIIError
 from iii.worker.lifeline import serve_after_main
-from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions
+from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
 from iii.worker.worker import Worker
 
 # How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
@@ -63,12 +63,3 @@ def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
         raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
     serve_after_main(worker.serve)
     return worker
-
-
-def headers_from(options: InitOptions) -> dict[str, str]:
-    """Return the headers of a handshake: those of the options, and `III_TOKEN` as bearer token unless one is there."""
-    headers = dict(options.headers or {})
-    token = os.environ.get("III_TOKEN", "").strip()
-    if token and "authorization" not in {name.lower() for name in headers}:
-        headers["Authorization"] = f"Bearer {token}"
-    return headers

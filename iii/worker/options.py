@@ -5,6 +5,8 @@ Plain classes, not dataclasses: the `dataclasses` module would be the most expen
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -51,3 +53,12 @@ class InitOptions:
         self.otel = otel
         self.headers = headers
         self.telemetry = telemetry
+
+
+def headers_from(options: InitOptions) -> dict[str, str]:
+    """Return the headers of a handshake: those of the options, and `III_TOKEN` as bearer token unless one is there."""
+    headers = dict(options.headers or {})
+    token = os.environ.get("III_TOKEN", "").strip()
+    if token and "authorization" not in {name.lower() for name in headers}:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers

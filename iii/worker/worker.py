@@ -19,7 +19,7 @@ from iii.worker.invocation import InvocationContext, current_invocation
 from iii.worker.json_codec import Codec
 from iii.worker.lifeline import Lifeline
 from iii.worker.loop import LoopThread
-from iii.worker.options import InitOptions
+from iii.worker.options import InitOptions, headers_from
 from iii.worker.outbox import Outbox
 from iii.worker.readiness import Readiness
 from iii.worker.receiver import WorkerReceiver
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from iii.worker.channels import Door
     from iii.worker.json_codec import Message
     from iii.worker.transport import Transport
 
@@ -66,7 +67,9 @@ class Worker(Registering, Calling):
         self._receiver = WorkerReceiver(self._runner, self._calls, self._loop, self._send)
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
         self._crew = crew or Crew()
-        self._dispatcher = Dispatcher(transport, Intake(self._codec), self._outbox, self._crew, self._receiver)
+        self._dispatcher = Dispatcher(
+            transport, Intake(self._codec, revive=self._revive), self._outbox, self._crew, self._receiver
+        )
         self._lifeline = Lifeline()
         self._listeners: list[Callable[[str], None]] = []
         self._before_stop: list[Callable[[float], None]] = []
@@ -94,6 +97,18 @@ class Worker(Registering, Calling):
         return self._receiver.identity.get("worker_id")
 
     @property
+    def door(self) -> Door:
+        """Where this worker opens its ends of channels."""
+        from iii.worker.channels import Door  # noqa: PLC0415 - most workers have none
+
+        return Door(self._address, headers_from(self.options))
+
+    def _revive(self, data: Any) -> Any:
+        from iii.worker.channels import revive  # noqa: PLC0415 - as above
+
+        return revive(data, self.door)
+
+    @property
     def config(self) -> dict[str, Any]:
         """The worker's `config` table of iii.toml, empty without one."""
         line = (os.environ.get("III_CONFIG") or "{}").encode()
@@ -117,9 +132,10 @@ class Worker(Registering, Calling):
     def before_stop(self, listener: Callable[[float], None]) -> None:
         """Call `listener(seconds)` on a thread when the engine asks this worker to stop.
 
-        For a worker with clients of its own: the process stays until the listener has returned, at most `seconds`
-        (0: no limit), and the worker can still call functions meanwhile.
+        For a worker with clients of its own, made before it is ready: the process stays until the listener has
+        returned, at most `seconds` (0: no limit), and the worker can still call functions meanwhile.
         """
+        self._readiness.lingers = True
         self._before_stop.append(listener)
 
     def current_invocation(self) -> InvocationContext | None:

@@ -167,7 +167,7 @@ def test_a_name_that_is_taken_ends_the_connection_for_good(engine, connect):
 
 @pytest.mark.parametrize("headers", [None, {"authorization": "Bearer mine"}])
 def test_the_token_of_the_environment_is_sent_unless_one_is_given(monkeypatch, headers):
-    from iii.worker.connect import headers_from
+    from iii.worker.options import headers_from
 
     monkeypatch.setenv("III_TOKEN", "env")
     sent = headers_from(InitOptions(headers=headers))

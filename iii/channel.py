@@ -1,0 +1,7 @@
+"""The types of channels, under the public SDK's name. Names only; `iii/worker/channels.py` has the code."""
+
+from __future__ import annotations
+
+from iii.worker.channels import Channel, ChannelReader, ChannelWriter, StreamChannelRef
+
+__all__ = ["Channel", "ChannelReader", "ChannelWriter", "StreamChannelRef"]
