@@ -177,8 +177,8 @@ def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
             values["is_official"] = has_official_sdk(values["python"])
     else:
         values["standard"] = _standard(name, table, values, document)
-        # Two generations must not own its files and ports at once.
-        values.setdefault("reload", "exclusive")
+        # Two generations must not own its files and ports at once. The http worker hands its port on.
+        values.setdefault("reload", "swap" if values["standard"] == "http" else "exclusive")
     return WorkerSpec(name=name, line=document.line(table), **values)
 
 

@@ -87,6 +87,7 @@ class Peer:
         "is_retired",
         "is_serving",
         "kind",
+        "lingers",
         "max_line",
         "name",
         "namespace",
@@ -132,6 +133,7 @@ class Peer:
         self.functions: dict[Function, None] = {}  # those it provides or stands by for, in order
         self.staged: list[Message] = []  # registrations made before serving
         self.busy = 0  # calls it is executing
+        self.lingers = False  # it ends clients of its own before it stops
         self.outgoing = 0  # calls it waits for
         self.outbox: list[bytes] = []
         self.enqueued = 0  # bytes ever put into the outbox, newlines included

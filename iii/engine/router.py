@@ -175,6 +175,7 @@ class Router:
         self.registrations.send_all(self.bindings.answered(peer, message))
 
     def _ready(self, peer: Peer, message: m.Ready) -> None:
+        peer.lingers = message.lingers
         self.events.append(PeerReady(peer, message.files))
 
 

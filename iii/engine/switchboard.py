@@ -114,7 +114,7 @@ class Switchboard:
         peer = connection.peer
         self._router.calls.send(peer, encode(Stop(deadline * 1000)))
         self.exchange.turn()
-        if not peer.busy and not peer.outgoing:
+        if not (peer.busy or peer.outgoing or peer.lingers):
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:

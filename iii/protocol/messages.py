@@ -128,9 +128,13 @@ class UnregisterAction(Message):
 
 
 class Ready(Message):
-    """Registrations are complete. `files`: absolute paths of the project files imported so far."""
+    """Registrations are complete. `files`: absolute paths of the project files imported so far.
+
+    `lingers`: asked to stop, the worker still ends clients of its own, and may call functions for them.
+    """
 
     files: list[str] = []
+    lingers: bool = False
 
 
 class Cancel(Message):

@@ -34,6 +34,7 @@ class Readiness:
         self._lock = Lock()
         self._modules = 0
         self._files: list[str] = []
+        self.lingers = False
         self._touched = monotonic()
         self.announced = Event()
 
@@ -71,6 +72,8 @@ class Readiness:
     def _send_files(self) -> None:
         self._modules = len(sys.modules)
         message: Message = {"type": "ready"}
+        if self.lingers:
+            message["lingers"] = True
         if self._project:
             self._files = message["files"] = find_project_files(sys.modules, self._project)
         self._send(message)
