@@ -33,15 +33,15 @@ class LimitedConnection(HttpToolsProtocol):
         self._head_since: float | None = self.loop.time()
         self._head_bytes = 0
         self._header_bytes = 0
-        self._lingers = False
+        self._is_lost = False
         self._refusal: Refusal | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and bound what is still incomplete."""
-        if self._lingers:
+        if self._is_lost:
             return
         super().data_received(data)
-        if self._head_since is not None and not self.transport.is_closing() and not self._lingers:
+        if self._head_since is not None and not self._is_lost:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_TARGET + MAX_HEADERS:
                 self._refuse(Refusal(431, "HEADERS_TOO_LARGE", f"the headers are over {MAX_HEADERS} bytes"))
@@ -53,7 +53,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._head_bytes = self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """Bound the target. The exception only ends the parsing: `send_400_response` answers."""
+        """Bound the target."""
         if len(self.url) + len(url) > MAX_TARGET:
             self._stop(Refusal(414, "URI_TOO_LONG", f"the URL is over {MAX_TARGET} bytes"))
         super().on_url(url)
@@ -69,26 +69,41 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head as a whole and hand the request on."""
         self._head_since = None
-        names = [name for name, _ in self.headers if name in _ONCE_ONLY]
-        if len(set(names)) != len(names):
-            self._stop(Refusal(400, "BAD_REQUEST", "a header that can be there once is there twice"))
-        if not self.url.startswith(b"/") and self.url != b"*":
-            self._stop(Refusal(400, "BAD_REQUEST", "the request target must be a path"))
+        refusal = self._check_head()
+        if refusal is not None:
+            self._stop(refusal)
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # What follows would be read by another protocol, which this server has not switched to.
             self.cycle.keep_alive = False
 
+    def _check_head(self) -> Refusal | None:
+        names = [name for name, _ in self.headers if name in _ONCE_ONLY]
+        if len(set(names)) != len(names):
+            return Refusal(400, "BAD_REQUEST", "a header that can be there once is there twice")
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            return Refusal(400, "BAD_REQUEST", "the only transfer-encoding is chunked")
+        if not self.url.startswith(b"/") and self.url != b"*":
+            return Refusal(400, "BAD_REQUEST", "the request target must be a path")
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            return Refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")
+        return None
+
     def on_response_complete(self) -> None:
-        """After an answer that did not wait for the whole body, read no further."""
-        if self.cycle.more_body and self.cycle.response_complete and not self.transport.is_closing():
+        """Read no further after an answer that did not wait for the whole body, and say what was wrong after it."""
+        if self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self.cycle.more_body and self.cycle.response_complete:
             self._linger()
         else:
             super().on_response_complete()
 
     def expire(self, now: float) -> None:
         """Refuse a head that has taken too long."""
-        if self._head_since is not None and now - self._head_since > HEAD_SECONDS and not self._lingers:
+        if self._head_since is not None and now - self._head_since > HEAD_SECONDS and not self._is_lost:
             self._refuse(Refusal(408, "REQUEST_TIMEOUT", f"the headers did not arrive within {HEAD_SECONDS:g} s"))
 
     def send_400_response(self, msg: str) -> None:
@@ -96,14 +111,24 @@ class LimitedConnection(HttpToolsProtocol):
         self._refuse(self._refusal or Refusal(400, "BAD_REQUEST", msg))
 
     def _stop(self, refusal: Refusal) -> None:
+        """End the parsing; `send_400_response` answers."""
         self._refusal = refusal
         raise httptools.HttpParserError(refusal.message)
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            # The answer to an earlier request is on its way: nothing may come before it.
-            self.transport.close()
-            return
+        self._is_lost = True
+        self._refusal = refusal
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._send_refusal(refusal)
+        elif cycle.more_body and not cycle.response_started and not self.pipeline:
+            # The body of the request that is being read is what cannot be read: its application waits in vain.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._send_refusal(refusal)
+        # Else the answer to an earlier request is on its way, and this one follows it.
+
+    def _send_refusal(self, refusal: Refusal) -> None:
         body = orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
         headers: list[tuple[bytes, Any]] = [
             *self.server_state.default_headers,
@@ -116,7 +141,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        self._lingers = True
+        self._is_lost = True
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         if self.transport.can_write_eof():

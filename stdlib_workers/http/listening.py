@@ -73,13 +73,20 @@ class Listening:
         self._socket.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self._state.tasks and loop.time() < end:
-            await asyncio.wait(self._state.tasks, timeout=end - loop.time())
+        await self._settle(end)
+        # Whoever sent its next request before it saw our last answer gets one for it too.
         await asyncio.sleep(min(IDLE_GRACE_SECONDS, max(0.0, end - loop.time())))
         for connection in list(self._state.connections):
             connection.shutdown()
+        await self._settle(end)
         if self._ticking is not None:
             self._ticking.cancel()
+
+    async def _settle(self, end: float) -> None:
+        """Wait until no request is being served, or it is `end`."""
+        loop = asyncio.get_running_loop()
+        while self._state.tasks and loop.time() < end:
+            await asyncio.wait(self._state.tasks, timeout=end - loop.time())
 
     def _connect(self) -> LimitedConnection:
         return LimitedConnection(config=self._config, server_state=self._state, app_state={})

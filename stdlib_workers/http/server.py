@@ -67,13 +67,14 @@ class Server:
         triggers = HttpTriggers(self._routes, loop)
         triggers.keeps = self._keeps
         self._handover.on_successor_lost = self._take_back
+        # Before the engine may start a successor: one that finds nobody would open a socket of its own.
+        await self._handover.offer(self._socket)
         self._worker.register_trigger_type(
             {"id": "http", "description": DESCRIPTION, "trigger_request_format": CONFIG_SCHEMA}, triggers
         )
         self._worker.ready()
         await triggers.wait_for(await self._bound(), ROUTES_SECONDS)
         await self._listening.accept()
-        await self._handover.offer(self._socket)
 
     async def _bound(self) -> list[str]:
         """Return the ids of all bindings that the engine has handed to this provider, or is about to."""
