@@ -64,7 +64,7 @@ def _listen(listener: Listener, background: Background, options: Options) -> Non
     try:
         port = background.wait(listener.open())
     except OSError as error:
-        _refuse(f"stream: cannot listen on {options.host}:{options.port}: {error}; set another port", 2)
+        _refuse(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
     sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
 
 

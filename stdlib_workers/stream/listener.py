@@ -17,13 +17,15 @@ from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger
 from stdlib_workers.stream.admission import names_of, refusal, request_from
-from stdlib_workers.stream.options import Options
+from stdlib_workers.stream.options import DEFAULT_PORT, Options
 from stdlib_workers.stream.session import Services, Session
 from stdlib_workers.stream.subscriber import Subscriber
 
 MAX_SOCKETS = 4096
 # A join is a few hundred bytes.
 MAX_MESSAGE = 1024 * 1024
+# A default port that is taken moves on; after so many something else is wrong.
+PORTS_TRIED = 20
 # A socket that does not answer a close within this is gone anyway.
 CLOSE_SECONDS = 1.0
 
@@ -40,16 +42,25 @@ class Listener:
 
     async def open(self) -> int:
         """Listen; return the port. OSError when the address cannot be had."""
-        self._server = await serve(
+        if self._options.port is not None:
+            self._server = await self._bind(self._options.port)
+            return self._port()
+        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
+            with contextlib.suppress(OSError):
+                self._server = await self._bind(port)
+                return port
+        raise OSError(f"{PORTS_TRIED} ports from {DEFAULT_PORT} on are taken")
+
+    async def _bind(self, port: int) -> Server:
+        return await serve(
             self._serve,
             self._options.host,
-            self._options.port,
+            port,
             process_request=self._admit,
             max_size=MAX_MESSAGE,
             compression=None,
             close_timeout=CLOSE_SECONDS,
         )
-        return self._port()
 
     async def close(self) -> None:
         """Stop listening and close every socket."""

@@ -10,6 +10,7 @@ from stdlib_workers.values import OptionError, check_names, in_memory, integer
 
 # Where pages of a project come from when nobody says otherwise: its http worker.
 DEFAULT_ORIGINS = ("http://localhost:3111", "http://127.0.0.1:3111")
+DEFAULT_PORT = 3112
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -17,11 +18,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Options:
     """Where to listen, whom to let in, how much to keep.
 
+    `port` None: nobody has named one, so DEFAULT_PORT or the next that is free; 0: any free one.
     `history`: events kept of each group for subscribers that come back. `origins`: pages that may connect.
     """
 
     host: str = "127.0.0.1"
-    port: int = 3112
+    port: int | None = None
     auth_function: str | None = None
     in_memory: bool = False
     history: int = 1000
@@ -39,10 +41,9 @@ def options_from(config: Mapping[str, Any]) -> Options:
         raise OptionError(f"stream: host and auth_function must be strings, got {host!r} and {auth!r}")
     if host not in LOOPBACK and not auth:
         raise OptionError(f"stream: host {host} is open to others; set auth_function, or listen on 127.0.0.1")
-    port = integer(config, "port", "stream", 0, 65535)
     return Options(
         host,
-        Options.port if port is None else port,
+        integer(config, "port", "stream", 0, 65535),
         auth or None,
         in_memory(config, "stream"),
         integer(config, "history", "stream", 1, 1_000_000) or Options.history,

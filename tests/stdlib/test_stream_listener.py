@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from iii import InvocationError
 from stdlib_workers.stream.admission import names_of, refusal, request_from
 from stdlib_workers.stream.listener import Listener
-from stdlib_workers.stream.options import Options
+from stdlib_workers.stream.options import DEFAULT_PORT, Options
 
 ORIGINS = ("http://localhost:3111",)
 
@@ -111,6 +111,18 @@ async def test_a_socket_that_does_not_read_is_closed_and_others_are_not_held_up(
             assert json.loads(await fast.recv())["event"]["data"].startswith(f"{number}x")
         await until(lambda: len(running.setup.hub) == 1)
         slow.transport.abort()
+
+
+async def test_a_default_port_that_is_taken_moves_on_and_a_named_one_does_not() -> None:
+    setup = StreamSetup()
+    listeners = [Listener(setup.services, Options()) for _ in range(2)]
+    first, second = [await listener.open() for listener in listeners]
+    assert DEFAULT_PORT <= first < second
+    with pytest.raises(OSError, match="in use"):
+        await Listener(setup.services, Options(port=first)).open()
+    for listener in listeners:
+        await listener.close()
+    setup.end()
 
 
 def test_names_of_a_listener() -> None:
