@@ -63,13 +63,13 @@ class Provider(TriggerHandler):
 
 def main() -> None:
     """Serve until the engine closes the wire."""
-    worker = register_worker(options=InitOptions(worker_name="cron"))
+    # The file first: a worker that is connected and stands still counts as ready.
     try:
         store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""))
     except Refusal as error:
         _say(f"cron: {error}")
         raise SystemExit(error.exit_code) from None
-    asyncio.run(serve(worker, Ledger(store)))
+    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), Ledger(store)))
 
 
 async def serve(worker: Worker, ledger: Ledger) -> None:

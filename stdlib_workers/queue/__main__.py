@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
+
+import orjson
 
 from iii import InitOptions, Worker, register_worker
 from stdlib_workers.queue.broker import Broker
@@ -23,10 +25,11 @@ FUNCTIONS_AVAILABLE = "engine::functions-available"
 
 def main() -> None:
     """Serve until the engine closes the wire."""
-    worker = register_worker(options=InitOptions(worker_name="queue"))
+    # The file first: a worker that is connected and stands still counts as ready, and a large file takes its time.
     try:
-        configs = parse_project(worker.config)
-        in_memory = store_path_is_memory(worker.config)
+        config = orjson.loads(os.environ.get("III_CONFIG") or "{}")
+        configs = parse_project(config)
+        in_memory = store_path_is_memory(config)
         store = open_store("queue", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=in_memory)
     except ValueError as error:
         _refuse(str(error), EXIT_CONFIG)
@@ -34,14 +37,14 @@ def main() -> None:
         _refuse(str(error), error.exit_code)
     clock = Clock()
     broker = Broker(store, os.environ.get("III_RUN_ID", ""), clock)
-    asyncio.run(serve(worker, broker, clock, configs))
-
-
-async def serve(worker: Worker, broker: Broker, clock: Clock, configs: dict[str, Any]) -> None:
-    """Recover, register, dispatch for ever."""
-    recovered = await broker.start(configs)
+    recovered = broker.start(configs)
     if recovered:
         sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
+    asyncio.run(serve(register_worker(options=InitOptions(worker_name="queue")), broker, clock))
+
+
+async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
+    """Register everything, dispatch for ever."""
     dispatcher = Dispatcher(worker, broker, clock)
     Functions(broker).register(worker)
     worker.register_trigger_type(
@@ -58,7 +61,7 @@ async def serve(worker: Worker, broker: Broker, clock: Clock, configs: dict[str,
     await dispatcher.run()
 
 
-def _refuse(text: str, code: int) -> None:
+def _refuse(text: str, code: int) -> NoReturn:
     sys.stderr.write(f"queue: {text}\n")
     raise SystemExit(code)
 

@@ -57,8 +57,11 @@ class Broker:
         due = min((moves.due for moves in found if moves.due is not None), default=None)
         return Moves([delivery for moves in found for delivery in moves.deliveries], due)
 
-    async def start(self, configs: dict[str, QueueConfig]) -> int:
-        """Define the configured queues, give back what the last process left running; returns how much that was."""
+    def start(self, configs: dict[str, QueueConfig]) -> int:
+        """Define the configured queues, give back what the last process left running; returns how much that was.
+
+        Blocks until that is durable; nothing else may be asked before.
+        """
 
         def work(connection: sqlite3.Connection, now: int) -> tuple[list[Queue], int]:
             for name, config in configs.items():
@@ -66,7 +69,7 @@ class Broker:
             queues = catalog.load(connection)
             return queues, recover(connection, {queue.id: queue for queue in queues}, now)
 
-        (queues, recovered), _ = await self._apply(work, lambda _: ())
+        (queues, recovered), _ = self._apply(work, lambda _: ()).result()
         self.queues = {queue.name: queue for queue in queues}
         return recovered
 
