@@ -25,6 +25,7 @@ COMMANDS = {
     "stream": ("cli.stream", "command", "Follow the events of a stream."),
     "logs": ("cli.logs", "command", "Show what the workers have written."),
     "top": ("cli.top", "command", "Watch the workers and what they use."),
+    "openapi": ("cli.openapi", "command", "Print the OpenAPI document of the http routes."),
     "worker": ("cli.worker", "command", "Restart, stop or start a worker."),
     "queue": ("cli.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.cron", "command", "Show when a cron expression fires."),

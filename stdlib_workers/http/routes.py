@@ -71,7 +71,8 @@ class Routes:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[Route]:
-        return iter(self._by_id.values())
+        # A copy: the document is made on another thread than the one that changes the table.
+        return iter(tuple(self._by_id.values()))
 
     def __contains__(self, id: str) -> bool:
         return id in self._by_id

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from iii import InvocationError, Worker
 from stdlib_workers.http.access import AccessLog
-from stdlib_workers.http.application import Application
+from stdlib_workers.http.application import Application, Fallback
+from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.handover import Handover, bind, is_bound_to
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import DEFAULT_PORT, Options
 from stdlib_workers.http.origins import Origins, hosts_for
 from stdlib_workers.http.routes import Routes
+from stdlib_workers.http.static import StaticFolder
 from stdlib_workers.http.triggers import CONFIG_SCHEMA, DESCRIPTION, HttpTriggers
 
 # How long a start waits for its routes. They come in one burst; a provider must be ready even if one is lost.
@@ -40,6 +42,12 @@ class Server:
         self._is_closing = False
         self._log = AccessLog(is_on=options.access_log)
         self._application = Application(worker.trigger_async, self._routes, options, self._log)
+        self._documentation = Documentation(worker.trigger_async, self._routes)
+        self._application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
+
+    def _fallbacks(self, project: Path) -> list[Fallback]:
+        folders: list[Fallback] = [StaticFolder(prefix, project / folder) for prefix, folder in self._options.static]
+        return [*folders, self._documentation] if self._options.openapi else folders
 
     @property
     def port(self) -> int:
@@ -72,6 +80,7 @@ class Server:
         self._worker.register_trigger_type(
             {"id": "http", "description": DESCRIPTION, "trigger_request_format": CONFIG_SCHEMA}, triggers
         )
+        self._worker.register_function("http::openapi", self._documentation.describe)
         self._worker.ready()
         await triggers.wait_for(await self._bound(), ROUTES_SECONDS)
         await self._listening.accept()

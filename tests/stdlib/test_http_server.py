@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
-from live_project import BOUND
+from live_project import BOUND, ROOT
 from web_project import Web, read_all, web
 
 from stdlib_workers.http import connection as limits
@@ -252,6 +256,19 @@ def test_an_upgrade_that_nobody_asked_us_for_is_an_ordinary_request(running: Web
     answer = running.send_raw(head + b"GET /echo/smuggled HTTP/1.1\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 1
     assert b"smuggled" not in answer
+
+
+def test_the_document_is_served_and_printed(running: Web) -> None:
+    document = running.ask("GET", "/openapi.json").json
+    number = document["paths"]["/n"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert number["properties"] == {"n": {"type": "number"}}
+    command = [sys.executable, "-m", "cli.main", "openapi"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(
+        command, cwd=running.project.folder, env=environment, stdout=subprocess.PIPE, check=True, timeout=BOUND
+    )
+    assert json.loads(printed.stdout)["paths"] == document["paths"]
+    assert b"web::number" in running.ask("GET", "/docs").body
 
 
 def test_a_new_generation_takes_the_socket_and_no_request_is_refused(running: Web) -> None:
