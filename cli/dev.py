@@ -28,7 +28,7 @@ def _run(file: Path | None, names: tuple[str, ...], *, watch: bool, **options: A
 @file_option
 @profile_option
 @click.option("--color", type=_COLORS, default="auto", help="Colored output.  [default: auto]")
-@click.option("--debug", metavar="NAME", help="Pause deadlines and reload for this worker.")
+@click.option("--debug", metavar="NAME", help="Let a debugger attach to this worker; no deadlines, no reload.")
 @json_option
 def dev(file: Path | None, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Start the project's workers (or only NAMEs) and reload what changes. Ctrl-C stops them."""

@@ -22,6 +22,7 @@ from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
 from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
+from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
 from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
@@ -119,6 +120,7 @@ class Engine:
 
     def _greet(self, left: tuple[int, ...]) -> None:
         facts = [("sdk", self.gateway.url)] if self.gateway else []
+        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(engine_version(), facts)
         if left:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
@@ -322,6 +324,8 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     Raises `ProjectError` for a project that cannot be run and `AlreadyRunning` when an engine runs it already.
     """
     project = load_project(project_file, environ=os.environ, profile=profile)
+    if debug is not None:
+        project = with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug)
     style = style_of(color, os.environ, json_output=json_output)
     return Guard(lambda: _run_guarded(project, options, style)).run()

@@ -64,6 +64,7 @@ def reserved(spec: WorkerSpec) -> dict[str, str]:
         "III_NAMESPACE": spec.namespace,
         "III_WORKER_NAME": spec.name,
         "PYTHONUNBUFFERED": "1",
+        **({"III_DEBUG": spec.debug} if spec.debug else {}),
     }
 
 

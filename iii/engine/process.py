@@ -96,7 +96,9 @@ def command_line(spec: WorkerSpec) -> tuple[str, ...]:
     if spec.standard is not None:
         return (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
     if spec.script is not None:
-        return (str(spec.python or sys.executable), str(LAUNCHER), str(spec.script))
+        # A debugger cannot stop in modules that are frozen into the interpreter.
+        options = ("-X", "frozen_modules=off") if spec.debug else ()
+        return (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
     return spec.command
 
 
@@ -199,7 +201,7 @@ def _tied_to_us(argv: tuple[str, ...]) -> tuple[str, ...]:
     """Let the kernel kill the child when we die. The launcher asks for that itself;
     other programs through `setpriv`.
     """
-    if _SETPRIV is None or str(LAUNCHER) in argv[1:2]:
+    if _SETPRIV is None or str(LAUNCHER) in argv[1:4]:
         return argv
     return (_SETPRIV, "--pdeathsig", "KILL", "--", *argv)
 

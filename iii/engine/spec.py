@@ -49,6 +49,7 @@ class WorkerSpec(Struct, frozen=True):
     keep_children: bool = False
     validate: bool = True
     is_official: bool = False  # its own Python environment has the official SDK, which connects over WebSocket
+    debug: str = ""  # 127.0.0.1:PORT where a debugger finds it
     config: Mapping[str, Any] = field(default_factory=_empty)  # handed to the worker as III_CONFIG
     line: int = 0  # of the table in iii.toml, for messages
 

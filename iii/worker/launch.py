@@ -33,6 +33,8 @@ def main() -> None:
     if os.environ.get("III_URL") == "stdio:":
         wire = _claim()
     _die_with_parent(parent)
+    if os.environ.get("III_DEBUG"):
+        _listen_for_debugger(os.environ["III_DEBUG"])
     del sys.argv[0]
     if sys.argv[0] == "-m":
         _run_module()
@@ -78,6 +80,14 @@ def _die_with_parent(parent: int) -> None:
     if os.getppid() != parent:
         # It died before the kernel was asked.
         os._exit(0)
+
+
+def _listen_for_debugger(address: str) -> None:
+    # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
+    import debugpy  # type: ignore[import-not-found]  # noqa: PLC0415 - the engine has looked whether it is there
+
+    host, _, port = address.rpartition(":")
+    debugpy.listen((host, int(port)))
 
 
 def _add_to_path(folder: str) -> None:
