@@ -54,8 +54,6 @@ async def main() -> None:
         "get": await load(GET, 1, times),
         "set one": await load(set_of, 1, times // 10),
         "set many": await load(set_of, 64, times),
-        "empty many": await load(EMPTY, 64, times),
-        "get many": await load(GET, 64, times),
     }
     Path(plan["report"]).write_text(json.dumps(figures), encoding="utf-8")
 

@@ -32,6 +32,11 @@ class Target:
         """Return the fields that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def binding(self) -> TriggerConfig:
+        """Return it as the SDK's binding, which knows the requests of condition and function."""
+        config = {"condition_function_id": self.condition}
+        return TriggerConfig("", self.function_id, config, self.metadata, self.namespace)
+
 
 def target_from(config: TriggerConfig) -> Target:
     """Return what a binding calls."""
@@ -40,22 +45,10 @@ def target_from(config: TriggerConfig) -> Target:
     return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
 
 
-async def is_wanted(worker: Caller, target: Target, payload: Any) -> bool:
-    """Ask the condition function; True without one. InvocationError when it fails."""
-    if target.condition is None:
-        return True
-    request = {"function_id": target.condition, "payload": payload, "namespace": target.namespace}
-    return await worker.trigger_async(request) is not False
-
-
 async def fire(worker: Caller, target: Target, payload: Any) -> Any:
     """Call condition and function; return the function's result, None when the condition said no."""
-    if not await is_wanted(worker, target, payload):
+    binding = target.binding()
+    condition = binding.condition(payload)
+    if condition is not None and await worker.trigger_async(condition) is False:
         return None
-    request = {
-        "function_id": target.function_id,
-        "payload": payload,
-        "metadata": target.metadata,
-        "namespace": target.namespace,
-    }
-    return await worker.trigger_async(request)
+    return await worker.trigger_async(binding.request(payload))
