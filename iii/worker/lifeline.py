@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from threading import Event, Thread, main_thread
+import threading
+from threading import Event, Thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,12 +56,17 @@ def _run_exit_handlers() -> None:
 
 
 def serve_after_main(serve: Callable[[], None]) -> None:
-    """Without the launcher: serve on a thread that keeps the process alive once the script's body has ended."""
+    """Without the launcher: serve on the main thread once the script's body has ended, until Ctrl-C or the end."""
+    # Python ends executors right after the body: theirs is registered first, so that ours runs before it, and
+    # handlers may go on to use threads.
+    import concurrent.futures.thread  # noqa: F401, PLC0415 - scripts started by hand only
 
     def work() -> None:
-        main_thread().join()
         # Python notes an uncaught exception here: then the script has failed and the process shall end.
         if getattr(sys, "last_value", None) is None:
-            serve()
+            try:
+                serve()
+            except KeyboardInterrupt:
+                return  # Ctrl-C is how a script run by hand is meant to end
 
-    Thread(target=work, name="iii-serve").start()
+    threading._register_atexit(work)  # type: ignore[attr-defined]  # what executors themselves use

@@ -64,7 +64,7 @@ worker.register_function("shop::stop", lambda _: first.unregister())
 @pytest.fixture
 def running(tmp_path):
     with project(tmp_path, TOML, {"clock": CLOCK, "shop": SHOP}) as made:
-        made.wait("bound shop::second")
+        made.wait("@ bound shop::second")
         yield made
 
 
@@ -82,7 +82,7 @@ def test_a_provider_that_died_gets_the_same_ids_again_in_order(running):
     before = running.call("clock::bindings")
     seen = len(running.lines)
     running.call("engine::workers::restart", {"name": "clock"})
-    running.wait("bound shop::second", after=seen)
+    running.wait("@ bound shop::second", after=seen)
     assert running.call("clock::bindings") == before
     assert len(before) == 2
 
@@ -115,7 +115,7 @@ def test_a_durable_binding_is_in_place_when_the_call_returns_and_outlives_everyb
     id = bind(running, metadata={"durable": True})
     assert running.call("clock::tick", {"n": 1})[2] == ["first", {"n": 1}, {"durable": True}]
     running.call("engine::workers::restart", {"name": "clock"})
-    running.wait("bound shop::first", count=4)
+    running.wait("@ bound shop::first", count=4)
     assert running.call("clock::bindings")[2] == id
     assert running.call("engine::unregister_trigger", {"id": id}) == {"removed": True}
     assert running.call("engine::unregister_trigger", {"id": id}) == {"removed": False}
