@@ -277,5 +277,5 @@ def test_a_new_generation_takes_the_socket_and_no_request_is_refused(running: We
             connection.call("engine::workers::restart", {"name": "http"})
             for number in range(30):
                 assert running.ask("GET", f"/echo/{number}").status == 200
-            running.project.wait("http ~ ready again", count=generation - 1)
+            running.project.wait("~ ready again", count=generation - 1)
     assert all(line.endswith(f":{running.port}") for line in running.project.wait("http://", count=4))
