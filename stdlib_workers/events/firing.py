@@ -45,10 +45,14 @@ def target_from(config: TriggerConfig) -> Target:
     return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
 
 
+async def is_wanted(worker: Caller, target: Target, payload: Any) -> bool:
+    """Ask the condition function; True without one. InvocationError when it fails."""
+    condition = target.binding().condition(payload)
+    return condition is None or await worker.trigger_async(condition) is not False
+
+
 async def fire(worker: Caller, target: Target, payload: Any) -> Any:
     """Call condition and function; return the function's result, None when the condition said no."""
-    binding = target.binding()
-    condition = binding.condition(payload)
-    if condition is not None and await worker.trigger_async(condition) is False:
+    if not await is_wanted(worker, target, payload):
         return None
-    return await worker.trigger_async(binding.request(payload))
+    return await worker.trigger_async(target.binding().request(payload))
