@@ -323,6 +323,7 @@ class Calls:
             outbox.append(line)
             caller.enqueued += len(line) + 1
         callee.busy -= 1
+        callee.answered += 1
         if callee.owner.waiting:
             self.pump(callee.owner)
         if callee.is_retired and not callee.busy:

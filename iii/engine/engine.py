@@ -29,6 +29,7 @@ from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Listen
 from iii.engine.guard import Guard
+from iii.engine.heartbeat import Heartbeat
 from iii.engine.inquiry import Inquiry
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
@@ -91,6 +92,12 @@ class Engine:
             project_changed=self._on_project_changed,
             warn=self.warn,
         )
+        self.heartbeat = Heartbeat(
+            self.exchange,
+            watched=self.switchboard.watched,
+            lost=self.switchboard.give_up,
+            held_up=self._on_held_up,
+        )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
@@ -135,6 +142,9 @@ class Engine:
         """How many lines of workers could not be kept."""
         return self._display.logs.dropped
 
+    def _on_held_up(self, seconds: float) -> None:
+        self.warn(f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded")
+
     async def _serve(self, path: Path) -> None:
         stopping = asyncio.create_task(self._stopping.wait())
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
@@ -148,6 +158,7 @@ class Engine:
 
     async def _shut_down(self) -> None:
         self.router.calls.stop_admitting()
+        self.heartbeat.stop()
         await self.supervisor.shutdown()
         self.builtins.close()
         for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:

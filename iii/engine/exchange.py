@@ -22,6 +22,11 @@ from iii.protocol.lines import Oversized
 # Called with a line that is no message: the stray output of a program on its stdout.
 OnOutput = Callable[[Peer, bytes], None]
 
+# A timer of deadlines that fires so late means that the engine was blocked or suspended.
+LATE = 0.25
+# What it then waits for what lies in the pipes: one look of the event loop at its descriptors.
+GRACE = 0.02
+
 
 class Source(Protocol):
     """A connection as far as the exchange must know it."""
@@ -41,13 +46,14 @@ class Exchange:
         self._clock = self._loop.time
         self._timer: asyncio.TimerHandle | None = None
         self._is_timer_far = False
+        self._due_at = 0.0
         self.are_deadlines_paused = False  # while a debugger is attached
 
     def take(self, connection: Source, lines: Sequence[bytes | Oversized]) -> None:
         """Act on a batch of lines of one peer, in order. Whoever called ends its turn with `turn`."""
         peer = connection.peer
         receive = self.router.receive
-        now = self._clock()
+        now = peer.heard_at = self._clock()
         for line in lines:
             if type(line) is not bytes:
                 self._refuse_oversized(connection, line)  # type: ignore[arg-type]
@@ -82,9 +88,11 @@ class Exchange:
             self._arm()
 
     def _arm(self) -> None:
-        wait = self.router.calls.deadlines.wait(self._clock())
+        now = self._clock()
+        wait = self.router.calls.deadlines.wait(now)
         if wait is not None:
             self._is_timer_far = wait > TICK
+            self._due_at = now + wait
             self._timer = self._loop.call_later(wait, self._expire)
 
     def _expire(self) -> None:
@@ -92,7 +100,13 @@ class Exchange:
         if self.are_deadlines_paused:
             self._timer = self._loop.call_later(1.0, self._expire)
             return
-        self.router.calls.expire(self._clock())
+        now = self._clock()
+        if now - self._due_at > LATE:
+            # We were held up, and the answers of that time have not been read yet: they come first.
+            self._due_at = now + GRACE
+            self._timer = self._loop.call_later(GRACE, self._expire)
+            return
+        self.router.calls.expire(now)
         self.turn()
 
     def _blame(self, peer: Peer, error: Exception) -> None:

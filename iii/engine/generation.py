@@ -137,11 +137,16 @@ class Generation:
             self._timers.cancel("holding")
             self._ask()
 
-    def give_up(self, cause: Cause, why: str) -> None:
-        """End it without draining because of what it does: too much memory, no sign of life."""
+    def give_up(self, cause: Cause, why: str, *, at_once: bool = False) -> None:
+        """End it without draining because of what it does: too much memory, no sign of life.
+        `at_once`: kill it, it cannot react.
+        """
         if not self._cause and self.process is not None:
             self._cause, self._why = cause, why
-            self._terminate()
+            if at_once:
+                self._signal(signal.SIGKILL)
+            else:
+                self._terminate()
 
     def kill(self) -> None:
         """Kill the group now."""

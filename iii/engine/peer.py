@@ -70,6 +70,7 @@ class Peer:
     """One connection. `serving` is false while a new generation registers, and again once it is retired."""
 
     __slots__ = (
+        "answered",
         "busy",
         "close",
         "concurrency",
@@ -79,6 +80,7 @@ class Peer:
         "flush",
         "functions",
         "generation",
+        "heard_at",
         "id",
         "info",
         "instance",
@@ -134,6 +136,8 @@ class Peer:
         self.staged: list[Message] = []  # registrations made before serving
         self.busy = 0  # calls it is executing
         self.lingers = False  # it ends clients of its own before it stops
+        self.answered = 0  # calls it has ended
+        self.heard_at = 0.0  # monotonic, when the last line of it came
         self.outgoing = 0  # calls it waits for
         self.outbox: list[bytes] = []
         self.enqueued = 0  # bytes ever put into the outbox, newlines included

@@ -142,10 +142,10 @@ class Supervisor:
         if generation := self._generation(run):
             generation.on_drained()
 
-    def on_unresponsive(self, run: Run, why: str) -> None:
-        """The worker gives no sign of life: replace it."""
+    def on_unresponsive(self, run: Run, why: str, *, at_once: bool = False) -> None:
+        """The worker gives no sign of life: replace it. `at_once`: without asking it to end first."""
         if generation := self._generation(run):
-            generation.give_up("unresponsive", why)
+            generation.give_up("unresponsive", why, at_once=at_once)
 
     def on_changed(self, worker: str, files: Iterable[str]) -> None:
         """Files of this worker (absolute, or relative to the root) have changed: reload every instance."""

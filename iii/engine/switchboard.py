@@ -54,6 +54,7 @@ class Switchboard:
         self._quiet: dict[Run, asyncio.TimerHandle] = {}
         self._adopted: dict[Run, list[Peer]] = {}  # connections that processes made themselves
         self._promoted: set[Run] = set()
+        self._foreign: set[Run] = set()  # processes without our SDK
         self._hinted: set[Run] = set()
         self._jams = JamWatch()
         self._loop = asyncio.get_running_loop()
@@ -90,6 +91,7 @@ class Switchboard:
         self._router.roster.attach(peer)
         self.exchange.turn()
         if spec.is_foreign:
+            self._foreign.add(run)
             self._wait_for_quiet(run)
 
     def promote(self, run: Run) -> None:
@@ -128,6 +130,7 @@ class Switchboard:
         if connection.truncated:
             self.supervisor.log(run, f"truncated {connection.truncated} bytes at exit", "engine")
         self._promoted.discard(run)
+        self._foreign.discard(run)
         self._hinted.discard(run)
         for peer in [*self._adopted.pop(run, []), connection.peer]:
             peer.drain()
@@ -274,6 +277,22 @@ class Switchboard:
         run = _run_of(connection.peer)
         if run is not None and run in self._by_run:
             self._loop.call_later(MUTE, self._give_up_mute, run)
+
+    # Signs of life
+
+    def watched(self) -> list[tuple[Peer, bool]]:
+        """Return the peers of the serving processes, each with whether it answers pings: official SDKs do not."""
+        return [
+            (peer, run not in self._adopted and run not in self._foreign)
+            for run in self._promoted
+            for peer in self._peers_of(run)
+        ]
+
+    def give_up(self, peer: Peer, why: str) -> None:
+        """The process behind this peer is dead inside: replace it."""
+        run = _run_of(peer)
+        if run is not None:
+            self.supervisor.on_unresponsive(run, why, at_once=True)
 
     def _give_up_mute(self, run: Run) -> None:
         if run in self._by_run:
