@@ -87,14 +87,15 @@ class Ground:
 
     def worker(self, name: str, source: str, **keys: Any) -> Path:
         """Declare a Python worker; `keys` are further keys of its table. Takes effect when iii.toml is written."""
-        return self._declare(name, source, run=f"workers/{name}.py", **keys)
+        return self._declare(name, source, **{"run": f"workers/{name}.py", **keys})
 
     def program(self, name: str, source: str, **keys: Any) -> Path:
         """Declare a program that speaks the protocol without the SDK (or does not speak it at all)."""
-        return self._declare(name, BARE + textwrap.dedent(source), run=f"{sys.executable} workers/{name}.py", **keys)
+        run = f"{sys.executable} workers/{name}.py"
+        return self._declare(name, BARE + textwrap.dedent(source), **{"run": run, **keys})
 
     def _declare(self, name: str, source: str, **keys: Any) -> Path:
-        rows = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+        rows = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
         self._tables[name] = "\n".join([f"[workers.{name}]", *rows, ""])
         return self.write(f"workers/{name}.py", source)
 
