@@ -152,6 +152,8 @@ class Router:
             function_id=target,
             invocation_id=message.invocation_id,
             data=Raw(encode_value(payload)),
+            traceparent=message.traceparent,
+            baggage=message.baggage,
             caller=message.caller,
             deadline_ms=message.deadline_ms,
         )

@@ -181,6 +181,7 @@ def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: 
     outer = CURRENT.get()
     if outer is not None:
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
+        message.update(outer.trace)
         timeout = _within(timeout, outer.remaining_ms)
     if timeout is not None:
         if timeout <= 0:

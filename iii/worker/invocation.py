@@ -54,6 +54,21 @@ class InvocationContext:
         return self.message.get("metadata")
 
     @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context the call came with; calls made from here carry it on."""
+        return self.message.get("traceparent")
+
+    @property
+    def baggage(self) -> str | None:
+        """The W3C baggage the call came with; calls made from here carry it on."""
+        return self.message.get("baggage")
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """The fields that continue this invocation's trace in another message, those that exist."""
+        return {key: self.message[key] for key in ("traceparent", "baggage") if self.message.get(key)}
+
+    @property
     def remaining_ms(self) -> float | None:
         """Milliseconds until the caller's deadline, None without one."""
         return None if self.deadline is None else (self.deadline - monotonic()) * 1000

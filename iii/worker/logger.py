@@ -46,12 +46,20 @@ class Logger:
         if invocation is not None:
             record["function_id"] = invocation.function_id
             record["invocation_id"] = invocation.invocation_id
+            if invocation.traceparent:
+                record.setdefault("trace_id", trace_id_of(invocation.traceparent))
         if data is not None:
             record["data"] = data
         # One write: lines of several threads must not mix.
         stream = self._stream or sys.stderr
         stream.write(json.dumps(record, default=_readable) + "\n")
         stream.flush()
+
+
+def trace_id_of(traceparent: str) -> str:
+    """Return the trace id in a `version-trace-span-flags` header, all of it when it has another form."""
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) > 3 else traceparent
 
 
 def _readable(value: Any) -> Any:

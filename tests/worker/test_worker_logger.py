@@ -25,10 +25,12 @@ def test_a_log_line_is_one_json_object(level):
 
 def test_a_log_line_names_its_invocation():
     stream = io.StringIO()
-    token = CURRENT.set(InvocationContext({"function_id": "m::f", "invocation_id": "i1"}))
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    token = CURRENT.set(InvocationContext({"function_id": "m::f", "invocation_id": "i1", **trace}))
     try:
         Logger(stream=stream).info("hi")
     finally:
         CURRENT.reset(token)
     record = json.loads(stream.getvalue())
     assert (record["function_id"], record["invocation_id"]) == ("m::f", "i1")
+    assert record["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
