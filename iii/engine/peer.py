@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from iii.engine.invocation import Invocation
-    from iii.engine.registry import Function
     from iii.protocol.messages import Message
 
 # The limit of a line on pipes and unix sockets; WebSocket carries more.
@@ -55,7 +53,8 @@ class Owner:
         self.is_validated = True  # whether payloads are held against request formats
         self.peers: list[Peer] = []  # those that serve now
         self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
-        self.waiting: deque[Invocation] = deque()
+        # Of `Invocation`, and below of `Function`: both name their peers, so that this module cannot name them.
+        self.waiting: deque[Any] = deque()
 
     @property
     def has_room(self) -> bool:
@@ -132,7 +131,7 @@ class Peer:
         self.is_serving = not self.owner.is_supervised
         self.is_retired = False
         self.is_gone = False
-        self.functions: dict[Function, None] = {}  # those it provides or stands by for, in order
+        self.functions: dict[Any, None] = {}  # those it provides or stands by for, in order
         self.staged: list[Message] = []  # registrations made before serving
         self.busy = 0  # calls it is executing
         self.lingers = False  # it ends clients of its own before it stops
