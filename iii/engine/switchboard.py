@@ -31,8 +31,9 @@ from iii.protocol.messages import RegisterFunction, Stop
 
 # A program without SDK never says `ready`: it is ready when it has registered nothing more for this long.
 QUIET = 0.1
-# One that registers nothing at all (a build watcher, a server) counts as up after this.
-SILENT = 1.0
+# One that registers nothing at all (a build watcher, a server) counts as up after this. Long, because a runtime that
+# starts on a busy machine and then connects by itself must not be taken for one: calls to it would fail.
+SILENT = 3.0
 # A process that is dying closes its connections a moment before it is dead: its exit says more than they do.
 LINGER = 0.5
 # A process that closed its stdin or stdout is about to exit, or can never answer again.
@@ -66,6 +67,7 @@ class Switchboard:
         """A process runs: make its peer and its connection."""
         owner = self._router.roster.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
+        owner.connects = owner.connects or spec.is_official
         peer = Peer(
             str(uuid.uuid4()),
             kind="worker",
