@@ -46,6 +46,7 @@ def main() -> None:
 async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
     """Register everything, dispatch for ever."""
     dispatcher = Dispatcher(worker, broker, clock)
+    worker.before_stop(dispatcher.finish)
     Functions(broker).register(worker)
     worker.register_trigger_type(
         {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},

@@ -34,6 +34,8 @@ class Broker:
         # A topic's queue delivers only while somebody is bound to it: trigger ids by queue name.
         self.bound: dict[str, set[str]] = {}
         self.missing: frozenset[Target] = frozenset()
+        # Set when the process is about to end: what is under way ends, nothing more starts.
+        self.is_stopping = False
         self.on_moves: Callable[[Moves], None] = lambda _: None
 
     def _apply(self, work: Work[T], touched: Callable[[T], Iterable[Queue]]) -> Pending[tuple[T, Moves]]:
@@ -50,7 +52,7 @@ class Broker:
         found = [
             advance(connection, queue, self._run, now, self.missing)
             for queue in queues
-            if queue.topic is None or self.bound.get(queue.name)
+            if not self.is_stopping and (queue.topic is None or self.bound.get(queue.name))
         ]
         if len(found) == 1:
             return found[0]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from threading import Event
 from typing import Any
 
 import orjson
@@ -23,6 +24,8 @@ from stdlib_workers.queue.policy import blame, verdict_from
 
 # How long to wait before telling a storage that could not take the end of an attempt again.
 STORAGE_PAUSE = 0.2
+# Left of the time to stop for the process itself.
+LAST_WORDS = 0.2
 # The sidecar's key under which a handler finds its job.
 JOB = "iii.job"
 
@@ -37,7 +40,10 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._holds = Holds(broker)
         self._deaths = Deaths()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Task[None]] = set()
+        self._idle = Event()
+        self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None
         broker.on_moves = self.take
@@ -51,6 +57,11 @@ class Dispatcher:
         """Somebody registered functions: jobs that wait for them go on."""
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._holds.functions_added(function_ids)))
 
+    def finish(self, seconds: float) -> None:
+        """Start nothing more and wait, up to `seconds` (0: no limit), until what is under way has been written down."""
+        self._broker.is_stopping = True
+        self._idle.wait(max(0.0, seconds - LAST_WORDS) if seconds else None)
+
     async def run(self) -> None:
         """Start what has waited since the last time, then serve for ever."""
         await self._broker.sweep()
@@ -58,14 +69,23 @@ class Dispatcher:
 
     def _start(self, moves: Moves) -> None:
         for delivery in moves.deliveries:
-            self._spawn(self._deliver(delivery))
+            task = self._spawn(self._deliver(delivery))
+            self._idle.clear()
+            self._under_way.add(task)
+            task.add_done_callback(self._leave)
         if moves.due is not None:
             self._arm(moves.due)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not self._under_way:
+            self._idle.set()
 
     def _arm(self, due: int) -> None:
         if self._due is not None and self._due <= due:
