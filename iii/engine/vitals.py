@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iii.engine.generation import Generation
-from iii.engine.metrics import Probe
+
+if TYPE_CHECKING:
+    from iii.engine.metrics import Probe
 
 PERIOD = 2.0  # seconds in which every process is sampled once
 
@@ -53,7 +55,12 @@ class Vitals:
                 await asyncio.sleep(PERIOD)
 
     def _sample(self, pid: int) -> dict[str, Any]:
-        probe = self._probes.setdefault(pid, Probe(pid))
+        # Imported with the first sample: psutil's 15 ms are better spent once the workers are up.
+        from iii.engine.metrics import Probe  # noqa: PLC0415
+
+        probe = self._probes.get(pid)
+        if probe is None:
+            probe = self._probes[pid] = Probe(pid)
         value = self._values[pid] = probe.sample()
         return value
 
