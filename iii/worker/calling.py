@@ -79,19 +79,17 @@ class Calling:
     call_async = trigger_async
 
     async def _await(self, call: AwaitedCall) -> Any:
-        import asyncio  # noqa: PLC0415 - loaded already
-
+        # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
+        net = None if call.net is None else call.loop.call_later(call.net, call.wake_up)
         try:
-            if call.net is None:
-                await call.future
-            else:
-                await asyncio.wait_for(call.future, call.net)
-        except TimeoutError:
-            self._give_up(call)
-            raise call.timeout_error() from None
-        except asyncio.CancelledError:
-            self._give_up(call)
-            raise
+            await call.future
+        finally:
+            if net is not None:
+                net.cancel()
+            if not call.is_settled:
+                self._give_up(call)
+        if not call.is_settled:
+            raise call.timeout_error()
         return call.result()
 
     def _prepare(self, request: Any, payload: Any) -> Message:

@@ -90,6 +90,11 @@ class AwaitedCall(Call):
         self.is_settled = True
         self.waiting.append(self)
 
+    def wake_up(self) -> None:
+        """Let the caller go on, with whatever there is. Runs on its loop."""
+        if not self.future.done():
+            self.future.set_result(None)
+
 
 class CallTable:
     """Outstanding calls by id."""
@@ -164,8 +169,7 @@ class CallTable:
 
 def _complete(calls: list[AwaitedCall]) -> None:
     for call in calls:
-        if not call.future.done():
-            call.future.set_result(None)
+        call.wake_up()
 
 
 def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None) -> Message:

@@ -10,11 +10,12 @@ from typing import Any
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from stdlib_workers.http.failures import Refusal
 
 HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0
 MAX_TARGET = 8 << 10
 MAX_HEADERS = 32 << 10
 MAX_HEADER_COUNT = 100
@@ -24,13 +25,42 @@ LINGER_SECONDS = 2.0
 _ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
 
 
+class JoinedWrites:
+    """A transport whose response heads wait for the write that follows at once: one system call, one packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep a final response's head."""
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Write a head that nothing follows."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Close behind what has been written."""
+        self.flush()
+        self._transport.close()
+
+
 class LimitedConnection(HttpToolsProtocol):
     """A connection that is refused rather than trusted. `expire` is called about once a second."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the time within which the first head has to come."""
         super().connection_made(transport)
+        self._writes: Any = JoinedWrites(transport)
         self._head_since: float | None = self.loop.time()
+        self._body_since = 0.0
         self._head_bytes = 0
         self._header_bytes = 0
         self._is_lost = False
@@ -69,6 +99,7 @@ class LimitedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head as a whole and hand the request on."""
         self._head_since = None
+        self._body_since = self.loop.time()
         refusal = self._check_head()
         if refusal is not None:
             self._stop(refusal)
@@ -90,8 +121,13 @@ class LimitedConnection(HttpToolsProtocol):
             return Refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")
         return None
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.transport = self._writes
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         """Read no further after an answer that did not wait for the whole body, and say what was wrong after it."""
+        self._writes.flush()
         if self.transport.is_closing():
             return
         if self._refusal is not None:
@@ -102,9 +138,19 @@ class LimitedConnection(HttpToolsProtocol):
             super().on_response_complete()
 
     def expire(self, now: float) -> None:
-        """Refuse a head that has taken too long."""
-        if self._head_since is not None and now - self._head_since > HEAD_SECONDS and not self._is_lost:
-            self._refuse(Refusal(408, "REQUEST_TIMEOUT", f"the headers did not arrive within {HEAD_SECONDS:g} s"))
+        """Refuse a head or a body that has taken too long."""
+        if self._is_lost:
+            return
+        if self._head_since is not None:
+            if now - self._head_since > HEAD_SECONDS:
+                self._refuse(Refusal(408, "REQUEST_TIMEOUT", f"the headers took more than {HEAD_SECONDS:g} s"))
+        elif self._is_reading_body and now - self._body_since > BODY_SECONDS:
+            self._refuse(Refusal(408, "REQUEST_TIMEOUT", f"the body took more than {BODY_SECONDS:g} s"))
+
+    @property
+    def _is_reading_body(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and cycle.more_body and not cycle.response_started
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed."""
@@ -121,7 +167,7 @@ class LimitedConnection(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self._send_refusal(refusal)
-        elif cycle.more_body and not cycle.response_started and not self.pipeline:
+        elif self._is_reading_body and not self.pipeline:
             # The body of the request that is being read is what cannot be read: its application waits in vain.
             cycle.disconnected = True
             cycle.message_event.set()

@@ -30,7 +30,13 @@ class Listening:
     def __init__(self, sock: socket.socket, application: Any) -> None:
         self._socket = sock
         self._config = Config(
-            application, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False
+            application,
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
         )
         self._config.timeout_keep_alive = KEEP_ALIVE_SECONDS
         self._config.load()
