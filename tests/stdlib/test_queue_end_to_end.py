@@ -36,6 +36,10 @@ def run(payload, metadata=None):
     if metadata["iii.job"]["attempt"] <= payload.get("hang", 0):
         threading.Event().wait()
 
+def at_gate(payload):
+    say("waits", payload["n"])
+    open(os.path.join(os.environ["III_PROJECT"], "gate")).close()
+
 def call_missing(payload):
     worker.trigger("nobody::there", {})
 
@@ -52,8 +56,8 @@ def audit(payload):
     return worker.trigger({"function_id": "jobs::run", "payload": payload, "action":
                            TriggerAction.Enqueue(queue="quick", delay_ms=20, key="audit", priority=3)})
 
-for name, function in dict(run=run, call_missing=call_missing, on_order=on_order, on_large=on_large,
-                           is_large=is_large, audit=audit).items():
+for name, function in dict(run=run, at_gate=at_gate, call_missing=call_missing, on_order=on_order,
+                           on_large=on_large, is_large=is_large, audit=audit).items():
     worker.register_function("jobs::" + name, function)
 worker.register_trigger({"type": "durable:subscriber", "function_id": "jobs::on_order",
                          "config": {"topic": "orders"}, "metadata": {"note": "hello"}})
@@ -158,6 +162,22 @@ def test_an_engine_that_is_killed_loses_nothing_and_spends_nothing(running: Proj
     running.wait("ran 1 2")
     running.wait("ran 2 1")
     assert settled(running, "quick") | {"failed": 0, "dlq_depth": 0, "delivered": 1} == settled(running, "quick")
+
+
+def test_a_job_that_ends_while_everything_stops_is_done(running: Project) -> None:
+    gate = running.folder / "gate"
+    os.mkfifo(gate)
+    running.enqueue("jobs::at_gate", {"n": 1}, "quick")
+    running.wait("waits 1")
+    running.process.terminate()
+    running.wait("waiting for")
+    gate.write_text("")
+    running.process.wait(30)
+    running.stop()
+    gate.unlink()
+    running.start()
+    assert settled(running, "quick")["delivered"] == 1
+    assert running.said("waits ") == ["waits 1"]
 
 
 def test_a_queue_worker_that_is_killed_goes_on_where_it_was(running: Project) -> None:
