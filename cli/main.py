@@ -20,7 +20,7 @@ def main() -> int:
     """Run the command line of this process and return its exit code."""
     _open_streams()
     try:
-        code = _run(sys.argv[1:])
+        code = _run([_as_utf8(word) for word in sys.argv[1:]])
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -43,6 +43,16 @@ def _run(arguments: list[str]) -> int:
     from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
 
     return run_command(arguments)
+
+
+def _as_utf8(word: str) -> str:
+    # Where the locale is none (LC_ALL=C) Python keeps the bytes of other letters as surrogates.
+    if word.isascii():
+        return word
+    try:
+        return os.fsencode(word).decode()
+    except UnicodeError:
+        return word
 
 
 def _open_streams() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from iii.engine.keys import DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
+from iii.errors import ProjectError
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
@@ -55,7 +56,18 @@ def schema() -> dict[str, Any]:
 
 
 def write_schema(state_dir: Path) -> Path:
-    """Write the schema into the state folder (made when missing, kept out of git) and return its path."""
+    """Write the schema into the state folder (made when missing, kept out of git) and return its path.
+
+    Raises `ProjectError` when the folder cannot be written.
+    """
+    try:
+        return _write(state_dir)
+    except OSError as error:
+        text = f"{state_dir} cannot be written: {error.strerror}"
+        raise ProjectError(text, hint="it must be a folder of yours") from None
+
+
+def _write(state_dir: Path) -> Path:
     state_dir.mkdir(mode=0o700, exist_ok=True)
     ignore = state_dir / ".gitignore"
     if not ignore.exists():

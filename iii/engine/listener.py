@@ -42,8 +42,14 @@ def _runtime_dir() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a directory that only this user can enter. Raises `ProjectError` if somebody else's stands there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a directory that only this user can enter. Raises `ProjectError` if that cannot be had there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        pass  # no directory: told below
+    except OSError as error:
+        text = f"{folder} cannot be made: {error.strerror}"
+        raise ProjectError(text, hint="the engine keeps its state there: make the folder above it writable") from None
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ProjectError(f"{folder} is not a directory of yours", hint="remove it, or set XDG_RUNTIME_DIR")
