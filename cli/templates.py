@@ -25,14 +25,8 @@ worker.register_function(
 '''
 
 _TEST = """\
-import runpy
-from unittest.mock import patch
-
-
-def test_add_returns_the_sum():
-    with patch("iii.register_worker"):
-        add = runpy.run_path("workers/math.py")["add"]
-    assert add({"a": 2, "b": 3}) == {"c": 5}
+def test_add_returns_the_sum(iii):
+    assert iii.call("math::add", a=2, b=3) == {"c": 5}
 """
 
 _IGNORE = """\

@@ -68,7 +68,7 @@ RULES: dict[str, Layer] = {
         pure=True,
     ),
     "sdk": Layer(("iii", "iii.worker"), ("errors", "protocol"), light=True),
-    "sdk-testing": Layer(("iii.worker.testing",), ("errors", "protocol", "sdk", "decisions")),
+    "sdk-testing": Layer(("iii.testing", "iii.pytest_plugin"), ("errors", "protocol", "sdk", "decisions", "siblings")),
     "system": Layer(
         ("iii.engine.poller", "iii.engine.procfs", "iii.engine.roots"), ("errors", "decisions", "configuration")
     ),

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from contextvars import ContextVar
 
 from iii.errors import IIIError
 from iii.worker.lifeline import serve_after_main
 from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
 from iii.worker.worker import Worker
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
 CONNECT_SECONDS = 30.0
+# What makes the worker instead, while a test runs a script.
+STAND_IN: ContextVar[Callable[[InitOptions | None], Worker] | None] = ContextVar("iii_stand_in", default=None)
 
 
 def register_worker(address: str | None = None, options: InitOptions | None = None) -> Worker:
@@ -21,6 +28,9 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
     up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
     options allow are used up.
     """
+    stand_in = STAND_IN.get()
+    if stand_in is not None:
+        return stand_in(options)
     address = address or (os.environ.get("III_URL") or "").strip() or DEFAULT_ENGINE_URL
     if address == "stdio:":
         return _register_stdio_worker(options)

@@ -1,0 +1,230 @@
+"""Test workers without processes: an engine in memory, with its own clock, that real workers are joined to.
+
+`Engine` is the router of the real engine and the real SDK, with nothing between them but memory; a test takes
+milliseconds. `iii/pytest_plugin.py` gives it to pytest as the fixture `iii`. Nothing of the product imports this.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from iii.engine.peer import Peer
+from iii.engine.router import Router
+from iii.engine.schemas import compile_schema
+from iii.errors import RemoteProtocolError
+from iii.protocol.codec import decode, decode_value
+from iii.worker.connect import STAND_IN
+from iii.worker.options import InitOptions
+from iii.worker.transport import PairTransport
+from iii.worker.triggers import TriggerConfig
+from iii.worker.worker import Worker
+
+# Real seconds after which a call that nobody answers fails its test.
+PATIENCE_MS = 20_000
+
+
+class Engine:
+    """An engine in this process: fresh state, a clock that only `advance` moves. A context manager."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.jobs: list[dict[str, Any]] = []
+        self._router = Router(compile_schema=compile_schema)
+        # One message at a time; whoever sends is its thread, and may be inside of it already.
+        self._turn = RLock()
+        self._workers: list[Worker] = []
+        self._modules = set(sys.modules)
+        self._folders: list[str] = []
+        self._test = self.worker("test", timeout_ms=PATIENCE_MS)
+        self._test.register_function("engine::queue::enqueue", self.jobs.append)
+
+    # Workers
+
+    def worker(self, name: str = "worker", *, timeout_ms: int | None = None) -> Worker:
+        """Return a new worker that is joined to this engine, as `register_worker` would."""
+        return self._join(InitOptions(worker_name=name, invocation_timeout_ms=timeout_ms))
+
+    def load(self, script: str | Path) -> None:
+        """Run a worker's script: its `register_worker` gives it a worker of this engine."""
+        path = Path(script).resolve()
+        folder = str(path.parent)
+        if folder not in sys.path:
+            # Behind the standard library, as the engine's own launcher has it.
+            sys.path.append(folder)
+            self._folders.append(folder)
+        token = STAND_IN.set(lambda options: self._join(options or InitOptions(worker_name=path.stem)))
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        finally:
+            STAND_IN.reset(token)
+
+    def _join(self, options: InitOptions) -> Worker:
+        name = options.worker_name or "worker"
+        peer = Peer(f"{name} {len(self._workers)}", kind="worker", name=name, namespace=options.namespace or "default")
+        worker = Worker(_Carrier(self, peer), options, address="memory:")
+        self._workers.append(worker)
+        worker.watch(at_once=True)
+        return worker
+
+    # What a test does
+
+    def call(self, function_id: str, payload: Any = None, /, **fields: Any) -> Any:
+        """Call a function with a payload, or with an object of these fields; return its result.
+
+        InvocationError as any caller would get it.
+        """
+        return self._test.trigger(function_id, fields if fields else payload)
+
+    def fire(self, trigger_type: str, payload: Any = None) -> list[Any]:
+        """Do what the provider of a trigger type does: call all functions bound to it, those whose condition allows.
+
+        Returns their results in the order of the bindings, None where a condition said no.
+        """
+        return [self._test.fire(binding, payload) for binding in self.bindings(trigger_type)]
+
+    def bindings(self, trigger_type: str) -> list[TriggerConfig]:
+        """Return the bindings of a trigger type, in the order they were made."""
+        with self._turn:
+            return [
+                TriggerConfig(
+                    binding.id,
+                    binding.function_id,
+                    decode_value(binding.config),
+                    decode_value(binding.metadata) if len(binding.metadata) else None,
+                    binding.namespace,
+                )
+                for binding in self._router.bindings
+                if binding.trigger_type == trigger_type
+            ]
+
+    def run_jobs(self) -> list[Any]:
+        """Run what was enqueued, in order, and what that enqueues; return the results."""
+        results = []
+        while self.jobs:
+            job = self.jobs.pop(0)
+            results.append(self.call(job["function_id"], job["data"]))
+        return results
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: deadlines that it reaches end their calls."""
+        with self._turn:
+            self.now += seconds
+            self._router.calls.expire(self.now)
+            self._deliver()
+
+    # What workers do
+
+    def attach(self, peer: Peer) -> None:
+        """A worker is there."""
+        with self._turn:
+            self._router.roster.attach(peer)
+            self._deliver()
+
+    def take(self, peer: Peer, data: bytes) -> None:
+        """Act on complete lines of a worker."""
+        with self._turn:
+            for line in data.split(b"\n"):
+                if line:
+                    self._receive(peer, line)
+            self._deliver()
+
+    def _receive(self, peer: Peer, line: bytes) -> None:
+        try:
+            message = decode(line)
+        except RemoteProtocolError as error:
+            self._router.refuse(peer, error)
+        else:
+            self._router.receive(peer, message, line, self.now)
+
+    def _deliver(self) -> None:
+        calls = self._router.calls
+        while calls.dirty:
+            dirty, calls.dirty = calls.dirty, []
+            for peer in dirty:
+                peer.flush()
+        calls.events.clear()
+
+    def detach(self, peer: Peer) -> None:
+        """A worker is gone."""
+        with self._turn:
+            if not peer.is_gone:
+                self._router.roster.detach(peer)
+                self._deliver()
+
+    def close(self) -> None:
+        """Shut all workers down, and forget the modules their scripts have imported from their own folders."""
+        for worker in reversed(self._workers):
+            worker.shutdown()
+        for name in set(sys.modules) - self._modules:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if any(file.startswith(f"{folder}/") for folder in self._folders):
+                del sys.modules[name]
+        for folder in self._folders:
+            sys.path.remove(folder)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine in memory, {len(self._workers) - 1} workers, {self._router!r}>"
+
+
+class _Carrier:
+    """A worker's transport: what it writes is acted on at once, what it gets waits until it reads."""
+
+    owns_process = False
+
+    def __init__(self, engine: Engine, peer: Peer) -> None:
+        self._engine = engine
+        self._peer = peer
+        self._inbox, self._outbox = PairTransport.pair()
+        peer.flush = self._flush
+        engine.attach(peer)
+
+    def _flush(self) -> None:
+        lines, self._peer.outbox = self._peer.outbox, []
+        self._outbox.write(b"".join(line + b"\n" for line in lines))
+        self._peer.written = self._peer.enqueued
+
+    def read(self, timeout: float | None) -> bytes | None:
+        """Return what the engine has sent."""
+        return self._inbox.read(timeout)
+
+    def write(self, data: bytes) -> None:
+        """Let the engine act on lines."""
+        self._engine.take(self._peer, data)
+
+    def close(self) -> None:
+        """Leave the engine."""
+        self._engine.detach(self._peer)
+        self._inbox.close()
+
+
+@contextmanager
+def project(folder: str | Path = ".") -> Iterator[Engine]:
+    """An engine with every Python worker of the project in `folder` or above it. ProjectError of a bad iii.toml."""
+    with Engine() as engine:
+        for script in scripts_of(Path(folder)):
+            engine.load(script)
+        yield engine
+
+
+def scripts_of(folder: Path) -> list[Path]:
+    """Return the Python scripts that the nearest iii.toml runs, in its order; none without one."""
+    import tomllib  # noqa: PLC0415 - tests of single workers need none
+
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if (place / "iii.toml").is_file():
+            workers = tomllib.loads((place / "iii.toml").read_text(encoding="utf-8")).get("workers", {})
+            runs = [str(worker.get("run", "")) for worker in workers.values()]
+            return [place / run for run in runs if run.endswith(".py") and " " not in run]
+    return []
