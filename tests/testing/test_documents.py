@@ -1,0 +1,60 @@
+"""The code blocks of docs/ run as they stand: in order, one page at a time."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+import pytest
+
+from iii.testing import Engine
+from iii.worker.connect import STAND_IN
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests" / "stdlib"))
+BOUND = 20.0
+
+
+def python_of(page: str) -> list[tuple[int, str]]:
+    """The Python blocks of a page, each with the line it starts at."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, block.start(1)), block[1]) for block in blocks]
+
+
+def wait_until(condition) -> None:
+    """What a page uses where something happens on another thread."""
+    deadline = monotonic() + BOUND
+    while not condition():
+        assert monotonic() < deadline, "it never became true"
+        Event().wait(0.001)
+
+
+@pytest.mark.parametrize("page", ["functions.md", "triggers.md", "testing.md"])
+def test_the_blocks_of_a_page_run(page, monkeypatch):
+    blocks = python_of(page)
+    assert blocks
+    # Dataclasses look their module up.
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    with Engine() as engine:
+        token = STAND_IN.set(lambda options: engine.worker("page"))
+        vars(module).update(iii=engine, wait_until=wait_until)
+        try:
+            for line, block in blocks:
+                exec(compile("\n" * line + block, page, "exec"), vars(module))
+        finally:
+            STAND_IN.reset(token)
+
+
+def test_the_channels_of_their_page_stream(tmp_path):
+    from live_project import project
+
+    script = "".join(block for _, block in python_of("channels.md"))
+    with project(tmp_path, '[workers.report]\nrun = "report.py"\n', {"report": script}) as running:
+        assert running.call("report::print") == ["3 rows follow", "row 0\nrow 1\nrow 2\n"]
+        assert running.call("report::print_async") == ["row 0\n", "row 1\n", "row 2\n"]
