@@ -16,6 +16,7 @@ import os
 import select
 from collections.abc import Callable
 from time import perf_counter
+from typing import Protocol
 
 Callback = Callable[[], None]
 
@@ -57,8 +58,73 @@ class Spin:
             self._success = 0.75
 
 
-class Poller:
+class Poller(Protocol):
     """Calls back when descriptors can be read or written. Runs on the event loop's thread."""
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call back whenever there is something to read, or the other side has closed."""
+
+    def remove_reader(self, fd: int) -> None:
+        """Undo `add_reader`."""
+
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        """Call back whenever there is room to write."""
+
+    def remove_writer(self, fd: int) -> None:
+        """Undo `add_writer`."""
+
+    def close(self) -> None:
+        """Stop watching everything."""
+
+
+def make_poller(on_turn: Callback) -> Poller:
+    """Return the best poller of this system; it calls `on_turn` after every batch of events."""
+    return EpollPoller(on_turn) if hasattr(select, "epoll") else LoopPoller(on_turn)
+
+
+class LoopPoller:
+    """The event loop's own callbacks, one a descriptor: where there is no epoll."""
+
+    def __init__(self, on_turn: Callback) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_turn = on_turn
+        self._readers: set[int] = set()
+        self._writers: set[int] = set()
+
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call back whenever there is something to read, or the other side has closed."""
+        self._readers.add(fd)
+        self._loop.add_reader(fd, self._run, callback)
+
+    def remove_reader(self, fd: int) -> None:
+        """Undo `add_reader`."""
+        self._readers.discard(fd)
+        self._loop.remove_reader(fd)
+
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        """Call back whenever there is room to write."""
+        self._writers.add(fd)
+        self._loop.add_writer(fd, self._run, callback)
+
+    def remove_writer(self, fd: int) -> None:
+        """Undo `add_writer`."""
+        self._writers.discard(fd)
+        self._loop.remove_writer(fd)
+
+    def close(self) -> None:
+        """Stop watching everything."""
+        for fd in list(self._readers):
+            self.remove_reader(fd)
+        for fd in list(self._writers):
+            self.remove_writer(fd)
+
+    def _run(self, callback: Callback) -> None:
+        callback()
+        self._on_turn()
+
+
+class EpollPoller:
+    """A poll set inside the event loop, with spinning. Linux."""
 
     def __init__(self, on_turn: Callback) -> None:
         self._loop = asyncio.get_running_loop()

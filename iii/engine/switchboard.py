@@ -21,7 +21,7 @@ from iii.engine.events import PeerDrained, PeerReady
 from iii.engine.exchange import Exchange
 from iii.engine.jam import JamWatch
 from iii.engine.peer import Owner, Peer
-from iii.engine.poller import Poller
+from iii.engine.poller import make_poller
 from iii.engine.process import Process
 from iii.engine.run import ExitReason, Run
 from iii.engine.spec import WorkerSpec
@@ -48,7 +48,7 @@ class Switchboard:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.supervisor: Supervisor  # set by the composition root: the two know each other
-        self.poller = Poller(exchange.turn)
+        self.poller = make_poller(exchange.turn)
         self._router = exchange.router
         self._by_run: dict[Run, Connection] = {}
         self._clients: set[Connection] = set()
@@ -325,8 +325,7 @@ class Switchboard:
     def accept(self, connected: socket.socket) -> None:
         """A local peer connected to the unix socket."""
         peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
-        fd = os.dup(connected.fileno())
-        connected.close()
+        fd = connected.detach()
         connection = Connection(
             peer, fd, fd, poller=self.poller, on_lines=self.exchange.take, on_closed=self._on_client_closed
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from iii.engine.connection import Connection
 from iii.engine.peer import Peer
-from iii.engine.poller import Poller
+from iii.engine.poller import make_poller
 
 
 def play(scenario: Callable[[Connection, int], None]) -> Connection:
@@ -17,7 +17,7 @@ def play(scenario: Callable[[Connection, int], None]) -> Connection:
     async def main() -> Connection:
         far, near = os.pipe()
         silent, unused = os.pipe()
-        poller = Poller(lambda: None)
+        poller = make_poller(lambda: None)
         connection = Connection(
             Peer("a", kind="worker"), silent, near, poller=poller, on_lines=_ignore, on_closed=_ignore
         )
