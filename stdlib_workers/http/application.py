@@ -15,6 +15,7 @@ from iii import InvocationError
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.bodies import parse_body
 from stdlib_workers.http.calls import Deadline, Trigger, ask_middleware, call_function, check_condition
+from stdlib_workers.http.channels import ChannelBroken, Channels
 from stdlib_workers.http.failures import RETRY_AFTER_SECONDS, Refusal, refusal_from, reply_to
 from stdlib_workers.http.intake import Body, Disconnected, Message, Receive, request_from
 from stdlib_workers.http.options import Options
@@ -22,7 +23,8 @@ from stdlib_workers.http.origins import Origins
 from stdlib_workers.http.patterns import BadPath, split_path
 from stdlib_workers.http.replies import BadResult, Headers, Reply, hint_from, reply_from
 from stdlib_workers.http.requests import Request, payload_from
-from stdlib_workers.http.routes import Match, Routes
+from stdlib_workers.http.routes import Match, Route, Routes
+from stdlib_workers.http.streaming import Stream
 
 Send = Callable[[Message], Awaitable[None]]
 
@@ -46,6 +48,7 @@ class Exchange:
     body: Body
     function_id: str = ""
     headers: Headers = field(default_factory=list)
+    stream: Stream | None = None
 
 
 class Application:
@@ -55,6 +58,7 @@ class Application:
         self.origins = Origins(frozenset(), options.cors)
         self.fallbacks: list[Fallback] = []
         self.in_flight = 0
+        self.channels: Channels | None = None
         self._trigger = trigger
         self._routes = routes
         self._options = options
@@ -76,6 +80,8 @@ class Application:
             status = CLIENT_CLOSED
         finally:
             self.in_flight -= 1
+            if exchange.stream is not None:
+                await exchange.stream.close()
         request = exchange.request
         elapsed = (perf_counter() - started) * 1000
         self._log.note((request.method, request.path), status, exchange.function_id, elapsed)
@@ -129,13 +135,32 @@ class Application:
         early = await ask_middleware(self._trigger, self._options.middleware, route, payload, deadline)
         if early is not None:
             return early
+        if route.streams or self._options.channels:
+            return await self._stream(exchange, route, payload, deadline)
         body = await exchange.body.read(exchange.request)
         payload["body"] = parse_body(exchange.request.headers.get("content-type", ""), body)
-        await check_condition(self._trigger, route, payload, deadline)
-        early = await ask_middleware(self._trigger, route.middleware, route, payload, deadline)
+        early = await self._admit(route, payload, deadline)
         if early is not None:
             return early
         return self._reply(route.function_id, await self._result(match, payload, deadline))
+
+    async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply:
+        if self.channels is None:
+            text = "channels need the engine's WebSocket listener; set `listen` under [engine] in iii.toml"
+            raise Refusal(500, "channels_off", text)
+        stream = exchange.stream = Stream(self.channels, exchange.body)
+        try:
+            await stream.open(exchange.request, payload)
+            early = await self._admit(route, payload, deadline)
+            return early or await stream.reply(self._trigger, route, payload, deadline)
+        except ChannelBroken as error:
+            raise Refusal(500, "channel_broken", str(error)) from None
+
+    async def _admit(self, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply | None:
+        """Ask the condition and the route's own middleware, which see no channels."""
+        seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
+        await check_condition(self._trigger, route, seen, deadline)
+        return await ask_middleware(self._trigger, route.middleware, route, seen, deadline)
 
     async def _result(self, match: Match, payload: dict[str, Any], deadline: Deadline) -> Any:
         route = match.route
@@ -160,8 +185,11 @@ def _path_of(request: Request) -> list[str]:
 
 async def _send(send: Send, exchange: Exchange, reply: Reply) -> None:
     headers = [*reply.headers, *exchange.headers, (b"x-request-id", exchange.request.request_id.encode())]
-    if reply.status not in (204, 304):
+    if reply.chunks is None and reply.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(reply.body)))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    body = b"" if exchange.request.method == "HEAD" else reply.body
-    await send({"type": "http.response.body", "body": body})
+    is_head = exchange.request.method == "HEAD"
+    if reply.chunks is not None and not is_head:
+        async for chunk in reply.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"" if is_head else reply.body})

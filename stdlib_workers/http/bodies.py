@@ -31,13 +31,23 @@ def parse_body(content_type: str, body: bytes) -> Any:
         raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", "a request with a body needs a content-type header")
     kind, options = parse_options_header(content_type)
     kind = kind.lower()
-    if kind == "application/json" or kind.endswith("+json") or "application/json" in kind:
+    if _is_json(kind):
         return _parse_json(body)
     if kind == "application/x-www-form-urlencoded":
         return parse_form(body)
     if kind == "multipart/form-data":
         return _parse_multipart(body, options.get("boundary", ""))
     return _decode(body, "the text") if kind.startswith("text/") else None
+
+
+def is_parsed(content_type: str) -> bool:
+    """Whether bodies of this kind become values; all others are bytes for whoever reads them."""
+    kind = parse_options_header(content_type)[0].lower()
+    return _is_json(kind) or kind in ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def _is_json(kind: str) -> bool:
+    return "application/json" in kind or kind.endswith("+json")
 
 
 def _parse_json(body: bytes) -> Any:

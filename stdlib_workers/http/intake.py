@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from stdlib_workers.http.failures import Refusal
@@ -40,10 +40,26 @@ class Body:
 
     async def read(self, request: Request) -> bytes:
         """Return the whole body. Refusal 413 over the limit; Disconnected, also when the connection has given up."""
+        return b"".join([chunk async for chunk in self.chunks(request)])
+
+    async def chunks(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; errors as in `read`."""
         self._check_head(request)
-        if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
-            return b""
-        return await self._read_all()
+        size, is_last = 0, "content-length" not in request.headers and "transfer-encoding" not in request.headers
+        while not is_last:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise Disconnected
+            size += len(message["body"])
+            if size > self._limit:
+                raise self._too_large()
+            yield message["body"]
+            is_last = not message["more_body"]
+
+    async def wait_until_gone(self) -> None:
+        """Wait until the client has left, or has its answer. After the whole body has been read."""
+        while (await self._receive())["type"] == "http.request":
+            pass
 
     def _check_head(self, request: Request) -> None:
         length = request.headers.get("content-length", "0")
@@ -52,18 +68,6 @@ class Body:
         coding = request.headers.get("content-encoding", "identity")
         if coding != "identity":
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"a body with content-encoding {coding} is not unpacked")
-
-    async def _read_all(self) -> bytes:
-        body = bytearray()
-        while True:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise Disconnected
-            body += message["body"]
-            if len(body) > self._limit:
-                raise self._too_large()
-            if not message["more_body"]:
-                return bytes(body)
 
     def _too_large(self) -> Refusal:
         return Refusal(413, "PAYLOAD_TOO_LARGE", f"the body is over the limit of {self._limit} bytes")

@@ -106,8 +106,11 @@ class Listening:
             headers.append((b"connection", b"close"))
         self._state.default_headers[:] = headers
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        self.expire(loop.time())
+        self._ticking = loop.call_later(TICK_SECONDS, self._tick)
+
+    def expire(self, now: float) -> None:
+        """Refuse whoever has been too slow at `now`, on the loop's clock."""
         for connection in list(self._state.connections):
             if isinstance(connection, LimitedConnection):
                 connection.expire(now)
-        self._ticking = loop.call_later(TICK_SECONDS, self._tick)

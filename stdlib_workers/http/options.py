@@ -25,7 +25,10 @@ class Middleware:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What iii.toml says. Times in seconds, sizes in bytes; `port` None: the default one, or the next that is free."""
+    """What iii.toml says. Times in seconds, sizes in bytes; `port` None: the default one, or the next that is free.
+
+    `channels`: every request has its two channels, as in the public worker; else only those of routes with `stream`.
+    """
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -38,6 +41,7 @@ class Options:
     static: tuple[tuple[str, str], ...] = ()
     openapi: bool = True
     access_log: bool = True
+    channels: bool = False
 
 
 def parse_options(config: dict[str, Any]) -> Options:
@@ -145,4 +149,5 @@ _PARSERS: dict[str, tuple[str, Any]] = {
     "static": ("static", _static),
     "openapi": ("openapi", _boolean),
     "access_log": ("access_log", _boolean),
+    "channels": ("channels", _boolean),
 }

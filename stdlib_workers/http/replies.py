@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +28,12 @@ class BadResult(Exception):
 
 @dataclass(slots=True)
 class Reply:
-    """One whole response. `headers` without the length, which the body gives."""
+    """One response. `headers` without the length, which the body gives; with `chunks` the body comes as they do."""
 
     status: int = 200
     headers: Headers = field(default_factory=list)
     body: bytes = b""
+    chunks: AsyncIterator[bytes] | None = None
 
 
 def json_reply(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Reply:

@@ -27,6 +27,7 @@ class Route:
     metadata: Any = None
     condition: str | None = None
     middleware: tuple[str, ...] = ()
+    streams: bool = False
     segments: tuple[Segment, ...] = field(init=False)
 
     def __post_init__(self) -> None:

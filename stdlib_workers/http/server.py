@@ -15,6 +15,7 @@ from pathlib import Path
 from iii import InvocationError, Worker
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application, Fallback
+from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.handover import Handover, bind, is_bound_to
 from stdlib_workers.http.listening import Listening
@@ -42,6 +43,8 @@ class Server:
         self._is_closing = False
         self._log = AccessLog(is_on=options.access_log)
         self._application = Application(worker.trigger_async, self._routes, options, self._log)
+        address = os.environ.get("III_WS_URL", "")
+        self._application.channels = Channels(worker.trigger_async, address) if address else None
         self._documentation = Documentation(worker.trigger_async, self._routes)
         self._application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
 

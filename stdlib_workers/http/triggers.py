@@ -20,6 +20,7 @@ CONFIG_SCHEMA = {
         "http_method": {"type": "string", "default": "GET"},
         "condition_function_id": {"type": "string"},
         "middleware_function_ids": {"type": "array", "items": {"type": "string"}},
+        "stream": {"type": "boolean", "description": "Pass request_body and response, the ends of two channels."},
     },
     "required": ["api_path"],
 }
@@ -94,4 +95,5 @@ def route_from(config: TriggerConfig) -> Route:
         metadata=config.metadata,
         condition=condition,
         middleware=tuple(name for name in middleware if isinstance(name, str)),
+        streams=fields.get("stream") is True,
     )

@@ -13,9 +13,8 @@ from typing import Any
 
 from live_project import BOUND, Project
 
+QUIET = '[engine]\nlisten = "off"\n'
 TOML = """
-[engine]
-listen = "off"
 [workers.http.config]
 port = 0
 {config}
@@ -77,9 +76,9 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def web(folder: Path, worker: str, config: str = "") -> Iterator[Web]:
+def web(folder: Path, worker: str, config: str = "", engine: str = QUIET) -> Iterator[Web]:
     """A running project whose worker `web` has this source."""
-    made = Project(folder, TOML.format(config=config), {"web": worker})
+    made = Project(folder, engine + TOML.format(config=config), {"web": worker})
     made.start()
     try:
         yield Web(made)
