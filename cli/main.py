@@ -36,6 +36,7 @@ def main() -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    _check_folder()
     if arguments and arguments[0] in TRIGGER_NAMES:
         from cli.trigger import run  # noqa: PLC0415 - the short path
 
@@ -43,6 +44,15 @@ def _run(arguments: list[str]) -> int:
     from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
 
     return run_command(arguments)
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        from cli.failures import UsageError  # noqa: PLC0415 - only a failure pays for it
+
+        raise UsageError("the current folder has been removed", "cd into one that is there") from None
 
 
 def _as_utf8(word: str) -> str:

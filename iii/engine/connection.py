@@ -79,14 +79,26 @@ class Connection:
         except OSError:
             data = b""
         if data:
-            lines = self._splitter.feed(data)
-            if lines:
-                self._on_lines(self, lines)
-            if self._splitter.is_over:
-                self._judge_endless()
+            try:
+                self._take(data)
+            except MemoryError:
+                self._forget_line()
         else:
             self._stop_reading()
             self._on_closed(self)
+
+    def _take(self, data: bytes) -> None:
+        lines = self._splitter.feed(data)
+        if lines:
+            self._on_lines(self, lines)
+        if self._splitter.is_over:
+            self._judge_endless()
+
+    def _forget_line(self) -> None:
+        """There was no memory for what came in: let go of it, and of the peer, which has lost its place."""
+        self._splitter = LineSplitter()
+        self._stop_reading()
+        self._on_closed(self)
 
     def _judge_endless(self) -> None:
         """A line is over the limit and has no end yet: nothing can be saved of one that shows no id."""
