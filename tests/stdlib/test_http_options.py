@@ -1,0 +1,67 @@
+"""The config of the http worker: what is accepted, and what each refusal says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stdlib_workers.http.options import Options, parse_options
+from stdlib_workers.http.origins import Cors
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        ({}, "port", None),
+        ({"port": 0}, "port", 0),
+        ({"default_timeout": 1500}, "timeout", 1.5),
+        ({"default_timeout": "2m"}, "timeout", 120.0),
+        ({"concurrency_request_limit": 0}, "concurrency", 1),
+        ({"max_body": "2MiB"}, "max_body", 2 << 20),
+        ({"max_body": 10}, "max_body", 10),
+        (
+            {"cors": {"allowed_origins": ["http://a"], "allowed_methods": ["get"]}},
+            "cors",
+            Cors(frozenset({"http://a"}), ("GET",)),
+        ),
+        (
+            {"middleware": [{"function_id": "a::b", "priority": 1}, {"function_id": "c::d"}]},
+            "middleware",
+            ("c::d", "a::b"),
+        ),
+        ({"static": "public"}, "static", (("/", "public"),)),
+        ({"static": {"/": "a", "assets/": "b"}}, "static", (("/assets", "b"), ("/", "a"))),
+    ],
+)
+def test_values_are_read(config: dict[str, Any], field: str, value: Any) -> None:
+    assert getattr(parse_options(config), field) == value
+
+
+def test_nothing_is_the_defaults() -> None:
+    assert parse_options({}) == Options()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"prot": 1}, "config has no key 'prot'"),
+        ({"port": "80"}, "port must be a number from 0 to 65535, not '80'"),
+        ({"port": 70000}, "port must be a number"),
+        ({"host": ""}, "host must be a text"),
+        ({"default_timeout": "soon"}, "default_timeout must be a time"),
+        ({"default_timeout": 0}, "default_timeout must be a time"),
+        ({"max_body": "many"}, "max_body must be a size"),
+        ({"max_body": True}, "max_body must be a size"),
+        ({"hosts": "a"}, "hosts must be a list"),
+        ({"cors": {"origins": []}}, "cors must be a table with allowed_origins"),
+        ({"middleware": [{"id": "a"}]}, r"middleware\[0\] must be a table"),
+        ({"middleware": [{"function_id": "a", "phase": "after"}]}, r"middleware\[0\].phase must be preHandler"),
+        ({"middleware": {}}, "middleware must be a list"),
+        ({"static": 1}, "static must be a folder"),
+        ({"openapi": "yes"}, "openapi must be true or false"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_options(config)
