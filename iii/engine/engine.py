@@ -72,6 +72,7 @@ class Engine:
         self._run_dir = RunDir(project.state_dir)
         self._stopping = asyncio.Event()
         self._is_killed = False
+        self._environments = _environments(project)
         self.gateway: Gateway | None = None
         self.listeners: list[Gateway] = []
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
@@ -244,15 +245,18 @@ class Engine:
         if hasattr(self, "watcher"):
             self.watcher.set_files(worker, files)
 
-    def _on_project_changed(self, _: tuple[str, ...]) -> None:
+    def _on_project_changed(self, files: tuple[str, ...]) -> None:
         try:
             project = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
+            environments = _environments(project)
         except ProjectError as error:
             self.warn(f"{error}; nothing was changed")
             return
+        old, self._environments = self._environments, environments
         self.project = project
         self.watcher.apply(project)
-        self.supervisor.apply(project)
+        touched = {name for name, values in environments.items() if values != old.get(name)}
+        self.supervisor.apply(project, touched, files)
 
     async def _watch(self) -> None:
         if self.options.is_watching:
@@ -272,6 +276,14 @@ class Engine:
             "III_PROJECT": str(self.project.root),
             "III_SOCKET": str(socket_path(self._run_dir.path)),
         }
+
+
+def _environments(project: ProjectSpec) -> dict[str, dict[str, str]]:
+    """Return what every worker's environment says, to see whom a changed .env file concerns. Raises ProjectError."""
+    return {
+        name: {key: value for key, (value, _) in environment_of(spec, project, os.environ).items()}
+        for name, spec in project.workers.items()
+    }
 
 
 class _Control:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,10 @@ class Supervisor:
         """Replace one worker's processes; return its rows afterwards. Raises KeyError for an unknown name."""
         return await self._command_worker(name, Event.RESTART)
 
-    def apply(self, project: ProjectSpec) -> None:
-        """Take over a changed iii.toml: stop what is gone, start what is new, reload what differs."""
+    def apply(self, project: ProjectSpec, touched: Collection[str] = (), files: tuple[str, ...] = ()) -> None:
+        """Take over a changed iii.toml: stop what is gone, start what is new, reload what differs.
+        `touched` names further workers that changed `files` concern, as an .env file does.
+        """
         old = self._project
         self._project = project
         for seat in list(self._seats.values()):
@@ -120,6 +122,13 @@ class Supervisor:
                 seat.command(Event.STOP)
         for spec in project.workers.values():
             self._apply_worker(spec, old.workers.get(spec.name))
+        for name in touched:
+            if (
+                name in old.workers
+                and name in project.workers
+                and same_but_place(old.workers[name], project.workers[name])
+            ):
+                self.on_changed(name, files)
 
     # What the root tells.
 
@@ -235,6 +244,9 @@ class Supervisor:
         is_wanted = seat.instance < _instances(self._project, seat.spec.name)
         if not is_wanted and seat.slot.is_empty and seat.slot.state.desired is Desired.DOWN:
             self._seats.pop((seat.spec.name, seat.instance), None)
+            if not self._seats_of(seat.spec.name):
+                self._available.pop(seat.spec.name, None)
+                self._ground.hooks.unavailable(seat.spec.name, unavailable_reason(()))
 
     def _can_start(self, spec: WorkerSpec) -> bool:
         """True when everything that the worker comes `after` is ready, or will not be."""

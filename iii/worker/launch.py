@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
+_YOUNG = 2.0  # seconds: more than the resolution of the time in a bytecode file
 
 # Read and set by the SDK, which finds this module as `iii_launcher`.
 wire: tuple[int, int] | None = None
@@ -33,6 +36,7 @@ def main() -> None:
     if os.environ.get("III_URL") == "stdio:":
         wire = _claim()
     _die_with_parent(parent)
+    _cache_no_young_bytecode()
     if os.environ.get("III_DEBUG"):
         _listen_for_debugger(os.environ["III_DEBUG"])
     del sys.argv[0]
@@ -88,6 +92,21 @@ def _listen_for_debugger(address: str) -> None:
 
     host, _, port = address.rpartition(":")
     debugpy.listen((host, int(port)))
+
+
+def _cache_no_young_bytecode() -> None:
+    # Python matches bytecode to its source by size and whole seconds. A module that is saved again within the second
+    # it was loaded in, at the same length, would be served as it was before the save: such a module is not cached.
+    from _frozen_importlib_external import SourceFileLoader  # noqa: PLC0415 - loaded by every interpreter
+
+    loaders: Any = SourceFileLoader  # the method is not in the type stubs
+    write = loaders._cache_bytecode
+
+    def write_unless_young(loader: object, source: str, bytecode: str, data: bytes) -> None:
+        if time.time() - os.stat(source).st_mtime >= _YOUNG:
+            write(loader, source, bytecode, data)
+
+    loaders._cache_bytecode = write_unless_young
 
 
 def _add_to_path(folder: str) -> None:

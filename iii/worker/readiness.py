@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A script that registers its functions one after the other never pauses for so long between them.
 QUIET_SECONDS = 0.05
 # A main thread that registers nothing for so long and never stands still works on its own; it is not asked to stop.
+# And one that has registered nothing at all may wait for something it needs first, such as a database.
 PATIENCE = 1.0
 
 
@@ -36,11 +37,13 @@ class Readiness:
         self._files: list[str] = []
         self.lingers = False
         self._touched = monotonic()
+        self._quiet_seconds = PATIENCE
         self.announced = Event()
 
     def touch(self) -> None:
         """Note a registration: the quiet period starts anew."""
         self._touched = monotonic()
+        self._quiet_seconds = QUIET_SECONDS
 
     def announce(self) -> None:
         """Send `ready` unless it has been sent."""
@@ -55,7 +58,7 @@ class Readiness:
         while not self.announced.wait(QUIET_SECONDS):
             place = main_thread_place()
             quiet = monotonic() - self._touched
-            if place is not None and ((place == before and quiet >= QUIET_SECONDS) or quiet >= PATIENCE):
+            if place is not None and ((place == before and quiet >= self._quiet_seconds) or quiet >= PATIENCE):
                 self.announce()
             before = place
 
