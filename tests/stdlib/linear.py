@@ -1,7 +1,8 @@
 """Checks that a history of one key's operations is linearizable: just-in-time linearization after Lowe.
 
 Every write of a history has a value of its own, so a write whose outcome nobody knows matters only if its value was
-seen: the others are left out, which keeps long histories with many crashes quick to check.
+seen: the others are left out, which keeps long histories with many crashes quick to check. Where it is known by when
+such an operation must have happened, if it has, `is_certain=False` says so and keeps the check exact for deletions too.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ Config = tuple[Any, frozenset[int]]
 
 @dataclass(frozen=True)
 class Operation:
-    """`kind` is get (saw `value`), set (wrote it) or cas (wrote it over `expected`), from `start` to `end`."""
+    """`kind` is get (saw `value`), set (wrote it) or cas (wrote it over `expected`), from `start` to `end`.
+
+    One that is not `is_certain` took effect in that time or never.
+    """
 
     kind: str
     value: Any
     start: float
     end: float
     expected: Any = None
+    is_certain: bool = True
 
 
 def is_linearizable(history: Iterable[Operation], initial: Any = None) -> bool:
@@ -40,7 +45,9 @@ def is_linearizable(history: Iterable[Operation], initial: Any = None) -> bool:
         if not is_end:
             running[index] = operations[index]
             continue
-        possible = {(value, done - {index}) for value, done in _reachable(possible, running) if index in done}
+        is_open = not operations[index].is_certain
+        reached = _reachable(possible, running)
+        possible = {(value, done - {index}) for value, done in reached if is_open or index in done}
         del running[index]
         if not possible:
             return False

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 
 import pytest
-from linear import NEVER, Operation, is_linearizable
 from live_project import BOUND, ROOT, Project, project
-
-from iii.errors import EngineNotRunning, InvocationError
 
 STATE = '[engine]\nlisten = "off"\n[workers.state]\n'
 WATCHER = STATE + '[workers.watcher]\nrun = "watcher.py"\nafter = ["state"]\n'
@@ -58,77 +51,6 @@ def test_an_event_waits_for_a_subscriber_that_is_away(tmp_path: Path) -> None:
         assert running.wait("state:updated a 2 5")
         order = [line for line in running.said("state:") if " a " in line]
         assert [int(line.split()[2]) for line in order][-3:] == [0, 1, 2]
-
-
-def history_of(running: Project, seed: int, over: Event) -> dict[str, list[Operation]]:
-    """One client's operations by key until `over`; a lost answer leaves the operation open."""
-    dice = random.Random(seed)
-    found: dict[str, list[Operation]] = {}
-    number = 0
-    while not over.is_set():
-        number += 1
-        key, kind = f"k{dice.randrange(5)}", dice.choice(["get", "set", "cas"])
-        value, expected = seed * 100_000 + number, None
-        if kind == "cas":
-            last = found.get(key) or [Operation("get", None, 0, 0)]
-            expected = last[-1].value
-        start = time.monotonic()
-        try:
-            seen = operate(running, kind, key, value, expected)
-        except InvocationError as error:
-            if error.code == "CONFLICT" or kind == "get":
-                continue
-            found.setdefault(key, []).append(Operation(kind, value, start, NEVER, expected))
-        except (EngineNotRunning, OSError):
-            if kind != "get":
-                found.setdefault(key, []).append(Operation(kind, value, start, NEVER, expected))
-        else:
-            value = seen if kind == "get" else value
-            found.setdefault(key, []).append(Operation(kind, value, start, time.monotonic(), expected))
-    return found
-
-
-def operate(running: Project, kind: str, key: str, value: int, expected: object) -> object:
-    address = {"scope": "s", "key": key}
-    if kind == "get":
-        return running.call("state::get", address)
-    more = {"value": value, **({"expected": expected} if kind == "cas" else {})}
-    return running.call("state::set", address | more)
-
-
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-def test_what_clients_see_across_kills_is_linearizable(tmp_path: Path, kills: int) -> None:
-    with project(tmp_path, STATE, {}) as running:
-        over = Event()
-        with ThreadPoolExecutor(8) as clients:
-            histories = [clients.submit(history_of, running, seed, over) for seed in range(1, 9)]
-            try:
-                for _ in range(kills):
-                    seen = len(running.lines)
-                    os.kill(running.pid_of("state"), signal.SIGKILL)
-                    running.wait("state", after=seen)
-                    running.call("state::set", {"scope": "other", "key": "k", "value": 1})
-            finally:
-                over.set()
-            found = [history.result(BOUND) for history in histories]
-    for key in {key for history in found for key in history}:
-        operations = [operation for history in found for operation in history.get(key, ())]
-        assert is_linearizable(operations), (key, len(operations))
-    with sqlite3.connect(tmp_path / ".iii" / "state.db") as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    database.close()
-
-
-def test_the_checker_itself_can_fail() -> None:
-    write = Operation("set", 1, 0, 1)
-    assert is_linearizable([write, Operation("get", 1, 0.5, 2)])
-    assert is_linearizable([write, Operation("get", None, 0.5, 2)])
-    assert not is_linearizable([write, Operation("get", None, 1.5, 2)])
-    assert not is_linearizable([Operation("cas", 2, 0, 1, 0), Operation("cas", 3, 0, 1, 0)], 0)
-    assert is_linearizable([Operation("set", 1, 0, NEVER), Operation("get", None, 5, 6), Operation("get", 1, 7, 8)])
-    assert not is_linearizable([Operation("set", 1, 0, NEVER), Operation("get", 1, 5, 6), Operation("get", None, 7, 8)])
-    assert is_linearizable([Operation("set", n, n, n + 20) for n in range(9)] + [Operation("get", 3, 30, 31)])
-    assert not is_linearizable([Operation("set", n, n, n + 0.5) for n in range(9)] + [Operation("get", 3, 30, 31)])
 
 
 @pytest.mark.parametrize(
