@@ -118,9 +118,10 @@ def test_p05_results_for_ids_that_are_not_the_workers_are_dropped_and_counted(sc
         assert scene.ask("liar::lie", kept).value == "first"
         (scene.folder / "go").touch()
         assert caller.await_message("invocationresult", 20, kept)["result"] == "kept"
+    before = scene.counter("unawaited_result")  # a worker says who it is in a call that nobody waits for
     assert scene.ask("liar::late", deadline_ms=50).code == "TIMEOUT"
     (scene.folder / "late").touch()
-    eventually(lambda: scene.counter("unawaited_result") == 1)
+    eventually(lambda: scene.counter("unawaited_result") == before + 1)
     assert scene.counter("foreign_result") == 1
     assert scene.counter("unknown_result") == 1
     assert scene.ask("liar::twice").value == "first"
@@ -203,8 +204,8 @@ def test_p25_a_worker_that_closes_its_stdin_or_stdout_is_replaced(scene: Scene) 
     offer("closer{end}::call")
     if not os.path.exists("closed{end}"):
         call = take()
-        open("closed{end}", "w").close()
         os.close({end})
+        open("closed{end}", "w").close()
         time.sleep(600)
     while True:
         answer(take(), os.getpid())
@@ -220,10 +221,7 @@ def test_p25_a_worker_that_closes_its_stdin_or_stdout_is_replaced(scene: Scene) 
         outcome = started.result(30)
         assert outcome.code == "invocation_stopped"
         assert "closed its stdin or stdout" in outcome.details["words"]
-        if end == 0:  # what stands in the pipe of one that closed its stdout was written, and may have been read
-            assert unwritten.result(30).value not in (pid, None)
-        else:
-            assert unwritten.result(30).code == "invocation_stopped"
+        assert unwritten.result(30).value not in (pid, None)  # it was never read: it runs elsewhere
         assert scene.ask(f"closer{end}::call").value not in (pid, None)
 
 
