@@ -67,6 +67,10 @@ class Scene(Ground):
         eventually(lambda: self._canary.times and self._is_watching())
         self.measure()
 
+    def attach_again(self) -> None:
+        """Connect to the engine that the guard has started."""
+        self.caller = Caller(Path(self.facts()["socket"]))
+
     def measure(self) -> None:
         """What the engine holds now is the baseline: with its watches, the canary, and every worker up."""
         descriptors, threads = self.burden()
