@@ -59,7 +59,7 @@ class Application:
         self.fallbacks: list[Fallback] = []
         self.in_flight = 0
         self.channels: Channels | None = None
-        self._trigger = trigger
+        self.trigger = trigger
         self._routes = routes
         self._options = options
         self._log = log
@@ -132,7 +132,7 @@ class Application:
         exchange.function_id = route.function_id
         deadline = Deadline(self._options.timeout)
         payload = payload_from(exchange.request, match)
-        early = await ask_middleware(self._trigger, self._options.middleware, route, payload, deadline)
+        early = await ask_middleware(self.trigger, self._options.middleware, route, payload, deadline)
         if early is not None:
             return early
         if route.streams or self._options.channels:
@@ -152,20 +152,20 @@ class Application:
         try:
             await stream.open(exchange.request, payload)
             early = await self._admit(route, payload, deadline)
-            return early or await stream.reply(self._trigger, route, payload, deadline)
+            return early or await stream.reply(self.trigger, route, payload, deadline)
         except ChannelBroken as error:
             raise Refusal(500, "channel_broken", str(error)) from None
 
     async def _admit(self, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply | None:
         """Ask the condition and the route's own middleware, which see no channels."""
         seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
-        await check_condition(self._trigger, route, seen, deadline)
-        return await ask_middleware(self._trigger, route.middleware, route, seen, deadline)
+        await check_condition(self.trigger, route, seen, deadline)
+        return await ask_middleware(self.trigger, route.middleware, route, seen, deadline)
 
     async def _result(self, match: Match, payload: dict[str, Any], deadline: Deadline) -> Any:
         route = match.route
         try:
-            return await call_function(self._trigger, route.function_id, payload, route, deadline)
+            return await call_function(self.trigger, route.function_id, payload, route, deadline)
         except InvocationError as error:
             raise refusal_from(error) from None
 

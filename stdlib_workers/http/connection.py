@@ -104,7 +104,7 @@ class LimitedConnection(HttpToolsProtocol):
         if refusal is not None:
             self._stop(refusal)
         super().on_headers_complete()
-        if self.parser.should_upgrade():
+        if self.parser.should_upgrade() and not self._should_upgrade():
             # What follows would be read by another protocol, which this server has not switched to.
             self.cycle.keep_alive = False
 

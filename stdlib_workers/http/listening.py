@@ -20,6 +20,8 @@ from stdlib_workers.http.connection import LimitedConnection
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 65
 TICK_SECONDS = 1.0
+# One WebSocket message.
+MAX_MESSAGE = 4 << 20
 # How long a connection that is idle when the end comes may still send its next request.
 IDLE_GRACE_SECONDS = 0.2
 
@@ -33,7 +35,9 @@ class Listening:
             application,
             interface="asgi3",
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE,
+            ws_per_message_deflate=False,  # a small message could unpack to a large one
             log_config=None,
             access_log=False,
             proxy_headers=False,
@@ -79,6 +83,10 @@ class Listening:
         self._socket.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
+        for connection in list(self._state.connections):
+            # A WebSocket never ends by itself; its client connects anew, to whoever accepts now.
+            if not isinstance(connection, LimitedConnection):
+                connection.shutdown()
         await self._settle(end)
         # Whoever sent its next request before it saw our last answer gets one for it too.
         await asyncio.sleep(min(IDLE_GRACE_SECONDS, max(0.0, end - loop.time())))

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from iii import InvocationError, Worker
 from stdlib_workers.http.access import AccessLog
@@ -22,8 +23,15 @@ from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import DEFAULT_PORT, Options
 from stdlib_workers.http.origins import Origins, hosts_for
 from stdlib_workers.http.routes import Routes
+from stdlib_workers.http.sockets import METHOD, Sockets
 from stdlib_workers.http.static import StaticFolder
-from stdlib_workers.http.triggers import CONFIG_SCHEMA, DESCRIPTION, HttpTriggers
+from stdlib_workers.http.triggers import (
+    CONFIG_SCHEMA,
+    DESCRIPTION,
+    SOCKET_DESCRIPTION,
+    SOCKET_SCHEMA,
+    HttpTriggers,
+)
 
 # How long a start waits for its routes. They come in one burst; a provider must be ready even if one is lost.
 ROUTES_SECONDS = 2.0
@@ -39,6 +47,7 @@ class Server:
         self._options = options
         self._handover = Handover(folder, os.environ.get("III_WORKER_NAME", "http"))
         self._routes = Routes()
+        self._socket_routes = Routes()
         self._kept: set[str] = set()
         self._is_closing = False
         self._log = AccessLog(is_on=options.access_log)
@@ -72,26 +81,33 @@ class Server:
     async def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Provide the trigger type, get its bindings, and accept."""
         self._loop = loop
-        self._listening = Listening(self._socket, self._application)
+        sockets = Sockets(self._application, self._socket_routes, self._options.timeout, self._log)
+        self._listening = Listening(self._socket, sockets)
         hosts = hosts_for(self._options.host, self.port, self._options.hosts)
         self._application.origins = Origins(hosts, self._options.cors)
-        triggers = HttpTriggers(self._routes, loop)
-        triggers.keeps = self._keeps
         self._handover.on_successor_lost = self._take_back
         # Before the engine may start a successor: one that finds nobody would open a socket of its own.
         await self._handover.offer(self._socket)
-        self._worker.register_trigger_type(
-            {"id": "http", "description": DESCRIPTION, "trigger_request_format": CONFIG_SCHEMA}, triggers
-        )
+        http = self._provide("http", DESCRIPTION, CONFIG_SCHEMA, HttpTriggers(self._routes, loop))
+        sockets_type = HttpTriggers(self._socket_routes, loop, METHOD)
+        websocket = self._provide("websocket", SOCKET_DESCRIPTION, SOCKET_SCHEMA, sockets_type)
         self._worker.register_function("http::openapi", self._documentation.describe)
         self._worker.ready()
-        await triggers.wait_for(await self._bound(), ROUTES_SECONDS)
+        for type_id, triggers in (("http", http), ("websocket", websocket)):
+            await triggers.wait_for(await self._bound(type_id), ROUTES_SECONDS)
         await self._listening.accept()
 
-    async def _bound(self) -> list[str]:
+    def _provide(self, id: str, description: str, schema: dict[str, Any], triggers: HttpTriggers) -> HttpTriggers:
+        triggers.keeps = self._keeps
+        self._worker.register_trigger_type(
+            {"id": id, "description": description, "trigger_request_format": schema}, triggers
+        )
+        return triggers
+
+    async def _bound(self, type_id: str) -> list[str]:
         """Return the ids of all bindings that the engine has handed to this provider, or is about to."""
         with contextlib.suppress(InvocationError):
-            call = {"function_id": "engine::registered-triggers::list", "payload": {"trigger_type": "http"}}
+            call = {"function_id": "engine::registered-triggers::list", "payload": {"trigger_type": type_id}}
             rows = (await self._worker.trigger_async(call))["registered_triggers"]
             return [row["id"] for row in rows if row["state"] == "bound"]
         return []
@@ -108,6 +124,7 @@ class Server:
         """The successor has failed before it was there for good: what it was given is gone or comes again."""
         for id in self._kept:
             self._routes.remove(id)
+            self._socket_routes.remove(id)
         self._kept.clear()
         if not self._is_closing:
             self._accepting = self._loop.create_task(self._listening.accept())

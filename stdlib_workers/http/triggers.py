@@ -1,4 +1,4 @@
-"""The provider of the trigger type `http`: bindings become routes, live, and go with their worker.
+"""The provider of the trigger types `http` and `websocket`: bindings become routes, live, and go with their worker.
 
 The SDK tells of bindings on its own loop; every change is made on the server's, so that the table needs no lock.
 """
@@ -13,6 +13,8 @@ from iii import TriggerConfig, TriggerHandler
 from stdlib_workers.http.routes import Route, Routes
 
 DESCRIPTION = "A request to a method and a path of the http worker."
+SOCKET_DESCRIPTION = "A WebSocket of the http worker: the function gets the events connect, message and close."
+SOCKET_SCHEMA = {"type": "object", "properties": {"api_path": {"type": "string"}}, "required": ["api_path"]}
 CONFIG_SCHEMA = {
     "type": "object",
     "properties": {
@@ -27,10 +29,11 @@ CONFIG_SCHEMA = {
 
 
 class HttpTriggers(TriggerHandler):
-    """Keeps the routes as the engine says. `on_removal` may keep one that a successor is about to have."""
+    """Keeps the routes as the engine says, of one `method` if given. `keeps` says which one a successor is given."""
 
-    def __init__(self, routes: Routes, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, routes: Routes, loop: asyncio.AbstractEventLoop, method: str | None = None) -> None:
         self._routes = routes
+        self._method = method
         self._loop = loop
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
@@ -65,7 +68,7 @@ class HttpTriggers(TriggerHandler):
     def _add(self, config: TriggerConfig) -> None:
         self._seen.add(config.id)
         self._changed.set()
-        self._routes.add(route_from(config))
+        self._routes.add(route_from(config, self._method))
 
     def _remove(self, id: str) -> None:
         self._seen.discard(id)
@@ -73,10 +76,10 @@ class HttpTriggers(TriggerHandler):
             self._routes.remove(id)
 
 
-def route_from(config: TriggerConfig) -> Route:
-    """Return the route of a binding. ValueError says what is wrong with its config."""
+def route_from(config: TriggerConfig, method: str | None = None) -> Route:
+    """Return the route of a binding, for `method` if that is given. ValueError says what is wrong with its config."""
     fields = config.config if isinstance(config.config, dict) else {}
-    pattern, method = fields.get("api_path"), fields.get("http_method") or "GET"
+    pattern, method = fields.get("api_path"), method or fields.get("http_method") or "GET"
     condition, middleware = fields.get("condition_function_id"), fields.get("middleware_function_ids") or []
     if not isinstance(pattern, str):
         raise ValueError(f"an http trigger needs api_path, the path it answers, as a text; got {pattern!r}")
