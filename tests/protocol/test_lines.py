@@ -95,6 +95,7 @@ def test_bytes_over_the_limit_are_counted_but_not_kept() -> None:
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert splitter.is_over
     assert splitter.pending == 1002 * 65536
     assert splitter.partial == chunk[:HEAD]
     assert grown < 65536
@@ -103,5 +104,5 @@ def test_bytes_over_the_limit_are_counted_but_not_kept() -> None:
 def test_after_an_oversized_line_the_splitter_is_as_new() -> None:
     splitter = LineSplitter(4)
     assert fed(splitter, b"toolonger", b"!\n") == [Oversized(b"toolonger", 10)]
-    assert (splitter.pending, splitter.partial) == (0, b"")
+    assert (splitter.pending, splitter.partial, splitter.is_over) == (0, b"", False)
     assert fed(splitter, b"a", b"b\n") == [b"ab"]
