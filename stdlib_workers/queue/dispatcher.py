@@ -20,12 +20,14 @@ from stdlib_workers.queue.deaths import Deaths
 from stdlib_workers.queue.delivery import Moves, Target
 from stdlib_workers.queue.holds import Holds
 from stdlib_workers.queue.model import DONE, Delivery, Kind, Verdict
-from stdlib_workers.queue.policy import blame, verdict_from
+from stdlib_workers.queue.policy import blame, is_end_of_engine, verdict_from
 
 # How long to wait before telling a storage that could not take the end of an attempt again.
 STORAGE_PAUSE = 0.2
 # Left of the time to stop for the process itself.
 LAST_WORDS = 0.2
+# A process whose wire has ended lives for half a second at most; after this, the word of the end was somebody's answer.
+OUTLIVED_SECONDS = 5.0
 # The sidecar's key under which a handler finds its job.
 JOB = "iii.job"
 
@@ -127,6 +129,9 @@ class Dispatcher:
                 return DONE
             await self._worker.trigger_async({**request, "function_id": delivery.function_id})
         except InvocationError as error:
+            if is_end_of_engine(error):
+                # Nothing is written down: the next start finds the job running, and gives it back unspent.
+                await asyncio.sleep(OUTLIVED_SECONDS)
             verdict = verdict_from(error, delivery.function_id)
             if verdict.killed:
                 in_company = await self._deaths.in_company(str(error.details.get("worker")))

@@ -37,13 +37,22 @@ def verdict_from(error: InvocationError, function_id: str) -> Verdict:
     if error.code == "function_not_found" and function_id in error.message:
         return Verdict(Kind.MISSING, body)
     if error.code == "invocation_stopped" and error.details.get("started", True):
-        return Verdict(Kind.INTERRUPTED, body) if reason == "reload" else Verdict(Kind.FAILED, body, killed=True)
+        is_death = reason == "worker_exited"
+        return Verdict(Kind.FAILED, body, killed=True) if is_death else Verdict(Kind.INTERRUPTED, body)
     if error.code in UNSTARTED or error.code == "invocation_stopped":
         pause = error.details.get("retry_after_ms") or UNSTARTED.get(error.code, 0)
         return Verdict(Kind.RETURNED, body, delay_ms=int(pause))
     if error.code == "TIMEOUT" and error.details.get("started") is False:
         return Verdict(Kind.RETURNED, body)
     return Verdict(Kind.FAILED, body)
+
+
+def is_end_of_engine(error: InvocationError) -> bool:
+    """Whether the SDK says that the engine is gone: then nobody can say how the call ends.
+
+    The kernel closes a dying engine's pipes a moment before it kills the processes at their other ends.
+    """
+    return error.code == "SHUTDOWN" and not error.stacktrace
 
 
 def _body(error: InvocationError) -> dict[str, object]:

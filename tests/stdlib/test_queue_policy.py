@@ -18,7 +18,7 @@ from stdlib_workers.queue.options import (
     place,
     store_path_is_memory,
 )
-from stdlib_workers.queue.policy import BACKOFF_CAP_MS, retry_delay_ms, verdict_from
+from stdlib_workers.queue.policy import BACKOFF_CAP_MS, is_end_of_engine, retry_delay_ms, verdict_from
 
 FUNCTION = "mail::send"
 
@@ -42,6 +42,7 @@ def error(code: str, message: str = FUNCTION, stacktrace: str | None = None, **d
         (error("function_not_found", "Function other::one not found"), Kind.FAILED),
         (error("invocation_stopped", reason="worker_exited", started=True), Kind.FAILED),
         (error("invocation_stopped", reason="reload", started=True), Kind.INTERRUPTED),
+        (error("invocation_stopped", "the connection to the engine was lost"), Kind.INTERRUPTED),
         (error("invocation_stopped", reason="worker_exited", started=False), Kind.RETURNED),
         (error("worker_unavailable"), Kind.RETURNED),
         (error("worker_unavailable", stacktrace="Traceback"), Kind.FAILED),
@@ -57,8 +58,14 @@ def test_only_what_started_spends_an_attempt(given_error: InvocationError, kind:
 
 
 def test_a_dead_worker_is_no_reason_to_wait_and_a_busy_one_is() -> None:
-    assert verdict_from(error("invocation_stopped", started=True), FUNCTION).killed
+    assert verdict_from(error("invocation_stopped", reason="worker_exited"), FUNCTION).killed
     assert verdict_from(error("overloaded", retry_after_ms=250), FUNCTION).delay_ms == 250
+
+
+def test_only_the_sdk_itself_says_that_the_engine_is_gone() -> None:
+    assert is_end_of_engine(error("SHUTDOWN"))
+    assert not is_end_of_engine(error("SHUTDOWN", stacktrace="Traceback"))
+    assert not is_end_of_engine(error("invocation_stopped"))
 
 
 def test_a_story_is_bounded_and_keeps_the_end_of_the_traceback() -> None:

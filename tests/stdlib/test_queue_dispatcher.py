@@ -1,0 +1,66 @@
+"""The dispatcher between a store and a worker: which ends of calls it writes down, and which it leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from stand_ins import Callee, until
+
+from iii import InvocationError
+from stdlib_workers.queue.broker import Broker
+from stdlib_workers.queue.dispatcher import Dispatcher
+from stdlib_workers.queue.model import NewJob, QueueConfig
+from stdlib_workers.queue.schema import SCHEMA
+from stdlib_workers.storage import Store
+
+
+class Stage:
+    """A broker on a store in memory, its dispatcher, and the worker they call through."""
+
+    def __init__(self, **config: Any) -> None:
+        self.store = Store(None, SCHEMA)
+        self.broker = Broker(self.store, "run-1", lambda: 1000)
+        self.broker.start({"jobs": QueueConfig(**config)})
+        self.callee = Callee()
+        self.dispatcher = Dispatcher(self.callee, self.broker, lambda: 1000)  # type: ignore[arg-type]
+
+    async def enqueue(self, **fields: Any) -> None:
+        """Take one job in; that starts it."""
+        await self.broker.enqueue(self.broker.queues["jobs"], NewJob("job-1", "jobs::run", b"{}", **fields))
+
+    async def counts(self) -> dict[str, Any]:
+        """Return the figures of the queue."""
+        [figures] = await self.broker.counts([self.broker.queues["jobs"]])
+        return figures
+
+
+async def test_the_end_of_the_engine_is_not_written_down_as_the_jobs_end() -> None:
+    stage = Stage()
+    told = asyncio.Event()
+
+    def run(_: Any) -> None:
+        told.set()
+        raise InvocationError("SHUTDOWN", "the connection to the engine has ended")
+
+    stage.callee.functions["jobs::run"] = run
+    await stage.enqueue()
+    await told.wait()
+    figures = await stage.counts()
+    assert (figures["running"], figures["failed"]) == (1, 0)
+    next_run = Broker(stage.store, "run-2", lambda: 2000)
+    assert next_run.start({}) == 1
+    [row] = await next_run.peek(next_run.queues["jobs"], 0, 10)
+    assert (row["state"], row["attempt"], row["failures"]) == ("ready", 1, 0)
+    stage.store.close()
+
+
+async def test_an_answer_is_written_down() -> None:
+    stage = Stage()
+    stage.callee.functions["jobs::run"] = lambda _: None
+    await stage.enqueue()
+    await until(lambda: stage.callee.requests)
+    while (await stage.counts())["depth"]:
+        continue
+    assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
