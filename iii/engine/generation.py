@@ -25,6 +25,7 @@ from iii.engine.hooks import Ground
 from iii.engine.linefeed import FLUSH_AFTER, LineFeed
 from iii.engine.process import Command, Process, SpawnError, command_line, missing_file, spawn, watch_exit
 from iii.engine.reports import Holding, LeftBehind, LogLine
+from iii.engine.restart import is_refusal
 from iii.engine.run import Cause, ExitReason, Run, exit_words
 from iii.engine.spec import WorkerSpec
 from iii.engine.traceback_lines import parse_traceback
@@ -302,7 +303,8 @@ class Generation:
     def _reason(self, code: int) -> ExitReason:
         number = -code if code < 0 else None
         words = exit_words(None if number else code, number, self._cause)
-        is_unable = bool(self.spec.command) and code in _NOT_EXECUTABLE and self.ready_at is None
+        was_ready = self.ready_at is not None
+        is_unable = bool(self.spec.command) and code in _NOT_EXECUTABLE and not was_ready
         if is_unable and self._tail:
             words = f"cannot start {self.spec.command[0]}: {self._tail[-1]}"
         return ExitReason(
@@ -313,7 +315,7 @@ class Generation:
             blamed=not self.is_ending and self._ground.hooks.busy(self.run) > 0,
             cause=self._cause,
             error=parse_traceback(self.stderr, self._ground.project.root),
-            permanent=is_unable,
+            permanent=is_unable or is_refusal(code, is_standard=bool(self.spec.standard), was_ready=was_ready),
         )
 
 

@@ -22,6 +22,9 @@ MAX_UNBLAMED = 5  # restarts after exits of its own making, then it is FAILED
 MAX_BLAMED = 20  # exits during calls, then backoff
 HEALTHY_AFTER = 30.0  # seconds ready: what was before is forgotten
 
+# How a standard worker refuses to start: a wrong option, a store that another process has, one that must not be used.
+REFUSALS = frozenset({2, 4, 5})
+
 Policy = Literal["always", "on-failure", "never"]
 
 
@@ -71,6 +74,13 @@ def judge(history: History, exit: Exit, policy: Policy) -> tuple[History, Verdic
         else Verdict(Event.CRASHED, _delay(count - 1, exit.jitter), count)
     )
     return History(unblamed, history.blamed), verdict
+
+
+def is_refusal(exit_code: int, *, is_standard: bool, was_ready: bool) -> bool:
+    """Tell whether a worker has said by its exit that starting it again cannot help until something changes.
+    Only the standard workers say so; the codes of others mean what they like.
+    """
+    return is_standard and not was_ready and exit_code in REFUSALS
 
 
 def _is_final(exit: Exit, policy: Policy) -> bool:

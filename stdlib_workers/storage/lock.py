@@ -13,8 +13,8 @@ from pathlib import Path
 
 from stdlib_workers.storage.failures import EXIT_TAKEN, Refusal
 
-# The kernel ends the workers of a killed engine with it, but a new engine may be faster.
-PATIENCE = 2.0
+# The kernel ends the workers of a killed engine with it, but a new engine may be faster, and a refusal is final.
+PATIENCE = 5.0
 INTERVAL = 0.02
 
 

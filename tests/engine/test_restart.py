@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iii.engine.lifecycle import Event
-from iii.engine.restart import Exit, History, Policy, Verdict, judge
+from iii.engine.restart import Exit, History, Policy, Verdict, is_refusal, judge
 from iii.engine.run import ExitReason
 
 CRASH = ExitReason("exited with code 1", exit_code=1)
@@ -70,3 +70,24 @@ def test_jitter_moves_the_delay_by_a_fifth_at_most() -> None:
 )
 def test_the_policy_decides(policy: Policy, reason: ExitReason, ready_for: float, expected: Event) -> None:
     assert judge(History(), Exit(reason, 0.0, ready_for), policy)[1].event is expected
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "is_standard", "was_ready", "expected"),
+    [
+        (2, True, False, [Event.GAVE_UP]),
+        (4, True, False, [Event.GAVE_UP]),
+        (5, True, False, [Event.GAVE_UP]),
+        (1, True, False, [Event.CRASHED] * 5 + [Event.GAVE_UP]),
+        (74, True, False, [Event.CRASHED] * 5 + [Event.GAVE_UP]),  # the disk failed: recovery has to look
+        (5, True, True, [Event.CRASHED] * 5 + [Event.GAVE_UP]),  # refusals come before `ready`
+        (5, False, False, [Event.CRASHED] * 5 + [Event.GAVE_UP]),  # somebody's own script
+    ],
+)
+def test_a_standard_worker_that_refuses_to_start_is_not_tried_again(
+    exit_code: int, is_standard: bool, was_ready: bool, expected: list[Event]
+) -> None:
+    permanent = is_refusal(exit_code, is_standard=is_standard, was_ready=was_ready)
+    reason = ExitReason("", exit_code=exit_code, permanent=permanent)
+    verdicts = judge_all(reason, [float(second) for second in range(len(expected))])
+    assert [verdict.event for verdict in verdicts] == expected
