@@ -6,7 +6,8 @@ nothing of sockets; the routes are filled by `triggers`, `fallbacks` answer wher
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
@@ -142,7 +143,7 @@ class Application:
         early = await self._admit(route, payload, deadline)
         if early is not None:
             return early
-        return self._reply(route.function_id, await self._result(match, payload, deadline))
+        return self._reply(route.function_id, await self._result(exchange, route, payload, deadline))
 
     async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply:
         if self.channels is None:
@@ -162,10 +163,10 @@ class Application:
         await check_condition(self.trigger, route, seen, deadline)
         return await ask_middleware(self.trigger, route.middleware, route, seen, deadline)
 
-    async def _result(self, match: Match, payload: dict[str, Any], deadline: Deadline) -> Any:
-        route = match.route
+    async def _result(self, exchange: Exchange, route: Route, payload: dict[str, Any], deadline: Deadline) -> Any:
+        call = call_function(self.trigger, route.function_id, payload, route, deadline)
         try:
-            return await call_function(self.trigger, route.function_id, payload, route, deadline)
+            return await (_call_for(call, exchange.body) if route.cancels else call)
         except InvocationError as error:
             raise refusal_from(error) from None
 
@@ -174,6 +175,19 @@ class Application:
         if hint is not None:
             self._log.warn(f"{function_id}: {hint}")
         return reply_from(result)
+
+
+async def _call_for(call: Coroutine[Any, Any, Any], body: Body) -> Any:
+    """Await the call for as long as the client does. Disconnected once it has left; the function is cancelled."""
+    calling, leaving = asyncio.ensure_future(call), asyncio.ensure_future(body.wait_until_gone())
+    try:
+        await asyncio.wait({calling, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if calling.done():
+            return calling.result()
+        raise Disconnected
+    finally:
+        calling.cancel()
+        leaving.cancel()
 
 
 def _path_of(request: Request) -> list[str]:

@@ -28,6 +28,7 @@ class Route:
     condition: str | None = None
     middleware: tuple[str, ...] = ()
     streams: bool = False
+    cancels: bool = False
     segments: tuple[Segment, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ CONFIG_SCHEMA = {
         "http_method": {"type": "string", "default": "GET"},
         "condition_function_id": {"type": "string"},
         "middleware_function_ids": {"type": "array", "items": {"type": "string"}},
+        "cancel": {"type": "boolean", "description": "Cancel the function when its client leaves."},
         "stream": {"type": "boolean", "description": "Pass request_body and response, the ends of two channels."},
     },
     "required": ["api_path"],
@@ -99,4 +100,5 @@ def route_from(config: TriggerConfig, method: str | None = None) -> Route:
         condition=condition,
         middleware=tuple(name for name in middleware if isinstance(name, str)),
         streams=fields.get("stream") is True,
+        cancels=fields.get("cancel") is True,
     )

@@ -41,6 +41,16 @@ def number(request):
 def late(request):
     threading.Event().wait(60)
 
+async def wait(request):
+    import asyncio
+    say("waiting", request["path"])
+    try:
+        await asyncio.sleep(0.5 if request["path"] == "/wait" else 60)
+        say("finished", request["path"])
+    except asyncio.CancelledError:
+        say("cancelled", request["path"])
+        raise
+
 def add_route(payload):
     global added
     added = bind(more, payload["path"])
@@ -59,6 +69,9 @@ bind(upload, "/upload", "POST")
 bind(crash, "/crash")
 bind(die, "/die")
 bind(late, "/late")
+bind(wait, "/wait")
+worker.register_trigger({"type": "http", "function_id": "web::wait",
+                         "config": {"api_path": "/wait/cancelled", "cancel": True}})
 worker.register_function("web::number", number, request_format={
     "type": "object", "properties": {"body": {"type": "object", "properties": {"n": {"type": "number"}}}}})
 worker.register_trigger({"type": "http", "function_id": "web::number",
@@ -235,6 +248,16 @@ def test_a_client_that_leaves_early_leaves_nothing_behind(running: Web) -> None:
     head = HEAD % running.port + b"Content-Length: 10\r\n\r\nabc"
     assert running.send_raw(head, then_end=True) == b""
     running.project.wait("POST /upload 499 web::upload")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/wait", "200"), ("/wait/cancelled", "499")])
+def test_a_function_is_cancelled_with_its_client_only_if_it_asked(running: Web, path: str, status: str) -> None:
+    outcome = "finished" if status == "200" else "cancelled"
+    with socket.create_connection(("127.0.0.1", running.port), BOUND) as connection:
+        connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % (path.encode(), running.port))
+        assert running.project.wait(f"waiting {path}")
+    assert running.project.wait(f"{outcome} {path}")
+    assert running.project.wait(f"GET {path} {status} ")
 
 
 def test_requests_in_one_packet_are_answered_in_order(running: Web) -> None:
