@@ -62,6 +62,7 @@ class Router:
             m.TriggerRegistrationResult: self._trigger_answered,
             m.Ready: self._ready,
             m.Cancel: self.calls.cancel,
+            m.InvocationItem: self._pass_item,
             m.Ping: self._ping,
             m.Reattach: self.roster.reattach,
         }
@@ -170,6 +171,17 @@ class Router:
         result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
         self.calls.send(peer, encode(result))
 
+    def _pass_item(self, peer: Peer, message: m.InvocationItem) -> None:
+        """Give an item to the caller; one that does not read them loses the call, not our memory."""
+        invocation = self.calls.in_flight.get(message.invocation_id)
+        if invocation is None or invocation.callee is not peer or invocation.caller is None:
+            self.calls.counters["unawaited_item"] += 1
+        elif invocation.caller.backlog > self.calls.limits.backlog:
+            self.calls.tell(invocation, refusals.overloaded(f"{invocation.caller.name} does not read the items"))
+            self.calls.abandon(invocation)
+        else:
+            self.calls.send(invocation.caller, encode(message))
+
     def _ping(self, peer: Peer, _: m.Ping) -> None:
         self.calls.send(peer, encode(m.Pong()))
 
@@ -203,6 +215,7 @@ def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
         baggage=message.baggage,
         caller=message.caller,
         deadline_ms=message.deadline_ms,
+        stream=message.stream,
     )
 
 

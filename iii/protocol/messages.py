@@ -37,6 +37,7 @@ class InvokeFunction(Message):
     caller: Raw = ABSENT
     deadline_ms: float | None = None
     idempotent: bool | None = None
+    stream: bool | None = None
 
 
 class InvocationResult(Message):
@@ -48,6 +49,14 @@ class InvocationResult(Message):
     error: Raw = ABSENT
     traceparent: str | None = None
     baggage: str | None = None
+
+
+class InvocationItem(Message):
+    """One item of a result that comes bit by bit, or the progress made; only to callers that asked for a stream."""
+
+    invocation_id: str
+    item: Raw = ABSENT
+    progress: Raw = ABSENT
 
 
 class RegisterFunction(Message):
@@ -212,6 +221,7 @@ class ActionField(Struct, gc=False):
 AnyMessage = (
     InvokeFunction
     | InvocationResult
+    | InvocationItem
     | RegisterFunction
     | UnregisterFunction
     | RegisterService

@@ -13,9 +13,10 @@ from iii.worker.requests import request_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
-    from iii.worker.calls import AwaitedCall, Call, CallTable
+    from iii.worker.calls import AwaitedCall, Call, CallTable, StreamedCall
     from iii.worker.dispatch import Dispatcher
     from iii.worker.json_codec import Codec, Message
     from iii.worker.loop import LoopThread
@@ -74,6 +75,60 @@ class Calling:
         loop.call_soon(self._outbox.flush)
         self._dispatcher.watch()
         return await self._await(call)
+
+    def stream(
+        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> Iterator[Any]:
+        """Call a function whose handler is a generator, and yield its items as they come.
+
+        Any other function yields its one result. `on_progress` gets `{"done", "total"?, "message"?}` for every report
+        of the handler. Leaving the loop early cancels the call. Arguments and errors as in `trigger`.
+        """
+        from queue import SimpleQueue  # noqa: PLC0415 - few workers stream
+
+        messages: SimpleQueue[Message] = SimpleQueue()
+        call = self._begin_stream(request, payload, messages.put)
+        self._outbox.flush()
+        self._dispatcher.watch()
+        try:
+            while (message := messages.get())["type"] != "invocationresult":
+                yield from _items_of(message, on_progress)
+            yield from _last_of(call)
+        finally:
+            if not call.is_settled:
+                self._give_up(call)
+
+    async def stream_async(
+        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+    ) -> AsyncIterator[Any]:
+        """As `stream`, for `async for`."""
+        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
+
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        call = self._begin_stream(
+            request, payload, lambda message: loop.call_soon_threadsafe(messages.put_nowait, message)
+        )
+        loop.call_soon(self._outbox.flush)
+        self._dispatcher.watch()
+        try:
+            while (message := await messages.get())["type"] != "invocationresult":
+                for item in _items_of(message, on_progress):
+                    yield item
+            for item in _last_of(call):
+                yield item
+        finally:
+            if not call.is_settled:
+                self._give_up(call)
+
+    def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
+        message = self._prepare(request, payload)
+        if "invocation_id" not in message:
+            raise ValueError("a void call has no items to stream")
+        message["stream"] = True
+        call = self._calls.open_streamed(message, message.get("deadline_ms"), deliver)
+        self._outbox.add(self._encode_call(message, call))
+        return call
 
     call = trigger
     call_async = trigger_async
@@ -134,3 +189,17 @@ class Calling:
         if condition is not None and await self.trigger_async(condition) is False:
             return None
         return await self.trigger_async(binding.request(payload))
+
+
+def _items_of(message: Message, on_progress: Callable[[dict[str, Any]], None] | None) -> Iterator[Any]:
+    if "item" in message:
+        yield message["item"]
+    if message.get("progress") is not None and on_progress is not None:
+        on_progress(message["progress"])
+
+
+def _last_of(call: StreamedCall) -> Iterator[Any]:
+    """A generator's last word is nothing; any other function's is its result. InvocationError for an error."""
+    result = call.result()
+    if result is not None:
+        yield result

@@ -18,6 +18,7 @@ from iii.worker.requests import message_from
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable
     from typing import Any
 
     from iii.worker.json_codec import Message
@@ -96,6 +97,22 @@ class AwaitedCall(Call):
             self.future.set_result(None)
 
 
+class StreamedCall(Call):
+    """One outstanding call whose items are given to `deliver` as they come, and at last the answer itself."""
+
+    __slots__ = ("deliver",)
+
+    def __init__(self, message: Message, timeout_ms: float | None, deliver: Callable[[Message], None]) -> None:
+        super().__init__(message, timeout_ms)
+        self.thread = 0
+        self.deliver = deliver
+
+    def settle(self, answer: Message) -> None:
+        """Deliver the end."""
+        super().settle(answer)
+        self.deliver({**answer, "type": "invocationresult"})
+
+
 class CallTable:
     """Outstanding calls by id."""
 
@@ -117,6 +134,20 @@ class CallTable:
         call = AwaitedCall(message, timeout_ms, loop, self._waiting)
         self._note(call)
         return call
+
+    def open_streamed(
+        self, message: Message, timeout_ms: float | None, deliver: Callable[[Message], None]
+    ) -> StreamedCall:
+        """Note a call whose messages go to `deliver`."""
+        call = StreamedCall(message, timeout_ms, deliver)
+        self._note(call)
+        return call
+
+    def add_item(self, message: Message) -> None:
+        """Give an item or progress to its caller."""
+        call = self._calls.get(str(message.get("invocation_id")))
+        if isinstance(call, StreamedCall):
+            call.deliver(message)
 
     def _note(self, call: Call) -> Call:
         self._calls[str(call.id)] = call
@@ -185,7 +216,8 @@ def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: 
     outer = CURRENT.get()
     if outer is not None:
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
-        message.update(outer.trace)
+        if request.trace is None:
+            message.update(outer.trace)
         timeout = _within(timeout, outer.remaining_ms)
     if timeout is not None:
         if timeout <= 0:

@@ -26,7 +26,7 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 
     Without an address `III_URL` counts, `stdio:` under `iii dev`; without both the default WebSocket address. Blocks
     up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
-    options allow are used up.
+    options allow are used up; RegistrationRejectedError when the name is taken, here or at the first call.
     """
     stand_in = STAND_IN.get()
     if stand_in is not None:
@@ -69,6 +69,8 @@ def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
     worker.watch(at_once=True)
     if not transport.connected.wait(CONNECT_SECONDS):
         sys.stderr.write(f"iii: no engine answers at {address} ({transport.failure}); trying on\n")
+    elif worker.rejection is not None:
+        raise worker.rejection
     elif worker.get_connection_state() == "failed":
         raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
     serve_after_main(worker.serve)

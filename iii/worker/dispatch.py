@@ -217,8 +217,12 @@ class Dispatcher:
         settle = self._receiver.settle
         self._waiter = 0
         for message in self._feed(data):
-            if isinstance(message, dict) and message.get("type") == "invocationresult":
-                self._waiter = settle(message)
+            kind = message.get("type") if isinstance(message, dict) else None
+            if kind == "invocationresult":
+                self._waiter = settle(message)  # type: ignore[arg-type]  # only dicts have a kind
+            elif kind == "invocationitem":
+                # Now, not in its turn: it must not come after the result.
+                self._receiver.receive(message)
             else:
                 self._inbox.append(message)
         self._receiver.wake()

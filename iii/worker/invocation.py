@@ -11,6 +11,7 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -29,6 +30,7 @@ class InvocationContext:
         "invocation_id",
         "message",
         "observe_depth",
+        "send_item",
         "task",
     )
 
@@ -40,8 +42,19 @@ class InvocationContext:
         self.observe_depth = 0
         self.activation = None
         self.task: Any = None
+        self.send_item: Callable[[dict[str, Any]], None] = _nobody_listens
         budget = message.get("deadline_ms")
         self.deadline: float | None = None if budget is None else monotonic() + budget / 1000
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the caller takes items and progress as they come."""
+        return bool(self.message.get("stream"))
+
+    def report_progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Tell a caller that streams how far this is: `done` of `total`, in any unit, and a word about it."""
+        fields = {"done": done, "total": total, "message": message}
+        self.send_item({"progress": {key: value for key, value in fields.items() if value is not None}})
 
     @property
     def caller(self) -> dict[str, Any] | None:
@@ -72,6 +85,10 @@ class InvocationContext:
     def remaining_ms(self) -> float | None:
         """Milliseconds until the caller's deadline, None without one."""
         return None if self.deadline is None else (self.deadline - monotonic()) * 1000
+
+
+def _nobody_listens(_: dict[str, Any]) -> None:
+    """Progress that nobody asked for."""
 
 
 CURRENT: ContextVar[InvocationContext | None] = ContextVar("iii_invocation", default=None)

@@ -51,6 +51,7 @@ class WorkerReceiver(Receiver):
         self.warn: Callable[[str], None] = lambda _: None
         self._by_type: dict[str, Callable[[Message], None]] = {
             "invokefunction": self._invoke,
+            "invocationitem": self._calls.add_item,
             "cancel": self._cancel,
             "stop": self._stop,
             "ping": self._ping,

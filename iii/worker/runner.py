@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from threading import Event
+from types import GeneratorType
 
 from iii.errors import ErrorCode, LocalProtocolError
 from iii.worker.failures import body_from_exception
@@ -45,7 +46,7 @@ class Runner:
         invocation = self._begin(message)
         try:
             # A context of its own: what a handler sets must not be seen by the next one on this thread.
-            result = copy_context().run(_call, handler, invocation)
+            result = copy_context().run(_call_whole, handler, invocation)
         except BaseException as error:  # noqa: BLE001 - the boundary: a handler's SystemExit ends no worker
             self.answer_error(message, body_from_exception(error))
         else:
@@ -64,7 +65,7 @@ class Runner:
         try:
             if invocation.cancelled:
                 raise asyncio.CancelledError
-            result = await _call(handler, invocation)
+            result = await _call_async(handler, invocation)
         except asyncio.CancelledError:
             self.answer_error(message, {"code": ErrorCode.CANCELLED, "message": "the caller gave up"})
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
@@ -86,7 +87,14 @@ class Runner:
     def _begin(self, message: Message) -> InvocationContext:
         invocation = InvocationContext(message)
         self._running[invocation.invocation_id or f"void {id(invocation)}"] = invocation
+        if invocation.is_streamed:
+            invocation.send_item = lambda fields: self._send_item(invocation, fields)
         return invocation
+
+    def _send_item(self, invocation: InvocationContext, fields: dict[str, Any]) -> None:
+        message = {"type": "invocationitem", "invocation_id": invocation.invocation_id, **fields}
+        self._outbox.add(self._codec.encode(message))
+        self._outbox.flush()
 
     def _finish(self, invocation: InvocationContext) -> None:
         self._running.pop(invocation.invocation_id or f"void {id(invocation)}", None)
@@ -149,6 +157,34 @@ class Runner:
         if not self._running:
             self.drained.set()
         return self.drained
+
+
+def _call_whole(handler: Handler, invocation: InvocationContext) -> Any:
+    result = _call(handler, invocation)
+    return result if result.__class__ is not GeneratorType else _run_generator(result, invocation)
+
+
+def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | None:
+    """Send the items of a generator as they come, or collect them for a caller that wants one result."""
+    if not invocation.is_streamed:
+        return list(items)
+    for item in items:
+        if invocation.cancelled:
+            items.close()
+            break
+        invocation.send_item({"item": item})
+    return None
+
+
+async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
+    result = _call(handler, invocation)
+    if not hasattr(result, "__aiter__"):
+        return await result
+    if not invocation.is_streamed:
+        return [item async for item in result]
+    async for item in result:
+        invocation.send_item({"item": item})
+    return None
 
 
 def _call(handler: Handler, invocation: InvocationContext) -> Any:

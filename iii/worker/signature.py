@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _HAS_VARARGS = 0x04
 _HAS_KEYWORDS = 0x08
-_IS_COROUTINE = 0x80 | 0x100
+# Coroutines and async generators: both need an event loop.
+_NEEDS_LOOP = 0x80 | 0x100 | 0x200
 
 
 class Signature:
@@ -102,14 +103,14 @@ def read_annotations(function: Any) -> dict[str, Any]:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Tell whether calling `function` gives something to await."""
+    """Tell whether what `function` returns needs an event loop: to be awaited, or iterated with `async for`."""
     while hasattr(function, "func"):
         function = function.func
     target = getattr(function, "__func__", function)
     if not hasattr(target, "__code__"):
         target = vars(type(function)).get("__call__")
     code = getattr(target, "__code__", None)
-    return code is not None and bool(code.co_flags & _IS_COROUTINE)
+    return code is not None and bool(code.co_flags & _NEEDS_LOOP)
 
 
 def find_source(function: Any) -> tuple[str, int] | None:

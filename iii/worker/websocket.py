@@ -40,6 +40,8 @@ PING_AFTER, GONE_AFTER = 20.0, 60.0
 # Messages that wait for a connection; the oldest go first (public contract).
 MAX_PENDING = 1000
 _CALL = b'{"type":"invokefunction"'
+# Asked behind the greeting; messages are acted on in order.
+_QUESTION, _ANSWER = b'{"type":"ping"}', b'{"type":"pong"}'
 _INTRODUCTION = b'"function_id":"engine::workers::register"'
 
 
@@ -178,6 +180,7 @@ class WebSocketTransport:
         self._due = 0.0
         self._heard = 0.0
         self._has_connected = False
+        self._is_greeted = False
         self.connected = Event()
         self.failure: OSError | None = None
         self.greeting: Callable[[], list[bytes]] = list
@@ -227,6 +230,8 @@ class WebSocketTransport:
                 wire.send(PONG, payload)
             elif opcode == CLOSE:
                 raise WebSocketError("the engine closed the connection")
+            elif not self._is_greeted and payload == _ANSWER:
+                self._begin(wire)
             elif opcode != PONG:
                 # A line break in JSON is between tokens, or the JSON is wrong anyway.
                 lines.append(payload.replace(b"\n", b" "))
@@ -250,14 +255,22 @@ class WebSocketTransport:
     def _open(self, wire: Wire) -> None:
         with self._changing:
             try:
-                wire.send_texts([*self.greeting(), *self._pending])
+                wire.send_texts([*self.greeting(), _QUESTION])
             except OSError:
                 wire.close()
                 raise
-            self._pending.clear()
+            self._is_greeted = False
             self._wire = wire
         self._attempts = 0
         self._heard = monotonic()
+
+    def _begin(self, wire: Wire) -> None:
+        """The engine has acted on the greeting: calls may follow, and find our own functions."""
+        with self._changing:
+            self._is_greeted = True
+            pending = list(self._pending)
+            self._pending.clear()
+            wire.send_texts(pending)
         self._has_connected = True
         self.connected.set()
         self.on_state("connected")
@@ -290,8 +303,10 @@ class WebSocketTransport:
         lines = [line for line in data.split(b"\n") if line]
         with self._changing:
             wire = self._wire
-            if wire is None:
+            if wire is None or not self._is_greeted:
                 self._pending.extend(filter(_is_call, lines))
+                lines = [line for line in lines if not _is_call(line)]
+            if wire is None:
                 return
         try:
             wire.send_texts(lines)
@@ -302,6 +317,7 @@ class WebSocketTransport:
     def close(self) -> None:
         """Close for good."""
         self._closing.set()
+        self.connected.set()
         with self._changing:
             wire, self._wire = self._wire, None
         if wire is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from iii.errors import RegistrationRejectedError
     from iii.worker.channels import Door
     from iii.worker.json_codec import Message
     from iii.worker.transport import Transport
@@ -114,6 +115,11 @@ class Worker(Registering, Calling):
         line = (os.environ.get("III_CONFIG") or "{}").encode()
         (config,) = self._codec.decode_block(line)
         return config if isinstance(config, dict) else {}
+
+    @property
+    def rejection(self) -> RegistrationRejectedError | None:
+        """Why the engine has refused this worker for good, None if it has not."""
+        return self._receiver.rejection
 
     def get_address(self) -> str:
         """Return the address of the engine, `stdio:` for a supervised worker."""

@@ -1,0 +1,150 @@
+"""Results that come bit by bit: generators, sync and async, to callers that iterate, and to those that do not."""
+
+from __future__ import annotations
+
+import pytest
+from live_project import project
+
+TOML = """
+[engine]
+listen = "off"
+[workers.source]
+run = "source.py"
+[workers.sink]
+run = "sink.py"
+"""
+
+SOURCE = """
+import asyncio
+gate = threading.Event()
+
+@worker.function("source::count")
+def count(n: int):
+    for i in range(n):
+        yield {"i": i}
+
+@worker.function("source::acount")
+async def acount(n: int):
+    for i in range(n):
+        await asyncio.sleep(0)
+        yield {"i": i}
+
+@worker.function("source::gated")
+def gated():
+    yield "before"
+    yield "opened" if gate.wait(20) else "never opened"
+
+def forever(_):
+    try:
+        while True:
+            yield 1
+            gate.wait(0.001)
+    finally:
+        say("closed")
+
+async def aforever(_):
+    try:
+        while True:
+            yield 1
+            await asyncio.sleep(0.001)
+    finally:
+        say("async closed")
+
+def fails(_):
+    yield 1
+    raise InvocationError("broken", "no more")
+
+def work(_):
+    for done in (1, 2):
+        current_invocation().report_progress(done, 2, f"step {done}")
+    return "done"
+
+worker.register_function("source::open", lambda _: gate.set())
+for handler in (forever, aforever, fails, work):
+    worker.register_function(f"source::{handler.__name__}", handler)
+"""
+
+SINK = """
+from iii import Worker
+def take(payload):
+    return list(worker.stream(payload["of"], payload.get("with")))
+
+async def atake(payload):
+    return [item async for item in worker.stream_async(payload["of"], payload.get("with"))]
+
+def between(_):
+    items = worker.stream("source::gated", {})
+    first = next(items)
+    worker.trigger("source::open")
+    return [first, next(items)]
+
+def leave(of):
+    items = worker.stream(of)
+    next(items)
+    items.close()
+
+async def aleave(of):
+    items = worker.stream_async(of)
+    await anext(items)
+    await items.aclose()
+
+def keeps(_):
+    got = []
+    try:
+        for item in worker.stream("source::fails"):
+            got.append(item)
+    except InvocationError as error:
+        got.append(error.code)
+    return got
+
+def progress(_):
+    seen = []
+    return [list(worker.stream("source::work", on_progress=seen.append)), seen, worker.trigger("source::work")]
+
+for handler in (take, atake, between, leave, aleave, keeps, progress):
+    worker.register_function(f"sink::{handler.__name__}", handler)
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with project(tmp_path_factory.mktemp("streaming"), TOML, {"source": SOURCE, "sink": SINK}) as made:
+        yield made
+
+
+@pytest.mark.parametrize("taker", ["sink::take", "sink::atake"])
+@pytest.mark.parametrize("source", ["source::count", "source::acount"])
+def test_the_items_of_a_generator_arrive_in_order(running, taker, source):
+    assert running.call(taker, {"of": source, "with": {"n": 500}}) == [{"i": i} for i in range(500)]
+
+
+@pytest.mark.parametrize("source", ["source::count", "source::acount"])
+def test_a_caller_that_does_not_iterate_gets_them_as_a_list(running, source):
+    assert running.call(source, {"n": 3}) == [{"i": 0}, {"i": 1}, {"i": 2}]
+
+
+def test_an_item_is_there_before_the_next_one_is_made(running):
+    assert running.call("sink::between") == ["before", "opened"]
+
+
+@pytest.mark.parametrize("taker", ["sink::take", "sink::atake"])
+def test_any_other_function_yields_its_one_result(running, taker):
+    assert running.call(taker, {"of": "source::work"}) == ["done"]
+    assert running.call(taker, {"of": "source::open"}) == []
+
+
+@pytest.mark.parametrize("leaver", ["sink::leave", "sink::aleave"])
+@pytest.mark.parametrize(("source", "words"), [("source::forever", "@ closed"), ("source::aforever", "@ async closed")])
+def test_a_caller_that_leaves_early_ends_the_generator(running, leaver, source, words):
+    seen = len(running.lines)
+    running.call(leaver, source)
+    running.wait(words, after=seen)
+
+
+def test_an_error_comes_after_the_items_before_it(running):
+    assert running.call("sink::keeps") == [1, "broken"]
+
+
+def test_progress_reaches_those_who_stream_and_costs_others_nothing(running):
+    reports = [{"done": 1, "total": 2, "message": "step 1"}, {"done": 2, "total": 2, "message": "step 2"}]
+    assert running.call("sink::progress") == [["done"], reports, "done"]
