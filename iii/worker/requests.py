@@ -11,13 +11,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace")
+KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
+TRACE_KEYS = ("traceparent", "baggage")
 # Ids with these prefixes live in the default namespace, whatever the worker's own is.
 SHARED_PREFIXES = ("engine::", "configuration::")
 
 
 class TriggerRequest:
-    """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`."""
+    """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`.
+
+    `trace` (`{"traceparent", "baggage"}`) is the trace to continue in place of the current invocation's.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the public SDK's fields
         self,
@@ -27,6 +31,7 @@ class TriggerRequest:
         timeout_ms: int | None = None,
         metadata: Any = None,
         namespace: str | None = None,
+        trace: dict[str, Any] | None = None,
     ) -> None:
         self.function_id = function_id
         self.payload = payload
@@ -34,6 +39,7 @@ class TriggerRequest:
         self.timeout_ms = timeout_ms
         self.metadata = metadata
         self.namespace = namespace
+        self.trace = trace
 
 
 def request_from(request: Any, payload: Any = None) -> TriggerRequest:
@@ -61,6 +67,7 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
         get("timeout_ms"),
         get("metadata"),
         get("namespace"),
+        get("trace"),
     )
 
 
@@ -82,6 +89,8 @@ def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[
     }
     if request.metadata is not None:
         message["metadata"] = request.metadata
+    if request.trace is not None:
+        message.update({key: request.trace[key] for key in TRACE_KEYS if request.trace.get(key)})
     if request.action is not None:
         message["action"] = action_to_wire(request.action)
     namespace = request.namespace

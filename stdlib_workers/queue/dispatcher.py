@@ -122,6 +122,7 @@ class Dispatcher:
             "timeout_ms": config.timeout_ms,
             "metadata": sidecar(delivery),
             "namespace": delivery.namespace,
+            "trace": {"traceparent": delivery.traceparent, "baggage": delivery.baggage},
         }
         try:
             condition = config.condition_function_id

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from iii import InvocationError, Worker
+from iii import InvocationError, Worker, current_invocation
 from stdlib_workers.queue.broker import Broker, mint_id
 from stdlib_workers.queue.model import NewJob, Queue
 from stdlib_workers.queue.options import check_name, parse_config, place
@@ -114,9 +114,18 @@ class Functions:
         topic = _text(fields, "topic", "queue", code="topic_not_set")
         data = fields.get("data")
         encoded = orjson.dumps(data)
+        trace = _trace()
 
         def job(queue: Queue) -> NewJob:
-            new = NewJob(mint_id(), queue.function_id or "", encoded, queue.namespace, queue.metadata)
+            new = NewJob(
+                mint_id(),
+                queue.function_id or "",
+                encoded,
+                queue.namespace,
+                queue.metadata,
+                trace.get("traceparent"),
+                trace.get("baggage"),
+            )
             return place(queue, new, data, {})
 
         try:
@@ -302,6 +311,11 @@ def _page(fields: dict[str, Any]) -> tuple[int, int]:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise InvocationError("deserialization_error", f"{name} must be a count, not {value!r}")
     return offset, min(limit, MAX_PAGE)
+
+
+def _trace() -> dict[str, str]:
+    invocation = current_invocation()
+    return {} if invocation is None else invocation.trace
 
 
 def _json(value: Any) -> bytes | None:

@@ -46,6 +46,10 @@ def call_missing(payload):
 def on_order(payload, metadata=None):
     say("order", payload["n"], metadata["note"])
 
+def on_traced(payload):
+    here = current_invocation()
+    say("traced", payload["n"], here.traceparent, here.baggage)
+
 def is_large(payload):
     return payload["n"] > 9
 
@@ -57,12 +61,13 @@ def audit(payload):
                            TriggerAction.Enqueue(queue="quick", delay_ms=20, key="audit", priority=3)})
 
 for name, function in dict(run=run, at_gate=at_gate, call_missing=call_missing, on_order=on_order,
-                           on_large=on_large, is_large=is_large, audit=audit).items():
+                           on_large=on_large, is_large=is_large, on_traced=on_traced, audit=audit).items():
     worker.register_function("jobs::" + name, function)
 worker.register_trigger({"type": "durable:subscriber", "function_id": "jobs::on_order",
                          "config": {"topic": "orders"}, "metadata": {"note": "hello"}})
 worker.register_trigger({"type": "durable:subscriber", "function_id": "jobs::on_large",
                          "config": {"topic": "orders", "condition_function_id": "jobs::is_large"}})
+worker.register_trigger({"type": "durable:subscriber", "function_id": "jobs::on_traced", "config": {"topic": "traces"}})
 """
 
 
@@ -201,6 +206,14 @@ def test_every_subscriber_of_a_topic_gets_a_copy_unless_its_condition_says_no(ru
     assert running.said("large ") == ["large 10"]
 
 
+def test_a_trace_goes_on_through_a_queue_and_a_topic(running: Project) -> None:
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "baggage": "tenant=acme"}
+    running.call("jobs::on_traced", {"n": 1}, action={"type": "enqueue", "queue": "quick"}, **trace)
+    running.call("iii::durable::publish", {"topic": "traces", "data": {"n": 2}}, **trace)
+    expected = " ".join(trace.values())
+    assert [running.wait(f"traced {n}") for n in (1, 2)] == [[f"traced {n} {expected}"] for n in (1, 2)]
+
+
 def test_options_of_an_enqueue_reach_the_queue(running: Project) -> None:
     running.call("iii::queue::pause", {"queue": "quick"})
     first = running.call("jobs::audit", {"n": 1})
@@ -236,4 +249,4 @@ def test_a_defined_queue_outlives_a_restart(running: Project) -> None:
     running.enqueue("jobs::run", {"n": 1}, "mine")
     running.wait("ran 1")
     names = {row["name"] for row in running.call("engine::queue::list_topics")}
-    assert names == {"default", "quick", "ordered", "mine", "orders"}
+    assert names == {"default", "quick", "ordered", "mine", "orders", "traces"}

@@ -119,6 +119,18 @@ def test_an_inner_call_names_its_caller_and_keeps_to_its_budget():
     assert 0 < message["deadline_ms"] <= 1000
 
 
+def test_an_inner_call_goes_on_with_its_callers_trace_unless_it_brings_one():
+    own, other = {"traceparent": "00-a-b-01", "baggage": "k=v"}, {"traceparent": "00-c-d-01", "baggage": None}
+    token = CURRENT.set(InvocationContext({"function_id": "a::b", "invocation_id": "i9", **own}))
+    try:
+        inherited = prepare(TriggerRequest("f"), None, None)
+        brought = prepare(TriggerRequest("f", trace=other), None, None)
+    finally:
+        CURRENT.reset(token)
+    assert {key: inherited.get(key) for key in own} == own
+    assert (brought["traceparent"], "baggage" in brought) == ("00-c-d-01", False)
+
+
 def test_an_inner_call_after_the_deadline_times_out_at_once():
     token = CURRENT.set(InvocationContext({"function_id": "a::b", "invocation_id": "i9", "deadline_ms": -1}))
     try:
