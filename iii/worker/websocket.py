@@ -37,6 +37,8 @@ READ_SIZE = 64 * 1024
 HANDSHAKE_SECONDS = 10.0
 # Engines ping every 15 to 20 seconds of silence: one that stays silent for so long is gone.
 PING_AFTER, GONE_AFTER = 20.0, 60.0
+# An engine that has not answered the question behind the greeting by now does not know it.
+ANSWER_SECONDS = 2.0
 # Messages that wait for a connection; the oldest go first (public contract).
 MAX_PENDING = 1000
 _CALL = b'{"type":"invokefunction"'
@@ -204,7 +206,8 @@ class WebSocketTransport:
         return b""
 
     def _read_lines(self, wire: Wire, remaining: float | None) -> bytes:
-        wait = PING_AFTER if remaining is None else min(remaining, PING_AFTER)
+        patience = PING_AFTER if self._is_greeted else ANSWER_SECONDS
+        wait = patience if remaining is None else min(remaining, patience)
         try:
             messages = wire.receive(wait)
             if messages is None:
@@ -218,6 +221,8 @@ class WebSocketTransport:
 
     def _look_after(self, wire: Wire) -> None:
         silence = monotonic() - self._heard
+        if not self._is_greeted and silence >= ANSWER_SECONDS:
+            self._begin(wire)
         if silence > GONE_AFTER:
             raise WebSocketError(f"the engine has been silent for {silence:.0f} s")
         if silence > PING_AFTER:

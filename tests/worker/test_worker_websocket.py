@@ -183,6 +183,9 @@ def test_a_ping_is_answered():
     answered: queue.Queue[bool] = queue.Queue()
 
     def greet(connection):
+        while connection.recv(BOUND) != '{"type":"ping"}':
+            pass
+        connection.send('{"type":"pong"}')
         answered.put(connection.ping().wait(BOUND))
 
     with serve(greet, "127.0.0.1", 0) as server:
@@ -190,6 +193,23 @@ def test_a_ping_is_answered():
         thread.start()
         worker = register_worker(f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
         assert answered.get(timeout=BOUND)
+        worker.shutdown()
+        server.shutdown()
+        thread.join(BOUND)
+
+
+def test_an_engine_that_does_not_know_the_question_is_used_all_the_same():
+    called: queue.Queue[bool] = queue.Queue()
+
+    def listen(connection):
+        called.put(any("other::f" in message for message in connection))
+
+    with serve(listen, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        worker = register_worker(f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
+        worker.trigger({"function_id": "other::f", "action": {"type": "void"}})
+        assert called.get(timeout=BOUND)
         worker.shutdown()
         server.shutdown()
         thread.join(BOUND)
