@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ProtocolError,
         RegistrationRejectedError,
     )
+    from iii.http import StreamRequest, StreamResponse
     from iii.worker.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
     from iii.worker.connect import register_worker
     from iii.worker.invocation import InvocationContext, current_invocation
@@ -41,6 +42,8 @@ __all__ = [
     "ProjectError",
     "ProtocolError",
     "RegistrationRejectedError",
+    "StreamRequest",
+    "StreamResponse",
     "TelemetryOptions",
     "Trigger",
     "TriggerAction",
@@ -64,6 +67,7 @@ _HOMES = {
         "ProtocolError",
         "RegistrationRejectedError",
     ),
+    "iii.http": ("StreamRequest", "StreamResponse"),
     "iii.worker.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
     "iii.worker.connect": ("register_worker",),
     "iii.worker.invocation": ("InvocationContext", "current_invocation"),
