@@ -217,7 +217,6 @@ def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: 
     if outer is not None:
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
         if request.trace is None:
-            if request.trace is None:
             message.update(outer.trace)
         timeout = _within(timeout, outer.remaining_ms)
     if timeout is not None:
