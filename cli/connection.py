@@ -14,6 +14,7 @@ from cli.codec import decode_line, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     class Transport(Protocol):
@@ -70,6 +71,8 @@ class Connection:
         self._buffer = b""
         self._lines: list[bytes] = []
         self._is_greeted = False
+        # Called with every `invocationitem` of a call that asked for a stream.
+        self.on_item: Callable[[dict[str, Any]], object] = _ignore
 
     def __enter__(self) -> Connection:
         return self
@@ -122,8 +125,12 @@ class Connection:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             message = self.receive(self._left(deadline))
-            if message.get("type") == kind and message.get("invocation_id") == invocation_id:
+            if message.get("invocation_id") != invocation_id:
+                continue
+            if message.get("type") == kind:
                 return message
+            if message.get("type") == "invocationitem":
+                self.on_item(message)
 
     def _left(self, deadline: float | None) -> float | None:
         if not self._is_greeted:
@@ -174,6 +181,10 @@ def new_id() -> str:
     text = (int.from_bytes(os.urandom(16), "big") & ~(0xF << 76) & ~(0x3 << 62) | 4 << 76 | 2 << 62).to_bytes(16, "big")
     digits = text.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _ignore(_: dict[str, Any]) -> None:
+    """An item that nobody asked for."""
 
 
 def _lost(message: str = "the engine stopped before it answered") -> Exception:

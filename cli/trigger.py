@@ -48,11 +48,33 @@ def _call(
         connection.send(message | fields)
         connection.settle()
         return
-    answer = connection.exchange(function_id, data, timeout_ms, **fields)
+    connection.on_item = lambda message: _show(message, raw=arguments.raw)
+    answer = connection.exchange(function_id, data, timeout_ms, stream=True, **fields)
     if answer.get("error"):
         _fail(connection, arguments, answer["error"])
     elif answer.get("result") is not None:
         write(shown_json(answer["result"], raw=arguments.raw))
+
+
+def _show(message: dict[str, Any], *, raw: bool) -> None:
+    """Print an item as it comes; progress goes to a terminal only, on a line of its own that is written over."""
+    if "item" in message:
+        write(shown_json(message["item"], raw=raw))
+        sys.stdout.flush()
+    elif sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
+        sys.stderr.flush()
+
+
+def progress_line(progress: dict[str, Any]) -> str:
+    """Return `[#####.....] 50% a word about it`, or how much is done where nobody knows of how much."""
+    done, total = progress.get("done"), progress.get("total")
+    text = "".join(letter for letter in str(progress.get("message") or "") if letter.isprintable())
+    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
+        return f"{done} {text}".strip()
+    share = min(max(done / total, 0.0), 1.0)
+    filled = round(share * 20)
+    return f"[{'#' * filled}{'.' * (20 - filled)}] {share:.0%} {text}".strip()
 
 
 def _info(connection: Connection, arguments: Arguments) -> dict[str, Any]:

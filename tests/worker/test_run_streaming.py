@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
-from live_project import project
+from live_project import BOUND, ROOT, project
+
+from cli.trigger import progress_line
 
 TOML = """
 [engine]
@@ -148,3 +154,27 @@ def test_an_error_comes_after_the_items_before_it(running):
 def test_progress_reaches_those_who_stream_and_costs_others_nothing(running):
     reports = [{"done": 1, "total": 2, "message": "step 1"}, {"done": 2, "total": 2, "message": "step 2"}]
     assert running.call("sink::progress") == [["done"], reports, "done"]
+
+
+def test_the_terminal_prints_each_item_as_it_comes(running):
+    words = [sys.executable, "-u", "-m", "cli.main", "trigger", "source::forever"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, cwd=running.folder, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = [process.stdout.readline() for _ in range(3)]
+        process.kill()
+        process.wait(BOUND)
+    assert first == [b"1\n"] * 3
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        ({"done": 1, "total": 4, "message": "read"}, "[#####...............] 25% read"),
+        ({"done": 9, "total": 4}, "[####################] 100%"),
+        ({"done": 3, "message": "rows\x1b[2J"}, "3 rows[2J"),
+        ({"done": 3, "total": 0}, "3"),
+    ],
+)
+def test_progress_is_shown_as_a_bar(progress, line):
+    assert progress_line(progress) == line
