@@ -24,6 +24,7 @@ WINDOW = 60.0
 # Exit codes that ask for a new engine: an internal error, and a disk that failed (recovery runs at the
 # start).
 CRASHED = (70, 74)
+INTERRUPTED = 130
 # What the engine gets, after a second signal, before it is killed with all below it.
 PATIENCE = 2.0
 PAUSE = 0.005  # seconds for the killed to die
@@ -81,6 +82,8 @@ class Guard:
         code = 70
         try:
             code = self._become_engine(guard)
+        except KeyboardInterrupt:
+            code = INTERRUPTED  # before the engine has handlers of its own
         except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
             traceback.print_exc()
         finally:
