@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from iii import InvocationError
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.bodies import parse_body
-from stdlib_workers.http.calls import Deadline, Trigger, ask_middleware, call_function, check_condition
+from stdlib_workers.http.calls import Terms, Trigger, ask_middleware, call_function, check_condition
 from stdlib_workers.http.channels import ChannelBroken, Channels
 from stdlib_workers.http.failures import RETRY_AFTER_SECONDS, Refusal, refusal_from, reply_to
 from stdlib_workers.http.intake import Body, Disconnected, Message, Receive, request_from
@@ -23,7 +23,7 @@ from stdlib_workers.http.options import Options
 from stdlib_workers.http.origins import Origins
 from stdlib_workers.http.patterns import BadPath, split_path
 from stdlib_workers.http.replies import BadResult, Headers, Reply, hint_from, reply_from
-from stdlib_workers.http.requests import Request, payload_from
+from stdlib_workers.http.requests import Request, payload_from, trace_from
 from stdlib_workers.http.routes import Match, Route, Routes
 from stdlib_workers.http.streaming import Stream
 
@@ -131,40 +131,40 @@ class Application:
     async def _call(self, exchange: Exchange, match: Match) -> Reply:
         route = match.route
         exchange.function_id = route.function_id
-        deadline = Deadline(self._options.timeout)
+        terms = Terms(self._options.timeout, trace_from(exchange.request))
         payload = payload_from(exchange.request, match)
-        early = await ask_middleware(self.trigger, self._options.middleware, route, payload, deadline)
+        early = await ask_middleware(self.trigger, self._options.middleware, route, payload, terms)
         if early is not None:
             return early
         if route.streams or self._options.channels:
-            return await self._stream(exchange, route, payload, deadline)
+            return await self._stream(exchange, route, payload, terms)
         body = await exchange.body.read(exchange.request)
         payload["body"] = parse_body(exchange.request.headers.get("content-type", ""), body)
-        early = await self._admit(route, payload, deadline)
+        early = await self._admit(route, payload, terms)
         if early is not None:
             return early
-        return self._reply(route.function_id, await self._result(exchange, route, payload, deadline))
+        return self._reply(route.function_id, await self._result(exchange, route, payload, terms))
 
-    async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply:
+    async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], terms: Terms) -> Reply:
         if self.channels is None:
             text = "channels need the engine's WebSocket listener; set `listen` under [engine] in iii.toml"
             raise Refusal(500, "channels_off", text)
         stream = exchange.stream = Stream(self.channels, exchange.body)
         try:
             await stream.open(exchange.request, payload)
-            early = await self._admit(route, payload, deadline)
-            return early or await stream.reply(self.trigger, route, payload, deadline)
+            early = await self._admit(route, payload, terms)
+            return early or await stream.reply(self.trigger, route, payload, terms)
         except ChannelBroken as error:
             raise Refusal(500, "channel_broken", str(error)) from None
 
-    async def _admit(self, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply | None:
+    async def _admit(self, route: Route, payload: dict[str, Any], terms: Terms) -> Reply | None:
         """Ask the condition and the route's own middleware, which see no channels."""
         seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
-        await check_condition(self.trigger, route, seen, deadline)
-        return await ask_middleware(self.trigger, route.middleware, route, seen, deadline)
+        await check_condition(self.trigger, route, seen, terms)
+        return await ask_middleware(self.trigger, route.middleware, route, seen, terms)
 
-    async def _result(self, exchange: Exchange, route: Route, payload: dict[str, Any], deadline: Deadline) -> Any:
-        call = call_function(self.trigger, route.function_id, payload, route, deadline)
+    async def _result(self, exchange: Exchange, route: Route, payload: dict[str, Any], terms: Terms) -> Any:
+        call = call_function(self.trigger, route.function_id, payload, route, terms)
         try:
             return await (_call_for(call, exchange.body) if route.cancels else call)
         except InvocationError as error:

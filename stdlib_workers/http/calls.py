@@ -18,12 +18,13 @@ from stdlib_workers.http.routes import Route
 Trigger = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
-class Deadline:
-    """The moment a request's time is over, on the running loop's clock."""
+class Terms:
+    """What all calls of a request share: the moment its time is over, on the running loop's clock, and its trace."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, trace: dict[str, str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._end = self._loop.time() + seconds
+        self.trace = trace
 
     @property
     def remaining_ms(self) -> int:
@@ -31,24 +32,25 @@ class Deadline:
         return max(1, int((self._end - self._loop.time()) * 1000))
 
 
-async def call_function(trigger: Trigger, function_id: str, payload: Any, route: Route, deadline: Deadline) -> Any:
+async def call_function(trigger: Trigger, function_id: str, payload: Any, route: Route, terms: Terms) -> Any:
     """Call a function in the route's namespace, with the route's metadata. InvocationError for every failure."""
     call = {
         "function_id": function_id,
         "payload": payload,
-        "timeout_ms": deadline.remaining_ms,
+        "timeout_ms": terms.remaining_ms,
         "metadata": route.metadata,
         "namespace": route.namespace,
+        "trace": terms.trace,
     }
     return await trigger(call)
 
 
-async def check_condition(trigger: Trigger, route: Route, payload: dict[str, Any], deadline: Deadline) -> None:
+async def check_condition(trigger: Trigger, route: Route, payload: dict[str, Any], terms: Terms) -> None:
     """Ask the route's condition. Refusal 422 when it says `false`; anything else lets the request pass."""
     if route.condition is None:
         return
     try:
-        verdict = await call_function(trigger, route.condition, payload, route, deadline)
+        verdict = await call_function(trigger, route.condition, payload, route, terms)
     except InvocationError as error:
         raise refusal_from(error) from None
     if verdict is False:
@@ -57,7 +59,7 @@ async def check_condition(trigger: Trigger, route: Route, payload: dict[str, Any
 
 
 async def ask_middleware(
-    trigger: Trigger, names: tuple[str, ...], route: Route, payload: dict[str, Any], deadline: Deadline
+    trigger: Trigger, names: tuple[str, ...], route: Route, payload: dict[str, Any], terms: Terms
 ) -> Reply | None:
     """Ask each middleware in turn; return the reply of the first that answers the request itself."""
     if not names:
@@ -66,7 +68,7 @@ async def ask_middleware(
     for name in names:
         event = {"phase": "preHandler", "request": request, "context": {}}
         try:
-            result = await call_function(trigger, name, event, route, deadline)
+            result = await call_function(trigger, name, event, route, terms)
         except InvocationError as error:
             raise refusal_from(error, timeout_code="MIDDLEWARE_TIMEOUT") from None
         if isinstance(result, dict) and result.get("action") == "respond":

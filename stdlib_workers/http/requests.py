@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,6 +13,9 @@ from stdlib_workers.http.replies import Headers
 from stdlib_workers.http.routes import Match
 
 MAX_QUERY_FIELDS = 1000
+# An id of zeros is none.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_mint = random.Random().getrandbits
 
 
 @dataclass(slots=True)
@@ -27,6 +32,15 @@ class Request:
     def __post_init__(self) -> None:
         # Repeated: the last one, as in the contract.
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
+
+
+def trace_from(request: Request) -> dict[str, str]:
+    """Return the trace that the request belongs to: the client's (W3C trace context), else a new one."""
+    given = request.headers.get("traceparent", "")
+    if not _TRACEPARENT.match(given):
+        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-01"}
+    baggage = request.headers.get("baggage")
+    return {"traceparent": given, "baggage": baggage} if baggage else {"traceparent": given}
 
 
 def payload_from(request: Request, match: Match) -> dict[str, Any]:

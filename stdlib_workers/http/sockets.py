@@ -17,12 +17,12 @@ from websockets.asyncio.client import ClientConnection
 from iii import InvocationError
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
-from stdlib_workers.http.calls import Deadline, call_function
+from stdlib_workers.http.calls import Terms, call_function
 from stdlib_workers.http.channels import ChannelBroken, items_of
 from stdlib_workers.http.failures import Refusal, refusal_from, reply_to
 from stdlib_workers.http.intake import Message, Receive, request_from
 from stdlib_workers.http.patterns import BadPath, split_path
-from stdlib_workers.http.requests import Request, payload_from
+from stdlib_workers.http.requests import Request, payload_from, trace_from
 from stdlib_workers.http.routes import Match, Routes
 
 Send = Callable[[Message], Awaitable[None]]
@@ -84,7 +84,7 @@ class Socket:
         """Ask the function and accept. Refusal when it says false or fails."""
         payload = payload_from(request, self.match)
         payload["trigger"]["type"] = "websocket"
-        self._id = request.request_id
+        self._id, self._trace = request.request_id, trace_from(request)
         channels = self._application.channels
         if channels is not None:
             try:
@@ -138,7 +138,7 @@ class Socket:
         payload = {"event": event, "connection_id": self._id, **fields}
         route = self.match.route
         trigger = self._application.trigger
-        return await call_function(trigger, route.function_id, payload, route, Deadline(self._timeout))
+        return await call_function(trigger, route.function_id, payload, route, Terms(self._timeout, self._trace))
 
 
 async def _refuse(send: Send, refusal: Refusal, request: Request) -> None:

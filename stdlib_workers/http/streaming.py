@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 
 from iii import InvocationError
 from stdlib_workers.http.bodies import is_parsed, parse_body
-from stdlib_workers.http.calls import Deadline, Trigger, call_function
+from stdlib_workers.http.calls import Terms, Trigger, call_function
 from stdlib_workers.http.channels import Channels, items_of, status_and_headers_from, write_all
 from stdlib_workers.http.failures import Refusal, refusal_from
 from stdlib_workers.http.intake import Body, Disconnected
@@ -62,19 +62,19 @@ class Stream:
         self._tasks.add(task)
         return task
 
-    async def reply(self, trigger: Trigger, route: Route, payload: dict[str, Any], deadline: Deadline) -> Reply:
+    async def reply(self, trigger: Trigger, route: Route, payload: dict[str, Any], terms: Terms) -> Reply:
         """Call the function and return what it answers, by a result or as a stream."""
         assert self._reader is not None
         items = items_of(self._reader)
-        call = self._start(call_function(trigger, route.function_id, payload, route, deadline))
+        call = self._start(call_function(trigger, route.function_id, payload, route, terms))
         first = self._start(self._first_bytes(items))
-        await asyncio.wait({call, first}, timeout=deadline.remaining_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({call, first}, timeout=terms.remaining_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
         if not first.done() or first.result() is None:
             result = await _result_of(call)
             if result is not None:
                 return reply_from(result)
         try:
-            async with asyncio.timeout(deadline.remaining_ms / 1000):
+            async with asyncio.timeout(terms.remaining_ms / 1000):
                 head = await first
         except TimeoutError:
             raise Refusal(504, "TIMEOUT", f"{route.function_id} neither returned nor wrote in time") from None

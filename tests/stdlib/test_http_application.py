@@ -363,6 +363,19 @@ def test_requests_over_the_limit_are_told_to_come_again() -> None:
     assert [answer.status for answer in served] == [200, 200, 200]
 
 
+def test_all_calls_of_a_request_are_one_trace() -> None:
+    made = Site({"f::f": lambda _: {}, "f::c": lambda _: True})
+    made.bind("GET /a", condition="f::c")
+    given = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "baggage": "user=1"}
+    made.ask("GET /a", b"", [(name.encode(), value.encode()) for name, value in given.items()])
+    assert [call["trace"] for call in made.calls] == [given, given]
+    made.ask("GET /a", b"", [(b"traceparent", f"00-{'0' * 32}-{'cd' * 8}-01".encode())])
+    made.ask("GET /a")
+    new = [call["trace"]["traceparent"] for call in made.calls[2:]]
+    assert (new[0], new[2]) == (new[1], new[3])
+    assert len({trace[3:35] for trace in new} - {"0" * 32}) == 2
+
+
 def test_a_request_keeps_its_id_if_that_is_harmless() -> None:
     made = site({})
     assert made.ask("GET /a", b"", [(b"x-request-id", b"r-1")]).headers["x-request-id"] == "r-1"
