@@ -55,7 +55,8 @@ class Runner:
 
     def submit(self, handler: Handler, message: Message) -> None:
         """Run an async handler on the loop."""
-        self._loop.submit(lambda: self._run_async(handler, self._begin(message)))
+        invocation = self._begin(message)  # now: a `cancel` may come before the loop does
+        self._loop.submit(lambda: self._run_async(handler, invocation))
 
     async def _run_async(self, handler: Handler, invocation: InvocationContext) -> None:
         import asyncio  # noqa: PLC0415 - loaded by the loop this runs on
