@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic, time
 
 
 class Clock:
-    """Reads the wall once; from then on the monotonic clock. A stepped wall clock moves no retry."""
+    """Reads the `wall` once; from then on the `steady` clock, both in seconds. A stepped wall clock moves no retry."""
 
-    def __init__(self) -> None:
-        self._offset = time() - monotonic()
+    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = monotonic) -> None:
+        self._steady = steady
+        self._offset = wall() - steady()
 
     def __call__(self) -> int:
         """Return the time now."""
-        return int((monotonic() + self._offset) * 1000)
+        return int((self._steady() + self._offset) * 1000)

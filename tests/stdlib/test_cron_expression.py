@@ -76,14 +76,14 @@ def test_an_expression_names_its_instants(expression: str, start: str, expected:
         ("@every 1ms", "100ms to 366d"),
     ],
 )
-def test_a_wrong_expression_is_refused_by_its_part(expression: str, said: str) -> None:
+def test_q24_a_wrong_expression_is_refused_by_its_part(expression: str, said: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse(expression)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("expression", ["0 0 30 2 *", "0 0 0 1 1 * 1999", "0 0 31 4,6,9,11 *"])
-def test_an_expression_without_a_future_ends(expression: str) -> None:
+def test_q24_an_expression_without_a_future_ends(expression: str) -> None:
     assert parse(expression).next_after(at("2026-01-01T00:00")) is None
 
 
@@ -116,7 +116,7 @@ def test_nothing_comes_after_the_last_year() -> None:
         ("Australia/Lord_Howe", "45 1 * * *", "2026-04-04T12:00", ["2026-04-04T14:45:00", "2026-04-05T15:15:00"]),
     ],
 )
-def test_summer_time_fires_a_skipped_and_a_repeated_time_once(
+def test_q22_summer_time_fires_a_skipped_and_a_repeated_time_once(
     zone: str, expression: str, start: str, expected: list[str]
 ) -> None:
     assert instants(expression, start, len(expected), zone) == expected

@@ -141,7 +141,7 @@ async def test_a_year_of_days_fires_each_day_once(stage: Stage) -> None:
 
 
 @staged
-async def test_clock_steps_fire_no_tick_twice(stage: Stage) -> None:
+async def test_q22_clock_steps_fire_no_tick_twice(stage: Stage) -> None:
     stage.scheduler.add("t", job("0 * * * *", catch_up="once"))
     for minutes in (90, -60, 45, -170, 200, -3, 0):
         stage.world.step(timedelta(minutes=minutes))
@@ -152,7 +152,7 @@ async def test_clock_steps_fire_no_tick_twice(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("catch_up", "fired"), [("once", 1), ("none", 0)])
-def test_a_year_that_passes_at_once_is_made_up_once_or_not_at_all(catch_up: str, fired: int) -> None:
+def test_q22_a_year_that_passes_at_once_is_made_up_once_or_not_at_all(catch_up: str, fired: int) -> None:
     async def play(stage: Stage) -> None:
         stage.scheduler.add("t", job("0 * * * *", catch_up=catch_up))
         await stage.world.pass_time(timedelta(minutes=10))
@@ -169,7 +169,7 @@ def test_a_year_that_passes_at_once_is_made_up_once_or_not_at_all(catch_up: str,
 
 
 @pytest.mark.parametrize(("catch_up", "expected"), [("once", [("01-01T03:00", 3)]), ("none", [])])
-def test_ticks_while_the_engine_was_down(catch_up: str, expected: list[tuple[str, int]]) -> None:
+def test_q23_ticks_while_the_engine_was_down(catch_up: str, expected: list[tuple[str, int]]) -> None:
     async def play(stage: Stage) -> None:
         hourly = job("0 * * * *", catch_up=catch_up)
         stage.rows.last[hourly.key] = START
@@ -182,7 +182,7 @@ def test_ticks_while_the_engine_was_down(catch_up: str, expected: list[tuple[str
 
 
 @staged
-async def test_a_run_that_did_not_end_is_fired_once_more_with_the_same_tick_id(stage: Stage) -> None:
+async def test_q23_a_run_that_did_not_end_is_fired_once_more_with_the_same_tick_id(stage: Stage) -> None:
     hourly = job("0 * * * *")
     tick = START - timedelta(hours=1)
     stage.rows.last[hourly.key], stage.rows.running[hourly.key] = tick, tick
@@ -194,7 +194,7 @@ async def test_a_run_that_did_not_end_is_fired_once_more_with_the_same_tick_id(s
 @pytest.mark.parametrize(
     ("overlap", "expected"), [("skip", ["01:00", "04:00"]), ("queue", ["01:00", "03:00", "04:00"])]
 )
-def test_a_run_that_takes_longer_than_its_interval(overlap: str, expected: list[str]) -> None:
+def test_q24_a_run_that_takes_longer_than_its_interval(overlap: str, expected: list[str]) -> None:
     async def play(stage: Stage) -> None:
         stage.scheduler.add("t", job("0 * * * *", overlap=overlap))
         stage.gate = asyncio.Event()
@@ -257,7 +257,7 @@ async def test_a_job_can_be_run_now_and_listed(stage: Stage) -> None:
 
 
 @staged
-async def test_a_job_that_never_comes_says_so(stage: Stage) -> None:
+async def test_q24_a_job_that_never_comes_says_so(stage: Stage) -> None:
     stage.scheduler.add("t", job("0 0 30 2 *"))
     await settle()
     assert "never comes again" in stage.said[0]
@@ -276,7 +276,7 @@ async def test_a_job_that_never_comes_says_so(stage: Stage) -> None:
         ({"expression": "@daily", "name": ""}, "name must be"),
     ],
 )
-def test_a_wrong_binding_is_refused(config: Any, said: str) -> None:
+def test_q24_a_wrong_binding_is_refused(config: Any, said: str) -> None:
     with pytest.raises(ValueError) as caught:
         job_from(config, "f::g", None)
     assert said in str(caught.value)

@@ -113,7 +113,7 @@ def test_a_failing_job_is_tried_again_and_ends_in_the_dead_letters(running: Proj
         running.call("iii::queue::redrive_message", {"queue": "quick", "message_id": receipt})
 
 
-def test_a_job_that_kills_its_worker_is_redelivered_and_the_worker_stays_in_service(running: Project) -> None:
+def test_q04_q05_a_job_that_kills_its_worker_is_redelivered_and_the_worker_stays_in_service(running: Project) -> None:
     first = running.pid_of("jobs")
     running.enqueue("jobs::run", {"n": 1, "die": 1}, "quick")
     assert running.wait("ran 1", count=2) == ["ran 1 1", "ran 1 2"]
@@ -126,7 +126,7 @@ def test_a_job_that_kills_its_worker_is_redelivered_and_the_worker_stays_in_serv
     assert running.pid_of("jobs") != first
 
 
-def test_a_job_of_nobody_waits_without_spending_attempts(running: Project) -> None:
+def test_q26_a_job_of_nobody_waits_without_spending_attempts(running: Project) -> None:
     running.enqueue("late::run", {"n": 1}, "quick")
     running.enqueue("jobs::run", {"n": 2}, "quick")
     running.wait("ran 2")
@@ -147,7 +147,7 @@ def test_a_missing_inner_function_is_the_jobs_own_failure(running: Project) -> N
     assert "nobody::there" in letter["error"]
 
 
-def test_a_group_keeps_its_order_over_retries_and_deaths(running: Project) -> None:
+def test_q07_a_group_keeps_its_order_over_retries_and_deaths(running: Project) -> None:
     for n in range(8):
         running.enqueue("jobs::run", {"n": n, "group": "ab"[n % 2], "fail": n == 2, "die": n == 3}, "ordered")
     settled(running, "ordered")
@@ -158,7 +158,7 @@ def test_a_group_keeps_its_order_over_retries_and_deaths(running: Project) -> No
         assert set(order) == set(group)
 
 
-def test_an_engine_that_is_killed_loses_nothing_and_spends_nothing(running: Project) -> None:
+def test_q01_an_engine_that_is_killed_loses_nothing_and_spends_nothing(running: Project) -> None:
     running.enqueue("jobs::run", {"n": 1, "hang": 1}, "quick")
     running.wait("ran 1 1")
     running.enqueue("jobs::run", {"n": 2}, delay_ms=300)
@@ -227,7 +227,7 @@ def test_options_of_an_enqueue_reach_the_queue(running: Project) -> None:
         running.call("iii::queue::cancel", {"message_id": message["id"]})
 
 
-def test_refusals_name_their_reason(running: Project) -> None:
+def test_q26_refusals_name_their_reason(running: Project) -> None:
     for queue, options, reason in (
         ("nowhere", {}, "queue_not_found"),
         ("ordered", {}, "invalid_options"),

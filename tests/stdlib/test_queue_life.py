@@ -70,7 +70,7 @@ def test_a_job_runs_once_and_is_gone(connection: sqlite3.Connection) -> None:
     assert admin.counts(connection, queue) | {"delivered": 1, "depth": 0} == admin.counts(connection, queue)
 
 
-def test_a_late_result_of_an_old_attempt_changes_nothing(connection: sqlite3.Connection) -> None:
+def test_q06_a_late_result_of_an_old_attempt_changes_nothing(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection)
     enqueue(connection, queue, job(1), 0)
     [first] = claim(connection, queue, "run", 0)
@@ -84,7 +84,7 @@ def test_a_late_result_of_an_old_attempt_changes_nothing(connection: sqlite3.Con
     assert admin.counts(connection, queue)["delivered"] == 1
 
 
-def test_failures_back_off_and_end_in_the_dead_letters_with_their_story(connection: sqlite3.Connection) -> None:
+def test_q09_failures_back_off_and_end_in_the_dead_letters_with_their_story(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, max_retries=3, backoff_ms=1000)
     enqueue(connection, queue, job(1, traceparent="00-a-b-01"), 0)
     now, started = 0, []
@@ -145,7 +145,7 @@ def test_jobs_of_a_missing_function_step_aside_and_come_back(connection: sqlite3
     assert [d.id for d in claim(connection, queue, "run", 0)] == ["job-000"]
 
 
-def test_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connection: sqlite3.Connection) -> None:
+def test_q05_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, max_retries=2, backoff_ms=0)
     for number in range(4):
         enqueue(connection, queue, job(number), 0)
@@ -199,7 +199,7 @@ def test_the_same_receipt_twice_is_one_job(connection: sqlite3.Connection) -> No
     assert admin.counts(connection, queue)["depth"] == 1
 
 
-def test_a_blocked_group_waits_for_its_dead_head_and_others_do_not(connection: sqlite3.Connection) -> None:
+def test_q08_a_blocked_group_waits_for_its_dead_head_and_others_do_not(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, type="fifo", message_group_field="g", max_retries=1, on_dead_letter="block")
     for number, group in enumerate("aab"):
         enqueue(connection, queue, job(number, group=group), 0)
@@ -216,7 +216,7 @@ def test_a_blocked_group_waits_for_its_dead_head_and_others_do_not(connection: s
     assert [d.id for d in claim(connection, queue, "run", 2)] == ["job-001"]
 
 
-def test_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection: sqlite3.Connection) -> None:
+def test_q08_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, type="fifo", message_group_field="g", max_retries=1)
     for number in range(3):
         enqueue(connection, queue, job(number, group="a"), 0)
@@ -265,7 +265,7 @@ def test_a_topic_keeps_early_messages_for_its_first_subscriber_only(connection: 
     ]
 
 
-def test_a_million_waiting_jobs_do_not_slow_down_a_claim(connection: sqlite3.Connection) -> None:
+def test_q27_a_million_waiting_jobs_do_not_slow_down_a_claim(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, concurrency=1)
     plans = [
         "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 0 ORDER BY priority DESC, seq LIMIT 9",

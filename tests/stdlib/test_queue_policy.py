@@ -24,7 +24,7 @@ FUNCTION = "mail::send"
 
 
 @given(base=st.integers(1, 10_000), failures=st.integers(1, 10_000), noise=st.floats(0, 1))
-def test_a_retry_waits_for_the_doubled_base_give_or_take_a_fifth(base: int, failures: int, noise: float) -> None:
+def test_q09_a_retry_waits_for_the_doubled_base_give_or_take_a_fifth(base: int, failures: int, noise: float) -> None:
     exact = min(base * 2 ** (failures - 1), BACKOFF_CAP_MS)
     assert exact * 0.8 - 1 <= retry_delay_ms(base, failures, noise) <= exact * 1.2 + 1
 

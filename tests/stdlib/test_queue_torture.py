@@ -9,7 +9,7 @@ from queue_oracle import History, Run, violations
 from queue_torture import torture
 
 
-def test_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path) -> None:
+def test_q01_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path) -> None:
     history = torture(tmp_path, jobs=400, kills=6, seed=7)
     assert len(history.acked) == 400
     assert violations(history) == []
