@@ -230,7 +230,10 @@ class Bindings:
         provider = found.provider if found else None
         if provider is binding.provider:
             return []
-        out = _unbind(binding)
+        # A process that is told to finish keeps what nobody takes over: its last writes still have to fire.
+        before = binding.provider
+        keeps = provider is None and before is not None and before.is_retired
+        out = [] if keeps else _unbind(binding)
         binding.provider = provider
         if provider is not None:
             out.append((provider, binding.request()))

@@ -294,3 +294,15 @@ def test_a_hundred_reloads_leave_one_binding_and_one_alias(net: Net) -> None:
         net.router.roster.detach(old)
     assert ids(net) == ["x"]
     assert net.router.bindings._aliases == {"id101": "x"}
+
+
+def test_a_provider_that_is_told_to_finish_keeps_what_nobody_takes_over(net: Net) -> None:
+    clock = net.worker("clock")
+    net.send(clock, "registertriggertype", id="cron", description="")
+    net.router.roster.promote(clock)
+    net.bind(net.peer("shop"))
+    assert heard(net, clock) == [("registertrigger", "t1")]
+    net.router.roster.retire(clock)
+    assert heard(net, clock) == []
+    net.router.roster.detach(clock)
+    assert heard(net, provider(net)) == [("registertrigger", "t1")]
