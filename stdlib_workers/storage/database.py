@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdlib_workers.storage.failures import Refusal
+from stdlib_workers.storage.failures import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
 
 # How long another program's lock on the file is waited for, in milliseconds.
 BUSY_TIMEOUT_MS = 5000
@@ -118,7 +118,10 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise refusal(path, str(error)) from error
+        refused = refusal(path, str(error))
+        # A lock from outside, a full or failing disk: nothing is wrong with the file, another start may succeed.
+        refused.exit_code = EXIT_IO if is_disks_own(error) else EXIT_REFUSED
+        raise refused from error
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
@@ -168,8 +171,14 @@ def _upgrade(connection: sqlite3.Connection, schema: Schema) -> None:
 
 def _mark_open(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE iii_life SET is_open = 1")
-    # Into the file itself, or losing the log would lose the mark with it.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        # Into the file itself, or losing the log would lose the mark with it.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        # The file is about to be closed, which removes the log: the mark must not outlive it.
+        with suppress(sqlite3.Error):
+            connection.execute("UPDATE iii_life SET is_open = 0")
+        raise
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

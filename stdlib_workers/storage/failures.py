@@ -25,7 +25,9 @@ _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE
 
 
 class Refusal(Exception):
-    """The storage must not be used; the worker ends with `exit_code` (4: taken, 5: refused) and this text."""
+    """The storage must not be used; the worker ends with `exit_code` (4: taken, 5: refused, 74: try again) and this
+    text.
+    """
 
     def __init__(self, message: str, exit_code: int = EXIT_REFUSED) -> None:
         super().__init__(message)
@@ -45,6 +47,11 @@ def is_full(error: BaseException) -> bool:
 def is_fatal(error: BaseException) -> bool:
     """Tell whether the process must not go on using the file."""
     return isinstance(error, sqlite3.Error) and primary_code(error) in _FATAL
+
+
+def is_disks_own(error: sqlite3.Error) -> bool:
+    """Tell whether the cause is the disk or a lock, not what the file holds."""
+    return primary_code(error) in _PASSING | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 
 
 def error_from(error: BaseException) -> BaseException:

@@ -108,6 +108,15 @@ class KeyValue(Protocol):
         """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
         ...
 
+    def update_all(
+        self, writes: Sequence[tuple[str, str, Decide]], announce: Announce | None = None
+    ) -> Pending[list[Change]]:
+        """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is made.
+
+        A key that is written twice is decided the second time with what the first has made of it.
+        """
+        ...
+
     def count(self, bucket: str) -> Pending[int]:
         """Return how many keys a bucket has."""
         ...

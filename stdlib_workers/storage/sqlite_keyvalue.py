@@ -138,16 +138,32 @@ class SqliteKeyValue:
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
+        write = (bucket, key, decide)
+        return self._store.run(lambda connection: self._change(connection, write, announce), then=self._tell)
 
-        def command(connection: sqlite3.Connection) -> Change:
-            row, old = _find(connection, bucket, key)
-            change = Change(bucket, key, old, self._write(connection, (bucket, key, row), decide(old)))
-            if announce is None:
-                return change
-            lines = [_append(connection, topic, body) for topic, body in announce(change)]
-            return change._replace(journal=lines)
+    def update_all(
+        self, writes: Sequence[tuple[str, str, Decide]], announce: Announce | None = None
+    ) -> Pending[list[Change]]:
+        """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is made."""
 
-        return self._store.run(command, then=self._tell)
+        def command(connection: sqlite3.Connection) -> list[Change]:
+            return [self._change(connection, write, announce) for write in writes]
+
+        def tell(changes: list[Change]) -> None:
+            for change in changes:
+                self._tell(change)
+
+        return self._store.run(command, then=tell)
+
+    def _change(
+        self, connection: sqlite3.Connection, write: tuple[str, str, Decide], announce: Announce | None
+    ) -> Change:
+        bucket, key, decide = write
+        row, old = _find(connection, bucket, key)
+        change = Change(bucket, key, old, self._write(connection, (bucket, key, row), decide(old)))
+        if announce is None:
+            return change
+        return change._replace(journal=[_append(connection, topic, body) for topic, body in announce(change)])
 
     def _write(
         self, connection: sqlite3.Connection, place: tuple[str, str, int | None], value: bytes | None

@@ -62,6 +62,7 @@ class Store:
         self._is_closed = False
         self._opened: Pending[None] = Pending()
         self._thread = Thread(target=self._own, name=f"iii-store-{path.stem if path else 'memory'}", daemon=True)
+        self._abandoned: sqlite3.Connection | None = None
         self.commits = 0
         self._thread.start()
         self._opened.result()
@@ -115,7 +116,8 @@ class Store:
         while True:
             batch, is_last = self._take()
             if batch and not self._commit(connection, batch):
-                connection.close()
+                # Kept open until the process ends: closing would move the log through the disk that has just failed.
+                self._abandoned = connection
                 return
             if is_last:
                 close_database(connection)

@@ -50,7 +50,7 @@ async def test_every_subscriber_gets_the_raw_data_and_its_metadata() -> None:
     assert callee.payloads("b::f") == [[1]]
 
 
-async def test_a_slow_subscriber_holds_up_neither_publisher_nor_others() -> None:
+async def test_q20_a_slow_subscriber_holds_up_neither_publisher_nor_others() -> None:
     gate = asyncio.Event()
 
     async def slow(_: Any) -> None:

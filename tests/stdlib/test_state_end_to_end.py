@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from live_project import BOUND, ROOT, Project, project
 
+from iii.errors import InvocationError
+
 STATE = '[engine]\nlisten = "off"\n[workers.state]\n'
 WATCHER = STATE + '[workers.watcher]\nrun = "watcher.py"\nafter = ["state"]\n'
 SAY_EVENTS = """
@@ -23,7 +25,16 @@ worker.register_trigger({"type": "state", "function_id": "watcher::seen", "confi
 
 
 def set_key(running: Project, key: str, value: object) -> None:
-    running.call("state::set", {"scope": "s", "key": key, "value": value})
+    """Write until it is acknowledged: a call may still reach a process that is being killed."""
+    for _ in range(100):
+        try:
+            running.call("state::set", {"scope": "s", "key": key, "value": value})
+        except InvocationError as error:
+            if error.code != "invocation_stopped":
+                raise
+        else:
+            return
+    raise AssertionError("no write was acknowledged")
 
 
 def test_values_and_events_survive_the_death_of_worker_and_engine(tmp_path: Path) -> None:
@@ -124,3 +135,12 @@ def test_a_damaged_file_stops_the_worker_with_its_own_exit_code_and_a_way_out(tm
     assert done.returncode == 5
     assert ".recover" in done.stderr
     assert (tmp_path / ".iii" / "state.db").read_bytes() == b"damaged" * 1000
+
+
+def test_q16_a_damaged_file_is_told_once_and_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / ".iii").mkdir(mode=0o700)
+    (tmp_path / ".iii" / "state.db").write_bytes(b"damaged" * 1000)
+    with project(tmp_path, STATE, {}) as running:
+        (row,) = running.call("engine::workers::list")["workers"]
+        assert (row["name"], row["state"], row["restarts"]) == ("state", "failed", 0)
+        assert any(".recover" in line for line in running.lines)

@@ -174,7 +174,7 @@ def test_a_closed_store_answers_that_it_is_closed(store: Store) -> None:
     assert (caught.value.code, caught.value.retryable) == (UNUSABLE, True)
 
 
-def test_a_full_disk_fails_only_the_command_that_does_not_fit(store: Store) -> None:
+def test_q14_a_full_disk_fails_only_the_command_that_does_not_fit(store: Store) -> None:
     store.run(lambda connection: connection.execute("PRAGMA max_page_count = 40").fetchone()).result(10)
     store.run(insert("kept")).result(10)
     go, _ = hold(store)
@@ -210,7 +210,7 @@ class Faulty:
     ("code", "expected"),
     [(sqlite3.SQLITE_IOERR_FSYNC, UNUSABLE), (sqlite3.SQLITE_IOERR_WRITE, UNUSABLE), (sqlite3.SQLITE_CORRUPT, CORRUPT)],
 )
-def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(tmp_path: Path, code: int, expected: str) -> None:
+def test_q15_after_a_failed_fsync_nothing_is_acknowledged_any_more(tmp_path: Path, code: int, expected: str) -> None:
     fatal: list[BaseException] = []
     opened = Store(tmp_path / "items.db", SCHEMA, on_fatal=fatal.append)
 
@@ -231,7 +231,7 @@ def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(tmp_path: Path, c
     opened.close()
 
 
-def test_a_lock_from_outside_is_an_error_that_may_be_retried(store: Store, tmp_path: Path) -> None:
+def test_q13_a_lock_from_outside_is_an_error_that_may_be_retried(store: Store, tmp_path: Path) -> None:
     store.run(lambda connection: connection.execute("PRAGMA busy_timeout = 20").fetchone()).result(10)
     outside = sqlite3.connect(tmp_path / "items.db", isolation_level=None)
     outside.execute("BEGIN IMMEDIATE")

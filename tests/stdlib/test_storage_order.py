@@ -61,10 +61,10 @@ def acknowledged_too_early(calls: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_an_acknowledgment_leaves_only_after_the_disk_has_the_write(tmp_path: Path) -> None:
+def test_q03_an_acknowledgment_leaves_only_after_the_disk_has_the_write(tmp_path: Path) -> None:
     assert acknowledged_too_early(system_calls(tmp_path, "FULL")) == []
 
 
 @pytest.mark.slow
-def test_the_check_fails_where_the_disk_is_not_waited_for(tmp_path: Path) -> None:
+def test_q03_the_check_fails_where_the_disk_is_not_waited_for(tmp_path: Path) -> None:
     assert len(acknowledged_too_early(system_calls(tmp_path, "NORMAL"))) == WRITES

@@ -47,7 +47,7 @@ def refused(path: Path, schema: Schema = KEY_VALUE_SCHEMA) -> Refusal:
     return caught.value
 
 
-def test_a_second_owner_is_told_the_first_ones_pid_and_path(tmp_path: Path) -> None:
+def test_q12_a_second_owner_is_told_the_first_ones_pid_and_path(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     first = subprocess.Popen(
         [sys.executable, "-c", KEEP_OPEN, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -70,7 +70,7 @@ def crashed(path: Path) -> None:
     )
 
 
-def test_a_crash_leaves_everything_that_was_acknowledged(tmp_path: Path) -> None:
+def test_q16_a_crash_leaves_everything_that_was_acknowledged(tmp_path: Path) -> None:
     crashed(tmp_path / "state.db")
     store = Store(tmp_path / "state.db", KEY_VALUE_SCHEMA)
     found = SqliteKeyValue(store).get("b", "k").result(10)
@@ -79,14 +79,14 @@ def test_a_crash_leaves_everything_that_was_acknowledged(tmp_path: Path) -> None
     assert found.value == b"1"
 
 
-def test_a_lost_log_is_not_taken_for_an_older_truth(tmp_path: Path) -> None:
+def test_q16_a_lost_log_is_not_taken_for_an_older_truth(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     crashed(path)
     path.with_name("state.db-wal").unlink()
     assert "state.db-wal is missing" in str(refused(path))
 
 
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+def test_q16_an_empty_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.touch()
     error = refused(path)
@@ -94,7 +94,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     assert ".recover" in str(error)
 
 
-def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+def test_q16_a_foreign_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE t (x)")
@@ -102,13 +102,13 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     assert "belongs to another program" in str(refused(path))
 
 
-def test_no_database_at_all_is_refused(tmp_path: Path) -> None:
+def test_q16_no_database_at_all_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"hello, this is a text file\n" * 400)
     assert "not a database" in str(refused(path))
 
 
-def test_a_newer_schema_is_refused_and_an_older_one_is_upgraded(tmp_path: Path) -> None:
+def test_q16_a_newer_schema_is_refused_and_an_older_one_is_upgraded(tmp_path: Path) -> None:
     path = tmp_path / "items.db"
     old = Schema(0x77, "CREATE TABLE item (name TEXT) STRICT;")
     new = Schema(0x77, "CREATE TABLE item (name TEXT, size INT) STRICT;", ("ALTER TABLE item ADD COLUMN size INT;",))
@@ -119,13 +119,13 @@ def test_a_newer_schema_is_refused_and_an_older_one_is_upgraded(tmp_path: Path) 
     assert "schema version 2, this iii knows up to 1" in str(refused(path, old))
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+def test_q16_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = filled(tmp_path / "state.db")
     os.truncate(path, path.stat().st_size // 2)
     refused(path)
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_q16_what_is_no_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.mkdir()
     assert "unable to open" in str(refused(path))
@@ -139,7 +139,7 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_flipped_bit_is_refused_reported_or_harmless_but_never_served(quick_folder: Path) -> None:
+def test_q16_a_flipped_bit_is_refused_reported_or_harmless_but_never_served(quick_folder: Path) -> None:
     path = filled(quick_folder / "state.db", keys=20)
     sound = path.read_bytes()
     dice = random.Random(4)

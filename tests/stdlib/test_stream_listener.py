@@ -98,7 +98,7 @@ async def test_an_auth_function_that_fails_denies(result: Any) -> None:
         assert caught.value.response.status_code == 401
 
 
-async def test_a_socket_that_does_not_read_is_closed_and_others_are_not_held_up() -> None:
+async def test_q20_a_socket_that_does_not_read_is_closed_and_others_are_not_held_up() -> None:
     async with Running() as running, connect(running.url(), ping_interval=None) as slow, connect(running.url()) as fast:
         slow.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for ws in (slow, fast):

@@ -78,7 +78,7 @@ async def test_one_copy_for_each_subscription_and_none_after_leaving(setup: Stre
     assert len(setup.hub) == 0
 
 
-async def test_a_subscriber_resumes_after_its_offset_without_gap_or_repeat(setup: StreamSetup, tmp_path: Path) -> None:
+async def test_q21_a_subscriber_resumes_without_gap_or_repeat(setup: StreamSetup, tmp_path: Path) -> None:
     setup.listen_on(asyncio.get_running_loop())
     session, subscriber = setup.session()
     await session.receive(join())
@@ -94,7 +94,7 @@ async def test_a_subscriber_resumes_after_its_offset_without_gap_or_repeat(setup
     assert shapes(drained(resumed)) == [("update", "a", number) for number in (2, 3, 4, 5)]
 
 
-async def test_a_subscriber_resumes_after_a_restart(tmp_path: Path) -> None:
+async def test_q21_a_subscriber_resumes_after_a_restart(tmp_path: Path) -> None:
     first = StreamSetup(path=tmp_path / "stream.db")
     for number in range(4):
         await first.set("a", number)
@@ -213,7 +213,7 @@ async def test_what_cannot_be_understood_is_ignored(setup: StreamSetup, text: st
 
 
 @pytest.mark.parametrize(("count", "size"), [(MAX_ITEMS, 10), (8, MAX_BYTES // 8)])
-async def test_a_socket_at_its_bound_lives_and_over_it_is_closed(count: int, size: int) -> None:
+async def test_q20_a_socket_at_its_bound_lives_and_over_it_is_closed(count: int, size: int) -> None:
     socket = FakeSocket()
     subscriber = Subscriber(socket)
     for _ in range(count):
