@@ -13,6 +13,7 @@ from iii import InvocationError
 from stdlib_workers.events import TOPIC, Bindings, Outbox
 from stdlib_workers.state.cache import Cache
 from stdlib_workers.state.events import Subscription, announcement, value_of
+from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.options import Options
 from stdlib_workers.state.pages import cursor_from, page_of
 from stdlib_workers.storage import Change, Entry, KeyValue
@@ -45,9 +46,7 @@ class State:
         fields = Payload("state::set", payload)
         scope, key = fields.string("scope"), fields.string("key")
         value = encode(fields.value("value", alias="data"))
-        limit = self._options.max_value_bytes
-        if limit is not None and len(value) > limit:
-            raise InvocationError("VALUE_TOO_LARGE", f"the value has {len(value)} bytes, the limit is {limit}")
+        self._check_size(value)
         check = _check_from(fields)
 
         def decide(entry: Entry | None) -> bytes:
@@ -59,6 +58,22 @@ class State:
         if "if_version" in fields and change.new is not None:
             result["version"] = change.new.version
         return result
+
+    def _check_size(self, value: bytes) -> None:
+        limit = self._options.max_value_bytes
+        if limit is not None and len(value) > limit:
+            raise InvocationError("VALUE_TOO_LARGE", f"the value has {len(value)} bytes, the limit is {limit}")
+
+    async def once(self, payload: Any) -> dict[str, Any]:
+        """Record `result` under `scope` and `key` and make all `writes` in one transaction, unless it is recorded.
+
+        Returns `{result, replayed}`: what was recorded the first time, and whether that was now.
+        """
+        try:
+            await self._pairs.update_all(writes_from(payload, self._check_size), self._announce)
+        except Recorded as recorded:
+            return {"result": recorded.result, "replayed": True}
+        return {"result": payload.get("result"), "replayed": False}
 
     def get(self, payload: Any) -> Any:
         """Return a value, nothing for a key that is not there."""

@@ -26,6 +26,13 @@ REQUESTS = {
     "get_entry": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
     "delete": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
     "update": _object(("scope", "key", "ops"), scope=_SCOPE, key=_KEY, ops=_OPS),
+    "once": _object(
+        ("scope", "key"),
+        scope=_SCOPE,
+        key={"type": "string", "description": "What is done once; a job's id."},
+        result={"description": "Any JSON value: what is answered whenever it is asked again."},
+        writes={"type": "array", "description": "The effect: {scope, key} with value, ops, or delete."},
+    ),
     "list": _object(("scope",), scope=_SCOPE),
     "list_keys": _object(("scope",), scope=_SCOPE),
     "list_groups": {"type": "object"},

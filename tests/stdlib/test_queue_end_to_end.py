@@ -50,6 +50,14 @@ def on_traced(payload):
     here = current_invocation()
     say("traced", payload["n"], here.traceparent, here.baggage)
 
+def pay(payload, metadata):
+    kept = worker.trigger("state::once", {
+        "scope": "paid", "key": metadata["iii.job"]["id"], "result": {"by": metadata["iii.job"]["attempt"]},
+        "writes": [{"scope": "accounts", "key": "a", "ops": [{"type": "increment", "path": "paid", "by": 5}]}]})
+    say("paid", metadata["iii.job"]["attempt"], kept["replayed"], kept["result"]["by"])
+    if metadata["iii.job"]["attempt"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
 def is_large(payload):
     return payload["n"] > 9
 
@@ -61,7 +69,7 @@ def audit(payload):
                            TriggerAction.Enqueue(queue="quick", delay_ms=20, key="audit", priority=3)})
 
 for name, function in dict(run=run, at_gate=at_gate, call_missing=call_missing, on_order=on_order,
-                           on_large=on_large, is_large=is_large, on_traced=on_traced, audit=audit).items():
+                           on_large=on_large, is_large=is_large, on_traced=on_traced, pay=pay, audit=audit).items():
     worker.register_function("jobs::" + name, function)
 worker.register_trigger({"type": "durable:subscriber", "function_id": "jobs::on_order",
                          "config": {"topic": "orders"}, "metadata": {"note": "hello"}})
@@ -183,6 +191,14 @@ def test_a_job_that_ends_while_everything_stops_is_done(running: Project) -> Non
     running.start()
     assert settled(running, "quick")["delivered"] == 1
     assert running.said("waits ") == ["waits 1"]
+
+
+def test_an_effect_with_its_record_happens_once_though_the_job_runs_twice(tmp_path: Path) -> None:
+    with project(tmp_path, TOML + "[workers.state]\n", {"jobs": JOBS}) as running:
+        running.enqueue("jobs::pay", {}, "quick")
+        settled(running, "quick")
+        assert running.wait("paid ", count=2) == ["paid 1 False 1", "paid 2 True 1"]
+        assert running.call("state::get", {"scope": "accounts", "key": "a"}) == {"paid": 5}
 
 
 def test_a_queue_worker_that_is_killed_goes_on_where_it_was(running: Project) -> None:

@@ -51,6 +51,53 @@ def test_set_tells_the_old_and_the_new_value(call: Call) -> None:
     assert call("get", scope="s", key="k") == [2]
 
 
+ONCE = {
+    "scope": "paid",
+    "key": "job-1",
+    "result": {"n": 1},
+    "writes": [
+        {"scope": "accounts", "key": "a", "ops": [{"type": "decrement", "path": "balance", "by": 3}]},
+        {"scope": "orders", "key": "o", "value": "paid"},
+        {"scope": "carts", "key": "c", "delete": True},
+    ],
+}
+
+
+def test_an_effect_and_its_record_are_made_once_and_together(call: Call) -> None:
+    call("set", scope="accounts", key="a", value={"balance": 10})
+    call("set", scope="carts", key="c", value=[1])
+    assert call("once", **ONCE) == {"result": {"n": 1}, "replayed": False}
+    assert call("once", **ONCE | {"result": "another"}) == {"result": {"n": 1}, "replayed": True}
+    found = [call("get", scope=scope, key=key) for scope, key in (("accounts", "a"), ("orders", "o"), ("carts", "c"))]
+    assert found == [{"balance": 7}, "paid", None]
+    assert call("get", scope="paid", key="job-1") == {"n": 1}
+
+
+def test_an_effect_that_does_not_fit_leaves_no_record(call: Call) -> None:
+    call("set", scope="accounts", key="a", value={"balance": "much"})
+    turned = ONCE | {"writes": list(reversed(ONCE["writes"]))}
+    assert code_of(call, "once", **turned) == "OPS_DO_NOT_FIT"
+    assert [call("get_entry", scope=scope, key=key) for scope, key in (("paid", "job-1"), ("orders", "o"))] == [
+        None
+    ] * 2
+    call("set", scope="accounts", key="a", value={"balance": 10})
+    assert call("once", **turned)["replayed"] is False
+
+
+@pytest.mark.parametrize(
+    "writes", [5, [5], [{"scope": "s", "key": "k"}], [{"scope": "s", "key": "k", "value": 1, "ops": []}]]
+)
+def test_a_malformed_effect_writes_nothing(call: Call, writes: Any) -> None:
+    assert code_of(call, "once", scope="paid", key="job-1", writes=writes) == "deserialization_error"
+    assert call("list_groups") == {"groups": []}
+
+
+def test_an_effect_keeps_to_the_limit_of_a_value(store: Store) -> None:
+    limited = caller(State(SqliteKeyValue(store), Options(max_value_bytes=8)))
+    wide = {"scope": "s", "key": "k", "value": "123456789"}
+    assert code_of(limited, "once", scope="paid", key="job-1", writes=[wide]) == "VALUE_TOO_LARGE"
+
+
 def test_null_is_a_value(call: Call) -> None:
     call("set", scope="s", key="k", value=None)
     assert call("list", scope="s") == [None]
