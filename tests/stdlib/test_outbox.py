@@ -278,3 +278,22 @@ async def test_more_events_than_memory_holds_wait_on_the_disk(tmp_path: Path, en
 def test_a_filter_that_is_no_string_refuses_the_binding(name: str) -> None:
     with pytest.raises(InvocationError, match=f"{name} of a state trigger must be a string"):
         subscription_from(binding(config={name: 5}))
+
+
+async def test_an_update_fires_even_when_every_operation_was_skipped(tmp_path: Path, ended: list[Setup]) -> None:
+    worker = Callee(w__seen=lambda _: None)
+    setup = Setup(tmp_path / "state.db", worker)
+    ended.append(setup)
+    await setup.bind()
+    ops = [{"type": "increment", "path": "__proto__", "by": 1}]
+    for key in ("absent", "null"):
+        if key == "null":
+            await setup.set(key, None)
+        await setup.state.update({"scope": "s", "key": key, "ops": ops})
+    await until(lambda: len(worker.requests) == 3)
+    kinds = [(p["key"], p["event_type"], p["new_value"]) for p in worker.payloads("w::seen")]
+    assert sorted(kinds, key=str) == [
+        ("absent", "state:created", {}),
+        ("null", "state:created", None),
+        ("null", "state:updated", None),
+    ]

@@ -225,3 +225,17 @@ def test_options() -> None:
 def test_an_option_that_does_not_fit_is_named(config: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"stream: .*{next(iter(config)).rstrip('s')}"):
         options_from(config)
+
+
+@pytest.mark.parametrize(("verdict", "fires"), [(False, False), (None, True), (0, True), ({"no": False}, True)])
+async def test_only_an_explicit_false_of_the_condition_blocks(verdict: Any, fires: bool) -> None:
+    setup = StreamSetup(Callee(w__seen=lambda _: None, w__ask=lambda _: verdict, w__last=lambda _: None))
+    try:
+        await bind(setup, condition_function_id="w::ask")
+        await setup.filters.register_trigger(binding("w::last", {"stream_name": "s"}, "t2"))
+        await setup.set("i", 1)
+        await until(lambda: setup.worker.payloads("w::last"))
+        assert [event["data"] for event in events(setup)] == ([1] if fires else [])
+        assert setup.worker.payloads("w::ask") == setup.worker.payloads("w::last")
+    finally:
+        setup.end()
