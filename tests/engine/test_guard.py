@@ -18,16 +18,17 @@ from iii.engine import guard
 # An engine with a daemon below it: says both pids, then does as it is told.
 ENGINE = """
 import os, signal, sys, time
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # one write: two writers never mix
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        print("daemon", os.getpid(), flush=True)
+        say("daemon", os.getpid())
         time.sleep(600)
     os._exit(0)
 os.wait()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
-signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
-print("engine", os.getpid(), os.environ["III_GUARD"], flush=True)
+signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
+say("engine", os.getpid(), os.environ["III_GUARD"])
 while True:
     time.sleep(600)
 """
@@ -65,11 +66,15 @@ class Guarded:
 def guarded() -> Iterator[Guarded]:
     made = Guarded(ENGINE)
     yield made
+    doomed = [*made.pids.values()]
+    if made.process.poll() is None:
+        # The daemons too: whoever is left holds the pipes open.
+        doomed += psutil.Process(made.process.pid).children(recursive=True)
     made.process.kill()
-    for process in made.pids.values():
+    for process in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    made.process.communicate()  # ends when nobody holds the pipes any more
+    made.process.communicate(timeout=10)
 
 
 def test_a_killed_engine_takes_its_daemons_along_and_is_started_again(guarded: Guarded) -> None:
