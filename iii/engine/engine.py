@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -105,6 +106,8 @@ class Engine:
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
+        # Two threads are enough for the few things that block, and more would stay for good.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
         self._run_dir.claim()
         path = socket_path(self._run_dir.path)
         left = await asyncio.to_thread(sweep, self._run_dir.path / "runs", self.run_id)

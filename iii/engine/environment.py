@@ -28,9 +28,7 @@ PASSED = (
 Layer = tuple[str, Mapping[str, str]]  # where the values come from, the values
 
 
-def environment_of(
-    spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str, str]
-) -> dict[str, tuple[str, str]]:
+def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return name -> (value, source) for one worker, sorted by name. `environ` is the shell's.
 
     Sources are `reserved`, `shell`, `env` and names of files. Reads the env files; raises ProjectError.
