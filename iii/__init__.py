@@ -5,6 +5,8 @@ Loaded on first use: the engine and the command line import `iii` too, and must 
 
 from __future__ import annotations
 
+from iii.version import VERSION
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from iii.worker.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
     from iii.worker.worker import Worker
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "DEFAULT_ENGINE_URL",

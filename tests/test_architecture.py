@@ -40,7 +40,7 @@ class Layer:
 # The longest prefix that fits places a module. A file of iii/engine that is not named here is one of the
 # decisions if its docstring says "Pure", and is held to it; otherwise it is an I/O sibling.
 RULES: dict[str, Layer] = {
-    "errors": Layer(("iii.errors",), pure=True, light=True),
+    "errors": Layer(("iii.errors", "iii.version"), pure=True, light=True),
     "protocol": Layer(("iii.protocol",), ("errors",), pure=True),
     "decisions": Layer(
         (

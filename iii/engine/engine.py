@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from iii.engine.builtins import Builtins
@@ -48,6 +47,7 @@ from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
 from iii.errors import AlreadyRunning, IIIError, ProjectError
 from iii.protocol.messages import RegisterFunction
+from iii.version import VERSION
 
 EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
 
@@ -132,7 +132,7 @@ class Engine:
     def _greet(self, left: tuple[int, ...]) -> None:
         facts = [("sdk", self.gateway.url)] if self.gateway else []
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
-        self._display.open(engine_version(), facts)
+        self._display.open(VERSION, facts)
         if left:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
 
@@ -201,7 +201,7 @@ class Engine:
                 "socket": str(path),
                 "url": self.gateway.url if self.gateway else None,
                 "project": str(self.project.root),
-                "version": engine_version(),
+                "version": VERSION,
                 "started_at": time.time(),
                 "ready": is_ready,
             }
@@ -310,14 +310,6 @@ def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     from iii.engine.schemas import compile_schema  # noqa: PLC0415
 
     return compile_schema(declaration)
-
-
-def engine_version() -> str:
-    """Return the installed version."""
-    try:
-        return version("iii-engine")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _settle_memory() -> None:

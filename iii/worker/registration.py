@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from iii.version import VERSION
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from iii.worker.options import InitOptions
 
 REGISTER = "engine::workers::register"
-VERSION = "0.1.0"
 
 
 def announcement_from(options: InitOptions, namespace: str | None) -> Message:
