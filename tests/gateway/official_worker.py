@@ -3,9 +3,8 @@
 import sys
 import threading
 
-from iii.trigger import TriggerHandler
-
 from iii import InitOptions, InvocationError, TriggerAction, register_worker
+from iii.trigger import TriggerHandler
 
 url, name = sys.argv[1:]
 worker = register_worker(url, InitOptions(worker_name=name))
