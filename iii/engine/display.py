@@ -32,7 +32,8 @@ class Display:
     def __call__(self, report: Report) -> None:
         """Show a report; keep it too if it is a line of a worker."""
         now = time.time()
-        if isinstance(report, LogLine) and not report.is_partial:
+        if isinstance(report, LogLine):
+            # Also one that was shown early: what follows comes as a line of its own.
             self.logs.write(report)
         self._writer.write(self._screen.lines(report, now))
 

@@ -73,6 +73,8 @@ def test_w02_an_idempotent_call_runs_again_after_the_kill(scene: Scene) -> None:
 def test_w03_callers_wait_out_the_restart_of_an_idle_worker(scene: Scene) -> None:
     scene.play({"a": CRASH})
     old = scene.kill("a")
+    # A process that is being killed may still read: callers come once it is dead, before or after that is noticed.
+    eventually(lambda: not is_alive(old))
     calls = [scene.caller.begin("a::pid") for _ in range(50)]
     scene.wait("Exited", "a")
     calls += [scene.caller.begin("a::pid") for _ in range(50)]
