@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import DEFAULT
 from iii.protocol.messages import (
-    ABSENT,
-    NULL,
     Message,
     RegisterTrigger,
     RegisterTriggerType,
     TriggerRegistrationResult,
     UnregisterTrigger,
     is_empty,
+    or_null,
 )
 
 Outgoing = list[tuple[Peer, Message]]
@@ -62,7 +61,7 @@ class Binding:
         self.id = message.id
         self.trigger_type = message.trigger_type
         self.function_id = message.function_id
-        self.config = NULL if message.config is ABSENT else message.config
+        self.config = or_null(message.config)
         self.metadata = message.metadata
         self.namespace = message.namespace or DEFAULT
         self.strict_namespace = message.trigger_namespace

@@ -250,7 +250,7 @@ class CheckedLink(Link):
         question = {
             "function_id": message.id,
             "description": message.description,
-            "metadata": _or_null(message.metadata),
+            "metadata": m.or_null(message.metadata),
             "namespace": self.peer.namespace,
             "context": session.auth.context,
         }
@@ -276,8 +276,8 @@ class CheckedLink(Link):
             "trigger_id": message.id,
             "trigger_type": message.trigger_type,
             "function_id": message.function_id,
-            "config": _or_null(message.config),
-            "metadata": _or_null(message.metadata),
+            "config": m.or_null(message.config),
+            "metadata": m.or_null(message.metadata),
             "namespace": namespace,
             "context": session.auth.context,
         }
@@ -364,10 +364,6 @@ async def _admitted(connection: WebSocket, terms: Terms, visitor: Visitor) -> Se
 def _text(answer: dict[str, Any], key: str, default: Any) -> Any:
     value = answer.get(key)
     return value if isinstance(value, str) else default
-
-
-def _or_null(raw: Raw) -> Raw:
-    return m.NULL if raw is m.ABSENT else raw
 
 
 def _as_object(data: Raw) -> dict[str, Any]:

@@ -53,10 +53,6 @@ class SupervisorHooks(Protocol):
         """Return how many calls are in flight on it."""
 
 
-def _no_files(worker: str, files: frozenset[str]) -> None:
-    """Nobody watches."""
-
-
 class Ground(Struct, frozen=True):
     """What every generation of every worker stands on."""
 

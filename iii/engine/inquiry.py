@@ -11,10 +11,11 @@ from typing import Any
 from msgspec import Raw
 
 from iii.engine.exchange import Exchange
-from iii.engine.peer import MAX_LINE, Peer
+from iii.engine.peer import Peer
 from iii.errors import InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, encode_value
+from iii.protocol.lines import MAX_LINE
 
 
 class Inquiry:

@@ -6,12 +6,13 @@ other message pays for the question.
 
 from __future__ import annotations
 
-from iii.engine.peer import MAX_LINE, Peer
+from iii.engine.peer import Peer
 from iii.engine.registry import DEFAULT
 from iii.engine.router import Router
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, encode, encode_error
+from iii.protocol.lines import MAX_LINE
 
 
 def fitting(router: Router, peer: Peer, line: bytes) -> bytes | None:

@@ -16,8 +16,9 @@ from typing import Protocol
 from iii.engine.exchange import Exchange
 from iii.engine.frames import BINARY, one_line
 from iii.engine.large import fitting
-from iii.engine.peer import MAX_LINE, Peer
+from iii.engine.peer import Peer
 from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
+from iii.protocol.lines import MAX_LINE
 
 # How long registrations wait for the namespace of their connection (public contract).
 GRACE = 5.0

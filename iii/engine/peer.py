@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from iii.protocol.lines import MAX_LINE
+
 if TYPE_CHECKING:
     from iii.protocol.messages import Message
-
-# The limit of a line on pipes and unix sockets; WebSocket carries more.
-MAX_LINE = 16 * 1024 * 1024
 
 PeerKind = Literal["worker", "client", "engine"]
 

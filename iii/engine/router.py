@@ -132,7 +132,7 @@ class Router:
         if provided is not None:
             payload = _action_payload(message, receipt) | {
                 "action": message.action,
-                "metadata": _or_null(message.metadata),
+                "metadata": m.or_null(message.metadata),
             }
             target, namespace = provided.declaration.function_id, provided.peer.namespace
         elif action.type == "enqueue":
@@ -200,16 +200,12 @@ def _action_of(message: m.InvokeFunction) -> m.ActionField | m.ErrorBody:
         return refusals.invalid_message(f"action: {error}")
 
 
-def _or_null(raw: Raw) -> Raw:
-    return m.NULL if raw is m.ABSENT else raw
-
-
 def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
     """What the callee gets: always an id and data, never a namespace or an action."""
     return m.InvokeFunction(
         function_id=message.function_id,
         invocation_id=message.invocation_id,
-        data=_or_null(message.data),
+        data=m.or_null(message.data),
         metadata=message.metadata,
         traceparent=message.traceparent,
         baggage=message.baggage,
@@ -228,7 +224,7 @@ def _options_of(message: m.InvokeFunction) -> dict[str, Any]:
 def _action_payload(message: m.InvokeFunction, receipt: str) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "function_id": message.function_id,
-        "data": _or_null(message.data),
+        "data": m.or_null(message.data),
         "messageReceiptId": receipt,
         "traceparent": message.traceparent,
         "baggage": message.baggage,

@@ -19,6 +19,11 @@ def is_empty(raw: Raw) -> bool:
     return raw is ABSENT or bytes(raw) == b"null"
 
 
+def or_null(raw: Raw) -> Raw:
+    """Return a raw field as the receiver expects it: an absent one as `null`."""
+    return NULL if raw is ABSENT else raw
+
+
 class Message(Struct, tag_field="type", tag=str.lower, omit_defaults=True, gc=False):
     """Base of all messages; `gc=False` because no message can be part of a reference cycle."""
 
