@@ -38,11 +38,11 @@ class Project:
         for name, body in workers.items():
             (folder / f"{name}.py").write_text(PROFILE + body)
 
-    def start(self) -> None:
-        """Start the engine and wait until its workers are ready."""
+    def start(self, command: str = "start") -> None:
+        """Start the engine and wait until its workers are ready; `dev` reloads what is saved."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "start"],
+            [sys.executable, "-m", "cli.main", command],
             cwd=self.folder,
             env=environment | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,

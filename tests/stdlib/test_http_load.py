@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Condition, Event, Thread
+from time import monotonic
 
 import pytest
 from live_project import BOUND
@@ -31,6 +32,7 @@ class Load:
     def __init__(self, port: int) -> None:
         self._port = port
         self._ended = Event()
+        self._answered = Condition()
         self.outcomes: Counter[str] = Counter()
         self._threads = [Thread(target=self._ask) for _ in range(CLIENTS)]
         for thread in self._threads:
@@ -41,7 +43,10 @@ class Load:
         number = 0
         while not self._ended.is_set():
             number += 1
-            self.outcomes[self._outcome(connection, number)] += 1
+            outcome = self._outcome(connection, number)
+            with self._answered:
+                self.outcomes[outcome] += 1
+                self._answered.notify_all()
         connection.close()
 
     def _outcome(self, connection: http.client.HTTPConnection, number: int) -> str:
@@ -55,6 +60,12 @@ class Load:
             return repr(error)
         is_right = response.status == 200 and json.loads(answer) == {"n": number}
         return "right" if is_right else f"{response.status} {answer!r}"
+
+    def go_on_until(self, moment: float) -> None:
+        """Return at `moment`, and not before another request has been answered."""
+        seen = self.outcomes.total()
+        with self._answered:
+            assert self._answered.wait_for(lambda: self.outcomes.total() > seen and monotonic() >= moment, BOUND)
 
     def stop(self) -> None:
         self._ended.set()
@@ -71,7 +82,7 @@ def load(port: int) -> Iterator[Load]:
         made.stop()
 
 
-def reload_under_load(running: Web, worker: str, count: int) -> Counter[str]:
+def restart_under_load(running: Web, worker: str, count: int) -> Counter[str]:
     """Replace the worker's process `count` times under load; return what became of the requests."""
     with load(running.port) as clients, running.project.connect() as connection:
         for done in range(1, count + 1):
@@ -80,11 +91,33 @@ def reload_under_load(running: Web, worker: str, count: int) -> Counter[str]:
     return clients.outcomes
 
 
-LONG = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.mark.parametrize(("worker", "count"), [("web", 5), ("http", 5), pytest.param("web", 100, marks=LONG)])
+@pytest.mark.parametrize(("worker", "count"), [("web", 5), ("http", 5)])
 def test_no_request_fails_while_a_worker_is_replaced(tmp_path: Path, worker: str, count: int) -> None:
     with web(tmp_path, WORKER, "access_log = false") as running:
-        outcomes = reload_under_load(running, worker, count)
+        outcomes = restart_under_load(running, worker, count)
     assert set(outcomes) == {"right"}
+
+
+def save_under_load(running: Web, count: int, seconds: float) -> Counter[str]:
+    """Save the handler `count` times, spread over `seconds` of load; return what became of the requests."""
+    source = running.project.folder / "web.py"
+    code, begin = source.read_text(), monotonic()
+    with load(running.port) as clients:
+        for number in range(1, count + 1):
+            source.write_text(f"{code}\n# saved for the {number}. time\n")
+            running.project.wait("changed: reloaded", count=number)
+            clients.go_on_until(begin + seconds * number / count)
+    return clients.outcomes
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds"), [(3, 0), pytest.param(100, 60, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_no_request_fails_while_the_handler_is_saved(tmp_path: Path, count: int, seconds: float) -> None:
+    with web(tmp_path, WORKER, "access_log = false", command="dev") as running:
+        began = monotonic()
+        outcomes = save_under_load(running, count, seconds)
+        elapsed = monotonic() - began
+    print(f"{count} reloads in {elapsed:.1f} s, requests: {dict(outcomes)}")
+    assert set(outcomes) == {"right"}
+    assert elapsed >= seconds

@@ -76,10 +76,10 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 @contextmanager
-def web(folder: Path, worker: str, config: str = "", engine: str = QUIET) -> Iterator[Web]:
+def web(folder: Path, worker: str, config: str = "", engine: str = QUIET, *, command: str = "start") -> Iterator[Web]:
     """A running project whose worker `web` has this source."""
     made = Project(folder, engine + TOML.format(config=config), {"web": worker})
-    made.start()
+    made.start(command)
     try:
         yield Web(made)
     finally:
