@@ -23,7 +23,7 @@ from iii.engine.answers import caller_form, parent_id
 from iii.engine.events import Event, Notice
 from iii.engine.invocation import Deadlines, Invocation
 from iii.engine.peer import Owner, Peer
-from iii.engine.registry import DEFAULT, Function, Registry
+from iii.engine.registry import DEFAULT, NOBODY, Function, Registry
 from iii.protocol.codec import encode, encode_error
 from iii.protocol.messages import ABSENT, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
@@ -37,10 +37,6 @@ class Limits:
     calls_per_peer: int = 16_384
     backlog: int = 8 * 1024 * 1024  # bytes sent to a peer that it has not read
     attempts: int = 3  # of one idempotent call whose workers keep dying
-
-
-# The owner of functions that nobody has registered.
-NOBODY = Owner("", DEFAULT, supervised=False)
 
 
 class Calls:
@@ -313,6 +309,7 @@ class Calls:
         caller = invocation.caller
         if caller is None:
             self.counters["unawaited_result"] += 1
+            callee.abandoned -= invocation.is_abandoned
         else:
             caller.outgoing -= 1
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
@@ -326,7 +323,7 @@ class Calls:
         callee.answered += 1
         if callee.owner.waiting:
             self.pump(callee.owner)
-        if callee.is_retired and not callee.busy:
+        if callee.is_retired and not (callee.owed or invocation.is_abandoned):
             self.on_drained(callee)
 
     def fail(self, invocation: Invocation, error: ErrorBody) -> None:
@@ -362,10 +359,13 @@ class Calls:
 
     def abandon(self, invocation: Invocation) -> None:
         """Nobody waits for this call: take it out of the queue, or tell its callee to stop."""
-        if invocation.callee is not None:
+        if (callee := invocation.callee) is not None:
             # It stays in the table until the callee answers or dies: it still occupies a slot there.
             invocation.is_abandoned = True
-            self.send(invocation.callee, encode(Cancel(invocation.id)))
+            callee.abandoned += 1
+            self.send(callee, encode(Cancel(invocation.id)))
+            if callee.is_retired and not callee.owed:
+                self.on_drained(callee)
             return
         if invocation.is_waiting:
             self._unwait(invocation)

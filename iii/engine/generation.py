@@ -132,7 +132,7 @@ class Generation:
             self._retire(drain)
 
     def on_drained(self) -> None:
-        """Nothing is in flight on it any more: go on with the ladder."""
+        """Nobody waits for it any more: go on with the ladder."""
         if self.is_ending and "drain" in self._timers.pending:
             self._timers.cancel("drain")
             self._timers.cancel("holding")
@@ -214,7 +214,7 @@ class Generation:
         hooks = self._ground.hooks
         self._timers.arm("drain", drain, self._ask)
         hooks.retire(self.run)
-        if hooks.busy(self.run) == 0:
+        if hooks.owed(self.run) == 0:
             self.on_drained()
         else:
             self._timers.arm("holding", HOLDING_AFTER, lambda: self._tell_holder(drain))
@@ -239,7 +239,7 @@ class Generation:
             self.process.signal_group(number)
 
     def _tell_holder(self, limit: float) -> None:
-        calls = self._ground.hooks.busy(self.run)
+        calls = self._ground.hooks.owed(self.run)
         self._ground.report(Holding(self.run, calls, limit - HOLDING_AFTER))
 
     def _on_not_ready(self) -> None:

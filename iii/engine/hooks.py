@@ -31,7 +31,7 @@ class SupervisorHooks(Protocol):
         """Route to this generation from now on, in one step."""
 
     def retire(self, run: Run) -> None:
-        """Route nothing new to it; call `Supervisor.on_drained(run)` when nothing is in flight any more."""
+        """Route nothing new to it; call `Supervisor.on_drained(run)` when it owes nothing any more."""
 
     def send_stop(self, run: Run, deadline: float) -> None:
         """Send the protocol's `stop` (the process has `deadline` seconds), then close its stdin."""
@@ -51,6 +51,9 @@ class SupervisorHooks(Protocol):
 
     def busy(self, run: Run) -> int:
         """Return how many calls are in flight on it."""
+
+    def owed(self, run: Run) -> int:
+        """Return how many of these it must finish before it is asked to end: those that nobody has given up."""
 
 
 class Ground(Struct, frozen=True):

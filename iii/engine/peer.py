@@ -68,6 +68,7 @@ class Peer:
     """One connection. `serving` is false while a new generation registers, and again once it is retired."""
 
     __slots__ = (
+        "abandoned",
         "answered",
         "busy",
         "close",
@@ -133,6 +134,7 @@ class Peer:
         self.functions: dict[Any, None] = {}  # those it provides or stands by for, in order
         self.staged: list[Message] = []  # registrations made before serving
         self.busy = 0  # calls it is executing
+        self.abandoned = 0  # those of them whose callers have given up
         self.lingers = False  # it ends clients of its own before it stops
         self.answered = 0  # calls it has ended
         self.heard_at = 0.0  # monotonic, when the last line of it came
@@ -151,6 +153,11 @@ class Peer:
     def backlog(self) -> int:
         """Bytes sent to this peer that its transport has not taken yet."""
         return self.enqueued - self.written
+
+    @property
+    def owed(self) -> int:
+        """How many calls it must still finish before it may go: nobody waits for what was given up."""
+        return self.busy - self.abandoned
 
     @property
     def has_room(self) -> bool:

@@ -24,6 +24,8 @@ Validator = Callable[[Raw], "dict[str, object] | None"]
 MAX_ID = 256
 MAX_FUNCTIONS_PER_PEER = 10_000
 DEFAULT = "default"
+# The owner of functions that nobody has registered.
+NOBODY = Owner("", DEFAULT, supervised=False)
 
 
 class Function:

@@ -119,7 +119,7 @@ class Roster:
         peer.is_serving = False
         if was_serving:
             self._registrations.vacate(peer, "removed by reload")
-        if not peer.busy:
+        if not peer.owed:
             self._on_drained(peer)
 
     def detach(self, peer: Peer, reason: Mapping[str, Any] | None = None) -> None:
@@ -188,7 +188,7 @@ class Roster:
                     again.append(invocation)
                 else:
                     self._end_stopped(invocation, reason)
-        peer.busy = 0
+        peer.busy = peer.abandoned = 0
         self._calls.requeue(again)
 
     def _may_run_again(self, invocation: Invocation) -> bool:

@@ -160,7 +160,7 @@ class Seat:
     def _promote(self, number: int) -> None:
         generation = self._generations[number]
         seconds = generation.mark_ready()
-        finishing = sum(self._ground.hooks.busy(g.run) for g in self.generations if g is not generation)
+        finishing = sum(self._ground.hooks.owed(g.run) for g in self.generations if g is not generation)
         self._ground.hooks.promote(generation.run)
         self.started_at = time.time()
         files, self._files = self._files, ()

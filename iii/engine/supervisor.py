@@ -147,7 +147,7 @@ class Supervisor:
         self._tell_files(run.worker)
 
     def on_drained(self, run: Run) -> None:
-        """Nothing is in flight on this process any more."""
+        """This process owes nobody an answer any more."""
         if generation := self._generation(run):
             generation.on_drained()
 

@@ -118,7 +118,7 @@ class Switchboard:
         peer = connection.peer
         self._router.calls.send(peer, encode(Stop(deadline * 1000)))
         self.exchange.turn()
-        if not (peer.busy or peer.outgoing or peer.lingers):
+        if not (peer.owed or peer.outgoing or peer.lingers):
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:
@@ -158,6 +158,10 @@ class Switchboard:
         """Return how many calls run on it."""
         return sum(peer.busy for peer in self._peers_of(run))
 
+    def owed(self, run: Run) -> int:
+        """Return how many calls it must still finish."""
+        return sum(peer.owed for peer in self._peers_of(run))
+
     # Events of the router
 
     def on_ready(self, event: PeerReady) -> None:
@@ -174,7 +178,7 @@ class Switchboard:
     def on_drained(self, event: PeerDrained) -> None:
         """A retired process has finished its calls."""
         run = _run_of(event.peer)
-        if run is not None and not self.busy(run):
+        if run is not None and not self.owed(run):
             self.supervisor.on_drained(run)
 
     def on_output(self, peer: Peer, line: bytes) -> None:

@@ -105,6 +105,8 @@ class Root:
     def busy(self, run: Run) -> int:
         return self.calls.get(run, 0)
 
+    owed = busy
+
 
 def worker(name: str, code: str, cwd: Path, **more: Any) -> WorkerSpec:
     """A worker that runs a Python text, without the SDK."""

@@ -203,6 +203,20 @@ def test_an_idle_generation_is_drained_at_once_and_only_once(net: Net) -> None:
     assert net.drained() == [old]
 
 
+def test_a_call_that_was_given_up_holds_up_no_retired_generation(net: Net, caller: Peer) -> None:
+    old = net.serving("w", "f")
+    net.call(caller, "f", "before")
+    net.call(caller, "f", "after")
+    net.send(caller, "cancel", invocation_id="before")
+    net.router.roster.retire(old)
+    assert net.drained() == []
+    net.send(caller, "cancel", invocation_id="after")
+    assert net.drained() == [old]
+    net.answer(old, "before")  # late, and news to nobody
+    assert net.drained() == [old]
+    assert (old.busy, old.owed) == (1, 0)
+
+
 def test_a_retired_generation_registers_nothing_any_more(net: Net) -> None:
     old = net.serving("w", "f")
     net.serving("w", "f", generation=2)

@@ -283,6 +283,7 @@ class RouterLaws(RuleBasedStateMachine):
         table = list(self.router.calls.in_flight.values())
         for peer in self.router.roster.peers.values():
             assert peer.busy == sum(one.callee is peer for one in table)
+            assert peer.abandoned == sum(one.callee is peer and one.is_abandoned for one in table)
             assert peer.outgoing == sum(one.caller is peer for one in table)
             assert peer.concurrency is None or peer.busy <= peer.concurrency
         for function in self.router.registry:

@@ -138,6 +138,17 @@ def test_e05_sigterm_refuses_new_calls_finishes_started_ones_and_exits_0(scene: 
     assert scene.seen("AllStopped")
 
 
+def test_e05_a_call_that_was_given_up_holds_up_no_stop(scene: Scene) -> None:
+    # Its caller has heard TIMEOUT and its worker will never answer: the ten seconds of a drain are not for it.
+    scene.program("deaf", 'offer("deaf::hear")\ncall = take()\nos.wait() if os.fork() else time.sleep(600)\n')
+    scene.open()
+    assert scene.ask("deaf::hear", deadline_ms=200).code == "TIMEOUT"
+    scene._canary.stop()
+    scene.guard.send_signal(signal.SIGTERM)
+    assert scene.await_exit() == 0
+    assert scene.seen("AllStopped")[0]["seconds"] < 8
+
+
 def test_e06_a_second_sigint_kills_at_once_and_exits_130(scene: Scene) -> None:
     scene.laws -= {"canary", "exit"}
     scene.play({"a": HOLD})
