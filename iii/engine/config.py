@@ -21,7 +21,10 @@ from iii.engine.positions import KeyPath
 from iii.engine.program import Program, has_official_sdk
 from iii.engine.spec import EngineSpec, ProjectSpec, WorkerSpec
 
-STANDARD_WORKERS = ("state", "stream", "queue", "pubsub", "cron", "http", "observability", "configuration")
+STANDARD_WORKERS = (
+    *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
+    *("observability", "configuration"),
+)
 PROJECT_FILE = "iii.toml"
 
 _TOP = ("engine", "workers", "profiles")
