@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -18,25 +21,51 @@ from stdlib_workers.http.failures import Refusal
 
 MAX_FIELDS = 1000
 MAX_DEPTH = 64
+# RFC 9110: type and subtype, each a token.
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+\Z")
 
 
-def parse_body(content_type: str, body: bytes) -> Any:
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a multipart form."""
+
+    name: str
+    kind: str
+    content: bytes
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a function is told of it, whichever way it gets the content."""
+        return {"filename": self.name, "content_type": self.kind, "size": len(self.content)}
+
+
+FileValue = Callable[[File], Any]
+
+
+def inline(file: File) -> dict[str, Any]:
+    """Return a file as a value that holds its content."""
+    return {**file.facts, "content_base64": b64encode(file.content).decode()}
+
+
+def parse_body(content_type: str, body: bytes, file_value: FileValue = inline) -> Any:
     """Return the value that a function gets as `body`, null for none and for a kind that is not parsed.
 
-    Refusal 415 for a body that does not say what it is, 400 for one that is not what it says.
+    `file_value` makes the value of each file of a form. Refusal 415 for a body that does not say what it is, 400 for
+    one that is not what it says.
     """
     if not body:
         return None
-    if not content_type:
-        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", "a request with a body needs a content-type header")
     kind, options = parse_options_header(content_type)
     kind = kind.lower()
+    if not _MEDIA_TYPE.match(kind):
+        text = f"a request with a body needs a content-type such as application/json, not {content_type!r}"
+        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", text)
     if _is_json(kind):
         return _parse_json(body)
     if kind == "application/x-www-form-urlencoded":
         return parse_form(body)
     if kind == "multipart/form-data":
-        return _parse_multipart(body, options.get("boundary", ""))
+        return _parse_multipart(body, options.get("boundary", ""), file_value)
     return _decode(body, "the text") if kind.startswith("text/") else None
 
 
@@ -96,7 +125,7 @@ def parse_form(body: bytes) -> dict[str, Any]:
     return _collect(pairs)
 
 
-def _parse_multipart(body: bytes, boundary: str) -> dict[str, Any]:
+def _parse_multipart(body: bytes, boundary: str, file_value: FileValue) -> dict[str, Any]:
     from io import BytesIO  # noqa: PLC0415 - only uploads need it
 
     if not boundary:
@@ -105,22 +134,16 @@ def _parse_multipart(body: bytes, boundary: str) -> dict[str, Any]:
         parser = MultipartParser(
             BytesIO(body), boundary, len(body), memory_limit=len(body) + 1, spool_limit=len(body) + 1, strict=True
         )
-        parts = [(part.name, _part_value(part)) for part in parser]
+        parts = [(part.name, _part_value(part, file_value)) for part in parser]
     except (MultipartError, UnicodeDecodeError) as error:
         raise Refusal(400, "invalid_body", f"the multipart body cannot be read: {error}") from None
     return _collect(parts)
 
 
-def _part_value(part: Any) -> Any:
+def _part_value(part: Any, file_value: FileValue) -> Any:
     if part.filename is None:
         return part.value
-    content: bytes = part.raw
-    return {
-        "filename": part.filename,
-        "content_type": part.content_type,
-        "size": len(content),
-        "content_base64": b64encode(content).decode(),
-    }
+    return file_value(File(part.filename, part.content_type, part.raw))
 
 
 def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from stdlib_workers.http.calls import Trigger
 
 Reference = dict[str, str]
 
+# How long our end waits for the other's goodbye: a function may have left a file unread.
+CLOSE_SECONDS = 1.0
+
 
 class ChannelBroken(Exception):
     """The engine does not let us at an end of a channel that it has made."""
@@ -43,7 +46,9 @@ class Channels:
         path = f"/ws/channels/{quote(reference['channel_id'], safe='')}"
         query = f"?key={quote(reference['access_key'], safe='')}&dir={reference['direction']}"
         try:
-            return await connect(self._address + path + query, compression=None, max_size=None, proxy=None)
+            return await connect(
+                self._address + path + query, compression=None, max_size=None, proxy=None, close_timeout=CLOSE_SECONDS
+            )
         except (OSError, InvalidHandshake) as error:
             raise ChannelBroken(f"channel {reference['channel_id']} cannot be opened: {error}") from None
 

@@ -1,7 +1,7 @@
 """A request whose function answers through a channel: texts set status and headers, the first bytes commit them.
 
-Until then a result of the function wins, and its failure is the answer; afterwards only the stream counts. A client
-that leaves closes the reader, and the function's next write fails.
+Until then a result of the function wins, and its failure is the answer; afterwards only the stream counts. The files
+of a multipart form are channels too. A client that leaves closes the reader, and the function's next write fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 from websockets.asyncio.client import ClientConnection
 
 from iii import InvocationError
-from stdlib_workers.http.bodies import is_parsed, parse_body
+from stdlib_workers.http.bodies import File, is_parsed, parse_body
 from stdlib_workers.http.calls import Terms, Trigger, call_function
 from stdlib_workers.http.channels import Channels, items_of, status_and_headers_from, write_all
 from stdlib_workers.http.failures import Refusal, refusal_from
@@ -23,6 +23,11 @@ from stdlib_workers.http.intake import Body, Disconnected
 from stdlib_workers.http.replies import Reply, header, reply_from
 from stdlib_workers.http.requests import Request
 from stdlib_workers.http.routes import Route
+
+# What one request may open; a form of a thousand files would take the descriptors of everybody else.
+MAX_FILES = 32
+# A writer's piece; the engine takes no message of any size.
+PIECE = 64 * 1024
 
 
 class Stream:
@@ -32,6 +37,7 @@ class Stream:
         self._channels = channels
         self._body = body
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._files: list[tuple[dict[str, Any], bytes]] = []
         self._status = 200
         self._headers: dict[str, str] = {}
         self._reader: ClientConnection | None = None
@@ -46,10 +52,23 @@ class Stream:
         chunks = self._body.chunks(request)
         if is_parsed(content_type):
             whole = b"".join([chunk async for chunk in chunks])
-            payload["body"] = parse_body(content_type, whole)
-            chunks = _one(whole)
+            payload["body"] = parse_body(content_type, whole, self._file_value)
+            chunks = _pieces(whole)
+        for value, content in self._files:
+            await self._open_file(value, content)
         self._reader = await self._channels.open(reader)
         self._start(self._pass_on(await self._channels.open(body_writer), chunks, self._reader))
+
+    def _file_value(self, file: File) -> dict[str, Any]:
+        if len(self._files) == MAX_FILES:
+            raise Refusal(413, "PAYLOAD_TOO_LARGE", f"the form has more than {MAX_FILES} files")
+        self._files.append((file.facts, file.content))
+        return self._files[-1][0]
+
+    async def _open_file(self, value: dict[str, Any], content: bytes) -> None:
+        """Complete a file's value by the reader of its content, and begin to write that."""
+        writer, value["content"] = await self._channels.make()
+        self._start(write_all(await self._channels.open(writer), _pieces(content)))
 
     async def _pass_on(self, end: ClientConnection, chunks: AsyncIterator[bytes], reader: ClientConnection) -> None:
         with suppress(Disconnected):
@@ -120,6 +139,6 @@ async def _result_of(call: asyncio.Task[Any]) -> Any:
         raise refusal_from(error) from None
 
 
-async def _one(chunk: bytes) -> AsyncIterator[bytes]:
-    if chunk:
-        yield chunk
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), PIECE):
+        yield data[start : start + PIECE]

@@ -39,8 +39,13 @@ class Page:
 
     def value(self, expression: str) -> Any:
         """Return what a JavaScript expression gives in the page."""
-        result = self._command("Runtime.evaluate", expression=expression, returnByValue=True)["result"]
-        return result.get("value")
+        answer = self._command("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer.get("result", {}).get("value")
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Put a file into the input that `selector` finds, as a person would."""
+        found = self._command("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._command("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
 
     def wait(self, expression: str, wanted: Any) -> None:
         """Return once the expression gives `wanted`."""
@@ -54,7 +59,8 @@ class Page:
         while True:
             message = json.loads(self._socket.recv(BOUND))
             if message.get("id") == number:
-                result: dict[str, Any] = message["result"]
+                # An error when the page went elsewhere meanwhile: then there is no value.
+                result: dict[str, Any] = message.get("result", {})
                 return result
 
 

@@ -10,6 +10,8 @@ import pytest
 from live_project import BOUND
 from web_project import Web, web
 
+from stdlib_workers.http.streaming import MAX_FILES
+
 WORKER = """
 from iii.http import http
 
@@ -58,10 +60,16 @@ def endless(request):
         say("the client has gone")
         return None
 
+@http
+async def files(req, res):
+    rows = req.body["f"] if isinstance(req.body["f"], list) else [req.body["f"]]
+    sizes = [[row["filename"], row["size"], len(await row["content"].read_all())] for row in rows]
+    return {"body": {"files": sizes, "title": req.body.get("title")}}
+
 for function in (more, let_go):
     worker.register_function("web::" + function.__name__, function)
 for function, path, method in ((events, "/events/:user", "GET"), (double, "/double", "POST"), (crash, "/crash", "GET"),
-                               (result, "/result", "POST"), (empty, "/empty", "GET"), (endless, "/endless", "GET")):
+                               (result, "/result", "POST"), (empty, "/empty", "GET"), (endless, "/endless", "GET"), (files, "/files", "POST")):
     worker.register_function("web::" + function.__name__, function)
     worker.register_trigger({"type": "http", "function_id": "web::" + function.__name__,
                              "config": {"api_path": path, "http_method": method, "stream": True}})
@@ -91,6 +99,33 @@ def test_a_body_streams_through(running: Web) -> None:
     body = b"abcdefgh" * 100_000
     answer = running.ask("POST", "/double", body, {"content-type": "application/octet-stream"})
     assert (answer.status, answer.body) == (200, body.upper())
+
+
+def form_of(*parts: tuple[str, bytes]) -> bytes:
+    """A multipart form, each part given by its disposition and content."""
+    head = b"--x\r\nContent-Disposition: form-data; "
+    return b"".join(head + text.encode() + b"\r\n\r\n" + data + b"\r\n" for text, data in parts) + b"--x--\r\n"
+
+
+MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
+
+
+def test_files_of_a_form_are_channels(running: Web) -> None:
+    large = b"a" * 3_000_000
+    form = form_of(
+        ('name="title"', b"two"), ('name="f"; filename="a"', large), ('name="f"; filename="b"', b""), ('name="g"', b"")
+    )
+    answer = running.ask("POST", "/files", form, MULTIPART)
+    assert (answer.status, answer.json) == (
+        200,
+        {"files": [["a", len(large), len(large)], ["b", 0, 0]], "title": "two"},
+    )
+
+
+@pytest.mark.parametrize(("count", "status"), [(MAX_FILES, 200), (MAX_FILES + 1, 413)])
+def test_the_files_of_a_form_are_bounded(running: Web, count: int, status: int) -> None:
+    form = form_of(*[('name="f"; filename="a"', b"x")] * count)
+    assert running.ask("POST", "/files", form, MULTIPART).status == status
 
 
 def test_a_result_wins_over_what_was_set_before_the_first_bytes(running: Web) -> None:
