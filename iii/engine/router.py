@@ -159,7 +159,7 @@ class Router:
             deadline_ms=message.deadline_ms,
         )
         invocation = self._hand_over(peer, handed, function, is_void=is_void, now=now)
-        if invocation is not None and provided is None:
+        if invocation is not None and not _knows_receipt(provided, payload):
             invocation.receipt = receipt
 
     def _answer(self, peer: Peer, message: m.InvokeFunction, error: m.ErrorBody, is_void: bool) -> None:
@@ -213,6 +213,11 @@ def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
         deadline_ms=message.deadline_ms,
         stream=message.stream,
     )
+
+
+def _knows_receipt(provided: object, payload: dict[str, Any]) -> bool:
+    """Whether the provider's answer counts: our queue's always does, and only it knows the job of a repeated key."""
+    return provided is not None or "key" in payload
 
 
 def _options_of(message: m.InvokeFunction) -> dict[str, Any]:

@@ -156,6 +156,9 @@ def test_an_enqueue_keeps_its_options_when_it_waits_for_the_queue_to_start(net: 
     data = net.one(queue)["data"]
     assert (data["queue"], data["key"], data["delay_ms"], data["metadata"]) == ("bulk", "k", 5, {"user": 1})
     assert "type" not in data
+    # Of a repeated key only the queue knows which job that is.
+    net.answer(queue, result={"messageReceiptId": "of the first job"})
+    assert net.one(caller)["result"] == {"messageReceiptId": "of the first job"}
 
 
 @pytest.mark.parametrize(
