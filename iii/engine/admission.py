@@ -65,10 +65,11 @@ def judge(policy: Policy, knock: Knock) -> Verdict:
         return Verdict(421)
     if len(knock.origins) > 1 or any(one not in policy.origins for one in knock.origins):
         return Verdict(403)
-    return _judge_user(policy, knock)
+    return judge_user(policy, knock)
 
 
-def _judge_user(policy: Policy, knock: Knock) -> Verdict:
+def judge_user(policy: Policy, knock: Knock) -> Verdict:
+    """Decide the third question alone: is it our user, or one with the token?"""
     offered = [name for name in knock.subprotocols if name.startswith(SUBPROTOCOL)]
     confirmed = offered[0] if offered else None
     if policy.token is None:

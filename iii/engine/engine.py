@@ -33,16 +33,21 @@ from iii.engine.heartbeat import Heartbeat
 from iii.engine.inquiry import Inquiry
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
+from iii.engine.reception import DESCRIPTION as CHECK_DESCRIPTION
+from iii.engine.reception import ID as CHECK
+from iii.engine.reception import Reception
 from iii.engine.registry import Validator
 from iii.engine.reports import Notice
 from iii.engine.router import Router
 from iii.engine.run import Run
 from iii.engine.rundir import RunDir
+from iii.engine.socket_table import is_same_user
 from iii.engine.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervisor import Supervisor
 from iii.engine.sweep import sweep
 from iii.engine.switchboard import Switchboard
 from iii.engine.terminal import Style
+from iii.engine.throttle import Throttle
 from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
 from iii.errors import AlreadyRunning, IIIError, ProjectError
@@ -73,6 +78,7 @@ class Engine:
         self._run_dir = RunDir(project.state_dir)
         self._stopping = asyncio.Event()
         self._is_killed = False
+        self._throttle = Throttle()  # of all listeners together
         self._environments = _environments(project)
         self.gateway: Gateway | None = None
         self.listeners: list[Gateway] = []
@@ -112,6 +118,8 @@ class Engine:
         path = socket_path(self._run_dir.path)
         left = await asyncio.to_thread(sweep, self._run_dir.path / "runs", self.run_id)
         token = make_token(self._run_dir.path)
+        reception = Reception(token, self._throttle, is_same_user)
+        self.builtins.serve(CHECK, reception.answer, CHECK_DESCRIPTION)
         self.gateway = self._open_gateway(token)
         self._open_listeners(token)
         listener = Listener(path, self.switchboard.accept)
@@ -176,7 +184,7 @@ class Engine:
         spec = self.project.engine
         if spec.listen == "off":
             return None
-        listen = Listen(spec.listen, token, spec.listen_line)
+        listen = Listen(spec.listen, token, spec.listen_line, throttle=self._throttle)
         gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
         if gateway.doorway.is_moved:
             self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
@@ -190,7 +198,7 @@ class Engine:
             terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
             # Without an auth function nobody would be asked who they are: then the token is.
             is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
-            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms)
+            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms, self._throttle)
             self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
 
     def _announce(self, path: Path, *, is_ready: bool) -> None:

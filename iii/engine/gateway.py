@@ -12,7 +12,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.http11 import Request
@@ -25,6 +25,7 @@ from iii.engine.checkpoint import CheckedLink, CheckedTelemetryLink, Terms, Visi
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
 from iii.engine.link import Link, LinkHooks, TelemetryLink
+from iii.engine.throttle import Throttle
 from iii.engine.websocket import MAX_MESSAGE, WebSocket
 
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
@@ -58,6 +59,7 @@ class Listen:
     line: int = 0
     origins: tuple[str, ...] = ()
     terms: Terms | None = None
+    throttle: Throttle = field(default_factory=Throttle)
 
 
 class Gateway:
@@ -74,6 +76,7 @@ class Gateway:
         self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
         self._terms = listen.terms
+        self._throttle = listen.throttle
         self._policy = Policy(
             hosts=loopback_hosts(self.doorway.port) if self.doorway.is_loopback else None,
             origins=listen.origins,
@@ -119,6 +122,8 @@ class Gateway:
         verdict = judge(self._policy_of(address.path), knock)
         if not request.path.startswith("/"):
             self._refuse(connection, 400)  # the absolute form is for proxies
+        elif verdict.status == 401:
+            self._turn_away(connection)
         elif verdict.status != 101:
             self._refuse(connection, verdict.status)
         else:
@@ -163,6 +168,15 @@ class Gateway:
         link = ChannelLink(connection, channel, "read" if direction == "read" else "write")
         if connection.accept(request, link, subprotocol):
             link.open()
+
+    def _turn_away(self, connection: WebSocket) -> None:
+        """Refuse a stranger; who tries again and again has to wait for it."""
+        delay = self._throttle.delay(connection.client[0], self._loop.time())
+        if delay:
+            self.counters["throttled"] += 1
+            self._loop.call_later(delay, self._refuse, connection, 401)
+        else:
+            self._refuse(connection, 401)
 
     def _refuse(self, connection: WebSocket, status: int) -> None:
         self.counters[f"refused_{status}"] += 1

@@ -7,9 +7,16 @@ name point here (DNS rebinding) betrays itself by `Host`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from stdlib_workers.stream.options import LOOPBACK
+
+
+class Headers(Protocol):
+    """The headers of a handshake, each as often as it was sent."""
+
+    def get_all(self, key: str) -> list[str]: ...
 
 
 def refusal(hosts: Sequence[str], origins: Sequence[str], names: Iterable[str], allowed: Iterable[str]) -> str | None:
@@ -43,4 +50,18 @@ def request_from(target: str, headers: Iterable[tuple[str, str]], address: tuple
         "path": parts.path,
         "query_params": query,
         "addr": f"{address[0]}:{address[1]}",
+    }
+
+
+def question_from(
+    target: str, headers: Headers, ends: tuple[tuple[object, ...], tuple[object, ...]]
+) -> dict[str, object]:
+    """Return what the engine is asked about a handshake; `ends` are the addresses of the client and of ours."""
+    offered = ",".join(headers.get_all("Sec-WebSocket-Protocol"))
+    return {
+        "client": list(ends[0][:2]),
+        "server": list(ends[1][:2]),
+        "authorizations": headers.get_all("Authorization"),
+        "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
+        "query": urlsplit(target).query,
     }

@@ -1,6 +1,7 @@
 """The WebSocket listener on port 3112: admission, the auth function, and three tasks for each socket.
 
-Any path is accepted; subscriptions are messages. The auth function sees the path.
+Any path is accepted; subscriptions are messages. The auth function sees the path; without one, whoever connects must be
+the engine's user or have its token, which the engine judges as it does for its own listeners.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger
-from stdlib_workers.stream.admission import names_of, refusal, request_from
+from stdlib_workers.stream.admission import names_of, question_from, refusal, request_from
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
 from stdlib_workers.stream.session import Services, Session
 from stdlib_workers.stream.subscriber import Subscriber
@@ -26,6 +27,8 @@ MAX_SOCKETS = 4096
 MAX_MESSAGE = 1024 * 1024
 # A default port that is taken moves on; after so many something else is wrong.
 PORTS_TRIED = 20
+# Says whether a connection is the engine's own user's.
+CHECK = "engine::connections::check"
 # A socket that does not answer a close within this is gone anyway.
 CLOSE_SECONDS = 1.0
 
@@ -37,6 +40,7 @@ class Listener:
         self._services = services
         self._options = options
         self._contexts: WeakKeyDictionary[ServerConnection, Any] = WeakKeyDictionary()
+        self._subprotocols: WeakKeyDictionary[ServerConnection, str | None] = WeakKeyDictionary()
         self._log = Logger(service_name="stream")
         self._server: Server | None = None
 
@@ -57,6 +61,7 @@ class Listener:
             self._options.host,
             port,
             process_request=self._admit,
+            process_response=self._confirm,
             max_size=MAX_MESSAGE,
             compression=None,
             close_timeout=CLOSE_SECONDS,
@@ -84,7 +89,25 @@ class Listener:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {MAX_SOCKETS} sockets already\n")
         if self._options.auth_function is not None:
             return await self._authorize(connection, request, self._options.auth_function)
+        return await self._check_user(connection, request)
+
+    async def _check_user(self, connection: ServerConnection, request: Request) -> Response | None:
+        asked = question_from(request.path, request.headers, (connection.remote_address, connection.local_address))
+        try:
+            answer = await self._services.worker.trigger_async({"function_id": CHECK, "payload": asked})
+        except InvocationError as error:
+            self._log.warn(f"the engine does not say who connects, so nobody gets in: {error}")
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "try again\n")
+        if not answer["allowed"]:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "connect as the engine's user, or show its token\n")
+        self._subprotocols[connection] = answer["subprotocol"]
         return None
+
+    async def _confirm(self, connection: ServerConnection, _: Request, response: Response) -> None:
+        """Confirm the subprotocol that carried the token: a browser insists on it."""
+        subprotocol = self._subprotocols.pop(connection, None)
+        if subprotocol is not None and response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
 
     async def _authorize(self, connection: ServerConnection, request: Request, function_id: str) -> Response | None:
         asked = request_from(request.path, request.headers.raw_items(), connection.remote_address)

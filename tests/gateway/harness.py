@@ -24,6 +24,7 @@ from iii.engine.gateway import Gateway, Limits, Listen
 from iii.engine.inquiry import Inquiry
 from iii.engine.peer import Peer
 from iii.engine.router import Router
+from iii.engine.throttle import Throttle
 
 # Every wait has a bound, far beyond what a loaded machine needs.
 BOUND = 20.0
@@ -56,9 +57,10 @@ class Engine:
         origins: tuple[str, ...] = (),
         rules: Rules | None = None,
         middleware: str | None = None,
+        throttle: Throttle | None = None,
         **limits: Any,
     ) -> None:
-        self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins)
+        self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins, throttle=throttle or Throttle())
         self._rules, self._middleware = rules, middleware
         self._limits = Limits(**limits)
         self.events: list[Event] = []

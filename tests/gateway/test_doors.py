@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from iii.engine.doorway import Doorway
+from iii.engine.throttle import Throttle
 from iii.errors import ProjectError
 
 UPGRADE = (
@@ -71,6 +72,24 @@ def test_a_page_of_an_allowed_origin_gets_in_and_no_other() -> None:
             client.sync()
         with pytest.raises(InvalidStatus), engine.client(origin="http://127.0.0.1:3114"):
             pass
+
+
+class Slow(Throttle):
+    """Lets every refusal wait a moment."""
+
+    def delay(self, address: str, now: float) -> float:
+        return 0.05
+
+
+def test_s02_who_guesses_waits_for_the_refusal_and_nobody_else_does() -> None:
+    guess = "GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAuthorization: Bearer nope\r\n" + UPGRADE + "\r\n"
+    with Engine(throttle=Slow()) as engine, engine.client() as other:
+        assert ask(engine, guess).startswith("HTTP/1.1 401 ")
+        assert engine.ask(lambda: engine.gateway.counters["throttled"]) == 1
+        with socket.create_connection(("127.0.0.1", engine.port), timeout=BOUND) as impatient:
+            impatient.sendall(guess.replace("PORT", str(engine.port)).encode())
+        engine.until(lambda: engine.gateway.counters["refused_401"] == 2)
+        other.sync()
 
 
 def test_an_endless_request_head_is_ended(engine: Engine) -> None:

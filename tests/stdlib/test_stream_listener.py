@@ -12,6 +12,7 @@ from stand_ins import Callee, until
 from stream_setup import StreamSetup, join
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from iii import InvocationError
 from stdlib_workers.stream.admission import names_of, refusal, request_from
@@ -21,11 +22,15 @@ from stdlib_workers.stream.options import DEFAULT_PORT, Options
 ORIGINS = ("http://localhost:3111",)
 
 
+OUR_USER = {"allowed": True, "subprotocol": None}
+CHECK = "engine::connections::check"
+
+
 class Running:
     """A listener on a free port, on the test's own loop."""
 
     def __init__(self, worker: Callee | None = None, auth: str | None = None) -> None:
-        self.setup = StreamSetup(worker)
+        self.setup = StreamSetup(worker or Callee(engine__connections__check=lambda _: OUR_USER))
         self.listener = Listener(self.setup.services, Options(port=0, auth_function=auth, origins=ORIGINS))
 
     async def __aenter__(self) -> Running:
@@ -71,6 +76,34 @@ async def test_a_name_that_was_made_to_point_here_stays_out() -> None:
         with pytest.raises(InvalidStatus) as caught:
             await connect(f"ws://rebound.test:{running.port}/", host="127.0.0.1", port=running.port)
         assert caught.value.response.status_code == 403
+
+
+async def test_without_an_auth_function_the_engine_says_who_may_come_and_confirms_its_subprotocol() -> None:
+    worker = Callee(engine__connections__check=lambda asked: OUR_USER | {"subprotocol": asked["subprotocols"][1]})
+    headers = {"Authorization": "Bearer t"}
+    async with Running(worker) as running:
+        names = [Subprotocol("other"), Subprotocol("iii.token.dA")]
+        async with connect(running.url("/p?a=1"), subprotocols=names, additional_headers=headers) as ws:
+            assert ws.subprotocol == "iii.token.dA"
+            (asked,) = worker.payloads(CHECK)
+            assert asked["client"] == list(ws.local_address)
+            assert asked["server"] == ["127.0.0.1", running.port]
+            assert (asked["authorizations"], asked["query"]) == (["Bearer t"], "a=1")
+
+
+@pytest.mark.parametrize(("answer", "status"), [({"allowed": False, "subprotocol": None}, 401), (None, 503)])
+async def test_another_user_stays_out_and_so_does_everybody_while_the_engine_does_not_answer(
+    answer: Any, status: int
+) -> None:
+    def check(_: Any) -> Any:
+        if answer is None:
+            raise InvocationError("invocation_stopped", "gone")
+        return answer
+
+    async with Running(Callee(engine__connections__check=check)) as running:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(running.url())
+        assert caught.value.response.status_code == status
 
 
 async def test_the_auth_function_sees_the_handshake_and_gives_the_context() -> None:
