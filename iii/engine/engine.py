@@ -25,6 +25,7 @@ from iii.engine.config import load_project
 from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
+from iii.engine.essential import end_with_essentials, start_essential
 from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Listen
@@ -112,6 +113,7 @@ class Engine:
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
+        end_with_essentials(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
         self._run_dir.claim()
@@ -126,7 +128,7 @@ class Engine:
         self._announce(path, is_ready=False)
         self._handle_signals()
         self._greet(left)
-        watching = asyncio.create_task(self._watch())
+        watching = start_essential(self._watch(), "the watcher")
         try:
             await self._serve(path)
         finally:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from iii.engine import procfs
+from iii.engine.essential import start_essential
 from iii.engine.gate import Ticket
 from iii.engine.hooks import Ground
 from iii.engine.linefeed import FLUSH_AFTER, LineFeed
@@ -108,7 +109,7 @@ class Generation:
     def start(self, can_start: Callable[[], bool]) -> None:
         """Begin its life as soon as there is room and `can_start()`."""
         self._can_start = can_start
-        self._life = self._loop.create_task(self._live(), name=f"live {self.run}")
+        self._life = start_essential(self._live(), f"the life of {self.run}")
 
     def mark_ready(self) -> float:
         """Note that it has registered everything; return the seconds that took."""

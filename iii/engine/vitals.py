@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from iii.engine.essential import start_essential
 from iii.engine.generation import Generation
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Vitals:
     def start(self, running: Callable[[], Iterable[Generation]]) -> None:
         """Begin to sample what `running` returns."""
         if self._task is None:
-            self._task = asyncio.create_task(self._sample_for_ever(running), name="vitals")
+            self._task = start_essential(self._sample_for_ever(running), "vitals")
 
     def stop(self) -> None:
         """Sample no more."""
