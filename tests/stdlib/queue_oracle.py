@@ -1,88 +1,134 @@
-"""Checks a history of the queue against its numbered invariants. Pure: a history in, a list of violations out."""
+"""Checks a history of the queue against its numbered invariants. Pure: a history in, a list of violations out.
+
+The number in front of a violation is the specification's. What has to do with time alone (8 and 10) is in
+`queue_oracle_time`.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import pairwise
+
+from queue_history import Deaths, History, Run
+from queue_oracle_time import concurrency, leaks, retries
 
 # A call that was on its way to its worker when the queue was killed begins so much later at most, in seconds.
 ON_ITS_WAY = 0.1
-
-
-@dataclass(frozen=True)
-class Run:
-    """One execution as its worker saw it: begin, end (None: it never came to its end), and whether it raised."""
-
-    job: int
-    attempt: int
-    pid: int
-    begin: float
-    end: float | None = None
-    failed: bool = False
-
-
-@dataclass
-class History:
-    """What was sent, acknowledged and run, and who was killed when; times are of one monotonic clock."""
-
-    sent: set[int] = field(default_factory=set)
-    acked: set[int] = field(default_factory=set)
-    dead: set[int] = field(default_factory=set)
-    pending: set[int] = field(default_factory=set)
-    runs: list[Run] = field(default_factory=list)
-    # Kills of everything (engine, queue worker) and of single workers, by pid.
-    kills: list[float] = field(default_factory=list)
-    worker_kills: dict[int, float] = field(default_factory=dict)
-    group_of: dict[int, str] = field(default_factory=dict)
-    concurrency: int = 0
+# Deliveries that the engine's side interrupted spend nothing, up to this many.
+INTERRUPTIONS = 20
 
 
 def violations(history: History) -> list[str]:
-    """Return one line for each broken invariant; the number in front is the specification's."""
-    by_job: dict[int, list[Run]] = defaultdict(list)
-    for run in sorted(history.runs, key=lambda run: run.begin):
-        by_job[run.job].append(run)
-    done = {job for job, runs in by_job.items() if any(run.end is not None and not run.failed for run in runs)}
+    """Return one line for each broken invariant."""
+    deaths, by_job = Deaths(history.kills), history.by_job()
+    done = {job for job, runs in by_job.items() if _has_succeeded(runs[-1]) and job not in history.dead}
     return [
-        *(
-            f"1: job {job} was acknowledged and is nowhere"
-            for job in history.acked - done - history.dead - history.pending
-        ),
-        *(f"2: job {job} was never sent" for job in set(by_job) - history.sent),
-        *(line for runs in by_job.values() for line in _attempts(runs)),
-        *(line for runs in by_job.values() for line in _duplicates(history, runs)),
-        *_order(history, by_job),
-        *_concurrency(history),
+        *_losses(history, by_job),
+        *_inventions(history, by_job),
+        *_endings(history, by_job),
+        *(line for runs in by_job.values() for line in _attempts(history, deaths, runs)),
+        *(line for runs in by_job.values() for line in _budget(history, deaths, runs)),
+        *(f"4: job {job} is dead and has never run" for job in history.dead - by_job.keys()),
+        *(line for runs in by_job.values() for line in _duplicates(deaths, runs)),
+        *_too_many_repeats(history, by_job),
+        *_order(history, deaths, by_job),
+        *retries(history, deaths, by_job),
+        *_keys(history),
+        *concurrency(history, deaths),
+        *leaks(history, deaths),
+        *_figures(history, done),
     ]
 
 
-def _attempts(runs: list[Run]) -> list[str]:
+def _has_succeeded(run: Run) -> bool:
+    return run.end is not None and not run.failed
+
+
+def _losses(history: History, by_job: dict[int, list[Run]]) -> list[str]:
+    nowhere = history.acked.keys() - by_job.keys() - history.dead - history.pending
+    done = {job for job, runs in by_job.items() if _has_succeeded(runs[-1])}
+    return [
+        *(f"1: job {job} was acknowledged and is nowhere" for job in nowhere),
+        *(f"1: job {job} is dead and waits" for job in history.dead & history.pending),
+        *(f"1: job {job} is done and dead" for job in done & history.dead),
+        *(f"1: job {job} is done and waits" for job in done & history.pending),
+    ]
+
+
+def _inventions(history: History, by_job: dict[int, list[Run]]) -> list[str]:
+    seen = by_job.keys() | history.dead | history.pending
+    return [
+        *(f"2: job {job} was never sent" for job in seen - history.sent.keys()),
+        *(f"2: job {job} was refused and is there" for job in seen & history.refused),
+    ]
+
+
+def _endings(history: History, by_job: dict[int, list[Run]]) -> list[str]:
+    gone = by_job.keys() - history.dead - history.pending
+    failed = [job for job in gone if not _has_succeeded(by_job[job][-1])]
+    return [f"3: job {job} is gone, and its last run did not succeed" for job in failed]
+
+
+def _attempts(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
     numbers = [run.attempt for run in runs]
-    # An attempt that was written down and never reached a worker leaves a gap; none may come twice or fall back.
-    return [] if numbers == sorted(set(numbers)) else [f"4: job {runs[0].job} has attempts {numbers}"]
+    if numbers != sorted(set(numbers)):
+        return [f"4: job {runs[0].job} has attempts {numbers}"]
+    before, last = history.sent.get(runs[0].job, runs[0].begin), 0
+    for run in runs:
+        # An attempt that was written down and never reached a worker leaves a gap: somebody was killed meanwhile.
+        if run.attempt - last - 1 > deaths.count(before - ON_ITS_WAY, run.begin):
+            return [f"4: job {run.job} has attempt {run.attempt} after {last}"]
+        before, last = run.begin, run.attempt
+    return []
 
 
-def _duplicates(history: History, runs: list[Run]) -> list[str]:
+def _budget(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
+    job = runs[0].job
+    budget = history.terms_of(job).attempts
+    until = [*(run.begin for run in runs[1:]), float("inf")]
+    spent = sum(run.failed or deaths.of_worker(run, end) for run, end in zip(runs, until, strict=True))
+    # A failure that was not written down before everything died has cost nothing.
+    sure = sum(run.failed and not deaths.count(run.begin, end) for run, end in zip(runs, until, strict=True))
+    found = []
+    if sure > budget:
+        found.append(f"4: job {job} failed {sure} times, its budget is {budget}")
+    if len(runs) > budget + INTERRUPTIONS:
+        found.append(f"4: job {job} was delivered {len(runs)} times")
+    if job in history.dead and spent < budget and len(runs) < INTERRUPTIONS:
+        found.append(f"4: job {job} is dead after {spent} failures of its own, its budget is {budget}")
+    return found
+
+
+def _duplicates(deaths: Deaths, runs: list[Run]) -> list[str]:
     return [
         f"5: job {later.job} ran again as attempt {later.attempt} for no reason"
         for earlier, later in pairwise(runs)
-        if not earlier.failed and not _was_stopped(history, earlier, later.begin)
+        if not earlier.failed and not _was_stopped(deaths, earlier, later.begin)
     ]
 
 
-def _was_stopped(history: History, run: Run, until: float) -> bool:
-    if run.begin <= history.worker_kills.get(run.pid, -1.0) <= until:
-        return True
-    return any(run.begin - ON_ITS_WAY <= kill <= until for kill in history.kills)
+def _was_stopped(deaths: Deaths, run: Run, until: float) -> bool:
+    return deaths.of_worker(run, until) or deaths.count(run.begin - ON_ITS_WAY, until) > 0
 
 
-def duplicates(history: History) -> int:
-    """Return how many executions were repeats."""
-    return len(history.runs) - len({run.job for run in history.runs})
+def repeats(by_job: dict[int, list[Run]]) -> int:
+    """Return how many executions were repeats of one that had not failed."""
+    return sum(not earlier.failed for runs in by_job.values() for earlier, _ in pairwise(runs))
 
 
-def _order(history: History, by_job: dict[int, list[Run]]) -> list[str]:
+def most_repeats(history: History) -> int:
+    """Return how many repeats the kills can explain: each ended at most what all slots held."""
+    return len(history.kills) * sum(terms.limit for terms in history.terms.values())
+
+
+def _too_many_repeats(history: History, by_job: dict[int, list[Run]]) -> list[str]:
+    found, most = repeats(by_job), most_repeats(history)
+    if found > most:
+        return [f"6: {found} repeats, the kills explain {most}"]
+    return []
+
+
+def _order(history: History, deaths: Deaths, by_job: dict[int, list[Run]]) -> list[str]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for job, runs in by_job.items():
         if job in history.group_of:
@@ -93,23 +139,31 @@ def _order(history: History, by_job: dict[int, list[Run]]) -> list[str]:
         for earlier, later in pairwise(runs):
             if later.job < earlier.job:
                 found.append(f"7: group {group} began {later.job} after {earlier.job}")
-            if _end_of(history, earlier) > later.begin:
+            if deaths.end_of(earlier) > later.begin:
                 found.append(f"7: group {group} ran {earlier.job} and {later.job} at the same time")
     return found
 
 
-def _end_of(history: History, run: Run) -> float:
-    """Return when a run was over at the latest: at its end, or when what ran it was killed."""
-    if run.end is not None:
-        return run.end
-    stops = [kill for kill in (*history.kills, history.worker_kills.get(run.pid, -1.0)) if kill >= run.begin]
-    return min(stops, default=float("inf"))
+def _keys(history: History) -> list[str]:
+    ids: dict[int, set[str]] = defaultdict(set)
+    for job, receipts in history.receipts.items():
+        ids[job] |= receipts
+    for run in history.runs:
+        ids[run.job].add(run.id)
+    return [f"9: the key of job {job} stands for {len(found)} jobs" for job, found in ids.items() if len(found) > 1]
 
 
-def _concurrency(history: History) -> list[str]:
-    marks = [(run.begin, 1) for run in history.runs] + [(_end_of(history, run), -1) for run in history.runs]
-    now = most = 0
-    for _, change in sorted(marks):
-        now += change
-        most = max(most, now)
-    return [f"10: {most} jobs ran at once, the limit is {history.concurrency}"] if most > history.concurrency else []
+def _figures(history: History, done: set[int]) -> list[str]:
+    found = []
+    for queue, figures in history.figures.items():
+        counted = {
+            "delivered": sum(history.queue_of.get(job) == queue for job in done),
+            "dlq_depth": sum(history.queue_of.get(job) == queue for job in history.dead),
+            "depth": sum(history.queue_of.get(job) == queue for job in history.pending),
+        }
+        found += [
+            f"11: queue {queue} says {figures[name]} for {name}, it is {count}"
+            for name, count in counted.items()
+            if figures[name] != count
+        ]
+    return found

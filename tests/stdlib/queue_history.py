@@ -1,0 +1,126 @@
+"""What happened to a queue: the words in which the torture tells it and the oracle judges it. Pure.
+
+All times are seconds of one monotonic clock, which on Linux every process shares.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution as its worker saw it: begin, end (None: it never came to its end), and whether it raised."""
+
+    job: int
+    attempt: int
+    pid: int
+    begin: float
+    end: float | None = None
+    failed: bool = False
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A death: it fell between `begin` and `end`. `pid` is the worker's whose runs it ended; None: everybody's."""
+
+    begin: float
+    end: float
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a queue promises: how many at once, how long until a retry (seconds), after how many failures dead."""
+
+    limit: int = 1
+    backoff: float = 0.005
+    attempts: int = 4
+
+
+@dataclass
+class History:
+    """What was sent, answered and run, who was killed when, and what the queue itself says at the end.
+
+    `sent` and `acked` are the first times by job; `receipts` all the ids that a job's key was answered with. `quiet`
+    are the spans in which nothing can be asked of the queue: it was being killed or paused, or the machine stood still.
+    """
+
+    terms: dict[str, Terms] = field(default_factory=dict)
+    queue_of: dict[int, str] = field(default_factory=dict)
+    group_of: dict[int, str] = field(default_factory=dict)
+    sent: dict[int, float] = field(default_factory=dict)
+    acked: dict[int, float] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    receipts: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    dead: set[int] = field(default_factory=set)
+    pending: set[int] = field(default_factory=set)
+    runs: list[Run] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+    quiet: list[tuple[float, float]] = field(default_factory=list)
+    figures: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def terms_of(self, job: int) -> Terms:
+        """Return what the job's queue promises; of a job that nobody has sent, the least."""
+        return self.terms.get(self.queue_of.get(job, ""), Terms())
+
+    def by_job(self) -> dict[int, list[Run]]:
+        """Return the runs of each job in the order in which they began."""
+        found: dict[int, list[Run]] = defaultdict(list)
+        for run in sorted(self.runs, key=lambda run: run.begin):
+            found[run.job].append(run)
+        return found
+
+
+class Deaths:
+    """When who died, asked for by span."""
+
+    def __init__(self, kills: Iterable[Kill]) -> None:
+        everybody = sorted((kill.begin, kill.end) for kill in kills if kill.pid is None)
+        # They follow one another, so both lists are sorted.
+        self._begins = [begin for begin, _ in everybody]
+        self._ends = [end for _, end in everybody]
+        self._of_worker = {kill.pid: kill for kill in kills if kill.pid is not None}
+
+    def count(self, since: float, until: float) -> int:
+        """Return how many deaths of everybody touch the span."""
+        return max(0, bisect_right(self._begins, until) - bisect_left(self._ends, since))
+
+    def of_worker(self, run: Run, until: float) -> bool:
+        """Whether the worker of a run died, by a kill of its own, before `until` and not before the run began."""
+        kill = self._of_worker.get(run.pid)
+        return kill is not None and kill.end >= run.begin and kill.begin <= until
+
+    def end_of(self, run: Run) -> float:
+        """Return when a run was over at the latest: at its end, or when what ran it was dead."""
+        if run.end is not None:
+            return run.end
+        later = bisect_left(self._ends, run.begin)
+        own = self._of_worker.get(run.pid)
+        return min([*self._ends[later : later + 1], *([own.end] if own and own.end >= run.begin else [])], default=1e99)
+
+
+class Level:
+    """How many there were at each moment, from marks (when, how many more or less)."""
+
+    def __init__(self, marks: Iterable[tuple[float, int]]) -> None:
+        # At the same moment those who leave go first.
+        ordered = sorted(marks)
+        self._times = [moment for moment, _ in ordered]
+        self._counts = list(accumulate(change for _, change in ordered))
+
+    def most(self, since: float = float("-inf"), until: float = float("inf")) -> int:
+        """Return the largest count in a span, 0 for none."""
+        first, last = bisect_right(self._times, since) - 1, bisect_right(self._times, until)
+        return max(self._counts[max(0, first) : last], default=0)
+
+
+def running(history: History, deaths: Deaths, queue: str) -> Level:
+    """Return how many jobs of a queue ran at each moment."""
+    runs = [run for run in history.runs if history.queue_of.get(run.job) == queue]
+    return Level([mark for run in runs for mark in ((run.begin, 1), (deaths.end_of(run), -1))])
