@@ -38,7 +38,12 @@ class Calling:
     _receiver: WorkerReceiver
     _dispatcher: Dispatcher
 
+    _countdown: int
+
     def _send(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def _note_use(self) -> None:
         raise NotImplementedError
 
     def trigger(self, request: Any, payload: Any = None) -> Any:
@@ -150,6 +155,8 @@ class Calling:
     def _prepare(self, request: Any, payload: Any) -> Message:
         if self._receiver.rejection is not None:
             raise self._receiver.rejection
+        if self._countdown > 0:
+            self._note_use()
         default = self.options.invocation_timeout_ms
         return prepare(request_from(request, payload), self._namespace, default)
 

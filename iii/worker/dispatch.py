@@ -132,9 +132,13 @@ class Dispatcher:
         if self._has_monitor:
             self._ring()
             return True
-        self._has_monitor = self._crew.run(self._monitor)
-        self._is_unwatched = not self._has_monitor
-        return self._has_monitor
+        # Noted first: the monitor may have taken over, and be none any more, before `run` returns.
+        self._has_monitor = True
+        if self._crew.run(self._monitor):
+            return True
+        self._has_monitor = False
+        self._is_unwatched = True
+        return False
 
     def _ring(self) -> None:
         try:

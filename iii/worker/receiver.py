@@ -47,7 +47,6 @@ class WorkerReceiver(Receiver):
         self.on_stop: Callable[[float], None] = lambda _: None
         self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
         self._lane = Lane(self._run_elsewhere)
-        self.after_run: Callable[[], None] = lambda: None
         self.warn: Callable[[str], None] = lambda _: None
         self._by_type: dict[str, Callable[[Message], None]] = {
             "invokefunction": self._invoke,
@@ -83,7 +82,6 @@ class WorkerReceiver(Receiver):
     def run(self, handler: Handler, message: Message) -> None:
         """Run it here."""
         self._runner.run(handler, message)
-        self.after_run()
 
     def refuse(self, message: Message) -> None:
         """Answer that the worker has no thread left."""

@@ -37,6 +37,7 @@ class Runner:
         self._is_flush_due = False
         self._is_draining = False
         self.drained = Event()
+        self.after_run: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -99,6 +100,7 @@ class Runner:
 
     def _finish(self, invocation: InvocationContext) -> None:
         self._running.pop(invocation.invocation_id or f"void {id(invocation)}", None)
+        self.after_run()
         if self._is_draining and not self._running:
             self.drained.set()
 

@@ -85,7 +85,7 @@ class Worker(Registering, Calling):
         receiver.on_end = self._on_end
         receiver.on_stop = self._on_stop
         receiver.run_elsewhere = self._dispatcher.call_elsewhere
-        receiver.after_run = self._after_run
+        self._runner.after_run = self._after_run
         receiver.warn = _warn
 
     # Connection and life
@@ -241,10 +241,14 @@ class Worker(Registering, Calling):
 
     def _after_run(self) -> None:
         self._readiness.refresh()
-        if self._countdown:
-            self._countdown -= 1
-            if not self._countdown and self._codec.library == "json":
-                self._dispatcher.call_elsewhere(self._codec.upgrade)
+        if self._countdown > 0:
+            self._note_use()
+
+    def _note_use(self) -> None:
+        """Count a call, one way or the other, and load a fast JSON library once they are many."""
+        self._countdown -= 1
+        if self._countdown <= 0 and self._codec.library == "json":
+            self._dispatcher.call_elsewhere(self._codec.upgrade)
 
     def _set_state(self, state: str) -> None:
         if state != self._state:
