@@ -54,7 +54,7 @@ def _check(names: tuple[str, ...], declared: Any) -> None:
     from iii.engine.document import nearest  # noqa: PLC0415 - as above
 
     for name in names:
-        if name.removeprefix("iii-") not in STANDARD_WORKERS:
+        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
             hint = nearest(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
             raise UsageError(f"there is no standard worker `{name}`", hint)
         if name in declared:

@@ -1,12 +1,15 @@
-"""Handlers that answer HTTP requests as a stream: `@http` around `async def handler(req, res)`.
+"""Handlers that answer HTTP requests as a stream: `@http` around `async def handler(req, res)`; and functions that
+live behind a URL: `HttpInvocationConfig` in place of a handler.
 
-For routes with `stream = true` in their trigger's config. The request and the response are what the http worker put
-into the payload; status and headers go ahead of the first bytes as texts of the same channel (public contract).
+Streams are for routes with `stream = true` in their trigger's config. The request and the response are what the http
+worker put into the payload; status and headers go ahead of the first bytes as texts of the same channel (public
+contract).
 """
 
 from __future__ import annotations
 
 from iii.worker.channels import ChannelReader, ChannelWriter
+from iii.worker.http_invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +18,15 @@ if TYPE_CHECKING:
 
     Handler = Callable[["StreamRequest", "StreamResponse"], Awaitable[Any]]
 
-__all__ = ["StreamRequest", "StreamResponse", "http"]
+__all__ = [
+    "HttpAuthApiKey",
+    "HttpAuthBearer",
+    "HttpAuthHmac",
+    "HttpInvocationConfig",
+    "StreamRequest",
+    "StreamResponse",
+    "http",
+]
 
 
 class StreamRequest:

@@ -94,6 +94,7 @@ RULES: dict[str, Layer] = {
             "iii.engine.exchange",
             "iii.engine.channel_link",
             "iii.engine.checkpoint",
+            "iii.engine.http_check",
             "iii.engine.inquiry",
             "iii.engine.link",
             "iii.engine.gateway",
@@ -110,7 +111,9 @@ RULES: dict[str, Layer] = {
 }
 
 # What several standard workers are built on; these packages are no workers.
-SHARED_BY_STANDARD_WORKERS = ("stdlib_workers.storage", "stdlib_workers.events", "stdlib_workers.values")
+SHARED_BY_STANDARD_WORKERS = tuple(
+    f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values")
+)
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(

@@ -255,7 +255,8 @@ class CheckedLink(Link):
             "context": session.auth.context,
         }
         hook = rules.on_function_registration_function_id if rules else None
-        answer = await self._asked(hook, question) if session.may_register_functions else None
+        may_register = session.may_register_functions and not _names_secret(message.invocation)
+        answer = await self._asked(hook, question) if may_register else None
         if answer is None:
             self._drop(message.id)
             return None
@@ -364,6 +365,11 @@ async def _admitted(connection: WebSocket, terms: Terms, visitor: Visitor) -> Se
 def _text(answer: dict[str, Any], key: str, default: Any) -> Any:
     value = answer.get(key)
     return value if isinstance(value, str) else default
+
+
+def _names_secret(invocation: Raw) -> bool:
+    """Whether a function behind a URL would be sent a secret of this machine: those are not for guests to name."""
+    return bool(_as_object(invocation).get("auth"))
 
 
 def _as_object(data: Raw) -> dict[str, Any]:

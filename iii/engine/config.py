@@ -23,7 +23,7 @@ from iii.engine.spec import EngineSpec, ProjectSpec, WorkerSpec
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
-    *("observability", "configuration"),
+    *("http_functions", "observability", "configuration"),
 )
 PROJECT_FILE = "iii.toml"
 
@@ -212,7 +212,7 @@ def _env_files(entries: _Entries, project: _Project) -> tuple[Path, ...]:
 
 
 def _standard(name: str, table: KeyPath, values: dict[str, Any], document: Document) -> str:
-    standard = name.removeprefix("iii-")
+    standard = name.removeprefix("iii-").replace("-", "_")
     if standard not in STANDARD_WORKERS:
         hint = f"give it a `run`; workers that need none are {', '.join(STANDARD_WORKERS)}"
         message = f"the worker `{name}` has no `run`"

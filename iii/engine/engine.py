@@ -26,10 +26,19 @@ from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
 from iii.engine.environment import environment_of
 from iii.engine.essential import end_with_essentials, start_essential
-from iii.engine.events import Event, FunctionsChanged, PeerDrained, PeerExpelled, PeerReady, WorkersChanged
+from iii.engine.events import (
+    Event,
+    FunctionsChanged,
+    HttpFunctionRegistered,
+    PeerDrained,
+    PeerExpelled,
+    PeerReady,
+    WorkersChanged,
+)
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Listen
 from iii.engine.guard import Guard
+from iii.engine.http_check import HttpCheck
 from iii.engine.heartbeat import Heartbeat
 from iii.engine.inquiry import Inquiry
 from iii.engine.listener import Listener, socket_path
@@ -108,6 +117,7 @@ class Engine:
             held_up=self._on_held_up,
         )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
+        self.http_check = HttpCheck(self.exchange)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
@@ -246,6 +256,8 @@ class Engine:
             self.switchboard.expel(event.peer, event.why)
         elif isinstance(event, FunctionsChanged | WorkersChanged):
             self.builtins.on_event(event)
+        elif isinstance(event, HttpFunctionRegistered):
+            self.http_check.on_registered(event)
         else:
             self.warn(event.text, event.peer_name)
 

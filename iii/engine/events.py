@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from iii.engine.peer import Peer
 
 
@@ -41,6 +43,15 @@ class FunctionsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpFunctionRegistered:
+    """A peer registered a function that lives behind a URL: whoever will call it has to agree."""
+
+    peer: Peer
+    function_id: str
+    invocation: Raw
+
+
+@dataclass(frozen=True, slots=True)
 class WorkersChanged:
     """A worker connected, left, or told more about itself."""
 
@@ -57,4 +68,4 @@ class Notice:
     counter: str
 
 
-Event = PeerReady | PeerDrained | PeerExpelled | FunctionsChanged | WorkersChanged | Notice
+Event = PeerReady | PeerDrained | PeerExpelled | FunctionsChanged | HttpFunctionRegistered | WorkersChanged | Notice

@@ -109,6 +109,15 @@ def no_queue() -> ErrorBody:
     return ErrorBody(ErrorCode.ENQUEUE_ERROR, NO_QUEUE)
 
 
+def no_http_worker(function: Function) -> ErrorBody:
+    """A function behind a URL, and nobody who makes requests."""
+    message = (
+        f"Function {function.id} lives behind a URL, and no worker makes requests: "
+        "add the standard one with `iii add http_functions`"
+    )
+    return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message)
+
+
 def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody:
     """The payload does not fit the function's request format."""
     message = f"{function.id}: {details['message']}"

@@ -12,9 +12,10 @@ from typing import Any
 from iii.engine import refusals
 from iii.engine.bindings import Binding, Bindings, Outgoing
 from iii.engine.calls import Calls
-from iii.engine.events import FunctionsChanged, Notice
+from iii.engine.events import FunctionsChanged, HttpFunctionRegistered, Notice
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import Action, Function, Registry, Validator, check_id
+from iii.engine.relay import Relay
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import encode, encode_error
@@ -31,6 +32,7 @@ class Registrations:
         self._bindings = bindings
         self._calls = calls
         self._compile_schema = compile_schema
+        self._relays: dict[Peer, Relay] = {}  # who stands for the HTTP-invoked functions of a peer
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
             m.UnregisterFunction: self._unregister_function,
@@ -75,8 +77,22 @@ class Registrations:
                 holder,
             )
             return
+        self._seat_relay(peer, claimed)
         self._calls.events.append(FunctionsChanged())
         self._calls.claim()
+
+    def _seat_relay(self, peer: Peer, function: Function) -> None:
+        """A function that lives behind a URL is run by the peer's relay; the peer only has it."""
+        relay = self._relays.get(peer)
+        invocation = function.declaration.invocation
+        if not m.is_empty(invocation):
+            relay = self._relays[peer] = relay or Relay(peer, self._calls)
+            function.remove_provider(peer)
+            function.add_provider(relay)
+            peer.functions[function] = None
+            self._calls.events.append(HttpFunctionRegistered(peer, function.id, invocation))
+        elif relay is not None:
+            function.remove_provider(relay)
 
     def _reject(self, peer: Peer, function_id: str, code: str, why: str, holder: str = "") -> None:
         rejection = m.RegistrationRejected(
@@ -86,10 +102,19 @@ class Registrations:
         self._calls.events.append(Notice(peer.name, f"function not registered: {why}", code))
 
     def _unregister_function(self, peer: Peer, message: m.UnregisterFunction) -> None:
-        function = self._registry.find(peer.namespace, message.id)
+        self.withdraw(peer, message.id, "unregistered")
+
+    def withdraw(self, peer: Peer, function_id: str, why: str) -> None:
+        """The peer has this function no more; one that it does not have stays."""
+        function = self._registry.find(peer.namespace, function_id)
         if function is not None:
-            function.remove_provider(peer)
-            self.settle_vacancy(function, "unregistered")
+            self._remove(peer, function)
+            self.settle_vacancy(function, why)
+
+    def _remove(self, peer: Peer, function: Function) -> None:
+        function.remove_provider(peer)
+        if peer in self._relays:
+            function.remove_provider(self._relays[peer])
 
     def _register_trigger_type(self, peer: Peer, message: m.RegisterTriggerType) -> None:
         self.send_all(self._bindings.provide(message, peer))
@@ -163,8 +188,9 @@ class Registrations:
         owner = peer.owner
         owner.peers.remove(peer)
         for function in list(peer.functions):
-            function.remove_provider(peer)
+            self._remove(peer, function)
             self.settle_vacancy(function, why)
+        self._relays.pop(peer, None)
         for id in [id for id, action in self._registry.actions.items() if action.peer is peer]:
             del self._registry.actions[id]
         if not owner.is_expected:  # else the next generation says which of them it wants

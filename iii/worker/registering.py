@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
+    from iii.worker.http_invocation import HttpInvocationConfig
     from iii.worker.json_codec import Message
     from iii.worker.readiness import Readiness
     from iii.worker.receiver import WorkerReceiver
@@ -39,7 +40,7 @@ class Registering:
     def register_function(  # noqa: PLR0913 - the public SDK's signature
         self,
         function_id: str,
-        handler: Callable[..., Any],
+        handler: Callable[..., Any] | HttpInvocationConfig,
         *,
         description: str | None = None,
         metadata: dict[str, Any] | None = None,
@@ -49,7 +50,8 @@ class Registering:
         """Offer `handler(payload)` as `function_id` (`service::name`).
 
         The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
-        `metadata` receives the sidecar. Formats and description come from hints and docstring unless given.
+        `metadata` receives the sidecar. Formats and description come from hints and docstring unless given. A
+        `HttpInvocationConfig` in place of the handler makes it a function that lives behind a URL.
         ValueError for a blank or taken id, TypeError for a handler that cannot be called.
         """
         given = {
@@ -58,7 +60,19 @@ class Registering:
             "request_format": request_format,
             "response_format": response_format,
         }
-        return self._register(function_id, handler, given, typed=False)
+        invocation = getattr(handler, "to_wire", None)
+        if invocation is not None:
+            return self._register_http(function_id, {**given, "invocation": invocation()})
+        return self._register(function_id, handler, given, typed=False)  # type: ignore[arg-type]  # no config: a handler
+
+    def _register_http(self, function_id: str, given: dict[str, Any]) -> FunctionRef:
+        from iii.worker.http_invocation import refuse_locally  # noqa: PLC0415 - few workers have such functions
+
+        self._check_registration(function_id, refuse_locally)
+        self._receiver.functions[function_id] = handler_from(function_id, refuse_locally)
+        known = {key: value for key, value in given.items() if value is not None}
+        self._send_registration(function_message(function_id, known, None))
+        return FunctionRef(function_id, lambda: self._unregister_function(function_id))
 
     def function(self, function_id: str, **details: Any) -> Callable[[F], F]:
         """Decorate a function with typed parameters: the payload's keys become its arguments.

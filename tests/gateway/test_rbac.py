@@ -151,6 +151,18 @@ def test_what_a_session_may_not_register_is_dropped(guarded: tuple[Engine, Clien
         assert worker.invoke("api::open", {}, action={"type": "enqueue"})["error"]["code"] == "enqueue_error"
 
 
+def test_a_session_may_not_send_our_secrets_to_a_url_of_its_own(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        place = {"url": "https://api.example/"}
+        stolen = place | {"auth": {"type": "bearer", "token_key": "OUR_TOKEN"}}
+        visitor.send({"type": "registerfunction", "id": "own::plain", "invocation": place})
+        visitor.send({"type": "registerfunction", "id": "own::stolen", "invocation": stolen})
+        visitor.say_who("visitor")
+        visitor.sync()
+        rows = worker.invoke("engine::functions::list", {"prefix": "own::"})["result"]["functions"]
+        assert [row["function_id"] for row in rows] == ["own::plain"]
+
+
 def test_lists_show_what_may_be_called(guarded: tuple[Engine, Client]) -> None:
     allowed = ["engine::functions::list", "engine::functions::info"]
     with session(guarded, allowed_functions=allowed) as (visitor, _):

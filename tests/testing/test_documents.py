@@ -34,7 +34,7 @@ def wait_until(condition) -> None:
         Event().wait(0.001)
 
 
-@pytest.mark.parametrize("page", ["functions.md", "triggers.md", "testing.md"])
+@pytest.mark.parametrize("page", ["functions.md", "http-functions.md", "triggers.md", "testing.md"])
 def test_the_blocks_of_a_page_run(page, monkeypatch):
     blocks = python_of(page)
     assert blocks

@@ -1,0 +1,77 @@
+"""Functions that live behind a URL: their calls go on to the worker that makes requests of them. Pure.
+
+A relay stands in the registry as the provider of every such function that one peer registered. What the router sends
+to it, it places again, as a call of the worker's `invoke` that says where the function lives; id, caller, deadline and
+cancelling stay what they were. The worker keeps nothing, so calls wait while it restarts as any others do.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from iii.engine import refusals
+from iii.engine.calls import Calls
+from iii.engine.invocation import Invocation
+from iii.engine.peer import Peer
+from iii.engine.registry import DEFAULT, Function
+from iii.protocol import messages as m
+from iii.protocol.codec import decode, encode, encode_value
+
+INVOKE = "engine::http_functions::invoke"
+CHECK = "engine::http_functions::check"
+
+
+class Relay(Peer):
+    """Passes calls on, and never runs one."""
+
+    def __init__(self, holder: Peer, calls: Calls) -> None:
+        super().__init__(
+            f"{holder.id} http", kind="worker", name=holder.name, namespace=holder.namespace, owner=holder.owner
+        )
+        self._calls = calls
+        self.flush = self._pass_on
+
+    def _pass_on(self) -> None:
+        lines, self.outbox = self.outbox, []
+        for line in lines:
+            message = decode(line)
+            if isinstance(message, m.InvokeFunction):
+                self._forward(message)
+        self.written = self.enqueued
+
+    def _forward(self, message: m.InvokeFunction) -> None:
+        invocation = self._calls.in_flight.get(message.invocation_id or "")
+        if invocation is None or invocation.callee is not self:
+            return
+        if invocation.is_abandoned:
+            self._calls.settle(self, m.InvocationResult(invocation.id), b"")
+            return
+        self.busy -= 1
+        invocation.callee = None
+        target = self._calls.registry.find(DEFAULT, INVOKE)
+        if target is None and not self._calls.starting:
+            self._calls.fail(invocation, refusals.no_http_worker(invocation.function))
+            return
+        invocation.line = encode(_form_for_worker(invocation, message))
+        invocation.function = target or Function(INVOKE, DEFAULT, self.owner)
+        self._calls.place(invocation)
+
+
+def _form_for_worker(invocation: Invocation, message: m.InvokeFunction) -> m.InvokeFunction:
+    function = invocation.function
+    payload = {
+        "function_id": function.id,
+        "namespace": function.namespace,
+        "invocation": function.declaration.invocation,
+        "data": m.or_null(message.data),
+        "caller_worker_id": invocation.origin.id,
+    }
+    return m.InvokeFunction(
+        INVOKE,
+        invocation_id=invocation.id,
+        data=Raw(encode_value(payload)),
+        traceparent=message.traceparent,
+        baggage=message.baggage,
+        caller=message.caller,
+        deadline_ms=message.deadline_ms,
+    )

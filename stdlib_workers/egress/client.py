@@ -1,0 +1,184 @@
+"""One guarded HTTP request: resolve, judge every address, connect to a judged one, follow nothing.
+
+What a name leads to is asked once, and the connection is made to that answer: a resolver that says something else the
+next moment is not asked again. One deadline covers the whole exchange, so that a server cannot hold us by dripping
+bytes; the answer's size is bounded. Blocking; the caller brings the thread.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from stdlib_workers.egress.rules import EgressDenied, Rules, Target
+
+MAX_BODY = 10 * 1024 * 1024
+_CHUNK = 64 * 1024
+
+# Name and port to numeric addresses; OSError when the name leads nowhere.
+Resolve = Callable[[str, int], list[str]]
+# Address, port and seconds to a connected socket.
+Connect = Callable[[str, int, float], socket.socket]
+
+
+class RequestFailed(Exception):
+    """Nobody answered: no connection, no TLS, no answer in time."""
+
+
+class ResponseFailed(Exception):
+    """The answer began and could not be read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send. `seconds` bounds the exchange from the first connection attempt on."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back."""
+
+    status: int
+    body: bytes
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Ask the system's resolver."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def connect(address: str, port: int, seconds: float) -> socket.socket:
+    """Connect to a numeric address."""
+    return socket.create_connection((address, port), seconds)
+
+
+def send(request: Request, rules: Rules, *, ask: Resolve = resolve, dial: Connect = connect) -> Response:
+    """Send the request where the rules allow it. Raises EgressDenied, RequestFailed or ResponseFailed."""
+    target = rules.target_of(request.url)
+    addresses = _addresses(target, rules, ask)
+    deadline = monotonic() + request.seconds
+    with _TimedSocket(_dialed(addresses, target, deadline, dial), deadline) as wire:
+        return _exchange(wire, target, request)
+
+
+def check(url: str, rules: Rules, *, ask: Resolve = resolve) -> None:
+    """Raise `EgressDenied` if `send` would now."""
+    _addresses(rules.target_of(url), rules, ask)
+
+
+def _addresses(target: Target, rules: Rules, ask: Resolve) -> list[str]:
+    try:
+        addresses = ask(target.host, target.port)
+    except OSError as error:
+        raise EgressDenied("dns", f"{target.host} cannot be resolved: {error.strerror or error}") from None
+    rules.check_addresses(target.host, addresses)
+    return addresses
+
+
+def _dialed(addresses: list[str], target: Target, deadline: float, dial: Connect) -> socket.socket:
+    failures = []
+    for address in addresses:
+        try:
+            connected = dial(address, target.port, _left(deadline))
+            return _secured(connected, target) if target.scheme == "https" else connected
+        except OSError as error:
+            failures.append(f"{address}: {error}")
+    raise RequestFailed(f"{target.authority} cannot be reached: {'; '.join(failures)}")
+
+
+def _secured(connected: socket.socket, target: Target) -> socket.socket:
+    try:
+        return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
+    except OSError:
+        connected.close()
+        raise
+
+
+def _left(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class _TimedSocket:
+    """A connected socket for `http.client`, every operation of which ends at one deadline."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._socket = connected
+        self._deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.settimeout(_left(self._deadline))
+        self._socket.sendall(data)
+
+    def receive_into(self, buffer: Any) -> int:
+        self._socket.settimeout(_left(self._deadline))
+        return self._socket.recv_into(buffer)
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(_Incoming(self))
+
+    def close(self) -> None:
+        """Do nothing: `http.client` closes its socket while the body is still to be read."""
+
+    def __enter__(self) -> _TimedSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+class _Incoming(io.RawIOBase):
+    def __init__(self, wire: _TimedSocket) -> None:
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._wire.receive_into(buffer)
+
+
+def _exchange(wire: _TimedSocket, target: Target, request: Request) -> Response:
+    connection = http.client.HTTPConnection(target.host, target.port)
+    connection.sock = wire  # all it needs: sendall, makefile, close
+    try:
+        connection.putrequest(request.method, target.path, skip_host=True, skip_accept_encoding=True)
+        own = [("Host", target.authority), ("Content-Length", str(len(request.body))), ("Connection", "close")]
+        for name, value in (*own, *request.headers):
+            connection.putheader(name, value)
+        connection.endheaders(request.body)
+        response = connection.getresponse()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise RequestFailed(f"{target.authority}: {error or type(error).__name__}") from None
+    with response:
+        return Response(response.status, _body_of(response, target))
+
+
+def _body_of(response: http.client.HTTPResponse, target: Target) -> bytes:
+    parts, size = [], 0
+    try:
+        while part := response.read1(_CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BODY:
+                raise ResponseFailed(f"{target.authority}: the answer is larger than {MAX_BODY} bytes")
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ResponseFailed(f"{target.authority}: the answer broke off: {error or type(error).__name__}") from None
+    return b"".join(parts)

@@ -1,0 +1,129 @@
+"""Where requests may go: the URL's form, the hosts on the list, the addresses behind them. Pure.
+
+`target_of` judges what is written, `check_addresses` what the resolver said; the client does both before it connects,
+and connects to nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from stdlib_workers.egress.addresses import is_in, is_public
+from stdlib_workers.values import OptionError, check_names
+
+ANY_HOST = ("*",)
+_PORTS = {"http": 80, "https": 443}
+# Browsers, resolvers and proxies read these differently: whoever writes them wants that.
+_SUSPICIOUS = re.compile(r"[\x00-\x20\x7f\\]")
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+_KEYS = ("url_allowlist", "block_private_ips", "require_https", "allowed_networks")
+
+
+class EgressDenied(Exception):
+    """The request must not be made. `reason` is one word of: url, https, allowlist, private, dns."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL leads: `host` lower case without brackets, `path` with its query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`allowlist`: globs of hosts. `networks`: those that may be reached although they are private."""
+
+    allowlist: tuple[str, ...] = ANY_HOST
+    blocks_private: bool = True
+    requires_https: bool = True
+    networks: tuple[str, ...] = ()
+
+    def target_of(self, url: str) -> Target:
+        """Return where the URL leads. Raises `EgressDenied`."""
+        target = _parsed(url)
+        if self.requires_https and target.scheme != "https":
+            raise EgressDenied("https", f"https is required, not {target.scheme}")
+        if not any(fnmatchcase(target.host, glob.lower()) for glob in self.allowlist):
+            raise EgressDenied("allowlist", f"{target.host} is not in url_allowlist")
+        return target
+
+    def check_addresses(self, host: str, addresses: Iterable[str]) -> None:
+        """Raise `EgressDenied` unless every one of the host's addresses may be connected to."""
+        found = list(addresses)
+        if not found:
+            raise EgressDenied("dns", f"{host} has no address")
+        for address in found:
+            if self.blocks_private and not is_public(address) and not is_in(address, self.networks):
+                raise EgressDenied("private", f"{host} leads to {address}, which is not on the public internet")
+
+
+def _parsed(url: str) -> Target:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode("ascii").lower().rstrip(".")
+        port = parts.port
+    except ValueError as error:  # UnicodeError of idna among them
+        raise EgressDenied("url", f"invalid URL: {error}") from None
+    if _SUSPICIOUS.search(url) or parts.scheme not in _PORTS or not _HOST.fullmatch(host) or port == 0:
+        raise EgressDenied("url", "invalid URL: it must be http(s)://host[:port]/path, without spaces and backslashes")
+    if parts.username is not None or parts.password is not None:
+        raise EgressDenied("url", "invalid URL: credentials in it would be logged; use `auth`")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not path.isascii():
+        raise EgressDenied("url", "invalid URL: percent-encode what is not ASCII")
+    return Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
+
+
+def rules_from(table: Any, worker: str) -> Rules:
+    """Return the rules in a worker's `security` table. OptionError for an unknown key or a value that does not fit."""
+    if not isinstance(table, Mapping):
+        raise OptionError(f"{worker}: security must be a table, got {table!r}")
+    check_names(table, _KEYS, f"{worker}: security")
+    return Rules(
+        # The contract reads an empty list as no list.
+        _strings(table, "url_allowlist", worker) or ANY_HOST,
+        _boolean(table, "block_private_ips", worker),
+        _boolean(table, "require_https", worker),
+        tuple(_network(text, worker) for text in _strings(table, "allowed_networks", worker)),
+    )
+
+
+def _strings(table: Mapping[str, Any], name: str, worker: str) -> tuple[str, ...]:
+    value = table.get(name, [])
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise OptionError(f"{worker}: security.{name} must be a list of strings, got {value!r}")
+    return tuple(value)
+
+
+def _boolean(table: Mapping[str, Any], name: str, worker: str) -> bool:
+    value = table.get(name, True)
+    if not isinstance(value, bool):
+        raise OptionError(f"{worker}: security.{name} must be true or false, got {value!r}")
+    return value
+
+
+def _network(text: str, worker: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise OptionError(f"{worker}: security.allowed_networks: {text!r} is no address or network") from None
