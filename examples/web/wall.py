@@ -15,6 +15,13 @@ from iii.http import http
 UPLOADS = Path(__file__).with_name("uploads")
 # What a file begins with says what it is; its name and its content type are only what the client says.
 KINDS = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
+# Checked before the handler runs; what does not fit is a 400 that says why.
+NOTE = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "minLength": 1, "maxLength": 500, "pattern": "\\S"}},
+    "required": ["text"],
+}
+FORM = {"type": "object", "properties": {"body": NOTE}, "required": ["body"]}
 PAGE = {"status_code": 303, "headers": {"location": "/"}}
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -31,10 +38,7 @@ async def pin(note: dict) -> None:
 
 async def post(request: dict) -> dict:
     """Take the form: a note in words."""
-    text = str((request["body"] or {}).get("text", "")).strip()
-    if not 0 < len(text) <= 500:
-        return {"status_code": 400, "body": {"error": "a note has 1 to 500 characters"}}
-    await pin({"text": text})
+    await pin({"text": request["body"]["text"]})
     return PAGE
 
 
@@ -43,16 +47,21 @@ async def upload(req, _res):
     """Take the form with a file: a note that is a picture."""
     picture = req.body.get("picture") if isinstance(req.body, dict) else None
     if not isinstance(picture, dict):
-        return {"status_code": 400, "body": {"error": "choose a picture"}}
+        return {"status_code": 400, "body": refusal("INVALID", "choose a picture")}
     content = await picture["content"].read_all()
     ending = next((ending for start, ending in KINDS.items() if content.startswith(start)), None)
     if ending is None:
-        return {"status_code": 415, "body": {"error": "a picture is a PNG, a JPEG or a GIF"}}
+        return {"status_code": 415, "body": refusal("NO_PICTURE", "a picture is a PNG, a JPEG or a GIF")}
     UPLOADS.mkdir(exist_ok=True)
     name = secrets.token_hex(8) + ending
     (UPLOADS / name).write_bytes(content)
     await pin({"picture": f"/uploads/{name}", "text": picture["filename"]})
     return PAGE
+
+
+def refusal(code: str, message: str) -> dict:
+    """Return an error in the shape that the http worker's own have."""
+    return {"error": {"code": code, "message": message}}
 
 
 async def pinned(event: dict) -> None:
@@ -91,12 +100,12 @@ def event_of(note: dict) -> str:
     return f"id: {note['id']}\ndata: {json.dumps(note)}\n\n"
 
 
-for name, function, path, method, stream in (
-    ("post", post, "/notes", "POST", False),
-    ("upload", upload, "/pictures", "POST", True),
-    ("events", events, "/events", "GET", True),
+for name, function, path, method, stream, request_format in (
+    ("post", post, "/notes", "POST", False, FORM),
+    ("upload", upload, "/pictures", "POST", True, None),
+    ("events", events, "/events", "GET", True, None),
 ):
-    worker.register_function(f"wall::{name}", function)
+    worker.register_function(f"wall::{name}", function, request_format=request_format)
     config = {"api_path": path, "http_method": method, "stream": stream}
     worker.register_trigger({"type": "http", "function_id": f"wall::{name}", "config": config})
 

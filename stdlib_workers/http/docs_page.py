@@ -44,7 +44,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], origin: str) -
     body = operation.get("requestBody")
     if body:
         parts += ["<h4>Body</h4>", _json(body["content"]["application/json"]["schema"])]
-    parts += ["<h4>Answer</h4>", _json(operation["responses"]["200"]["content"]["application/json"]["schema"])]
+    parts += ["<h4>Answer</h4>", _json(operation["responses"]["2XX"]["content"]["application/json"]["schema"])]
     parts += ["<h4>Example</h4>", f"<pre>{escape(_example(path, method, origin, has_body=bool(body)))}</pre>"]
     head = f"<b>{escape(method.upper())}</b> <code>{escape(path)}</code> {summary} <i>{function}</i>"
     return f"<details><summary>{head}</summary>{''.join(parts)}</details>"

@@ -68,7 +68,7 @@ def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Sch
         "tags": [route.function_id.partition("::")[0]],
         "x-function-id": route.function_id,
         "parameters": _parameters(route, request),
-        "responses": _responses(_property(response, "body")),
+        "responses": _responses(route.method, _property(response, "body")),
     }
     lines = str(function.get("description") or "").strip().split("\n", 1)
     if lines[0]:
@@ -100,12 +100,15 @@ def _parameters(route: Route, request: Schema) -> list[dict[str, Any]]:
     return rows
 
 
-def _responses(body: Schema) -> dict[str, Any]:
+def _responses(method: str, body: Schema) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    return {
-        "200": {"description": "What the function returns.", "content": {"application/json": {"schema": body}}},
+    responses: dict[str, Any] = {
+        "2XX": {"description": "What the function returns.", "content": {"application/json": {"schema": body}}},
         "default": {"description": "The function failed, or was not called.", "content": error},
     }
+    if method in _WITH_BODY:
+        responses["204"] = {"description": "Done; there is nothing to return."}
+    return responses
 
 
 def _property(schema: Schema, name: str) -> Schema:

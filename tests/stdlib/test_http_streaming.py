@@ -69,7 +69,8 @@ async def files(req, res):
 for function in (more, let_go):
     worker.register_function("web::" + function.__name__, function)
 for function, path, method in ((events, "/events/:user", "GET"), (double, "/double", "POST"), (crash, "/crash", "GET"),
-                               (result, "/result", "POST"), (empty, "/empty", "GET"), (endless, "/endless", "GET"), (files, "/files", "POST")):
+                               (result, "/result", "POST"), (empty, "/empty", "GET"), (endless, "/endless", "GET"),
+                               (files, "/files", "POST")):
     worker.register_function("web::" + function.__name__, function)
     worker.register_trigger({"type": "http", "function_id": "web::" + function.__name__,
                              "config": {"api_path": path, "http_method": method, "stream": True}})

@@ -32,7 +32,9 @@ def served(folder: Path) -> Iterator[Web]:
     made = Project(folder, '[engine]\nlisten = "127.0.0.1:0"\n' + toml, {})
     made.start()
     try:
-        yield Web(made)
+        wall = Web(made)
+        wall.wait_for("/notes", "/pictures", "/events")
+        yield wall
     finally:
         made.stop()
 
@@ -49,7 +51,7 @@ def listening(wall: Web) -> Iterator[Iterator[dict[str, str]]]:
     connection = http.client.HTTPConnection("127.0.0.1", wall.port, timeout=BOUND)
     connection.request("GET", "/events")
     response = connection.getresponse()
-    assert response.getheader("content-type") == "text/event-stream"
+    assert response.getheader("content-type") == "text/event-stream", response.read()
     try:
         yield (json.loads(line[6:]) for line in response if line.startswith(b"data: "))
     finally:

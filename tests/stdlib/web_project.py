@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ class Web:
             return Response(response.status, found, response.read())
         finally:
             connection.close()
+
+    def wait_for(self, *paths: str) -> None:
+        """Wait until the document has these paths: on a busy machine a worker may count as ready before its last."""
+        deadline = time.monotonic() + BOUND
+        while missing := set(paths) - self.ask("GET", "/openapi.json").json["paths"].keys():
+            assert time.monotonic() < deadline, f"{missing} did not come"
 
     def send_raw(self, data: bytes, *, then_end: bool = False) -> bytes:
         """Send bytes and return all that comes back until the server closes; `then_end` half-closes our side."""
