@@ -24,15 +24,35 @@ Outgoing = list[tuple[Peer, Message]]
 
 
 class TriggerType:
-    """A kind of event, and the peer that implements it."""
+    """A kind of event, and the peer that implements it.
 
-    __slots__ = ("declaration", "id", "namespace", "provider")
+    `standbys` are the same worker's other processes that provide it too, the newest last: they take over in turn.
+    """
+
+    __slots__ = ("declaration", "id", "namespace", "provider", "standbys")
 
     def __init__(self, declaration: RegisterTriggerType, namespace: str, provider: Peer) -> None:
         self.id = declaration.id
         self.namespace = namespace
         self.provider = provider
         self.declaration = declaration
+        self.standbys: list[TriggerType] = []
+
+    def take_over(self, former: TriggerType) -> None:
+        """Stand before another process's; one of another worker, or an earlier one of this process, is gone."""
+        if former.provider.owner is self.provider.owner:
+            self.standbys = [one for one in [*former.standbys, former] if one.provider is not self.provider]
+
+    def without(self, provider: Peer) -> TriggerType | None:
+        """Return what is left of it when this process provides it no more."""
+        self.standbys = [one for one in self.standbys if one.provider is not provider]
+        if self.provider is not provider:
+            return self
+        if not self.standbys:
+            return None
+        *rest, successor = self.standbys
+        successor.standbys = rest
+        return successor
 
 
 class Binding:
@@ -172,17 +192,20 @@ class Bindings:
     def provide(self, declaration: RegisterTriggerType, provider: Peer) -> Outgoing:
         """Add or replace a trigger type, and hand its bindings to the new provider."""
         namespace = declaration.namespace or provider.namespace
-        self.types[namespace, declaration.id] = TriggerType(declaration, namespace, provider)
+        provided = TriggerType(declaration, namespace, provider)
+        if former := self.types.get((namespace, declaration.id)):
+            provided.take_over(former)
+        self.types[namespace, declaration.id] = provided
         return self._replace_all(declaration.id)
 
     def withdraw(self, provider: Peer, id: str, namespace: str | None = None) -> Outgoing:
-        """Remove a trigger type of this provider; its bindings fall back to another provider or are parked."""
+        """Take a trigger type from this provider; its bindings fall back to another provider or are parked."""
         key = (namespace or provider.namespace, id)
-        held = self.types.get(key)
-        if held is None or held.provider is not provider:
-            return []
-        del self.types[key]
-        return self._replace_all(id)
+        held = self.types.pop(key, None)
+        left = held.without(provider) if held else None
+        if left is not None:
+            self.types[key] = left
+        return [] if left is held else self._replace_all(id)
 
     def forget_binder(self, binder: Peer) -> Outgoing:
         """Take the peer out of the bindings it made, and remove those that nobody else made too."""
@@ -198,10 +221,9 @@ class Bindings:
 
     def forget_provider(self, provider: Peer) -> Outgoing:
         """Remove every trigger type of this peer. Nothing is sent to the peer itself if it is gone."""
-        held = [trigger_type for trigger_type in self.types.values() if trigger_type.provider is provider]
         return [
             message
-            for trigger_type in held
+            for trigger_type in list(self.types.values())
             for message in self.withdraw(provider, trigger_type.id, trigger_type.namespace)
         ]
 

@@ -14,7 +14,7 @@ from iii.engine.bindings import Binding, Bindings, Outgoing
 from iii.engine.calls import Calls
 from iii.engine.events import FunctionsChanged, HttpFunctionRegistered, Notice
 from iii.engine.peer import Owner, Peer
-from iii.engine.registry import Action, Function, Registry, Validator, check_id
+from iii.engine.registry import Function, Registry, Validator, check_id
 from iii.engine.relay import Relay
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
@@ -143,12 +143,11 @@ class Registrations:
         except InvocationError as error:
             self._reject(peer, message.id, error.code, error.message)
             return
-        self._registry.actions[message.id] = Action(message, peer)
+        self._registry.provide_action(message, peer)
 
     def _unregister_action(self, peer: Peer, message: m.UnregisterAction) -> None:
-        action = self._registry.actions.get(message.id)
-        if action is not None and action.peer is peer:
-            del self._registry.actions[message.id]
+        if message.id in self._registry.actions:
+            self._registry.withdraw_action(message.id, peer)
 
     def send_all(self, outgoing: Outgoing) -> None:
         for peer, message in outgoing:
@@ -179,6 +178,10 @@ class Registrations:
                 self._register_function(peer, declaration)
 
     def drop_vacancies(self, owner: Owner, why: str) -> None:
+        """Forget what the owner does not provide, and is not expected to provide again."""
+        for id, action in list(self._registry.actions.items()):
+            if action.owner is owner and action.is_vacant:
+                del self._registry.actions[id]
         for function in [function for function in self._registry if function.owner is owner]:
             if not function.providers:
                 self.settle_vacancy(function, why)
@@ -191,8 +194,8 @@ class Registrations:
             self._remove(peer, function)
             self.settle_vacancy(function, why)
         self._relays.pop(peer, None)
-        for id in [id for id, action in self._registry.actions.items() if action.peer is peer]:
-            del self._registry.actions[id]
+        for id in list(self._registry.actions):
+            self._registry.withdraw_action(id, peer)
         if not owner.is_expected:  # else the next generation says which of them it wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))

@@ -102,13 +102,22 @@ class Function:
 
 
 class Action:
-    """A trigger action that a peer provides: `function_id` carries it out."""
+    """A trigger action: `function_id` of the declaration carries it out. `providers` are processes of its owner."""
 
-    __slots__ = ("declaration", "peer")
+    __slots__ = ("declaration", "owner", "peer", "providers")
 
     def __init__(self, declaration: RegisterAction, peer: Peer) -> None:
         self.declaration = declaration
-        self.peer = peer
+        self.owner = peer.owner
+        self.peer = peer  # whoever declared it last
+        self.providers = [peer]
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether nobody provides it, and nobody is expected to."""
+        owner = self.owner
+        is_kept = owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal is not None)
+        return not (self.providers or is_kept)
 
 
 class Registry:
@@ -159,6 +168,20 @@ class Registry:
             raise InvocationError(
                 ErrorCode.LIMIT_EXCEEDED, f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
             )
+
+    def provide_action(self, declaration: RegisterAction, peer: Peer) -> None:
+        """Take a peer's action: beside its worker's other processes, in place of any other worker."""
+        former = self.actions.get(declaration.id)
+        action = self.actions[declaration.id] = Action(declaration, peer)
+        if former is not None and former.owner is peer.owner:
+            action.providers += [provider for provider in former.providers if provider is not peer]
+
+    def withdraw_action(self, id: str, peer: Peer) -> None:
+        """The peer provides the action no more."""
+        action = self.actions[id]
+        action.providers = [provider for provider in action.providers if provider is not peer]
+        if action.is_vacant:
+            del self.actions[id]
 
     def drop(self, function: Function) -> None:
         """Forget a function."""
