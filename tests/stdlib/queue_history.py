@@ -49,6 +49,7 @@ class History:
 
     `sent` and `acked` are the first times by job; `receipts` all the ids that a job's key was answered with. `quiet`
     are the spans in which nothing can be asked of the queue: it was being killed or paused, or the machine stood still.
+    In the spans of `full` jobs took so long that a slot without one was empty, not between two jobs.
     """
 
     terms: dict[str, Terms] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class History:
     runs: list[Run] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     quiet: list[tuple[float, float]] = field(default_factory=list)
+    full: list[tuple[float, float]] = field(default_factory=list)
     figures: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def terms_of(self, job: int) -> Terms:

@@ -88,15 +88,16 @@ def leaks(history: History, deaths: Deaths) -> list[str]:
 
 
 def _leaks(history: History, deaths: Deaths, queue: str) -> list[str]:
-    limit, found = history.terms[queue].limit, []
-    slots, short_since, is_quiet = Slots(history), None, False
+    slots, short_since, found = Slots(history), None, []
+    is_quiet, least = False, 1
     for moment, what, job in _moments(history, deaths, queue):
         slots.note(what, job)
-        if short_since is not None and moment - short_since > IDLE and not is_quiet:
-            found.append(f"10: {queue} ran fewer than {limit} for {moment - short_since:.1f} s while jobs were due")
+        if short_since is not None and moment - short_since > IDLE:
+            found.append(f"10: {queue} ran fewer than {least} for {moment - short_since:.1f} s while jobs were due")
             short_since = moment
         is_quiet ^= what == "quiet"
-        if is_quiet or slots.running >= limit or not slots.startable:
+        least = {"full": history.terms[queue].limit, "full no more": 1}.get(what, least)
+        if is_quiet or slots.running >= least or not slots.startable:
             short_since = None
         elif short_since is None:
             short_since = moment
@@ -110,6 +111,8 @@ def _moments(history: History, deaths: Deaths, queue: str) -> list[tuple[float, 
     moments += [(run.begin, "begin", run.job) for run in runs]
     moments += [(deaths.end_of(run), "end", run.job) for run in runs]
     moments += [(moment, "quiet", 0) for span in Quiet(history).spans for moment in span]
+    for since, until in history.full:
+        moments += [(since, "full", 0), (until, "full no more", 0)]
     return sorted(moments)
 
 

@@ -10,17 +10,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cli.connection import Connection, connect
+from cli.connection import Connection, connect, new_id
 from iii import EngineNotRunning
 
 PRODUCERS = 8
 # Every second producer sends to the ordered queue, to so many groups by turns.
-GROUPS = 2
+GROUPS = 4
+# Jobs on their way at a time. In the ordered queue one of each group: what comes after a lost one must not pass it.
+WINDOWS = {"any": 16, "ordered": GROUPS}
 # One job in so many cannot be accepted; is sent once more after its answer; always fails.
 REFUSED, AGAIN, DOOMED = 500, 50, 400
 BETWEEN_TRIES = 0.02
@@ -61,6 +63,11 @@ class Job:
     def _is_one_in(self, count: int) -> bool:
         return (self.n // PRODUCERS + self.n * 7) % count == count - 1
 
+    def call(self) -> dict[str, Any]:
+        """The message that enqueues it, but for its id."""
+        call = {"type": "invokefunction", "function_id": "jobs::run", "deadline_ms": PATIENCE_MS}
+        return call | {"data": self.payload(), "action": self.action()}
+
     def payload(self) -> dict[str, Any]:
         """What its handler gets."""
         return {"n": self.n, "group": self.group, "doomed": self.is_doomed}
@@ -82,21 +89,34 @@ class Log:
         os.write(self._file, (" ".join(map(str, (*words, time.monotonic()))) + "\n").encode())
 
 
-def left(path: Path, share: Iterator[int]) -> Iterator[int]:
+def left(path: Path, share: range) -> list[int]:
     """Return the numbers of a share that have no answer yet."""
     answered = set()
     if path.exists():
         answered = {int(line.split()[1]) for line in path.read_text().splitlines() if line[0] in "AX"}
-    return (n for n in share if n not in answered)
+    return [n for n in share if n not in answered]
 
 
-def send(connection: Connection, log: Log, job: Job) -> bool:
-    """Send a job; return whether it has its answer."""
-    log.note("S", job.n)
-    answer = connection.exchange("jobs::run", job.payload(), PATIENCE_MS, action=job.action())
-    error = answer.get("error")
+def send(connection: Connection, log: Log, jobs: list[Job]) -> list[Job]:
+    """Send jobs together and await all answers; return those that have to be sent again."""
+    waiting = {new_id(): job for job in jobs}
+    again = []
+    for invocation_id, job in waiting.items():
+        log.note("S", job.n)
+        connection.send(job.call() | {"invocation_id": invocation_id})
+    while waiting:
+        message = connection.receive(PATIENCE_MS / 1000)
+        job: Job | None = waiting.pop(message.get("invocation_id", ""), None)
+        if job is not None and not note_answer(log, job, message):
+            again.append(job)
+    return again
+
+
+def note_answer(log: Log, job: Job, message: dict[str, Any]) -> bool:
+    """Write an answer down; return whether it is one."""
+    error = message.get("error")
     if error is None:
-        log.note("A", job.n, answer["result"]["messageReceiptId"])
+        log.note("A", job.n, message["result"]["messageReceiptId"])
         return True
     if (error.get("details") or {}).get("reason") == "invalid_options":
         log.note("X", job.n)
@@ -107,18 +127,25 @@ def send(connection: Connection, log: Log, job: Job) -> bool:
 def produce(folder: Path, number: int, jobs: int) -> None:
     """Send until everything has its answer, with a new connection after each loss of one."""
     path = folder / f"sent-{number}"
-    numbers, log = left(path, iter(range(number, jobs, PRODUCERS))), Log(path)
-    n = next(numbers, None)
-    while n is not None:
+    window = WINDOWS[Job(number).queue]
+    log = Log(path)
+    while numbers := left(path, range(number, jobs, PRODUCERS)):
         try:
             run = json.loads((folder / ".iii" / "run" / "engine.json").read_text())
             with connect(run["socket"]) as connection:
-                while n is not None:
-                    job = Job(n)
-                    if send(connection, log, job) and (not job.is_sent_again or send(connection, log, job)):
-                        n = next(numbers, None)
-        except (EngineNotRunning, OSError, ValueError, KeyError):
+                # The same windows every time: what is left of one never goes together with the next.
+                for _, block in groupby(numbers, lambda n: n // PRODUCERS // window):
+                    send_all(connection, log, [Job(n) for n in block])
+        except (EngineNotRunning, TimeoutError, OSError, ValueError, KeyError):
             time.sleep(BETWEEN_TRIES)
+
+
+def send_all(connection: Connection, log: Log, jobs: list[Job]) -> None:
+    """Send jobs until each has its answer, and some once more."""
+    left_over = jobs
+    while left_over:
+        left_over = send(connection, log, left_over)
+    send(connection, log, [job for job in jobs if job.is_sent_again])
 
 
 if __name__ == "__main__":

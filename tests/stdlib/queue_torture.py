@@ -30,7 +30,7 @@ from iii import EngineNotRunning, InvocationError
 TERMS = Terms(limit=4, backoff=0.005, attempts=4)
 QUEUES = ("any", "ordered")
 # Jobs of the last phase: so many for each slot, of so many seconds. Slots that have leaked show then.
-PROBES, PROBE_SECONDS = 25, 0.05
+PROBES, PROBE_SECONDS = 40, 0.05
 # Who wakes so much later than asked for was not let run: nothing is asked of the queue in that time.
 LATE, INTERVAL = 0.05, 0.02
 # Bytes of a producer's log for each job.
@@ -143,7 +143,6 @@ def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
         producers.wait()
         drain(running)
         probe(running, history, jobs)
-        drain(running)
         history.figures = {queue: stats(running, queue) for queue in QUEUES}
         history.dead = {letter["payload"]["n"] for queue in QUEUES for letter in dead(running, queue)}
         history.pending = {message["payload"]["n"] for queue in QUEUES for message in waiting(running, queue)}
@@ -223,7 +222,9 @@ def probe(running: Project, history: History, jobs: int) -> None:
     begin = time.monotonic()
     for queue in QUEUES:
         running.call("iii::queue::pause", {"queue": queue})
-    numbers = [n for n in range(jobs, jobs + 4 * PROBES * TERMS.limit) if not (Job(n).is_refused or Job(n).is_doomed)]
+    numbers = [
+        n for n in range(jobs, jobs + len(QUEUES) * PROBES * TERMS.limit) if not (Job(n).is_refused or Job(n).is_doomed)
+    ]
     with running.connect() as connection:
         for n in numbers:
             job = Job(n)
@@ -234,7 +235,9 @@ def probe(running: Project, history: History, jobs: int) -> None:
             history.receipts[n].add(answer["result"]["messageReceiptId"])
     for queue in QUEUES:
         running.call("iii::queue::resume", {"queue": queue})
-    history.quiet.append((begin, time.monotonic()))
+    history.quiet.append((begin, resumed := time.monotonic()))
+    drain(running)
+    history.full.append((resumed, time.monotonic()))
 
 
 def dead(running: Project, queue: str) -> list[dict[str, Any]]:

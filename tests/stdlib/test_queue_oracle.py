@@ -12,6 +12,9 @@ from queue_oracle_time import Quiet
 
 FIRST, SECOND = Run(1, 1, 10, 1.0, 2.0, id="one"), Run(2, 1, 10, 3.0, 4.0, id="two")
 
+# Both jobs have come before the first one runs.
+EARLY: dict[str, object] = {"sent": {1: 0.8, 2: 0.9}, "acked": {1: 0.9, 2: 0.95}}
+
 
 def good() -> History:
     """Return two jobs of one group, one after the other, in a queue that runs two at once."""
@@ -97,7 +100,8 @@ def second(attempt: int, *, failed: bool = False) -> Run:
         ("9", adding(receipts={1: {"one"}, 2: {"three"}})),
         # 10: never over the limit, and not under it for long while jobs are due.
         ("10", alone(FIRST, replace(SECOND, begin=1.5), terms={"q": Terms(limit=1)})),
-        ("10", alone(FIRST, replace(SECOND, begin=2.3, end=2.4), acked={1: 0.9, 2: 0.95}, sent={1: 0.8, 2: 0.9})),
+        ("10", alone(FIRST, replace(SECOND, begin=2.3, end=2.4), **EARLY, full=[(0.0, 9.0)])),
+        ("10", alone(FIRST, replace(SECOND, begin=3.1, end=3.2), **EARLY)),
         # 11: the queue says what is the case.
         ("11", figure("delivered", 3)),
         ("11", figure("dlq_depth", 1)),
@@ -150,7 +154,15 @@ def test_a_late_retry_is_no_fault_while_all_slots_are_taken_or_nothing_can_be_as
 
 def test_slots_may_stand_empty_while_nothing_can_be_asked() -> None:
     history = good()
-    history.group_of, history.quiet = {}, [(1.2, 2.2)]
+    history.group_of, history.quiet, history.full = {}, [(1.2, 2.2)], [(0.0, 9.0)]
+    history.sent, history.acked = {1: 0.8, 2: 0.9}, {1: 0.9, 2: 0.95}
+    history.runs = [FIRST, replace(SECOND, begin=2.3, end=2.4)]
+    assert violations(history) == []
+
+
+def test_between_short_jobs_slots_may_be_empty() -> None:
+    history = good()
+    history.group_of = {}
     history.sent, history.acked = {1: 0.8, 2: 0.9}, {1: 0.9, 2: 0.95}
     history.runs = [FIRST, replace(SECOND, begin=2.3, end=2.4)]
     assert violations(history) == []
@@ -158,8 +170,8 @@ def test_slots_may_stand_empty_while_nothing_can_be_asked() -> None:
 
 def test_a_group_offers_one_job_at_a_time() -> None:
     history = good()
-    history.acked = {1: 0.9, 2: 0.95}
-    history.sent = {1: 0.8, 2: 0.9}
+    history.full = [(0.0, 9.0)]
+    history.sent, history.acked = {1: 0.8, 2: 0.9}, {1: 0.9, 2: 0.95}
     history.runs = [replace(FIRST, end=2.5), replace(SECOND, begin=2.6)]
     assert violations(history) == []
 
