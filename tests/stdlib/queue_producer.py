@@ -106,9 +106,9 @@ def send(connection: Connection, log: Log, jobs: list[Job]) -> list[Job]:
         connection.send(job.call() | {"invocation_id": invocation_id})
     while waiting:
         message = connection.receive(PATIENCE_MS / 1000)
-        job: Job | None = waiting.pop(message.get("invocation_id", ""), None)
-        if job is not None and not note_answer(log, job, message):
-            again.append(job)
+        answered: Job | None = waiting.pop(message.get("invocation_id", ""), None)
+        if answered is not None and not note_answer(log, answered, message):
+            again.append(answered)
     return again
 
 
