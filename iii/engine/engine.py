@@ -36,6 +36,7 @@ from iii.engine.events import (
     WorkersChanged,
 )
 from iii.engine.exchange import Exchange
+from iii.engine.feed import Feed
 from iii.engine.gateway import Gateway, Listen
 from iii.engine.guard import Guard
 from iii.engine.http_check import HttpCheck
@@ -118,6 +119,7 @@ class Engine:
         )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
         self.http_check = HttpCheck(self.exchange)
+        self.feed = Feed(self.router, self.exchange.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
@@ -185,6 +187,7 @@ class Engine:
         self.heartbeat.stop()
         await self.supervisor.shutdown()
         self.builtins.close()
+        self.feed.close()
         for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
             gateway.close()
         remove_token(self._run_dir.path)
@@ -198,6 +201,7 @@ class Engine:
             return None
         listen = Listen(spec.listen, token, spec.listen_line, throttle=self._throttle)
         gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
+        gateway.on_telemetry = self.feed.take_frame
         if gateway.doorway.is_moved:
             self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
         return gateway
@@ -212,6 +216,7 @@ class Engine:
             is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
             listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms, self._throttle)
             self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
+            self.listeners[-1].on_telemetry = self.feed.take_frame
 
     def _announce(self, path: Path, *, is_ready: bool) -> None:
         self._run_dir.announce(

@@ -73,7 +73,7 @@ class Gateway:
         self.limits = limits or Limits()
         self.channels = channels
         self.counters: Counter[str] = Counter()
-        self.on_telemetry: Callable[[str, bytes], None] = self._drop_telemetry
+        self.on_telemetry: Callable[[str, bytes], None] = _drop
         self.doorway = Doorway(listen.address, self.accept, line=listen.line)
         self._terms = listen.terms
         self._throttle = listen.throttle
@@ -227,11 +227,9 @@ class Gateway:
         prefix = data[:4]
         if prefix not in TELEMETRY:
             return False
+        self.counters[f"telemetry_{prefix.decode()}"] += 1
         self.on_telemetry(prefix.decode(), data[4:])
         return True
-
-    def _drop_telemetry(self, prefix: str, _: bytes) -> None:
-        self.counters[f"telemetry_{prefix}"] += 1
 
     def close(self) -> None:
         """Close every connection: the engine stops."""
@@ -240,6 +238,10 @@ class Gateway:
         for connection in list(self.connections):
             connection.close(1001)
             connection.abort()
+
+
+def _drop(_: str, __: bytes) -> None:
+    """Nobody wants telemetry."""
 
 
 def _words(values: list[str]) -> list[str]:

@@ -23,6 +23,8 @@ from iii.engine.peer import Peer
 from iii.engine.registrations import CompileSchema, Registrations
 from iii.engine.registry import DEFAULT, Function, Registry, Validator
 from iii.engine.roster import Roster
+from iii.engine.traced_calls import trace
+from iii.engine.tracing import VOID, Tracer, error_from
 from iii.errors import ProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode, encode_error, encode_value
@@ -52,6 +54,7 @@ class Router:
         self._default = self.registry.default
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
+        self.tracer: Tracer | None = None
         self._admit = self.calls.admit
         self._settle = self.calls.settle
         self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
@@ -70,6 +73,12 @@ class Router:
     def __repr__(self) -> str:
         peers, functions = len(self.roster.peers), sum(1 for _ in self.registry)
         return f"<Router {peers} peers, {functions} functions, {len(self.calls.in_flight)} in flight>"
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Record calls with a tracer from now on, or none."""
+        self.tracer = tracer
+        trace(self.calls, tracer)
+        self._admit, self._settle = self.calls.admit, self.calls.settle
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`. `line` is what it was decoded from, `now` monotonic seconds."""
@@ -109,11 +118,14 @@ class Router:
             self._answer(peer, message, refusals.blank_namespace("namespace"), is_void)
         elif isinstance(action, m.ErrorBody):
             self._answer(peer, message, action, is_void)
-        elif action is not None and action.type != "void":
-            self._invoke_action(peer, message, action, is_void=is_void, now=now)
         else:
             function = self.registry.find(message.namespace or DEFAULT, message.function_id)
-            self._hand_over(peer, message, function, is_void=is_void or action is not None, now=now)
+            if self.tracer is not None and message.invocation_id not in self.calls.in_flight:
+                self.tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
+            if action is not None and action.type != "void":
+                self._invoke_action(peer, message, action, is_void=is_void, now=now)
+            else:
+                self._hand_over(peer, message, function, is_void=is_void or action is not None, now=now)
 
     def _hand_over(
         self, peer: Peer, message: m.InvokeFunction, function: Function | None, *, is_void: bool, now: float
@@ -163,6 +175,8 @@ class Router:
             invocation.receipt = receipt
 
     def _answer(self, peer: Peer, message: m.InvokeFunction, error: m.ErrorBody, is_void: bool) -> None:
+        if self.tracer is not None and message.invocation_id not in self.calls.in_flight:
+            self.tracer.end(message.invocation_id or "", None, error_from(error))
         if is_void:
             text = f"call to {message.function_id} that nobody waits for was dropped: {error.message}"
             self.calls.counters["void_dropped"] += 1

@@ -1,0 +1,248 @@
+"""The feed: the trigger type `telemetry`, and the batches that its function gets (docs/observability.md).
+
+Itself a peer, whose bindings say whether anything is recorded at all. Collects spans from a tracer, and records and
+frames from whoever the composition root lets tell it; hands them over one batch at a time. Nothing here waits for the
+function: what it does not take is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct, ValidationError, convert
+
+from iii.engine.backlog import Backlog
+from iii.engine.peer import Peer
+from iii.engine.router import Router
+from iii.engine.sampling import Sampler, Sampling
+from iii.engine.span_form import span_form, trigger_finder
+from iii.engine.tracing import Span, Tracer
+from iii.errors import ErrorCode
+from iii.protocol import messages as m
+from iii.protocol.codec import decode, decode_value, encode_error, encode_value
+
+TYPE = "telemetry"
+DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
+# Spans that are made into JSON before the loop routes calls again.
+CHUNK = 64
+# Bytes of one part of a batch: all of them together stay under the limit of a line.
+MAX_PART = 3 * 1024 * 1024
+# Log records and frames that wait: count and bytes.
+MAX_LOGS, MAX_LOG_BYTES = 10_000, 8 * 1024 * 1024
+MAX_FRAMES, MAX_FRAME_BYTES = 1_000, 16 * 1024 * 1024
+MAX_FRAME = 8 * 1024 * 1024  # bytes of one frame: it has to fit on a line
+
+
+class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The config of a binding."""
+
+    spans: bool = True
+    logs: bool = True
+    live: bool = False
+    sampling: Sampling = Sampling()
+    max_batch: Annotated[int, Meta(ge=1, le=2000)] = 500
+    window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    id: str
+    function_id: str
+    namespace: str
+    metadata: Raw
+    config: FeedConfig
+
+
+class Feed:
+    """What is recorded, and for whom. `turn` is called after it put something into the router by itself."""
+
+    def __init__(self, router: Router, turn: Callable[[], None]) -> None:
+        self._router = router
+        self._turn = turn
+        self._loop = asyncio.get_running_loop()
+        self._bindings: dict[str, _Binding] = {}
+        self._tracer: Tracer | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._something = asyncio.Event()
+        self._answer: asyncio.Future[m.InvocationResult] | None = None
+        self._awaited = ""  # the id of the batch under way
+        self._lost = {"spans": 0, "logs": 0, "otlp": 0}  # of batches that their function did not take
+        self.logs: Backlog[bytes] = Backlog(MAX_LOGS, MAX_LOG_BYTES)
+        self.frames: Backlog[bytes] = Backlog(MAX_FRAMES, MAX_FRAME_BYTES)
+        self.peer = Peer("telemetry", kind="engine", name="telemetry")
+        self.peer.flush = self._read_outbox
+        router.roster.attach(self.peer)
+        router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
+
+    def __repr__(self) -> str:
+        return f"<Feed {len(self._bindings)} bindings, {self._tracer!r}>"
+
+    @property
+    def _active(self) -> _Binding | None:
+        return next(reversed(self._bindings.values()), None)
+
+    def close(self) -> None:
+        """Record nothing any more."""
+        self._bindings.clear()
+        self._apply()
+
+    # Bindings
+
+    def _read_outbox(self) -> None:
+        lines, self.peer.outbox = self.peer.outbox, []
+        self.peer.written = self.peer.enqueued
+        for line in lines:
+            message = decode(line)
+            if isinstance(message, m.InvocationResult):
+                self._answered(message)
+            elif isinstance(message, m.RegisterTrigger):
+                self._bind(message)
+            elif isinstance(message, m.UnregisterTrigger):
+                self._unbind(message.id)
+
+    def _answered(self, message: m.InvocationResult) -> None:
+        # A binding that is gone may still have a batch on its way: its answer is nobody's.
+        if message.invocation_id == self._awaited and self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+
+    def _bind(self, message: m.RegisterTrigger) -> None:
+        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id)
+        try:
+            config = convert({} if m.is_empty(message.config) else decode_value(message.config), FeedConfig)
+        except ValidationError as error:
+            answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
+        else:
+            self._bindings.pop(message.id, None)
+            namespace = message.namespace or "default"
+            self._bindings[message.id] = _Binding(message.id, message.function_id, namespace, message.metadata, config)
+            self._apply()
+        self._router.receive(self.peer, answer, b"", 0.0)
+
+    def _unbind(self, id: str) -> None:
+        if self._bindings.pop(id, None) is not None:
+            self._apply()
+
+    def _apply(self) -> None:
+        """Record what the latest binding wants, from the beginning."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        self.logs.clear()
+        self.frames.clear()
+        active = self._active
+        self._tracer = self._make_tracer(active.config) if active is not None and active.config.spans else None
+        self._router.trace(self._tracer)
+        if active is not None:
+            self._find_taker(active)
+            self._pump = self._loop.create_task(self._run(active))
+
+    def _make_tracer(self, config: FeedConfig) -> Tracer:
+        tracer = Tracer(
+            Sampler(config.sampling),
+            self._router.calls.in_flight,
+            mint=random.getrandbits,
+            clock=time.monotonic,
+            on_first=self._something.set,
+        )
+        tracer.begun = [] if config.live else None
+        return tracer
+
+    def _find_taker(self, active: _Binding) -> None:
+        function = self._router.registry.find(active.namespace, active.function_id)
+        if self._tracer is not None:
+            self._tracer.taker = None if function is None else function.owner
+
+    # What comes in
+
+    def take_frame(self, kind: str, data: bytes) -> None:
+        """Take a telemetry frame of an SDK: `OTLP`, `MTRC` or `LOGS`, and its text."""
+        if self._pump is None:
+            return
+        try:
+            entry = encode_value([kind, data.decode()])
+        except UnicodeDecodeError:
+            entry = b""
+        if 0 < len(entry) <= MAX_FRAME:
+            self.frames.add(entry, len(entry))
+        else:
+            self.frames.dropped += 1
+        self._something.set()
+
+    # Batches
+
+    async def _run(self, active: _Binding) -> None:
+        """Hand over whatever there is, one batch after the other."""
+        window = active.config.window_ms / 1000
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(window)
+            self._something.clear()
+            self._find_taker(active)
+            batch, sizes = await self._make_batch(active.config.max_batch)
+            if not await self._deliver(active, batch):
+                for part, size in sizes.items():
+                    self._lost[part] += size
+            if self._has_more():
+                self._something.set()
+
+    def _has_more(self) -> bool:
+        tracer = self._tracer
+        return bool(self.logs or self.frames or (tracer and (tracer.finished or tracer.begun)))
+
+    async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
+        """Return a batch as JSON, and how many of what are in it."""
+        spans = await self._encode_spans(count)
+        logs, frames = self.logs.take(count, MAX_PART), self.frames.take(count, MAX_PART)
+        parts = {"spans": spans, "logs": logs, "otlp": frames}
+        fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
+        fields.append(b'"dropped":' + encode_value(self._take_dropped()))
+        fields.append(b'"time_unix_nano":%d' % time.time_ns())
+        return b"{" + b",".join(fields) + b"}", {name: len(items) for name, items in parts.items()}
+
+    async def _encode_spans(self, count: int) -> list[bytes]:
+        """Make spans into JSON, a few at a time: calls are routed on the same loop."""
+        tracer = self._tracer
+        if tracer is None:
+            return []
+        encoded: list[bytes] = []
+        size = 0
+        trigger_of, epoch = trigger_finder(self._router.bindings), time.time() - time.monotonic()
+        pending = tracer.take_pending(count // 2)
+        while len(encoded) < count and size < MAX_PART:
+            chunk: list[Span] = pending or tracer.take(min(CHUNK, count - len(encoded)))
+            pending = []
+            if not chunk:
+                break
+            encoded += [encode_value(span_form(span, epoch, trigger_of)) for span in chunk]
+            size += sum(map(len, encoded[-len(chunk) :]))
+            await asyncio.sleep(0)
+        return encoded
+
+    def _take_dropped(self) -> dict[str, int]:
+        dropped = dict(self._lost)
+        self._lost = dict.fromkeys(dropped, 0)
+        dropped["logs"] += self.logs.take_dropped()
+        dropped["otlp"] += self.frames.take_dropped()
+        if self._tracer is not None:
+            dropped["spans"] += self._tracer.take_dropped()
+        return dropped
+
+    async def _deliver(self, active: _Binding, batch: bytes) -> bool:
+        """Call the function with a batch and wait for its answer; False when it failed."""
+        self._answer, self._awaited = self._loop.create_future(), self._router.calls.mint_id()
+        call = m.InvokeFunction(
+            active.function_id,
+            invocation_id=self._awaited,
+            data=Raw(batch),
+            metadata=active.metadata,
+            namespace=active.namespace,
+        )
+        self._router.receive(self.peer, call, b"", self._loop.time())
+        self._turn()
+        answer = await self._answer
+        return m.is_empty(answer.error)

@@ -1,0 +1,103 @@
+"""Which traces are recorded: the sampling of a `telemetry` binding, and the decisions it makes. Pure.
+
+A decision is made once, where a trace begins; what belongs to a trace follows it. The rate limit is asked first, then
+the rules, then the default ratio. The ratio looks at the trace id alone, so whoever else applies it to the same trace
+comes to the same answer. Called by `tracing.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
+# Answers of the rules that are kept; there are as many as functions.
+MAX_KEPT = 4096
+# The part of a trace id that the ratio is compared with: its last 64 bits, as OpenTelemetry does it.
+_SPACE = 1 << 64
+
+Matches = Callable[[str], object]
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """`rate` for calls whose function id (or span name) and service fit; `*` and `?` stand for anything."""
+
+    rate: Ratio
+    operation: str | None = None
+    service: str | None = None
+
+
+class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a binding asks for. See docs/observability.md."""
+
+    default: Ratio = 1.0
+    rules: tuple[Rule, ...] = ()
+    parent_based: bool = False
+    max_traces_per_second: Annotated[float, Meta(gt=0.0)] | None = None
+
+    @property
+    def follows_parents(self) -> bool:
+        """Whether the flag of a context from outside decides."""
+        return self.parent_based or bool(self.rules) or self.max_traces_per_second is not None
+
+
+class Sampler:
+    """The decisions of one binding. `now` is monotonic seconds."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._limit = sampling.max_traces_per_second
+        self._burst = max(1.0, self._limit or 0.0)
+        self._tokens = self._burst
+        self._filled_at = 0.0
+        self._rules = [(_matcher(rule.operation), _matcher(rule.service), rule.rate) for rule in sampling.rules]
+        self._rate_of = lru_cache(MAX_KEPT)(self._find_rate)
+        # Until then every new trace is refused, whatever it is: callers need not even ask.
+        self.closed_until = float("inf") if sampling.default == 0.0 and not sampling.rules else 0.0
+
+    def __repr__(self) -> str:
+        return f"<Sampler {self.sampling.default:g}, {len(self._rules)} rules, {self._limit or 'no'} limit>"
+
+    def starts(self, trace_id: str, function_id: str, service: str, now: float) -> bool:
+        """Whether a trace that begins with this call is recorded."""
+        if self._limit is not None and not self._take_token(now):
+            return False
+        return has_ratio(trace_id, self._rate_of(function_id, service))
+
+    def follows(self, trace_id: str, *, is_sampled: bool) -> bool:
+        """Whether a call is recorded that belongs to a trace of somebody else, who has decided."""
+        return is_sampled if self.sampling.follows_parents else has_ratio(trace_id, self.sampling.default)
+
+    def _take_token(self, now: float) -> bool:
+        assert self._limit is not None
+        if self._filled_at:
+            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._limit)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            self.closed_until = now + (1.0 - self._tokens) / self._limit
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def _find_rate(self, function_id: str, service: str) -> float:
+        for operation, of_service, rate in self._rules:
+            is_meant = operation is None or operation(function_id) or operation(f"call {function_id}")
+            if is_meant and (of_service is None or of_service(service)):
+                return rate
+        return self.sampling.default
+
+
+def has_ratio(trace_id: str, ratio: float) -> bool:
+    """Whether the trace is in the share that `ratio` lets through."""
+    return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * _SPACE
+
+
+def _matcher(pattern: str | None) -> Matches | None:
+    if pattern is None:
+        return None
+    wild = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    return re.compile(wild, re.DOTALL).fullmatch

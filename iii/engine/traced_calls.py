@@ -1,0 +1,76 @@
+"""The in-flight table while somebody takes the feed: the same calls, with their beginnings and ends told to a tracer.
+
+`trace` turns a table into this class and back, so that what is off is not there: without a feed the methods of `Calls`
+run, and nothing on the path of a call asks whether it should be recorded. Pure; `router.py` is the only caller.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from iii.engine.calls import Calls
+from iii.engine.invocation import Invocation
+from iii.engine.peer import Peer
+from iii.engine.registry import Function
+from iii.engine.tracing import Tracer, error_from
+from iii.protocol.codec import decode_value, encode
+from iii.protocol.messages import ErrorBody, InvocationResult, InvokeFunction, is_empty
+
+
+class TracedCalls(Calls):
+    """Calls that are told to `tracer`."""
+
+    tracer: Tracer
+
+    def admit(self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float) -> None:
+        """As without a feed; the line of a recorded call is written anew, with its span as the parent."""
+        tracer = self.tracer
+        is_recorded = (
+            not tracer.ignores(message, now)
+            and message.invocation_id not in self.in_flight
+            and tracer.begin(origin, message, function, now)
+        )
+        Calls.admit(self, origin, message, function, encode(message) if is_recorded else line, now)
+
+    def _dispatch(self, invocation: Invocation, callee: Peer) -> None:
+        super()._dispatch(invocation, callee)
+        self.tracer.dispatched(invocation)
+
+    def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
+        """As without a feed; ends the call's span."""
+        tracer = self.tracer
+        if message.invocation_id in tracer.spans:
+            invocation = self.in_flight.get(message.invocation_id)
+            if invocation is not None and invocation.callee is callee:
+                tracer.end(invocation.id, invocation, _error_of(message.error))
+        Calls.settle(self, callee, message, line)
+
+    def tell(self, invocation: Invocation, error: ErrorBody) -> None:
+        """As without a feed; the call's span ends with the error."""
+        # A call that took the id of another is refused, and has no span: the other goes on.
+        if self.in_flight.get(invocation.id) in (None, invocation):
+            self.tracer.end(invocation.id, invocation, error_from(error))
+        super().tell(invocation, error)
+
+    def abandon(self, invocation: Invocation) -> None:
+        """As without a feed; for whoever called, the call is over."""
+        self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
+        super().abandon(invocation)
+
+
+def trace(calls: Calls, tracer: Tracer | None) -> None:
+    """Tell a table's calls to a tracer from now on, or to nobody."""
+    if tracer is None:
+        calls.__class__ = Calls
+    else:
+        calls.__class__ = TracedCalls
+        calls.tracer = tracer  # type: ignore[attr-defined]  # it is a TracedCalls by now
+
+
+def _error_of(error: Raw) -> tuple[str, str] | None:
+    if is_empty(error):
+        return None
+    try:
+        return error_from(decode_value(error, type=ErrorBody))
+    except ValueError:
+        return "UNKNOWN", "the worker's error has no code and message"
