@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ground import ROOT, eventually
 
-FOLDER = Path(__file__).parent / "failpoints"
+# For the environment of the whole engine: a worker's own PYTHONPATH would lose against the shell's.
+PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "failpoints"), str(ROOT)])}
 
 
 class Failpoint:
@@ -18,10 +19,9 @@ class Failpoint:
         self._token = folder / "failpoint"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """What the process that shall fail must find in its environment."""
-        path = os.pathsep.join([str(FOLDER), str(ROOT)])
-        return {"PYTHONPATH": path, "FAILPOINT": self.point, "FAILPOINT_TOKEN": str(self._token)}
+    def variables(self) -> dict[str, str]:
+        """What the process that shall fail must find in its environment, besides PATH."""
+        return {"FAILPOINT": self.point, "FAILPOINT_TOKEN": str(self._token)}
 
     def arm(self) -> None:
         """From now on the point counts."""
