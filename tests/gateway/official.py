@@ -18,6 +18,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iii-te
 HERE = Path(__file__).parent
 PYTHON_VERSIONS = ("0.21.6", "0.23.0", "0.24.6", "0.25.0")
 NODE_VERSION = "0.22.1"
+HAS_NODE = shutil.which("npm") is not None
+# What tests are parametrized with. Without node its tests count as slow, and the header of the run says so.
+needs_node = () if HAS_NODE else (pytest.mark.slow,)
+KINDS = [*(f"python {version}" for version in PYTHON_VERSIONS), pytest.param("node", marks=needs_node)]
 
 
 def python_with(version: str) -> Path:
@@ -78,18 +82,16 @@ def running(command: list[str], cwd: Path = HERE, **env: str) -> Iterator[subpro
 
 
 @contextmanager
-def official_python(version: str, url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the worker of official_worker.py on the published Python SDK."""
-    command = [str(python_with(version)), str(HERE / "official_worker.py"), url, name]
-    with running(command, III_URL=url) as process:
-        yield process
-
-
-@contextmanager
-def official_node(url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the worker of official_worker.mjs on the published npm SDK."""
-    folder = node_with()
-    script = folder / "official_worker.mjs"  # beside node_modules, where imports are looked up
-    shutil.copyfile(HERE / "official_worker.mjs", script)
-    with running(["node", str(script), url, name], folder, III_URL=url) as process:
-        yield process
+def official_worker(kind: str, url: str) -> Iterator[str]:
+    """Run official_worker.py or .mjs on the SDK of this kind (`python VERSION`, `node`); yield the worker's name."""
+    name = kind.replace(" ", "-").replace(".", "-")
+    if kind == "node":
+        folder = node_with()
+        script = folder / "official_worker.mjs"  # beside node_modules, where imports are looked up
+        shutil.copyfile(HERE / "official_worker.mjs", script)
+        command = ["node", str(script), url, name]
+    else:
+        folder = HERE
+        command = [str(python_with(kind.removeprefix("python "))), str(HERE / "official_worker.py"), url, name]
+    with running(command, folder, III_URL=url):
+        yield name

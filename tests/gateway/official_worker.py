@@ -3,12 +3,16 @@
 import sys
 import threading
 
+from iii_helpers.http import HttpInvocationConfig, http
+from iii_helpers.observability import Logger
+
 from iii import InitOptions, InvocationError, TriggerAction, register_worker
 from iii.trigger import TriggerHandler
 
 url, name = sys.argv[1:]
 worker = register_worker(url, InitOptions(worker_name=name))
 seen = []
+bound = {}
 
 
 def echo(data):
@@ -42,8 +46,8 @@ def big(data):
     return worker.trigger({"function_id": data["function_id"], "payload": "x" * data["size"]}) == "x" * data["size"]
 
 
-def on_event(data):
-    seen.append(data)
+def on_event(data, metadata=None):
+    seen.append(data if metadata is None else {"data": data, "metadata": metadata})
 
 
 def events(data):
@@ -61,7 +65,60 @@ class Bell(TriggerHandler):
 
 
 def bind(data):
-    worker.register_trigger({"type": data["type"], "function_id": f"{name}::on_event", "config": data["config"]})
+    """Bind a function, `on_event` unless another is named, to a trigger."""
+    trigger = {"type": data["type"], "function_id": data.get("function_id", f"{name}::on_event")}
+    trigger["config"] = data["config"]
+    if data.get("metadata"):
+        trigger["metadata"] = data["metadata"]
+    bound[data["type"]] = worker.register_trigger(trigger)
+
+
+def unbind(data):
+    bound.pop(data["type"]).unregister()
+
+
+def register(data):
+    """Register one more function; with a `url` it is invoked over HTTP."""
+    if "url" in data:
+        worker.register_function(data["id"], HttpInvocationConfig(url=data["url"]))
+    else:
+        worker.register_function(data["id"], lambda _: f"registered by {name}")
+
+
+def visit(data):
+    """Connect once more, with a token, to a listener that has rules; return what it lets us do.
+
+    It stays: its end would take the telemetry of the whole process along.
+    """
+    headers = {"Authorization": f"Bearer {data['token']}"}
+    options = InitOptions(worker_name=f"{name}-visitor", headers=headers, otel={"enabled": False})
+    visitor = register_worker(data["url"], options)
+    outcomes = {}
+    for function_id in data["calls"]:
+        try:
+            outcomes[function_id] = visitor.trigger({"function_id": function_id, "payload": {"by": name}})
+        except InvocationError as error:
+            outcomes[function_id] = error.code
+    return outcomes
+
+
+def log(data):
+    Logger(service_name=name).info(data["text"])
+
+
+def page(request):
+    return {"status_code": 201, "headers": {"x-by": name}, "body": {"method": request["method"], **request["body"]}}
+
+
+@http
+async def streamed(request, response):
+    """Answer with what was sent, in pieces."""
+    await response.status(202)
+    await response.headers({"content-type": "text/plain"})
+    body = await request.request_body.read_all()
+    for _ in range(3):
+        await response.writer.write(body)
+    await response.writer.close_async()
 
 
 def channel(data):
@@ -90,7 +147,10 @@ async def drain(data):
     return {"bytes": len(await data["stream"].read_all())}
 
 
-for handler in (echo, describe, fail, echo_async, call, big, on_event, events, bind, channel, drain):
+worker.register_function(f"{name}::streamed", streamed)
+for handler in (echo, describe, fail, echo_async, call, big, on_event, events, bind, unbind, register, visit, page):
+    worker.register_function(f"{name}::{handler.__name__}", handler)
+for handler in (channel, drain, log):
     worker.register_function(f"{name}::{handler.__name__}", handler)
 worker.register_trigger_type({"id": f"{name}-bell", "description": "rings"}, Bell())
 threading.Event().wait()
