@@ -1,0 +1,211 @@
+"""Alert rules: reading them, judging a value, and what is told of it. Pure.
+
+An alert fires when its condition holds and its cooldown has passed since it last fired. Without data nothing changes.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from stdlib_workers.values import OptionError
+
+_COMPARE = {
+    "greaterthan": operator.gt,
+    "greaterthanorequal": operator.ge,
+    "lessthan": operator.lt,
+    "lessthanorequal": operator.le,
+    "equal": operator.eq,
+    "notequal": operator.ne,
+}
+_SYMBOLS = {
+    ">": "greaterthan",
+    ">=": "greaterthanorequal",
+    "<": "lessthan",
+    "<=": "lessthanorequal",
+    "==": "equal",
+    "!=": "notequal",
+}
+_SHOWN = {
+    "greaterthan": "GreaterThan",
+    "greaterthanorequal": "GreaterThanOrEqual",
+    "lessthan": "LessThan",
+    "lessthanorequal": "LessThanOrEqual",
+    "equal": "Equal",
+    "notequal": "NotEqual",
+}
+_KEYS = ("name", "metric", "threshold", "operator", "window_seconds", "cooldown_seconds", "enabled", "action")
+# Functions that alerts must not call: they would observe the observer.
+_BUILT_IN = ("engine::", "observability::")
+
+
+class Action(NamedTuple):
+    """What happens when an alert fires; `target`: the URL of a webhook, the id of a function."""
+
+    kind: str = "log"
+    target: str = ""
+
+    def shape(self) -> dict[str, str]:
+        """Return it as it stands in the configuration."""
+        names = {"webhook": {"url": self.target}, "function": {"path": self.target}}
+        return {"type": self.kind, **names.get(self.kind, {})}
+
+
+class Rule(NamedTuple):
+    """One alert rule; windows in seconds."""
+
+    name: str
+    metric: str
+    threshold: float
+    operator: str = "greaterthan"
+    window: float = 60
+    cooldown: float = 60
+    enabled: bool = True
+    action: Action = Action()
+
+    def holds(self, value: float) -> bool:
+        """Tell whether the condition holds for a value."""
+        return bool(_COMPARE[self.operator](value, self.threshold))
+
+    def shape(self) -> dict[str, Any]:
+        """Return the rule as `engine::alerts::list` shows it."""
+        return {
+            "name": self.name,
+            "metric": self.metric,
+            "threshold": self.threshold,
+            "operator": self.operator,
+            "window_seconds": self.window,
+            "cooldown_seconds": self.cooldown,
+            "enabled": self.enabled,
+            "action": self.action.shape(),
+        }
+
+
+class State(NamedTuple):
+    """How a rule stood when it was last judged; times in milliseconds, None: never."""
+
+    firing: bool = False
+    last_evaluated: int | None = None
+    last_triggered: int | None = None
+    current_value: float | None = None
+
+    def shape(self, rule: Rule) -> dict[str, Any]:
+        """Return the state as `engine::alerts::list` shows it."""
+        return {
+            "name": rule.name,
+            **self._asdict(),
+            "threshold": rule.threshold,
+            "operator": _SHOWN[rule.operator],
+        }
+
+
+def judge(rule: Rule, state: State, value: float | None, now: int) -> tuple[State, bool]:
+    """Return the state after a look at `value`, and whether the action is due. `now` in milliseconds."""
+    if value is None or not rule.enabled:
+        return state, False
+    holds = rule.holds(value)
+    rested = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
+    is_due = holds and rested
+    return State(holds, now, now if is_due else state.last_triggered, value), is_due
+
+
+def event_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
+    """Return what `engine::alerts::evaluate` tells of a rule that fired."""
+    return {"name": rule.name, **_facts(rule, value), "firing": True, "timestamp": now}
+
+
+def webhook_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
+    """Return the body of a webhook; a function gets `firing` beside it."""
+    return {"alert": rule.name, **_facts(rule, value), "timestamp": now}
+
+
+def _facts(rule: Rule, value: float) -> dict[str, Any]:
+    return {
+        "metric": rule.metric,
+        "value": value,
+        "threshold": rule.threshold,
+        "operator": _SHOWN[rule.operator],
+    }
+
+
+def rule_from(fields: Any) -> Rule:
+    """Return the rule a table of the configuration describes. OptionError for what does not fit."""
+    if not isinstance(fields, Mapping):
+        raise OptionError(f"observability: an alert must be a table, got {fields!r}")
+    _check_names(fields)
+    found = Rule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
+    return found._replace(
+        operator=_operator(fields.get("operator", "greaterthan")),
+        window=_span(fields, "window_seconds"),
+        cooldown=_span(fields, "cooldown_seconds"),
+        enabled=_flag(fields),
+        action=_action(fields.get("action", {"type": "log"})),
+    )
+
+
+def _check_names(fields: Mapping[str, Any]) -> None:
+    for name in fields:
+        if name not in _KEYS:
+            raise OptionError(f"observability: an alert has no key {name}; there are {', '.join(_KEYS)}")
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"observability: an alert needs {name}, a string; got {value!r}")
+    return value
+
+
+def _number(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OptionError(f"observability: {name} of an alert must be a number, got {value!r}")
+    return value
+
+
+def _span(fields: Mapping[str, Any], name: str) -> float:
+    value = _number({name: fields.get(name, 60)}, name)
+    if value < 0:
+        raise OptionError(f"observability: {name} of an alert must not be negative, got {value!r}")
+    return value
+
+
+def _flag(fields: Mapping[str, Any]) -> bool:
+    value = fields.get("enabled", True)
+    if not isinstance(value, bool):
+        raise OptionError(f"observability: enabled of an alert must be true or false, got {value!r}")
+    return value
+
+
+def _operator(value: Any) -> str:
+    plain = str(value).lower().replace("_", "")
+    found = _SYMBOLS.get(str(value), plain)
+    if found not in _COMPARE:
+        raise OptionError(f"observability: operator must be one of {', '.join(_COMPARE)} or a symbol, got {value!r}")
+    return found
+
+
+def _action(fields: Any) -> Action:
+    kind = fields.get("type") if isinstance(fields, Mapping) else None
+    if kind == "log":
+        return Action()
+    if kind == "webhook":
+        return Action(kind, _url(fields.get("url")))
+    if kind == "function":
+        return Action(kind, _function(fields.get("path")))
+    raise OptionError(f"observability: the action of an alert has type log, webhook or function, got {fields!r}")
+
+
+def _url(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise OptionError(f"observability: url of a webhook must be an http or https address, got {value!r}")
+    return str(value)
+
+
+def _function(value: Any) -> str:
+    if not isinstance(value, str) or not value or value.startswith(_BUILT_IN):
+        raise OptionError(f"observability: path of an alert must be a function of the project, got {value!r}")
+    return value

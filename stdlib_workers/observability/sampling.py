@@ -1,0 +1,98 @@
+"""The sampling that the engine is asked to do, from the worker's options, and its echo. Pure.
+
+The engine decides at the root of a trace; this worker only says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from stdlib_workers.values import OptionError
+
+# Enough to see what a project does while somebody works on it; under load the engine's calls stay as fast as without.
+DEFAULT_TRACES_PER_SECOND = 100
+
+
+class Rule(NamedTuple):
+    """Traces whose root fits `operation` and `service` (`*` and `?`; None: any) are kept at `rate`."""
+
+    rate: float
+    operation: str | None = None
+    service: str | None = None
+
+
+class Sampling(NamedTuple):
+    """How traces are chosen: the rate limit first, then the first rule that fits, then the default ratio."""
+
+    default: float = 1.0
+    rules: tuple[Rule, ...] = ()
+    parent_based: bool = True
+    max_traces_per_second: float | None = DEFAULT_TRACES_PER_SECOND
+
+    def wanted(self) -> dict[str, Any]:
+        """Return what the engine's feed is told."""
+        return {
+            "default": self.default,
+            "rules": self.echo()["rules"],
+            "parent_based": self.parent_based,
+            "max_traces_per_second": self.max_traces_per_second,
+        }
+
+    def echo(self) -> dict[str, Any]:
+        """Return the part `traces` of `engine::sampling::rules`."""
+        return {
+            "default_ratio": self.default,
+            "rules": [{"operation": rule.operation, "service": rule.service, "rate": rule.rate} for rule in self.rules],
+            "parent_based": self.parent_based,
+        }
+
+
+def sampling_from(config: Mapping[str, Any]) -> Sampling:
+    """Return the sampling in a worker's options. OptionError for what does not fit."""
+    ratio = ratio_from(config.get("sampling_ratio", 1.0), "sampling_ratio")
+    fields = config.get("sampling")
+    if fields is None:
+        # A ratio alone is a decision: no limit on top of it.
+        limit: float | None = None if "sampling_ratio" in config else DEFAULT_TRACES_PER_SECOND
+        return Sampling(ratio, (), parent_based=limit is not None, max_traces_per_second=limit)
+    _check(fields, ("default", "rules", "rate_limit", "parent_based"), "sampling")
+    rules = tuple(_rule(rule) for rule in fields.get("rules") or ())
+    limit = _limit(fields.get("rate_limit"))
+    parent_based = bool(rules) or limit is not None or fields.get("parent_based") is True
+    return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), rules, parent_based, limit)
+
+
+def ratio_from(value: Any, name: str) -> float:
+    """Return a share from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise OptionError(f"observability: {name} must be a number from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def _rule(fields: Any) -> Rule:
+    _check(fields, ("operation", "service", "rate"), "a rule of sampling.rules")
+    for name in ("operation", "service"):
+        if not isinstance(fields.get(name), str | None):
+            raise OptionError(f"observability: {name} of a sampling rule must be a string, got {fields[name]!r}")
+    return Rule(
+        ratio_from(fields.get("rate"), "rate of a sampling rule"), fields.get("operation"), fields.get("service")
+    )
+
+
+def _limit(fields: Any) -> float | None:
+    if fields is None:
+        return None
+    _check(fields, ("max_traces_per_second",), "sampling.rate_limit")
+    value = fields.get("max_traces_per_second")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise OptionError(f"observability: max_traces_per_second must be a number from 0, got {value!r}")
+    return float(value)
+
+
+def _check(fields: Any, names: tuple[str, ...], what: str) -> None:
+    if not isinstance(fields, dict):
+        raise OptionError(f"observability: {what} must be a table, got {fields!r}")
+    for name in fields:
+        if name not in names:
+            raise OptionError(f"observability: {what} has no key {name}; there are {', '.join(names)}")

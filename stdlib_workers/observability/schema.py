@@ -1,0 +1,45 @@
+"""The tables of `.iii/observability.db`. Pure.
+
+Spans are in the order they came in (`id`), found by trace and by start. `root` is kept while spans come and go: 1
+for a span without parent or whose parent is not stored; the partial indexes hold only those.
+"""
+
+from __future__ import annotations
+
+from stdlib_workers.storage import Schema
+
+_CREATE = """
+CREATE TABLE spans (
+  id INTEGER PRIMARY KEY, trace TEXT NOT NULL, span TEXT NOT NULL, parent TEXT, name TEXT NOT NULL,
+  service TEXT NOT NULL, status TEXT NOT NULL, start INTEGER NOT NULL, finish INTEGER NOT NULL,
+  internal INTEGER NOT NULL, root INTEGER NOT NULL, attributes TEXT NOT NULL, detail TEXT
+) STRICT;
+CREATE UNIQUE INDEX span_ids ON spans (trace, span);
+CREATE INDEX span_starts ON spans (start);
+CREATE INDEX root_starts ON spans (start) WHERE root = 1;
+CREATE INDEX orphans ON spans (trace, parent) WHERE root = 1 AND parent IS NOT NULL;
+CREATE TABLE logs (
+  id INTEGER PRIMARY KEY, time INTEGER NOT NULL, observed INTEGER NOT NULL, severity INTEGER NOT NULL,
+  level TEXT NOT NULL, body TEXT NOT NULL, trace TEXT, span TEXT, service TEXT NOT NULL, detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX log_times ON logs (time);
+CREATE INDEX log_traces ON logs (trace) WHERE trace IS NOT NULL;
+CREATE TABLE metrics (
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, service TEXT NOT NULL, kind TEXT NOT NULL, time INTEGER NOT NULL,
+  record TEXT NOT NULL
+) STRICT;
+CREATE INDEX metric_times ON metrics (time);
+CREATE INDEX metric_names ON metrics (name, time);
+CREATE TABLE rollups (
+  level INTEGER NOT NULL, bucket INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL, sum REAL NOT NULL,
+  min REAL NOT NULL, max REAL NOT NULL, PRIMARY KEY (level, bucket, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE histogram_rollups (
+  level INTEGER NOT NULL, bucket INTEGER NOT NULL, name TEXT NOT NULL, bounds TEXT NOT NULL, count INTEGER NOT NULL,
+  sum REAL NOT NULL, min REAL, max REAL, counts TEXT NOT NULL, PRIMARY KEY (level, bucket, name, bounds)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE alerts (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE figures (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+SCHEMA = Schema(0x69696F62, _CREATE)  # "iiob"
