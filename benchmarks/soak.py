@@ -1,9 +1,10 @@
 """`python -m benchmarks.soak [--calls N] [--reloads N]`: many calls while workers are killed, or while code is saved.
 
-Kills: every second one busy worker gets `kill -9`. Exactly the calls that it was running may fail, none of those that
-say `idempotent`; no call has two outcomes and none runs twice that may not. Reloads: one save after the other under a
-steady load, one in twenty broken; no call fails, and none sent after a reload was reported is answered by older code.
-At the end descriptors, threads and memory of the engine are compared with the start. Exit code 1 when a law is broken.
+Kills: every second one busy worker gets `kill -9`. It is frozen for the blow, so that the kernel can say what it was
+running: the calls it had read and not answered (`picture.py`). Exactly those may fail, and none of them that say
+`idempotent`; every other call succeeds and runs once; no call has two outcomes. Reloads: one save after the other under
+a steady load, every twentieth broken; no call fails, and none sent after a reload was reported is answered by older
+code. At the end descriptors, threads and memory of the engine are back. Exit code 1 when any of this does not hold.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -19,34 +21,36 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
+from benchmarks.picture import freeze, unread_by
 from benchmarks.setups import engine
 
 WORKERS = 4  # so that one kill a second stays below twenty a minute each, where restarts begin to wait
-CONCURRENCY = 16  # calls that a worker has at once
 RATE_KILLS, RATE_RELOADS = 2000, 300  # calls a second
-BROKEN = 0.05  # share of saves that do not compile
+WARM_UP = 4000  # calls, with a kill of every worker, before anything is counted
+BROKEN_EVERY = 20  # saves: one in so many does not compile
 DRAIN = 60.0  # seconds for the last answers
-MEMORY_SLACK = 24 << 20  # bytes; buffers of the busiest moment are not handed back to the system
+MEMORY_SLACK = 8 << 20  # bytes; what the allocator keeps of the busiest moment
+_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-# Writes down what it begins and what it has ended, with one write each: the truth about what a kill met.
+# Writes down what it begins: who ran how often.
 WORKER = """
 import os, time
-from iii import current_invocation, register_worker
+from iii import register_worker
 worker = register_worker()
 book = os.open(f"books/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def work(payload):
-    os.write(book, b"S %s\\n" % payload.encode())
+    os.write(book, payload.encode() + b"\\n")
     time.sleep(0.004)
-    os.write(book, b"E %s\\n" % payload.encode())
-worker.register_function("NAME::work", work)
+worker.register_function("NAME::plain", work)
 worker.register_function("NAME::safe", work, metadata={"idempotent": True})
 """
 # Says something at once: the file of its log is opened with the first line.
@@ -60,24 +64,37 @@ register_worker().register_function("w0::version", lambda _: {0})
 
 @dataclass
 class Client:
-    """One pipelined connection. `outcomes`: id -> the error's code, or the result."""
+    """One pipelined connection. `outcomes`: id -> the error's code, or the result. `hold` keeps everybody else out."""
 
     path: str
     sent: dict[str, Any] = field(default_factory=dict)  # id -> what the caller wants to remember
     outcomes: dict[str, tuple[str | None, Any]] = field(default_factory=dict)
     duplicates: int = 0
+    hold: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(self.path)
+        self._pongs = threading.Semaphore(0)
         threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, function_id: str, note: Any) -> None:
         """Begin one call; its payload is its own id."""
         id = str(uuid.uuid4())
-        self.sent[id] = note
         message = {"type": "invokefunction", "invocation_id": id, "function_id": function_id, "data": id}
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
+        with self.hold:
+            self.sent[id] = note
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def settle(self) -> None:
+        """Return when the engine has handed on every call sent so far, and we have every answer that it has read."""
+        for _ in range(3):  # a turn for the calls, one for what the turn wrote, one for what came meanwhile
+            self._socket.sendall(b'{"type":"ping"}\n')
+            self._pongs.acquire()
+
+    def unanswered(self) -> set[str]:
+        """Return the ids of the calls that have no outcome yet."""
+        return self.sent.keys() - self.outcomes.keys()
 
     def _read(self) -> None:
         for line in self._socket.makefile("rb"):
@@ -86,20 +103,28 @@ class Client:
                 id = message["invocation_id"]
                 self.duplicates += id in self.outcomes
                 self.outcomes[id] = ((message.get("error") or {}).get("code"), message.get("result"))
+            elif message["type"] == "pong":
+                self._pongs.release()
 
     def drain(self) -> int:
         """Wait for the last answers; return how many never came."""
         deadline = time.monotonic() + DRAIN
-        while len(self.outcomes) < len(self.sent) and time.monotonic() < deadline:
+        while self.unanswered() and time.monotonic() < deadline:
             time.sleep(0.05)
-        return len(self.sent) - len(self.outcomes)
+        return len(self.unanswered())
+
+
+class Kill(NamedTuple):
+    """What the kernel said of a process when it was killed: the calls it had read and not answered, and the unread."""
+
+    running: set[str]
+    unread: set[str]
 
 
 @contextmanager
 def running(folder: Path, scripts: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Run a project of these workers; yields engine.json."""
-    keys = f"concurrency = {CONCURRENCY}\n"
-    tables = [f'[workers.{name}]\nrun = "{name}.py"\n{keys}' for name in scripts]
+    tables = [f'[workers.{name}]\nrun = "{name}.py"\n' for name in scripts]
     (folder / "iii.toml").write_text("\n".join(['[engine]\nlisten = "off"\n', *tables]))
     (folder / "books").mkdir()
     for name, text in scripts.items():
@@ -128,71 +153,103 @@ def _settled(process: psutil.Process) -> tuple[int, int, int]:
     return *held, process.memory_info().rss
 
 
+class KillSoak:
+    """Calls at a steady rate to several workers, one of which is killed every second."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self._folder = folder
+        self._client = Client(facts["socket"])
+        self._engine = psutil.Process(facts["pid"])
+
+    def run(self, calls: int) -> list[str]:
+        """Warm up, run, judge; return what was broken."""
+        self._load(WARM_UP, pause=0.3)
+        self._client.drain()
+        before = _settled(self._engine)
+        self._client.sent.clear()
+        self._client.outcomes.clear()  # what the warm-up came to is no figure
+        kills = self._load(calls, pause=1.0)
+        lost = self._client.drain()
+        after = _settled(self._engine)
+        return [*self._judge(kills), *_judge_rest(self._client, lost, before, after)]
+
+    def _load(self, calls: int, pause: float) -> list[Kill]:
+        kills: list[Kill] = []
+        over = threading.Event()
+        killer = threading.Thread(target=self._kill_steadily, args=(kills, over, pause))
+        killer.start()
+        began = time.monotonic()
+        for number in range(calls):
+            function_id = f"w{number % WORKERS}::{random.choice(('plain', 'safe'))}"
+            self._client.send(function_id, function_id)
+            ahead = began + number / RATE_KILLS - time.monotonic()
+            if ahead > 0:
+                time.sleep(ahead)
+        over.set()
+        killer.join()
+        return kills
+
+    def _kill_steadily(self, kills: list[Kill], over: threading.Event, pause: float) -> None:
+        while not over.wait(pause):
+            while not over.wait(0.002) and (kill := self._kill_one()) is None:
+                continue  # it was idle, or just starting: only busy workers are killed
+            if kill is not None:
+                kills.append(kill)
+
+    def _kill_one(self) -> Kill | None:
+        """Kill a process that runs something; None if this one did not."""
+        process = random.choice(self._engine.children())
+        with self._client.hold:
+            freeze(process.pid)
+            kill = self._picture(process)
+            os.kill(process.pid, signal.SIGKILL if kill.running else signal.SIGCONT)
+        return kill if kill.running else None
+
+    def _picture(self, process: psutil.Process) -> Kill:
+        client = self._client
+        client.settle()
+        unread = {id.decode() for id in _ID.findall(unread_by(process.pid, self._engine.pid))}
+        book = self._folder / "books" / str(process.pid)
+        if not (book.exists() and book.stat().st_size):
+            return Kill(set(), unread)  # it has begun nothing yet: calls may wait for it in the engine
+        worker = Path(process.cmdline()[-1]).stem
+        mine = {id for id in client.unanswered() if client.sent[id].startswith(worker)}
+        return Kill(mine - unread, unread)
+
+    def _judge(self, kills: list[Kill]) -> list[str]:
+        """Compare the calls that failed with those that the kernel saw running."""
+        client = self._client
+        seen = Counter(id for kill in kills for id in kill.running)
+        plain = {id for id in seen if client.sent[id].endswith("plain")}
+        safe = seen.keys() - plain
+        failed = {id for id, (error, _) in client.outcomes.items() if error}
+        books = (self._folder / "books").iterdir()
+        starts = Counter(id for book in books for id in book.read_text().split())
+        too_often = {id for id in client.sent if starts[id] > (seen[id] + 1 if id in safe else 1)}
+        never = {id for id in client.sent.keys() - failed if not starts[id]}
+        codes = {client.outcomes[id][0] for id in failed}
+        print(
+            f"calls {len(client.sent):,}, kills of busy workers {len(kills)}\n"
+            f"read and unanswered when killed: {len(plain)}, and {len(safe)} idempotent; "
+            f"unread: {len(set().union(*(kill.unread for kill in kills)))}\n"
+            f"failed: {len(failed)}, with {sorted(map(str, codes))}; "
+            f"of these idempotent: {sum(client.sent[id].endswith('safe') for id in failed)}\n"
+            f"failed but not running: {len(failed - plain)}, running but not failed: {len(plain - failed)}\n"
+            f"run more often than allowed: {len(too_often)}, answered but never run: {len(never)}"
+        )
+        broken = [f"{len(failed - plain)} calls failed that no killed process was running"] if failed - plain else []
+        broken += [f"{len(plain - failed)} calls did not fail with their process"] if plain - failed else []
+        broken += [f"{len(too_often)} calls ran too often"] if too_often else []
+        broken += [f"{len(never)} calls were answered without having run"] if never else []
+        return broken + ([f"calls failed with {codes}"] if codes - {"invocation_stopped"} else [])
+
+
 def soak_kills(calls: int) -> list[str]:
     """Kill one busy worker a second; return what was broken."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with running(folder, {f"w{n}": WORKER.replace("NAME", f"w{n}") for n in range(WORKERS)}) as facts:
-            client, process = Client(facts["socket"]), psutil.Process(facts["pid"])
-            before = _settled(process)
-            killed = _send_and_kill(client, process, calls)
-            lost = client.drain()
-            after = _settled(process)
-            return [*_judge_kills(client, folder, killed), *_judge_rest(client, lost, before, after)]
-
-
-def _send_and_kill(client: Client, process: psutil.Process, calls: int) -> list[int]:
-    killed: list[int] = []
-    over = threading.Event()
-    killer = threading.Thread(target=_kill_steadily, args=(process, killed, over))
-    killer.start()
-    began = time.monotonic()
-    for number in range(calls):
-        client.send(f"w{number % WORKERS}::{random.choice(('work', 'safe'))}", number)
-        ahead = began + number / RATE_KILLS - time.monotonic()
-        if ahead > 0:
-            time.sleep(ahead)
-    over.set()
-    killer.join()
-    return killed
-
-
-def _kill_steadily(process: psutil.Process, killed: list[int], over: threading.Event) -> None:
-    while not over.wait(1.0):
-        killed.append(random.choice(process.children()).pid)
-        os.kill(killed[-1], signal.SIGKILL)
-
-
-def _judge_kills(client: Client, folder: Path, killed: list[int]) -> list[str]:
-    """Compare the calls that failed with what the books of the killed say they were running."""
-    starts: dict[str, int] = {}
-    running_then: set[str] = set()
-    for book in (folder / "books").iterdir():
-        lines = [line.split() for line in book.read_text().splitlines()]
-        ended = {id for kind, id in lines if kind == "E"}
-        for kind, id in lines:
-            if kind == "S":
-                starts[id] = starts.get(id, 0) + 1
-                if int(book.name) in killed and id not in ended:
-                    running_then.add(id)
-    failed = {id for id, (error, _) in client.outcomes.items() if error}
-    # A call that the dying process had read but not begun, or ended but not answered, is in no book. That is at most
-    # what it may have at once.
-    unbooked = failed - running_then
-    answered = {id for id, (error, _) in client.outcomes.items() if not error}
-    twice = {id for id in failed if starts.get(id, 0) > 1}
-    print(
-        f"kills {len(killed)}, calls {len(client.sent):,}, failed {len(failed)}, running when killed "
-        f"{len(running_then)}, run again {len(running_then & answered)}, failed at the edge {len(unbooked)}"
-    )
-    broken = []
-    if len(unbooked) > CONCURRENCY * len(killed):
-        broken.append(f"{len(unbooked)} calls failed that no killed worker was running")
-    if twice:
-        broken.append(f"{len(twice)} calls ran twice and failed all the same")
-    if codes := {client.outcomes[id][0] for id in failed} - {"invocation_stopped"}:
-        broken.append(f"calls failed with {codes}")
-    return broken
+            return KillSoak(folder, facts).run(calls)
 
 
 def soak_reloads(reloads: int) -> list[str]:
@@ -202,7 +259,8 @@ def soak_reloads(reloads: int) -> list[str]:
         with running(folder, {"w0": VERSIONED.format(-1)}) as facts:
             client, process = Client(facts["socket"]), psutil.Process(facts["pid"])
             reported = [0]
-            _save(folder, 0, reported)  # the first reload makes what every later one uses again
+            for version in (BROKEN_EVERY, 0):  # the first reloads make what every later one uses again
+                _save(folder, version, reported)
             before = _settled(process)
             over = threading.Event()
             sender = threading.Thread(target=_send_steadily, args=(client, reported, over))
@@ -213,16 +271,19 @@ def soak_reloads(reloads: int) -> list[str]:
             sender.join()
             lost = client.drain()
             after = _settled(process)
-            return [*_judge_reloads(client, process), *_judge_rest(client, lost, before, after)]
+            return [*_judge_reloads(client, process, reloads), *_judge_rest(client, lost, before, after)]
 
 
 def _send_steadily(client: Client, reported: list[int], over: threading.Event) -> None:
-    while not over.wait(1 / RATE_RELOADS):
+    began = time.monotonic()
+    number = 0
+    while not over.wait(max(0.0, began + number / RATE_RELOADS - time.monotonic())):
+        number += 1
         client.send("w0::version", reported[0])
 
 
 def _save(folder: Path, version: int, reported: list[int]) -> None:
-    is_broken = random.random() < BROKEN
+    is_broken = version > 0 and version % BROKEN_EVERY == 0
     kind = "ReloadFailed" if is_broken else "Reloaded"
     seen = len(events_of(folder, kind))
     (folder / "w0.py").write_text(f"def broken(: # {version}\n" if is_broken else VERSIONED.format(version))
@@ -235,11 +296,14 @@ def _save(folder: Path, version: int, reported: list[int]) -> None:
         reported[0] = version
 
 
-def _judge_reloads(client: Client, process: psutil.Process) -> list[str]:
+def _judge_reloads(client: Client, process: psutil.Process, reloads: int) -> list[str]:
     failed = [error for error, _ in client.outcomes.values() if error]
     stale = [id for id, (error, result) in client.outcomes.items() if not error and result < client.sent[id]]
     workers = len(process.children())
-    print(f"calls {len(client.sent):,}, failed {len(failed)}, stale {len(stale)}, processes at the end {workers}")
+    print(
+        f"saves {reloads}, of these broken {reloads // BROKEN_EVERY}; calls {len(client.sent):,}, "
+        f"failed {len(failed)}, stale {len(stale)}; processes of the one instance at the end: {workers}"
+    )
     broken = [f"{len(failed)} calls failed: {set(failed)}"] if failed else []
     broken += [f"{len(stale)} calls were answered by code older than what was reported"] if stale else []
     return broken + ([f"{workers} processes serve one instance"] if workers != 1 else [])
@@ -247,13 +311,13 @@ def _judge_reloads(client: Client, process: psutil.Process) -> list[str]:
 
 def _judge_rest(client: Client, lost: int, before: tuple[int, ...], after: tuple[int, ...]) -> list[str]:
     print(
-        f"descriptors {before[0]} -> {after[0]}, threads {before[1]} -> {after[1]}, "
-        f"memory {before[2] >> 20} -> {after[2] >> 20} MiB"
+        f"without outcome {lost}, with two {client.duplicates}; descriptors {before[0]} -> {after[0]}, "
+        f"threads {before[1]} -> {after[1]}, memory {before[2] / 2**20:.1f} -> {after[2] / 2**20:.1f} MiB"
     )
     broken = [f"{lost} calls have no outcome"] if lost else []
     broken += [f"{client.duplicates} calls have two outcomes"] if client.duplicates else []
     broken += ["descriptors are left"] if after[0] > before[0] else []
-    broken += ["threads are left"] if after[1] > before[1] + 6 else []  # the default executor's
+    broken += ["threads are left"] if after[1] > before[1] else []
     return broken + (["memory is left"] if after[2] > before[2] + MEMORY_SLACK else [])
 
 
@@ -261,12 +325,13 @@ def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000, help="calls under kills; 0: none")
-    parser.add_argument("--reloads", type=int, default=0, help="saves under load; 0: none")
+    parser.add_argument("--reloads", type=int, default=500, help="saves under load; 0: none")
     given = parser.parse_args()
     broken = soak_kills(given.calls) if given.calls else []
     broken += soak_reloads(given.reloads) if given.reloads else []
     for line in broken:
         print(f"BROKEN: {line}", file=sys.stderr)
+    print("nothing was broken" if not broken else f"{len(broken)} laws were broken")
     return 1 if broken else 0
 
 
