@@ -92,6 +92,7 @@ RULES: dict[str, Layer] = {
             "iii.engine.display",
             "iii.engine.engine",
             "iii.engine.exchange",
+            "iii.engine.feed",
             "iii.engine.channel_link",
             "iii.engine.checkpoint",
             "iii.engine.http_check",

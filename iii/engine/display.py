@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from iii.engine.logs import LogBook
-from iii.engine.reports import LogLine, Report
+from iii.engine.reports import LogLine, Report, Reporter
 from iii.engine.spec import ProjectSpec
 from iii.engine.terminal import Screen, Style, Writer
 
@@ -28,14 +28,22 @@ class Display:
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
         self.logs = LogBook(project.state_dir / "logs")
+        self._followers: list[Reporter] = []
 
     def __call__(self, report: Report) -> None:
         """Show a report; keep it too if it is a line of a worker."""
         now = time.time()
+        for follower in tuple(self._followers):
+            follower(report)
         if isinstance(report, LogLine):
             # Also one that was shown early: what follows comes as a line of its own.
             self.logs.write(report)
         self._writer.write(self._screen.lines(report, now))
+
+    def follow(self, follower: Reporter) -> Callable[[], None]:
+        """Tell `follower` every report from now on; return what ends that."""
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)
 
     def _described(self, worker: str) -> str:
         return self.describe(worker)

@@ -24,7 +24,7 @@ from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
 from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
-from iii.engine.environment import environment_of
+from iii.engine.environment import environment_of, environments_of
 from iii.engine.essential import end_with_essentials, start_essential
 from iii.engine.events import (
     Event,
@@ -47,6 +47,7 @@ from iii.engine.peer import Peer
 from iii.engine.reception import DESCRIPTION as CHECK_DESCRIPTION
 from iii.engine.reception import ID as CHECK
 from iii.engine.reception import Reception
+from iii.engine.redaction import redactor_of
 from iii.engine.registry import Validator
 from iii.engine.reports import Notice
 from iii.engine.router import Router
@@ -90,7 +91,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._is_killed = False
         self._throttle = Throttle()  # of all listeners together
-        self._environments = _environments(project)
+        self._environments = environments_of(project, os.environ)
         self.gateway: Gateway | None = None
         self.listeners: list[Gateway] = []
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
@@ -119,7 +120,7 @@ class Engine:
         )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
         self.http_check = HttpCheck(self.exchange)
-        self.feed = Feed(self.router, self.exchange.turn)
+        self.feed = Feed(self.router, self.exchange.turn, follow=display.follow)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
@@ -172,6 +173,7 @@ class Engine:
         self.warn(f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded")
 
     async def _serve(self, path: Path) -> None:
+        self._hide_secrets()
         stopping = asyncio.create_task(self._stopping.wait())
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -278,15 +280,20 @@ class Engine:
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
         try:
             project = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
-            environments = _environments(project)
+            environments = environments_of(project, os.environ)
         except ProjectError as error:
             self.warn(f"{error}; nothing was changed")
             return
         old, self._environments = self._environments, environments
         self.project = project
+        self._hide_secrets()
         self.watcher.apply(project)
         touched = {name for name, values in environments.items() if values != old.get(name)}
         self.supervisor.apply(project, touched, files)
+
+    def _hide_secrets(self) -> None:
+        configs = [worker.config for worker in self.project.workers.values()]
+        self.feed.redact = self.switchboard.redactor = redactor_of((*self._environments.values(), *configs))
 
     async def _watch(self) -> None:
         if self.options.is_watching:
@@ -306,14 +313,6 @@ class Engine:
             "III_PROJECT": str(self.project.root),
             "III_SOCKET": str(socket_path(self._run_dir.path)),
         }
-
-
-def _environments(project: ProjectSpec) -> dict[str, dict[str, str]]:
-    """Return what every worker's environment says, to see whom a changed .env file concerns. Raises ProjectError."""
-    return {
-        name: {key: value for key, (value, _) in environment_of(spec, project, os.environ).items()}
-        for name, spec in project.workers.items()
-    }
 
 
 class _Control:

@@ -39,6 +39,14 @@ def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str,
     return merge(reserved(spec), environ, layers, spec.pass_env)
 
 
+def environments_of(project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return name -> value for each worker, to see whom a changed .env file concerns. Raises ProjectError."""
+    return {
+        name: {key: value for key, (value, _) in environment_of(spec, project, environ).items()}
+        for name, spec in project.workers.items()
+    }
+
+
 def merge(
     fixed: Mapping[str, str], environ: Mapping[str, str], layers: Iterable[Layer], pass_env: Iterable[str]
 ) -> dict[str, tuple[str, str]]:

@@ -17,7 +17,11 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 
 from iii.engine.backlog import Backlog
-from iii.engine.peer import Peer
+from iii.engine.essential import start_essential
+from iii.engine.log_form import log_form
+from iii.engine.peer import Owner, Peer
+from iii.engine.redaction import Redactor
+from iii.engine.reports import LogLine, Report, Reporter
 from iii.engine.router import Router
 from iii.engine.sampling import Sampler, Sampling
 from iii.engine.span_form import span_form, trigger_finder
@@ -36,6 +40,10 @@ MAX_PART = 3 * 1024 * 1024
 MAX_LOGS, MAX_LOG_BYTES = 10_000, 8 * 1024 * 1024
 MAX_FRAMES, MAX_FRAME_BYTES = 1_000, 16 * 1024 * 1024
 MAX_FRAME = 8 * 1024 * 1024  # bytes of one frame: it has to fit on a line
+
+
+# Begins to tell a reporter what the engine reports; returns what ends that.
+Follow = Callable[[Reporter], Callable[[], None]]
 
 
 class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,9 +69,13 @@ class _Binding:
 class Feed:
     """What is recorded, and for whom. `turn` is called after it put something into the router by itself."""
 
-    def __init__(self, router: Router, turn: Callable[[], None]) -> None:
+    def __init__(self, router: Router, turn: Callable[[], None], *, follow: Follow) -> None:
         self._router = router
         self._turn = turn
+        self._follow = follow
+        self._unfollow: Callable[[], None] | None = None
+        self._taker: Owner | None = None  # whose function it is
+        self.redact = Redactor()
         self._loop = asyncio.get_running_loop()
         self._bindings: dict[str, _Binding] = {}
         self._tracer: Tracer | None = None
@@ -72,7 +84,7 @@ class Feed:
         self._answer: asyncio.Future[m.InvocationResult] | None = None
         self._awaited = ""  # the id of the batch under way
         self._lost = {"spans": 0, "logs": 0, "otlp": 0}  # of batches that their function did not take
-        self.logs: Backlog[bytes] = Backlog(MAX_LOGS, MAX_LOG_BYTES)
+        self.logs: Backlog[tuple[Report, float]] = Backlog(MAX_LOGS, MAX_LOG_BYTES)
         self.frames: Backlog[bytes] = Backlog(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry")
         self.peer.flush = self._read_outbox
@@ -132,6 +144,9 @@ class Feed:
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
         self.logs.clear()
         self.frames.clear()
         active = self._active
@@ -139,7 +154,8 @@ class Feed:
         self._router.trace(self._tracer)
         if active is not None:
             self._find_taker(active)
-            self._pump = self._loop.create_task(self._run(active))
+            self._unfollow = self._follow(self._take_report) if active.config.logs else None
+            self._pump = start_essential(self._run(active), "the telemetry feed")
 
     def _make_tracer(self, config: FeedConfig) -> Tracer:
         tracer = Tracer(
@@ -154,10 +170,20 @@ class Feed:
 
     def _find_taker(self, active: _Binding) -> None:
         function = self._router.registry.find(active.namespace, active.function_id)
+        self._taker = None if function is None else function.owner
         if self._tracer is not None:
-            self._tracer.taker = None if function is None else function.owner
+            self._tracer.taker = self._taker
 
     # What comes in
+
+    def _take_report(self, report: Report) -> None:
+        """Take what the engine reports; not what the taker of the feed writes, which would be told to itself."""
+        if isinstance(report, LogLine):
+            if self._taker is None or report.run.worker != self._taker.name:
+                self.logs.add((report, report.time), len(report.text))
+        else:
+            self.logs.add((report, time.time()), 0)
+        self._something.set()
 
     def take_frame(self, kind: str, data: bytes) -> None:
         """Take a telemetry frame of an SDK: `OTLP`, `MTRC` or `LOGS`, and its text."""
@@ -196,8 +222,8 @@ class Feed:
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
         """Return a batch as JSON, and how many of what are in it."""
-        spans = await self._encode_spans(count)
-        logs, frames = self.logs.take(count, MAX_PART), self.frames.take(count, MAX_PART)
+        spans, logs = await self._encode_spans(count), await self._encode_logs(count)
+        frames = self.frames.take(count, MAX_PART)
         parts = {"spans": spans, "logs": logs, "otlp": frames}
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
         fields.append(b'"dropped":' + encode_value(self._take_dropped()))
@@ -218,9 +244,23 @@ class Feed:
             pending = []
             if not chunk:
                 break
-            encoded += [encode_value(span_form(span, epoch, trigger_of)) for span in chunk]
+            for span in chunk:
+                if span.error is not None:
+                    span.error = (span.error[0], self.redact(span.error[1]))
+                encoded.append(encode_value(span_form(span, epoch, trigger_of)))
             size += sum(map(len, encoded[-len(chunk) :]))
             await asyncio.sleep(0)
+        return encoded
+
+    async def _encode_logs(self, count: int) -> list[bytes]:
+        """Make reports into JSON records, a few at a time."""
+        encoded: list[bytes] = []
+        for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
+            form = log_form(report, now)
+            if form is not None:
+                encoded.append(encode_value(form))
+            if number % CHUNK == CHUNK - 1:
+                await asyncio.sleep(0)
         return encoded
 
     def _take_dropped(self) -> dict[str, int]:

@@ -292,7 +292,7 @@ class Generation:
         self._tell(self._feed.close())
 
     def _tell(self, lines: list[str], *, is_partial: bool = False) -> None:
-        for line in lines:
+        for line in map(self._ground.hooks.redact, lines):
             self._tail.append(line)
             self._ground.report(LogLine(self.run, time.time(), line, is_partial=is_partial))
 

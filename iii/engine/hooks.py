@@ -55,6 +55,9 @@ class SupervisorHooks(Protocol):
     def owed(self, run: Run) -> int:
         """Return how many of these it must finish before it is asked to end: those that nobody has given up."""
 
+    def redact(self, text: str) -> str:
+        """Return what a worker wrote as it may be shown and kept: without secrets."""
+
 
 class Ground(Struct, frozen=True):
     """What every generation of every worker stands on."""

@@ -166,7 +166,7 @@ class Supervisor:
 
     def log(self, run: Run, text: str, stream: Stream = "stdout") -> None:
         """Show a line that a worker has written elsewhere than to stderr."""
-        self._ground.report(LogLine(run, time.time(), text, stream))
+        self._ground.report(LogLine(run, time.time(), self._ground.hooks.redact(text), stream))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row an instance, by name; see row.py for the keys."""

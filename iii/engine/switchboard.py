@@ -23,6 +23,7 @@ from iii.engine.jam import JamWatch
 from iii.engine.peer import Owner, Peer
 from iii.engine.poller import make_poller
 from iii.engine.process import Process
+from iii.engine.redaction import Redactor
 from iii.engine.run import ExitReason, Run
 from iii.engine.spec import WorkerSpec
 from iii.engine.supervisor import Supervisor
@@ -49,6 +50,7 @@ class Switchboard:
         self.exchange = exchange
         self.supervisor: Supervisor  # set by the composition root: the two know each other
         self.poller = make_poller(exchange.turn)
+        self.redactor = Redactor()  # the composition root knows the secrets
         self._router = exchange.router
         self._by_run: dict[Run, Connection] = {}
         self._clients: set[Connection] = set()
@@ -161,6 +163,10 @@ class Switchboard:
     def owed(self, run: Run) -> int:
         """Return how many calls it must still finish."""
         return sum(peer.owed for peer in self._peers_of(run))
+
+    def redact(self, text: str) -> str:
+        """Return what a worker wrote without the secrets of the project."""
+        return self.redactor(text)
 
     # Events of the router
 

@@ -1,0 +1,87 @@
+"""Takes declared secrets out of what is shown, kept and handed over. Pure.
+
+A secret is the value of a variable or a config key whose name says so. It is replaced wherever it turns up, and so is
+what stands behind such a name in a line of text. What an observer does beyond that with whole records is his.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+REDACTED = "[REDACTED]"
+# Shorter values turn up by chance in harmless text.
+LEAST_SECRET = 6
+# Longest first, and no more: the pattern is tried on every line.
+MAX_SECRETS = 1000
+
+_WORDS = r"passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)|api[-_. ]?key|private[-_. ]?key"
+_NAME = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)
+# `name=value`, `"name": "value"`. Bounded repetitions: a line of letters must not cost its length squared.
+_ASSIGNED = re.compile(
+    rf"""((?:{_WORDS})[\w.-]{{0,40}}\\?["']?\s{{0,4}}[:=]\s{{0,4}})"""
+    r"""(?:(\\?")(?:[^"\\]|\\[^"])*\\?"?|(')[^']*'?|(?:(?:bearer|basic|digest)\s+)?[^\s,;&"'\])}]+)""",
+    re.IGNORECASE,
+)
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}@")
+
+
+class Redactor:
+    """Call it with a text to get it without secrets."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        found = sorted({text for text in secrets if len(text) >= LEAST_SECRET}, key=len, reverse=True)
+        values = "|".join(map(re.escape, found[:MAX_SECRETS]))
+        self._values = re.compile(values) if values else None
+        self._is_suspect = re.compile(rf"{_WORDS}|://|{values}" if values else rf"{_WORDS}|://", re.IGNORECASE).search
+
+    def __call__(self, text: str) -> str:
+        """Return `text` with every secret in it replaced."""
+        if self._is_suspect(text) is None:
+            return text
+        if self._values is not None:
+            text = self._values.sub(REDACTED, text)
+        return _URL_PASSWORD.sub(rf"\1{REDACTED}@", _ASSIGNED.sub(_masked, text))
+
+
+def _masked(match: re.Match[str]) -> str:
+    quote = match[2] or match[3] or ""
+    return f"{match[1]}{quote}{REDACTED}{quote}"
+
+
+def redactor_of(tables: Iterable[Mapping[str, Any]]) -> Redactor:
+    """Return what hides the secrets of environments and config tables."""
+    return Redactor(secret for table in tables for secret in secrets_in(table))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable or key of that name holds a secret."""
+    return _NAME.search(name) is not None
+
+
+def secrets_in(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the secret values of an environment or a config table, at any depth."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _all_strings(value) if is_secret_name(name) else secrets_in(value)
+        elif isinstance(value, list | tuple):
+            yield from _in_list(name, value)
+        elif isinstance(value, str) and is_secret_name(name):
+            yield value
+
+
+def _in_list(name: str, values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, Mapping):
+            yield from secrets_in(value)
+        elif isinstance(value, str) and is_secret_name(name):
+            yield value
+
+
+def _all_strings(fields: Mapping[str, Any]) -> Iterator[str]:
+    for value in fields.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _all_strings(value)
