@@ -94,6 +94,7 @@ RULES: dict[str, Layer] = {
             "iii.engine.exchange",
             "iii.engine.feed",
             "iii.engine.channel_link",
+            "iii.engine.channel_socket",
             "iii.engine.checkpoint",
             "iii.engine.http_check",
             "iii.engine.inquiry",

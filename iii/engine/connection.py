@@ -49,7 +49,7 @@ class Connection:
         self.peer = peer
         self._read_fd = read_fd
         self._write_fd = write_fd
-        self._on_lines = on_lines
+        self.on_lines = on_lines
         self._on_closed = on_closed
         self._splitter = LineSplitter()
         self._pending: list[memoryview] = []  # taken from the outbox, not yet by the kernel
@@ -90,7 +90,7 @@ class Connection:
     def _take(self, data: bytes) -> None:
         lines = self._splitter.feed(data)
         if lines:
-            self._on_lines(self, lines)
+            self.on_lines(self, lines)
         if self._splitter.is_over:
             self._judge_endless()
 
@@ -105,7 +105,7 @@ class Connection:
         head = self._splitter.partial
         if invocation_id_in(head) is None:
             self._stop_reading()
-            self._on_lines(self, [Oversized(head, self._splitter.pending)])
+            self.on_lines(self, [Oversized(head, self._splitter.pending)])
 
     def drain(self) -> None:
         """Read what is left in the pipe of a process that is gone, so that its last results count."""
@@ -118,7 +118,7 @@ class Connection:
                 return
             lines = self._splitter.feed(data)
             if lines:
-                self._on_lines(self, lines)
+                self.on_lines(self, lines)
 
     # Writing
 
@@ -181,6 +181,16 @@ class Connection:
         with contextlib.suppress(OSError):  # a platform that cannot tell: written counts as read there
             unread = fcntl.ioctl(self._write_fd, termios.FIONREAD, b"\0\0\0\0")
             self.peer.written -= int.from_bytes(unread, sys.byteorder)
+
+    def release(self) -> int:
+        """Give a socket's descriptor away, open: it carries something else from now on."""
+        fd = self._read_fd
+        self._poller.remove_reader(fd)
+        if self._is_waiting_for_room:
+            self._poller.remove_writer(fd)
+            self._is_waiting_for_room = False
+        self._read_fd = self._write_fd = -1
+        return fd
 
     def close(self) -> None:
         """Close both ends."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iii.engine.builtins import Builtins
+from iii.engine.channel_socket import ChannelDoor
 from iii.engine.channels import Channels
 from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
@@ -39,8 +40,8 @@ from iii.engine.exchange import Exchange
 from iii.engine.feed import Feed
 from iii.engine.gateway import Gateway, Listen
 from iii.engine.guard import Guard
-from iii.engine.http_check import HttpCheck
 from iii.engine.heartbeat import Heartbeat
+from iii.engine.http_check import HttpCheck
 from iii.engine.inquiry import Inquiry
 from iii.engine.listener import Listener, socket_path
 from iii.engine.peer import Peer
@@ -123,6 +124,7 @@ class Engine:
         self.feed = Feed(self.router, self.exchange.turn, follow=display.follow)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
+        self.switchboard.channel_door = ChannelDoor(self.channels)
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""

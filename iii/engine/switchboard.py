@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from iii.engine.channel_socket import ChannelDoor, request_in
 from iii.engine.connection import Connection, Lines
 from iii.engine.events import PeerDrained, PeerReady
 from iii.engine.exchange import Exchange
 from iii.engine.jam import JamWatch
-from iii.engine.peer import Owner, Peer
+from iii.engine.patience import patience
+from iii.engine.peer import Peer
 from iii.engine.poller import make_poller
 from iii.engine.process import Process
 from iii.engine.redaction import Redactor
@@ -28,13 +30,8 @@ from iii.engine.run import ExitReason, Run
 from iii.engine.spec import WorkerSpec
 from iii.engine.supervisor import Supervisor
 from iii.protocol.codec import encode
-from iii.protocol.messages import RegisterFunction, Stop
+from iii.protocol.messages import Stop
 
-# A program without SDK never says `ready`: it is ready when it has registered nothing more for this long.
-QUIET = 0.1
-# One that registers nothing at all (a build watcher, a server) counts as up after this. Long, because a runtime that
-# starts on a busy machine and then connects by itself must not be taken for one: calls to it would fail.
-SILENT = 3.0
 # A process that is dying closes its connections a moment before it is dead: its exit says more than they do.
 LINGER = 0.5
 # A process that closed its stdin or stdout is about to exit, or can never answer again.
@@ -49,6 +46,7 @@ class Switchboard:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.supervisor: Supervisor  # set by the composition root: the two know each other
+        self.channel_door: ChannelDoor  # as well
         self.poller = make_poller(exchange.turn)
         self.redactor = Redactor()  # the composition root knows the secrets
         self._router = exchange.router
@@ -337,12 +335,23 @@ class Switchboard:
         peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
         fd = connected.detach()
         connection = Connection(
-            peer, fd, fd, poller=self.poller, on_lines=self.exchange.take, on_closed=self._on_client_closed
+            peer, fd, fd, poller=self.poller, on_lines=self._take_first, on_closed=self._on_client_closed
         )
         peer.close = partial(self._on_client_closed, connection)
         self._clients.add(connection)
         self._router.roster.attach(peer)
         self.exchange.turn()
+
+    def _take_first(self, connection: Connection, lines: Lines) -> None:
+        """The first line of a local connection says whether it is a peer or an end of a channel."""
+        request = request_in(lines)
+        if request is None:
+            connection.on_lines = self.exchange.take
+            self.exchange.take(connection, lines)
+            return
+        self._clients.discard(connection)
+        self._router.roster.detach(connection.peer)
+        self.channel_door.open(connection.release(), request)
 
     def _on_client_closed(self, connection: Connection) -> None:
         if connection not in self._clients:
@@ -355,24 +364,12 @@ class Switchboard:
     def close(self) -> None:
         """Close every connection."""
         self._look.cancel()
+        self.channel_door.close()
         for connection in [*self._clients, *self._by_run.values()]:
             connection.close()
         for run in list(self._quiet):
             self._stop_waiting(run)
         self.poller.close()
-
-
-def patience(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> float | None:
-    """Return how many seconds of silence make a foreign worker ready; None: silence says nothing.
-
-    A worker that came over WebSocket before will come again, and one that lacks functions its predecessor has is
-    probably not done: promoted too early, it would take them away.
-    """
-    staged = {message.id for peer in peers for message in peer.staged if isinstance(message, RegisterFunction)}
-    serving = {function.id for peer in owner.peers for function in peer.functions}
-    if owner.connects and not is_adopted:
-        return None
-    return QUIET if staged and serving <= staged else SILENT
 
 
 def _run_of(peer: Peer) -> Run | None:

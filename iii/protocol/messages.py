@@ -193,6 +193,18 @@ class RegistrationRejected(Message):
     function_id: str | None = None
 
 
+class ChannelOpen(Message):
+    """First line of a local connection that is to be one end of a channel; no peer sends anything else after it."""
+
+    channel_id: str
+    access_key: str
+    direction: str
+
+
+class ChannelOpened(Message):
+    """The end is taken: the channel's bytes follow, see `frames.py`."""
+
+
 class Error(Message):
     """A failure of the connection itself, right before it is closed."""
 
@@ -245,5 +257,7 @@ AnyMessage = (
     | Reattach
     | WorkerRegistered
     | RegistrationRejected
+    | ChannelOpen
+    | ChannelOpened
     | Error
 )

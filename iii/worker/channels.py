@@ -1,8 +1,9 @@
 """Channels: streams of bytes and texts beside the calls, for what is too large or too long for one payload.
 
 `iii.helpers.create_channel` asks the engine for one; a reference to an end travels inside a payload and arrives as a
-live reader or writer. Each end is a WebSocket of its own, opened when it is first used; TCP and the engine hold back a
-writer whose reader is slow. Blocking calls for threads, `await` for event loops. Loaded by whoever meets a reference.
+live reader or writer. Each end is a connection of its own, opened when it is first used: to the engine's unix socket
+for supervised workers, a WebSocket for others. The kernel and the engine hold back a writer whose reader is slow.
+Blocking calls for threads, `await` for event loops. Loaded by whoever meets a reference.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from threading import Lock
 from urllib.parse import quote
 
 from iii.errors import IIIError
-from iii.worker.websocket import Wire
+from iii.worker.channel_socket import LocalWire
 from iii.worker.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
+
+    from iii.worker.websocket import Wire
 
 # Larger writes are cut (public contract), so that a reader gets its first bytes early.
 CHUNK = 64 * 1024
@@ -41,17 +44,25 @@ class StreamChannelRef:
 
 
 class Door:
-    """Where this process opens its ends: the engine's WebSocket address and the headers of the handshake."""
+    """Where this process opens its ends: the engine's address and the headers of a WebSocket handshake."""
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         self._address = address
         self._headers = headers
 
-    def open(self, ref: StreamChannelRef) -> Wire:
-        """Connect to one end. OSError when the channel is gone, IIIError when the engine has no listener."""
-        address = self._address if self._address.startswith("ws") else os.environ.get("III_WS_URL", "")
-        if not address:
-            raise IIIError("channels need the engine's WebSocket listener; set `listen` under [engine] in iii.toml")
+    def open(self, ref: StreamChannelRef) -> Wire | LocalWire:
+        """Connect to one end. OSError when the channel is gone, IIIError when there is no engine."""
+        if self._address.startswith("ws"):
+            return self._open_websocket(ref)
+        path = os.environ.get("III_SOCKET", "")
+        if not path:
+            raise IIIError("channels need an engine: run this worker under `iii dev`, or with III_URL=ws://...")
+        return LocalWire(path, ref.model_dump())
+
+    def _open_websocket(self, ref: StreamChannelRef) -> Wire:
+        from iii.worker.websocket import Wire  # noqa: PLC0415 - not for supervised workers
+
+        address = self._address
         base, _, query = address.partition("?")
         fields = f"key={quote(ref.access_key, safe='')}&dir={ref.direction}"
         path = f"{base.rstrip('/')}/ws/channels/{quote(ref.channel_id, safe='')}"
@@ -64,7 +75,7 @@ class _End:
     def __init__(self, door: Door, ref: StreamChannelRef) -> None:
         self._door = door
         self.ref = ref
-        self._wire: Wire | None = None
+        self._wire: Wire | LocalWire | None = None
         self._opening = Lock()
         self._is_closed = False
 
@@ -72,7 +83,7 @@ class _End:
         """Return the reference: a live end inside a payload is passed on."""
         return self.ref.model_dump()
 
-    def _open(self) -> Wire:
+    def _open(self) -> Wire | LocalWire:
         with self._opening:
             if self._is_closed:
                 raise ValueError("this end of the channel is closed")
@@ -112,23 +123,11 @@ class ChannelWriter(_End):
         # Also one that never wrote: its reader shall see the end.
         wire = self._open()
         self._is_closed = True
-        _finish(wire)
+        wire.finish(LINGER_SECONDS)
 
     async def close_async(self) -> None:
         """As `close`, without blocking the loop."""
         await _in_thread(self.close)
-
-
-def _finish(wire: Wire) -> None:
-    try:
-        wire.send(CLOSE, (1000).to_bytes(2, "big"))
-        # Closing the socket at once could throw away what the engine has not read yet.
-        while CLOSE not in {opcode for opcode, _ in wire.receive(LINGER_SECONDS) or [(CLOSE, b"")]}:
-            pass
-    except OSError:
-        pass  # the engine was faster
-    finally:
-        wire.socket.close()
 
 
 class ChannelReader(_End):

@@ -150,6 +150,18 @@ class Wire:
         with self._sending:
             self.socket.sendall(data)
 
+    def finish(self, seconds: float) -> None:
+        """Say goodbye, and wait until the other side has read everything and says so too, at most `seconds`."""
+        try:
+            self.send(CLOSE, (1000).to_bytes(2, "big"))
+            # Closing the socket at once could throw away what the engine has not read yet.
+            while CLOSE not in {opcode for opcode, _ in self.receive(seconds) or [(CLOSE, b"")]}:
+                pass
+        except OSError:
+            pass  # the other side was faster
+        finally:
+            self.socket.close()
+
     def close(self, code: int = 1000) -> None:
         """Say goodbye and close; a thread that blocks in `receive` gets the end."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from live_project import BOUND, ROOT, project
 
 from iii.helpers import extract_channel_refs, is_channel_ref
+from iii.protocol.frames import BINARY, TEXT, frame
 
 TOML = """
 [workers.source]
@@ -161,6 +163,101 @@ def test_memory_stays_bounded_however_much_is_streamed(running, chunks):
     total, peak_kib = running.call("source::flood", {"chunks": chunks})
     assert total == chunks * 65536
     assert peak_kib < 128 * 1024
+
+
+@pytest.fixture(scope="module")
+def without_listener(tmp_path_factory):
+    toml = '[engine]\nlisten = "off"\n' + TOML
+    with project(tmp_path_factory.mktemp("local"), toml, {"source": SOURCE, "sink": SINK}) as made:
+        yield made
+
+
+def test_supervised_workers_need_no_listener_for_their_channels(without_listener):
+    assert without_listener.call("sink::ask", "ada") == "for ada"
+    assert without_listener.call("source::many") == [1_000_000, ["done"]]
+
+
+class Local:
+    """A local program at one end of a channel, without SDK: raw lines, then raw frames."""
+
+    def __init__(self, made, reference, **changed):
+        run = json.loads((made.folder / ".iii" / "run" / "engine.json").read_text())
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(BOUND)
+        self.socket.connect(run["socket"])
+        self.file = self.socket.makefile("rb")
+        self.socket.sendall(json.dumps({"type": "channelopen", **reference, **changed}).encode() + b"\n")
+        greeting, self.answer = (json.loads(self.file.readline()) for _ in range(2))
+        assert greeting["type"] == "workerregistered"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"access_key": "guess"}, "Channel not found"),
+        ({"channel_id": "guess"}, "Channel not found"),
+        ({"direction": "both"}, "direction must be read or write, got 'both'"),
+    ],
+)
+def test_a_wrong_reference_is_refused_on_the_socket_and_closed(without_listener, changed, words):
+    made = without_listener.call("engine::channels::create", {})
+    with Local(without_listener, made["reader"], **changed) as end:
+        assert end.answer["error"]["message"] == words
+        assert end.file.read() == b""
+
+
+def test_an_end_is_taken_once_on_the_socket_too(without_listener):
+    made = without_listener.call("engine::channels::create", {})
+    with Local(without_listener, made["reader"]) as first, Local(without_listener, made["reader"]) as second:
+        assert first.answer == {"type": "channelopened"}
+        assert "somebody has the read end" in second.answer["error"]["message"]
+        with Local(without_listener, made["writer"]) as writer:
+            writer.socket.sendall(frame(TEXT, b"still open"))
+            writer.socket.shutdown(socket.SHUT_WR)
+            assert first.file.read() == frame(TEXT, b"still open")
+
+
+def test_a_writer_that_sends_nonsense_ends_its_channel(without_listener):
+    made = without_listener.call("engine::channels::create", {})
+    with Local(without_listener, made["reader"]) as reader, Local(without_listener, made["writer"]) as writer:
+        writer.socket.sendall(frame(TEXT, b"good") + b"\xff" * 100)
+        assert reader.file.read() == frame(TEXT, b"good")
+        assert writer.file.read() == b""
+
+
+def fill(writer):
+    """Write until the engine takes no more; return how many bytes it took."""
+    writer.settimeout(0.5)
+    taken = 0
+    while True:
+        try:
+            taken += writer.send(frame(BINARY, bytes(65536)))
+        except TimeoutError:
+            return taken
+
+
+def test_a_reader_that_reads_nothing_holds_the_writer_back_and_the_engine_stays_small(without_listener):
+    made = without_listener.call("engine::channels::create", {"buffer_size": 4})
+    with Local(without_listener, made["reader"]) as reader, Local(without_listener, made["writer"]) as writer:
+        taken = fill(writer.socket)
+        assert taken < 8 * 1024 * 1024
+        assert without_listener.call("sink::ask", "bob") == "for bob"
+        assert len(reader.file.read(taken)) == taken
+
+
+def test_a_stopping_engine_closes_the_ends(tmp_path):
+    with project(tmp_path, TOML, {"source": SOURCE, "sink": SINK}) as made:
+        ref = made.call("engine::channels::create", {})
+        with Local(made, ref["reader"]) as reader:
+            made.stop()
+            assert reader.file.read() == b""
 
 
 def test_references_are_found_anywhere_in_a_payload():
