@@ -1,6 +1,6 @@
 """The functions `state::*`: payload in, result out. What they say to whom is `events.py`, where things lie the storage.
 
-Reading a value takes no other thread while it is in the cache. Everything that writes is async: many writes are on
+Reading a value takes no other thread while it is at hand. Everything that writes is async: many writes are on
 their way to the disk at once, and share its fsync.
 """
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.events import TOPIC, Bindings, Outbox
-from stdlib_workers.state.cache import Cache
 from stdlib_workers.state.events import Subscription, announcement, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.options import Options
@@ -37,8 +36,6 @@ class State:
         self._options = options
         self._bindings = bindings
         self._outbox = outbox
-        self._cache = Cache()
-        pairs.watch(self._cache.note)
         pairs.watch(self._tell)
 
     async def set(self, payload: Any) -> dict[str, Any]:
@@ -87,11 +84,8 @@ class State:
         return None if entry is None else {"value": value_of(entry), "version": entry.version}
 
     def _find(self, scope: str, key: str) -> Entry | None:
-        found = self._cache.find(scope, key)
-        if found is None:
-            keep = self._cache.keep
-            found = self._pairs.get(scope, key, then=lambda entry: keep(scope, key, entry)).result()
-        return found
+        found = self._pairs.recent(scope, key)
+        return self._pairs.get(scope, key).result() if found is None else found
 
     async def delete(self, payload: Any) -> Any:
         """Remove a key and return what it held; the event tells of it even if that was nothing."""

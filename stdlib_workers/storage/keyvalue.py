@@ -88,6 +88,10 @@ class KeyValue(Protocol):
         """The journal beside the keys."""
         ...
 
+    def recent(self, bucket: str, key: str) -> Entry | None:
+        """Return a durable entry that is at hand; None only means to ask `get`. Safe on any thread."""
+        ...
+
     def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
         """Return an entry. `then` gets it first, in order with what watchers get."""
         ...

@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from iii import InvocationError
 from stdlib_workers.storage.database import Schema, close_database, open_database
@@ -49,6 +49,26 @@ class _Job:
         self.error: BaseException | None = None
 
 
+class Rider(Protocol):
+    """What goes along with every transaction: it gathers what the commands of one have in common.
+
+    Each statement makes the storage thread wait for its turn to run Python, so one for all commands is worth much
+    more than it saves the disk. Called on the storage thread only; a transaction may begin again before it commits.
+    """
+
+    def begin(self) -> None:
+        """Forget what the last transaction has gathered."""
+        ...
+
+    def finish(self, connection: sqlite3.Connection) -> None:
+        """Make the last writes, before the commit."""
+        ...
+
+    def committed(self) -> None:
+        """Take note that all of it is durable, before any caller is told."""
+        ...
+
+
 class Store:
     """Runs commands against one database. `path` None keeps it in memory."""
 
@@ -63,6 +83,7 @@ class Store:
         self._opened: Pending[None] = Pending()
         self._thread = Thread(target=self._own, name=f"iii-store-{path.stem if path else 'memory'}", daemon=True)
         self._abandoned: sqlite3.Connection | None = None
+        self._rider: Rider = _Nobody()
         self.commits = 0
         self._thread.start()
         self._opened.result()
@@ -85,6 +106,10 @@ class Store:
             # Closed in between: the storage thread may have looked for the last time.
             self._fail_waiting(stopped())
         return job.pending
+
+    def attach(self, rider: Rider) -> None:
+        """Let `rider` go along with every transaction. Once, before the first command that needs it."""
+        self._rider = rider
 
     def close(self) -> None:
         """Finish what waits, close the file, end the thread."""
@@ -138,37 +163,54 @@ class Store:
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> bool:
         """Run a batch as one transaction and answer it; False when the file must not be used any more."""
-        failure = self._transact(connection, batch, _run_plain)
-        if isinstance(failure, _HalfDone):
-            # Rare, and worth a second run: a savepoint for each command costs a third of all speed.
-            failure = self._transact(connection, batch, _run_saved)
+        left, failure = batch, self._transact(connection, batch)
+        while isinstance(failure, _HalfDone):
+            # Rare, and worth another run: a savepoint for each command costs a third of all speed.
+            left = [job for job in left if job is not failure.job]
+            failure = self._transact(connection, left)
         if failure is None:
             self._answer(batch)
             self._limit_log(connection)
             return True
-        if is_full(failure) and len(batch) > 1:
+        if len(left) > 1 and (is_full(failure) or isinstance(failure, _Unfinished)):
             # One command too large must not fail its neighbours: each gets a transaction of its own.
-            return all([self._commit(connection, [job]) for job in batch])
-        for job in batch:
-            job.error = error_from(failure)
-        is_over = is_fatal(failure)
+            self._answer([job for job in batch if job not in left])
+            return all([self._commit(connection, [job]) for job in left])
+        return self._give_up(batch, left, failure)
+
+    def _give_up(self, batch: list[_Job], left: list[_Job], failure: Exception) -> bool:
+        cause = failure.cause if isinstance(failure, _Unfinished) else failure
+        for job in left:
+            job.error = error_from(cause)
+        is_over = is_fatal(cause)
         self._is_closed = self._is_closed or is_over
         self._answer(batch)
         if is_over:
-            self._fail(failure)
+            self._fail(cause)
         return not is_over
 
-    def _transact(self, connection: sqlite3.Connection, batch: list[_Job], run: _Run) -> Exception | None:
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Job]) -> Exception | None:
         try:
+            self._rider.begin()
             connection.execute("BEGIN IMMEDIATE")
             for job in batch:
-                run(connection, job)
+                _run(connection, job)
+            self._finish(connection)
             connection.execute("COMMIT")
-        except (sqlite3.Error, _HalfDone) as error:
+        except (sqlite3.Error, _HalfDone, _Unfinished) as error:
             _roll_back(connection)
             return error
         self.commits += 1
+        self._rider.committed()
         return None
+
+    def _finish(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._rider.finish(connection)
+        except sqlite3.Error as error:
+            if is_fatal(error) or is_full(error):
+                raise
+            raise _Unfinished(error) from error
 
     def _answer(self, batch: list[_Job]) -> None:
         for job in batch:
@@ -205,14 +247,36 @@ class Store:
         return f"<Store {self._path or 'in memory'}, {self.commits} commits>"
 
 
-_Run = Callable[[sqlite3.Connection, _Job], None]
-
-
 class _HalfDone(Exception):
     """A command has failed after it had written something."""
 
+    def __init__(self, job: _Job) -> None:
+        super().__init__("half done")
+        self.job = job
 
-def _run_plain(connection: sqlite3.Connection, job: _Job) -> None:
+
+class _Unfinished(Exception):
+    """What the commands have gathered could not be written; nobody knows whose fault it is."""
+
+    def __init__(self, cause: sqlite3.Error) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Nobody:
+    """The rider of a store whose commands have nothing in common."""
+
+    def begin(self) -> None:
+        """Forget nothing."""
+
+    def finish(self, _: sqlite3.Connection) -> None:
+        """Write nothing."""
+
+    def committed(self) -> None:
+        """Note nothing."""
+
+
+def _run(connection: sqlite3.Connection, job: _Job) -> None:
     """Run a command; one that fails before its first write leaves nothing to undo."""
     changes = connection.total_changes
     try:
@@ -222,24 +286,9 @@ def _run_plain(connection: sqlite3.Connection, job: _Job) -> None:
         _release(error)
         if is_fatal(error) or is_full(error):
             raise
+        job.error = error_from(error)
         if connection.total_changes != changes or not connection.in_transaction:
-            raise _HalfDone from error
-        job.error = error_from(error)
-
-
-def _run_saved(connection: sqlite3.Connection, job: _Job) -> None:
-    """Run a command so that its writes can be undone alone."""
-    connection.execute("SAVEPOINT command")
-    try:
-        job.value, job.error = job.command(connection), None
-    except Exception as error:
-        _release(error)
-        if not connection.in_transaction or is_fatal(error) or is_full(error):
-            # Without a transaction: SQLite has undone all of it by itself, as it does on a full disk.
-            raise
-        connection.execute("ROLLBACK TO command")
-        job.error = error_from(error)
-    connection.execute("RELEASE command")
+            raise _HalfDone(job) from error
 
 
 def _release(error: Exception) -> None:

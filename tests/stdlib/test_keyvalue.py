@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
+from memory_keyvalue import MemoryKeyValue
 
 from iii import InvocationError
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, KeyValue, SqliteKeyValue, Store
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "another"])
 def pairs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyValue]:
+    if request.param == "another":
+        yield MemoryKeyValue()
+        return
     store = Store(tmp_path / "pairs.db" if request.param == "file" else None, KEY_VALUE_SCHEMA)
     yield SqliteKeyValue(store)
     store.close()
@@ -103,6 +108,41 @@ def test_a_refused_write_leaves_no_journal_entry_and_tells_nobody(pairs: KeyValu
     assert pairs.journal.read("log", 0, 10).result(10) == []
 
 
+def test_writes_in_one_step_build_on_each_other_and_are_all_or_none(pairs: KeyValue) -> None:
+    def more(entry: Entry | None) -> bytes:
+        return (entry.value if entry else b"") + b"1"
+
+    def refuse(_: Entry | None) -> bytes:
+        raise InvocationError("NO", "not today")
+
+    pairs.update_all([("b", "k", more), ("b", "k", more), ("c", "k", more)]).result(10)
+    for writes in ([("b", "k", more), ("n", "k", refuse)], [("c", "k", lambda _: None), ("n", "k", refuse)]):
+        with pytest.raises(InvocationError, match="not today"):
+            pairs.update_all(writes).result(10)
+    found = [pairs.get(bucket, "k").result(10) for bucket in "bcn"]
+    assert [entry and entry.value for entry in found] == [b"11", b"1", None]
+    assert (pairs.buckets().result(10), pairs.count("b").result(10)) == (["b", "c"], 1)
+
+
+def test_a_key_that_is_written_again_after_its_deletion_comes_last(pairs: KeyValue) -> None:
+    for key in "ab":
+        pairs.put("b", key, b"1")
+    pairs.delete("b", "a")
+    pairs.put("b", "a", b"2")
+    assert [row.key for row in pairs.list("b").result(10)] == ["b", "a"]
+    assert pairs.count("b").result(10) == 2
+
+
+def test_what_is_at_hand_is_what_was_written_last(pairs: KeyValue) -> None:
+    for value in (b"1", b"2"):
+        pairs.put("b", "k", value).result(10)
+    found = pairs.recent("b", "k")
+    assert found is not None
+    assert found.value == b"2"
+    pairs.delete("b", "k").result(10)
+    assert pairs.recent("b", "k") is None
+
+
 def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: KeyValue) -> None:
     lines = pairs.journal.append([(topic, b"x") for topic in ("a", "b", "a", "a")]).result(10)
     assert pairs.journal.last().result(10) == lines[-1].position
@@ -114,3 +154,23 @@ def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: KeyValue
     pairs.journal.remove(ours).result(10)
     assert pairs.journal.read("a", 0, 9).result(10) == []
     assert pairs.journal.append([("a", b"x")]).result(10)[0].position > lines[-1].position
+
+
+def test_a_transaction_reads_its_own_writes_before_they_are_on_the_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path / "pairs.db", KEY_VALUE_SCHEMA)
+    pairs = SqliteKeyValue(store)
+    gate = Event()
+    store.run(lambda _: gate.wait(10))
+    # All of these wait for the gate, so they share one transaction.
+    changes = [pairs.update("b", f"k{n % 100}", lambda entry: b"2" if entry else b"1") for n in range(150)]
+    listed, counted, found = pairs.list("b"), pairs.count("b"), pairs.get("b", "k0")
+    at_hand = pairs.recent("b", "k0")
+    before = store.commits
+    gate.set()
+    assert [row.entry.value for row in listed.result(10)] == [b"2"] * 50 + [b"1"] * 50
+    assert (counted.result(10), found.result(10), at_hand) == (100, changes[100].result(10).new, None)
+    store.close()
+    assert store.commits - before == 2
+    reopened = Store(tmp_path / "pairs.db", KEY_VALUE_SCHEMA)
+    assert [row.entry.value for row in SqliteKeyValue(reopened).list("b").result(10)] == [b"2"] * 50 + [b"1"] * 50
+    reopened.close()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from memory_keyvalue import MemoryKeyValue
 
 from iii import InvocationError
-from stdlib_workers.state.cache import OVERHEAD, Cache
 from stdlib_workers.state.functions import State
 from stdlib_workers.state.options import Options, options_from
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, SqliteKeyValue, Store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Entry, SqliteKeyValue, Store
+from stdlib_workers.storage.cache import OVERHEAD, Cache
 from stdlib_workers.values import OptionError
 
 Call = Callable[..., Any]
@@ -34,9 +35,10 @@ def store() -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture
-def call(store: Store) -> Call:
-    return caller(State(SqliteKeyValue(store), Options()))
+@pytest.fixture(params=["sqlite", "another"])
+def call(store: Store, request: pytest.FixtureRequest) -> Call:
+    pairs = SqliteKeyValue(store) if request.param == "sqlite" else MemoryKeyValue()
+    return caller(State(pairs, Options()))
 
 
 def code_of(call: Call, name: str, **payload: Any) -> str:
@@ -51,7 +53,7 @@ def test_set_tells_the_old_and_the_new_value(call: Call) -> None:
     assert call("get", scope="s", key="k") == [2]
 
 
-ONCE = {
+ONCE: dict[str, Any] = {
     "scope": "paid",
     "key": "job-1",
     "result": {"n": 1},
@@ -75,7 +77,7 @@ def test_an_effect_and_its_record_are_made_once_and_together(call: Call) -> None
 
 def test_an_effect_that_does_not_fit_leaves_no_record(call: Call) -> None:
     call("set", scope="accounts", key="a", value={"balance": "much"})
-    turned = ONCE | {"writes": list(reversed(ONCE["writes"]))}
+    turned = ONCE | {"writes": ONCE["writes"][::-1]}
     assert code_of(call, "once", **turned) == "OPS_DO_NOT_FIT"
     assert [call("get_entry", scope=scope, key=key) for scope, key in (("paid", "job-1"), ("orders", "o"))] == [
         None
@@ -270,9 +272,9 @@ def test_values_written_before_a_restart_are_read_from_the_disk(store: Store) ->
 def test_the_cache_stays_within_its_bytes_and_drops_the_oldest() -> None:
     cache = Cache(max_bytes=2 * (OVERHEAD + 10))
     for number, key in enumerate("abca"):
-        cache.note(Change("s", key, None, Entry(b"0123456789", number)))
+        cache.keep("s", key, Entry(b"0123456789", number))
     assert [key for key in "abc" if cache.find("s", key)] == ["a", "c"]
-    cache.note(Change("s", "c", None, None))
+    cache.keep("s", "c", None)
     assert repr(cache) == f"<Cache 1 entries, {OVERHEAD + 10} bytes>"
 
 

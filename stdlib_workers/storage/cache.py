@@ -1,12 +1,12 @@
-"""Values that were read or written lately, so that reading one needs no other thread.
+"""Values that were read or written lately, so that reading one needs neither a statement nor another thread.
 
 Written on the storage thread only, after the commit, in the order of commits; read from anywhere without a lock (one
-dict lookup). It never holds what is not durable.
+dict lookup). It never holds what is not durable. Owned by `SqliteKeyValue`.
 """
 
 from __future__ import annotations
 
-from stdlib_workers.storage import Change, Entry
+from stdlib_workers.storage.keyvalue import Entry
 
 MAX_BYTES = 64 * 1024 * 1024
 # What a dict entry and its strings cost beside the value.
@@ -24,10 +24,6 @@ class Cache:
     def find(self, bucket: str, key: str) -> Entry | None:
         """Return an entry; None means only that it is not here."""
         return self._entries.get((bucket, key))
-
-    def note(self, change: Change) -> None:
-        """Take a committed change."""
-        self.keep(change.bucket, change.key, change.new)
 
     def keep(self, bucket: str, key: str, entry: Entry | None) -> None:
         """Hold what stands there now, None for nothing."""

@@ -1,0 +1,122 @@
+"""The keys that one transaction writes, gathered in memory until its end: one statement writes them all.
+
+The rider of the store behind a `SqliteKeyValue`. What a command reads is what the commands before it have made, in the
+same transaction: gathered, else in the cache, else on the disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from iii import InvocationError
+from stdlib_workers.storage.cache import Cache
+from stdlib_workers.storage.failures import CORRUPT
+from stdlib_workers.storage.keyvalue import Entry
+from stdlib_workers.storage.sqlite_journal import checksum_of
+
+# Rows of one statement: more gain nothing, and each count is a statement of its own to prepare.
+MAX_ROWS = 64
+
+_FIND = "SELECT value, version, checksum FROM entry WHERE bucket = ? AND key = ?"
+_DELETE = "DELETE FROM entry WHERE bucket = ? AND key = ?"
+_COUNT = "INSERT INTO bucket VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET entries = entries + excluded.entries"
+
+
+class Gathered:
+    """Entries by bucket and key, None for one that was deleted."""
+
+    def __init__(self, recent: Cache) -> None:
+        self._recent = recent
+        self._entries: dict[tuple[str, str], Entry | None] = {}
+        self._unwritten: dict[tuple[str, str], Entry] = {}
+        self._counts: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Forget what the last transaction has gathered."""
+        self._entries.clear()
+        self._unwritten.clear()
+        self._counts.clear()
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Let the writes of one command be forgotten together when it fails."""
+        before = dict(self._entries), dict(self._unwritten), dict(self._counts)
+        try:
+            yield
+        except BaseException:
+            self._entries, self._unwritten, self._counts = before
+            raise
+
+    def find(self, connection: sqlite3.Connection, bucket: str, key: str) -> Entry | None:
+        """Return an entry as this transaction sees it. InvocationError `storage_corrupt` for a damaged one."""
+        place = (bucket, key)
+        if place in self._entries:
+            return self._entries[place]
+        found = self._recent.find(bucket, key)
+        if found is None:
+            row = connection.execute(_FIND, place).fetchone()
+            if row is not None:
+                found = entry_from(bucket, key, row)
+                self._recent.keep(bucket, key, found)
+        return found
+
+    def write(self, bucket: str, key: str, entry: Entry, *, is_new: bool) -> None:
+        """Take a write."""
+        self._entries[bucket, key] = self._unwritten[bucket, key] = entry
+        if is_new:
+            self._counts[bucket] = self._counts.get(bucket, 0) + 1
+
+    def delete(self, connection: sqlite3.Connection, bucket: str, key: str) -> None:
+        """Remove a key that is there. At once: written again it would otherwise keep its old place in listings."""
+        self.flush(connection)
+        connection.execute(_DELETE, (bucket, key))
+        connection.execute(_COUNT, (bucket, -1))
+        self._entries[bucket, key] = None
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write what is gathered, for a command that reads more than single keys."""
+        rows = list(self._unwritten.items())
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
+            connection.execute(_write(len(part)), [field for row in part for field in _fields(*row)])
+        self._unwritten.clear()
+        if self._counts:
+            connection.executemany(_COUNT, self._counts.items())
+            self._counts.clear()
+
+    finish = flush
+
+    def committed(self) -> None:
+        """Let everybody read what is durable now."""
+        for (bucket, key), entry in self._entries.items():
+            self._recent.keep(bucket, key, entry)
+
+
+@cache
+def _write(rows: int) -> str:
+    marks = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+    return (
+        f"INSERT INTO entry (bucket, key, value, version, checksum) VALUES {marks} ON CONFLICT (bucket, key) "
+        "DO UPDATE SET value = excluded.value, version = excluded.version, checksum = excluded.checksum"
+    )
+
+
+def _fields(place: tuple[str, str], entry: Entry) -> tuple[str, str, bytes, int, int]:
+    bucket, key = place
+    return bucket, key, entry.value, entry.version, _guard(bucket, key, entry)
+
+
+def entry_from(bucket: str, key: str, row: tuple[bytes, int, int]) -> Entry:
+    """Return the entry of a row (value, version, checksum). InvocationError `storage_corrupt` for a damaged one."""
+    value, version, checksum = row
+    entry = Entry(value, version)
+    if _guard(bucket, key, entry) != checksum:
+        raise InvocationError(CORRUPT, f"the stored value of {key} in {bucket} is damaged", details={"key": key})
+    return entry
+
+
+def _guard(bucket: str, key: str, entry: Entry) -> int:
+    return checksum_of(f"{bucket}\0{key}\0{entry.version}", entry.value)

@@ -1,0 +1,93 @@
+"""The journal of the seam over SQLite: lines by topic in the order of their commits, with a checksum each.
+
+Lives in the file of its keys (`sqlite_keyvalue.py`), whose transactions append to it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+
+from iii import InvocationError
+from stdlib_workers.storage.failures import CORRUPT
+from stdlib_workers.storage.keyvalue import Appended, JournalEntry
+from stdlib_workers.storage.pending import Pending
+from stdlib_workers.storage.store import Store
+
+JOURNAL_TABLES = """
+        CREATE TABLE journal (
+            position INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
+            body BLOB NOT NULL, checksum INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX journal_of_topic ON journal (topic, position);
+"""
+
+_APPEND = "INSERT INTO journal (topic, body, checksum) VALUES (?, ?, ?)"
+_READ = "SELECT position, topic, body, checksum FROM journal WHERE topic = ? AND position > ? ORDER BY position LIMIT ?"
+_TRIM = (
+    "DELETE FROM journal WHERE topic = ?1 AND position <= "
+    "(SELECT position FROM journal WHERE topic = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)"
+)
+
+
+class SqliteJournal:
+    """The journal of a `SqliteKeyValue`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def append(self, lines: Sequence[tuple[str, bytes]], then: Appended | None = None) -> Pending[list[JournalEntry]]:
+        """Add entries, (topic, body) each, in one step. `then` gets them first, in order with what watchers get."""
+        return self._store.run(lambda connection: [append(connection, topic, body) for topic, body in lines], then=then)
+
+    def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
+        """Return up to `limit` entries of a topic with a position over `after`."""
+        return self._store.run(
+            lambda connection: [_journal_entry(row) for row in connection.execute(_READ, (topic, after, limit))]
+        )
+
+    def last(self) -> Pending[int]:
+        """Return the position of the newest entry ever appended, 0 for none."""
+
+        def command(connection: sqlite3.Connection) -> int:
+            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
+            return found[0] if found else 0
+
+        return self._store.run(command)
+
+    def remove(self, positions: Sequence[int]) -> Pending[None]:
+        """Forget entries."""
+        rows = [(position,) for position in positions]
+
+        def command(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM journal WHERE position = ?", rows)
+
+        return self._store.run(command)
+
+    def trim(self, topic: str, keep: int) -> Pending[None]:
+        """Forget all but the last `keep` entries of a topic."""
+
+        def command(connection: sqlite3.Connection) -> None:
+            connection.execute(_TRIM, (topic, keep))
+
+        return self._store.run(command)
+
+
+def append(connection: sqlite3.Connection, topic: str, body: bytes) -> JournalEntry:
+    """Add one line inside a transaction."""
+    position = connection.execute(_APPEND, (topic, body, checksum_of(topic, body))).lastrowid
+    assert position is not None
+    return JournalEntry(position, topic, body)
+
+
+def _journal_entry(row: tuple[int, str, bytes, int]) -> JournalEntry:
+    position, topic, body, checksum = row
+    if checksum_of(topic, body) != checksum:
+        raise InvocationError(CORRUPT, f"the journal is damaged at position {position}")
+    return JournalEntry(position, topic, body)
+
+
+def checksum_of(head: str, body: bytes) -> int:
+    """Return what guards a row: `head` says where it belongs."""
+    return zlib.crc32(body, zlib.crc32(head.encode()))
