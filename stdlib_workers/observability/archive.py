@@ -63,15 +63,10 @@ class Archive:
             log_table.write(connection, batch.logs)
             metric_table.write(connection, batch.metrics)
             metric_table.roll_up(connection, batch.values)
-            if used_bytes(connection) > self._limits.bytes:
-                self._make_room(connection)
+            while used_bytes(connection) > self._limits.bytes and _make_room(connection):
+                pass
 
         return self._store.run(command, then=then)
-
-    def _make_room(self, connection: sqlite3.Connection) -> None:
-        for table in (span_table, log_table):
-            share = int(table.count(connection) * SHARE_FORGOTTEN) + 1
-            table.forget_oldest(connection, min(share, MAX_FORGOTTEN))
 
     def sweep(self, now: int) -> Pending[None]:
         """Forget what is too old or too many; `now` in nanoseconds."""
@@ -135,6 +130,15 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"<Archive in {self._store!r}>"
+
+
+def _make_room(connection: sqlite3.Connection) -> int:
+    """Forget the oldest share of spans and of logs, return how many rows that were."""
+    forgotten = 0
+    for table in (span_table, log_table):
+        share = int(table.count(connection) * SHARE_FORGOTTEN) + 1
+        forgotten += table.forget_oldest(connection, min(share, MAX_FORGOTTEN))
+    return forgotten
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

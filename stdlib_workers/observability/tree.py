@@ -69,7 +69,7 @@ def _climb(id: str, kept: dict[str, SpanRow], gone: set[str]) -> str | None:
 
 
 def _depths(parents: dict[str, str | None]) -> dict[str, int]:
-    """Return how deep each span lies. A ring of parents is opened at the first of it, which becomes a root."""
+    """Return how deep each span lies. A ring of parents is opened: one of it becomes a root."""
     depths: dict[str, int] = {}
     for id in parents:
         path: dict[str, None] = {}
