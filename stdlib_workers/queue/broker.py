@@ -1,8 +1,9 @@
 """The queue's transactions, one method each: intake, settling, administration, over one `Store`.
 
-Whatever makes room or work looks in the same transaction what can start, and hands the started attempts to
-`on_moves` once they are durable. That happens on the storage thread, so an enqueue whose caller gives up cannot lose
-an attempt that it has started. Called by `functions` (from outside) and `dispatcher` (the ends of attempts).
+Whatever makes room or work touches its queues; at the end of the same transaction `Starts` looks once what can start
+in them, and hands the started attempts over once they are durable. That happens on the storage thread, so an enqueue
+whose caller gives up cannot lose an attempt that it has started. Called by `functions` (from outside) and `dispatcher`
+(the ends of attempts).
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from stdlib_workers.queue import admin, catalog, dead
-from stdlib_workers.queue.delivery import Moves, Target, advance, held_targets, recover, release, settle
-from stdlib_workers.queue.intake import enqueue, forget_keys
+from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
+from stdlib_workers.queue.intake import enqueue, forget_keys, is_plain, plain
 from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.starts import Starts
 from stdlib_workers.storage import Pending, Store
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection, int], T]
+
+
+def _none(_: object) -> tuple[Queue, ...]:
+    return ()
 
 
 class Broker:
@@ -28,36 +34,21 @@ class Broker:
 
     def __init__(self, store: Store, run: str, clock: Callable[[], int]) -> None:
         self._store = store
-        self._run = run
         self._clock = clock
         self.queues: dict[str, Queue] = {}
-        # A topic's queue delivers only while somebody is bound to it: trigger ids by queue name.
-        self.bound: dict[str, set[str]] = {}
-        self.missing: frozenset[Target] = frozenset()
-        # Set when the process is about to end: what is under way ends, nothing more starts.
-        self.is_stopping = False
-        self.on_moves: Callable[[Moves], None] = lambda _: None
+        self.starts = Starts(run, clock)
+        store.attach(self.starts)
 
-    def _apply(self, work: Work[T], touched: Callable[[T], Iterable[Queue]]) -> Pending[tuple[T, Moves]]:
-        """Run `work(connection, now)`, then start what can start in the queues it has touched."""
+    def _apply(self, work: Work[T], touched: Callable[[T], Iterable[Queue]] = _none) -> Pending[T]:
+        """Run `work(connection, now)`; at the end of its transaction, what can start in the queues it has touched."""
 
-        def command(connection: sqlite3.Connection) -> tuple[T, Moves]:
-            now = self._clock()
-            result = work(connection, now)
-            return result, self._advance(connection, touched(result), now)
+        def command(connection: sqlite3.Connection) -> T:
+            self.starts.flush(connection)
+            result = work(connection, self._clock())
+            self.starts.touch(touched(result))
+            return result
 
-        return self._store.run(command, then=lambda outcome: self.on_moves(outcome[1]))
-
-    def _advance(self, connection: sqlite3.Connection, queues: Iterable[Queue], now: int) -> Moves:
-        found = [
-            advance(connection, queue, self._run, now, self.missing)
-            for queue in queues
-            if not self.is_stopping and (queue.topic is None or self.bound.get(queue.name))
-        ]
-        if len(found) == 1:
-            return found[0]
-        due = min((moves.due for moves in found if moves.due is not None), default=None)
-        return Moves([delivery for moves in found for delivery in moves.deliveries], due)
+        return self._store.run(command)
 
     def start(self, configs: dict[str, QueueConfig]) -> int:
         """Define the configured queues, give back what the last process left running; returns how much that was.
@@ -71,7 +62,7 @@ class Broker:
             queues = catalog.load(connection)
             return queues, recover(connection, {queue.id: queue for queue in queues}, now)
 
-        (queues, recovered), _ = self._apply(work, lambda _: ()).result()
+        queues, recovered = self._apply(work).result()
         self.queues = {queue.name: queue for queue in queues}
         return recovered
 
@@ -79,8 +70,15 @@ class Broker:
 
     async def enqueue(self, queue: Queue, job: NewJob) -> str:
         """Take a job in; returns its receipt when it is durable."""
-        receipt, _ = await self._apply(lambda connection, now: enqueue(connection, queue, job, now), lambda _: (queue,))
-        return receipt
+        if not is_plain(job):
+            return await self._apply(lambda connection, now: enqueue(connection, queue, job, now), lambda _: (queue,))
+
+        def command(_: sqlite3.Connection) -> str:
+            self.starts.gather(plain(queue, job, self._clock()))
+            self.starts.touch((queue,))
+            return job.id
+
+        return await self._store.run(command)
 
     async def publish(self, topic: str, place: Callable[[Queue], NewJob]) -> int:
         """Give every subscriber of a topic its own job; returns how many got one."""
@@ -91,7 +89,7 @@ class Broker:
                 enqueue(connection, queue, place(queue), now)
             return queues
 
-        queues, _ = await self._apply(work, lambda queues: queues)
+        queues = await self._apply(work, lambda queues: queues)
         self._keep(queues)
         return sum(queue.topic is not None for queue in queues)
 
@@ -105,8 +103,7 @@ class Broker:
 
         own = (self.queues.get(delivery.queue.name, delivery.queue),)
         # The next suspect may stand in any queue.
-        state, _ = await self._apply(work, lambda _: list(self.queues.values()) if delivery.suspect else own)
-        return state
+        return await self._apply(work, lambda _: list(self.queues.values()) if delivery.suspect else own)
 
     async def sweep(self) -> None:
         """Start whatever is due, in every queue; forget old keys."""
@@ -114,21 +111,19 @@ class Broker:
 
     async def held(self) -> set[Target]:
         """Return the functions that jobs wait for."""
-        targets, _ = await self._apply(lambda connection, _: held_targets(connection), lambda _: ())
-        return targets
+        return await self._apply(lambda connection, _: held_targets(connection))
 
     async def release(self, function_id: str, *, limit: int) -> int:
         """Let jobs that waited for a function go on; returns how many."""
-        count, _ = await self._apply(
+        return await self._apply(
             lambda connection, _: release(connection, function_id, limit=limit), lambda _: list(self.queues.values())
         )
-        return count
 
     # Queues
 
     async def define(self, name: str, config: QueueConfig) -> bool:
         """Make or change a named queue; returns whether anything has changed."""
-        (queue, changed), _ = await self._apply(
+        queue, changed = await self._apply(
             lambda connection, _: catalog.define(connection, name, config), lambda found: (found[0],)
         )
         self._keep([queue])
@@ -136,22 +131,18 @@ class Broker:
 
     async def bind(self, queue: Queue, trigger_id: str) -> None:
         """Make the queue of a subscriber deliver."""
-        self.bound.setdefault(queue.name, set()).add(trigger_id)
-        stored, _ = await self._apply(
-            lambda connection, _: catalog.subscribe(connection, queue), lambda found: (found,)
-        )
+        self.starts.bound.setdefault(queue.name, set()).add(trigger_id)
+        stored = await self._apply(lambda connection, _: catalog.subscribe(connection, queue), lambda found: (found,))
         self._keep([stored])
 
     def unbind(self, trigger_id: str) -> None:
         """Take a subscription's trigger away; its queue keeps what is published meanwhile."""
-        for triggers in self.bound.values():
+        for triggers in self.starts.bound.values():
             triggers.discard(trigger_id)
 
     async def unsubscribe(self, topic: str, function_id: str) -> int:
         """Remove a subscription with everything that waits for it; returns how many jobs that were."""
-        removed, _ = await self._apply(
-            lambda connection, _: catalog.unsubscribe(connection, topic, function_id), lambda _: ()
-        )
+        removed = await self._apply(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
         gone = [queue for queue in self.find(topic) if queue.function_id == function_id]
         for queue in gone:
             self.queues.pop(queue.name, None)
@@ -163,8 +154,7 @@ class Broker:
         def work(connection: sqlite3.Connection, _: int) -> bool:
             return any([catalog.pause(connection, queue, paused=paused) for queue in queues])
 
-        changed, _ = await self._apply(work, lambda _: queues)
-        return changed
+        return await self._apply(work, lambda _: queues)
 
     def find(self, name: str) -> list[Queue]:
         """Return the named queue, or all queues of the topic."""
@@ -180,22 +170,15 @@ class Broker:
 
     async def counts(self, queues: list[Queue]) -> list[dict[str, Any]]:
         """Return the figures of each queue."""
-        found, _ = await self._apply(
-            lambda connection, _: [admin.counts(connection, queue) for queue in queues], lambda _: ()
-        )
-        return found
+        return await self._apply(lambda connection, _: [admin.counts(connection, queue) for queue in queues])
 
     async def peek(self, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
         """Return live jobs, the oldest first."""
-        jobs, _ = await self._apply(lambda connection, _: admin.peek(connection, queue, offset, limit), lambda _: ())
-        return jobs
+        return await self._apply(lambda connection, _: admin.peek(connection, queue, offset, limit))
 
     async def letters(self, queues: list[Queue], offset: int, limit: int) -> list[dict[str, Any]]:
         """Return dead letters, the newest first."""
-        found, _ = await self._apply(
-            lambda connection, _: dead.letters(connection, queues, offset, limit), lambda _: ()
-        )
-        return found
+        return await self._apply(lambda connection, _: dead.letters(connection, queues, offset, limit))
 
     async def redrive(self, queues: list[Queue], job: str | None, data: bytes | None = None) -> int:
         """Deliver one dead letter again, or all; returns how many."""
@@ -205,22 +188,19 @@ class Broker:
                 return sum(dead.redrive_all(connection, queue, now) for queue in queues)
             return sum(dead.redrive(connection, queue, job, now, data) for queue in queues)
 
-        count, _ = await self._apply(work, lambda _: queues)
-        return count
+        return await self._apply(work, lambda _: queues)
 
     async def discard(self, queues: list[Queue], job: str) -> int:
         """Forget a dead letter; returns 0 when there is none."""
-        count, _ = await self._apply(
+        return await self._apply(
             lambda connection, now: sum(dead.discard(connection, queue, job, now) for queue in queues), lambda _: queues
         )
-        return count
 
     async def purge(self, queues: list[Queue]) -> int:
         """Remove every job that waits; returns how many."""
-        count, _ = await self._apply(
+        return await self._apply(
             lambda connection, _: sum(admin.purge(connection, queue) for queue in queues), lambda _: queues
         )
-        return count
 
     async def cancel(self, job: str) -> str | None:
         """Remove a job that waits. Returns the state it was in, None when there is no such job."""
@@ -233,7 +213,7 @@ class Broker:
             admin.cancel(connection, queues[0], job, now)
             return found[1].name.lower(), queues
 
-        (state, _), _ = await self._apply(work, lambda found: found[1])
+        state, _ = await self._apply(work, lambda found: found[1])
         return state
 
 

@@ -59,11 +59,12 @@ def _claim(connection: sqlite3.Connection, queue: Queue, seq: int, run: str, now
 
 
 def free_slots(connection: sqlite3.Connection, queue: Queue) -> int:
-    """Return how many more jobs of the queue may run; 0 while it is paused."""
-    paused, running = connection.execute(
+    """Return how many more jobs of the queue may run; 0 while it is paused, or when it has been removed."""
+    found = connection.execute(
         "SELECT paused, (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 2) FROM queues WHERE id = ?1",
         (queue.id,),
     ).fetchone()
+    paused, running = found or (True, 0)
     return 0 if paused else queue.config.concurrency - int(running)
 
 

@@ -48,7 +48,7 @@ class Dispatcher:
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None
-        broker.on_moves = self.take
+        broker.starts.on_moves = self.take
 
     def take(self, moves: Moves) -> None:
         """Make the attempts of a transaction, and look again when it says so."""
@@ -61,7 +61,7 @@ class Dispatcher:
 
     def finish(self, seconds: float) -> None:
         """Start nothing more and wait, up to `seconds` (0: no limit), until what is under way has been written down."""
-        self._broker.is_stopping = True
+        self._broker.starts.is_stopping = True
         self._idle.wait(max(0.0, seconds - LAST_WORDS) if seconds else None)
 
     async def run(self) -> None:

@@ -164,7 +164,7 @@ class Functions:
         }
 
     def _consumers(self, queue: Queue) -> int:
-        return queue.config.concurrency if queue.topic is None else len(self._broker.bound.get(queue.name, ()))
+        return queue.config.concurrency if queue.topic is None else len(self._broker.starts.bound.get(queue.name, ()))
 
     async def peek(self, payload: Any) -> dict[str, Any]:
         """Return live jobs of `queue`, the oldest first; `offset`, `limit`."""

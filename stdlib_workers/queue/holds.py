@@ -23,7 +23,7 @@ class Holds:
     def note_missing(self, target: Target) -> None:
         """From now on jobs of this function step aside without being tried."""
         self._waited_for.add(target)
-        self._broker.missing |= {target}
+        self._broker.starts.missing |= {target}
 
     def is_waited_for(self, target: Target) -> bool:
         """Whether jobs may wait for this function, which somebody has just called."""
@@ -33,7 +33,7 @@ class Holds:
         """Let all jobs of these functions go on."""
         names = {function_id for _, function_id in self._waited_for} & set(function_ids)
         self._waited_for = {target for target in self._waited_for if target[1] not in names}
-        self._broker.missing = frozenset(self._waited_for)
+        self._broker.starts.missing = frozenset(self._waited_for)
         for name in names:
             while await self._broker.release(name, limit=BATCH) == BATCH:
                 pass
@@ -44,6 +44,6 @@ class Holds:
         while True:
             for target in list(self._waited_for):
                 # Not missing any more as far as we know: the job that goes finds out.
-                self._broker.missing -= {target}
+                self._broker.starts.missing -= {target}
                 await self._broker.release(target[1], limit=1)
             await asyncio.sleep(PROBE_SECONDS)

@@ -6,14 +6,51 @@ A job that is taken in is durable when that transaction has been committed, and 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 from stdlib_workers.queue.model import NewJob, Queue, State
 
-_INSERT = """
-INSERT INTO jobs (id, queue, state, priority, due, grp, created, function_id, namespace, traceparent, baggage,
-                  metadata, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
-"""
+# Jobs of one statement: more gain nothing, and each count is a statement of its own to prepare.
+MAX_ROWS = 32
+
+_COLUMNS = "id, queue, state, priority, due, grp, created, function_id, namespace, traceparent, baggage, metadata, data"
+
+
+class Placed(NamedTuple):
+    """A row of `jobs` as a new one begins: the fields of `_COLUMNS`."""
+
+    id: str
+    queue: int
+    state: int
+    priority: int
+    due: int
+    group: str | None
+    created: int
+    function_id: str
+    namespace: str | None
+    traceparent: str | None
+    baggage: str | None
+    metadata: bytes | None
+    data: bytes
+
+
+def is_plain(job: NewJob) -> bool:
+    """Whether nothing that is stored decides about a job: it has neither a key nor a group."""
+    return job.key is None and job.group is None
+
+
+def placed(queue: Queue, job: NewJob, state: int, now: int) -> Placed:
+    """Return the row of a job."""
+    due = now + job.delay_ms
+    head = (job.id, queue.id, state, job.priority, due, job.group, now)
+    return Placed(*head, job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
+
+
+def plain(queue: Queue, job: NewJob, now: int) -> Placed:
+    """Return the row of a plain job."""
+    return placed(queue, job, State.DELAYED if job.delay_ms > 0 else State.READY, now)
 
 
 def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int) -> str:
@@ -23,26 +60,22 @@ def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int)
         if earlier is not None:
             return earlier
         _note_key(connection, queue, job, now)
-    due = now + job.delay_ms
-    connection.execute(
-        _INSERT,
-        (
-            job.id,
-            queue.id,
-            entry_state(connection, queue, job.group, due=due, now=now),
-            job.priority,
-            due,
-            job.group,
-            now,
-            job.function_id,
-            job.namespace,
-            job.traceparent,
-            job.baggage,
-            job.metadata,
-            job.data,
-        ),
-    )
+    state = entry_state(connection, queue, job.group, due=now + job.delay_ms, now=now)
+    insert(connection, [placed(queue, job, state, now)])
     return job.id
+
+
+def insert(connection: sqlite3.Connection, jobs: Sequence[Placed]) -> None:
+    """Write new jobs, in their order; one whose id is there already changes nothing."""
+    for start in range(0, len(jobs), MAX_ROWS):
+        part = jobs[start : start + MAX_ROWS]
+        connection.execute(_insert(len(part)), [field for job in part for field in job])
+
+
+@cache
+def _insert(rows: int) -> str:
+    row = f"({', '.join('?' * len(Placed._fields))})"
+    return f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)} ON CONFLICT (id) DO NOTHING"
 
 
 def entry_state(connection: sqlite3.Connection, queue: Queue, group: str | None, *, due: int, now: int) -> int:

@@ -207,7 +207,8 @@ class Store:
     def _finish(self, connection: sqlite3.Connection) -> None:
         try:
             self._rider.finish(connection)
-        except sqlite3.Error as error:
+        except Exception as error:
+            # The boundary to what a worker lets ride along, as that to its commands.
             if is_fatal(error) or is_full(error):
                 raise
             raise _Unfinished(error) from error
@@ -258,7 +259,7 @@ class _HalfDone(Exception):
 class _Unfinished(Exception):
     """What the commands have gathered could not be written; nobody knows whose fault it is."""
 
-    def __init__(self, cause: sqlite3.Error) -> None:
+    def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
 

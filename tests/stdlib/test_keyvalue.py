@@ -161,7 +161,7 @@ def test_a_transaction_reads_its_own_writes_before_they_are_on_the_disk(tmp_path
     pairs = SqliteKeyValue(store)
     gate = Event()
     store.run(lambda _: gate.wait(10))
-    # All of these wait for the gate, so they share one transaction.
+    # All of these wait for the gate: they share its transaction or the next one.
     changes = [pairs.update("b", f"k{n % 100}", lambda entry: b"2" if entry else b"1") for n in range(150)]
     listed, counted, found = pairs.list("b"), pairs.count("b"), pairs.get("b", "k0")
     at_hand = pairs.recent("b", "k0")
@@ -170,7 +170,7 @@ def test_a_transaction_reads_its_own_writes_before_they_are_on_the_disk(tmp_path
     assert [row.entry.value for row in listed.result(10)] == [b"2"] * 50 + [b"1"] * 50
     assert (counted.result(10), found.result(10), at_hand) == (100, changes[100].result(10).new, None)
     store.close()
-    assert store.commits - before == 2
+    assert store.commits - before <= 2
     reopened = Store(tmp_path / "pairs.db", KEY_VALUE_SCHEMA)
     assert [row.entry.value for row in SqliteKeyValue(reopened).list("b").result(10)] == [b"2"] * 50 + [b"1"] * 50
     reopened.close()

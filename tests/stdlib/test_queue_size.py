@@ -30,7 +30,7 @@ from stdlib_workers.storage import Store
 broker = Broker(Store(Path(sys.argv[1]), SCHEMA), "run", lambda: 1)
 broker.start({})
 moves = []
-broker.on_moves = moves.append
+broker.starts.on_moves = moves.append
 asyncio.run(broker.sweep())
 print(len(moves[0].deliveries), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
