@@ -167,10 +167,8 @@ class Generation:
         self._ended(self, reason)
 
     async def _start_and_die(self) -> ExitReason:
-        self._ticket = self._ground.gate.enter(self._can_start)
-        if not await self._ticket.admitted:
+        if not await self._has_turn():
             return ExitReason("stopped before it had started", cause=self._cause)
-        self._holds_place = True
         self._timers.arm("place", PLACE_LIMIT, self._leave_gate)
         self.started_at = time.monotonic()
         environment = {**self._ground.environment(self.spec, self.run), **_keep(self.spec)}
@@ -181,6 +179,14 @@ class Generation:
         if failure := missing_file(self.spec):
             return self._not_started(failure)
         return await self._run_process(Command(command_line(self.spec), self.spec.cwd, environment))
+
+    async def _has_turn(self) -> bool:
+        """Wait for a place; false if it was ended meanwhile, which may be after it was admitted and before it knew."""
+        if self.is_ending:
+            return False
+        self._ticket = self._ground.gate.enter(self._can_start)
+        self._holds_place = await self._ticket.admitted
+        return self._holds_place and not self.is_ending
 
     async def _run_process(self, command: Command) -> ExitReason:
         process = spawn(command)
