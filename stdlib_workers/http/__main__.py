@@ -25,7 +25,8 @@ def main() -> None:
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
-        _refuse(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
+        place = address_of(options.host, options.port)
+        _refuse(f"cannot listen on {place}: {error.strerror or error}; set another host or port, or no port for any")
     _run(worker, server, options)
 
 
@@ -34,12 +35,18 @@ def run_folder() -> Path:
     return Path(os.environ.get("III_PROJECT", "."), ".iii", "run")
 
 
+def address_of(host: str, port: int | None) -> str:
+    """Return host and port as a URL has them."""
+    name = f"[{host}]" if ":" in host else host
+    return name if port is None else f"{name}:{port}"
+
+
 def _run(worker: Worker, server: Server, options: Options) -> None:
     import uvloop  # noqa: PLC0415 - after the configuration has been accepted
 
     async def serve() -> None:
         await server.start(asyncio.get_running_loop())
-        sys.stderr.write(f"http://{options.host}:{server.port}\n")
+        sys.stderr.write(f"http://{address_of(options.host, server.port)}\n")
         await asyncio.Event().wait()
 
     worker.before_stop(server.stop)

@@ -132,6 +132,7 @@ class Application:
         route = match.route
         exchange.function_id = route.function_id
         terms = Terms(self._options.timeout, trace_from(exchange.request))
+        exchange.headers.append((b"traceparent", terms.trace["traceparent"].encode()))
         payload = payload_from(exchange.request, match)
         early = await ask_middleware(self.trigger, self._options.middleware, route, payload, terms)
         if early is not None:

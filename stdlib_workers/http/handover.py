@@ -135,4 +135,12 @@ def bind(host: str, port: int | None, default: int) -> socket.socket:
 def is_bound_to(sock: socket.socket, host: str, port: int | None) -> bool:
     """Whether a socket taken over is the one that the configuration asks for now."""
     address = sock.getsockname()
-    return address[0] == host and port in (None, 0, address[1])
+    return address[0] in _addresses_of(host) and port in (None, 0, address[1])
+
+
+def _addresses_of(host: str) -> set[str]:
+    """Return a name's addresses: a socket knows only those. None for a name that means nothing."""
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return set()

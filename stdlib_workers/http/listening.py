@@ -7,6 +7,7 @@ successor takes over, and end without a request being lost.
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from email.utils import formatdate
 from time import time
@@ -16,12 +17,18 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from stdlib_workers.http.connection import LimitedConnection
+from stdlib_workers.http.frames import LimitedSocket
+from stdlib_workers.http.turned_away import TurnedAway
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 65
 TICK_SECONDS = 1.0
 # One WebSocket message.
 MAX_MESSAGE = 4 << 20
+# A WebSocket whose client answers no ping is gone after twice this.
+PING_SECONDS = 20.0
+# Each costs a descriptor and some memory; the process has at least half of its descriptors for everything else.
+MAX_CONNECTIONS = 4096
 # How long a connection that is idle when the end comes may still send its next request.
 IDLE_GRACE_SECONDS = 0.2
 
@@ -29,14 +36,24 @@ IDLE_GRACE_SECONDS = 0.2
 class Listening:
     """The server side of one socket."""
 
-    def __init__(self, sock: socket.socket, application: Any) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        application: Any,
+        *,
+        connections: int | None = None,
+        ping_seconds: float = PING_SECONDS,
+    ) -> None:
         self._socket = sock
+        self._limit = connections or connection_limit()
         self._config = Config(
             application,
             interface="asgi3",
             lifespan="off",
-            ws="websockets-sansio",
+            ws=LimitedSocket,
             ws_max_size=MAX_MESSAGE,
+            ws_ping_interval=ping_seconds,
+            ws_ping_timeout=ping_seconds,
             ws_per_message_deflate=False,  # a small message could unpack to a large one
             log_config=None,
             access_log=False,
@@ -102,7 +119,9 @@ class Listening:
         while self._state.tasks and loop.time() < end:
             await asyncio.wait(self._state.tasks, timeout=end - loop.time())
 
-    def _connect(self) -> LimitedConnection:
+    def _connect(self) -> asyncio.Protocol:
+        if len(self._state.connections) >= self._limit:
+            return TurnedAway()
         return LimitedConnection(config=self._config, server_state=self._state, app_state={})
 
     def _tick(self) -> None:
@@ -120,5 +139,11 @@ class Listening:
     def expire(self, now: float) -> None:
         """Refuse whoever has been too slow at `now`, on the loop's clock."""
         for connection in list(self._state.connections):
-            if isinstance(connection, LimitedConnection):
+            if isinstance(connection, LimitedConnection | LimitedSocket):
                 connection.expire(now)
+
+
+def connection_limit() -> int:
+    """Return how many connections this process takes."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, descriptors // 2)

@@ -99,7 +99,8 @@ class Socket:
                 raise Refusal(403, "FORBIDDEN", f"{self.match.route.function_id} does not accept this connection")
         except InvocationError as error:
             raise refusal_from(error) from None
-        await self._send({"type": "websocket.accept"})
+        headers = [(b"traceparent", self._trace["traceparent"].encode())]
+        await self._send({"type": "websocket.accept", "headers": headers})
 
     async def serve(self, receive: Receive) -> None:
         """Pass on what comes, both ways, until the client or a failure ends it."""

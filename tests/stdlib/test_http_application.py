@@ -100,7 +100,7 @@ def test_results_become_responses_as_the_contract_says(result: Any, status: int,
         {"body": "\ud800"},
     ],
 )
-def test_what_http_cannot_carry_is_a_500_with_a_clear_log(result: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_h07_what_http_cannot_carry_is_a_500_with_a_clear_log(result: Any, capsys: pytest.CaptureFixture[str]) -> None:
     made = site(result)
 
     async def ask_and_flush() -> Any:
@@ -110,7 +110,7 @@ def test_what_http_cannot_carry_is_a_500_with_a_clear_log(result: Any, capsys: p
 
     answer = asyncio.run(ask_and_flush())
     assert (answer.status, answer.code) == (500, "invalid_response")
-    assert set(answer.headers) == {"content-type", "x-request-id", "content-length"}
+    assert set(answer.headers) == {"content-type", "traceparent", "x-request-id", "content-length"}
     log = capsys.readouterr().err
     assert "f::f returned no HTTP response" in log
     assert answer.json["error"]["error_id"] in log
@@ -156,12 +156,12 @@ def test_a_result_that_is_lost_is_told_to_its_author(result: Any, capsys: pytest
         (b"multipart/form-data; boundary=x", b"--x\r\nno", (400, "invalid_body")),
     ],
 )
-def test_bodies_are_parsed_by_what_they_say_they_are(kind: bytes, body: bytes, value: Any) -> None:
+def test_h05_bodies_are_parsed_by_what_they_say_they_are(kind: bytes, body: bytes, value: Any) -> None:
     found = body_of(kind, body)
     assert (tuple(found) if isinstance(value, tuple) else found) == value
 
 
-def test_invalid_json_names_its_offset_in_bytes() -> None:
+def test_h05_invalid_json_names_its_offset_in_bytes() -> None:
     answer = site({}, "POST /a").ask("POST /a", '{"é": x}'.encode(), [JSON_BODY])
     assert answer.json["error"]["details"] == {"offset": 7}
 
@@ -201,7 +201,7 @@ def test_a_body_over_the_limit_is_refused(size: int, status: int) -> None:
         (InvocationError("my_code", "mine"), 500, "my_code", False),
     ],
 )
-def test_a_failed_call_has_its_status_and_no_traceback(
+def test_h06_a_failed_call_has_its_status_and_no_traceback(
     error: InvocationError, status: int, code: str, retries: bool
 ) -> None:
     error.invocation_id = "call-1"
@@ -273,7 +273,7 @@ def test_head_is_get_without_its_body() -> None:
 
 
 @pytest.mark.parametrize("path", ["/%00", "/%c0%af", "/../a", "/%2e%2e/a", "/%zz"])
-def test_a_path_that_can_be_read_in_two_ways_is_a_400(path: str) -> None:
+def test_h09_a_path_that_can_be_read_in_two_ways_is_a_400(path: str) -> None:
     assert site({}, "GET /*rest").ask(f"GET {path}").status == 400
 
 
@@ -370,8 +370,9 @@ def test_all_calls_of_a_request_are_one_trace() -> None:
     made = Site({"f::f": lambda _: {}, "f::c": lambda _: True})
     made.bind("GET /a", condition="f::c")
     given = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01", "baggage": "user=1"}
-    made.ask("GET /a", b"", [(name.encode(), value.encode()) for name, value in given.items()])
+    answer = made.ask("GET /a", b"", [(name.encode(), value.encode()) for name, value in given.items()])
     assert [call["trace"] for call in made.calls] == [given, given]
+    assert answer.headers["traceparent"] == given["traceparent"]
     made.ask("GET /a", b"", [(b"traceparent", f"00-{'0' * 32}-{'cd' * 8}-01".encode())])
     made.ask("GET /a")
     new = [call["trace"]["traceparent"] for call in made.calls[2:]]

@@ -96,20 +96,22 @@ def test_a_request_reaches_its_function_and_comes_back(running: Web) -> None:
     assert request["headers"]["x-one"] == "1"
 
 
-def test_failures_have_their_statuses(running: Web) -> None:
+def test_h06_failures_have_their_statuses(running: Web) -> None:
     crashed = running.ask("GET", "/crash")
     assert (crashed.status, crashed.json["error"]["message"]) == (500, "boom")
     assert b"Traceback" not in crashed.body
     assert running.ask("GET", "/nobody").json["error"]["code"] == "function_not_found"
+    assert crashed.json["error"]["details"]["call_id"]
     late = running.ask("GET", "/late")
     assert (late.status, late.json["error"]["code"]) == (504, "TIMEOUT")
+    assert late.json["error"]["details"]["call_id"]
     refused = running.ask("POST", "/n", {"n": "two"})
     assert (refused.status, refused.json["error"]["code"]) == (400, "invalid_payload")
     assert "n" in refused.json["error"]["details"]["path"]
     assert running.ask("POST", "/n", {"n": 1}).json == 2
 
 
-def test_a_worker_that_dies_is_a_503(running: Web) -> None:
+def test_h06_a_worker_that_dies_is_a_503(running: Web) -> None:
     died = running.ask("GET", "/die")
     assert (died.status, died.headers["retry-after"]) == (503, "1")
     assert died.json["error"]["details"]["call_id"]
@@ -171,7 +173,7 @@ HEAD = b"POST /upload HTTP/1.1\r\nHost: localhost:%d\r\nContent-Type: text/plain
         b"Host: other\r\n\r\n",
     ],
 )
-def test_what_two_servers_could_read_differently_is_a_400_and_the_end(running: Web, rest: bytes) -> None:
+def test_h03_what_two_servers_could_read_differently_is_a_400_and_the_end(running: Web, rest: bytes) -> None:
     follower = b"GET /echo/smuggled HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % running.port
     answer = running.send_raw(HEAD % running.port + rest + follower)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -204,21 +206,21 @@ def test_another_major_version_is_a_505(running: Web) -> None:
 
 
 @pytest.mark.parametrize(("over", "status"), [(-1, b"200"), (0, b"200"), (1, b"414")])
-def test_the_target_has_a_limit(running: Web, over: int, status: bytes) -> None:
+def test_h04_the_target_has_a_limit(running: Web, over: int, status: bytes) -> None:
     target = b"/echo/" + b"x" * (limits.MAX_TARGET - 6 + over)
     head = b"GET " + target + b" HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n" % running.port
     assert running.send_raw(head).startswith(b"HTTP/1.1 " + status)
 
 
 @pytest.mark.parametrize(("count", "status"), [(99, b"200"), (100, b"200"), (101, b"431")])
-def test_the_number_of_headers_has_a_limit(running: Web, count: int, status: bytes) -> None:
+def test_h04_the_number_of_headers_has_a_limit(running: Web, count: int, status: bytes) -> None:
     more = b"".join(b"x-%d: a\r\n" % number for number in range(count - 2))
     head = b"GET /echo/1 HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n" % running.port
     assert running.send_raw(head + more + b"\r\n").startswith(b"HTTP/1.1 " + status)
 
 
 @pytest.mark.parametrize(("over", "status"), [(-1, b"200"), (0, b"200"), (1, b"431")])
-def test_the_size_of_the_headers_has_a_limit(running: Web, over: int, status: bytes) -> None:
+def test_h04_the_size_of_the_headers_has_a_limit(running: Web, over: int, status: bytes) -> None:
     known = {b"Host": b"localhost:%d" % running.port, b"Connection": b"close"}
     rest = limits.MAX_HEADERS - sum(len(name) + len(value) for name, value in known.items()) - len(b"x")
     known[b"x"] = b"a" * (rest + over)
@@ -226,17 +228,17 @@ def test_the_size_of_the_headers_has_a_limit(running: Web, over: int, status: by
     assert running.send_raw(b"GET /echo/1 HTTP/1.1\r\n" + lines + b"\r\n").startswith(b"HTTP/1.1 " + status)
 
 
-def test_a_header_that_never_ends_is_cut_off(running: Web) -> None:
+def test_h04_a_header_that_never_ends_is_cut_off(running: Web) -> None:
     head = b"GET /echo/1 HTTP/1.1\r\nx: " + b"a" * (limits.MAX_TARGET + limits.MAX_HEADERS + 1)
     assert running.send_raw(head).startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_body_over_the_limit_is_refused_without_reading_it(running: Web) -> None:
+def test_h02_a_body_over_the_limit_is_refused_without_reading_it(running: Web) -> None:
     head = HEAD % running.port + b"Content-Length: %d\r\n\r\n" % ((10 << 20) + 1)
     assert running.send_raw(head).startswith(b"HTTP/1.1 413 ")
 
 
-def test_chunks_without_end_are_cut_off_at_the_limit(running: Web) -> None:
+def test_h02_chunks_without_end_are_cut_off_at_the_limit(running: Web) -> None:
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     head = HEAD % running.port + b"Transfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), BOUND) as connection:
@@ -251,7 +253,7 @@ def test_a_client_that_leaves_early_leaves_nothing_behind(running: Web) -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/wait", "200"), ("/wait/cancelled", "499")])
-def test_a_function_is_cancelled_with_its_client_only_if_it_asked(running: Web, path: str, status: str) -> None:
+def test_h08_a_function_is_cancelled_with_its_client_only_if_it_asked(running: Web, path: str, status: str) -> None:
     outcome = "finished" if status == "200" else "cancelled"
     with socket.create_connection(("127.0.0.1", running.port), BOUND) as connection:
         connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost:%d\r\n\r\n" % (path.encode(), running.port))

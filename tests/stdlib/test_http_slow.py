@@ -61,10 +61,10 @@ HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", BODY_SECONDS),
     ],
 )
-def test_who_is_too_slow_gets_a_408_and_the_end(sent: bytes, limit: float) -> None:
+def test_h01_who_is_too_slow_gets_a_408_and_the_end(sent: bytes, limit: float) -> None:
     async def test(listening: Listening, connect: Callable[[], Coroutine[Any, Any, Client]]) -> None:
         began = asyncio.get_running_loop().time()
-        clients = [await connect() for _ in range(20)]
+        clients = [await connect() for _ in range(200)]
         for _, writer in clients:
             writer.write(sent)
             await writer.drain()

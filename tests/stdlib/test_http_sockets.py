@@ -84,6 +84,7 @@ def test_a_handshake_that_is_refused_says_why(running: Web, path: str, origin: A
     with pytest.raises(InvalidStatus) as caught, open_socket(running, path, origin=origin):
         pass
     assert caught.value.response.status_code == status
+    assert not running.project.said("handshake")
 
 
 def test_a_function_that_fails_ends_its_socket_only(running: Web) -> None:
@@ -114,9 +115,10 @@ def masked(first: int, payload: bytes, *, length: int | None = None) -> bytes:
         (masked(0x80, b"hi"), 1002),  # continues nothing
         (masked(0x09, b"hi"), 1002),  # a ping in fragments
         (masked(0x88, b"\x00"), 1002),  # half a close code
+        (masked(0x01, b"a") + masked(0x00, b"a") * 10_000, 1009),
     ],
 )
-def test_hostile_frames_have_their_close_codes(running: Web, frame: bytes, code: int) -> None:
+def test_h10_hostile_frames_have_their_close_codes(running: Web, frame: bytes, code: int) -> None:
     with socket.create_connection(("127.0.0.1", running.port), BOUND) as client:
         client.sendall(
             b"GET /chat/a HTTP/1.1\r\nHost: localhost:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -131,6 +133,8 @@ def test_hostile_frames_have_their_close_codes(running: Web, frame: bytes, code:
         client.sendall(frame)
         closing = client.recv(2) + client.recv(2)
         assert (closing[0], int.from_bytes(closing[2:], "big")) == (0x88, code)
+    running.project.wait(f"closed {code}")
+    assert not running.project.said("Traceback")
 
 
 def test_a_request_to_a_socket_path_is_a_404(running: Web) -> None:
