@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 
 from msgspec import Raw
@@ -22,21 +21,11 @@ from iii.engine import refusals
 from iii.engine.answers import caller_form, parent_id
 from iii.engine.events import Event, Notice
 from iii.engine.invocation import Deadlines, Invocation
+from iii.engine.limits import Limits
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import DEFAULT, NOBODY, Function, Registry
 from iii.protocol.codec import encode, encode_error
 from iii.protocol.messages import ABSENT, Cancel, ErrorBody, InvocationResult, InvokeFunction
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds; over one of them a new call is refused with `overloaded`. Results always pass."""
-
-    depth: int = 32
-    waiting_per_function: int = 1_000
-    calls_per_peer: int = 16_384
-    backlog: int = 8 * 1024 * 1024  # bytes sent to a peer that it has not read
-    attempts: int = 3  # of one idempotent call whose workers keep dying
 
 
 class Calls:
@@ -298,7 +287,7 @@ class Calls:
 
     # A call ends
 
-    def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
+    def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:  # noqa: PLR0915 - see below
         """Take a result; only the peer that was given the call may end it. The hot path: everything inline."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.callee is not callee:
@@ -312,6 +301,9 @@ class Calls:
             callee.abandoned -= invocation.is_abandoned
         else:
             caller.outgoing -= 1
+            invocation.function.answered += 1
+            if message.error is not ABSENT:
+                invocation.function.failed += 1
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
                 line = caller_form(invocation, message)
             outbox = caller.outbox
@@ -339,6 +331,10 @@ class Calls:
             self._note_dropped(invocation, error)
             return
         caller.outgoing -= 1
+        invocation.function.answered += 1
+        invocation.function.failed += 1
+        if invocation.function.owner is NOBODY:
+            self.counters["unknown_function"] += 1
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
         self.send(caller, encode(result))
 

@@ -25,7 +25,8 @@ from iii.engine.reports import LogLine, Report, Reporter
 from iii.engine.router import Router
 from iii.engine.sampling import Sampler, Sampling
 from iii.engine.span_form import span_form, trigger_finder
-from iii.engine.tracing import Span, Tracer
+from iii.engine.tally import Tally
+from iii.engine.tracing import FOREVER, Outside, Span, Tracer
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, encode_error, encode_value
@@ -42,6 +43,9 @@ MAX_FRAMES, MAX_FRAME_BYTES = 1_000, 16 * 1024 * 1024
 MAX_FRAME = 8 * 1024 * 1024  # bytes of one frame: it has to fit on a line
 
 
+# New traces pause at least so long, so that a high limit does not turn the gate into a swing.
+SHORTEST_PAUSE = 0.01
+
 # Begins to tell a reporter what the engine reports; returns what ends that.
 Follow = Callable[[Reporter], Callable[[], None]]
 
@@ -52,6 +56,7 @@ class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     spans: bool = True
     logs: bool = True
     live: bool = False
+    payloads: Annotated[int, Meta(ge=0, le=64 * 1024)] = 0
     sampling: Sampling = Sampling()
     max_batch: Annotated[int, Meta(ge=1, le=2000)] = 500
     window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
@@ -75,6 +80,8 @@ class Feed:
         self._follow = follow
         self._unfollow: Callable[[], None] | None = None
         self._taker: Owner | None = None  # whose function it is
+        self._tally = Tally(router)
+        self._reopening: asyncio.TimerHandle | None = None
         self.redact = Redactor()
         self._loop = asyncio.get_running_loop()
         self._bindings: dict[str, _Binding] = {}
@@ -144,6 +151,9 @@ class Feed:
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
         if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
@@ -154,19 +164,29 @@ class Feed:
         self._router.trace(self._tracer)
         if active is not None:
             self._find_taker(active)
+            self._tally = Tally(self._router)
             self._unfollow = self._follow(self._take_report) if active.config.logs else None
             self._pump = start_essential(self._run(active), "the telemetry feed")
 
     def _make_tracer(self, config: FeedConfig) -> Tracer:
-        tracer = Tracer(
-            Sampler(config.sampling),
-            self._router.calls.in_flight,
-            mint=random.getrandbits,
-            clock=time.monotonic,
-            on_first=self._something.set,
-        )
+        outside = Outside(random.getrandbits, time.monotonic, self._something.set, self._on_gate)
+        tracer = Tracer(Sampler(config.sampling), self._router.calls.in_flight, outside)
         tracer.begun = [] if config.live else None
+        tracer.payloads = config.payloads
         return tracer
+
+    def _on_gate(self) -> None:
+        """New traces begin or begin no more: calls take the path for that."""
+        tracer = self._tracer
+        if tracer is None:
+            return
+        self._router.choose_path()
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+        if 0.0 < tracer.shut_until < FOREVER:
+            wait = max(tracer.shut_until - self._loop.time(), SHORTEST_PAUSE)
+            self._reopening = self._loop.call_later(wait, tracer.reopen)
 
     def _find_taker(self, active: _Binding) -> None:
         function = self._router.registry.find(active.namespace, active.function_id)
@@ -227,6 +247,8 @@ class Feed:
         parts = {"spans": spans, "logs": logs, "otlp": frames}
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
         fields.append(b'"dropped":' + encode_value(self._take_dropped()))
+        if self._tracer is not None:
+            fields.append(b'"calls":' + encode_value(self._tally.report()))
         fields.append(b'"time_unix_nano":%d' % time.time_ns())
         return b"{" + b",".join(fields) + b"}", {name: len(items) for name, items in parts.items()}
 
@@ -247,6 +269,8 @@ class Feed:
             for span in chunk:
                 if span.error is not None:
                     span.error = (span.error[0], self.redact(span.error[1]))
+                if span.payload is not None:
+                    span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
                 encoded.append(encode_value(span_form(span, epoch, trigger_of)))
             size += sum(map(len, encoded[-len(chunk) :]))
             await asyncio.sleep(0)

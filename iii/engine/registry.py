@@ -32,7 +32,9 @@ class Function:
     """A registered function: its declaration, its owner, and who can run it now."""
 
     __slots__ = (
+        "answered",
         "declaration",
+        "failed",
         "id",
         "is_idempotent",
         "metadata",
@@ -57,6 +59,8 @@ class Function:
         self.is_idempotent = False
         self.validator: Validator | None = None
         self.waiting = 0  # how many of the owner's waiting calls are for it
+        self.answered = 0  # calls whose callers got an outcome
+        self.failed = 0  # those of them that got an error
 
     def add_provider(self, peer: Peer) -> None:
         """The peer can run it from now on."""
@@ -127,6 +131,7 @@ class Registry:
         self.namespaces: dict[str, dict[str, Function]] = {DEFAULT: {}}
         self.default = self.namespaces[DEFAULT]
         self.actions: dict[str, Action] = {}
+        self.past_answered = self.past_failed = 0  # of functions that are gone
 
     def __iter__(self) -> Iterator[Function]:
         for functions in self.namespaces.values():
@@ -188,6 +193,8 @@ class Registry:
         functions = self.namespaces.get(function.namespace, {})
         if functions.get(function.id) is function:
             del functions[function.id]
+            self.past_answered += function.answered
+            self.past_failed += function.failed
 
 
 _FORBIDDEN_ID = re.compile(r"\s|\.\.")

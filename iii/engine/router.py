@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from msgspec import Raw
 
 from iii.engine import refusals
 from iii.engine.bindings import Bindings
-from iii.engine.calls import Calls, Limits
+from iii.engine.calls import Calls
 from iii.engine.events import Event, Notice, PeerReady
 from iii.engine.invocation import Invocation
+from iii.engine.limits import Limits
 from iii.engine.peer import Peer
 from iii.engine.registrations import CompileSchema, Registrations
 from iii.engine.registry import DEFAULT, Function, Registry, Validator
@@ -55,6 +57,7 @@ class Router:
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
         self.tracer: Tracer | None = None
+        self.void_calls = self.enqueue_calls = 0  # that ever came
         self._admit = self.calls.admit
         self._settle = self.calls.settle
         self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
@@ -78,7 +81,15 @@ class Router:
         """Record calls with a tracer from now on, or none."""
         self.tracer = tracer
         trace(self.calls, tracer)
-        self._admit, self._settle = self.calls.admit, self.calls.settle
+        self.choose_path()
+
+    def choose_path(self) -> None:
+        """Give calls to the plain table as long as none of them can concern the tracer."""
+        calls, tracer = self.calls, self.tracer
+        is_open = tracer is not None and not tracer.shut_until
+        is_recording = is_open or (tracer is not None and bool(tracer.spans))
+        self._admit = calls.admit if is_open else MethodType(Calls.admit, calls)
+        self._settle = calls.settle if is_recording else MethodType(Calls.settle, calls)
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`. `line` is what it was decoded from, `now` monotonic seconds."""
@@ -86,7 +97,12 @@ class Router:
         if kind is InvocationResult:
             self._settle(peer, message, line)
         elif kind is InvokeFunction:
-            if message.namespace is None and message.action is ABSENT and message.invocation_id is not None:
+            if (
+                message.namespace is None
+                and message.action is ABSENT
+                and message.invocation_id is not None
+                and (message.traceparent is None or self.tracer is None)
+            ):
                 self._admit(peer, message, self._default.get(message.function_id), line, now)
             else:
                 self._invoke_in_full(peer, message, now)
@@ -120,12 +136,31 @@ class Router:
             self._answer(peer, message, action, is_void)
         else:
             function = self.registry.find(message.namespace or DEFAULT, message.function_id)
-            if self.tracer is not None and message.invocation_id not in self.calls.in_flight:
-                self.tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
+            self._count(action, is_void=is_void)
+            if self.tracer is not None:
+                self._trace(self.tracer, peer, message, function, action or (VOID if is_void else None), now)
             if action is not None and action.type != "void":
                 self._invoke_action(peer, message, action, is_void=is_void, now=now)
             else:
                 self._hand_over(peer, message, function, is_void=is_void or action is not None, now=now)
+
+    def _count(self, action: m.ActionField | None, *, is_void: bool) -> None:
+        if is_void or (action is not None and action.type == "void"):
+            self.void_calls += 1
+        elif action is not None and action.type == "enqueue":
+            self.enqueue_calls += 1
+
+    def _trace(  # noqa: PLR0913, PLR0917 - all there is to know of a call
+        self,
+        tracer: Tracer,
+        peer: Peer,
+        message: m.InvokeFunction,
+        function: Function | None,
+        action: m.ActionField | None,
+        now: float,
+    ) -> None:
+        if peer.kind != "engine" and message.invocation_id not in self.calls.in_flight:
+            tracer.begin(peer, message, function, now, action)
 
     def _hand_over(
         self, peer: Peer, message: m.InvokeFunction, function: Function | None, *, is_void: bool, now: float

@@ -56,11 +56,15 @@ class Sampler:
         self._filled_at = 0.0
         self._rules = [(_matcher(rule.operation), _matcher(rule.service), rule.rate) for rule in sampling.rules]
         self._rate_of = lru_cache(MAX_KEPT)(self._find_rate)
-        # Until then every new trace is refused, whatever it is: callers need not even ask.
-        self.closed_until = float("inf") if sampling.default == 0.0 and not sampling.rules else 0.0
+        self.spent_until = 0.0  # the rate limit lets nothing through before
 
     def __repr__(self) -> str:
         return f"<Sampler {self.sampling.default:g}, {len(self._rules)} rules, {self._limit or 'no'} limit>"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no trace ever begins here."""
+        return self.sampling.default == 0.0 and not self._rules
 
     def starts(self, trace_id: str, function_id: str, service: str, now: float) -> bool:
         """Whether a trace that begins with this call is recorded."""
@@ -77,11 +81,11 @@ class Sampler:
         if self._filled_at:
             self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._limit)
         self._filled_at = now
+        has_token = self._tokens >= 1.0
+        self._tokens -= has_token
         if self._tokens < 1.0:
-            self.closed_until = now + (1.0 - self._tokens) / self._limit
-            return False
-        self._tokens -= 1.0
-        return True
+            self.spent_until = now + (1.0 - self._tokens) / self._limit
+        return has_token
 
     def _find_rate(self, function_id: str, service: str) -> float:
         for operation, of_service, rate in self._rules:

@@ -109,7 +109,7 @@ class PendingForm(SpanForm, gc=False):
 def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
     """Return what is told of a span. `epoch`: what to add to its times to get seconds since 1970."""
     kind = SpanForm if span.end and not span.error else FailedForm if span.error else PendingForm
-    form = kind(
+    form: SpanForm = kind(
         span.trace_id,
         span.span_id,
         span.parent_id,
@@ -122,7 +122,15 @@ def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
     )
     if span.error:
         form.status_description = span.error[1]  # type: ignore[attr-defined]  # it is a FailedForm
+    if span.payload is not None:
+        form.events = [_input(form, ("iii.payload.json", bytes(span.payload).decode()))]
+    elif span.is_payload_cut:
+        form.events = [_input(form, ("iii.payload.truncated", "true"))]
     return form
+
+
+def _input(form: SpanForm, attribute: tuple[str, str]) -> Event:
+    return Event("iii.invocation.input", form.start_time_unix_nano, [attribute])
 
 
 def nanoseconds(seconds: float) -> int:

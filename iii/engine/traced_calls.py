@@ -14,7 +14,7 @@ from iii.engine.peer import Peer
 from iii.engine.registry import Function
 from iii.engine.tracing import Tracer, error_from
 from iii.protocol.codec import decode_value, encode
-from iii.protocol.messages import ErrorBody, InvocationResult, InvokeFunction, is_empty
+from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, is_empty
 
 
 class TracedCalls(Calls):
@@ -23,14 +23,28 @@ class TracedCalls(Calls):
     tracer: Tracer
 
     def admit(self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float) -> None:
-        """As without a feed; the line of a recorded call is written anew, with its span as the parent."""
-        tracer = self.tracer
-        is_recorded = (
-            not tracer.ignores(message, now)
+        """As without a feed; a call that nobody has a trace for may begin one. Its line is then written anew."""
+        if (
+            message.caller is ABSENT
             and message.invocation_id not in self.in_flight
-            and tracer.begin(origin, message, function, now)
-        )
-        Calls.admit(self, origin, message, function, encode(message) if is_recorded else line, now)
+            and self.tracer.begin_root(origin, message, function, now)
+        ):
+            line = encode(message)
+        Calls.admit(self, origin, message, function, line, now)
+
+    def admit_in_full(
+        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
+    ) -> Invocation | None:
+        """As without a feed; one that names a recorded call as its caller is part of that, even without a context."""
+        if (
+            message.caller is not ABSENT
+            and message.traceparent is None
+            and self.tracer.spans
+            and message.invocation_id not in self.in_flight
+            and self.tracer.begin(origin, message, function, now)
+        ):
+            line = encode(message)
+        return super().admit_in_full(origin, message, function, line, now)
 
     def _dispatch(self, invocation: Invocation, callee: Peer) -> None:
         super()._dispatch(invocation, callee)
@@ -38,11 +52,11 @@ class TracedCalls(Calls):
 
     def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
         """As without a feed; ends the call's span."""
-        tracer = self.tracer
-        if message.invocation_id in tracer.spans:
+        if message.invocation_id in self.tracer.spans:
             invocation = self.in_flight.get(message.invocation_id)
             if invocation is not None and invocation.callee is callee:
-                tracer.end(invocation.id, invocation, _error_of(message.error))
+                error = None if message.error is ABSENT else _error_of(message.error)
+                self.tracer.end(message.invocation_id, invocation, error)
         Calls.settle(self, callee, message, line)
 
     def tell(self, invocation: Invocation, error: ErrorBody) -> None:

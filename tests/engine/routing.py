@@ -6,8 +6,8 @@ import itertools
 import json
 from typing import Any
 
-from iii.engine.calls import Limits
 from iii.engine.events import Notice, PeerDrained
+from iii.engine.limits import Limits
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 from iii.protocol.codec import decode

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iii.engine.calls import Calls, Limits
+from iii.engine.calls import Calls
 from iii.engine.invocation import Invocation
+from iii.engine.limits import Limits
 from iii.engine.liveness import Liveness
 from iii.engine.peer import Peer
 from iii.engine.registry import Function, Registry

@@ -1,0 +1,35 @@
+"""W3C trace context: what a `traceparent` says. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED, _RANDOM = 1, 2
+
+
+class TraceContext(NamedTuple):
+    """A parsed `traceparent`."""
+
+    trace_id: str
+    span_id: str
+    flags: int
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether whoever sent it records the trace."""
+        return bool(self.flags & _SAMPLED)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether nobody has decided yet if the trace is recorded: a random id and nothing more."""
+        return self.flags & (_SAMPLED | _RANDOM) == _RANDOM
+
+
+def context_from(traceparent: str | None) -> TraceContext | None:
+    """Return what a `traceparent` says; None for none, and for one that is not valid."""
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None or (match[4] and match[0].startswith("00")):  # only later versions may say more
+        return None
+    return TraceContext(match[1], match[2], int(match[3], 16))
