@@ -35,6 +35,7 @@ _EXHAUSTED = {
 # The library's own errors are RuntimeErrors, in a group if they come from its thread.
 _WATCH_ERRORS = (OSError, RuntimeError, ExceptionGroup)
 _NUMBER = re.compile(r"\(os error (\d+)\)")
+_NO_MORE_WATCHES = "MaxFilesWatch"  # its own word for ENOSPC
 
 
 class Watcher:
@@ -123,7 +124,9 @@ class Watcher:
                 recursive=False,
                 force_polling=self._is_polling,
                 poll_delay_ms=POLL,
-                ignore_permission_denied=True,
+                # The survey leaves out what we may not read. Told to ignore it, the library would keep an exhausted
+                # kernel to itself as well.
+                ignore_permission_denied=False,
                 raise_interrupt=None,
             ):
                 yield {path for _, path in changes}
@@ -149,7 +152,8 @@ class Watcher:
         new = {file for file in (files | glob_files) if file not in self._signatures and self._is_relevant(file)}
         self._signatures.update({file: roots.signature_of(file) for file in new})
         self._graph.learn(roots.digests_of(new))
-        self._folders = frozenset(roots.folders_of(files, root) | glob_folders)
+        folders = roots.folders_of(files, root) | glob_folders
+        self._folders = frozenset(folder for folder in folders if os.access(folder, os.R_OK))
         return self._folders
 
     def _project_files(self) -> frozenset[str]:
@@ -213,5 +217,8 @@ class Watcher:
 def _number_of(error: Exception) -> int:
     """Return the errno that the native library puts into its text, 0 if there is none."""
     texts = [str(inner) for inner in error.exceptions] if isinstance(error, ExceptionGroup) else [str(error)]
-    found = _NUMBER.search(" ".join(texts))
+    text = " ".join(texts)
+    if _NO_MORE_WATCHES in text:
+        return errno.ENOSPC
+    found = _NUMBER.search(text)
     return int(found[1]) if found else 0

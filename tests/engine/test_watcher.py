@@ -180,6 +180,7 @@ def test_watch_false_turns_reload_off(tmp_path: Path) -> None:
     [
         (OSError("inotify (os error 28)"), errno.ENOSPC),
         (ExceptionGroup("x", [RuntimeError("x (os error 24) about [..]")]), errno.EMFILE),
+        (OSError('OS file watch limit reached. about ["/x"] (Error { kind: MaxFilesWatch })'), errno.ENOSPC),
         (RuntimeError("else"), 0),
     ],
 )

@@ -50,9 +50,10 @@ def test_w08_a_stopped_worker_is_replaced_after_fifteen_seconds_of_silence(scene
     scene.play({"a": PID})
     pid = scene.kill("a", signal.SIGSTOP)
     began = time.monotonic()
-    assert scene.ask("a::pid", deadline_ms=1000).code == "TIMEOUT"
+    # A deadline so late that the silence is noticed before the call counts as overdue.
+    assert scene.ask("a::pid", deadline_ms=7000).code == "TIMEOUT"
     reason = scene.wait("Exited", "a")["reason"]
-    assert time.monotonic() - began >= 9  # it had been heard up to five seconds before
+    assert 9 <= time.monotonic() - began <= 20  # fifteen; it had been heard up to five seconds before
     assert "gave no sign of life" in reason["words"]
     assert reason["signal"] == signal.SIGKILL
     assert scene.ask("a::pid").value != pid

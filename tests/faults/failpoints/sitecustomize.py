@@ -3,7 +3,8 @@
 Only where a fault test has put this folder on PYTHONPATH, and with FAILPOINT="ACT WHEN NAME COUNT" in the environment:
 ACT is `kill` (SIGKILL to itself) or an exception's name to raise, WHEN is `before` or `after`, NAME a function's
 qualified name (`Roster.promote`, `Connection.execute`), COUNT which of its runs since the token was there. The token
-is the file that FAILPOINT_TOKEN names: whoever gets there takes it away, so that one process fails, once.
+is the file that FAILPOINT_TOKEN names: whoever gets there takes it away, so that one process fails, once. An exception
+has the words of FAILPOINT_TEXT.
 """
 
 from __future__ import annotations
@@ -45,9 +46,7 @@ class Failpoint:
             return
         if self.act == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        number = int(os.environ.get("FAILPOINT_ERRNO", "0"))
-        kind = getattr(builtins, self.act)
-        raise kind(number, os.strerror(number)) if number else kind(f"injected at {self.name}")
+        raise getattr(builtins, self.act)(os.environ.get("FAILPOINT_TEXT", f"injected at {self.name}"))
 
 
 if "FAILPOINT" in os.environ:
