@@ -236,7 +236,7 @@ def closed_with(client: Client, message: Iterator[str]) -> int:
     return closed.value.rcvd.code
 
 
-def test_a_message_over_64_mib_closes_only_its_own_connection(engine: Engine, client: Client) -> None:
+def test_h10_a_message_over_64_mib_closes_only_its_own_connection(engine: Engine, client: Client) -> None:
     with engine.client() as greedy:
         greedy.receive()
         half = "x" * (33 * 1024 * 1024)
@@ -244,7 +244,7 @@ def test_a_message_over_64_mib_closes_only_its_own_connection(engine: Engine, cl
     client.sync()
 
 
-def test_thousands_of_fragments_close_the_connection(engine: Engine, client: Client) -> None:
+def test_h10_thousands_of_fragments_close_the_connection(engine: Engine, client: Client) -> None:
     with engine.client() as splitter:
         splitter.receive()
         assert closed_with(splitter, iter(["x"] * 10_000)) == 1009
@@ -261,7 +261,7 @@ def test_thousands_of_fragments_close_the_connection(engine: Engine, client: Cli
         (Frame(Opcode.TEXT, b"a", False).serialize(mask=True) + Frame(Opcode.TEXT, b"b").serialize(mask=True), 1002),
     ],
 )
-def test_what_breaks_rfc_6455_closes_only_its_own_connection(
+def test_h10_what_breaks_rfc_6455_closes_only_its_own_connection(
     engine: Engine, client: Client, raw: bytes, code: int
 ) -> None:
     with engine.client() as wrong:

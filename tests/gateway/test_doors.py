@@ -105,13 +105,13 @@ def test_whoever_never_asks_is_sent_away() -> None:
         assert silent.recv(1) == b""
 
 
-def test_connections_are_bounded() -> None:
+def test_h13_connections_are_bounded() -> None:
     with Engine(connections=1) as engine, engine.client() as first:
         assert ask(engine, "").startswith("HTTP/1.1 503 ")
         first.sync()
 
 
-def test_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_gone() -> None:
+def test_h11_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_gone() -> None:
     with Engine(ping_after=0.05, gone_after=0.5, sweep=0.02) as engine, engine.client() as living, deaf(engine):
         engine.until(lambda: engine.gateway.counters["gone"] == 1)
         living.sync()
@@ -132,7 +132,7 @@ def deaf(engine: Engine, *messages: str) -> Iterator[None]:
         yield
 
 
-def test_a_client_that_does_not_read_is_cut_and_the_others_are_served() -> None:
+def test_h12_a_client_that_does_not_read_is_cut_and_the_others_are_served() -> None:
     call = '{"type":"invokefunction","invocation_id":"ID","function_id":"r::big","data":{}}'
     with Engine(backlog=1024 * 1024, stall=0.1, sweep=0.05) as engine, engine.client() as reader:
         reader.register("r::big")
@@ -147,7 +147,7 @@ def test_a_client_that_does_not_read_is_cut_and_the_others_are_served() -> None:
         reader.sync()
 
 
-def test_a_named_port_that_is_taken_is_an_error_that_names_its_holder() -> None:
+def test_h14_a_named_port_that_is_taken_is_an_error_that_names_its_holder() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ProjectError, match=rf"iii\.toml:3: port {port} is taken by .*pid {os.getpid()}"):
