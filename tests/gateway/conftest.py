@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import official
 import pytest
 from harness import Client, Engine
+
+
+def pytest_report_header() -> list[str]:
+    return [] if official.HAS_NODE else ["node is not installed: tests of the npm SDK are with the slow ones"]
 
 
 @pytest.fixture

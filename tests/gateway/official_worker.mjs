@@ -15,10 +15,10 @@ const handlers = {
   fail: async () => {
     throw new Error('this is why')
   },
-  call: async ({ function_id, payload, void: isVoid }) => {
+  call: async ({ function_id, payload, void: isVoid, queue }) => {
     try {
-      const action = isVoid ? { action: TriggerAction.Void() } : {}
-      return { result: (await worker.trigger({ function_id, payload, ...action })) ?? null }
+      const action = isVoid ? TriggerAction.Void() : queue ? TriggerAction.Enqueue({ queue }) : undefined
+      return { result: (await worker.trigger({ function_id, payload, action })) ?? null }
     } catch (error) {
       return { code: error.code, message: error.message }
     }

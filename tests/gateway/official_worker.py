@@ -6,7 +6,7 @@ import threading
 from iii_helpers.http import HttpInvocationConfig, http
 from iii_helpers.observability import Logger
 
-from iii import InitOptions, InvocationError, TriggerAction, register_worker
+from iii import EnqueueResult, InitOptions, InvocationError, TriggerAction, register_worker
 from iii.trigger import TriggerHandler
 
 url, name = sys.argv[1:]
@@ -36,8 +36,11 @@ def call(data):
     request = {"function_id": data["function_id"], "payload": data.get("payload")}
     if data.get("void"):
         request["action"] = TriggerAction.Void()
+    if data.get("queue"):
+        request["action"] = TriggerAction.Enqueue(queue=data["queue"])
     try:
-        return {"result": worker.trigger(request)}
+        result = worker.trigger(request)
+        return {"result": result.model_dump() if isinstance(result, EnqueueResult) else result}
     except InvocationError as error:
         return {"code": error.code, "message": error.message}
 

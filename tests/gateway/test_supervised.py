@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import official
 import pytest
+from dev_project import Caller, Project, running_project
 from harness import BOUND
-
-ROOT = Path(__file__).resolve().parents[2]
 
 OURS = """
 from iii import InitOptions, register_worker
@@ -47,77 +41,12 @@ console.log('official node says hello')
 worker.registerFunction('node::who', async () => ({ who: 'node', version: 1 }))
 worker.registerFunction('node::ask', async ({ of }) => worker.trigger({ function_id: of, payload: {} }))
 """
-WORKERS = {"ours": "ours.py", "python": "official.py", "node": "official.mjs"}
-
-
-class Project:
-    """A running `iii dev`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lines: list[str] = []
-        self._heard = threading.Condition()
-        command = [sys.executable, "-m", "cli.main", "dev"]
-        plain = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=plain | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        self._listening = threading.Thread(target=self._listen)
-        self._listening.start()
-
-    def _listen(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._heard:
-                self.lines.append(line.decode())
-                self._heard.notify_all()
-
-    def hear(self, pattern: str) -> str:
-        """Wait for a line of its output; return it."""
-
-        def found() -> str | None:
-            return next((line for line in self.lines if re.search(pattern, line)), None)
-
-        with self._heard:
-            line = self._heard.wait_for(found, BOUND)
-        assert line, f"no {pattern!r} in:\n{''.join(self.lines)}"
-        return line
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(BOUND)
-        self._listening.join(BOUND)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
-
-    def caller(self) -> Caller:
-        facts = json.loads((self.folder / ".iii/run/engine.json").read_text())
-        return Caller(facts["socket"])
-
-
-class Caller:
-    """Calls functions over the unix socket."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(BOUND)
-        self._socket.connect(path)
-        self._lines = self._socket.makefile("rb")
-
-    def call(self, function_id: str, data: Any = None) -> dict[str, Any]:
-        id = str(uuid.uuid4())
-        call = {"type": "invokefunction", "invocation_id": id, "function_id": function_id, "data": data}
-        self._socket.sendall(json.dumps(call).encode() + b"\n")
-        for line in self._lines:
-            message: dict[str, Any] = json.loads(line)
-            if message.get("invocation_id") == id:
-                return message
-        raise AssertionError("the engine closed the connection")
-
-    def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
+NODE_TABLE = """
+[workers.node]
+run = "node official.mjs"
+watch = ["official.mjs"]
+"""
+WORKERS = {"ours": "ours.py", "python": "official.py"} | ({"node": "official.mjs"} if official.HAS_NODE else {})
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +54,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "ours.py").write_text(OURS)
     (folder / "official.py").write_text(OFFICIAL)
-    (folder / "official.mjs").write_text(NODE)
-    (folder / "node_modules").symlink_to(official.node_with() / "node_modules")
+    if official.HAS_NODE:
+        (folder / "official.mjs").write_text(NODE)
+        (folder / "node_modules").symlink_to(official.node_with() / "node_modules")
     (folder / "iii.toml").write_text(
         f"""
 [engine]
@@ -136,17 +66,11 @@ run = "ours.py"
 [workers.python]
 run = "official.py"
 python = "{official.python_with("0.25.0")}"
-[workers.node]
-run = "node official.mjs"
-watch = ["official.mjs"]
 """
+        + (NODE_TABLE if official.HAS_NODE else "")
     )
-    running = Project(folder)
-    try:
-        running.hear(r"ready in")
+    with running_project(folder) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture
@@ -164,13 +88,14 @@ def test_each_calls_each(caller: Caller, asking: str, asked: str) -> None:
 
 def test_what_they_print_is_their_log(project: Project) -> None:
     project.hear(r"python.*official python says hello")
-    project.hear(r"node.*official node says hello")
+    if official.HAS_NODE:
+        project.hear(r"node.*official node says hello")
 
 
 def test_they_are_listed_with_process_and_metrics(project: Project, caller: Caller) -> None:
     rows = {row["name"]: row for row in caller.call("engine::workers::list")["result"]["workers"]}
     assert rows.keys() == WORKERS.keys()
-    assert rows["node"]["runtime"] == "node"
+    assert all(rows[name]["runtime"] == name for name in WORKERS.keys() - {"ours"})
     assert rows["python"]["version"] == "0.25.0"
     for row in rows.values():
         assert (row["state"], row["status"], row["function_count"]) == ("ready", "connected", 2)
@@ -206,7 +131,7 @@ def test_a_saved_file_changes_the_answers_without_one_failed_call(project: Proje
 
 
 def test_a_killed_one_says_how_it_died_and_comes_back(project: Project, caller: Caller) -> None:
-    row = caller.call("engine::workers::info", {"name": "node"})["result"]["worker"]
+    row = caller.call("engine::workers::info", {"name": "python"})["result"]["worker"]
     os.kill(row["pid"], signal.SIGKILL)
-    project.hear(r"node\s+! killed by SIGKILL")
-    assert caller.call("node::who", {})["result"]["who"] == "node"
+    project.hear(r"python\s+! killed by SIGKILL")
+    assert caller.call("python::who", {})["result"]["who"] == "python"
