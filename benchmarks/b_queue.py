@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.b_state import read_report
+from benchmarks.b_state import over_wire, read_report
 from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.report import table
 from benchmarks.setups import engine, worker_table
@@ -31,6 +31,7 @@ WINDOW = 64
 TARGET_BARE, TARGET_HUEY, TARGET_PERSIST, TARGET_FLAT = 0.5, 5.0, 3.0, 1.5
 # To the handler's start: one sync of the disk and this many microseconds.
 ALLOWANCE_US = 2000.0
+QUIET = "[workers.queue.config.queue_configs.quiet]\n"
 # Fsync has to cost what it costs on the disk of the project: a folder in memory would measure nothing.
 FOLDER = Path.cwd()
 
@@ -42,6 +43,7 @@ def run(options: Options) -> list[Row]:
         "huey": lambda: {"rate": huey(options.calls(1_000))},
         "persist": lambda: {"rate": persist_queue(options.calls(1_000))},
         "queue": lambda: through_engine(options.calls(20_000)),
+        "wire": lambda: {"rate": over_wire("queue", "enqueue", options.calls(40_000), QUIET)},
     }
     figures = interleave(setups, max(3, options.rounds // 2))
 
@@ -50,9 +52,9 @@ def run(options: Options) -> list[Row]:
 
     what = f"durable enqueue, {WINDOW} in flight, against "
     rows = [
-        Comparison("Q1", what + "bare SQLite", "jobs/s", TARGET_BARE, False).row(rates("queue"), rates("bare")),
-        Comparison("Q2", what + "huey", "jobs/s", TARGET_HUEY, False).row(rates("queue"), rates("huey")),
-        Comparison("Q3", what + "persist-queue", "jobs/s", TARGET_PERSIST, False).row(rates("queue"), rates("persist")),
+        Comparison("Q1", what + "bare SQLite", "jobs/s", TARGET_BARE, False).row(rates("wire"), rates("bare")),
+        Comparison("Q2", what + "huey", "jobs/s", TARGET_HUEY, False).row(rates("wire"), rates("huey")),
+        Comparison("Q3", what + "persist-queue", "jobs/s", TARGET_PERSIST, False).row(rates("wire"), rates("persist")),
         Comparison("Q4", "enqueue to handler start, against one sync + 2 ms", "us", 1.0).row(
             [each["start_us"] for each in figures["queue"]],
             [1e6 / each["one"] + ALLOWANCE_US for each in figures["bare"]],
@@ -128,7 +130,7 @@ def through_engine(jobs: int) -> dict[str, Any]:
         report = made / "report"
         os.mkfifo(report)
         caller = worker_table("caller", "queue_caller.py", (), {"report": str(report), "calls": jobs})
-        head = '[engine]\nlisten = "off"\n[workers.queue.config.queue_configs.quiet]\n'
+        head = '[engine]\nlisten = "off"\n' + QUIET
         caller = caller.replace("[workers.caller]", '[workers.caller]\nafter = ["queue"]', 1)
         (made / "iii.toml").write_text(head + caller, encoding="utf-8")
         with engine(made, "start"):
