@@ -32,6 +32,8 @@ GREETING_TIMEOUT = 10.0
 GRACE = 2.0
 # A read larger than this makes every read slower (a fresh mapping per buffer).
 CHUNK = 64 * 1024
+# How many items of a stream may be on their way to us.
+WINDOW = 64
 
 
 def connect(engine: str | None = None) -> Connection:
@@ -73,6 +75,7 @@ class Connection:
         self._is_greeted = False
         # Called with every `invocationitem` of a call that asked for a stream.
         self.on_item: Callable[[dict[str, Any]], object] = _ignore
+        self._taken = 0
 
     def __enter__(self) -> Connection:
         return self
@@ -131,6 +134,14 @@ class Connection:
                 return message
             if message.get("type") == "invocationitem":
                 self.on_item(message)
+                self._note_taken(message)
+
+    def _note_taken(self, message: dict[str, Any]) -> None:
+        """Let the source of the items go on: it waits for a terminal, or a program behind a pipe, that is slow."""
+        self._taken += "item" in message
+        if self._taken and (self._taken >= WINDOW // 4 or not self._lines):
+            count, self._taken = self._taken, 0
+            self.send({"type": "itemstaken", "invocation_id": message["invocation_id"], "count": count})
 
     def _left(self, deadline: float | None) -> float | None:
         if not self._is_greeted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from cli.arguments import Arguments, parse
-from cli.connection import Connection, connect
+from cli.connection import WINDOW, Connection, connect
 from cli.output import shown_json, write
 from cli.payload import build, parse_json
 
@@ -49,7 +49,7 @@ def _call(
         connection.settle()
         return
     connection.on_item = lambda message: _show(message, raw=arguments.raw)
-    answer = connection.exchange(function_id, data, timeout_ms, stream=True, **fields)
+    answer = connection.exchange(function_id, data, timeout_ms, stream=True, window=WINDOW, **fields)
     if answer.get("error"):
         _fail(connection, arguments, answer["error"])
     elif answer.get("result") is not None:

@@ -69,6 +69,7 @@ class Router:
             m.Ready: self._ready,
             m.Cancel: self.calls.cancel,
             m.InvocationItem: self._pass_item,
+            m.ItemsTaken: self._pass_taken,
             m.Ping: self._ping,
             m.Reattach: self.roster.reattach,
         }
@@ -231,6 +232,12 @@ class Router:
         else:
             self.calls.send(invocation.caller, encode(message))
 
+    def _pass_taken(self, peer: Peer, message: m.ItemsTaken) -> None:
+        """Tell the callee how many of its items the caller has taken."""
+        invocation = self.calls.in_flight.get(message.invocation_id)
+        if invocation is not None and invocation.caller is peer and invocation.callee is not None:
+            self.calls.send(invocation.callee, encode(message))
+
     def _ping(self, peer: Peer, _: m.Ping) -> None:
         self.calls.send(peer, encode(m.Pong()))
 
@@ -261,6 +268,7 @@ def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
         caller=message.caller,
         deadline_ms=message.deadline_ms,
         stream=message.stream,
+        window=message.window,
     )
 
 

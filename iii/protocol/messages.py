@@ -43,6 +43,7 @@ class InvokeFunction(Message):
     deadline_ms: float | None = None
     idempotent: bool | None = None
     stream: bool | None = None
+    window: int | None = None
 
 
 class InvocationResult(Message):
@@ -62,6 +63,13 @@ class InvocationItem(Message):
     invocation_id: str
     item: Raw = ABSENT
     progress: Raw = ABSENT
+
+
+class ItemsTaken(Message):
+    """The caller has taken so many more items of a streamed call; its callee may send as many more."""
+
+    invocation_id: str
+    count: int
 
 
 class RegisterFunction(Message):
@@ -239,6 +247,7 @@ AnyMessage = (
     InvokeFunction
     | InvocationResult
     | InvocationItem
+    | ItemsTaken
     | RegisterFunction
     | UnregisterFunction
     | RegisterService

@@ -87,17 +87,25 @@ class Calling:
         """Call a function whose handler is a generator, and yield its items as they come.
 
         Any other function yields its one result. `on_progress` gets `{"done", "total"?, "message"?}` for every report
-        of the handler. Leaving the loop early cancels the call. Arguments and errors as in `trigger`.
+        of the handler. Leaving the loop early cancels the call. A handler that is an SDK's generator waits for a slow
+        loop. Arguments and errors as in `trigger`.
         """
         from queue import SimpleQueue  # noqa: PLC0415 - few workers stream
 
+        from iii.worker.window import TakenItems  # noqa: PLC0415 - as above
+
         messages: SimpleQueue[Message] = SimpleQueue()
         call = self._begin_stream(request, payload, messages.put)
+        taken = TakenItems(call.id, self._send)
         self._outbox.flush()
         self._dispatcher.watch()
         try:
             while (message := messages.get())["type"] != "invocationresult":
-                yield from _items_of(message, on_progress)
+                for item in _items_of(message, on_progress):
+                    yield item
+                    taken.add()
+                if messages.empty():
+                    taken.tell()
             yield from _last_of(call)
         finally:
             if not call.is_settled:
@@ -109,6 +117,8 @@ class Calling:
         """As `stream`, for `async for`."""
         import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
 
+        from iii.worker.window import TakenItems  # noqa: PLC0415 - few workers stream
+
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         call = self._begin_stream(
@@ -116,10 +126,14 @@ class Calling:
         )
         loop.call_soon(self._outbox.flush)
         self._dispatcher.watch()
+        taken = TakenItems(call.id, self._send)
         try:
             while (message := await messages.get())["type"] != "invocationresult":
                 for item in _items_of(message, on_progress):
                     yield item
+                    taken.add()
+                if messages.empty():
+                    taken.tell()
             for item in _last_of(call):
                 yield item
         finally:
@@ -130,7 +144,10 @@ class Calling:
         message = self._prepare(request, payload)
         if "invocation_id" not in message:
             raise ValueError("a void call has no items to stream")
+        from iii.worker.window import ITEMS  # noqa: PLC0415 - few workers stream
+
         message["stream"] = True
+        message["window"] = ITEMS
         call = self._calls.open_streamed(message, message.get("deadline_ms"), deliver)
         self._outbox.add(self._encode_call(message, call))
         return call

@@ -31,6 +31,7 @@ class InvocationContext:
         "message",
         "observe_depth",
         "send_item",
+        "window",
         "task",
     )
 
@@ -43,6 +44,7 @@ class InvocationContext:
         self.activation = None
         self.task: Any = None
         self.send_item: Callable[[dict[str, Any]], None] = _nobody_listens
+        self.window: Any = None  # of a streamed call: how far its items may run ahead of the caller
         budget = message.get("deadline_ms")
         self.deadline: float | None = None if budget is None else monotonic() + budget / 1000
 

@@ -51,6 +51,7 @@ class WorkerReceiver(Receiver):
         self._by_type: dict[str, Callable[[Message], None]] = {
             "invokefunction": self._invoke,
             "invocationitem": self._calls.add_item,
+            "itemstaken": self._note_taken,
             "cancel": self._cancel,
             "stop": self._stop,
             "ping": self._ping,
@@ -118,6 +119,9 @@ class WorkerReceiver(Receiver):
 
     def _cancel(self, message: Message) -> None:
         self._runner.cancel(str(message.get("invocation_id")))
+
+    def _note_taken(self, message: Message) -> None:
+        self._runner.note_taken(str(message.get("invocation_id")), int(message.get("count") or 0))
 
     def _stop(self, message: Message) -> None:
         self.on_stop((message.get("deadline_ms") or 0) / 1000)

@@ -90,13 +90,31 @@ class Runner:
         invocation = InvocationContext(message)
         self._running[invocation.invocation_id or f"void {id(invocation)}"] = invocation
         if invocation.is_streamed:
+            from iii.worker.window import ItemWindow  # noqa: PLC0415 - few workers stream
+
+            invocation.window = ItemWindow(message.get("window"))
             invocation.send_item = lambda fields: self._send_item(invocation, fields)
         return invocation
 
     def _send_item(self, invocation: InvocationContext, fields: dict[str, Any]) -> None:
         message = {"type": "invocationitem", "invocation_id": invocation.invocation_id, **fields}
-        self._outbox.add(self._codec.encode(message))
+        line = self._codec.encode(message)
+        if "item" in fields:
+            invocation.window.sent(len(line))
+        self._outbox.add(line)
         self._outbox.flush()
+
+    def note_taken(self, invocation_id: str, count: int) -> None:
+        """The caller of a streamed invocation has taken so many more items."""
+        invocation = self._running.get(invocation_id)
+        if invocation is not None and invocation.window is not None:
+            invocation.window.taken(count)
+
+    def end_streams(self) -> None:
+        """Nobody takes the items of what runs now any more."""
+        for invocation in list(self._running.values()):
+            if invocation.window is not None:
+                self.cancel(str(invocation.invocation_id))
 
     def _finish(self, invocation: InvocationContext) -> None:
         self._running.pop(invocation.invocation_id or f"void {id(invocation)}", None)
@@ -151,6 +169,8 @@ class Runner:
         if invocation is None:
             return
         invocation.cancelled = True
+        if invocation.window is not None:
+            invocation.window.end()
         if invocation.task is not None:
             self._loop.call_soon(invocation.task.cancel)
 
@@ -176,6 +196,7 @@ def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | Non
             items.close()
             break
         invocation.send_item({"item": item})
+        invocation.window.wait()
     return None
 
 
@@ -187,6 +208,8 @@ async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
         return [item async for item in result]
     async for item in result:
         invocation.send_item({"item": item})
+        if invocation.window.is_full:
+            await invocation.window.wait_async()
     return None
 
 

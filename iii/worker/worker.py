@@ -167,6 +167,7 @@ class Worker(Registering, Calling):
         """Fail what the lost connection carried."""
         text = "Invocation stopped: the connection to the engine was lost"
         self._calls.interrupt(InvocationError(ErrorCode.INVOCATION_STOPPED, text))
+        self._runner.end_streams()
 
     def ready(self) -> None:
         """Tell the engine that all registrations are made. Happens by itself at the end of the script."""

@@ -65,12 +65,32 @@ def work(_):
         current_invocation().report_progress(done, 2, f"step {done}")
     return "done"
 
+made = 0
+
+def flood(payload):
+    global made
+    made = 0
+    for _ in range(payload["count"]):
+        made += 1
+        yield "x" * payload["size"]
+
+def wait_for_made(least):
+    while made < least:
+        gate.wait(0.01)
+
+async def aflood(payload):
+    for item in flood(payload):
+        yield item
+
+worker.register_function("source::made", lambda _: made)
+worker.register_function("source::await_made", lambda least: wait_for_made(least))
 worker.register_function("source::open", lambda _: gate.set())
-for handler in (forever, aforever, fails, work):
+for handler in (forever, aforever, fails, work, flood, aflood):
     worker.register_function(f"source::{handler.__name__}", handler)
 """
 
 SINK = """
+import asyncio
 from iii import Worker
 def take(payload):
     return list(worker.stream(payload["of"], payload.get("with")))
@@ -107,7 +127,32 @@ def progress(_):
     seen = []
     return [list(worker.stream("source::work", on_progress=seen.append)), seen, worker.trigger("source::work")]
 
-for handler in (take, atake, between, leave, aleave, keeps, progress):
+def settled(_=None):
+    # How many items the source has made once it makes no more.
+    before, steady = -1, 0
+    while steady < 5:
+        made = worker.trigger("source::made")
+        steady = steady + 1 if made == before else 0
+        before = made
+        threading.Event().wait(0.05)
+    return made
+
+def slow(payload):
+    import resource
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    items = worker.stream(payload["of"], payload["with"])
+    next(items)
+    ahead = settled()
+    count = 1 + sum(1 for _ in items)
+    return [count, ahead, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]
+
+async def aslow(payload):
+    items = worker.stream_async(payload["of"], payload["with"])
+    await anext(items)
+    ahead = await asyncio.to_thread(settled)
+    return [1 + len([None async for _ in items]), ahead, 0]
+
+for handler in (settled, slow, aslow, take, atake, between, leave, aleave, keeps, progress):
     worker.register_function(f"sink::{handler.__name__}", handler)
 """
 
@@ -147,6 +192,22 @@ def test_a_caller_that_leaves_early_ends_the_generator(running, leaver, source, 
     running.wait(words, after=seen)
 
 
+@pytest.mark.parametrize("taker", ["sink::slow", "sink::aslow"])
+@pytest.mark.parametrize("source", ["source::flood", "source::aflood"])
+def test_a_slow_caller_holds_the_generator_back_and_loses_nothing(running, taker, source):
+    wanted = {"count": 600, "size": 64 * 1024}
+    count, ahead, grown_kib = running.call(taker, {"of": source, "with": wanted})
+    assert count == 600
+    assert ahead <= 2 + 1024 * 1024 // wanted["size"]
+    assert grown_kib < 16 * 1024
+
+
+def test_small_items_are_held_back_by_their_number(running):
+    count, ahead, _ = running.call("sink::slow", {"of": "source::flood", "with": {"count": 5000, "size": 1}})
+    assert count == 5000
+    assert ahead <= 2 + 64
+
+
 def test_an_error_comes_after_the_items_before_it(running):
     assert running.call("sink::keeps") == [1, "broken"]
 
@@ -165,6 +226,20 @@ def test_the_terminal_prints_each_item_as_it_comes(running):
         process.kill()
         process.wait(BOUND)
     assert first == [b"1\n"] * 3
+
+
+def test_a_slow_reader_of_the_terminals_output_holds_the_source_back_and_loses_nothing(running):
+    words = [sys.executable, "-m", "cli.main", "trigger", "source::flood", "count=400", "size=100000", "--raw"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, cwd=running.folder, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        running.call("source::await_made", 5)
+        ahead = running.call("sink::settled")
+        count = 1 + sum(len(line) == len(first) for line in process.stdout)
+        assert process.wait(BOUND) == 0
+    assert count == 400
+    assert ahead < 20
 
 
 @pytest.mark.parametrize(
