@@ -28,6 +28,7 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("--since", metavar="WHEN", help='Only what is newer: "10m", "2h", or a time like 2026-01-31T12:00.')
 @click.option("--level", type=click.Choice(LEVELS), help="Only what is at least this grave.")
+@click.option("--trace", metavar="ID", default="", help="Only what a Logger said in this trace.")
 @click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
 @json_option
 def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> int:
@@ -40,6 +41,7 @@ def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options:
     try:
         for rows in batches(tails, follow=options["follow"]):
             wanted = (row for row in rows if row["time"] >= first and LEVELS.index(row["level"]) >= least)
+            wanted = (row for row in wanted if options["trace"] in row["text"])
             print_rows(wanted, names or tails.known, as_json=as_json)
     finally:
         tails.close()
