@@ -31,8 +31,8 @@ class InvocationContext:
         "message",
         "observe_depth",
         "send_item",
-        "window",
         "task",
+        "window",
     )
 
     def __init__(self, message: dict[str, Any]) -> None:
