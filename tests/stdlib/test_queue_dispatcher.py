@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from threading import Event
 from typing import Any
 
 from stand_ins import Callee, until
@@ -63,4 +64,29 @@ async def test_an_answer_is_written_down() -> None:
     while (await stage.counts())["depth"]:
         continue
     assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
+
+
+async def test_jobs_that_come_together_go_in_and_start_together() -> None:
+    stage = Stage(concurrency=3)
+    gate = Event()
+    stage.store.run(lambda _: gate.wait(10))
+    queue = stage.broker.queues["jobs"]
+    waiting = [stage.broker.enqueue(queue, NewJob(f"job-{n % 5}", "jobs::run", b"{}")) for n in range(6)]
+    tasks = [asyncio.ensure_future(each) for each in waiting]
+    started: list[list[str]] = []
+    stage.broker.starts.on_moves = lambda moves: started.append([delivery.id for delivery in moves.deliveries])
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*tasks) == [f"job-{n % 5}" for n in range(6)]
+    assert [job for jobs in started for job in jobs] == ["job-0", "job-1", "job-2"]
+    assert (await stage.counts())["depth"] == 5
+    stage.store.close()
+
+
+async def test_a_queue_that_was_removed_starts_nothing() -> None:
+    stage = Stage()
+    await stage.store.run(lambda connection: connection.execute("DELETE FROM queues"))
+    await stage.enqueue()
+    assert stage.callee.requests == []
     stage.store.close()
