@@ -65,11 +65,11 @@ class Page:
 
 
 @contextmanager
-def open_page(url: str, folder: Path) -> Iterator[Page]:
-    """Open `url` in a browser of its own whose files lie in `folder`."""
+def open_page(url: str, folder: Path, *flags: str) -> Iterator[Page]:
+    """Open `url` in a browser of its own whose files lie in `folder`; `flags` are added to its command line."""
     program = next(filter(None, map(shutil.which, NAMES)))
     browser = subprocess.Popen(
-        [program, *FLAGS, f"--user-data-dir={folder}", url],
+        [program, *FLAGS, *flags, f"--user-data-dir={folder}", url],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
