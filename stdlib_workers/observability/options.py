@@ -113,7 +113,7 @@ def options_from(config: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
         limits=_limits(found),
         sampling=sampling_from(found),
         live=_flag(found, "live_spans", default=True),
-        payload_bytes=_whole(found, "payload_bytes", PAYLOAD_BYTES, 0, MEGABYTE),
+        payload_bytes=_whole(found, "payload_bytes", PAYLOAD_BYTES, 0, 64 * 1024),
         logs_enabled=_flag(found, "logs_enabled", default=True),
         logs_ratio=ratio_from(found.get("logs_sampling_ratio", 1.0), "logs_sampling_ratio"),
         logs_console=_flag(found, "logs_console_output", default=True),

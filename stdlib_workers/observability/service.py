@@ -122,20 +122,25 @@ class Service:
         }
 
     def _bind(self, kind: str, function_id: str, config: dict[str, Any]) -> None:
-        self._worker.register_trigger({"type": kind, "function_id": function_id, "config": config})
+        binding = {"type": kind, "function_id": function_id, "config": config, "metadata": {"feed": self._token}}
+        self._worker.register_trigger(binding)
 
     def _feed_config(self) -> dict[str, Any]:
         return {
             "spans": True,
             "logs": self._options.logs_enabled,
             "live": self._options.live,
+            "payloads": self._options.payload_bytes,
             "sampling": self._options.sampling.wanted(),
         }
 
     # Functions of the worker itself
 
-    async def ingest(self, payload: Any) -> None:
+    async def ingest(self, payload: Any, metadata: Any = None) -> None:
         """Take a batch of the engine's feed; answers when it is committed, which asks for the next one."""
+        # Everybody can call a function. The binding's metadata comes with what it fires, and nobody else knows it.
+        if metadata != {"feed": self._token}:
+            raise InvocationError("FORBIDDEN", f"{FEED} takes batches of the engine's feed only")
         if not isinstance(payload, dict):
             raise InvocationError("deserialization_error", f"{FEED}: a batch is an object")
         dropped = payload.get("dropped") or {}
