@@ -13,7 +13,7 @@ from stdlib_workers.cron.agenda import Job, job_from, stamp
 from stdlib_workers.cron.ledger import SCHEMA, Ledger
 from stdlib_workers.cron.scheduler import Scheduler
 from stdlib_workers.cron.upcoming import upcoming
-from stdlib_workers.events import Target, is_wanted, target_from
+from stdlib_workers.events import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import Refusal, open_store
 
 MAX_UPCOMING = 1000
@@ -45,9 +45,12 @@ class Provider(TriggerHandler):
 
     async def _fire(self, trigger_id: str, payload: dict[str, Any]) -> Any:
         target = self._targets.get(trigger_id)
-        if target is None or not await is_wanted(self._worker, target, payload):
+        # Condition and function are one run, so one trace.
+        trace = new_trace()
+        if target is None or not await is_wanted(self._worker, target, payload, trace):
             return None
         request = {
+            "trace": trace,
             "function_id": target.function_id,
             "payload": payload,
             "metadata": target.metadata,

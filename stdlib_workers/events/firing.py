@@ -6,9 +6,15 @@ Only an explicit JSON `false` of the condition function blocks. Metadata goes al
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any, Protocol
 
-from iii import TriggerConfig
+from iii import TriggerConfig, current_invocation
+
+# The trace that an event belongs to, as the SDK's requests take it: `traceparent` and `baggage`, those that exist.
+Trace = dict[str, str]
+
+_mint = Random().getrandbits
 
 
 class Caller(Protocol):
@@ -45,14 +51,29 @@ def target_from(config: TriggerConfig) -> Target:
     return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
 
 
-async def is_wanted(worker: Caller, target: Target, payload: Any) -> bool:
+def cause() -> Trace:
+    """Return the trace of the running invocation: what it causes later belongs to it."""
+    invocation = current_invocation()
+    return {} if invocation is None else invocation.trace
+
+
+def new_trace() -> Trace:
+    """Return a trace that begins here. Whether it is recorded nobody has decided: flags 02, a random id."""
+    return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
+
+
+async def is_wanted(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> bool:
     """Ask the condition function; True without one. InvocationError when it fails."""
     condition = target.binding().condition(payload)
-    return condition is None or await worker.trigger_async(condition) is not False
+    return condition is None or await worker.trigger_async(_within(trace, condition)) is not False
 
 
-async def fire(worker: Caller, target: Target, payload: Any) -> Any:
+async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> Any:
     """Call condition and function; return the function's result, None when the condition said no."""
-    if not await is_wanted(worker, target, payload):
+    if not await is_wanted(worker, target, payload, trace):
         return None
-    return await worker.trigger_async(target.binding().request(payload))
+    return await worker.trigger_async(_within(trace, target.binding().request(payload)))
+
+
+def _within(trace: Trace | None, request: dict[str, Any]) -> dict[str, Any]:
+    return {**request, "trace": trace} if trace else request

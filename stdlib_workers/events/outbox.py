@@ -14,7 +14,7 @@ from typing import Any
 
 from iii import InvocationError, Logger
 from stdlib_workers.events.background import Background
-from stdlib_workers.events.firing import Caller, Target, fire
+from stdlib_workers.events.firing import Caller, Target, Trace, fire
 from stdlib_workers.storage import Journal, JournalEntry
 from stdlib_workers.values import decode, encode
 
@@ -37,9 +37,10 @@ _NOT_DELIVERED = frozenset(
 )
 
 
-def envelope(lane: str, targets: list[Target], payload: Any) -> bytes:
-    """Return the journal entry of an event. Pure."""
-    return encode({"lane": lane, "targets": [target.as_json() for target in targets], "payload": payload})
+def envelope(lane: str, targets: list[Target], payload: Any, trace: Trace | None = None) -> bytes:
+    """Return the journal entry of an event, with the trace of what caused it. Pure."""
+    entry = {"lane": lane, "targets": [target.as_json() for target in targets], "payload": payload}
+    return encode({**entry, "trace": trace} if trace else entry)
 
 
 class Outbox:
@@ -119,16 +120,16 @@ class Outbox:
         """Bring one event to all its targets, one after the other; False when this process is about to end."""
         event = decode(entry.body)
         for fields in event["targets"]:
-            if not await self._reach(Target(**fields), event["payload"]):
+            if not await self._reach(Target(**fields), event["payload"], event.get("trace")):
                 return False
         return True
 
-    async def _reach(self, target: Target, payload: Any) -> bool:
+    async def _reach(self, target: Target, payload: Any, trace: Trace | None) -> bool:
         loop = asyncio.get_running_loop()
         pause, give_up = FIRST_PAUSE, loop.time() + PATIENCE_SECONDS
         while True:
             try:
-                await fire(self._worker, target, payload)
+                await fire(self._worker, target, payload, trace)
                 return True
             except InvocationError as error:
                 if error.code == "SHUTDOWN":

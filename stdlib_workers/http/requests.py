@@ -35,10 +35,14 @@ class Request:
 
 
 def trace_from(request: Request) -> dict[str, str]:
-    """Return the trace that the request belongs to: the client's (W3C trace context), else a new one."""
+    """Return the trace that the request belongs to: the client's (W3C trace context), else a new one.
+
+    A new one has the flags 02: its id is random, and whether it is recorded nobody has decided yet.
+    """
     given = request.headers.get("traceparent", "")
     if not _TRACEPARENT.match(given):
-        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-01"}
+        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
+    given = given[:-2] + ("01" if int(given[-2:], 16) & 1 else "00")
     baggage = request.headers.get("baggage")
     return {"traceparent": given, "baggage": baggage} if baggage else {"traceparent": given}
 

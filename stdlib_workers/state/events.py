@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from iii import InvocationError, TriggerConfig
-from stdlib_workers.events import Target, envelope, target_from
+from stdlib_workers.events import Target, Trace, envelope, target_from
 from stdlib_workers.storage import Change, Entry
 from stdlib_workers.values import decode, encode
 
@@ -47,12 +47,12 @@ def event_from(change: Change) -> dict[str, Any]:
     }
 
 
-def announcement(change: Change, subscriptions: Iterable[Subscription]) -> bytes | None:
-    """Return the outbox entry of a write, None when nobody wants it."""
+def announcement(change: Change, subscriptions: Iterable[Subscription], trace: Trace | None = None) -> bytes | None:
+    """Return the outbox entry of a write made within a trace, None when nobody wants it."""
     targets = [each.target for each in subscriptions if each.wants(change.bucket, change.key)]
     if not targets:
         return None
-    return envelope(lane_of(change.bucket, change.key), targets, event_from(change))
+    return envelope(lane_of(change.bucket, change.key), targets, event_from(change), trace)
 
 
 def lane_of(scope: str, key: str) -> str:

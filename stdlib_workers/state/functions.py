@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.events import TOPIC, Bindings, Outbox
+from stdlib_workers.events import TOPIC, Bindings, Outbox, cause
 from stdlib_workers.state.events import Subscription, announcement, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.options import Options
@@ -50,7 +50,7 @@ class State:
             check(entry)
             return value
 
-        change = await self._pairs.update(scope, key, decide, self._announce)
+        change = await self._pairs.update(scope, key, decide, self._announcer())
         result = {"old_value": value_of(change.old), "new_value": payload_value(payload)}
         if "if_version" in fields and change.new is not None:
             result["version"] = change.new.version
@@ -67,7 +67,7 @@ class State:
         Returns `{result, replayed}`: what was recorded the first time, and whether that was now.
         """
         try:
-            await self._pairs.update_all(writes_from(payload, self._check_size), self._announce)
+            await self._pairs.update_all(writes_from(payload, self._check_size), self._announcer())
         except Recorded as recorded:
             return {"result": recorded.result, "replayed": True}
         return {"result": payload.get("result"), "replayed": False}
@@ -91,7 +91,7 @@ class State:
         """Remove a key and return what it held; the event tells of it even if that was nothing."""
         fields = Payload("state::delete", payload)
         scope, key = fields.string("scope"), fields.string("key")
-        return value_of((await self._pairs.update(scope, key, _nothing, self._announce)).old)
+        return value_of((await self._pairs.update(scope, key, _nothing, self._announcer())).old)
 
     async def update(self, payload: Any) -> dict[str, Any]:
         """Apply update operations in one transaction; those that do not fit are skipped and listed in `errors`."""
@@ -104,7 +104,7 @@ class State:
             value, errors[:] = apply_updates(value_of(entry), updates, is_missing=entry is None)
             return encode(value)
 
-        change = await self._pairs.update(scope, key, decide, self._announce)
+        change = await self._pairs.update(scope, key, decide, self._announcer())
         result = {"old_value": value_of(change.old), "new_value": value_of(change.new)}
         return {**result, "errors": errors} if errors else result
 
@@ -134,11 +134,17 @@ class State:
 
     # Events
 
-    def _announce(self, change: Change) -> Sequence[tuple[str, bytes]]:
-        if not self._options.triggers_enabled:
-            return ()
-        entry = announcement(change, self._bindings)
-        return () if entry is None else ((TOPIC, entry),)
+    def _announcer(self) -> Callable[[Change], Sequence[tuple[str, bytes]]]:
+        """Return what makes the events of a write. It runs on the storage's thread: the trace is taken here."""
+        trace = cause()
+
+        def announce(change: Change) -> Sequence[tuple[str, bytes]]:
+            if not self._options.triggers_enabled:
+                return ()
+            entry = announcement(change, self._bindings, trace)
+            return () if entry is None else ((TOPIC, entry),)
+
+        return announce
 
     def _tell(self, change: Change) -> None:
         if change.journal and self._outbox is not None:

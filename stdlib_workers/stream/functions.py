@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from stdlib_workers.events import cause
 from stdlib_workers.storage import Change, Entry, KeyValue
 from stdlib_workers.stream.custom import ABSENT, CustomStreams, old_and_new, old_of
 from stdlib_workers.stream.events import Place, custom, deleted, place_from, written
@@ -27,7 +29,7 @@ class Stream:
         if result is not ABSENT:
             return await self._tell_written(place, item, result, "set")
         value = encode(data)
-        change = await self._pairs.update(place.bucket, item, lambda _: value, self._announce)
+        change = await self._pairs.update(place.bucket, item, lambda _: value, self._announcer())
         return {"old_value": _value(change.old), "new_value": data}
 
     async def get(self, payload: Any) -> Any:
@@ -46,7 +48,7 @@ class Stream:
         place, item, _ = _item("stream::delete", payload)
         result = await self._custom.call("delete", place.stream, payload)
         if result is ABSENT:
-            change = await self._pairs.update(place.bucket, item, _nothing, self._announce)
+            change = await self._pairs.update(place.bucket, item, _nothing, self._announcer())
             return {"old_value": _value(change.old)}
         old = old_of(result)
         if old is not None:
@@ -66,7 +68,7 @@ class Stream:
             value, errors[:] = apply_updates(_value(entry), updates, is_missing=entry is None)
             return encode(value)
 
-        change = await self._pairs.update(place.bucket, item, decide, self._announce)
+        change = await self._pairs.update(place.bucket, item, decide, self._announcer())
         done = {"old_value": _value(change.old), "new_value": _value(change.new)}
         return {**done, "errors": errors} if errors else done
 
@@ -113,12 +115,18 @@ class Stream:
         answer: dict[str, Any] = {**result, "old_value": old}
         return answer
 
-    def _announce(self, change: Change) -> Any:
-        if change.new is None and change.old is None:
-            return ()
-        old = _value(change.old)
-        event = deleted(old) if change.new is None else written(old, _value(change.new))
-        return self._log.entries(place_from(change.bucket), change.key, event)
+    def _announcer(self) -> Callable[[Change], Any]:
+        """Return what makes the events of a write. It runs on the storage's thread: the trace is taken here."""
+        trace = cause()
+
+        def announce(change: Change) -> Any:
+            if change.new is None and change.old is None:
+                return ()
+            old = _value(change.old)
+            event = deleted(old) if change.new is None else written(old, _value(change.new))
+            return self._log.entries(place_from(change.bucket), change.key, event, trace)
+
+        return announce
 
 
 def _item(function_id: str, payload: Any) -> tuple[Place, str, Payload]:

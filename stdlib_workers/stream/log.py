@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from stdlib_workers.events import TOPIC, Bindings, Outbox
+from stdlib_workers.events import TOPIC, Bindings, Outbox, Trace, cause
 from stdlib_workers.events import envelope as outbox_entry
 from stdlib_workers.storage import Change, JournalEntry, KeyValue
 from stdlib_workers.stream.events import Filter, Place, envelope
@@ -41,18 +41,22 @@ class EventLog:
         self.publish: Callable[[Logged], None] = _ignore
         pairs.watch(self._on_change)
 
-    def entries(self, place: Place, item: str | None, event: dict[str, Any]) -> list[tuple[str, bytes]]:
+    def entries(
+        self, place: Place, item: str | None, event: dict[str, Any], trace: Trace | None = None
+    ) -> list[tuple[str, bytes]]:
         """Return what the journal takes for an event: the group's log, and the outbox if a trigger wants it."""
         message = envelope(place, item, event, int(time.time() * 1000))
         targets = [each.target for each in self._filters if each.wants(place, item)]
         found = [(place.topic, encode(message))]
         if targets:
-            found.append((TOPIC, outbox_entry(place.topic, targets, message)))
+            found.append((TOPIC, outbox_entry(place.topic, targets, message, trace)))
         return found
 
     async def write(self, place: Place, item: str | None, event: dict[str, Any]) -> None:
         """Write an event that has no change of an item beside it."""
-        await self._pairs.journal.append(self.entries(place, item, event), lambda lines: self._tell(lines, item))
+        await self._pairs.journal.append(
+            self.entries(place, item, event, cause()), lambda lines: self._tell(lines, item)
+        )
 
     async def since(self, place: Place, offset: int) -> list[Logged] | None:
         """Return the events after `offset`; None when some of them are gone, or the offset is not of this log."""
