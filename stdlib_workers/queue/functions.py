@@ -14,6 +14,7 @@ from iii import InvocationError, Worker, current_invocation
 from stdlib_workers.queue.broker import Broker, mint_id
 from stdlib_workers.queue.model import NewJob, Queue
 from stdlib_workers.queue.options import check_name, parse_config, place
+from stdlib_workers.storage import UNUSABLE, telling
 
 OPTIONS = ("delay_ms", "group", "key", "priority")
 _ENQUEUE_FIELDS = (
@@ -27,6 +28,18 @@ _ENQUEUE_FIELDS = (
     "metadata",
 )
 MAX_PAGE = 1000
+ENQUEUE_ERROR = "enqueue_error"
+# What a failure of the storage is called, by function, where the contract has a name for it.
+CODES = {
+    "engine::queue::enqueue": ENQUEUE_ERROR,
+    "iii::queue::redrive": "redrive_failed",
+    "iii::queue::redrive_message": "redrive_message_failed",
+    "iii::queue::discard_message": "discard_message_failed",
+    "engine::queue::list_topics": "list_topics_failed",
+    "engine::queue::topic_stats": "topic_stats_failed",
+    "engine::queue::dlq_topics": "dlq_topics_failed",
+    "engine::queue::dlq_messages": "dlq_messages_failed",
+}
 
 
 class Functions:
@@ -39,7 +52,7 @@ class Functions:
         """Offer everything."""
         worker.register_trigger_action(
             "enqueue",
-            self.enqueue_action,
+            telling(ENQUEUE_ERROR, self.enqueue_action),
             description="Put the call into a queue; options: queue, delay_ms, group, key, priority.",
         )
         for function_id, handler in {
@@ -61,7 +74,7 @@ class Functions:
             "engine::queue::dlq_topics": self.dlq_topics,
             "engine::queue::dlq_messages": self.dlq_messages,
         }.items():
-            worker.register_function(function_id, handler)
+            worker.register_function(function_id, telling(CODES.get(function_id, UNUSABLE), handler))
 
     # Intake
 
@@ -81,7 +94,7 @@ class Functions:
         unknown = sorted(set(fields) - {*_ENQUEUE_FIELDS, *OPTIONS})
         if unknown:
             raise refused("invalid_options", f"unknown field {unknown[0]}")
-        _text(fields, "messageReceiptId", code="enqueue_error")
+        _text(fields, "messageReceiptId", code=ENQUEUE_ERROR)
         return await self._enqueue(_text(fields, "queue", code="queue_not_set"), fields, fields)
 
     async def _enqueue(self, name: Any, fields: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
@@ -93,8 +106,8 @@ class Functions:
             )
         data = fields.get("data")
         job = NewJob(
-            _text(fields, "messageReceiptId", code="enqueue_error"),
-            _text(fields, "function_id", code="enqueue_error"),
+            _text(fields, "messageReceiptId", code=ENQUEUE_ERROR),
+            _text(fields, "function_id", code=ENQUEUE_ERROR),
             orjson.dumps(data),
             fields.get("namespace"),
             _json(fields.get("metadata")),
@@ -278,7 +291,7 @@ class Functions:
 
 def refused(reason: str, message: str) -> InvocationError:
     """Return the error of an enqueue: one code on the wire, the reason in its details."""
-    return InvocationError("enqueue_error", f"{reason}: {message}", details={"reason": reason})
+    return InvocationError(ENQUEUE_ERROR, f"{reason}: {message}", details={"reason": reason})
 
 
 def _no_message(job: str) -> InvocationError:

@@ -44,6 +44,19 @@ REQUESTS = {
         max_bytes={"type": ["integer", "null"], "description": "Most bytes of a page, 256 to 8000000."},
     ),
 }
+# What a failure of the storage is called, by function: the contract's names.
+CODES = {
+    "set": "SET_ERROR",
+    "get": "GET_ERROR",
+    "get_entry": "GET_ERROR",
+    "delete": "DELETE_ERROR",
+    "update": "UPDATE_ERROR",
+    "once": "UPDATE_ERROR",
+    "list": "LIST_ERROR",
+    "list_keys": "LIST_ERROR",
+    "list_groups": "LIST_GROUPS_ERROR",
+    "list_entries": "LIST_ERROR",
+}
 TRIGGER = {
     "type": "object",
     "properties": {

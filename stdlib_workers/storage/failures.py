@@ -34,6 +34,15 @@ class Refusal(Exception):
         self.exit_code = exit_code
 
 
+class StorageFailure(InvocationError):
+    """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
+
+    def told_as(self, code: str) -> InvocationError:
+        """Return it under the code that the contract names for a function; our own is in the details' `reason`."""
+        details = {**self.details, "reason": self.code}
+        return InvocationError(code, f"{self.code}: {self.message}", details=details, retryable=self.retryable)
+
+
 def primary_code(error: sqlite3.Error) -> int:
     """Return the error's primary result code, 0 when it has none."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
@@ -60,13 +69,13 @@ def error_from(error: BaseException) -> BaseException:
         return error
     code = primary_code(error)
     if code == sqlite3.SQLITE_FULL:
-        return InvocationError(FULL, f"the disk is full: {error}", retryable=True)
+        return StorageFailure(FULL, f"the disk is full: {error}", retryable=True)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return InvocationError(CORRUPT, f"the storage is damaged: {error}")
+        return StorageFailure(CORRUPT, f"the storage is damaged: {error}")
     text = f"the storage failed: {error}"
-    return InvocationError(UNUSABLE, text, retryable=code in _PASSING)
+    return StorageFailure(UNUSABLE, text, retryable=code in _PASSING)
 
 
 def stopped() -> InvocationError:
     """Return the error of a command that comes after the store was closed or has failed."""
-    return InvocationError(UNUSABLE, "the storage is closed", retryable=True)
+    return StorageFailure(UNUSABLE, "the storage is closed", retryable=True)

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from iii import InvocationError
 from stdlib_workers.storage.cache import Cache
-from stdlib_workers.storage.failures import CORRUPT
+from stdlib_workers.storage.failures import CORRUPT, StorageFailure
 from stdlib_workers.storage.keyvalue import Entry
 from stdlib_workers.storage.sqlite_journal import checksum_of
 
@@ -114,7 +113,7 @@ def entry_from(bucket: str, key: str, row: tuple[bytes, int, int]) -> Entry:
     value, version, checksum = row
     entry = Entry(value, version)
     if _guard(bucket, key, entry) != checksum:
-        raise InvocationError(CORRUPT, f"the stored value of {key} in {bucket} is damaged", details={"key": key})
+        raise StorageFailure(CORRUPT, f"the stored value of {key} in {bucket} is damaged", details={"key": key})
     return entry
 
 

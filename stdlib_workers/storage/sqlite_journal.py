@@ -9,8 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 
-from iii import InvocationError
-from stdlib_workers.storage.failures import CORRUPT
+from stdlib_workers.storage.failures import CORRUPT, StorageFailure
 from stdlib_workers.storage.keyvalue import Appended, JournalEntry
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.store import Store
@@ -84,7 +83,7 @@ def append(connection: sqlite3.Connection, topic: str, body: bytes) -> JournalEn
 def _journal_entry(row: tuple[int, str, bytes, int]) -> JournalEntry:
     position, topic, body, checksum = row
     if checksum_of(topic, body) != checksum:
-        raise InvocationError(CORRUPT, f"the journal is damaged at position {position}")
+        raise StorageFailure(CORRUPT, f"the journal is damaged at position {position}")
     return JournalEntry(position, topic, body)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from iii import InitOptions, TriggerHandler, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox, target_from
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, open_store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, open_store, telling
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
@@ -17,7 +17,7 @@ from stdlib_workers.stream.hub import Hub
 from stdlib_workers.stream.listener import Listener
 from stdlib_workers.stream.log import EventLog
 from stdlib_workers.stream.options import Options, options_from
-from stdlib_workers.stream.schemas import EVENT, MEMBERSHIP, PRESENCE, REQUESTS, STREAM
+from stdlib_workers.stream.schemas import CODES, EVENT, MEMBERSHIP, PRESENCE, REQUESTS, STREAM
 from stdlib_workers.stream.session import Services
 from stdlib_workers.values import OptionError
 
@@ -52,7 +52,8 @@ def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
     for declaration, provider in zip(_types(), providers, strict=True):
         worker.register_trigger_type(declaration, provider)
     for name, request_format in REQUESTS.items():
-        worker.register_function(f"stream::{name}", getattr(stream, name), request_format=request_format)
+        handler = telling(CODES[name], getattr(stream, name))
+        worker.register_function(f"stream::{name}", handler, request_format=request_format)
     worker.register_function("stream::on-functions-changed", custom_streams.forget, metadata={"internal": True})
     worker.register_trigger(
         {"type": "engine::functions-available", "function_id": "stream::on-functions-changed", "config": {}}

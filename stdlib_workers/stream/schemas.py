@@ -26,6 +26,8 @@ REQUESTS = {
     "list_all": {"type": "object"},
     "send": _object(*_GROUP, "type", data={"description": "Any JSON value."}, id={"type": ["string", "null"]}),
 }
+# What a failure of the storage is called, by function.
+CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in REQUESTS} | {"list": "STREAM_GET_GROUP_ERROR"}
 STREAM = {
     "type": "object",
     "properties": {**dict.fromkeys((*_ITEM, "condition_function_id"), _NAME)},
