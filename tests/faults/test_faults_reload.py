@@ -123,13 +123,15 @@ def test_r05_a_call_that_outlasts_the_drain_ends_with_the_reload_as_reason(scene
 
 def test_r06_two_hundred_saves_in_two_seconds_are_few_reloads_and_the_last_one_counts(scene: Scene) -> None:
     scene.play({"a": ANSWER.format(version=0)})
+    began = time.monotonic()
     for version in range(1, 201):
-        save(scene, version)
-        time.sleep(0.01)  # the fault: a save every 10 ms
+        scene.script("a", ANSWER.format(version=version))
+        time.sleep(max(0.0, began + version / 100 - time.monotonic()))  # the fault: a save every 10 ms
     eventually(lambda: scene.ask("a::answer").value == 200)
     eventually(lambda: len(scene.processes("a")) == 1)
-    # At most three, as tests/engine/test_reload_graph.py holds; a machine that pauses makes more than one save of them.
-    assert len(scene.seen("Reloaded", "a")) <= 20
+    # Three, as tests/engine/test_reload_graph.py holds to the millisecond. Where the machine holds up the watcher for
+    # longer than a pause between saves may last, the storm looks like two.
+    assert len(scene.seen("Reloaded", "a")) <= 6
 
 
 def test_r07_saves_during_a_reload_are_one_more_reload(scene: Scene) -> None:
