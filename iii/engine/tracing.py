@@ -84,6 +84,7 @@ class Tracer:
         self.spans: dict[str, Span] = {}
         self.finished: list[Span] = []
         self.begun: list[Span] | None = None  # since the last look, when spans under way are wanted too
+        self.max_waiting, self.max_finished = MAX_WAITING, MAX_FINISHED
         self.payloads = 0  # bytes of the longest payload that is kept with its span
         self.dropped = 0
         self.shut_until = FOREVER if sampler.is_closed else 0.0  # no new trace begins before; 0.0: the gate is open
@@ -226,7 +227,7 @@ class Tracer:
 
     def _starts(self, trace_id: str, function_id: str, function: Function | None, now: float) -> bool:
         """Whether a new trace is recorded; shuts the gate when there can be no other one soon."""
-        if len(self.finished) >= MAX_WAITING:
+        if len(self.finished) >= self.max_waiting:
             self._is_full = True
             self.dropped += 1
             self.shut(FOREVER)
@@ -259,7 +260,7 @@ class Tracer:
             span.attempt = invocation.attempt
         if self.shut_until and not self.spans:
             self._on_gate()
-        if len(self.finished) >= MAX_FINISHED:
+        if len(self.finished) >= self.max_finished:
             self.dropped += 1
             self._release(span)
             return
@@ -281,7 +282,7 @@ class Tracer:
         del self.finished[:count]
         for span in taken:
             self._release(span)
-        if self._is_full and len(self.finished) <= MAX_WAITING // 2:
+        if self._is_full and len(self.finished) <= self.max_waiting // 2:
             self._is_full = False
             self.reopen()
         return taken
