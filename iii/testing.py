@@ -182,6 +182,7 @@ class _Carrier:
     """A worker's transport: what it writes is acted on at once, what it gets waits until it reads."""
 
     owns_process = False
+    input_fd: int | None = None
 
     def __init__(self, engine: Engine, peer: Peer) -> None:
         self._engine = engine

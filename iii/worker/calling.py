@@ -6,6 +6,8 @@ coroutines on their own loop.
 
 from __future__ import annotations
 
+from threading import get_ident
+
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.calls import prepare
 from iii.worker.limits import MAX_LINE
@@ -77,7 +79,8 @@ class Calling:
         loop = asyncio.get_running_loop()
         call = self._calls.open_awaited(message, message.get("deadline_ms"), loop)
         self._outbox.add(self._encode_call(message, call))
-        loop.call_soon(self._outbox.flush)
+        self._outbox.flush_soon(loop)
+        self._dispatcher.wish_for(loop, get_ident())
         self._dispatcher.watch()
         return await self._await(call)
 

@@ -14,6 +14,7 @@ from iii.worker.failures import error_from_body
 from iii.worker.ids import mint_id
 from iii.worker.invocation import CURRENT
 from iii.worker.requests import message_from
+from iii.worker.tracing import current_trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,8 +173,11 @@ class CallTable:
         call.settle(answer)
         return 0 if self._calls else call.thread
 
-    def wake(self) -> None:
-        """Complete the futures of everything settled since the last time, one wake-up per loop."""
+    def wake(self, here: AbstractEventLoop | None = None) -> None:
+        """Complete the futures of everything settled since the last time, one wake-up per loop.
+
+        `here` is the loop whose thread this is, None on any other.
+        """
         if not self._waiting:
             return
         settled = self._waiting[:]
@@ -182,7 +186,9 @@ class CallTable:
         for call in settled:
             by_loop.setdefault(call.loop, []).append(call)
         for loop, calls in by_loop.items():
-            if not loop.is_closed():
+            if loop is here:
+                _complete(calls)
+            elif not loop.is_closed():
                 loop.call_soon_threadsafe(_complete, calls)
 
     def end(self, error: InvocationError) -> None:
@@ -216,9 +222,9 @@ def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: 
     outer = CURRENT.get()
     if outer is not None:
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
-        if request.trace is None:
-            message.update(outer.trace)
         timeout = _within(timeout, outer.remaining_ms)
+    if request.trace is None:
+        message.update(current_trace())
     if timeout is not None:
         if timeout <= 0:
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)

@@ -5,6 +5,11 @@ the monitor, a second thread, takes it only when the same handler still runs aft
 reads; holding is having popped it from a one-element list, which is atomic. A handler that blocks in `trigger` takes
 its own token back and reads until its result is there. Handlers known to be slow get the token moved before they
 start. Results are written once per batch. The hot loop lives here alone; what messages mean is `Receiver`'s.
+
+Where coroutines do the work, a hand-over to their event loop would be needed for every message. So a leader whose last
+batches ran no sync handler gives the token to that loop, which then reads whenever there is something to read, and
+offers the token at all other times. The first sync handler moves the token back to a thread. A loop that leaves bytes
+unread for some milliseconds is blocked, and the monitor takes the token from it like from anybody else.
 """
 
 from __future__ import annotations
@@ -15,16 +20,17 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any
 
-    from iii.errors import RemoteProtocolError
     from iii.worker.calls import Call
     from iii.worker.crew import Crew
     from iii.worker.handlers import Handler
     from iii.worker.intake import Intake
     from iii.worker.json_codec import Message
     from iii.worker.outbox import Outbox
+    from iii.worker.reception import Receiver
     from iii.worker.transport import Transport
 
 # A handler that still runs after this may run for long: somebody else reads from then on.
@@ -33,38 +39,11 @@ PATIENCE = 0.001
 MAX_HOLD = 0.0002
 # The monitor sleeps for good after so many looks at an idle leader: an idle worker must not wake up.
 IDLE_LOOKS = 20
-
-
-class Receiver:
-    """What the dispatcher hands messages to. `worker.py` has the real one."""
-
-    def settle(self, message: Message) -> int:
-        """Take an `invocationresult`; return the thread that waited for it if nobody waits any more, else 0."""
-        raise NotImplementedError
-
-    def find_inline(self, message: Message) -> Handler | None:
-        """Return the sync handler this message asks to run, None when `receive` shall have it."""
-        raise NotImplementedError
-
-    def run(self, handler: Handler, message: Message) -> None:
-        """Run a sync handler and add its result to the outbox."""
-        raise NotImplementedError
-
-    def refuse(self, message: Message) -> None:
-        """Answer that no thread is left."""
-        raise NotImplementedError
-
-    def receive(self, message: Message | RemoteProtocolError) -> None:
-        """Take any other message; must not block."""
-        raise NotImplementedError
-
-    def wake(self) -> None:
-        """A block has been read: hand what it settled to waiting event loops."""
-        raise NotImplementedError
-
-    def ended(self) -> None:
-        """The wire has ended."""
-        raise NotImplementedError
+# An event loop may read once so many batches in a row have run no sync handler: workers with both shall not pass the
+# token on with every call.
+CALM_BATCHES = 8
+# Looks, a `PATIENCE` apart, at a loop that leaves bytes unread until it counts as blocked.
+LOOP_LOOKS = 5
 
 
 class Dispatcher:
@@ -86,6 +65,12 @@ class Dispatcher:
         self._alarm = Lock()
         self._alarm.acquire()
         self._has_monitor = False
+        self._term = 0
+        # Only a carrier with a descriptor can be read by a loop.
+        self._input_fd = transport.input_fd
+        self._loop: AbstractEventLoop | None = None  # the one that reads
+        self._wish: tuple[AbstractEventLoop, int] | None = None  # one that could, and its thread
+        self._calm = 0
         self._stamp = 0.0
         self._settled = 0.0
         self._waiter = 0
@@ -148,12 +133,12 @@ class Dispatcher:
             return
 
     def _monitor(self) -> None:
-        seen, idle = -1, 0
-        while not self.ended.is_set():
+        seen, idle, term = -1, 0, self._term
+        while self._term == term and not self.ended.is_set():
             self._alarm.acquire(timeout=PATIENCE)
             if self._turns != seen:
                 seen, idle = self._turns, 0
-            elif self._token:
+            elif self._is_owner_stuck(idle):
                 if self._take():
                     self._take_over()
                     return
@@ -162,9 +147,29 @@ class Dispatcher:
             else:
                 idle = 0
                 self._rest()
+        if self._term == term:
+            self._has_monitor = False
+
+    def _is_owner_stuck(self, looks: int) -> bool:
+        if self._loop is None:
+            return bool(self._token)
+        return bool(self._token) and looks >= LOOP_LOOKS and self._has_input(0)
+
+    def _has_input(self, timeout: float | None) -> bool:
+        from iii.worker.stdio import has_input  # noqa: PLC0415 - loaded by whoever has a descriptor
+
+        return has_input(self._input_fd, timeout)
+
+    def _retire_monitor(self) -> None:
+        """Let the monitor of a loop go: it may rest where nobody but the engine can wake it."""
+        self._term += 1
         self._has_monitor = False
+        self._is_unwatched = True
 
     def _rest(self) -> None:
+        if self._loop is not None:
+            self._has_input(None)
+            return
         self._is_unwatched = True
         # An offer made just before the flag was set has not seen it.
         if not self._token:
@@ -188,11 +193,15 @@ class Dispatcher:
 
     def _lead(self) -> None:
         inbox = self._inbox
+        self._loop = None
+        self._calm = 0
         while not self.ended.is_set():
             while inbox:
                 if not self._turn(inbox.popleft()):
                     return
             self._outbox.flush()
+            if self._wish is not None and self._calm > CALM_BATCHES and self._give_to_loop():
+                return
             self._fill(None)
             if self._waiter and self._give_back():
                 return
@@ -200,6 +209,7 @@ class Dispatcher:
     def _give_back(self) -> bool:
         """Offer the token to a thread that makes one call after the other: it reads for itself then."""
         waiter, self._waiter = self._waiter, 0
+        self._calm = 0
         since, self._settled = self._stamp - self._settled, self._stamp
         if since > PATIENCE or self._inbox:
             return False
@@ -208,7 +218,7 @@ class Dispatcher:
         self._offer_again()
         return True
 
-    def _fill(self, timeout: float | None) -> bool:
+    def _fill(self, timeout: float | None, here: AbstractEventLoop | None = None) -> bool:
         try:
             data = self._transport.read(timeout)
         except OSError:
@@ -229,7 +239,8 @@ class Dispatcher:
                 self._receiver.receive(message)
             else:
                 self._inbox.append(message)
-        self._receiver.wake()
+        self._receiver.wake(here)
+        self._calm += 1
         self._stamp = monotonic()
         return True
 
@@ -239,6 +250,7 @@ class Dispatcher:
         if handler is None:
             self._receiver.receive(message)
             return True
+        self._calm = 0
         if handler.is_slow:
             return self._run_slow(handler, message)
         self._running = handler
@@ -271,6 +283,67 @@ class Dispatcher:
         self._outbox.flush()
         handler.is_slow = monotonic() - started > PATIENCE / 2
         return False
+
+    # An event loop as leader
+
+    def wish_for(self, loop: AbstractEventLoop, thread: int) -> None:
+        """Note that `loop`, which runs on `thread`, has use for what comes in: it may read for itself."""
+        if self._input_fd is not None and self._loop is not loop:
+            self._wish = loop, thread
+
+    def _give_to_loop(self) -> bool:
+        assert self._wish is not None
+        self._running = None
+        (self._loop, self._owner), self._wish = self._wish, None
+        loop = self._loop
+        self._offer_again()
+        try:
+            loop.call_soon_threadsafe(self._begin_on_loop, loop)
+        except RuntimeError:
+            # It is closed. Lead on, unless the monitor does already.
+            self._loop = None
+            return not self._take()
+        return True
+
+    def _begin_on_loop(self, loop: AbstractEventLoop) -> None:
+        if self._loop is loop and self._owner == get_ident() and self._input_fd is not None:
+            try:
+                loop.add_reader(self._input_fd, self._read_on_loop, loop)
+            except NotImplementedError:
+                # A loop that watches no pipes (Windows): the monitor takes over, and no loop is asked again.
+                self._input_fd = self._loop = None
+
+    def _read_on_loop(self, loop: AbstractEventLoop) -> None:
+        """Read a block and begin what it asks for; called by the loop when there are bytes."""
+        if not self._take_back():
+            self._stop_on_loop(loop)
+            return
+        self._fill(0, loop)
+        inbox = self._inbox
+        while inbox:
+            message = inbox[0]
+            if message.__class__ is dict and self._receiver.find_inline(message):
+                self._give_to_thread(loop)
+                return
+            self._receiver.receive(inbox.popleft())
+        self._outbox.flush_soon(loop)
+        if self.ended.is_set():
+            self._stop_on_loop(loop)
+        self._offer_again()
+
+    def _give_to_thread(self, loop: AbstractEventLoop) -> None:
+        """A sync handler must not block the loop: let a thread lead from here on."""
+        self._loop = None
+        self._retire_monitor()
+        self._stop_on_loop(loop)
+        if not self._pass_on():
+            self._refuse_all()
+            self._wish = loop, get_ident()
+            self._give_to_loop()
+
+    def _stop_on_loop(self, loop: AbstractEventLoop) -> None:
+        if self._input_fd is not None:
+            loop.remove_reader(self._input_fd)
 
     # Waiting for a result
 

@@ -32,6 +32,7 @@ class InvocationContext:
         "observe_depth",
         "send_item",
         "task",
+        "unbegun",
         "window",
     )
 
@@ -42,7 +43,8 @@ class InvocationContext:
         self.cancelled = False
         self.observe_depth = 0
         self.activation = None
-        self.task: Any = None
+        self.task: Any = None  # once it has begun
+        self.unbegun: Any = None  # the same, from its making on
         self.send_item: Callable[[dict[str, Any]], None] = _nobody_listens
         self.window: Any = None  # of a streamed call: how far its items may run ahead of the caller
         budget = message.get("deadline_ms")

@@ -1,6 +1,6 @@
 """The SDK's event loop: one thread that runs async handlers, made when the first of them is called.
 
-Submissions of a block wake the loop once; results of one turn of the loop are flushed once.
+Tasks of a block wake the loop once. Where the loop itself reads the wire (see `dispatch.py`) nothing is handed over.
 """
 
 from __future__ import annotations
@@ -16,27 +16,51 @@ if TYPE_CHECKING:
 
 
 class LoopThread:
-    """`submit` coroutines from any thread."""
+    """`call` functions and `submit` coroutines from any thread.
+
+    `on_call(loop, thread)` is told each time another thread has had to wake the loop.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._started = Event()
-        self._jobs: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
+        self._jobs: deque[Callable[[], None]] = deque()
         self._is_signalled = False
+        self.on_call: Callable[[asyncio.AbstractEventLoop, int], None] = lambda _loop, _thread: None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_current(self) -> bool:
         """Whether the calling thread is the loop's."""
         return self._thread is not None and self._thread.ident == get_ident()
 
-    def submit(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the coroutine that `job()` makes as a task."""
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, for what runs on it."""
+        assert self._loop is not None
+        return self._loop
+
+    def call(self, job: Callable[[], None]) -> None:
+        """Run `job()` on the loop: now if this is its thread, else after the jobs before it."""
+        if self.is_current():
+            job()
+            return
         loop = self._loop or self._start()
         self._jobs.append(job)
         if not self._is_signalled:
             self._is_signalled = True
             loop.call_soon_threadsafe(self._drain)
+            assert self._thread is not None
+            self.on_call(loop, self._thread.ident or 0)
+
+    def submit(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the coroutine that `job()` makes as a task."""
+        self.call(lambda: self._keep(job()))
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._thread = Thread(target=self._run, name="iii-loop", daemon=True)
@@ -60,11 +84,8 @@ class LoopThread:
     def _drain(self) -> None:
         # Cleared first: a job added from here on signals again.
         self._is_signalled = False
-        assert self._loop is not None
         while self._jobs:
-            task = self._loop.create_task(self._jobs.popleft()())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._jobs.popleft()()
 
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
         """Call `callback` on the loop; nothing happens when there is no loop."""
@@ -81,8 +102,8 @@ class LoopThread:
     def _cancel_all(self) -> None:
         import asyncio  # noqa: PLC0415 - loaded already
 
-        assert self._loop is not None
-        for task in self._tasks:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        waiting = asyncio.gather(*self._tasks, return_exceptions=True)
-        waiting.add_done_callback(lambda _: self._loop and self._loop.stop())
+        waiting = asyncio.gather(*tasks, return_exceptions=True)
+        waiting.add_done_callback(lambda _: self.loop.stop())

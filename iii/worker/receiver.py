@@ -9,13 +9,13 @@ from __future__ import annotations
 from threading import Event
 
 from iii.errors import ErrorCode, InvocationError, RegistrationRejectedError
-from iii.worker.dispatch import Receiver
 from iii.worker.lane import Lane
 from iii.worker.signature import is_coroutine_function
 from iii.worker.triggers import answer_from, config_from_message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REJECTED_FUNCTION = "FUNCTION_NAMESPACE_CONFLICT"
 
 
-class WorkerReceiver(Receiver):
+class WorkerReceiver:
     """State that messages change: functions, providers, the worker's id, its connection state."""
 
     def __init__(self, runner: Runner, calls: CallTable, loop: LoopThread, send: Callable[[Message], None]) -> None:
@@ -69,9 +69,9 @@ class WorkerReceiver(Receiver):
         """Give an answer to its caller."""
         return self._calls.settle(message)
 
-    def wake(self) -> None:
+    def wake(self, here: AbstractEventLoop | None) -> None:
         """Complete the futures a block has settled."""
-        self._calls.wake()
+        self._calls.wake(here)
 
     def find_inline(self, message: Message) -> Handler | None:
         """Return the sync handler of an `invokefunction`."""
@@ -136,10 +136,11 @@ class WorkerReceiver(Receiver):
     def _reject(self, message: Message) -> None:
         code = str(message.get("code"))
         error = RegistrationRejectedError(
-            code,
+            str(message.get("reason") or code),
             str(message.get("namespace")),
             message.get("worker_name") or message.get("function_id"),
             str(message.get("owner_worker_id") or ""),
+            message.get("message"),
         )
         self.warn(str(error))
         if code != REJECTED_FUNCTION:

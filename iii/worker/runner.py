@@ -10,7 +10,7 @@ from contextvars import copy_context
 from threading import Event
 from types import GeneratorType
 
-from iii.errors import ErrorCode, LocalProtocolError
+from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.failures import body_from_exception
 from iii.worker.invocation import CURRENT, InvocationContext
 from iii.worker.limits import MAX_LINE
@@ -34,7 +34,6 @@ class Runner:
         self._outbox = outbox
         self._loop = loop
         self._running: dict[str, InvocationContext] = {}
-        self._is_flush_due = False
         self._is_draining = False
         self.drained = Event()
         self.after_run: Callable[[], None] = lambda: None
@@ -57,34 +56,26 @@ class Runner:
     def submit(self, handler: Handler, message: Message) -> None:
         """Run an async handler on the loop."""
         invocation = self._begin(message)  # now: a `cancel` may come before the loop does
-        self._loop.submit(lambda: self._run_async(handler, invocation))
+        self._loop.call(lambda: self._start(handler, invocation))
+
+    def _start(self, handler: Handler, invocation: InvocationContext) -> None:
+        # Kept, because a loop keeps no task that nobody else knows. Not as `task` yet: cancelling a task that has not
+        # begun would end it without an answer.
+        invocation.unbegun = self._loop.loop.create_task(self._run_async(handler, invocation))
 
     async def _run_async(self, handler: Handler, invocation: InvocationContext) -> None:
-        import asyncio  # noqa: PLC0415 - loaded by the loop this runs on
-
         message = invocation.message
-        invocation.task = asyncio.current_task()
+        invocation.task = invocation.unbegun
         try:
             if invocation.cancelled:
-                raise asyncio.CancelledError
+                raise InvocationError(ErrorCode.CANCELLED, "the caller gave up")
             result = await _call_async(handler, invocation)
-        except asyncio.CancelledError:
-            self.answer_error(message, {"code": ErrorCode.CANCELLED, "message": "the caller gave up"})
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
-            self.answer_error(message, body_from_exception(error))
+            self.answer_error(message, _body_of_async(error))
         else:
             self.answer(message, result)
         self._finish(invocation)
-        self._flush_soon(asyncio.get_running_loop())
-
-    def _flush_soon(self, loop: Any) -> None:
-        if not self._is_flush_due:
-            self._is_flush_due = True
-            loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        self._outbox.flush()
+        self._outbox.flush_soon(self._loop.loop)
 
     def _begin(self, message: Message) -> InvocationContext:
         invocation = InvocationContext(message)
@@ -198,6 +189,14 @@ def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | Non
         invocation.send_item({"item": item})
         invocation.window.wait()
     return None
+
+
+def _body_of_async(error: BaseException) -> dict[str, Any]:
+    import asyncio  # noqa: PLC0415 - loaded by the loop this runs on
+
+    if isinstance(error, asyncio.CancelledError):
+        return {"code": ErrorCode.CANCELLED, "message": "the caller gave up"}
+    return body_from_exception(error)
 
 
 async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:

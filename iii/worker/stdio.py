@@ -48,6 +48,7 @@ class StdioTransport:
     owns_process = True
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.input_fd: int | None = read_fd
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._size = READ_SIZE
@@ -74,3 +75,11 @@ class StdioTransport:
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1
+
+
+def has_input(fd: int | None, timeout: float | None) -> bool:
+    """Wait until a descriptor has bytes or its end; False after `timeout` milliseconds. Beside its reader."""
+    input_poll = select.poll()
+    if fd is not None:
+        input_poll.register(fd, select.POLLIN)
+    return bool(input_poll.poll(timeout))

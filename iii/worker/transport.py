@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
         # Whether the process ends when the other end closes.
         owns_process: bool
+        # What an event loop can watch for bytes to read, None for carriers that only threads can read.
+        input_fd: int | None
 
         def read(self, timeout: float | None) -> bytes | None:
             """Return some bytes, `b""` at the end, None after `timeout` seconds without any."""
@@ -61,6 +63,7 @@ class PairTransport:
     """One end of an in-memory connection; `PairTransport.pair()` makes both."""
 
     owns_process = False
+    input_fd: int | None = None
 
     def __init__(self, incoming: _Stream, outgoing: _Stream) -> None:
         self._incoming = incoming

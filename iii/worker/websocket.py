@@ -181,6 +181,7 @@ class WebSocketTransport:
     """
 
     owns_process = False
+    input_fd: int | None = None
 
     def __init__(self, address: str, headers: dict[str, str], reconnection: Reconnection) -> None:
         self._address = address

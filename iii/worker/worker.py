@@ -26,6 +26,7 @@ from iii.worker.receiver import WorkerReceiver
 from iii.worker.registering import Registering
 from iii.worker.registration import announcement_from
 from iii.worker.runner import Runner
+from iii.worker.tracing import Tracing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ CALLS_BEFORE_UPGRADE = 50
 IDENTITY_SECONDS = 10.0
 
 
-class Worker(Registering, Calling):
+class Worker(Registering, Calling, Tracing):
     """A connection to the engine, and what this process offers through it. Methods are safe on any thread."""
 
     def __init__(
@@ -71,6 +72,7 @@ class Worker(Registering, Calling):
         self._dispatcher = Dispatcher(
             transport, Intake(self._codec, revive=self._revive), self._outbox, self._crew, self._receiver
         )
+        self._loop.on_call = self._dispatcher.wish_for
         self._lifeline = Lifeline()
         self._listeners: list[Callable[[str], None]] = []
         self._before_stop: list[Callable[[float], None]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 from iii.worker.crew import Crew
 from iii.worker.options import InitOptions
+from iii.worker.stdio import StdioTransport
 from iii.worker.transport import PairTransport
 from iii.worker.worker import Worker
 
@@ -90,6 +92,41 @@ def pair(crew: Crew | None = None, options: InitOptions | None = None) -> Iterat
     finally:
         ours.close()
         worker.shutdown()
+
+
+class PipeTransport(StdioTransport):
+    """The carrier of a supervised worker, in this process: what only it has is read by event loops."""
+
+    owns_process = False
+
+
+@contextmanager
+def piped(crew: Crew | None = None) -> Iterator[tuple[Worker, EngineEnd]]:
+    """As `pair`, over pipes."""
+    worker_reads, we_write = os.pipe()
+    we_read, worker_writes = os.pipe()
+    worker = Worker(PipeTransport(worker_reads, worker_writes), crew=crew)
+    engine = EngineEnd(lambda: _read_within_bound(we_read), lambda data: _write_all(we_write, data))
+    worker.ready()
+    worker.watch()
+    try:
+        yield worker, engine
+    finally:
+        os.close(we_write)
+        assert worker._dispatcher.ended.wait(BOUND)
+        worker.shutdown()
+        os.close(we_read)
+        os.close(worker_reads)
+
+
+def _read_within_bound(fd: int) -> bytes:
+    readable, _, _ = select.select([fd], [], [], BOUND)
+    return os.read(fd, 65536) if readable else b""
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 class Process:

@@ -1,0 +1,36 @@
+"""What the dispatcher asks of whoever knows the meaning of messages; `receiver.py` has it. Types only."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from typing import Protocol
+
+    from iii.errors import RemoteProtocolError
+    from iii.worker.handlers import Handler
+    from iii.worker.json_codec import Message
+
+    class Receiver(Protocol):
+        """What the dispatcher hands messages to."""
+
+        def settle(self, message: Message) -> int:
+            """Take an `invocationresult`; return the thread that waited for it if nobody waits any more, else 0."""
+
+        def find_inline(self, message: Message) -> Handler | None:
+            """Return the sync handler this message asks to run, None when `receive` shall have it."""
+
+        def run(self, handler: Handler, message: Message) -> None:
+            """Run a sync handler and add its result to the outbox."""
+
+        def refuse(self, message: Message) -> None:
+            """Answer that no thread is left."""
+
+        def receive(self, message: Message | RemoteProtocolError) -> None:
+            """Take any other message; must not block."""
+
+        def wake(self, here: AbstractEventLoop | None) -> None:
+            """A block has been read, by the loop `here` or a thread: hand what it settled to waiting event loops."""
+
+        def ended(self) -> None:
+            """The wire has ended."""
