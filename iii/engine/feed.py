@@ -8,11 +8,12 @@ function: what it does not take is dropped, and counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 
@@ -24,9 +25,10 @@ from iii.engine.redaction import Redactor
 from iii.engine.reports import LogLine, Report, Reporter
 from iii.engine.router import Router
 from iii.engine.sampling import Sampler, Sampling
-from iii.engine.span_form import span_form, trigger_finder
+from iii.engine.span_form import TriggerOf, span_form, trigger_finder
 from iii.engine.tally import Tally
 from iii.engine.tracing import FOREVER, Outside, Span, Tracer
+from iii.engine.worker_span import WorkerSpan
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, encode_error, encode_value
@@ -45,6 +47,9 @@ MAX_FRAME = 8 * 1024 * 1024  # bytes of one frame: it has to fit on a line
 
 # New traces pause at least so long, so that a high limit does not turn the gate into a swing.
 SHORTEST_PAUSE = 0.01
+
+# Without spans, records and frames the counts of calls are still told, every so many seconds.
+PULSE = 5.0
 
 # Begins to tell a reporter what the engine reports; returns what ends that.
 Follow = Callable[[Reporter], Callable[[], None]]
@@ -81,6 +86,7 @@ class Feed:
         self._unfollow: Callable[[], None] | None = None
         self._taker: Owner | None = None  # whose function it is
         self._tally = Tally(router)
+        self._told: dict[str, Any] = {}  # the counts of the batch before
         self._reopening: asyncio.TimerHandle | None = None
         self.redact = Redactor()
         self._loop = asyncio.get_running_loop()
@@ -198,11 +204,12 @@ class Feed:
 
     def _take_report(self, report: Report) -> None:
         """Take what the engine reports; not what the taker of the feed writes, which would be told to itself."""
-        if isinstance(report, LogLine):
-            if self._taker is None or report.run.worker != self._taker.name:
-                self.logs.add((report, report.time), len(report.text))
-        else:
+        if not isinstance(report, LogLine):
             self.logs.add((report, time.time()), 0)
+        elif self._taker is None or report.run.worker != self._taker.name:
+            self.logs.add((report, report.time), len(report.text))
+        else:
+            return
         self._something.set()
 
     def take_frame(self, kind: str, data: bytes) -> None:
@@ -225,12 +232,13 @@ class Feed:
         """Hand over whatever there is, one batch after the other."""
         window = active.config.window_ms / 1000
         while True:
-            await self._something.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._something.wait(), PULSE)
             await asyncio.sleep(window)
             self._something.clear()
             self._find_taker(active)
             batch, sizes = await self._make_batch(active.config.max_batch)
-            if not await self._deliver(active, batch):
+            if batch and not await self._deliver(active, batch):
                 for part, size in sizes.items():
                     self._lost[part] += size
             if self._has_more():
@@ -238,17 +246,19 @@ class Feed:
 
     def _has_more(self) -> bool:
         tracer = self._tracer
-        return bool(self.logs or self.frames or (tracer and (tracer.finished or tracer.begun)))
+        return bool(self.logs or self.frames or (tracer and (tracer.finished or tracer.begun or tracer.foreign)))
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
-        """Return a batch as JSON, and how many of what are in it."""
+        """Return a batch as JSON, and how many of what are in it; no batch when there is no news."""
         spans, logs = await self._encode_spans(count), await self._encode_logs(count)
         frames = self.frames.take(count, MAX_PART)
         parts = {"spans": spans, "logs": logs, "otlp": frames}
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
-        fields.append(b'"dropped":' + encode_value(self._take_dropped()))
-        if self._tracer is not None:
-            fields.append(b'"calls":' + encode_value(self._tally.report()))
+        counts, dropped = self._tally.report(self._taker), self._take_dropped()
+        if counts == self._told and not (spans or logs or frames or any(dropped.values())):
+            return b"", {}
+        self._told = counts
+        fields += [b'"dropped":' + encode_value(dropped), b'"calls":' + encode_value(counts)]
         fields.append(b'"time_unix_nano":%d' % time.time_ns())
         return b"{" + b",".join(fields) + b"}", {name: len(items) for name, items in parts.items()}
 
@@ -257,24 +267,29 @@ class Feed:
         tracer = self._tracer
         if tracer is None:
             return []
-        encoded: list[bytes] = []
-        size = 0
         trigger_of, epoch = trigger_finder(self._router.bindings), time.time() - time.monotonic()
-        pending = tracer.take_pending(count // 2)
-        while len(encoded) < count and size < MAX_PART:
-            chunk: list[Span] = pending or tracer.take(min(CHUNK, count - len(encoded)))
-            pending = []
-            if not chunk:
-                break
-            for span in chunk:
-                if span.error is not None:
-                    span.error = (span.error[0], self.redact(span.error[1]))
-                if span.payload is not None:
-                    span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
-                encoded.append(encode_value(span_form(span, epoch, trigger_of)))
-            size += sum(map(len, encoded[-len(chunk) :]))
+        # Half of a batch for the engine's finished ones at least: the rest can wait, or be told later.
+        some = max(1, count // 4)
+        encoded = [self._encode_foreign(span) for span in tracer.foreign.take(some, MAX_PART // 4)]
+        encoded += [self._encode(span, epoch, trigger_of) for span in tracer.take_pending(some)]
+        size = sum(map(len, encoded))
+        while size < MAX_PART and (chunk := tracer.take(max(0, min(CHUNK, count - len(encoded))))):
+            texts = [self._encode(span, epoch, trigger_of) for span in chunk]
+            encoded += texts
+            size += sum(map(len, texts))
             await asyncio.sleep(0)
         return encoded
+
+    def _encode(self, span: Span, epoch: float, trigger_of: TriggerOf) -> bytes:
+        if span.error is not None:
+            span.error = (span.error[0], self.redact(span.error[1]))
+        if span.payload is not None:
+            span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
+        return encode_value(span_form(span, epoch, trigger_of))
+
+    def _encode_foreign(self, span: WorkerSpan) -> bytes:
+        span.status_description = self.redact(span.status_description)
+        return self.redact.values(encode_value(span).decode()).encode()
 
     async def _encode_logs(self, count: int) -> list[bytes]:
         """Make reports into JSON records, a few at a time."""

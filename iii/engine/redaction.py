@@ -21,7 +21,7 @@ _NAME = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)
 # `name=value`, `"name": "value"`. Bounded repetitions: a line of letters must not cost its length squared.
 _ASSIGNED = re.compile(
     rf"""((?:{_WORDS})[\w.-]{{0,40}}\\?["']?\s{{0,4}}[:=]\s{{0,4}})"""
-    r"""(?:(\\?")(?:[^"\\]|\\[^"])*\\?"?|(')[^']*'?|(?:(?:bearer|basic|digest)\s+)?[^\s,;&"'\])}]+)""",
+    r"""(?!\\?["']?\[REDACTED\])(?:(\\?")(?:[^"\\]|\\[^"])*\\?"?|(')[^']*'?|(?:(?:bearer|basic|digest)\s+)?[^\s,;&"'\])}]+)""",
     re.IGNORECASE,
 )
 _URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}@")

@@ -71,6 +71,7 @@ class Router:
             m.InvocationItem: self._pass_item,
             m.ItemsTaken: self._pass_taken,
             m.Ping: self._ping,
+            m.Telemetry: self._take_spans,
             m.Reattach: self.roster.reattach,
         }
 
@@ -237,6 +238,10 @@ class Router:
         invocation = self.calls.in_flight.get(message.invocation_id)
         if invocation is not None and invocation.caller is peer and invocation.callee is not None:
             self.calls.send(invocation.callee, encode(message))
+
+    def _take_spans(self, peer: Peer, message: m.Telemetry) -> None:
+        if self.tracer is not None:
+            self.tracer.take_foreign(peer, message.spans)
 
     def _ping(self, peer: Peer, _: m.Ping) -> None:
         self.calls.send(peer, encode(m.Pong()))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from iii.engine.peer import Owner
+from iii.engine.registry import Function
 from iii.engine.router import Router
 
 
@@ -15,24 +17,28 @@ class Tally:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._totals = self._count()
-        self._functions = {function: function.answered for function in router.registry}
+        self._functions = {function: (function.answered, function.failed) for function in router.registry}
+        self._others = self._count_others()
 
-    def _count(self) -> tuple[int, int, int, int]:
-        registry = self._router.registry
-        unknown = self._router.calls.counters["unknown_function"]
-        answered = sum(function.answered for function in registry) + registry.past_answered + unknown
-        failed = sum(function.failed for function in registry) + registry.past_failed + unknown
-        return answered, failed, self._router.void_calls, self._router.enqueue_calls
+    def _count_others(self) -> tuple[int, int, int, int]:
+        """Return calls and failures of functions that are not there any more or never were, void and enqueued calls."""
+        registry, router = self._router.registry, self._router
+        unknown = router.calls.counters["unknown_function"]
+        return registry.past_answered + unknown, registry.past_failed + unknown, router.void_calls, router.enqueue_calls
 
-    def report(self) -> dict[str, Any]:
-        """Return the counts in the form of docs/observability.md."""
-        changes = [now - then for now, then in zip(self._count(), self._totals, strict=True)]
+    def _since(self, function: Function) -> tuple[int, int]:
+        answered, failed = self._functions.get(function, (0, 0))
+        return function.answered - answered, function.failed - failed
+
+    def report(self, taker: Owner | None) -> dict[str, Any]:
+        """Return the counts in the form of docs/observability.md, without the calls of whoever takes them."""
+        changes = [now - then for now, then in zip(self._count_others(), self._others, strict=True)]
         answered, failed, void, enqueued = changes
-        functions = {
-            function.id: count
-            for function in self._router.registry
-            if (count := function.answered - self._functions.get(function, 0))
-        }
+        functions: dict[str, int] = {}
+        for function in self._router.registry:
+            calls, errors = self._since(function)
+            if calls and function.owner is not taker:
+                answered, failed = answered + calls, failed + errors
+                functions[function.id] = functions.get(function.id, 0) + calls
         counts = {"total": answered + void, "success": answered - failed, "error": failed, "deferred": void + enqueued}
         return {**counts, "by_function": functions}

@@ -13,16 +13,18 @@ recorded already is recorded to its end.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from msgspec import Raw, Struct
 
+from iii.engine.backlog import Backlog
 from iii.engine.invocation import Invocation
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import Function
 from iii.engine.sampling import Sampler
 from iii.engine.trace_context import TraceContext, context_from
+from iii.engine.worker_span import WorkerSpan, worker_span_from
 from iii.protocol.codec import decode_value
 from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction
 
@@ -34,6 +36,8 @@ MAX_DECIDED = 8192
 MAX_ID, MAX_MESSAGE = 256, 2048
 # Bytes of payloads that are kept with spans under way and waiting; later ones are told as cut off.
 MAX_PAYLOADS = 16 * 1024 * 1024
+# Bytes of the spans that workers have opened themselves, waiting.
+MAX_FOREIGN = 16 * 1024 * 1024
 FOREVER = float("inf")
 VOID = ActionField("void")
 
@@ -83,6 +87,7 @@ class Tracer:
         self.taker: Owner | None = None  # whose function takes the feed: neither it nor what it does is traced
         self.spans: dict[str, Span] = {}
         self.finished: list[Span] = []
+        self.foreign: Backlog[WorkerSpan] = Backlog(MAX_FINISHED, MAX_FOREIGN)  # opened by workers themselves
         self.begun: list[Span] | None = None  # since the last look, when spans under way are wanted too
         self.max_waiting, self.max_finished = MAX_WAITING, MAX_FINISHED
         self.payloads = 0  # bytes of the longest payload that is kept with its span
@@ -245,6 +250,7 @@ class Tracer:
         span = self.spans.get(invocation.id)
         if span is not None:
             span.dispatched = self._clock()
+            span.attempt = invocation.attempt
 
     def end(self, id: str, invocation: Invocation | None, error: tuple[str, str] | None) -> None:
         """The call has its outcome; one without a span is none of ours."""
@@ -257,7 +263,6 @@ class Tracer:
         if invocation is not None:
             span.callee = invocation.callee
             span.owner = invocation.function.owner
-            span.attempt = invocation.attempt
         if self.shut_until and not self.spans:
             self._on_gate()
         if len(self.finished) >= self.max_finished:
@@ -269,6 +274,17 @@ class Tracer:
         self.finished.append(span)
         if len(self.finished) == 1:
             self._on_finished()
+
+    def take_foreign(self, origin: Peer, spans: Iterable[Raw]) -> None:
+        """Let the spans of a worker wait that belong to recorded traces; what is no span is dropped and counted."""
+        for raw in spans:
+            span = worker_span_from(raw)
+            if span is None:
+                self.foreign.dropped += 1
+            elif origin.owner is not self.taker and self._decide(span.context, origin, span.name, None, self._clock()):
+                span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
+                self.foreign.add(span, len(raw))
+                self._on_finished()
 
     def _release(self, span: Span) -> None:
         if span.payload is not None:
@@ -295,7 +311,7 @@ class Tracer:
     def take_dropped(self) -> int:
         """Return how many spans were dropped since the last time."""
         dropped, self.dropped = self.dropped, 0
-        return dropped
+        return dropped + self.foreign.take_dropped()
 
 
 def error_from(body: ErrorBody) -> tuple[str, str]:

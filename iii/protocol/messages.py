@@ -159,6 +159,12 @@ class Ready(Message):
     lingers: bool = False
 
 
+class Telemetry(Message):
+    """Spans that the sender has opened itself and that have ended; see docs/observability.md for their fields."""
+
+    spans: list[Raw] = []
+
+
 class Cancel(Message):
     """The caller gave up, or the deadline passed."""
 
@@ -259,6 +265,7 @@ AnyMessage = (
     | RegisterAction
     | UnregisterAction
     | Ready
+    | Telemetry
     | Cancel
     | Stop
     | Ping

@@ -7,6 +7,7 @@ import sys
 from time import time
 
 from iii.worker.invocation import CURRENT
+from iii.worker.tracing import current_trace
 from iii.worker.unencodable import plain_value
 
 TYPE_CHECKING = False
@@ -46,8 +47,11 @@ class Logger:
         if invocation is not None:
             record["function_id"] = invocation.function_id
             record["invocation_id"] = invocation.invocation_id
-            if invocation.traceparent:
-                record.setdefault("trace_id", trace_id_of(invocation.traceparent))
+        traceparent = current_trace().get("traceparent")
+        if traceparent:
+            trace_id = trace_id_of(traceparent)
+            if record.setdefault("trace_id", trace_id) == trace_id:
+                record.setdefault("span_id", _span_id_of(traceparent))
         if data is not None:
             record["data"] = data
         # One write: lines of several threads must not mix.
@@ -60,6 +64,11 @@ def trace_id_of(traceparent: str) -> str:
     """Return the trace id in a `version-trace-span-flags` header, all of it when it has another form."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) > 3 else traceparent
+
+
+def _span_id_of(traceparent: str) -> str | None:
+    parts = traceparent.split("-")
+    return parts[2] if len(parts) > 3 else None
 
 
 def _readable(value: Any) -> Any:
