@@ -142,8 +142,11 @@ class InvocationError(IIIError):
 class RegistrationRejectedError(IIIError):
     """The engine refused this worker's name or function for good; every later call raises it."""
 
-    def __init__(self, code: str, namespace: str, worker_name: str | None, owner_worker_id: str) -> None:
-        super().__init__(f"{code}: {worker_name or 'registration'} is taken in namespace {namespace}")
+    def __init__(
+        self, code: str, namespace: str, worker_name: str | None, owner_worker_id: str, message: str | None = None
+    ) -> None:
+        text = message or f"{worker_name or 'registration'} is taken in namespace {namespace}"
+        super().__init__(f"{code}: {text}")
         self.code = code
         self.namespace = namespace
         self.worker_name = worker_name

@@ -95,9 +95,10 @@ class Registrations:
             function.remove_provider(relay)
 
     def _reject(self, peer: Peer, function_id: str, code: str, why: str, holder: str = "") -> None:
-        rejection = m.RegistrationRejected(
-            code=code, namespace=peer.namespace, owner_worker_id=holder, function_id=function_id
-        )
+        conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT
+        rejection = m.RegistrationRejected(conflict, peer.namespace, holder, function_id=function_id)
+        if code != conflict:
+            rejection.reason, rejection.message = code, why
         self._calls.send(peer, encode(rejection))
         self._calls.events.append(Notice(peer.name, f"function not registered: {why}", code))
 

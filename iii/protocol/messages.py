@@ -200,11 +200,19 @@ class WorkerRegistered(Message):
 
 
 class RegistrationRejected(Message):
+    """A name is taken, or `reason` and `message` say what else is wrong with one function.
+
+    The public SDKs take every code but FUNCTION_NAMESPACE_CONFLICT for the end of the worker: one function that cannot
+    be registered has that code, whatever the reason.
+    """
+
     code: str
     namespace: str
     owner_worker_id: str
     worker_name: str | None = None
     function_id: str | None = None
+    reason: str | None = None
+    message: str | None = None
 
 
 class ChannelOpen(Message):

@@ -50,7 +50,7 @@ _STRING_CLASSES = {
 def format_from_hint(hint: Any) -> Schema | None:
     """Return the schema of a payload or result with this hint, `$schema` included, or None."""
     schema = schema_from_hint(hint)
-    return {"$schema": DRAFT, **schema} if schema else None
+    return {"$schema": DRAFT, **_rooted(schema)} if schema else None
 
 
 def format_from_parameters(signature: Signature, doc: str | None = None) -> Schema:
@@ -67,7 +67,7 @@ def format_from_parameters(signature: Signature, doc: str | None = None) -> Sche
             field["description"] = descriptions[name]
         properties[name] = field
     required = [name for name in signature.required if name != "metadata"]
-    return {"$schema": DRAFT, **_object(properties, required, closed=not signature.takes_any_keyword)}
+    return {"$schema": DRAFT, **_rooted(_object(properties, required, closed=not signature.takes_any_keyword))}
 
 
 def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
@@ -215,6 +215,47 @@ def _resolved(cls: Any) -> dict[str, Any]:
 
 def _properties(hints: dict[str, Any], nesting: int) -> dict[str, Schema]:
     return {name: schema_from_hint(hint, nesting + 1) or {} for name, hint in hints.items()}
+
+
+def _rooted(schema: Schema) -> Schema:
+    """Return the schema with the definitions of all models in it at its root, where their references look for them."""
+    definitions: dict[str, tuple[Schema, Schema]] = {}
+    root = _without_definitions(schema, definitions)
+    return {**root, "$defs": {name: body for name, (body, _) in definitions.items()}} if definitions else dict(root)
+
+
+def _without_definitions(node: Any, definitions: dict[str, tuple[Schema, Schema]]) -> Any:
+    if isinstance(node, list):
+        return [_without_definitions(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own: Schema = node.get("$defs", {})
+    names = {name: _free_name(name, own, definitions) for name in own}
+    for name in own:
+        definitions[names[name]] = (_renamed(own[name], names), own)
+    rest = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
+    return _renamed(rest, names) if own else rest
+
+
+def _free_name(name: str, own: Schema, definitions: dict[str, tuple[Schema, Schema]]) -> str:
+    """Return the name under which a model's definition goes to the root: its own, unless another model's has that."""
+    free, number = name, 2
+    while free in definitions and definitions[free][1] != own:
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    if isinstance(node, list):
+        return [_renamed(item, names) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _renamed(item, names) for key, item in node.items()}
+    reference = found.get("$ref")
+    if isinstance(reference, str):
+        place, _, name = reference.rpartition("/")
+        found["$ref"] = f"{place}/{names.get(name, name)}"
+    return found
 
 
 def _object(properties: dict[str, Schema], required: list[str], *, closed: bool) -> Schema:

@@ -151,7 +151,7 @@ MISTAKES = [
     (
         "[workers.stat]",
         "iii.toml:1:1: the worker `stat` has no `run`; did you mean `state`?; give it a `run`; workers that "
-        "need none are state, stream, queue, pubsub, cron, http, observability, configuration",
+        "need none are state, stream, queue, pubsub, cron, http, bridge, http_functions, observability, configuration",
     ),
     ("[workers.state]\ninstances = 2", "iii.toml:2:1: a standard worker has one instance; it owns its files"),
     (BASE + "instances = 0", "iii.toml:3:1: instances must be a whole number from 1 to 64, got 0"),
