@@ -31,6 +31,7 @@ PLAIN = Glyphs("#", "~", "|-", "`-", "| ")
 class _Line(NamedTuple):
     name: str
     span: Span
+    indent: int
 
 
 def spans_of(roots: Sequence[Span]) -> list[Span]:
@@ -84,7 +85,7 @@ def _tree(spans: Sequence[Span], glyphs: Glyphs) -> Iterator[_Line]:
     waiting = [(span, "", "") for span in reversed(children.get(None, []))]
     while waiting:
         span, below, before = waiting.pop()
-        yield _Line(before + shown(span["name"]), span)
+        yield _Line(before + shown(span["name"]), span, len(before))
         inner = children.get(span["span_id"], [])
         for number, child in reversed(list(enumerate(inner))):
             is_last = number == len(inner) - 1
@@ -109,7 +110,7 @@ def _notes(line: _Line) -> Iterator[str]:
     if attributes.get("iii.attempt"):
         notes.append(f"attempt {attributes['iii.attempt']}")
     for note in notes:
-        yield f"    {shown(note.partition(chr(10))[0])}"
+        yield f"{' ' * (line.indent + 2)}{shown(note.partition(chr(10))[0])}"
 
 
 def _start(span: Span) -> int:

@@ -8,7 +8,15 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from iii import InitOptions, InvocationError, TriggerConfig, TriggerHandler, Worker, register_worker
+from iii import (
+    InitOptions,
+    InvocationError,
+    TriggerConfig,
+    TriggerHandler,
+    Worker,
+    current_invocation,
+    register_worker,
+)
 from stdlib_workers.cron.agenda import Job, job_from, stamp
 from stdlib_workers.cron.ledger import SCHEMA, Ledger
 from stdlib_workers.cron.scheduler import Scheduler
@@ -45,17 +53,17 @@ class Provider(TriggerHandler):
 
     async def _fire(self, trigger_id: str, payload: dict[str, Any]) -> Any:
         target = self._targets.get(trigger_id)
-        # Condition and function are one run, so one trace.
-        trace = new_trace()
+        # Condition and function are one run, so one trace: a new one for a tick, the caller's for `cron::run`.
+        trace = new_trace() if current_invocation() is None else None
         if target is None or not await is_wanted(self._worker, target, payload, trace):
             return None
         request = {
-            "trace": trace,
             "function_id": target.function_id,
             "payload": payload,
             "metadata": target.metadata,
             "namespace": target.namespace,
             "timeout_ms": RUN_TIMEOUT_MS,
+            "trace": trace,
         }
         return await self._worker.trigger_async(request)
 
