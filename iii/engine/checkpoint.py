@@ -20,7 +20,7 @@ from iii.engine.access import UNASKED, AuthResult, Rules, Session
 from iii.engine.events import Notice
 from iii.engine.inquiry import Inquiry
 from iii.engine.link import Carrier, Link, TelemetryLink
-from iii.engine.registry import DEFAULT
+from iii.engine.registry import DEFAULT, Function
 from iii.engine.websocket import WebSocket
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
@@ -28,6 +28,8 @@ from iii.protocol.codec import decode, decode_value, encode, encode_error, encod
 
 # Messages that wait for a hook's answer before the connection is read on.
 MAX_WAITING = 256
+# The field of a payload that names the caller (public contract).
+_CALLER = "_caller_worker_id"
 # Listings whose rows a session may only partly see.
 _LISTINGS = ("engine::functions::list", "engine::functions::info")
 
@@ -166,7 +168,7 @@ class CheckedLink(Link):
         elif self._terms.middleware_function_id and not is_builtin:
             self._start(self._relay(call, self._through_middleware(call, namespace)))
         else:
-            return self._with_caller(call)
+            return self._with_caller(call, function)
         return None
 
     def _refusal_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
@@ -181,11 +183,16 @@ class CheckedLink(Link):
         function = self._router.registry.find(namespace, function_id)
         return self._session.may_invoke(namespace, function_id, function.metadata if function else {})
 
-    def _with_caller(self, call: m.InvokeFunction) -> m.InvokeFunction:
-        """Tell the callee who calls, in the payload, as the public contract has it on such listeners."""
+    def _with_caller(self, call: m.InvokeFunction, function: Function | None) -> m.InvokeFunction:
+        """Tell the callee who calls, in the payload, as the public contract has it on such listeners.
+
+        A function whose schema admits no further fields is not told; what the session says of itself goes either way.
+        """
         if m.is_empty(call.action) and bytes(call.data)[:1] == b"{":
             payload = msgspec.json.decode(call.data, type=dict[str, Raw])
-            payload["_caller_worker_id"] = Raw(encode_value(self.peer.id))
+            payload.pop(_CALLER, None)
+            if function is None or _admits_caller(function.declaration):
+                payload[_CALLER] = Raw(encode_value(self.peer.id))
             call.data = Raw(encode_value(payload))
         return call
 
@@ -382,3 +389,8 @@ def _as_object(data: Raw) -> dict[str, Any]:
 
 def _error(code: str, message: str) -> Raw:
     return encode_error(m.ErrorBody(code, message))
+
+
+def _admits_caller(declaration: m.RegisterFunction) -> bool:
+    schema = _as_object(declaration.request_format)
+    return schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {})

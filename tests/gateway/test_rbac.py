@@ -100,6 +100,28 @@ def test_exposed_functions_can_be_called_and_learn_who_called(guarded: tuple[Eng
         assert answer(worker, "api::open", "fine") == [1]
 
 
+@pytest.mark.parametrize(
+    ("schema", "is_told"),
+    [
+        ({"type": "object", "additionalProperties": False, "properties": {"a": {}}}, False),
+        ({"type": "object", "additionalProperties": False, "properties": {"a": {}, "_caller_worker_id": {}}}, True),
+        ({"type": "object"}, True),
+        (None, True),
+    ],
+)
+def test_a_function_whose_schema_admits_no_more_fields_is_not_told_who_calls(
+    guarded: tuple[Engine, Client], schema: Any, is_told: bool
+) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.send({"type": "registerfunction", "id": "api::strict", "request_format": schema})
+        worker.sync()
+        call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::strict"}
+        visitor.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
+        asked = answer(worker, "api::strict", "fine")
+        assert ("_caller_worker_id" in asked) is is_told
+        assert asked.get("_caller_worker_id") != "forged"
+
+
 @pytest.mark.parametrize("more", [{}, {"action": {"type": "void"}}, {"action": {"type": "enqueue", "queue": "q"}}])
 def test_everything_else_is_forbidden_by_every_way_and_in_the_same_words(
     guarded: tuple[Engine, Client], more: dict[str, Any]

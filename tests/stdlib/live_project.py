@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -127,3 +128,12 @@ def project(folder: Path, toml: str, workers: Mapping[str, str]) -> Iterator[Pro
         yield made
     finally:
         made.stop()
+
+
+def free_ports(*names: str) -> dict[str, int]:
+    """Return a port for each name, all different."""
+    taken = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: found.getsockname()[1] for name, found in zip(names, taken, strict=True)}
+    for found in taken:
+        found.close()
+    return ports

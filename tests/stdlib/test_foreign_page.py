@@ -6,7 +6,6 @@ Needs Chromium.
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +15,16 @@ from pathlib import Path
 
 import pytest
 from browser import open_page
-from live_project import project
+from live_project import free_ports, project
 
 WAYS = 20  # of one name and one port, in the page
 SPY = """
-hits = []
 def hit(data):
-    hits.append(data)
+    with open("hits", "a") as hits:
+        hits.write(f"{data}\\n")
     return {"status_code": 200, "body": {"secret": 1}}
 worker.register_function("spy::hit", hit)
-worker.register_function("spy::hits", lambda data: hits)
-worker.register_function("spy::auth", lambda data: hits.append(data) or {})
+worker.register_function("spy::auth", lambda data: hit(data) and {})
 for method in ("POST", "PUT"):
     config = {"api_path": "spy", "http_method": method}
     worker.register_trigger({"type": "http", "function_id": "spy::hit", "config": config})
@@ -66,15 +64,6 @@ def served(folder: Path) -> Iterator[int]:
             thread.join()
 
 
-def free_ports(*names: str) -> dict[str, int]:
-    """Return a port for each name, all different."""
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: found.getsockname()[1] for name, found in zip(names, taken, strict=True)}
-    for found in taken:
-        found.close()
-    return ports
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "rebound.test"])
@@ -91,6 +80,8 @@ def test_s03_a_page_of_another_origin_tries_everything_and_reaches_nothing(tmp_p
             page.wait("window.isOver", True)
             assert page.value("tried") == 5 * len(ports) * WAYS
             assert json.loads(page.value("JSON.stringify(reached)")) == []
-        assert running.call("spy::hits") == []
         workers = {row["name"] for row in running.call("engine::workers::list")["workers"]}
         assert workers == {"spy", "stream", "http"}
+        assert not (tmp_path / "hits").exists()
+        running.call("spy::hit", {})
+        assert (tmp_path / "hits").read_text() == "{}\n"
