@@ -25,17 +25,19 @@ def find_engine(explicit: str | None, environ: Mapping[str, str], folder: str) -
     url = explicit or environ.get("III_URL", "").strip()
     if url and not url.startswith("stdio:"):
         return url.removeprefix("unix://").removeprefix("unix:")
-    return environ.get("III_SOCKET") or _from_run_file(folder)
+    running = {} if environ.get("III_SOCKET") else running_engine(folder)
+    return environ.get("III_SOCKET") or running.get("socket") or running.get("url")
 
 
-def _from_run_file(folder: str) -> str | None:
+def running_engine(folder: str) -> dict[str, str]:
+    """Return what the nearest run file upwards says of a living engine; nothing when there is none."""
     while True:
         described = _read(os.path.join(folder, RUN_FILE))
         if described is not None:
-            return described.get("socket") or described.get("url") if _is_alive(described.get("pid")) else None
+            return described if _is_alive(described.get("pid")) else {}
         parent = os.path.dirname(folder)
         if parent == folder:
-            return None
+            return {}
         folder = parent
 
 

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from cli.output import shown, write_error
+from cli.versions import note_other_version
 from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
 
 FAILED = 1
@@ -35,6 +36,8 @@ def report(error: Exception, *, as_json: bool = False) -> int:
     if not isinstance(error, IIIError):
         raise error
     write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
+    if isinstance(error, InvocationError) and not as_json:
+        note_other_version()
     return exit_code(error)
 
 

@@ -10,6 +10,7 @@ from cli.connection import connect
 from cli.options import engine_option, json_option
 from cli.output import shown_json, write
 from cli.table import duration, size, table
+from cli.versions import note_other_version
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
 
@@ -21,6 +22,7 @@ def command(engine: str | None, as_json: bool) -> int:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
         listed = connection.call("engine::workers::list")
+    note_other_version()
     if as_json:
         write(shown_json(listed))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from cli.failures import UsageError, not_running
+from iii.errors import EngineNotRunning
 
 
 class WebSocket:
@@ -15,7 +16,7 @@ class WebSocket:
 
     def __init__(self, url: str) -> None:
         try:
-            from websockets.exceptions import WebSocketException  # noqa: PLC0415 - an optional dependency
+            from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415 - an optional dependency
             from websockets.sync.client import connect  # noqa: PLC0415 - an optional dependency
         except ImportError:
             hint = "install iii-engine[websocket], or give the path of the engine's unix socket"
@@ -24,6 +25,8 @@ class WebSocket:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             self._socket = connect(url, additional_headers=headers, open_timeout=5, max_size=None, proxy=None)
+        except InvalidStatus as error:
+            raise _refused(url, error.response.status_code) from None
         except (OSError, WebSocketException, ValueError) as error:
             raise not_running(f"no engine answers at {url} ({error})") from None
         self._closed = WebSocketException
@@ -51,3 +54,10 @@ class WebSocket:
     def close(self) -> None:
         """Close without waiting for the engine's answer to it."""
         self._socket.close()
+
+
+def _refused(url: str, status: int) -> EngineNotRunning:
+    """What answers there will not have us."""
+    if status in (401, 403):
+        return EngineNotRunning(f"{url} does not let us in (HTTP {status}); III_TOKEN must be what `iii token` prints")
+    return EngineNotRunning(f"what answers at {url} is no engine (HTTP {status})")

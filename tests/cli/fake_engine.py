@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from iii.version import VERSION
+
 MATH_SCHEMA = {
     "type": "object",
     "properties": {
@@ -78,7 +80,8 @@ class FakeEngine:
 
     def write_run_file(self, pid: int) -> None:
         """Write `engine.json` as if the engine ran as `pid`."""
-        described = {"pid": pid, "run_id": "r1", "socket": str(self.path), "url": None, "version": "0", "ready": True}
+        about = {"pid": pid, "run_id": "r1", "version": VERSION, "ready": True}
+        described = {**about, "socket": str(self.path), "url": None}
         (self.path.parent / "engine.json").write_text(json.dumps(described))
 
     def hang_up(self) -> None:

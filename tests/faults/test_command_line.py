@@ -79,13 +79,29 @@ def test_c08_closed_and_narrow_outputs_are_no_reason_to_fail(scene: Scene) -> No
 
 
 def test_c09_without_an_engine_a_command_says_so_at_once(tmp_path: Path) -> None:
-    # What a wrong token gets is the gateway's to test; the messages have no version that could be older or newer.
     for words in (["ps"], ["trigger", "a::b"], ["functions"], ["top"], ["worker", "restart", "a"]):
         done = iii(tmp_path, words)
         assert done.returncode == 3
         assert done.stderr == "error: no engine is running; start one with `iii dev`\n"
     done = iii(tmp_path, ["ps", "--engine", str(tmp_path / "nothing.sock")])
     assert (done.returncode, "no engine answers at" in done.stderr) == (3, True)
+
+
+def test_c09_an_engine_of_another_version_is_noted_and_a_wrong_token_is_named(scene: Scene) -> None:
+    scene.head = '[engine]\nlisten = "127.0.0.1:0"\n'
+    scene.play({"shop": ECHO})
+    facts = scene.facts()
+    file = scene.folder / ".iii/run/engine.json"
+    file.write_text(json.dumps({**facts, "version": "0.0.1"}))
+    note = f"note: the engine is iii 0.0.1 and this is iii {facts['version']}; stop it and start it anew\n"
+    assert iii(scene.folder, ["ps"]).stderr == note
+    failed = iii(scene.folder, ["trigger", "shop::missing"])
+    assert (failed.returncode, failed.stderr.endswith(note)) == (1, True)
+    file.write_text(json.dumps(facts))
+    assert iii(scene.folder, ["ps"]).stderr == ""
+    refused = iii(scene.folder, ["ps", "--engine", facts["url"]], III_TOKEN="wrong")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "does not let us in (HTTP 401); III_TOKEN must be what `iii token` prints" in refused.stderr
 
 
 def test_c09_a_frozen_engine_is_given_up_at_the_timeout(scene: Scene) -> None:
