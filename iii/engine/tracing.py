@@ -13,7 +13,7 @@ recorded already is recorded to its end.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from msgspec import Raw, Struct
@@ -24,7 +24,7 @@ from iii.engine.peer import Owner, Peer
 from iii.engine.registry import Function
 from iii.engine.sampling import Sampler
 from iii.engine.trace_context import TraceContext, context_from
-from iii.engine.worker_span import WorkerSpan, worker_span_from
+from iii.engine.worker_span import WorkerSpan, raw_items, worker_span_from
 from iii.protocol.codec import decode_value
 from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction
 
@@ -275,9 +275,9 @@ class Tracer:
         if len(self.finished) == 1:
             self._on_finished()
 
-    def take_foreign(self, origin: Peer, spans: Iterable[Raw]) -> None:
+    def take_foreign(self, origin: Peer, spans: Raw) -> None:
         """Let the spans of a worker wait that belong to recorded traces; what is no span is dropped and counted."""
-        for raw in spans:
+        for raw in raw_items(spans):
             span = worker_span_from(raw)
             if span is None:
                 self.foreign.dropped += 1

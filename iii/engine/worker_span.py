@@ -50,6 +50,14 @@ class WorkerSpan(Struct, omit_defaults=False):
         return TraceContext(self.trace_id, self.span_id, self.flags)
 
 
+def raw_items(array: Raw) -> list[Raw]:
+    """Return the items of a JSON array; none of anything else."""
+    try:
+        return decode_value(array, type=list[Raw])
+    except (DecodeError, RecursionError):
+        return []
+
+
 def worker_span_from(raw: Raw) -> WorkerSpan | None:
     """Return a span that a worker has sent; None for anything else."""
     if len(raw) > MAX_SIZE:

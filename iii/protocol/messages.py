@@ -160,9 +160,9 @@ class Ready(Message):
 
 
 class Telemetry(Message):
-    """Spans that the sender has opened itself and that have ended; see docs/observability.md for their fields."""
+    """Spans that the sender has opened itself and that have ended: an array, see docs/observability.md."""
 
-    spans: list[Raw] = []
+    spans: Raw = ABSENT
 
 
 class Cancel(Message):
