@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Raw
 
 from iii.engine import refusals
+from iii.engine.baggage import baggage_for
 from iii.engine.bindings import Bindings
 from iii.engine.calls import Calls
 from iii.engine.events import Event, Notice, PeerReady
@@ -103,7 +104,8 @@ class Router:
                 message.namespace is None
                 and message.action is ABSENT
                 and message.invocation_id is not None
-                and (message.traceparent is None or self.tracer is None)
+                and message.traceparent is None
+                and message.baggage is None
             ):
                 self._admit(peer, message, self._default.get(message.function_id), line, now)
             else:
@@ -261,6 +263,12 @@ def _action_of(message: m.InvokeFunction) -> m.ActionField | m.ErrorBody:
         return refusals.invalid_message(f"action: {error}")
 
 
+def _baggage_of(message: m.InvokeFunction) -> str | None:
+    """The function that is called, for a call that has a trace at all (public contract)."""
+    has_trace = message.traceparent is not None or message.baggage is not None
+    return baggage_for(message.function_id, message.baggage) if has_trace else None
+
+
 def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
     """What the callee gets: always an id and data, never a namespace or an action."""
     return m.InvokeFunction(
@@ -269,7 +277,7 @@ def _callee_form(message: m.InvokeFunction) -> m.InvokeFunction:
         data=m.or_null(message.data),
         metadata=message.metadata,
         traceparent=message.traceparent,
-        baggage=message.baggage,
+        baggage=_baggage_of(message),
         caller=message.caller,
         deadline_ms=message.deadline_ms,
         stream=message.stream,
@@ -294,7 +302,7 @@ def _action_payload(message: m.InvokeFunction, receipt: str) -> dict[str, Any]:
         "data": m.or_null(message.data),
         "messageReceiptId": receipt,
         "traceparent": message.traceparent,
-        "baggage": message.baggage,
+        "baggage": _baggage_of(message),
     }
     if message.namespace not in (None, DEFAULT):
         payload["namespace"] = message.namespace

@@ -59,7 +59,7 @@ def test_a_call_into_a_namespace_reaches_that_one_only(net: Net, caller: Peer) -
         "data": None,
         "metadata": {"m": 1},
         "traceparent": "00",
-        "baggage": "b",
+        "baggage": "b,iii.function.id=f",
     }
 
 

@@ -100,7 +100,7 @@ def test_the_callee_gets_the_call_as_it_was_but_for_the_trace() -> None:
         "invocation_id": "c1",
         "data": {"a": 1},
         "metadata": {"m": 2},
-        "baggage": "k=v",
+        "baggage": "k=v,iii.function.id=math::add",
         "deadline_ms": 5000.0,
     }
 
