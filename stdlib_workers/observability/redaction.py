@@ -28,14 +28,15 @@ _NAME = (
     r"|(?:api|access|private|signing|encryption|auth|ssh|client|master|account|license)[-_. ]?key"
 )
 _SENSITIVE = re.compile(_NAME, re.IGNORECASE)
-# `name=value`, `name: value`, `"name": "value"`, also where the text was cut off.
+# `name=value`, `name: value`, `"name": "value"`, also where the text was cut off. Repetitions before a mark are
+# bounded: a long word must not cost its length squared.
 _ASSIGNMENT = re.compile(
-    rf"""(?P<name>[\w.-]*(?:{_NAME})[\w.-]*\\?["']?\s*[:=]\s*)"""
+    rf"""(?P<name>(?:{_NAME})[\w.-]{{0,40}}\\?["']?\s{{0,4}}[:=]\s{{0,4}})"""
     r"""(?P<value>\\?"(?:[^"\\]|\\[^"])*\\?"?|'[^']*'?|(?:(?:bearer|basic|digest)\s+)?[^\s,;&"'\]\)}]+)""",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s/@]+@")
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}@")
 
 
 def is_sensitive(name: str) -> bool:

@@ -306,7 +306,7 @@ OTLP_TRACE = {
 
 CANARIES = {
     kind: f"c4n4ry-{kind}-0f1e2d3c4b"
-    for kind in ("environment", "header", "cookie", "payload", "config", "url", "text", "log", "error")
+    for kind in ("environment", "header", "cookie", "payload", "config", "url", "text", "log", "error", "otlp")
 }
 SECRETIVE_WORKER = """
 from iii import Logger
@@ -328,13 +328,20 @@ worker.register_trigger({"type": "http", "function_id": "shop::web", "config": r
 """
 
 
+def otlp_log(secret: str) -> Any:
+    attributes = [{"key": key, "value": {"stringValue": secret}} for key in ("api_key", "harmless")]
+    record = {"severityNumber": 17, "body": {"stringValue": f"password={secret}"}, "attributes": attributes}
+    return {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+
+
 def test_s24_no_canary_is_found_in_any_store_page_export_or_log(tmp_path: Path) -> None:
     with collector() as (received, address):
         toml = (
             '[engine]\nlisten = "off"\n[workers.http.config]\nport = 0\n'
             "[workers.shop]\nrun = 'shop.py'\nafter = ['http', 'observability']\n"
             f'env = {{ SHOP_SECRET = "{CANARIES["environment"]}" }}\n'
-            f"{OBSERVED}exporter = 'both'\nlogs_exporter = 'both'\nmetrics_exporter = 'both'\n"
+            f"{OBSERVED}otlp_listener = {{ port = 0 }}\nexporter = 'both'\n"
+            f"logs_exporter = 'both'\nmetrics_exporter = 'both'\n"
             f"endpoint = '{address}'\nlogs_flush_interval_ms = 100\n"
             "alerts = [{ name = 'a', metric = 'iii.invocations.total', threshold = 0, action = { type = 'webhook',"
             f" url = 'http://user:{CANARIES['config']}@127.0.0.1:9/{CANARIES['config']}' }} }}]\n"
@@ -353,9 +360,11 @@ def test_s24_no_canary_is_found_in_any_store_page_export_or_log(tmp_path: Path) 
             with pytest.raises(InvocationError):
                 running.call("shop::login", {**secret, "api_token": secret["text"], "secrets": secret})
             running.call("engine::alerts::evaluate")
+            # Past the engine, so that only the worker can take it out.
+            post(f"{address_of(running, 'OTLP http://')}/v1/logs", otlp_log(CANARIES["otlp"]))
             eventually(lambda: [span for span in received.spans() if span.name == "call shop::login"])
             eventually(lambda: [span for span in received.spans() if span.name == "call shop::web"])
-            eventually(lambda: running.call("engine::logs::list", {"severity_text": "error"})["total"] >= 2)
+            eventually(lambda: running.call("engine::logs::list", {"severity_text": "error"})["total"] >= 3)
             shown = [json.dumps(running.call("engine::traces::list", {"search_all_spans": True, "limit": 999}))]
             shown.append(json.dumps(running.call("engine::logs::list")))
             shown.append(urllib.request.urlopen(address_of(running, "metrics http://"), timeout=BOUND).read().decode())

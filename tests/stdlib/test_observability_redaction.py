@@ -85,6 +85,12 @@ def test_what_nests_too_deep_is_replaced_whole() -> None:
     assert CANARY not in json.dumps(Redaction().value(value))
 
 
+@pytest.mark.parametrize("word", ["a", "token", "://a:", "key=", "Bearer ", '{"', "passw\\"])
+def test_long_text_without_a_break_costs_no_more_than_its_length(word: str) -> None:
+    text = "secret " + word * (400_000 // len(word))
+    assert len(Redaction().text(text)) > 6
+
+
 names = st.sampled_from(["password", "a", "api_key", "b", "Cookie", "list"])
 values = st.recursive(
     st.sampled_from([1, None, "plain", True]),
