@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def _nobody_listens(_: dict[str, Any]) -> None:
+    """Progress that nobody asked for."""
+
+
 class InvocationContext:
     """One running invocation.
 
@@ -22,33 +26,23 @@ class InvocationContext:
     `deadline` a `time.monotonic()` value or None, `cancelled` True once the caller has given up.
     """
 
-    __slots__ = (
-        "activation",
-        "cancelled",
-        "deadline",
-        "function_id",
-        "invocation_id",
-        "message",
-        "observe_depth",
-        "send_item",
-        "task",
-        "unbegun",
-        "window",
-    )
+    # What most invocations never change stands here once, not in each of them: making one is on the path of every call.
+    cancelled = False
+    observe_depth = 0
+    activation = None
+    deadline: float | None = None
+    task: Any = None  # once it has begun
+    unbegun: Any = None  # the same, from its making to its end
+    send_item: Callable[[dict[str, Any]], None] = staticmethod(_nobody_listens)
+    window: Any = None  # of a streamed call: how far its items may run ahead of the caller
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.function_id: str = message["function_id"]
         self.invocation_id: str | None = message.get("invocation_id")
         self.message = message
-        self.cancelled = False
-        self.observe_depth = 0
-        self.activation = None
-        self.task: Any = None  # once it has begun
-        self.unbegun: Any = None  # the same, from its making on
-        self.send_item: Callable[[dict[str, Any]], None] = _nobody_listens
-        self.window: Any = None  # of a streamed call: how far its items may run ahead of the caller
         budget = message.get("deadline_ms")
-        self.deadline: float | None = None if budget is None else monotonic() + budget / 1000
+        if budget is not None:
+            self.deadline = monotonic() + budget / 1000
 
     @property
     def is_streamed(self) -> bool:
@@ -89,10 +83,6 @@ class InvocationContext:
     def remaining_ms(self) -> float | None:
         """Milliseconds until the caller's deadline, None without one."""
         return None if self.deadline is None else (self.deadline - monotonic()) * 1000
-
-
-def _nobody_listens(_: dict[str, Any]) -> None:
-    """Progress that nobody asked for."""
 
 
 CURRENT: ContextVar[InvocationContext | None] = ContextVar("iii_invocation", default=None)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from iii.worker.loop import LoopThread
     from iii.worker.outbox import Outbox
 
+_set_current = CURRENT.set
+
 
 class Runner:
     """Calls handlers and answers their invocations."""
@@ -74,13 +76,15 @@ class Runner:
             self.answer_error(message, _body_of_async(error))
         else:
             self.answer(message, result)
+        # The task's context holds the invocation: a cycle that only the collector would free.
+        invocation.task = invocation.unbegun = None
         self._finish(invocation)
         self._outbox.flush_soon(self._loop.loop)
 
     def _begin(self, message: Message) -> InvocationContext:
         invocation = InvocationContext(message)
         self._running[invocation.invocation_id or f"void {id(invocation)}"] = invocation
-        if invocation.is_streamed:
+        if "stream" in message and invocation.is_streamed:
             from iii.worker.window import ItemWindow  # noqa: PLC0415 - few workers stream
 
             invocation.window = ItemWindow(message.get("window"))
@@ -175,7 +179,7 @@ class Runner:
 
 def _call_whole(handler: Handler, invocation: InvocationContext) -> Any:
     result = _call(handler, invocation)
-    return result if result.__class__ is not GeneratorType else _run_generator(result, invocation)
+    return _run_generator(result, invocation) if result.__class__ is GeneratorType else result
 
 
 def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | None:
@@ -213,8 +217,8 @@ async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
 
 
 def _call(handler: Handler, invocation: InvocationContext) -> Any:
-    CURRENT.set(invocation)
-    call: Callable[..., Any] = handler.call
+    _set_current(invocation)
+    message = invocation.message
     if handler.takes_metadata:
-        return call(invocation.message.get("data"), metadata=invocation.message.get("metadata"))
-    return call(invocation.message.get("data"))
+        return handler.call(message.get("data"), metadata=message.get("metadata"))
+    return handler.call(message.get("data"))
