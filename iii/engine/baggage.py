@@ -12,7 +12,7 @@ MAX_BAGGAGE = 8192
 
 
 def baggage_for(function_id: str, baggage: str | None) -> str:
-    """Return the baggage of a call of `function_id`: the caller's entries, and this one in place of the caller's own."""
+    """Return the baggage of a call of `function_id`: the caller's entries, and this id in place of any other."""
     entries = [entry for entry in (baggage or "").split(",") if entry.strip() and _key(entry) != FUNCTION_ID]
     named = ",".join([*entries, f"{FUNCTION_ID}={quote(function_id, safe=_PLAIN)}"])
     return named if len(named) <= MAX_BAGGAGE else ",".join(entries)

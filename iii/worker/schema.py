@@ -67,7 +67,10 @@ def format_from_parameters(signature: Signature, doc: str | None = None) -> Sche
             field["description"] = descriptions[name]
         properties[name] = field
     required = [name for name in signature.required if name != "metadata"]
-    return {"$schema": DRAFT, **_rooted(_object(properties, required, closed=not signature.takes_any_keyword))}
+    schema = _object(properties, required, closed=not signature.takes_any_keyword)
+    if not required:
+        schema["type"] = ["object", "null"]  # a call without a payload is a call without arguments
+    return {"$schema": DRAFT, **_rooted(schema)}
 
 
 def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:

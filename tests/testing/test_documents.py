@@ -34,7 +34,13 @@ def wait_until(condition) -> None:
         Event().wait(0.001)
 
 
-@pytest.mark.parametrize("page", ["functions.md", "http-functions.md", "triggers.md", "testing.md"])
+PAGES = [
+    *("functions.md", "schemas.md", "triggers.md", "actions.md", "streaming.md", "cancellation.md", "tracing.md"),
+    *("http-functions.md", "testing.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, monkeypatch):
     blocks = python_of(page)
     assert blocks
