@@ -98,6 +98,7 @@ RULES: dict[str, Layer] = {
             "iii.engine.checkpoint",
             "iii.engine.http_check",
             "iii.engine.inquiry",
+            "iii.engine.terms",
             "iii.engine.link",
             "iii.engine.gateway",
             "iii.engine.heartbeat",

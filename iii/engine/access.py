@@ -141,6 +141,22 @@ def fits(pattern: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, parts)), text, re.DOTALL) is not None
 
 
+def functions_named_in(fields: Mapping[str, Any]) -> list[str]:
+    """Return the ids of functions that a configuration or a payload names, so that somebody runs them later.
+
+    These are `function_id`, `condition_function_id`, `middleware_function_ids` and the like, also in a `config`.
+    """
+    found: list[str] = []
+    for key, value in fields.items():
+        if key == "config" and isinstance(value, Mapping):
+            found += functions_named_in(value)
+        elif key.endswith("function_id") and isinstance(value, str):
+            found.append(value)
+        elif key.endswith("function_ids") and isinstance(value, list):
+            found += filter(lambda id: isinstance(id, str), value)
+    return found
+
+
 def _is_value(wanted: Any, value: Any) -> bool:
     if isinstance(wanted, str) and _MATCH.fullmatch(wanted):
         return isinstance(value, str) and fits(wanted, value)

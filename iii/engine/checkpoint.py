@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from iii.engine.access import UNASKED, AuthResult, Rules, Session
+from iii.engine.access import UNASKED, Session, functions_named_in
 from iii.engine.events import Notice
-from iii.engine.inquiry import Inquiry
 from iii.engine.link import Carrier, Link, TelemetryLink
 from iii.engine.registry import DEFAULT, Function
+from iii.engine.terms import Terms, Visitor
 from iii.engine.websocket import WebSocket
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
@@ -32,36 +31,8 @@ MAX_WAITING = 256
 _CALLER = "_caller_worker_id"
 # Listings whose rows a session may only partly see.
 _LISTINGS = ("engine::functions::list", "engine::functions::info")
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """What an auth function is told: header names in lower case, each query parameter with all its values."""
-
-    headers: dict[str, str]
-    query_params: dict[str, list[str]]
-    ip_address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a listener demands of its connections."""
-
-    inquiry: Inquiry
-    rules: Rules | None = None
-    middleware_function_id: str | None = None
-
-    async def session(self, visitor: Visitor) -> Session:
-        """Ask the auth function who comes. Raises `InvocationError` (`AUTH_ERROR`) if nobody may."""
-        if self.rules is None or self.rules.auth_function_id is None:
-            return Session(self.rules, UNASKED)
-        try:
-            answer = await self.inquiry.call(self.rules.auth_function_id, visitor)
-            return Session(self.rules, msgspec.json.decode(answer, type=AuthResult))
-        except InvocationError as error:
-            raise InvocationError(ErrorCode.AUTH_ERROR, error.message) from None
-        except msgspec.DecodeError as error:
-            raise InvocationError(ErrorCode.AUTH_ERROR, f"no usable result: {error}") from None
+# Functions that have others run for whoever calls them: the same rule decides about those.
+_DOORS = ("engine::register_trigger", "engine::queue::enqueue", "action::enqueue")
 
 
 class CheckedLink(Link):
@@ -172,8 +143,12 @@ class CheckedLink(Link):
         return None
 
     def _refusal_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
-        if not self._may_invoke(namespace, call.function_id):
-            return self._session.refusal(call.function_id)
+        wanted = [call.function_id]
+        if call.function_id in _DOORS:
+            wanted += functions_named_in(_as_object(call.data))
+        for function_id in wanted:
+            if not self._may_invoke(namespace, function_id):
+                return self._session.refusal(function_id)
         if call.function_id != "engine::workers::register":
             return None
         said = _as_object(call.data)
@@ -303,9 +278,11 @@ class CheckedLink(Link):
 
     def _may_fire(self, message: m.RegisterTrigger, namespace: str) -> bool:
         """A trigger is a call made later: the same rule decides."""
-        if self._may_invoke(namespace, message.function_id):
+        wanted = [message.function_id, *functions_named_in(_as_object(message.config))]
+        refused = next((id for id in wanted if not self._may_invoke(namespace, id)), None)
+        if refused is None:
             return True
-        words = f"function '{message.function_id}' not allowed in namespace '{namespace}'"
+        words = f"function '{refused}' not allowed in namespace '{namespace}'"
         error = _error(ErrorCode.FORBIDDEN, words)
         answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
         self._router.calls.send(self.peer, encode(answer))

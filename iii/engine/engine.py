@@ -21,7 +21,6 @@ from pathlib import Path
 from iii.engine.builtins import Builtins
 from iii.engine.channel_socket import ChannelDoor
 from iii.engine.channels import Channels
-from iii.engine.checkpoint import Terms
 from iii.engine.config import load_project
 from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
@@ -60,6 +59,7 @@ from iii.engine.supervisor import Supervisor
 from iii.engine.sweep import sweep
 from iii.engine.switchboard import Switchboard
 from iii.engine.terminal import Style
+from iii.engine.terms import Terms
 from iii.engine.throttle import Throttle
 from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher

@@ -21,10 +21,11 @@ from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.channel_link import ChannelLink
 from iii.engine.channels import Channels
-from iii.engine.checkpoint import CheckedLink, CheckedTelemetryLink, Terms, Visitor
+from iii.engine.checkpoint import CheckedLink, CheckedTelemetryLink
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
 from iii.engine.link import Link, LinkHooks, TelemetryLink
+from iii.engine.terms import Terms, Visitor
 from iii.engine.throttle import Throttle
 from iii.engine.websocket import MAX_MESSAGE, WebSocket
 

@@ -17,13 +17,13 @@ from websockets.sync.client import ClientConnection, connect
 from iii.engine.access import Rules
 from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
-from iii.engine.checkpoint import Terms
 from iii.engine.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.exchange import Exchange
 from iii.engine.gateway import Gateway, Limits, Listen
 from iii.engine.inquiry import Inquiry
 from iii.engine.peer import Peer
 from iii.engine.router import Router
+from iii.engine.terms import Terms
 from iii.engine.throttle import Throttle
 
 # Every wait has a bound, far beyond what a loaded machine needs.

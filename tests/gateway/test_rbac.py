@@ -149,6 +149,73 @@ def test_a_trigger_cannot_call_what_the_session_cannot(guarded: tuple[Engine, Cl
     assert engine.ask(lambda: engine.guarded.counters["dropped_by_rules"]) == 1
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"condition_function_id": "db::secret"}, {"middleware_function_ids": ["api::open", "db::secret"]}],
+)
+def test_s17_nor_can_a_condition_or_a_middleware_of_its_trigger(
+    guarded: tuple[Engine, Client], config: dict[str, Any]
+) -> None:
+    with session(guarded) as (visitor, _):
+        trigger = {"type": "registertrigger", "trigger_type": "http", "function_id": "api::open"}
+        visitor.send(trigger | {"id": "t", "config": config})
+        error = visitor.expect("triggerregistrationresult", id="t")["error"]
+        assert error == {"code": "FORBIDDEN", "message": "function 'db::secret' not allowed in namespace 'default'"}
+
+
+@pytest.mark.parametrize(
+    ("door", "payload"),
+    [
+        ("engine::register_trigger", {"trigger_type": "cron", "function_id": "db::secret"}),
+        (
+            "engine::register_trigger",
+            {"trigger_type": "http", "function_id": "api::open", "config": {"condition_function_id": "db::secret"}},
+        ),
+        ("engine::queue::enqueue", {"function_id": "db::secret", "queue": "default"}),
+        ("action::enqueue", {"function_id": "db::secret", "queue": "default"}),
+    ],
+)
+def test_s17_a_function_that_runs_others_runs_only_what_the_session_may(
+    guarded: tuple[Engine, Client], door: str, payload: dict[str, Any]
+) -> None:
+    with session(guarded, allowed_functions=[door]) as (visitor, _):
+        error = visitor.invoke(door, payload)["error"]
+        assert error["message"] == "function 'db::secret' not allowed (add to rbac.expose_functions)"
+
+
+@pytest.mark.parametrize("replay", ["iii::queue::redrive", "queue::redrive", "cron::run", "bridge.invoke"])
+def test_s17_what_runs_again_what_others_asked_for_is_forbidden_like_anything_else(
+    guarded: tuple[Engine, Client], replay: str
+) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.register(replay)
+        worker.sync()
+        assert visitor.invoke(replay, {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
+
+
+def test_s15_a_session_cannot_take_the_place_of_a_function_that_exists(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        visitor.register("db::secret")
+        visitor.say_who("thief")
+        assert visitor.expect("registrationrejected", function_id="db::secret")
+        worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "db::secret", "data": {}})
+        answer(worker, "db::secret", "ours")
+        assert worker.expect("invocationresult", invocation_id="i")["result"] == "ours"
+
+
+def test_s16_nobody_answers_or_cancels_the_calls_of_others(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {}})
+        got = worker.expect("invokefunction", function_id="api::open")
+        for id in (got["invocation_id"], "i"):
+            visitor.send({"type": "invocationresult", "invocation_id": id, "result": "forged"})
+            visitor.send({"type": "cancel", "invocation_id": id})
+        visitor.sync()
+        worker.send({"type": "invocationresult", "invocation_id": got["invocation_id"], "result": "true"})
+        assert worker.expect("invocationresult", invocation_id="i")["result"] == "true"
+        assert not [message for message in worker.seen if message["type"] == "cancel"]
+
+
 def test_a_session_registers_under_its_prefix_and_knows_nothing_of_it(guarded: tuple[Engine, Client]) -> None:
     with session(guarded, function_registration_prefix="tenant") as (visitor, worker):
         visitor.register("own::f", "own::g")
