@@ -16,7 +16,7 @@ CREATE TABLE spans (
 ) STRICT;
 CREATE UNIQUE INDEX span_ids ON spans (trace, span);
 CREATE INDEX span_starts ON spans (start);
-CREATE INDEX root_starts ON spans (start) WHERE root = 1;
+CREATE INDEX root_starts ON spans (internal, start) WHERE root = 1;
 CREATE INDEX orphans ON spans (trace, parent) WHERE root = 1 AND parent IS NOT NULL;
 CREATE TABLE logs (
   id INTEGER PRIMARY KEY, time INTEGER NOT NULL, observed INTEGER NOT NULL, severity INTEGER NOT NULL,

@@ -111,10 +111,12 @@ def string_from(value: Any) -> str:
 
 def is_internal(pairs: list[list[str]]) -> bool:
     """Tell whether the engine works for itself here, not for the project."""
-    return any(
-        value.startswith("engine::") if name in _FUNCTION else value == "internal" and name == "iii.function.kind"
-        for name, value in pairs
-    )
+    for name, value in pairs:
+        if name in _FUNCTION and value.startswith("engine::"):
+            return True
+        if name == "iii.function.kind" and value == "internal":
+            return True
+    return False
 
 
 def clamp(value: Any) -> int:
