@@ -196,6 +196,7 @@ class Connection:
         """Close both ends."""
         self._stop_writing()
         self._stop_reading()
+        self.peer.disconnect()
 
     def _stop_writing(self) -> None:
         if self._write_fd < 0:

@@ -164,6 +164,7 @@ class Generation:
         reason = await self._start_and_die()
         self._timers.clear()
         self._leave_gate()
+        self._life = self._ticket = None  # they lead back here: nothing of an ended process waits for the collector
         self._ended(self, reason)
 
     async def _start_and_die(self) -> ExitReason:

@@ -149,6 +149,10 @@ class Peer:
         self.drain: Callable[[], None] = _drop
         self.close: Callable[[], None] = _drop
 
+    def disconnect(self) -> None:
+        """Let go of the transport's owner: the two know each other, and would wait for the collector together."""
+        self.flush = self.drain = self.close = _drop
+
     @property
     def backlog(self) -> int:
         """Bytes sent to this peer that its transport has not taken yet."""

@@ -155,7 +155,8 @@ class Seat:
         run = Run(self.spec.name, self.instance, number)
         generation = Generation(run, self.spec, self._ground, self._on_ended)
         self._generations[number] = generation
-        generation.start(lambda: self._around.can_start(generation.spec))
+        spec = self.spec
+        generation.start(lambda: self._around.can_start(spec))
 
     def _promote(self, number: int) -> None:
         generation = self._generations[number]
