@@ -30,9 +30,9 @@ NET_SECONDS = 1.0
 
 
 class Call:
-    """One outstanding call of a thread; `lock` opens when the result is there."""
+    """One outstanding call; what its caller waits on is its subclasses' affair."""
 
-    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "lock", "thread", "timeout_ms")
+    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "thread", "timeout_ms")
 
     def __init__(self, message: Message, timeout_ms: float | None) -> None:
         self.id: str | None = message.get("invocation_id")
@@ -41,9 +41,7 @@ class Call:
         self.timeout_ms = timeout_ms
         self.is_settled = False
         self.answer: Message = {}
-        self.lock = Lock()
-        self.lock.acquire()
-        self.thread = get_ident()
+        self.thread = 0  # the one that blocks until the answer is there
 
     @property
     def net(self) -> float | None:
@@ -54,7 +52,6 @@ class Call:
         """Keep the answer and let the caller go on."""
         self.answer = answer
         self.is_settled = True
-        self.lock.release()
 
     def result(self) -> Any:
         """Return the result; raise InvocationError for an error."""
@@ -72,6 +69,23 @@ class Call:
         return InvocationError(ErrorCode.TIMEOUT, text, self.function_id, None, self.id)
 
 
+class BlockingCall(Call):
+    """One outstanding call of a thread; `lock` opens when the result is there."""
+
+    __slots__ = ("lock",)
+
+    def __init__(self, message: Message, timeout_ms: float | None) -> None:
+        super().__init__(message, timeout_ms)
+        self.lock = Lock()
+        self.lock.acquire()
+        self.thread = get_ident()
+
+    def settle(self, answer: Message) -> None:
+        """Keep the answer and let the caller go on."""
+        super().settle(answer)
+        self.lock.release()
+
+
 class AwaitedCall(Call):
     """One outstanding call of a coroutine: its future is completed on its own loop."""
 
@@ -82,7 +96,6 @@ class AwaitedCall(Call):
     ) -> None:
         super().__init__(message, timeout_ms)
         self.loop = loop
-        self.thread = 0
         self.future: Future[None] = loop.create_future()
         self.waiting = waiting
 
@@ -105,7 +118,6 @@ class StreamedCall(Call):
 
     def __init__(self, message: Message, timeout_ms: float | None, deliver: Callable[[Message], None]) -> None:
         super().__init__(message, timeout_ms)
-        self.thread = 0
         self.deliver = deliver
 
     def settle(self, answer: Message) -> None:
@@ -126,9 +138,11 @@ class CallTable:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def open(self, message: Message, timeout_ms: float | None) -> Call:
+    def open(self, message: Message, timeout_ms: float | None) -> BlockingCall:
         """Note a call of this thread."""
-        return self._note(Call(message, timeout_ms))
+        call = BlockingCall(message, timeout_ms)
+        self._note(call)
+        return call
 
     def open_awaited(self, message: Message, timeout_ms: float | None, loop: AbstractEventLoop) -> AwaitedCall:
         """Note a call of a coroutine on `loop`."""

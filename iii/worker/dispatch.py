@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from iii.worker.calls import Call
+    from iii.worker.calls import BlockingCall
     from iii.worker.crew import Crew
     from iii.worker.handlers import Handler
     from iii.worker.intake import Intake
@@ -347,7 +347,7 @@ class Dispatcher:
 
     # Waiting for a result
 
-    def wait(self, call: Call, timeout: float | None) -> bool:
+    def wait(self, call: BlockingCall, timeout: float | None) -> bool:
         """Block until `call` is settled, reading the wire meanwhile if this thread may; False after `timeout`."""
         deadline = None if timeout is None else monotonic() + timeout
         self._outbox.flush()
@@ -357,7 +357,7 @@ class Dispatcher:
             return True
         return call.lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
 
-    def _read_for(self, call: Call, deadline: float | None) -> None:
+    def _read_for(self, call: BlockingCall, deadline: float | None) -> None:
         while not (self._inbox or call.is_settled or self.ended.is_set()):
             remaining = None if deadline is None else max(0.0, deadline - monotonic())
             if not self._fill(remaining):
