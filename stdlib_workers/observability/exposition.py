@@ -32,12 +32,15 @@ _PROCESS = {
 
 
 class Snapshot(NamedTuple):
-    """What one scrape is made of. `workers`, `counters`: the engine's answers, empty when it gave none."""
+    """What one scrape is made of.
+
+    `workers` and `counters` are the engine's answers, empty when it gave none; `dropped` is by kind of record.
+    """
 
     figures: Figures
     workers: list[dict[str, Any]]
     counters: Mapping[str, int]
-    dropped: int
+    dropped: Mapping[str, int]
     series: Iterable[Series]
 
 
@@ -127,7 +130,10 @@ def _single(name: str, text: str, kind: str, value: float) -> Metric:
 
 
 def _events(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _single("iii_dropped_spans", "Spans that were lost for want of room.", "counter", snapshot.dropped)
+    dropped = Metric("iii_dropped", "Records that were lost for want of room, by kind.", "counter")
+    for kind, count in snapshot.dropped.items():
+        dropped.add_sample("iii_dropped_total", {"kind": kind}, count)
+    yield dropped
     events = Metric("iii_engine_events", "What the engine dropped or refused, by cause.", "counter")
     for cause, count in snapshot.counters.items():
         events.add_sample("iii_engine_events_total", {"cause": cause}, count)

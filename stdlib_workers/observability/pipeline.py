@@ -5,6 +5,7 @@ A batch that cannot be stored is counted as dropped and goes no further: nobody 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from time import time_ns
 from typing import Any
@@ -24,6 +25,8 @@ class Pipeline:
         self.clock = clock
         self.followers: list[Follower] = []
         self.dropped = archive.dropped().result()
+        # Lost records that are no spans, by kind; since this worker started.
+        self.lost: Counter[str] = Counter()
         self.last_error: str | None = None
         self._archive = archive
         self._background = background

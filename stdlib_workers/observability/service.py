@@ -31,6 +31,7 @@ from stdlib_workers.observability.options import Options
 from stdlib_workers.observability.pipeline import Pipeline
 from stdlib_workers.observability.receiver import routes
 from stdlib_workers.observability.series import Latest
+from stdlib_workers.observability.spans import clamp
 from stdlib_workers.observability.trace_functions import Storage, TraceFunctions
 from stdlib_workers.observability.triggers import LOG, TRACE, Firing
 from stdlib_workers.observability.watchman import Watchman
@@ -146,7 +147,9 @@ class Service:
         dropped = payload.get("dropped") or {}
         intake = intake_from(payload, self.accepts, self.pipeline.clock())
         self.figures.take_counts(payload.get("calls"))
-        self.pipeline.lose(int(dropped.get("spans") or 0) + intake.malformed)
+        self.pipeline.lose(clamp(dropped.get("spans")))
+        lost = {kind: clamp(dropped.get(kind)) for kind in ("logs", "otlp")}
+        self.pipeline.lost.update({**lost, "malformed": intake.malformed})
         await self.pipeline.take(intake)
 
     def workers_changed(self, payload: Any) -> None:
@@ -210,9 +213,14 @@ class Service:
         def take() -> Snapshot:
             census, pipeline = self.census, self.pipeline
             series = self.latest.at(pipeline.clock())
-            return Snapshot(self.figures, census.workers(), census.counters(), pipeline.dropped, series)
+            return Snapshot(self.figures, census.workers(), census.counters(), self._dropped(), series)
 
         return {"GET /metrics": route(take)}
+
+    def _dropped(self) -> dict[str, int]:
+        exported = {} if self._exporter is None else self._exporter.dropped
+        sent = {f"exported_{kind}": count for kind, count in exported.items()}
+        return {"spans": self.pipeline.dropped, **self.pipeline.lost, **sent}
 
     def close(self, seconds: float) -> None:
         """Stop listening and send what still waits, within `seconds`."""

@@ -210,7 +210,7 @@ def snapshot() -> Snapshot:
         {"name": "math", "instance": 1, "restarts": 2, "metrics": {"memory_rss": 1000, "cpu_user_micros": 2_500_000}},
         {"name": "far", "instance": None, "metrics": None},
     ]
-    return Snapshot(figures, workers, {"void_dropped": 4}, 11, list(latest.at(NOW)))
+    return Snapshot(figures, workers, {"void_dropped": 4}, {"spans": 11, "logs": 2}, list(latest.at(NOW)))
 
 
 def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -242,7 +242,7 @@ def test_prometheus_reads_the_page() -> None:
         ("iii_worker_restarts_total", math): 2,
         ("iii_worker_memory_rss_bytes", math): 1000,
         ("iii_worker_cpu_user_seconds_total", math): 2.5,
-        ("iii_dropped_spans_total", ()): 11,
+        ("iii_dropped_total", (("kind", "spans"),)): 11,
         ("iii_engine_events_total", (("cause", "void_dropped"),)): 4,
         ("_1st", (("service", "shop"),)): 2,
         ("orders_total", (("le", "x"), ("service", "shop"), ("shop_id", "a"))): 5,
