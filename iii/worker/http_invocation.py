@@ -72,6 +72,13 @@ class HttpInvocationConfig:
         return {"url": self.url, "method": self.method, **known, **auth}
 
 
+def invocation_to_wire(config: Any) -> dict[str, Any]:
+    """Return the JSON form of a config, ours or the model of the public SDK's helpers."""
+    if isinstance(config, HttpInvocationConfig):
+        return config.to_wire()
+    return dict(config.model_dump(exclude_none=True))
+
+
 def refuse_locally(_: Any) -> Any:
     """Stand in for the handler: such a function is run by nobody here."""
     raise InvocationError(ErrorCode.FUNCTION_NOT_INVOKABLE, "this function lives behind a URL; this worker only has it")

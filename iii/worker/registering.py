@@ -51,7 +51,7 @@ class Registering:
 
         The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
         `metadata` receives the sidecar. Formats and description come from hints and docstring unless given. A
-        `HttpInvocationConfig` in place of the handler makes it a function that lives behind a URL.
+        `HttpInvocationConfig`, or the public SDK's, in place of the handler makes it a function that lives behind a URL.
         ValueError for a blank or taken id, TypeError for a handler that cannot be called.
         """
         given = {
@@ -60,10 +60,11 @@ class Registering:
             "request_format": request_format,
             "response_format": response_format,
         }
-        invocation = getattr(handler, "to_wire", None)
-        if invocation is not None:
-            return self._register_http(function_id, {**given, "invocation": invocation()})
-        return self._register(function_id, handler, given, typed=False)  # type: ignore[arg-type]  # no config: a handler
+        if hasattr(handler, "url"):
+            from iii.worker.http_invocation import invocation_to_wire  # noqa: PLC0415 - few workers have such functions
+
+            return self._register_http(function_id, {**given, "invocation": invocation_to_wire(handler)})
+        return self._register(function_id, handler, given, typed=False)
 
     def _register_http(self, function_id: str, given: dict[str, Any]) -> FunctionRef:
         from iii.worker.http_invocation import refuse_locally  # noqa: PLC0415 - few workers have such functions

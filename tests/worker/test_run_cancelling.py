@@ -49,7 +49,7 @@ worker.register_function("slow::quick", lambda _: "quick")
 """
 
 CROWD = """
-import time
+import resource, time
 lock, now, most = threading.Lock(), 0, 0
 
 def work(payload):
@@ -63,7 +63,8 @@ def work(payload):
     return payload
 
 worker.register_function("crowd::work", work)
-worker.register_function("crowd::most", lambda _: [most, threading.active_count()])
+worker.register_function("crowd::most", lambda _: [
+    most, threading.active_count(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])
 """
 
 CALLER = """
@@ -107,10 +108,12 @@ def test_a_caller_that_gives_up_cancels_the_handler_while_others_are_served(runn
 
 
 def test_a_thousand_calls_at_once_all_come_back_and_never_exceed_the_concurrency(running):
+    _, _, kib_before = running.call("crowd::most")
     assert running.call("caller::thousand") is True
-    most, threads = running.call("crowd::most")
+    most, threads, kib = running.call("crowd::most")
     assert most <= 32
     assert threads <= 64
+    assert kib - kib_before < 32 * 1024
 
 
 def test_two_workers_of_one_thread_that_call_each_other_are_told_at_once(running):
