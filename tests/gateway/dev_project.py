@@ -27,6 +27,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lines: list[str] = []
+        self.ports: dict[str, int] = {}  # for tests that name some
         self._heard = threading.Condition()
         command = [sys.executable, "-m", "cli.main", "dev"]
         plain = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
@@ -104,11 +105,11 @@ class Caller:
 
 
 @contextmanager
-def running_project(folder: Path) -> Iterator[Project]:
-    """Run the project in `folder`, ready and stopped at the end."""
+def running_project(folder: Path, seconds: float = BOUND) -> Iterator[Project]:
+    """Run the project in `folder`, ready within `seconds` and stopped at the end."""
     running = Project(folder)
     try:
-        running.hear(r"ready in")
+        running.hear(r"ready in", seconds=seconds)
         yield running
     finally:
         running.stop()
