@@ -51,7 +51,7 @@ class Registering:
 
         The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
         `metadata` receives the sidecar. Formats and description come from hints and docstring unless given. A
-        `HttpInvocationConfig`, or the public SDK's, in place of the handler makes it a function that lives behind a URL.
+        `HttpInvocationConfig` (ours or the public SDK's) in place of the handler: the function lives behind a URL.
         ValueError for a blank or taken id, TypeError for a handler that cannot be called.
         """
         given = {
