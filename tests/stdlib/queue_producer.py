@@ -129,13 +129,17 @@ def produce(folder: Path, number: int, jobs: int) -> None:
     path = folder / f"sent-{number}"
     window = WINDOWS[Job(number).queue]
     log = Log(path)
-    while numbers := left(path, range(number, jobs, PRODUCERS)):
+    torturer = os.getppid()
+    # Nobody waits for a producer whose torturer is gone.
+    while os.getppid() == torturer:
         try:
             run = json.loads((folder / ".iii" / "run" / "engine.json").read_text())
             with connect(run["socket"]) as connection:
+                numbers = left(path, range(number, jobs, PRODUCERS))
                 # The same windows every time: what is left of one never goes together with the next.
                 for _, block in groupby(numbers, lambda n: n // PRODUCERS // window):
                     send_all(connection, log, [Job(n) for n in block])
+            return
         except (EngineNotRunning, TimeoutError, OSError, ValueError, KeyError):
             time.sleep(BETWEEN_TRIES)
 

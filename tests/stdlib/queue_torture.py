@@ -103,6 +103,12 @@ class Producers:
         """Return how many bytes they have logged: how far they have come."""
         return sum(path.stat().st_size for path in self._folder.glob("sent-*"))
 
+    def end(self) -> None:
+        """End those that are left, when the torture has failed."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
     def wait(self) -> None:
         """Wait until all of them have sent everything."""
         for process in self._processes:
@@ -136,11 +142,14 @@ def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
     canary.start()
     with project(folder, TOML, {"jobs": JOBS}) as running:
         producers = Producers(folder, jobs)
-        for _ in range(kills):
-            kill_somebody(running, producers, history, dice)
-            wait_for_progress(producers, LOGGED * dice.randint(1, max(2, 2 * jobs // (kills + 1))))
-            kill_engine(running, history)
-        producers.wait()
+        try:
+            for _ in range(kills):
+                kill_somebody(running, producers, history, dice)
+                wait_for_progress(producers, LOGGED * dice.randint(1, max(2, 2 * jobs // (kills + 1))))
+                kill_engine(running, history)
+            producers.wait()
+        finally:
+            producers.end()
         drain(running)
         probe(running, history, jobs)
         history.figures = {queue: stats(running, queue) for queue in QUEUES}
