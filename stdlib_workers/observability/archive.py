@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from iii import InvocationError
 from stdlib_workers.observability import log_table, metric_table, span_table
 from stdlib_workers.observability.aggregation import Value
 from stdlib_workers.observability.alerts import State
@@ -59,32 +60,30 @@ class Archive:
         """
 
         def command(connection: sqlite3.Connection) -> None:
-            span_table.write(connection, batch.spans)
-            log_table.write(connection, batch.logs)
-            metric_table.write(connection, batch.metrics)
-            metric_table.roll_up(connection, batch.values)
+            _write(connection, batch)
             while used_bytes(connection) > self._limits.bytes and _make_room(connection):
                 pass
 
         return self._store.run(command, then=then)
 
-    def sweep(self, now: int) -> Pending[None]:
-        """Forget what is too old or too many; `now` in nanoseconds."""
+    def sweep(self, now: int) -> Pending[bool]:
+        """Forget what is too old or too many, a bounded number of each; True when there may be more.
+
+        `now` in nanoseconds.
+        """
         limits = self._limits
 
-        def command(connection: sqlite3.Connection) -> None:
-            span_table.forget_older(
-                connection, now - limits.span_seconds * SECOND, now - limits.pending_seconds * SECOND
-            )
-            log_table.forget_older(connection, now - limits.log_seconds * SECOND)
+        def command(connection: sqlite3.Connection) -> bool:
+            pending = now - limits.pending_seconds * SECOND
             metric_table.forget_older(connection, now - limits.metric_seconds * SECOND, now)
-            over = span_table.count(connection) - limits.spans
-            if over > 0:
-                span_table.forget_oldest(connection, min(over, MAX_FORGOTTEN))
-            over = log_table.count(connection) - limits.logs
-            if over > 0:
-                log_table.forget_oldest(connection, min(over, MAX_FORGOTTEN))
             metric_table.forget_oldest(connection, limits.metrics)
+            forgotten = (
+                span_table.forget_older(connection, now - limits.span_seconds * SECOND, pending, MAX_FORGOTTEN),
+                log_table.forget_older(connection, now - limits.log_seconds * SECOND, MAX_FORGOTTEN),
+                span_table.forget_oldest(connection, _over(span_table.count(connection), limits.spans)),
+                log_table.forget_oldest(connection, _over(log_table.count(connection), limits.logs)),
+            )
+            return MAX_FORGOTTEN in forgotten
 
         return self._store.run(command)
 
@@ -130,6 +129,21 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"<Archive in {self._store!r}>"
+
+
+def _write(connection: sqlite3.Connection, batch: Batch) -> None:
+    try:
+        span_table.write(connection, batch.spans)
+        log_table.write(connection, batch.logs)
+        metric_table.write(connection, batch.metrics)
+        metric_table.roll_up(connection, batch.values)
+    except OverflowError as error:
+        # Counts that add up past 64 bits: only nonsense does.
+        raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
+
+
+def _over(count: int, limit: int) -> int:
+    return max(0, min(count - limit, MAX_FORGOTTEN))
 
 
 def _make_room(connection: sqlite3.Connection) -> int:

@@ -89,9 +89,10 @@ def clear(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM logs")
 
 
-def forget_older(connection: sqlite3.Connection, time: int) -> int:
+def forget_older(connection: sqlite3.Connection, time: int, limit: int) -> int:
     """Forget records of before `time`."""
-    return connection.execute("DELETE FROM logs WHERE time < ?", (time,)).rowcount
+    which = "SELECT id FROM logs WHERE time < ? LIMIT ?"
+    return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (time, limit)).rowcount
 
 
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:

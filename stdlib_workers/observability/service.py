@@ -174,16 +174,15 @@ class Service:
         self._background.call(self._background.start, work)
 
     async def _tick(self) -> None:
-        ticks = 0
         while True:
             now = self.pipeline.clock()
             try:
                 await self._archive.write(Batch(values=await self.census.sample(now)))
-                if ticks % 6 == 0:
-                    await self._archive.sweep(now)
+                while await self._archive.sweep(now):
+                    # In portions: batches that wait are written in between.
+                    continue
             except InvocationError as error:
                 self.pipeline.last_error = str(error)
-            ticks += 1
             await asyncio.sleep(TICK)
 
     def _listen(self) -> None:

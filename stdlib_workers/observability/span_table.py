@@ -106,10 +106,10 @@ def clear(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM spans")
 
 
-def forget_older(connection: sqlite3.Connection, time: int, pending_time: int) -> int:
+def forget_older(connection: sqlite3.Connection, time: int, pending_time: int, limit: int) -> int:
     """Forget spans that started before `time`, and snapshots of running ones before `pending_time`."""
-    old = "start < :old OR (finish = 0 AND start < :pending)"
-    return _forget(connection, f"SELECT id FROM spans WHERE {old}", {"old": time, "pending": pending_time})
+    which = "SELECT id FROM spans WHERE start < :old OR (finish = 0 AND start < :pending) LIMIT :limit"
+    return _forget(connection, which, {"old": time, "pending": pending_time, "limit": limit})
 
 
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:

@@ -7,7 +7,7 @@ the row every attribute is a string (nested values as JSON text) and secrets are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -15,6 +15,8 @@ from stdlib_workers.observability.redaction import Redaction, may_hold_secret
 
 # SQLite's integers end here; OTLP's times are unsigned.
 MAX_INTEGER = 2**63 - 1
+# OpenTelemetry's have 32 characters; an id is a key, not a place for text.
+MAX_ID = 64
 STATUSES = ("ok", "error", "unset")
 # What a span may have beside its columns; absent fields stay absent in the shape.
 OPTIONAL = (
@@ -46,7 +48,7 @@ def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
     """Return the row of a span of the feed, None when it has no ids."""
     get = span.get
     trace, id = get("trace_id"), get("span_id")
-    if not isinstance(trace, str) or not isinstance(id, str) or not trace or not id:
+    if not _is_id(trace) or not _is_id(id):
         return None
     parent = get("parent_span_id") or None
     pairs = pairs_from(get("attributes"))
@@ -65,6 +67,10 @@ def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
         attributes,
         detail,
     )
+
+
+def _is_id(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 
 def _texts(

@@ -98,6 +98,7 @@ def test_a_rule_of_the_configuration() -> None:
     "wrong",
     [
         {"name": ""},
+        {"cooldown_seconds": "1"},
         {"metric": 5},
         {"threshold": "1"},
         {"threshold": True},
@@ -346,3 +347,8 @@ def test_a_log_action_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     act(RULE)
     assert "alert busy: iii.invocations.total is 9, GreaterThan 5" in capsys.readouterr().err
     assert actions.PAUSES == (1.0, 2.0, 4.0)
+
+
+def test_a_rule_is_a_table() -> None:
+    with pytest.raises(OptionError, match="table"):
+        rule_from("busy")

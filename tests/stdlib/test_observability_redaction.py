@@ -78,6 +78,13 @@ def test_a_secret_that_was_seen_is_cut_out_of_all_texts_of_the_batch() -> None:
     assert intake.spans[1].name == f"login {REDACTED}"
 
 
+def test_a_secret_with_marks_that_json_escapes_is_found_in_json_too() -> None:
+    secret = 'two "words"'
+    redaction = Redaction()
+    redaction.value({"password": secret})
+    assert redaction.scrub(json.dumps({"a": secret})) == json.dumps({"a": REDACTED})
+
+
 def test_what_nests_too_deep_is_replaced_whole() -> None:
     value: Any = CANARY
     for _ in range(MAX_DEPTH + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from observed import MS, NOW, Bench, archive, bench, keep, log, span, span_id, trace_id
+from observed import MS, NOW, Bench, archive, bench, keep, log, metrics_request, span, span_id, trace_id
 
 from iii import InvocationError
 from stdlib_workers.observability import span_table
@@ -349,3 +350,61 @@ def test_a_batch_that_could_not_be_stored_is_counted_and_told_to_nobody() -> Non
         assert made.pipeline.dropped == 2
         assert made.pipeline.last_error is not None
     assert told == []
+
+
+def test_a_sweep_goes_on_in_portions_until_nothing_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stdlib_workers.observability.archive.MAX_FORGOTTEN", 2)
+    with archive(limits=Limits(spans=1, span_seconds=10)) as kept:
+        keep(kept, *[span(number, trace=number) for number in range(1, 7)])
+        assert [kept.sweep(NOW).result() for _ in range(4)] == [True, True, False, False]
+        assert numbers(kept) == [6]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"trace_id": "x" * 65}, {"span_id": ""}, {"trace_id": None}, {"span_id": 5}],
+)
+def test_a_span_without_ids_is_left_out(wrong: dict[str, Any]) -> None:
+    with archive() as kept:
+        keep(kept, {**span(1), **wrong}, span(2))
+        assert numbers(kept) == [2]
+
+
+def test_fields_of_the_wrong_kind_become_what_can_be_kept() -> None:
+    odd = {
+        **span(1),
+        "parent_span_id": span_id(1),
+        "start_time_unix_nano": "nonsense",
+        "end_time_unix_nano": 2**80,
+        "status": "great",
+        "attributes": 5,
+        "service_name": None,
+        "name": None,
+        "events": [5],
+    }
+    with archive() as kept:
+        keep(kept, odd, span(2, attributes=[["a", 1], ["b"]]))
+        rows = kept.run(lambda connection: span_table.trace(connection, trace_id(1))).result()
+    first, second = rows
+    assert (first.parent, first.start, first.finish, first.status) == (None, 0, 2**63 - 1, "unset")
+    assert (first.attributes, first.service, first.name, first.detail) == ("[]", "unknown", "", '{"events":[]}')
+    assert second.attributes == '[["a","1"]]'
+
+
+def test_a_number_that_cannot_be_kept_costs_its_batch_only() -> None:
+    huge = {"name": "h", "histogram": {"dataPoints": [{"count": str(2**63 - 1), "sum": 1.0, "timeUnixNano": str(NOW)}]}}
+    frame = ["MTRC", json.dumps(metrics_request(huge))]
+    with archive() as kept:
+        keep(kept, frames=[frame])
+        with pytest.raises(InvocationError) as caught:
+            keep(kept, frames=[frame])
+        assert caught.value.code == "invalid_payload"
+        keep(kept, span(1))
+        assert numbers(kept) == [1]
+
+
+def test_an_answer_stops_before_it_is_too_large_for_the_wire() -> None:
+    with bench() as made:
+        keep(made.archive, *[span(n, trace=n, attributes={"a": "x" * 1_000_000}) for n in range(1, 10)])
+        answer = made.run(functions(made).list({}))
+    assert (len(answer["spans"]), answer["total"]) == (5, 9)
