@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row
 from benchmarks.native import compiler
+from benchmarks.notes import misses
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 COLUMNS = ("#", "what", "measured", "baseline", "ratio", "spread", "target", "")
@@ -64,5 +65,11 @@ def processor() -> str:
 
 def write(rows: Sequence[Row]) -> None:
     """Replace RESULTS.md."""
-    text = f"# Benchmark results\n\n`python -m benchmarks` wrote this file.\n\n{machine()}\n\n{table(rows)}\n"
-    RESULTS.write_text(text, encoding="utf-8")
+    RESULTS.write_text(page(rows), encoding="utf-8")
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Return the text of RESULTS.md: machine, table, and a note on each miss."""
+    head = f"# Benchmark results\n\n`python -m benchmarks` wrote this file.\n\n{machine()}\n\n{table(rows)}\n"
+    found = misses(rows)
+    return f"{head}\n{found}" if found else head

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.harness import Load, Sample, placed
@@ -57,26 +57,33 @@ class Relay:
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine with two workers. An end is minimal, or a script of ours named here (see `ends/`)."""
+    """The engine with two workers. An end is minimal, or a script of ours named here (see `ends/`).
+
+    `beside` names other workers and what they run; the caller starts when they are ready.
+    """
 
     callee: str | None = None
     caller: str | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, load: Load) -> Sample:
         """Start `iii start` in a new project, let the caller finish, return its figures."""
         with tempfile.TemporaryDirectory(prefix="iii-bench-") as folder, placed(load.placement) as cpu:
             report = Path(folder, "report")
             os.mkfifo(report)
-            Path(folder, "iii.toml").write_text(self._project(report, load, cpu), encoding="utf-8")
+            Path(folder, "iii.toml").write_text(self.project(report, load, cpu), encoding="utf-8")
             with engine(Path(folder), "start") as process:
                 return await_report(report, process)
 
-    def _project(self, report: Path, load: Load, cpu: int) -> str:
+    def project(self, report: Path, load: Load, cpu: int) -> str:
         settings = {"report": str(report), "window": load.window, "calls": load.calls, "cpu": cpu}
         callee = worker_table("callee", self.callee, [*program("callee"), str(cpu)], {"cpu": cpu})
         command = [*program("caller"), *caller_arguments(report, load, cpu)]
         caller = worker_table("caller", self.caller, command, settings)
-        return f'[engine]\nlisten = "off"\n{callee}{caller}'
+        others = "".join(worker_table(name, None, shlex.split(run), {}) for name, run in self.beside.items())
+        if others:
+            caller = caller.replace("\n", f"\nafter = {json.dumps(list(self.beside))}\n", 1)
+        return f'[engine]\nlisten = "off"\n{callee}{others}{caller}'
 
 
 def worker_table(name: str, script: str | None, command: Sequence[str], config: Mapping[str, object]) -> str:

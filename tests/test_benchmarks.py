@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import judge, names
+from benchmarks.b7 import bystanders
+from benchmarks.environment import python_of_peers
 from benchmarks.harness import Comparison, Load, Row, interleave
 from benchmarks.native import STAND_INS
-from benchmarks.report import table
-from benchmarks.setups import Relay, worker_table
+from benchmarks.notes import NOTES
+from benchmarks.report import page, table
+from benchmarks.setups import Engine, Relay, worker_table
 
 
 def row(measured: Sequence[float], baseline: Sequence[float], *, smaller_is_better: bool = True) -> Row:
@@ -46,6 +55,49 @@ def test_the_table_lines_up() -> None:
     lines = table([row([1.0], [1.0]), row([123456.0], [1.0])]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert "| miss |" in lines[-1]
+
+
+def test_a_miss_is_recorded_with_what_is_known_of_it() -> None:
+    assert "## Missed" not in page([row([14.0], [10.0])])
+    text = page([row([16.0], [10.0])])
+    assert f"- **B1, engine** (1.60x): {NOTES['B1']}" in text
+
+
+def test_every_benchmark_with_a_target_has_a_note() -> None:
+    assert {name.upper() for name in names()} - NOTES.keys() == {"B0"}
+
+
+@pytest.mark.parametrize(("measured", "code"), [(15.0, 0), (29.0, 0), (31.0, 1)])
+def test_the_guard_fails_only_on_a_ratio_twice_off(
+    measured: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge([row([measured], [10.0])], is_guard=True) == code
+    assert ("regression" in capsys.readouterr().err) == bool(code)
+
+
+def test_workers_beside_the_ends_are_started_before_the_caller(tmp_path: Path) -> None:
+    project = Engine(beside=bystanders(tmp_path, 3, 2)).project(tmp_path / "report", Load(1, 1), -1)
+    tables = tomllib.loads(project)["workers"]
+    assert tables["caller"]["after"] == ["idle0", "idle1", "idle2"]
+    words = shlex.split(tables["idle2"]["run"])
+    assert words[:2] == ["sh", "-c"]
+    lines = (tmp_path / "words-2-2").read_text().splitlines()
+    assert [json.loads(line).get("id") for line in lines] == ["idle2::f0", "idle2::f1", None]
+
+
+def test_peers_that_cannot_be_installed_are_skipped_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def refuse(folder: Path, packages: list[str]) -> None:
+        assert "Pyro5" in packages[0]
+        (folder / "half").touch()
+        raise subprocess.CalledProcessError(1, "pip", stderr="ERROR: one\nERROR: no registry\n")
+
+    assert python_of_peers(refuse) is None
+    assert capsys.readouterr().err.endswith("b6: skipped, the peers cannot be installed: ERROR: no registry\n")
+    assert list((tmp_path / "iii-benchmarks").iterdir()) == []
 
 
 def test_a_script_gets_its_settings_as_config_and_a_program_as_arguments() -> None:

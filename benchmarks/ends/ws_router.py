@@ -25,7 +25,8 @@ class Router:
         """Serve one connection until it closes."""
         await connection.send(json.dumps({"type": "workerregistered", "worker_id": str(connection.id)}))
         async for text in connection:
-            await self.route(connection, json.loads(text))
+            if isinstance(text, str):  # the rest is telemetry
+                await self.route(connection, json.loads(text))
 
     async def route(self, connection: ServerConnection, message: dict[str, Any]) -> None:
         """Pass one message on."""
