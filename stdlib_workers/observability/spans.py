@@ -88,15 +88,14 @@ def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: span[name] for name in OPTIONAL if span.get(name)}
     for name in ("events", "links"):
         if name in found:
-            parts = [part for part in found[name] if isinstance(part, Mapping)]
+            listed = found[name] if isinstance(found[name], list) else []
+            parts = [part for part in listed if isinstance(part, Mapping)]
             found[name] = [{**part, "attributes": pairs_from(part.get("attributes"))} for part in parts]
     return found
 
 
 def scrubbed(row: SpanRow, redaction: Redaction) -> SpanRow:
     """Return the row without the secrets that other rows of its batch gave away."""
-    if not redaction.secrets:
-        return row
     detail = None if row.detail is None else redaction.scrub(row.detail)
     return row._replace(attributes=redaction.scrub(row.attributes), detail=detail, name=redaction.scrub(row.name))
 
@@ -106,7 +105,8 @@ def pairs_from(attributes: Any) -> list[list[str]]:
     if isinstance(attributes, Mapping):
         return [[name, value if type(value) is str else string_from(value)] for name, value in attributes.items()]
     if isinstance(attributes, (list, tuple)):
-        return [[str(pair[0]), string_from(pair[1])] for pair in attributes if len(pair) == 2]
+        pairs = (pair for pair in attributes if isinstance(pair, (list, tuple)) and len(pair) == 2)
+        return [[str(name), string_from(value)] for name, value in pairs]
     return []
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from observed import NOW, metric, metrics_request
+from observed import NOW, archive, metric, metrics_request
 
+from stdlib_workers.observability.archive import Batch
 from stdlib_workers.observability.intake import Accepts, intake_from
 from stdlib_workers.observability.otlp import (
     float_from,
@@ -203,3 +204,24 @@ def test_what_is_not_accepted_stays_outside() -> None:
     assert len(intake_from(batch, Accepts(), 1).spans) == 1
     strict = intake_from(batch, Accepts(live=False, logs=False), 1)
     assert (strict.spans, strict.logs) == ([], [])
+
+
+fields = st.sampled_from(
+    [
+        *("trace_id", "span_id", "parent_span_id", "name", "status", "attributes", "events", "links", "pending"),
+        *("start_time_unix_nano", "end_time_unix_nano", "service_name", "body", "severity_number", "severity_text"),
+        *("resource", "timestamp_unix_nano", "flags", "status_description", "instrumentation_scope_name"),
+    ]
+)
+plain = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=4))
+odd = st.one_of(plain, st.lists(plain, max_size=2), st.lists(st.lists(plain, max_size=2), max_size=2))
+records = st.lists(st.one_of(odd, st.dictionaries(fields, odd, max_size=8)), max_size=4)
+
+
+@given(records, records)
+def test_no_batch_of_any_shape_raises_and_what_is_kept_can_be_stored(spans: Any, logs: Any) -> None:
+    known = [{**one, "trace_id": "t", "span_id": "s"} for one in spans if isinstance(one, dict)]
+    intake = intake_from({"spans": [*spans, *known], "logs": logs}, Accepts(), 1)
+    assert len(intake.spans) >= len(known)
+    with archive() as kept:
+        kept.write(Batch(intake.spans, intake.logs)).result()
