@@ -112,7 +112,9 @@ class Generation:
         self._life = start_essential(self._live(), f"the life of {self.run}")
 
     def mark_ready(self) -> float:
-        """Note that it has registered everything; return the seconds that took."""
+        """Note that it has registered everything; return the seconds that took. What it said before is shown before."""
+        if self.process is not None:
+            self._on_stderr(self.process.stderr_fd)
         self.ready_at = time.monotonic()
         self._timers.cancel("ready")
         self._leave_gate()

@@ -71,6 +71,14 @@ def test_p01_what_an_sdk_worker_prints_is_its_log_and_the_call_succeeds(scene: S
         scene.await_log("talker", text)
 
 
+def test_p01_what_a_worker_says_before_it_is_ready_is_shown_before(scene: Scene) -> None:
+    names = [f"w{number}" for number in range(6)]
+    scene.play(dict.fromkeys(names, "say('starting')\n"))
+    for name in names:
+        mine = [event["kind"] for event in scene.events if event.get("worker") == name]
+        assert mine[:2] == ["LogLine", "Became"], name
+
+
 def test_p02_output_of_a_raw_worker_is_logged_with_one_warning_and_the_stream_goes_on(scene: Scene) -> None:
     scene.program("babbler", BABBLER)
     scene.open()
