@@ -19,14 +19,15 @@ from typing import Any
 from benchmarks.harness import Comparison, Load, Options, Row, Sample, cpu_of, p50_of, placed, rate_of, rounds_of
 from benchmarks.native import program
 from benchmarks.report import table
-from benchmarks.setups import await_report, caller_arguments, engine, worker_table
+from benchmarks.setups import ENDS, await_report, caller_arguments, engine, worker_table
 
 WINDOW = 64
 # The default of the standard worker, and everything.
 DEFAULT: dict[str, Any] = {"sampling": {"max_traces_per_second": 100}, "max_batch": 500, "window_ms": 100}
 FULL: dict[str, Any] = {"sampling": {"default": 1.0}, "max_batch": 500, "window_ms": 100}
 # Calls per second over those without tracing, and p50 over p50: 10 us more is a quarter of a short call.
-TARGET_DEFAULT, TARGET_FULL = 0.97, 0.85
+TARGET_DEFAULT, TARGET_FULL, TARGET_FLOOD = 0.97, 0.85, 2.0
+FLOOD = 100_000  # spans a second
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Traced:
     """The engine with two minimal ends and a worker that takes the feed as `feed` says, or not at all."""
 
     feed: dict[str, Any] | None
+    flood: int = 0  # spans a second that another worker offers
     shares: list[float] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
 
     def run(self, load: Load) -> Sample:
         """Start `iii start` in a new project, let the caller finish, return its figures."""
@@ -48,13 +51,18 @@ class Traced:
                 worker_table("callee", None, [*program("callee"), str(cpu)], {}),
                 worker_table("caller", None, [*program("caller"), *caller_arguments(report, load, cpu)], {}),
             ]
+            if self.flood:
+                command = [sys.executable, str(ENDS / "flood.py"), str(self.flood)]
+                tables.insert(1, worker_table("flood", None, command, {}))
             after = 'after = ["taker"]\n'
-            text = f'[engine]\nlisten = "off"\n{tables[0]}{tables[1]}{after}{tables[2]}{after}'
+            text = f'[engine]\nlisten = "off"\n{"".join(tables[:-2])}{tables[-2]}{after}{tables[-1]}{after}'
             Path(folder, "iii.toml").write_text(text, encoding="utf-8")
             with engine(Path(folder), "start") as process:
                 sample = await_report(report, process)
             if counts.exists():
-                self.shares.append(json.loads(counts.read_text(encoding="utf-8"))["spans"] / load.calls)
+                told = json.loads(counts.read_text(encoding="utf-8"))
+                self.shares.append(told["spans"] / load.calls)
+                self.dropped.append(told["dropped"])
             return sample
 
 
@@ -67,7 +75,7 @@ def run(options: Options) -> list[Row]:
     full.shares.clear()
     one = rounds_of(setups, Load(1, options.calls(20_000)), options.rounds)
     print(f"share of the calls with a span at 100 %, 1 in flight: {max(full.shares):.0%}", file=sys.stderr)
-    rows = []
+    rows = [flooded(options)]
     for name, target in (("default", TARGET_DEFAULT), ("full", TARGET_FULL)):
         rate = Comparison("T1", f"tracing {name}, {WINDOW} in flight, against off", "calls/s", target, False)
         rows.append(rate.row(rate_of(many[name]), rate_of(many["off"])))
@@ -76,6 +84,16 @@ def run(options: Options) -> list[Row]:
         wait = Comparison("T2", f"tracing {name}, 1 in flight, against off", "µs p50", None)
         rows.append(wait.row(p50_of(one[name]), p50_of(one["off"])))
     return rows
+
+
+def flooded(options: Options) -> Row:
+    """Compare the slowest calls while another worker offers far more spans than anybody takes."""
+    flood = Traced(FULL, FLOOD)
+    figures = rounds_of({"quiet": Traced(FULL), "flooded": flood}, Load(WINDOW, options.calls(150_000)), options.rounds)
+    print(f"dropped of the flood: {max(flood.dropped)} spans", file=sys.stderr)
+    slow = Comparison("T3", f"{FLOOD:,} spans/s offered, {WINDOW} in flight, against none", "µs p99", TARGET_FLOOD)
+    p99 = {name: [sample.p99_us for sample in samples] for name, samples in figures.items()}
+    return slow.row(p99["flooded"], p99["quiet"])
 
 
 def main() -> None:

@@ -24,6 +24,11 @@ class Backlog(Generic[T]):
     def __repr__(self) -> str:
         return f"<Backlog {len(self)} items, {self._size} bytes, {self.dropped} dropped>"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next item would be dropped whatever it is."""
+        return len(self._items) >= self._most or self._size >= self._largest
+
     def add(self, item: T, size: int) -> None:
         """Let an item wait, or drop it."""
         if len(self._items) >= self._most or self._size + size > self._largest:
