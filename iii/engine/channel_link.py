@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from iii.engine.channels import Channel, Direction
-from iii.engine.websocket import Received, WebSocket
+
+if TYPE_CHECKING:
+    from iii.engine.websocket import Received, WebSocket
 
 # What may pile up in a reader's socket before its channel holds back: a few of the SDKs' 64 KiB frames.
 CONGESTED = 1024 * 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
@@ -20,10 +20,12 @@ from iii.engine.events import Notice
 from iii.engine.link import Carrier, Link, TelemetryLink
 from iii.engine.registry import DEFAULT, Function
 from iii.engine.terms import Terms, Visitor
-from iii.engine.websocket import WebSocket
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
+
+if TYPE_CHECKING:
+    from iii.engine.websocket import WebSocket
 
 # Messages that wait for a hook's answer before the connection is read on.
 MAX_WAITING = 256

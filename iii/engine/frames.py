@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 Chunk = tuple[bytes, int]
 Unmask = Callable[[bytes, bytes], bytes]
 
+# One message over a WebSocket; the splitter keeps that much of one client.
+MAX_MESSAGE = 64 * 1024 * 1024
 # The Rust client refuses a frame over 16 MiB; messages may be larger, so those go in fragments.
 MAX_FRAME = 16 * 1024 * 1024
 FRAGMENT = 8 * 1024 * 1024

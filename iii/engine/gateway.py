@@ -13,9 +13,8 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
-
-from websockets.http11 import Request
 
 from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
@@ -24,10 +23,15 @@ from iii.engine.channels import Channels
 from iii.engine.checkpoint import CheckedLink, CheckedTelemetryLink
 from iii.engine.doorway import Doorway
 from iii.engine.exchange import Exchange
+from iii.engine.frames import MAX_MESSAGE
 from iii.engine.link import Link, LinkHooks, TelemetryLink
 from iii.engine.terms import Terms, Visitor
 from iii.engine.throttle import Throttle
-from iii.engine.websocket import MAX_MESSAGE, WebSocket
+
+if TYPE_CHECKING:
+    from websockets.http11 import Request
+
+    from iii.engine.websocket import WebSocket
 
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
 _MAIN, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
@@ -97,6 +101,9 @@ class Gateway:
 
     def accept(self, connected: socket.socket) -> None:
         """Take over an accepted socket."""
+        # The library is a tenth of what an engine's start would import, and most projects' workers speak over pipes.
+        from iii.engine.websocket import WebSocket  # noqa: PLC0415 - see above
+
         if len(self.connections) >= self.limits.connections:
             self.counters["over_limit"] += 1
             _say_busy(connected)

@@ -11,14 +11,16 @@ import os
 import time
 import uuid
 from collections import Counter
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from iii.engine.exchange import Exchange
-from iii.engine.frames import BINARY, one_line
+from iii.engine.frames import BINARY, MAX_MESSAGE, one_line
 from iii.engine.large import fitting
 from iii.engine.peer import Peer
-from iii.engine.websocket import MAX_MESSAGE, Received, WebSocket
 from iii.protocol.lines import MAX_LINE
+
+if TYPE_CHECKING:
+    from iii.engine.websocket import Received, WebSocket
 
 # How long registrations wait for the namespace of their connection (public contract).
 GRACE = 5.0

@@ -20,14 +20,13 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from iii.engine.frames import BINARY, TEXT, Chunk, FrameSplitter, chunks_of, header, message
+from iii.engine.frames import BINARY, MAX_MESSAGE, TEXT, Chunk, FrameSplitter, chunks_of, header, message
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # a platform without its C extension
     from websockets.utils import apply_mask
 
-MAX_MESSAGE = 64 * 1024 * 1024
 # The Python SDK cuts 64 MiB into 64 fragments; thousands of them are meant to cost us something.
 MAX_FRAGMENTS = 4096
 # 64 KiB: a larger buffer crosses malloc's mmap threshold and costs ten times as much per read.
