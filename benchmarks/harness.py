@@ -78,9 +78,18 @@ class Row:
     @property
     def cost(self) -> float:
         """The ratio over its target, turned so that more is worse; 0 where no target is set."""
+        return self.cost_of(self.ratio)
+
+    @property
+    def least_cost(self) -> float:
+        """The same of the best round: what a disturbed machine could still do."""
+        return self.cost_of(self.low if self.smaller_is_better else self.high)
+
+    def cost_of(self, ratio: float) -> float:
+        """Turn a ratio into a cost."""
         if self.target is None:
             return 0.0
-        return self.ratio / self.target if self.smaller_is_better else self.target / self.ratio
+        return ratio / self.target if self.smaller_is_better else self.target / ratio
 
 
 Figure = TypeVar("Figure")
