@@ -176,7 +176,7 @@ def test_a_multipart_form_has_fields_and_files() -> None:
     assert body_of(b"multipart/form-data; boundary=x", body) == {"a": "1", "f": file}
 
 
-def test_a_body_with_a_coding_is_not_unpacked() -> None:
+def test_s25_a_body_with_a_coding_is_not_unpacked() -> None:
     answer = site({}, "POST /a").ask("POST /a", b"x", [JSON_BODY, (b"content-encoding", b"gzip")])
     assert answer.status == 415
 
@@ -294,11 +294,11 @@ def test_h09_a_path_that_can_be_read_in_two_ways_is_a_400(path: str) -> None:
         (None, 400),
     ],
 )
-def test_on_loopback_only_our_own_names_are_hosts(host: bytes | None, status: int) -> None:
+def test_s05_on_loopback_only_our_own_names_are_hosts(host: bytes | None, status: int) -> None:
     assert site({}).ask("GET /a", host=(b"host", host) if host is not None else None).status == status
 
 
-def test_two_hosts_are_none() -> None:
+def test_s05_two_hosts_are_none() -> None:
     assert site({}).ask("GET /a", b"", [HOST]).status == 400
 
 
@@ -317,7 +317,7 @@ def test_two_hosts_are_none() -> None:
         ("OPTIONS", {"origin": "http://evil.test", "access-control-request-method": "POST"}, 403),
     ],
 )
-def test_a_page_of_another_origin_reaches_no_function(method: str, headers: dict[str, str], status: int) -> None:
+def test_s06_s07_a_page_of_another_origin_reaches_no_function(method: str, headers: dict[str, str], status: int) -> None:
     made = site({}, "GET /a")
     made.bind("POST /a")
     answer = made.ask(f"{method} /a", b"", [(name.encode(), value.encode()) for name, value in headers.items()])
@@ -387,7 +387,7 @@ def test_a_request_keeps_its_id_if_that_is_harmless() -> None:
     assert len(minted) == 32
 
 
-def test_the_log_names_function_status_and_time_but_no_query(capsys: pytest.CaptureFixture[str]) -> None:
+def test_s18_s19_the_log_names_function_status_and_time_but_no_query(capsys: pytest.CaptureFixture[str]) -> None:
     made = site({})
 
     async def ask_and_flush() -> None:
