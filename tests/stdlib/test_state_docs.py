@@ -1,0 +1,21 @@
+"""The page about state, stream and pubsub names the codes that the code tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stdlib_workers.state.schemas import CODES as STATE_CODES
+from stdlib_workers.storage import CORRUPT, FULL, UNUSABLE
+from stdlib_workers.storage.store import MAX_WAITING
+from stdlib_workers.stream.schemas import CODES as STREAM_CODES
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "state.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_code_of_every_function_and_reason() -> None:
+    codes = {*STATE_CODES.values(), *STREAM_CODES.values(), FULL, UNUSABLE, CORRUPT}
+    assert [code for code in sorted(codes) if f"`{code}`" not in TEXT] == []
+
+
+def test_the_page_has_the_limit_of_the_storage() -> None:
+    assert f"| `overloaded` | {MAX_WAITING:,} commands wait" in TEXT
