@@ -137,7 +137,10 @@ class Feed:
 
     def _bind(self, message: m.RegisterTrigger) -> None:
         answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id)
+        binding = self._router.bindings.find(message.id)
         try:
+            if binding is None or binding.owner is None or not binding.owner.is_supervised:
+                raise ValidationError("only a worker of this project may take what everybody does")
             config = convert({} if m.is_empty(message.config) else decode_value(message.config), FeedConfig)
         except ValidationError as error:
             answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))

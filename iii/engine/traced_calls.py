@@ -6,8 +6,11 @@ run, and nothing on the path of a call asks whether it should be recorded. Pure;
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from msgspec import Raw
 
+from iii.engine.baggage import baggage_for
 from iii.engine.calls import Calls
 from iii.engine.invocation import Invocation
 from iii.engine.peer import Peer
@@ -29,6 +32,7 @@ class TracedCalls(Calls):
             and message.invocation_id not in self.in_flight
             and self.tracer.begin_root(origin, message, function, now)
         ):
+            message.baggage = _baggage_of(message.function_id)
             line = encode(message)
         Calls.admit(self, origin, message, function, line, now)
 
@@ -70,6 +74,12 @@ class TracedCalls(Calls):
         """As without a feed; for whoever called, the call is over."""
         self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
         super().abandon(invocation)
+
+
+@lru_cache(4096)
+def _baggage_of(function_id: str) -> str:
+    """What goes along with the trace of a call that came with neither."""
+    return baggage_for(function_id, None)
 
 
 def trace(calls: Calls, tracer: Tracer | None) -> None:

@@ -152,6 +152,17 @@ def test_a_wrong_config_is_refused_by_its_key(config: Any, named: str) -> None:
     run(scene)
 
 
+def test_a_client_may_not_take_what_everybody_does() -> None:
+    async def scene(net: Fed) -> None:
+        stranger = net.peer("stranger")
+        net.bind(stranger, "b1", "telemetry", "eye::take", config={})
+        net.turn()
+        assert "only a worker of this project" in net.one(stranger)["error"]["message"]
+        assert type(net.router.calls).__name__ == "Calls"
+
+    run(scene)
+
+
 def test_a_config_of_null_means_the_defaults() -> None:
     async def scene(net: Fed) -> None:
         net.bind(net.eye, "b1", "telemetry", "eye::take", config=None)
