@@ -19,13 +19,16 @@ _F_SETPIPE_SZ = 1031
 _ROOM = 1 << 20  # bytes; as much as the engine's pipes hold
 _PATIENCE = 5.0  # seconds for a signal to take effect
 _STOPPED = frozenset({b"T", b"t"})
+_DEAD = frozenset({b"Z", b"X"})
 
 
 def freeze(pid: int) -> None:
-    """Stop every thread of the process, and return when all stand still. TimeoutError if they do not."""
+    """Stop every thread of the process, and return when all stand still. Raises ProcessLookupError for a dead one."""
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + _PATIENCE
-    while not all(_state(task) in _STOPPED for task in Path(f"/proc/{pid}/task").iterdir()):
+    while not (states := _states(pid)) <= _STOPPED:
+        if states & _DEAD:
+            raise ProcessLookupError(pid)
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {pid} does not stand still")
 
@@ -33,6 +36,8 @@ def freeze(pid: int) -> None:
 def unread_by(pid: int, writer: int) -> bytes:
     """Return what the process `writer` has written to the frozen process and that one has not read, untouched."""
     path = _inward_pipe(pid, writer)
+    if path is None:
+        return b""
     source = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     read_end, write_end = os.pipe()
     try:
@@ -44,13 +49,13 @@ def unread_by(pid: int, writer: int) -> bytes:
             os.close(fd)
 
 
-def _inward_pipe(pid: int, writer: int) -> str:
-    """Return the path of the one pipe that `pid` reads and `writer` writes. LookupError if there is none."""
+def _inward_pipe(pid: int, writer: int) -> str | None:
+    """Return the path of the one pipe that `pid` reads and `writer` writes; None if there is none yet."""
     written = {target for target, is_writing in _pipes(writer).values() if is_writing}
     for path, (target, is_writing) in _pipes(pid).items():
         if not is_writing and target in written:
             return path
-    raise LookupError(f"process {pid} reads nothing from {writer}")
+    return None
 
 
 def _pipes(pid: int) -> dict[str, tuple[str, bool]]:
@@ -68,6 +73,7 @@ def _pipes(pid: int) -> dict[str, tuple[str, bool]]:
     return found
 
 
-def _state(task: Path) -> bytes:
-    stat = (task / "stat").read_bytes()
-    return stat[stat.rindex(b")") + 2 :].split()[0]
+def _states(pid: int) -> set[bytes]:
+    """Return the states that the threads of a process are in."""
+    stats = [(task / "stat").read_bytes() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat[stat.rindex(b")") + 2 :].split()[0] for stat in stats}

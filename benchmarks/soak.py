@@ -10,6 +10,7 @@ code. At the end descriptors, threads and memory of the engine are back. Exit co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -34,7 +35,7 @@ from benchmarks.picture import freeze, unread_by
 from benchmarks.setups import engine
 
 WORKERS = 4  # so that one kill a second stays below twenty a minute each, where restarts begin to wait
-RATE_KILLS, RATE_RELOADS = 2000, 300  # calls a second
+RATE_KILLS, RATE_RELOADS = 1000, 300  # calls a second; a restart of seconds must not fill the bounded queues
 WARM_UP_SAVES = 5
 WARM_UP = 4000  # calls, with a kill of every worker, before anything is counted
 BROKEN_EVERY = 20  # saves: one in so many does not compile
@@ -203,11 +204,12 @@ class KillSoak:
     def _kill_one(self) -> Kill | None:
         """Kill a process that runs something; None if this one did not."""
         process = random.choice(self._engine.children())
-        with self._client.hold:
+        with self._client.hold, contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
             freeze(process.pid)
             kill = self._picture(process)
             os.kill(process.pid, signal.SIGKILL if kill.running else signal.SIGCONT)
-        return kill if kill.running else None
+            return kill if kill.running else None
+        return None  # the last one, whom nobody has buried yet
 
     def _picture(self, process: psutil.Process) -> Kill:
         client = self._client
