@@ -59,7 +59,12 @@ class StdioTransport:
         """Return some bytes, `b""` at the end, None after `timeout` seconds."""
         if timeout is not None and not self._poll.poll(timeout * 1000):
             return None
-        data = os.read(self._read_fd, self._size)
+        try:
+            data = os.read(self._read_fd, self._size)
+        except BlockingIOError:
+            # An event loop has read here before, and some leave a descriptor in this mode.
+            self._poll.poll()
+            data = os.read(self._read_fd, self._size)
         self._size = LARGE_READ_SIZE if len(data) == self._size else READ_SIZE
         return data
 
