@@ -7,6 +7,7 @@ own accounts, which is the point.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -75,5 +76,9 @@ def _pipes(pid: int) -> dict[str, tuple[str, bool]]:
 
 def _states(pid: int) -> set[bytes]:
     """Return the states that the threads of a process are in."""
-    stats = [(task / "stat").read_bytes() for task in Path(f"/proc/{pid}/task").iterdir()]
-    return {stat[stat.rindex(b")") + 2 :].split()[0] for stat in stats}
+    states = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            stat = (task / "stat").read_bytes()
+            states.add(stat[stat.rindex(b")") + 2 :].split()[0])
+    return states
