@@ -24,12 +24,16 @@ def ask(connection: Connection, function_id: str, payload: dict[str, Any] | None
         raise UsageError("nothing is observed in this project", "add it with `iii add observability`") from None
 
 
+def check_trace(text: str | None) -> None:
+    """Raise UsageError for what cannot name a trace, before anybody is asked. Pure."""
+    if text is not None and len(text) < LEAST_PREFIX:
+        raise UsageError(f"`{text}` is too short for a trace", f"give at least {LEAST_PREFIX} characters of its id")
+
+
 def find_trace(connection: Connection, text: str | None) -> str:
     """Return the id of a trace: whole, by its first characters, or the newest. UsageError when there is none."""
     if text is not None and len(text) >= ID_LENGTH:
         return text.lower()
-    if text is not None and len(text) < LEAST_PREFIX:
-        raise UsageError(f"`{text}` is too short for a trace", f"give at least {LEAST_PREFIX} characters of its id")
     payload = {"sort_order": "desc", "limit": RECENT if text else 1}
     ids: list[str] = [row["trace_id"] for row in ask(connection, "engine::traces::list", payload)["spans"]]
     found = sorted({id for id in ids if id.startswith((text or "").lower())})

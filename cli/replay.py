@@ -13,7 +13,7 @@ import click
 
 from cli.connection import Connection, connect
 from cli.failures import UsageError, invocation_error
-from cli.observed import ask, find_trace
+from cli.observed import ask, check_trace, find_trace
 from cli.options import engine_option, json_option
 from cli.output import shown_json, write, write_error
 
@@ -33,9 +33,11 @@ def command(  # noqa: PLR0913 - click's signature: one parameter an option
     *, trace_id: str, span_id: str | None, edit: bool, data: str | None, engine: str | None, as_json: bool
 ) -> int:
     """Call again what TRACE_ID called, and print the result."""
+    check_trace(trace_id)
+    given = None if data is None else (_parsed(data, "--data"),)
     with connect(engine) as connection:
         call = call_of(_spans(connection, find_trace(connection, trace_id)), span_id)
-        payload = _parsed(data, "--data") if data is not None else payload_of(call, is_edited=edit)
+        payload = given[0] if given else payload_of(call, is_edited=edit)
         if edit:
             payload = _edited(payload)
         function_id = dict(call["attributes"])["iii.function.id"]

@@ -11,7 +11,7 @@ import click
 
 from cli.connection import connect
 from cli.failures import UsageError
-from cli.observed import ask, find_trace
+from cli.observed import ask, check_trace, find_trace
 from cli.options import engine_option, json_option
 from cli.output import shown, shown_json, write
 from cli.waterfall import FINE, PLAIN, waterfall
@@ -27,6 +27,7 @@ PIPE_WIDTH = 120
 @json_option
 def command(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bool) -> int:
     """Show the trace TRACE_ID (or its first characters; without, the newest) as a tree."""
+    check_trace(trace_id)
     with connect(engine) as connection:
         id = find_trace(connection, trace_id)
         found: dict[str, Any] = ask(connection, "engine::traces::tree", {"trace_id": id})

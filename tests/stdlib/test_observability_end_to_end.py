@@ -178,20 +178,26 @@ def test_one_tree_of_http_worker_queue_with_a_retry_state_and_cron_and_its_life_
         assert trace in iii(running, "traces", "--failed")
 
         assert json.loads(iii(running, "replay", trace, "--span", tree[0]["span_id"])) == REPLAYED
-        page = urllib.request.urlopen(address_of(running, "metrics http://"), timeout=BOUND).read().decode()
-        samples = {
-            (sample.name, sample.labels.get("function") or sample.labels.get("worker")): sample.value
-            for family in text_string_to_metric_families(page)
-            for sample in family.samples
-        }
-        assert samples["iii_function_invocations_total", "shop::order"] == 2
-        assert samples["iii_worker_memory_rss_bytes", "shop"] > 1_000_000
+        # The replay's call is counted with the next batch.
+        page = eventually(lambda: page_with(running, ("iii_function_invocations_total", "shop::order"), 2))
+        assert page["iii_worker_memory_rss_bytes", "shop"] > 1_000_000
 
         running.kill()
         running.start()
         assert finished_tree(running, trace)
         os.kill(running.pid_of("observability"), signal.SIGKILL)
         eventually(lambda: tree_after_a_kill(running, trace))
+
+
+def page_with(running: Project, name: tuple[str, str], value: float) -> Any:
+    """The samples of /metrics, by name and by function or worker, once one has its value."""
+    text = urllib.request.urlopen(address_of(running, "metrics http://"), timeout=BOUND).read().decode()
+    samples = {
+        (sample.name, sample.labels.get("function") or sample.labels.get("worker")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    return samples if samples.get(name) == value else None
 
 
 def tree_after_a_kill(running: Project, trace: str) -> Any:
