@@ -52,8 +52,8 @@ class Server:
         self._is_closing = False
         self._log = AccessLog(is_on=options.access_log)
         self._application = Application(worker.trigger_async, self._routes, options, self._log)
-        address = os.environ.get("III_WS_URL", "")
-        self._application.channels = Channels(worker.trigger_async, address) if address else None
+        path = os.environ.get("III_SOCKET", "")
+        self._application.channels = Channels(worker.trigger_async, path) if path else None
         self._documentation = Documentation(worker.trigger_async, self._routes)
         self._application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
 

@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from websockets.asyncio.client import ClientConnection
 
 from iii import InvocationError
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
 from stdlib_workers.http.calls import Terms, call_function
-from stdlib_workers.http.channels import ChannelBroken, items_of
+from stdlib_workers.http.channels import ChannelBroken, ChannelEnd, items_of
 from stdlib_workers.http.failures import Refusal, refusal_from, reply_to
 from stdlib_workers.http.intake import Message, Receive, request_from
 from stdlib_workers.http.patterns import BadPath, split_path
@@ -77,7 +76,7 @@ class Socket:
         self.match = match
         self._send = send
         self._timeout = timeout
-        self._reader: ClientConnection | None = None
+        self._reader: ChannelEnd | None = None
         self.code = 1000
 
     async def connect(self, request: Request) -> None:

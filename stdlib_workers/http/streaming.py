@@ -12,12 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from websockets.asyncio.client import ClientConnection
 
 from iii import InvocationError
 from stdlib_workers.http.bodies import File, is_parsed, parse_body
 from stdlib_workers.http.calls import Terms, Trigger, call_function
-from stdlib_workers.http.channels import Channels, items_of, status_and_headers_from, write_all
+from stdlib_workers.http.channels import ChannelEnd, Channels, items_of, status_and_headers_from, write_all
 from stdlib_workers.http.failures import Refusal, refusal_from
 from stdlib_workers.http.intake import Body, Disconnected
 from stdlib_workers.http.replies import Reply, header, reply_from
@@ -40,7 +39,7 @@ class Stream:
         self._files: list[tuple[dict[str, Any], bytes]] = []
         self._status = 200
         self._headers: dict[str, str] = {}
-        self._reader: ClientConnection | None = None
+        self._reader: ChannelEnd | None = None
 
     async def open(self, request: Request, payload: dict[str, Any]) -> None:
         """Give the payload its two references and begin to pass the body on. ChannelBroken without channels."""
@@ -70,7 +69,7 @@ class Stream:
         writer, value["content"] = await self._channels.make()
         self._start(write_all(await self._channels.open(writer), _pieces(content)))
 
-    async def _pass_on(self, end: ClientConnection, chunks: AsyncIterator[bytes], reader: ClientConnection) -> None:
+    async def _pass_on(self, end: ChannelEnd, chunks: AsyncIterator[bytes], reader: ChannelEnd) -> None:
         with suppress(Disconnected):
             await write_all(end, chunks)
             await self._body.wait_until_gone()

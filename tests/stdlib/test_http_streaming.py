@@ -79,7 +79,7 @@ for function, path, method in ((events, "/events/:user", "GET"), (double, "/doub
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    toml = '[engine]\nlisten = "127.0.0.1:0"\n'
+    toml = '[engine]\nlisten = "off"\n'  # streams need no listener of the engine
     with web(tmp_path_factory.mktemp("streams"), WORKER, 'default_timeout = "5s"', toml) as made:
         yield made
 
