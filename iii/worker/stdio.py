@@ -57,16 +57,23 @@ class StdioTransport:
 
     def read(self, timeout: float | None) -> bytes | None:
         """Return some bytes, `b""` at the end, None after `timeout` seconds."""
-        if timeout is not None and not self._poll.poll(timeout * 1000):
-            return None
-        try:
-            data = os.read(self._read_fd, self._size)
-        except BlockingIOError:
-            # An event loop has read here before, and some leave a descriptor in this mode.
-            self._poll.poll()
-            data = os.read(self._read_fd, self._size)
+        data = None
+        while data is None:
+            if timeout is not None and not self._poll.poll(timeout * 1000):
+                return None
+            data = self._read_some(wait=timeout is None)
         self._size = LARGE_READ_SIZE if len(data) == self._size else READ_SIZE
         return data
+
+    def _read_some(self, *, wait: bool) -> bytes | None:
+        try:
+            return os.read(self._read_fd, self._size)
+        except BlockingIOError:
+            # An event loop has read here before, and some leave a descriptor in this mode. What `poll` has seen may be
+            # gone by the time of the read: that is not the end of the wire.
+            if wait:
+                self._poll.poll()
+            return None
 
     def write(self, data: bytes) -> None:
         """Write all of `data`."""

@@ -45,3 +45,32 @@ def test_nothing_in_time_is_none(wire):
     transport, _ = wire
     os.set_blocking(transport.input_fd, False)
     assert transport.read(0) is None
+
+
+class Thief:
+    """Stands for `poll`: the first time, what it has seen is gone by the time of the read."""
+
+    def __init__(self, poll, fd):
+        self._poll, self._fd, self.looks = poll, fd, 0
+
+    def poll(self, *timeout):
+        seen = self._poll.poll(*timeout)
+        self.looks += 1
+        if self.looks == 1:
+            os.read(self._fd, 100)
+            threading.Timer(0.1, os.write, (self._feed, b"second\n")).start()
+        return seen
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_a_line_that_somebody_else_has_read_meanwhile_is_not_the_end_of_the_wire(wire, timeout):
+    transport, feed = wire
+    os.set_blocking(transport.input_fd, False)
+    thief = transport._poll = Thief(transport._poll, transport.input_fd)
+    thief._feed = feed
+    if timeout is None:
+        threading.Timer(0.1, os.write, (feed, b"first\n")).start()
+    else:
+        os.write(feed, b"first\n")
+    assert transport.read(timeout) == b"second\n"
+    assert thief.looks == 2
