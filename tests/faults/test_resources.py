@@ -217,3 +217,47 @@ def test_x10_in_a_folder_that_is_gone_a_command_says_so(tmp_path: Path) -> None:
         assert done.returncode in (2, 3), done
         assert "Traceback" not in done.stderr, done.stderr
         assert done.stderr.startswith("error: ")
+
+
+# Takes what the engine saw happen, slowly, and counts.
+OBSERVER = """
+seen = {"logs": 0, "dropped": 0, "batches": 0}
+@on("observer::ingest")
+def ingest(batch):
+    time.sleep(0.1)
+    seen["logs"] += sum(log["service_name"] == "flood" for log in batch["logs"])
+    seen["dropped"] += batch["dropped"]["logs"]
+    seen["batches"] += 1
+on("observer::seen")(lambda _: seen)
+worker.register_trigger({"type": "telemetry", "function_id": "observer::ingest", "config": {"max_batch": 2000}})
+"""
+FLOOD = """
+@on("flood::flood")
+def flood(lines):
+    os.write(2, b"x\\n" * lines)
+"""
+
+
+def test_x08_a_flood_of_telemetry_is_dropped_by_count_and_calls_go_on(scene: Scene) -> None:
+    # Records of a log, because tens of thousands of them come within a second: spans cost a call each. Both wait in
+    # buffers of the same kind (tests/engine/test_tracing_feed.py).
+    offered = 30_000
+    scene.play({"observer": OBSERVER, "flood": FLOOD, "shop": ECHO})
+    before = worst_of([scene.ask("shop::echo", number).seconds for number in range(300)])
+    flood = scene.caller.begin("flood::flood", offered)
+    during = worst_of([scene.ask("shop::echo", number).seconds for number in range(300)])
+    assert flood.result(40).error is None
+
+    def is_accounted_for() -> bool:
+        seen = scene.ask("observer::seen").value
+        return bool(seen["dropped"] > 0 and seen["logs"] + seen["dropped"] >= offered)
+
+    eventually(is_accounted_for)
+    seen = scene.ask("observer::seen").value
+    assert seen["logs"] + seen["dropped"] <= offered + 100  # what the other workers said meanwhile
+    assert during < 2 * before + 0.25  # the second term is the processors' that this machine has
+
+
+def worst_of(seconds: list[float]) -> float:
+    """The 99th percentile."""
+    return sorted(seconds)[len(seconds) * 99 // 100]
