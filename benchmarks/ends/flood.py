@@ -7,7 +7,7 @@ import sys
 import time
 
 MESSAGE = 500
-span = {
+span: dict[str, object] = {
     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     "span_id": "00f067aa0ba902b7",
     "parent_span_id": None,
