@@ -82,9 +82,9 @@ def running(command: list[str], cwd: Path = HERE, **env: str) -> Iterator[subpro
 
 
 @contextmanager
-def official_worker(kind: str, url: str) -> Iterator[str]:
+def official_worker(kind: str, url: str, prefix: str = "") -> Iterator[str]:
     """Run official_worker.py or .mjs on the SDK of this kind (`python VERSION`, `node`); yield the worker's name."""
-    name = kind.replace(" ", "-").replace(".", "-")
+    name = prefix + kind.replace(" ", "-").replace(".", "-")
     if kind == "node":
         folder = node_with()
         script = folder / "official_worker.mjs"  # beside node_modules, where imports are looked up

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import official
@@ -26,6 +27,9 @@ listen = "127.0.0.1:PORT"
 port = 0
 [workers.queue]
 [workers.pubsub]
+[workers.http_functions.config.security]
+block_private_ips = false
+require_https = false
 [workers.http.config]
 port = HTTP
 channels = true  # for every request, as the public engine has it
@@ -139,10 +143,25 @@ def test_an_http_endpoint_that_streams(sdk: str, caller: Caller, http_port: int)
         assert answer.read() == body * 3
 
 
+def test_a_function_that_is_invoked_over_http(sdk: str, caller: Caller, http_port: int) -> None:
+    """The URL is one of the project's own: the SDK's page answers for it."""
+    bind(caller, sdk, "http", {"api_path": f"{sdk}/far", "http_method": "POST"}, function_id=f"{sdk}::page")
+    caller.result(f"{sdk}::register", {"id": f"{sdk}::far", "url": f"http://127.0.0.1:{http_port}/{sdk}/far"})
+    while "error" in (answer := caller.call(f"{sdk}::far", {"a": 1})):
+        assert answer["error"]["code"] in ("function_not_found", "http_error"), answer
+    assert answer["result"].items() >= {"method": "POST", "a": 1}.items()
+
+
 def request(port: int, path: str, body: bytes, content_type: str) -> Any:
-    """Send a POST to the http worker."""
+    """Send a POST to the http worker, again while it has not heard of the path yet; the test's timeout bounds it."""
     url, headers = f"http://127.0.0.1:{port}/{path}", {"Content-Type": content_type}
-    return urlopen(Request(url, body, headers), timeout=BOUND)
+    while True:
+        try:
+            return urlopen(Request(url, body, headers), timeout=BOUND)
+        except HTTPError as refused:
+            if refused.code != 404:
+                raise
+            refused.close()
 
 
 @pytest.mark.timeout(180)
@@ -152,7 +171,7 @@ def test_after_a_kill_of_the_engine_all_of_them_are_back_with_all_they_had(proje
     with ExitStack() as workers:
         url = project.facts["url"]
         plain = [kind if isinstance(kind, str) else str(kind.values[0]) for kind in kinds]
-        names = [workers.enter_context(official.official_worker(kind, url)) for kind in plain]
+        names = [workers.enter_context(official.official_worker(kind, url, "killed-")) for kind in plain]
         before = project.caller()
         for name in names:
             await_function(before, name)
