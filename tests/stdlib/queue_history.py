@@ -93,6 +93,11 @@ class Deaths:
         """Return how many deaths of everybody touch the span."""
         return max(0, bisect_right(self._begins, until) - bisect_left(self._ends, since))
 
+    def since_last(self, moment: float) -> float:
+        """Return how long before `moment` the last death of everybody was over; infinity for never."""
+        earlier = bisect_right(self._ends, moment)
+        return moment - self._ends[earlier - 1] if earlier else float("inf")
+
     def of_worker(self, run: Run, until: float) -> bool:
         """Whether the worker of a run died, by a kill of its own, before `until` and not before the run began."""
         kill = self._of_worker.get(run.pid)

@@ -101,7 +101,8 @@ def _budget(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
 
 def _duplicates(deaths: Deaths, runs: list[Run]) -> list[str]:
     return [
-        f"5: job {later.job} ran again as attempt {later.attempt} for no reason"
+        f"5: job {later.job} ran again as attempt {later.attempt} for no reason: process {earlier.pid} began it "
+        f"{deaths.since_last(earlier.begin):.3f} s after the last death"
         for earlier, later in pairwise(runs)
         if not earlier.failed and not _was_stopped(deaths, earlier, later.begin)
     ]

@@ -192,5 +192,6 @@ def test_levels_and_deaths() -> None:
     assert [level.most(), level.most(0.0, 0.5), level.most(3.5, 9.0), level.most(1.5, 1.6)] == [1, 0, 0, 1]
     deaths = Deaths([Kill(1.0, 1.1), Kill(4.0, 4.2), Kill(2.0, 2.1, 10)])
     assert [deaths.count(0.0, 0.9), deaths.count(1.05, 5.0), deaths.count(4.3, 9.0)] == [0, 2, 0]
+    assert [deaths.since_last(moment) for moment in (0.5, 4.5)] == [float("inf"), pytest.approx(0.3)]
     ends = [deaths.end_of(Run(1, 1, pid, begin)) for pid, begin in ((10, 1.5), (11, 1.5), (10, 0.5), (10, 3.0))]
     assert ends == [2.1, 4.2, 1.1, 4.2]
