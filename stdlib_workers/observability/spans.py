@@ -50,14 +50,14 @@ def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
     trace, id = get("trace_id"), get("span_id")
     if not _is_id(trace) or not _is_id(id):
         return None
-    parent = get("parent_span_id") or None
+    parent = get("parent_span_id")
     pairs = pairs_from(get("attributes"))
     name, attributes, detail = _texts(str(get("name") or ""), pairs, _detail(span), redaction)
     status = get("status")
     return SpanRow(
         trace,
         id,
-        None if parent == id else parent,
+        parent if _is_id(parent) and parent != id else None,
         name,
         str(get("service_name") or "unknown"),
         status if status in STATUSES else "unset",
