@@ -10,7 +10,7 @@ import json
 import uuid
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iii.errors import LocalProtocolError, RemoteProtocolError
@@ -18,6 +18,9 @@ from iii.worker.intake import Intake
 from iii.worker.json_codec import Codec
 from iii.worker.standard_json import decode_with_json, encode_with_json
 from iii.worker.strict_json import find_fault
+
+# A busy machine is slow; that decides no test.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make_codec(library: str) -> Codec:
@@ -125,6 +128,7 @@ VALUES = st.recursive(
 TEXT = st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
+@UNHURRIED
 @given(VALUES)
 @pytest.mark.parametrize("library", ["json", "msgspec", "orjson"])
 def test_what_is_encoded_is_decoded_equal(library, value):
@@ -134,6 +138,7 @@ def test_what_is_encoded_is_decoded_equal(library, value):
     assert codec.decode_block(line + b"\n") == [{"v": value}]
 
 
+@UNHURRIED
 @given(TEXT | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_all_libraries_give_the_same_verdict_on_any_bytes(data):
     line = b'{"data":' + data.replace(b"\n", b" ") + b"}"
@@ -202,6 +207,7 @@ def test_endless_nesting_is_refused(codec, value):
         codec.encode({"v": value})
 
 
+@UNHURRIED
 @given(st.lists(VALUES, min_size=1, max_size=5), st.data())
 def test_a_stream_may_be_cut_anywhere(values, data):
     codec = make_codec("msgspec")
