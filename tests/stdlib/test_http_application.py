@@ -317,7 +317,7 @@ def test_s05_two_hosts_are_none() -> None:
         ("OPTIONS", {"origin": "http://evil.test", "access-control-request-method": "POST"}, 403),
     ],
 )
-def test_s06_s07_a_page_of_another_origin_reaches_no_function(method: str, headers: dict[str, str], status: int) -> None:
+def test_s06_s07_a_page_of_another_origin_calls_nothing(method: str, headers: dict[str, str], status: int) -> None:
     made = site({}, "GET /a")
     made.bind("POST /a")
     answer = made.ask(f"{method} /a", b"", [(name.encode(), value.encode()) for name, value in headers.items()])
