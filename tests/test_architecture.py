@@ -114,9 +114,7 @@ RULES: dict[str, Layer] = {
 }
 
 # What several standard workers are built on; these packages are no workers.
-SHARED_BY_STANDARD_WORKERS = tuple(
-    f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values")
-)
+SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(
