@@ -1,8 +1,9 @@
 """When a worker is ready, and which files it is made of.
 
 Ready is the earliest of: the script's body has ended, `worker.ready()` was called, or the body is parked: it has
-registered nothing for a while and its main thread stands where it stood (it ends in a loop), importing nothing. Files
-are sent again when more have been imported since.
+registered nothing for a while and its main thread sleeps where it slept (it ends in a loop), importing nothing. A
+main thread that stands because it gets no processor would go on, so it is not parked. Files are sent again when more
+have been imported since.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Readiness:
         while not self.announced.wait(QUIET_SECONDS):
             place = main_thread_place()
             quiet = monotonic() - self._touched
-            if place is not None and ((place == before and quiet >= self._quiet_seconds) or quiet >= PATIENCE):
+            is_parked = place == before and quiet >= self._quiet_seconds and is_asleep(main_thread().native_id)
+            if place is not None and (is_parked or quiet >= PATIENCE):
                 self.announce()
             before = place
 
@@ -80,6 +82,18 @@ class Readiness:
         if self._project:
             self._files = message["files"] = find_project_files(sys.modules, self._project)
         self._send(message)
+
+
+def is_asleep(thread: int | None) -> bool:
+    """Tell whether the kernel has this thread waiting for something; True where the kernel does not say.
+
+    A thread that waits for a processor, or for the disk to give it the next page of code, is not asleep.
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/stat", "rb") as stat:
+            return stat.read().rpartition(b") ")[2][:1] == b"S"
+    except OSError:
+        return True
 
 
 def main_thread_place() -> tuple[object, ...] | None:
