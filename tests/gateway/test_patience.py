@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from iii.engine.patience import QUIET, SILENT, patience
 from iii.engine.peer import Owner, Peer
 from iii.engine.registry import Function
-from iii.engine.switchboard import QUIET, SILENT, patience
 from iii.protocol.messages import RegisterFunction
 
 
