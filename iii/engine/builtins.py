@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from msgspec import Raw, Struct, ValidationError, convert
+from msgspec import Raw, Struct, convert
 
 from iii.engine import identity, introspection
 from iii.engine.bindings import Binding
@@ -173,14 +173,8 @@ class Builtins:
         handler = self._handlers[message.function_id][0]
         try:
             result = handler(message.data, invocation.origin)
-        except InvocationError as error:
-            self._answer(message, error)
-        except (ValueError, TypeError) as error:
-            text = f"Failed to deserialize input for {message.function_id}: {error}"
-            self._answer(message, InvocationError(ErrorCode.DESERIALIZATION_ERROR, text))
-        except Exception as error:  # noqa: BLE001 - a bug in one of our functions costs the call, not the caller
-            self._loop.call_exception_handler({"message": message.function_id, "exception": error})
-            self._answer(message, InvocationError(ErrorCode.INVOCATION_ERROR, f"internal error: {error}"))
+        except Exception as error:  # noqa: BLE001 - see `_failure`
+            self._answer(message, self._failure(message, error))
         else:
             if inspect.isawaitable(result):
                 task = self._loop.create_task(self._finish(message, result))
@@ -192,13 +186,20 @@ class Builtins:
     async def _finish(self, message: m.InvokeFunction, result: Awaitable[Any]) -> None:
         try:
             value = await result
-        except InvocationError as error:
-            value = error
-        except ValidationError as error:
-            text = f"Failed to deserialize input for {message.function_id}: {error}"
-            value = InvocationError(ErrorCode.DESERIALIZATION_ERROR, text)
+        except Exception as error:  # noqa: BLE001 - see `_failure`
+            value = self._failure(message, error)
         self._answer(message, value)
         self._turn()
+
+    def _failure(self, message: m.InvokeFunction, error: Exception) -> InvocationError:
+        """Return what the caller is told. A bug in one of our functions costs the call, not the caller."""
+        if isinstance(error, InvocationError):
+            return error
+        if isinstance(error, (ValueError, TypeError)):
+            text = f"Failed to deserialize input for {message.function_id}: {error}"
+            return InvocationError(ErrorCode.DESERIALIZATION_ERROR, text)
+        self._loop.call_exception_handler({"message": message.function_id, "exception": error})
+        return InvocationError(ErrorCode.INVOCATION_ERROR, f"internal error: {error}")
 
     def _answer(self, message: m.InvokeFunction, value: Any) -> None:
         answer = m.InvocationResult(message.invocation_id or "", message.function_id)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Messages that wait for a hook's answer before the connection is read on.
 MAX_WAITING = 256
+# Close code of a connection whose checkpoint has a bug (RFC 6455, 7.4.1).
+BROKEN = 1011
 # The field of a payload that names the caller (public contract).
 _CALLER = "_caller_worker_id"
 # Listings whose rows a session may only partly see.
@@ -102,7 +104,15 @@ class CheckedLink(Link):
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A check that breaks lets nothing pass and nobody wait: the connection ends with it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            context = {"message": f"the checkpoint of {self.peer.name} broke", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+            self._connection.close(BROKEN)
 
     async def _work(self) -> None:
         while self._waiting:

@@ -57,11 +57,13 @@ class Engine:
         origins: tuple[str, ...] = (),
         rules: Rules | None = None,
         middleware: str | None = None,
+        *,
         throttle: Throttle | None = None,
+        inquiry: Callable[[Exchange], Inquiry] = Inquiry,
         **limits: Any,
     ) -> None:
         self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins, throttle=throttle or Throttle())
-        self._rules, self._middleware = rules, middleware
+        self._rules, self._middleware, self._inquiry = rules, middleware, inquiry
         self._limits = Limits(**limits)
         self.events: list[Event] = []
         self.now = 0.0  # as channels see it
@@ -92,7 +94,7 @@ class Engine:
         self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
         self.guarded = self.gateway
         if self._rules or self._middleware:
-            terms = Terms(Inquiry(self.exchange), self._rules, self._middleware)
+            terms = Terms(self._inquiry(self.exchange), self._rules, self._middleware)
             self.guarded = Gateway(self.exchange, self, self.channels, Listen("127.0.0.1:0", None, terms=terms))
         self._started.put(None)
         await self._stop.wait()
