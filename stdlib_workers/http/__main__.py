@@ -19,7 +19,7 @@ def main() -> None:
     """Serve until the engine closes the wire."""
     worker = register_worker(options=InitOptions(worker_name="http"))
     try:
-        options = parse_options(worker.config)
+        options = parse_options(worker.config, os.environ.get("III_WORKER_NAME", "http"))
         server = Server(worker, options, run_folder())
         server.open()
     except ValueError as error:

@@ -44,15 +44,22 @@ class Options:
     channels: bool = False
 
 
-def parse_options(config: dict[str, Any]) -> Options:
-    """Return the options of a config table. ValueError names the key, the value and what would be right."""
+# What the public engine calls this worker.
+PUBLIC_NAME = "iii-http"
+
+
+def parse_options(config: dict[str, Any], name: str = "http") -> Options:
+    """Return the options of a config table. ValueError names the key, the value and what would be right.
+
+    A worker under its public name does what the public one does: handlers of official SDKs stream without saying so.
+    """
     unknown = sorted(config.keys() - _PARSERS.keys())
     if unknown:
         raise ValueError(f"config has no key {unknown[0]!r}; there are: {', '.join(_PARSERS)}")
-    fields = {}
+    fields: dict[str, Any] = {"channels": name == PUBLIC_NAME}
     for key, value in config.items():
-        name, parse = _PARSERS[key]
-        fields[name] = parse(key, value)
+        field, parse = _PARSERS[key]
+        fields[field] = parse(key, value)
     return Options(**fields)
 
 

@@ -30,9 +30,8 @@ port = 0
 [workers.http_functions.config.security]
 block_private_ips = false
 require_https = false
-[workers.http.config]
+[workers.iii-http.config]
 port = HTTP
-channels = true  # for every request, as the public engine has it
 """
 
 

@@ -65,3 +65,9 @@ def test_nothing_is_the_defaults() -> None:
 def test_a_wrong_value_is_refused_by_name(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_options(config)
+
+
+def test_under_its_public_name_every_route_has_channels_as_there():
+    assert parse_options({}, "iii-http").channels
+    assert not parse_options({"channels": False}, "iii-http").channels
+    assert not parse_options({}, "http").channels
