@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
 CONNECT_SECONDS = 30.0
+# The worker on standard input and output: they are one wire, and carry one.
+_supervised: Worker | None = None
 # What makes the worker instead, while a test runs a script.
 STAND_IN: ContextVar[Callable[[InitOptions | None], Worker] | None] = ContextVar("iii_stand_in", default=None)
 
@@ -27,6 +29,8 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
     Without an address `III_URL` counts, `stdio:` under `iii dev`; without both the default WebSocket address. Blocks
     up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
     options allow are used up; RegistrationRejectedError when the name is taken, here or at the first call.
+
+    A process under `iii dev` is one worker: asked again, this returns it, and IIIError for another name.
     """
     stand_in = STAND_IN.get()
     if stand_in is not None:
@@ -42,14 +46,30 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 def _register_stdio_worker(options: InitOptions | None) -> Worker:
     from iii.worker.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # noqa: PLC0415 - this carrier only
 
+    global _supervised  # noqa: PLW0603 - as the descriptors are the process's
+    if _supervised is not None and _supervised.get_connection_state() != "disconnected":
+        _check_is_meant(_supervised.options, options)
+        return _supervised
     launcher = sys.modules.get(LAUNCHER)
-    worker = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
+    worker = _supervised = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
     if launcher is not None:
         launcher.serve = worker.serve  # type: ignore[attr-defined]
     else:
         serve_after_main(worker.serve)
     worker.watch()
     return worker
+
+
+def _check_is_meant(known: InitOptions, asked: InitOptions | None) -> None:
+    if asked is None:
+        return
+    for word, old, new in (
+        ("name", known.worker_name, asked.worker_name),
+        ("namespace", known.namespace, asked.namespace),
+    ):
+        if new is not None and new != old:
+            text = f"this process is a worker already, with the {word} {old or 'that iii.toml gives it'}"
+            raise IIIError(f"{text}; for {new} give a script of its own an entry in iii.toml")
 
 
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:

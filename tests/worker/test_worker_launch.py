@@ -46,6 +46,24 @@ def test_a_script_registers_is_ready_serves_and_ends_with_the_wire(launch, tmp_p
     assert process.finish() == (0, "")
 
 
+def test_a_process_is_one_worker_however_often_it_asks(launch):
+    process = launch(
+        "again = register_worker()\n"
+        "again.register_function('m::f', lambda p: again is worker)\n"
+        "def other(_):\n"
+        "    try:\n"
+        "        register_worker(options=InitOptions(worker_name='u'))\n"
+        "    except Exception as error:\n"
+        "        return str(error)\n"
+        "worker.register_function('m::other', other)\n"
+    )
+    assert [process.engine.call("m::f", 1)["result"] for _ in range(10)] == [True] * 10
+    assert process.engine.call("m::other", 1)["result"] == (
+        "this process is a worker already, with the name t; for u give a script of its own an entry in iii.toml"
+    )
+    assert process.finish() == (0, "")
+
+
 def test_a_script_may_bear_the_name_of_a_standard_module(launch, tmp_path):
     for name in ("math", "queue", "random"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('a worker was imported')\n")
