@@ -69,7 +69,7 @@ def test_p27_a_worker_has_ten_thousand_functions_at_most(scene: Scene) -> None:
         lines = [f'{{"type":"registerfunction","id":"many::f{number}"}}\n' for number in range(10_001)]
         peer.write("".join(lines).encode())
         rejection = peer.await_message("registrationrejected")
-        assert (rejection["code"], rejection["function_id"]) == ("limit_exceeded", "many::f10000")
+        assert (rejection["reason"], rejection["function_id"]) == ("limit_exceeded", "many::f10000")
 
 
 @pytest.mark.parametrize("name", ["a::b\nc", "a::../b", "a::\u202eb", "a::" + "x" * 10_240, "", "a b"])
@@ -77,7 +77,7 @@ def test_p27_a_name_that_would_mislead_is_refused(name: str, scene: Scene) -> No
     scene.play({})
     with wire(scene) as peer:
         peer.send(type="registerfunction", id=name)
-        assert peer.await_message("registrationrejected", function_id=name)["code"] == "invalid_message"
+        assert peer.await_message("registrationrejected", function_id=name)["reason"] == "invalid_message"
     told = scene.await_line("function not registered")
     assert "\u202e" not in told
     assert len(told) < 1_000
