@@ -16,7 +16,7 @@ def encode(value: Any) -> bytes:
     """Return compact JSON. InvocationError `serialization_error` for what JSON or UTF-8 cannot hold."""
     try:
         return _encoder.encode(value)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvocationError("serialization_error", f"the value is not JSON: {error}") from None
 
 

@@ -244,8 +244,8 @@ def hook() -> Iterator[tuple[type[Hook], str]]:
     thread.join()
 
 
-def act(rule: Rule, callee: Callee | None = None, *, allow_private: bool = True) -> None:
-    asyncio.run(Actions(callee or Callee(), allow_private=allow_private, sleep=no_pause).act(rule, 9, 77))
+def act(rule: Rule, callee: Callee | None = None, *, allow_private: bool = True, sleep: Any = no_pause) -> None:
+    asyncio.run(Actions(callee or Callee(), allow_private=allow_private, sleep=sleep).act(rule, 9, 77))
 
 
 def test_a_webhook_gets_the_facts(hook: tuple[type[Hook], str]) -> None:
@@ -261,8 +261,14 @@ def test_a_webhook_is_tried_three_times_and_follows_no_redirect(
 ) -> None:
     receiver, url = hook
     receiver.statuses[:] = statuses
-    act(RULE._replace(action=Action("webhook", url)))
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    act(RULE._replace(action=Action("webhook", url)), sleep=sleep)
     assert len(receiver.bodies) == tries
+    assert pauses[:2] == [1.0, 2.0][: len(pauses)]
     assert ("failed 3 times" in capsys.readouterr().err) == (statuses[-1] >= 300)
 
 

@@ -47,6 +47,8 @@ def test_a_record_of_each_level(level: str, number: int) -> None:
         }
     ]
     assert (answer["total"], answer["timestamp"]) == (1, NOW // MS)
+    assert len(answer["query"]) == 8
+    assert set(answer["query"].values()) == {None}
 
 
 @pytest.mark.parametrize("data", [None, "text", [1], 5])

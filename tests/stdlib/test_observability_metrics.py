@@ -176,6 +176,15 @@ def test_the_answer_of_rollups() -> None:
         }
         assert (answer["level"], answer["source"], answer["timestamp"]) == (0, "stored", NOW // MS)
         assert made.run(functions(made).rollups({"metric_name": "h"}))["rollups"] == []
+        assert made.run(functions(made).rollups({"metric_name": "m"}))["histogram_rollups"] == []
+        five = {"level": 1, "start_time": start // MS - 300_000, "end_time": start // MS + 600_000}
+        wider = made.run(functions(made).rollups(five))
+        assert wider["query"] == {**five, "metric_name": None}
+        (bucket,) = wider["rollups"]
+        assert bucket["bucket_end_ns"] - bucket["bucket_start_ns"] == LEVELS[1]
+        # The bucket holds the value, but ends behind the range.
+        cut = {"level": 1, "end_time": bucket["bucket_end_ns"] // MS - 1}
+        assert made.run(functions(made).rollups(cut))["rollups"] == []
         other = made.run(functions(made).rollups({"level": 7}))
         assert (other["rollups"], other["histogram_rollups"], "message" in other) == ([], [], True)
 
@@ -218,6 +227,18 @@ def test_the_answer_of_metrics() -> None:
         only = made.run(functions(made).list({"metric_name": "late"}))
         assert [one["name"] for one in only["sdk_metrics"]] == ["late"]
         assert only["query"]["metric_name"] == "late"
+
+
+def test_without_anything_all_figures_are_zero() -> None:
+    with bench() as made:
+        answer = made.run(functions(made).list(None))
+    nothing = {"total": 0, "success": 0, "error": 0, "deferred": 0, "by_function": {}}
+    assert answer["engine_metrics"] == {
+        "invocations": nothing,
+        "workers": {"spawns": 0, "deaths": 0, "active": 0},
+        "performance": {f"{name}_duration_ms": 0.0 for name in ("avg", "p50", "p95", "p99", "min", "max")},
+    }
+    assert (answer["sdk_metrics"], answer["timestamp"]) == ([], NOW // MS)
 
 
 def test_a_range_needs_both_ends_and_an_interval_needs_a_range() -> None:

@@ -80,6 +80,15 @@ def test_the_environment_counts_where_the_configuration_says_nothing() -> None:
     assert (found.export.spans, found.export.endpoint) == (True, "http://c:4318")
     assert found.sampling == Sampling(0.25, (), False, None)
     assert (found.limits.spans, found.live, found.enabled) == (77, False, False)
+    environ = {
+        "SERVICE_VERSION": "3",
+        "SERVICE_NAMESPACE": "eu",
+        "OTEL_LOGS_EXPORTER": "both",
+        "OTEL_METRICS_ENABLED": "false",
+    }
+    more = options_from({}, environ)
+    assert more.resource == {"service.name": "iii", "service.version": "3", "service.namespace": "eu"}
+    assert (more.export.logs, more.metrics_enabled) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from observed import MS, NOW, archive, log, span, trace_id
 
 from iii import InvocationError
+from iii.worker.invocation import CURRENT, InvocationContext
 from stdlib_workers.observability.census import values_from
 from stdlib_workers.observability.figures import Figures
 from stdlib_workers.observability.health import baggage_from
@@ -99,6 +101,39 @@ def test_a_worker_that_is_off_asks_for_nothing_and_still_answers() -> None:
         assert call(worker, "engine::traces::list")["total"] == 0
 
 
+def test_what_is_off_is_disabled_in_the_health() -> None:
+    with serving(enabled=False) as (worker, _):
+        components = call(worker, "engine::health::check")["components"]
+        assert {part["status"] for part in components.values()} == {"disabled"}
+    with serving(metrics_enabled=False) as (worker, _):
+        assert call(worker, "engine::health::check")["components"]["metrics"]["status"] == "disabled"
+
+
+def otlp_logs(text: str) -> list[str]:
+    record = {"body": {"stringValue": text}, "severityNumber": 9}
+    return ["LOGS", json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]})]
+
+
+def test_the_ratio_is_for_the_log_functions_only_and_off_is_for_all() -> None:
+    batch = {"logs": [log("line")], "otlp": [otlp_logs("remote")]}
+    with serving(logs_sampling_ratio=0) as (worker, _):
+        call(worker, "engine::log::info", {"message": "not chosen"})
+        fed(worker, batch)
+        bodies = {row["body"] for row in call(worker, "engine::logs::list")["logs"]}
+        assert bodies == {"line", "remote"}
+    with serving(logs_enabled=False) as (worker, _):
+        call(worker, "engine::log::info", {"message": "off"})
+        fed(worker, batch)
+        assert call(worker, "engine::logs::list")["total"] == 0
+
+
+def test_running_spans_are_kept_unless_that_is_off() -> None:
+    for live, kept in ((True, 1), (False, 0)):
+        with serving(live_spans=live) as (worker, _):
+            fed(worker, {"spans": [span(1, pending=True)]})
+            assert call(worker, "engine::traces::list")["total"] == kept
+
+
 def test_batches_are_taken_from_the_feed_only() -> None:
     with serving() as (worker, _):
         for metadata in (None, {}, {"feed": "guess"}):
@@ -174,6 +209,13 @@ def test_baggage_is_read_and_not_set() -> None:
         assert "does not propagate" in answer["note"]
         with pytest.raises(InvocationError):
             call(worker, "engine::baggage::get", {})
+        message = {"function_id": "engine::baggage::get", "baggage": "a=b,c=d%20e"}
+        running = CURRENT.set(InvocationContext(message))
+        try:
+            assert call(worker, "engine::baggage::get", {"key": "c"}) == {"value": "d e"}
+            assert call(worker, "engine::baggage::get_all") == {"baggage": {"a": "b", "c": "d e"}}
+        finally:
+            CURRENT.reset(running)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +246,7 @@ def test_alerts_are_listed_and_evaluated() -> None:
     with serving(alerts=[rule, {**rule, "name": "off", "enabled": False}]) as (worker, _):
         fed(worker, {"calls": {"total": 4}})
         answer = call(worker, "engine::alerts::evaluate")
+        assert answer["timestamp"] > 0
         assert (answer["evaluated"], [event["name"] for event in answer["triggered_alerts"]]) == (1, ["busy"])
         again = call(worker, "engine::alerts::evaluate")
         assert "triggered_alerts" not in again

@@ -84,6 +84,17 @@ def test_the_shape_of_a_span_and_of_the_answer() -> None:
     }
 
 
+def test_a_running_span_says_so_and_absent_fields_stay_absent() -> None:
+    with bench() as made:
+        scope = {"instrumentation_scope_name": "lib", "instrumentation_scope_version": "1.2"}
+        keep(made.archive, span(1, pending=True, status="unset", trace_state="a=b", **scope), span(2, trace=2))
+        running, ended = made.run(functions(made).list({}))["spans"]
+    assert (running["pending"], running["end_time_unix_nano"], running["status"]) == (True, 0, "unset")
+    assert {name: running[name] for name in ("trace_state", *scope)} == {"trace_state": "a=b", **scope}
+    absent = {"pending", "status_description", "flags", "trace_state", "trace_tags", *scope}
+    assert not absent & ended.keys()
+
+
 @pytest.fixture(scope="module")
 def kept() -> Any:
     """One archive for all filters: trace 1 with a child, traces 2 to 5 of one span, one internal."""
@@ -135,7 +146,8 @@ def kept() -> Any:
         ({"sort_by": "duration", "sort_order": "desc"}, [4, 3, 1, 2]),
         ({"sort_by": "duration_ms"}, [2, 1, 3, 4]),
         ({"sort_by": "service_name", "search_all_spans": True}, [1, 11, 2, 4, 3]),
-        ({"sort_by": "name"}, [1, 2, 3, 4]),
+        ({"sort_by": "name", "search_all_spans": True}, [1, 2, 3, 4, 11]),
+        ({"sort_by": "name", "search_all_spans": True, "sort_order": "desc"}, [11, 4, 3, 2, 1]),
         ({"sort_by": "nonsense", "sort_order": "down"}, [4, 3, 2, 1]),
         ({"offset": 1, "limit": 2}, [2, 3]),
         ({"limit": 0}, []),
@@ -259,12 +271,13 @@ def test_tags_of_the_whole_trace_are_merged_the_later_span_winning() -> None:
     with bench() as made:
         keep(
             made.archive,
-            span(1, attributes={"iii.tag.a": "old", "iii.session.id": "s"}),
+            span(1, attributes={"iii.tag.a": "old", "iii.session.id": "s", "iii.session.name": "n"}),
             span(2, parent=1, start=5, attributes={"iii.tag.a": "new", "iii.message.id": "m", "other": "x"}),
             span(3, trace=2),
         )
         rows = made.run(functions(made).list({}))["spans"]
-    assert rows[0]["trace_tags"] == {"iii.tag.a": "new", "iii.session.id": "s", "iii.message.id": "m"}
+    session = {"iii.session.id": "s", "iii.session.name": "n"}
+    assert rows[0]["trace_tags"] == {"iii.tag.a": "new", **session, "iii.message.id": "m"}
     assert "trace_tags" not in rows[1]
 
 
@@ -311,6 +324,16 @@ def test_groups_by_the_value_of_an_attribute() -> None:
             made.run(made_functions.group_by({}))
 
 
+def test_a_hundred_groups_unless_more_are_asked_for_and_the_label_is_optional() -> None:
+    with bench() as made:
+        keep(made.archive, *[span(n, trace=n, attributes={"user": str(n), "name": "x"}) for n in range(1, 105)])
+        answer = made.run(functions(made).group_by({"attribute": "user"}))
+        assert len(answer["groups"]) == 100
+        assert answer["groups"][0]["label"] is None
+        assert answer["storage"]["archive"] == "healthy"
+        assert len(made.run(functions(made).group_by({"attribute": "user", "limit": 104}))["groups"]) == 104
+
+
 def test_clear_forgets_and_says_so() -> None:
     with bench() as made:
         keep(made.archive, span(1))
@@ -333,6 +356,9 @@ def test_the_tree_of_a_trace() -> None:
         (root,) = answer["roots"]
         assert root["span_id"] == span_id(1)
         assert root["children"][0]["children"][0]["span_id"] == span_id(3)
+        assert answer["storage"]["completeness"] == "complete"
+        collapsing = functions(made, [Collapse("call math::*")])
+        assert made.run(collapsing.tree({"trace_id": trace_id(1)}))["roots"] == []
         assert made.run(functions(made).tree({"trace_id": "unknown"}))["roots"] == []
         with pytest.raises(InvocationError) as caught:
             made.run(functions(made).tree({}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -53,6 +54,28 @@ async def test_a_log_trigger_gets_every_record_of_its_level_with_all_twelve_keys
     assert len(warned) == 12
     first = callee.requests[0]
     assert (first["metadata"], first.get("namespace")) == ({"m": 1}, None)
+
+
+async def test_a_log_trigger_fires_for_records_of_otlp_too() -> None:
+    callee = Callee(w__all=lambda _: None)
+    made = firing(callee)
+    await made.logs.register_trigger(binding("w::all"))
+    record = {"body": {"stringValue": "remote"}, "severityNumber": 17}
+    request = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    made.take(intake_from({"otlp": [["LOGS", json.dumps(request)]]}, Accepts(), NOW))
+    await until(lambda: callee.requests)
+    (told,) = callee.payloads("w::all")
+    assert (told["body"], told["severity_text"], told["service_name"], len(told)) == ("remote", "ERROR", "unknown", 12)
+
+
+async def test_a_trace_trigger_has_its_metadata_and_the_default_namespace() -> None:
+    callee = Callee(w__seen=lambda _: None)
+    made = firing(callee)
+    await made.traces.register_trigger(binding("w::seen", None, metadata={"m": 1}, namespace="other"))
+    made.take(intake(span(1)))
+    made.close_window()
+    await until(lambda: callee.requests)
+    assert (callee.requests[0]["metadata"], callee.requests[0].get("namespace")) == ({"m": 1}, None)
 
 
 async def test_what_a_bound_function_logs_fires_nothing() -> None:

@@ -47,6 +47,13 @@ def code_of(call: Call, name: str, **payload: Any) -> str:
     return caught.value.code
 
 
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def test_set_tells_the_old_and_the_new_value(call: Call) -> None:
     assert call("set", scope="s", key="k", value={"a": 1}) == {"old_value": None, "new_value": {"a": 1}}
     assert call("set", scope="s", key="k", data=[2]) == {"old_value": {"a": 1}, "new_value": [2]}
@@ -126,6 +133,9 @@ def test_null_is_a_value(call: Call) -> None:
         ("list_entries", {"scope": "s", "limit": 0}),
         ("list_entries", {"scope": "s", "limit": 1001}),
         ("list_entries", {"scope": "s", "max_bytes": 255}),
+        ("list_entries", {"scope": "s", "max_bytes": 8_000_001}),
+        ("list_keys", {}),
+        ("get_entry", {"scope": "s"}),
     ],
 )
 def test_a_payload_that_does_not_fit_is_refused(call: Call, name: str, payload: dict[str, Any]) -> None:
@@ -135,6 +145,28 @@ def test_a_payload_that_does_not_fit_is_refused(call: Call, name: str, payload: 
 def test_a_payload_that_is_no_object_is_refused(store: Store) -> None:
     with pytest.raises(InvocationError, match="must be an object"):
         State(SqliteKeyValue(store), Options()).get([1])
+
+
+@pytest.mark.parametrize("value", ["\ud800", {1, 2}, deep(3000)], ids=["no UTF-8", "no JSON", "too deep"])
+def test_a_value_that_cannot_be_written_down_is_refused(call: Call, value: Any) -> None:
+    assert code_of(call, "set", scope="s", key="k", value=value) == "serialization_error"
+    assert call("list", scope="s") == []
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "__proto__", "\0", "é" * 500])
+def test_any_text_is_a_scope_and_a_key(call: Call, name: str) -> None:
+    call("set", scope=name, key=name, value=1)
+    assert call("get", scope=name, key=name) == 1
+    assert (call("list_keys", scope=name), call("list_groups")) == ({"keys": [name]}, {"groups": [name]})
+    assert call("delete", scope=name, key=name) == 1
+
+
+def test_removing_the_root_leaves_a_null_and_no_gap(call: Call) -> None:
+    call("set", scope="s", key="k", value={"a": 1})
+    result = call("update", scope="s", key="k", ops=[{"type": "remove", "path": ""}])
+    assert result == {"old_value": {"a": 1}, "new_value": None}
+    assert call("get_entry", scope="s", key="k")["value"] is None
+    assert call("list", scope="s") == [None]
 
 
 def test_unknown_fields_are_ignored(call: Call) -> None:
@@ -226,6 +258,27 @@ def test_entries_come_in_pages_that_miss_and_repeat_nothing(call: Call) -> None:
     assert seen == [{"key": f"k{number}", "value": number} for number in range(25)]
 
 
+@pytest.mark.parametrize(("limit", "length"), [(None, 100), (1, 1), (1000, 101)])
+def test_a_page_has_a_hundred_entries_unless_told_otherwise(call: Call, limit: int | None, length: int) -> None:
+    ops = [{"type": "set", "path": "", "value": 1}]
+    call("once", scope="o", key="o", writes=[{"scope": "s", "key": str(n), "ops": ops} for n in range(101)])
+    page = call("list_entries", scope="s", limit=limit, max_bytes=8_000_000)
+    assert (len(page["entries"]), page["done"]) == (length, length == 101)
+
+
+def test_a_page_holds_a_megabyte_unless_told_otherwise(call: Call) -> None:
+    for key in "abc":
+        call("set", scope="s", key=key, value="x" * 400_000)
+    assert [entry["key"] for entry in call("list_entries", scope="s")["entries"]] == ["a", "b"]
+    assert call("list_entries", scope="unknown") == {
+        "entries": [],
+        "next_cursor": None,
+        "done": True,
+        "offset": 0,
+        "total": 0,
+    }
+
+
 def test_a_page_holds_no_more_bytes_than_asked(call: Call) -> None:
     for number in range(4):
         call("set", scope="s", key=f"k{number}", value="x" * 100)
@@ -250,14 +303,23 @@ def test_a_cursor_of_another_scope_is_refused(call: Call) -> None:
     assert code_of(call, "list_entries", scope="t", cursor=cursor) == "INVALID_CURSOR"
 
 
-@pytest.mark.parametrize(("value", "fits"), [("x" * 8, True), ("x" * 9, False)])
-def test_a_value_over_the_limit_is_refused(store: Store, value: str, fits: bool) -> None:
+# Bytes of compact JSON: no space after a comma, two bytes for an umlaut.
+@pytest.mark.parametrize(
+    ("value", "fits"), [("x" * 8, True), ("x" * 9, False), ("ü" * 4, True), ("ü" * 5, False), ([1, 2, 3, 45], True)]
+)
+def test_a_value_over_the_limit_is_refused(store: Store, value: Any, fits: bool) -> None:
     call = caller(State(SqliteKeyValue(store), Options(max_value_bytes=10)))
     if fits:
         call("set", scope="s", key="k", value=value)
     else:
         assert code_of(call, "set", scope="s", key="k", value=value) == "VALUE_TOO_LARGE"
         assert call("list", scope="s") == []
+
+
+def test_the_limit_of_a_value_does_not_bind_updates(store: Store) -> None:
+    call = caller(State(SqliteKeyValue(store), Options(max_value_bytes=10)))
+    ops = [{"type": "set", "path": "", "value": "x" * 20}]
+    assert call("update", scope="s", key="k", ops=ops)["new_value"] == "x" * 20
 
 
 def test_values_written_before_a_restart_are_read_from_the_disk(store: Store) -> None:
@@ -282,17 +344,26 @@ def test_options_of_the_public_worker_are_understood() -> None:
     adapter = {"name": "kv", "config": {"store_method": "in_memory", "file_path": "x"}}
     config = {"adapter": adapter, "save_interval_ms": 5000, "triggers_enabled": False, "max_value_bytes": 7}
     assert options_from(config) == Options(in_memory=True, triggers_enabled=False, max_value_bytes=7)
-    assert options_from({}) == Options()
+    assert options_from({"adapter": {"name": "in_memory"}}) == Options(in_memory=True)
+    assert options_from({"adapter": {"name": "kv", "config": None}}) == options_from({}) == Options()
 
 
 @pytest.mark.parametrize(
     "config",
     [
         {"adapter": {"name": "redis"}},
+        {"adapter": {"name": "bridge", "config": {"bridge_url": "ws://localhost:49134"}}},
         {"adapter": "kv"},
+        {"adapter": {"name": ["kv"]}},
+        {"adapter": {"name": "kv", "confg": {}}},
+        {"adapter": {"name": "kv", "config": "in_memory"}},
+        {"adapter": {"name": "kv", "config": {"store_methd": "in_memory"}}},
         {"store_method": "s3"},
+        {"store_method": ["in_memory"]},
         {"max_value_bytes": 0},
+        {"max_value_bytes": True},
         {"save_interval_ms": 99},
+        {"save_interval_ms": 3_600_001},
         {"triggers_enabled": "yes"},
         {"colour": 1},
     ],

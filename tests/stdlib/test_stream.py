@@ -219,6 +219,7 @@ def test_options() -> None:
         {"history": 0},
         {"allowed_origins": "http://x"},
         {"adapter": {"name": "redis"}},
+        {"adapter": {"name": "kv", "config": {"chanel_size": 1}}},
         {"ports": 1},
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.values import apply_updates, parse_updates
-from stdlib_workers.values.updates import LEAST_INTEGER, MOST_INTEGER, MOST_SIGNED
+from stdlib_workers.values.updates import LEAST_INTEGER, MOST_INTEGER, MOST_SIGNED, POLLUTING
 
 MISSING: Any = object()
 
@@ -18,12 +18,20 @@ MISSING: Any = object()
 def run(value: Any, *ops: dict[str, Any]) -> tuple[Any, list[str]]:
     updates = parse_updates(list(ops), "state::update")
     new, errors = apply_updates(None if value is MISSING else value, updates, is_missing=value is MISSING)
+    assert all(error.keys() == {"op_index", "code", "message", "doc_url"} for error in errors)
     assert all(error["message"] and error["doc_url"] for error in errors)
     return new, [f"{error['op_index']} {error['code']}" for error in errors]
 
 
 def op(kind: str, path: Any = MISSING, **fields: Any) -> dict[str, Any]:
     return {"type": kind, **({} if path is MISSING else {"path": path}), **fields}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
 
 
 @pytest.mark.parametrize(
@@ -39,6 +47,9 @@ def op(kind: str, path: Any = MISSING, **fields: Any) -> dict[str, Any]:
         (None, op("merge", None, value={"b": 2}), None),
         ("text", op("merge", ["a", "b"], value={"c": 1}), {"a": {"b": {"c": 1}}}),
         ({"a": [1]}, op("merge", ["a", "b"], value={"c": 1}), {"a": {"b": {"c": 1}}}),
+        ({"a": {"b": 1}}, op("merge", ["a"], value={"b": {}}), {"a": {"b": {}}}),
+        ({"a": None}, op("merge", "a", value={"c": 1}), {"a": {"c": 1}}),
+        (MISSING, op("merge", "a.b", value={"c": 1}), {"a.b": {"c": 1}}),
         ({"a": {"b": {"x": 1}}}, op("merge", ["a", "b"], value={"c": 1}), {"a": {"b": {"x": 1, "c": 1}}}),
         ({"a": 1}, op("merge", [], value={"b": 2}), {"a": 1, "b": 2}),
         (MISSING, op("increment", "", by=3), 3),
@@ -48,11 +59,20 @@ def op(kind: str, path: Any = MISSING, **fields: Any) -> dict[str, Any]:
         ({"n": 1.5}, op("increment", "n", by=1), {"n": 2.5}),
         ({"n": MOST_SIGNED}, op("increment", "n", by=1), {"n": MOST_SIGNED + 1}),
         (7, op("decrement", "", by=9), -2),
+        (MOST_INTEGER, op("decrement", "", by=1), MOST_INTEGER - 1),
+        (1.5, op("decrement", "", by=2), -0.5),
         (MISSING, op("append", "", value="x"), "x"),
         (MISSING, op("append", value=1), [1]),
         (None, op("append", value="x"), "x"),
         ([1], op("append", value=[2]), [1, [2]]),
+        ([1], op("append", value="x"), [1, "x"]),
+        (None, op("append", value=[1]), [[1]]),
         ("a", op("append", value="b"), "ab"),
+        ({"t": "a"}, op("append", ["t"], value="b"), {"t": "ab"}),
+        ({"a": {"b": None}}, op("append", ["a", "b"], value="x"), {"a": {"b": "x"}}),
+        ({"a": {"b": [1]}}, op("append", ["a", "b"], value=2), {"a": {"b": [1, 2]}}),
+        ({"a": [1]}, op("append", ["a", "b"], value=2), {"a": {"b": [2]}}),
+        (MISSING, op("append", ["a", "b", "c"], value=[1]), {"a": {"b": {"c": [[1]]}}}),
         (MISSING, op("append", "t", value="x"), {"t": "x"}),
         (MISSING, op("append", ["log", "lines"], value="x"), {"log": {"lines": ["x"]}}),
         ({"log": 5}, op("append", ["log", "lines"], value="x"), {"log": {"lines": ["x"]}}),
@@ -89,8 +109,18 @@ def test_an_operation_that_fits(value: Any, operation: dict[str, Any], expected:
         ({}, op("merge", ["a", ""], value={}), "merge.path.empty_segment"),
         ({}, op("merge", ["a"] * 33, value={}), "merge.path.too_deep"),
         ({}, op("append", ["é" * 129], value=1), "append.path.segment_too_long"),
-        *[({}, op(kind, "__proto__", value={}, by=1), f"{kind}.path.proto_polluted") for kind in
-          ("set", "merge", "increment", "decrement", "append", "remove")],
+        ({}, op("append", [""], value=1), "append.path.empty_segment"),
+        (True, op("increment", "", by=1), "increment.not_number"),
+        ("1", op("decrement", "", by=1), "decrement.not_number"),
+        # Paths are looked at before values, their length before their segments, the first segment first.
+        ({}, op("merge", [*["a"] * 32, ""], value=1), "merge.path.too_deep"),
+        ({}, op("merge", ["a" * 257, "", "__proto__"], value=1), "merge.path.segment_too_long"),
+        ({}, op("merge", ["a", "__proto__"], value=1), "merge.path.proto_polluted"),
+        ({}, op("merge", value={"__proto__": 1} | dict.fromkeys(map(str, range(1024)))), "merge.value.too_many_keys"),
+        ({}, op("merge", value={"prototype": nested(17)}), "merge.value.proto_polluted"),
+        (1, op("set", "__proto__", value=1), "set.path.proto_polluted"),
+        *[({}, op(kind, key, value={}, by=1), f"{kind}.path.proto_polluted") for kind in
+          ("set", "merge", "increment", "decrement", "append", "remove") for key in sorted(POLLUTING)],
     ],
 )  # fmt: skip
 def test_an_operation_that_does_not_fit_is_skipped_and_listed(value: Any, operation: dict[str, Any], code: str) -> None:
@@ -102,10 +132,26 @@ def test_an_operation_that_does_not_fit_is_skipped_and_listed(value: Any, operat
 
 @pytest.mark.parametrize(("depth", "errors"), [(16, []), (17, ["0 merge.value.too_deep"])])
 def test_a_merge_may_be_nested_sixteen_deep(depth: int, errors: list[str]) -> None:
-    value: Any = 1
-    for _ in range(depth):
-        value = {"a": value}
-    assert run({}, op("merge", value=value))[1] == errors
+    assert run({}, op("merge", value=nested(depth)))[1] == errors
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    value = dict.fromkeys(map(str, range(1024)))
+    assert run({}, op("merge", value=value), op("append", ["a"] * 32, value=1))[1] == []
+
+
+@pytest.mark.parametrize("value", [{"__proto__": 1}, [{"prototype": 1}], dict.fromkeys(map(str, range(1025)))])
+def test_what_is_set_or_appended_is_not_inspected(value: Any) -> None:
+    assert run({}, op("set", "a", value=value), op("append", "b", value=value)) == ({"a": value, "b": [value]}, [])
+
+
+def test_a_merge_looks_for_polluting_keys_at_its_top_only() -> None:
+    assert run({}, op("merge", value={"a": {"__proto__": 1}})) == ({"a": {"__proto__": 1}}, [])
+
+
+def test_a_value_may_be_as_deep_as_a_message() -> None:
+    value = nested(600)
+    assert run({}, op("set", "a", value=value), op("append", "b", value=value))[1] == []
 
 
 @pytest.mark.parametrize(("length", "errors"), [(256, []), (257, ["0 set.path.segment_too_long"])])
@@ -145,6 +191,8 @@ def test_when_every_operation_fails_a_missing_value_becomes_an_empty_object() ->
         [1],
         [{}],
         [op("replace", "a")],
+        [{"type": ["set"], "path": "a"}],
+        [{"type": None, "path": "a"}],
         [op("set", value=1)],
         [op("set", None, value=1)],
         [op("set", ["a"], value=1)],
