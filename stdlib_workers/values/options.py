@@ -11,6 +11,8 @@ class OptionError(ValueError):
 
 
 _METHODS = {"in_memory": True, "file_based": False}
+# What the public adapters take. All but the first say how their files are kept, and have no effect here.
+_SETTINGS = ("store_method", "file_path", "save_interval_ms", "channel_size")
 
 
 def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) -> None:
@@ -25,9 +27,13 @@ def in_memory(config: Mapping[str, Any], worker: str) -> bool:
     adapter = config.get("adapter", {"name": "kv"})
     if not isinstance(adapter, dict) or adapter.get("name") not in ("kv", "in_memory"):
         raise OptionError(f"{worker}: the adapter must be kv or in_memory, got {adapter!r}")
-    inner = adapter.get("config") or {}
-    method = config.get("store_method", inner.get("store_method", "file_based"))
-    if method not in _METHODS:
+    check_names(adapter, ("name", "config"), f"{worker}: adapter")
+    settings = adapter.get("config") or {}
+    if not isinstance(settings, dict):
+        raise OptionError(f"{worker}: config of the adapter must be a table, got {settings!r}")
+    check_names(settings, _SETTINGS, f"{worker}: adapter.config")
+    method = config.get("store_method", settings.get("store_method", "file_based"))
+    if not isinstance(method, str) or method not in _METHODS:
         raise OptionError(f"{worker}: store_method must be file_based or in_memory, got {method!r}")
     return _METHODS[method] or adapter["name"] == "in_memory"
 
