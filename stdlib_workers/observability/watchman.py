@@ -7,7 +7,7 @@ action begins, so a crash in between loses an action rather than repeating it fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from iii import InvocationError
@@ -19,6 +19,7 @@ from stdlib_workers.observability.metrics import MetricRow, histograms_of, value
 
 INTERVAL = 10.0
 Act = Callable[[Rule, float, int], Coroutine[Any, Any, None]]
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class Watchman:
@@ -62,10 +63,10 @@ class Watchman:
         rows = await self._archive.run(lambda connection: metric_table.find(connection, start, now, rule.metric))
         return value_in(rows)
 
-    async def watch(self, clock: Callable[[], int]) -> None:
+    async def watch(self, clock: Callable[[], int], sleep: Sleep = asyncio.sleep) -> None:
         """Evaluate for ever."""
         while True:
-            await asyncio.sleep(INTERVAL)
+            await sleep(INTERVAL)
             try:
                 await self.evaluate(clock())
             except InvocationError:
