@@ -65,19 +65,66 @@ async def test_the_event_says_what_happened(tmp_path: Path, ended: list[Setup]) 
     await setup.bind(metadata={"m": 1}, namespace="n")
     await setup.set("k", 1)
     await setup.set("k", None)
-    await setup.state.delete({"scope": "s", "key": "k"})
-    await setup.state.delete({"scope": "s", "key": "k"})
-    await until(lambda: len(worker.requests) == 4)
+    await setup.set("k", 2)
+    for _ in range(2):
+        await setup.state.delete({"scope": "s", "key": "k"})
+    await until(lambda: len(worker.requests) == 5)
     kinds = [(p["event_type"], p["old_value"], p["new_value"]) for p in worker.payloads("w::seen")]
     assert kinds == [
         ("state:created", None, 1),
         ("state:updated", 1, None),
-        ("state:deleted", None, None),
+        ("state:updated", None, 2),
+        ("state:deleted", 2, None),
         ("state:deleted", None, None),
     ]
     request = worker.requests[0]
     assert (request["metadata"], request["namespace"]) == ({"m": 1}, "n")
-    assert {"type": "state", "scope": "s", "key": "k"}.items() <= request["payload"].items()
+    assert request["payload"] == {
+        "type": "state",
+        "event_type": "state:created",
+        "scope": "s",
+        "key": "k",
+        "old_value": None,
+        "new_value": 1,
+    }
+
+
+async def test_targets_of_one_event_are_called_one_after_the_other(tmp_path: Path, ended: list[Setup]) -> None:
+    def step(name: str) -> Any:
+        async def run(_: Any) -> None:
+            order.append(f"{name} begins")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+        return run
+
+    order: list[str] = []
+    setup = Setup(tmp_path / "state.db", Callee(w__a=step("a"), w__b=step("b")))
+    ended.append(setup)
+    await setup.bind("w::a", id="t1")
+    await setup.bind("w::b", id="t2")
+    await setup.set("k", 1)
+    await until(lambda: len(order) == 4)
+    assert order == ["a begins", "a ends", "b begins", "b ends"]
+
+
+async def test_everything_that_writes_fires(tmp_path: Path, ended: list[Setup]) -> None:
+    worker = Callee(w__seen=lambda _: None)
+    setup = Setup(tmp_path / "state.db", worker)
+    ended.append(setup)
+    await setup.bind()
+    await setup.state.set({"scope": "s", "key": "k", "value": 1, "if_version": 0})
+    with pytest.raises(InvocationError, match="CONFLICT"):
+        await setup.state.set({"scope": "s", "key": "k", "value": 5, "if_version": 0})
+    await setup.state.update({"scope": "s", "key": "k", "ops": [{"type": "increment", "path": "", "by": 1}]})
+    await setup.state.once({"scope": "r", "key": "r", "writes": [{"scope": "s", "key": "k", "value": 3}]})
+    await until(lambda: len(worker.requests) == 4)
+    assert sorted((p["key"], p["new_value"]) for p in worker.payloads("w::seen") if p["scope"] == "s") == [
+        ("k", 1),
+        ("k", 2),
+        ("k", 3),
+    ]
 
 
 @pytest.mark.parametrize(
