@@ -123,16 +123,18 @@ class Session:
                 self._log.warn(f"the stream:leave handler {target.function_id} failed: {error}")
 
     async def _is_allowed(self, subscription: Subscription) -> bool:
-        """Ask every join handler; one that fails denies."""
-        for target in self._services.joins:
-            try:
-                verdict = await fire(self._services.worker, target, self._event(subscription))
-            except InvocationError as error:
-                self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {error}")
-                return False
-            if isinstance(verdict, dict) and verdict.get("unauthorized") is True:
-                return False
-        return True
+        """Ask every join handler, as the contract says; it takes one to deny."""
+        verdicts = [await self._allows(target, subscription) for target in self._services.joins]
+        return all(verdicts)
+
+    async def _allows(self, target: Target, subscription: Subscription) -> bool:
+        """Ask a join handler; one that fails denies."""
+        try:
+            verdict = await fire(self._services.worker, target, self._event(subscription))
+        except InvocationError as error:
+            self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {error}")
+            return False
+        return not (isinstance(verdict, dict) and verdict.get("unauthorized") is True)
 
     def _event(self, subscription: Subscription) -> dict[str, Any]:
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,7 +85,10 @@ async def test_every_change_fires_an_event(setup: StreamSetup) -> None:
     ]
     first, last = setup.worker.payloads("w::seen")[0], setup.worker.payloads("w::seen")[-1]
     assert {"type": "stream", "streamName": "s", "groupId": "g", "id": "i"}.items() <= first.items()
+    assert first.keys() == {"type", "timestamp", "streamName", "groupId", "id", "event"}
+    # Milliseconds since 1970.
     assert isinstance(first["timestamp"], int)
+    assert abs(first["timestamp"] / 1000 - time.time()) < 3600
     assert last["id"] is None
     assert setup.worker.requests[-1]["metadata"] == {"m": 1}
 
@@ -126,6 +131,61 @@ async def test_a_field_that_is_missing_is_named(setup: StreamSetup, missing: str
     with pytest.raises(InvocationError, match=f"stream::set: {missing} is missing") as caught:
         await setup.stream.set(payload)
     assert caught.value.code == "deserialization_error"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("get", {"stream_name": "s", "group_id": "g"}),
+        ("delete", {"stream_name": "s", "item_id": "i"}),
+        ("update", address("i")),
+        ("list", {"stream_name": "s"}),
+        ("list_groups", {}),
+        ("list_groups", {"stream_name": 5}),
+        ("send", {"stream_name": "s", "group_id": "g", "data": 1}),
+        ("send", {"stream_name": "s", "group_id": "g", "type": "t"}),
+        ("send", {"stream_name": "s", "group_id": "g", "type": "t", "data": 1, "id": 5}),
+        ("set", [1]),
+    ],
+)
+async def test_a_payload_that_does_not_fit_is_refused(setup: StreamSetup, name: str, payload: Any) -> None:
+    assert await code_of(getattr(setup.stream, name)(payload)) == "deserialization_error"
+
+
+async def test_unknown_fields_and_odd_names_are_taken(setup: StreamSetup) -> None:
+    assert await setup.stream.set({**address("", "", ""), "data": None, "_caller_worker_id": "x"}) == {
+        "old_value": None,
+        "new_value": None,
+    }
+    assert await setup.stream.list_all({}) == {"stream": [{"id": "", "groups": [""]}], "count": 1}
+
+
+async def test_an_update_of_which_nothing_fits_writes_and_fires_all_the_same(setup: StreamSetup) -> None:
+    await bind(setup)
+    ops = [{"type": "increment", "path": "__proto__", "by": 1}]
+    assert (await setup.stream.update(address("i") | {"ops": ops}))["new_value"] == {}
+    await until(lambda: events(setup))
+    assert events(setup) == [{"type": "create", "data": {}}]
+    assert "errors" not in await setup.stream.update(address("i") | {"ops": []})
+
+
+async def test_handlers_of_one_event_run_one_after_the_other_in_the_order_of_their_binding(setup: StreamSetup) -> None:
+    def step(name: str) -> Any:
+        async def run(_: Any) -> None:
+            order.append(f"{name} begins")
+            for _ in range(5):
+                await asyncio.sleep(0)
+            order.append(f"{name} ends")
+
+        return run
+
+    order: list[str] = []
+    for name in "zab":
+        setup.worker.functions[f"w::{name}"] = step(name)
+        await setup.filters.register_trigger(binding(f"w::{name}", {"stream_name": "s"}, f"t-{name}"))
+    await setup.set("i", 1)
+    await until(lambda: len(order) == 6)
+    assert order == [f"{name} {what}" for name in "zab" for what in ("begins", "ends")]
 
 
 async def test_malformed_operations_write_nothing(setup: StreamSetup) -> None:
@@ -182,12 +242,23 @@ async def test_a_custom_stream_of_another_shape_is_told(
     assert await code_of(getattr(setup.stream, operation)(payload)) == code
 
 
-async def test_a_custom_streams_own_error_passes_through(setup: StreamSetup) -> None:
+@pytest.mark.parametrize("operation", ["set", "get", "delete", "update", "list", "list_groups"])
+async def test_a_custom_streams_own_error_passes_through(setup: StreamSetup, operation: str) -> None:
     def fail(_: Any) -> None:
         raise InvocationError("MINE", "no")
 
-    setup.worker.functions["stream::get(s)"] = fail
-    assert await code_of(setup.stream.get(address("i"))) == "MINE"
+    setup.worker.functions[f"stream::{operation}(s)"] = fail
+    assert await code_of(getattr(setup.stream, operation)(address("i") | {"data": 1, "ops": []})) == "MINE"
+
+
+async def test_a_custom_stream_that_removed_nothing_fires_nothing(setup: StreamSetup) -> None:
+    setup.worker.functions |= {"stream::delete(s)": lambda _: {}, "stream::get(s)": lambda _: None}
+    await bind(setup)
+    assert await setup.stream.delete(address("i")) == {"old_value": None}
+    assert await setup.stream.get(address("i")) is None
+    await setup.stream.send({"stream_name": "s", "group_id": "g", "type": "last", "data": 0})
+    await until(lambda: events(setup))
+    assert events(setup) == [{"type": "event", "event": {"type": "last", "data": 0}}]
 
 
 async def test_absence_is_asked_once_until_functions_change(setup: StreamSetup) -> None:

@@ -61,6 +61,55 @@ async def test_joining_an_item_sends_only_that(setup: StreamSetup) -> None:
     assert [kind for kind, _, _ in shapes(drained(subscriber))] == ["sync", "create", "event"]
 
 
+async def test_the_state_of_an_item_is_its_value_or_null(setup: StreamSetup) -> None:
+    await setup.set("a", {"n": 1})
+    session, subscriber = setup.session()
+    # Binary frames are as good as text.
+    await session.receive(join("u", "a").encode())
+    await session.receive(join("v", "absent"))
+    messages = drained(subscriber)
+    assert [(message["id"], message["event"]) for message in messages] == [
+        ("a", {"type": "sync", "data": {"n": 1}}),
+        ("absent", {"type": "sync", "data": None}),
+    ]
+    keys = {"type", "timestamp", "streamName", "groupId", "id", "event", "offset", "subscriptionId"}
+    assert messages[0].keys() == keys
+
+
+async def test_an_id_that_joins_elsewhere_leaves_where_it_was(setup: StreamSetup) -> None:
+    setup.listen_on(asyncio.get_running_loop())
+    session, subscriber = setup.session()
+    await session.receive(join("u", group="old"))
+    await session.receive(join("u", group="new"))
+    drained(subscriber)
+    await setup.set("a", 1, "old")
+    await setup.set("a", 2, "new")
+    await settled(setup)
+    assert [message["groupId"] for message in drained(subscriber)] == ["new"]
+
+
+async def test_the_state_of_a_custom_stream_comes_from_its_functions(setup: StreamSetup) -> None:
+    setup.worker.functions |= {"stream::list(s)": lambda _: [7], "stream::get(s)": lambda asked: asked["item_id"]}
+    session, subscriber = setup.session()
+    await session.receive(join("u"))
+    await session.receive(join("v", "i"))
+    assert shapes(drained(subscriber)) == [("sync", None, [7]), ("sync", "i", "i")]
+
+
+async def test_a_state_that_cannot_be_read_is_not_sent_and_events_come_all_the_same(setup: StreamSetup) -> None:
+    def fail(_: Any) -> None:
+        raise InvocationError("MINE", "no")
+
+    setup.listen_on(asyncio.get_running_loop())
+    setup.worker.functions["stream::list(s)"] = fail
+    session, subscriber = setup.session()
+    await session.receive(join())
+    assert drained(subscriber) == []
+    await setup.set("a", 1)
+    await settled(setup)
+    assert shapes(drained(subscriber)) == [("create", "a", 1)]
+
+
 async def test_one_copy_for_each_subscription_and_none_after_leaving(setup: StreamSetup) -> None:
     setup.listen_on(asyncio.get_running_loop())
     session, subscriber = setup.session()
@@ -162,6 +211,32 @@ async def test_join_handlers_decide_and_failing_ones_deny(setup: StreamSetup, ve
     assert (message["id"], len(setup.hub)) == ("i", int(is_in))
     expected = {"subscription_id": "u", "stream_name": "s", "group_id": "g", "id": "i", "context": {"user": 1}}
     assert setup.worker.payloads("w::join") == [expected]
+
+
+async def test_every_join_handler_hears_of_a_join_and_one_denies_for_all(setup: StreamSetup) -> None:
+    setup.worker.functions |= {"w::no": lambda _: {"unauthorized": True}, "w::last": lambda _: None}
+    await setup.joins.register_trigger(binding("w::no", id="t1", metadata={"m": 1}))
+    await setup.joins.register_trigger(binding("w::missing", id="t2"))
+    await setup.joins.register_trigger(binding("w::last", id="t3"))
+    session, subscriber = setup.session()
+    await session.receive(join())
+    assert shapes(drained(subscriber)) == [("unauthorized", None, None)]
+    assert [request["function_id"] for request in setup.worker.requests] == ["w::no", "w::missing", "w::last"]
+    assert setup.worker.requests[0]["metadata"] == {"m": 1}
+    expected = {"subscription_id": "u", "stream_name": "s", "group_id": "g", "id": None, "context": None}
+    assert setup.worker.payloads("w::last") == [expected]
+
+
+async def test_a_socket_that_was_denied_may_join_something_else(setup: StreamSetup) -> None:
+    setup.worker.functions["w::join"] = lambda event: {"unauthorized": event["group_id"] == "secret"}
+    await setup.joins.register_trigger(binding("w::join"))
+    session, subscriber = setup.session()
+    await session.receive(join("u", group="secret"))
+    await session.receive(join("u"))
+    assert [(message["event"]["type"], message["groupId"]) for message in drained(subscriber)] == [
+        ("unauthorized", "secret"),
+        ("sync", "g"),
+    ]
 
 
 async def test_leave_handlers_hear_of_every_end(setup: StreamSetup) -> None:
