@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii import InvocationError
+from stdlib_workers.http.calls import Terms
+from stdlib_workers.http.replies import JSON, reply_from
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 
@@ -50,6 +52,9 @@ def test_a_function_gets_the_request_and_its_return_value_is_the_answer() -> Non
     payload = call["payload"]
     assert call["metadata"] == {"m": 1}
     assert 0 < call["timeout_ms"] <= 30_000
+    fields = {"method", "path", "path_params", "query_params", "query_params_all", "headers", "body", "trigger"}
+    assert set(payload) == fields
+    assert payload["method"] == "POST"
     assert payload["path"] == "/users/:id"
     assert payload["path_params"] == {"id": "4 2"}
     assert payload["query_params"] == {"q": "b c"}
@@ -71,6 +76,9 @@ def test_a_function_gets_the_request_and_its_return_value_is_the_answer() -> Non
         ({"headers": {"content-type": "text/plain"}, "body": None}, 200, "text/plain", b""),
         ({"headers": {"content-type": "text/plain"}, "body": {"a": 1}}, 200, "text/plain", b'{"a":1}'),
         ({"headers": ["Content-Type: text/css", "X: y"], "body": "p{}"}, 200, "text/css", b"p{}"),
+        ({"headers": {"x-number": 5, "x-null": None}}, 200, "application/json", b"{}"),
+        ({"headers": ["no header", 5]}, 200, "application/json", b"{}"),
+        ({"statusCode": 404, "body": 1}, 200, "application/json", b"1"),
         ("hi", 200, "application/json", b"{}"),
         ([1], 200, "application/json", b"{}"),
         (None, 200, "application/json", b"{}"),
@@ -79,6 +87,26 @@ def test_a_function_gets_the_request_and_its_return_value_is_the_answer() -> Non
 def test_results_become_responses_as_the_contract_says(result: Any, status: int, kind: str, body: bytes) -> None:
     answer = site(result).ask("GET /a")
     assert (answer.status, answer.headers["content-type"], answer.body) == (status, kind, body)
+
+
+def test_a_header_may_come_twice_and_what_is_no_text_is_dropped() -> None:
+    lines = ["Set-Cookie: a=1", "set-cookie:b=2", "no header", 5]
+    assert reply_from({"headers": lines}).headers == [JSON, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert reply_from({"headers": {"x-one": "1", "x-number": 5, "x-null": None}}).headers == [JSON, (b"x-one", b"1")]
+
+
+def test_of_repeated_headers_the_last_one_counts_and_bytes_are_kept() -> None:
+    made = site({})
+    made.ask("GET /a", b"", [(b"x-one", b"1"), (b"x-one", b"2"), (b"x-bytes", b"\xff")])
+    headers = made.calls[0]["payload"]["headers"]
+    assert (headers["x-one"], headers["x-bytes"]) == ("2", "\xff")
+
+
+def test_the_path_is_the_pattern_as_it_was_registered() -> None:
+    made = site({}, "GET users/{id}")
+    assert made.ask("GET /users/1").status == 200
+    payload = made.calls[0]["payload"]
+    assert (payload["path"], payload["trigger"]["path"]) == ("users/{id}", "users/{id}")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +259,71 @@ def test_only_false_blocks_a_condition() -> None:
     assert [call["function_id"] for call in made.calls] == ["f::c"]
 
 
+def test_a_condition_sees_what_the_function_gets_but_no_channels() -> None:
+    made = Site({"f::f": lambda _: {}, "f::c": lambda _: True})
+    made.bind("POST /a", condition="f::c")
+    made.ask("POST /a?q=1", b'{"x": 1}', [JSON_BODY])
+    condition, function = made.calls
+    assert condition["payload"] == function["payload"]
+    (route,) = made.routes
+
+    async def admit() -> None:
+        await made.application._admit(route, {"body": 1, "request_body": {}, "response": {}}, Terms(1, {}))
+
+    asyncio.run(admit())
+    assert made.calls[-1]["payload"] == {"body": 1}
+
+
+@pytest.mark.parametrize("asked", ["f::c", "m::m"])
+def test_a_condition_or_middleware_that_fails_is_a_500_with_its_code(asked: str) -> None:
+    def fail(_: Any) -> Any:
+        raise InvocationError("my_code", "mine")
+
+    made = Site({"f::f": lambda _: {}, "f::c": lambda _: True, "m::m": lambda _: None, asked: fail})
+    made.bind("GET /a", condition="f::c", middleware=("m::m",))
+    answer = made.ask("GET /a")
+    assert (answer.status, answer.code) == (500, "my_code")
+    assert answer.json["error"]["error_id"] == answer.headers["x-request-id"]
+    assert "f::f" not in [call["function_id"] for call in made.calls]
+
+
+def test_a_request_is_asked_about_in_the_contracts_order() -> None:
+    made = Site(
+        {name: lambda _: None for name in ("g::g", "f::c", "r::r", "f::f")}, {"middleware": [{"function_id": "g::g"}]}
+    )
+    made.bind("POST /a", condition="f::c", middleware=("r::r",), namespace="n")
+    assert made.ask("POST /a", b"{}", [JSON_BODY]).status == 200
+    assert [call["function_id"] for call in made.calls] == ["g::g", "f::c", "r::r", "f::f"]
+    assert {call["namespace"] for call in made.calls} == {"n"}
+    made.calls.clear()
+    # The body is read between the middleware of all routes and the condition.
+    assert made.ask("POST /a", b"{", [JSON_BODY]).status == 400
+    assert [call["function_id"] for call in made.calls] == ["g::g"]
+
+
+@pytest.mark.parametrize("said", [None, {}, {"action": "modify", "response": {"status_code": 500}}, "respond", []])
+def test_middleware_that_does_not_respond_lets_the_request_pass(said: Any) -> None:
+    made = Site({"f::f": lambda _: {"status_code": 201}, "m::m": lambda _: said})
+    made.bind("GET /a", middleware=("m::m",))
+    assert made.ask("GET /a").status == 201
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "kind", "body"),
+    [
+        (None, 200, "application/json", b"null"),
+        ({}, 200, "application/json", b"null"),
+        ({"status_code": 403, "body": "no"}, 403, "application/json", b'"no"'),
+        ({"headers": {"content-type": "text/plain"}, "body": "no"}, 200, "text/plain", b"no"),
+    ],
+)
+def test_what_middleware_responds(response: Any, status: int, kind: str, body: bytes) -> None:
+    made = Site({"m::m": lambda _: {"action": "respond", "response": response}})
+    made.bind("GET /a", middleware=("m::m",))
+    answer = made.ask("GET /a")
+    assert (answer.status, answer.headers["content-type"], answer.body) == (status, kind, body)
+
+
 def test_middleware_is_asked_in_order_and_may_answer_itself() -> None:
     said = {"action": "respond", "response": {"status_code": 401, "body": {"no": 1}, "headers": {"x": "y"}}}
     functions = {name: lambda _: {"action": "continue"} for name in ("g::1", "g::2", "r::1", "f::f")}
@@ -265,6 +358,15 @@ def test_unbound_paths_and_methods_say_so() -> None:
     options = made.ask("OPTIONS /a")
     assert (options.status, options.headers["allow"], options.body) == (204, "GET, HEAD, OPTIONS", b"")
     assert made.ask("OPTIONS /b").status == 404
+
+
+def test_a_route_may_ask_for_options_and_head_itself() -> None:
+    made = Site({"f::f": lambda payload: {"status_code": 201, "headers": {"x-method": payload["method"]}}})
+    made.bind("OPTIONS /a")
+    made.bind("HEAD /a")
+    for method in ("OPTIONS", "HEAD"):
+        answer = made.ask(f"{method} /a")
+        assert (answer.status, answer.headers["x-method"]) == (201, method)
 
 
 def test_head_is_get_without_its_body() -> None:
@@ -340,6 +442,25 @@ def test_a_listed_origin_is_answered_by_name() -> None:
     failed = made.ask("GET /none", b"", [origin])
     assert (failed.status, failed.headers["access-control-allow-origin"]) == (404, "https://app.test")
     assert made.ask("POST /a", b"", [(b"origin", b"https://other.test")]).status == 403
+
+
+@pytest.mark.parametrize("cors", [{}, {"allowed_origins": []}, {"allowed_origins": ["https://a.test", "*"]}])
+def test_cors_without_a_list_or_with_a_star_lets_any_origin_in_without_credentials(cors: dict[str, Any]) -> None:
+    made = Site({"f::f": lambda _: {}}, {"cors": cors})
+    made.bind("POST /a")
+    origin = (b"origin", b"https://any.test")
+    answer = made.ask("POST /a", b"", [origin])
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "https://any.test")
+    preflight = made.ask("OPTIONS /a", b"", [origin, (b"access-control-request-method", b"POST")])
+    assert preflight.headers["access-control-allow-headers"] == "*"
+    assert "access-control-allow-credentials" not in {*answer.headers, *preflight.headers}
+
+
+def test_cors_allows_the_methods_that_are_listed() -> None:
+    made = Site({"f::f": lambda _: {}}, {"cors": {"allowed_methods": ["get", "put"]}})
+    made.bind("POST /a")
+    asked = [(b"origin", b"https://a.test"), (b"access-control-request-method", b"POST")]
+    assert made.ask("OPTIONS /a", b"", asked).headers["access-control-allow-methods"] == "GET, PUT"
 
 
 def test_requests_over_the_limit_are_told_to_come_again() -> None:

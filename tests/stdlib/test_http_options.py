@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stdlib_workers.http.options import Options, parse_options
+from stdlib_workers.http.options import DEFAULT_PORT, Options, parse_options
 from stdlib_workers.http.origins import Cors
 
 
@@ -39,7 +39,15 @@ def test_values_are_read(config: dict[str, Any], field: str, value: Any) -> None
 
 
 def test_nothing_is_the_defaults() -> None:
-    assert parse_options({}) == Options()
+    found = parse_options({})
+    assert found == Options()
+    assert (found.host, found.port, DEFAULT_PORT, found.timeout) == ("127.0.0.1", None, 3111, 30.0)
+    assert (found.concurrency, found.max_body, found.cors, found.middleware) == (1024, 10 << 20, None, ())
+
+
+def test_middleware_of_one_priority_keeps_its_order() -> None:
+    rows = [{"function_id": name, "priority": priority} for name, priority in (("b", 0), ("c", 1), ("a", 0))]
+    assert parse_options({"middleware": [*rows, {"function_id": "d", "priority": -1}]}).middleware == (*"dbac",)
 
 
 @pytest.mark.parametrize(
