@@ -49,6 +49,7 @@ class Provider(TriggerHandler):
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """End a job; a run that has begun goes on."""
+        self._targets.pop(config.id, None)
         self._loop.call_soon_threadsafe(self.scheduler.remove, config.id)
 
     async def _fire(self, trigger_id: str, payload: dict[str, Any]) -> Any:

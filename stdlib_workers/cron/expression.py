@@ -110,13 +110,19 @@ class Schedule:
 
 
 def parse(text: str) -> Schedule:
-    """Return the schedule of an expression. ValueError says which part is wrong, and why."""
-    text = text.strip()
+    """Return the schedule of an expression. ValueError names it, says which part is wrong, and why."""
+    try:
+        return _parse(text.strip())
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def _parse(text: str) -> Schedule:
     if text.startswith("@every"):
         return Schedule(text, every=_parse_every(text.removeprefix("@every").strip()))
     if text.startswith("@"):
         if text not in SHORTHANDS:
-            raise ValueError(f"{text!r} is none of {', '.join(SHORTHANDS)}, @every 5s")
+            raise ValueError(f"it is none of {', '.join(SHORTHANDS)}, @every 5s")
         return _parse_fields(text, SHORTHANDS[text].split())
     return _parse_fields(text, text.split())
 
@@ -128,7 +134,7 @@ def _parse_fields(text: str, parts: list[str]) -> Schedule:
         weekdays = frozenset(value % 7 for value in CRONTAB_WEEKDAY.parse(weekday))
         return _schedule(text, ["0", minute, hour, day, month, "*"], weekdays, either_day=either)
     if len(parts) not in (6, 7):
-        raise ValueError(f"{text!r} has {len(parts)} fields; there are 5 (crontab), 6 (from seconds) or 7 (with years)")
+        raise ValueError(f"it has {len(parts)} fields; there are 5 (crontab), 6 (from seconds) or 7 (with years)")
     weekdays = frozenset(value - 1 for value in WEEKDAY.parse(parts[5]))
     return _schedule(text, [*parts[:5], parts[6] if len(parts) == 7 else "*"], weekdays, either_day=False)
 

@@ -44,7 +44,17 @@ def instants(expression: str, start: str, count: int, zone: str = "UTC") -> list
         ("0 0 0 * * 2-6", "2026-01-02T00:00", ["2026-01-05T00:00:00"]),
         ("0 12 1 Jan-Mar/2 *", "2026-01-02T00:00", ["2026-03-01T12:00:00"]),
         ("@yearly", "2026-05-05T00:00", ["2027-01-01T00:00:00"]),
+        ("@annually", "2026-05-05T00:00", ["2027-01-01T00:00:00"]),
+        ("@monthly", "2026-01-02T00:00", ["2026-02-01T00:00:00", "2026-03-01T00:00:00"]),
         ("@weekly", "2026-01-01T00:00", ["2026-01-04T00:00:00"]),
+        ("@daily", "2026-01-01T00:00", ["2026-01-02T00:00:00", "2026-01-03T00:00:00"]),
+        ("@midnight", "2026-01-01T00:00", ["2026-01-02T00:00:00"]),
+        ("0 0 0 ? * tues,Thurs,SAT", "2026-01-02T00:00", ["2026-01-03T00:00:00", "2026-01-06T00:00:00"]),
+        ("0 0 0 ? * 1-5", "2026-01-02T00:00", ["2026-01-04T00:00:00", "2026-01-05T00:00:00"]),
+        ("0 0 0 * * 7", "2026-01-01T00:00", ["2026-01-03T00:00:00"]),
+        ("0 0 0 1 dec ? 2030-2040/5", "2026-01-01T00:00", ["2030-12-01T00:00:00", "2035-12-01T00:00:00"]),
+        ("0 0 0 1 1 ? 2100", "2026-01-01T00:00", ["2100-01-01T00:00:00"]),
+        ("0 10-20/5 0 * * *", "2026-01-01T00:00", ["2026-01-01T00:10:00", "2026-01-01T00:15:00"]),
         ("@hourly", "2026-01-01T00:00", ["2026-01-01T01:00:00"]),
         ("@every 90s", "2026-01-01T00:00:01", ["2026-01-01T00:01:30", "2026-01-01T00:03:00"]),
         ("@every 1h30m", "2026-01-01T00:00:01", ["2026-01-01T01:30:00"]),
@@ -67,6 +77,21 @@ def test_an_expression_names_its_instants(expression: str, start: str, expected:
         ("0 0 0 * * 8", "8 is not from 1 to 7"),
         ("0 0 0 * * mon/2", "a step needs a number"),
         ("? * * * *", "minute"),
+        ("0 0 * ? *", "month"),
+        ("24 0 0 0 * *", "24 0 0 0 * *"),
+        ("0 24 * * *", "24 is not from 0 to 23"),
+        ("0 0 32 * *", "32 is not from 1 to 31"),
+        ("0 0 0 * *", "0 is not from 1 to 31"),
+        ("0 0 1 13 *", "13 is not from 1 to 12"),
+        ("0 0 * * 8", "8 is not from 0 to 7"),
+        ("0 0 0 1 1 ? 1969", "1969 is not from 1970 to 2100"),
+        ("0 0 0 1 1 ? 2101", "2101 is not from 1970 to 2100"),
+        ("0 0 0 * * sat-mon", "goes up"),
+        ("0 0 0 W * *", "day of month"),
+        ("0 0 0 * * 2#1", "day of week"),
+        ("1,,2 * * * *", "minute"),
+        ("* * * * * * * *", "8 fields"),
+        ("@Daily", "none of @yearly"),
         ("0 0 L * *", "day of month"),
         ("0 0 * ju *", "month"),
         ("٣ * * * *", "minute"),
@@ -80,6 +105,8 @@ def test_q24_a_wrong_expression_is_refused_by_its_part(expression: str, said: st
     with pytest.raises(ValueError) as caught:
         parse(expression)
     assert said in str(caught.value)
+    # Whoever reads a log must find the trigger.
+    assert str(caught.value).startswith(repr(expression))
 
 
 @pytest.mark.parametrize("expression", ["0 0 30 2 *", "0 0 0 1 1 * 1999", "0 0 31 4,6,9,11 *"])

@@ -7,11 +7,12 @@ import heapq
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from
+from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from, payload_from
 from stdlib_workers.cron.expression import parse
 from stdlib_workers.cron.ledger import SCHEMA, Entry, Ledger
 from stdlib_workers.cron.scheduler import Scheduler, Time
@@ -280,6 +281,24 @@ def test_q24_a_wrong_binding_is_refused(config: Any, said: str) -> None:
     with pytest.raises(ValueError) as caught:
         job_from(config, "f::g", None)
     assert said in str(caught.value)
+
+
+def test_the_payload_of_a_tick() -> None:
+    tick = START + timedelta(hours=1)
+    assert payload_from("t1", job("@hourly", name="report"), tick, tick + timedelta(milliseconds=20), 2) == {
+        "trigger": "cron",
+        "job_id": "t1",
+        "scheduled_time": "2026-01-01T01:00:00+00:00",
+        "actual_time": "2026-01-01T01:00:00.020000+00:00",
+        "tick_id": "report@2026-01-01T01:00:00+00:00",
+        "missed": 2,
+    }
+
+
+def test_a_job_is_in_utc_and_makes_up_for_nothing_unless_told_otherwise() -> None:
+    assert job_from({"expression": " @hourly ", "description": "ignored"}, "f::g", None) == Job(
+        "default/f::g @hourly UTC", parse("@hourly"), ZoneInfo("UTC"), "none", "skip"
+    )
 
 
 def test_a_late_tick_is_fired_and_an_old_one_is_missed() -> None:
