@@ -99,6 +99,16 @@ async def test_a_forwarded_call_takes_payload_metadata_and_time_and_keeps_a_null
     assert worker.requests == [{"function_id": "far::f", "payload": [1], "metadata": {"m": 1}, "timeout_ms": 7}]
 
 
+async def test_an_exposed_call_takes_payload_and_metadata_and_a_missing_result_is_a_null() -> None:
+    local = Callee(near__f=lambda _: None)
+    expose = exposing(Passage("near::f", "shop::f"), local)
+    assert await expose({"n": 1}, {"m": 1}) is None
+    assert await expose(None, None) is None
+    first, second = local.requests
+    assert first == {"function_id": "near::f", "payload": {"n": 1}, "metadata": {"m": 1}, "timeout_ms": 30_000}
+    assert second == {"function_id": "near::f", "payload": None, "timeout_ms": 30_000}
+
+
 async def test_errors_of_functions_keep_their_code_both_ways() -> None:
     def fail(_: Any) -> Any:
         raise InvocationError("mine", "text", details={"a": 1})
@@ -113,12 +123,20 @@ async def test_errors_of_functions_keep_their_code_both_ways() -> None:
 
 
 async def test_invoke_returns_the_result_and_wraps_whatever_goes_wrong() -> None:
-    remote = remote_with(Connected(far__f=lambda data: data))
+    worker = Connected(far__f=lambda data: data)
+    remote = remote_with(worker)
     assert await invoke(remote, {"function_id": "far::f", "data": 3}) == 3
     assert await invoke(remote, {"function_id": "far::f"}) is None
+    assert await invoke(remote, {"function_id": "far::f", "data": {}, "timeout_ms": 5}) == {}
+    assert worker.requests == [
+        {"function_id": "far::f", "payload": 3, "timeout_ms": 30_000},
+        {"function_id": "far::f", "payload": None, "timeout_ms": 30_000},
+        {"function_id": "far::f", "payload": {}, "timeout_ms": 5},
+    ]
     with pytest.raises(InvocationError) as caught:
         await invoke(remote, {"function_id": "no::such"})
     assert caught.value.code == "bridge_error"
+    assert caught.value.message.startswith("function_not_found: ")
     assert caught.value.details["code"] == "function_not_found"
 
 

@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +18,9 @@ import pytest
 from live_project import project
 
 from iii import InvocationError
-from stdlib_workers.egress import Response
+from stdlib_workers.egress import Response, Rules
 from stdlib_workers.http_functions.exchange import Delivery, outcome_of, request_for, secret_of
+from stdlib_workers.http_functions.functions import HttpFunctions
 from stdlib_workers.http_functions.invocation import HttpInvocation, invocation_from
 
 URL = "https://api.example/f"
@@ -33,6 +36,13 @@ def test_a_registration_is_read_with_the_defaults_of_the_contract() -> None:
     assert read == HttpInvocation(
         URL, "PUT", 60_000, (("x-a", "b"),), {"type": "api_key", "header": "x-key", "value_key": "KEY"}
     )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_every_method_sends_the_payload_as_its_body(method: str) -> None:
+    invocation = invocation_from({"url": URL, "method": method})
+    request = request_for(invocation, DELIVERY, {"n": 1}, "", 5.0)
+    assert (request.method, request.url, request.body) == (method, URL, b'{"n":1}')
 
 
 @pytest.mark.parametrize(
@@ -90,6 +100,14 @@ def test_a_request_tells_function_invocation_time_caller_and_trace() -> None:
         "x-iii-Trace-ID": "abc",
         "x-a": "b",
     }
+
+
+def test_headers_of_the_registration_are_added_not_replacing_and_auth_comes_last() -> None:
+    given = (("Content-Type", "text/plain"), ("Authorization", "mine"))
+    invocation = HttpInvocation(URL, headers=given, auth={"type": "bearer", "token_key": "KEY"})
+    names = [name for name, _ in request_for(invocation, Delivery("f::f", "id", 1), 1, "s3cret", 5.0).headers]
+    contract = ["Content-Type", "x-iii-Function-Path", "x-iii-Invocation-ID", "x-iii-Timestamp"]
+    assert names == [*contract, "Content-Type", "Authorization", "Authorization"]
 
 
 def test_the_three_kinds_of_auth() -> None:
@@ -155,17 +173,84 @@ def test_what_counts_as_a_failure(status: int, body: bytes, code: str, message: 
     assert (caught.value.code, caught.value.message) == (code, message)
 
 
-# With a real engine and a real server
+# With a real server
+
+
+def call(url: str, data: Any = None, environ: Any = None, rules: Rules | None = None, **fields: Any) -> Any:
+    functions = HttpFunctions(rules or Rules(blocks_private=False, requires_https=False), environ or {})
+    payload = {"function_id": "shop::ship", "invocation": {"url": url, **fields}, "data": data}
+    return functions.invoke({**payload, "caller_worker_id": "w-1"})
+
+
+def test_each_call_has_an_id_and_a_time_of_its_own() -> None:
+    with api() as url:
+        seen = [call(url, {"n": 1}) for _ in range(2)]
+    ids = {uuid.UUID(one["headers"]["x-iii-Invocation-ID"]) for one in seen}
+    assert len(ids) == 2
+    assert all(abs(int(one["headers"]["x-iii-Timestamp"]) - time.time()) < 60 for one in seen)
+    assert seen[0]["payload"] == {"n": 1, "_caller_worker_id": "w-1"}
+    assert not {"x-iii-Caller-Function", "x-iii-Trace-ID"} & seen[0]["headers"].keys()
+
+
+@pytest.mark.parametrize("data", [None, 5, "text", [1]])
+def test_a_payload_that_is_no_object_is_sent_as_it_is(data: Any) -> None:
+    with api() as url:
+        assert call(url, data, method="GET")["payload"] == data
+
+
+def test_an_answer_that_breaks_off_has_a_code_of_its_own() -> None:
+    with api() as url, pytest.raises(InvocationError) as caught:
+        call(f"{url}/broken")
+    assert caught.value.code == "http_response_failed"
+
+
+@pytest.mark.parametrize(
+    ("url", "rules", "rule"),
+    [
+        ("https://127.0.0.1/", Rules(), "private"),
+        ("http://203.0.113.1/", Rules(), "https"),
+        ("https://203.0.113.1/", Rules(allowlist=("*.example",)), "allowlist"),
+        ("https://", Rules(), "url"),
+    ],
+)
+def test_where_a_request_may_go_is_asked_at_the_registration_and_at_each_call(
+    url: str, rules: Rules, rule: str
+) -> None:
+    functions = HttpFunctions(rules, {})
+    payload = {"function_id": "shop::ship", "invocation": {"url": url}}
+    for function in (functions.check, functions.invoke):
+        with pytest.raises(InvocationError) as caught:
+            function(payload)
+        assert caught.value.code == "url_validation_failed"
+        assert caught.value.details == {"reason": "egress_denied", "rule": rule}
+
+
+def test_a_secret_that_is_not_set_is_refused_before_anything_is_sent() -> None:
+    auth = {"type": "hmac", "secret_key": "GONE"}
+    functions = HttpFunctions(Rules(), {})
+    for function in (functions.check, functions.invoke):
+        with pytest.raises(InvocationError) as caught:
+            function({"function_id": "shop::ship", "invocation": {"url": URL, "auth": auth}})
+        assert caught.value.code == "secret_not_found"
+
+
+# With a real engine too
 
 
 class Api(BaseHTTPRequestHandler):
-    """Answers with what it was sent; `/fail` fails, `/moved` leads elsewhere, `/slow` waits for its client to leave."""
+    """Answers with what it was sent; `/fail` fails, `/broken` breaks off, `/moved` leads elsewhere.
+
+    `/slow` waits for its client to leave.
+    """
 
     def handle_all(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/slow":
             self.connection.settimeout(20)
             self.connection.recv(1)
+            return
+        if self.path == "/broken":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
             return
         status = {"/fail": 422, "/moved": 307}.get(self.path, 200)
         seen = {"method": self.command, "headers": dict(self.headers), "payload": json.loads(body)}
