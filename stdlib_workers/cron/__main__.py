@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from datetime import UTC, datetime
@@ -19,10 +20,12 @@ from iii import (
 )
 from stdlib_workers.cron.agenda import Job, job_from, stamp
 from stdlib_workers.cron.ledger import SCHEMA, Ledger
+from stdlib_workers.cron.options import ledger_in_memory
 from stdlib_workers.cron.scheduler import Scheduler
 from stdlib_workers.cron.upcoming import upcoming
 from stdlib_workers.events import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import Refusal, open_store
+from stdlib_workers.values import OptionError
 
 MAX_UPCOMING = 1000
 # A run without an end would stop its job for ever.
@@ -77,7 +80,11 @@ def main() -> None:
     """Serve until the engine closes the wire."""
     # The file first: a worker that is connected and stands still counts as ready.
     try:
-        store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""))
+        is_in_memory = ledger_in_memory(json.loads(os.environ.get("III_CONFIG") or "{}"))
+        store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=is_in_memory)
+    except OptionError as error:
+        _say(str(error))
+        raise SystemExit(2) from None
     except Refusal as error:
         _say(f"cron: {error}")
         raise SystemExit(error.exit_code) from None

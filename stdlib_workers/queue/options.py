@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
+from stdlib_workers.values import in_memory
 
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
@@ -181,12 +182,6 @@ def check_name(name: Any) -> str:
     return name.strip()
 
 
-def store_path_is_memory(config: Any) -> bool:
+def store_path_is_memory(config: Mapping[str, Any]) -> bool:
     """Whether the adapter asks for a store that ends with the process. ValueError for an unknown adapter."""
-    adapter = config.get("adapter") if isinstance(config, Mapping) else None
-    if adapter is None:
-        return False
-    if not isinstance(adapter, Mapping) or adapter.get("name", "builtin") != "builtin":
-        raise ValueError(f"the only adapter is builtin (SQLite under .iii/), not {adapter!r}")
-    settings = adapter.get("config") or {}
-    return isinstance(settings, Mapping) and settings.get("store_method") == "in_memory"
+    return in_memory(config, "config", ("builtin",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -22,16 +22,21 @@ def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) 
             raise OptionError(f"{worker}: there is no option {name}; there are {', '.join(names)}")
 
 
-def in_memory(config: Mapping[str, Any], worker: str) -> bool:
-    """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`."""
-    adapter = config.get("adapter", {"name": "kv"})
-    if not isinstance(adapter, dict) or adapter.get("name") not in ("kv", "in_memory"):
-        raise OptionError(f"{worker}: the adapter must be kv or in_memory, got {adapter!r}")
+def in_memory(
+    config: Mapping[str, Any], worker: str, adapters: Sequence[str] = ("kv", "in_memory"), more: Sequence[str] = ()
+) -> bool:
+    """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`.
+
+    `adapters` are the names that mean our store, `more` the further settings of this worker's adapter.
+    """
+    adapter = config.get("adapter", {"name": adapters[0]})
+    if not isinstance(adapter, dict) or adapter.get("name") not in adapters:
+        raise OptionError(f"{worker}: the adapter must be {' or '.join(adapters)}, got {adapter!r}")
     check_names(adapter, ("name", "config"), f"{worker}: adapter")
     settings = adapter.get("config") or {}
     if not isinstance(settings, dict):
         raise OptionError(f"{worker}: config of the adapter must be a table, got {settings!r}")
-    check_names(settings, _SETTINGS, f"{worker}: adapter.config")
+    check_names(settings, (*_SETTINGS, *more), f"{worker}: adapter.config")
     method = config.get("store_method", settings.get("store_method", "file_based"))
     if not isinstance(method, str) or method not in _METHODS:
         raise OptionError(f"{worker}: store_method must be file_based or in_memory, got {method!r}")

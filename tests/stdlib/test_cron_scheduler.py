@@ -15,8 +15,10 @@ from iii import InvocationError
 from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from, payload_from
 from stdlib_workers.cron.expression import parse
 from stdlib_workers.cron.ledger import SCHEMA, Entry, Ledger
+from stdlib_workers.cron.options import ledger_in_memory
 from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.storage import Store
+from stdlib_workers.values import OptionError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTLE = 30  # turns of the loop in which everything that is ready runs
@@ -325,3 +327,13 @@ def test_the_ledger_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_onl
     ledger.ended("k", later).result()
     assert ledger.open("k", later).result() == Entry(later)
     store.close()
+
+
+def test_the_ledger_may_be_kept_in_memory() -> None:
+    assert not ledger_in_memory({})
+    public = {"name": "kv", "config": {"lock_ttl_ms": 30_000, "lock_index": "cron_locks", "store_method": "in_memory"}}
+    assert ledger_in_memory({"adapter": public})
+    assert not ledger_in_memory({"adapter": {"name": "local"}})
+    for config in ({"adapter": {"name": "redis"}}, {"timezone": "UTC"}, {"adapter": {"name": "kv", "ttl": 1}}):
+        with pytest.raises(OptionError, match="cron: "):
+            ledger_in_memory(config)

@@ -174,5 +174,19 @@ def test_options_that_make_no_sense_are_refused(payload: Any, options: dict[str,
 def test_the_only_adapter_is_ours() -> None:
     assert store_path_is_memory({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})
     assert not store_path_is_memory({})
-    with pytest.raises(ValueError, match="builtin"):
-        store_path_is_memory({"adapter": {"name": "redis"}})
+    assert not store_path_is_memory({"adapter": {"name": "builtin", "config": {"file_path": "x"}}})
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        *[{"name": name} for name in ("redis", "rabbitmq", "bridge", "kv", None)],
+        "builtin",
+        {"name": "builtin", "config": {"store_methd": "in_memory"}},
+        {"name": "builtin", "config": {"store_method": "memory"}},
+        {"name": "builtin", "store_method": "in_memory"},
+    ],
+)
+def test_an_adapter_that_is_not_ours_is_refused(adapter: Any) -> None:
+    with pytest.raises(ValueError, match=r"builtin|store_meth"):
+        store_path_is_memory({"adapter": adapter})
