@@ -27,6 +27,8 @@ _ENQUEUE_FIELDS = (
     "namespace",
     "metadata",
 )
+# The engine writes it into payloads of sessions, so it is never the caller's mistake.
+_CALLER = "_caller_worker_id"
 MAX_PAGE = 1000
 ENQUEUE_ERROR = "enqueue_error"
 # What a failure of the storage is called, by function, where the contract has a name for it.
@@ -91,7 +93,7 @@ class Functions:
     async def enqueue(self, payload: Any) -> dict[str, str]:
         """Take in a call; `queue`, `function_id` and `messageReceiptId` must not be blank."""
         fields = _object(payload)
-        unknown = sorted(set(fields) - {*_ENQUEUE_FIELDS, *OPTIONS})
+        unknown = sorted(set(fields) - {*_ENQUEUE_FIELDS, *OPTIONS, _CALLER})
         if unknown:
             raise refused("invalid_options", f"unknown field {unknown[0]}")
         _text(fields, "messageReceiptId", code=ENQUEUE_ERROR)
@@ -149,6 +151,9 @@ class Functions:
     async def define(self, payload: Any) -> dict[str, Any]:
         """Make a named queue, or change its configuration; it outlives restarts."""
         fields = _object(payload)
+        unknown = sorted(set(fields) - {"queue", "config", _CALLER})
+        if unknown:
+            raise InvocationError("invalid_config", f"unknown field {unknown[0]}; there are: queue, config")
         try:
             name = check_name(fields.get("queue"))
             config = parse_config(name, fields.get("config") or {})

@@ -33,6 +33,8 @@ MAX_DELAY_MS = 10 * 366 * 86_400_000
 
 def parse_config(name: str, table: Mapping[str, Any]) -> QueueConfig:
     """Return the configuration of the queue `name`."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"queue {name}: the config must be a table, not {table!r}")
     for key in table:
         if key not in _KEYS and key not in INERT:
             near = get_close_matches(key, _KEYS, n=1)
@@ -168,6 +170,8 @@ def parse_project(config: Any) -> dict[str, QueueConfig]:
     if unknown:
         raise ValueError(f"unknown key {unknown[0]}; there are: queue_configs, adapter")
     tables = config.get("queue_configs") or {}
+    if not isinstance(tables, Mapping):
+        raise ValueError(f"queue_configs must be a table of queues, not {tables!r}")
     found = {"default": DEFAULT_CONFIG}
     for name, table in tables.items():
         check_name(name)

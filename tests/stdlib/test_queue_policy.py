@@ -99,7 +99,15 @@ def test_the_default_queue_is_always_there_and_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"queues": {}}, [], {"queue_configs": {" ": {}}}, {"queue_configs": {"topic:a": {}}}]
+    "config",
+    [
+        {"queues": {}},
+        [],
+        {"queue_configs": ["a"]},
+        {"queue_configs": {"a": 5}},
+        {"queue_configs": {" ": {}}},
+        {"queue_configs": {"topic:a": {}}},
+    ],
 )
 def test_a_wrong_table_is_refused(config: Any) -> None:
     with pytest.raises(ValueError):
