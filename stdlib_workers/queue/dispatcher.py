@@ -30,6 +30,8 @@ LAST_WORDS = 0.2
 OUTLIVED_SECONDS = 5.0
 # The sidecar's key under which a handler finds its job.
 JOB = "iii.job"
+# Say how the sender's own call is to be shown in a trace: not true of the job (public contract).
+OF_THE_SENDER = frozenset({"iii.tag.kind", "iii.tag.display_name", "iii.tag.hidden"})
 
 
 class Dispatcher:
@@ -122,7 +124,7 @@ class Dispatcher:
             "timeout_ms": config.timeout_ms,
             "metadata": sidecar(delivery),
             "namespace": delivery.namespace,
-            "trace": {"traceparent": delivery.traceparent, "baggage": delivery.baggage},
+            "trace": {"traceparent": delivery.traceparent, "baggage": carried(delivery.baggage)},
         }
         try:
             condition = config.condition_function_id
@@ -170,3 +172,10 @@ def sidecar(delivery: Delivery) -> Any:
         "enqueued_at": delivery.created,
     }
     return {**(given or {}), JOB: {key: value for key, value in job.items() if value is not None}}
+
+
+def carried(baggage: str | None) -> str | None:
+    """Return the part of a sender's baggage that goes along with the job, None for nothing."""
+    members = baggage.split(",") if baggage else []
+    kept = [member for member in members if member.partition("=")[0].strip() not in OF_THE_SENDER]
+    return ",".join(kept) or None

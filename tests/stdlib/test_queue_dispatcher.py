@@ -6,6 +6,7 @@ import asyncio
 from threading import Event
 from typing import Any
 
+import pytest
 from stand_ins import Callee, until
 
 from iii import InvocationError
@@ -64,6 +65,78 @@ async def test_an_answer_is_written_down() -> None:
     while (await stage.counts())["depth"]:
         continue
     assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
+
+
+async def test_the_function_gets_the_data_with_the_job_beside_it() -> None:
+    stage = Stage(timeout_ms=5000)
+    stage.callee.functions["jobs::run"] = lambda _: None
+    baggage = "iii.tag.kind=button, iii.tag.hidden=true,tenant=acme,iii.tag.display_name=x,iii.tag.env=test"
+    await stage.enqueue(namespace="n", metadata=b'{"note":1}', traceparent="00-a-b-01", baggage=baggage)
+    await until(lambda: stage.callee.requests)
+    assert stage.callee.requests == [
+        {
+            "function_id": "jobs::run",
+            "payload": {},
+            "timeout_ms": 5000,
+            "namespace": "n",
+            "metadata": {
+                "note": 1,
+                "iii.job": {
+                    "id": "job-1",
+                    "queue": "jobs",
+                    "attempt": 1,
+                    "failures": 0,
+                    "max_attempts": 3,
+                    "enqueued_at": 1000,
+                },
+            },
+            "trace": {"traceparent": "00-a-b-01", "baggage": "tenant=acme,iii.tag.env=test"},
+        }
+    ]
+    stage.store.close()
+
+
+async def test_metadata_that_is_no_object_arrives_as_it_is() -> None:
+    stage = Stage()
+    stage.callee.functions["jobs::run"] = lambda _: None
+    await stage.enqueue(metadata=b"[1]", baggage="iii.tag.hidden=true")
+    await until(lambda: stage.callee.requests)
+    [request] = stage.callee.requests
+    assert (request["metadata"], request["trace"]["baggage"]) == ([1], None)
+    stage.store.close()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "runs"), [(False, False), (None, True), (0, True), ("", True), ({}, True), (True, True)]
+)
+async def test_only_an_explicit_false_of_the_condition_blocks_and_the_job_counts_as_done(
+    verdict: Any, runs: bool
+) -> None:
+    stage = Stage(condition_function_id="jobs::ask")
+    stage.callee.functions |= {"jobs::run": lambda _: None, "jobs::ask": lambda _: verdict}
+    await stage.enqueue()
+    await until(lambda: stage.callee.payloads("jobs::ask") == [{}])
+    while (await stage.counts())["depth"]:
+        continue
+    assert stage.callee.payloads("jobs::run") == ([{}] if runs else [])
+    assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
+
+
+async def test_a_condition_that_fails_spends_an_attempt() -> None:
+    def ask(_: Any) -> None:
+        raise InvocationError("invocation_failed", "broken")
+
+    stage = Stage(condition_function_id="jobs::ask", max_retries=1)
+    stage.callee.functions |= {"jobs::run": lambda _: None, "jobs::ask": ask}
+    await stage.enqueue()
+    await until(lambda: stage.callee.requests)
+    while (await stage.counts())["depth"]:
+        continue
+    figures = await stage.counts()
+    assert (figures["delivered"], figures["failed"], figures["dlq_depth"]) == (0, 1, 1)
+    assert stage.callee.payloads("jobs::run") == []
     stage.store.close()
 
 
