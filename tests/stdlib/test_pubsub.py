@@ -84,6 +84,41 @@ async def test_failures_are_the_subscribers_own() -> None:
     await until(lambda: callee.payloads("c::f") == [None])
 
 
+async def test_a_condition_that_fails_skips_its_own_subscriber() -> None:
+    callee = Callee(a__f=lambda _: None, b__f=lambda _: None)
+    broadcast, bindings = make(callee)
+    await bindings.register_trigger(binding("a::f", {"topic": "t", "condition_function_id": "a::missing"}, "1"))
+    await bindings.register_trigger(binding("b::f", {"topic": "t"}, "2"))
+    await broadcast.publish({"topic": "t", "data": 1})
+    await until(lambda: callee.payloads("b::f") and all(not one.in_flight for one in bindings))
+    assert callee.payloads("a::f") == []
+
+
+async def test_what_nobody_wants_is_published_all_the_same_and_not_kept() -> None:
+    callee = Callee(a__f=lambda _: None)
+    broadcast, bindings = make(callee)
+    await broadcast.publish({"topic": "t", "data": 1, "_caller_worker_id": "w"})
+    await bindings.register_trigger(binding("a::f", {"topic": "t"}, "1"))
+    await broadcast.publish({"topic": "t", "data": 2})
+    await until(lambda: callee.payloads("a::f") == [2])
+
+
+async def test_the_same_id_again_replaces_the_subscription() -> None:
+    callee = Callee(a__f=lambda _: None, b__f=lambda _: None)
+    broadcast, bindings = make(callee)
+    await bindings.register_trigger(binding("a::f", {"topic": "t"}, "1"))
+    await bindings.register_trigger(binding("b::f", {"topic": "t"}, "1"))
+    await broadcast.publish({"topic": "t", "data": 1})
+    await until(lambda: callee.payloads("b::f") == [1])
+    assert callee.payloads("a::f") == []
+
+
+def test_a_topic_that_is_no_text_refuses_the_subscription() -> None:
+    with pytest.raises(InvocationError) as caught:
+        Subscription(binding(config={"topic": 5}))
+    assert caught.value.code == "trigger_registration_failed"
+
+
 async def test_a_condition_decides_for_its_own_subscriber() -> None:
     callee = Callee(a__f=lambda _: None, a__no=lambda data: data > 1, b__f=lambda _: None)
     broadcast, bindings = make(callee)

@@ -135,6 +135,43 @@ def test_subscribers_speak_camel_case_and_wrong_types_are_ignored() -> None:
         parse_subscriber({})
 
 
+def test_a_subscriber_may_say_queue_and_what_stands_above_its_table_wins() -> None:
+    given = {
+        "queue": "orders",
+        "maxRetries": 2,
+        "backoff_ms": 7,
+        "queue_config": {"maxRetries": 9, "backoffDelayMs": 9, "type": "other", "concurrency": 4},
+        "description": "ignored",
+    }
+    assert parse_subscriber(given) == ("orders", QueueConfig(max_retries=2, backoff_ms=7, concurrency=4))
+    inert = {"visibilityTimeout": 1, "delaySeconds": 1, "backoffType": "fixed", "maxPriority": 9}
+    assert parse_subscriber({"topic": "orders", "queue_config": inert}) == ("orders", QueueConfig())
+    assert parse_subscriber({"topic": "orders", "queue_config": "fifo"}) == ("orders", QueueConfig())
+
+
+@pytest.mark.parametrize("config", [{}, {"topic": ""}, {"topic": " "}, {"topic": 5}, {"queue": None}])
+def test_a_subscriber_needs_a_topic(config: Any) -> None:
+    with pytest.raises(ValueError, match="needs a topic"):
+        parse_subscriber(config)
+
+
+def test_the_defaults_of_a_queue_are_the_contracts() -> None:
+    assert parse_config("q", {}) == QueueConfig("standard", 10, 3, 1000, 1_800_000)
+    everything = {
+        "type": "fifo",
+        "message_group_field": "g",
+        "max_priority": 255,
+        "priority_field": "p",
+        "poll_interval_ms": 1,
+        "redeliver_on_engine_restart": True,
+    }
+    parsed = parse_config("q", everything)
+    assert (parsed.message_group_field, parsed.max_priority, parsed.priority_field) == ("g", 255, "p")
+    for wrong in ({"max_priority": 0}, {"max_priority": 256}, {"message_group_field": ""}, {"max_retries": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            parse_config("q", wrong)
+
+
 def placed(payload: Any, options: dict[str, Any], **config: Any) -> NewJob:
     return place(Queue(1, "jobs", QueueConfig(**config)), NewJob("id", FUNCTION, b"{}"), payload, options)
 
@@ -143,6 +180,7 @@ def placed(payload: Any, options: dict[str, Any], **config: Any) -> NewJob:
     ("payload", "options", "config", "field", "value"),
     [
         ({"user": 7}, {}, {"type": "fifo", "message_group_field": "user"}, "group", "7"),
+        ({"user": 1.5}, {}, {"type": "fifo", "message_group_field": "user"}, "group", "1.5"),
         ({"user": 7}, {"group": "b"}, {"type": "fifo", "message_group_field": "user"}, "group", "b"),
         (None, {}, {"type": "fifo"}, "group", ""),
         ({}, {}, {}, "group", None),
@@ -166,6 +204,7 @@ def test_a_job_gets_its_place_from_options_or_payload(
         ({}, {"group": "a"}, {}),
         ({}, {}, {"type": "fifo", "message_group_field": "user"}),
         ({"user": None}, {}, {"type": "fifo", "message_group_field": "user"}),
+        ({"user": ""}, {}, {"type": "fifo", "message_group_field": "user"}),
         ({"user": True}, {}, {"type": "fifo", "message_group_field": "user"}),
         ([], {}, {"type": "fifo", "message_group_field": "user"}),
         ({}, {"delay_ms": -1}, {}),

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from stand_ins import Callee, until
+from stand_ins import Callee, binding, until
 from stream_setup import StreamSetup, join
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -53,6 +53,7 @@ async def test_any_path_leads_to_the_same_place_and_events_arrive() -> None:
         await running.setup.set("i", 1)
         message = json.loads(await ws.recv())
         assert (message["event"], message["subscriptionId"]) == ({"type": "create", "data": 1}, "u")
+        await asyncio.wait_for(await ws.ping(), 10)
         await ws.close()
         await until(lambda: len(running.setup.hub) == 0)
 
@@ -107,18 +108,23 @@ async def test_another_user_stays_out_and_so_does_everybody_while_the_engine_doe
 
 
 async def test_the_auth_function_sees_the_handshake_and_gives_the_context() -> None:
-    worker = Callee(w__auth=lambda _: {"context": {"user": 7}})
+    worker = Callee(w__auth=lambda _: {"context": {"user": 7}}, w__join=lambda _: None)
     async with (
         Running(worker, "w::auth") as running,
-        connect(running.url("/p?a=1&a=%20&b"), additional_headers={"X-K": "v"}),
+        connect(running.url("/p?a=1&a=%20&b"), additional_headers={"X-K": "v"}) as ws,
     ):
+        await running.setup.joins.register_trigger(binding("w::join"))
+        await ws.send(join())
+        assert json.loads(await ws.recv())["event"]["type"] == "sync"
+        assert [event["context"] for event in worker.payloads("w::join")] == [{"user": 7}]
         (asked,) = worker.payloads("w::auth")
         assert (asked["path"], asked["query_params"]) == ("/p", {"a": ["1", "%20"], "b": [""]})
+        assert asked.keys() == {"headers", "path", "query_params", "addr"}
         assert asked["headers"]["x-k"] == "v"
         assert asked["addr"].startswith("127.0.0.1:")
 
 
-@pytest.mark.parametrize("result", [None, {}, "yes", InvocationError("invocation_failed", "no")])
+@pytest.mark.parametrize("result", [None, {}, [], "yes", True, {"user": 1}, InvocationError("invocation_failed", "no")])
 async def test_an_auth_function_that_fails_denies(result: Any) -> None:
     def auth(_: Any) -> Any:
         if isinstance(result, InvocationError):
