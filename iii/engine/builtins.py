@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from msgspec import Raw, Struct, convert
 from iii.engine import identity, introspection
 from iii.engine.bindings import Binding
 from iii.engine.events import FunctionsChanged, WorkersChanged
+from iii.engine.gauges import Gauges
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 from iii.errors import ErrorCode, InvocationError
@@ -95,6 +97,7 @@ class Builtins:
         self._bindings: dict[str, m.RegisterTrigger] = {}
         self._known: set[str] = set()
         self._announcement: asyncio.TimerHandle | None = None
+        self.gauges = Gauges()
         self.peer = Peer("engine", kind="engine", name="engine")
         self.peer.flush = self._run_outbox
         self._handlers = self._table()
@@ -218,11 +221,14 @@ class Builtins:
         fields = _as_object(payload)
         rows = self._control.rows()
         if fields.get("worker_id"):
-            return {"workers": [introspection.workers_info(self._router, rows, fields)["worker"]]}
+            return {"workers": [introspection.workers_info(self._router, rows, fields, self._reported)["worker"]]}
         return introspection.workers_list(self._router, rows, introspection.as_filters(payload))
 
     def _workers_info(self, payload: Raw, _: Peer) -> Any:
-        return introspection.workers_info(self._router, self._control.rows(), _as_object(payload))
+        return introspection.workers_info(self._router, self._control.rows(), _as_object(payload), self._reported)
+
+    def _reported(self, worker: str) -> dict[str, Any] | None:
+        return self.gauges.latest(worker, time.time())
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
         said = _as_object(payload)

@@ -121,7 +121,7 @@ class Engine:
         )
         self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
         self.http_check = HttpCheck(self.exchange)
-        self.feed = Feed(self.router, self.exchange.turn, follow=display.follow)
+        self.feed = Feed(self.router, self.exchange.turn, follow=display.follow, gauges=self.builtins.gauges)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
         self.switchboard.channel_door = ChannelDoor(self.channels)

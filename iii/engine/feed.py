@@ -19,6 +19,7 @@ from msgspec import Meta, Raw, Struct, ValidationError, convert
 
 from iii.engine.backlog import Backlog
 from iii.engine.essential import start_essential
+from iii.engine.gauges import Gauges
 from iii.engine.log_form import log_form
 from iii.engine.peer import Owner, Peer
 from iii.engine.redaction import Redactor
@@ -77,12 +78,18 @@ class _Binding:
 
 
 class Feed:
-    """What is recorded, and for whom. `turn` is called after it put something into the router by itself."""
+    """What is recorded, and for whom. `turn` is called after it put something into the router by itself.
 
-    def __init__(self, router: Router, turn: Callable[[], None], *, follow: Follow) -> None:
+    `gauges` gets the frames as well, whether anybody is fed or not.
+    """
+
+    def __init__(
+        self, router: Router, turn: Callable[[], None], *, follow: Follow, gauges: Gauges | None = None
+    ) -> None:
         self._router = router
         self._turn = turn
         self._follow = follow
+        self._gauges = gauges or Gauges()
         self._unfollow: Callable[[], None] | None = None
         self._taker: Owner | None = None  # whose function it is
         self._tally = Tally(router)
@@ -217,6 +224,7 @@ class Feed:
 
     def take_frame(self, kind: str, data: bytes) -> None:
         """Take a telemetry frame of an SDK: `OTLP`, `MTRC` or `LOGS`, and its text."""
+        self._gauges.take(kind, data, time.time())
         if self._pump is None:
             return
         try:

@@ -5,7 +5,7 @@ Shapes follow the public contract (docs/protocol.md), with the additions of supe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.messages import ABSENT, is_empty
 
 Row = dict[str, Any]
+# What a worker has lately said of its own process, by the worker's id.
+Reported = Callable[[str], Row | None]
 
 # A summary of a trigger's config fits a table column.
 _SUMMARY = 80
@@ -246,8 +248,13 @@ def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Fil
     return {"workers": sorted(workers, key=lambda row: (row["name"], row.get("instance") or 0, str(row["id"])))}
 
 
-def workers_info(router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any]) -> Row:
-    """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings."""
+def workers_info(
+    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Reported
+) -> Row:
+    """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
+
+    `latest_metrics` are those of a process that the engine measures, else what the worker itself has `reported`.
+    """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
     found = [
         (row, peer)
@@ -260,7 +267,9 @@ def workers_info(router: Router, rows: Iterable[Mapping[str, Any]], payload: Map
     functions = [summary(function) for function in peer.functions] if peer else []
     bindings = [binding_row(binding) for binding in router.bindings if peer in binding.binders]
     types = [type_summary(one) for one in router.bindings.types.values() if one.provider is peer]
-    worker = {**row, "internal": False, "latest_metrics": row.get("metrics")}
+    metrics = row.get("metrics") or reported(row["id"] or "")
+    latest = {**metrics, "runtime": row["runtime"]} if metrics else None
+    worker = {**row, "internal": False, "latest_metrics": latest}
     return {"worker": worker, "functions": functions, "trigger_types": types, "registered_triggers": bindings}
 
 

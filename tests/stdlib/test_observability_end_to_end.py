@@ -277,6 +277,16 @@ def test_triggers_alerts_the_feeds_door_and_otlp_over_every_way_in(tmp_path: Pat
         reported = eventually(lambda: len(running.call("engine::metrics::list", {})["sdk_metrics"]) == 2)
         assert reported
 
+        with connect(run["url"]) as remote_worker, connect(f"{run['url']}/otel") as socket:
+            id = json.loads(remote_worker.recv())["worker_id"]
+            introduction = {"function_id": "engine::workers::register", "data": {"name": "remote", "runtime": "go"}}
+            remote_worker.send(json.dumps({"type": "invokefunction", "invocation_id": "i", **introduction}))
+            assert json.loads(remote_worker.recv())["invocation_id"] == "i"
+            gauge = metric("iii.worker.memory.rss", 4096, "gauge", labels={"worker.id": id})
+            socket.send(b"MTRC" + json.dumps(metrics_request(gauge)).encode())
+            told = eventually(lambda: latest_metrics(running, id))
+        assert (told["memory_rss"], told["runtime"], told["timestamp_ms"] > 0) == (4096.0, "go", True)
+
         answer = running.call("engine::alerts::evaluate")
         assert (answer["evaluated"], answer["triggered_alerts"][0]["value"]) == (1, 4.0)
         assert running.wait("@ alerted")[0] == "alerted many 4.0 True"
@@ -286,6 +296,10 @@ def test_triggers_alerts_the_feeds_door_and_otlp_over_every_way_in(tmp_path: Pat
         running.start()
         (alert,) = running.call("engine::alerts::list")["alerts"]
         assert (alert["firing"], alert["current_value"]) == (True, 4.0)
+
+
+def latest_metrics(running: Project, worker: str) -> Any:
+    return running.call("engine::workers::info", {"worker_id": worker})["worker"]["latest_metrics"]
 
 
 OTLP_TRACE = {
