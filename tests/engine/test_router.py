@@ -116,6 +116,11 @@ def test_a_call_that_cannot_be_understood_is_answered(
     assert (caller.outgoing, net.router.calls.in_flight) == (0, {})
 
 
+def test_an_enqueue_without_a_queue_worker_says_what_is_missing(net: Net, caller: Peer) -> None:
+    net.call(caller, "f", action={"type": "enqueue", "queue": "q"})
+    assert "engine::queue::enqueue" in net.error(caller)["message"]
+
+
 def test_a_null_action_is_no_action(net: Net, caller: Peer) -> None:
     callee = provider(net, "f")
     net.call(caller, "f", action=None)
@@ -155,7 +160,8 @@ def test_an_enqueue_keeps_its_options_when_it_waits_for_the_queue_to_start(net: 
     queue = provider(net, "engine::queue::enqueue")
     data = net.one(queue)["data"]
     assert (data["queue"], data["key"], data["delay_ms"], data["metadata"]) == ("bulk", "k", 5, {"user": 1})
-    assert "type" not in data
+    # Providers refuse fields that they do not know.
+    assert not data.keys() & {"type", "namespace"}
     # Of a repeated key only the queue knows which job that is.
     net.answer(queue, result={"messageReceiptId": "of the first job"})
     assert net.one(caller)["result"] == {"messageReceiptId": "of the first job"}
