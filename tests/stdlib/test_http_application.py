@@ -352,6 +352,7 @@ def test_middleware_that_is_late_is_a_504_of_its_own() -> None:
 def test_unbound_paths_and_methods_say_so() -> None:
     made = site({}, "GET /a")
     assert (made.ask("GET /b").status, made.ask("GET /b").code) == (404, "NOT_FOUND")
+    assert set(made.ask("GET /b").json["error"]) == {"code", "message"}
     answer = made.ask("POST /a")
     assert (answer.status, answer.code, answer.headers["allow"]) == (405, "METHOD_NOT_ALLOWED", "GET, HEAD, OPTIONS")
     assert made.ask("GET /health").status == 404

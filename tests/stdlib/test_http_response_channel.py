@@ -56,8 +56,20 @@ class Pipes:
         return self.made[int(reference["channel_id"])]
 
 
+class Ending(Terms):
+    """A request whose time is over when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, {})
+        self.is_over = False
+
+    @property
+    def remaining_ms(self) -> int:
+        return 1 if self.is_over else 10_000
+
+
 async def answer(
-    function: Callable[[Pipe], Awaitable[Any]], body: bytes = b"", kind: bytes = b"", wait: float = 10.0
+    function: Callable[[Pipe], Awaitable[Any]], body: bytes = b"", kind: bytes = b"", terms: Terms | None = None
 ) -> tuple[Any, ...]:
     """Serve one request with `function`, which gets the writer; return status, headers, body, and what it was sent."""
     pipes: Any = Pipes()
@@ -77,7 +89,7 @@ async def answer(
     stream = Stream(pipes, Body(receive, 1000))
     try:
         await stream.open(request_from(scope), payload)
-        reply = await stream.reply(trigger, ROUTE, payload, Terms(wait, {}))
+        reply = await stream.reply(trigger, ROUTE, payload, terms or Ending())
         chunks = [reply.body] if reply.chunks is None else [chunk async for chunk in reply.chunks]
         received = pipes.made[int(payload["request_body"]["channel_id"])].sent
         return reply.status, dict(reply.headers), b"".join(chunks), payload["body"], b"".join(received)
@@ -155,8 +167,22 @@ async def test_neither_a_result_nor_bytes_in_time_is_a_504() -> None:
         return None
 
     with pytest.raises(Refusal) as caught:
-        await answer(function, wait=0.05)
+        await answer(function, terms=Terms(0.05, {}))
     assert (caught.value.status, caught.value.code) == (504, "TIMEOUT")
+
+
+async def test_once_begun_a_stream_may_take_longer_than_a_request() -> None:
+    terms, loop = Ending(), asyncio.get_running_loop()
+
+    async def function(writer: Pipe) -> None:
+        await writer.send(b"one")
+        terms.is_over = True
+        end = loop.time() + 0.05
+        await until(lambda: loop.time() > end)
+        await writer.send(b"two")
+        await writer.close()
+
+    assert (await answer(function, terms=terms))[:3] == (200, {}, b"onetwo")
 
 
 async def test_a_header_that_is_none_does_not_reach_the_client() -> None:
