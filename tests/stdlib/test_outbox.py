@@ -136,6 +136,9 @@ async def test_everything_that_writes_fires(tmp_path: Path, ended: list[Setup]) 
         ({"key": "a"}, ["s/a", "t/a"]),
         ({"scope": "s", "key": "b", "description": "ignored"}, ["s/b"]),
         ({"scope": "S"}, []),
+        # The empty text is a scope like any other.
+        ({"scope": ""}, []),
+        ({"scope": None, "key": None}, ["s/a", "s/b", "t/a"]),
     ],
 )
 async def test_filters_match_exactly(tmp_path: Path, ended: list[Setup], config: Any, expected: list[str]) -> None:

@@ -154,6 +154,34 @@ async def test_a_subscription_without_trigger_keeps_what_comes(bench: Bench) -> 
     assert removed == {"topic": "orders", "removed": 1}
 
 
+async def test_what_nobody_has_subscribed_to_is_kept_for_the_first_and_is_no_topic_yet(bench: Bench) -> None:
+    await bench.call("iii::durable::publish", topic="orders", data=1)
+    assert [row["name"] for row in await bench.call("engine::queue::list_topics")] == ["default", "jobs"]
+    stats = await bench.call("engine::queue::topic_stats", topic="orders")
+    assert (stats["depth"], stats["consumer_count"]) == (1, 0)
+    await bench.subscribe("t1", "a::on")
+    await bench.subscribe("t2", "b::on")
+    await until(lambda: bench.started)
+    assert [delivery.function_id for delivery in bench.started] == ["a::on"]
+    assert [row["name"] for row in await bench.call("engine::queue::list_topics")] == ["default", "jobs", "orders"]
+
+
+async def test_dead_letters_of_all_subscribers_of_a_topic_are_one_list(bench: Bench) -> None:
+    for id, function_id in (("t1", "a::on"), ("t2", "b::on")):
+        await bench.subscribe(id, function_id, max_retries=1)
+    await bench.call("iii::durable::publish", topic="orders", data=1)
+    await until(lambda: len(bench.started) == 2)
+    for delivery in tuple(bench.started):
+        await bench.settle(delivery.id)
+    letters = await bench.call("engine::queue::dlq_messages", topic="orders")
+    assert sorted(letter["function_id"] for letter in letters) == ["a::on", "b::on"]
+    assert letters[0]["failed_at"] > letters[1]["failed_at"]
+    assert await bench.call("engine::queue::dlq_topics") == [
+        {"topic": "orders", "broker_type": "builtin", "message_count": 2}
+    ]
+    assert await bench.call("iii::queue::redrive", topic="orders") == {"queue": "orders", "redriven": 2}
+
+
 async def test_a_subscription_with_concurrency_0_is_paused(bench: Bench) -> None:
     await bench.subscribe("t1", "a::on", queue_config={"concurrency": 0})
     await bench.call("iii::durable::publish", topic="orders", data=1)
