@@ -7,6 +7,7 @@ import json
 import pytest
 
 from cli.failures import UsageError, exit_code, not_running, report
+from cli.main import is_interrupt
 from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError
 
 CODES = [
@@ -46,3 +47,15 @@ def test_control_characters_of_a_message_are_escaped(capsys: pytest.CaptureFixtu
 def test_a_mistake_of_ours_is_no_message_for_the_user() -> None:
     with pytest.raises(ZeroDivisionError):
         report(ZeroDivisionError())
+
+
+class Interrupting:
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_class_is_made_is_one_whatever_is_wrapped_around_it() -> None:
+    with pytest.raises((RuntimeError, KeyboardInterrupt)) as raised:
+        type("Interrupted", (), {"field": Interrupting()})
+    assert is_interrupt(raised.value)
+    assert not is_interrupt(RuntimeError("of its own"))
