@@ -39,7 +39,7 @@ def test_w08_calls_of_a_stopped_worker_end_at_their_own_deadline(scene: Scene) -
     pid = scene.kill("a", signal.SIGSTOP)
     outcome = scene.ask("a::pid", deadline_ms=300)
     assert outcome.code == "TIMEOUT"
-    assert outcome.seconds >= 0.3
+    assert outcome.seconds > 0.29  # the engine's clock and ours are read at other moments
     os.kill(pid, signal.SIGCONT)
     assert scene.ask("a::pid").value == pid
 
