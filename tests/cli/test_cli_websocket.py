@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 from command import ROOT, Iii
@@ -45,3 +47,23 @@ def test_without_the_package_the_way_out_is_shown(iii: Iii, folder: Path) -> Non
     (folder / "websockets" / "__init__.py").write_text("raise ImportError('not here')")
     done = iii("ps", "--engine", "ws://127.0.0.1:1", PYTHONPATH=f"{folder}:{ROOT}")
     assert (done.returncode, "install iii-engine[websocket]" in done.stderr) == (2, True)
+
+
+def test_s13_who_has_taken_the_engines_port_is_not_told_its_token(iii: Iii, folder: Path) -> None:
+    (folder / ".iii" / "run").mkdir(parents=True, exist_ok=True)
+    (folder / ".iii" / "run" / "token").write_text("canary-of-the-engine")
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as squatter:
+
+        def listen() -> None:
+            connection, _ = squatter.accept()
+            with connection:
+                heard.append(connection.recv(65536))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        done = iii("ps", "--engine", f"ws://127.0.0.1:{squatter.getsockname()[1]}")
+        thread.join(30)
+    assert done.returncode == 3
+    assert heard[0].startswith(b"GET ")
+    assert b"canary" not in heard[0]

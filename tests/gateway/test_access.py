@@ -52,7 +52,7 @@ def test_a_star_stands_for_any_run_and_everything_else_for_itself(pattern: str, 
         (AuthResult(forbidden_functions=["engine::log::info"]), "default", "engine::log::info", False),
     ],
 )
-def test_a_call_is_decided_by_the_table(auth: AuthResult, namespace: str, function_id: str, may: bool) -> None:
+def test_s14_a_call_is_decided_by_the_table(auth: AuthResult, namespace: str, function_id: str, may: bool) -> None:
     assert Session(EXPOSED, auth).may_invoke(namespace, function_id, {}) is may
 
 
@@ -80,7 +80,7 @@ def test_functions_are_exposed_by_what_their_metadata_says(
     assert Session(rules, AuthResult()).may_invoke("default", "any::id", metadata) is may
 
 
-def test_a_refusal_is_the_same_whether_the_function_exists() -> None:
+def test_s14_a_refusal_is_the_same_whether_the_function_exists() -> None:
     session = Session(EXPOSED, AuthResult(forbidden_functions=["a::b"]))
     assert session.refusal("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
     assert session.refusal("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"

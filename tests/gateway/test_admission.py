@@ -78,7 +78,7 @@ BAD_TOKENS = [
 ]
 
 
-def test_only_the_right_host_origin_and_token_together_are_let_in() -> None:
+def test_s01_only_the_right_host_origin_and_token_together_are_let_in() -> None:
     hosts = dict.fromkeys(GOOD_HOSTS, 101) | BAD_HOSTS
     origins = dict.fromkeys(GOOD_ORIGINS, 101) | dict.fromkeys(BAD_ORIGINS, 403)
     tokens = [(token, 101) for token in GOOD_TOKENS] + [(token, 401) for token in BAD_TOKENS]

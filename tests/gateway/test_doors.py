@@ -92,12 +92,12 @@ def test_s02_who_guesses_waits_for_the_refusal_and_nobody_else_does() -> None:
         other.sync()
 
 
-def test_an_endless_request_head_is_ended(engine: Engine) -> None:
+def test_s04_an_endless_request_head_is_ended(engine: Engine) -> None:
     answer = ask(engine, "GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nX: " + "x" * 70_000)
     assert answer.startswith("HTTP/1.1 431 ")
 
 
-def test_whoever_never_asks_is_sent_away() -> None:
+def test_s04_whoever_never_asks_is_sent_away() -> None:
     with (
         Engine(handshake=0.05, sweep=0.02) as engine,
         socket.create_connection(("127.0.0.1", engine.port), timeout=BOUND) as silent,

@@ -32,7 +32,7 @@ def test_without_an_engine_there_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
-def test_something_else_in_its_place_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+def test_s11_something_else_in_its_place_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
     target, place = tmp_path / "target", tmp_path / "token"
     target.write_text("precious")
     {"symlink": lambda: place.symlink_to(target), "fifo": lambda: os.mkfifo(place), "directory": place.mkdir}[kind]()
