@@ -70,7 +70,7 @@ def test_methods_that_openapi_has_no_place_for_are_left_out() -> None:
 
 
 @given(st.text(), st.text(), st.text())
-def test_whatever_things_are_called_the_page_is_text(function_id: str, description: str, name: str) -> None:
+def test_s08_whatever_things_are_called_the_page_is_text(function_id: str, description: str, name: str) -> None:
     attack = f"</pre><script>{name}</script><img src=x onerror=alert(1)>"
     schema = {"properties": {"body": {"title": attack}, "query_params": {"properties": {attack: {}}}}}
     row = {"description": description + attack, "request_schema": schema}
@@ -105,3 +105,11 @@ def test_a_route_of_ones_own_goes_first() -> None:
     made = site()
     made.bind("GET /docs")
     assert made.ask("GET /docs").json == "route"
+
+
+def test_s09_the_page_is_not_framed_not_sniffed_and_sends_no_address_on() -> None:
+    page = site().ask("GET /docs")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert (page.headers["x-content-type-options"], page.headers["referrer-policy"]) == ("nosniff", "no-referrer")
