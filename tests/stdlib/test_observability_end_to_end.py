@@ -392,7 +392,7 @@ def test_s24_no_canary_is_found_in_any_store_page_export_or_log(tmp_path: Path) 
     shown += [path.read_bytes().decode(errors="replace") for path in (tmp_path / ".iii").rglob("*") if path.is_file()]
     everything = "\n".join(shown)
     assert "[REDACTED]" in everything
-    assert len(received.bodies) > 2
+    assert len(received.bodies) >= 2  # spans and logs, in as many batches as the pace of the machine makes
     assert [kind for kind, canary in CANARIES.items() if canary in everything] == []
 
 
