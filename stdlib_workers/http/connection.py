@@ -13,11 +13,10 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from stdlib_workers.http.failures import Refusal
+from stdlib_workers.http.stalling import StallLimit
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
-# How long a client may accept no byte of an answer that waits for it.
-STALL_SECONDS = 30.0
 MAX_TARGET = 8 << 10
 MAX_HEADERS = 32 << 10
 MAX_HEADER_COUNT = 100
@@ -54,7 +53,7 @@ class JoinedWrites:
         self._transport.close()
 
 
-class LimitedConnection(HttpToolsProtocol):
+class LimitedConnection(StallLimit, HttpToolsProtocol):
     """A connection that is refused rather than trusted. `expire` is called about once a second."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,7 +62,6 @@ class LimitedConnection(HttpToolsProtocol):
         self._writes: Any = JoinedWrites(transport)
         self._head_since: float | None = self.loop.time()
         self._body_since = 0.0
-        self._stalled_since: float | None = None
         self._head_bytes = 0
         self._header_bytes = 0
         self._is_lost = False
@@ -140,20 +138,9 @@ class LimitedConnection(HttpToolsProtocol):
         else:
             super().on_response_complete()
 
-    def pause_writing(self) -> None:
-        """Note since when the client does not read."""
-        super().pause_writing()
-        self._stalled_since = self.loop.time()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        super().resume_writing()
-        self._stalled_since = None
-
     def expire(self, now: float) -> None:
         """Refuse a head or a body that has taken too long; cut off who does not take the answer."""
-        if self._stalled_since is not None and now - self._stalled_since > STALL_SECONDS:
-            self.transport.abort()
+        super().expire(now)
         if self._is_lost:
             return
         if self._head_since is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
-from stdlib_workers.http.connection import STALL_SECONDS
+from stdlib_workers.http.stalling import StallLimit
 
 # As at the engine's own listener.
 MAX_FRAGMENTS = 4096
@@ -19,12 +19,8 @@ MAX_FRAGMENTS = 4096
 GOODBYE_SECONDS = 1.0
 
 
-class LimitedSocket(WebSocketsSansIOProtocol):
+class LimitedSocket(StallLimit, WebSocketsSansIOProtocol):
     """A WebSocket whose client can hold nothing but itself up."""
-
-    def __init__(self, *arguments: Any, **fields: Any) -> None:
-        super().__init__(*arguments, **fields)
-        self._stalled_since: float | None = None
 
     def handle_cont(self, event: Frame) -> None:
         """Count the fragments."""
@@ -60,21 +56,6 @@ class LimitedSocket(WebSocketsSansIOProtocol):
         """End a connection whose client is gone, with what it has not read."""
         super().keepalive_timeout()
         self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
-
-    def pause_writing(self) -> None:
-        """Note since when the client has not read."""
-        super().pause_writing()
-        self._stalled_since = self.loop.time()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        super().resume_writing()
-        self._stalled_since = None
-
-    def expire(self, now: float) -> None:
-        """Cut off who has not read for too long."""
-        if self._stalled_since is not None and now - self._stalled_since > STALL_SECONDS:
-            self.transport.abort()
 
 
 def _is_text(data: bytes) -> bool:

@@ -11,8 +11,8 @@ from http_site import Served, get
 from live_project import BOUND
 from stand_ins import until
 
-from stdlib_workers.http.connection import STALL_SECONDS
 from stdlib_workers.http.listening import connection_limit
+from stdlib_workers.http.stalling import STALL_SECONDS
 from stdlib_workers.http.turned_away import MAX_LINGERING
 
 TEXT, BINARY_PING = 0x81, 0x89
