@@ -32,10 +32,10 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 
 
 class Codec:
-    """Encode and decode; `library` names what does the work: `json`, or `msgspec` after `upgrade`."""
+    """Encode and decode; `package` names what does the work: `json`; after `upgrade`, `msgspec` or `orjson`."""
 
     def __init__(self) -> None:
-        self.library = "json"
+        self.package = "json"
         self._encode: Callable[[Any], bytes] = encode_with_json
         self._decode: Callable[[bytes], Any] = decode_with_json
         self._decode_lines: Callable[[bytes], list[Any]] | None = None
@@ -58,7 +58,7 @@ class Codec:
         self._decode = decoder.decode
         self._encode_lines = encoder.encode_lines
         self._decode_lines = decoder.decode_lines
-        self.library = "msgspec"
+        self.package = "msgspec"
 
     def _use_orjson(self) -> None:
         try:
@@ -68,7 +68,7 @@ class Codec:
         options = orjson.OPT_NON_STR_KEYS
         self._encode = lambda value: orjson.dumps(value, plain_value, options)
         self._decode = orjson.loads
-        self.library = "orjson"
+        self.package = "orjson"
 
     def encode(self, value: Any) -> bytes:
         """Return `value` as compact JSON. LocalProtocolError `result_not_serializable` names the path."""

@@ -250,7 +250,7 @@ class Worker(Registering, Calling, Tracing):
     def _note_use(self) -> None:
         """Count a call, one way or the other, and load a fast JSON library once they are many."""
         self._countdown -= 1
-        if self._countdown <= 0 and self._codec.library == "json":
+        if self._countdown <= 0 and self._codec.package == "json":
             self._dispatcher.call_elsewhere(self._codec.upgrade)
 
     def _set_state(self, state: str) -> None:

@@ -23,16 +23,16 @@ from iii.worker.strict_json import find_fault
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def make_codec(library: str) -> Codec:
+def make_codec(package: str) -> Codec:
     codec = Codec()
-    if library == "msgspec":
+    if package == "msgspec":
         codec._use_msgspec()
-    elif library == "orjson":
+    elif package == "orjson":
         codec._use_orjson()
     else:
         codec._encode, codec._decode, codec._decode_lines = encode_with_json, decode_with_json, None
-        codec.library = "json"
-    assert codec.library == library
+        codec.package = "json"
+    assert codec.package == package
     return codec
 
 
@@ -130,9 +130,9 @@ TEXT = st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encod
 
 @UNHURRIED
 @given(VALUES)
-@pytest.mark.parametrize("library", ["json", "msgspec", "orjson"])
-def test_what_is_encoded_is_decoded_equal(library, value):
-    codec = make_codec(library)
+@pytest.mark.parametrize("package", ["json", "msgspec", "orjson"])
+def test_what_is_encoded_is_decoded_equal(package, value):
+    codec = make_codec(package)
     line = codec.encode({"v": value})
     assert find_fault(line) is None
     assert codec.decode_block(line + b"\n") == [{"v": value}]
@@ -143,9 +143,9 @@ def test_what_is_encoded_is_decoded_equal(library, value):
 def test_all_libraries_give_the_same_verdict_on_any_bytes(data):
     line = b'{"data":' + data.replace(b"\n", b" ") + b"}"
     verdict = find_fault(line) is None
-    for library in ("json", "msgspec", "orjson"):
-        (message,) = make_codec(library).decode_block(line)
-        assert isinstance(message, dict) is verdict, library
+    for package in ("json", "msgspec", "orjson"):
+        (message,) = make_codec(package).decode_block(line)
+        assert isinstance(message, dict) is verdict, package
 
 
 class Shade(enum.Enum):
