@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Calling:
-    """Calls functions through the engine. `Worker` sets the attributes named here."""
+    """Calls functions through the engine. `Worker` has what is named here."""
 
     options: InitOptions
     _namespace: str | None
@@ -39,14 +39,9 @@ class Calling:
     _loop: LoopThread
     _receiver: WorkerReceiver
     _dispatcher: Dispatcher
-
     _countdown: int
-
-    def _send(self, message: Message) -> None:
-        raise NotImplementedError
-
-    def _note_use(self) -> None:
-        raise NotImplementedError
+    _send: Callable[[Message], None]
+    _note_use: Callable[[], None]
 
     def trigger(self, request: Any, payload: Any = None) -> Any:
         """Call a function and return its result.

@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 
 
 class Registering:
-    """Registers with the engine what this process has. `Worker` sets the attributes named here."""
+    """Registers with the engine what this process has. `Worker` has what is named here."""
 
     _namespace: str | None
     _receiver: WorkerReceiver
     _readiness: Readiness
     _registrations: dict[tuple[str, str], Message]
-
-    def _send(self, message: Message) -> None:
-        raise NotImplementedError
+    _send: Callable[[Message], None]
 
     def register_function(  # noqa: PLR0913 - the public SDK's signature
         self,

@@ -97,10 +97,9 @@ _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)
 
 
 class Tracing:
-    """The part of `Worker` that opens spans."""
+    """Opens spans. `Worker` has what is named here."""
 
-    def _send(self, message: Message) -> None:
-        raise NotImplementedError
+    _send: Callable[[Message], None]
 
     def span(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
         """Return a span to open with `with`: its time, attributes and outcome become part of the running trace.
