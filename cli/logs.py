@@ -52,7 +52,7 @@ def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:
     """Yield what is there; when following, yield for ever what has come."""
     yield tails.rows()
     while follow:
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # follows without an engine too, which could tell of new lines: looks at the files again
         yield tails.rows()
 
 

@@ -34,7 +34,7 @@ def command(once: bool, every: float, engine: str | None, as_json: bool) -> int:
         show = _show_json if as_json else _Table(is_live=is_live).show
         show(listed(connection))
         while is_live or (as_json and not once):
-            time.sleep(every)
+            time.sleep(every)  # the refresh that was asked for: usage changes all the time, there is no event of it
             show(listed(connection))
     return 0
 

@@ -19,7 +19,7 @@ def wait_for_reload(connection: Connection, function_id: str) -> bool:
     """Return True once the function's worker is ready in another generation than now."""
     before = generation_of(connection, function_id)
     while True:
-        time.sleep(INTERVAL)
+        time.sleep(INTERVAL)  # a reload that changes no function fires no event to wait for
         now = generation_of(connection, function_id)
         if now is not None and now != before:
             return True

@@ -164,7 +164,7 @@ def kill_descendants(*, spare_kept: bool) -> None:
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # no signal comes with an orphan that moves up: look again, until none is left
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
