@@ -1,4 +1,7 @@
-"""One engine for the tests of a module that only connect to it; those that change it make their own."""
+"""One engine for the tests of a module that only connect to it; those that change it make their own.
+
+`caller` calls into the `project` of the module that asks for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 
 import official
 import pytest
+from dev_project import Caller, Project
 from harness import Client, Engine
 
 
@@ -23,3 +27,10 @@ def engine() -> Iterator[Engine]:
 def client(engine: Engine) -> Iterator[Client]:
     with engine.client() as connected:
         yield connected
+
+
+@pytest.fixture
+def caller(project: Project) -> Iterator[Caller]:
+    opened = project.caller()
+    yield opened
+    opened.close()

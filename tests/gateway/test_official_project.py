@@ -49,13 +49,6 @@ def project(tmp_path_factory: pytest.TempPathFactory, http_port: int) -> Iterato
         yield running
 
 
-@pytest.fixture
-def caller(project: Project) -> Iterator[Caller]:
-    opened = project.caller()
-    yield opened
-    opened.close()
-
-
 @pytest.fixture(scope="module", params=official.KINDS)
 def sdk(request: pytest.FixtureRequest, project: Project) -> Iterator[str]:
     """Run one worker on the SDK; return its name."""

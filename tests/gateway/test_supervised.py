@@ -73,13 +73,6 @@ python = "{official.python_with("0.25.0")}"
         yield running
 
 
-@pytest.fixture
-def caller(project: Project) -> Iterator[Caller]:
-    opened = project.caller()
-    yield opened
-    opened.close()
-
-
 @pytest.mark.parametrize("asked", WORKERS)
 @pytest.mark.parametrize("asking", WORKERS)
 def test_each_calls_each(caller: Caller, asking: str, asked: str) -> None:
