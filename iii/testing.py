@@ -192,9 +192,7 @@ class _Carrier:
         engine.attach(peer)
 
     def _flush(self) -> None:
-        lines, self._peer.outbox = self._peer.outbox, []
-        self._outbox.write(b"".join(line + b"\n" for line in lines))
-        self._peer.written = self._peer.enqueued
+        self._outbox.write(b"".join(line + b"\n" for line in self._peer.take_outbox()))
 
     def read(self, timeout: float | None) -> bytes | None:
         """Return what the engine has sent."""

@@ -1,13 +1,16 @@
-"""The forms a call's fields and its answer take between its two ends. Pure; `calls.py` is the only caller."""
+"""The forms a call's fields and its answer take between its two ends. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Raw
 
 from iii.engine.invocation import Invocation
 from iii.errors import ErrorCode
 from iii.protocol.codec import decode_value, encode, encode_error, encode_value
-from iii.protocol.messages import CallerField, ErrorBody, InvocationResult, is_empty
+from iii.protocol.messages import CallerField, ErrorBody, InvocationResult, InvokeFunction, is_empty
 
 
 def parent_id(field: Raw) -> str | None:
@@ -16,6 +19,19 @@ def parent_id(field: Raw) -> str | None:
         return decode_value(field, type=CallerField).invocation_id
     except ValueError:
         return None
+
+
+def handed_on(message: InvokeFunction, target: str, payload: Mapping[str, Any]) -> InvokeFunction:
+    """Return a call as the function gets it that sees to it in place of the one called."""
+    return InvokeFunction(
+        target,
+        invocation_id=message.invocation_id,
+        data=Raw(encode_value(payload)),
+        traceparent=message.traceparent,
+        baggage=message.baggage,
+        caller=message.caller,
+        deadline_ms=message.deadline_ms,
+    )
 
 
 def caller_form(invocation: Invocation, message: InvocationResult) -> bytes:

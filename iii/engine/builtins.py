@@ -20,10 +20,11 @@ from iii.engine.bindings import Binding
 from iii.engine.events import FunctionsChanged, WorkersChanged
 from iii.engine.gauges import Gauges
 from iii.engine.peer import Peer
+from iii.engine.reading import take_messages
 from iii.engine.router import Router
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import decode_value, encode, encode_error, encode_value
 
 # Bursts of registrations become one event.
 COALESCE = 0.05
@@ -158,10 +159,7 @@ class Builtins:
     # Running what the router sent
 
     def _run_outbox(self) -> None:
-        lines, self.peer.outbox = self.peer.outbox, []
-        self.peer.written = self.peer.enqueued
-        for line in lines:
-            message = decode(line)
+        for message in take_messages(self.peer, self._router.calls):
             if isinstance(message, m.InvokeFunction):
                 self._run(message)
             elif isinstance(message, m.RegisterTrigger):

@@ -22,6 +22,7 @@ from iii.engine.essential import start_essential
 from iii.engine.gauges import Gauges
 from iii.engine.log_form import log_form
 from iii.engine.peer import Owner, Peer
+from iii.engine.reading import take_messages
 from iii.engine.redaction import Redactor
 from iii.engine.reports import LogLine, Report, Reporter
 from iii.engine.router import Router
@@ -32,7 +33,7 @@ from iii.engine.tracing import FOREVER, Outside, Span, Tracer
 from iii.engine.worker_span import WorkerSpan
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, decode_value, encode_error, encode_value
+from iii.protocol.codec import decode_value, encode_error, encode_value
 
 TYPE = "telemetry"
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
@@ -126,10 +127,7 @@ class Feed:
     # Bindings
 
     def _read_outbox(self) -> None:
-        lines, self.peer.outbox = self.peer.outbox, []
-        self.peer.written = self.peer.enqueued
-        for line in lines:
-            message = decode(line)
+        for message in take_messages(self.peer, self._router.calls):
             if isinstance(message, m.InvocationResult):
                 self._answered(message)
             elif isinstance(message, m.RegisterTrigger):

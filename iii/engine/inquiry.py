@@ -12,9 +12,10 @@ from msgspec import Raw
 
 from iii.engine.exchange import Exchange
 from iii.engine.peer import Peer
+from iii.engine.reading import take_messages
 from iii.errors import InvocationError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, decode_value, encode_value
+from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.lines import MAX_LINE
 
 
@@ -54,10 +55,7 @@ class Inquiry:
         return m.NULL if result.result is m.ABSENT else result.result
 
     def _read_outbox(self) -> None:
-        lines, self._peer.outbox = self._peer.outbox, []
-        self._peer.written = self._peer.enqueued
-        for line in lines:
-            message = decode(line)
+        for message in take_messages(self._peer, self._exchange.router.calls):
             if isinstance(message, m.InvocationResult):
                 answered = self._waiting.get(message.invocation_id)
                 if answered is not None and not answered.done():

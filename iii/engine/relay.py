@@ -7,15 +7,17 @@ cancelling stay what they were. The worker keeps nothing, so calls wait while it
 
 from __future__ import annotations
 
-from msgspec import Raw
+from typing import Any
 
 from iii.engine import refusals
+from iii.engine.answers import handed_on
 from iii.engine.calls import Calls
 from iii.engine.invocation import Invocation
 from iii.engine.peer import Peer
+from iii.engine.reading import take_messages
 from iii.engine.registry import DEFAULT, Function
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, encode, encode_value
+from iii.protocol.codec import encode
 
 INVOKE = "engine::http_functions::invoke"
 CHECK = "engine::http_functions::check"
@@ -32,12 +34,9 @@ class Relay(Peer):
         self.flush = self._pass_on
 
     def _pass_on(self) -> None:
-        lines, self.outbox = self.outbox, []
-        for line in lines:
-            message = decode(line)
+        for message in take_messages(self, self._calls):
             if isinstance(message, m.InvokeFunction):
                 self._forward(message)
-        self.written = self.enqueued
 
     def _forward(self, message: m.InvokeFunction) -> None:
         invocation = self._calls.in_flight.get(message.invocation_id or "")
@@ -52,26 +51,17 @@ class Relay(Peer):
         if target is None and not self._calls.starting:
             self._calls.fail(invocation, refusals.no_http_worker(invocation.function))
             return
-        invocation.line = encode(_form_for_worker(invocation, message))
+        invocation.line = encode(handed_on(message, INVOKE, _payload_for_worker(invocation, message)))
         invocation.function = target or Function(INVOKE, DEFAULT, self.owner)
         self._calls.place(invocation)
 
 
-def _form_for_worker(invocation: Invocation, message: m.InvokeFunction) -> m.InvokeFunction:
+def _payload_for_worker(invocation: Invocation, message: m.InvokeFunction) -> dict[str, Any]:
     function = invocation.function
-    payload = {
+    return {
         "function_id": function.id,
         "namespace": function.namespace,
         "invocation": function.declaration.invocation,
         "data": m.or_null(message.data),
         "caller_worker_id": invocation.origin.id,
     }
-    return m.InvokeFunction(
-        INVOKE,
-        invocation_id=invocation.id,
-        data=Raw(encode_value(payload)),
-        traceparent=message.traceparent,
-        baggage=message.baggage,
-        caller=message.caller,
-        deadline_ms=message.deadline_ms,
-    )

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-from msgspec import Raw
-
 from iii.engine import refusals
+from iii.engine.answers import handed_on
 from iii.engine.baggage import baggage_for
 from iii.engine.bindings import Bindings
 from iii.engine.calls import Calls
@@ -23,6 +22,7 @@ from iii.engine.events import Event, Notice, PeerReady
 from iii.engine.invocation import Invocation
 from iii.engine.limits import Limits
 from iii.engine.peer import Peer
+from iii.engine.reading import refuse
 from iii.engine.registrations import CompileSchema, Registrations
 from iii.engine.registry import DEFAULT, Function, Registry, Validator
 from iii.engine.roster import Roster
@@ -30,7 +30,7 @@ from iii.engine.traced_calls import trace
 from iii.engine.tracing import VOID, Tracer, error_from
 from iii.errors import ProtocolError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import decode_value, encode, encode_error
 from iii.protocol.messages import ABSENT, InvocationResult, InvokeFunction
 
 
@@ -117,16 +117,7 @@ class Router:
 
     def refuse(self, peer: Peer, error: ProtocolError) -> None:
         """A line of `peer` could not be decoded: answer it where its id shows, note it otherwise."""
-        self.calls.counters[error.code] += 1
-        invocation = self.calls.in_flight.get(error.invocation_id or "")
-        body = m.ErrorBody(error.code, error.message, details={"offset": error.offset})
-        if invocation is not None and invocation.callee is peer:
-            result = m.InvocationResult(invocation.id, invocation.function.id, error=encode_error(body))
-            self.calls.settle(peer, result, encode(result))
-        elif error.invocation_id is not None and invocation is None:
-            self.calls.send(peer, encode(m.InvocationResult(error.invocation_id, error=encode_error(body))))
-        else:
-            self.events.append(Notice(peer.name, f"refused a message: {error.message}", error.code))
+        refuse(self.calls, peer, error)
 
     def _invoke_in_full(self, peer: Peer, message: m.InvokeFunction, now: float) -> None:
         """The rarer forms of a call: a namespace, an action, no id. The callee's line is written anew."""
@@ -200,16 +191,7 @@ class Router:
         if function is None and provided is None and not self.calls.starting:
             self._answer(peer, message, refusals.no_queue(), is_void)
             return
-        handed = m.InvokeFunction(
-            function_id=target,
-            invocation_id=message.invocation_id,
-            data=Raw(encode_value(payload)),
-            traceparent=message.traceparent,
-            baggage=message.baggage,
-            caller=message.caller,
-            deadline_ms=message.deadline_ms,
-        )
-        invocation = self._hand_over(peer, handed, function, is_void=is_void, now=now)
+        invocation = self._hand_over(peer, handed_on(message, target, payload), function, is_void=is_void, now=now)
         if invocation is not None and not _knows_receipt(provided, payload):
             invocation.receipt = receipt
 
