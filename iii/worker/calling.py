@@ -139,13 +139,11 @@ class Calling:
                 self._give_up(call)
 
     def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
-        message = self._prepare(request, payload)
-        if "invocation_id" not in message:
-            raise ValueError("a void call has no items to stream")
         from iii.worker.window import ITEMS  # noqa: PLC0415 - few workers stream
 
-        message["stream"] = True
-        message["window"] = ITEMS
+        message = self._prepare(request, payload, window=ITEMS)
+        if "invocation_id" not in message:
+            raise ValueError("a void call has no items to stream")
         call = self._calls.open_streamed(message, message.get("deadline_ms"), deliver)
         self._outbox.add(self._encode_call(message, call))
         return call
@@ -167,13 +165,13 @@ class Calling:
             raise call.timeout_error()
         return call.result()
 
-    def _prepare(self, request: Any, payload: Any) -> Message:
+    def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> Message:
         if self._receiver.rejection is not None:
             raise self._receiver.rejection
         if self._countdown > 0:
             self._note_use()
         default = self.options.invocation_timeout_ms
-        return prepare(request_from(request, payload), self._namespace, default)
+        return prepare(request_from(request, payload), self._namespace, default, window=window)
 
     def _encode_call(self, message: Message, call: Call) -> bytes:
         try:

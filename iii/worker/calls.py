@@ -223,8 +223,10 @@ def _complete(calls: list[AwaitedCall]) -> None:
         call.wake_up()
 
 
-def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None) -> Message:
-    """Return the complete message of a request made in the current invocation.
+def prepare(
+    request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None, *, window: int | None = None
+) -> Message:
+    """Return the complete message of a request made in the current invocation; with `window`, of a streamed call.
 
     A deadline is on the wire only when somebody set one; an inner call never outlives the call it is part of.
     InvocationError `TIMEOUT` when that one's time is already over.
@@ -243,6 +245,11 @@ def prepare(request: TriggerRequest, namespace: str | None, default_timeout_ms: 
         if timeout <= 0:
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
         message["deadline_ms"] = max(1, int(timeout))
+    if window is not None:
+        message["stream"] = True
+        message["window"] = window
+    # Last: whoever knows that a line is ours finds the payload's end without parsing the payload.
+    message["data"] = request.payload
     return message
 
 

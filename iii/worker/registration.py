@@ -34,7 +34,7 @@ def announcement_from(options: InitOptions, namespace: str | None) -> Message:
         data["description"] = options.worker_description
     if options.telemetry is not None:
         data["telemetry"] = {key: value for key, value in vars(options.telemetry).items() if value}
-    return {"type": "invokefunction", "function_id": REGISTER, "data": data, "action": {"type": "void"}}
+    return {"type": "invokefunction", "function_id": REGISTER, "action": {"type": "void"}, "data": data}
 
 
 def function_message(function_id: str, details: dict[str, Any], source: dict[str, Any] | None) -> Message:

@@ -81,12 +81,8 @@ def _checked(request: TriggerRequest) -> TriggerRequest:
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:
-    """Return the `invokefunction` message of a request, still without invocation id, caller and deadline."""
-    message: dict[str, Any] = {
-        "type": "invokefunction",
-        "function_id": request.function_id,
-        "data": request.payload,
-    }
+    """Return the `invokefunction` message of a request, still without invocation id, caller, deadline and payload."""
+    message: dict[str, Any] = {"type": "invokefunction", "function_id": request.function_id}
     if request.metadata is not None:
         message["metadata"] = request.metadata
     if request.trace is not None:

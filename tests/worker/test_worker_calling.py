@@ -30,6 +30,27 @@ def test_a_call_by_id_and_payload_is_the_short_form(joined):
     assert result() is None
 
 
+def test_the_payload_is_the_last_key_of_calls_and_answers(joined):
+    worker, engine = joined
+    worker.register_function("m::outer", lambda data: worker.trigger({"function_id": "m::f", "metadata": 1} | data))
+    worker.register_function("m::items", lambda data: list(worker.stream({"function_id": "m::f", "payload": data})))
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "baggage": "k=v"}
+
+    for request in ({"payload": {"a": 1}, "timeout_ms": 5000}, {"action": {"type": "enqueue", "queue": "q"}}):
+        engine.invoke("m::outer", request, deadline_ms=9000, **trace)
+        call = next_call(engine)
+        assert list(call)[-1] == "data"
+        engine.settle(call, result=1)
+        assert list(engine.result())[-1] == "result"
+    engine.invoke("m::items")
+    call = next_call(engine)
+    assert list(call)[-1] == "data"
+    engine.settle(call, error={"code": "no", "message": "no"})
+    assert list(engine.result())[-1] == "error"
+    worker.trigger({"function_id": "m::f", "action": TriggerAction.Void()})
+    assert list(next_call(engine))[-1] == "data"
+
+
 def test_an_error_answer_is_raised(joined):
     worker, engine = joined
     result = in_thread(lambda: worker.trigger("o::f"))
