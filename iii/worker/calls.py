@@ -171,6 +171,10 @@ class CallTable:
             raise self._end
         return call
 
+    def has(self, call_id: str) -> bool:
+        """Whether somebody here waits for the answer to this call."""
+        return call_id in self._calls
+
     def drop(self, call: Call) -> None:
         """Forget a call that was given up."""
         self._calls.pop(str(call.id), None)

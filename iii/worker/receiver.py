@@ -103,9 +103,14 @@ class WorkerReceiver:
 
     def _answer_refused_line(self, error: RemoteProtocolError) -> None:
         self.warn(f"a line from the engine was refused: {error.message}")
-        if error.invocation_id is not None:
-            message = {"invocation_id": error.invocation_id, "function_id": ""}
-            body = {"code": error.code, "message": error.message, "details": {"offset": error.offset}}
+        if error.invocation_id is None:
+            return
+        message = {"invocation_id": error.invocation_id, "function_id": ""}
+        body = {"code": error.code, "message": error.message, "details": {"offset": error.offset}}
+        if self._calls.has(error.invocation_id):
+            self._calls.settle(message | {"error": body})
+            self._calls.wake()
+        else:
             self._runner.answer_error(message, body)
 
     def _invoke(self, message: Message) -> None:

@@ -127,6 +127,27 @@ def test_p13_bytes_that_are_no_utf8_are_refused_with_their_offset(scene: Scene) 
         assert asked(peer, "echo::echo", b"7")["result"] == 7
 
 
+ASKER = """
+@on("asker::ask")
+def ask(payload):
+    return worker.trigger("parrot::say", payload)
+@on("asker::ask_async")
+async def ask_async(payload):
+    return await worker.trigger_async("parrot::say", payload)
+"""
+
+
+@pytest.mark.parametrize("function_id", ["asker::ask", "asker::ask_async"])
+def test_p16_a_result_that_only_the_callers_sdk_refuses_is_an_error_of_its_call(function_id: str, scene: Scene) -> None:
+    scene.program("parrot", PARROT)
+    scene.play({"asker": ASKER})
+    result = '{"type":"invocationresult","invocation_id":"THE-ID","result":%s}\n'
+    (scene.folder / "beyond").write_text(result % 2**64)
+    (scene.folder / "exact").write_text(result % (2**63 - 1))
+    assert scene.ask(function_id, "beyond").code == "invalid_json"
+    assert scene.ask(function_id, "exact").value == 2**63 - 1
+
+
 SURROGATES = [rb'"\ud800"', rb'"\udfff\ud800"', rb'{"\ud800":1}', rb'["ok","\ud83d"]']
 
 
