@@ -199,6 +199,7 @@ def test_a_broken_script_shows_pythons_own_traceback_and_exits_1(launch, body, l
     assert code == 1
     assert text.strip().splitlines()[-1] == last
     assert "launch.py" not in text
+    assert "launcher.py" not in text
     assert "script.py" in text
 
 

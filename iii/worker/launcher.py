@@ -1,0 +1,153 @@
+"""Starts a worker's script: the body of `launch.py`, which the supervisor runs.
+
+Imports nothing of the project, because the script's own environment may have another `iii`.
+Claims the wire before user code, asks the kernel to end this process with its parent, runs the script as `__main__`,
+and then serves on the main thread until the engine closes the wire.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+_YOUNG = 2.0  # seconds: more than the resolution of the time in a bytecode file
+
+# Read and set by the SDK, which finds this module as `iii_launcher`.
+wire: tuple[int, int] | None = None
+serve: Callable[[], None] | None = None
+
+
+def main() -> None:
+    """Run the worker named by the command line."""
+    global wire  # noqa: PLW0603 - how the SDK finds the descriptors
+    parent = os.getppid()
+    _prepare_path()
+    if os.environ.get("III_URL") == "stdio:":
+        wire = _claim()
+    _die_with_parent(parent)
+    _cache_no_young_bytecode()
+    if os.environ.get("III_DEBUG"):
+        _listen_for_debugger(os.environ["III_DEBUG"])
+    del sys.argv[0]
+    if sys.argv[0] == "-m":
+        _run_module()
+    else:
+        _run_script(os.path.abspath(sys.argv[0]))
+    if serve is not None:
+        serve()
+
+
+def _prepare_path() -> None:
+    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end: an
+    # `iii` that the worker's environment has wins.
+    if sys.path and os.path.abspath(sys.path[0]) == _HERE:
+        del sys.path[0]
+    sdk = os.path.dirname(os.path.dirname(_HERE))
+    if sdk not in sys.path:
+        sys.path.append(sdk)
+
+
+def _claim() -> tuple[int, int]:
+    # The same as `stdio.claim`, which cannot be imported from here. F_DUPFD_CLOEXEC: children do not inherit them.
+    import fcntl  # noqa: PLC0415 - a worker over WebSocket does not need it
+
+    descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return descriptors
+
+
+def _die_with_parent(parent: int) -> None:
+    # `_ctypes` alone is a third of the cost of `ctypes`. The end of stdin covers systems without it.
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import _ctypes  # noqa: PLC0415 - Linux only
+
+        program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself
+        _ctypes.call_function(_ctypes.dlsym(program, "prctl"), (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    except (ImportError, AttributeError, OSError):
+        return
+    if os.getppid() != parent:
+        # It died before the kernel was asked.
+        os._exit(0)
+
+
+def _listen_for_debugger(address: str) -> None:
+    # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
+    import debugpy  # type: ignore[import-not-found]  # noqa: PLC0415 - the engine has looked whether it is there
+
+    host, _, port = address.rpartition(":")
+    debugpy.listen((host, int(port)))
+
+
+def _cache_no_young_bytecode() -> None:
+    # Python matches bytecode to its source by size and whole seconds. A module that is saved again within the second
+    # it was loaded in, at the same length, would be served as it was before the save: such a module is not cached.
+    from _frozen_importlib_external import SourceFileLoader  # noqa: PLC0415 - loaded by every interpreter
+
+    loaders: Any = SourceFileLoader  # the method is not in the type stubs
+    write = loaders._cache_bytecode
+
+    def write_unless_young(loader: object, source: str, bytecode: str, data: bytes) -> None:
+        if time.time() - os.stat(source).st_mtime >= _YOUNG:
+            write(loader, source, bytecode, data)
+
+    loaders._cache_bytecode = write_unless_young
+
+
+def _add_to_path(folder: str) -> None:
+    # Behind the standard library, not before it as Python does: a worker called math.py, queue.py or http.py must
+    # not stand in for the module of that name, neither here nor in the workers beside it.
+    library = os.path.dirname(os.__file__)
+    places = [place for place, entry in enumerate(sys.path) if entry.startswith(library) and "-packages" not in entry]
+    sys.path.insert(max(places, default=-1) + 1, folder)
+
+
+def _run_script(path: str) -> None:
+    _add_to_path(os.path.dirname(path))
+    module = type(sys)("__main__")
+    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
+    sys.modules["__main__"] = module
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
+        _fail(error, error.__traceback__.tb_next if error.__traceback__ else None)
+
+
+def _run_module() -> None:
+    import runpy  # noqa: PLC0415 - only for -m
+
+    del sys.argv[0]
+    _add_to_path(os.getcwd())
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - as above
+        trace = error.__traceback__
+        while trace and ("runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_globals is globals()):
+            trace = trace.tb_next
+        _fail(error, trace)
+
+
+def _fail(error: BaseException, trace: TracebackType | None) -> None:
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+    sys.stderr.flush()
+    raise SystemExit(1)
