@@ -8,8 +8,10 @@ supervisor, which adds what only a running engine knows (III_URL, III_RUN_ID, ..
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import translate
+from functools import cache
 from pathlib import Path
 
 from iii.engine.spec import ProjectSpec, WorkerSpec
@@ -54,13 +56,19 @@ def merge(
     merged: dict[str, tuple[str, str]] = {}
     for source, values in reversed(list(layers)):
         merged.update((name, (value, source)) for name, value in values.items())
-    passed = [*PASSED, *pass_env]
+    is_passed = _matcher((*PASSED, *pass_env))
     for name, value in environ.items():
-        if name in merged or any(fnmatchcase(name, pattern) for pattern in passed):
+        if name in merged or is_passed(name):
             merged[name] = (value, "shell")
     kept = {name: pair for name, pair in merged.items() if not name.startswith(RESERVED_PREFIX)}
     kept.update((name, (value, "reserved")) for name, value in fixed.items())
     return dict(sorted(kept.items()))
+
+
+@cache
+def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
+    """Return what matches any of the globs: one look at each of the shell's names, however many the globs are."""
+    return re.compile("|".join(map(translate, globs))).match
 
 
 def reserved(spec: WorkerSpec) -> dict[str, str]:
@@ -76,10 +84,10 @@ def reserved(spec: WorkerSpec) -> dict[str, str]:
 
 def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
     """Return the variables of a .env file, `${...}` untouched. Raises ProjectError with the wrong line."""
-    from dotenv.parser import parse_stream  # noqa: PLC0415 - only projects with env files pay for it
-
     if optional and not path.is_file():
         return {}
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - only projects with env files pay for it
+
     values: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig") as stream:
