@@ -64,7 +64,7 @@ from iii.engine.throttle import Throttle
 from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
 from iii.errors import AlreadyRunning, IIIError, ProjectError
-from iii.protocol.messages import RegisterFunction
+from iii.protocol.messages import RegisterFunction, is_empty
 from iii.version import VERSION
 
 EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
@@ -334,8 +334,9 @@ class _Control:
 
 
 def _compile_schema(declaration: RegisterFunction) -> Validator | None:
-    # Imported with the first schema: 60 ms that the workers' own start hides.
-    from iii.engine.schemas import compile_schema  # noqa: PLC0415
+    if is_empty(declaration.request_format):
+        return None
+    from iii.engine.schemas import compile_schema  # noqa: PLC0415 - 60 ms that wait for the first schema
 
     return compile_schema(declaration)
 
