@@ -183,6 +183,7 @@ class Engine:
             starting.result()
             self._announce(path, is_ready=True)
             _settle_memory()
+            self.watcher.begin()
         await stopping
         starting.cancel()
 
@@ -299,7 +300,7 @@ class Engine:
 
     async def _watch(self) -> None:
         if self.options.is_watching:
-            await self.watcher.run()
+            await self.watcher.run(at_once=False)
 
     # The environment of a worker
 

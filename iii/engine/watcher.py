@@ -9,6 +9,7 @@ the engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -60,6 +61,7 @@ class Watcher:
         self._debounce = Debounce()
         self._timer: asyncio.TimerHandle | None = None
         self._rearm = asyncio.Event()
+        self._begins_at = 0.0  # monotonic
         self._signatures: dict[str, roots.Signature | None] = {}
         self._aliases: dict[str, str] = {}
         self._folders: frozenset[str] = frozenset()
@@ -94,24 +96,38 @@ class Watcher:
         if not self._graph.files <= before:
             self._rearm.set()
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
+    async def run(self, *, at_once: bool = True) -> None:
+        """Watch until cancelled. Not `at_once`: what loads slowly waits for `begin`, a second at most."""
+        self._begins_at = 0.0 if at_once else time.monotonic() + LOOK
         while True:
             self._rearm.clear()
             folders = await asyncio.to_thread(self._survey)
-            async for paths in self._events(folders):
+            has_begun = self._begins_at <= time.monotonic()
+            async for paths in self._events(folders) if has_begun else self._pause():
                 if self._rearm.is_set():
                     break
                 await self._on_events(paths)
 
+    def begin(self) -> None:
+        """The workers are up, and no longer need all of the processor."""
+        self._begins_at = 0.0
+        self._rearm.set()
+
     # The file system's side.
+
+    async def _pause(self) -> AsyncIterator[set[str]]:
+        """Yield nothing; end when it is time to begin, or when more files are known."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._rearm.wait(), self._begins_at - time.monotonic())
+        yield set()
 
     async def _events(self, folders: frozenset[str]) -> AsyncIterator[set[str]]:
         """Yield what has changed, and an empty set once a second;
         end when the folders to watch are others.
         """
-        import watchfiles  # noqa: PLC0415 - 15 ms that no worker has to wait for
+        import watchfiles  # noqa: PLC0415 - 40 ms that no worker has to wait for
 
+        yield set()  # what changed while nobody watched
         try:
             async for changes in watchfiles.awatch(
                 *sorted(folders),

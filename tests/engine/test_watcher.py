@@ -41,7 +41,14 @@ ECHO = ("", ("iii.toml",))
 Scenario = Callable[[Watcher, Ears], Coroutine[Any, Any, None]]
 
 
-def watch(root: Path, scenario: Scenario, files: tuple[str, ...] = ("a.py", "lib/b.py"), **spec: Any) -> Ears:
+def watch(
+    root: Path,
+    scenario: Scenario,
+    files: tuple[str, ...] = ("a.py", "lib/b.py"),
+    *,
+    at_once: bool = True,
+    **spec: Any,
+) -> Ears:
     """Watch worker `a`, made of these files, and play the scenario once a first change has been heard."""
     (root / "lib").mkdir(exist_ok=True)
     for name in ("a.py", "lib/b.py"):
@@ -56,9 +63,9 @@ def watch(root: Path, scenario: Scenario, files: tuple[str, ...] = ("a.py", "lib
         )
         if files:
             watcher.set_files("a", frozenset(str(root / file) for file in files))
-        task = asyncio.create_task(watcher.run())
+        task = asyncio.create_task(watcher.run(at_once=at_once))
         try:
-            await is_armed(root, ears)
+            await (is_armed(root, ears) if at_once else is_surveyed(watcher, root))
             await scenario(watcher, ears)
         finally:
             task.cancel()
@@ -76,6 +83,35 @@ async def is_armed(root: Path, ears: Ears) -> None:
             assert await asyncio.wait_for(ears.heard.get(), 0.05) == ECHO
             return
     raise AssertionError("the watcher never heard of the project file")
+
+
+async def is_surveyed(watcher: Watcher, folder: Path) -> None:
+    """Wait until the watcher knows what the files of a folder held, which is before it hears of changes."""
+    while str(folder) not in watcher._folders:
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_what_is_saved_while_the_workers_start_is_told_when_they_are_up_or_after_a_second(
+    tmp_path: Path, *, is_up: bool
+) -> None:
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        (tmp_path / "lib/b.py").write_text("new")
+        if is_up:
+            watcher.begin()
+        assert await asyncio.wait_for(ears.next(), 0.9 if is_up else 5) == ("a", ("lib/b.py",))
+
+    watch(tmp_path, scenario, at_once=False)
+
+
+def test_what_becomes_known_while_the_workers_start_is_watched_from_then_on(tmp_path: Path) -> None:
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        watcher.set_files("a", frozenset({str(tmp_path / "a.py"), str(tmp_path / "lib/b.py")}))
+        await is_surveyed(watcher, tmp_path / "lib")
+        (tmp_path / "lib/b.py").write_text("new")
+        assert await ears.next() == ("a", ("lib/b.py",))
+
+    watch(tmp_path, scenario, ("a.py",), at_once=False)
 
 
 def test_a_save_tells_the_worker_and_the_file_within_the_root(tmp_path: Path) -> None:
