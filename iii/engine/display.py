@@ -7,7 +7,6 @@ Made by the composition root; called with every report.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +51,7 @@ class Display:
         """Show the banner: version, project, interpreter, and the addresses in `facts`."""
         if self._is_json:
             return
-        runtime = f"Python {platform.python_version()}"
+        runtime = f"Python {sys.version.partition(' ')[0]}"
         if sys.prefix != sys.base_prefix:
             runtime += f"  {os.path.basename(sys.prefix)}"
         self._writer.write(self._screen.banner(f"iii {version}  {self._project.name}", runtime, facts))

@@ -6,7 +6,6 @@ Owns reading the file, syntax errors and `${VAR}` interpolation; what the keys m
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Collection
@@ -79,6 +78,8 @@ def read_document(path: Path, shown: str, lookup: Callable[[str], str | None]) -
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return `did you mean ...?` for the known name closest to `name`, or an empty string."""
+    import difflib  # noqa: PLC0415 - only a mistake pays for it
+
     found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return f"did you mean `{found[0]}`?" if found else ""
 

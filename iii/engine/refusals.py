@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,6 +35,8 @@ def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBo
 
 def closest(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three known names that look like a misspelt one, nearest first."""
+    import difflib  # noqa: PLC0415 - only a mistake pays for it
+
     return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
 
 
