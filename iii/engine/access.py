@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from iii.engine.registry import DEFAULT
 
@@ -28,8 +27,7 @@ INFRASTRUCTURE = frozenset(
 _MATCH = re.compile(r'match\("(.*)"\)')
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """Functions that a listener exposes: by a pattern of their id, or by what their metadata says."""
 
     match: str | None = None
@@ -47,8 +45,7 @@ class Filter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """The `rbac` table of a listener; the ids name functions that are asked."""
 
     auth_function_id: str | None = None
@@ -75,8 +72,7 @@ class AuthResult(Struct):
 UNASKED = AuthResult(allow_trigger_type_registration=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """One connection's rights. Without `rules` (a listener that only has a middleware) everything is allowed."""
 
     rules: Rules | None

@@ -12,16 +12,16 @@ import base64
 import binascii
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import parse_qs
+
+from msgspec import Struct
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 # Browsers cannot set headers: they show the token as a subprotocol of this name, followed by its base64url form.
 SUBPROTOCOL = "iii.token."
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """What one listener demands. `hosts` are exact `Host` values, None for any; `origins` exact `Origin` values.
 
     `token` is None where an auth function decides about every connection instead.
@@ -32,8 +32,7 @@ class Policy:
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Knock:
+class Knock(Struct, frozen=True):
     """A handshake's part that admission judges: every header as often as it was sent."""
 
     hosts: Sequence[str]
@@ -44,8 +43,7 @@ class Knock:
     is_same_user: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """`status` 101 lets it in, with the subprotocol to confirm; any other refuses it."""
 
     status: int

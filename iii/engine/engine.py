@@ -15,8 +15,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from iii.engine.builtins import Builtins
 from iii.engine.channel_socket import ChannelDoor
@@ -70,8 +71,7 @@ from iii.version import VERSION
 EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """How this run differs from the plain one."""
 
     names: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -11,23 +12,20 @@ if TYPE_CHECKING:
     from iii.engine.peer import Peer
 
 
-@dataclass(frozen=True, slots=True)
-class PeerReady:
+class PeerReady(Struct, frozen=True):
     """The peer's registrations are complete; `files` are the project files it has imported."""
 
     peer: Peer
     files: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerDrained:
+class PeerDrained(Struct, frozen=True):
     """A retired peer executes nothing any more."""
 
     peer: Peer
 
 
-@dataclass(frozen=True, slots=True)
-class PeerExpelled:
+class PeerExpelled(Struct, frozen=True):
     """Close the peer's transport: its worker came back on another connection, or its name is taken.
 
     With `why` it is the peer's own fault: a supervised worker is replaced for it.
@@ -37,13 +35,11 @@ class PeerExpelled:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionsChanged:
+class FunctionsChanged(Struct, frozen=True):
     """The set of registered functions changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFunctionRegistered:
+class HttpFunctionRegistered(Struct, frozen=True):
     """A peer registered a function that lives behind a URL: whoever will call it has to agree."""
 
     peer: Peer
@@ -51,16 +47,14 @@ class HttpFunctionRegistered:
     invocation: Raw
 
 
-@dataclass(frozen=True, slots=True)
-class WorkersChanged:
+class WorkersChanged(Struct, frozen=True):
     """A worker connected, left, or told more about itself."""
 
     event: Literal["worker_connected", "worker_disconnected", "worker_metadata_updated"]
     worker_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """Something went wrong that nobody waits for; shown in the log, counted under `counter`."""
 
     peer_name: str

@@ -12,7 +12,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
@@ -69,8 +68,7 @@ class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Binding:
+class _Binding(Struct, frozen=True):
     id: str
     function_id: str
     namespace: str

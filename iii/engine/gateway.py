@@ -12,9 +12,11 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from iii.engine import socket_table
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
@@ -38,8 +40,7 @@ _MAIN, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
 _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
     connections: int = 512  # every official worker holds two
@@ -52,8 +53,7 @@ class Limits:
     sweep: float = 2.5  # between two looks at all this
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """Where a gateway listens and whom it lets in. `line`: of the address in iii.toml, 0 for the default.
 
     `origins` are web pages that may connect, as `scheme://host:port`.

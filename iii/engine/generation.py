@@ -15,8 +15,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from iii.engine import procfs
@@ -46,8 +46,7 @@ READ_SIZE = 64 * 1024  # larger reads cross malloc's threshold and cost ten time
 _NOT_EXECUTABLE = (126, 127)
 
 
-@dataclass(slots=True)
-class _Timers:
+class _Timers(Struct):
     """The pending timers of one generation, by what they are for."""
 
     loop: asyncio.AbstractEventLoop

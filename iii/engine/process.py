@@ -17,8 +17,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from iii.engine.spec import WorkerSpec
 
@@ -32,8 +33,7 @@ _PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SETPRIV = shutil.which("setpriv")
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """What to run. `env` is the whole environment. With `wire`, stdin and stdout are pipes of ours; without,
     stdin is empty and stdout goes where stderr goes.
     """
@@ -44,8 +44,7 @@ class Command:
     wire: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnError:
+class SpawnError(Struct, frozen=True):
     """A process that could not be started. `permanent`: trying again cannot help."""
 
     number: int

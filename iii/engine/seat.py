@@ -10,8 +10,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from iii.engine import swap
@@ -28,8 +28,7 @@ from iii.engine.swap import Plan, Slot
 STOP_DRAIN = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What a seat asks of the supervisor: may it start now, and whom to tell that it has changed."""
 
     can_start: Callable[[WorkerSpec], bool]

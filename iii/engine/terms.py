@@ -5,17 +5,15 @@ Made by the composition root for listeners with rules or a middleware; held to b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from iii.engine.access import UNASKED, AuthResult, Rules, Session
 from iii.engine.inquiry import Inquiry
 from iii.errors import ErrorCode, InvocationError
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(Struct, frozen=True):
     """What an auth function is told: header names in lower case, each query parameter with all its values."""
 
     headers: dict[str, str]
@@ -23,8 +21,7 @@ class Visitor:
     ip_address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """What a listener demands of its connections."""
 
     inquiry: Inquiry

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from msgspec import Raw, Struct
 
@@ -65,8 +64,7 @@ class Span(Struct, gc=False, eq=False):
     is_payload_cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(Struct, frozen=True):
     """What a tracer needs: random bits, monotonic seconds, and whom to tell.
 
     `on_finished()`: something waits to be handed over. `on_gate()`: the gate opened or shut, or the last span ended

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from iii.engine.admission import SUBPROTOCOL, Knock, Policy, Verdict, judge, loopback_hosts
 
