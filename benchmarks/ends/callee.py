@@ -14,7 +14,7 @@ FIRST_WORDS: list[dict[str, object]] = [
         "action": {"type": "void"},
     },
     {"type": "registerfunction", "id": "bench::echo"},
-    {"type": "ready"},
+    {"type": "ready", "vouches": True},
 ]
 
 

@@ -22,7 +22,7 @@ int main(int count, char **arguments) {
     struct text line;
     pin(count > 1 ? atoi(arguments[1]) : -1);
     introduce(&out, "callee");
-    append_string(&out, "{\"type\":\"registerfunction\",\"id\":\"bench::echo\"}\n{\"type\":\"ready\"}\n");
+    append_string(&out, "{\"type\":\"registerfunction\",\"id\":\"bench::echo\"}\n{\"type\":\"ready\",\"vouches\":true}\n");
     for (;;) {
         flush(&out);
         fill(&in);

@@ -109,7 +109,7 @@ int main(int count, char **arguments) {
     make_payload(atol(arguments[4]));
     pin(atoi(arguments[5]));
     introduce(&out, "caller");
-    append_string(&out, "{\"type\":\"ready\"}\n");
+    append_string(&out, "{\"type\":\"ready\",\"vouches\":true}\n");
     await_callee();
     run(window, calls / 5 + window);
     latencies = malloc(calls * sizeof *latencies);

@@ -85,7 +85,10 @@ class CheckedLink(Link):
         super().flush()
 
     def _without_prefix(self, line: bytes) -> bytes:
-        message = decode(line)
+        try:
+            message = decode(line)
+        except RemoteProtocolError:
+            return line  # of a worker that vouched for it; the session will refuse it
         if not isinstance(message, m.InvokeFunction):
             return line
         message.function_id = self._session.own_id(message.function_id)

@@ -16,7 +16,7 @@ from iii.engine.invocation import TICK
 from iii.engine.peer import Peer
 from iii.engine.router import Router
 from iii.errors import ErrorCode, RemoteProtocolError
-from iii.protocol.codec import NotAMessage, UnknownType, decode, invocation_id_in
+from iii.protocol.codec import NotAMessage, UnknownType, invocation_id_in
 from iii.protocol.lines import Oversized
 
 # Called with a line that is no message: the stray output of a program on its stdout.
@@ -53,6 +53,7 @@ class Exchange:
         """Act on a batch of lines of one peer, in order. Whoever called ends its turn with `turn`."""
         peer = connection.peer
         receive = self.router.receive
+        decode = peer.decode
         now = peer.heard_at = self._clock()
         for line in lines:
             if type(line) is not bytes:

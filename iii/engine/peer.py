@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from iii.protocol.codec import decode
 from iii.protocol.lines import MAX_LINE
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Peer:
         "close",
         "concurrency",
         "connected_at_ms",
+        "decode",
         "drain",
         "enqueued",
         "flush",
@@ -90,6 +92,7 @@ class Peer:
         "kind",
         "lingers",
         "max_line",
+        "may_vouch",
         "name",
         "namespace",
         "outbox",
@@ -144,6 +147,8 @@ class Peer:
         self.written = 0  # bytes of them that the transport has taken
         self.ip_address = "127.0.0.1"
         self.max_line = MAX_LINE  # bytes of one line that its transport carries
+        self.may_vouch = False  # a process that we have started, on its pipes: it could do us harm in other ways
+        self.decode: Callable[[bytes], Any] = decode
         # Set by the transport's owner: write the outbox, read what is left, close.
         self.flush: Callable[[], None] = _drop
         self.drain: Callable[[], None] = _drop

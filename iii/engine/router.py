@@ -30,7 +30,7 @@ from iii.engine.traced_calls import trace
 from iii.engine.tracing import VOID, Tracer, error_from
 from iii.errors import ProtocolError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode_value, encode, encode_error
+from iii.protocol.codec import decode, decode_value, decode_vouched, encode, encode_error
 from iii.protocol.messages import ABSENT, InvocationResult, InvokeFunction
 
 
@@ -235,6 +235,7 @@ class Router:
 
     def _ready(self, peer: Peer, message: m.Ready) -> None:
         peer.lingers = message.lingers
+        peer.decode = decode_vouched if message.vouches and peer.may_vouch else decode
         self.events.append(PeerReady(peer, message.files))
 
 

@@ -81,6 +81,7 @@ class Switchboard:
             reattach_token=secrets.token_hex(16),
             connected_at_ms=int(time.time() * 1000),
         )
+        peer.may_vouch = True
         connection = Connection(
             peer,
             process.stdout_fd,

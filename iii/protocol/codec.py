@@ -19,15 +19,14 @@ from msgspec import Raw, Struct
 
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol.messages import ABSENT, AnyMessage, ErrorBody, InvocationResult, InvokeFunction, Message
+from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
 
-# Deeper payloads break recursive parsers; no honest message comes near.
-MAX_DEPTH = 64
-# A value built from more nodes costs hundreds of MB of Python objects.
-MAX_NODES = 200_000
 # Under this size a line cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
 _SHALLOW = 150
 # Under this size a line cannot hold too many values.
 _FEW = MAX_NODES
+# A payload of this size is not read at all where the writer of the line vouches for it.
+UNREAD = 4096
 # An invocation id is looked for in this many bytes of a line that cannot be decoded.
 _HEAD = 4096
 
@@ -36,14 +35,13 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 _FIELD = re.compile(r"`\$\.?([^`]*)`")
 _NEXT_KEY = re.compile(r'\s*[{,]\s*"')
 _COLON = re.compile(r"\s*:\s*")
-_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
-_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"\\')
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 _INVOKE_OVERHEAD = len('{"type":"invokefunction","invocation_id":"","function_id":"","data":}')
 _RESULT_OVERHEAD = len('{"type":"invocationresult","invocation_id":"","function_id":"","result":}')
 _CALLER_OVERHEAD = len(',"caller":')
+
+# Where a payload begins, the message that has it, and its field.
+_PAYLOADS = ((b',"data":', InvokeFunction, "data"), (b',"result":', InvocationResult, "result"))
 
 _decode = msgspec.json.Decoder(AnyMessage).decode
 _fields_decoder = msgspec.json.Decoder(dict[str, Raw])
@@ -103,6 +101,40 @@ def decode(line: bytes) -> Any:
     if size or len(line) > _SHALLOW or not line.isascii():
         _check(line, message, is_canonical=not size)
     return message
+
+
+def decode_vouched(line: bytes) -> Any:
+    """Return the message on a line whose writer vouches for it. Raises as `decode`, but looks at less.
+
+    Such a line is what an encoder wrote: each key once, no blanks, within the limits, and with the payload as its last
+    key. A large payload is then not looked at, whatever its size: it ends where the line ends.
+    """
+    if len(line) > UNREAD:
+        message = _decode_head(line)
+        if message is not None:
+            return message
+    try:
+        return _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _refuse(line, error)
+
+
+def _decode_head(line: bytes) -> Any:
+    """Decode what stands before the payload, and leave that as it is; None for a line of another form.
+
+    Had the first `,"data":` been found deeper down or in a string, what stands before it would be no object.
+    """
+    for key, kind, field in _PAYLOADS:
+        end = line.find(key, 0, _HEAD)
+        if end > 0:
+            try:
+                message = _decode(line[:end] + b"}")
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return None
+            if message.__class__ is kind and line.endswith(b"}"):
+                setattr(message, field, Raw(memoryview(line)[end + len(key) : -1]))
+                return message
+    return None
 
 
 def _check(line: bytes, message: Any, *, is_canonical: bool) -> None:
@@ -209,57 +241,16 @@ def _refuse_bombs(line: bytes, message: Any) -> None:
     """Refuse a raw field nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
     if len(line) <= _FEW and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1:
         return
-    # The envelope is one level of the line. A value has at most as many nodes as commas and openings, and itself.
-    shape = _shape(line)
-    if shape.count(b",") + shape.count(b"[") + shape.count(b"{") <= MAX_NODES and _depth(shape) <= MAX_DEPTH + 1:
+    # The envelope is one level of the line.
+    if is_moderate(line, envelope=1):
         return
     for field in message.__struct_fields__:
         value = getattr(message, field)
         if type(value) is Raw and value is not ABSENT:
-            reason = _bomb_in(bytes(value))
+            reason = excess_of(bytes(value))
             if reason:
                 offset = line.find(bytes(value))
                 raise _invalid_json(f"{field} has {reason}", offset, getattr(message, "invocation_id", None))
-
-
-def _bomb_in(text: bytes) -> str | None:
-    if _nodes(text) > MAX_NODES:
-        return f"more than {MAX_NODES} values"
-    return f"more than {MAX_DEPTH} levels" if _depth(_shape(text)) > MAX_DEPTH else None
-
-
-def _shape(text: bytes) -> bytes:
-    """Return the brackets and commas of a JSON text that stand outside its strings.
-
-    With everything else deleted, a string is `""` unless it holds one of these characters itself. Then a quote is left
-    over, because the quotes before a string are even in number: its opening one finds no partner.
-    """
-    shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
-    if b'"' not in shape and b"\\" not in shape:
-        return shape
-    return b"".join(_outside_strings(text)).translate(None, _NOT_STRUCTURE)
-
-
-def _outside_strings(text: bytes) -> list[bytes]:
-    # Backslashes stand in strings only: with their pairs gone, every quote left opens or closes a string.
-    return text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-
-
-def _depth(shape: bytes) -> int:
-    """Nesting depth of JSON without strings, counted by peeling off the innermost pairs at C speed."""
-    brackets = shape.translate(_SQUARE, _NOT_BRACKETS)
-    depth = 0
-    while brackets and depth <= MAX_DEPTH + 1:
-        brackets = brackets.replace(b"[]", b"")
-        depth += 1
-    return depth
-
-
-def _nodes(text: bytes) -> int:
-    """Count the values of a JSON text: a container with k children holds k-1 commas, and the root is one more."""
-    shape = b"0".join(_outside_strings(text))
-    containers = shape.count(b"[") + shape.count(b"{") - len(_EMPTY.findall(shape))
-    return shape.count(b",") + containers + 1
 
 
 def _invalid_json(message: str, offset: int, invocation_id: str | None) -> RemoteProtocolError:

@@ -152,11 +152,13 @@ class UnregisterAction(Message):
 class Ready(Message):
     """Registrations are complete. `files`: absolute paths of the project files imported so far.
 
-    `lingers`: asked to stop, the worker still ends clients of its own, and may call functions for them.
+    `lingers`: asked to stop, the worker still ends clients of its own, and may call functions for them. `vouches`: all
+    its lines are what an encoder wrote, see `decode_vouched`.
     """
 
     files: list[str] = []
     lingers: bool = False
+    vouches: bool = False
 
 
 class Telemetry(Message):

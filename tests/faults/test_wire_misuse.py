@@ -194,3 +194,52 @@ def race(scene: Scene, times: int) -> None:
     answered = sum(outcome.error is None for outcome in outcomes)
     timed_out = sum(outcome.error is not None and outcome.code == "TIMEOUT" for outcome in outcomes)
     assert answered + timed_out == len(outcomes) == times
+
+
+LIAR = """
+def ask(function_id, data):
+    head = '{"type":"invokefunction","invocation_id":"lie","function_id":"%s","data":' % function_id
+    os.write(1, head.encode() + data + b"}\\n")
+    for line in iter(sys.stdin.buffer.readline, b""):
+        message = json.loads(line)
+        if message.get("invocation_id") == "lie": return message
+offer("liar::lie", "liar::parrot")
+send(type="ready", vouches=True)
+while True:
+    call = take()
+    if call["function_id"] == "liar::lie":
+        answer(call, ask(call["data"], b'["' + b"x" * 9000 + b'\\xff" "no comma"]'))
+    else:
+        head = '{"type":"invocationresult","invocation_id":"%s","result":[' % call["invocation_id"]
+        os.write(1, head.encode() + b'"' + b"x" * 9000 + b'" "no comma"]}\\n')
+"""
+
+ECHO_AND_ASK = """
+@on("echo::echo")
+def echo(payload):
+    return payload
+@on("echo::ask")
+def ask(payload):
+    return len(worker.trigger(payload, None))
+"""
+
+
+def test_a_worker_that_vouches_for_what_is_no_json_fails_alone(scene: Scene) -> None:
+    scene.program("liar", LIAR)
+    scene.play({"echo": ECHO_AND_ASK})
+    for target in ("echo::echo", "engine::functions::list"):
+        told = scene.ask("liar::lie", target).value
+        assert told["error"]["code"] == "invalid_json", told
+    assert scene.ask("echo::ask", "liar::parrot").code == "invalid_json"
+    assert scene.ask("echo::echo", 7).value == 7
+    assert scene.ask("engine::functions::list", {}).value
+
+
+def test_nobody_vouches_over_a_socket(scene: Scene) -> None:
+    scene.play({"echo": ECHO_AND_ASK})
+    with wire(scene) as peer:
+        peer.send(type="ready", vouches=True)
+        line = call_line("echo::echo", b'"' + b"x" * 9000 + b'\xff"')
+        peer.write(line)
+        error = peer.result("i1")["error"]
+        assert (error["code"], error["details"]["offset"]) == ("invalid_json", line.index(b"\xff"))

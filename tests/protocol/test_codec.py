@@ -16,7 +16,8 @@ from msgspec import NODEFAULT, Raw
 
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
-from iii.protocol.codec import MAX_DEPTH, MAX_NODES, NotAMessage, UnknownType, decode, encode, encode_value
+from iii.protocol.codec import NotAMessage, UnknownType, decode, encode, encode_value
+from iii.protocol.shape import MAX_DEPTH, MAX_NODES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 JSON = st.recursive(

@@ -1,0 +1,70 @@
+"""How deep a JSON text is nested and how many values it holds, counted in its bytes without building anything.
+
+Counts are of well-formed texts; of others they say nothing. Used by the engine for what comes in, by the SDK for what
+goes out.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Deeper payloads break recursive parsers; no honest message comes near.
+MAX_DEPTH = 64
+# A value built from more nodes costs hundreds of MB of Python objects.
+MAX_NODES = 200_000
+
+_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"\\')
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def is_moderate(text: bytes, *, envelope: int = 0) -> bool:
+    """Whether a text is certainly within the limits, of depth with `envelope` levels more.
+
+    False decides nothing: a value has at most as many nodes as commas and openings, and itself.
+    """
+    shape = _shape(text)
+    nodes = shape.count(b",") + shape.count(b"[") + shape.count(b"{")
+    return nodes <= MAX_NODES and _depth(shape) <= MAX_DEPTH + envelope
+
+
+def excess_of(text: bytes) -> str | None:
+    """Return what a value has too much of, None if it is within both limits."""
+    if _nodes(text) > MAX_NODES:
+        return f"more than {MAX_NODES} values"
+    return f"more than {MAX_DEPTH} levels" if _depth(_shape(text)) > MAX_DEPTH else None
+
+
+def _shape(text: bytes) -> bytes:
+    """Return the brackets and commas of a JSON text that stand outside its strings.
+
+    With everything else deleted, a string is `""` unless it holds one of these characters itself. Then a quote is left
+    over, because the quotes before a string are even in number: its opening one finds no partner.
+    """
+    shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' not in shape and b"\\" not in shape:
+        return shape
+    return b"".join(_outside_strings(text)).translate(None, _NOT_STRUCTURE)
+
+
+def _outside_strings(text: bytes) -> list[bytes]:
+    # Backslashes stand in strings only: with their pairs gone, every quote left opens or closes a string.
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+
+
+def _depth(shape: bytes) -> int:
+    """Nesting depth of JSON without strings, counted by peeling off the innermost pairs at C speed."""
+    brackets = shape.translate(_SQUARE, _NOT_BRACKETS)
+    depth = 0
+    while brackets and depth <= MAX_DEPTH + 1:
+        brackets = brackets.replace(b"[]", b"")
+        depth += 1
+    return depth
+
+
+def _nodes(text: bytes) -> int:
+    """Count the values of a JSON text: a container with k children holds k-1 commas, and the root is one more."""
+    shape = b"0".join(_outside_strings(text))
+    containers = shape.count(b"[") + shape.count(b"{") - len(_EMPTY.findall(shape))
+    return shape.count(b",") + containers + 1
