@@ -70,7 +70,8 @@ RULES: dict[str, Layer] = {
     "sdk": Layer(("iii", "iii.worker"), ("errors", "protocol"), light=True),
     "sdk-testing": Layer(("iii.testing", "iii.pytest_plugin"), ("errors", "protocol", "sdk", "decisions", "siblings")),
     "system": Layer(
-        ("iii.engine.poller", "iii.engine.procfs", "iii.engine.roots"), ("errors", "decisions", "configuration")
+        ("iii.engine.heap", "iii.engine.poller", "iii.engine.procfs", "iii.engine.roots"),
+        ("errors", "decisions", "configuration"),
     ),
     "siblings": Layer(("iii.engine",), ("errors", "protocol", "decisions", "configuration", "system"), siblings=True),
     "supervisor": Layer(

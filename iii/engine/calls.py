@@ -295,6 +295,7 @@ class Calls:
             return
         del self.in_flight[message.invocation_id]
         invocation.is_done = True
+        invocation.line = b""  # the list of deadlines keeps the call for a moment: not what it carried
         caller = invocation.caller
         if caller is None:
             self.counters["unawaited_result"] += 1

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import sys
 import termios
 from collections.abc import Callable
 
+from iii.engine.heap import keep_freed_memory
 from iii.engine.peer import Peer
 from iii.engine.poller import Poller
 from iii.protocol.codec import invocation_id_in
@@ -27,6 +29,8 @@ READ_SIZE = 64 * 1024
 LARGE_READ_SIZE = 1024 * 1024
 # Lines larger than this are written from where they lie instead of being joined.
 JOIN_LIMIT = 64 * 1024
+# Pieces that one system call takes; every system takes sixteen.
+_VECTORS = 16
 
 
 class Connection:
@@ -71,24 +75,33 @@ class Connection:
     # Reading
 
     def _on_readable(self) -> None:
-        size = LARGE_READ_SIZE if self._splitter.pending > READ_SIZE else READ_SIZE
         try:
-            data = os.read(self._read_fd, size)
-        except (BlockingIOError, InterruptedError):
+            lines = self._read()
+            if lines is not None:
+                self._take(lines)
+                return
+        except MemoryError:
+            self._forget_line()
             return
-        except OSError:
-            data = b""
-        if data:
-            try:
-                self._take(data)
-            except MemoryError:
-                self._forget_line()
-        else:
-            self._stop_reading()
-            self._on_closed(self)
+        self._stop_reading()
+        self._on_closed(self)
 
-    def _take(self, data: bytes) -> None:
-        lines = self._splitter.feed(data)
+    def _read(self) -> Lines | None:
+        """Return the lines that one read completes, None at the end."""
+        splitter = self._splitter
+        try:
+            if splitter.pending < READ_SIZE:
+                data = os.read(self._read_fd, READ_SIZE)
+                return splitter.feed(data) if data else None
+            buffer = _large_buffer()
+            size = os.readv(self._read_fd, [buffer])
+            return splitter.feed_from(buffer, size) if size else None
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError:
+            return None
+
+    def _take(self, lines: Lines) -> None:
         if lines:
             self.on_lines(self, lines)
         if self._splitter.is_over:
@@ -138,7 +151,7 @@ class Connection:
         pending = self._pending
         while pending:
             try:
-                count = os.write(self._write_fd, pending[0])
+                count = os.writev(self._write_fd, pending[:_VECTORS])
             except (BlockingIOError, InterruptedError):
                 self._wait_for_room()
                 return
@@ -150,10 +163,7 @@ class Connection:
                     self._on_closed(self)
                 return
             self.peer.written += count
-            if count < len(pending[0]):
-                pending[0] = pending[0][count:]
-            else:
-                pending.pop(0)
+            _advance(pending, count)
 
     def _wait_for_room(self) -> None:
         if not self._is_waiting_for_room:
@@ -217,6 +227,24 @@ class Connection:
                 self._stop_writing()
             os.close(self._read_fd)
             self._read_fd = -1
+
+
+@functools.cache
+def _large_buffer() -> bytearray:
+    """What long lines are read into, one for all: fresh memory for each read costs more than the read."""
+    keep_freed_memory()
+    return bytearray(LARGE_READ_SIZE)
+
+
+def _advance(pending: list[memoryview], count: int) -> None:
+    """Take off what was written."""
+    done = 0
+    while done < len(pending) and count >= len(pending[done]):
+        count -= len(pending[done])
+        done += 1
+    del pending[:done]
+    if count:
+        pending[0] = pending[0][count:]
 
 
 def _chunks(outbox: list[bytes]) -> list[memoryview]:

@@ -30,7 +30,7 @@ class LineSplitter:
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._size = 0
         self._skipping = False
         self._head = b""
@@ -65,12 +65,23 @@ class LineSplitter:
             lines = [self._checked(line) for line in lines]
         return [line for line in lines if line] if b"" in lines else lines
 
+    def feed_from(self, buffer: bytearray, size: int) -> list[bytes | Oversized]:
+        """As `feed`, of the first `size` bytes of a buffer that will be used again.
+
+        For the pieces of a long line: they are copied once, where it is put together.
+        """
+        view = memoryview(buffer)[:size]
+        end = buffer.find(b"\n", 0, size)
+        if end < 0 or not self.pending:
+            return self.feed(bytes(view))
+        return [self._finish(view[:end]), *self.feed(bytes(view[end + 1 :]))]
+
     def _checked(self, line: bytes | Oversized) -> bytes | Oversized:
         if type(line) is bytes and len(line) > self._limit:
             return Oversized(line[:HEAD], len(line))
         return line
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes | memoryview) -> None:
         self._size += len(data)
         if self._skipping:
             return
@@ -80,7 +91,7 @@ class LineSplitter:
             self._parts.clear()
             self._skipping = True
 
-    def _finish(self, tail: bytes) -> bytes | Oversized:
+    def _finish(self, tail: bytes | memoryview) -> bytes | Oversized:
         self._keep(tail)
         size, self._size = self._size, 0
         if self._skipping:

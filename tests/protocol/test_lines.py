@@ -51,6 +51,17 @@ def test_any_split_of_the_bytes_gives_the_same_lines(data: bytes, cuts: list[int
 
 
 @given(STREAM, CUTS)
+def test_a_buffer_that_is_used_again_gives_the_same_lines(data: bytes, cuts: list[int]) -> None:
+    splitter, buffer, lines = LineSplitter(LIMIT), bytearray(len(data) + 1), list[bytes | Oversized]()
+    for piece in pieces(data, cuts):
+        buffer[: len(piece)] = piece
+        lines += splitter.feed_from(buffer, len(piece))
+        buffer[:] = b"\n" * len(buffer)
+    assert shown(lines) == reference(data)
+    assert data.endswith(splitter.partial)
+
+
+@given(STREAM, CUTS)
 def test_the_unfinished_line_is_kept_whole_up_to_the_limit(data: bytes, cuts: list[int]) -> None:
     splitter = LineSplitter(LIMIT)
     fed(splitter, *pieces(data, cuts))
