@@ -80,7 +80,7 @@ def main(report: str, window: int, calls: int, size: int, cpu: int) -> None:
     if cpu >= 0:
         os.sched_setaffinity(0, {cpu})
     register = {"type": "invokefunction", "function_id": "engine::workers::register", "data": REGISTER}
-    write(line_of({**register, "action": {"type": "void"}}) + line_of({"type": "ready"}))
+    write(line_of({**register, "action": {"type": "void"}}) + line_of({"type": "ready", "vouches": True}))
     caller = Caller(size)
     caller.await_callee()
     caller.run(window, calls // 5 + window)
