@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 from iii.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from iii.worker.limits import MAX_DEPTH, MAX_LINE
+from iii.worker.limits import MAX_DEPTH, MAX_LINE, MAX_NODES
 from iii.worker.standard_json import decode_with_json, encode_with_json
 from iii.worker.unencodable import find_unencodable, plain_value
 
@@ -84,11 +84,19 @@ class Codec:
             and body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0
         ):
             return body
-        if _is_suspect_output(body, value):
-            fault = _locate(value)
+        if _is_suspect_output(body, value) or _may_exceed(body):
+            fault = _locate(value) or self._find_excess(value)
             if fault:
                 raise _not_serializable(*fault)
         return body
+
+    def _find_excess(self, value: Any) -> tuple[str, str] | None:
+        parts = {f"$.{key}": item for key, item in value.items()} if isinstance(value, dict) else {"$": value}
+        for path, part in parts.items():
+            excess = _shape().excess_of(self._encode(part))
+            if excess:
+                return path, excess
+        return None
 
     def decode_block(self, block: bytes) -> list[Message | RemoteProtocolError]:
         """Decode complete lines. A refused line yields the error in its place, with its offset and id."""
@@ -106,10 +114,9 @@ class Codec:
         return [self._decode_strictly(line) for line in block.split(b"\n") if line and not line.isspace()]
 
     def _is_canonical(self, values: list[Any], block: bytes) -> bool:
-        # Every line opens at least one bracket: with fewer beyond those than the limit, none is nested too deep.
         assert self._encode_lines is not None
         return (
-            block.count(b"{") + block.count(b"[") <= MAX_DEPTH + len(values)
+            not _may_exceed(block, len(values))
             and self._encode_lines(values).startswith(block)
             and set(map(type, values)) == {dict}
         )
@@ -162,6 +169,13 @@ def _exact() -> ModuleType:
     return strict_json
 
 
+def _shape() -> ModuleType:
+    # Short messages need no look at their shape.
+    from iii.protocol import shape  # noqa: PLC0415 - see above
+
+    return shape
+
+
 def _not_serializable(path: str, reason: str) -> LocalProtocolError:
     return LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, f"{path}: {reason}")
 
@@ -179,11 +193,16 @@ def _has_long_number(data: bytes) -> bool:
 
 def _is_suspect_output(body: bytes, value: Any) -> bool:
     # Fast encoders write NaN as null, and some write integers of any size. (`find`: `in` takes twice its time.)
-    return (
-        (body.find(b"null") >= 0 and not _is_finite(value))
-        or _has_long_number(body)
-        or (len(body) > 2 * MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH)
-    )
+    return (body.find(b"null") >= 0 and not _is_finite(value)) or _has_long_number(body)
+
+
+def _may_exceed(block: bytes, lines: int = 1) -> bool:
+    """Tell whether one of these lines may be nested too deep or hold too many values."""
+    # Every line opens at least one bracket: with fewer beyond those than the limit, none is nested too deep. And every
+    # value has a comma beside it.
+    brackets = block.count(b"{") + block.count(b"[")
+    is_suspect = brackets > MAX_DEPTH + lines or len(block) > 2 * MAX_NODES
+    return is_suspect and not _shape().is_moderate(block, envelope=1)
 
 
 def _is_finite(value: Any) -> bool:

@@ -76,7 +76,8 @@ class Readiness:
 
     def _send_files(self) -> None:
         self._modules = len(sys.modules)
-        message: Message = {"type": "ready"}
+        # An encoder writes all our lines, the payload last: the engine need not read it.
+        message: Message = {"type": "ready", "vouches": True}
         if self.lingers:
             message["lingers"] = True
         if self._project:

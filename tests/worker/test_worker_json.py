@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from iii.errors import LocalProtocolError, RemoteProtocolError
 from iii.worker.intake import Intake
 from iii.worker.json_codec import Codec
+from iii.worker.limits import MAX_DEPTH, MAX_NODES
 from iii.worker.standard_json import decode_with_json, encode_with_json
 from iii.worker.strict_json import find_fault
 
@@ -205,6 +206,34 @@ def test_a_value_json_cannot_hold_is_refused_with_its_path(codec, value, path):
 def test_endless_nesting_is_refused(codec, value):
     with pytest.raises(LocalProtocolError, match="nested"):
         codec.encode({"v": value})
+
+
+@pytest.mark.parametrize("item", [7, {}, ["a,[{"], {"k": 1}], ids=["numbers", "objects", "arrays", "pairs"])
+def test_two_hundred_thousand_values_are_written_and_one_more_is_not(codec, item):
+    nodes = 2 if item not in (7, {}) else 1
+    count, spare = divmod(MAX_NODES - 1, nodes)
+    exact = [item] * count + [0] * spare
+    assert codec.encode({"data": exact}).startswith(b'{"data":')
+    with pytest.raises(LocalProtocolError, match=r"\$\.data: more than 200000 values"):
+        codec.encode({"data": [*exact, 0]})
+
+
+@pytest.mark.parametrize("leaf", [[], {}], ids=["array", "object"])
+def test_sixty_four_levels_are_written_and_read_and_one_more_is_not(codec, leaf):
+    payload = leaf
+    for _ in range(MAX_DEPTH - 1):
+        payload = [payload]
+    message = {"type": "invokefunction", "text": "x" * 5000, "data": payload}
+    assert codec.decode_block(codec.encode(message) + b"\n") == [message]
+    with pytest.raises(LocalProtocolError, match="nested"):
+        codec.encode({"data": [payload]})
+
+
+def test_a_large_value_is_not_walked_through(codec, monkeypatch):
+    # Looking at every value in Python takes fifty times as long as writing them.
+    monkeypatch.setattr("iii.worker.json_codec.find_unencodable", None)
+    rows = [{"id": number, "tags": ["a", "b"]} for number in range(5_000)]
+    assert len(codec.encode({"data": rows})) > 100_000
 
 
 @UNHURRIED
