@@ -36,6 +36,7 @@ class Codec:
 
     def __init__(self) -> None:
         self.package = "json"
+        self.slow_bytes = 0  # that the standard library has worked on, short messages aside
         self._encode: Callable[[Any], bytes] = encode_with_json
         self._decode: Callable[[bytes], Any] = decode_with_json
         self._decode_lines: Callable[[bytes], list[Any]] | None = None
@@ -84,11 +85,16 @@ class Codec:
             and body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0
         ):
             return body
+        self._note_work(body)
         if _is_suspect_output(body, value) or _may_exceed(body):
             fault = _locate(value) or self._find_excess(value)
             if fault:
                 raise _not_serializable(*fault)
         return body
+
+    def _note_work(self, data: bytes) -> None:
+        if self.package == "json":
+            self.slow_bytes += len(data)
 
     def _find_excess(self, value: Any) -> tuple[str, str] | None:
         parts = {f"$.{key}": item for key, item in value.items()} if isinstance(value, dict) else {"$": value}
@@ -106,6 +112,7 @@ class Codec:
                 if self._is_canonical(values, block) and not _has_long_number(block):
                     return values
             else:
+                self._note_work(block)
                 values = [self._decode(line) for line in block.split(b"\n") if line and not line.isspace()]
             if _count_keys(values) == block.count(b'":') and not _has_long_number(block):
                 return values

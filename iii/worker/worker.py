@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # A worker with this many invocations behind it is in use: a fast JSON library is worth its loading time.
 CALLS_BEFORE_UPGRADE = 50
+# As many bytes in longer messages make the same difference.
+BYTES_BEFORE_UPGRADE = 256 * 1024
 IDENTITY_SECONDS = 10.0
 
 
@@ -248,9 +250,11 @@ class Worker(Registering, Calling, Tracing):
             self._note_use()
 
     def _note_use(self) -> None:
-        """Count a call, one way or the other, and load a fast JSON library once they are many."""
+        """Count a call, one way or the other, and load a fast JSON library once they are many, or large."""
         self._countdown -= 1
-        if self._countdown <= 0 and self._codec.package == "json":
+        codec = self._codec
+        if (self._countdown <= 0 or codec.slow_bytes > BYTES_BEFORE_UPGRADE) and codec.package == "json":
+            self._countdown = min(self._countdown, 0)
             self._dispatcher.call_elsewhere(self._codec.upgrade)
 
     def _set_state(self, state: str) -> None:

@@ -256,3 +256,10 @@ def test_a_line_over_the_limit_costs_that_line_only():
     assert found[0].code == "payload_too_large"
     assert found[0].invocation_id == "i-1"
     assert found[1]["data"] == 1
+
+
+def test_large_messages_count_as_work_of_the_standard_library(codec):
+    message = {"type": "invokefunction", "data": "x" * 100_000}
+    assert codec.decode_block(codec.encode(message) + b"\n") == [message]
+    assert codec.encode({"data": 1})
+    assert (codec.slow_bytes > 200_000) == (codec.package == "json")
