@@ -15,7 +15,7 @@ _COLORS = click.Choice(["auto", "always", "never"])
 
 def _run(file: Path | None, names: tuple[str, ...], *, watch: bool, **options: Any) -> int:
     from iii.engine.config_schema import write_schema  # noqa: PLC0415 - only when an engine is started
-    from iii.engine.engine import run  # noqa: PLC0415 - as above: asyncio and uvloop
+    from iii.engine.start import run  # noqa: PLC0415 - as above
 
     found = project_file(file)
     if found.is_file() and os.access(found.parent, os.W_OK):

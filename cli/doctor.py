@@ -80,7 +80,7 @@ def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
 
 
 def _of_running(project: ProjectSpec) -> Iterator[Finding]:
-    from iii.engine.doorway import holder_of  # noqa: PLC0415 - keeps `--help` light
+    from iii.engine.address import holder_of  # noqa: PLC0415 - keeps `--help` light
     from iii.engine.rundir import lock_holder  # noqa: PLC0415 - as above
 
     pid = lock_holder(project.state_dir)

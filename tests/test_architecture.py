@@ -90,7 +90,10 @@ RULES: dict[str, Layer] = {
     ),
     "engine": Layer(
         (
+            "iii.engine.address",
+            "iii.engine.claim",
             "iii.engine.display",
+            "iii.engine.doorway",
             "iii.engine.engine",
             "iii.engine.exchange",
             "iii.engine.feed",
@@ -102,8 +105,10 @@ RULES: dict[str, Layer] = {
             "iii.engine.terms",
             "iii.engine.link",
             "iii.engine.gateway",
+            "iii.engine.headstart",
             "iii.engine.heartbeat",
             "iii.engine.rundir",
+            "iii.engine.start",
             "iii.engine.switchboard",
         ),
         ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),

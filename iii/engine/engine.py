@@ -1,6 +1,6 @@
 """The composition root: wires the engine's parts, runs them, shuts them down.
 
-Nothing is decided here. `run` is what `iii dev` and `iii start` call.
+Nothing is decided here. `run_engine` is called by `start.py`, which has begun the first workers by then.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-from msgspec import Struct
 
 from iii.engine.builtins import Builtins
 from iii.engine.channel_socket import ChannelDoor
 from iii.engine.channels import Channels
+from iii.engine.claim import Claim
 from iii.engine.config import load_project
-from iii.engine.debugging import with_debugger
 from iii.engine.display import Display, style_of
-from iii.engine.environment import environment_of, environments_of
+from iii.engine.environment import environments_of
 from iii.engine.essential import end_with_essentials, start_essential
 from iii.engine.events import (
     Event,
@@ -39,11 +36,12 @@ from iii.engine.events import (
 from iii.engine.exchange import Exchange
 from iii.engine.feed import Feed
 from iii.engine.gateway import Gateway, Listen
-from iii.engine.guard import Guard
+from iii.engine.headstart import HeadStart
 from iii.engine.heartbeat import Heartbeat
 from iii.engine.http_check import HttpCheck
 from iii.engine.inquiry import Inquiry
-from iii.engine.listener import Listener, socket_path
+from iii.engine.listener import Listener
+from iii.engine.options import Options
 from iii.engine.peer import Peer
 from iii.engine.reception import DESCRIPTION as CHECK_DESCRIPTION
 from iii.engine.reception import ID as CHECK
@@ -53,42 +51,29 @@ from iii.engine.registry import Validator
 from iii.engine.reports import Notice
 from iii.engine.router import Router
 from iii.engine.run import Run
-from iii.engine.rundir import RunDir
 from iii.engine.socket_table import is_same_user
-from iii.engine.spec import ProjectSpec, WorkerSpec
+from iii.engine.spec import WorkerSpec
 from iii.engine.supervisor import Supervisor
-from iii.engine.sweep import sweep
 from iii.engine.switchboard import Switchboard
-from iii.engine.terminal import Style
 from iii.engine.terms import Terms
 from iii.engine.throttle import Throttle
-from iii.engine.token import make_token, remove_token
 from iii.engine.watcher import Watcher
-from iii.errors import AlreadyRunning, IIIError, ProjectError
+from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.version import VERSION
 
-EXIT_OK, EXIT_CONFIG, EXIT_ALREADY_RUNNING, EXIT_INTERRUPTED = 0, 2, 4, 130
-
-
-class Options(Struct, frozen=True):
-    """How this run differs from the plain one."""
-
-    names: tuple[str, ...] = ()
-    is_watching: bool = True
-    profile: str | None = None
-    debug: str | None = None  # a worker in a debugger: no deadline passes and nothing reloads
+EXIT_OK, EXIT_INTERRUPTED = 0, 130
 
 
 class Engine:
     """One running engine of one project. Make it inside a running loop."""
 
-    def __init__(self, project: ProjectSpec, options: Options, display: Display) -> None:
-        self.project = project
+    def __init__(self, claim: Claim, head_start: HeadStart, options: Options, display: Display) -> None:
+        self.project = project = claim.project
         self.options = options
-        self.run_id = uuid.uuid4().hex
+        self._claim = claim
+        self._head_start = head_start
         self._report = self._display = display
-        self._run_dir = RunDir(project.state_dir)
         self._stopping = asyncio.Event()
         self._is_killed = False
         self._throttle = Throttle()  # of all listeners together
@@ -104,6 +89,7 @@ class Engine:
             hooks=self.switchboard,
             environment=self._environment,
             reporter=display,
+            spawn=head_start.take,
             on_files=self._on_files,
         )
         self.switchboard.supervisor = self.supervisor
@@ -131,21 +117,17 @@ class Engine:
         end_with_essentials(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        self._run_dir.claim()
-        path = socket_path(self._run_dir.path)
-        left = await asyncio.to_thread(sweep, self._run_dir.path / "runs", self.run_id)
-        token = make_token(self._run_dir.path)
-        reception = Reception(token, self._throttle, is_same_user)
+        reception = Reception(self._claim.token, self._throttle, is_same_user)
         self.builtins.serve(CHECK, reception.answer, CHECK_DESCRIPTION)
-        self.gateway = self._open_gateway(token)
-        self._open_listeners(token)
-        listener = Listener(path, self.switchboard.accept)
-        self._announce(path, is_ready=False)
+        self.gateway = self._open_gateway()
+        self._open_listeners()
+        listener = Listener(self._claim.socket_path, self.switchboard.accept)
+        self._announce(is_ready=False)
         self._handle_signals()
-        self._greet(left)
+        self._greet(self._claim.swept)
         watching = start_essential(self._watch(), "the watcher")
         try:
-            await self._serve(path)
+            await self._serve()
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -174,14 +156,15 @@ class Engine:
     def _on_held_up(self, seconds: float) -> None:
         self.warn(f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded")
 
-    async def _serve(self, path: Path) -> None:
+    async def _serve(self) -> None:
         self._hide_secrets()
         stopping = asyncio.create_task(self._stopping.wait())
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            self._announce(path, is_ready=True)
+            self._head_start.close()
+            self._announce(is_ready=True)
             _settle_memory()
             self.watcher.begin()
         await stopping
@@ -191,45 +174,46 @@ class Engine:
         self.router.calls.stop_admitting()
         self.heartbeat.stop()
         await self.supervisor.shutdown()
+        self._head_start.close()
         self.builtins.close()
         self.feed.close()
         for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
             gateway.close()
-        remove_token(self._run_dir.path)
         self.exchange.close()
         self.switchboard.close()
-        self._run_dir.release()
+        self._claim.release()
 
-    def _open_gateway(self, token: str) -> Gateway | None:
-        spec = self.project.engine
-        if spec.listen == "off":
+    def _open_gateway(self) -> Gateway | None:
+        address = self._claim.address
+        if address is None:
             return None
-        listen = Listen(spec.listen, token, spec.listen_line, throttle=self._throttle)
+        listen = Listen(address, self._claim.token, throttle=self._throttle)
         gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
         gateway.on_telemetry = self.feed.take_frame
-        if gateway.doorway.is_moved:
-            self.warn(f"{spec.listen} is taken: official SDKs connect to {gateway.url} instead")
+        if address.is_moved:
+            self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to {gateway.url} instead")
         return gateway
 
-    def _open_listeners(self, token: str) -> None:
+    def _open_listeners(self) -> None:
         if not self.project.engine.listeners:
             return
         inquiry = Inquiry(self.exchange)
-        for spec in self.project.engine.listeners:
+        for spec, address in zip(self.project.engine.listeners, self._claim.listeners, strict=True):
             terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
             # Without an auth function nobody would be asked who they are: then the token is.
             is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
-            listen = Listen(spec.address, None if is_asked else token, spec.line, spec.origins, terms, self._throttle)
+            token = None if is_asked else self._claim.token
+            listen = Listen(address, token, spec.origins, terms, self._throttle)
             self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
             self.listeners[-1].on_telemetry = self.feed.take_frame
 
-    def _announce(self, path: Path, *, is_ready: bool) -> None:
-        self._run_dir.announce(
+    def _announce(self, *, is_ready: bool) -> None:
+        self._claim.run_dir.announce(
             {
                 "pid": os.getpid(),
-                "run_id": self.run_id,
-                "socket": str(path),
-                "url": self.gateway.url if self.gateway else None,
+                "run_id": self._claim.run_id,
+                "socket": str(self._claim.socket_path),
+                "url": self._claim.url,
                 "project": str(self.project.root),
                 "version": VERSION,
                 "started_at": time.time(),
@@ -287,6 +271,7 @@ class Engine:
         except ProjectError as error:
             self.warn(f"{error}; nothing was changed")
             return
+        self._head_start.close()
         old, self._environments = self._environments, environments
         self.project = project
         self._hide_secrets()
@@ -305,17 +290,7 @@ class Engine:
     # The environment of a worker
 
     def _environment(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
-        declared = environment_of(spec, self.project, os.environ)
-        url = self.gateway.url if self.gateway else ""
-        return {name: value for name, (value, _) in declared.items()} | {
-            "III_URL": url if url and spec.is_foreign else "stdio:",
-            **({"III_WS_URL": url} if url else {}),
-            "III_INSTANCE": str(run.instance),
-            "III_GENERATION": str(run.generation),
-            "III_RUN_ID": self.run_id,
-            "III_PROJECT": str(self.project.root),
-            "III_SOCKET": str(socket_path(self._run_dir.path)),
-        }
+        return self._claim.environment(spec, run, self.project)
 
 
 class _Control:
@@ -357,43 +332,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def run(  # noqa: PLR0913 - the options of `iii dev`
-    project_file: Path,
-    *,
-    names: tuple[str, ...] = (),
-    watch: bool = True,
-    profile: str | None = None,
-    color: str = "auto",
-    json_output: bool = False,
-    debug: str | None = None,
-) -> int:
-    """Run the project's engine until it is stopped; return the exit code.
-
-    Raises `ProjectError` for a project that cannot be run and `AlreadyRunning` when an engine runs it already.
-    """
-    project = load_project(project_file, environ=os.environ, profile=profile)
-    if debug is not None:
-        project = with_debugger(project, debug)
-    options = Options(names, watch and debug is None, profile, debug)
-    style = style_of(color, os.environ, json_output=json_output)
-    return Guard(lambda: _run_guarded(project, options, style)).run()
-
-
-def _run_guarded(project: ProjectSpec, options: Options, style: Style) -> int:
-    """The engine's whole life, in the guard's child."""
+def run_engine(claim: Claim, head_start: HeadStart, options: Options) -> int:
+    """Run the engine until it is stopped; return the exit code."""
 
     async def main() -> int:
-        display = Display(project, style)
-        engine = Engine(project, options, display)
+        display = Display(claim.project, style_of(options.color, os.environ, json_output=options.is_json))
+        engine = Engine(claim, head_start, options, display)
         display.describe = engine.describe
         try:
             return await engine.run()
         finally:
             display.close()
 
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(main())
-    except IIIError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-AT_A_TIME = 2
+from iii.engine.order import AT_A_TIME
 
 
 class Ticket(Struct, frozen=True):

@@ -19,6 +19,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from iii.engine import socket_table
+from iii.engine.address import Address
 from iii.engine.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.channel_link import ChannelLink
 from iii.engine.channels import Channels
@@ -54,21 +55,20 @@ class Limits(Struct, frozen=True):
 
 
 class Listen(Struct, frozen=True):
-    """Where a gateway listens and whom it lets in. `line`: of the address in iii.toml, 0 for the default.
+    """Where a gateway listens and whom it lets in.
 
     `origins` are web pages that may connect, as `scheme://host:port`.
     """
 
-    address: str
+    address: Address
     token: str | None
-    line: int = 0
     origins: tuple[str, ...] = ()
     terms: Terms | None = None
     throttle: Throttle = field(default_factory=Throttle)
 
 
 class Gateway:
-    """One listener and all its connections. Raises `ProjectError` when the address cannot be had."""
+    """One listener and all its connections."""
 
     def __init__(
         self, exchange: Exchange, hooks: LinkHooks, channels: Channels, listen: Listen, limits: Limits | None = None
@@ -79,11 +79,11 @@ class Gateway:
         self.channels = channels
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = _drop
-        self.doorway = Doorway(listen.address, self.accept, line=listen.line)
+        self.doorway = Doorway(listen.address, self.accept)
         self._terms = listen.terms
         self._throttle = listen.throttle
         self._policy = Policy(
-            hosts=loopback_hosts(self.doorway.port) if self.doorway.is_loopback else None,
+            hosts=loopback_hosts(listen.address.port) if listen.address.is_loopback else None,
             origins=listen.origins,
             token=listen.token,
         )

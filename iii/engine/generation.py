@@ -24,7 +24,7 @@ from iii.engine.essential import start_essential
 from iii.engine.gate import Ticket
 from iii.engine.hooks import Ground
 from iii.engine.linefeed import FLUSH_AFTER, LineFeed
-from iii.engine.process import Command, Process, SpawnError, command_line, missing_file, spawn, watch_exit
+from iii.engine.process import Command, Process, SpawnError, command_line, keep_mark, missing_file, watch_exit
 from iii.engine.reports import Holding, LeftBehind, LogLine
 from iii.engine.restart import is_refusal
 from iii.engine.run import Cause, ExitReason, Run, exit_words
@@ -173,7 +173,7 @@ class Generation:
             return ExitReason("stopped before it had started", cause=self._cause)
         self._timers.arm("place", PLACE_LIMIT, self._leave_gate)
         self.started_at = time.monotonic()
-        environment = {**self._ground.environment(self.spec, self.run), **_keep(self.spec)}
+        environment = {**self._ground.environment(self.spec, self.run), **keep_mark(self.spec)}
         if self.spec.pre:
             reason = await self._run_process(Command(self.spec.pre, self.spec.cwd, environment, wire=False))
             if self.is_ending or reason.exit_code != 0:
@@ -191,10 +191,11 @@ class Generation:
         return self._holds_place and not self.is_ending
 
     async def _run_process(self, command: Command) -> ExitReason:
-        process = spawn(command)
+        process = self._ground.spawn(command)
         if isinstance(process, SpawnError):
             return self._not_started(process)
         self.process = process
+        self.started_at = min(self.started_at, process.started_at)  # it may have had a head start
         died = self._loop.create_future()
         watch_exit(process.pid, self._loop, lambda: died.set_result(None))
         self._loop.add_reader(process.stderr_fd, self._on_stderr, process.stderr_fd)
@@ -326,8 +327,3 @@ class Generation:
             error=parse_traceback(self.stderr, self._ground.project.root),
             permanent=is_unable or is_refusal(code, is_standard=bool(self.spec.standard), was_ready=was_ready),
         )
-
-
-def _keep(spec: WorkerSpec) -> dict[str, str]:
-    """Mark processes that may outlive their worker, for the guard and for the sweep of the next start."""
-    return {procfs.KEEP: "1"} if spec.keep_children else {}

@@ -13,12 +13,13 @@ from msgspec import Struct, field
 
 from iii.engine.census import Census
 from iii.engine.gate import Gate
-from iii.engine.process import Process
+from iii.engine.process import Command, Process, SpawnError, spawn
 from iii.engine.reports import Reporter
 from iii.engine.run import ExitReason, Run
 from iii.engine.spec import ProjectSpec, WorkerSpec
 
 Environment = Callable[[WorkerSpec, Run], Mapping[str, str]]
+Spawn = Callable[[Command], Process | SpawnError]
 
 
 class SupervisorHooks(Protocol):
@@ -68,3 +69,4 @@ class Ground(Struct, frozen=True):
     report: Reporter
     gate: Gate = field(default_factory=Gate)
     census: Census = field(default_factory=Census)
+    spawn: Spawn = spawn

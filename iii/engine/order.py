@@ -1,10 +1,13 @@
-"""In which order workers start and stop, from their `after` lists. Pure."""
+"""In which order workers start and stop, from their `after` lists, and how many at a time. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from iii.engine.spec import WorkerSpec
+
+# Interpreters that all start at once are slower than two at a time, and starve the workers that serve meanwhile.
+AT_A_TIME = 2
 
 
 def with_dependencies(names: Iterable[str], workers: Mapping[str, WorkerSpec]) -> set[str]:

@@ -7,7 +7,6 @@ the *thread* that made it. Knows nothing of workers' states; `generation.py` dri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -16,12 +15,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from iii.engine.procfs import KEEP
 from iii.engine.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    import asyncio
 
 LAUNCHER = Path(__file__).parent.parent / "worker" / "launch.py"
 # A payload of 1 MiB in one write instead of sixteen: twice the throughput of large calls.
@@ -66,11 +71,12 @@ class Process:
     `stdin_fd` and `stdout_fd` are -1 without wire.
     """
 
-    __slots__ = ("_popen", "pid", "stderr_fd", "stdin_fd", "stdout_fd")
+    __slots__ = ("_popen", "pid", "started_at", "stderr_fd", "stdin_fd", "stdout_fd")
 
     def __init__(self, popen: subprocess.Popen[bytes], stdin_fd: int, stdout_fd: int, stderr_fd: int) -> None:
         self._popen = popen
         self.pid = popen.pid
+        self.started_at = time.monotonic()
         self.stdin_fd = stdin_fd
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
@@ -99,6 +105,11 @@ def command_line(spec: WorkerSpec) -> tuple[str, ...]:
         options = ("-X", "frozen_modules=off") if spec.debug else ()
         return (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
     return spec.command
+
+
+def keep_mark(spec: WorkerSpec) -> dict[str, str]:
+    """Mark processes that may outlive their worker, for the guard and for the sweep of the next start."""
+    return {KEEP: "1"} if spec.keep_children else {}
 
 
 def missing_file(spec: WorkerSpec) -> SpawnError | None:

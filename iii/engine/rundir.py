@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iii.engine.listener import make_private
+from iii.engine.private import make_private
 from iii.errors import AlreadyRunning
 
 

@@ -17,9 +17,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from iii.engine.generation import Generation
-from iii.engine.hooks import Environment, Ground, SupervisorHooks
+from iii.engine.hooks import Environment, Ground, Spawn, SupervisorHooks
 from iii.engine.lifecycle import Actual, Availability, Desired, Event
 from iii.engine.order import dependents_first, with_dependencies
+from iii.engine.process import spawn
 from iii.engine.reload_graph import LoopGuard
 from iii.engine.reports import AllReady, AllStopped, LogLine, Notice, Reporter, Stream
 from iii.engine.row import row, unavailable_reason
@@ -34,20 +35,21 @@ _SETTLED = (Actual.READY, Actual.FAILED, Actual.STOPPED)
 class Supervisor:
     """The workers of one project. Make it inside a running loop.
 
-    `environment` returns the whole environment of a process; `report` hears what happens (see reports.py);
-    `on_files(worker, files)` hears which files a worker consists of, whenever that changes.
+    `environment` returns the whole environment of a process, `spawn` starts one; `report` hears what happens (see
+    reports.py); `on_files(worker, files)` hears which files a worker consists of, whenever that changes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a seam to the root
         self,
         project: ProjectSpec,
         *,
         hooks: SupervisorHooks,
         environment: Environment,
         reporter: Reporter,
+        spawn: Spawn = spawn,
         on_files: Callable[[str, frozenset[str]], None] | None = None,
     ) -> None:
-        self._ground = Ground(project, hooks, environment, reporter)
+        self._ground = Ground(project, hooks, environment, reporter, spawn=spawn)
         self._project = project
         self._on_files = on_files
         self._seats: dict[tuple[str, int], Seat] = {}

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from iii.errors import ProjectError
@@ -26,7 +26,8 @@ def make_token(run_dir: Path) -> str:
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
             raise ProjectError(f"{path} is not a file of yours", hint="find out who put it there, then remove it")
         path.unlink()
-    token = secrets.token_urlsafe(32)
+    # As `secrets` does it, which would load hmac and random as well, before the first worker starts.
+    token = urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode("ascii")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="ascii") as stream:
         stream.write(token)

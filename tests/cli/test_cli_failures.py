@@ -7,8 +7,7 @@ import json
 import pytest
 
 from cli.failures import UsageError, exit_code, not_running, report
-from cli.main import is_interrupt
-from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError
+from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError, is_interrupt
 
 CODES = [
     (InvocationError("boom", "x"), 1),

@@ -38,7 +38,10 @@ def run(payload, metadata=None):
         print(payload, metadata["iii.job"]["attempt"], file=ran)
 """
 # What starts and ends processes, routes calls and writes facts; the first of them while the engine starts.
-STARTING = ("after RunDir.claim 1", "after make_token 1", "before RunDir.announce 1", "before replace 1")
+STARTING = (
+    *("after RunDir.claim 1", "after make_token 1", "after HeadStart.begin 1"),
+    *("before RunDir.announce 1", "before replace 1"),
+)
 ENGINE = (
     *("before Calls.admit_in_full 1", "after Calls.admit_in_full 2", "before Calls.settle 1", "after Calls.settle 2"),
     *("before Connection.flush 3", "after Connection.flush 3", "before Exchange.turn 5", "before Connection.drain 1"),

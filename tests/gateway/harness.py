@@ -15,6 +15,7 @@ import uvloop
 from websockets.sync.client import ClientConnection, connect
 
 from iii.engine.access import Rules
+from iii.engine.address import Address
 from iii.engine.builtins import Builtins
 from iii.engine.channels import Channels
 from iii.engine.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
@@ -62,7 +63,9 @@ class Engine:
         inquiry: Callable[[Exchange], Inquiry] = Inquiry,
         **limits: Any,
     ) -> None:
-        self._listen = Listen(f"127.0.0.1:{port}", "secret", port, origins, throttle=throttle or Throttle())
+        self._listen = Listen(
+            Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or Throttle()
+        )
         self._rules, self._middleware, self._inquiry = rules, middleware, inquiry
         self._limits = Limits(**limits)
         self.events: list[Event] = []
@@ -95,7 +98,9 @@ class Engine:
         self.guarded = self.gateway
         if self._rules or self._middleware:
             terms = Terms(self._inquiry(self.exchange), self._rules, self._middleware)
-            self.guarded = Gateway(self.exchange, self, self.channels, Listen("127.0.0.1:0", None, terms=terms))
+            self.guarded = Gateway(
+                self.exchange, self, self.channels, Listen(Address("127.0.0.1:0"), None, terms=terms)
+            )
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()
@@ -123,7 +128,7 @@ class Engine:
 
     @property
     def port(self) -> int:
-        return self.gateway.doorway.port
+        return self.gateway.doorway.address.port
 
     def ask(self, question: Callable[[], Any]) -> Any:
         """Return what `question()` returns on the engine's own thread."""

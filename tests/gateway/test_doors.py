@@ -13,6 +13,7 @@ from harness import BOUND, Engine
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from iii.engine.address import Address
 from iii.engine.doorway import Doorway
 from iii.engine.throttle import Throttle
 from iii.errors import ProjectError
@@ -168,6 +169,6 @@ def test_an_address_that_is_not_ours_is_an_error() -> None:
 
 
 async def open_doorway(port: int, *, line: int, host: str = "127.0.0.1") -> tuple[int, bool]:
-    doorway = Doorway(f"{host}:{port}", lambda connected: None, line=line)
+    doorway = Doorway(Address(f"{host}:{port}", line=line), lambda connected: None)
     doorway.close()
-    return doorway.port, doorway.is_moved
+    return doorway.address.port, doorway.address.is_moved

@@ -1,0 +1,63 @@
+"""The start of an engine, in the order that brings its workers up soonest.
+
+Read the project, fork the guard's child, claim what the run needs, begin the first workers: for these steps little has
+to be loaded. The engine itself is loaded while those workers' interpreters come up. `run` is what `iii dev` and
+`iii start` call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from iii.engine.claim import Claim
+from iii.engine.config import load_project
+from iii.engine.guard import Guard
+from iii.engine.headstart import HeadStart
+from iii.engine.options import Options
+from iii.engine.spec import ProjectSpec
+from iii.errors import AlreadyRunning, IIIError, ProjectError, is_interrupt
+
+EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
+
+
+def run(  # noqa: PLR0913 - the options of `iii dev`
+    project_file: Path,
+    *,
+    names: tuple[str, ...] = (),
+    watch: bool = True,
+    profile: str | None = None,
+    color: str = "auto",
+    json_output: bool = False,
+    debug: str | None = None,
+) -> int:
+    """Run the project's engine until it is stopped; return the exit code.
+
+    Raises `ProjectError` for a project that cannot be run.
+    """
+    project = load_project(project_file, environ=os.environ, profile=profile)
+    if debug is not None:
+        from iii.engine.debugging import with_debugger  # noqa: PLC0415 - only for a debugger
+
+        project = with_debugger(project, debug)
+    options = Options(names, watch and debug is None, profile, debug, color, json_output)
+    return Guard(lambda: _run_engine(project, options)).run()
+
+
+def _run_engine(project: ProjectSpec, options: Options) -> int:
+    """The engine's whole life, in the guard's child."""
+    try:
+        claim = Claim(project)
+        head_start = HeadStart()
+        head_start.begin(project, options.names, lambda spec, run: claim.environment(spec, run, project))
+        from iii.engine.engine import run_engine  # noqa: PLC0415 - loaded while the first workers come up
+
+        return run_engine(claim, head_start, options)
+    except RuntimeError as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None  # which is what the guard knows
+        raise
+    except IIIError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
