@@ -13,6 +13,7 @@ from pathlib import Path
 
 from iii.engine.claim import Claim
 from iii.engine.config import load_project
+from iii.engine.document import nearest
 from iii.engine.guard import Guard
 from iii.engine.headstart import HeadStart
 from iii.engine.options import Options
@@ -37,6 +38,7 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     Raises `ProjectError` for a project that cannot be run.
     """
     project = load_project(project_file, environ=os.environ, profile=profile)
+    _check_names(project, names)
     if debug is not None:
         from iii.engine.debugging import with_debugger  # noqa: PLC0415 - only for a debugger
 
@@ -61,3 +63,10 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
+
+
+def _check_names(project: ProjectSpec, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in project.workers:
+            hint = nearest(name, project.workers) or f"there are: {', '.join(project.workers)}"
+            raise ProjectError(f"there is no worker `{name}`", hint=hint)

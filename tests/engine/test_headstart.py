@@ -128,3 +128,11 @@ def test_no_worker_is_started_where_an_address_is_taken(tmp_path: Path, table: s
     assert done.returncode == 2
     assert f"port {port} is taken" in done.stderr
     assert not (tmp_path / "started").exists()
+
+
+def test_an_unknown_worker_is_one_error_and_the_near_name(tmp_path: Path) -> None:
+    (tmp_path / "iii.toml").write_text('[workers.alpha]\nrun = "a.py"\n')
+    done = iii_dev(tmp_path, "alpho")
+    assert done.returncode == 2
+    assert "there is no worker `alpho`; did you mean `alpha`?" in done.stderr
+    assert not (tmp_path / "started").exists()
