@@ -55,6 +55,7 @@ class Dispatcher:
         self._outbox = outbox
         self._crew = crew
         self._receiver = receiver
+        self._find_inline, self._run = receiver.find_inline, receiver.run
         self._inbox: deque[Any] = deque()
         # The thread that makes the worker runs user code: it owns the token and has offered it.
         self._token: list[None] = [None]
@@ -78,14 +79,6 @@ class Dispatcher:
 
     # The token
 
-    def _offer(self) -> bool:
-        self._turns += 1
-        self._token.append(None)
-        if self._is_unwatched and not self._rouse():
-            # Nobody could take over from a handler that blocks: do not run one. (Taken meanwhile is fine.)
-            return not self._take()
-        return True
-
     def _take(self) -> bool:
         try:
             self._token.pop()
@@ -106,6 +99,10 @@ class Dispatcher:
         self._lead()
 
     # The monitor
+
+    def _is_watched_now(self) -> bool:
+        # Nobody could take over from a handler that blocks: do not run one. (Taken meanwhile is fine.)
+        return self._rouse() or not self._take()
 
     def watch(self) -> None:
         """Make sure that a thread takes over reading when the token's owner is busy for long."""
@@ -192,12 +189,12 @@ class Dispatcher:
             self._lead()
 
     def _lead(self) -> None:
-        inbox = self._inbox
+        inbox, me = self._inbox, get_ident()
         self._loop = None
         self._calm = 0
         while not self.ended.is_set():
             while inbox:
-                if not self._turn(inbox.popleft()):
+                if not self._turn(inbox.popleft(), me):
                     return
             self._outbox.flush()
             if self._wish is not None and self._calm > CALM_BATCHES and self._give_to_loop():
@@ -228,25 +225,14 @@ class Dispatcher:
         if not data:
             self.end()
             return True
-        settle = self._receiver.settle
-        self._waiter = 0
-        for message in self._feed(data):
-            kind = message.get("type") if isinstance(message, dict) else None
-            if kind == "invocationresult":
-                self._waiter = settle(message)  # type: ignore[arg-type]  # only dicts have a kind
-            elif kind == "invocationitem":
-                # Now, not in its turn: it must not come after the result.
-                self._receiver.receive(message)
-            else:
-                self._inbox.append(message)
-        self._receiver.wake(here)
+        self._waiter = self._receiver.sort(self._feed(data), self._inbox, here)
         self._calm += 1
         self._stamp = monotonic()
         return True
 
-    def _turn(self, message: Any) -> bool:
-        """Handle one message; False when this thread is no longer the leader."""
-        handler = self._receiver.find_inline(message) if message.__class__ is dict else None
+    def _turn(self, message: Any, me: int) -> bool:
+        """Handle one message on this thread, `me`; False when it is no longer the leader."""
+        handler = self._find_inline(message) if message.__class__ is dict else None
         if handler is None:
             self._receiver.receive(message)
             return True
@@ -254,24 +240,34 @@ class Dispatcher:
         if handler.is_slow:
             return self._run_slow(handler, message)
         self._running = handler
-        if not self._offer():
+        # Offering and taking back as below, without the calls: this is the path of every sync handler.
+        self._turns += 1
+        self._token.append(None)
+        if self._is_unwatched and not self._is_watched_now():
             self._receiver.refuse(message)
             return True
-        self._receiver.run(handler, message)
-        if not self._take_back():
-            self._outbox.flush()
-            return False
-        self._note_time(handler)
+        self._run(handler, message)
+        if self._owner != me:
+            return self._step_down()
+        try:
+            self._token.pop()
+        except IndexError:
+            return self._step_down()
+        self._running = None
+        if monotonic() - self._stamp > MAX_HOLD:
+            self._note_time(handler)
         return True
 
+    def _step_down(self) -> bool:
+        """Another thread leads meanwhile."""
+        self._outbox.flush()
+        return False
+
     def _note_time(self, handler: Handler) -> None:
+        self._outbox.flush()
         now = monotonic()
-        spent = now - self._stamp
-        self._running = None
-        if spent > MAX_HOLD:
-            self._outbox.flush()
-            handler.is_slow = spent > PATIENCE
-            self._stamp = now
+        handler.is_slow = now - self._stamp > PATIENCE
+        self._stamp = now
 
     def _run_slow(self, handler: Handler, message: Message) -> bool:
         self._outbox.flush()

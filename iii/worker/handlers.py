@@ -9,6 +9,7 @@ from iii.errors import ErrorCode, InvocationError
 from iii.worker.docstring import first_paragraph
 from iii.worker.schema import format_from_hint, format_from_parameters
 from iii.worker.signature import find_source, is_coroutine_function, read_signature
+from iii.worker.standard_json import encode_with_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class Handler:
     """The callable behind one function id.
 
     `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
+    `before_result` is what stands between the invocation id and the result in the line of an answer.
     """
 
-    __slots__ = ("call", "function_id", "is_async", "is_slow", "takes_metadata")
+    __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata")
 
     def __init__(self, function_id: str, call: Callable[..., Any], *, is_async: bool, takes_metadata: bool) -> None:
         self.function_id = function_id
@@ -38,6 +40,7 @@ class Handler:
         self.is_async = is_async
         self.takes_metadata = takes_metadata
         self.is_slow = False
+        self.before_result = b',"function_id":%b,"result":' % encode_with_json(function_id)
 
 
 def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:

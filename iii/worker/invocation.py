@@ -37,12 +37,22 @@ class InvocationContext:
     window: Any = None  # of a streamed call: how far its items may run ahead of the caller
 
     def __init__(self, message: dict[str, Any]) -> None:
-        self.function_id: str = message["function_id"]
-        self.invocation_id: str | None = message.get("invocation_id")
         self.message = message
-        budget = message.get("deadline_ms")
-        if budget is not None:
-            self.deadline = monotonic() + budget / 1000
+        # By what it is found while it runs. A call without an id cannot be cancelled.
+        self.key: str | int = message.get("invocation_id") or id(self)
+        if message.get("deadline_ms") is not None:
+            self.deadline = monotonic() + message["deadline_ms"] / 1000
+
+    @property
+    def function_id(self) -> str:
+        """The function that was called."""
+        function_id: str = self.message["function_id"]
+        return function_id
+
+    @property
+    def invocation_id(self) -> str | None:
+        """What names this call among all others; None where no answer is wanted."""
+        return self.message.get("invocation_id")
 
     @property
     def is_streamed(self) -> bool:

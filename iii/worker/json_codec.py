@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
 # The shortest integer beyond 64 bits has 19 digits and a sign.
-_LONG_NUMBER = b"0" * 19
+_LONG_DIGITS = 19
+_LONG_NUMBER = b"0" * _LONG_DIGITS
 _PLAIN = frozenset((str, int, bool, type(None)))
 
 
@@ -36,58 +37,9 @@ class Codec:
 
     def __init__(self) -> None:
         self.package = "json"
-        self.slow_bytes = 0  # that the standard library has worked on, short messages aside
-        self._encode: Callable[[Any], bytes] = encode_with_json
-        self._decode: Callable[[bytes], Any] = decode_with_json
-        self._decode_lines: Callable[[bytes], list[Any]] | None = None
-        self._encode_lines: Callable[[list[Any]], bytes] | None = None
-        if "msgspec" in sys.modules or "orjson" in sys.modules:
-            self.upgrade()
-
-    def upgrade(self) -> None:
-        """Switch to msgspec or orjson if one is installed. Loading it takes tens of milliseconds."""
-        try:
-            self._use_msgspec()
-        except ImportError:
-            self._use_orjson()
-
-    def _use_msgspec(self) -> None:
-        import msgspec  # noqa: PLC0415 - loaded when the calls have shown that it pays
-
-        decoder, encoder = msgspec.json.Decoder(), msgspec.json.Encoder(enc_hook=plain_value)
-        self._encode = encoder.encode
-        self._decode = decoder.decode
-        self._encode_lines = encoder.encode_lines
-        self._decode_lines = decoder.decode_lines
-        self.package = "msgspec"
-
-    def _use_orjson(self) -> None:
-        try:
-            import orjson  # noqa: PLC0415 - as above
-        except ImportError:
-            return
-        options = orjson.OPT_NON_STR_KEYS
-        self._encode = lambda value: orjson.dumps(value, plain_value, options)
-        self._decode = orjson.loads
-        self.package = "orjson"
-
-    def encode(self, value: Any) -> bytes:
-        """Return `value` as compact JSON. LocalProtocolError `result_not_serializable` names the path."""
-        try:
-            body = self._encode(value)
-        except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            path, reason = _locate(value) or ("$", str(error))
-            raise _not_serializable(path, reason) from None
-        # What most bodies are: short, without null, and without a long run of digits.
-        if (
-            body.find(b"null") < 0
-            and len(body) <= 2 * MAX_DEPTH
-            and body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0
-        ):
-            return body
         self._note_work(body)
-        if _is_suspect_output(body, value) or _may_exceed(body):
-            fault = _locate(value) or self._find_excess(value)
+        if _is_suspect_output(body, value) or _may_exceed(body, 1, depth):
+            fault = _locate(value, depth) or self._find_excess(value, depth)
             if fault:
                 raise _not_serializable(*fault)
         return body
@@ -96,8 +48,9 @@ class Codec:
         if self.package == "json":
             self.slow_bytes += len(data)
 
-    def _find_excess(self, value: Any) -> tuple[str, str] | None:
-        parts = {f"$.{key}": item for key, item in value.items()} if isinstance(value, dict) else {"$": value}
+    def _find_excess(self, value: Any, depth: int) -> tuple[str, str] | None:
+        is_message = isinstance(value, dict) and not depth
+        parts = {f"$.{key}": item for key, item in value.items()} if is_message else {"$": value}
         for path, part in parts.items():
             excess = _shape().excess_of(self._encode(part))
             if excess:
@@ -187,9 +140,9 @@ def _not_serializable(path: str, reason: str) -> LocalProtocolError:
     return LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, f"{path}: {reason}")
 
 
-def _locate(value: Any) -> tuple[str, str] | None:
+def _locate(value: Any, depth: int) -> tuple[str, str] | None:
     try:
-        return find_unencodable(value)
+        return find_unencodable(value, "$", depth)
     except RecursionError:
         return "$", "nested too deep"
 
@@ -203,13 +156,17 @@ def _is_suspect_output(body: bytes, value: Any) -> bool:
     return (body.find(b"null") >= 0 and not _is_finite(value)) or _has_long_number(body)
 
 
-def _may_exceed(block: bytes, lines: int = 1) -> bool:
+def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:
     """Tell whether one of these lines may be nested too deep or hold too many values."""
+    if len(block) <= 2 * MAX_DEPTH:
+        return False
     # Every line opens at least one bracket: with fewer beyond those than the limit, none is nested too deep. And every
     # value has a comma beside it.
-    brackets = block.count(b"{") + block.count(b"[")
-    is_suspect = brackets > MAX_DEPTH + lines or len(block) > 2 * MAX_NODES
-    return is_suspect and not _shape().is_moderate(block, envelope=1)
+    brackets = block.count(b"{")
+    if block.find(b"[") >= 0:  # takes less time than to count none
+        brackets += block.count(b"[")
+    is_suspect = brackets > MAX_DEPTH + lines - depth or len(block) > 2 * MAX_NODES
+    return is_suspect and not _shape().is_moderate(block, envelope=1 - depth)
 
 
 def _is_finite(value: Any) -> bool:

@@ -30,7 +30,7 @@ class Outbox:
     def flush(self) -> None:
         """Write all lines. When another thread is writing, it does."""
         # Looked at again after each release: a line added while the lock was held must not stay behind.
-        while self._lines and self._writing.acquire(blocking=False):
+        while self._lines and self._writing.acquire(False):
             try:
                 self._write_lines()
             finally:

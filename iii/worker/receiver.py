@@ -16,6 +16,7 @@ from iii.worker.triggers import answer_from, config_from_message
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections import deque
     from collections.abc import Callable
     from typing import Any
 
@@ -35,6 +36,7 @@ class WorkerReceiver:
     def __init__(self, runner: Runner, calls: CallTable, loop: LoopThread, send: Callable[[Message], None]) -> None:
         self._runner = runner
         self._calls = calls
+        self.run = runner.run
         self._loop = loop
         self._send = send
         self.functions: dict[str, Handler] = {}
@@ -48,8 +50,9 @@ class WorkerReceiver:
         self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
         self._lane = Lane(self._run_elsewhere)
         self.warn: Callable[[str], None] = lambda _: None
-        self._by_type: dict[str, Callable[[Message], None]] = {
+        self._by_type: dict[str, Callable[[Message], object]] = {
             "invokefunction": self._invoke,
+            "invocationresult": self._calls.settle,
             "invocationitem": self._calls.add_item,
             "itemstaken": self._note_taken,
             "cancel": self._cancel,
@@ -65,24 +68,36 @@ class WorkerReceiver:
 
     # The hot path
 
-    def settle(self, message: Message) -> int:
-        """Give an answer to its caller."""
-        return self._calls.settle(message)
+    def sort(
+        self, messages: list[Message | RemoteProtocolError], inbox: deque[Any], here: AbstractEventLoop | None
+    ) -> int:
+        """Give answers to their callers, and put the rest into `inbox`. `here` is the loop that has read them.
 
-    def wake(self, here: AbstractEventLoop | None) -> None:
-        """Complete the futures a block has settled."""
+        Returns the thread that waited for the last answer if nobody waits any more, else 0.
+        """
+        if not self._calls:
+            inbox.extend(messages)
+            return 0
+        waiter = 0
+        for message in messages:
+            kind = message.get("type") if message.__class__ is dict else None
+            if kind == "invocationresult":
+                waiter = self._calls.settle(message)  # type: ignore[arg-type]  # only dicts have a kind
+            elif kind == "invocationitem":
+                # Now, not in its turn: it must not come after the result.
+                self._calls.add_item(message)  # type: ignore[arg-type]
+            else:
+                inbox.append(message)
         self._calls.wake(here)
+        return waiter
 
     def find_inline(self, message: Message) -> Handler | None:
         """Return the sync handler of an `invokefunction`."""
-        if message.get("type") != "invokefunction":
+        try:
+            handler = self.functions[message["function_id"]] if message["type"] == "invokefunction" else None
+        except (KeyError, TypeError):
             return None
-        handler = self.functions.get(message.get("function_id", ""))
         return None if handler is None or handler.is_async else handler
-
-    def run(self, handler: Handler, message: Message) -> None:
-        """Run it here."""
-        self._runner.run(handler, message)
 
     def refuse(self, message: Message) -> None:
         """Answer that the worker has no thread left."""

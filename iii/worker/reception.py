@@ -5,7 +5,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from typing import Protocol
+    from collections import deque
+    from typing import Any, Protocol
 
     from iii.errors import RemoteProtocolError
     from iii.worker.handlers import Handler
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     class Receiver(Protocol):
         """What the dispatcher hands messages to."""
 
-        def settle(self, message: Message) -> int:
-            """Take an `invocationresult`; return the thread that waited for it if nobody waits any more, else 0."""
+        def sort(
+            self, messages: list[Message | RemoteProtocolError], inbox: deque[Any], here: AbstractEventLoop | None
+        ) -> int:
+            """Take the answers of a block that the loop `here` or a thread has read; put the rest into `inbox`.
+
+            Returns the thread that waited for the last answer if nobody waits any more, else 0.
+            """
 
         def find_inline(self, message: Message) -> Handler | None:
             """Return the sync handler this message asks to run, None when `receive` shall have it."""
@@ -28,9 +34,6 @@ if TYPE_CHECKING:
 
         def receive(self, message: Message | RemoteProtocolError) -> None:
             """Take any other message; must not block."""
-
-        def wake(self, here: AbstractEventLoop | None) -> None:
-            """A block has been read, by the loop `here` or a thread: hand what it settled to waiting event loops."""
 
         def ended(self) -> None:
             """The wire has ended."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from iii.worker.outbox import Outbox
 
 _set_current = CURRENT.set
+_ANSWER = b'{"type":"invocationresult","invocation_id":'
 
 
 class Runner:
@@ -35,7 +36,7 @@ class Runner:
         self._codec = codec
         self._outbox = outbox
         self._loop = loop
-        self._running: dict[str, InvocationContext] = {}
+        self._running: dict[str | int, InvocationContext] = {}
         self._is_draining = False
         self.drained = Event()
         self.after_run: Callable[[], None] = lambda: None
@@ -45,15 +46,22 @@ class Runner:
 
     def run(self, handler: Handler, message: Message) -> None:
         """Run a sync handler here and add its answer to the outbox, unflushed."""
-        invocation = self._begin(message)
+        # As `_begin` and `_finish`, without the calls: this is the path of every sync handler.
+        invocation = InvocationContext(message)
+        self._running[invocation.key] = invocation
+        if "stream" in message:
+            self._open_window(invocation)
         try:
             # A context of its own: what a handler sets must not be seen by the next one on this thread.
             result = copy_context().run(_call_whole, handler, invocation)
         except BaseException as error:  # noqa: BLE001 - the boundary: a handler's SystemExit ends no worker
             self.answer_error(message, body_from_exception(error))
         else:
-            self.answer(message, result)
-        self._finish(invocation)
+            self._answer(handler, message, result)
+        del self._running[invocation.key]
+        self.after_run()
+        if self._is_draining:
+            self._note_drained()
 
     def submit(self, handler: Handler, message: Message) -> None:
         """Run an async handler on the loop."""
@@ -75,7 +83,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
             self.answer_error(message, _body_of_async(error))
         else:
-            self.answer(message, result)
+            self._answer(handler, message, result)
         # The task's context holds the invocation: a cycle that only the collector would free.
         invocation.task = invocation.unbegun = None
         self._finish(invocation)
@@ -83,13 +91,17 @@ class Runner:
 
     def _begin(self, message: Message) -> InvocationContext:
         invocation = InvocationContext(message)
-        self._running[invocation.invocation_id or f"void {id(invocation)}"] = invocation
-        if "stream" in message and invocation.is_streamed:
+        self._running[invocation.key] = invocation
+        if "stream" in message:
+            self._open_window(invocation)
+        return invocation
+
+    def _open_window(self, invocation: InvocationContext) -> None:
+        if invocation.is_streamed:
             from iii.worker.window import ItemWindow  # noqa: PLC0415 - few workers stream
 
-            invocation.window = ItemWindow(message.get("window"))
+            invocation.window = ItemWindow(invocation.message.get("window"))
             invocation.send_item = lambda fields: self._send_item(invocation, fields)
-        return invocation
 
     def _send_item(self, invocation: InvocationContext, fields: dict[str, Any]) -> None:
         message = {"type": "invocationitem", "invocation_id": invocation.invocation_id, **fields}
@@ -112,28 +124,28 @@ class Runner:
                 self.cancel(str(invocation.invocation_id))
 
     def _finish(self, invocation: InvocationContext) -> None:
-        self._running.pop(invocation.invocation_id or f"void {id(invocation)}", None)
+        del self._running[invocation.key]
         self.after_run()
-        if self._is_draining and not self._running:
+        if self._is_draining:
+            self._note_drained()
+
+    def _note_drained(self) -> None:
+        if not self._running:
             self.drained.set()
 
-    def answer(self, message: Message, result: Any) -> None:
+    def _answer(self, handler: Handler, message: Message, result: Any) -> None:
         """Add the result of an invocation; without an id there is nobody to answer."""
         invocation_id = message.get("invocation_id")
         if invocation_id is None:
             return
-        fields = {
-            "type": "invocationresult",
-            "invocation_id": invocation_id,
-            "function_id": message["function_id"],
-            "result": result,
-        }
+        codec = self._codec
         try:
-            line = self._codec.encode(fields)
+            # Put together here: a dict for the encoder to walk through would take longer.
+            parts = (_ANSWER, codec.encode_text(invocation_id), handler.before_result, codec.encode(result, 1), b"}")
         except LocalProtocolError as error:
-            text = error.message.replace("$.result", "$", 1)
-            self.answer_error(message, {"code": error.code, "message": text})
+            self.answer_error(message, {"code": error.code, "message": error.message})
             return
+        line = b"".join(parts)
         if len(line) >= MAX_LINE:
             text = f"the result of {len(line)} bytes is over the limit of {MAX_LINE}; use a channel"
             self.answer_error(message, {"code": ErrorCode.PAYLOAD_TOO_LARGE, "message": text})
@@ -172,13 +184,14 @@ class Runner:
     def drain(self) -> Event:
         """Return an event that is set once no invocation runs."""
         self._is_draining = True
-        if not self._running:
-            self.drained.set()
+        self._note_drained()
         return self.drained
 
 
 def _call_whole(handler: Handler, invocation: InvocationContext) -> Any:
-    result = _call(handler, invocation)
+    _set_current(invocation)
+    data = invocation.message.get("data")
+    result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
     return _run_generator(result, invocation) if result.__class__ is GeneratorType else result
 
 
@@ -204,7 +217,9 @@ def _body_of_async(error: BaseException) -> dict[str, Any]:
 
 
 async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
-    result = _call(handler, invocation)
+    _set_current(invocation)
+    data = invocation.message.get("data")
+    result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
     if not hasattr(result, "__aiter__"):
         return await result
     if not invocation.is_streamed:
@@ -216,9 +231,5 @@ async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
     return None
 
 
-def _call(handler: Handler, invocation: InvocationContext) -> Any:
-    _set_current(invocation)
-    message = invocation.message
-    if handler.takes_metadata:
-        return handler.call(message.get("data"), metadata=message.get("metadata"))
-    return handler.call(message.get("data"))
+def _call_with_metadata(handler: Handler, invocation: InvocationContext) -> Any:
+    return handler.call(invocation.message.get("data"), metadata=invocation.metadata)

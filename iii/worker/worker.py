@@ -248,6 +248,8 @@ class Worker(Registering, Calling, Tracing):
         self._readiness.refresh()
         if self._countdown > 0:
             self._note_use()
+        else:
+            self._runner.after_run = self._readiness.refresh
 
     def _note_use(self) -> None:
         """Count a call, one way or the other, and load a fast JSON library once they are many, or large."""

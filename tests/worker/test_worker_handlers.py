@@ -24,6 +24,24 @@ def test_a_handler_answers_with_its_result(joined):
     }
 
 
+def test_ids_of_any_characters_come_back_as_they_were(joined):
+    worker, engine = joined
+    worker.register_function('m::"\\é', lambda p: p)
+    answer = engine.call('m::"\\é', 7, 'call "1" \\ é')
+    assert (answer["function_id"], answer["result"]) == ('m::"\\é', 7)
+
+
+def test_a_result_may_be_nested_as_deep_as_a_message_lets_it(joined):
+    worker, engine = joined
+    worker.register_function("m::nest", nested)
+    assert engine.call("m::nest", 64)["result"] == nested(64)
+    assert "nested" in engine.call("m::nest", 65)["error"]["message"]
+
+
+def nested(levels):
+    return 1 if levels == 0 else [nested(levels - 1)]
+
+
 def test_nothing_is_a_result_too(joined):
     worker, engine = joined
     worker.register_function("m::f", lambda p: None)
