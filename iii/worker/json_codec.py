@@ -37,6 +37,62 @@ class Codec:
 
     def __init__(self) -> None:
         self.package = "json"
+        self.slow_bytes = 0  # that the standard library has worked on, short messages aside
+        # The package's encoder as it is, for what is known to be text.
+        self.encode_text: Callable[[str], bytes] = encode_with_json
+        self._encode: Callable[[Any], bytes] = encode_with_json
+        self._decode: Callable[[bytes], Any] = decode_with_json
+        self._decode_lines: Callable[[bytes], list[Any]] | None = None
+        self._encode_lines: Callable[[list[Any]], bytes] | None = None
+        if "msgspec" in sys.modules or "orjson" in sys.modules:
+            self.upgrade()
+
+    def upgrade(self) -> None:
+        """Switch to msgspec or orjson if one is installed. Loading it takes tens of milliseconds."""
+        try:
+            self._use_msgspec()
+        except ImportError:
+            self._use_orjson()
+
+    def _use_msgspec(self) -> None:
+        import msgspec  # noqa: PLC0415 - loaded when the calls have shown that it pays
+
+        decoder, encoder = msgspec.json.Decoder(), msgspec.json.Encoder(enc_hook=plain_value)
+        self._encode = self.encode_text = encoder.encode
+        self._decode = decoder.decode
+        self._encode_lines = encoder.encode_lines
+        self._decode_lines = decoder.decode_lines
+        self.package = "msgspec"
+
+    def _use_orjson(self) -> None:
+        try:
+            import orjson  # noqa: PLC0415 - as above
+        except ImportError:
+            return
+        options = orjson.OPT_NON_STR_KEYS
+        self._encode = lambda value: orjson.dumps(value, plain_value, options)
+        self.encode_text = orjson.dumps
+        self._decode = orjson.loads
+        self.package = "orjson"
+
+    def encode(self, value: Any, depth: int = 0) -> bytes:
+        """Return `value` as compact JSON. LocalProtocolError `result_not_serializable` names the path.
+
+        `depth` is how many containers it will stand in: 1 for the payload of a message.
+        """
+        try:
+            body = self._encode(value)
+        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+            path, reason = _locate(value, depth) or ("$", str(error))
+            raise _not_serializable(path, reason) from None
+        # What most bodies are: short, without null, and without a long run of digits.
+        size = len(body)
+        if (
+            size <= 2 * MAX_DEPTH
+            and body.find(b"null") < 0
+            and (size < _LONG_DIGITS or body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0)
+        ):
+            return body
         self._note_work(body)
         if _is_suspect_output(body, value) or _may_exceed(body, 1, depth):
             fault = _locate(value, depth) or self._find_excess(value, depth)
