@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from cli.failures import UsageError
-from cli.options import file_option, json_option, project_file
+from cli.options import file_option, json_option
 from cli.output import shown_json, write
+from cli.project import project_file
 
 
 @click.command("add")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from cli.options import file_option, json_option, profile_option, project_file
+from cli.options import file_option, json_option, profile_option
 from cli.output import shown, shown_json, write
+from cli.project import project_file
 
 
 @click.command("check")

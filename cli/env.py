@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from cli.failures import UsageError
-from cli.options import file_option, json_option, profile_option, project_file
+from cli.options import file_option, json_option, profile_option
 from cli.output import shown_json, write
+from cli.project import project_file
 from cli.table import table
 
 

@@ -16,7 +16,8 @@ import click
 
 from cli.failures import UsageError
 from cli.logfiles import LEVELS, Row, Tails
-from cli.options import json_option, project_file
+from cli.options import json_option
+from cli.project import project_file
 
 # Files tell nobody that they have grown: how often to look. People notice no delay below this.
 PAUSE = 0.1

@@ -1,7 +1,7 @@
 """The entry of the `iii` command, and the one place where an exception becomes an exit code.
 
-`iii trigger` takes a short path that imports neither click nor asyncio; everything else is a click command. Both end
-here. Called by the console script.
+`iii trigger` takes a short path that imports neither click nor asyncio, and so do `iii dev` and `iii start` without
+options; everything else is a click command. All end here. Called by the console script.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 
 # How `iii trigger` may be called; the others are the names of other eras of the public CLI.
 TRIGGER_NAMES = ("trigger", "call", "t")
+START_NAMES = ("dev", "start")
 INTERRUPTED = 130
 # What a shell reports for a program that SIGPIPE ended; Python ignores that signal.
 BROKEN_PIPE = 141
@@ -45,6 +46,10 @@ def _run(arguments: list[str]) -> int:
         from cli.trigger import run  # noqa: PLC0415 - the short path
 
         return run(arguments[1:])
+    if len(arguments) == 1 and arguments[0] in START_NAMES:
+        from cli.project import run_project  # noqa: PLC0415 - nothing to parse, and workers that wait
+
+        return run_project(watch=arguments[0] == "dev")
     from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
 
     return run_command(arguments)

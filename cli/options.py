@@ -1,15 +1,12 @@
-"""Options that several commands share, and the project they are about. Called by the click commands."""
+"""Options that several commands share. Called by the click commands."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-
-from cli.failures import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -34,15 +31,3 @@ def file_option(function: Function) -> Function:
 def profile_option(function: Function) -> Function:
     """Add `--profile NAME`."""
     return click.option("--profile", metavar="NAME", help="Apply [profiles.NAME].")(function)
-
-
-def project_file(file: Path | None) -> Path:
-    """Return the project file a command is about. Raises UsageError when there is none."""
-    from iii.engine.config import PROJECT_FILE, find_project  # noqa: PLC0415 - keeps `--help` light
-
-    if file is not None:
-        return file / PROJECT_FILE if file.is_dir() else file
-    found = find_project(Path(os.getcwd()))
-    if found is None:
-        raise UsageError("there is no iii.toml here or above", "make a project with `iii init`")
-    return found

@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 
 from cli.failures import UsageError, not_running
-from cli.options import json_option, project_file
+from cli.options import json_option
 from cli.output import shown_json, write
+from cli.project import project_file
 
 # The engine kills what does not stop by itself long before: workers drain for 30 s at most, then stop in 5 s.
 PATIENCE = 60.0

@@ -211,3 +211,12 @@ def test_a_wrong_command_line_exits_with_2(iii: Iii, words: list[str], text: str
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_for_the_shell(iii: Iii, shell: str) -> None:
     assert "_III_COMPLETE" in iii("completion", shell).stdout
+
+
+def test_a_plain_dev_loads_no_click_before_its_project_is_read(tmp_path: Path) -> None:
+    code = "import sys; from cli.main import main; sys.argv[1:] = ['dev']; print(main(), 'click' in sys.modules)"
+    (tmp_path / "iii.toml").write_text('[workers.a]\nrun = "no.py"\nno = 1\n')
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert "unknown key `no`" in done.stderr
