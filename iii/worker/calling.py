@@ -9,12 +9,13 @@ from __future__ import annotations
 from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
-from iii.worker.calls import prepare
+from iii.worker.calls import NET_SECONDS, prepare
 from iii.worker.limits import MAX_LINE
 from iii.worker.requests import request_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from iii.worker.outbox import Outbox
     from iii.worker.receiver import WorkerReceiver
     from iii.worker.triggers import TriggerConfig
+
+
+def _get_running_loop() -> AbstractEventLoop:
+    """Return the loop of the calling coroutine, and take this function's place with what returns it faster."""
+    global _get_running_loop  # noqa: PLW0603 - asyncio is loaded by whoever awaits a call
+    from asyncio import get_running_loop as _get_running_loop  # noqa: PLC0415 - as above
+
+    return _get_running_loop()
 
 
 class Calling:
@@ -52,12 +61,12 @@ class Calling:
         """
         if self._loop.is_current():
             raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
-        message = self._prepare(request, payload)
-        if "invocation_id" not in message:
-            self._send(message)
+        head, payload = self._prepare(request, payload)
+        if "invocation_id" not in head:
+            self._send({**head, "data": payload})
             return None
-        call = self._calls.open(message, message.get("deadline_ms"))
-        self._outbox.add(self._encode_call(message, call))
+        call = self._calls.open(head)
+        self._outbox.add(self._encode_call(call, payload))
         if not self._dispatcher.wait(call, call.net):
             self._give_up(call)
             raise call.timeout_error()
@@ -65,19 +74,24 @@ class Calling:
 
     async def trigger_async(self, request: Any, payload: Any = None) -> Any:
         """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
-        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
-
-        message = self._prepare(request, payload)
-        if "invocation_id" not in message:
-            self._send(message)
+        head, payload = self._prepare(request, payload)
+        if "invocation_id" not in head:
+            self._send({**head, "data": payload})
             return None
-        loop = asyncio.get_running_loop()
-        call = self._calls.open_awaited(message, message.get("deadline_ms"), loop)
-        self._outbox.add(self._encode_call(message, call))
+        loop = _get_running_loop()
+        call = self._calls.open_awaited(head, loop)
+        self._outbox.add(self._encode_call(call, payload))
         self._outbox.flush_soon(loop)
         self._dispatcher.wish_for(loop, get_ident())
         self._dispatcher.watch()
-        return await self._await(call)
+        if "deadline_ms" in head:
+            return await self._await_within(call)
+        try:
+            await call.future
+        finally:
+            if call.answer is None:
+                self._give_up(call)
+        return call.result()
 
     def stream(
         self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
@@ -141,44 +155,45 @@ class Calling:
     def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
         from iii.worker.window import ITEMS  # noqa: PLC0415 - few workers stream
 
-        message = self._prepare(request, payload, window=ITEMS)
-        if "invocation_id" not in message:
+        head, payload = self._prepare(request, payload, window=ITEMS)
+        if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
-        call = self._calls.open_streamed(message, message.get("deadline_ms"), deliver)
-        self._outbox.add(self._encode_call(message, call))
+        call = self._calls.open_streamed(head, deliver)
+        self._outbox.add(self._encode_call(call, payload))
         return call
 
     call = trigger
     call_async = trigger_async
 
-    async def _await(self, call: AwaitedCall) -> Any:
+    async def _await_within(self, call: AwaitedCall) -> Any:
         # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
-        net = None if call.net is None else call.loop.call_later(call.net, call.wake_up)
+        net = call.loop.call_later(call.net or NET_SECONDS, call.wake_up)
         try:
             await call.future
         finally:
-            if net is not None:
-                net.cancel()
+            net.cancel()
             if not call.is_settled:
                 self._give_up(call)
         if not call.is_settled:
             raise call.timeout_error()
         return call.result()
 
-    def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> Message:
+    def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
+        """Return the message of a request without its payload, and the payload."""
         if self._receiver.rejection is not None:
             raise self._receiver.rejection
         if self._countdown > 0:
             self._note_use()
-        default = self.options.invocation_timeout_ms
-        return prepare(request_from(request, payload), self._namespace, default, window=window)
+        wanted = request_from(request, payload)
+        head = prepare(wanted, self._namespace, self.options.invocation_timeout_ms, window=window)
+        return head, wanted.payload
 
-    def _encode_call(self, message: Message, call: Call) -> bytes:
+    def _encode_call(self, call: Call, payload: Any) -> bytes:
         try:
-            line = self._codec.encode(message)
+            line = self._codec.encode_call(call.head, payload)
         except LocalProtocolError as error:
             self._calls.drop(call)
-            text = f"the payload of {call.function_id} is not JSON: {error.message.replace('$.data', '$', 1)}"
+            text = f"the payload of {call.function_id} is not JSON: {error.message}"
             raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, call.function_id) from None
         if len(line) >= MAX_LINE:
             self._calls.drop(call)

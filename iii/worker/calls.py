@@ -32,50 +32,58 @@ NET_SECONDS = 1.0
 class Call:
     """One outstanding call; what its caller waits on is its subclasses' affair."""
 
-    __slots__ = ("answer", "function_id", "id", "is_settled", "kind", "thread", "timeout_ms")
+    __slots__ = ("answer", "head", "id")
 
-    def __init__(self, message: Message, timeout_ms: float | None) -> None:
-        self.id: str | None = message.get("invocation_id")
-        self.function_id: str = message["function_id"]
-        self.kind = message["action"].get("type") if "action" in message else None
-        self.timeout_ms = timeout_ms
-        self.is_settled = False
-        self.answer: Message = {}
-        self.thread = 0  # the one that blocks until the answer is there
+    thread = 0  # the one that blocks until the answer is there
+
+    def __init__(self, head: Message) -> None:
+        self.id: str = head["invocation_id"]
+        self.head = head
+        self.answer: Message | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is an answer."""
+        return self.answer is not None
+
+    @property
+    def function_id(self) -> str:
+        """The function that is called."""
+        return str(self.head["function_id"])
 
     @property
     def net(self) -> float | None:
         """Seconds to wait before giving up without the engine."""
-        return None if self.timeout_ms is None else self.timeout_ms / 1000 + NET_SECONDS
+        timeout = self.head.get("deadline_ms")
+        return None if timeout is None else timeout / 1000 + NET_SECONDS
 
     def settle(self, answer: Message) -> None:
         """Keep the answer and let the caller go on."""
         self.answer = answer
-        self.is_settled = True
 
     def result(self) -> Any:
         """Return the result; raise InvocationError for an error."""
-        body = self.answer.get("error")
-        if body:
-            raise error_from_body(body, self.function_id, self.id)
-        result = self.answer.get("result")
-        if self.kind == "enqueue" and isinstance(result, dict):
+        answer = self.answer or {}
+        if answer.get("error"):
+            raise error_from_body(answer["error"], self.function_id, self.id)
+        result = answer.get("result")
+        if "action" in self.head and self.head["action"].get("type") == "enqueue" and isinstance(result, dict):
             return EnqueueResult(result)
         return result
 
     def timeout_error(self) -> InvocationError:
         """The error of a call that nobody answered in time."""
-        text = f"invocation timed out after {self.timeout_ms or 0:g}ms"
+        text = f"invocation timed out after {self.head.get('deadline_ms') or 0:g}ms"
         return InvocationError(ErrorCode.TIMEOUT, text, self.function_id, None, self.id)
 
 
 class BlockingCall(Call):
     """One outstanding call of a thread; `lock` opens when the result is there."""
 
-    __slots__ = ("lock",)
+    __slots__ = ("lock", "thread")
 
-    def __init__(self, message: Message, timeout_ms: float | None) -> None:
-        super().__init__(message, timeout_ms)
+    def __init__(self, head: Message) -> None:
+        super().__init__(head)
         self.lock = Lock()
         self.lock.acquire()
         self.thread = get_ident()
@@ -91,10 +99,8 @@ class AwaitedCall(Call):
 
     __slots__ = ("future", "loop", "waiting")
 
-    def __init__(
-        self, message: Message, timeout_ms: float | None, loop: AbstractEventLoop, waiting: list[AwaitedCall]
-    ) -> None:
-        super().__init__(message, timeout_ms)
+    def __init__(self, head: Message, loop: AbstractEventLoop, waiting: list[AwaitedCall]) -> None:
+        self.id, self.head, self.answer = head["invocation_id"], head, None
         self.loop = loop
         self.future: Future[None] = loop.create_future()
         self.waiting = waiting
@@ -102,7 +108,6 @@ class AwaitedCall(Call):
     def settle(self, answer: Message) -> None:
         """Keep the answer; `CallTable.wake` tells the loop, once for a whole block."""
         self.answer = answer
-        self.is_settled = True
         self.waiting.append(self)
 
     def wake_up(self) -> None:
@@ -116,8 +121,8 @@ class StreamedCall(Call):
 
     __slots__ = ("deliver",)
 
-    def __init__(self, message: Message, timeout_ms: float | None, deliver: Callable[[Message], None]) -> None:
-        super().__init__(message, timeout_ms)
+    def __init__(self, head: Message, deliver: Callable[[Message], None]) -> None:
+        super().__init__(head)
         self.deliver = deliver
 
     def settle(self, answer: Message) -> None:
@@ -138,23 +143,21 @@ class CallTable:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def open(self, message: Message, timeout_ms: float | None) -> BlockingCall:
-        """Note a call of this thread."""
-        call = BlockingCall(message, timeout_ms)
+    def open(self, head: Message) -> BlockingCall:
+        """Note a call of this thread. `head` is its message without the payload."""
+        call = BlockingCall(head)
         self._note(call)
         return call
 
-    def open_awaited(self, message: Message, timeout_ms: float | None, loop: AbstractEventLoop) -> AwaitedCall:
+    def open_awaited(self, head: Message, loop: AbstractEventLoop) -> AwaitedCall:
         """Note a call of a coroutine on `loop`."""
-        call = AwaitedCall(message, timeout_ms, loop, self._waiting)
+        call = AwaitedCall(head, loop, self._waiting)
         self._note(call)
         return call
 
-    def open_streamed(
-        self, message: Message, timeout_ms: float | None, deliver: Callable[[Message], None]
-    ) -> StreamedCall:
+    def open_streamed(self, head: Message, deliver: Callable[[Message], None]) -> StreamedCall:
         """Note a call whose messages go to `deliver`."""
-        call = StreamedCall(message, timeout_ms, deliver)
+        call = StreamedCall(head, deliver)
         self._note(call)
         return call
 
@@ -165,9 +168,9 @@ class CallTable:
             call.deliver(message)
 
     def _note(self, call: Call) -> Call:
-        self._calls[str(call.id)] = call
+        self._calls[call.id] = call
         if self._end is not None:
-            self._calls.pop(str(call.id), None)
+            self._calls.pop(call.id, None)
             raise self._end
         return call
 
@@ -177,7 +180,7 @@ class CallTable:
 
     def drop(self, call: Call) -> None:
         """Forget a call that was given up."""
-        self._calls.pop(str(call.id), None)
+        self._calls.pop(call.id, None)
 
     def settle(self, answer: Message) -> int:
         """Give an answer to its caller; count it when nobody waits for it any more.
@@ -202,11 +205,12 @@ class CallTable:
         del self._waiting[: len(settled)]
         by_loop: dict[AbstractEventLoop, list[AwaitedCall]] = {}
         for call in settled:
-            by_loop.setdefault(call.loop, []).append(call)
+            if call.loop is here:
+                call.wake_up()
+            else:
+                by_loop.setdefault(call.loop, []).append(call)
         for loop, calls in by_loop.items():
-            if loop is here:
-                _complete(calls)
-            elif not loop.is_closed():
+            if not loop.is_closed():
                 loop.call_soon_threadsafe(_complete, calls)
 
     def end(self, error: InvocationError) -> None:
@@ -230,7 +234,10 @@ def _complete(calls: list[AwaitedCall]) -> None:
 def prepare(
     request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None, *, window: int | None = None
 ) -> Message:
-    """Return the complete message of a request made in the current invocation; with `window`, of a streamed call.
+    """Return the message of a request made in the current invocation; with `window`, of a streamed call.
+
+    All of it but the payload, which is to be its last key: whoever knows that a line is ours finds the payload's end
+    without parsing the payload.
 
     A deadline is on the wire only when somebody set one; an inner call never outlives the call it is part of.
     InvocationError `TIMEOUT` when that one's time is already over.
@@ -244,7 +251,9 @@ def prepare(
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
         timeout = _within(timeout, outer.remaining_ms)
     if request.trace is None:
-        message.update(current_trace())
+        trace = current_trace()
+        if trace:
+            message.update(trace)
     if timeout is not None:
         if timeout <= 0:
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
@@ -252,8 +261,6 @@ def prepare(
     if window is not None:
         message["stream"] = True
         message["window"] = window
-    # Last: whoever knows that a line is ours finds the payload's end without parsing the payload.
-    message["data"] = request.payload
     return message
 
 

@@ -27,9 +27,9 @@ def mint_id() -> str:
 
 def uuids_from_bytes(noise: bytes) -> list[str]:
     """Cut `noise` into ids of 16 bytes each."""
-    digits = noise.hex()
-    return [_grouped(digits[start : start + 32]) for start in range(0, len(digits) - 31, 32)]
+    from struct import unpack  # noqa: PLC0415 - a worker that calls nobody mints hardly any
 
-
-def _grouped(digits: str) -> str:
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    count = len(noise) // 16
+    # All at once: cutting each id out by itself takes twice the time.
+    groups = unpack("8s4s4s4s12s" * count, noise.hex().encode())
+    return (b"%b-%b-%b-%b-%b\n" * count % groups).decode().split()

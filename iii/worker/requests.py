@@ -59,6 +59,8 @@ def request_from(request: Any, payload: Any = None) -> TriggerRequest:
 def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
     if "function_id" not in fields:
         raise ValueError(f"a request needs a function_id; it has {sorted(fields)}")
+    if len(fields) == 2 and "payload" in fields:
+        return TriggerRequest(fields["function_id"], fields["payload"])
     get = fields.get
     return TriggerRequest(
         fields["function_id"],
@@ -74,10 +76,14 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
 def _checked(request: TriggerRequest) -> TriggerRequest:
     if not isinstance(request.function_id, str) or not request.function_id.strip():
         raise ValueError(f"function_id must be a service::name, not {request.function_id!r}")
-    timeout = request.timeout_ms
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
-        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
+    if request.timeout_ms is not None:
+        _check_timeout(request.timeout_ms)
     return request
+
+
+def _check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:

@@ -96,6 +96,16 @@ def test_a_payload_json_cannot_hold_fails_before_it_is_sent(joined):
         joined[0].trigger("o::f", {"a": float("inf")})
 
 
+@pytest.mark.parametrize(
+    "request_", [{"function_id": "m::\ud800"}, {"function_id": "m::f", "metadata": {"x": float("nan")}}]
+)
+def test_what_stands_before_the_payload_must_be_json_too(joined, request_):
+    with pytest.raises(InvocationError) as caught:
+        joined[0].trigger(request_)
+    assert caught.value.code == "invalid_payload"
+    assert len(joined[0]._calls) == 0
+
+
 def test_a_payload_over_the_limit_fails_before_it_is_sent(joined):
     with pytest.raises(InvocationError, match="payload_too_large"):
         joined[0].trigger("o::f", "x" * (16 * 1024 * 1024))
