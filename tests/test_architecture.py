@@ -40,7 +40,7 @@ class Layer:
 # The longest prefix that fits places a module. A file of iii/engine that is not named here is one of the
 # decisions if its docstring says "Pure", and is held to it; otherwise it is an I/O sibling.
 RULES: dict[str, Layer] = {
-    "errors": Layer(("iii.errors", "iii.version"), pure=True, light=True),
+    "errors": Layer(("iii.errors", "iii.ids", "iii.version"), pure=True, light=True),
     "protocol": Layer(("iii.protocol",), ("errors",), pure=True),
     "decisions": Layer(
         (
@@ -158,9 +158,9 @@ MAY_USE = {
     "iii.engine.document": {"pathlib"},
     "iii.engine.environment": {"pathlib"},
     "iii.engine.program": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
-    "iii.engine.router": {"uuid"},  # the default of a mint that is handed in
     "iii.engine.run": {"signal"},  # names of signals
     "iii.engine.spec": {"pathlib"},
+    "iii.ids": {"os"},  # nothing else is random
     "iii.engine.traceback_lines": {"pathlib"},  # compares paths, opens none
 }
 # `import iii` in a worker must cost a few milliseconds: these do not belong to it.

@@ -8,7 +8,6 @@ module joins them and knows the forms a call may have.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -29,13 +28,10 @@ from iii.engine.roster import Roster
 from iii.engine.traced_calls import trace
 from iii.engine.tracing import VOID, Tracer, error_from
 from iii.errors import ProtocolError
+from iii.ids import mint_id
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, decode_vouched, encode, encode_error
 from iii.protocol.messages import ABSENT, InvocationResult, InvokeFunction
-
-
-def _mint_uuid() -> str:
-    return str(uuid.uuid4())
 
 
 def _accept_any(_: m.RegisterFunction) -> Validator | None:
@@ -50,7 +46,7 @@ class Router:
         *,
         timeout: float = 30.0,
         limits: Limits | None = None,
-        mint_id: Callable[[], str] = _mint_uuid,
+        mint_id: Callable[[], str] = mint_id,
         compile_schema: CompileSchema = _accept_any,
     ) -> None:
         self.registry = Registry()

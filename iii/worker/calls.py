@@ -9,9 +9,9 @@ from __future__ import annotations
 from threading import Lock, get_ident
 
 from iii.errors import ErrorCode, InvocationError
+from iii.ids import mint_id
 from iii.worker.actions import EnqueueResult
 from iii.worker.failures import error_from_body
-from iii.worker.ids import mint_id
 from iii.worker.invocation import CURRENT
 from iii.worker.requests import message_from
 from iii.worker.tracing import current_trace

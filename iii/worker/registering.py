@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
+from iii.ids import mint_id
 from iii.worker.handlers import describe, handler_from, source_of, typed_handler_from
-from iii.worker.ids import mint_id
 from iii.worker.registration import function_message, trigger_message
 from iii.worker.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
 

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from iii import EnqueueResult, InvocationError, TriggerAction, TriggerRequest
+from iii.ids import BATCH, mint_id, uuids_from_bytes
 from iii.worker.actions import action_to_wire
 from iii.worker.calls import prepare
 from iii.worker.failures import body_from_exception, error_from_body
 from iii.worker.handlers import arguments_from, describe, handler_from, typed_handler_from
-from iii.worker.ids import BATCH, mint_id, uuids_from_bytes
 from iii.worker.imports import find_project_files
 from iii.worker.invocation import CURRENT, InvocationContext
 from iii.worker.registration import trigger_message
