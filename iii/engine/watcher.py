@@ -117,8 +117,10 @@ class Watcher:
 
     async def _pause(self) -> AsyncIterator[set[str]]:
         """Yield nothing; end when it is time to begin, or when more files are known."""
+        # Not `wait_for`, which loses a cancellation that comes when what it waits for has just come.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._rearm.wait(), self._begins_at - time.monotonic())
+            async with asyncio.timeout(self._begins_at - time.monotonic()):
+                await self._rearm.wait()
         yield set()
 
     async def _events(self, folders: frozenset[str]) -> AsyncIterator[set[str]]:

@@ -104,6 +104,17 @@ def test_what_is_saved_while_the_workers_start_is_told_when_they_are_up_or_after
     watch(tmp_path, scenario, at_once=False)
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_stop_in_the_moment_in_which_the_workers_are_up_ends_it(tmp_path: Path, turns: int) -> None:
+    async def scenario(watcher: Watcher, _ears: Ears) -> None:
+        watcher.begin()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    # `watch` cancels it after the scenario, and waits for its end.
+    watch(tmp_path, scenario, at_once=False)
+
+
 def test_what_becomes_known_while_the_workers_start_is_watched_from_then_on(tmp_path: Path) -> None:
     async def scenario(watcher: Watcher, ears: Ears) -> None:
         watcher.set_files("a", frozenset({str(tmp_path / "a.py"), str(tmp_path / "lib/b.py")}))
