@@ -63,10 +63,11 @@ class Deadlines:
     list append each and the heap never fills with entries that are already done.
     """
 
-    __slots__ = ("_count", "_fresh", "_heap")
+    __slots__ = ("_count", "_fresh", "_heap", "add")
 
     def __init__(self) -> None:
         self._fresh: list[Invocation] = []
+        self.add = self._fresh.append  # watches a call from the next tick on; nothing else, it is on the hot path
         self._heap: list[tuple[float, int, Invocation]] = []
         self._count = 0
 
@@ -77,10 +78,6 @@ class Deadlines:
     def has_fresh(self) -> bool:
         """Whether there are calls whose deadlines are not in the heap yet."""
         return bool(self._fresh)
-
-    def add(self, invocation: Invocation) -> None:
-        """Watch this call from the next tick on."""
-        self._fresh.append(invocation)
 
     def expired(self, now: float) -> list[Invocation]:
         """Return the calls whose deadline has passed, earliest first, and forget them."""
