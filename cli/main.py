@@ -30,14 +30,19 @@ def main() -> int:
         _silence_stdout()
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the boundary: every failure leaves as a message and a code
-        from iii.errors import is_interrupt  # noqa: PLC0415 - only a failure pays for it
-
         if is_interrupt(error):
             return INTERRUPTED
         from cli.failures import report  # noqa: PLC0415 - only a failure pays for it
 
         # The --json of a trigger is its payload; everywhere else it asks for errors as JSON too.
         return report(error, as_json="--json" in sys.argv[2:] and sys.argv[1] not in TRIGGER_NAMES)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Tell whether Ctrl-C is behind it: Python 3.11 wraps one that comes while a class is made in another error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _run(arguments: list[str]) -> int:

@@ -151,10 +151,3 @@ class RegistrationRejectedError(IIIError):
         self.namespace = namespace
         self.worker_name = worker_name
         self.owner_worker_id = owner_worker_id
-
-
-def is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind it: Python 3.11 wraps one that comes while a class is made in another error."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None

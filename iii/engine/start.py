@@ -8,6 +8,7 @@ to be loaded. The engine itself is loaded while those workers' interpreters come
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from iii.engine.guard import Guard
 from iii.engine.headstart import HeadStart
 from iii.engine.options import Options
 from iii.engine.spec import ProjectSpec
-from iii.errors import AlreadyRunning, IIIError, ProjectError, is_interrupt
+from iii.errors import AlreadyRunning, IIIError, ProjectError
 
 EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
 
@@ -49,6 +50,7 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
 
 def _run_engine(project: ProjectSpec, options: Options) -> int:
     """The engine's whole life, in the guard's child."""
+    _die_of_interrupts()
     try:
         claim = Claim(project)
         head_start = HeadStart()
@@ -56,13 +58,16 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
         from iii.engine.engine import run_engine  # noqa: PLC0415 - loaded while the first workers come up
 
         return run_engine(claim, head_start, options)
-    except RuntimeError as error:
-        if is_interrupt(error):
-            raise KeyboardInterrupt from None  # which is what the guard knows
-        raise
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
+
+
+def _die_of_interrupts() -> None:
+    # Until the engine has handlers of its own, Ctrl-C ends it at once, and the guard what it has begun. Python's own
+    # handler would raise in the middle of some import, where the interrupt may be lost or leave as another error.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _check_names(project: ProjectSpec, names: tuple[str, ...]) -> None:
