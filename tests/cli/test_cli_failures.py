@@ -7,7 +7,8 @@ import json
 import pytest
 
 from cli.failures import UsageError, exit_code, not_running, report
-from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError, is_interrupt
+from cli.main import is_interrupt
+from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError
 
 CODES = [
     (InvocationError("boom", "x"), 1),
