@@ -40,7 +40,7 @@ class InvocationContext:
         self.message = message
         # By what it is found while it runs. A call without an id cannot be cancelled.
         self.key: str | int = message.get("invocation_id") or id(self)
-        if message.get("deadline_ms") is not None:
+        if "deadline_ms" in message and message["deadline_ms"] is not None:
             self.deadline = monotonic() + message["deadline_ms"] / 1000
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 from threading import Event
-from types import GeneratorType
+from types import CoroutineType, GeneratorType
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.failures import body_from_exception
@@ -58,7 +58,7 @@ class Runner:
             self.answer_error(message, body_from_exception(error))
         else:
             self._answer(handler, message, result)
-        del self._running[invocation.key]
+        self._running.pop(invocation.key, None)
         self.after_run()
         if self._is_draining:
             self._note_drained()
@@ -66,7 +66,10 @@ class Runner:
     def submit(self, handler: Handler, message: Message) -> None:
         """Run an async handler on the loop."""
         invocation = self._begin(message)  # now: a `cancel` may come before the loop does
-        self._loop.call(lambda: self._start(handler, invocation))
+        if self._loop.is_current():
+            self._start(handler, invocation)
+        else:
+            self._loop.call(lambda: self._start(handler, invocation))
 
     def _start(self, handler: Handler, invocation: InvocationContext) -> None:
         # Kept, because a loop keeps no task that nobody else knows. Not as `task` yet: cancelling a task that has not
@@ -79,7 +82,10 @@ class Runner:
         try:
             if invocation.cancelled:
                 raise InvocationError(ErrorCode.CANCELLED, "the caller gave up")
-            result = await _call_async(handler, invocation)
+            _set_current(invocation)
+            data = message.get("data")
+            result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
+            result = await (result if result.__class__ is CoroutineType else _resolve(result, invocation))
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
             self.answer_error(message, _body_of_async(error))
         else:
@@ -124,7 +130,7 @@ class Runner:
                 self.cancel(str(invocation.invocation_id))
 
     def _finish(self, invocation: InvocationContext) -> None:
-        del self._running[invocation.key]
+        self._running.pop(invocation.key, None)
         self.after_run()
         if self._is_draining:
             self._note_drained()
@@ -216,10 +222,8 @@ def _body_of_async(error: BaseException) -> dict[str, Any]:
     return body_from_exception(error)
 
 
-async def _call_async(handler: Handler, invocation: InvocationContext) -> Any:
-    _set_current(invocation)
-    data = invocation.message.get("data")
-    result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
+async def _resolve(result: Any, invocation: InvocationContext) -> Any:
+    """Await what is no coroutine: send the items of a generator or collect them, or await whatever else it is."""
     if not hasattr(result, "__aiter__"):
         return await result
     if not invocation.is_streamed:
