@@ -31,6 +31,17 @@ def test_ids_of_any_characters_come_back_as_they_were(joined):
     assert (answer["function_id"], answer["result"]) == ('m::"\\é', 7)
 
 
+def test_two_calls_of_one_id_are_both_answered(joined):
+    worker, engine = joined
+    both = threading.Barrier(2)
+    worker.register_function("m::meet", lambda p: both.wait(BOUND) >= 0)
+    worker.register_function("m::f", lambda p: p)
+    engine.invoke("m::meet", invocation_id="twice")
+    engine.invoke("m::meet", invocation_id="twice")
+    assert [engine.result("twice")["result"] for _ in range(2)] == [True, True]
+    assert engine.call("m::f", 7)["result"] == 7
+
+
 def test_a_result_may_be_nested_as_deep_as_a_message_lets_it(joined):
     worker, engine = joined
     worker.register_function("m::nest", nested)
