@@ -51,6 +51,8 @@ def _run(arguments: list[str]) -> int:
         from cli.trigger import run  # noqa: PLC0415 - the short path
 
         return run(arguments[1:])
+    if arguments and arguments[0] in START_NAMES:
+        _die_of_interrupts()
     if len(arguments) == 1 and arguments[0] in START_NAMES:
         from cli.project import run_project  # noqa: PLC0415 - nothing to parse, and workers that wait
 
@@ -58,6 +60,16 @@ def _run(arguments: list[str]) -> int:
     from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
 
     return run_command(arguments)
+
+
+def _die_of_interrupts() -> None:
+    # Until the engine has handlers of its own, Ctrl-C ends each process at once, and the guard what it has begun.
+    # Python's own handler would raise in the middle of some import, where the interrupt may be lost, leave as another
+    # error, or leave a native module half made, in which the engine then dies.
+    import signal  # noqa: PLC0415 - a trigger does without
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _check_folder() -> None:

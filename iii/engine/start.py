@@ -8,7 +8,6 @@ to be loaded. The engine itself is loaded while those workers' interpreters come
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     json_output: bool = False,
     debug: str | None = None,
 ) -> int:
-    """Run the project's engine until it is stopped; return the exit code.
+    """Run the project's engine until it is stopped; return the exit code. Whoever calls has seen to SIGINT.
 
     Raises `ProjectError` for a project that cannot be run.
     """
@@ -50,7 +49,6 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
 
 def _run_engine(project: ProjectSpec, options: Options) -> int:
     """The engine's whole life, in the guard's child."""
-    _die_of_interrupts()
     try:
         claim = Claim(project)
         head_start = HeadStart()
@@ -61,13 +59,6 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
-
-
-def _die_of_interrupts() -> None:
-    # Until the engine has handlers of its own, Ctrl-C ends it at once, and the guard what it has begun. Python's own
-    # handler would raise in the middle of some import, where the interrupt may be lost or leave as another error.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _check_names(project: ProjectSpec, names: tuple[str, ...]) -> None:

@@ -171,6 +171,34 @@ def test_c11_a_state_folder_that_cannot_be_ours_is_a_clear_message(fault: str, t
     assert ".iii" in line
 
 
+# Python drops an interrupt that comes in some places of an import, and native modules are left half made.
+SWALLOWED = """
+import signal, sys
+class InTheMiddle:
+    def find_spec(self, name, path, target=None):
+        if name == "msgspec":
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                pass
+sys.meta_path.insert(0, InTheMiddle())
+sys.argv = ["iii", *sys.argv[1:]]
+from cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("words", [["dev"], ["start"], ["dev", "one", "--json"]], ids=" ".join)
+def test_c12_an_interrupt_in_the_middle_of_an_import_is_not_lost(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "iii.toml").write_text('[engine]\nlisten = "off"\n[workers.one]\nrun = "one.py"\n')
+    (tmp_path / "one.py").write_text("print('begun')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGINT
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def interrupt(folder: Path, moments: int) -> None:
     """Start the engine and interrupt it at random moments of its start; nothing may be left."""
     ground = Ground(folder)
