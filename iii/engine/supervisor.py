@@ -78,6 +78,8 @@ class Supervisor:
         for seat in seats:
             seat.command(Event.START)
         await self._until(lambda: all(_has_come_up_or_not(seat) for seat in seats))
+        # The first workers may have begun before this engine was there.
+        began = min([began, *(generation.started_at for generation in self._generations() if generation.started_at)])
         down = sorted({seat.spec.name for seat in seats if seat.availability is not Availability.SERVING})
         self._ground.report(AllReady(time.monotonic() - began, tuple(down)))
 

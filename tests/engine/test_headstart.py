@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -128,6 +129,21 @@ def test_no_worker_is_started_where_an_address_is_taken(tmp_path: Path, table: s
     assert done.returncode == 2
     assert f"port {port} is taken" in done.stderr
     assert not (tmp_path / "started").exists()
+
+
+def test_a_start_is_told_to_last_as_long_as_its_longest_worker(tmp_path: Path) -> None:
+    (tmp_path / "iii.toml").write_text('[engine]\nlisten = "off"\n[workers.a]\nrun = "a.py"\n')
+    (tmp_path / "a.py").write_text("from iii import register_worker\nregister_worker()\n")
+    command = [sys.executable, "-m", "cli.main", "dev", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        seconds: dict[str, float] = {}
+        while "AllReady" not in seconds:
+            report = json.loads(running.stdout.readline())
+            seconds[report["kind"]] = report.get("seconds", 0.0)
+        running.terminate()
+        running.stdout.read()
+    assert seconds["Became"] <= seconds["AllReady"]
 
 
 def test_an_unknown_worker_is_one_error_and_the_near_name(tmp_path: Path) -> None:
