@@ -55,7 +55,7 @@ def kill_runs(run_ids: list[str], read: Callable[[], list[Entry]] = procfs.entri
         for entry in doomed:
             _kill(entry)
             killed[entry.pid] = None
-        time.sleep(PAUSE)  # in a thread: nobody else waits
+        time.sleep(PAUSE)  # nothing runs yet that would have to wait, and no event tells of a death
     return tuple(killed)
 
 
