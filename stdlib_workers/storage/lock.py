@@ -29,7 +29,7 @@ def lock(path: Path, patience: float = PATIENCE) -> int:
             holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
             raise Refusal(f"{path} is in use by process {holder}; stop that engine first", EXIT_TAKEN)
-        time.sleep(INTERVAL)
+        time.sleep(INTERVAL)  # a lock that is waited for in the kernel knows no patience: try again
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor

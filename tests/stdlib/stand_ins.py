@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from iii import InvocationError, TriggerConfig
@@ -35,6 +35,18 @@ class Callee:
 def binding(function_id: str = "w::seen", config: Any = None, id: str = "t1", **fields: Any) -> TriggerConfig:
     """Return a binding as a provider is told of it."""
     return TriggerConfig(id, function_id, config, fields.get("metadata"), fields.get("namespace"))
+
+
+def slow_step(name: str, order: list[str]) -> Callable[[Any], Awaitable[None]]:
+    """Return a function that notes in `order` when it begins and ends, and lets others run meanwhile."""
+
+    async def run(_: Any) -> None:
+        order.append(f"{name} begins")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        order.append(f"{name} ends")
+
+    return run
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

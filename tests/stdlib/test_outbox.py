@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stand_ins import Callee, binding, until
+from stand_ins import Callee, binding, slow_step, until
 
 from iii import InvocationError
 from stdlib_workers.events import TOPIC, Background, Bindings, Outbox
@@ -90,17 +90,8 @@ async def test_the_event_says_what_happened(tmp_path: Path, ended: list[Setup]) 
 
 
 async def test_targets_of_one_event_are_called_one_after_the_other(tmp_path: Path, ended: list[Setup]) -> None:
-    def step(name: str) -> Any:
-        async def run(_: Any) -> None:
-            order.append(f"{name} begins")
-            for _ in range(5):
-                await asyncio.sleep(0)
-            order.append(f"{name} ends")
-
-        return run
-
     order: list[str] = []
-    setup = Setup(tmp_path / "state.db", Callee(w__a=step("a"), w__b=step("b")))
+    setup = Setup(tmp_path / "state.db", Callee(w__a=slow_step("a", order), w__b=slow_step("b", order)))
     ended.append(setup)
     await setup.bind("w::a", id="t1")
     await setup.bind("w::b", id="t2")

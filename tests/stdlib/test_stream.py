@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stand_ins import Callee, binding, until
+from stand_ins import Callee, binding, slow_step, until
 from stream_setup import StreamSetup, address
 
 from iii import InvocationError
@@ -170,18 +169,9 @@ async def test_an_update_of_which_nothing_fits_writes_and_fires_all_the_same(set
 
 
 async def test_handlers_of_one_event_run_one_after_the_other_in_the_order_of_their_binding(setup: StreamSetup) -> None:
-    def step(name: str) -> Any:
-        async def run(_: Any) -> None:
-            order.append(f"{name} begins")
-            for _ in range(5):
-                await asyncio.sleep(0)
-            order.append(f"{name} ends")
-
-        return run
-
     order: list[str] = []
     for name in "zab":
-        setup.worker.functions[f"w::{name}"] = step(name)
+        setup.worker.functions[f"w::{name}"] = slow_step(name, order)
         await setup.filters.register_trigger(binding(f"w::{name}", {"stream_name": "s"}, f"t-{name}"))
     await setup.set("i", 1)
     await until(lambda: len(order) == 6)
