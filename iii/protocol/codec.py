@@ -85,7 +85,7 @@ def decode(line: bytes) -> Any:
     offset, and the invocation id when the first 4 KiB show one). Never raises anything else.
     """
     try:
-        message = _decode(line)
+        message: Any = _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(line, error)
     # Escapes, whitespace and a second copy of a key only ever make a line longer than the sum of its fields:
