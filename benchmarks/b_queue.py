@@ -93,7 +93,7 @@ def bare(group: int, rows: int) -> float:
 
 def huey(jobs: int) -> float:
     """Return the jobs per second that huey takes in, with its SQLite storage and fsync on."""
-    from huey import SqliteHuey  # noqa: PLC0415 - only who compares needs it
+    from huey import SqliteHuey  # only who compares needs it
 
     with folder() as made:
         queue = SqliteHuey(filename=str(made / "huey.db"), fsync=True)
@@ -112,7 +112,7 @@ def huey(jobs: int) -> float:
 
 def persist_queue(jobs: int) -> float:
     """Return the jobs per second that persist-queue's SQLite queue takes in, one commit each."""
-    import persistqueue  # noqa: PLC0415 - only who compares needs it
+    import persistqueue  # only who compares needs it
 
     with folder() as made:
         queue = persistqueue.SQLiteQueue(str(made), auto_commit=True)

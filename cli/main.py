@@ -32,7 +32,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: every failure leaves as a message and a code
         if is_interrupt(error):
             return INTERRUPTED
-        from cli.failures import report  # noqa: PLC0415 - only a failure pays for it
+        from cli.client.errors import report  # only a failure pays for it
 
         # The --json of a trigger is its payload; everywhere else it asks for errors as JSON too.
         return report(error, as_json="--json" in sys.argv[2:] and sys.argv[1] not in TRIGGER_NAMES)
@@ -48,16 +48,16 @@ def is_interrupt(error: BaseException | None) -> bool:
 def _run(arguments: list[str]) -> int:
     _check_folder()
     if arguments and arguments[0] in TRIGGER_NAMES:
-        from cli.trigger import run  # noqa: PLC0415 - the short path
+        from cli.trigger.run import run  # the short path
 
         return run(arguments[1:])
     if arguments and arguments[0] in START_NAMES:
         _die_of_interrupts()
     if len(arguments) == 1 and arguments[0] in START_NAMES:
-        from cli.project import run_project  # noqa: PLC0415 - nothing to parse, and workers that wait
+        from cli.commands.project_file import run_project  # nothing to parse, and workers that wait
 
         return run_project(watch=arguments[0] == "dev")
-    from cli.commands import run as run_command  # noqa: PLC0415 - click costs more than a whole trigger
+    from cli.commands.registry import run as run_command  # click costs more than a whole trigger
 
     return run_command(arguments)
 
@@ -66,7 +66,7 @@ def _die_of_interrupts() -> None:
     # Until the engine has handlers of its own, Ctrl-C ends each process at once, and the guard what it has begun.
     # Python's own handler would raise in the middle of some import, where the interrupt may be lost, leave as another
     # error, or leave a native module half made, in which the engine then dies.
-    import signal  # noqa: PLC0415 - a trigger does without
+    import signal  # a trigger does without
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -76,7 +76,7 @@ def _check_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        from cli.failures import UsageError  # noqa: PLC0415 - only a failure pays for it
+        from cli.client.errors import UsageError  # only a failure pays for it
 
         raise UsageError("the current folder has been removed", "cd into one that is there") from None
 

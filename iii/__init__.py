@@ -20,13 +20,13 @@ if TYPE_CHECKING:
         RegistrationRejectedError,
     )
     from iii.http import StreamRequest, StreamResponse
-    from iii.worker.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
+    from iii.worker.api.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
+    from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, TelemetryOptions
+    from iii.worker.api.requests import TriggerRequest
+    from iii.worker.api.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
     from iii.worker.connect import register_worker
-    from iii.worker.invocation import InvocationContext, current_invocation
-    from iii.worker.logger import Logger
-    from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, TelemetryOptions
-    from iii.worker.requests import TriggerRequest
-    from iii.worker.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
+    from iii.worker.context.invocation import InvocationContext, current_invocation
+    from iii.worker.context.logger import Logger
     from iii.worker.worker import Worker
 
 __version__ = VERSION
@@ -70,13 +70,13 @@ _HOMES = {
         "RegistrationRejectedError",
     ),
     "iii.http": ("StreamRequest", "StreamResponse"),
-    "iii.worker.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
+    "iii.worker.api.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
     "iii.worker.connect": ("register_worker",),
-    "iii.worker.invocation": ("InvocationContext", "current_invocation"),
-    "iii.worker.logger": ("Logger",),
-    "iii.worker.options": ("DEFAULT_ENGINE_URL", "InitOptions", "TelemetryOptions"),
-    "iii.worker.requests": ("TriggerRequest",),
-    "iii.worker.triggers": ("FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerTypeRef"),
+    "iii.worker.context.invocation": ("InvocationContext", "current_invocation"),
+    "iii.worker.context.logger": ("Logger",),
+    "iii.worker.api.options": ("DEFAULT_ENGINE_URL", "InitOptions", "TelemetryOptions"),
+    "iii.worker.api.requests": ("TriggerRequest",),
+    "iii.worker.api.triggers": ("FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerTypeRef"),
     "iii.worker.worker": ("Worker",),
 }
 

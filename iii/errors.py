@@ -64,7 +64,7 @@ class ProjectError(IIIError):
     `line` and `column` count from 1; 0 means unknown. `hint` is the way out, one sentence.
     """
 
-    def __init__(  # noqa: PLR0913 - where it is, in as many words as are known
+    def __init__(
         self, message: str, *, file: str = "", line: int = 0, column: int = 0, key: str = "", hint: str = ""
     ) -> None:
         super().__init__(message)
@@ -115,7 +115,7 @@ class InvocationError(IIIError):
     `{"path", "expected", "got"}` of a refused payload or `{"reason", "stderr"}` of a dead worker.
     """
 
-    def __init__(  # noqa: PLR0913 - the public SDK's signature plus our two fields
+    def __init__(
         self,
         code: str,
         message: str,

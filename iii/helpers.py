@@ -1,8 +1,8 @@
-"""Making channels, under the name the public SDK gives these functions. What a channel is: `iii/worker/channels.py`."""
+"""Making channels, under the names the public SDK gives these functions."""
 
 from __future__ import annotations
 
-from iii.worker.channels import Channel, extract_channel_refs, is_channel_ref
+from iii.worker.channels.channels import Channel, extract_channel_refs, is_channel_ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

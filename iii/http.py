@@ -8,8 +8,8 @@ contract).
 
 from __future__ import annotations
 
-from iii.worker.channels import ChannelReader, ChannelWriter
-from iii.worker.http_invocation import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
+from iii.worker.api.http_functions import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
+from iii.worker.channels.channels import ChannelReader, ChannelWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class StreamResponse:
         await self.writer.close_async()
 
     async def _control(self, message: dict[str, Any]) -> None:
-        import json  # noqa: PLC0415 - loaded by whoever streams
+        import json  # loaded by whoever streams
 
         await self.writer.send_message_async(json.dumps(message))
 

@@ -27,7 +27,7 @@ def mint_id() -> str:
 
 def uuids_from_bytes(noise: bytes) -> list[str]:
     """Cut `noise` into ids of 16 bytes each."""
-    from struct import unpack  # noqa: PLC0415 - a worker that calls nobody mints hardly any
+    from struct import unpack  # a worker that calls nobody mints hardly any
 
     count = len(noise) // 16
     # All at once: cutting each id out by itself takes twice the time.

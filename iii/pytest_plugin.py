@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def iii(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Call the project's functions: `iii.call("math::add", a=2, b=3)`."""
-    from iii.testing import project  # noqa: PLC0415 - see the module docstring
+    from iii.testing import project  # see the module docstring
 
     with project(request.path.parent) as engine:
         yield engine

@@ -14,15 +14,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from iii.engine.peer import Peer
-from iii.engine.router import Router
-from iii.engine.schemas import compile_schema
+from iii.engine.routing.payload_schemas import compile_schema
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.router import Router
 from iii.errors import RemoteProtocolError
 from iii.protocol.codec import decode, decode_value
+from iii.worker.api.options import InitOptions
+from iii.worker.api.triggers import TriggerConfig
 from iii.worker.connect import STAND_IN
-from iii.worker.options import InitOptions
-from iii.worker.transport import PairTransport
-from iii.worker.triggers import TriggerConfig
+from iii.worker.transport.base import PairTransport
 from iii.worker.worker import Worker
 
 # Real seconds after which a call that nobody answers fails its test.
@@ -219,7 +219,7 @@ def project(folder: str | Path = ".") -> Iterator[Engine]:
 
 def scripts_of(folder: Path) -> list[Path]:
     """Return the Python scripts that the nearest iii.toml runs, in its order; none without one."""
-    import tomllib  # noqa: PLC0415 - tests of single workers need none
+    import tomllib  # tests of single workers need none
 
     for place in (folder.resolve(), *folder.resolve().parents):
         if (place / "iii.toml").is_file():

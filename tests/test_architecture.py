@@ -1,15 +1,16 @@
-"""The cut of docs/architecture.md, held by the syntax trees of the source: imports run one way.
+"""The cut of docs/architecture.md, held by the syntax trees of the source: rooms, and imports that run one way.
 
-`RULES` is the whole policy. `violations` takes paths and sources, so the small fake trees below show that
-every rule can fail; the last tests apply it to the project itself.
+A folder is a room. `ROOMS` is the whole policy: what a room may import, and which of its modules are pure. `violations`
+takes paths and sources, so the small fake trees below show that every rule can fail; the last tests apply it to the
+project itself.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -19,174 +20,169 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("iii", "cli", "stdlib_workers")
-MAX_LINES = 400
+MAX_LINES = 600
+MAX_MODULES = 20  # in one folder, `__init__.py` not counted
+
+EVERY = frozenset({"*"})
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Modules (dotted prefixes) of one layer, and the layers they may import beside their own.
+class Room:
+    """One folder, or a single file that has a place of its own.
 
-    `siblings`: modules of the layer do not import each other. `pure`: nothing that waits, reads a clock or
-    touches the system. `light`: imports at module level come from the standard library or the project.
+    `pure`: modules in which nothing waits, reads a clock or touches the system; `EVERY` for all of the room.
+    `is_light`: imports at module level come from the standard library or the project.
     """
 
-    modules: tuple[str, ...]
     may_import: tuple[str, ...] = ()
-    siblings: bool = False
-    pure: bool = False
-    light: bool = False
+    pure: frozenset[str] = frozenset()
+    is_light: bool = False
 
 
-# The longest prefix that fits places a module. A file of iii/engine that is not named here is one of the
-# decisions if its docstring says "Pure", and is held to it; otherwise it is an I/O sibling.
-RULES: dict[str, Layer] = {
-    "errors": Layer(("iii.errors", "iii.ids", "iii.version"), pure=True, light=True),
-    "protocol": Layer(("iii.protocol",), ("errors",), pure=True),
-    "decisions": Layer(
-        (
-            "iii.engine.registry",
-            "iii.engine.router",
-            "iii.engine.lifecycle",
-            "iii.engine.restart",
-            "iii.engine.spec",
-            "iii.engine.events",
+BASE = ("iii/errors.py", "iii/ids.py", "iii/version.py")
+_E = "iii/engine"
+_W = "iii/worker"
+_SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels", "codec", "context", "functions", "transport"))
+
+# The longest entry that fits places a module. An entry may import itself and what it names.
+ROOMS: dict[str, Room] = {
+    **dict.fromkeys(BASE, Room(BASE, pure=EVERY, is_light=True)),
+    "iii/protocol": Room(BASE, pure=EVERY),
+    # The SDK, from the bottom up. It and the engine never import each other.
+    f"{_W}/transport": Room(BASE, frozenset({"websocket_frames"}), is_light=True),
+    f"{_W}/codec": Room((*BASE, "iii/protocol"), is_light=True),
+    f"{_W}/api": Room((*BASE, f"{_W}/codec"), frozenset({"requests"}), is_light=True),
+    f"{_W}/context": Room((*BASE, f"{_W}/codec"), is_light=True),
+    f"{_W}/functions": Room((*BASE, f"{_W}/codec"), frozenset({"conversion", "docstring", "schema"}), is_light=True),
+    f"{_W}/calls": Room((*BASE, f"{_W}/api", f"{_W}/codec", f"{_W}/context"), is_light=True),
+    f"{_W}/channels": Room((*BASE, "iii/protocol", f"{_W}/transport"), is_light=True),
+    f"{_W}/runtime": Room((*BASE, *_SDK), is_light=True),
+    _W: Room((*BASE, *_SDK, f"{_W}/runtime"), is_light=True),
+    "iii": Room((*BASE, "iii/protocol", _W, *_SDK), is_light=True),
+    "iii/testing.py": Room((*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_E}/routing")),
+    "iii/pytest_plugin.py": Room((*BASE, "iii", "iii/testing.py", _W, *_SDK)),
+    # The engine, from the bottom up.
+    f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
+    f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
+    f"{_E}/security": Room(
+        (*BASE, "iii/protocol"), frozenset({"admission", "auth_throttle", "rbac", "redaction", "sanitize"})
+    ),
+    f"{_E}/config": Room((*BASE, f"{_E}/security"), EVERY),
+    f"{_E}/reload": Room((f"{_E}/config",), frozenset({"dependency_graph", "globs"})),
+    f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),
+    f"{_E}/health": Room(
+        (*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"),
+        frozenset({"foreign_readiness", "liveness", "slow_consumers"}),
+    ),
+    f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"), frozenset({"channel"})),
+    f"{_E}/supervision": Room(
+        (*BASE, f"{_E}/config"),
+        frozenset(
+            {"lifecycle", "reload_loop", "replacement", "reports", "restart_policy", "run", "start_order"}
+            | {"stderr_lines"}
         ),
-        ("errors", "protocol"),
-        pure=True,
     ),
-    "configuration": Layer(
+    f"{_E}/telemetry": Room(
+        (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "tracing"))),
+        frozenset({"log_records", "metrics", "span_records"}),
+    ),
+    f"{_E}/builtins": Room(
+        (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "telemetry", "transport"))),
+        frozenset({"identity", "introspection"}),
+    ),
+    f"{_E}/gateway": Room(
         (
-            "iii.engine.config",
-            "iii.engine.document",
-            "iii.engine.environment",
-            "iii.engine.keys",
-            "iii.engine.listeners",
-            "iii.engine.positions",
-            "iii.engine.program",
-        ),
-        ("errors", "decisions"),
-        pure=True,
+            *(*BASE, "iii/protocol"),
+            *(f"{_E}/{name}" for name in ("builtins", "channels", "routing", "security", "transport")),
+        )
     ),
-    "sdk": Layer(("iii", "iii.worker"), ("errors", "protocol"), light=True),
-    "sdk-testing": Layer(("iii.testing", "iii.pytest_plugin"), ("errors", "protocol", "sdk", "decisions", "siblings")),
-    "system": Layer(
-        ("iii.engine.heap", "iii.engine.poller", "iii.engine.procfs", "iii.engine.roots"),
-        ("errors", "decisions", "configuration"),
-    ),
-    "siblings": Layer(("iii.engine",), ("errors", "protocol", "decisions", "configuration", "system"), siblings=True),
-    "supervisor": Layer(
+    f"{_E}/terminal": Room((f"{_E}/config", f"{_E}/security", f"{_E}/supervision")),
+    f"{_E}/boot": Room((*BASE, *(f"{_E}/{name}" for name in ("config", "supervision", "transport")))),
+    _E: Room(
         (
-            "iii.engine.supervisor",
-            "iii.engine.seat",
-            "iii.engine.generation",
-            "iii.engine.hooks",
-            "iii.engine.row",
-            "iii.engine.gate",
-            "iii.engine.census",
-            "iii.engine.sweep",
-            "iii.engine.vitals",
-        ),
-        ("errors", "protocol", "decisions", "configuration", "system", "siblings"),
+            *(*BASE, "iii/protocol"),
+            *(f"{_E}/{name}" for name in ("boot", "builtins", "channels", "config", "gateway", "health", "reload")),
+            *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "telemetry", "terminal", "transport")),
+        )
     ),
-    "engine": Layer(
+    # The command line, from the bottom up.
+    "cli/text": Room(),
+    "cli/client": Room((*BASE, "cli/text")),
+    "cli/trigger": Room((*BASE, "cli/client", "cli/text")),
+    "cli/commands": Room(
         (
-            "iii.engine.address",
-            "iii.engine.claim",
-            "iii.engine.display",
-            "iii.engine.doorway",
-            "iii.engine.engine",
-            "iii.engine.exchange",
-            "iii.engine.feed",
-            "iii.engine.channel_link",
-            "iii.engine.channel_socket",
-            "iii.engine.checkpoint",
-            "iii.engine.http_check",
-            "iii.engine.inquiry",
-            "iii.engine.terms",
-            "iii.engine.link",
-            "iii.engine.gateway",
-            "iii.engine.headstart",
-            "iii.engine.heartbeat",
-            "iii.engine.rundir",
-            "iii.engine.start",
-            "iii.engine.switchboard",
-        ),
-        ("errors", "protocol", "decisions", "configuration", "system", "siblings", "supervisor"),
+            *BASE,
+            "cli/client",
+            "cli/text",
+            "cli/trigger",
+            _E,
+            f"{_E}/boot",
+            f"{_E}/config",
+            f"{_E}/terminal",
+            "stdlib_workers/cron",
+        )
     ),
-    "cli": Layer(
-        ("cli",), ("errors", "protocol", "decisions", "configuration", "siblings", "engine", "standard workers")
+    "cli/observe": Room((*BASE, "cli/client", "cli/commands", "cli/text", f"{_E}/supervision", f"{_E}/terminal")),
+    "cli/project": Room(
+        (
+            *BASE,
+            "cli/client",
+            "cli/commands",
+            "cli/text",
+            f"{_E}/boot",
+            f"{_E}/config",
+            f"{_E}/supervision",
+            f"{_E}/transport",
+        )
     ),
-    "standard workers": Layer(("stdlib_workers",)),  # `iii` itself and their own package, see _standard_worker
+    "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
+    # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
+    "stdlib_workers": Room(("iii", "stdlib_workers/cron")),
+    "stdlib_workers/cron": Room(("iii", "stdlib_workers")),
 }
 
-# What several standard workers are built on; these packages are no workers.
+# Shared by several standard workers; these packages are no workers.
 SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
+# Folders that may hold more modules, and why.
+MORE_MODULES = {"stdlib_workers/http"}  # about to be rebuilt on Starlette
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(
     {
-        "asyncio",
-        "concurrent",
-        "ctypes",
-        "logging",
-        "multiprocessing",
-        "os",
-        "pathlib",
-        "psutil",
-        "random",
-        "secrets",
-        "select",
-        "selectors",
-        "shutil",
-        "signal",
-        "socket",
-        "sqlite3",
-        "subprocess",
-        "tempfile",
-        "threading",
-        "time",
-        "uuid",
-        "uvloop",
-        "watchfiles",
-        "websockets",
+        *("asyncio", "concurrent", "ctypes", "logging", "multiprocessing", "os", "pathlib", "psutil", "random"),
+        *("secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "subprocess", "tempfile"),
+        *("threading", "time", "uuid", "uvloop", "watchfiles", "websockets"),
     }
 )
 # Pure modules that may name one of these all the same, and why.
 MAY_USE = {
-    "iii.engine.config": {"pathlib"},  # a project is described by folders, and read from files
-    "iii.engine.config_schema": {"pathlib"},
-    "iii.engine.document": {"pathlib"},
-    "iii.engine.environment": {"pathlib"},
-    "iii.engine.program": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
-    "iii.engine.run": {"signal"},  # names of signals
-    "iii.engine.spec": {"pathlib"},
+    "iii.engine.config.debugger": {"pathlib", "socket", "subprocess"},  # a free port; asks for debugpy
+    "iii.engine.config.environment": {"pathlib"},
+    "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
+    "iii.engine.config.json_schema": {"pathlib"},
+    "iii.engine.config.project": {"pathlib"},  # a project is described by folders, and read from files
+    "iii.engine.config.spec": {"pathlib"},
+    "iii.engine.config.toml_document": {"pathlib"},
+    "iii.engine.supervision.run": {"pathlib", "signal"},  # compares paths, opens none; names of signals
     "iii.ids": {"os"},  # nothing else is random
-    "iii.engine.traceback_lines": {"pathlib"},  # compares paths, opens none
 }
 # `import iii` in a worker must cost a few milliseconds: these do not belong to it.
 HEAVY = {
-    "asyncio",
-    "click",
-    "inspect",
-    "jsonschema",
-    "msgspec",
-    "orjson",
-    "psutil",
-    "pydantic",
-    "subprocess",
-    "watchfiles",
-    "websockets",
+    *("asyncio", "click", "inspect", "jsonschema", "msgspec", "orjson", "psutil", "pydantic", "subprocess"),
+    *("watchfiles", "websockets"),
 }
+# What may not be loaded before the first worker starts: `iii dev` would be later by as much.
+LATE = {"asyncio", "click", "jsonschema", "psutil", "watchfiles", "websockets"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: from which module and layer, of which, and whether it runs when the module is loaded."""
+    """One import: from which module and room, of which, and whether it runs when the module is loaded."""
 
     module: str
-    layer: str | None
+    room: str | None
     target: str
-    target_layer: str | None
+    target_room: str | None
     line: int
     at_load: bool
 
@@ -197,15 +193,15 @@ def module_name(path: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: str, source: str, layers: Mapping[str, str | None]) -> list[Import]:
+def imports_of(path: str, source: str, modules: frozenset[str]) -> list[Import]:
     """Every import of a file, also those inside functions and under TYPE_CHECKING: coupling is coupling."""
     module = module_name(path)
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
     return [
-        Import(module, layers[module], target, layers.get(target, placed(target)), node.lineno, at_load)
+        Import(module, room_of(module), target, room_of(target), node.lineno, at_load)
         for node, at_load in _walk(ast.parse(source), at_load=True)
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for target in _targets(node, package, frozenset(layers))
+        for target in _targets(node, package, modules)
         if target != module
     ]
 
@@ -230,38 +226,25 @@ def _targets(node: ast.Import | ast.ImportFrom, package: str, modules: frozenset
     return sorted({name if name in modules else base for name in names})
 
 
-def placed(module: str) -> str | None:
-    """The layer whose prefix is the longest that fits."""
-    fits = [
-        (len(prefix), name)
-        for name, layer in RULES.items()
-        for prefix in layer.modules
-        if module == prefix or module.startswith((f"{prefix}.", f"{prefix}_"))
-    ]
-    return max(fits)[1] if fits else None
-
-
-def layer_of(path: str, source: str) -> str | None:
-    """Where the rules place a file; an engine file that they do not name speaks for itself."""
-    layer = placed(module_name(path))
-    says_pure = re.search(r"\bPure\b", ast.get_docstring(ast.parse(source)) or "")
-    return "decisions" if layer == "siblings" and says_pure else layer
+def room_of(module: str) -> str | None:
+    """The entry of `ROOMS` that is the longest to fit a module; None for what is not the project's."""
+    path = module.replace(".", "/")
+    fits = [name for name in ROOMS if name in (path, f"{path}.py") or path.startswith(f"{name.removesuffix('.py')}/")]
+    return max(fits, key=len) if fits else None
 
 
 def _direction(item: Import) -> str | None:
-    if item.layer is None or item.target_layer is None or item.layer == "standard workers":
+    if item.room is None or item.target_room is None or item.target_room in (item.room, *ROOMS[item.room].may_import):
         return None
-    rules = RULES[item.layer]
-    if item.layer != item.target_layer and item.target_layer not in rules.may_import:
-        return f"{item.layer} must not import {item.target_layer} ({item.target})"
-    if item.layer == item.target_layer and rules.siblings and item.target not in rules.modules:
-        return f"{item.layer} must not import each other ({item.target})"
-    return None
+    return f"{item.room} must not import {item.target_room} ({item.target})"
 
 
 def _pure(item: Import) -> str | None:
     top = item.target.partition(".")[0]
-    if item.layer is None or not RULES[item.layer].pure:
+    if item.room is None:
+        return None
+    pure = ROOMS[item.room].pure
+    if pure is not EVERY and item.module.rpartition(".")[2] not in pure:
         return None
     forbidden = FORBIDDEN_IN_PURE - MAY_USE.get(item.module, set())
     return f"pure code must not import {top}" if top in forbidden else None
@@ -269,13 +252,13 @@ def _pure(item: Import) -> str | None:
 
 def _light(item: Import) -> str | None:
     top = item.target.partition(".")[0]
-    if item.layer is None or not RULES[item.layer].light or not item.at_load:
+    if item.room is None or not ROOMS[item.room].is_light or not item.at_load:
         return None
     return None if top == "iii" or top in sys.stdlib_module_names else f"must load without {top}"
 
 
 def _standard_worker(item: Import) -> str | None:
-    if item.layer != "standard workers" or item.target.partition(".")[0] not in PACKAGES:
+    if item.module.partition(".")[0] != "stdlib_workers" or item.target.partition(".")[0] not in PACKAGES:
         return None
     own_package = ".".join(item.module.split(".")[:2])
     packages = (own_package, *SHARED_BY_STANDARD_WORKERS)
@@ -283,84 +266,132 @@ def _standard_worker(item: Import) -> str | None:
     return None if allowed else f"a standard worker uses only the public `iii` ({item.target})"
 
 
-def _cycle(graph: Mapping[str, set[str]]) -> list[str]:
+def _cycles(graph: Mapping[str, set[str]], of: str) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        return ["import cycle: " + " -> ".join(error.args[1])]
+        return [f"cycle of {of}: " + " -> ".join(error.args[1])]
     return []
+
+
+def _crowded(tree: Mapping[str, str]) -> list[str]:
+    counts = Counter(str(PurePosixPath(path).parent) for path in tree if not path.endswith("__init__.py"))
+    return [
+        f"{folder}: {count} modules, the limit is {MAX_MODULES}"
+        for folder, count in sorted(counts.items())
+        if count > MAX_MODULES and folder not in MORE_MODULES
+    ]
 
 
 def violations(tree: Mapping[str, str]) -> list[str]:
     """Return one line for each broken rule. `tree` maps paths like `iii/errors.py` to their source."""
-    layers = {module_name(path): layer_of(path, source) for path, source in tree.items()}
-    graph: dict[str, set[str]] = {}
-    found: list[str] = []
+    modules = frozenset(module_name(path) for path in tree)
+    files: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
+    found = _crowded(tree)
     for path, source in sorted(tree.items()):
         if (lines := source.count("\n")) > MAX_LINES:
             found.append(f"{path}: {lines} lines, the limit is {MAX_LINES}")
-        imports = imports_of(path, source, layers)
-        graph[module_name(path)] = {item.target for item in imports if item.target in layers}
+        imports = imports_of(path, source, modules)
+        files[module_name(path)] = {item.target for item in imports if item.target in modules}
         for item in imports:
+            if item.room and item.target_room and item.room != item.target_room:
+                folders.setdefault(item.room, set()).add(item.target_room)
             broken = [rule(item) for rule in (_direction, _pure, _light, _standard_worker)]
             found += [f"{path}:{item.line}: {text}" for text in broken if text]
-    return found + _cycle(graph)
+    return found + _cycles(files, "files") + _cycles(folders, "rooms")
+
+
+def _name_in(room: str) -> str:
+    """A module in a room: `iii/errors.py` -> `iii.errors`, `cli/text` -> `cli.text.example`."""
+    return module_name(room) if room.endswith(".py") else f"{room}/example".replace("/", ".")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_may_import_what_stands_above_it(room: str) -> None:
+    path = _name_in(room).replace(".", "/") + ".py"
+    forbidden = [other for other in ROOMS if other not in (room, *ROOMS[room].may_import)]
+    assert forbidden
+    for other in forbidden:
+        broken = violations({path: f"import {_name_in(other)}"})
+        assert any(f"{room} must not import {other}" in line for line in broken), (room, other)
+
+
+def _above_base(room: str) -> set[str]:
+    """What a room may import, without the files that everything stands on; the standard workers are one room here."""
+    return {name for name in ROOMS[room].may_import if name not in (room, *BASE) and room != "stdlib_workers/cron"}
+
+
+def test_the_policy_has_no_circle_and_names_no_room_that_is_not_there() -> None:
+    assert _cycles({room: _above_base(room) for room in ROOMS}, "rooms") == []
+    assert {name for room in ROOMS.values() for name in room.may_import} - ROOMS.keys() == set()
+    assert [room for room in ROOMS if not (ROOT / room).exists()] == []
+    named = {f"{folder}/{name}.py" for folder, room in ROOMS.items() for name in room.pure - EVERY}
+    assert [file for file in sorted(named) if not (ROOT / file).exists()] == []
+    assert [name for name in MAY_USE if not (ROOT / (name.replace(".", "/") + ".py")).exists()] == []
 
 
 @pytest.mark.parametrize(
     ("path", "source", "message"),
     [
-        ("iii/errors.py", "import iii.protocol.lines", "errors must not import protocol"),
-        ("iii/protocol/codec.py", "from iii.engine import router", "protocol must not import decisions"),
-        ("iii/worker/worker.py", "from iii.engine.router import Router", "sdk must not import decisions"),
-        ("iii/engine/router.py", "def f():\n    import iii.worker", "decisions must not import sdk"),
-        ("iii/engine/connection.py", "from . import process", "siblings must not import each other"),
+        ("iii/protocol/codec.py", "from iii.engine.routing import router", "iii/protocol must not import iii/engine"),
         (
-            "iii/engine/process.py",
-            "from iii.engine.supervisor import x",
-            "siblings must not import supervisor",
+            "iii/worker/worker.py",
+            "from iii.engine.routing.router import Router",
+            "iii/worker must not import iii/engine",
         ),
-        ("iii/engine/supervisor.py", "import iii.engine.engine", "supervisor must not import engine"),
-        ("iii/engine/engine.py", "import cli.main", "engine must not import cli"),
-        ("cli/main.py", "from iii import register_worker", "cli must not import sdk"),
-        ("iii/engine/router.py", "import asyncio", "pure code must not import asyncio"),
-        ("iii/engine/registry.py", "from os import environ", "pure code must not import os"),
-        ("iii/engine/router_calls.py", "import time", "pure code must not import time"),
-        ("iii/engine/lifecycle.py", "from pathlib import Path", "pure code must not import pathlib"),
-        ("iii/engine/order.py", '"""Order. Pure."""\nimport random', "pure code must not import random"),
-        ("iii/worker/schema.py", "import msgspec", "must load without msgspec"),
+        (
+            "iii/engine/routing/router.py",
+            "def f():\n    import iii.worker",
+            "iii/engine/routing must not import iii/worker",
+        ),
+        ("iii/engine/routing/router.py", "import asyncio", "pure code must not import asyncio"),
+        ("iii/engine/routing/registry.py", "from os import environ", "pure code must not import os"),
+        ("iii/engine/routing/new_module.py", "import time", "pure code must not import time"),
+        ("iii/engine/supervision/lifecycle.py", "from pathlib import Path", "pure code must not import pathlib"),
+        ("iii/engine/config/project.py", "import random", "pure code must not import random"),
+        ("iii/worker/functions/schema.py", "import msgspec", "must load without msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii.worker.worker import Worker", "only the public `iii`"),
         ("stdlib_workers/state/store.py", "import stdlib_workers.queue.core", "only the public `iii`"),
-        ("cli/trigger.py", "x = 1\n" * (MAX_LINES + 1), "the limit is 400"),
+        ("cli/trigger/run.py", "x = 1\n" * (MAX_LINES + 1), f"the limit is {MAX_LINES}"),
     ],
 )
 def test_every_rule_can_fail(path: str, source: str, message: str) -> None:
-    tree = {path: source, "iii/engine/process.py": "", "iii/engine/router.py": "", "iii/worker/worker.py": ""}
-    assert any(message in line for line in violations({**tree, path: source})), violations(tree)
+    tree = {"iii/engine/supervision/process.py": "", "iii/engine/routing/router.py": "", "iii/worker/worker.py": ""}
+    assert any(message in line for line in violations({**tree, path: source})), violations({**tree, path: source})
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("iii/engine/router.py", "from iii.protocol import messages\nimport heapq"),
-        ("iii/engine/config.py", "from pathlib import Path\nimport tomllib"),
-        ("iii/engine/process.py", "import asyncio, os\nfrom iii.engine.spec import WorkerSpec"),
-        ("iii/engine/engine.py", "from iii.engine import process, supervisor, router"),
-        ("iii/worker/json_codec.py", "def load():\n    import msgspec"),
+        ("iii/engine/routing/router.py", "from iii.protocol import messages\nimport heapq"),
+        ("iii/engine/config/project.py", "from pathlib import Path\nimport tomllib"),
+        ("iii/engine/supervision/process.py", "import asyncio, os\nfrom iii.engine.config.spec import WorkerSpec"),
+        ("iii/engine/engine.py", "from iii.engine.supervision import process, supervisor"),
+        ("iii/worker/codec/codec.py", "def load():\n    import msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii import register_worker\nfrom . import store"),
-        ("cli/dev.py", "def run():\n    from iii.engine.engine import run"),
+        ("cli/commands/dev.py", "def run():\n    from iii.engine.engine import run"),
     ],
 )
 def test_the_intended_direction_passes(path: str, source: str) -> None:
     assert violations({path: source}) == []
 
 
-def test_a_cycle_between_files_of_one_layer_is_found() -> None:
-    tree = {
-        "iii/worker/a.py": "from iii.worker import b",
-        "iii/worker/b.py": "def f():\n    import iii.worker.a",
+def test_a_cycle_between_files_or_rooms_is_found() -> None:
+    files = {"iii/worker/a.py": "from iii.worker import b", "iii/worker/b.py": "def f():\n    import iii.worker.a"}
+    assert violations(files)[-1].startswith("cycle of files: ")
+    rooms = {
+        "cli/client/a.py": "import cli.text.b",
+        "cli/text/b.py": "",
+        "cli/text/c.py": "def f():\n    import cli.client.d",
+        "cli/client/d.py": "",
     }
-    assert violations(tree)[-1].startswith("import cycle: ")
+    assert violations(rooms)[-1].startswith("cycle of rooms: ")
+
+
+def test_a_crowded_folder_is_found() -> None:
+    crowded = {f"cli/text/m{number}.py": "" for number in range(MAX_MODULES + 1)}
+    assert violations({**crowded, "cli/text/__init__.py": ""}) == ["cli/text: 21 modules, the limit is 20"]
 
 
 def test_the_project_keeps_every_rule() -> None:
@@ -368,11 +399,22 @@ def test_the_project_keeps_every_rule() -> None:
     tree = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
     assert "iii/errors.py" in tree
     assert violations(tree) == []
+    assert [path for path in tree if room_of(module_name(path)) is None] == []
+
+
+def _loaded(statement: str) -> set[str]:
+    code = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stdout.split()}
 
 
 def test_importing_the_sdk_loads_nothing_heavy() -> None:
-    code = "import sys; before = set(sys.modules); import iii, iii.worker; print(*set(sys.modules) - before)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    loaded = _loaded("import iii, iii.worker.worker")
     assert "iii" in loaded
     assert loaded.isdisjoint(HEAVY), sorted(loaded & HEAVY)
+
+
+def test_what_runs_before_the_first_worker_loads_nothing_that_can_wait() -> None:
+    loaded = _loaded("import iii.engine.start")
+    assert "iii" in loaded
+    assert loaded.isdisjoint(LATE), sorted(loaded & LATE)

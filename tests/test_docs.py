@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from iii.engine.keys import ENGINE_KEYS, WORKER_KEYS
-from iii.engine.lifecycle import diagram
+from iii.engine.config.keys import ENGINE_KEYS, WORKER_KEYS
+from iii.engine.supervision.lifecycle import diagram
 from iii.protocol import messages
 
 ROOT = Path(__file__).resolve().parent.parent

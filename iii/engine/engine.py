@@ -16,15 +16,24 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from iii.engine.builtins import Builtins
-from iii.engine.channel_socket import ChannelDoor
-from iii.engine.channels import Channels
-from iii.engine.claim import Claim
-from iii.engine.config import load_project
-from iii.engine.display import Display, style_of
-from iii.engine.environment import environments_of
-from iii.engine.essential import end_with_essentials, start_essential
-from iii.engine.events import (
+from iii.engine.boot.prestart import HeadStart
+from iii.engine.boot.run_context import Claim, Options
+from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTION
+from iii.engine.builtins.connection_check import ID as CHECK
+from iii.engine.builtins.connection_check import Reception
+from iii.engine.builtins.functions import Builtins
+from iii.engine.builtins.http_function_check import HttpCheck
+from iii.engine.channels.channel import Channels
+from iii.engine.channels.unix_endpoint import ChannelDoor
+from iii.engine.config.environment import environments_of
+from iii.engine.config.project import load_project
+from iii.engine.config.spec import WorkerSpec
+from iii.engine.gateway.authentication import Terms
+from iii.engine.gateway.server import Gateway, Listen
+from iii.engine.health.heartbeat import Heartbeat
+from iii.engine.reload.watcher import Watcher
+from iii.engine.routing.events import (
     Event,
     FunctionsChanged,
     HttpFunctionRegistered,
@@ -33,31 +42,21 @@ from iii.engine.events import (
     PeerReady,
     WorkersChanged,
 )
-from iii.engine.exchange import Exchange
-from iii.engine.feed import Feed
-from iii.engine.gateway import Gateway, Listen
-from iii.engine.headstart import HeadStart
-from iii.engine.heartbeat import Heartbeat
-from iii.engine.http_check import HttpCheck
-from iii.engine.inquiry import Inquiry
-from iii.engine.listener import Listener
-from iii.engine.options import Options
-from iii.engine.peer import Peer
-from iii.engine.reception import DESCRIPTION as CHECK_DESCRIPTION
-from iii.engine.reception import ID as CHECK
-from iii.engine.reception import Reception
-from iii.engine.redaction import redactor_of
-from iii.engine.registry import Validator
-from iii.engine.reports import Notice
-from iii.engine.router import Router
-from iii.engine.run import Run
-from iii.engine.socket_table import is_same_user
-from iii.engine.spec import WorkerSpec
-from iii.engine.supervisor import Supervisor
-from iii.engine.switchboard import Switchboard
-from iii.engine.terms import Terms
-from iii.engine.throttle import Throttle
-from iii.engine.watcher import Watcher
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.registry import Validator
+from iii.engine.routing.router import Router
+from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.peer_uid import is_same_user
+from iii.engine.security.redaction import redactor_of
+from iii.engine.supervision.critical_tasks import end_with_essentials, start_essential
+from iii.engine.supervision.reports import Notice
+from iii.engine.supervision.run import Run
+from iii.engine.supervision.supervisor import Supervisor
+from iii.engine.telemetry.feed import Feed
+from iii.engine.terminal.display import Display, style_of
+from iii.engine.transport.accept import Listener
+from iii.engine.transport.message_pump import Exchange
+from iii.engine.worker_connections import Switchboard
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.version import VERSION
@@ -312,7 +311,7 @@ class _Control:
 def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     if is_empty(declaration.request_format):
         return None
-    from iii.engine.schemas import compile_schema  # noqa: PLC0415 - 60 ms that wait for the first schema
+    from iii.engine.routing.payload_schemas import compile_schema  # 60 ms that wait for the first schema
 
     return compile_schema(declaration)
 
@@ -327,7 +326,7 @@ def _settle_memory() -> None:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     if sys.platform == "win32":
         return asyncio.new_event_loop
-    import uvloop  # noqa: PLC0415 - not available everywhere
+    import uvloop  # not available everywhere
 
     return uvloop.new_event_loop
 

@@ -221,7 +221,7 @@ def _say(text: str) -> None:
 def _prctl(option: int, value: int) -> None:
     if sys.platform != "linux":
         return
-    import ctypes  # noqa: PLC0415 - costs milliseconds, and not every platform has prctl
+    import ctypes  # costs milliseconds, and not every platform has prctl
 
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 

@@ -11,19 +11,18 @@ import os
 import sys
 from pathlib import Path
 
-from iii.engine.claim import Claim
-from iii.engine.config import load_project
-from iii.engine.document import nearest
+from iii.engine.boot.prestart import HeadStart
+from iii.engine.boot.run_context import Claim, Options
+from iii.engine.config.project import load_project
+from iii.engine.config.spec import ProjectSpec
+from iii.engine.config.toml_document import nearest
 from iii.engine.guard import Guard
-from iii.engine.headstart import HeadStart
-from iii.engine.options import Options
-from iii.engine.spec import ProjectSpec
 from iii.errors import AlreadyRunning, IIIError, ProjectError
 
 EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
 
 
-def run(  # noqa: PLR0913 - the options of `iii dev`
+def run(
     project_file: Path,
     *,
     names: tuple[str, ...] = (),
@@ -40,7 +39,7 @@ def run(  # noqa: PLR0913 - the options of `iii dev`
     project = load_project(project_file, environ=os.environ, profile=profile)
     _check_names(project, names)
     if debug is not None:
-        from iii.engine.debugging import with_debugger  # noqa: PLC0415 - only for a debugger
+        from iii.engine.config.debugger import with_debugger  # only for a debugger
 
         project = with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug, color, json_output)
@@ -53,7 +52,7 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
         claim = Claim(project)
         head_start = HeadStart()
         head_start.begin(project, options.names, lambda spec, run: claim.environment(spec, run, project))
-        from iii.engine.engine import run_engine  # noqa: PLC0415 - loaded while the first workers come up
+        from iii.engine.engine import run_engine  # loaded while the first workers come up
 
         return run_engine(claim, head_start, options)
     except IIIError as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
+# The namespace of everything that names none.
+DEFAULT_NAMESPACE = "default"
 # The value of a raw field that was not on the wire. Never compare with `==`: `raw is ABSENT` costs nothing.
 ABSENT = Raw()
 NULL = Raw(b"null")

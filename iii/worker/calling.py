@@ -9,9 +9,9 @@ from __future__ import annotations
 from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
-from iii.worker.calls import NET_SECONDS, prepare
-from iii.worker.limits import MAX_LINE
-from iii.worker.requests import request_from
+from iii.worker.api.requests import request_from
+from iii.worker.calls.call_table import NET_SECONDS, prepare
+from iii.worker.codec.limits import MAX_LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
-    from iii.worker.calls import AwaitedCall, Call, CallTable, StreamedCall
-    from iii.worker.dispatch import Dispatcher
-    from iii.worker.json_codec import Codec, Message
-    from iii.worker.loop import LoopThread
-    from iii.worker.options import InitOptions
-    from iii.worker.outbox import Outbox
-    from iii.worker.receiver import WorkerReceiver
-    from iii.worker.triggers import TriggerConfig
+    from iii.worker.api.options import InitOptions
+    from iii.worker.api.triggers import TriggerConfig
+    from iii.worker.calls.call_table import AwaitedCall, Call, CallTable, StreamedCall
+    from iii.worker.codec.codec import Codec, Message
+    from iii.worker.runtime.dispatcher import Dispatcher
+    from iii.worker.runtime.event_loop import LoopThread
+    from iii.worker.runtime.line_writer import Outbox
+    from iii.worker.runtime.receiver import WorkerReceiver
 
 
 def _get_running_loop() -> AbstractEventLoop:
     """Return the loop of the calling coroutine, and take this function's place with what returns it faster."""
     global _get_running_loop  # noqa: PLW0603 - asyncio is loaded by whoever awaits a call
-    from asyncio import get_running_loop as _get_running_loop  # noqa: PLC0415 - as above
+    from asyncio import get_running_loop as _get_running_loop
 
     return _get_running_loop()
 
@@ -102,9 +102,9 @@ class Calling:
         of the handler. Leaving the loop early cancels the call. A handler that is an SDK's generator waits for a slow
         loop. Arguments and errors as in `trigger`.
         """
-        from queue import SimpleQueue  # noqa: PLC0415 - few workers stream
+        from queue import SimpleQueue  # few workers stream
 
-        from iii.worker.window import TakenItems  # noqa: PLC0415 - as above
+        from iii.worker.runtime.flow_control import TakenItems
 
         messages: SimpleQueue[Message] = SimpleQueue()
         call = self._begin_stream(request, payload, messages.put)
@@ -127,9 +127,9 @@ class Calling:
         self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
-        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
+        import asyncio  # loaded by whoever awaits this
 
-        from iii.worker.window import TakenItems  # noqa: PLC0415 - few workers stream
+        from iii.worker.runtime.flow_control import TakenItems  # few workers stream
 
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -153,7 +153,7 @@ class Calling:
                 self._give_up(call)
 
     def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
-        from iii.worker.window import ITEMS  # noqa: PLC0415 - few workers stream
+        from iii.worker.runtime.flow_control import ITEMS  # few workers stream
 
         head, payload = self._prepare(request, payload, window=ITEMS)
         if "invocation_id" not in head:

@@ -7,8 +7,8 @@ import sys
 from contextvars import ContextVar
 
 from iii.errors import IIIError
-from iii.worker.lifeline import serve_after_main
-from iii.worker.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
+from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
+from iii.worker.process_exit import serve_after_main
 from iii.worker.worker import Worker
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 
 
 def _register_stdio_worker(options: InitOptions | None) -> Worker:
-    from iii.worker.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # noqa: PLC0415 - this carrier only
+    from iii.worker.transport.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # this carrier only
 
     global _supervised  # noqa: PLW0603 - as the descriptors are the process's
     if _supervised is not None and _supervised.get_connection_state() != "disconnected":
@@ -73,7 +73,7 @@ def _check_is_meant(known: InitOptions, asked: InitOptions | None) -> None:
 
 
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
-    from iii.worker.websocket import Reconnection, WebSocketTransport, parse_address  # noqa: PLC0415 - this carrier only
+    from iii.worker.transport.websocket import Reconnection, WebSocketTransport, parse_address  # this carrier only
 
     try:
         parse_address(address)

@@ -59,7 +59,7 @@ def _prepare_path() -> None:
 
 def _claim() -> tuple[int, int]:
     # The same as `stdio.claim`, which cannot be imported from here. F_DUPFD_CLOEXEC: children do not inherit them.
-    import fcntl  # noqa: PLC0415 - a worker over WebSocket does not need it
+    import fcntl  # a worker over WebSocket does not need it
 
     descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -74,7 +74,7 @@ def _die_with_parent(parent: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     try:
-        import _ctypes  # noqa: PLC0415 - Linux only
+        import _ctypes  # Linux only
 
         program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # None is the program itself
         _ctypes.call_function(_ctypes.dlsym(program, "prctl"), (_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
@@ -87,7 +87,7 @@ def _die_with_parent(parent: int) -> None:
 
 def _listen_for_debugger(address: str) -> None:
     # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
-    import debugpy  # type: ignore[import-not-found]  # noqa: PLC0415 - the engine has looked whether it is there
+    import debugpy  # type: ignore[import-not-found]  # the engine has looked whether it is there
 
     host, _, port = address.rpartition(":")
     debugpy.listen((host, int(port)))
@@ -96,7 +96,7 @@ def _listen_for_debugger(address: str) -> None:
 def _cache_no_young_bytecode() -> None:
     # Python matches bytecode to its source by size and whole seconds. A module that is saved again within the second
     # it was loaded in, at the same length, would be served as it was before the save: such a module is not cached.
-    from _frozen_importlib_external import SourceFileLoader  # noqa: PLC0415 - loaded by every interpreter
+    from _frozen_importlib_external import SourceFileLoader  # loaded by every interpreter
 
     loaders: Any = SourceFileLoader  # the method is not in the type stubs
     write = loaders._cache_bytecode
@@ -132,7 +132,7 @@ def _run_script(path: str) -> None:
 
 
 def _run_module() -> None:
-    import runpy  # noqa: PLC0415 - only for -m
+    import runpy  # only for -m
 
     del sys.argv[0]
     _add_to_path(os.getcwd())

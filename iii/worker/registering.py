@@ -2,26 +2,29 @@
 
 The registering half of `Worker`. Each method checks what user code gave, keeps what the receiver will look up, and
 sends the registration as it is made.
+
+MERGED: The registration messages of a worker, from what user code gave. Pure but for facts about this process.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 
 from iii.ids import mint_id
-from iii.worker.handlers import describe, handler_from, source_of, typed_handler_from
-from iii.worker.registration import function_message, trigger_message
-from iii.worker.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
+from iii.version import VERSION
+from iii.worker.api.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
+from iii.worker.functions.handler import describe, handler_from, source_of, typed_handler_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from iii.worker.http_invocation import HttpInvocationConfig
-    from iii.worker.json_codec import Message
-    from iii.worker.readiness import Readiness
-    from iii.worker.receiver import WorkerReceiver
+    from iii.worker.api.http_functions import HttpInvocationConfig
+    from iii.worker.codec.codec import Message
+    from iii.worker.runtime.readiness import Readiness
+    from iii.worker.runtime.receiver import WorkerReceiver
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,7 +38,7 @@ class Registering:
     _registrations: dict[tuple[str, str], Message]
     _send: Callable[[Message], None]
 
-    def register_function(  # noqa: PLR0913 - the public SDK's signature
+    def register_function(
         self,
         function_id: str,
         handler: Callable[..., Any] | HttpInvocationConfig,
@@ -59,13 +62,13 @@ class Registering:
             "response_format": response_format,
         }
         if hasattr(handler, "url"):
-            from iii.worker.http_invocation import invocation_to_wire  # noqa: PLC0415 - few workers have such functions
+            from iii.worker.api.http_functions import invocation_to_wire  # few workers have such functions
 
             return self._register_http(function_id, {**given, "invocation": invocation_to_wire(handler)})
         return self._register(function_id, handler, given, typed=False)
 
     def _register_http(self, function_id: str, given: dict[str, Any]) -> FunctionRef:
-        from iii.worker.http_invocation import refuse_locally  # noqa: PLC0415 - few workers have such functions
+        from iii.worker.api.http_functions import refuse_locally  # few workers have such functions
 
         self._check_registration(function_id, refuse_locally)
         self._receiver.functions[function_id] = handler_from(function_id, refuse_locally)
@@ -168,3 +171,62 @@ class Registering:
     def _withdraw(self, kind: str, message: Message) -> None:
         self._registrations.pop((kind, message["id"]), None)
         self._send(message)
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from iii.worker.api.options import InitOptions
+    from iii.worker.codec.codec import Message
+
+REGISTER = "engine::workers::register"
+
+
+def announcement_from(options: InitOptions, namespace: str | None) -> Message:
+    """Return the void call of `engine::workers::register` that is a worker's first line."""
+    system = os.uname()
+    data: dict[str, Any] = {
+        "runtime": "python",
+        "version": VERSION,
+        "name": options.worker_name or os.environ.get("III_WORKER_NAME") or f"{system.nodename}:{os.getpid()}",
+        "os": f"{system.sysname} {system.release} ({system.machine})",
+        "pid": os.getpid(),
+        "isolation": None,
+        "namespace": namespace,
+        "python": sys.version.partition(" ")[0],
+    }
+    if options.worker_description:
+        data["description"] = options.worker_description
+    if options.telemetry is not None:
+        data["telemetry"] = {key: value for key, value in vars(options.telemetry).items() if value}
+    return {"type": "invokefunction", "function_id": REGISTER, "action": {"type": "void"}, "data": data}
+
+
+def function_message(function_id: str, details: dict[str, Any], source: dict[str, Any] | None) -> Message:
+    """Return the `registerfunction` of a handler; `source` is where it is defined."""
+    message = {"type": "registerfunction", "id": function_id, **details}
+    if source is not None:
+        message["source"] = source
+    return message
+
+
+def trigger_message(trigger: dict[str, Any], trigger_id: str, worker_namespace: str | None) -> Message:
+    """Return the `registertrigger` of a binding. ValueError names what is missing."""
+    for key in ("type", "function_id"):
+        if not isinstance(trigger.get(key), str) or not trigger[key].strip():
+            raise ValueError(f"a trigger needs a {key}, not {trigger.get(key)!r}")
+    message: Message = {
+        "type": "registertrigger",
+        "id": trigger_id,
+        "trigger_type": trigger["type"],
+        "function_id": trigger["function_id"],
+        "config": trigger.get("config") or {},
+    }
+    optional = {
+        "metadata": trigger.get("metadata"),
+        "namespace": trigger.get("namespace") or worker_namespace,
+        "trigger_namespace": trigger.get("trigger_namespace"),
+    }
+    message.update({key: value for key, value in optional.items() if value is not None})
+    return message

@@ -10,23 +10,22 @@ import os
 import sys
 
 from iii.errors import ErrorCode, InvocationError
+from iii.worker.api.options import InitOptions, headers_from
 from iii.worker.calling import Calling
-from iii.worker.calls import CallTable
-from iii.worker.crew import Crew
-from iii.worker.dispatch import Dispatcher
-from iii.worker.intake import Intake
-from iii.worker.invocation import InvocationContext, current_invocation
-from iii.worker.json_codec import Codec
-from iii.worker.lifeline import Lifeline
-from iii.worker.loop import LoopThread
-from iii.worker.options import InitOptions, headers_from
-from iii.worker.outbox import Outbox
-from iii.worker.readiness import Readiness
-from iii.worker.receiver import WorkerReceiver
-from iii.worker.registering import Registering
-from iii.worker.registration import announcement_from
-from iii.worker.runner import Runner
-from iii.worker.tracing import Tracing
+from iii.worker.calls.call_table import CallTable
+from iii.worker.codec.codec import Codec
+from iii.worker.context.invocation import InvocationContext, current_invocation
+from iii.worker.context.tracing import Tracing
+from iii.worker.process_exit import Lifeline
+from iii.worker.registering import Registering, announcement_from
+from iii.worker.runtime.dispatcher import Dispatcher
+from iii.worker.runtime.event_loop import LoopThread
+from iii.worker.runtime.line_reader import Intake
+from iii.worker.runtime.line_writer import Outbox
+from iii.worker.runtime.readiness import Readiness
+from iii.worker.runtime.receiver import WorkerReceiver
+from iii.worker.runtime.runner import Runner
+from iii.worker.runtime.thread_pool import Crew
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from iii.errors import RegistrationRejectedError
-    from iii.worker.channels import Door
-    from iii.worker.json_codec import Message
-    from iii.worker.transport import Transport
+    from iii.worker.channels.channels import Door
+    from iii.worker.codec.codec import Message
+    from iii.worker.transport.base import Transport
 
 # A worker with this many invocations behind it is in use: a fast JSON library is worth its loading time.
 CALLS_BEFORE_UPGRADE = 50
@@ -104,12 +103,12 @@ class Worker(Registering, Calling, Tracing):
     @property
     def door(self) -> Door:
         """Where this worker opens its ends of channels."""
-        from iii.worker.channels import Door  # noqa: PLC0415 - most workers have none
+        from iii.worker.channels.channels import Door  # most workers have none
 
         return Door(self._address, headers_from(self.options))
 
     def _revive(self, data: Any) -> Any:
-        from iii.worker.channels import revive  # noqa: PLC0415 - as above
+        from iii.worker.channels.channels import revive
 
         return revive(data, self.door)
 
@@ -218,7 +217,7 @@ class Worker(Registering, Calling, Tracing):
 
     async def shutdown_async(self) -> None:
         """As `shutdown`, without blocking the running loop."""
-        import asyncio  # noqa: PLC0415 - loaded by whoever awaits this
+        import asyncio  # loaded by whoever awaits this
 
         await asyncio.to_thread(self.shutdown)
 

@@ -42,7 +42,7 @@ def address_of(host: str, port: int | None) -> str:
 
 
 def _run(worker: Worker, server: Server, options: Options) -> None:
-    import uvloop  # noqa: PLC0415 - after the configuration has been accepted
+    import uvloop  # after the configuration has been accepted
 
     async def serve() -> None:
         await server.start(asyncio.get_running_loop())

@@ -126,7 +126,7 @@ def parse_form(body: bytes) -> dict[str, Any]:
 
 
 def _parse_multipart(body: bytes, boundary: str, file_value: FileValue) -> dict[str, Any]:
-    from io import BytesIO  # noqa: PLC0415 - only uploads need it
+    from io import BytesIO  # only uploads need it
 
     if not boundary:
         raise Refusal(400, "invalid_body", "the content-type multipart/form-data needs a boundary")

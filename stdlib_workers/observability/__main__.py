@@ -7,10 +7,10 @@ import os
 import sys
 
 from iii import InitOptions, register_worker
-from stdlib_workers.observability.archive import Archive
-from stdlib_workers.observability.options import options_from
-from stdlib_workers.observability.schema import SCHEMA
+from stdlib_workers.observability.config.options import options_from
 from stdlib_workers.observability.service import Service
+from stdlib_workers.observability.store.archive import Archive
+from stdlib_workers.observability.store.schema import SCHEMA
 from stdlib_workers.storage import Refusal, open_store
 from stdlib_workers.values import OptionError
 

@@ -15,26 +15,26 @@ from typing import Any
 
 from iii import InvocationError, Worker
 from stdlib_workers.events import Background
-from stdlib_workers.observability.actions import Actions
-from stdlib_workers.observability.archive import Archive, Batch
-from stdlib_workers.observability.census import Census
-from stdlib_workers.observability.exporter import HINT, Exporter, exporter_from
-from stdlib_workers.observability.figures import Figures
-from stdlib_workers.observability.health import Diagnostics
-from stdlib_workers.observability.intake import Accepts, Intake, intake_from
-from stdlib_workers.observability.listener import Listener, Route
-from stdlib_workers.observability.live import LiveFeed
-from stdlib_workers.observability.log_functions import LogFunctions
-from stdlib_workers.observability.metric_functions import MetricFunctions
-from stdlib_workers.observability.options import Listener as ListenerOptions
-from stdlib_workers.observability.options import Options
-from stdlib_workers.observability.pipeline import Pipeline
-from stdlib_workers.observability.receiver import routes
-from stdlib_workers.observability.series import Latest
-from stdlib_workers.observability.spans import clamp
-from stdlib_workers.observability.trace_functions import Storage, TraceFunctions
-from stdlib_workers.observability.triggers import LOG, TRACE, Firing
-from stdlib_workers.observability.watchman import Watchman
+from stdlib_workers.observability.alerts.actions import Actions
+from stdlib_workers.observability.alerts.evaluator import Watchman
+from stdlib_workers.observability.config.options import Listener as ListenerOptions
+from stdlib_workers.observability.config.options import Options
+from stdlib_workers.observability.export.live_stream import LiveFeed
+from stdlib_workers.observability.export.otlp import HINT, Exporter, exporter_from
+from stdlib_workers.observability.functions.diagnostics import Diagnostics
+from stdlib_workers.observability.functions.engine_stats import Census
+from stdlib_workers.observability.functions.logs import LogFunctions
+from stdlib_workers.observability.functions.metrics import MetricFunctions
+from stdlib_workers.observability.functions.traces import Storage, TraceFunctions
+from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
+from stdlib_workers.observability.ingest.http_server import Listener, Route
+from stdlib_workers.observability.ingest.otlp_http import routes
+from stdlib_workers.observability.ingest.pipeline import Pipeline
+from stdlib_workers.observability.ingest.triggers import LOG, TRACE, Firing
+from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.records.latest_series import Latest
+from stdlib_workers.observability.records.spans import clamp
+from stdlib_workers.observability.store.archive import Archive, Batch
 
 TICK = 10.0
 FEED = "observability::ingest"
@@ -204,7 +204,7 @@ class Service:
 
     def _metrics_route(self) -> dict[str, Route] | None:
         try:
-            from stdlib_workers.observability.exposition import Snapshot, route  # noqa: PLC0415 - an extra
+            from stdlib_workers.observability.export.prometheus import Snapshot, route  # an extra
         except ImportError:
             say("/metrics needs `pip install 'iii-engine[observability]'`")
             return None

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Iii, environment
-from fake_engine import FakeEngine
+
+from tests.support.command import Iii, environment
+from tests.support.fake_engine import FakeEngine
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "faults"))
-
-from ground import Ground
+from tests.support.ground import Ground
 
 MATH = """
     from iii import InvocationError, register_worker

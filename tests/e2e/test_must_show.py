@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ground import Ground, eventually
+
+from tests.support.ground import Ground, eventually
 
 ANSWER = """
     import shared

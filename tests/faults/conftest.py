@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ground import Ground
-from scene import Scene
+
+from tests.support.ground import Ground
+from tests.support.scene import Scene
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ground import BOUND, Ground, clean_environment, eventually
-from scene import HEAD, Scene
+
+from tests.support.ground import BOUND, Ground, clean_environment, eventually
+from tests.support.scene import HEAD, Scene
 
 ECHO = """
 @on("shop::echo")

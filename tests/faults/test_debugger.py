@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ground import Ground
-from scene import HEAD
+
+from tests.support.ground import Ground
+from tests.support.scene import HEAD
 
 # Stands for debugpy: says where it was told to listen.
 DEBUGPY = """

@@ -9,8 +9,9 @@ import signal
 
 import psutil
 import pytest
-from ground import BOUND, eventually
-from scene import Scene, is_alive
+
+from tests.support.ground import BOUND, eventually
+from tests.support.scene import Scene, is_alive
 
 PID = "on('{0}::pid')(lambda _: os.getpid())\n"
 # Neither reads its input nor minds signals, in a session that no group signal reaches.
@@ -203,7 +204,7 @@ def test_e07_a_terminal_that_closes_stops_the_engine_without_a_traceback(scene: 
 def _python() -> str:
     import sys
 
-    from ground import ROOT
+    from tests.support.ground import ROOT
 
     return f"env PYTHONPATH={ROOT} {sys.executable}"
 

@@ -11,11 +11,11 @@ import signal
 from typing import Any
 
 import pytest
-from failpoint import PATH, Failpoint
-from ground import eventually
-from scene import HEAD, Scene, is_alive
 
 from iii.errors import EngineNotRunning
+from tests.support.failpoint import PATH, Failpoint
+from tests.support.ground import eventually
+from tests.support.scene import HEAD, Scene, is_alive
 
 PID = "on('a::pid')(lambda _: os.getpid())\n"
 # Inside the engine's supervisor, its watcher and its sampling: tasks that nothing works without.

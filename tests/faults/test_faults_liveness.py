@@ -1,6 +1,6 @@
 """W08, W09, E11, E12: processes that live and do nothing, and engines that were not there to notice.
 
-The bounds themselves (5, 15 and 10 seconds) are held with a handed-in clock in tests/engine/test_liveness.py.
+The bounds themselves (5, 15 and 10 seconds) are held with a handed-in clock in tests/engine/health/test_liveness.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 
 import psutil
 import pytest
-from scene import Scene, is_alive
+
+from tests.support.scene import Scene, is_alive
 
 PID = "on('a::pid')(lambda _: os.getpid())\n"
 SPIN = f"""{PID}

@@ -10,10 +10,11 @@ import time
 from concurrent.futures import Future
 
 import pytest
-from caller import Outcome
-from failpoint import PATH, Failpoint
-from ground import Ground, eventually
-from scene import HEAD, Scene
+
+from tests.support.caller import Outcome
+from tests.support.failpoint import PATH, Failpoint
+from tests.support.ground import Ground, eventually
+from tests.support.scene import HEAD, Scene
 
 ANSWER = "on('a::answer')(lambda _: {version})\n"
 HOLD = """
@@ -129,7 +130,7 @@ def test_r06_two_hundred_saves_in_two_seconds_are_few_reloads_and_the_last_one_c
         time.sleep(max(0.0, began + version / 100 - time.monotonic()))  # the fault: a save every 10 ms
     eventually(lambda: scene.ask("a::answer").value == 200)
     eventually(lambda: len(scene.processes("a")) == 1)
-    # Three, as tests/engine/test_reload_graph.py holds to the millisecond. Where the machine holds up the watcher for
+    # Three, as test_dependency_graph.py holds to the millisecond. Where the machine holds up the watcher for
     # longer than a pause between saves may last, the storm looks like two.
     assert len(scene.seen("Reloaded", "a")) <= 6
 

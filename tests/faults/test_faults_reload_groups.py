@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from ground import eventually
-from scene import HEAD, Scene
+from tests.support.ground import eventually
+from tests.support.scene import HEAD, Scene
 
 QUEUE = """
 [workers.queue]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ground import eventually
-from scene import Scene, is_alive
 
-from iii.engine.process import Command, Process, SpawnError, spawn
+from iii.engine.supervision.process import Command, Process, SpawnError, spawn
+from tests.support.ground import eventually
+from tests.support.scene import Scene, is_alive
 
 MIB = 1024 * 1024
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")

@@ -6,8 +6,9 @@ import os
 import signal
 
 import pytest
-from ground import eventually
-from scene import Scene, is_alive
+
+from tests.support.ground import eventually
+from tests.support.scene import Scene, is_alive
 
 WORK = """
 done = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from ground import eventually
-from scene import HEAD, Scene, is_alive
+from tests.support.ground import eventually
+from tests.support.scene import HEAD, Scene, is_alive
 
 GOOD = "on('a::answer')(lambda _: 42)\n"
 BROKEN = "import a_module_that_nobody_has\n"

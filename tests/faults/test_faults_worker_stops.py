@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from ground import eventually
-from scene import Scene, is_alive
+from tests.support.ground import eventually
+from tests.support.scene import Scene, is_alive
 
 # A program without the SDK: it neither knows `stop` nor minds SIGTERM.
 STUBBORN = """

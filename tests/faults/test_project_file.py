@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ground import BOUND, clean_environment
-from scene import HEAD, Scene
+
+from tests.support.ground import BOUND, clean_environment
+from tests.support.scene import HEAD, Scene
 
 Check = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from caller import Outcome
-from ground import Ground, eventually
-from scene import HEAD, Scene
 
 from iii.errors import EngineNotRunning
+from tests.support.caller import Outcome
+from tests.support.ground import Ground, eventually
+from tests.support.scene import HEAD, Scene
 
 MIB = 1024 * 1024
 
@@ -240,7 +240,7 @@ def flood(lines):
 
 def test_x08_a_flood_of_telemetry_is_dropped_by_count_and_calls_go_on(scene: Scene) -> None:
     # Records of a log, because tens of thousands of them come within a second: spans cost a call each. Both wait in
-    # buffers of the same kind (tests/engine/test_tracing_feed.py).
+    # buffers of the same kind (tests/engine/telemetry/test_feed.py).
     offered = 30_000
     scene.play({"observer": OBSERVER, "flood": FLOOD, "shop": ECHO})
     before = worst_of([scene.ask("shop::echo", number).seconds for number in range(300)])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 import pytest
-from caller import Outcome
-from scene import Scene
-from wire import call_line, wire
+
+from tests.support.caller import Outcome
+from tests.support.scene import Scene
+from tests.support.wire import call_line, wire
 
 ECHO = """
 @on("echo::echo")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from ground import eventually
-from scene import Scene
+
+from tests.support.ground import eventually
+from tests.support.scene import Scene
 
 MIB = 1024 * 1024
 

@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
-from ground import eventually
-from scene import Scene
-from wire import Wire, call_line, wire
+
+from tests.support.ground import eventually
+from tests.support.scene import Scene
+from tests.support.wire import Wire, call_line, wire
 
 MIB = 1024 * 1024
 LIMIT = 16 * MIB

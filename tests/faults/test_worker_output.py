@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
-from ground import eventually
-from scene import Scene
+from tests.support.ground import eventually
+from tests.support.scene import Scene
 
 MIB = 1024 * 1024
 

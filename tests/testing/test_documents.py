@@ -15,7 +15,6 @@ from iii.testing import Engine
 from iii.worker.connect import STAND_IN
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests" / "stdlib"))
 BOUND = 20.0
 
 
@@ -58,7 +57,7 @@ def test_the_blocks_of_a_page_run(page, monkeypatch):
 
 
 def test_the_channels_of_their_page_stream(tmp_path):
-    from live_project import project
+    from tests.support.live_project import project
 
     script = "".join(block for _, block in python_of("channels.md"))
     with project(tmp_path, '[workers.report]\nrun = "report.py"\n', {"report": script}) as running:

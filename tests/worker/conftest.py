@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from worker_support import pair, piped
 
-# `live_project`: real engines, shared with the tests of the standard workers. `harness`: a gateway in this process.
-sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ("stdlib", "gateway")]
+from tests.support.worker_support import pair, piped
 
 
 @pytest.fixture(params=[pair, piped], ids=["memory", "pipes"])

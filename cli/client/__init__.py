@@ -1,0 +1,1 @@
+"""The command line's connection to a running engine, and the errors that can come of it."""

@@ -1,0 +1,117 @@
+"""What a failure looks like in the terminal and which exit code it has.
+
+Imported only when something has failed, or by commands that are not on the short path. Called by `main`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cli.client.version_check import note_other_version
+from cli.text.output import shown, write_error
+from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+
+FAILED = 1
+USAGE = 2
+NO_ENGINE = 3
+ALREADY_RUNNING = 4
+TIMED_OUT = 124
+
+
+class UsageError(IIIError):
+    """The command was written wrong (exit code 2). `hint` says how to write it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def report(error: Exception, *, as_json: bool = False) -> int:
+    """Write `error` to stderr and return the exit code. What is nobody's mistake but ours is raised again."""
+    if not isinstance(error, IIIError):
+        raise error
+    write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
+    if isinstance(error, InvocationError) and not as_json:
+        note_other_version()
+    return exit_code(error)
+
+
+def exit_code(error: IIIError) -> int:
+    """Return the exit code for `error`."""
+    if isinstance(error, InvocationError) and error.code == ErrorCode.TIMEOUT:
+        return TIMED_OUT
+    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+
+
+def not_running(message: str = "no engine is running") -> EngineNotRunning:
+    """Return the error for an engine that is not there."""
+    return EngineNotRunning(f"{message}; start one with `iii dev`")
+
+
+def invocation_error(function_id: str, body: dict[str, Any]) -> InvocationError:
+    """Return the error for a body as the engine sent it."""
+    code = str(body.get("code", ErrorCode.UNKNOWN))
+    details = body.get("details") if isinstance(body.get("details"), dict) else {}
+    message = f"{function_id}: {str(body.get('message', '')).removeprefix(f'{function_id}: ')}"
+    trace = body.get("stacktrace")
+    return InvocationError(code, message, function_id, trace if isinstance(trace, str) else None, details=details)
+
+
+def _text(error: IIIError) -> str:
+    if isinstance(error, ProjectError):
+        return f"error: {shown(str(error))}"
+    if isinstance(error, InvocationError):
+        return "\n".join([f"error: {shown(error.message + _code(error) + _place(error))}", *_trail(error)])
+    return "\n".join(shown(line) for line in f"error: {error}".split("\n"))
+
+
+def _code(error: InvocationError) -> str:
+    # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
+    return "" if error.code in _SENTENCES else f"  ({error.code})"
+
+
+def _place(error: InvocationError) -> str:
+    file, line = error.details.get("file"), error.details.get("line")
+    return f"  ({file}:{line})" if file and line else ""
+
+
+def _trail(error: InvocationError) -> list[str]:
+    lines = (error.stacktrace or "").rstrip().split("\n") if error.stacktrace else []
+    stderr = error.details.get("stderr")
+    if stderr:
+        last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
+        lines += [f"  | {line}" for line in last]
+    return [shown(line) for line in lines]
+
+
+def _body(error: IIIError) -> dict[str, Any]:
+    code = getattr(error, "code", None) or _CODES.get(type(error), ErrorCode.UNKNOWN)
+    details = getattr(error, "details", {})
+    body = {
+        "code": code,
+        "message": getattr(error, "message", str(error)),
+        "hint": getattr(error, "hint", "") or None,
+        "file": getattr(error, "file", "") or details.get("file"),
+        "line": getattr(error, "line", 0) or details.get("line"),
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+_SENTENCES = (ErrorCode.INVALID_PAYLOAD, ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.TIMEOUT)
+_CODES: dict[type[IIIError], str] = {
+    UsageError: "usage",
+    ProjectError: "config_error",
+    EngineNotRunning: "engine_not_running",
+    AlreadyRunning: "already_running",
+}
+_EXIT_CODES: dict[type[IIIError], int] = {
+    UsageError: USAGE,
+    ProjectError: USAGE,
+    EngineNotRunning: NO_ENGINE,
+    AlreadyRunning: ALREADY_RUNNING,
+}

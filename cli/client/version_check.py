@@ -1,0 +1,20 @@
+"""Says it when the engine that runs here is of another version than this command, which explains what then goes wrong.
+
+Called by `ps`, where one looks, and where a failure is told. Not part of the short path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cli.client.discovery import running_engine
+from cli.text.output import shown, write_error
+from iii.version import VERSION
+
+
+def note_other_version() -> None:
+    """Write a note to stderr if the versions differ."""
+    version = str(running_engine(os.getcwd()).get("version", VERSION))
+    if version != VERSION:
+        text = f"note: the engine is iii {version} and this is iii {VERSION}; stop it and start it anew"
+        write_error(shown(text))

@@ -1,0 +1,103 @@
+"""The click side of the command line: one row a command, its module imported when it is used.
+
+A command is one file with a click command called `command`; adding one is a file and a row. Called by `main`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from cli.client.errors import UsageError
+
+# command -> (module, attribute, one line for `iii --help`)
+COMMANDS = {
+    "dev": ("cli.commands.dev", "dev", "Start the project's workers and reload what changes."),
+    "start": ("cli.commands.dev", "start", "Start the project's workers without watching files."),
+    "stop": ("cli.commands.stop", "command", "Stop the project's engine from elsewhere."),
+    "trigger": ("cli.trigger.command", "command", "Call a function (aliases: call, t)."),
+    "ps": ("cli.observe.ps", "command", "Show the workers and how they are."),
+    "functions": ("cli.observe.functions", "command", "List the functions that can be called."),
+    "triggers": ("cli.observe.triggers", "command", "List what calls which function."),
+    "state": ("cli.commands.state", "command", "Read, write and watch values of the state worker."),
+    "stream": ("cli.commands.stream", "command", "Follow the events of a stream."),
+    "logs": ("cli.observe.logs", "command", "Show what the workers have written."),
+    "trace": ("cli.observe.trace", "command", "Show one trace as a tree with its times."),
+    "traces": ("cli.observe.traces", "command", "List what was called lately, the slow and the failed."),
+    "metrics": ("cli.observe.metrics", "command", "Show counts, durations and the metrics of SDKs."),
+    "replay": ("cli.observe.replay", "command", "Make a call of a trace once more."),
+    "top": ("cli.observe.top", "command", "Watch the workers and what they use."),
+    "openapi": ("cli.observe.openapi", "command", "Print the OpenAPI document of the http routes."),
+    "worker": ("cli.commands.worker", "command", "Restart, stop or start a worker."),
+    "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
+    "cron": ("cli.commands.cron", "command", "Show when a cron expression fires."),
+    "check": ("cli.project.check", "command", "Validate iii.toml without starting anything."),
+    "env": ("cli.project.env", "command", "Show a worker's environment and where it comes from."),
+    "doctor": ("cli.project.doctor", "command", "Check the machine and the project."),
+    "init": ("cli.project.init", "command", "Make a new project."),
+    "add": ("cli.project.add", "command", "Add a standard worker to iii.toml."),
+    "token": ("cli.project.token", "command", "Print the token for connections from elsewhere."),
+    "completion": ("cli.project.completion", "command", "Print the completion script of a shell."),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of the table, which is the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list from the table: `iii --help` imports no command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, suggesting the nearest one for a typo."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UsageError(f"there is no command `{args[0]}`", _nearest(args[0]))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="iii-engine", prog_name="iii")
+def root() -> None:
+    """iii: workers are plain scripts, functions are callable from anywhere."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line. Raises UsageError for what click finds wrong with it."""
+    try:
+        code = root.main(arguments, prog_name="iii", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as error:
+        # Beside shell completion, which exits with 0, click exits by itself for a broken pipe only.
+        if error.code:
+            raise BrokenPipeError from None
+        raise
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        raise UsageError(error.format_message(), f"see `{context.command_path} --help`" if context else "") from None
+    return code if isinstance(code, int) else 0
+
+
+def _nearest(name: str) -> str:
+    import difflib  # only a typo pays for it
+
+    found = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"did you mean `iii {found[0]}`?" if found else "see `iii --help`"

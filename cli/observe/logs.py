@@ -1,0 +1,103 @@
+"""`iii logs [NAME...]`: what the workers have written. A printer over `logfiles`. Called by `commands`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.client.errors import UsageError
+from cli.commands.options import json_option
+from cli.commands.project_file import project_file
+from cli.observe.log_reader import LEVELS, Row, Tails
+
+# Files tell nobody that they have grown: how often to look. People notice no delay below this.
+PAUSE = 0.1
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@click.command("logs")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("--since", metavar="WHEN", help='Only what is newer: "10m", "2h", or a time like 2026-01-31T12:00.')
+@click.option("--level", type=click.Choice(LEVELS), help="Only what is at least this grave.")
+@click.option("--trace", metavar="ID", default="", help="Only what a Logger said in this trace.")
+@click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
+@json_option
+def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> int:
+    """Show the logs of the workers (or only NAMEs), oldest line first. Needs no running engine."""
+    tails = Tails(project_file(file).absolute().parent / ".iii" / "logs", names)
+    if not options["follow"]:
+        check_names(names, tails.known)
+    first = start_of(options["since"], datetime.now(UTC))
+    least = LEVELS.index(options["level"] or LEVELS[0])
+    try:
+        for rows in batches(tails, follow=options["follow"]):
+            wanted = (row for row in rows if row["time"] >= first and LEVELS.index(row["level"]) >= least)
+            wanted = (row for row in wanted if options["trace"] in row["text"])
+            print_rows(wanted, names or tails.known, as_json=as_json)
+    finally:
+        tails.close()
+    return 0
+
+
+def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:
+    """Yield what is there; when following, yield for ever what has come."""
+    yield tails.rows()
+    while follow:
+        time.sleep(PAUSE)  # follows without an engine too, which could tell of new lines: looks at the files again
+        yield tails.rows()
+
+
+def check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UsageError for a name without a log: a typo would look like silence."""
+    for name in names:
+        if name not in known:
+            there = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
+            raise UsageError(f"there is no log of a worker `{name}`", there)
+
+
+def start_of(since: str | None, now: datetime) -> str:
+    """Return the time from which on lines count, as the log writes it. Raises UsageError."""
+    if since is None:
+        return ""
+    span = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", since)
+    try:
+        start = now - timedelta(**{_UNITS[span[2]]: float(span[1])}) if span else datetime.fromisoformat(since)
+        return start.astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
+        raise UsageError(f"--since {since}: that is no time", 'write "10m", "2h" or 2026-01-31T12:00') from None
+
+
+def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> None:
+    """Write rows as `iii dev` shows them: short times and colors in a terminal, plain text in a pipe."""
+    from iii.engine.supervision.reports import LogLine  # keeps `--help` light
+    from iii.engine.supervision.run import Run
+    from iii.engine.terminal.screen import Screen, Style
+
+    is_terminal = sys.stdout.isatty()
+    color = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    screen = Screen(Style(color=color, plain=not is_terminal), names, str)
+    for row in rows:
+        if as_json:
+            lines = [json.dumps(row, separators=(",", ":"))]
+        else:
+            run = Run(str(row["worker"]), int(row.get("instance") or 0), int(row.get("generation") or 0))
+            line = LogLine(run, datetime.fromisoformat(row["time"]).timestamp(), str(row["text"]))
+            lines = screen.lines(line, line.time)
+        for line_text in lines:
+            sys.stdout.write(_encodable(line_text) + "\n")
+    sys.stdout.flush()
+
+
+def _encodable(text: str) -> str:
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,0 +1,84 @@
+"""`iii metrics [NAME]`: the engine's figures and those of SDKs. A printer over `engine::metrics::list`. Called by
+`commands`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.client.connection import connect
+from cli.client.observability import ask
+from cli.commands.options import engine_option, json_option
+from cli.text.output import shown, shown_json, write
+from cli.text.table import table
+
+FUNCTION_COLUMNS = ("FUNCTION", "CALLS")
+COLUMNS = ("METRIC", "SERVICE", "TYPE", "VALUE", "UNIT", "ATTRIBUTES")
+# Functions that are worth a line; `--json` has all.
+MOST_CALLED = 20
+
+
+@click.command("metrics")
+@click.argument("name", required=False)
+@engine_option
+@json_option
+def command(name: str | None, engine: str | None, as_json: bool) -> int:
+    """Show calls, workers and durations, and the latest value of every metric of an SDK (or only of NAME)."""
+    with connect(engine) as connection:
+        found = ask(connection, "engine::metrics::list", {"metric_name": name} if name else {})
+    if as_json:
+        write(shown_json(found))
+        return 0
+    if name is None:
+        _show_engine(found["engine_metrics"])
+    if found["sdk_metrics"]:
+        write(table(COLUMNS, rows_from(found["sdk_metrics"])))
+    elif name is not None:
+        write(shown(f"no metric {name} was reported lately"))
+    return 0
+
+
+def _show_engine(figures: dict[str, Any]) -> None:
+    calls, workers, took = figures["invocations"], figures["workers"], figures["performance"]
+    counts = ", ".join(f"{calls[kind]} {word}" for kind, word in _OUTCOMES.items())
+    write(f"calls    {calls['total']}: {counts}")
+    write(
+        f"took     p50 {took['p50_duration_ms']:.1f} ms, p95 {took['p95_duration_ms']:.1f} ms, "
+        f"p99 {took['p99_duration_ms']:.1f} ms, at most {took['max_duration_ms']:.1f} ms"
+    )
+    write(f"workers  {workers['active']}: {workers['spawns']} came, {workers['deaths']} went")
+    most = sorted(calls["by_function"].items(), key=lambda item: (-item[1], item[0]))[:MOST_CALLED]
+    if most:
+        write("")
+        write(table(FUNCTION_COLUMNS, most))
+        write("")
+
+
+_OUTCOMES = {"success": "ok", "error": "failed", "deferred": "not waited for"}
+
+
+def rows_from(metrics: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """Return a row for the latest point of each series. Pure."""
+    latest: dict[tuple[str, str, str], tuple[object, ...]] = {}
+    for metric in metrics:
+        for point in metric["data_points"]:
+            labels = " ".join(f"{name}={value}" for name, value in sorted(point["attributes"].items()))
+            key = (metric["name"], metric["service_name"], labels)
+            latest[key] = (
+                metric["name"],
+                metric["service_name"],
+                metric["metric_type"],
+                _value(point),
+                metric.get("unit"),
+                labels,
+            )
+    return [latest[key] for key in sorted(latest)]
+
+
+def _value(point: dict[str, Any]) -> object:
+    if "value" in point:
+        return point["value"]
+    mean = point["sum"] / point["count"] if point["count"] else 0
+    return f"{point['count']} of {mean:.4g} on average"

@@ -1,0 +1,69 @@
+"""`iii traces`: what happened lately, a row for each trace. A printer over `engine::traces::list`. Called by
+`commands`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from cli.client.connection import Connection, connect
+from cli.client.observability import RECENT, ask
+from cli.commands.options import engine_option, json_option
+from cli.observe.logs import start_of
+from cli.text.output import shown_json, write
+from cli.text.table import table
+from cli.text.waterfall import milliseconds
+
+COLUMNS = ("STARTED", "TOOK", "STATUS", "NAME", "SERVICE", "TRACE")
+
+
+@click.command("traces")
+@click.option("--slow", is_flag=True, help="The slowest first.  [default: the newest]")
+@click.option("--failed", is_flag=True, help="Only those in which something failed.")
+@click.option("--name", metavar="TEXT", help="Only those with a span of such a name.")
+@click.option("--since", metavar="WHEN", help='Only what is newer: "10m", "2h", or a time like 2026-01-31T12:00.')
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--all", "internal", is_flag=True, help="The engine's own, too.")
+@engine_option
+@json_option
+def command(engine: str | None, as_json: bool, **options: Any) -> int:
+    """List traces, the newest first."""
+    with connect(engine) as connection:
+        found = ask(connection, "engine::traces::list", payload_from(connection, options))
+    if as_json:
+        write(shown_json(found))
+    else:
+        write(table(COLUMNS, [_row(span) for span in found["spans"]]))
+        more = found["total"] - len(found["spans"])
+        if more > 0:
+            write(f"{more} more; see them with --limit")
+    return 0
+
+
+def payload_from(connection: Connection, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the query of the rows to show. Raises UsageError."""
+    query: dict[str, Any] = {
+        "sort_by": "duration" if options["slow"] else "start_time",
+        "sort_order": "desc",
+        "include_internal": options["internal"],
+    }
+    first = start_of(options["since"], datetime.now(UTC))
+    if first:
+        query["start_time"] = int(datetime.fromisoformat(first).timestamp() * 1000)
+    wanted = {"status": "error"} if options["failed"] else {}
+    wanted |= {"name": options["name"]} if options["name"] else {}
+    if wanted:
+        # What failed, or has the name, may lie deep inside: first the traces, then their roots.
+        inside = {**query, **wanted, "search_all_spans": True, "limit": RECENT}
+        spans = ask(connection, "engine::traces::list", inside)["spans"]
+        query["trace_ids"] = sorted({span["trace_id"] for span in spans})
+    return {**query, "limit": options["limit"]}
+
+
+def _row(span: dict[str, Any]) -> tuple[object, ...]:
+    started = datetime.fromtimestamp(span["start_time_unix_nano"] / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    took = "running" if span.get("pending") else milliseconds(span["end_time_unix_nano"] - span["start_time_unix_nano"])
+    return (started, took, span["status"], span["name"], span["service_name"], span["trace_id"])

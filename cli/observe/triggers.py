@@ -1,0 +1,39 @@
+"""`iii triggers`: which event calls which function. A printer over `engine::triggers::list`. Called by `commands`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.client.connection import connect
+from cli.commands.options import engine_option, json_option
+from cli.text.output import shown_json, write
+from cli.text.table import table
+
+COLUMNS = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
+
+
+@click.command("triggers")
+@click.argument("search", required=False)
+@click.option("--types", is_flag=True, help="List the kinds of triggers instead of the triggers.")
+@engine_option
+@json_option
+def command(search: str | None, types: bool, engine: str | None, as_json: bool) -> int:
+    """List what calls which function; SEARCH keeps those that contain it."""
+    with connect(engine) as connection:
+        listed = connection.call("engine::triggers::list", {"search": search} if search else {})
+    if as_json:
+        write(shown_json(listed))
+    elif types:
+        rows = [(row["id"], row.get("worker_name"), row.get("description")) for row in listed["trigger_types"]]
+        write(table(("TYPE", "WORKER", "DESCRIPTION"), rows))
+    else:
+        write(table(COLUMNS, [row_of(trigger) for trigger in listed["triggers"]]))
+    return 0
+
+
+def row_of(trigger: dict[str, Any]) -> tuple[object, ...]:
+    """Return the cells of one row of `triggers`."""
+    names = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
+    return tuple(trigger.get(name) for name in names)

@@ -1,0 +1,72 @@
+"""`iii add NAME`: put a standard worker into iii.toml, comments and layout kept. Called by `commands`.
+
+A running engine picks the change up by itself, as any other edit of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.client.errors import UsageError
+from cli.commands.options import file_option, json_option
+from cli.commands.project_file import project_file
+from cli.text.output import shown_json, write
+
+
+@click.command("add")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@file_option
+@json_option
+def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> int:
+    """Add standard workers (state, queue, http, ...) to iii.toml."""
+    from iii.engine.config.project import load_project  # keeps `--help` light
+
+    found = project_file(file)
+    _check(names, load_project(found, environ=os.environ).workers)
+    with found.open(encoding="utf-8", newline="") as stream:
+        text = stream.read()
+    _replace(found, with_workers(text, names))
+    if as_json:
+        write(shown_json({"added": list(names)}))
+    else:
+        write(f"added {', '.join(names)} to {found.name}")
+    return 0
+
+
+def with_workers(text: str, names: tuple[str, ...]) -> str:
+    """Return the TOML `text` with an empty `[workers.NAME]` table for each name. Pure."""
+    import tomlkit  # keeps `--help` light
+
+    document = tomlkit.parse(text)
+    if "workers" not in document:
+        document["workers"] = tomlkit.table(is_super_table=True)
+    workers: Any = document["workers"]
+    for name in names:
+        workers[name] = tomlkit.table()
+    return tomlkit.dumps(document)
+
+
+def _check(names: tuple[str, ...], declared: Any) -> None:
+    from iii.engine.config.project import STANDARD_WORKERS  # keeps `--help` light
+    from iii.engine.config.toml_document import nearest
+
+    for name in names:
+        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
+            hint = nearest(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
+            raise UsageError(f"there is no standard worker `{name}`", hint)
+        if name in declared:
+            raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
+
+
+def _replace(path: Path, text: str) -> None:
+    # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
+    real = path.resolve()
+    new = real.with_name(f".{real.name}.new")
+    with new.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+    new.chmod(real.stat().st_mode)
+    new.replace(real)

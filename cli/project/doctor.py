@@ -1,0 +1,112 @@
+"""`iii doctor`: is this machine fit for iii, and is this project well? Asks `checkup`. Called by `commands`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from cli.commands.options import json_option, profile_option
+from cli.project.health_checks import (
+    PACKAGES,
+    Finding,
+    check_engine,
+    check_inotify,
+    check_listener,
+    check_open_files,
+    check_packages,
+    check_programs,
+    check_python,
+    check_state,
+)
+from cli.text.output import shown, shown_json, write
+from iii.engine.config.spec import ProjectSpec
+from iii.errors import ProjectError
+
+_INOTIFY = Path("/proc/sys/fs/inotify")
+
+
+@click.command("doctor")
+@click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
+@profile_option
+@json_option
+def command(file: Path | None, profile: str | None, as_json: bool) -> int:
+    """Check the machine and the project; exit code 1 when something cannot work."""
+    findings = [*of_machine(), *of_project(file, profile)]
+    if as_json:
+        write(shown_json({"checks": [finding.as_dict() for finding in findings]}))
+    else:
+        for finding in findings:
+            write(f"{finding.state:<4}  {finding.name:<10}  {shown(finding.text)}")
+            if finding.hint:
+                write(f"{'':<18}{shown(finding.hint)}")
+    return int(any(finding.state == "fail" for finding in findings))
+
+
+def of_machine() -> Iterator[Finding]:
+    """Yield what is known without a project."""
+    import resource  # not on every platform
+
+    yield check_python()
+    yield from check_packages({name: _version(name) for name in (*PACKAGES, "iii-sdk")})
+    yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    settings = {path.name: int(path.read_text()) for path in sorted(_INOTIFY.glob("max_user_*"))}
+    yield check_inotify(settings)
+
+
+def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
+    """Yield what is known about the project, if there is one here."""
+    from iii.engine.config.project import PROJECT_FILE, find_project, load_project  # keeps `--help` light
+
+    found = file / PROJECT_FILE if file is not None and file.is_dir() else file or find_project(Path(os.getcwd()))
+    if found is None:
+        yield Finding("project", "warn", "there is no iii.toml here or above", "make a project with `iii init`")
+        return
+    try:
+        project = load_project(found, environ=os.environ, profile=profile)
+    except ProjectError as error:
+        yield Finding("project", "fail", str(error), "see `iii check`")
+        return
+    count = len(project.workers)
+    yield Finding("project", "ok", f"{project.file}: {count} worker{'' if count == 1 else 's'}")
+    yield from _of_running(project)
+    yield check_state(project.state_dir)
+    commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}
+    yield from check_programs(commands, os.environ.get("PATH", os.defpath))
+
+
+def _of_running(project: ProjectSpec) -> Iterator[Finding]:
+    from iii.engine.boot.run_dir import lock_holder
+    from iii.engine.transport.tcp_address import holder_of  # keeps `--help` light
+
+    pid = lock_holder(project.state_dir)
+    yield check_engine(pid, is_announced=(project.state_dir / "run" / "engine.json").exists())
+    listen = project.engine.listen
+    if listen == "off":
+        yield check_listener(listen, is_free=True, holder="", is_ours=False)
+        return
+    is_free = _can_bind(listen)
+    holder = "" if is_free else holder_of(int(listen.rpartition(":")[2]))
+    yield check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
+
+
+def _can_bind(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError:
+            return False
+    return True
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

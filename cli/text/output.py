@@ -1,0 +1,83 @@
+"""What may reach a terminal: results as JSON that is safe to show, text with its control characters escaped.
+
+Part of the short path: imports only sys. Called by every command.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cli.text.json import encode
+
+# Up to this width a result stays on one line.
+ONE_LINE = 80
+
+_CONTROLS = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
+# They reorder what a reader sees without changing what is there, or break the line for some terminals.
+_BIDI = [0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in (*_CONTROLS, *_BIDI)}
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*_CONTROLS[0x20:], *_BIDI)}
+
+
+def shown(text: str) -> str:
+    """Return `text` on one line, with control and bidi characters written as escapes."""
+    return text.translate(_ESCAPES)
+
+
+def shown_json(value: object, *, raw: bool = False) -> str:
+    """Return `value` as JSON for people: one line when it is short, else indented by 2. `raw`: one compact line.
+
+    Escapes only ever stand inside strings, so the text is the same JSON value for a program.
+    """
+    for ascii_only in (False, True):
+        text = _dumps(value, raw=raw, ascii_only=ascii_only)
+        if _is_encodable(text):
+            break
+    return text
+
+
+def _dumps(value: object, *, raw: bool, ascii_only: bool) -> str:
+    line = encode(value) if raw else encode(value, ", ", ": ")
+    if not raw and len(line) > ONE_LINE:
+        import json  # only a long result pays for it
+
+        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+        return "\n".join(_safe(part, ascii_only=ascii_only) for part in lines)
+    return _safe(line, ascii_only=ascii_only)
+
+
+def _safe(line: str, *, ascii_only: bool) -> str:
+    line = line.translate(_JSON_ESCAPES)
+    return "".join(char if char < "\x7f" else _escaped(char) for char in line) if ascii_only else line
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write(text: str) -> None:
+    """Write one line (or more) of result to stdout."""
+    _put(sys.stdout, text)
+
+
+def write_error(text: str) -> None:
+    """Write anything that is no result to stderr."""
+    _put(sys.stderr, text)
+
+
+if False:  # names for the type checker only: importing typing would cost more than this whole module
+    from typing import TextIO
+
+
+def _put(stream: TextIO, text: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -1,0 +1,1 @@
+"""`iii trigger`, and the short path that makes it start fast."""

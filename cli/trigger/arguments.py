@@ -1,0 +1,113 @@
+"""The arguments of `iii trigger`, parsed by hand because a parser library costs more than the call.
+
+Values stay as written; `payload` turns them into JSON. Part of the short path. Called by `trigger`.
+"""
+
+from __future__ import annotations
+
+# option -> (attribute, takes a value)
+OPTIONS = {
+    "--json": ("json", True),
+    "--void": ("void", False),
+    "--enqueue": ("enqueue", True),
+    "--action": ("action", True),
+    "--timeout-ms": ("timeout_ms", True),
+    "--metadata": ("metadata", True),
+    "--namespace": ("namespace", True),
+    "-n": ("namespace", True),
+    "--engine": ("engine", True),
+    "--watch": ("watch", False),
+    "--raw": ("raw", False),
+    "--help": ("help", False),
+    "-h": ("help", False),
+}
+
+
+class Arguments:
+    """What was written after `iii trigger`; texts not yet read as JSON."""
+
+    __slots__ = ("function_id", "pairs", *sorted({attribute for attribute, _ in OPTIONS.values()}))
+
+    function_id: str | None
+    pairs: list[tuple[str, str]]
+    json: str | None
+    enqueue: str | None
+    action: str | None
+    timeout_ms: str | None
+    metadata: str | None
+    namespace: str | None
+    engine: str | None
+    void: bool
+    watch: bool
+    raw: bool
+    help: bool
+
+    def __init__(self) -> None:
+        self.function_id = None
+        self.pairs = []
+        for attribute, takes_value in OPTIONS.values():
+            setattr(self, attribute, None if takes_value else False)
+
+
+def parse(words: list[str]) -> Arguments:
+    """Return the parsed `words`. After `--` nothing is an option. Raises UsageError."""
+    arguments = Arguments()
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            for literal in rest:
+                _add_word(arguments, literal)
+        elif word.startswith("-") and word != "-":
+            _add_option(arguments, word, rest)
+        else:
+            _add_word(arguments, word)
+    return arguments
+
+
+def _add_option(arguments: Arguments, word: str, rest: object) -> None:
+    name, equals, value = word.partition("=")
+    if name not in OPTIONS:
+        raise _usage(f"unknown option {name}", _nearest(name))
+    attribute, takes_value = OPTIONS[name]
+    if not takes_value:
+        if equals:
+            raise _usage(f"{name} takes no value")
+        setattr(arguments, attribute, True)
+        return
+    if not equals:
+        found = next(rest, None)  # type: ignore[call-overload]
+        if found is None:
+            raise _usage(f"{name} needs a value")
+        value = found
+    setattr(arguments, attribute, value)
+
+
+def _add_word(arguments: Arguments, word: str) -> None:
+    if arguments.function_id is None:
+        arguments.function_id = word
+    elif word.startswith("{") and arguments.json is None:
+        arguments.json = word
+    else:
+        arguments.pairs.append(_pair(word))
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise _usage(f"expected key=value, got `{word}`")
+    if not key:
+        raise _usage(f"a key must not be empty, got `{word}`")
+    return key, value
+
+
+def _nearest(name: str) -> str:
+    import difflib  # only a failure pays for it
+
+    found = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)
+    return f"did you mean {found[0]}?" if found else "see `iii trigger --help`"
+
+
+def _usage(message: str, hint: str = "") -> Exception:
+    from cli.client.errors import UsageError  # only a failure pays for it
+
+    return UsageError(message, hint)

@@ -1,0 +1,174 @@
+"""`iii trigger FUNCTION --help`: a page made from the function's live schema; without a function, the static page.
+
+`page` is pure. An engine that cannot be reached costs only the live part. Called by `trigger`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from cli.client.connection import connect
+from cli.client.error_hints import explained
+from cli.text.output import shown, write, write_error
+from cli.trigger.arguments import Arguments
+from cli.trigger.payload import types_of
+from iii.errors import EngineNotRunning, ErrorCode
+
+USAGE = "iii trigger FUNCTION [key=value ...] [--json OBJECT|-] [options]"
+OPTIONS = """\
+Options:
+  key=value         JSON if it parses, else a string; converted to what the schema says
+  --json OBJECT|-   the payload, `-` reads it from stdin; pairs override its keys
+  --void            do not wait for a result
+  --enqueue QUEUE   put the call into a queue and print its receipt
+  --action OBJECT   deliver by any action, e.g. '{"type": "enqueue", "queue": "emails"}'
+  --timeout-ms N    give up after N milliseconds (exit code 124)
+  --metadata OBJECT sent beside the payload
+  -n, --namespace   namespace of the function
+  --watch           call again after each reload
+  --raw             print the result as one compact line
+  --engine ADDRESS  socket path or ws:// URL of the engine
+  -h, --help        this page; after a function, that function's page"""
+TIP = "List the functions with `iii functions`; see one with `iii trigger FUNCTION --help`."
+# Deeper tables are read better in the schema itself.
+DEPTH = 4
+
+_EXAMPLES: dict[str, Any] = {"string": "text", "number": 1, "integer": 1, "boolean": True, "array": [], "object": {}}
+
+
+def run(arguments: Arguments) -> int:
+    """Print the page for `arguments`. Without a function it is the static page; exit code 2 if --help was not asked."""
+    if arguments.function_id is None:
+        text = f"Usage: {USAGE}\n\nCall a function and print its result.\n\n{OPTIONS}\n\n{TIP}"
+        if arguments.help:
+            write(text)
+            return 0
+        write_error(f"error: missing FUNCTION\n{text}")
+        return 2
+    try:
+        write(_live_page(arguments, arguments.function_id))
+    except EngineNotRunning as error:
+        write_error(f"warning: {shown(str(error))}")
+        write(f"Usage: iii trigger {shown(arguments.function_id)} [key=value ...] [--json OBJECT|-]\n\n{OPTIONS}")
+    return 0
+
+
+def _live_page(arguments: Arguments, function_id: str) -> str:
+    request = {"function_id": function_id}
+    if arguments.namespace:
+        request["namespace"] = arguments.namespace
+    with connect(arguments.engine) as connection:
+        answer = connection.exchange("engine::functions::info", request, 5000)
+        body = answer.get("error")
+        if body:
+            if body.get("code") == ErrorCode.NOT_FOUND:
+                body = {**body, "code": ErrorCode.FUNCTION_NOT_FOUND}
+            raise explained(connection, function_id, body, {})
+        return page(answer.get("result") or {"function_id": function_id})
+
+
+def page(info: dict[str, Any]) -> str:
+    """Return the page for one function; `info` is the result of `engine::functions::info`."""
+    function_id = shown(str(info["function_id"]))
+    schema = info.get("request_schema")
+    parts = [f"iii trigger {function_id}"]
+    if info.get("description"):
+        parts.append("\n".join(shown(line) for line in str(info["description"]).strip().split("\n")))
+    parts.append(f"Usage: iii trigger {function_id} [key=value ...] [--json OBJECT|-] [options]")
+    parts.append("Arguments:\n" + _parameters(schema))
+    if info.get("response_schema"):
+        parts.append("Result:\n" + _result(info["response_schema"]))
+    parts.append(f"Example:\n  {example(str(info['function_id']), schema)}")
+    return "\n\n".join([*parts, OPTIONS])
+
+
+def _parameters(schema: Any) -> str:
+    rows = list(_rows(schema, schema, 0))
+    if not rows:
+        return "  (no request schema published)" if not schema else "  (none)"
+    table = [("name", "type", "required", "default", "description"), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(4)]
+    lines = (
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in table
+    )
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+def _result(schema: Any) -> str:
+    rows = list(_rows(schema, schema, 0))
+    if not rows:
+        return f"  {_type_of(schema, schema)}"
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"  {row[0].ljust(width)}  {row[1]}  {row[4]}".rstrip() for row in rows)
+
+
+def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
+    schema = _resolved(schema, root)
+    if depth > DEPTH:
+        return
+    required = schema.get("required") or []
+    for name, raw in (schema.get("properties") or {}).items():
+        value = _resolved(raw, root)
+        default = json.dumps(value["default"]) if "default" in value else ""
+        need = "yes" if name in required else "no"
+        text = shown(" ".join(str(value.get("description", "")).split()))
+        yield "  " * depth + shown(str(name)), _type_of(raw, root), need, shown(default), text
+        yield from _rows(_inner(value, root), root, depth + 1)
+
+
+def _inner(schema: dict[str, Any], root: Any) -> Any:
+    """Return the schema whose properties are shown indented: an object's own, or that of a list's items."""
+    return schema if "properties" in schema else _resolved(schema.get("items"), root)
+
+
+def _type_of(schema: Any, root: Any) -> str:
+    schema = _resolved(schema, root)
+    if "enum" in schema:
+        return shown("|".join(json.dumps(choice) for choice in schema["enum"]))
+    return shown("|".join(sorted(types_of(schema)))) or "any"
+
+
+def _resolved(schema: Any, root: Any) -> dict[str, Any]:
+    """Follow local references. A circle ends at the depth limit, an unknown one shows as `any`."""
+    for _ in range(DEPTH):
+        reference = schema.get("$ref") if isinstance(schema, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        beside = {name: value for name, value in schema.items() if name != "$ref"}
+        found = root
+        for part in reference[2:].split("/"):
+            found = found.get(part) if isinstance(found, dict) else None
+        schema = {**found, **beside} if isinstance(found, dict) else beside
+    return schema if isinstance(schema, dict) else {}
+
+
+def example(function_id: str, schema: Any) -> str:
+    """Return a line for a shell that fits the schema: the required arguments, or the first two."""
+    root, schema = schema, _resolved(schema, schema)
+    properties = schema.get("properties") or {}
+    names = schema.get("required") or list(properties)[:2]
+    pairs = [f"{name}={_example_text(_resolved(properties.get(name), root), root)}" for name in names]
+    return shown(" ".join(shlex.quote(word) for word in ("iii", "trigger", function_id, *pairs)))
+
+
+def _example_text(schema: dict[str, Any], root: Any) -> str:
+    value = _example_value(schema, root, 0)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _example_value(schema: Any, root: Any, depth: int) -> Any:
+    schema = _resolved(schema, root)
+    for word in ("default", "const"):
+        if word in schema:
+            return schema[word]
+    for word in ("examples", "enum"):
+        if schema.get(word):
+            return schema[word][0]
+    if schema.get("properties") and depth < DEPTH:
+        names = schema.get("required") or []
+        return {name: _example_value(schema["properties"].get(name), root, depth + 1) for name in names}
+    known = [_EXAMPLES[name] for name in _EXAMPLES if name in types_of(schema)]
+    return max(known[0], schema.get("minimum", known[0])) if known and known[0] == 1 else (known or ["text"])[0]

@@ -1,0 +1,1 @@
+"""What a run has before its first worker starts: lock, run id, token, sockets, leftovers of earlier runs."""

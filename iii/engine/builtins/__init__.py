@@ -1,0 +1,1 @@
+"""The functions that the engine itself provides: `engine::*`."""

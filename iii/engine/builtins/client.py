@@ -1,0 +1,62 @@
+"""Calls that the engine itself makes and waits for: auth functions, hooks, middleware.
+
+A peer like any other, whose outbox is read here. Called by `checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from msgspec import Raw
+
+from iii.engine.routing.local_peer import take_messages
+from iii.engine.routing.peer import Peer
+from iii.engine.transport.message_pump import Exchange
+from iii.errors import InvocationError
+from iii.protocol import messages as m
+from iii.protocol.codec import decode_value, encode_value
+from iii.protocol.lines import MAX_LINE
+
+
+class Inquiry:
+    """One peer for all such calls."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, asyncio.Future[m.InvocationResult]] = {}
+        self._peer = Peer("gate", kind="engine", name="gate")
+        self._peer.max_line = 4 * MAX_LINE
+        self._peer.flush = self._read_outbox
+        exchange.router.roster.attach(self._peer)
+
+    def __repr__(self) -> str:
+        return f"<Inquiry {len(self._waiting)} waiting>"
+
+    async def call(self, function_id: str, data: Any, *, namespace: str | None = None, metadata: Raw = m.ABSENT) -> Raw:
+        """Call a function and return its result as raw JSON. Raises `InvocationError` with its error."""
+        router = self._exchange.router
+        id = router.calls.mint_id()
+        answered = self._waiting[id] = self._loop.create_future()
+        payload = data if isinstance(data, Raw) else Raw(encode_value(data))
+        message = m.InvokeFunction(
+            function_id, invocation_id=id, data=payload, metadata=metadata, namespace=namespace or "default"
+        )
+        router.receive(self._peer, message, b"", self._loop.time())
+        self._exchange.turn()
+        try:
+            result = await answered
+        finally:
+            del self._waiting[id]
+        if not m.is_empty(result.error):
+            body = decode_value(result.error, type=m.ErrorBody)
+            raise InvocationError(body.code, body.message, details=body.details)
+        return m.NULL if result.result is m.ABSENT else result.result
+
+    def _read_outbox(self) -> None:
+        for message in take_messages(self._peer, self._exchange.router.calls):
+            if isinstance(message, m.InvocationResult):
+                answered = self._waiting.get(message.invocation_id)
+                if answered is not None and not answered.done():
+                    answered.set_result(message)

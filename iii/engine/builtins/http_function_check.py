@@ -1,0 +1,64 @@
+"""Whether functions that live behind a URL may be registered: the worker that would call them is asked.
+
+What it refuses (an address inside the network, a secret that is not set) is withdrawn, with a line in the log. Without
+such a worker the function stays, and its calls say what is missing. Made by the composition root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from iii.engine.builtins.client import Inquiry
+from iii.engine.routing.events import HttpFunctionRegistered, Notice
+from iii.engine.routing.http_function_proxy import CHECK
+from iii.errors import ErrorCode, InvocationError
+from iii.protocol.messages import is_empty
+
+if TYPE_CHECKING:
+    from iii.engine.transport.message_pump import Exchange
+
+# They say something about the worker that should check, not about the function.
+_INCONCLUSIVE = (
+    ErrorCode.FUNCTION_NOT_FOUND,
+    ErrorCode.WORKER_UNAVAILABLE,
+    ErrorCode.INVOCATION_STOPPED,
+    ErrorCode.OVERLOADED,
+    ErrorCode.ENGINE_STOPPING,
+    ErrorCode.TIMEOUT,
+)
+
+
+class HttpCheck:
+    """Asks about every registration once."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._inquiry: Inquiry | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def on_registered(self, event: HttpFunctionRegistered) -> None:
+        """Ask, and withdraw the function if the answer is no."""
+        self._inquiry = self._inquiry or Inquiry(self._exchange)
+        task = asyncio.get_running_loop().create_task(self._judge(event, self._inquiry))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _judge(self, event: HttpFunctionRegistered, inquiry: Inquiry) -> None:
+        try:
+            await inquiry.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
+        except InvocationError as error:
+            if error.code not in _INCONCLUSIVE:
+                self._withdraw(event, error)
+
+    def _withdraw(self, event: HttpFunctionRegistered, error: InvocationError) -> None:
+        router = self._exchange.router
+        function = router.registry.find(event.peer.namespace, event.function_id)
+        # It may have been registered anew meanwhile, which is asked about by itself.
+        if function is None or is_empty(function.declaration.invocation):
+            return
+        if bytes(function.declaration.invocation) == bytes(event.invocation):
+            text = f"function {event.function_id} not registered: {error}"
+            router.events.append(Notice(event.peer.name, text, error.code))
+            router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
+            self._exchange.turn()

@@ -1,0 +1,318 @@
+"""What `engine::functions::list` and its kin answer: rows made from the router's tables. Pure.
+
+Shapes follow the public contract (docs/protocol.md), with the additions of supervised workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from iii.engine.routing.bindings import Binding, TriggerType
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.registry import Function
+from iii.engine.routing.router import Router
+from iii.errors import ErrorCode, InvocationError
+from iii.protocol.codec import decode_value, encode_value
+from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, is_empty
+
+Row = dict[str, Any]
+# What a worker has lately said of its own process, by the worker's id.
+Reported = Callable[[str], Row | None]
+
+# A summary of a trigger's config fits a table column.
+_SUMMARY = 80
+# The contract's bound on ids in one `functions::info`.
+_MAX_BATCH = 32
+
+
+class Filters(msgspec.Struct, gc=False):
+    """What the list functions take; unknown keys are ignored."""
+
+    search: str | None = None
+    prefix: str | None = None
+    worker: str | None = None
+    workers: list[str] = []
+    include_internal: bool = False
+    trigger_type: str | None = None
+    function_id: str | None = None
+    runtime: str | None = None
+    status: str | None = None
+
+
+def functions_list(router: Router, filters: Filters) -> Row:
+    """Return `{"functions": [summary...]}`, sorted by id, or by how well it matches `search`."""
+    wanted = {name for name in [filters.worker, *filters.workers] if name}
+    rows = [
+        summary(function)
+        for function in router.registry
+        if (filters.include_internal or not function.is_internal)
+        and (not filters.prefix or function.id.startswith(filters.prefix))
+        and (not wanted or worker_of(function) in wanted)
+    ]
+    if filters.search:
+        ranked = [(_rank(row, filters.search.lower()), row) for row in rows]
+        rows = [row for rank, row in sorted(ranked, key=lambda pair: (pair[0], pair[1]["function_id"])) if rank < 3]
+    else:
+        rows.sort(key=lambda row: row["function_id"])
+    return {"functions": rows}
+
+
+def _rank(row: Row, search: str) -> int:
+    name = row["function_id"].lower()
+    if name.startswith(search) or any(part.startswith(search) for part in name.split("::")):
+        return 0
+    if search in name:
+        return 1
+    return 2 if search in (row.get("description") or "").lower() else 3
+
+
+def summary(function: Function) -> Row:
+    """Return one row of `functions::list`."""
+    row: Row = {"function_id": function.id, "namespace": function.namespace, "worker_name": worker_of(function)}
+    if function.declaration.description:
+        row["description"] = function.declaration.description
+    if function.metadata:
+        row["metadata"] = function.metadata
+    return row
+
+
+def worker_of(function: Function) -> str:
+    """Return the name of the worker that has the function; of the engine's own, the first part of the id."""
+    if function.providers and function.providers[0].kind == "engine":
+        return function.id.split("::")[0]
+    return function.owner.name
+
+
+def functions_info(router: Router, payload: Mapping[str, Any]) -> Row:
+    """Return one function's details, or those of up to 32 under `functions`, in the order asked for."""
+    single, several = payload.get("function_id"), payload.get("function_ids")
+    namespace = payload.get("namespace")
+    if isinstance(single, str) and several is None:
+        return detail(router, _resolve(router, single, namespace))
+    if single is not None or not isinstance(several, list) or not 0 < len(several) <= _MAX_BATCH:
+        raise InvocationError(
+            ErrorCode.INVALID_ARGUMENTS, f"give either function_id or function_ids with 1 to {_MAX_BATCH} ids"
+        )
+    rows: list[Row] = []
+    for function_id in dict.fromkeys(str(item) for item in several):
+        try:
+            rows.append(detail(router, _resolve(router, function_id, namespace)))
+        except InvocationError:
+            rows.append({"function_id": function_id, "error": "not_found"})
+    return {"functions": rows}
+
+
+def _resolve(router: Router, function_id: str, namespace: str | None) -> Function:
+    """Find a function: strictly in `namespace` if given, else default wins, else the only one of that id."""
+    places = router.registry.namespaces_with(function_id)
+    place = namespace or (DEFAULT_NAMESPACE if DEFAULT_NAMESPACE in places else places[0] if len(places) == 1 else "")
+    found = router.registry.find(place, function_id)
+    if found is None:
+        hint = f"; it is in several namespaces: {', '.join(places)}" if len(places) > 1 else ""
+        raise InvocationError(ErrorCode.NOT_FOUND, f"function {function_id} not found{hint}")
+    return found
+
+
+def detail(router: Router, function: Function) -> Row:
+    """Return everything known about one function."""
+    declaration = function.declaration
+    row = summary(function)
+    schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
+    for key, raw in {**schemas, "source": declaration.source}.items():
+        if not is_empty(raw):
+            row[key] = decode_value(raw)
+    row["registered_triggers"] = [
+        {"id": binding.id, "trigger_type": binding.trigger_type, "config": decode_value(binding.config)}
+        for binding in router.bindings
+        if binding.function_id == function.id and binding.namespace == function.namespace
+    ]
+    return row
+
+
+def trigger_types_list(router: Router, filters: Filters) -> Row:
+    """Return `{"trigger_types": [...]}`, sorted by id."""
+    rows = [
+        type_summary(trigger_type)
+        for trigger_type in router.bindings.types.values()
+        if _matches(trigger_type.id, filters)
+        and (filters.include_internal or not trigger_type.id.startswith("engine::"))
+        and (not filters.worker or _provider_name(trigger_type.provider) == filters.worker)
+    ]
+    return {"trigger_types": sorted(rows, key=lambda row: (row["id"], row["namespace"]))}
+
+
+def type_summary(trigger_type: TriggerType) -> Row:
+    """Return one trigger type's row."""
+    return {
+        "id": trigger_type.id,
+        "namespace": trigger_type.namespace,
+        "worker_name": _provider_name(trigger_type.provider),
+        "description": trigger_type.declaration.description or "",
+    }
+
+
+def _provider_name(provider: Peer) -> str:
+    return "engine" if provider.kind == "engine" else provider.owner.name
+
+
+def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
+    """Return one trigger type's details, with its schemas and how many bindings it has."""
+    id, namespace = str(payload.get("id")), payload.get("namespace")
+    found = [one for one in router.bindings.types.values() if one.id == id and namespace in (None, one.namespace)]
+    if not found:
+        raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
+    trigger_type = found[0]
+    declaration = trigger_type.declaration
+    row = type_summary(trigger_type)
+    if not is_empty(declaration.trigger_request_format):
+        row["configuration_schema"] = decode_value(declaration.trigger_request_format)
+    if not is_empty(declaration.call_request_format):
+        row["request_schema"] = decode_value(declaration.call_request_format)
+    bindings = [binding for binding in router.bindings if router.bindings.type_of(binding) is trigger_type]
+    return {**row, "instance_count": len(bindings)}
+
+
+def registered_triggers_list(router: Router, filters: Filters) -> Row:
+    """Return `{"registered_triggers": [...]}`: every binding, sorted by id."""
+    rows = [
+        binding_row(binding)
+        for binding in router.bindings
+        if _matches(f"{binding.trigger_type} {binding.function_id} {binding.id}", filters)
+        and filters.trigger_type in (None, binding.trigger_type)
+        and filters.function_id in (None, binding.function_id)
+        and (not filters.worker or _binder_name(binding) == filters.worker)
+    ]
+    return {"registered_triggers": sorted(rows, key=lambda row: str(row["id"]))}
+
+
+def triggers_list(router: Router, filters: Filters) -> Row:
+    """Return every binding as `triggers`, and the trigger types beside them."""
+    bindings = registered_triggers_list(router, filters)["registered_triggers"]
+    return {"triggers": bindings, **trigger_types_list(router, filters)}
+
+
+def registered_triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
+    """Return one binding with its trigger type and its function."""
+    binding = router.bindings.find(str(payload.get("id")))
+    if binding is None:
+        raise InvocationError(ErrorCode.NOT_FOUND, f"trigger {payload.get('id')} not found")
+    trigger_type = router.bindings.type_of(binding)
+    function = router.registry.find(binding.namespace, binding.function_id)
+    trigger = (
+        triggers_info(router, {"id": trigger_type.id, "namespace": trigger_type.namespace}) if trigger_type else None
+    )
+    return {**binding_row(binding), "trigger": trigger, "function": detail(router, function) if function else None}
+
+
+def binding_row(binding: Binding) -> Row:
+    """Return one binding's row. `state` is `bound`, or `parked` while its type has no provider."""
+    compact = encode_value(decode_value(binding.config)).decode()
+    row: Row = {
+        "id": binding.id,
+        "trigger_type": binding.trigger_type,
+        "function_id": binding.function_id,
+        "worker_name": _binder_name(binding),
+        "namespace": binding.namespace,
+        "config": decode_value(binding.config),
+        "config_summary": compact if len(compact) <= _SUMMARY else compact[:_SUMMARY] + "…",
+        "state": "bound" if binding.provider is not None else "parked",
+    }
+    if binding.metadata is not ABSENT:
+        row["metadata"] = decode_value(binding.metadata)
+    return row
+
+
+def _binder_name(binding: Binding) -> str:
+    return binding.owner.name if binding.owner else "engine"
+
+
+def _matches(text: str, filters: Filters) -> bool:
+    is_found = not filters.search or filters.search.lower() in text.lower()
+    return is_found and (not filters.prefix or text.startswith(filters.prefix))
+
+
+def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Filters) -> Row:
+    """Return `{"workers": [...]}`: the supervised ones (`rows` of the supervisor), then those that connected."""
+    workers = [row for row, _ in _workers(router, rows)]
+    workers = [
+        row
+        for row in workers
+        if _matches(row["name"], filters)
+        and filters.runtime in (None, row["runtime"])
+        and filters.status in (None, row["status"])
+    ]
+    return {"workers": sorted(workers, key=lambda row: (row["name"], row.get("instance") or 0, str(row["id"])))}
+
+
+def workers_info(
+    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Reported
+) -> Row:
+    """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
+
+    `latest_metrics` are those of a process that the engine measures, else what the worker itself has `reported`.
+    """
+    name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
+    found = [
+        (row, peer)
+        for row, peer in _workers(router, rows)
+        if (id and row["id"] == id) or (not id and row["name"] == name)
+    ]
+    if not found:
+        raise InvocationError(ErrorCode.NOT_FOUND, f"worker {id or name} not found")
+    row, peer = found[0]
+    functions = [summary(function) for function in peer.functions] if peer else []
+    bindings = [binding_row(binding) for binding in router.bindings if peer in binding.binders]
+    types = [type_summary(one) for one in router.bindings.types.values() if one.provider is peer]
+    metrics = row.get("metrics") or reported(row["id"] or "")
+    latest = {**metrics, "runtime": row["runtime"]} if metrics else None
+    worker = {**row, "internal": False, "latest_metrics": latest}
+    return {"worker": worker, "functions": functions, "trigger_types": types, "registered_triggers": bindings}
+
+
+def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
+    peers = [peer for peer in router.roster.peers.values() if peer.kind == "worker"]
+    by_seat = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
+    workers: list[tuple[Row, Peer | None]] = []
+    for supervised in rows:
+        peer = by_seat.get((supervised["name"], supervised["instance"], supervised["generation"]))
+        told = _peer_row(peer)
+        runtime = told["runtime"] or supervised.get("runtime")  # a program knows itself better than its command tells
+        workers.append(({**told, **supervised, "runtime": runtime}, peer))
+    workers += [(_peer_row(peer), peer) for peer in peers if not peer.owner.is_supervised]
+    for row, peer in workers:
+        row["status"] = _status(peer)
+    return workers
+
+
+def _peer_row(peer: Peer | None) -> Row:
+    info: Mapping[str, Any] = peer.info if peer else {}
+    return {
+        "name": peer.name if peer else "",
+        "description": info.get("description"),
+        "version": info.get("version"),
+        "id": peer.id if peer else None,
+        "namespace": peer.namespace if peer else DEFAULT_NAMESPACE,
+        "runtime": info.get("runtime"),
+        "os": info.get("os"),
+        "pid": peer.pid if peer else None,
+        "function_count": len(peer.functions) if peer else 0,
+        "connected_at_ms": peer.connected_at_ms if peer else None,
+        "active_invocations": peer.busy if peer else 0,
+        "isolation": info.get("isolation"),
+        "ip_address": peer.ip_address if peer else None,
+    }
+
+
+def _status(peer: Peer | None) -> str:
+    if peer is None:
+        return "disconnected"
+    return "busy" if peer.busy else "connected"
+
+
+def as_filters(payload: Raw) -> Filters:
+    """Read the filters of a list call; an absent or null payload means none."""
+    return Filters() if is_empty(payload) else decode_value(payload, type=Filters)

@@ -1,0 +1,1 @@
+"""Channels between a reader and a writer, and their two kinds of endpoint."""

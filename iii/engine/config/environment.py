@@ -1,0 +1,106 @@
+"""The environment of a worker: one order, printed on request by `iii env`.
+
+reserved III_* > shell > worker `env` > worker `env_file` > `.env.local` > `.env`. From the shell only a
+short list and the names that the project declares pass: no secret reaches a worker by accident. Called by the
+supervisor, which adds what only a running engine knows (III_URL, III_RUN_ID, ...), and by the CLI.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import translate
+from functools import cache
+from pathlib import Path
+
+from iii.engine.config.spec import ProjectSpec, WorkerSpec
+from iii.errors import ProjectError
+
+# Beside iii.toml, strongest first; both are optional.
+PROJECT_FILES = (".env.local", ".env")
+RESERVED_PREFIX = "III_"
+
+# What any program may need to find its files, its language and its terminal; nothing here is a secret.
+PASSED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLORTERM", "LANG", "LC_*", "TZ", "TMPDIR"),
+    *("VIRTUAL_ENV", "XDG_RUNTIME_DIR", "SSL_CERT_*"),
+)
+
+Layer = tuple[str, Mapping[str, str]]  # where the values come from, the values
+
+
+def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return name -> (value, source) for one worker, sorted by name. `environ` is the shell's.
+
+    Sources are `reserved`, `shell`, `env` and names of files. Reads the env files; raises ProjectError.
+    """
+    layers: list[Layer] = [("env", spec.env)]
+    layers += [(_shown(file, project), read_env_file(file)) for file in reversed(spec.env_files)]
+    layers += [(name, read_env_file(project.root / name, optional=True)) for name in PROJECT_FILES]
+    return merge(reserved(spec), environ, layers, spec.pass_env)
+
+
+def environments_of(project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return name -> value for each worker, to see whom a changed .env file concerns. Raises ProjectError."""
+    return {
+        name: {key: value for key, (value, _) in environment_of(spec, project, environ).items()}
+        for name, spec in project.workers.items()
+    }
+
+
+def merge(
+    fixed: Mapping[str, str], environ: Mapping[str, str], layers: Iterable[Layer], pass_env: Iterable[str]
+) -> dict[str, tuple[str, str]]:
+    """Lay the sources over each other; `layers` begin with the strongest. Pure."""
+    merged: dict[str, tuple[str, str]] = {}
+    for source, values in reversed(list(layers)):
+        merged.update((name, (value, source)) for name, value in values.items())
+    is_passed = _matcher((*PASSED, *pass_env))
+    for name, value in environ.items():
+        if name in merged or is_passed(name):
+            merged[name] = (value, "shell")
+    kept = {name: pair for name, pair in merged.items() if not name.startswith(RESERVED_PREFIX)}
+    kept.update((name, (value, "reserved")) for name, value in fixed.items())
+    return dict(sorted(kept.items()))
+
+
+@cache
+def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
+    """Return what matches any of the globs: one look at each of the shell's names, however many the globs are."""
+    return re.compile("|".join(map(translate, globs))).match
+
+
+def reserved(spec: WorkerSpec) -> dict[str, str]:
+    """Return the engine's own variables as far as the project file settles them."""
+    return {
+        "III_CONFIG": json.dumps(spec.config, default=dict, separators=(",", ":")),
+        "III_NAMESPACE": spec.namespace,
+        "III_WORKER_NAME": spec.name,
+        "PYTHONUNBUFFERED": "1",
+        **({"III_DEBUG": spec.debug} if spec.debug else {}),
+    }
+
+
+def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
+    """Return the variables of a .env file, `${...}` untouched. Raises ProjectError with the wrong line."""
+    if optional and not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream  # only projects with env files pay for it
+
+    values: dict[str, str] = {}
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for binding in parse_stream(stream):
+                if binding.error:
+                    message = "this is not NAME=value"
+                    raise ProjectError(message, file=path.name, line=binding.original.line, column=1)
+                if binding.key is not None:
+                    values[binding.key] = binding.value or ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"cannot be read: {error}", file=path.name) from None
+    return values
+
+
+def _shown(file: Path, project: ProjectSpec) -> str:
+    return str(file.relative_to(project.root)) if file.is_relative_to(project.root) else str(file)

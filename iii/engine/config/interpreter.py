@@ -1,0 +1,86 @@
+"""What a worker's `run` starts: a Python script with its interpreter, or a command.
+
+Looks at the file system, starts nothing. Called by `config`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from iii.engine.config.keys import Place, split_command
+from iii.engine.config.toml_document import Document
+from iii.engine.config.toml_positions import KeyPath
+
+_INTERPRETER = Path("Scripts/python.exe") if sys.platform == "win32" else Path("bin/python")
+
+
+def has_official_sdk(python: Path) -> bool:
+    """Whether the interpreter's own environment has the official `iii-sdk`, whose `iii` then wins over ours."""
+    prefix = python.parent.parent
+    patterns = ("lib/python3*/site-packages/iii_sdk-*.dist-info", "Lib/site-packages/iii_sdk-*.dist-info")
+    return any(next(prefix.glob(pattern), None) is not None for pattern in patterns)
+
+
+class Program(Struct, frozen=True):
+    """Answers for one worker. `cwd` is where its `run` is looked up, `root` where its `python` is."""
+
+    document: Document
+    root: Path
+    cwd: Path
+    environ: Mapping[str, str]
+
+    def of_run(self, run: Any, path: KeyPath) -> dict[str, Any]:
+        """Return the spec's `script` or `command`. A missing script is an error; no shell is used."""
+        if not isinstance(run, str):
+            raise self.document.error(path, "run must be a string, a .py file or a command line")
+        if run.endswith(".py"):
+            script = self.cwd / self.document.interpolated(run, path)
+            if script.is_file():
+                return {"script": script}
+            if not re.search(r"\s", run):
+                hint = f"looked in {script.parent}"
+                raise self.document.error(path, f"run: there is no file {script.name}", hint)
+        return {"command": split_command(run, Place(path, self.document))}
+
+    def python(self, script: Path, entry: tuple[Any, KeyPath] | None) -> Path:
+        """Return the interpreter: the `python` key, its own .venv, $VIRTUAL_ENV, the project's .venv, ours.
+
+        Links are kept: an interpreter finds its virtual environment by the path it was started with.
+        """
+        if entry is not None:
+            return self._declared(*entry)
+        for folder in self._environments(script):
+            if os.access(folder / _INTERPRETER, os.X_OK):
+                return folder / _INTERPRETER
+        return Path(sys.executable)
+
+    def _environments(self, script: Path) -> Iterator[Path]:
+        for folder in (script.parent, self.cwd):
+            if folder != self.root:
+                yield folder / ".venv"
+        if self.environ.get("VIRTUAL_ENV"):
+            yield Path(self.environ["VIRTUAL_ENV"])
+        yield self.root / ".venv"
+
+    def _declared(self, value: Any, path: KeyPath) -> Path:
+        if not isinstance(value, str) or not value:
+            raise self.document.error(path, "python must be a string, a path or a name on the PATH")
+        text = self.document.interpolated(value, path)
+        candidate = self.root / Path(text).expanduser()
+        if candidate.is_dir():
+            found = shutil.which(candidate / _INTERPRETER)
+        elif os.path.basename(text) == text:
+            found = shutil.which(text, path=self.environ.get("PATH"))
+        else:
+            found = shutil.which(candidate)
+        if found is None:
+            raise self.document.error(path, f"python: there is no interpreter {text}")
+        return Path(found)

@@ -1,0 +1,99 @@
+"""The JSON Schema of iii.toml, for editors; made from the same rows that `config` checks with.
+
+`#:schema ./.iii/iii.schema.json` at the top of iii.toml points at the file written here. Called by the CLI.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from iii.engine.config.keys import DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
+from iii.errors import ProjectError
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "string": _TEXT,
+    "command": _TEXT,
+    "listen": _TEXT,
+    "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+    "strings": {"anyOf": [_TEXT, _TEXTS]},
+    "names": _TEXTS,
+    "watch": {"anyOf": [_TEXTS, {"const": False}]},
+    "env": {"type": "object", "additionalProperties": _TEXT},
+    "integer": {"type": "integer"},
+    "boolean": {"type": "boolean"},
+    "choice": _TEXT,
+    "duration": {"type": "string", "pattern": f"^{DURATION.pattern}$"},
+    "size": {"type": "string", "pattern": f"^{SIZE.pattern}$"},
+    "config": {"type": "object"},
+}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of an iii.toml."""
+    workers = {"type": "object", "additionalProperties": _object(WORKER_KEYS)}
+    engine = _object(ENGINE_KEYS)
+    engine["properties"]["listeners"] = {
+        "type": "array",
+        "description": "Further WebSocket listeners, each with rules of its own.",
+        "items": {"type": "object", "required": ["port"]},
+    }
+    profile = {"type": "object", "properties": {"workers": workers}, "additionalProperties": False}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "iii.toml",
+        "type": "object",
+        "properties": {
+            "engine": engine,
+            "workers": workers,
+            "profiles": {"type": "object", "additionalProperties": profile},
+        },
+        "additionalProperties": False,
+    }
+
+
+def write_schema(state_dir: Path) -> Path:
+    """Write the schema into the state folder (made when missing, kept out of git) and return its path.
+
+    Raises `ProjectError` when the folder cannot be written.
+    """
+    try:
+        return _write(state_dir)
+    except OSError as error:
+        text = f"{state_dir} cannot be written: {error.strerror}"
+        raise ProjectError(text, hint="it must be a folder of yours") from None
+
+
+def _write(state_dir: Path) -> Path:
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    ignore = state_dir / ".gitignore"
+    if not ignore.exists():
+        ignore.touch(mode=0o600)
+        ignore.write_text("*\n")
+    path = state_dir / "iii.schema.json"
+    text = json.dumps(schema(), indent=2) + "\n"
+    # An unchanged file is left alone: editors reload it whenever it is written.
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        path.chmod(0o600)
+    return path
+
+
+def _object(keys: tuple[Key, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {key.name: _property(key) for key in keys},
+        "additionalProperties": False,
+    }
+
+
+def _property(key: Key) -> dict[str, Any]:
+    shape = {**_SHAPES[key.kind], "description": key.text}
+    if key.choices:
+        shape["enum"] = list(key.choices)
+    if key.kind == "integer":
+        shape |= {"minimum": int(key.least), "maximum": int(key.most)}
+    return shape

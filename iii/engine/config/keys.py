@@ -1,0 +1,295 @@
+"""Every key of iii.toml as a row of data: its kind, its range, what it is for.
+
+`check` turns a raw TOML value into what a spec holds; `config_schema` describes the same rows to editors.
+Called by `config` and by `program` for command lines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from iii.engine.config.toml_document import Document
+from iii.engine.config.toml_positions import KeyPath
+from iii.errors import ProjectError
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+class Key(Struct, frozen=True):
+    """One key. `least` and `most` bound numbers, seconds and bytes, both inclusive."""
+
+    name: str
+    kind: str  # a key of _KINDS or _RANGED
+    text: str  # one sentence for the schema
+    least: float = 0
+    most: float = 0
+    choices: tuple[str, ...] = ()
+
+
+ENGINE_KEYS = (
+    Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
+    Key(
+        "invocation_timeout",
+        "duration",
+        "How long a call may take by default.",
+        0.01,
+        86400,
+    ),
+)
+
+WORKER_KEYS = (
+    Key("run", "string", "A .py file, or the command line of any other program (no shell)."),
+    Key("after", "names", "Workers that have to be registered before this one starts."),
+    Key("watch", "watch", "Globs watched beside the files the worker imports; false turns reload off."),
+    Key("env", "env", "Environment variables of the worker; the shell's value wins."),
+    Key("env_file", "strings", "Files of NAME=value lines, beside iii.toml."),
+    Key("pass_env", "strings", "Names (globs) taken over from the shell."),
+    Key("instances", "integer", "Processes that run in parallel.", 1, 64),
+    Key("concurrency", "integer", "Calls in flight per instance.", 1, 100_000),
+    Key(
+        "restart",
+        "choice",
+        "When a worker starts again.",
+        choices=("always", "on-failure", "never"),
+    ),
+    Key("reload", "choice", "Start new code beside the old, or stop first.", choices=("swap", "exclusive")),
+    Key("ready_timeout", "duration", "How long a start may take.", 0.1, 3600),
+    Key("stop_timeout", "duration", "Grace between asking a worker to stop and killing it.", 0, 3600),
+    Key("drain_timeout", "duration", "How long old code may finish its calls after a reload.", 0, 86400),
+    Key("max_memory", "size", "Resident memory at which the worker is restarted.", 1_000_000, 10**15),
+    Key("pre", "command", "A command run before each start."),
+    Key("cwd", "string", "Working directory, relative to iii.toml."),
+    Key("python", "string", "Python interpreter of a .py worker, relative to iii.toml."),
+    Key("namespace", "name", "Namespace of the worker's functions."),
+    Key("keep_children", "boolean", "Leave processes that the worker started running when it stops."),
+    Key("validate", "boolean", "Check payloads against the functions' schemas."),
+    Key("config", "config", "Handed to the worker as JSON in III_CONFIG."),
+)
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of `5s`, `100ms`, `1.5m` or `2h`, None for anything else."""
+    match = DURATION.fullmatch(text)
+    return float(match[1]) * _SECONDS[match[2]] if match else None
+
+
+def parse_size(text: str) -> int | None:
+    """Return the bytes of `512MB` (powers of 1000) or `512MiB` (powers of 1024), None for anything else."""
+    match = SIZE.fullmatch(text)
+    return int(float(match[1]) * _BYTES[match[2]]) if match else None
+
+
+class Place(Struct, frozen=True):
+    """Where a value is written; makes the errors about it."""
+
+    path: KeyPath
+    document: Document
+
+    @property
+    def name(self) -> str:
+        """The key's own name."""
+        return str(self.path[-1])
+
+    def inside(self, part: str | int) -> Place:
+        """Return the place of one item or one key of the value."""
+        return Place((*self.path, part), self.document)
+
+    def error(self, message: str, hint: str = "") -> ProjectError:
+        """Return an error that points here."""
+        return self.document.error(self.path, message, hint)
+
+    def refusal(self, wanted: str, value: Any, hint: str = "") -> ProjectError:
+        """Return the error for a value that is not `wanted`."""
+        return self.error(f"{self.name} must be {wanted}, got {_shown(value)}", hint)
+
+    def interpolated(self, text: str) -> str:
+        """Return `text` with its `${VAR}`s replaced."""
+        return self.document.interpolated(text, self.path)
+
+
+def check(key: Key, value: Any, path: KeyPath, document: Document) -> Any:
+    """Return `value` as a spec holds it. Raises ProjectError naming key, value and what is allowed."""
+    place = Place(path, document)
+    return _RANGED[key.kind](value, place, key) if key.kind in _RANGED else _KINDS[key.kind](value, place)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _string(value: Any, at: Place) -> str:
+    if not isinstance(value, str):
+        raise at.refusal("a string", value)
+    text = at.interpolated(value)
+    if "\0" in text:
+        raise at.error(f"{at.name} holds a NUL character")
+    if not text.strip():
+        raise at.error(f"{at.name} is empty")
+    return text
+
+
+def _name(value: Any, at: Place) -> str:
+    text = _string(value, at)
+    if not NAME.fullmatch(text):
+        raise at.refusal("letters, digits, `_`, `-` and `.`, at most 64", text)
+    return text
+
+
+def _strings(value: Any, at: Place) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_string(value, at),)
+    if not isinstance(value, list):
+        raise at.refusal("a string or a list of strings", value)
+    return tuple(_item(item, at.inside(index)) for index, item in enumerate(value))
+
+
+def _item(value: Any, at: Place) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise at.error(f"{at.path[-2]} must hold strings, got {_shown(value)}")
+    return at.interpolated(value)
+
+
+def _names(value: Any, at: Place) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise at.refusal("a list of worker names", value)
+    return _strings(value, at)
+
+
+def _watch(value: Any, at: Place) -> tuple[str, ...] | None:
+    if value is False:
+        return None
+    if not isinstance(value, list):
+        raise at.refusal("a list of globs, or false", value)
+    return _strings(value, at)
+
+
+def _env(value: Any, at: Place) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise at.refusal("a table of strings", value)
+    for name, text in value.items():
+        if not VARIABLE.fullmatch(name):
+            raise at.inside(name).error(f"{_shown(name)} is no name of a variable")
+        if name.startswith("III_"):
+            raise at.inside(name).error(f"{name} is reserved", "III_ names are the engine's")
+        if not isinstance(text, str):
+            raise at.inside(name).refusal("a string", text, f'write "{_shown(text)}"')
+        if "\0" in text:
+            raise at.inside(name).error(f"{name} holds a NUL character")
+    return {name: at.inside(name).interpolated(text) for name, text in value.items()}
+
+
+def _integer(value: Any, at: Place, key: Key) -> int:
+    if type(value) is not int or not key.least <= value <= key.most:
+        raise at.refusal(f"a whole number from {key.least:g} to {int(key.most)}", value)
+    return value
+
+
+def _boolean(value: Any, at: Place) -> bool:
+    if not isinstance(value, bool):
+        raise at.refusal("true or false", value)
+    return value
+
+
+def _choice(value: Any, at: Place, key: Key) -> str:
+    if value not in key.choices:
+        raise at.refusal(" or ".join(f'"{choice}"' for choice in key.choices), value)
+    return str(value)
+
+
+def _duration(value: Any, at: Place, key: Key) -> float:
+    seconds = parse_duration(_string(value, at)) if isinstance(value, str) else None
+    if seconds is None or not key.least <= seconds <= key.most:
+        allowed = f'a duration from "{key.least:g}s" to "{key.most:g}s"'
+        hint = f'write "{value}s"' if isinstance(value, int) and not isinstance(value, bool) and value > 0 else ""
+        raise at.refusal(allowed, value, hint)
+    return seconds
+
+
+def _size(value: Any, at: Place, key: Key) -> int:
+    size = parse_size(_string(value, at)) if isinstance(value, str) else None
+    if size is None or not key.least <= size <= key.most:
+        raise at.refusal('a size from "1MB" to "1000000GB"', value)
+    return size
+
+
+def _command(value: Any, at: Place) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        raise at.refusal("a command line", value)
+    return split_command(value, at)
+
+
+def split_command(value: str, at: Place) -> tuple[str, ...]:
+    """Return the words of a command line, interpolated after the split: a value never makes a new word."""
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise at.error(f"{at.name}: {str(error).lower()} in {_shown(value)}") from None
+    if not words or "\0" in value:
+        raise at.refusal("a command line", value)
+    return tuple(at.interpolated(word) for word in words)
+
+
+def _listen(value: Any, at: Place) -> str:
+    text = _string(value, at)
+    host, colon, port = text.rpartition(":")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+    if text != "off" and not (host and colon and 0 <= number <= 65535):
+        raise at.refusal('"HOST:PORT" with a port from 0 to 65535, or "off"', text)
+    return text
+
+
+def _config(value: Any, at: Place) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise at.refusal("a table", value)
+    return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
+
+
+def _json_value(value: Any, at: Place) -> Any:
+    if isinstance(value, dict):
+        return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_json_value(item, at.inside(index)) for index, item in enumerate(value)]
+    if isinstance(value, str):
+        return at.interpolated(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise at.refusal("a finite number", value)
+    if not isinstance(value, (bool, int, float)):
+        raise at.refusal("something JSON can hold", str(value), "write it as a string")
+    return value
+
+
+_KINDS: dict[str, Callable[[Any, Place], Any]] = {
+    "string": _string,
+    "strings": _strings,
+    "name": _name,
+    "names": _names,
+    "watch": _watch,
+    "env": _env,
+    "boolean": _boolean,
+    "command": _command,
+    "listen": _listen,
+    "config": _config,
+}
+_RANGED: dict[str, Callable[[Any, Place, Key], Any]] = {
+    "integer": _integer,
+    "choice": _choice,
+    "duration": _duration,
+    "size": _size,
+}

@@ -1,0 +1,93 @@
+"""What a project declares, as frozen values: one `WorkerSpec` a worker, one `EngineSpec`, one `ProjectSpec`.
+
+`config.py` makes them from iii.toml; the supervisor and the engine read them. Durations are float seconds,
+sizes are bytes, paths are absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from iii.engine.security.rbac import Rules
+
+
+def _empty() -> Mapping[str, Any]:
+    # A factory, because dataclasses of 3.11 refuse the unhashable proxy as a plain default.
+    return MappingProxyType({})
+
+
+class WorkerSpec(Struct, frozen=True):
+    """One `[workers.NAME]` table. Exactly one of `script`, `command` and `standard` is set."""
+
+    name: str
+    cwd: Path
+    script: Path | None = None  # a Python file, started through the launcher
+    command: tuple[str, ...] = ()  # any other program, as an argument vector; never a shell
+    standard: str | None = None  # a package of stdlib_workers, e.g. "state"
+    python: Path | None = None  # interpreter of `script`; symlinks of a virtual environment are kept
+    namespace: str = "default"
+    env: Mapping[str, str] = field(default_factory=_empty)  # the shell's value of a declared name wins
+    env_files: tuple[Path, ...] = ()
+    pass_env: tuple[str, ...] = ()  # further names (globs) taken over from the shell
+    after: tuple[str, ...] = ()
+    watch: tuple[str, ...] | None = ()  # extra globs; None turns reload off
+    instances: int = 1
+    concurrency: int | None = None  # calls in flight per instance; None: as many as come
+    restart: Literal["always", "on-failure", "never"] = "on-failure"
+    reload: Literal["swap", "exclusive"] = "swap"
+    ready_timeout: float = 10.0
+    stop_timeout: float = 5.0
+    drain_timeout: float = 30.0
+    max_memory: int | None = None
+    pre: tuple[str, ...] = ()  # a command run before each start
+    keep_children: bool = False
+    validate: bool = True
+    is_official: bool = False  # its own Python environment has the official SDK, which connects over WebSocket
+    debug: str = ""  # 127.0.0.1:PORT where a debugger finds it
+    config: Mapping[str, Any] = field(default_factory=_empty)  # handed to the worker as III_CONFIG
+    line: int = 0  # of the table in iii.toml, for messages
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it runs without our SDK: it never says `ready` and does not know `stop`."""
+        return bool(self.command) or self.is_official
+
+
+class ListenerSpec(Struct, frozen=True):
+    """One `[[engine.listeners]]` table: a further WebSocket listener. `origins` are pages that may connect."""
+
+    address: str
+    line: int = 0
+    origins: tuple[str, ...] = ()
+    middleware_function_id: str | None = None
+    rules: Rules | None = None
+
+
+class EngineSpec(Struct, frozen=True):
+    """The `[engine]` table."""
+
+    listen: str = "127.0.0.1:49134"  # "off" turns the WebSocket listener off
+    listen_line: int = 0  # 0: the default, which may move to a free port
+    invocation_timeout: float = 30.0
+    listeners: tuple[ListenerSpec, ...] = ()
+
+
+class ProjectSpec(Struct, frozen=True):
+    """A whole iii.toml. `root` is its folder; `state_dir` is `root/.iii`."""
+
+    root: Path
+    name: str
+    file: Path
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    workers: Mapping[str, WorkerSpec] = field(default_factory=_empty)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where all state of the project lives: `.iii/` beside iii.toml."""
+        return self.root / ".iii"

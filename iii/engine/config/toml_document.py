@@ -1,0 +1,122 @@
+"""One parsed iii.toml: its tables, the places of its keys, and the errors that point at them.
+
+Owns reading the file, syntax errors and `${VAR}` interpolation; what the keys mean is
+`keys`' and `config`'s, which call it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from iii.engine.config.toml_positions import KeyPath, Positions, locate
+from iii.errors import ProjectError
+
+# Above this it is not a file somebody wrote by hand, and a slip (a log, a database) would stall the start.
+MAX_SIZE = 1024 * 1024
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\$\{")
+_SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+class Document(Struct, frozen=True):
+    """The tables of one file. `lookup` answers the variables of `${VAR}`; None means unset."""
+
+    file: str  # as shown in messages
+    data: dict[str, Any]
+    positions: Positions
+    lookup: Callable[[str], str | None]
+
+    def error(self, path: KeyPath, message: str, hint: str = "") -> ProjectError:
+        """Return the error that points at the key `path`."""
+        line, column = self.positions.of(path)
+        key = ".".join(str(part) for part in path)
+        return ProjectError(message, file=self.file, line=line, column=column, key=key, hint=hint)
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of the key `path`."""
+        return self.positions.of(path).line
+
+    def interpolated(self, text: str, path: KeyPath) -> str:
+        """Return `text` with `${VAR}`, `${VAR:default}` and `${VAR:-default}` replaced; `$${` gives `${`.
+
+        Raises ProjectError for a variable that is unset and has no default, without showing any value.
+        """
+
+        def replaced(match: re.Match[str]) -> str:
+            name, default = match[1], match[2]
+            if match[0] == "$${":
+                return "${"
+            if name is None:
+                raise self.error(path, f"{path[-1]}: a variable is written ${{NAME}} or ${{NAME:default}}")
+            value = self.lookup(name)
+            if value is None and default is None:
+                hint = f"set it, or write ${{{name}:default}}"
+                raise self.error(path, f"{_owner(path)}: the variable {name} is not set", hint)
+            return default if value is None else value
+
+        return _REFERENCE.sub(replaced, text)
+
+
+def read_document(path: Path, shown: str, lookup: Callable[[str], str | None]) -> Document:
+    """Read and parse `path`; `shown` names it in messages. Raises ProjectError."""
+    text = _text_of(path, shown)
+    positions = locate(text)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(str(error), text, shown, positions) from None
+    except RecursionError:
+        raise ProjectError("the tables are nested too deeply", file=shown) from None
+    return Document(shown, data, positions, lookup)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return `did you mean ...?` for the known name closest to `name`, or an empty string."""
+    import difflib  # only a mistake pays for it
+
+    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    return f"did you mean `{found[0]}`?" if found else ""
+
+
+def _text_of(path: Path, shown: str) -> str:
+    if path.is_dir():
+        raise ProjectError("this is a folder, not a file", file=shown)
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MAX_SIZE else None
+    except FileNotFoundError:
+        raise ProjectError("no such file", file=shown, hint="make one with `iii init`") from None
+    except OSError as error:
+        raise ProjectError(f"cannot be read: {error.strerror}", file=shown) from None
+    if raw is None:
+        raise ProjectError(f"the file is larger than {MAX_SIZE // 1024} KiB", file=shown)
+    try:
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+        message = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise ProjectError(message, file=shown, line=line, column=column) from None
+
+
+def _syntax_error(message: str, text: str, shown: str, positions: Positions) -> ProjectError:
+    if positions.repeats and ("twice" in message or "overwrite" in message or "mutate" in message):
+        path, first, second = positions.repeats[0]
+        name = ".".join(str(part) for part in path)
+        said = f"`{name}` is written twice, first in line {first.line}"
+        return ProjectError(said, file=shown, line=second.line, column=second.column, key=name)
+    place = _SYNTAX_PLACE.search(message)
+    line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
+    if place and place[1]:
+        line, column = int(place[1]), int(place[2])
+    said = _SYNTAX_PLACE.sub("", message)
+    return ProjectError(said[:1].lower() + said[1:], file=shown, line=line, column=column)
+
+
+def _owner(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)

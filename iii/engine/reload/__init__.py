@@ -1,0 +1,1 @@
+"""File changes become the workers to reload."""

@@ -1,0 +1,267 @@
+"""Trigger types and the bindings of functions to them: tables and the decisions over them. Pure.
+
+Every change returns the messages that must go out, as `(peer, message)` pairs. A binding without a provider is
+parked; it is delivered, with the same id and in the order of creation, as soon as one appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from iii.engine.routing.peer import Owner, Peer
+from iii.protocol.messages import (
+    DEFAULT_NAMESPACE,
+    Message,
+    RegisterTrigger,
+    RegisterTriggerType,
+    TriggerRegistrationResult,
+    UnregisterTrigger,
+    is_empty,
+    or_null,
+)
+
+Outgoing = list[tuple[Peer, Message]]
+
+
+class TriggerType:
+    """A kind of event, and the peer that implements it.
+
+    `standbys` are the same worker's other processes that provide it too, the newest last: they take over in turn.
+    """
+
+    __slots__ = ("declaration", "id", "namespace", "provider", "standbys")
+
+    def __init__(self, declaration: RegisterTriggerType, namespace: str, provider: Peer) -> None:
+        self.id = declaration.id
+        self.namespace = namespace
+        self.provider = provider
+        self.declaration = declaration
+        self.standbys: list[TriggerType] = []
+
+    def take_over(self, former: TriggerType) -> None:
+        """Stand before another process's; one of another worker, or an earlier one of this process, is gone."""
+        if former.provider.owner is self.provider.owner:
+            self.standbys = [one for one in [*former.standbys, former] if one.provider is not self.provider]
+
+    def without(self, provider: Peer) -> TriggerType | None:
+        """Return what is left of it when this process provides it no more."""
+        self.standbys = [one for one in self.standbys if one.provider is not provider]
+        if self.provider is not provider:
+            return self
+        if not self.standbys:
+            return None
+        *rest, successor = self.standbys
+        successor.standbys = rest
+        return successor
+
+
+class Binding:
+    """One event -> function binding.
+
+    `binders` are the peers that asked for it, each with the id it knows the binding by: the instances of one worker
+    share a binding, and a new generation takes over the old one's. A durable binding has none and outlives whoever
+    made it.
+    """
+
+    __slots__ = (
+        "binders",
+        "config",
+        "function_id",
+        "home",
+        "id",
+        "metadata",
+        "namespace",
+        "owner",
+        "provider",
+        "strict_namespace",
+        "trigger_type",
+    )
+
+    def __init__(self, message: RegisterTrigger, binder: Peer | None) -> None:
+        self.id = message.id
+        self.trigger_type = message.trigger_type
+        self.function_id = message.function_id
+        self.config = or_null(message.config)
+        self.metadata = message.metadata
+        self.namespace = message.namespace or DEFAULT_NAMESPACE
+        self.strict_namespace = message.trigger_namespace
+        self.home = binder.namespace if binder else DEFAULT_NAMESPACE
+        self.binders: dict[Peer, str] = {binder: message.id} if binder else {}
+        self.owner: Owner | None = binder.owner if binder else None
+        self.provider: Peer | None = None
+
+    def is_same_as(self, other: Binding) -> bool:
+        """Whether both bind the same function to the same event in the same way."""
+        return _identity(self) == _identity(other)
+
+    def request(self) -> RegisterTrigger:
+        """Return the message that asks the provider for this binding."""
+        return RegisterTrigger(
+            id=self.id,
+            trigger_type=self.trigger_type,
+            function_id=self.function_id,
+            config=self.config,
+            metadata=self.metadata,
+            namespace=None if self.namespace == DEFAULT_NAMESPACE else self.namespace,
+            trigger_namespace=self.strict_namespace,
+        )
+
+
+def _identity(binding: Binding) -> tuple[object, ...]:
+    return (
+        binding.trigger_type,
+        binding.function_id,
+        binding.namespace,
+        binding.strict_namespace,
+        bytes(binding.config),
+        bytes(binding.metadata),
+    )
+
+
+class Bindings:
+    """The tables of trigger types (by namespace and id) and bindings (by id, in order of creation)."""
+
+    def __init__(self) -> None:
+        self.types: dict[tuple[str, str], TriggerType] = {}
+        self._bindings: dict[str, Binding] = {}
+        self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}  # whoever waits for an answer, by id
+        self._aliases: dict[str, str] = {}  # id a new generation gave to a binding that already stood
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._bindings.values())
+
+    def __repr__(self) -> str:
+        parked = sum(binding.provider is None for binding in self)
+        return f"<Bindings {len(self.types)} types, {len(self._bindings)} bindings, {parked} parked>"
+
+    def find(self, id: str) -> Binding | None:
+        """Return the binding of that id."""
+        return self._bindings.get(self._aliases.get(id, id))
+
+    def type_of(self, binding: Binding) -> TriggerType | None:
+        """Return the provider's type: where it was asked for, else the binder's namespace, else default."""
+        if binding.strict_namespace is not None:
+            return self.types.get((binding.strict_namespace, binding.trigger_type))
+        home = self.types.get((binding.home, binding.trigger_type))
+        return home or self.types.get((DEFAULT_NAMESPACE, binding.trigger_type))
+
+    def bind(self, binding: Binding) -> Outgoing:
+        """Add a binding, in place of the one that had its id."""
+        out = self.remove(binding.id)
+        self._bindings[binding.id] = binding
+        return out + self._place(binding)
+
+    def adopt(self, binding: Binding, binder: Peer) -> Outgoing:
+        """Add a binding of a supervised worker; where the worker has the same one, that goes on unnoticed."""
+        standing = self._standing(binding, binder)
+        if standing is None:
+            return self.release(binding.id, binder) + self.bind(binding)
+        self._aliases.pop(standing.binders.get(binder, ""), None)
+        standing.binders[binder] = binding.id
+        if standing.id != binding.id:
+            self._aliases[binding.id] = standing.id
+        return self._place(standing)
+
+    def _standing(self, binding: Binding, binder: Peer) -> Binding | None:
+        """The worker's binding that the new one repeats: the one with its id, else one this peer has not made."""
+        named = self.find(binding.id)
+        if named is not None:
+            return named if named.owner is binder.owner and named.is_same_as(binding) else None
+        for other in self:
+            if other.owner is binder.owner and binder not in other.binders and other.is_same_as(binding):
+                return other
+        return None
+
+    def remove(self, id: str) -> Outgoing:
+        """Remove a binding, parked or not; an unknown id is no error."""
+        binding = self._bindings.pop(self._aliases.get(id, id), None)
+        if binding is None:
+            return []
+        for alias in binding.binders.values():
+            self._aliases.pop(alias, None)
+        return _unbind(binding)
+
+    def release(self, id: str, binder: Peer) -> Outgoing:
+        """The peer wants the binding no more: other instances keep it, else it is removed."""
+        binding = self.find(id)
+        if binding is None or binder not in binding.binders:
+            return self.remove(id)
+        self._aliases.pop(binding.binders.pop(binder), None)
+        return [] if binding.binders else self.remove(binding.id)
+
+    def provide(self, declaration: RegisterTriggerType, provider: Peer) -> Outgoing:
+        """Add or replace a trigger type, and hand its bindings to the new provider."""
+        namespace = declaration.namespace or provider.namespace
+        provided = TriggerType(declaration, namespace, provider)
+        if former := self.types.get((namespace, declaration.id)):
+            provided.take_over(former)
+        self.types[namespace, declaration.id] = provided
+        return self._replace_all(declaration.id)
+
+    def withdraw(self, provider: Peer, id: str, namespace: str | None = None) -> Outgoing:
+        """Take a trigger type from this provider; its bindings fall back to another provider or are parked."""
+        key = (namespace or provider.namespace, id)
+        held = self.types.pop(key, None)
+        left = held.without(provider) if held else None
+        if left is not None:
+            self.types[key] = left
+        return [] if left is held else self._replace_all(id)
+
+    def forget_binder(self, binder: Peer) -> Outgoing:
+        """Take the peer out of the bindings it made, and remove those that nobody else made too."""
+        out: Outgoing = []
+        for binding in [binding for binding in self if binder in binding.binders]:
+            out += self.release(binding.id, binder)
+        return out
+
+    def forget_gone(self, owner: Owner) -> Outgoing:
+        """Drop what only processes that are gone had bound: their successor has said what it wants."""
+        binders = {binder for binding in self if binding.owner is owner for binder in binding.binders}
+        return [message for binder in binders if binder.is_gone for message in self.forget_binder(binder)]
+
+    def forget_provider(self, provider: Peer) -> Outgoing:
+        """Remove every trigger type of this peer. Nothing is sent to the peer itself if it is gone."""
+        return [
+            message
+            for trigger_type in list(self.types.values())
+            for message in self.withdraw(provider, trigger_type.id, trigger_type.namespace)
+        ]
+
+    def answered(self, provider: Peer, result: TriggerRegistrationResult) -> Outgoing:
+        """Take the provider's answer; a refusal goes to the binder and parks the binding."""
+        binding = self.find(result.id)
+        if binding is None or binding.provider is not provider:
+            return []
+        if binding.id in self.awaited:
+            self.awaited.pop(binding.id)(result)
+        if is_empty(result.error):
+            return []
+        binding.provider = None
+        return [
+            (binder, TriggerRegistrationResult(id, binding.trigger_type, binding.function_id, result.error))
+            for binder, id in binding.binders.items()
+        ]
+
+    def _replace_all(self, trigger_type: str) -> Outgoing:
+        return [message for binding in self if binding.trigger_type == trigger_type for message in self._place(binding)]
+
+    def _place(self, binding: Binding) -> Outgoing:
+        """Move the binding to the provider that should have it now."""
+        found = self.type_of(binding)
+        provider = found.provider if found else None
+        if provider is binding.provider:
+            return []
+        # A process that is told to finish keeps what nobody takes over: its last writes still have to fire.
+        before = binding.provider
+        keeps = provider is None and before is not None and before.is_retired
+        out = [] if keeps else _unbind(binding)
+        binding.provider = provider
+        if provider is not None:
+            out.append((provider, binding.request()))
+        return out
+
+
+def _unbind(binding: Binding) -> Outgoing:
+    if binding.provider is None:
+        return []
+    return [(binding.provider, UnregisterTrigger(binding.id, binding.trigger_type))]

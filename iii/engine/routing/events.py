@@ -1,0 +1,65 @@
+"""What the router tells the composition root, besides the lines it puts into outboxes. Frozen values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from iii.engine.routing.peer import Peer
+
+
+class PeerReady(Struct, frozen=True):
+    """The peer's registrations are complete; `files` are the project files it has imported."""
+
+    peer: Peer
+    files: list[str]
+
+
+class PeerDrained(Struct, frozen=True):
+    """A retired peer executes nothing any more."""
+
+    peer: Peer
+
+
+class PeerExpelled(Struct, frozen=True):
+    """Close the peer's transport: its worker came back on another connection, or its name is taken.
+
+    With `why` it is the peer's own fault: a supervised worker is replaced for it.
+    """
+
+    peer: Peer
+    why: str = ""
+
+
+class FunctionsChanged(Struct, frozen=True):
+    """The set of registered functions changed."""
+
+
+class HttpFunctionRegistered(Struct, frozen=True):
+    """A peer registered a function that lives behind a URL: whoever will call it has to agree."""
+
+    peer: Peer
+    function_id: str
+    invocation: Raw
+
+
+class WorkersChanged(Struct, frozen=True):
+    """A worker connected, left, or told more about itself."""
+
+    event: Literal["worker_connected", "worker_disconnected", "worker_metadata_updated"]
+    worker_id: str
+
+
+class Notice(Struct, frozen=True):
+    """Something went wrong that nobody waits for; shown in the log, counted under `counter`."""
+
+    peer_name: str
+    text: str
+    counter: str
+
+
+Event = PeerReady | PeerDrained | PeerExpelled | FunctionsChanged | HttpFunctionRegistered | WorkersChanged | Notice

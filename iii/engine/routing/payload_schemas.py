@@ -1,0 +1,188 @@
+"""Schemas of functions: checked when they are registered, enforced on every call.
+
+`jsonschema-rs` decides on each call (0.3 us for a flat schema); `jsonschema` words the error once a call has been
+refused, unless the schema holds patterns: Python's regular expressions can run for minutes where Rust's cannot. A
+schema may not reach out (`$ref` elsewhere) nor hold a pattern that anybody's engine could choke on.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import jsonschema_rs
+import orjson
+from msgspec import Raw
+
+from iii.engine.routing.registry import Validator
+from iii.errors import ErrorCode, InvocationError
+from iii.protocol.codec import decode_value
+from iii.protocol.messages import RegisterFunction, is_empty
+
+# Longer patterns are never written by hand.
+MAX_PATTERN = 512
+# A repeated group that itself repeats without bound: exponential backtracking in most engines.
+_NESTED_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*[+*}](?:[^()\\]|\\.)*\)[+*{]|\{\d{4,}")
+_ALTERNATION_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*\|(?:[^()\\]|\\.)*\)[+*]")
+_SHOWN = 60
+# Of the reasons why a payload does not fit; the nearest to its root is told.
+_CONSIDERED = 64
+
+
+def compile_schema(declaration: RegisterFunction) -> Validator | None:
+    """Return the check of a function's payloads; None without a schema, or with one that accepts anything.
+
+    Raises `InvocationError` (`invalid_schema`, `unsafe_pattern`) that names the function and what is wrong.
+    """
+    if is_empty(declaration.request_format):
+        return None
+    schema = decode_value(declaration.request_format)
+    if schema is True or schema == {}:
+        return None
+    has_patterns = _check(declaration.id, schema)
+    validator = _validator(declaration.id, schema)
+    reason = functools.partial(explain_safely, validator) if has_patterns else explain
+    return functools.partial(_misfit, schema, validator.is_valid, reason)
+
+
+def _check(function_id: str, schema: Any) -> bool:
+    """Refuse what a schema may not hold; return whether there are patterns in it."""
+    has_patterns = False
+    for node in _nodes(schema):
+        reference = node.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            raise InvocationError(
+                ErrorCode.INVALID_SCHEMA, f"{function_id}: $ref {reference!r} is not local; put it under $defs"
+            )
+        patterns = [node.get("pattern"), *(node.get("patternProperties") or {})]
+        for pattern in patterns:
+            if isinstance(pattern, str):
+                has_patterns = True
+                _check_pattern(function_id, pattern)
+    return has_patterns
+
+
+def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+
+
+def _check_pattern(function_id: str, pattern: str) -> None:
+    if len(pattern) > MAX_PATTERN:
+        raise InvocationError(
+            ErrorCode.UNSAFE_PATTERN, f"{function_id}: a pattern has {len(pattern)} characters, {MAX_PATTERN} at most"
+        )
+    if _NESTED_REPEAT.search(pattern) or _ALTERNATION_REPEAT.search(pattern):
+        raise InvocationError(
+            ErrorCode.UNSAFE_PATTERN,
+            f"{function_id}: pattern {pattern!r} repeats a group that repeats or alternates; it could run for minutes",
+        )
+
+
+def _validator(function_id: str, schema: Any) -> Any:
+    try:
+        # Rust's own regex engine: linear time, so that no pattern that slipped through can stall the engine.
+        return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
+    except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
+        text = str(error).split("\n", 1)[0]
+        raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: request format: {text}") from None
+
+
+def _misfit(schema: Any, is_valid: Any, reason: Any, payload: Raw) -> dict[str, object] | None:
+    try:
+        value = orjson.loads(memoryview(payload)) if len(payload) else None
+    except orjson.JSONDecodeError as error:
+        return {"message": str(error), "path": "$", "expected": "JSON", "got": "something else"}
+    if is_valid(value):
+        return None
+    found: dict[str, object] = reason(schema, value)
+    return found
+
+
+def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]:
+    """As `explain`, with the validator that decided: it matches patterns in linear time."""
+    errors = list(islice(validator.iter_errors(value), _CONSIDERED))
+    error = min(errors, key=lambda one: len(one.instance_path))
+    keyword = str(error.schema_path[-1])
+    return _words(keyword, _at(schema, error.schema_path), _dotted(error.instance_path), error.instance, error.message)
+
+
+def _at(schema: Any, path: Iterable[str | int]) -> Any:
+    """Return what a schema holds at a path; None where the path goes through what it does not hold itself."""
+    for part in path:
+        try:
+            schema = schema[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return schema
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def explain(schema: Any, value: Any) -> dict[str, object]:
+    """Return `{"path", "expected", "got", "message"}` of the most telling reason why `value` does not fit."""
+    # Imported here: 150 ms that only a refused call ever pays, and the engine pays ahead, in the background.
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    if error is None:  # the two libraries differ about this one: say what is known
+        return {"message": "the payload does not fit the schema", "path": "$", "expected": schema, "got": value}
+    path = _dotted(error.absolute_path)
+    return _words(str(error.validator), error.validator_value, path, error.instance, error.message)
+
+
+def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str) -> dict[str, object]:
+    name = path or "the payload"
+    shown = _shown(got)
+    if keyword == "type":
+        kinds = expected if isinstance(expected, list) else [expected]
+        message = f"{name} must be {' or '.join(_article(kind) for kind in kinds)}, got {shown}"
+    elif keyword == "required":
+        missing = next((key for key in expected if isinstance(got, dict) and key not in got), "?")
+        path = f"{path}.{missing}".lstrip(".")
+        message, expected, got = f"{path} is missing", "a value", None
+    elif keyword == "additionalProperties":
+        message = f"{name}: {_cut(fallback[:1].lower() + fallback[1:], 2 * _SHOWN)}"
+    elif keyword in ("enum", "const"):
+        choices = expected if keyword == "enum" else [expected]
+        message = f"{name} must be {' or '.join(_shown(choice) for choice in choices)}, got {shown}"
+    elif keyword in _COMPARISONS:
+        message = f"{name} must be {_COMPARISONS[keyword]} {expected}, got {shown}"
+    else:
+        message = f"{name}: {_cut(fallback)}"
+    return {"message": message, "path": path or "$", "expected": expected, "got": got}
+
+
+_COMPARISONS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
+
+
+def _article(kind: str) -> str:
+    if kind == "null":
+        return "null"
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _shown(value: Any) -> str:
+    return _cut(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _cut(text: str, size: int = _SHOWN) -> str:
+    return text if len(text) <= size else text[:size] + "…"

@@ -1,0 +1,210 @@
+"""Who provides which function and which action: tables and the decisions over them. Pure.
+
+A function belongs to one owner. Its `providers` are the serving peers of that owner that registered it: several
+only for instances of one supervised worker, or for the moment in which a new generation takes over. Other peers
+that claim the same id are refused and kept as standbys, promoted in order when the owner leaves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from msgspec import Raw
+
+from iii.engine.routing.peer import Owner, Peer
+from iii.errors import ErrorCode, InvocationError
+from iii.protocol.codec import decode_value
+from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, RegisterAction, RegisterFunction
+
+# Returns the details of a refusal ({"path", "expected", "got", "message"}), or None when the payload fits.
+Validator = Callable[[Raw], "dict[str, object] | None"]
+
+# Ids are shown in terminals, URLs and logs: printable, no spaces, bounded.
+MAX_ID = 256
+MAX_FUNCTIONS_PER_PEER = 10_000
+# The owner of functions that nobody has registered.
+NOBODY = Owner("", DEFAULT_NAMESPACE, supervised=False)
+
+
+class Function:
+    """A registered function: its declaration, its owner, and who can run it now."""
+
+    __slots__ = (
+        "answered",
+        "declaration",
+        "failed",
+        "id",
+        "is_idempotent",
+        "metadata",
+        "namespace",
+        "owner",
+        "providers",
+        "sole",
+        "standbys",
+        "validator",
+        "waiting",
+    )
+
+    def __init__(self, id: str, namespace: str, owner: Owner) -> None:
+        self.id = id
+        self.namespace = namespace
+        self.owner = owner
+        self.providers: list[Peer] = []
+        self.sole: Peer | None = None  # the one provider, if there is one and it takes any call
+        self.standbys: list[tuple[Peer, RegisterFunction]] = []
+        self.declaration = RegisterFunction(id)
+        self.metadata: dict[str, object] = {}
+        self.is_idempotent = False
+        self.validator: Validator | None = None
+        self.waiting = 0  # how many of the owner's waiting calls are for it
+        self.answered = 0  # calls whose callers got an outcome
+        self.failed = 0  # those of them that got an error
+
+    def add_provider(self, peer: Peer) -> None:
+        """The peer can run it from now on."""
+        if peer not in self.providers:
+            self.providers.append(peer)
+            peer.functions[self] = None
+            self._find_sole()
+
+    def add_standby(self, peer: Peer, declaration: RegisterFunction) -> None:
+        """The peer takes over when the owner has left; what it declared last counts."""
+        self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
+        self.standbys.append((peer, declaration))
+        peer.functions[self] = None
+
+    def remove_provider(self, peer: Peer) -> None:
+        """The peer runs it no more, nor stands by for it."""
+        self.providers = [provider for provider in self.providers if provider is not peer]
+        self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
+        peer.functions.pop(self, None)
+        self._find_sole()
+
+    def _find_sole(self) -> None:
+        is_sole = len(self.providers) == 1 and self.providers[0].concurrency is None and self.validator is None
+        self.sole = self.providers[0] if is_sole else None
+
+    def declare(self, declaration: RegisterFunction, validator: Validator | None) -> None:
+        """Take over description, schemas and metadata of the newest registration."""
+        self.declaration = declaration
+        metadata = None if declaration.metadata is ABSENT else decode_value(declaration.metadata)
+        self.metadata = metadata if isinstance(metadata, dict) else {}
+        self.is_idempotent = self.metadata.get("idempotent") is True
+        self.validator = validator
+        self._find_sole()
+
+    @property
+    def is_internal(self) -> bool:
+        """Hidden from lists unless asked for."""
+        hidden = self.id.startswith("engine::") and not self.id.startswith("engine::queue::")
+        return hidden or self.metadata.get("internal") is True
+
+    def __repr__(self) -> str:
+        return f"<Function {self.id} of {self.owner.name}, {len(self.providers)} providers>"
+
+
+class Action:
+    """A trigger action: `function_id` of the declaration carries it out. `providers` are processes of its owner."""
+
+    __slots__ = ("declaration", "owner", "peer", "providers")
+
+    def __init__(self, declaration: RegisterAction, peer: Peer) -> None:
+        self.declaration = declaration
+        self.owner = peer.owner
+        self.peer = peer  # whoever declared it last
+        self.providers = [peer]
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether nobody provides it, and nobody is expected to."""
+        owner = self.owner
+        is_kept = owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal is not None)
+        return not (self.providers or is_kept)
+
+
+class Registry:
+    """The tables of functions (by namespace, then id) and actions (by id)."""
+
+    def __init__(self) -> None:
+        self.namespaces: dict[str, dict[str, Function]] = {DEFAULT_NAMESPACE: {}}
+        self.default = self.namespaces[DEFAULT_NAMESPACE]
+        self.actions: dict[str, Action] = {}
+        self.past_answered = self.past_failed = 0  # of functions that are gone
+
+    def __iter__(self) -> Iterator[Function]:
+        for functions in self.namespaces.values():
+            yield from functions.values()
+
+    def __repr__(self) -> str:
+        return f"<Registry {sum(map(len, self.namespaces.values()))} functions, {len(self.actions)} actions>"
+
+    def find(self, namespace: str, function_id: str) -> Function | None:
+        """Return the function of that id in exactly that namespace."""
+        return self.namespaces.get(namespace, {}).get(function_id)
+
+    def namespaces_with(self, function_id: str) -> list[str]:
+        """Return the namespaces that have this id, for error messages."""
+        return sorted(name for name, functions in self.namespaces.items() if function_id in functions)
+
+    def claim(self, peer: Peer, declaration: RegisterFunction, validator: Validator | None) -> Function | None:
+        """Register a function for a serving peer. Return None when another owner holds the id.
+
+        Raises `InvocationError` when the id breaks the grammar or the peer has too many functions.
+        """
+        check_id(declaration.id)
+        functions = self.namespaces.setdefault(peer.namespace, {})
+        function = functions.get(declaration.id)
+        if function is None:
+            self._check_count(peer)
+            function = functions[declaration.id] = Function(declaration.id, peer.namespace, peer.owner)
+        elif function.owner is not peer.owner:
+            if function.owner.is_expected or function.providers:
+                function.add_standby(peer, declaration)
+                return None
+            function.owner = peer.owner
+        function.add_provider(peer)
+        function.declare(declaration, validator)
+        return function
+
+    def _check_count(self, peer: Peer) -> None:
+        if len(peer.functions) >= MAX_FUNCTIONS_PER_PEER:
+            raise InvocationError(
+                ErrorCode.LIMIT_EXCEEDED, f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
+            )
+
+    def provide_action(self, declaration: RegisterAction, peer: Peer) -> None:
+        """Take a peer's action: beside its worker's other processes, in place of any other worker."""
+        former = self.actions.get(declaration.id)
+        action = self.actions[declaration.id] = Action(declaration, peer)
+        if former is not None and former.owner is peer.owner:
+            action.providers += [provider for provider in former.providers if provider is not peer]
+
+    def withdraw_action(self, id: str, peer: Peer) -> None:
+        """The peer provides the action no more."""
+        action = self.actions[id]
+        action.providers = [provider for provider in action.providers if provider is not peer]
+        if action.is_vacant:
+            del self.actions[id]
+
+    def drop(self, function: Function) -> None:
+        """Forget a function."""
+        functions = self.namespaces.get(function.namespace, {})
+        if functions.get(function.id) is function:
+            del functions[function.id]
+            self.past_answered += function.answered
+            self.past_failed += function.failed
+
+
+_FORBIDDEN_ID = re.compile(r"\s|\.\.")
+
+
+def check_id(id: str) -> None:
+    """Raise `InvocationError` (`invalid_message`) unless `id` is printable, without spaces, 1 to 256 characters."""
+    if not 0 < len(id) <= MAX_ID:
+        raise InvocationError(ErrorCode.INVALID_MESSAGE, f"an id has 1 to {MAX_ID} characters, this one {len(id)}")
+    if not id.isprintable() or _FORBIDDEN_ID.search(id):
+        raise InvocationError(
+            ErrorCode.INVALID_MESSAGE,
+            f"an id holds no spaces, control or bidi characters and no '..': {id!r}",
+        )

@@ -1,0 +1,1 @@
+"""Keeps workers running: instances, generations, processes, restarts, replacement, orphans."""

@@ -1,0 +1,270 @@
+"""One operating system process: its command line, its pipes, its signals, its death.
+
+Spawns without a shell and without code between fork and exec, in a session of its own, so that one signal
+reaches the whole group. Always spawn from the engine's main thread: the kernel ties a child's death signal to
+the *thread* that made it. Knows nothing of workers' states; `generation.py` drives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from iii.engine.config.spec import WorkerSpec
+from iii.engine.supervision.procfs import KEEP
+
+if TYPE_CHECKING:
+    import asyncio
+
+LAUNCHER = Path(__file__).parents[2] / "worker" / "launch.py"
+# A payload of 1 MiB in one write instead of sixteen: twice the throughput of large calls.
+PIPE_SIZE = 1024 * 1024
+_F_SETPIPE_SZ = 1031
+# Short of descriptors, processes or memory: worth trying again. Anything else needs somebody to change
+# something.
+_PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_SETPRIV = shutil.which("setpriv")
+
+
+class Command(Struct, frozen=True):
+    """What to run. `env` is the whole environment. With `wire`, stdin and stdout are pipes of ours; without,
+    stdin is empty and stdout goes where stderr goes.
+    """
+
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+    wire: bool = True
+
+
+class SpawnError(Struct, frozen=True):
+    """A process that could not be started. `permanent`: trying again cannot help."""
+
+    number: int
+    path: str
+
+    @property
+    def permanent(self) -> bool:
+        return self.number not in _PASSING
+
+    @property
+    def words(self) -> str:
+        """`cannot start workers/a.py: No such file or directory (ENOENT)`."""
+        code = errno.errorcode.get(self.number, str(self.number))
+        return f"cannot start {self.path}: {os.strerror(self.number)} ({code})"
+
+
+class Process:
+    """A running process. The pipes' ends of ours are non-blocking;
+    `stdin_fd` and `stdout_fd` are -1 without wire.
+    """
+
+    __slots__ = ("_popen", "pid", "started_at", "stderr_fd", "stdin_fd", "stdout_fd")
+
+    def __init__(self, popen: subprocess.Popen[bytes], stdin_fd: int, stdout_fd: int, stderr_fd: int) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+        self.started_at = time.monotonic()
+        self.stdin_fd = stdin_fd
+        self.stdout_fd = stdout_fd
+        self.stderr_fd = stderr_fd
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid}>"
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the whole group. Safe until `reap`: until then nobody else can get this pid."""
+        if self._popen.returncode is None:
+            # A group of zombies only: Linux says nothing, macOS EPERM.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def reap(self) -> int:
+        """Take the dead process out of the table; return its exit code, or the signal's number negated."""
+        return self._popen.wait()
+
+
+def command_line(spec: WorkerSpec) -> tuple[str, ...]:
+    """Return the argument vector of a worker: through the launcher for Python, directly for anything else."""
+    if spec.standard is not None:
+        return (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
+    if spec.script is not None:
+        # A debugger cannot stop in modules that are frozen into the interpreter.
+        options = ("-X", "frozen_modules=off") if spec.debug else ()
+        return (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
+    return spec.command
+
+
+def keep_mark(spec: WorkerSpec) -> dict[str, str]:
+    """Mark processes that may outlive their worker, for the guard and for the sweep of the next start."""
+    return {KEEP: "1"} if spec.keep_children else {}
+
+
+def missing_file(spec: WorkerSpec) -> SpawnError | None:
+    """Return why the worker's script cannot be read, None if it can.
+    Python itself would only exit with code 2.
+    """
+    if spec.script is None:
+        return None
+    if not spec.script.is_file():
+        return SpawnError(errno.ENOENT, str(spec.script))
+    return None if os.access(spec.script, os.R_OK) else SpawnError(errno.EACCES, str(spec.script))
+
+
+def spawn(command: Command) -> Process | SpawnError:
+    """Start a process. Every operating system error is returned, none is raised."""
+    program = _find_program(command)
+    if isinstance(program, SpawnError):
+        return program
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
+        return _spawn(command, program, ours, theirs)
+    except OSError as error:
+        for fd in ours:
+            os.close(fd)
+        return SpawnError(error.errno or errno.EIO, _culprit(command, error))
+    finally:
+        for fd in theirs:
+            os.close(fd)
+
+
+def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -> Process:
+    stderr_ours, stderr_theirs = _pipe(ours, theirs)
+    stdin_ours = stdout_ours = -1
+    stdin: int = subprocess.DEVNULL
+    stdout = stderr_theirs
+    if command.wire:
+        stdout_ours, stdout = _pipe(ours, theirs, size=PIPE_SIZE)
+        stdin_ours, stdin = _pipe(ours, theirs, size=PIPE_SIZE, inward=True)
+    popen = subprocess.Popen(
+        _tied_to_us((program, *command.argv[1:])),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr_theirs,
+        cwd=command.cwd,
+        env=dict(command.env),
+        start_new_session=True,
+    )
+    return Process(popen, stdin_ours, stdout_ours, stderr_ours)
+
+
+def _pipe(ours: list[int], theirs: list[int], *, size: int = 0, inward: bool = False) -> tuple[int, int]:
+    """Return our end (non-blocking) and the child's end of a new pipe. `inward`: the child reads."""
+    read_end, write_end = os.pipe()
+    our_end, their_end = (write_end, read_end) if inward else (read_end, write_end)
+    ours.append(our_end)
+    theirs.append(their_end)
+    os.set_blocking(our_end, False)
+    if size and sys.platform == "linux":
+        import fcntl  # not on every platform
+
+        with contextlib.suppress(OSError):  # the user's quota of pipe memory is used up: smaller works too
+            fcntl.fcntl(our_end, _F_SETPIPE_SZ, size)
+    return our_end, their_end
+
+
+def _find_program(command: Command) -> str | SpawnError:
+    """Resolve the program ourselves:
+    behind `setpriv` a missing one would look like a worker that exits with 127.
+    """
+    name = command.argv[0]
+    if os.sep in name:
+        name = os.path.join(command.cwd, name)
+        if not os.path.exists(name):
+            return SpawnError(errno.ENOENT, name)
+        if not (os.access(name, os.X_OK) and os.path.isfile(name)):
+            return SpawnError(errno.EACCES, name)
+        return _missing_interpreter(name) or name
+    found = shutil.which(name, path=command.env.get("PATH", os.defpath))
+    return found or SpawnError(errno.ENOENT, name)
+
+
+def _missing_interpreter(script: str) -> SpawnError | None:
+    """Return why a script cannot run whose first line names an interpreter that is not there.
+    The kernel's own answer, that there is no such file, would be taken for the script.
+    """
+    try:
+        with open(script, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return None  # executable but not readable: a program
+    words = first[2:].split() if first.startswith(b"#!") else []
+    if not words or os.path.exists(words[0]):
+        return None
+    return SpawnError(errno.ENOENT, f"{script}, whose interpreter is {os.fsdecode(words[0])}")
+
+
+def _tied_to_us(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Let the kernel kill the child when we die. The launcher asks for that itself;
+    other programs through `setpriv`.
+    """
+    if _SETPRIV is None or str(LAUNCHER) in argv[1:4]:
+        return argv
+    return (_SETPRIV, "--pdeathsig", "KILL", "--", *argv)
+
+
+def _culprit(command: Command, error: OSError) -> str:
+    if error.errno == errno.ENOENT and not command.cwd.is_dir():
+        return str(command.cwd)
+    return command.argv[0]
+
+
+def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
+    """Call `callback` once when `pid`, an unreaped child, has died. Return a function that ends the watch."""
+    if not hasattr(os, "pidfd_open"):
+        return _watch_exit_in_thread(pid, loop, callback)
+    fd = os.pidfd_open(pid)
+
+    def end() -> None:
+        nonlocal fd
+        if fd >= 0:
+            loop.remove_reader(fd)
+            os.close(fd)
+            fd = -1
+
+    def on_readable() -> None:
+        end()
+        callback()
+
+    loop.add_reader(fd, on_readable)
+    return end
+
+
+def _watch_exit_in_thread(
+    pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
+) -> Callable[[], None]:
+    """The same without pidfd: a thread that waits, and leaves the process to be reaped by us."""
+    is_wanted = True
+
+    def wait() -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(lambda: callback() if is_wanted else None)
+
+    def end() -> None:
+        nonlocal is_wanted
+        is_wanted = False
+
+    threading.Thread(target=wait, name=f"wait-{pid}", daemon=True).start()
+    return end
+
+
+def kill_pids(pids: list[int]) -> None:
+    """Kill these processes, each by itself."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,134 @@
+"""What the supervisor tells about workers, as frozen values: the one stream that screen, files and console
+show.
+
+Whoever wants to know gives the supervisor a callable that takes a `Report`. Durations are seconds, times are
+seconds since the epoch. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from iii.engine.supervision.run import ExitReason, Run
+
+Stream = Literal["stderr", "stdout", "engine"]
+
+
+class LogLine(Struct, frozen=True):
+    """One line that a worker wrote, without newline. `is_partial`: shown early, more of it may come."""
+
+    run: Run
+    time: float
+    text: str
+    stream: Stream = "stderr"
+    is_partial: bool = False
+
+
+class Became(Struct, frozen=True):
+    """A worker's first generation of this start is ready."""
+
+    run: Run
+    seconds: float
+
+
+class AllReady(Struct, frozen=True):
+    """The start is over; `failed` names the workers that did not make it."""
+
+    seconds: float
+    failed: tuple[str, ...] = ()
+
+
+class Reloaded(Struct, frozen=True):
+    """A new generation serves. `finishing` calls go on in the old one."""
+
+    run: Run
+    seconds: float
+    files: tuple[str, ...] = ()
+    finishing: int = 0
+
+
+class ReloadFailed(Struct, frozen=True):
+    """The new generation did not become ready; the old one, ready since `since`, serves on."""
+
+    run: Run
+    reason: ExitReason
+    since: float = 0.0
+
+
+class Exited(Struct, frozen=True):
+    """A worker died and comes back in `delay` seconds: restart `count` of `limit` (0: no limit)."""
+
+    run: Run
+    reason: ExitReason
+    delay: float
+    count: int
+    limit: int
+
+
+class Failed(Struct, frozen=True):
+    """A worker died and stays down until a file changes or somebody restarts it."""
+
+    run: Run
+    reason: ExitReason
+    count: int = 0
+
+
+class Finished(Struct, frozen=True):
+    """A worker ended on its own and is left at that."""
+
+    run: Run
+    reason: ExitReason
+
+
+class Holding(Struct, frozen=True):
+    """A stop or reload waits: for `calls` in flight, or with 0 for the process to go;
+    at most `seconds` more.
+    """
+
+    run: Run
+    calls: int
+    seconds: float
+
+
+class LeftBehind(Struct, frozen=True):
+    """Processes of a dead worker that still live: kept on purpose, or impossible to kill."""
+
+    run: Run
+    pids: tuple[int, ...]
+    on_purpose: bool
+
+
+class AllStopped(Struct, frozen=True):
+    """Nothing runs any more."""
+
+    seconds: float
+    workers: int
+
+
+class Notice(Struct, frozen=True):
+    """A sentence about the engine or one worker: a warning, a paused reload, a missing file."""
+
+    text: str
+    worker: str = ""
+    level: Literal["info", "warning", "error"] = "warning"
+    details: tuple[str, ...] = ()
+
+
+Report = (
+    LogLine
+    | Became
+    | AllReady
+    | Reloaded
+    | ReloadFailed
+    | Exited
+    | Failed
+    | Finished
+    | Holding
+    | LeftBehind
+    | AllStopped
+    | Notice
+)
+Reporter = Callable[[Report], None]

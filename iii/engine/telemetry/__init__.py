@@ -1,0 +1,1 @@
+"""What the engine hands to the observability worker: spans, log records, process metrics, batches of them."""

@@ -1,0 +1,260 @@
+"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold anybody up.
+
+`Screen` is pure: the same report and style give the same lines. Three styles: for a terminal (short times,
+colors), for a pipe (full times, no color), and JSON (one object a line). `Writer` owns the descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from iii.engine.security.sanitize import sanitize, shorten
+from iii.engine.supervision.reports import (
+    AllReady,
+    AllStopped,
+    Became,
+    Exited,
+    Failed,
+    Finished,
+    Holding,
+    LeftBehind,
+    LogLine,
+    Notice,
+    Reloaded,
+    ReloadFailed,
+    Report,
+)
+from iii.engine.supervision.run import ExitReason, Run
+
+# Without red, yellow and grey, which mean something here, and readable on dark and light.
+_PALETTE = (36, 35, 34, 32, 96, 95, 94, 92)
+_RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
+_SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
+
+
+class Style(Struct, frozen=True):
+    """How to show: `color`, full ISO times instead of the time of day (`plain`), or `json`."""
+
+    color: bool = False
+    plain: bool = True
+    json: bool = False
+
+
+class Screen:
+    """Formats reports. `names` fixes the width of the prefix; `describe(worker)`: "2 functions, 1 route"."""
+
+    def __init__(self, style: Style, names: Iterable[str], describe: Callable[[str], str]) -> None:
+        self._style = style
+        self._width = max(map(len, names), default=0)
+        self._describe = describe
+        self._formats: dict[type, Callable[[Any, float], list[str]]] = {
+            LogLine: self._log_line,
+            Became: self._became,
+            AllReady: self._all_ready,
+            Reloaded: self._reloaded,
+            ReloadFailed: self._reload_failed,
+            Exited: self._exited,
+            Failed: self._failed,
+            Finished: self._finished,
+            Holding: self._holding,
+            LeftBehind: self._left_behind,
+            AllStopped: self._all_stopped,
+            Notice: self._notice,
+        }
+
+    def lines(self, report: Report, now: float) -> list[str]:
+        """Return the lines that show a report which came at `now` (seconds since the epoch)."""
+        if self._style.json:
+            return [to_json(report, now)]
+        return self._formats[type(report)](report, now)
+
+    def banner(self, title: str, runtime: str, facts: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the head of the screen: `iii 0.1.0  hello`, the Python, and two facts a line."""
+        if self._style.json:
+            return [json.dumps({"kind": "Banner", "title": title, "runtime": runtime, **dict(facts)})]
+        cells = [f"{name:<9}{value}" for name, value in facts]
+        width = max(map(len, cells), default=0) + 4
+        rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]
+        return [f"  {self._paint(title, _BOLD):<48}  {runtime}".rstrip(), *(f"  {row}" for row in rows), ""]
+
+    # One method a report.
+
+    def _log_line(self, report: LogLine, _now: float) -> list[str]:
+        text = sanitize(shorten(report.text), color=self._style.color)
+        return [self._prefixed(report.run, "|", text, report.time)]
+
+    def _became(self, report: Became, _now: float) -> list[str]:
+        name = f"{_label(report.run):<{self._width}}"
+        what = self._describe(report.run.worker)
+        return [f"  + {self._paint(name, _color_of(report.run.worker))}   {what:<42}{duration(report.seconds)}"]
+
+    def _all_ready(self, report: AllReady, _now: float) -> list[str]:
+        line = f"  ready in {duration(report.seconds)}"
+        if report.failed:
+            line += self._paint(f", but not {', '.join(report.failed)}", _RED)
+        return [f"{line:<50}Ctrl-C stops", ""]
+
+    def _reloaded(self, report: Reloaded, now: float) -> list[str]:
+        calls = f" ({count(report.finishing, 'call')} finishing on the old code)" if report.finishing else ""
+        why = f"{', '.join(report.files)} changed: reloaded" if report.files else "ready again"
+        return [self._prefixed(report.run, "~", f"{sanitize(why)} in {duration(report.seconds)}{calls}", now)]
+
+    def _reload_failed(self, report: ReloadFailed, now: float) -> list[str]:
+        since = f"{datetime.fromtimestamp(report.since):%H:%M:%S}"
+        return [*self._error(report.run, report.reason, now), self._below(f"still serving the version from {since}")]
+
+    def _exited(self, report: Exited, now: float) -> list[str]:
+        of = f" of {report.limit}" if report.limit else ""
+        text = f"{report.reason.words}, restart {report.count}{of} in {duration(report.delay)}"
+        return [self._prefixed(report.run, "!", self._paint(sanitize(text), _YELLOW), now), *self._where(report.reason)]
+
+    def _failed(self, report: Failed, now: float) -> list[str]:
+        times = f" ({count(report.count, 'exit')} in a minute)" if report.count else ""
+        lines = self._error(report.run, report.reason, now)
+        hint = f"stopped{times}: save a file or run `iii worker restart {report.run.worker}` to try again"
+        return [*lines, self._below(hint)]
+
+    def _finished(self, report: Finished, now: float) -> list[str]:
+        return [self._prefixed(report.run, "!", f"{report.reason.words}; not restarted", now)]
+
+    def _holding(self, report: Holding, now: float) -> list[str]:
+        what = f"{count(report.calls, 'call')} in flight" if report.calls else "the process to exit"
+        text = f"waiting for {what}, at most {duration(report.seconds)} more"
+        return [self._prefixed(report.run, "~", text, now)]
+
+    def _left_behind(self, report: LeftBehind, now: float) -> list[str]:
+        pids = ", ".join(map(str, report.pids))
+        why = "keeps running (keep_children)" if report.on_purpose else "cannot be killed"
+        return [self._prefixed(report.run, "!", f"{why}: {pids}", now)]
+
+    def _all_stopped(self, report: AllStopped, _now: float) -> list[str]:
+        return [f"  stopped {count(report.workers, 'worker')} in {duration(report.seconds)}"]
+
+    def _notice(self, report: Notice, now: float) -> list[str]:
+        color = {"info": 0, "warning": _YELLOW, "error": _RED}[report.level]
+        text = self._paint(sanitize(report.text), color)
+        first = self._prefixed(Run(report.worker or "iii", 0, 0), "!", text, now)
+        return [first, *(self._below(sanitize(detail)) for detail in report.details)]
+
+    # Their parts.
+
+    def _error(self, run: Run, reason: ExitReason, now: float) -> list[str]:
+        error = reason.error
+        if error is None:
+            head = self._prefixed(run, "x", self._paint(sanitize(reason.words), _RED), now)
+            return [head, *(self._below(sanitize(line)) for line in reason.stderr[-_SOURCE_LINES:])]
+        text = self._paint(f"{sanitize(error.text):<34}", _RED)
+        return [self._prefixed(run, "x", f"{text}  {error.file}:{error.line}", now), *self._where(reason, brief=True)]
+
+    def _where(self, reason: ExitReason, *, brief: bool = False) -> list[str]:
+        error = reason.error
+        if error is None:
+            return []
+        source = [self._below(f"{error.line:>4} | {sanitize(error.source)}")] if error.source else []
+        return source if brief else [self._below(f"{sanitize(error.text)}  {error.file}:{error.line}"), *source]
+
+    def _prefixed(self, run: Run, sign: str, text: str, time: float) -> str:
+        name = self._paint(f"{_label(run):<{self._width}}", _color_of(run.worker))
+        return f"{self._time(time)} {name} {self._sign(sign)} {text}"
+
+    def _below(self, text: str) -> str:
+        return f"{' ' * (len(self._stamp(0.0)) + self._width + 2)}{self._paint('|', _DIM)} {text}"
+
+    def _sign(self, sign: str) -> str:
+        return self._paint(sign, {"x": _RED, "!": _YELLOW, "|": _DIM}.get(sign, 0))
+
+    def _time(self, time: float) -> str:
+        return self._paint(self._stamp(time), _DIM)
+
+    def _stamp(self, time: float) -> str:
+        moment = datetime.fromtimestamp(time).astimezone()
+        if self._style.plain:
+            return moment.isoformat(timespec="milliseconds")
+        return f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
+    def _paint(self, text: str, color: int) -> str:
+        return f"\x1b[{color}m{text}\x1b[0m" if self._style.color and color else text
+
+
+def to_json(report: Report, now: float) -> str:
+    """Return a report as one JSON object: `time`, `kind`, and its fields;
+    a run is spread over three of them.
+    """
+    fields = {"time": now, "kind": type(report).__name__, **msgspec.to_builtins(report)}
+    run = fields.pop("run", None)
+    return json.dumps({**fields, **(run or {})}, separators=(",", ":"))
+
+
+def duration(seconds: float) -> str:
+    """Return `84 ms`, `0.8 s`, `2 min`."""
+    if seconds < 0.2:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 call`, `2 calls`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _label(run: Run) -> str:
+    return f"{run.worker}[{run.instance}]" if run.instance else run.worker
+
+
+def _color_of(worker: str) -> int:
+    return _PALETTE[zlib.crc32(worker.encode()) % len(_PALETTE)]
+
+
+class Writer:
+    """Writes lines to a descriptor from a thread: a terminal stopped with Ctrl-S must not stop the engine.
+
+    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is
+    closed, the reader has gone) everything is dropped in silence.
+    """
+
+    def __init__(self, fd: int, limit: int = 10_000) -> None:
+        self.dropped = 0
+        self._fd = fd
+        self._limit = limit
+        self._lines: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="terminal", daemon=True)
+        self._thread.start()
+
+    def write(self, lines: list[str]) -> None:
+        """Queue lines (without newline)."""
+        if self._lines.qsize() >= self._limit:
+            self.dropped += len(lines)
+        else:
+            self._lines.put(lines)
+
+    def close(self, patience: float = 1.0) -> None:
+        """Write what waits, for at most `patience` seconds."""
+        self._lines.put(None)
+        self._thread.join(patience)
+
+    def _write_all(self) -> None:
+        with contextlib.suppress(OSError):
+            while (lines := self._lines.get()) is not None:
+                if self.dropped and self._lines.empty():
+                    lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
+                    self.dropped = 0
+                self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+            return
+        while self._lines.get() is not None:
+            continue  # nobody reads, but the queue must not grow
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]

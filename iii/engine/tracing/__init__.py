@@ -1,0 +1,1 @@
+"""Trace context, sampling decisions and the spans of workers, as values."""

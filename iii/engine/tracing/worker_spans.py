@@ -1,0 +1,68 @@
+"""Spans that workers open themselves, checked: a peer may send anything under that name. Pure; for `tracing.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import DecodeError, Meta, Raw, Struct
+
+from iii.engine.tracing.trace_context import TraceContext
+from iii.protocol.codec import decode_value
+
+# Bytes of one span as JSON.
+MAX_SIZE = 64 * 1024
+
+_TraceId = Annotated[str, Meta(pattern="^(?!0{32})[0-9a-f]{32}$")]
+_SpanId = Annotated[str, Meta(pattern="^(?!0{16})[0-9a-f]{16}$")]
+_Name = Annotated[str, Meta(max_length=256)]
+_Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Event(Struct, gc=False):
+    """Something that happened within a span."""
+
+    name: _Name
+    timestamp_unix_nano: _Nanoseconds
+    attributes: list[tuple[str, str]] = []
+
+
+class WorkerSpan(Struct, omit_defaults=False):
+    """A span as its worker sends it, and as it is handed over with the worker's name."""
+
+    trace_id: _TraceId
+    span_id: _SpanId
+    parent_span_id: _SpanId | None
+    name: _Name
+    start_time_unix_nano: _Nanoseconds
+    end_time_unix_nano: _Nanoseconds
+    status: Literal["ok", "error", "unset"] = "unset"
+    status_description: str = ""
+    attributes: dict[str, str | int | float | bool] = {}
+    events: list[Event] = []
+    links: list[None] = []
+    flags: Annotated[int, Meta(ge=0, le=255)] = 1
+    service_name: str = ""
+    instrumentation_scope_name: str = "iii.worker"
+
+    @property
+    def context(self) -> TraceContext:
+        """Where it belongs, and what its sender knew of the trace's sampling."""
+        return TraceContext(self.trace_id, self.span_id, self.flags)
+
+
+def raw_items(array: Raw) -> list[Raw]:
+    """Return the items of a JSON array; none of anything else."""
+    try:
+        return decode_value(array, type=list[Raw])
+    except (DecodeError, RecursionError):
+        return []
+
+
+def worker_span_from(raw: Raw) -> WorkerSpan | None:
+    """Return a span that a worker has sent; None for anything else."""
+    if len(raw) > MAX_SIZE:
+        return None
+    try:
+        return decode_value(raw, type=WorkerSpan)
+    except (DecodeError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""Bytes in and out: descriptors, WebSockets, acceptors, the poller and the message pump."""

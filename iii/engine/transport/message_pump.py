@@ -1,0 +1,140 @@
+"""Where connections and the router meet: lines in, messages through the router, outboxes out, once per turn.
+
+The journey of a call passes here in both directions: `take` decodes a batch of one peer's lines and gives each
+message to the router; `turn` then writes every outbox that got something, once. Also keeps the one timer of all
+deadlines. What the router reports in `events` goes to `on_event`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from iii.engine.routing.events import Event, PeerExpelled
+from iii.engine.routing.invocation import TICK
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.router import Router
+from iii.errors import ErrorCode, RemoteProtocolError
+from iii.protocol.codec import NotAMessage, UnknownType, invocation_id_in
+from iii.protocol.lines import Oversized
+
+# Called with a line that is no message: the stray output of a program on its stdout.
+OnOutput = Callable[[Peer, bytes], None]
+
+# A timer of deadlines that fires so late means that the engine was blocked or suspended.
+LATE = 0.25
+# What it then waits for what lies in the pipes: one look of the event loop at its descriptors.
+GRACE = 0.02
+
+
+class Source(Protocol):
+    """A connection as far as the exchange must know it."""
+
+    @property
+    def peer(self) -> Peer: ...
+
+
+class Exchange:
+    """Runs the router against real connections."""
+
+    def __init__(self, router: Router, *, on_event: Callable[[Event], None], on_output: OnOutput) -> None:
+        self.router = router
+        self._on_event = on_event
+        self._on_output = on_output
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_timer_far = False
+        self._due_at = 0.0
+        self.are_deadlines_paused = False  # while a debugger is attached
+
+    def take(self, connection: Source, lines: Sequence[bytes | Oversized]) -> None:
+        """Act on a batch of lines of one peer, in order. Whoever called ends its turn with `turn`."""
+        peer = connection.peer
+        receive = self.router.receive
+        decode = peer.decode
+        now = peer.heard_at = self._clock()
+        for line in lines:
+            if type(line) is not bytes:
+                self._refuse_oversized(connection, line)  # type: ignore[arg-type]
+                continue
+            try:
+                receive(peer, decode(line), line, now)
+            except RemoteProtocolError as error:
+                self._refuse(peer, line, error)
+            except Exception as error:  # noqa: BLE001 - the wire's boundary: a bug costs the peer that met it
+                self._blame(peer, error)
+
+    def turn(self) -> None:
+        """Finish a turn: write outboxes, hand out events, keep the timer armed."""
+        calls = self.router.calls
+        while calls.dirty or calls.events:
+            dirty, calls.dirty = calls.dirty, []
+            for peer in dirty:
+                try:
+                    peer.flush()
+                except Exception as error:  # noqa: BLE001 - the others' lines still go out
+                    self._blame(peer, error)
+            events = calls.events[:]
+            calls.events.clear()
+            for event in events:
+                self._on_event(event)
+        if self._timer is None:
+            if len(calls.deadlines):
+                self._arm()
+        elif self._is_timer_far and calls.deadlines.has_fresh:
+            # A new call may have a nearer deadline than all that are sorted in.
+            self._timer.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        now = self._clock()
+        wait = self.router.calls.deadlines.wait(now)
+        if wait is not None:
+            self._is_timer_far = wait > TICK
+            self._due_at = now + wait
+            self._timer = self._loop.call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self.are_deadlines_paused:
+            self._timer = self._loop.call_later(1.0, self._expire)
+            return
+        now = self._clock()
+        if now - self._due_at > LATE:
+            # We were held up, and the answers of that time have not been read yet: they come first.
+            self._due_at = now + GRACE
+            self._timer = self._loop.call_later(GRACE, self._expire)
+            return
+        self.router.calls.expire(now)
+        self.turn()
+
+    def _blame(self, peer: Peer, error: Exception) -> None:
+        """Something of ours failed while it dealt with this peer: log it in full, and let go of the peer."""
+        context = {"message": f"internal error while serving {peer.name or peer.id}", "exception": error}
+        self._loop.call_exception_handler(context)
+        self.router.calls.events.append(PeerExpelled(peer, "met an internal error of the engine"))
+
+    def _refuse(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
+        if isinstance(error, NotAMessage):
+            self._on_output(peer, line)
+        elif isinstance(error, UnknownType) and error.invocation_id is None:
+            self.router.calls.counters["unknown_type"] += 1
+        else:
+            self.router.refuse(peer, error)
+
+    def _refuse_oversized(self, connection: Source, line: Oversized) -> None:
+        """An over-long line costs that line where its id shows, else the peer."""
+        message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
+        invocation_id = invocation_id_in(line.head)
+        error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)
+        self.router.refuse(connection.peer, error)
+        if invocation_id is None:
+            self.router.calls.events.append(PeerExpelled(connection.peer, f"wrote {message}"))
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,1 @@
+"""Values that users hand to the SDK: options, requests, actions, triggers."""

@@ -1,0 +1,103 @@
+"""What a caller asks for: the request of `trigger`, in every form the public SDK accepts.
+
+Pure: `request_from` turns dict, object or `(function_id, payload)` into one `TriggerRequest`, or refuses it.
+"""
+
+from __future__ import annotations
+
+from iii.worker.api.actions import action_to_wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
+TRACE_KEYS = ("traceparent", "baggage")
+# Ids with these prefixes live in the default namespace, whatever the worker's own is.
+SHARED_PREFIXES = ("engine::", "configuration::")
+
+
+class TriggerRequest:
+    """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`.
+
+    `trace` (`{"traceparent", "baggage"}`) is the trace to continue in place of the current invocation's.
+    """
+
+    def __init__(
+        self,
+        function_id: str,
+        payload: Any = None,
+        action: Any = None,
+        timeout_ms: int | None = None,
+        metadata: Any = None,
+        namespace: str | None = None,
+        trace: dict[str, Any] | None = None,
+    ) -> None:
+        self.function_id = function_id
+        self.payload = payload
+        self.action = action
+        self.timeout_ms = timeout_ms
+        self.metadata = metadata
+        self.namespace = namespace
+        self.trace = trace
+
+
+def request_from(request: Any, payload: Any = None) -> TriggerRequest:
+    """Return the request meant by a dict, a TriggerRequest, an object with its fields, or an id and a payload.
+
+    TypeError and ValueError say which field is wrong and what it was.
+    """
+    if request.__class__ is dict:
+        request = _request_from_dict(request)
+    elif isinstance(request, str):
+        request = TriggerRequest(request, payload)
+    elif request.__class__ is not TriggerRequest:
+        request = _request_from_dict({key: getattr(request, key, None) for key in KEYS})
+    return _checked(request)
+
+
+def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
+    if "function_id" not in fields:
+        raise ValueError(f"a request needs a function_id; it has {sorted(fields)}")
+    if len(fields) == 2 and "payload" in fields:
+        return TriggerRequest(fields["function_id"], fields["payload"])
+    get = fields.get
+    return TriggerRequest(
+        fields["function_id"],
+        get("payload"),
+        get("action"),
+        get("timeout_ms"),
+        get("metadata"),
+        get("namespace"),
+        get("trace"),
+    )
+
+
+def _checked(request: TriggerRequest) -> TriggerRequest:
+    if not isinstance(request.function_id, str) or not request.function_id.strip():
+        raise ValueError(f"function_id must be a service::name, not {request.function_id!r}")
+    if request.timeout_ms is not None:
+        _check_timeout(request.timeout_ms)
+    return request
+
+
+def _check_timeout(timeout: Any) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
+
+
+def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:
+    """Return the `invokefunction` message of a request, still without invocation id, caller, deadline and payload."""
+    message: dict[str, Any] = {"type": "invokefunction", "function_id": request.function_id}
+    if request.metadata is not None:
+        message["metadata"] = request.metadata
+    if request.trace is not None:
+        message.update({key: request.trace[key] for key in TRACE_KEYS if request.trace.get(key)})
+    if request.action is not None:
+        message["action"] = action_to_wire(request.action)
+    namespace = request.namespace
+    if namespace is None:
+        namespace = "default" if request.function_id.startswith(SHARED_PREFIXES) else worker_namespace
+    if namespace is not None:
+        message["namespace"] = namespace
+    return message

@@ -1,0 +1,73 @@
+"""Exceptions to error bodies and back.
+
+`body_from_exception` is what a caller learns of a handler that raised; `error_from_body` is what `trigger` raises.
+"""
+
+from __future__ import annotations
+
+import os
+
+from iii.errors import ErrorCode, InvocationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def body_from_exception(error: BaseException) -> dict[str, Any]:
+    """Return the error body of a handler that raised `error`: an InvocationError speaks for itself."""
+    if isinstance(error, InvocationError):
+        return _body_from_invocation_error(error)
+    return {
+        "code": ErrorCode.INVOCATION_FAILED,
+        "message": str(error) or type(error).__name__,
+        "stacktrace": format_user_traceback(error),
+        "details": {"exception": type(error).__name__},
+    }
+
+
+def _body_from_invocation_error(error: InvocationError) -> dict[str, Any]:
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.stacktrace:
+        body["stacktrace"] = error.stacktrace
+    elif error.invocation_id is not None:
+        # An inner call failed. The trace says so: without it this would look as if the engine had refused this call.
+        body["stacktrace"] = format_user_traceback(error)
+    if error.details:
+        body["details"] = error.details
+    if error.retryable:
+        body["retryable"] = True
+    return body
+
+
+def error_from_body(body: Any, function_id: str | None, invocation_id: str | None) -> InvocationError:
+    """Return the exception for an error body; a malformed body becomes code `UNKNOWN`."""
+    if not isinstance(body, dict):
+        return InvocationError(ErrorCode.UNKNOWN, str(body), function_id, None, invocation_id)
+    details = body.get("details")
+    return InvocationError(
+        str(body.get("code") or ErrorCode.UNKNOWN),
+        str(body.get("message") or "the call failed without a message"),
+        function_id,
+        body.get("stacktrace"),
+        invocation_id,
+        details=details if isinstance(details, dict) else None,
+        retryable=bool(body.get("retryable")),
+    )
+
+
+def format_user_traceback(error: BaseException) -> str:
+    """Format a traceback from the first frame outside the SDK on."""
+    import traceback  # only failures need it
+
+    return "".join(traceback.format_exception(type(error), error, skip_sdk_frames(error.__traceback__)))
+
+
+def skip_sdk_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Drop the leading frames that belong to the SDK."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(SDK_FOLDER):
+        trace = trace.tb_next
+    return trace

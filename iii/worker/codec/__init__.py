@@ -1,0 +1,1 @@
+"""JSON in both directions, strict, with the fastest library that is present."""

@@ -1,0 +1,101 @@
+"""Values on their way to JSON: what beyond plain JSON is accepted, and where a value cannot be written.
+
+`plain_value` is the one list of Python types the SDK writes as JSON; it serves the standard library's encoder,
+and a fast encoder for what that does not know itself. `find_unencodable` names the path for the error message.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from iii.worker.codec.limits import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def plain_value(value: Any) -> Any:
+    """Return what stands for `value` in JSON.
+
+    Dataclasses become objects, enums their value, dates ISO 8601, sets and tuples arrays, UUID and Decimal
+    strings, bytes base64; pydantic models are dumped by alias without None fields. TypeError for the rest.
+    """
+    fields = getattr(type(value), "__dataclass_fields__", None)
+    if fields is not None:
+        return {name: getattr(value, name) for name in fields}
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(by_alias=True, exclude_none=True, mode="json")
+    if isinstance(value, set | frozenset):
+        return list(value)
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        import base64  # needed for bytes only
+
+        return base64.b64encode(value).decode()
+    if _is_instance(value, "enum", "Enum"):
+        return value.value
+    if _is_instance(value, "datetime", "date", "datetime", "time"):
+        return value.isoformat()
+    if _is_instance(value, "uuid", "UUID") or _is_instance(value, "decimal", "Decimal"):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _is_instance(value: Any, module: str, *names: str) -> bool:
+    # A value of a class from a module that nobody has imported cannot exist: no import needed to ask.
+    loaded = sys.modules.get(module)
+    return loaded is not None and any(isinstance(value, getattr(loaded, name)) for name in names)
+
+
+def find_unencodable(value: Any, path: str = "$", depth: int = 0) -> tuple[str, str] | None:
+    """Return (path, reason) of the first part of `value` that JSON cannot hold, or None."""
+    if depth > MAX_DEPTH:
+        return path, f"nested deeper than {MAX_DEPTH}"
+    if isinstance(value, dict):
+        return _first_fault(((f"{path}.{key}", key, item) for key, item in value.items()), depth)
+    if isinstance(value, list | tuple):
+        return _first_fault(((f"{path}[{index}]", "", item) for index, item in enumerate(value)), depth)
+    if value is None or isinstance(value, bool | str | int | float):
+        reason = _scalar_fault(value)
+        return (path, reason) if reason else None
+    try:
+        plain = plain_value(value)
+    except (TypeError, ValueError, AttributeError) as error:
+        return path, str(error)
+    return find_unencodable(plain, path, depth + 1)
+
+
+def _first_fault(parts: Any, depth: int) -> tuple[str, str] | None:
+    for path, key, item in parts:
+        if not isinstance(key, str | int | float | bool | None):
+            return path, f"a key of type {type(key).__name__}"
+        fault = ((path, "lone surrogate in a key") if _scalar_fault(key) else None) or find_unencodable(
+            item, path, depth + 1
+        )
+        if fault:
+            return fault
+    return None
+
+
+def _scalar_fault(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None if _is_utf8(value) else "lone surrogate"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value} is not JSON"
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return "integer beyond 64 bits"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What a handler can ask about its invocation: context, logger, spans."""

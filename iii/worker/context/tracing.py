@@ -1,0 +1,122 @@
+"""Spans that a worker opens itself, and the trace that its code runs in.
+
+A span hangs below whatever runs: the invocation's own, or an outer `with`. What is called, logged or opened within it
+hangs below it. It is sent when it has ended, and only if its trace is recorded: outside of a trace that the engine
+records it costs nothing but its own begin. Mixed into `Worker`; `calls.py` and `logger.py` ask for the current trace.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextvars import ContextVar
+
+from iii.worker.context.invocation import CURRENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextvars import Token
+    from types import TracebackType
+    from typing import Any
+
+    from iii.worker.codec.codec import Message
+    from iii.worker.context.invocation import InvocationContext
+
+# Flags of a trace context: recorded; a random id about which nobody has decided yet.
+_RECORDED, _UNDECIDED = "01", "02"
+
+
+class Span:
+    """One piece of work: `with worker.span("resize", {"pixels": n}) as span`. An exception makes it an error."""
+
+    def __init__(self, name: str, attributes: Mapping[str, Any] | None, send: Callable[[Message], None]) -> None:
+        self.name = name
+        self.attributes: dict[str, Any] = dict(attributes or {})
+        self.trace: dict[str, str] = {}  # what continues it in a message; empty when nobody records it
+        self.invocation: InvocationContext | None = None
+        self._events: list[dict[str, Any]] = []
+        self._fields: dict[str, Any] = {}
+        self._send = send
+        self._token: Token[Span | None] | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that continues this span, None when nobody records it."""
+        return self.trace.get("traceparent")
+
+    def set(self, name: str, value: Any) -> None:
+        """Set an attribute: a string, a number or a boolean; anything else becomes text."""
+        self.attributes[name] = value
+
+    def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Note that something happened now."""
+        found = [[key, str(value)] for key, value in (attributes or {}).items()]
+        self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": found})
+
+    def __enter__(self) -> Span:
+        outer = current_trace()
+        self.invocation = CURRENT.get()
+        parts = outer.get("traceparent", "").split("-")
+        is_new = len(parts) < 4
+        if is_new and self.invocation is None:
+            trace_id, parent_id, flags = os.urandom(16).hex(), None, _UNDECIDED
+        elif is_new or parts[3] not in (_RECORDED, _UNDECIDED):
+            return self
+        else:
+            trace_id, parent_id, flags = parts[1], parts[2], parts[3]
+        span_id = os.urandom(8).hex()
+        self.trace = {**outer, "traceparent": f"00-{trace_id}-{span_id}-{flags}"}
+        self._fields = {
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "parent_span_id": parent_id,
+            "flags": int(flags),
+            "start_time_unix_nano": time.time_ns(),
+        }
+        self._token = _SPAN.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is None:
+            return
+        _SPAN.reset(self._token)
+        fields = {"name": self.name, **self._fields, "end_time_unix_nano": time.time_ns(), "status": "ok"}
+        if kind is not None:
+            fields |= {"status": "error", "status_description": f"{kind.__name__}: {error}"}
+        attributes = {key: _plain(value) for key, value in self.attributes.items()}
+        self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
+
+    def __repr__(self) -> str:
+        return f"<Span {self.name} {self.traceparent or 'not recorded'}>"
+
+
+_SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)
+
+
+class Tracing:
+    """Opens spans. `Worker` has what is named here."""
+
+    _send: Callable[[Message], None]
+
+    def span(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
+        """Return a span to open with `with`: its time, attributes and outcome become part of the running trace.
+
+        Outside of an invocation it begins a trace of its own.
+        """
+        return Span(name, attributes, self._send)
+
+
+def current_trace() -> dict[str, str]:
+    """Return the `traceparent` and `baggage` that continue what runs here, those that exist."""
+    span, invocation = _SPAN.get(), CURRENT.get()
+    # A thread that waits in a call runs other invocations meanwhile: the span around its call is not theirs.
+    if span is not None and span.invocation is invocation:
+        return span.trace
+    return {} if invocation is None else invocation.trace
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float) else str(value)

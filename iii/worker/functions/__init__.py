@@ -1,0 +1,1 @@
+"""A Python callable becomes a function: its arguments, schema and description."""

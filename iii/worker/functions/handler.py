@@ -1,0 +1,170 @@
+"""A handler as the dispatcher sees it: how to call it, and what the engine is told about it.
+
+Reads signature and hints once, at registration; nothing here runs per call but `Handler.arguments`.
+"""
+
+from __future__ import annotations
+
+from iii.errors import ErrorCode, InvocationError
+from iii.worker.codec.stdlib_json import encode_with_json
+from iii.worker.functions.docstring import first_paragraph
+from iii.worker.functions.schema import format_from_hint, format_from_parameters
+from iii.worker.functions.signature import find_source, is_coroutine_function, read_signature
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from iii.worker.functions.conversion import Converter
+    from iii.worker.functions.signature import Signature
+
+# A single parameter of one of these names gets the payload whole.
+WHOLE_NAMES = ("payload", "data", "input")
+_HIDDEN = "metadata"
+_PLAIN_HINTS = (str, int, float, bool, dict, list)
+
+
+class Handler:
+    """The callable behind one function id.
+
+    `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
+    `before_result` is what stands between the invocation id and the result in the line of an answer.
+    """
+
+    __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata")
+
+    def __init__(self, function_id: str, call: Callable[..., Any], *, is_async: bool, takes_metadata: bool) -> None:
+        self.function_id = function_id
+        self.call = call
+        self.is_async = is_async
+        self.takes_metadata = takes_metadata
+        self.is_slow = False
+        self.before_result = b',"function_id":%b,"result":' % encode_with_json(function_id)
+
+
+def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
+    """Wrap a handler that takes the payload as its first argument, and the sidecar if it names `metadata`."""
+    signature = read_signature(function)
+    takes_metadata = _HIDDEN in signature.keyword_only or _HIDDEN in signature.positional[1:]
+    return Handler(function_id, function, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
+
+
+def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
+    """Wrap a handler with typed parameters: the payload's keys become its keyword arguments."""
+    signature = read_signature(function)
+    converters = converters_from(signature)
+    if takes_whole_payload(signature):
+        handler = handler_from(function_id, function)
+        for name, converter in converters.items():
+            handler.call = _converting_first(function, name, converter, function_id)
+        return handler
+
+    def call(payload: Any, metadata: Any = None) -> Any:
+        arguments = arguments_from(payload, signature, function_id)
+        for name, converter in converters.items():
+            if name in arguments:
+                arguments[name] = _converted(arguments[name], name, converter, function_id)
+        if _HIDDEN in signature.names:
+            arguments[_HIDDEN] = metadata
+        return function(**arguments)
+
+    return Handler(
+        function_id,
+        call,
+        is_async=is_coroutine_function(function),
+        takes_metadata=_HIDDEN in signature.names,
+    )
+
+
+def converters_from(signature: Signature) -> dict[str, Converter]:
+    """Return what turns JSON into the type of each parameter that plain JSON does not satisfy."""
+    hints = {name: signature.annotations.get(name) for name in signature.names if name != _HIDDEN}
+    if all(hint is None or hint in _PLAIN_HINTS for hint in hints.values()):
+        return {}
+    from iii.worker.functions.conversion import converter_from_hint  # few workers need it
+
+    found = {name: converter_from_hint(hint) for name, hint in hints.items()}
+    return {name: converter for name, converter in found.items() if converter is not None}
+
+
+def _converting_first(
+    function: Callable[..., Any], name: str, converter: Converter, function_id: str
+) -> Callable[..., Any]:
+    return lambda payload, **sidecar: function(_converted(payload, name, converter, function_id), **sidecar)
+
+
+def _converted(value: Any, name: str, converter: Converter, function_id: str) -> Any:
+    try:
+        return converter(value)
+    except (ValueError, TypeError) as error:
+        details = {"path": name, "expected": str(error), "got": value}
+        text = f"{function_id}: {name}: {error}"
+        raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details) from None
+
+
+def takes_whole_payload(signature: Signature) -> bool:
+    """Tell whether a decorated handler wants the payload as it is: one parameter, and no scalar type on it."""
+    names = [name for name in signature.names if name != _HIDDEN]
+    if len(names) != 1 or names[0] not in signature.positional:
+        return False
+    hint = signature.annotations.get(names[0])
+    return hint is None or names[0] in WHOLE_NAMES or _is_dict_like(hint)
+
+
+def _is_dict_like(hint: Any) -> bool:
+    cls = getattr(hint, "__origin__", hint)
+    if not isinstance(cls, type):
+        return str(hint) == "typing.Any"
+    return issubclass(cls, dict) or cls.__name__ in ("Mapping", "MutableMapping")
+
+
+def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict[str, Any]:
+    """Return the keyword arguments in a payload. InvocationError `invalid_payload` names what does not fit."""
+    if payload is None:
+        payload = {}
+    if not isinstance(payload, dict):
+        raise _unfit(function_id, "$", "an object", payload)
+    for name in signature.required:
+        if name != _HIDDEN and name not in payload:
+            raise _unfit(function_id, f"$.{name}", "a value", None)
+    if not signature.takes_any_keyword:
+        for name in payload:
+            if name == _HIDDEN or name not in signature.names:
+                raise _unfit(function_id, f"$.{name}", f"one of {', '.join(signature.names)}", name)
+    return dict(payload)
+
+
+def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationError:
+    return InvocationError(
+        ErrorCode.INVALID_PAYLOAD,
+        f"{function_id}: {path} must be {expected}, got {got!r}",
+        function_id,
+        details={"path": path, "expected": expected, "got": got},
+    )
+
+
+def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
+    """Return what hints and docstring say: `description`, `request_format`, `response_format`, those that exist."""
+    signature = read_signature(function)
+    if typed and not takes_whole_payload(signature):
+        request: Any = format_from_parameters(signature, function.__doc__)
+    else:
+        first = signature.positional[:1]
+        request = format_from_hint(signature.annotations.get(first[0])) if first else None
+    found = {
+        "description": first_paragraph(function.__doc__),
+        "request_format": request,
+        "response_format": format_from_hint(signature.annotations.get("return")),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def source_of(function: Callable[..., Any], project: str) -> dict[str, Any] | None:
+    """Return `{"file", "line"}` of the definition, the file relative to `project` where it lies under it."""
+    found = find_source(function)
+    if found is None:
+        return None
+    file, line = found
+    root = project.rstrip("/") + "/"
+    return {"file": file.removeprefix(root) if project else file, "line": line}

@@ -1,0 +1,298 @@
+"""Type hints to JSON Schema (draft 2020-12).
+
+Builtins, Optional, Union, Literal, list, tuple, set, dict, TypedDict, dataclasses, Enum, dates, UUID, Annotated;
+pydantic models and msgspec Structs describe themselves. A hint that says nothing (`Any`, a foreign class) gives
+None: the function then has no format and is not checked. Pure, and imports nothing: a class of a module that
+nobody has loaded cannot be met.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from iii.worker.functions.docstring import first_paragraph, parameter_descriptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from iii.worker.functions.signature import Signature
+
+    Schema = dict[str, Any]
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# A type that contains itself ends here with an open schema.
+MAX_NESTING = 16
+
+_SIMPLE: dict[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    None: {"type": "null"},
+    type(None): {"type": "null"},
+    dict: {"type": "object"},
+    list: {"type": "array"},
+    tuple: {"type": "array"},
+    set: {"type": "array", "uniqueItems": True},
+    frozenset: {"type": "array", "uniqueItems": True},
+    bytes: {"type": "string", "contentEncoding": "base64"},
+}
+_STRING_CLASSES = {
+    ("datetime", "datetime"): {"type": "string", "format": "date-time"},
+    ("datetime", "date"): {"type": "string", "format": "date"},
+    ("datetime", "time"): {"type": "string", "format": "time"},
+    ("uuid", "UUID"): {"type": "string", "format": "uuid"},
+    ("decimal", "Decimal"): {"type": "string"},
+}
+
+
+def format_from_hint(hint: Any) -> Schema | None:
+    """Return the schema of a payload or result with this hint, `$schema` included, or None."""
+    schema = schema_from_hint(hint)
+    return {"$schema": DRAFT, **_rooted(schema)} if schema else None
+
+
+def format_from_parameters(signature: Signature, doc: str | None = None) -> Schema:
+    """Return the schema of an object whose keys are the handler's parameters, described by its docstring."""
+    properties = {}
+    descriptions = parameter_descriptions(doc)
+    for name in signature.names:
+        if name == "metadata":
+            continue
+        field = dict(schema_from_hint(signature.annotations.get(name)) or {})
+        if name in signature.defaults and _is_json_scalar(signature.defaults[name]):
+            field["default"] = signature.defaults[name]
+        if name in descriptions:
+            field["description"] = descriptions[name]
+        properties[name] = field
+    required = [name for name in signature.required if name != "metadata"]
+    schema = _object(properties, required, closed=not signature.takes_any_keyword)
+    if not required:
+        schema["type"] = ["object", "null"]  # a call without a payload is a call without arguments
+    return {"$schema": DRAFT, **_rooted(schema)}
+
+
+def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
+    """Return the schema of one hint, None when it says nothing."""
+    if nesting > MAX_NESTING:
+        return None
+    if hint is None and nesting == 0:
+        return None
+    simple = _SIMPLE.get(hint) if _is_hashable(hint) else None
+    if simple is not None:
+        return dict(simple)
+    origin = getattr(hint, "__origin__", None)
+    if origin is not None or _is_union(hint):
+        return _from_generic(hint, origin, nesting)
+    if isinstance(hint, type):
+        return _from_class(hint, nesting)
+    supertype = getattr(hint, "__supertype__", None)
+    return None if supertype is None else schema_from_hint(supertype, nesting)
+
+
+def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
+    arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
+    if _is_union(hint):
+        return _from_union(arguments, nesting)
+    if getattr(origin, "_name", None) == "Literal" or str(origin) == "typing.Literal":
+        return _from_values(list(arguments))
+    if hasattr(hint, "__metadata__"):
+        return _from_annotated(hint, origin, nesting)
+    if str(origin) in ("typing.Required", "typing.NotRequired", "typing.ReadOnly", "typing.Final"):
+        return schema_from_hint(arguments[0], nesting)
+    return _from_container(origin, arguments, nesting)
+
+
+def _from_union(members: tuple[Any, ...], nesting: int) -> Schema | None:
+    schemas = [schema_from_hint(member, nesting + 1) for member in members]
+    known = [schema for schema in schemas if schema is not None]
+    if len(known) < len(schemas):
+        return None
+    if all(set(schema) == {"type"} for schema in known):
+        return {"type": [schema["type"] for schema in known]}
+    return {"anyOf": known}
+
+
+def _from_values(values: list[Any]) -> Schema:
+    plain = [getattr(value, "value", value) for value in values]
+    kinds = {type(value) for value in plain}
+    typed = _SIMPLE.get(kinds.pop(), {}) if len(kinds) == 1 else {}
+    return {**typed, "enum": plain}
+
+
+def _from_annotated(hint: Any, origin: Any, nesting: int) -> Schema | None:
+    schema = schema_from_hint(origin, nesting + 1)
+    texts = [note for note in hint.__metadata__ if isinstance(note, str)]
+    return {**schema, "description": texts[0]} if schema and texts else schema
+
+
+def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Schema | None:
+    if not isinstance(origin, type):
+        return None
+    if issubclass(origin, dict) or origin.__name__ in ("Mapping", "MutableMapping"):
+        values = schema_from_hint(arguments[1], nesting + 1) if len(arguments) == 2 else None
+        return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
+    if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
+        return _from_tuple(arguments, nesting)
+    if issubclass(origin, list | tuple | set | frozenset) or origin.__name__ in ("Sequence", "Iterable"):
+        items = schema_from_hint(arguments[0], nesting + 1) if arguments else None
+        base = _SIMPLE.get(origin, _SIMPLE[list])
+        return {**base, "items": items} if items else dict(base)
+    return None
+
+
+def _from_tuple(arguments: tuple[Any, ...], nesting: int) -> Schema:
+    items = [schema_from_hint(argument, nesting + 1) or {} for argument in arguments]
+    return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+
+
+def _from_class(cls: type, nesting: int) -> Schema | None:
+    described = _from_describing_class(cls)
+    if described is not None:
+        return described
+    if _is_subclass(cls, "enum", "Enum"):
+        return _from_values([member.value for member in cls])  # type: ignore[attr-defined]
+    if hasattr(cls, "__required_keys__"):
+        return _from_typed_dict(cls, nesting)
+    if hasattr(cls, "__dataclass_fields__"):
+        return _from_dataclass(cls, nesting)
+    for (module, name), schema in _STRING_CLASSES.items():
+        if _is_subclass(cls, module, name):
+            return dict(schema)
+    return {"type": "object"} if issubclass(cls, dict) else None
+
+
+def _from_describing_class(cls: type) -> Schema | None:
+    describe = getattr(cls, "model_json_schema", None)
+    if callable(describe):
+        return dict(describe())
+    if _is_subclass(cls, "msgspec", "Struct"):
+        schemas, definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
+        return {**schemas[0], "$defs": definitions} if "$ref" not in schemas[0] else _inlined(schemas[0], definitions)
+    return None
+
+
+def _inlined(reference: Schema, definitions: Schema) -> Schema:
+    import json  # Structs only
+
+    name = reference["$ref"].rpartition("/")[2]
+    return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
+
+
+def _from_typed_dict(cls: Any, nesting: int) -> Schema:
+    hints = _resolved(cls)
+    properties = _properties(hints, nesting)
+    required = [name for name in properties if _is_required(cls, name, hints[name])]
+    return _described(cls, _object(properties, required, closed=False))
+
+
+def _is_required(cls: Any, name: str, hint: Any) -> bool:
+    # Where annotations are strings, `__required_keys__` has not seen the qualifier.
+    qualifier = str(getattr(hint, "__origin__", ""))
+    if qualifier in ("typing.Required", "typing.NotRequired"):
+        return qualifier == "typing.Required"
+    return name in cls.__required_keys__
+
+
+def _from_dataclass(cls: Any, nesting: int) -> Schema:
+    hints = _resolved(cls)
+    missing = sys.modules["dataclasses"].MISSING
+    fields = {name: field for name, field in cls.__dataclass_fields__.items() if field.init}
+    properties = _properties({name: hints.get(name) for name in fields}, nesting)
+    for name, field in fields.items():
+        if field.default is not missing and _is_json_scalar(field.default):
+            properties[name]["default"] = field.default
+    required = [name for name, field in fields.items() if field.default is missing and field.default_factory is missing]
+    return _described(cls, _object(properties, required, closed=False))
+
+
+def _resolved(cls: Any) -> dict[str, Any]:
+    import typing  # loaded already by whoever defined such a class
+
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return dict.fromkeys(getattr(cls, "__annotations__", {}))
+
+
+def _properties(hints: dict[str, Any], nesting: int) -> dict[str, Schema]:
+    return {name: schema_from_hint(hint, nesting + 1) or {} for name, hint in hints.items()}
+
+
+def _rooted(schema: Schema) -> Schema:
+    """Return the schema with the definitions of all models in it at its root, where their references look for them."""
+    definitions: dict[str, tuple[Schema, Schema]] = {}
+    root = _without_definitions(schema, definitions)
+    return {**root, "$defs": {name: body for name, (body, _) in definitions.items()}} if definitions else dict(root)
+
+
+def _without_definitions(node: Any, definitions: dict[str, tuple[Schema, Schema]]) -> Any:
+    if isinstance(node, list):
+        return [_without_definitions(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    own: Schema = node.get("$defs", {})
+    names = {name: _free_name(name, own, definitions) for name in own}
+    for name in own:
+        definitions[names[name]] = (_renamed(own[name], names), own)
+    rest = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
+    return _renamed(rest, names) if own else rest
+
+
+def _free_name(name: str, own: Schema, definitions: dict[str, tuple[Schema, Schema]]) -> str:
+    """Return the name under which a model's definition goes to the root: its own, unless another model's has that."""
+    free, number = name, 2
+    while free in definitions and definitions[free][1] != own:
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    if isinstance(node, list):
+        return [_renamed(item, names) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _renamed(item, names) for key, item in node.items()}
+    reference = found.get("$ref")
+    if isinstance(reference, str):
+        place, _, name = reference.rpartition("/")
+        found["$ref"] = f"{place}/{names.get(name, name)}"
+    return found
+
+
+def _object(properties: dict[str, Schema], required: list[str], *, closed: bool) -> Schema:
+    schema: Schema = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    if closed:
+        schema["additionalProperties"] = False
+    return schema
+
+
+def _described(cls: type, schema: Schema) -> Schema:
+    doc = first_paragraph(cls.__doc__)
+    # A dataclass without a docstring gets its signature as one.
+    if doc and not doc.startswith(f"{cls.__name__}("):
+        schema["description"] = doc
+    for name, text in parameter_descriptions(cls.__doc__).items():
+        if name in schema["properties"]:
+            schema["properties"][name]["description"] = text
+    return schema
+
+
+def _is_union(hint: Any) -> bool:
+    return type(hint).__name__ == "UnionType" or str(getattr(hint, "__origin__", "")) == "typing.Union"
+
+
+def _is_subclass(cls: type, module: str, name: str) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and issubclass(cls, getattr(loaded, name))
+
+
+def _is_hashable(hint: Any) -> bool:
+    return getattr(type(hint), "__hash__", None) is not None and not hasattr(hint, "__metadata__")
+
+
+def _is_json_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,123 @@
+"""The parameters of a handler, read without the `inspect` module where that is possible.
+
+`inspect` costs a worker more than all of the SDK at start; a plain function tells everything by its code object.
+Anything else (partials, callable objects, decorated functions) takes the slow road through it.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType, MethodType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_HAS_VARARGS = 0x04
+_HAS_KEYWORDS = 0x08
+# Coroutines and async generators: both need an event loop.
+_NEEDS_LOOP = 0x80 | 0x100 | 0x200
+
+
+class Signature:
+    """Names in order: `positional` first, then `keyword_only`; `required` have no default."""
+
+    __slots__ = ("annotations", "defaults", "keyword_only", "positional", "takes_any_keyword")
+
+    def __init__(
+        self,
+        positional: list[str],
+        keyword_only: list[str],
+        defaults: dict[str, Any],
+        annotations: dict[str, Any],
+        *,
+        takes_any_keyword: bool,
+    ) -> None:
+        self.positional = positional
+        self.keyword_only = keyword_only
+        self.defaults = defaults
+        self.annotations = annotations
+        self.takes_any_keyword = takes_any_keyword
+
+    @property
+    def names(self) -> list[str]:
+        """All parameters that can be given by name."""
+        return self.positional + self.keyword_only
+
+    @property
+    def required(self) -> list[str]:
+        """Parameters without a default."""
+        return [name for name in self.names if name not in self.defaults]
+
+
+def read_signature(function: Callable[..., Any]) -> Signature:
+    """Return the parameters of `function`, a bound method's without the instance."""
+    plain = function.__func__ if isinstance(function, MethodType) else function
+    if not isinstance(plain, FunctionType) or hasattr(plain, "__wrapped__"):
+        return _inspected(function)
+    code = plain.__code__
+    positional = list(code.co_varnames[: code.co_argcount])
+    keyword_only = list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+    given = plain.__defaults__ or ()
+    defaults = dict(zip(positional[len(positional) - len(given) :], given, strict=True))
+    defaults.update(plain.__kwdefaults__ or {})
+    return Signature(
+        positional[1:] if isinstance(function, MethodType) else positional,
+        keyword_only,
+        defaults,
+        read_annotations(plain),
+        takes_any_keyword=bool(code.co_flags & _HAS_KEYWORDS),
+    )
+
+
+def _inspected(function: Callable[..., Any]) -> Signature:
+    import inspect  # see the module docstring
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return Signature(["payload"], [], {}, {}, takes_any_keyword=False)
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return Signature(
+        [item.name for item in parameters if item.kind in by_position],
+        [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY],
+        {item.name: item.default for item in parameters if item.default is not item.empty},
+        read_annotations(inspect.unwrap(function)),
+        takes_any_keyword=any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters),
+    )
+
+
+def read_annotations(function: Any) -> dict[str, Any]:
+    """Return the annotations as objects; names that cannot be resolved make them all unknown."""
+    target = function if isinstance(function, FunctionType | MethodType) else getattr(function, "func", None)
+    target = target or type(function).__call__
+    raw = dict(getattr(target, "__annotations__", {}))
+    if not any(isinstance(hint, str) for hint in raw.values()):
+        return raw
+    import typing  # only annotations written as strings need it
+
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return {}
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Tell whether what `function` returns needs an event loop: to be awaited, or iterated with `async for`."""
+    while hasattr(function, "func"):
+        function = function.func
+    target = getattr(function, "__func__", function)
+    if not hasattr(target, "__code__"):
+        target = vars(type(function)).get("__call__")
+    code = getattr(target, "__code__", None)
+    return code is not None and bool(code.co_flags & _NEEDS_LOOP)
+
+
+def find_source(function: Any) -> tuple[str, int] | None:
+    """Return (file, line) of the handler's definition, None for callables without Python code."""
+    while hasattr(function, "__wrapped__") or hasattr(function, "func"):
+        function = getattr(function, "__wrapped__", None) or function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None:
+        code = getattr(vars(type(function)).get("__call__"), "__code__", None)
+    return None if code is None else (code.co_filename, code.co_firstlineno)

@@ -1,0 +1,1 @@
+"""The running worker: reads lines, dispatches calls to threads and the event loop, writes answers."""

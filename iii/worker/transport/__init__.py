@@ -1,0 +1,1 @@
+"""How a worker's lines travel: its pipes, or a WebSocket."""

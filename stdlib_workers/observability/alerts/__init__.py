@@ -1,0 +1,1 @@
+"""Evaluates alert rules and acts on them."""

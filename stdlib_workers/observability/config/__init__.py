@@ -1,0 +1,1 @@
+"""The worker's configuration: options, sampling, alert rules."""

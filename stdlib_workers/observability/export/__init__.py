@@ -1,0 +1,1 @@
+"""What leaves the worker: OTLP, Prometheus, live streams."""

@@ -1,0 +1,79 @@
+"""`engine::health::check`, `engine::sampling::rules` and `engine::baggage::*`: the small diagnostic functions."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from iii import __version__, current_invocation
+from stdlib_workers.observability.config.options import Options
+from stdlib_workers.observability.ingest.pipeline import Pipeline
+from stdlib_workers.observability.store.query_params import Asking
+
+# Baggage is the caller's: what is set here reaches nobody.
+NOTE = "baggage travels with a call; set it where the call is made, it does not propagate from here"
+
+
+class Diagnostics:
+    """All of them."""
+
+    def __init__(self, options: Options, pipeline: Pipeline) -> None:
+        self._options = options
+        self._pipeline = pipeline
+
+    def health(self, _: Any) -> dict[str, Any]:
+        """Tell which parts are on, and whether the storage works."""
+        options, error = self._options, self._pipeline.last_error
+        export = options.export
+        components = {
+            "otel": _component(
+                options.enabled, f"exporting to {export.endpoint}" if export.spans else "kept on this machine"
+            ),
+            "metrics": _component(options.enabled and options.metrics_enabled, "stored, and read by Prometheus"),
+            "logs": _component(options.enabled and options.logs_enabled, "stored"),
+            "spans": _component(options.enabled, error or f"{self._pipeline.dropped} dropped"),
+        }
+        return {
+            "status": "healthy" if error is None else "degraded",
+            "components": components,
+            "timestamp": self._pipeline.clock() // 1_000_000,
+            "version": __version__,
+        }
+
+    def sampling(self, _: Any) -> dict[str, Any]:
+        """Tell how traces and logs are chosen."""
+        return {
+            "traces": self._options.sampling.echo(),
+            "logs": {"sampling_ratio": self._options.logs_ratio},
+            "timestamp": self._pipeline.clock() // 1_000_000,
+        }
+
+    def baggage(self, payload: Any) -> dict[str, Any]:
+        """Return one entry of the baggage this call came with."""
+        return {"value": _baggage().get(Asking("engine::baggage::get", payload).required("key"))}
+
+    def set_baggage(self, payload: Any) -> dict[str, Any]:
+        """Say that baggage cannot be set from here."""
+        asking = Asking("engine::baggage::set", payload)
+        asking.required("key")
+        asking.required("value")
+        return {"success": True, "note": NOTE}
+
+    def all_baggage(self, _: Any) -> dict[str, Any]:
+        """Return the baggage this call came with."""
+        return {"baggage": _baggage()}
+
+
+def _component(is_on: object, details: str) -> dict[str, str]:
+    return {"status": "healthy" if is_on else "disabled", "details": details}
+
+
+def _baggage() -> dict[str, str]:
+    invocation = current_invocation()
+    return baggage_from(invocation.baggage if invocation is not None else None)
+
+
+def baggage_from(header: str | None) -> dict[str, str]:
+    """Return the entries of a W3C baggage header; properties behind `;` are left out. Pure."""
+    items = (item.partition(";")[0].partition("=") for item in (header or "").split(","))
+    return {name.strip(): unquote(value.strip()) for name, mark, value in items if mark and name.strip()}

@@ -1,0 +1,84 @@
+"""`engine::log::*` and `engine::logs::*`: payload in, result out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from iii import Logger
+from stdlib_workers.observability.config.options import Options
+from stdlib_workers.observability.ingest.batches import Intake
+from stdlib_workers.observability.ingest.pipeline import Pipeline
+from stdlib_workers.observability.records.logs import SEVERITIES, LogRow, log_row_from, log_shape_from, scrubbed_log
+from stdlib_workers.observability.records.redaction import Redaction
+from stdlib_workers.observability.store import log_table
+from stdlib_workers.observability.store.archive import Archive
+from stdlib_workers.observability.store.query_params import Asking
+
+
+class LogFunctions:
+    """All of them over one archive."""
+
+    def __init__(self, archive: Archive, pipeline: Pipeline, options: Options) -> None:
+        self._archive = archive
+        self._pipeline = pipeline
+        self._options = options
+
+    def writer(self, level: str) -> Callable[[Any], Awaitable[None]]:
+        """Return the function `engine::log::LEVEL`."""
+
+        async def write(payload: Any) -> None:
+            asking = Asking(f"engine::log::{level}", payload)
+            message = asking.required("message")
+            if not self._options.logs_enabled or not _is_chosen(self._options.logs_ratio):
+                return
+            row = self._row(level, message, asking, payload.get("data"))
+            if self._options.logs_console:
+                _show(level, row)
+            await self._pipeline.take(Intake([], [row], []))
+
+        write.__doc__ = f"Log a message of level {level}."
+        return write
+
+    def _row(self, level: str, message: str, asking: Asking, data: Any) -> LogRow:
+        redaction, now = Redaction(), self._pipeline.clock()
+        record = {
+            "timestamp_unix_nano": now,
+            "severity_number": SEVERITIES[level],
+            "severity_text": level.upper(),
+            "body": message,
+            "attributes": data,
+            "trace_id": asking.text("trace_id"),
+            "span_id": asking.text("span_id"),
+            "service_name": asking.text("service_name") or "unknown",
+            "resource": dict(self._options.resource),
+            "instrumentation_scope_name": "iii",
+        }
+        return scrubbed_log(log_row_from(record, redaction, now), redaction)
+
+    async def list(self, payload: Any) -> dict[str, Any]:
+        """List log records, the newest first."""
+        query = log_table.log_query_from(payload)
+        rows, total = await self._archive.run(lambda connection: log_table.find(connection, query))
+        return {
+            "logs": [log_shape_from(row) for row in rows],
+            "total": total,
+            "query": query.echo(),
+            "timestamp": self._pipeline.clock() // 1_000_000,
+        }
+
+    async def clear(self, _: Any) -> dict[str, Any]:
+        """Forget all log records."""
+        await self._archive.run(log_table.clear)
+        return {"success": True}
+
+
+def _is_chosen(ratio: float) -> bool:
+    return ratio >= 1 or random.random() < ratio
+
+
+def _show(level: str, row: LogRow) -> None:
+    logger = Logger(row.trace, row.service, row.span)
+    say = {"trace": logger.debug, "debug": logger.debug, "warn": logger.warn, "error": logger.error}
+    say.get(level, logger.info)(row.body, log_shape_from(row)["attributes"] or None)

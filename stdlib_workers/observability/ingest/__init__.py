@@ -1,0 +1,1 @@
+"""What comes in: the engine's batches and OTLP over HTTP."""

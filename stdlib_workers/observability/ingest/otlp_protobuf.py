@@ -1,0 +1,48 @@
+"""OTLP's binary requests as the JSON that `otlp.py` reads. Needs the extra `observability`; imported when one comes.
+
+Called by the receiver.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES
+
+_REQUESTS: dict[str, Any] = {
+    TRACES: ExportTraceServiceRequest,
+    METRICS: ExportMetricsServiceRequest,
+    LOGS: ExportLogsServiceRequest,
+}
+_IDS = ("traceId", "spanId", "parentSpanId")
+
+
+def request_from(kind: str, body: bytes) -> Any:
+    """Return the request of one kind as OTLP's JSON. ValueError for bytes that are none."""
+    request = _REQUESTS[kind]()
+    try:
+        request.ParseFromString(body)
+    except DecodeError as error:
+        raise ValueError(f"this is no OTLP request: {error}") from None
+    return _with_hex_ids(MessageToDict(request))
+
+
+def _with_hex_ids(value: Any) -> Any:
+    # The general mapping of bytes is base64; OTLP's own is hexadecimal for ids.
+    if isinstance(value, list):
+        return [_with_hex_ids(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _hex(inner) if name in _IDS else _with_hex_ids(inner) for name, inner in value.items()}
+    return value
+
+
+def _hex(value: Any) -> str:
+
+    return b64decode(value).hex() if isinstance(value, str) else ""

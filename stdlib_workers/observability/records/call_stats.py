@@ -1,0 +1,105 @@
+"""The engine's own figures: calls by function, how long they took, workers that came and went. Pure.
+
+Calls come counted with the feed where it does that; without, every recorded span of the engine counts one. Durations
+are of recorded spans always: a sample is enough for their shape.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
+
+# Seconds; from a call inside the machine to one that waits for a person.
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# Functions that are told apart; a project that mints ids as function names must not fill the memory.
+MAX_FUNCTIONS = 1000
+OTHER = "(other)"
+
+
+class Durations:
+    """A histogram of seconds."""
+
+    __slots__ = ("counts", "sum", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += 1
+        self.sum += seconds
+
+
+class Figures:
+    """What is counted since this worker started."""
+
+    def __init__(self) -> None:
+        self.durations: dict[str, Durations] = {}
+        self.spawns = 0
+        self.deaths = 0
+        self.active = 0
+        self._calls: Counter[str] = Counter()
+        self._by_function: Counter[str] = Counter()
+        self._is_told = False
+
+    def take_counts(self, calls: Any) -> None:
+        """Take over the counts that came with a batch of the feed."""
+        if not isinstance(calls, Mapping):
+            return
+        self._is_told = True
+        self._calls = Counter({name: calls.get(name) or 0 for name in ("total", "success", "error", "deferred")})
+        self._by_function = Counter(calls.get("by_function") or {})
+
+    def add_spans(self, rows: Iterable[SpanRow]) -> None:
+        """Count finished spans of calls."""
+        for row in rows:
+            function_id = function_of(attributes := attributes_of(row))
+            is_call = row.name.startswith(("call ", "enqueue "))
+            if not row.finish or function_id is None or not is_call or row.internal:
+                continue
+            self._duration_of(function_id).add(max(row.finish - row.start, 0) / 1e9)
+            if not self._is_told:
+                outcome = "error" if row.status == "error" else "success"
+                self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))
+                self._by_function[function_id] += 1
+
+    def _duration_of(self, function_id: str) -> Durations:
+        if function_id not in self.durations and len(self.durations) >= MAX_FUNCTIONS:
+            function_id = OTHER
+        return self.durations.setdefault(function_id, Durations())
+
+    def add_event(self, event: str | None) -> None:
+        """Count an event of `engine::workers-available`."""
+        self.spawns += event == "worker_connected"
+        self.deaths += event == "worker_disconnected"
+
+    def calls(self) -> dict[str, int]:
+        """Return total, success, error and deferred."""
+        return {name: self._calls[name] for name in ("total", "success", "error", "deferred")}
+
+    def shape(self) -> dict[str, Any]:
+        """Return `invocations` and `workers` of `engine::metrics::list`."""
+        return {
+            "invocations": {**self.calls(), "by_function": dict(self._by_function)},
+            "workers": {"spawns": self.spawns, "deaths": self.deaths, "active": self.active},
+        }
+
+    def by_function(self) -> dict[str, int]:
+        """Return the calls of each function."""
+        return dict(self._by_function)
+
+    def value(self, metric: str) -> float | None:
+        """Return one of `iii.invocations.*` and `iii.workers.*`, None for any other metric."""
+        workers = {"spawns": self.spawns, "deaths": self.deaths, "active": self.active}
+        known: dict[str, float] = {
+            **{f"iii.invocations.{name}": count for name, count in self.calls().items()},
+            **{f"iii.workers.{name}": count for name, count in workers.items()},
+        }
+        return known.get(metric)

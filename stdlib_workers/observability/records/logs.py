@@ -1,0 +1,103 @@
+"""A log record as a row of the storage and as the contract's shape. Pure.
+
+Records come from `engine::log::*`, the engine's feed, and OTLP; terminal colors are stripped and secrets gone before
+they are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stdlib_workers.observability.records.redaction import Redaction
+from stdlib_workers.observability.records.spans import clamp
+
+# OpenTelemetry's numbers of the five levels.
+SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17}
+_NAMES = ((21, "FATAL"), (17, "ERROR"), (13, "WARN"), (9, "INFO"), (5, "DEBUG"), (1, "TRACE"))
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>0-9a-z])")
+_ZEROS = re.compile(r"0*\Z")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class LogRow(NamedTuple):
+    """One record, in the order of the table's columns. JSON text: detail (attributes, resource, scope)."""
+
+    time: int
+    observed: int
+    severity: int
+    level: str
+    body: str
+    trace: str | None
+    span: str | None
+    service: str
+    detail: str
+
+
+def severity_name(number: int) -> str:
+    """Return the name of a severity number, as OpenTelemetry groups them."""
+    return next((name for least, name in _NAMES if number >= least), "INFO")
+
+
+def log_row_from(record: Mapping[str, Any], redaction: Redaction, now: int) -> LogRow:
+    """Return the row of a record in the contract's shape; what is missing is filled in."""
+    observed = clamp(record.get("observed_timestamp_unix_nano")) or now
+    number = clamp(record.get("severity_number"))
+    level = str(record.get("severity_text") or severity_name(number or 9)).upper()
+    body = record.get("body")
+    attributes = record.get("attributes")
+    detail = {
+        "attributes": redaction.value(attributes) if isinstance(attributes, dict) else {},
+        "resource": redaction.value(record.get("resource") or {}),
+        "instrumentation_scope_name": record.get("instrumentation_scope_name"),
+        "instrumentation_scope_version": record.get("instrumentation_scope_version"),
+    }
+    return LogRow(
+        clamp(record.get("timestamp_unix_nano")) or observed,
+        observed,
+        number or SEVERITIES.get(level.lower(), 9),
+        level,
+        redaction.text(plain(body if isinstance(body, str) else _encode(body).decode())),
+        _id(record.get("trace_id")),
+        _id(record.get("span_id")),
+        str(record.get("service_name") or "unknown"),
+        _encode(detail).decode(),
+    )
+
+
+def scrubbed_log(row: LogRow, redaction: Redaction) -> LogRow:
+    """Return the row without the secrets that other records of its batch gave away."""
+    return row._replace(body=redaction.scrub(row.body), detail=redaction.scrub(row.detail))
+
+
+def plain(text: str) -> str:
+    """Return text without what a terminal would obey."""
+    return _ANSI.sub("", text) if "\x1b" in text else text
+
+
+def _id(value: Any) -> str | None:
+    # A null id is written as zeros by some.
+    return value if isinstance(value, str) and not _ZEROS.match(value) else None
+
+
+def log_shape_from(row: LogRow) -> dict[str, Any]:
+    """Return the record as the contract shows it, all twelve keys."""
+    detail = _decode(row.detail)
+    return {
+        "timestamp_unix_nano": row.time,
+        "observed_timestamp_unix_nano": row.observed,
+        "severity_number": row.severity,
+        "severity_text": row.level,
+        "body": row.body,
+        "attributes": detail["attributes"],
+        "trace_id": row.trace,
+        "span_id": row.span,
+        "resource": detail["resource"],
+        "service_name": row.service,
+        "instrumentation_scope_name": detail["instrumentation_scope_name"],
+        "instrumentation_scope_version": detail["instrumentation_scope_version"],
+    }

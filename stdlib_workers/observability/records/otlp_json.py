@@ -1,0 +1,243 @@
+"""OTLP's JSON requests as spans, logs and metrics in the contract's shapes. Pure.
+
+Numbers may be numbers or strings, names may be null, ids of zeros are no ids; whatever else does not fit is left out,
+never an error: telemetry must not break the one who sends it. `protobuf.py` brings the binary form to the same JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+from stdlib_workers.observability.records.logs import severity_name
+from stdlib_workers.observability.records.spans import MAX_INTEGER, clamp
+
+_STATUSES = {0: "unset", 1: "ok", 2: "error"}
+_STATUS_NAMES = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
+# OTLP's kinds count from 1. Python's SDK of iii writes them from 0; both mean "unset" or "internal" by 0.
+KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+_DEPTH = 16
+
+Json = Mapping[str, Any]
+
+
+def spans_from(request: Any) -> list[dict[str, Any]]:
+    """Return the spans of an ExportTraceServiceRequest. End time 0: a snapshot of one that is running."""
+    return [
+        _span(span, resource, scope)
+        for resource, scope, spans in _parts(request, "resourceSpans", "scopeSpans", "spans")
+        for span in spans
+    ]
+
+
+def logs_from(request: Any) -> list[dict[str, Any]]:
+    """Return the records of an ExportLogsServiceRequest."""
+    return [
+        _log(record, resource, scope)
+        for resource, scope, records in _parts(request, "resourceLogs", "scopeLogs", "logRecords")
+        for record in records
+    ]
+
+
+def metrics_from(request: Any) -> list[dict[str, Any]]:
+    """Return the metrics of an ExportMetricsServiceRequest; kinds that the contract lacks are left out."""
+    return [
+        found
+        for resource, scope, metrics in _parts(request, "resourceMetrics", "scopeMetrics", "metrics")
+        for metric in metrics
+        if (found := _metric(metric, resource, scope)) is not None
+    ]
+
+
+def _parts(request: Any, outer: str, inner: str, items: str) -> Iterator[tuple[dict[str, Any], Json, list[Json]]]:
+    for part in _objects(_object(request).get(outer)):
+        resource = attributes_from(_object(part.get("resource")).get("attributes"))
+        for scoped in _objects(part.get(inner)):
+            yield resource, _object(scoped.get("scope")), _objects(scoped.get(items))
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _span(span: Json, resource: Json, scope: Json) -> dict[str, Any]:
+    status = _object(span.get("status"))
+    attributes = attributes_from(span.get("attributes"))
+    kind = KINDS.get(_kind(span.get("kind")))
+    if kind and kind != "internal":
+        attributes.setdefault("span.kind", kind)
+    end = clamp(span.get("endTimeUnixNano"))
+    found = {
+        "trace_id": id_from(span.get("traceId")),
+        "span_id": id_from(span.get("spanId")),
+        "parent_span_id": id_from(span.get("parentSpanId")),
+        "name": span.get("name") or "",
+        "start_time_unix_nano": clamp(span.get("startTimeUnixNano")),
+        "end_time_unix_nano": end,
+        "status": _STATUSES.get(_status(status.get("code")), "unset"),
+        "status_description": status.get("message") or None,
+        "attributes": attributes,
+        "service_name": resource.get("service.name") or "unknown",
+        "events": [_event(event) for event in _objects(span.get("events"))],
+        "links": [_link(link) for link in _objects(span.get("links"))],
+        "flags": integer_from(span.get("flags")) or None,
+        "trace_state": span.get("traceState") or None,
+        **_scope(scope),
+    }
+    return found if end else {**found, "pending": True}
+
+
+def _kind(value: Any) -> int:
+    if isinstance(value, str) and value.startswith("SPAN_KIND_"):
+        names = {name.upper(): number for number, name in KINDS.items()}
+        return names.get(value.removeprefix("SPAN_KIND_"), 0)
+    return integer_from(value)
+
+
+def _status(value: Any) -> int:
+    return _STATUS_NAMES.get(value, 0) if isinstance(value, str) and not value.isdigit() else integer_from(value)
+
+
+def _event(event: Json) -> dict[str, Any]:
+    return {
+        "name": event.get("name") or "",
+        "timestamp_unix_nano": clamp(event.get("timeUnixNano")),
+        "attributes": _pairs(event),
+    }
+
+
+def _link(link: Json) -> dict[str, Any]:
+    return {
+        "trace_id": id_from(link.get("traceId")) or "",
+        "span_id": id_from(link.get("spanId")) or "",
+        "trace_state": link.get("traceState") or None,
+        "attributes": _pairs(link),
+    }
+
+
+def _pairs(owner: Json) -> list[list[Any]]:
+    return [[name, value] for name, value in attributes_from(owner.get("attributes")).items()]
+
+
+def _scope(scope: Json) -> dict[str, Any]:
+    return {
+        "instrumentation_scope_name": scope.get("name") or None,
+        "instrumentation_scope_version": scope.get("version") or None,
+    }
+
+
+def _log(record: Json, resource: Json, scope: Json) -> dict[str, Any]:
+    number = integer_from(record.get("severityNumber"))
+    return {
+        "timestamp_unix_nano": clamp(record.get("timeUnixNano")),
+        "observed_timestamp_unix_nano": clamp(record.get("observedTimeUnixNano")),
+        "severity_number": number,
+        "severity_text": record.get("severityText") or severity_name(number or 9),
+        "body": value_from(record.get("body")) if record.get("body") is not None else "",
+        "attributes": attributes_from(record.get("attributes")),
+        "trace_id": id_from(record.get("traceId")),
+        "span_id": id_from(record.get("spanId")),
+        "resource": resource,
+        "service_name": resource.get("service.name") or "unknown",
+        **_scope(scope),
+    }
+
+
+def _metric(metric: Json, resource: Json, scope: Json) -> dict[str, Any] | None:
+    kind, points = _points(metric)
+    if kind is None:
+        return None
+    return {
+        "name": metric.get("name") or "",
+        "description": metric.get("description") or "",
+        "unit": metric.get("unit") or "",
+        "metric_type": kind,
+        "data_points": points,
+        "service_name": resource.get("service.name") or "unknown",
+        **_scope(scope),
+    }
+
+
+def _points(metric: Json) -> tuple[str | None, list[dict[str, Any]]]:
+    if isinstance(metric.get("gauge"), dict):
+        return "gauge", [_number(point) for point in _objects(metric["gauge"].get("dataPoints"))]
+    if isinstance(metric.get("sum"), dict):
+        kind = "counter" if metric["sum"].get("isMonotonic") else "updowncounter"
+        return kind, [_number(point) for point in _objects(metric["sum"].get("dataPoints"))]
+    if isinstance(metric.get("histogram"), dict):
+        return "histogram", [_histogram(point) for point in _objects(metric["histogram"].get("dataPoints"))]
+    return None, []
+
+
+def _number(point: Json) -> dict[str, Any]:
+    value: float = integer_from(point["asInt"]) if "asInt" in point else float_from(point.get("asDouble")) or 0.0
+    return {"value": value, **_about(point)}
+
+
+def _about(point: Json) -> dict[str, Any]:
+    return {
+        "attributes": attributes_from(point.get("attributes")),
+        "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
+    }
+
+
+def _histogram(point: Json) -> dict[str, Any]:
+    counts = point.get("bucketCounts")
+    bounds = point.get("explicitBounds")
+    return {
+        "count": integer_from(point.get("count")),
+        "sum": float_from(point.get("sum")) or 0.0,
+        "bucket_counts": [integer_from(count) for count in counts] if isinstance(counts, list) else [],
+        "explicit_bounds": [float_from(bound) or 0.0 for bound in bounds] if isinstance(bounds, list) else [],
+        "min": float_from(point.get("min")),
+        "max": float_from(point.get("max")),
+        **_about(point),
+    }
+
+
+def attributes_from(attributes: Any) -> dict[str, Any]:
+    """Return OTLP's list of keys and values as an object."""
+    return {str(item.get("key")): value_from(item.get("value")) for item in _objects(attributes) if item.get("key")}
+
+
+def value_from(value: Any, depth: int = 0) -> Any:
+    """Return the JSON value of an AnyValue."""
+    if not isinstance(value, dict) or depth > _DEPTH:
+        return None if isinstance(value, dict) else value
+    if "arrayValue" in value:
+        return [value_from(item, depth + 1) for item in _objects(_object(value["arrayValue"]).get("values"))]
+    if "kvlistValue" in value:
+        pairs = _objects(_object(value["kvlistValue"]).get("values"))
+        return {str(pair.get("key")): value_from(pair.get("value"), depth + 1) for pair in pairs}
+    if "intValue" in value:
+        return integer_from(value["intValue"])
+    if "doubleValue" in value:
+        return float_from(value["doubleValue"])
+    return next((value[name] for name in ("stringValue", "boolValue", "bytesValue") if name in value), None)
+
+
+def id_from(value: Any) -> str | None:
+    """Return an id in lower case, None for none and for zeros."""
+    return value.lower() if isinstance(value, str) and value.strip("0") else None
+
+
+def integer_from(value: Any) -> int:
+    """Return an integer written as a number or a string, 0 for anything else, inside 64 bits."""
+    try:
+        return max(-MAX_INTEGER - 1, min(int(value or 0), MAX_INTEGER))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def float_from(value: Any) -> float | None:
+    """Return a finite number written as a number or a string, None for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if isfinite(found) else None

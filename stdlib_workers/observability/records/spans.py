@@ -1,0 +1,166 @@
+"""A span as a row of the storage and as the contract's shape, and the way between. Pure.
+
+A span comes from the engine's feed with its attributes as an object, from OTLP through `otlp.py` in the same form. In
+the row every attribute is a string (nested values as JSON text) and secrets are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeGuard
+
+import msgspec
+
+from stdlib_workers.observability.records.redaction import Redaction, may_hold_secret
+
+# SQLite's integers end here; OTLP's times are unsigned.
+MAX_INTEGER = 2**63 - 1
+# OpenTelemetry's have 32 characters; an id is a key, not a place for text.
+MAX_ID = 64
+STATUSES = ("ok", "error", "unset")
+# What a span may have beside its columns; absent fields stay absent in the shape.
+OPTIONAL = (
+    *("status_description", "events", "links", "instrumentation_scope_name", "instrumentation_scope_version"),
+    *("flags", "trace_state"),
+)
+_FUNCTION = ("iii.function.id", "function_id")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class SpanRow(NamedTuple):
+    """One span, in the order of the table's columns. `finish` 0: still running. JSON text: attributes, detail."""
+
+    trace: str
+    span: str
+    parent: str | None
+    name: str
+    service: str
+    status: str
+    start: int
+    finish: int
+    internal: int
+    attributes: str
+    detail: str | None
+
+
+def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
+    """Return the row of a span of the feed, None when it has no ids."""
+    get = span.get
+    trace, id = get("trace_id"), get("span_id")
+    if not _is_id(trace) or not _is_id(id):
+        return None
+    parent = get("parent_span_id")
+    pairs = pairs_from(get("attributes"))
+    name, attributes, detail = _texts(str(get("name") or ""), pairs, _detail(span), redaction)
+    status = get("status")
+    return SpanRow(
+        trace,
+        id,
+        parent if _is_id(parent) and parent != id else None,
+        name,
+        str(get("service_name") or "unknown"),
+        status if status in STATUSES else "unset",
+        clamp(get("start_time_unix_nano")),
+        0 if get("pending") else clamp(get("end_time_unix_nano")),
+        int(is_internal(pairs)),
+        attributes,
+        detail,
+    )
+
+
+def _is_id(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID
+
+
+def _texts(
+    name: str, pairs: list[list[str]], detail: dict[str, Any], redaction: Redaction
+) -> tuple[str, str, str | None]:
+    attributes = _encode(pairs).decode()
+    more = _encode(detail).decode() if detail else ""
+    if may_hold_secret(f"{name}\n{attributes}{more}"):
+        name, attributes = redaction.text(name), _encode(redaction.value(pairs)).decode()
+        more = _encode(redaction.value(detail)).decode() if detail else ""
+    return name, attributes, more or None
+
+
+def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: span[name] for name in OPTIONAL if span.get(name)}
+    for name in ("events", "links"):
+        if name in found:
+            listed = found[name] if isinstance(found[name], list) else []
+            parts = [part for part in listed if isinstance(part, Mapping)]
+            found[name] = [{**part, "attributes": pairs_from(part.get("attributes"))} for part in parts]
+    return found
+
+
+def scrubbed(row: SpanRow, redaction: Redaction) -> SpanRow:
+    """Return the row without the secrets that other rows of its batch gave away."""
+    detail = None if row.detail is None else redaction.scrub(row.detail)
+    return row._replace(attributes=redaction.scrub(row.attributes), detail=detail, name=redaction.scrub(row.name))
+
+
+def pairs_from(attributes: Any) -> list[list[str]]:
+    """Return attributes as pairs of strings, from an object or from pairs."""
+    if isinstance(attributes, Mapping):
+        return [[name, value if type(value) is str else string_from(value)] for name, value in attributes.items()]
+    if isinstance(attributes, (list, tuple)):
+        pairs = (pair for pair in attributes if isinstance(pair, (list, tuple)) and len(pair) == 2)
+        return [[str(name), string_from(value)] for name, value in pairs]
+    return []
+
+
+def string_from(value: Any) -> str:
+    """Return an attribute's value as the contract has it: a string, nested values as JSON text."""
+    return value if isinstance(value, str) else _encode(value).decode()
+
+
+def is_internal(pairs: list[list[str]]) -> bool:
+    """Tell whether the engine works for itself here, not for the project."""
+    for name, value in pairs:
+        if name in _FUNCTION and value.startswith("engine::"):
+            return True
+        if name == "iii.function.kind" and value == "internal":
+            return True
+    return False
+
+
+def clamp(value: Any) -> int:
+    """Return a number of nanoseconds that the storage can hold; 0 for what is none."""
+    if type(value) is int and 0 <= value <= MAX_INTEGER:
+        return value
+    try:
+        return max(0, min(int(value or 0), MAX_INTEGER))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def shape_from(row: SpanRow) -> dict[str, Any]:
+    """Return the span as the contract shows it."""
+    detail = {} if row.detail is None else _decode(row.detail)
+    shape = {
+        "trace_id": row.trace,
+        "span_id": row.span,
+        "parent_span_id": row.parent,
+        "name": row.name,
+        "start_time_unix_nano": row.start,
+        "end_time_unix_nano": row.finish,
+        "status": row.status,
+        "attributes": _decode(row.attributes),
+        "service_name": row.service,
+        "events": detail.pop("events", []),
+        "links": detail.pop("links", []),
+        **detail,
+    }
+    return shape if row.finish else {**shape, "pending": True}
+
+
+def attributes_of(row: SpanRow) -> dict[str, str]:
+    """Return the attributes by name, the last of a name counting."""
+    found: dict[str, str] = dict(_decode(row.attributes))
+    return found
+
+
+def function_of(attributes: Mapping[str, str]) -> str | None:
+    """Return the function a span is about, None when it is about none."""
+    return attributes.get("iii.function.id") or attributes.get("function_id")

@@ -1,0 +1,1 @@
+"""The tables that records are kept in, and queries over them."""

@@ -1,0 +1,164 @@
+"""`Archive`: what is kept on disk, within its bounds. The one owner of the store; called by the functions and `intake`.
+
+Batches are written whole, in one commit. What goes over a bound of bytes is forgotten with the next write, what is over
+those of count and age at each `sweep`. A full disk loses a batch, which is counted, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from iii import InvocationError
+from stdlib_workers.observability.config.alert_rules import State
+from stdlib_workers.observability.config.options import Limits
+from stdlib_workers.observability.records.aggregation import Value
+from stdlib_workers.observability.records.logs import LogRow
+from stdlib_workers.observability.records.metrics import MetricRow
+from stdlib_workers.observability.records.spans import SpanRow
+from stdlib_workers.observability.store import log_table, metric_table, span_table
+from stdlib_workers.storage import Pending, Store
+
+T = TypeVar("T")
+_ADD_DROPPED = """
+INSERT INTO figures VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
+"""
+SECOND = 1_000_000_000
+# Over the bound of bytes this share of the oldest goes at once, so that not every write has to forget.
+SHARE_FORGOTTEN = 0.1
+# Rows forgotten in one command: more would hold up the writes behind it.
+MAX_FORGOTTEN = 50_000
+
+
+class Batch(NamedTuple):
+    """Rows that belong into one commit."""
+
+    spans: Sequence[SpanRow] = ()
+    logs: Sequence[LogRow] = ()
+    metrics: Sequence[MetricRow] = ()
+    values: Sequence[Value] = ()
+
+
+class Archive:
+    """Spans, logs, metrics, rollups and the alerts' state of one project."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+
+    def run(self, command: Callable[[sqlite3.Connection], T]) -> Pending[T]:
+        """Run a command of one of the tables on the storage thread."""
+        return self._store.run(command)
+
+    def write(self, batch: Batch, then: Callable[[None], None] | None = None) -> Pending[None]:
+        """Keep a batch; `then` runs on the storage thread once it is committed.
+
+        InvocationError `storage_full` or `overloaded` when it could not be kept.
+        """
+
+        def command(connection: sqlite3.Connection) -> None:
+            _write(connection, batch)
+            while used_bytes(connection) > self._limits.bytes and _make_room(connection):
+                pass
+
+        return self._store.run(command, then=then)
+
+    def sweep(self, now: int) -> Pending[bool]:
+        """Forget what is too old or too many, a bounded number of each; True when there may be more.
+
+        `now` in nanoseconds.
+        """
+        limits = self._limits
+
+        def command(connection: sqlite3.Connection) -> bool:
+            pending = now - limits.pending_seconds * SECOND
+            metric_table.forget_older(connection, now - limits.metric_seconds * SECOND, now)
+            metric_table.forget_oldest(connection, limits.metrics)
+            forgotten = (
+                span_table.forget_older(connection, now - limits.span_seconds * SECOND, pending, MAX_FORGOTTEN),
+                log_table.forget_older(connection, now - limits.log_seconds * SECOND, MAX_FORGOTTEN),
+                span_table.forget_oldest(connection, _over(span_table.count(connection), limits.spans)),
+                log_table.forget_oldest(connection, _over(log_table.count(connection), limits.logs)),
+            )
+            return MAX_FORGOTTEN in forgotten
+
+        return self._store.run(command)
+
+    def used(self) -> Pending[int]:
+        """Return how many bytes are in use."""
+        return self._store.run(used_bytes)
+
+    def add_dropped(self, count: int) -> Pending[None]:
+        """Remember that spans were lost, also past a restart."""
+
+        def command(connection: sqlite3.Connection) -> None:
+            connection.execute(_ADD_DROPPED, (count,))
+
+        return self._store.run(command)
+
+    def dropped(self) -> Pending[int]:
+        """Return how many spans were ever lost."""
+        query = "SELECT value FROM figures WHERE name = 'dropped'"
+        return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
+
+    def alert_states(self) -> Pending[dict[str, State]]:
+        """Return the alerts' states by name."""
+
+        def command(connection: sqlite3.Connection) -> dict[str, State]:
+            rows = connection.execute("SELECT name, state FROM alerts")
+            return {name: State(**msgspec.json.decode(text)) for name, text in rows}
+
+        return self._store.run(command)
+
+    def keep_alert_states(self, states: dict[str, State]) -> Pending[None]:
+        """Keep the alerts' states; those of rules that are gone go too."""
+        rows = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
+
+        def command(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM alerts")
+            connection.executemany("INSERT INTO alerts VALUES (?, ?)", rows)
+
+        return self._store.run(command)
+
+    def close(self) -> None:
+        """Finish what waits and close the file."""
+        self._store.close()
+
+    def __repr__(self) -> str:
+        return f"<Archive in {self._store!r}>"
+
+
+def _write(connection: sqlite3.Connection, batch: Batch) -> None:
+    try:
+        span_table.write(connection, batch.spans)
+        log_table.write(connection, batch.logs)
+        metric_table.write(connection, batch.metrics)
+        metric_table.roll_up(connection, batch.values)
+    except OverflowError as error:
+        # Counts that add up past 64 bits: only nonsense does.
+        raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
+
+
+def _over(count: int, limit: int) -> int:
+    return max(0, min(count - limit, MAX_FORGOTTEN))
+
+
+def _make_room(connection: sqlite3.Connection) -> int:
+    """Forget the oldest share of spans and of logs, return how many rows that were."""
+    forgotten = 0
+    for table in (span_table, log_table):
+        share = int(table.count(connection) * SHARE_FORGOTTEN) + 1
+        forgotten += table.forget_oldest(connection, min(share, MAX_FORGOTTEN))
+    return forgotten
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return how many bytes of the file hold something."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    used: Any = (pages - free) * size
+    return int(used)

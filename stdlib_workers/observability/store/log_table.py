@@ -1,0 +1,107 @@
+"""The table of logs: the query of `engine::logs::list` and its commands for the storage thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stdlib_workers.observability.records.logs import LogRow
+from stdlib_workers.observability.records.spans import MAX_INTEGER
+from stdlib_workers.observability.store.query_params import MILLISECOND, Asking
+
+COLUMNS = "time, observed, severity, level, body, trace, span, service, detail"
+# What an answer may hold: the wire's limit is 16 MiB, and every text may grow by escapes.
+MAX_ANSWER_BYTES = 6_000_000
+
+
+class LogQuery(NamedTuple):
+    """One query; times in milliseconds as asked, None: any."""
+
+    start_time: int | None = None
+    end_time: int | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    severity_min: int | None = None
+    severity_text: str | None = None
+    offset: int | None = None
+    limit: int | None = None
+
+    def echo(self) -> dict[str, Any]:
+        """Return all eight filters, null for those that were not given."""
+        return self._asdict()
+
+
+def log_query_from(payload: Any) -> LogQuery:
+    """Return the query a payload asks for. InvocationError for a field that does not fit."""
+    asking = Asking("engine::logs::list", payload)
+    return LogQuery(
+        asking.integer("start_time"),
+        asking.integer("end_time"),
+        asking.text("trace_id"),
+        asking.text("span_id"),
+        asking.integer("severity_min"),
+        asking.text("severity_text"),
+        asking.integer("offset"),
+        asking.integer("limit"),
+    )
+
+
+def write(connection: sqlite3.Connection, rows: Sequence[LogRow]) -> None:
+    """Insert records."""
+    connection.executemany(f"INSERT INTO logs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def find(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[LogRow], int]:
+    """Return a page of records, the newest first, and how many there are in all."""
+    if max(query.start_time or 0, query.end_time or 0) > MAX_INTEGER // MILLISECOND:
+        return [], 0
+    where, values = _where(query)
+    total: int = connection.execute(f"SELECT count(*) FROM logs WHERE {where}", values).fetchone()[0]
+    page = f"SELECT {COLUMNS} FROM logs WHERE {where} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?"
+    limit = -1 if query.limit is None else query.limit
+    rows: list[LogRow] = []
+    size = 0
+    for row in connection.execute(page, (*values, limit, query.offset or 0)):
+        size += 300 + len(row[4]) + len(row[8])
+        if size > MAX_ANSWER_BYTES and rows:
+            break
+        rows.append(LogRow(*row))
+    return rows, total
+
+
+def _where(query: LogQuery) -> tuple[str, list[Any]]:
+    given = {
+        "time >= ?": None if query.start_time is None else query.start_time * MILLISECOND,
+        # Inclusive of the whole millisecond.
+        "time < ?": None if query.end_time is None else (query.end_time + 1) * MILLISECOND,
+        "trace = ?": query.trace_id,
+        "span = ?": query.span_id,
+        "severity >= ?": query.severity_min,
+        "level = ?": None if query.severity_text is None else query.severity_text.upper(),
+    }
+    found = {part: value for part, value in given.items() if value is not None}
+    return " AND ".join(found) or "1", list(found.values())
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Forget all records."""
+    connection.execute("DELETE FROM logs")
+
+
+def forget_older(connection: sqlite3.Connection, time: int, limit: int) -> int:
+    """Forget records of before `time`."""
+    which = "SELECT id FROM logs WHERE time < ? LIMIT ?"
+    return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (time, limit)).rowcount
+
+
+def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
+    """Forget the `count` records that came in first."""
+    which = "SELECT id FROM logs ORDER BY id LIMIT ?"
+    return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (count,)).rowcount
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """Return how many records there are."""
+    found: int = connection.execute("SELECT count(*) FROM logs").fetchone()[0]
+    return found

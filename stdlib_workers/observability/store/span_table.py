@@ -1,0 +1,133 @@
+"""The table of spans: writing batches, asking, forgetting. Commands for the storage thread; called by `archive.py`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from stdlib_workers.observability.records.spans import SpanRow
+from stdlib_workers.observability.store.trace_query import COLUMNS, TraceQuery, sql_from
+
+# Spans of one trace that a tree shows; a trace with more is a loop that never ended.
+MAX_TREE = 20_000
+# Spans that grouping looks at, the newest.
+MAX_GROUPED = 200_000
+
+# A running span's snapshot never replaces the finished span; whatever else has the same ids does, in place.
+_INSERT = f"""
+INSERT INTO spans ({COLUMNS}, root) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+  ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM spans AS above WHERE above.trace = ?1 AND above.span = ?3))
+ON CONFLICT (trace, span) DO UPDATE SET
+  parent = excluded.parent, name = excluded.name, service = excluded.service, status = excluded.status,
+  start = excluded.start, finish = excluded.finish, internal = excluded.internal, root = excluded.root,
+  attributes = excluded.attributes, detail = excluded.detail
+WHERE excluded.finish > 0 OR spans.finish = 0
+"""
+_ADOPT = "UPDATE spans SET root = 0 WHERE root = 1 AND trace = ? AND parent = ?"
+_ORPHANS = "SELECT count(*) FROM (SELECT 1 FROM spans INDEXED BY orphans WHERE root = 1 AND parent IS NOT NULL LIMIT ?)"
+_ADOPT_ALL = """
+UPDATE spans INDEXED BY orphans SET root = 0 WHERE root = 1 AND parent IS NOT NULL AND EXISTS (
+  SELECT 1 FROM spans AS above WHERE above.trace = spans.trace AND above.span = spans.parent)
+"""
+# After the oldest are gone: what they were the parents of are roots now.
+_ORPHAN = """
+UPDATE spans SET root = 1 WHERE root = 0 AND trace IN (SELECT trace FROM gone) AND NOT EXISTS (
+  SELECT 1 FROM spans AS above WHERE above.trace = spans.trace AND above.span = spans.parent)
+"""
+
+
+def write(connection: sqlite3.Connection, rows: Sequence[SpanRow]) -> None:
+    """Insert or replace spans."""
+    # Parents start before their children: in this order most children find theirs at once.
+    ordered = sorted(rows, key=_start)
+    connection.executemany(_INSERT, ordered)
+    # From the shorter side: a project has few orphans, but one whose traces begin elsewhere has many.
+    if connection.execute(_ORPHANS, (len(rows),)).fetchone()[0] < len(rows):
+        connection.execute(_ADOPT_ALL)
+    else:
+        connection.executemany(_ADOPT, [(row.trace, row.span) for row in ordered])
+
+
+def _start(row: SpanRow) -> int:
+    return row.start
+
+
+def find(connection: sqlite3.Connection, query: TraceQuery, now: int) -> tuple[list[SpanRow], int]:
+    """Return a page of rows and how many there are in all."""
+    connection.create_function("iii_lower", 1, _lower, deterministic=True)
+    where, order, values = sql_from(query, now)
+    total: int = connection.execute(f"SELECT count(*) FROM spans WHERE {where}", values).fetchone()[0]
+    page = f"SELECT {COLUMNS} FROM spans WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
+    found = connection.execute(page, {**values, "limit": query.limit, "offset": query.offset})
+    return [SpanRow(*row) for row in found], total
+
+
+def _lower(text: str) -> str:
+    return text.lower()
+
+
+def trace(connection: sqlite3.Connection, trace_id: str) -> list[SpanRow]:
+    """Return the spans of a trace."""
+    query = f"SELECT {COLUMNS} FROM spans WHERE trace = ? ORDER BY start, id LIMIT ?"
+    return [SpanRow(*row) for row in connection.execute(query, (trace_id, MAX_TREE))]
+
+
+def tagged(connection: sqlite3.Connection, traces: Sequence[str]) -> list[SpanRow]:
+    """Return the spans of these traces that may carry tags, the oldest first."""
+    marks = ", ".join("?" * len(traces))
+    query = (
+        f"SELECT {COLUMNS} FROM spans WHERE trace IN ({marks}) AND (instr(attributes, '[\"iii.tag.')"
+        " OR instr(attributes, '[\"iii.session.') OR instr(attributes, '[\"iii.message.id')) ORDER BY start, id"
+    )
+    return [SpanRow(*row) for row in connection.execute(query, traces)]
+
+
+def with_attribute(
+    connection: sqlite3.Connection, attribute: str, since: int, *, include_internal: bool
+) -> list[SpanRow]:
+    """Return the spans that may have an attribute and started at `since` (nanoseconds) or later."""
+    query = (
+        f"SELECT {COLUMNS} FROM spans WHERE start >= ? AND instr(attributes, ?) AND internal <= ?"
+        " ORDER BY start DESC LIMIT ?"
+    )
+    from_key = '["' + attribute.replace("\\", "\\\\").replace('"', '\\"')
+    return [SpanRow(*row) for row in connection.execute(query, (since, from_key, int(include_internal), MAX_GROUPED))]
+
+
+def durations_ms(connection: sqlite3.Connection, limit: int) -> list[float]:
+    """Return how long the newest finished spans took."""
+    query = "SELECT (finish - start) / 1e6 FROM spans WHERE finish > 0 ORDER BY id DESC LIMIT ?"
+    return [row[0] for row in connection.execute(query, (limit,))]
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Forget all spans."""
+    connection.execute("DELETE FROM spans")
+
+
+def forget_older(connection: sqlite3.Connection, time: int, pending_time: int, limit: int) -> int:
+    """Forget spans that started before `time`, and snapshots of running ones before `pending_time`."""
+    which = "SELECT id FROM spans WHERE start < :old OR (finish = 0 AND start < :pending) LIMIT :limit"
+    return _forget(connection, which, {"old": time, "pending": pending_time, "limit": limit})
+
+
+def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
+    """Forget the `count` spans that came in first."""
+    return _forget(connection, "SELECT id FROM spans ORDER BY id LIMIT :count", {"count": count})
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """Return how many spans there are."""
+    found: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
+    return found
+
+
+def _forget(connection: sqlite3.Connection, which: str, values: dict[str, Any]) -> int:
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS gone (id INTEGER PRIMARY KEY, trace TEXT)")
+    connection.execute("DELETE FROM gone")
+    connection.execute(f"INSERT INTO gone SELECT id, trace FROM spans WHERE id IN ({which})", values)
+    forgotten = connection.execute("DELETE FROM spans WHERE id IN (SELECT id FROM gone)").rowcount
+    if forgotten:
+        connection.execute(_ORPHAN)
+    return forgotten

@@ -1,0 +1,222 @@
+"""The click commands as real processes, in real folders or against a fake engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.commands.registry import COMMANDS
+from cli.project.add import with_workers
+from cli.project.project_templates import FIRST_CALL, TEMPLATES
+from tests.support.command import Iii, environment
+from tests.support.fake_engine import FakeEngine, Refused
+
+WORKER = {
+    "name": "math",
+    "state": "ready",
+    "generation": 2,
+    "pid": 7,
+    "restarts": 0,
+    "function_count": 1,
+    "metrics": {},
+}
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> Any:
+    """Return the error a command has printed as JSON."""
+    return json.loads(done.stderr)["error"]
+
+
+def test_ps_shows_one_row_a_worker(engine: FakeEngine, iii: Iii) -> None:
+    engine.functions["engine::workers::list"] = lambda _: {"workers": [WORKER]}
+    header, row = iii("ps").stdout.splitlines()
+    assert header.split()[:4] == ["NAME", "STATE", "GEN", "PID"]
+    assert row.split()[:4] == ["math", "ready", "2", "7"]
+    assert json.loads(iii("ps", "--json").stdout) == {"workers": [WORKER]}
+
+
+def test_functions_passes_its_filters_and_shows_the_first_line(engine: FakeEngine, iii: Iii) -> None:
+    done = iii("functions", "add", "--worker", "math", "--all")
+    assert done.stdout.splitlines()[1].split(maxsplit=2) == ["math::add", "math", "Add two numbers."]
+    asked = next(message for message in engine.received if message["type"] == "invokefunction")
+    assert asked["data"] == {"search": "add", "worker": "math", "include_internal": True}
+
+
+def test_functions_names_a_foreign_namespace(engine: FakeEngine, iii: Iii) -> None:
+    engine.infos = {"a::b": {"function_id": "a::b", "namespace": "shop", "worker_name": "w"}}
+    assert "a::b (shop)" in iii("functions").stdout
+
+
+def test_triggers_lists_bindings_or_their_types(engine: FakeEngine, iii: Iii) -> None:
+    binding = {"id": "t1", "trigger_type": "cron", "function_id": "a::b", "worker_name": "w", "config_summary": "{}"}
+    kind = {"id": "cron", "worker_name": "cron", "description": "By the clock"}
+    engine.functions["engine::triggers::list"] = lambda _: {"triggers": [binding], "trigger_types": [kind]}
+    assert iii("triggers").stdout.splitlines()[1].split() == ["cron", "a::b", "w", "{}", "t1"]
+    assert iii("triggers", "--types").stdout.splitlines()[1] == "cron  cron    By the clock"
+
+
+@pytest.mark.parametrize("verb", ["restart", "stop", "start"])
+def test_worker_asks_for_each_name_and_says_what_became_of_it(engine: FakeEngine, iii: Iii, verb: str) -> None:
+    asked: list[Any] = []
+
+    def manage(data: Any) -> Any:
+        asked.append(data)
+        return {"workers": [{"name": data["name"], "state": "ready", "generation": 3}]}
+
+    engine.functions[f"engine::workers::{verb}"] = manage
+    assert iii("worker", verb, "math", "web").stdout == "math: ready, generation 3\nweb: ready, generation 3\n"
+    assert asked == [{"name": "math"}, {"name": "web"}]
+
+
+def test_an_error_of_the_engine_is_json_when_asked_for(engine: FakeEngine, iii: Iii) -> None:
+    def missing(_: Any) -> Any:
+        raise Refused("NOT_FOUND", "there is no worker mat")
+
+    engine.functions["engine::workers::stop"] = missing
+    done = iii("worker", "stop", "mat", "--json")
+    assert error_of(done) == {"code": "NOT_FOUND", "message": "engine::workers::stop: there is no worker mat"}
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_no_engine_as_json(iii: Iii) -> None:
+    done = iii("ps", "--json")
+    assert error_of(done)["code"] == "engine_not_running"
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("template", list(TEMPLATES))
+def test_init_makes_a_project_that_is_valid(iii: Iii, folder: Path, template: str) -> None:
+    done = iii("init", "hello", "--template", template)
+    assert done.stdout.startswith(f"  created {', '.join(TEMPLATES[template])}\n  next: cd hello && iii dev\n")
+    assert FIRST_CALL[template] in done.stdout
+    checked = iii("check", "-f", "hello")
+    assert checked.stdout.startswith("iii.toml is valid: ")
+    assert json.loads((folder / "hello" / ".iii" / "iii.schema.json").read_text())["title"] == "iii.toml"
+
+
+def test_the_workers_of_a_template_are_python(tmp_path: Path) -> None:
+    for files in TEMPLATES.values():
+        for name, content in files.items():
+            if name.endswith(".py"):
+                compile(content, name, "exec")
+
+
+def test_init_overwrites_nothing(iii: Iii, folder: Path) -> None:
+    (folder / ".gitignore").write_text("mine\n")
+    assert iii("init").returncode == 0
+    assert (folder / ".gitignore").read_text() == "mine\n"
+    (folder / "workers" / "math.py").write_text("mine\n")
+    done = iii("init")
+    assert (done.returncode, "iii.toml exists already" in done.stderr) == (2, True)
+    assert (folder / "workers" / "math.py").read_text() == "mine\n"
+
+
+def test_check_points_at_the_mistake(iii: Iii, folder: Path) -> None:
+    (folder / "iii.toml").write_text('[workers.a]\nrun = "ls"\nrestrat = "never"\n')
+    done = iii("check")
+    assert done.stderr == "error: iii.toml:3:1: unknown key `restrat`; did you mean `restart`?\n"
+    assert (done.stdout, done.returncode) == ("", 2)
+    body = error_of(iii("check", "--json"))
+    assert (body["code"], body["file"], body["line"]) == ("config_error", "iii.toml", 3)
+    assert body["hint"] == "did you mean `restart`?"
+
+
+def test_check_finds_the_project_from_a_folder_below(iii: Iii, folder: Path) -> None:
+    iii("init")
+    (folder / ".iii").mkdir()
+    command = [sys.executable, "-m", "cli.main", "check", "--json"]
+    done = subprocess.run(
+        command, cwd=folder / ".iii", env=environment(), capture_output=True, text=True, timeout=30, check=True
+    )
+    assert json.loads(done.stdout) == {"file": str(folder / "iii.toml"), "workers": ["math"]}
+
+
+def test_without_a_project_the_way_to_one_is_shown(iii: Iii) -> None:
+    done = iii("dev")
+    assert (done.returncode, "make a project with `iii init`" in done.stderr) == (2, True)
+
+
+def test_env_shows_value_and_source_and_no_undeclared_secret(iii: Iii, folder: Path) -> None:
+    iii("init")
+    (folder / ".env").write_text("GREETING=hi\n")
+    done = iii("env", "math", "--json", AWS_SECRET_ACCESS_KEY="hunter2")
+    entries = json.loads(done.stdout)["environment"]
+    assert entries["GREETING"] == {"value": "hi", "source": ".env"}
+    assert entries["III_WORKER_NAME"] == {"value": "math", "source": "reserved"}
+    assert "hunter2" not in done.stdout
+    assert ["GREETING", ".env", "hi"] in [line.split() for line in iii("env", "math").stdout.splitlines()]
+
+
+def test_env_of_an_unknown_worker_suggests(iii: Iii) -> None:
+    iii("init")
+    done = iii("env", "mat")
+    assert (done.stderr, done.returncode) == (
+        "error: there is no worker `mat` in iii.toml\ndid you mean `math`?\n",
+        2,
+    )
+
+
+def test_add_keeps_comments_and_mode_and_refuses_a_second_time(iii: Iii, folder: Path) -> None:
+    iii("init")
+    (folder / "iii.toml").chmod(0o600)
+    assert iii("add", "state", "queue").stdout == "added state, queue to iii.toml\n"
+    text = (folder / "iii.toml").read_text()
+    assert text == TEMPLATES["minimal"]["iii.toml"] + "\n[workers.state]\n\n[workers.queue]\n"
+    assert (folder / "iii.toml").stat().st_mode & 0o777 == 0o600
+    assert iii("check").stdout == "iii.toml is valid: 3 workers (math, state, queue)\n"
+    assert "is already in iii.toml, line 7" in iii("add", "state").stderr
+
+
+def test_add_knows_only_standard_workers(iii: Iii) -> None:
+    iii("init")
+    done = iii("add", "stat")
+    assert (done.returncode, "did you mean `state`?" in done.stderr) == (2, True)
+
+
+def test_a_worker_is_added_to_a_file_that_has_none() -> None:
+    assert with_workers("# mine\n[engine]\n", ("state",)) == "# mine\n[engine]\n\n[workers.state]\n"
+
+
+def test_help_lists_every_command_and_imports_none(iii: Iii) -> None:
+    out = iii("--help").stdout
+    assert [name for name in COMMANDS if f"  {name} " not in out] == []
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_a_page(iii: Iii, name: str) -> None:
+    done = iii(name, "--help")
+    assert (done.stdout.startswith("Usage: iii"), done.stderr, done.returncode) == (True, "", 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["functionss"], "did you mean `iii functions`?"),
+        (["ps", "--jsn"], "see `iii ps --help`"),
+        (["worker", "restart"], "Missing argument"),
+        (["init", "--template", "x"], "Invalid value"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(iii: Iii, words: list[str], text: str) -> None:
+    done = iii(*words)
+    assert text in done.stderr
+    assert (done.stdout, done.returncode, "Traceback" in done.stderr) == ("", 2, False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_the_shell(iii: Iii, shell: str) -> None:
+    assert "_III_COMPLETE" in iii("completion", shell).stdout
+
+
+def test_a_plain_dev_loads_no_click_before_its_project_is_read(tmp_path: Path) -> None:
+    code = "import sys; from cli.main import main; sys.argv[1:] = ['dev']; print(main(), 'click' in sys.modules)"
+    (tmp_path / "iii.toml").write_text('[workers.a]\nrun = "no.py"\nno = 1\n')
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"
+    assert "unknown key `no`" in done.stderr

@@ -1,0 +1,101 @@
+"""`iii doctor`: every question has an answer in words, and what to do when it is a bad one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.project import health_checks
+from cli.project.health_checks import Finding
+from tests.support.command import Iii
+
+
+def only(findings: object) -> Finding:
+    (finding,) = list(findings)  # type: ignore[call-overload]
+    assert isinstance(finding, Finding)
+    return finding
+
+
+def test_a_healthy_project_has_nothing_to_mend(folder: Path, iii: Iii) -> None:
+    (folder / "iii.toml").write_text('[engine]\nlisten = "off"\n[workers.a]\nrun = "a.py"\n[workers.b]\nrun = "sh b"\n')
+    (folder / "a.py").touch()
+    done = iii("doctor")
+    assert done.returncode == 0, done.stdout
+    assert {line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")} <= {"ok", "warn"}
+    checks = json.loads(iii("doctor", "--json").stdout)["checks"]
+    assert {"name": "engine", "state": "ok", "text": "not running", "hint": ""} in checks
+    assert any(check["text"].startswith("worker b: /") for check in checks)
+
+
+def test_what_cannot_work_exits_with_1_and_says_what_to_do(folder: Path, iii: Iii) -> None:
+    (folder / "iii.toml").write_text('[engine]\nlisten = "off"\n[workers.web]\nrun = "no-such-program x"\n')
+    done = iii("doctor")
+    assert done.returncode == 1
+    assert "worker web: there is no program no-such-program" in done.stdout
+    assert "correct `run` of worker web" in done.stdout
+
+
+def test_a_broken_project_or_none_is_told(folder: Path, iii: Iii) -> None:
+    assert "there is no iii.toml here or above" in iii("doctor").stdout
+    (folder / "iii.toml").write_text("[workers\n")
+    done = iii("doctor")
+    assert (done.returncode, "iii.toml:1:" in done.stdout) == (1, True)
+
+
+def test_an_old_python_fails() -> None:
+    assert health_checks.check_python((3, 10, 1)).state == "fail"
+    assert health_checks.check_python((3, 11, 0)).state == "ok"
+
+
+def test_missing_packages_and_a_rival_are_told() -> None:
+    all_there: dict[str, str | None] = dict.fromkeys(health_checks.PACKAGES, "1.0")
+    assert only(health_checks.check_packages(all_there)).state == "ok"
+    assert only(health_checks.check_packages({**all_there, "orjson": None})).text == "missing: orjson"
+    assert [finding.state for finding in health_checks.check_packages({**all_there, "iii-sdk": "0.25"})] == [
+        "ok",
+        "warn",
+    ]
+
+
+@pytest.mark.parametrize(("soft", "state"), [(64, "warn"), (1023, "warn"), (1024, "ok"), (-1, "ok")])
+def test_few_open_files_are_a_warning(soft: int, state: str) -> None:
+    assert health_checks.check_open_files(soft, 4096).state == state
+
+
+def test_small_inotify_limits_name_their_sysctl() -> None:
+    finding = health_checks.check_inotify({"max_user_watches": 100, "max_user_instances": 128})
+    assert (finding.state, "fs.inotify.max_user_watches=8192" in finding.hint) == ("warn", True)
+    assert health_checks.check_inotify({}).state == "ok"
+
+
+def test_a_taken_address_names_its_holder_unless_it_is_ours() -> None:
+    listen = "127.0.0.1:49134"
+    assert health_checks.check_listener(listen, is_free=True, holder="", is_ours=False).state == "ok"
+    assert health_checks.check_listener(listen, is_free=False, holder="iii (pid 7)", is_ours=True).state == "ok"
+    assert (
+        "node (pid 8)" in health_checks.check_listener(listen, is_free=False, holder="node (pid 8)", is_ours=False).text
+    )
+
+
+def test_files_that_others_may_read_are_named(tmp_path: Path) -> None:
+    state = tmp_path / ".iii"
+    assert health_checks.check_state(state).state == "ok"
+    state.mkdir(mode=0o700)
+    (state / "engine.sock").touch(mode=0o600)
+    assert health_checks.check_state(state).state == "ok"
+    (state / "state.db").touch(mode=0o644)
+    finding = health_checks.check_state(state)
+    assert (finding.state, finding.text) == ("fail", "others may read .iii/state.db")
+
+
+def test_a_killed_engine_is_told_from_one_that_runs() -> None:
+    assert health_checks.check_engine(7, is_announced=True).text == "runs with pid 7"
+    assert health_checks.check_engine(None, is_announced=True).state == "warn"
+
+
+def test_what_init_and_check_make_is_private(folder: Path, iii: Iii) -> None:
+    assert iii("init").returncode == 0
+    assert iii("check").returncode == 0
+    assert health_checks.check_state(folder / ".iii").state == "ok"

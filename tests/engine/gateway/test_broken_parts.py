@@ -1,0 +1,43 @@
+"""A mistake in the engine's own code costs one call or one connection, and nobody waits for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from iii.engine.builtins.client import Inquiry
+from iii.engine.security.rbac import Filter, Rules
+from iii.errors import ErrorCode
+from tests.support.harness import Engine
+
+
+class BrokenInquiry(Inquiry):
+    async def call(self, *_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("not even wrong")
+
+
+def test_a_function_of_the_engine_that_breaks_while_it_waits_answers() -> None:
+    async def divide(*_: Any) -> float:
+        return 1 / 0
+
+    with Engine() as engine, engine.client() as client:
+        engine.ask(lambda: engine.builtins.serve("engine::divide", divide, ""))
+        error = client.invoke("engine::divide", {})["error"]
+        assert error["code"] == ErrorCode.INVOCATION_ERROR
+        assert "division by zero" in error["message"]
+        client.sync()
+
+
+@pytest.mark.parametrize("rules", [Rules(auth_function_id="gate::auth"), None])
+def test_a_checkpoint_that_breaks_ends_the_connection(rules: Rules | None) -> None:
+    exposed = rules or Rules(expose_functions=(Filter(match="*"),))
+    with Engine(rules=exposed, middleware="gate::mw", inquiry=BrokenInquiry) as engine, engine.client() as worker:
+        worker.register("a::b")
+        worker.sync()
+        with engine.visitor() as visitor, pytest.raises(ConnectionClosed) as closed:
+            visitor.invoke("a::b", {})
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        worker.sync()

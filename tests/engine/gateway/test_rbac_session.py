@@ -1,0 +1,341 @@
+"""A listener with rules, over the wire: what a session may do, and that no back door is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from iii.engine.security.rbac import Filter, Rules
+from tests.support.harness import Client, Engine
+
+AUTH = "gate::auth"
+RULES = Rules(auth_function_id=AUTH, expose_functions=(Filter(match="api::*"),))
+
+
+@contextmanager
+def gate(engine: Engine, **answers: Any) -> Iterator[Client]:
+    """A worker with the functions that the listener asks; each is answered by its value here."""
+    with engine.client() as worker:
+        worker.register(*(f"gate::{name}" for name in answers))
+        worker.say_who("gate")
+        worker.sync()
+        yield worker
+
+
+def answer(worker: Client, function_id: str, result: Any = None, error: Any = None) -> Any:
+    """Answer the next call of a function; return what it was asked."""
+    got = worker.expect("invokefunction", function_id=function_id)
+    outcome = {"error": error} if error else {"result": result}
+    worker.send({"type": "invocationresult", "invocation_id": got["invocation_id"], **outcome})
+    return got["data"]
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[Engine, Client]]:
+    with Engine(rules=RULES) as engine, gate(engine, auth=1) as worker:
+        yield engine, worker
+
+
+def test_the_auth_function_is_told_who_comes(guarded: tuple[Engine, Client]) -> None:
+    engine, worker = guarded
+    with engine.visitor("/?token=a&token=b&c=", additional_headers={"X-Key": "k"}) as visitor:
+        asked = answer(worker, AUTH, {})
+        assert asked["query_params"] == {"token": ["a", "b"], "c": [""]}
+        assert asked["headers"]["x-key"] == "k"
+        assert asked["ip_address"] == "127.0.0.1"
+        assert visitor.receive()["type"] == "workerregistered"
+
+
+@pytest.mark.parametrize("path", ["/", "/otel"])
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        ({"error": {"code": "no", "message": "who are you?"}}, "who are you?"),
+        ({"result": None}, "no usable result"),
+        ({"result": {"allowed_functions": "all"}}, "no usable result"),
+    ],
+)
+def test_without_its_consent_nobody_gets_in(
+    guarded: tuple[Engine, Client], path: str, outcome: dict[str, Any], message: str
+) -> None:
+    engine, worker = guarded
+    with engine.visitor(path) as visitor:
+        answer(worker, AUTH, **outcome)
+        refused = visitor.receive()
+        assert refused["type"] == "error"
+        assert refused["error"]["code"] == "AUTH_ERROR"
+        assert refused["error"]["message"].startswith(message)
+        with pytest.raises(ConnectionClosed) as closed:
+            visitor.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1005
+    assert engine.ask(lambda: engine.guarded.counters["telemetry_OTLP"]) == 0
+
+
+@contextmanager
+def session(guarded: tuple[Engine, Client], **auth: Any) -> Iterator[tuple[Client, Client]]:
+    """A visitor whose auth function answered this, and the worker with the project's functions."""
+    engine, worker = guarded
+    worker.register("api::open", "db::secret")
+    worker.sync()
+    with engine.visitor() as visitor:
+        answer(worker, AUTH, auth)
+        visitor.receive()
+        yield visitor, worker
+
+
+def test_exposed_functions_can_be_called_and_learn_who_called(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {"a": 1}}
+        visitor.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
+        asked = answer(worker, "api::open", "fine")
+        assert asked["a"] == 1
+        assert asked["_caller_worker_id"] != "forged"
+        assert visitor.expect("invocationresult", invocation_id="i")["result"] == "fine"
+        visitor.send(call | {"invocation_id": "j", "data": [1]})
+        assert answer(worker, "api::open", "fine") == [1]
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_told"),
+    [
+        ({"type": "object", "additionalProperties": False, "properties": {"a": {}}}, False),
+        ({"type": "object", "additionalProperties": False, "properties": {"a": {}, "_caller_worker_id": {}}}, True),
+        ({"type": "object"}, True),
+        (None, True),
+    ],
+)
+def test_a_function_whose_schema_admits_no_more_fields_is_not_told_who_calls(
+    guarded: tuple[Engine, Client], schema: Any, is_told: bool
+) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.send({"type": "registerfunction", "id": "api::strict", "request_format": schema})
+        worker.sync()
+        call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::strict"}
+        visitor.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
+        asked = answer(worker, "api::strict", "fine")
+        assert ("_caller_worker_id" in asked) is is_told
+        assert asked.get("_caller_worker_id") != "forged"
+
+
+@pytest.mark.parametrize("more", [{}, {"action": {"type": "void"}}, {"action": {"type": "enqueue", "queue": "q"}}])
+def test_everything_else_is_forbidden_by_every_way_and_in_the_same_words(
+    guarded: tuple[Engine, Client], more: dict[str, Any]
+) -> None:
+    with session(guarded) as (visitor, _):
+        for function_id in ("db::secret", "no::such", "engine::workers::stop"):
+            error = visitor.invoke(function_id, {}, **more)["error"]
+            assert error == {
+                "code": "FORBIDDEN",
+                "message": f"function '{function_id}' not allowed (add to rbac.expose_functions)",
+            }
+
+
+def test_a_trigger_cannot_call_what_the_session_cannot(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded, allowed_trigger_types=["cron"]) as (visitor, _):
+        trigger = {"type": "registertrigger", "trigger_type": "cron", "config": {}}
+        visitor.send(trigger | {"id": "t1", "function_id": "db::secret"})
+        error = visitor.expect("triggerregistrationresult", id="t1")["error"]
+        assert error == {"code": "FORBIDDEN", "message": "function 'db::secret' not allowed in namespace 'default'"}
+        visitor.send(trigger | {"id": "t2", "trigger_type": "http", "function_id": "api::open"})
+        visitor.send(trigger | {"id": "t3", "function_id": "api::open"})
+        visitor.say_who("visitor")
+        visitor.sync()
+    engine, _ = guarded
+    assert engine.ask(lambda: engine.guarded.counters["dropped_by_rules"]) == 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"condition_function_id": "db::secret"}, {"middleware_function_ids": ["api::open", "db::secret"]}],
+)
+def test_s17_nor_can_a_condition_or_a_middleware_of_its_trigger(
+    guarded: tuple[Engine, Client], config: dict[str, Any]
+) -> None:
+    with session(guarded) as (visitor, _):
+        trigger = {"type": "registertrigger", "trigger_type": "http", "function_id": "api::open"}
+        visitor.send(trigger | {"id": "t", "config": config})
+        error = visitor.expect("triggerregistrationresult", id="t")["error"]
+        assert error == {"code": "FORBIDDEN", "message": "function 'db::secret' not allowed in namespace 'default'"}
+
+
+@pytest.mark.parametrize(
+    ("door", "payload"),
+    [
+        ("engine::register_trigger", {"trigger_type": "cron", "function_id": "db::secret"}),
+        (
+            "engine::register_trigger",
+            {"trigger_type": "http", "function_id": "api::open", "config": {"condition_function_id": "db::secret"}},
+        ),
+        ("engine::queue::enqueue", {"function_id": "db::secret", "queue": "default"}),
+        ("action::enqueue", {"function_id": "db::secret", "queue": "default"}),
+    ],
+)
+def test_s17_a_function_that_runs_others_runs_only_what_the_session_may(
+    guarded: tuple[Engine, Client], door: str, payload: dict[str, Any]
+) -> None:
+    with session(guarded, allowed_functions=[door]) as (visitor, _):
+        error = visitor.invoke(door, payload)["error"]
+        assert error["message"] == "function 'db::secret' not allowed (add to rbac.expose_functions)"
+
+
+@pytest.mark.parametrize("replay", ["iii::queue::redrive", "queue::redrive", "cron::run", "bridge.invoke"])
+def test_s17_what_runs_again_what_others_asked_for_is_forbidden_like_anything_else(
+    guarded: tuple[Engine, Client], replay: str
+) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.register(replay)
+        worker.sync()
+        assert visitor.invoke(replay, {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
+
+
+def test_s15_a_session_cannot_take_the_place_of_a_function_that_exists(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        visitor.register("db::secret")
+        visitor.say_who("thief")
+        assert visitor.expect("registrationrejected", function_id="db::secret")
+        worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "db::secret", "data": {}})
+        answer(worker, "db::secret", "ours")
+        assert worker.expect("invocationresult", invocation_id="i")["result"] == "ours"
+
+
+def test_s16_nobody_answers_or_cancels_the_calls_of_others(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {}})
+        got = worker.expect("invokefunction", function_id="api::open")
+        for id in (got["invocation_id"], "i"):
+            visitor.send({"type": "invocationresult", "invocation_id": id, "result": "forged"})
+            visitor.send({"type": "cancel", "invocation_id": id})
+        visitor.sync()
+        worker.send({"type": "invocationresult", "invocation_id": got["invocation_id"], "result": "true"})
+        assert worker.expect("invocationresult", invocation_id="i")["result"] == "true"
+        assert not [message for message in worker.seen if message["type"] == "cancel"]
+
+
+def test_a_session_registers_under_its_prefix_and_knows_nothing_of_it(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded, function_registration_prefix="tenant") as (visitor, worker):
+        visitor.register("own::f", "own::g")
+        visitor.send({"type": "unregisterfunction", "id": "own::g"})
+        visitor.say_who("visitor")
+        visitor.sync()
+        worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "tenant::own::f", "data": {}})
+        answer(visitor, "own::f", 7)
+        assert worker.expect("invocationresult", invocation_id="i")["result"] == 7
+        assert worker.invoke("tenant::own::g")["error"]["code"] == "function_not_found"
+
+
+def test_what_a_session_may_not_register_is_dropped(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded, allow_function_registration=False) as (visitor, worker):
+        visitor.register("api::mine")
+        visitor.send({"type": "registertriggertype", "id": "mine", "description": ""})
+        visitor.send({"type": "registeraction", "id": "enqueue", "function_id": "api::mine"})
+        visitor.say_who("visitor")
+        visitor.sync()
+        assert worker.invoke("api::mine")["error"]["code"] == "function_not_found"
+        assert worker.invoke("engine::trigger-types::list")["result"]["trigger_types"] == []
+        assert worker.invoke("api::open", {}, action={"type": "enqueue"})["error"]["code"] == "enqueue_error"
+
+
+def test_a_session_may_not_send_our_secrets_to_a_url_of_its_own(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded) as (visitor, worker):
+        place = {"url": "https://api.example/"}
+        stolen = place | {"auth": {"type": "bearer", "token_key": "OUR_TOKEN"}}
+        visitor.send({"type": "registerfunction", "id": "own::plain", "invocation": place})
+        visitor.send({"type": "registerfunction", "id": "own::stolen", "invocation": stolen})
+        visitor.say_who("visitor")
+        visitor.sync()
+        rows = worker.invoke("engine::functions::list", {"prefix": "own::"})["result"]["functions"]
+        assert [row["function_id"] for row in rows] == ["own::plain"]
+
+
+def test_lists_show_what_may_be_called(guarded: tuple[Engine, Client]) -> None:
+    allowed = ["engine::functions::list", "engine::functions::info"]
+    with session(guarded, allowed_functions=allowed) as (visitor, _):
+        rows = visitor.invoke("engine::functions::list", {})["result"]["functions"]
+        assert [row["function_id"] for row in rows] == ["api::open"]
+        assert visitor.invoke("engine::functions::info", {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
+        assert visitor.invoke("engine::functions::info", {"function_id": "no::such"})["error"]["code"] == "FORBIDDEN"
+        both = {"function_ids": ["api::open", "db::secret", "no::such"]}
+        rows = visitor.invoke("engine::functions::info", both)["result"]["functions"]
+        assert [row.get("error") for row in rows] == [None, "forbidden", "forbidden"]
+
+
+def test_a_session_lives_in_a_namespace_it_was_granted(guarded: tuple[Engine, Client]) -> None:
+    with session(guarded, namespaces={"tenant": ["*"]}) as (visitor, _):
+        error = visitor.invoke("engine::workers::register", {"name": "v", "namespace": "other"})["error"]
+        assert error["message"] == "namespace 'other' not allowed for this session (permitted: tenant)"
+        assert visitor.invoke("engine::workers::register", {"name": "v", "namespace": "tenant"})["result"]["success"]
+
+
+def test_hooks_may_change_or_refuse_a_registration() -> None:
+    rules = Rules(
+        auth_function_id=AUTH,
+        on_function_registration_function_id="gate::function",
+        on_trigger_registration_function_id="gate::trigger",
+        on_trigger_type_registration_function_id="gate::type",
+        expose_functions=(Filter(match="api::*"),),
+    )
+    with (
+        Engine(rules=rules) as engine,
+        gate(engine, auth=1, function=1, trigger=1, type=1) as worker,
+        engine.visitor() as visitor,
+    ):
+        answer(worker, AUTH, {"context": {"user": 7}, "allow_trigger_type_registration": True})
+        visitor.register("a::f", "a::refused")
+        asked = answer(worker, "gate::function", {"function_id": "api::f", "metadata": {"by": "hook"}})
+        assert asked == {
+            "function_id": "a::f",
+            "description": None,
+            "metadata": None,
+            "namespace": "default",
+            "context": {"user": 7},
+        }
+        answer(worker, "gate::function", None)
+        visitor.send({"type": "registertriggertype", "id": "beep", "description": "d"})
+        answer(worker, "gate::type", {"trigger_type_id": "boop"})
+        trigger = {"type": "registertrigger", "id": "t", "trigger_type": "boop", "function_id": "x", "config": 1}
+        visitor.send(trigger)
+        answer(worker, "gate::trigger", {"function_id": "api::f", "config": None})
+        visitor.say_who("visitor")
+        assert visitor.expect("registertrigger") == trigger | {"function_id": "api::f", "config": None}
+        info = worker.invoke("engine::functions::info", {"function_id": "api::f"})["result"]
+        assert info["metadata"] == {"by": "hook"}
+        assert worker.invoke("a::refused")["error"]["code"] == "function_not_found"
+
+
+def test_a_middleware_gets_every_call_but_those_of_the_engine() -> None:
+    with Engine(middleware="gate::mw") as engine, gate(engine, mw=1) as worker:
+        worker.register("api::open")
+        worker.sync()
+        with engine.visitor() as visitor:
+            call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {"a": 1}}
+            visitor.send(call | {"metadata": {"m": 1}})
+            got = worker.expect("invokefunction", function_id="gate::mw")
+            assert got["metadata"] == {"m": 1}
+            assert got["data"] == {
+                "function_id": "api::open",
+                "payload": {"a": 1},
+                "action": None,
+                "context": {},
+                "namespace": "default",
+            }
+            result = {"type": "invocationresult", "invocation_id": got["invocation_id"], "result": "by middleware"}
+            worker.send(result)
+            assert visitor.expect("invocationresult", invocation_id="i")["result"] == "by middleware"
+            visitor.send(call | {"invocation_id": "j"})
+            answer(worker, "gate::mw", error={"code": "no", "message": "not today"})
+            assert visitor.expect("invocationresult", invocation_id="j")["error"]["code"] == "no"
+            assert "functions" in visitor.invoke("engine::functions::list", {})["result"]
+
+
+def test_a_visitor_that_leaves_while_it_is_asked_about_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
+    engine, worker = guarded
+    peers = engine.ask(lambda: len(engine.router.roster.peers))
+    with engine.visitor():
+        worker.expect("invokefunction", function_id=AUTH)
+    engine.until(lambda: not engine.guarded.connections)
+    assert engine.ask(lambda: len(engine.router.roster.peers)) == peers

@@ -1,0 +1,143 @@
+"""S22 and what a schema does: which are refused, what a payload that does not fit is told, and that it is quick."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from iii.engine.routing.payload_schemas import MAX_PATTERN, compile_schema
+from iii.errors import InvocationError
+from iii.protocol.messages import RegisterFunction
+
+
+def compiled(schema: Any) -> Any:
+    return compile_schema(RegisterFunction("f", request_format=Raw(json.dumps(schema).encode())))
+
+
+def misfit(schema: Any, value: Any) -> Any:
+    return compiled(schema)(Raw(json.dumps(value).encode()))
+
+
+@pytest.mark.parametrize("schema", [None, True, {}])
+def test_functions_without_a_schema_pay_nothing(schema: Any) -> None:
+    assert compiled(schema) is None
+    assert compile_schema(RegisterFunction("f")) is None
+
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": ["integer", "null"], "minimum": 0},
+        "kind": {"enum": ["a", "b"]},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("with_pattern", [False, True])
+@pytest.mark.parametrize(
+    ("value", "path", "message"),
+    [
+        ({"name": 5}, "name", "name must be a string, got 5"),
+        ({"name": "x", "age": "old"}, "age", 'age must be an integer or null, got "old"'),
+        ({"name": "x", "age": -1}, "age", "age must be at least 0, got -1"),
+        ({"name": "x", "kind": "c"}, "kind", 'kind must be "a" or "b", got "c"'),
+        ({"name": "x", "tags": ["y", 7]}, "tags[1]", "tags[1] must be a string, got 7"),
+        ({}, "name", "name is missing"),
+        (7, "$", "the payload must be an object, got 7"),
+        (None, "$", "the payload must be an object, got null"),
+    ],
+)
+def test_a_misfit_is_named_with_its_place(value: Any, path: str, message: str, with_pattern: bool) -> None:
+    schema: Any = PERSON
+    if with_pattern:
+        schema = {**PERSON, "properties": {**PERSON["properties"], "code": {"type": "string", "pattern": "^[a-z]+$"}}}
+    found = misfit(schema, value)
+    assert (found["path"], found["message"]) == (path, message)
+
+
+def test_unknown_properties_and_patterns_are_told_too() -> None:
+    found = misfit(PERSON, {"name": "x", "more": 1})
+    assert "more" in found["message"]
+    found = misfit({"type": "object", "properties": {"code": {"pattern": "^a+$"}}}, {"code": "b"})
+    assert found["path"] == "code"
+    assert "^a+$" in found["message"]
+
+
+def test_what_fits_is_accepted() -> None:
+    assert misfit(PERSON, {"name": "x", "age": None, "kind": "a", "tags": []}) is None
+
+
+def test_references_inside_are_followed_and_outside_refused() -> None:
+    schema = {"$ref": "#/$defs/N", "$defs": {"N": {"type": "integer", "minimum": 3}}}
+    assert misfit(schema, 3) is None
+    assert misfit(schema, 1)["message"] == "the payload must be at least 3, got 1"
+    for reference in ("https://evil.example/schema.json", "file:///etc/passwd", "other.json#/a"):
+        with pytest.raises(InvocationError, match="is not local") as caught:
+            compiled({"properties": {"a": {"$ref": reference}}})
+        assert caught.value.code == "invalid_schema"
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"required": "a"}, {"pattern": "("}, {"pattern": "(?=a)"}, 5])
+def test_what_is_no_schema_is_refused(schema: Any) -> None:
+    with pytest.raises(InvocationError) as caught:
+        compiled(schema)
+    assert caught.value.code == "invalid_schema"
+
+
+DANGEROUS = ["(a+)+$", "(a|a?)*$", "(a*)*b", "(x+x+)+y", "(.*)*", "a{5000}", "a{1,9999}{1,9999}"]
+
+
+@pytest.mark.parametrize("pattern", DANGEROUS)
+@pytest.mark.parametrize("place", ["pattern", "patternProperties", "nested"])
+def test_patterns_that_could_run_for_minutes_are_refused(pattern: str, place: str) -> None:
+    schema: Any = {"pattern": pattern}
+    if place == "patternProperties":
+        schema = {"patternProperties": {pattern: {"type": "string"}}}
+    elif place == "nested":
+        schema = {"items": {"anyOf": [{"type": "null"}, {"propertyNames": {"pattern": pattern}}]}}
+    with pytest.raises(InvocationError) as caught:
+        compiled(schema)
+    assert caught.value.code in ("unsafe_pattern", "invalid_schema")
+
+
+@pytest.mark.parametrize(("size", "fits"), [(MAX_PATTERN - 1, True), (MAX_PATTERN, True), (MAX_PATTERN + 1, False)])
+def test_the_length_of_a_pattern_is_bounded(size: int, fits: bool) -> None:
+    if fits:
+        assert misfit({"pattern": "a" * size}, "b")["path"] == "$"
+    else:
+        with pytest.raises(InvocationError, match=f"{size} characters"):
+            compiled({"pattern": "a" * size})
+
+
+# Accepted, and catastrophic in an engine that backtracks: minutes for a few dozen characters.
+SNEAKY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from msgspec import Raw
+from iii.engine.routing.payload_schemas import compile_schema
+from iii.protocol.messages import RegisterFunction
+email = r"([a-zA-Z0-9])(([\\-.]|[_]+)?([a-zA-Z0-9]+))*(@){1}[a-z0-9]+[.]{1}(([a-z]{2,3}))$"
+for pattern in (email, "((a+)b?)+$", "^(([a-z])+.)+[A-Z]([a-z])+$", "^a*a*a*a*a*b$"):
+    for schema in ({"pattern": pattern}, {"additionalProperties": False, "patternProperties": {pattern: True}}):
+        check = compile_schema(RegisterFunction("f", request_format=Raw(json.dumps(schema).encode())))
+        text = "a" * 60_000 + "!"
+        found = check(Raw(json.dumps(text if "pattern" in schema else {text: 1}).encode()))
+        assert found is None or len(str(found["message"])) < 200
+print("done")
+"""
+
+
+def test_a_payload_that_would_make_a_pattern_backtrack_is_judged_and_worded_at_once() -> None:
+    root = str(__import__("pathlib").Path(__file__).resolve().parents[3])
+    # In a process of its own: a regular expression that runs away cannot be stopped in this one.
+    done = subprocess.run([sys.executable, "-c", SNEAKY, root], capture_output=True, text=True, timeout=40, check=False)
+    assert done.stdout == "done\n", done.stderr

@@ -1,0 +1,133 @@
+"""Who may do what: the decision of the public contract, row by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from iii.engine.security.rbac import UNASKED, AuthResult, Filter, Rules, Session, filter_of, fits
+
+EXPOSED = Rules(expose_functions=(Filter(match='match("api::*")'), Filter(match="shop::*", namespace="shop")))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_fit"),
+    [
+        ("api::*", "api::x", True),
+        ("api::*", "api::", True),
+        ("api::*", "xapi::x", False),
+        ('match("*::read")', "a::b::read", True),
+        ("a*c*e", "abcde", True),
+        ("a*c*e", "abcd", False),
+        ("a.c", "abc", False),
+        ("a.c", "a.c", True),
+        ("*", "any\nthing", True),
+        ("", "", True),
+    ],
+)
+def test_a_star_stands_for_any_run_and_everything_else_for_itself(pattern: str, text: str, is_fit: bool) -> None:
+    assert fits(pattern, text) is is_fit
+
+
+@pytest.mark.parametrize(
+    ("auth", "namespace", "function_id", "may"),
+    [
+        (AuthResult(), "default", "api::x", True),
+        (AuthResult(), "default", "db::x", False),
+        (AuthResult(), "shop", "shop::x", True),
+        (AuthResult(), "default", "shop::x", False),
+        (AuthResult(), "default", "engine::workers::register", True),
+        (AuthResult(), "other", "engine::workers::register", False),
+        (AuthResult(), "default", "engine::workers::stop", False),
+        (AuthResult(allowed_functions=["db::x"]), "default", "db::x", True),
+        (AuthResult(allowed_functions=["db::x"]), "shop", "db::x", False),
+        (AuthResult(allowed_functions=["db::*"]), "default", "db::x", False),
+        (AuthResult(namespaces={"shop": ["db::*"]}), "shop", "db::x", True),
+        (AuthResult(namespaces={"shop": ['match("db::*")']}), "shop", "db::x", True),
+        (AuthResult(namespaces={"shop": ["db::*"]}), "default", "db::x", False),
+        (AuthResult(forbidden_functions=["api::x"]), "default", "api::x", False),
+        (AuthResult(forbidden_functions=["db::x"], allowed_functions=["db::x"]), "default", "db::x", False),
+        (AuthResult(forbidden_functions=["db::x"], namespaces={"shop": ["*"]}), "shop", "db::x", False),
+        (AuthResult(forbidden_functions=["engine::log::info"]), "default", "engine::log::info", False),
+    ],
+)
+def test_s14_a_call_is_decided_by_the_table(auth: AuthResult, namespace: str, function_id: str, may: bool) -> None:
+    assert Session(EXPOSED, auth).may_invoke(namespace, function_id, {}) is may
+
+
+def test_without_rules_everything_is_allowed_but_what_is_forbidden() -> None:
+    assert Session(None, UNASKED).may_invoke("any", "any::thing", {})
+    assert not Session(None, AuthResult(forbidden_functions=["a::b"])).may_invoke("default", "a::b", {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "metadata", "may"),
+    [
+        ({"public": True}, {"public": True}, True),
+        ({"public": True}, {"public": 1}, False),
+        ({"public": True}, {}, False),
+        ({"public": True, "owner": 'match("team-*")'}, {"public": True, "owner": "team-a"}, True),
+        ({"public": True, "owner": 'match("team-*")'}, {"public": True, "owner": "a"}, False),
+        ({"owner": 'match("team-*")'}, {"owner": 7}, False),
+        ({}, {"public": True}, False),
+    ],
+)
+def test_functions_are_exposed_by_what_their_metadata_says(
+    wanted: dict[str, Any], metadata: dict[str, Any], may: bool
+) -> None:
+    rules = Rules(expose_functions=(Filter(metadata=wanted),))
+    assert Session(rules, AuthResult()).may_invoke("default", "any::id", metadata) is may
+
+
+def test_s14_a_refusal_is_the_same_whether_the_function_exists() -> None:
+    session = Session(EXPOSED, AuthResult(forbidden_functions=["a::b"]))
+    assert session.refusal("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
+    assert session.refusal("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"
+
+
+def test_what_may_be_registered_and_where() -> None:
+    quiet = Session(EXPOSED, AuthResult())
+    assert (quiet.may_register_functions, quiet.may_register_trigger_types, quiet.may_bind_to("cron")) == (
+        True,
+        False,
+        True,
+    )
+    told = Session(
+        EXPOSED,
+        AuthResult(
+            allow_function_registration=False,
+            allow_trigger_type_registration=True,
+            allowed_trigger_types=["cron"],
+            namespaces={"b": [], "a": []},
+        ),
+    )
+    assert (told.may_register_functions, told.may_register_trigger_types) == (False, True)
+    assert told.may_bind_to("cron")
+    assert not told.may_bind_to("http")
+    assert told.namespace_refusal("a") is None
+    assert told.namespace_refusal("c") == "namespace 'c' not allowed for this session (permitted: a, b)"
+    assert quiet.namespace_refusal("c") is None
+
+
+def test_a_prefix_is_put_on_and_taken_off() -> None:
+    session = Session(EXPOSED, AuthResult(function_registration_prefix="tenant"))
+    assert session.registered_id("a::b") == "tenant::a::b"
+    assert session.own_id("tenant::a::b") == "a::b"
+    assert Session(EXPOSED, AuthResult()).registered_id("a::b") == "a::b"
+    assert Session(EXPOSED, AuthResult()).own_id("a::b") == "a::b"
+
+
+def test_entries_of_expose_functions_are_read() -> None:
+    assert filter_of('match("api::*")') == Filter(match='match("api::*")')
+    assert filter_of({"match": "a", "namespace": "n"}) == Filter("a", {}, "n")
+    assert filter_of({"metadata": {"public": True}}) == Filter(None, {"public": True})
+
+
+@pytest.mark.parametrize(
+    "written",
+    [7, {}, {"match": "a", "metadata": {}}, {"match": 1}, {"metadata": "x"}, {"match": "a", "extra": 1}],
+)
+def test_wrong_entries_are_errors(written: Any) -> None:
+    with pytest.raises(ValueError, match=r"entry|strings"):
+        filter_of(written)

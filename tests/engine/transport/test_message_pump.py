@@ -1,0 +1,40 @@
+"""The exchange with fake connections: what a bug of ours costs, and whom."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from iii.engine.routing.events import Event, PeerExpelled
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.router import Router
+from iii.engine.transport.message_pump import Exchange
+
+
+def test_an_internal_error_costs_the_peer_that_met_it_and_nobody_else() -> None:
+    asyncio.run(_meet_an_internal_error())
+
+
+async def _meet_an_internal_error() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    router = Router()
+    events: list[Event] = []
+    exchange = Exchange(router, on_event=events.append, on_output=lambda peer, line: None)
+    bad, good = Peer("bad", kind="client", name="bad"), Peer("good", kind="client", name="good")
+    written: list[bytes] = []
+    for peer in (bad, good):
+        router.roster.attach(peer)
+    good.flush = lambda: (written.extend(good.outbox), good.outbox.clear())  # type: ignore[assignment,func-returns-value]
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    bad.flush = fail
+    exchange.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
+    exchange.turn()
+    exchange.close()
+    assert written[-1] == b'{"type":"pong"}'
+    assert [event.peer for event in events if isinstance(event, PeerExpelled)] == [bad]
+    assert isinstance(reported[0]["exception"], RuntimeError)

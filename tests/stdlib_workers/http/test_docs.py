@@ -1,0 +1,28 @@
+"""The page about http agrees with the code: every key of both tables, and the limits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from stdlib_workers.http import bodies, connection, options, triggers
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+
+
+def rows_of(section: str) -> set[str]:
+    """The names in the first column of a section's table."""
+    [body] = re.findall(rf"## {section}\n(.*?)(?:\n## |\Z)", TEXT, re.DOTALL)
+    return set(re.findall(r"^\| `(\w+)` \|", body, re.MULTILINE))
+
+
+def test_the_page_has_every_key_and_no_other() -> None:
+    assert rows_of("Config") == set(options._PARSERS)
+    assert rows_of("Trigger config") == set(triggers.CONFIG_SCHEMA["properties"])
+
+
+def test_the_page_has_the_limits_of_the_code() -> None:
+    assert f"target may have {connection.MAX_TARGET >> 10} KiB" in TEXT
+    assert f"headers {connection.MAX_HEADERS >> 10} KiB and {connection.MAX_HEADER_COUNT} fields" in TEXT
+    assert f"within {connection.HEAD_SECONDS:g} seconds, a body {connection.BODY_SECONDS:g} seconds" in TEXT
+    assert f"JSON {bodies.MAX_DEPTH} levels" in TEXT

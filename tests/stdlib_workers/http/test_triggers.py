@@ -1,0 +1,83 @@
+"""The config of a trigger as a route, and what a function may say on its response's channel. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stdlib_workers.http.channels import status_and_headers_from
+from stdlib_workers.http.routes import Route
+from stdlib_workers.http.triggers import route_from
+from tests.support.stand_ins import binding
+
+
+def route(**config: Any) -> Route:
+    return route_from(binding("f::f", config))
+
+
+def test_only_the_path_is_needed() -> None:
+    found = route(api_path="a/:id", description="what nobody reads")
+    assert (found.id, found.function_id, found.method, found.pattern) == ("t1", "f::f", "GET", "a/:id")
+    assert (found.condition, found.middleware, found.streams, found.cancels) == (None, (), False, False)
+
+
+def test_everything_of_the_config() -> None:
+    found = route_from(
+        binding(
+            "f::f",
+            {
+                "api_path": "/a",
+                "http_method": "pAtCh",
+                "condition_function_id": "c::c",
+                "middleware_function_ids": ["m::1", 5, None, "m::2"],
+                "stream": True,
+                "cancel": True,
+            },
+            metadata={"m": 1},
+            namespace="n",
+        )
+    )
+    assert (found.method, found.condition, found.middleware) == ("PATCH", "c::c", ("m::1", "m::2"))
+    assert (found.streams, found.cancels, found.metadata, found.namespace) == (True, True, {"m": 1}, "n")
+
+
+@pytest.mark.parametrize("method", ["GET", "post", "Put", "PATCH", "delete", "HEAD", "OPTIONS", "BREW"])
+def test_methods_whatever_their_case(method: str) -> None:
+    assert route(api_path="/a", http_method=method).method == method.upper()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (None, "api_path"),
+        ({}, "api_path"),
+        ({"api_path": 5}, "api_path"),
+        ({"api_path": "/a//b"}, "api_path"),
+        ({"api_path": "/a", "http_method": 5}, "http_method"),
+        ({"api_path": "/a", "condition_function_id": 5}, "condition_function_id"),
+        ({"api_path": "/a", "middleware_function_ids": "m::m"}, "middleware_function_ids"),
+    ],
+)
+def test_a_config_that_cannot_be_bound_names_its_key(config: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        route_from(binding("f::f", config))
+
+
+@pytest.mark.parametrize(
+    ("control", "found"),
+    [
+        ({"type": "set_status", "status_code": 201}, (201, {})),
+        ({"type": "set_status", "status_code": 599}, (599, {})),
+        ({"type": "set_status", "status_code": 199}, (None, {})),
+        ({"type": "set_status", "status_code": 600}, (None, {})),
+        ({"type": "set_status", "status_code": "201"}, (None, {})),
+        ({"type": "set_status"}, (None, {})),
+        ({"type": "set_headers", "headers": {"a": "b", "c": 5, "d": None}}, (None, {"a": "b"})),
+        ({"type": "set_headers", "headers": ["a: b"]}, (None, {})),
+        ({"type": "set_trailers", "headers": {"a": "b"}}, (None, {})),
+        ({"status_code": 201, "headers": {"a": "b"}}, (None, {})),
+    ],
+)
+def test_a_control_message_sets_what_it_may(control: dict[str, Any], found: Any) -> None:
+    assert status_and_headers_from(control) == found

@@ -1,0 +1,265 @@
+"""The listener's manners, OTLP from OpenTelemetry's own exporters, `/metrics` read by Prometheus's own parser."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import MetricExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SpanExportResult
+from prometheus_client.parser import text_string_to_metric_families
+
+from iii import InvocationError
+from stdlib_workers.observability.export.prometheus import Snapshot, name_from, route, text_of
+from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
+from stdlib_workers.observability.ingest.http_server import MAX_BODY, Answer, Listener
+from stdlib_workers.observability.ingest.otlp_http import routes
+from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.records.latest_series import Latest
+from stdlib_workers.observability.records.otel_sdk import exportable_metrics, exportable_span
+from tests.support.observed import NOW, bench, metric, metrics_request, span, span_id, trace_id
+
+
+@contextmanager
+def listening(table: Any, port: int = 0, *, is_named: bool = True) -> Iterator[Listener]:
+    made = Listener("127.0.0.1", port, table, is_named=is_named)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, fields)
+        answer = connection.getresponse()
+        return answer.status, answer.headers["content-type"], answer.read()
+    finally:
+        connection.close()
+
+
+ECHO = {"GET /x": lambda request: Answer(200, body=b"got"), "POST /x": lambda request: Answer(200, body=request.body)}
+FULL: list[Intake] = []
+
+
+def test_paths_and_methods() -> None:
+    with listening({"GET /x": ECHO["GET /x"]}) as made:
+        assert ask(made.port, "GET", "/x?a=1")[::2] == (200, b"got")
+        assert ask(made.port, "GET", "/y")[0] == 404
+        assert ask(made.port, "POST", "/x", b"")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "localhost:{port}"}, 200),
+        ({"host": "LOCALHOST:{port}"}, 200),
+        ({"host": "evil.example"}, 421),
+        ({"host": "127.0.0.1"}, 421),
+        ({"origin": "http://127.0.0.1:{port}"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "none"}, 200),
+    ],
+)
+def test_only_this_machine_and_no_web_page(headers: dict[str, str], status: int) -> None:
+    with listening(ECHO) as made:
+        fields = {name: value.format(port=made.port) for name, value in headers.items()}
+        assert ask(made.port, "GET", "/x", **fields)[0] == status
+
+
+def raw(port: int, text: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall(text)
+        return connection.recv(100)
+
+
+def test_bodies_are_bounded_and_of_known_length() -> None:
+    with listening(ECHO) as made:
+        host = f"POST /x HTTP/1.1\r\nhost: 127.0.0.1:{made.port}\r\n".encode()
+        assert b" 411 " in raw(made.port, host + b"\r\n")
+        assert b" 411 " in raw(made.port, host + b"transfer-encoding: chunked\r\n\r\n")
+        assert b" 413 " in raw(made.port, host + b"content-length: %d\r\n\r\n" % (MAX_BODY + 1))
+        twice = b"GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"
+        assert b" 421 " in raw(made.port, twice)
+
+
+def test_packed_bodies_are_unpacked_within_bounds() -> None:
+    with listening(ECHO) as made:
+        assert ask(made.port, "POST", "/x", gzip.compress(b"hi"), content_encoding="gzip")[::2] == (200, b"hi")
+        bomb = gzip.compress(b"\0" * (MAX_BODY + 1))
+        assert len(bomb) < 100_000
+        assert ask(made.port, "POST", "/x", bomb, content_encoding="gzip")[0] == 413
+        assert ask(made.port, "POST", "/x", b"nothing", content_encoding="gzip")[0] == 400
+        assert ask(made.port, "POST", "/x", b"", content_encoding="br")[0] == 415
+
+
+def test_a_default_port_that_is_taken_moves_and_a_named_one_does_not() -> None:
+    with listening(ECHO) as first:
+        with listening(ECHO, first.port, is_named=False) as second:
+            assert second.port > first.port
+        with pytest.raises(OSError, match="in use"):
+            Listener("127.0.0.1", first.port, ECHO, is_named=True)
+
+
+def test_opentelemetrys_own_exporters_are_understood() -> None:
+    """What arrives is what left: through their protobuf, our receiver, and the archive."""
+    with bench() as made:
+        table = routes(made.pipeline.take_now, Accepts(), made.pipeline.clock)
+        with listening(table) as receiver:
+            address = f"http://127.0.0.1:{receiver.port}"
+            left = intake_from(
+                {
+                    "spans": [span(1, parent=2, status="error", status_description="no", attributes={"a": "b"})],
+                    "otlp": [["MTRC", json.dumps(metrics_request(metric("m", 2.5, labels={"k": "v"})))]],
+                },
+                Accepts(),
+                NOW,
+            )
+            spans = OTLPSpanExporter(f"{address}/v1/traces")
+            exported = exportable_span(left.spans[0], Resource({"service.name": "math"}))
+            assert exported is not None
+            assert spans.export([exported]) is SpanExportResult.SUCCESS
+            spans.shutdown()
+            metrics = OTLPMetricExporter(f"{address}/v1/metrics")
+            assert metrics.export(exportable_metrics(left.metrics, {})) is MetricExportResult.SUCCESS
+            metrics.shutdown()
+        stored = made.archive.run(
+            lambda connection: connection.execute(
+                "SELECT trace, span, parent, status, attributes FROM spans"
+            ).fetchall()
+        ).result()
+        assert stored == [(trace_id(1), span_id(1), span_id(2), "error", '[["a","b"]]')]
+        names = made.archive.run(lambda c: c.execute("SELECT name, service, kind FROM metrics").fetchall()).result()
+        assert names == [("m", "shop", "counter")]
+
+
+@contextmanager
+def receiving(take: Any) -> Iterator[int]:
+    with listening(routes(take, Accepts(), lambda: NOW)) as made:
+        yield made.port
+
+
+def test_json_is_taken_and_answered_as_json() -> None:
+    taken: list[Intake] = []
+    record = {"body": {"stringValue": "hi"}, "severityNumber": 9}
+    body = json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}).encode()
+    with receiving(taken.append) as port:
+        answer = ask(port, "POST", "/v1/logs", body, content_type="application/json; charset=utf-8")
+    assert answer == (200, "application/json", b"{}")
+    assert taken[0].logs[0].body == "hi"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b"\xff\xff", "application/x-protobuf", 400),
+        (b"", "application/x-protobuf", 200),
+        (b"{}", "text/plain", 415),
+        (b"[]", "application/json", 200),
+    ],
+)
+def test_bodies_that_are_not_what_they_say(body: bytes, kind: str, status: int) -> None:
+    with receiving(FULL.append) as port:
+        assert ask(port, "POST", "/v1/traces", body, content_type=kind)[0] == status
+
+
+def test_a_full_storage_asks_the_sender_to_try_again() -> None:
+    def full(_: Intake) -> None:
+        raise InvocationError("storage_full", "the disk is full")
+
+    with receiving(full) as port:
+        assert ask(port, "POST", "/v1/traces", b"{}", content_type="application/json")[0] == 503
+
+
+# Prometheus
+
+
+def snapshot() -> Snapshot:
+    figures = Figures()
+    figures.add_spans(intake_from({"spans": [span(1, start=0, end=3), span(2, start=0, end=40)]}, Accepts(), NOW).spans)
+    figures.take_counts({"total": 7, "success": 4, "error": 2, "deferred": 1, "by_function": {'we"ird\\::\n': 7}})
+    figures.active = 3
+    latest = Latest()
+    histogram = {
+        "name": "http.took",
+        "histogram": {"dataPoints": [{"count": "3", "sum": 6.0, "bucketCounts": ["1", "2"], "explicitBounds": [1.0]}]},
+    }
+    metrics = [
+        metric("orders.total", 5, labels={"shop.id": "a", "le": "x"}),
+        metric("1st", 2, kind="gauge"),
+        metric("iii_workers", 99, kind="gauge"),
+        metric("orders", 1, kind="gauge"),
+        histogram,
+    ]
+    latest.add(intake_from({"otlp": [["MTRC", json.dumps(metrics_request(*metrics))]]}, Accepts(), NOW).metrics)
+    workers = [
+        {"name": "math", "instance": 1, "restarts": 2, "metrics": {"memory_rss": 1000, "cpu_user_micros": 2_500_000}},
+        {"name": "far", "instance": None, "metrics": None},
+    ]
+    return Snapshot(figures, workers, {"void_dropped": 4}, {"spans": 11, "logs": 2}, list(latest.at(NOW)))
+
+
+def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Everything on the page, as Prometheus's own parser reads it."""
+    families = text_string_to_metric_families(text.decode())
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_prometheus_reads_the_page() -> None:
+    with listening({"GET /metrics": route(snapshot)}) as made:
+        status, kind, text = ask(made.port, "GET", "/metrics")
+    assert status == 200
+    assert kind.startswith("text/plain; version=")
+    found = samples(text)
+    math = (("instance", "1"), ("worker", "math"))
+    expected = {
+        ("iii_invocations_total", (("outcome", "success"),)): 4,
+        ("iii_invocations_total", (("outcome", "error"),)): 2,
+        ("iii_invocations_total", (("outcome", "deferred"),)): 1,
+        ("iii_function_invocations_total", (("function", 'we"ird\\::\n'),)): 7,
+        ("iii_invocation_duration_seconds_bucket", (("function", "math::add"), ("le", "0.005"))): 1,
+        ("iii_invocation_duration_seconds_bucket", (("function", "math::add"), ("le", "+Inf"))): 2,
+        ("iii_invocation_duration_seconds_count", (("function", "math::add"),)): 2,
+        ("iii_workers", ()): 3,
+        ("iii_worker_restarts_total", math): 2,
+        ("iii_worker_memory_rss_bytes", math): 1000,
+        ("iii_worker_cpu_user_seconds_total", math): 2.5,
+        ("iii_dropped_total", (("kind", "spans"),)): 11,
+        ("iii_engine_events_total", (("cause", "void_dropped"),)): 4,
+        ("_1st", (("service", "shop"),)): 2,
+        ("orders_total", (("le", "x"), ("service", "shop"), ("shop_id", "a"))): 5,
+        ("http_took_bucket", (("le", "1.0"), ("service", "shop"))): 1,
+        ("http_took_bucket", (("le", "+Inf"), ("service", "shop"))): 3,
+        ("http_took_sum", (("service", "shop"),)): 6,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert found["iii_invocation_duration_seconds_sum", (("function", "math::add"),)] == pytest.approx(0.043)
+    assert ("orders", (("service", "shop"),)) not in found
+
+
+def test_every_family_has_one_type_and_stands_once() -> None:
+    lines = text_of(snapshot()).decode().splitlines()
+    named = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(named) == len(set(named))
+
+
+def test_names_that_prometheus_takes() -> None:
+    assert [name_from(name) for name in ("a.b-c", "9x", "", "ok:yes")] == ["a_b_c", "_9x", "_", "ok:yes"]

@@ -1,0 +1,316 @@
+"""Metrics: aggregates, percentiles, histograms, rollups that are fed, and the answers' shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iii import InvocationError
+from stdlib_workers.observability.functions.metrics import MetricFunctions
+from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.records.aggregation import (
+    LEVELS,
+    SECOND,
+    Histogram,
+    Value,
+    aggregate,
+    aggregate_histograms,
+    bucket_of,
+    merge,
+    percentile,
+)
+from stdlib_workers.observability.records.call_stats import BOUNDS, MAX_FUNCTIONS, OTHER, Figures
+from stdlib_workers.observability.records.latest_series import KEPT_NS, MAX_SERIES, Latest
+from stdlib_workers.observability.store import metric_table
+from stdlib_workers.observability.store.archive import Archive, Batch
+from tests.support.observed import MS, NOW, Bench, archive, bench, keep, metric, metrics_request, span
+
+MINUTE = 60 * SECOND
+
+
+def functions(made: Bench, figures: Figures | None = None) -> MetricFunctions:
+    return MetricFunctions(made.archive, made.pipeline, figures or Figures())
+
+
+def report(kept: Archive, *metrics: dict[str, Any], now: int = NOW) -> None:
+    keep(kept, frames=[["MTRC", json.dumps(metrics_request(*metrics))]], now=now)
+
+
+def histogram(name: str, counts: list[int], at: int = 0) -> dict[str, Any]:
+    point = {
+        "timeUnixNano": str(NOW + at * MS),
+        "count": str(sum(counts)),
+        "sum": 10.0,
+        "bucketCounts": [str(count) for count in counts],
+        "explicitBounds": [1.0, 2.0],
+        "min": 0.5,
+        "max": 3.0,
+    }
+    return {"name": name, "histogram": {"dataPoints": [point]}}
+
+
+def test_the_percentile_is_the_contracts() -> None:
+    ordered = [float(number) for number in range(1, 11)]
+    assert [percentile(ordered, share) for share in (0.0, 0.5, 0.95, 0.99, 1.0)] == [1.0, 6.0, 10.0, 10.0, 10.0]
+    assert percentile([], 0.5) == 0.0
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0, 1))
+def test_a_percentile_is_one_of_the_values_and_grows_with_its_share(values: list[float], share: float) -> None:
+    ordered = sorted(values)
+    found = percentile(ordered, share)
+    assert found in ordered
+    assert found >= percentile(ordered, share / 2)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 10**12), st.integers(-100, 100)), max_size=40),
+    st.integers(1, 10**11),
+)
+def test_aggregates_count_every_value_once_in_its_bucket(points: list[tuple[str, int, int]], interval: int) -> None:
+    found = aggregate([Value(name, time, value) for name, time, value in points], interval)
+    assert sum(bucket["count"] for bucket in found) == len(points)
+    assert sum(bucket["sum"] for bucket in found) == sum(value for *_, value in points)
+    for bucket in found:
+        assert bucket["bucket_start_ns"] % interval == 0
+        assert bucket["bucket_end_ns"] - bucket["bucket_start_ns"] == interval
+        assert bucket["min"] <= bucket["avg"] <= bucket["max"]
+        assert ("percentiles" in bucket) == (bucket["count"] >= 5)
+
+
+counts = st.lists(st.integers(0, 9), min_size=3, max_size=3)
+
+
+@given(st.lists(counts, min_size=1, max_size=8))
+def test_histograms_with_the_same_bounds_add_up(parts: list[list[int]]) -> None:
+    made = [Histogram("h", 5, sum(part), 1.0, 0.0, 2.0, tuple(part), (1.0, 2.0)) for part in parts]
+    (found,) = aggregate_histograms(made, 10)
+    assert found["bucket_counts"] == [sum(column) for column in zip(*parts, strict=True)]
+    assert (found["total_count"], found["total_sum"]) == (sum(map(sum, parts)), float(len(parts)))
+
+
+def test_histograms_with_other_bounds_stay_apart() -> None:
+    made = [Histogram("h", 5, 1, 1.0, None, None, (1, 0), (bound,)) for bound in (1.0, 2.0)]
+    assert [found["explicit_bounds"] for found in aggregate_histograms(made, 10)] == [[1.0], [2.0]]
+
+
+def test_unknown_extremes_do_not_hide_known_ones() -> None:
+    one, two = (Histogram("h", 5, 1, 1.0, least, None, (), ()) for least in (None, 3.0))
+    assert (merge(one, two).min, merge(one, two).max) == (3.0, None)
+
+
+def test_rollups_are_fed_at_all_three_levels_in_buckets_that_lie_inside(tmp_path: Path) -> None:
+    start = bucket_of(NOW, LEVELS[2])
+    path = tmp_path / "o.db"
+    with archive(path) as kept:
+        values = [Value("m", start + minute * MINUTE, minute) for minute in range(60)]
+        kept.write(Batch(values=values[:30])).result()
+    with archive(path) as kept:
+        kept.write(Batch(values=values[30:])).result()
+
+        def rollups(level: int, first: int, last: int) -> list[dict[str, Any]]:
+            return kept.run(
+                lambda connection: metric_table.rollups(connection, level, start + first, start + last, None)
+            ).result()
+
+        assert len(rollups(0, 0, 60 * MINUTE)) == 60
+        assert len(rollups(0, 1, 60 * MINUTE - 1)) == 58
+        assert [bucket["sum"] for bucket in rollups(1, 0, 60 * MINUTE)] == [5 * 5 * n + 10 for n in range(12)]
+        assert rollups(2, 0, 60 * MINUTE) == [
+            {
+                "name": "m",
+                "bucket_start_ns": start,
+                "bucket_end_ns": start + 60 * MINUTE,
+                "count": 60,
+                "sum": 1770.0,
+                "min": 0.0,
+                "max": 59.0,
+                "avg": 29.5,
+            }
+        ]
+
+
+def test_rollups_are_kept_one_hour_six_hours_and_a_week() -> None:
+    with archive() as kept:
+        kept.write(Batch(values=[Value("m", NOW, 1)])).result()
+
+        def levels() -> list[int]:
+            query = "SELECT level FROM rollups ORDER BY level"
+            return [row[0] for row in kept.run(lambda connection: connection.execute(query).fetchall()).result()]
+
+        for hours, left in ((0.9, [0, 1, 2]), (2, [1, 2]), (8, [2]), (170, [])):
+            kept.sweep(NOW + int(hours * 3600 * SECOND)).result()
+            assert levels() == left
+
+
+def test_the_answer_of_rollups() -> None:
+    with bench() as made:
+        start = bucket_of(NOW, MINUTE) - 5 * MINUTE
+        at = (start - NOW) // MS
+        report(made.archive, metric("m", 2, at=at), histogram("h", [1, 2, 3], at), histogram("h", [1, 0, 0], at))
+        answer = made.run(functions(made).rollups({}))
+        assert [bucket["name"] for bucket in answer["rollups"]] == ["m"]
+        assert answer["histogram_rollups"] == [
+            {
+                "name": "h",
+                "bucket_start_ns": start,
+                "bucket_end_ns": start + MINUTE,
+                "total_count": 7,
+                "total_sum": 20.0,
+                "min": 0.5,
+                "max": 3.0,
+                "bucket_counts": [2, 2, 3],
+                "explicit_bounds": [1.0, 2.0],
+            }
+        ]
+        assert answer["query"] == {
+            "start_time": NOW // MS - 3_600_000,
+            "end_time": NOW // MS,
+            "level": 0,
+            "metric_name": None,
+        }
+        assert (answer["level"], answer["source"], answer["timestamp"]) == (0, "stored", NOW // MS)
+        assert made.run(functions(made).rollups({"metric_name": "h"}))["rollups"] == []
+        assert made.run(functions(made).rollups({"metric_name": "m"}))["histogram_rollups"] == []
+        five = {"level": 1, "start_time": start // MS - 300_000, "end_time": start // MS + 600_000}
+        wider = made.run(functions(made).rollups(five))
+        assert wider["query"] == {**five, "metric_name": None}
+        (bucket,) = wider["rollups"]
+        assert bucket["bucket_end_ns"] - bucket["bucket_start_ns"] == LEVELS[1]
+        # The bucket holds the value, but ends behind the range.
+        cut = {"level": 1, "end_time": bucket["bucket_end_ns"] // MS - 1}
+        assert made.run(functions(made).rollups(cut))["rollups"] == []
+        other = made.run(functions(made).rollups({"level": 7}))
+        assert (other["rollups"], other["histogram_rollups"], "message" in other) == ([], [], True)
+
+
+@pytest.mark.parametrize("field", ["start_time", "end_time"])
+@pytest.mark.parametrize("name", ["list", "rollups"])
+def test_a_time_that_nanoseconds_cannot_hold(field: str, name: str) -> None:
+    with bench() as made, pytest.raises(InvocationError) as caught:
+        made.run(getattr(functions(made), name)({field: 2**62}))
+    assert caught.value.code == "time_value_overflow"
+
+
+def test_the_answer_of_metrics() -> None:
+    with bench() as made:
+        report(made.archive, metric("m", 2, labels={"k": "v"}))
+        report(made.archive, metric("late", 3), now=NOW + 10 * MS)
+        keep(made.archive, span(1, start=0, end=10), span(2, start=0, end=30))
+        answer = made.run(functions(made).list({}))
+        assert answer["sdk_metrics"][0] == {
+            "name": "m",
+            "description": "number of m",
+            "unit": "1",
+            "metric_type": "counter",
+            "data_points": [{"value": 2.0, "attributes": {"k": "v"}, "timestamp_unix_nano": NOW}],
+            "service_name": "shop",
+            "instrumentation_scope_name": None,
+            "instrumentation_scope_version": None,
+            "timestamp_unix_nano": NOW,
+        }
+        assert answer["engine_metrics"]["performance"] == {
+            "avg_duration_ms": 20.0,
+            "p50_duration_ms": 30.0,
+            "p95_duration_ms": 30.0,
+            "p99_duration_ms": 30.0,
+            "min_duration_ms": 10.0,
+            "max_duration_ms": 30.0,
+        }
+        assert "query" not in answer
+        assert "aggregated_metrics" not in answer
+        only = made.run(functions(made).list({"metric_name": "late"}))
+        assert [one["name"] for one in only["sdk_metrics"]] == ["late"]
+        assert only["query"]["metric_name"] == "late"
+
+
+def test_without_anything_all_figures_are_zero() -> None:
+    with bench() as made:
+        answer = made.run(functions(made).list(None))
+    nothing = {"total": 0, "success": 0, "error": 0, "deferred": 0, "by_function": {}}
+    assert answer["engine_metrics"] == {
+        "invocations": nothing,
+        "workers": {"spawns": 0, "deaths": 0, "active": 0},
+        "performance": {f"{name}_duration_ms": 0.0 for name in ("avg", "p50", "p95", "p99", "min", "max")},
+    }
+    assert (answer["sdk_metrics"], answer["timestamp"]) == ([], NOW // MS)
+
+
+def test_a_range_needs_both_ends_and_an_interval_needs_a_range() -> None:
+    with bench() as made:
+        report(made.archive, *[metric("m", value, at=value) for value in range(6)], histogram("h", [1, 0, 0]))
+        report(made.archive, metric("late", 1), now=NOW + 10_000 * MS)
+        ask = {"start_time": NOW // MS, "aggregate_interval": 3600}
+        half = made.run(functions(made).list(ask))
+        assert "aggregated_metrics" not in half
+        assert len(half["sdk_metrics"]) == 8
+        whole = made.run(functions(made).list({**ask, "end_time": NOW // MS + 5}))
+        assert len(whole["sdk_metrics"]) == 7
+        (found,) = whole["aggregated_metrics"]
+        assert (found["name"], found["count"], found["sum"], found["avg"]) == ("m", 6, 15.0, 2.5)
+        assert found["percentiles"] == {"p50": 3.0, "p75": 4.0, "p90": 5.0, "p95": 5.0, "p99": 5.0}
+        assert [one["name"] for one in whole["aggregated_histograms"]] == ["h"]
+
+
+def test_calls_are_counted_from_spans_until_the_feed_counts_them() -> None:
+    figures = Figures()
+    rows = intake_from(
+        {
+            "spans": [
+                span(1),
+                span(2, status="error"),
+                span(3, attributes={"function_id": "math::add", "iii.action": "void"}),
+                span(4, attributes={"function_id": "engine::workers::list"}),
+                span(5, name="execute math::add"),
+                span(6, pending=True),
+            ]
+        },
+        Accepts(),
+        NOW,
+    ).spans
+    figures.add_spans(rows)
+    calls = {"total": 3, "success": 1, "error": 1, "deferred": 1}
+    assert figures.shape()["invocations"] == {**calls, "by_function": {"math::add": 3}}
+    assert figures.durations["math::add"].total == 3
+    figures.take_counts({"total": 10, "success": 9, "error": 1, "deferred": 0, "by_function": {"a::b": 10}})
+    figures.add_spans(rows)
+    assert figures.calls() == {"total": 10, "success": 9, "error": 1, "deferred": 0}
+    assert figures.by_function() == {"a::b": 10}
+    figures.add_event("worker_connected")
+    figures.add_event("worker_disconnected")
+    figures.add_event("other")
+    figures.active = 4
+    assert [figures.value(f"iii.workers.{name}") for name in ("spawns", "deaths", "active")] == [1, 1, 4]
+    assert (figures.value("iii.invocations.total"), figures.value("other")) == (10, None)
+
+
+def test_durations_of_too_many_functions_go_together() -> None:
+    figures = Figures()
+    spans = [span(n, attributes={"function_id": f"f::{n}"}) for n in range(1, MAX_FUNCTIONS + 10)]
+    figures.add_spans(intake_from({"spans": spans}, Accepts(), NOW).spans)
+    assert figures.durations[OTHER].total == 9
+    assert len(figures.durations[OTHER].counts) == len(BOUNDS) + 1
+
+
+def test_the_latest_value_of_a_series_and_its_end() -> None:
+    latest = Latest()
+    for at, value in ((0, 1), (5, 2)):
+        request = json.dumps(metrics_request(metric("m", value, labels={"k": "v"}, at=at)))
+        latest.add(intake_from({"otlp": [["MTRC", request]]}, Accepts(), NOW + at).metrics)
+    (series,) = latest.at(NOW)
+    assert (series.name, series.service, series.labels, series.point["value"]) == ("m", "shop", {"k": "v"}, 2.0)
+    assert list(latest.at(NOW + 6 + KEPT_NS)) == []
+
+
+def test_the_oldest_series_go_when_there_are_too_many() -> None:
+    latest = Latest()
+    metrics = [metric("m", 1, labels={"k": str(number)}) for number in range(MAX_SERIES + 2)]
+    request = json.dumps(metrics_request(*metrics))
+    latest.add(intake_from({"otlp": [["MTRC", request]]}, Accepts(), NOW).metrics)
+    labels = [series.labels["k"] for series in latest.at(NOW)]
+    assert (len(labels), labels[0]) == (MAX_SERIES, "2")

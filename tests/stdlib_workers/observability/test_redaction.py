@@ -1,0 +1,136 @@
+"""Redaction: no secret survives in any place it can stand, and what is harmless stays as it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.records.redaction import MAX_DEPTH, REDACTED, Redaction, is_sensitive, may_hold_secret
+from tests.support.observed import log, span
+
+CANARY = "c4n4ry-5ecr3t-v4lue"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("authorization", "Authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"),
+        *("api_key", "apiKey", "access_token", "refreshToken", "password", "db_password", "PASSWD", "secret"),
+        *("client_secret", "credential", "credentials", "DATABASE_DSN", "private_key", "http.request.header.cookie"),
+    ],
+)
+def test_names_of_secrets(name: str) -> None:
+    assert is_sensitive(name)
+
+
+@pytest.mark.parametrize("name", ["key", "monkey", "iii.function.id", "max_tokens", "author", "scope", "name", "id"])
+def test_names_that_hold_none(name: str) -> None:
+    assert not is_sensitive(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"password={CANARY}",
+        f"PASSWORD: '{CANARY}' was wrong",
+        f'{{"password": "{CANARY}", "a": 1}}',
+        f'{{"outer": {{"api_key": ["{CANARY}"]}}}}',
+        f'{{"password": "{CANARY}',
+        f"ValueError: {{'token': '{CANARY}'}}",
+        f"Authorization: Bearer {CANARY}",
+        f"sent Bearer {CANARY} to it",
+        f"postgres://me:{CANARY}@db.local/x",
+        f"curl -H 'x-api-key: {CANARY}'",
+        f'[["password", "{CANARY}"]]',
+        f'"{{\\"secret\\": \\"{CANARY}\\"}}"',
+    ],
+)
+def test_text_loses_its_secrets(text: str) -> None:
+    found = Redaction().text(text)
+    assert CANARY not in found
+    assert REDACTED in found
+
+
+@pytest.mark.parametrize("text", ["", "hello", "https://example.com/path?a=1", '{"key":"b"}', "a token of thanks"])
+def test_harmless_text_stays(text: str) -> None:
+    assert Redaction().text(text) == text
+
+
+def test_null_and_flags_under_a_sensitive_name_stay() -> None:
+    assert Redaction().value({"token": None, "password": True}) == {"token": None, "password": True}
+
+
+def test_a_secret_that_was_seen_is_cut_out_of_all_texts_of_the_batch() -> None:
+    batch = {
+        "spans": [
+            span(1, attributes={"payload": json.dumps({"password": CANARY})}),
+            span(2, status="error", status_description=f"no user for {CANARY}", name=f"login {CANARY}"),
+        ],
+        "logs": [log(f"tried {CANARY}", attributes={"note": f'quoted "{CANARY}"'})],
+    }
+    intake = intake_from(batch, Accepts(), 1)
+    assert CANARY not in repr(intake)
+    assert intake.spans[1].name == f"login {REDACTED}"
+
+
+def test_a_secret_with_marks_that_json_escapes_is_found_in_json_too() -> None:
+    secret = 'two "words"'
+    redaction = Redaction()
+    redaction.value({"password": secret})
+    assert redaction.scrub(json.dumps({"a": secret})) == json.dumps({"a": REDACTED})
+
+
+def test_what_nests_too_deep_is_replaced_whole() -> None:
+    value: Any = CANARY
+    for _ in range(MAX_DEPTH + 1):
+        value = {"a": value}
+    assert CANARY not in json.dumps(Redaction().value(value))
+
+
+@pytest.mark.parametrize("word", ["a", "token", "://a:", "key=", "Bearer ", '{"', "passw\\"])
+def test_long_text_without_a_break_costs_no_more_than_its_length(word: str) -> None:
+    text = "secret " + word * (400_000 // len(word))
+    assert len(Redaction().text(text)) > 6
+
+
+names = st.sampled_from(["password", "a", "api_key", "b", "Cookie", "list"])
+values = st.recursive(
+    st.sampled_from([1, None, "plain", True]),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(names, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+def planted(value: Any, *, under: bool = False) -> Any:
+    """Put the canary wherever a sensitive name stands above."""
+    if isinstance(value, dict):
+        return {name: planted(inner, under=under or is_sensitive(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [planted(inner, under=under) for inner in value]
+    return CANARY if under else value
+
+
+@given(values)
+def test_whatever_stands_under_a_sensitive_name_never_survives(value: Any) -> None:
+    secret = planted(value)
+    assert CANARY not in json.dumps(Redaction().value(secret))
+    assert CANARY not in Redaction().text(json.dumps(secret))
+
+
+@given(st.text(max_size=60))
+def test_what_can_hold_no_secret_is_not_changed(text: str) -> None:
+    if not may_hold_secret(text):
+        assert Redaction().text(text) == text
+
+
+@given(values)
+def test_redaction_keeps_the_shape_and_is_done_once(value: Any) -> None:
+    once = Redaction().value(value)
+    assert Redaction().value(once) == once
+    if isinstance(value, dict):
+        assert list(once) == list(value)

@@ -1,0 +1,165 @@
+"""The dispatcher between a store and a worker: which ends of calls it writes down, and which it leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Event
+from typing import Any
+
+import pytest
+
+from iii import InvocationError
+from stdlib_workers.queue.broker import Broker
+from stdlib_workers.queue.dispatcher import Dispatcher
+from stdlib_workers.queue.model import NewJob, QueueConfig
+from stdlib_workers.queue.schema import SCHEMA
+from stdlib_workers.storage import Store
+from tests.support.stand_ins import Callee, until
+
+
+class Stage:
+    """A broker on a store in memory, its dispatcher, and the worker they call through."""
+
+    def __init__(self, **config: Any) -> None:
+        self.store = Store(None, SCHEMA)
+        self.broker = Broker(self.store, "run-1", lambda: 1000)
+        self.broker.start({"jobs": QueueConfig(**config)})
+        self.callee = Callee()
+        self.dispatcher = Dispatcher(self.callee, self.broker, lambda: 1000)  # type: ignore[arg-type]
+
+    async def enqueue(self, **fields: Any) -> None:
+        """Take one job in; that starts it."""
+        await self.broker.enqueue(self.broker.queues["jobs"], NewJob("job-1", "jobs::run", b"{}", **fields))
+
+    async def counts(self) -> dict[str, Any]:
+        """Return the figures of the queue."""
+        [figures] = await self.broker.counts([self.broker.queues["jobs"]])
+        return figures
+
+
+async def test_the_end_of_the_engine_is_not_written_down_as_the_jobs_end() -> None:
+    stage = Stage()
+    told = asyncio.Event()
+
+    def run(_: Any) -> None:
+        told.set()
+        raise InvocationError("SHUTDOWN", "the connection to the engine has ended")
+
+    stage.callee.functions["jobs::run"] = run
+    await stage.enqueue()
+    await told.wait()
+    figures = await stage.counts()
+    assert (figures["running"], figures["failed"]) == (1, 0)
+    next_run = Broker(stage.store, "run-2", lambda: 2000)
+    assert next_run.start({}) == 1
+    [row] = await next_run.peek(next_run.queues["jobs"], 0, 10)
+    assert (row["state"], row["attempt"], row["failures"]) == ("ready", 1, 0)
+    stage.store.close()
+
+
+async def test_an_answer_is_written_down() -> None:
+    stage = Stage()
+    stage.callee.functions["jobs::run"] = lambda _: None
+    await stage.enqueue()
+    await until(lambda: stage.callee.requests)
+    while (await stage.counts())["depth"]:
+        continue
+    assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
+
+
+async def test_the_function_gets_the_data_with_the_job_beside_it() -> None:
+    stage = Stage(timeout_ms=5000)
+    stage.callee.functions["jobs::run"] = lambda _: None
+    baggage = "iii.tag.kind=button, iii.tag.hidden=true,tenant=acme,iii.tag.display_name=x,iii.tag.env=test"
+    await stage.enqueue(namespace="n", metadata=b'{"note":1}', traceparent="00-a-b-01", baggage=baggage)
+    await until(lambda: stage.callee.requests)
+    assert stage.callee.requests == [
+        {
+            "function_id": "jobs::run",
+            "payload": {},
+            "timeout_ms": 5000,
+            "namespace": "n",
+            "metadata": {
+                "note": 1,
+                "iii.job": {
+                    "id": "job-1",
+                    "queue": "jobs",
+                    "attempt": 1,
+                    "failures": 0,
+                    "max_attempts": 3,
+                    "enqueued_at": 1000,
+                },
+            },
+            "trace": {"traceparent": "00-a-b-01", "baggage": "tenant=acme,iii.tag.env=test"},
+        }
+    ]
+    stage.store.close()
+
+
+async def test_metadata_that_is_no_object_arrives_as_it_is() -> None:
+    stage = Stage()
+    stage.callee.functions["jobs::run"] = lambda _: None
+    await stage.enqueue(metadata=b"[1]", baggage="iii.tag.hidden=true")
+    await until(lambda: stage.callee.requests)
+    [request] = stage.callee.requests
+    assert (request["metadata"], request["trace"]["baggage"]) == ([1], None)
+    stage.store.close()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "runs"), [(False, False), (None, True), (0, True), ("", True), ({}, True), (True, True)]
+)
+async def test_only_an_explicit_false_of_the_condition_blocks_and_the_job_counts_as_done(
+    verdict: Any, runs: bool
+) -> None:
+    stage = Stage(condition_function_id="jobs::ask")
+    stage.callee.functions |= {"jobs::run": lambda _: None, "jobs::ask": lambda _: verdict}
+    await stage.enqueue()
+    await until(lambda: stage.callee.payloads("jobs::ask") == [{}])
+    while (await stage.counts())["depth"]:
+        continue
+    assert stage.callee.payloads("jobs::run") == ([{}] if runs else [])
+    assert (await stage.counts())["delivered"] == 1
+    stage.store.close()
+
+
+async def test_a_condition_that_fails_spends_an_attempt() -> None:
+    def ask(_: Any) -> None:
+        raise InvocationError("invocation_failed", "broken")
+
+    stage = Stage(condition_function_id="jobs::ask", max_retries=1)
+    stage.callee.functions |= {"jobs::run": lambda _: None, "jobs::ask": ask}
+    await stage.enqueue()
+    await until(lambda: stage.callee.requests)
+    while (await stage.counts())["depth"]:
+        continue
+    figures = await stage.counts()
+    assert (figures["delivered"], figures["failed"], figures["dlq_depth"]) == (0, 1, 1)
+    assert stage.callee.payloads("jobs::run") == []
+    stage.store.close()
+
+
+async def test_jobs_that_come_together_go_in_and_start_together() -> None:
+    stage = Stage(concurrency=3)
+    gate = Event()
+    stage.store.run(lambda _: gate.wait(10))
+    queue = stage.broker.queues["jobs"]
+    waiting = [stage.broker.enqueue(queue, NewJob(f"job-{n % 5}", "jobs::run", b"{}")) for n in range(6)]
+    tasks = [asyncio.ensure_future(each) for each in waiting]
+    started: list[list[str]] = []
+    stage.broker.starts.on_moves = lambda moves: started.append([delivery.id for delivery in moves.deliveries])
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*tasks) == [f"job-{n % 5}" for n in range(6)]
+    assert [job for jobs in started for job in jobs] == ["job-0", "job-1", "job-2"]
+    assert (await stage.counts())["depth"] == 5
+    stage.store.close()
+
+
+async def test_a_queue_that_was_removed_starts_nothing() -> None:
+    stage = Stage()
+    await stage.store.run(lambda connection: connection.execute("DELETE FROM queues"))
+    await stage.enqueue()
+    assert stage.callee.requests == []
+    stage.store.close()

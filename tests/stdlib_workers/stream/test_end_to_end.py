@@ -1,0 +1,99 @@
+"""Stream as a process under a real engine: what its sockets see when it dies, and when everything stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.live_project import BOUND, Project, project
+from tests.support.stream_setup import address, join
+
+TOML = '[engine]\nlisten = "off"\n[workers.stream]\n[workers.stream.config]\nport = 0\n'
+PRESENCE = TOML + '[workers.presence]\nrun = "presence.py"\nafter = ["stream"]\n'
+SAY_PRESENCE = """
+def seen(event): say("joined" if "join" in current_invocation().function_id else "left", event["subscription_id"])
+for kind in ("join", "leave"):
+    worker.register_function(f"presence::{kind}", seen)
+    worker.register_trigger({"type": f"stream:{kind}", "function_id": f"presence::{kind}", "config": {}})
+"""
+GOING_AWAY = 1001
+
+
+def socket_of(running: Project, after: int = 0) -> ClientConnection:
+    port = running.wait("stream: ws://", after=after)[-1].rpartition(":")[2]
+    return connect(f"ws://127.0.0.1:{port}/", open_timeout=BOUND)
+
+
+def receive(ws: ClientConnection) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(ws.recv(BOUND))
+    return message
+
+
+def write(running: Project, number: int) -> None:
+    running.call("stream::set", address("i") | {"data": number})
+
+
+def closing_code(ws: ClientConnection) -> int | None:
+    try:
+        while True:
+            ws.recv(BOUND)
+    except ConnectionClosed as error:
+        return error.rcvd.code if error.rcvd else None
+
+
+def test_q21_a_reader_goes_on_after_a_crash_without_gap_or_repeat(tmp_path: Path) -> None:
+    with project(tmp_path, TOML, {}) as running:
+        with socket_of(running) as ws:
+            ws.send(join())
+            assert receive(ws)["event"]["type"] == "sync"
+            write(running, 0)
+            offset = receive(ws)["offset"]
+            write(running, 1)
+            seen = len(running.lines)
+            os.kill(running.pid_of("stream"), signal.SIGKILL)
+            assert closing_code(ws) is None
+        write(running, 2)
+        with socket_of(running, seen) as ws:
+            ws.send(join(offset=offset))
+            assert [receive(ws)["event"]["data"] for _ in range(2)] == [1, 2]
+            write(running, 3)
+            assert receive(ws)["event"]["data"] == 3
+
+
+def test_a_stop_of_everything_says_goodbye_to_the_sockets(tmp_path: Path) -> None:
+    with project(tmp_path, TOML, {}) as running, socket_of(running) as ws:
+        ws.send(join())
+        assert receive(ws)["event"]["type"] == "sync"
+        running.process.send_signal(signal.SIGTERM)
+        assert closing_code(ws) == GOING_AWAY
+
+
+def test_a_restart_says_goodbye_and_tells_who_has_left(tmp_path: Path) -> None:
+    with project(tmp_path, PRESENCE, {"presence": SAY_PRESENCE}) as running, socket_of(running) as ws:
+        ws.send(join())
+        assert receive(ws)["event"]["type"] == "sync"
+        running.wait("joined u")
+        running.call("engine::workers::restart", {"name": "stream"})
+        assert closing_code(ws) == GOING_AWAY
+        running.wait("left u")
+
+
+def test_sockets_end_even_when_who_hears_of_it_never_answers(tmp_path: Path) -> None:
+    stuck = SAY_PRESENCE.replace(
+        "def seen(event):", "def seen(event):\n    if is_leave(): threading.Event().wait(60)\n   "
+    )
+    stuck = "def is_leave(): return 'leave' in current_invocation().function_id\n" + stuck
+    with project(tmp_path, PRESENCE, {"presence": stuck}) as running, socket_of(running) as ws:
+        ws.send(join())
+        assert receive(ws)["event"]["type"] == "sync"
+        pid = running.pid_of("stream")
+        running.process.send_signal(signal.SIGTERM)
+        assert closing_code(ws) == GOING_AWAY
+        running.process.wait(BOUND)
+        assert not Path(f"/proc/{pid}").exists()

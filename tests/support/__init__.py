@@ -1,0 +1,1 @@
+"""What several tests share: real projects, stand-ins for peers, oracles."""

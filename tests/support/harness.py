@@ -1,0 +1,214 @@
+"""A router, the engine's own functions and a gateway, without supervisor: what clients of every kind connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvloop
+from websockets.sync.client import ClientConnection, connect
+
+from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.functions import Builtins
+from iii.engine.channels.channel import Channels
+from iii.engine.gateway.authentication import Terms
+from iii.engine.gateway.server import Gateway, Limits, Listen
+from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
+from iii.engine.routing.peer import Peer
+from iii.engine.routing.router import Router
+from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.rbac import Rules
+from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.tcp_address import Address
+
+# Every wait has a bound, far beyond what a loaded machine needs.
+BOUND = 20.0
+
+
+class Control:
+    """No worker is supervised here."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+    async def start_worker(self, name: str) -> list[dict[str, Any]]:
+        raise KeyError(name)
+
+    stop_worker = restart_worker = start_worker
+
+    def adopt(self, peer: Peer, pid: int) -> bool:
+        return False
+
+    def identified(self, peer: Peer) -> None:
+        pass
+
+
+class Engine:
+    """The parts of an engine that a gateway needs, on a loop in a thread of its own."""
+
+    def __init__(
+        self,
+        port: int = 0,
+        origins: tuple[str, ...] = (),
+        rules: Rules | None = None,
+        middleware: str | None = None,
+        *,
+        throttle: Throttle | None = None,
+        inquiry: Callable[[Exchange], Inquiry] = Inquiry,
+        **limits: Any,
+    ) -> None:
+        self._listen = Listen(
+            Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or Throttle()
+        )
+        self._rules, self._middleware, self._inquiry = rules, middleware, inquiry
+        self._limits = Limits(**limits)
+        self.events: list[Event] = []
+        self.now = 0.0  # as channels see it
+        self._started: queue.Queue[None] = queue.Queue()
+        self._thread = threading.Thread(target=self._main)
+
+    def __enter__(self) -> Engine:
+        self._thread.start()
+        self._started.get(timeout=BOUND)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(BOUND)
+
+    def _main(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run())
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self.router = Router()
+        self.exchange = Exchange(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
+        self.builtins = Builtins(self.router, Control(), self.exchange.turn)
+        self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
+        self.builtins.serve("engine::channels::create", self.channels.answer, "")
+        self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
+        self.guarded = self.gateway
+        if self._rules or self._middleware:
+            terms = Terms(self._inquiry(self.exchange), self._rules, self._middleware)
+            self.guarded = Gateway(
+                self.exchange, self, self.channels, Listen(Address("127.0.0.1:0"), None, terms=terms)
+            )
+        self._started.put(None)
+        await self._stop.wait()
+        self.gateway.close()
+        self.guarded.close()
+        self.builtins.close()
+        self.exchange.close()
+
+    def _on_event(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, FunctionsChanged | WorkersChanged):
+            self.builtins.on_event(event)
+        elif isinstance(event, PeerExpelled):
+            self._loop.call_soon(event.peer.close)
+
+    def spoke(self, peer: Peer) -> None:
+        pass
+
+    def left(self, peer: Peer) -> None:
+        self.router.roster.detach(peer)
+        self.exchange.turn()
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+    @property
+    def port(self) -> int:
+        return self.gateway.doorway.address.port
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """Return what `question()` returns on the engine's own thread."""
+        answer: queue.Queue[Any] = queue.Queue()
+        self._loop.call_soon_threadsafe(lambda: answer.put(question()))
+        return answer.get(timeout=BOUND)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds on the engine's thread: looked at again after each of its turns."""
+        met = threading.Event()
+
+        def look() -> None:
+            if condition():
+                met.set()
+            elif not self._stop.is_set():
+                self._loop.call_later(0.005, look)
+
+        self._loop.call_soon_threadsafe(look)
+        assert met.wait(BOUND), f"never became true: {self.router!r}"
+
+    @contextmanager
+    def visitor(self, path: str = "/", **options: Any) -> Iterator[Client]:
+        """A client of the listener with rules."""
+        with self.client(path, self.guarded.url, **options) as client:
+            yield client
+
+    @contextmanager
+    def client(self, path: str = "/", url: str = "", **options: Any) -> Iterator[Client]:
+        with connect(
+            (url or self.url) + path, max_size=None, open_timeout=BOUND, close_timeout=1, **options
+        ) as connection:
+            yield Client(connection)
+
+
+class Client:
+    """A WebSocket client that speaks the wire itself."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.seen: list[dict[str, Any]] = []
+
+    def send(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            self.connection.send(json.dumps(message))
+
+    def receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self.connection.recv(timeout=BOUND))
+        return message
+
+    def expect(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Return, and remove, the first message of this type with these fields; read until it is there."""
+        wanted = {"type": kind, **fields}
+        while True:
+            for message in self.seen:
+                if wanted.items() <= message.items():
+                    self.seen.remove(message)
+                    return message
+            self.seen.append(self.receive())
+
+    def invoke(self, function_id: str, data: Any = None, **more: Any) -> dict[str, Any]:
+        """Call a function and return the whole `invocationresult`."""
+        id = str(uuid.uuid4())
+        self.send({"type": "invokefunction", "invocation_id": id, "function_id": function_id, "data": data, **more})
+        return self.expect("invocationresult", invocation_id=id)
+
+    def say_who(self, name: str = "", **more: Any) -> None:
+        """Do what every SDK does last when it connects."""
+        self.send(
+            {
+                "type": "invokefunction",
+                "function_id": "engine::workers::register",
+                "action": {"type": "void"},
+                "data": {"runtime": "test", "name": name, **more},
+            }
+        )
+
+    def register(self, *function_ids: str) -> None:
+        self.send(*({"type": "registerfunction", "id": id} for id in function_ids))
+
+    def sync(self) -> None:
+        """Return when everything sent before has been acted on."""
+        self.send({"type": "ping"})
+        self.expect("pong")

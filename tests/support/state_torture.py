@@ -1,0 +1,210 @@
+"""Reads and writes of a few keys while the state worker and the engine are killed; then a checker looks at them.
+
+`python -m tests.support.state_torture` is the whole of it (100,000 acknowledged operations); the tests run a short one.
+Every answer tells what stood there before, so each write is checked as a read, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from cli.client.connection import Connection
+from iii import EngineNotRunning, InvocationError
+from tests.support.linear import NEVER, Operation, is_linearizable
+from tests.support.live_project import Project, project
+
+CLIENTS = 8
+KEYS = [f"k{number}" for number in range(5)]
+KINDS = ["get", "set", "cas", "delete"]
+SCOPE = "torture"
+# Far beyond a restart: an answer that takes longer leaves its operation open for ever.
+ANSWER_MS = 60_000
+BETWEEN_TRIES = 0.02
+TOML = '[engine]\nlisten = "off"\n[workers.state]\n'
+
+
+@dataclass
+class Outcome:
+    """What a run has seen: operations by key, how many were acknowledged, what was killed, what the file says."""
+
+    histories: dict[str, list[Operation]] = field(default_factory=lambda: {key: [] for key in KEYS})
+    acknowledged: int = 0
+    conflicts: int = 0
+    unknown: int = 0
+    kills: dict[str, int] = field(default_factory=lambda: {"engine": 0, "state": 0})
+    integrity: str = ""
+    seconds: float = 0.0
+
+    def violations(self) -> list[str]:
+        """Return the keys whose history has no explanation."""
+        return [key for key, history in self.histories.items() if not is_linearizable(history)]
+
+
+class Client(Thread):
+    """Does one operation after the other, each on a random key, until it has its share of acknowledgments."""
+
+    def __init__(self, running: Project, number: int, share: int) -> None:
+        super().__init__(name=f"client-{number}")
+        self.running, self.number, self.share = running, number, share
+        self.found: dict[str, list[Operation]] = {key: [] for key in KEYS}
+        self.acknowledged = self.conflicts = 0
+        self._dice = random.Random(number)
+        self._written = 0
+        self._last: dict[str, Any] = {}
+        self._open: list[tuple[str, Any, float]] = []  # key, value and start of writes without an answer
+
+    def run(self) -> None:
+        """Go on until the share is done, with a new connection after each loss of one."""
+        while self.acknowledged < self.share:
+            try:
+                with self.running.connect() as connection:
+                    while self.acknowledged < self.share:
+                        self._step(connection)
+            except (EngineNotRunning, OSError, ValueError, KeyError):
+                time.sleep(BETWEEN_TRIES)
+
+    def _step(self, connection: Connection) -> None:
+        key, kind = self._dice.choice(KEYS), self._dice.choice(KINDS)
+        self._written += 1
+        value = self.number * 10_000_000 + self._written
+        function_id, more = self._request(kind, key, value)
+        start = time.monotonic()
+        if kind != "get":
+            self._open.append((key, None if kind == "delete" else value, start))
+        answer = connection.exchange(function_id, {"scope": SCOPE, "key": key, **more}, ANSWER_MS)
+        end = time.monotonic()
+        error = answer.get("error")
+        if error is None:
+            self._note(key, kind, value, answer.get("result"), (start, end))
+        elif error["code"] == "CONFLICT":
+            self._note_conflict(key, error["details"]["value"], (start, end))
+        elif error["code"] == "TIMEOUT":
+            self._close_open(NEVER)
+
+    def _request(self, kind: str, key: str, value: int) -> tuple[str, dict[str, Any]]:
+        if kind in ("get", "delete"):
+            return f"state::{kind}", {}
+        return "state::set", {"value": value, **({"expected": self._last.get(key)} if kind == "cas" else {})}
+
+    def _note(self, key: str, kind: str, value: int, result: Any, times: tuple[float, float]) -> None:
+        if kind == "get":
+            operation = Operation("get", result, *times)
+        elif kind == "delete":
+            operation = Operation("cas", None, *times, expected=result)
+        else:
+            operation = Operation("cas", value, *times, expected=result["old_value"])
+        self._acknowledge(key, operation, is_write=kind != "get")
+
+    def _note_conflict(self, key: str, seen: Any, times: tuple[float, float]) -> None:
+        self.conflicts += 1
+        self._acknowledge(key, Operation("get", seen, *times), is_write=True)
+
+    def _acknowledge(self, key: str, operation: Operation, *, is_write: bool) -> None:
+        if is_write:
+            self._open.pop()
+        # The file has one owner at a time: what an earlier one was told has happened by now, or never will.
+        self._close_open(operation.end)
+        self._last[key] = operation.value
+        self.found[key].append(operation)
+        self.acknowledged += 1
+
+    def _close_open(self, end: float) -> None:
+        for key, value, start in self._open:
+            self.found[key].append(Operation("set", value, start, end, is_certain=False))
+        self._open.clear()
+
+
+def torture(folder: Path, operations: int, kills: int, seed: int, limit: float = 600.0) -> Outcome:
+    """Run it all within about `limit` seconds. The kills are spread over the operations."""
+    dice, began, outcome = random.Random(seed), time.monotonic(), Outcome()
+    with project(folder, TOML, {}) as running:
+        clients = [Client(running, number, operations // CLIENTS) for number in range(1, CLIENTS + 1)]
+        for client in clients:
+            client.start()
+        for kill in range(1, kills + 1):
+            wait_for(clients, operations * kill // (kills + 2), began + limit)
+            kill_something(running, outcome, dice)
+        wait_for(clients, operations, began + limit)
+        for client in clients:
+            client.share = 0
+        for client in clients:
+            client.join()
+        collect(running, clients, outcome)
+    outcome.seconds = time.monotonic() - began
+    outcome.integrity = integrity(folder)
+    return outcome
+
+
+def wait_for(clients: list[Client], goal: int, deadline: float) -> None:
+    """Wait until so many operations are acknowledged, or the time is over."""
+    patience = Event()
+    while sum(client.acknowledged for client in clients) < goal and time.monotonic() < deadline:
+        if not any(client.is_alive() for client in clients):
+            return
+        patience.wait(0.01)
+
+
+def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:
+    """Kill the engine (with all it has) or the state worker, with SIGKILL."""
+    victim = dice.choice(["engine", "state"])
+    if victim == "engine":
+        running.kill()
+        running.start()
+    else:
+        try:
+            os.kill(running.pid_of("state"), signal.SIGKILL)
+        except (InvocationError, EngineNotRunning, ProcessLookupError, TypeError):
+            return
+    outcome.kills[victim] += 1
+
+
+def collect(running: Project, clients: list[Client], outcome: Outcome) -> None:
+    """Put the histories together, and end each with what is there now."""
+    for key, history in outcome.histories.items():
+        history += [operation for client in clients for operation in client.found[key]]
+        start = time.monotonic()
+        seen = running.call("state::get", {"scope": SCOPE, "key": key})
+        history.append(Operation("get", seen, start, time.monotonic()))
+        outcome.unknown += sum(not operation.is_certain for operation in history)
+    outcome.acknowledged = sum(client.acknowledged for client in clients)
+    outcome.conflicts = sum(client.conflicts for client in clients)
+
+
+def integrity(folder: Path) -> str:
+    """Return what SQLite says about the file."""
+    with closing(sqlite3.connect(folder / ".iii" / "state.db")) as database:
+        found: str = database.execute("PRAGMA integrity_check").fetchone()[0]
+        return found
+
+
+def main() -> int:
+    """Run from the command line; 1 when something acknowledged cannot be explained."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--operations", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = torture(Path(folder), given.operations, given.kills, given.seed, given.limit)
+    found = outcome.violations()
+    print(f"seed {given.seed}: {outcome.acknowledged} acknowledged in {outcome.seconds:.0f} s, {outcome.kills} killed")
+    print(f"{outcome.conflicts} conflicts, {outcome.unknown} of unknown outcome, integrity_check {outcome.integrity}")
+    print(f"not linearizable: {', '.join(found) or 'none'}")
+    return int(bool(found) or outcome.integrity != "ok" or outcome.acknowledged < given.operations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""A generator waits for the caller that takes its items: the two halves by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from iii.worker.runtime.flow_control import BYTES, ITEMS, ItemWindow, TakenItems
+from tests.support.worker_support import in_thread
+
+
+def test_a_window_is_full_with_its_items_and_open_again_with_the_first_one_taken():
+    window = ItemWindow(2)
+    window.sent(10)
+    assert not window.is_full
+    window.sent(10)
+    assert window.is_full
+    window.taken(1)
+    assert not window.is_full
+
+
+def test_large_items_fill_a_window_by_their_bytes_but_one_always_fits():
+    window = ItemWindow(64)
+    assert not window.is_full
+    window.sent(BYTES + 1)
+    assert window.is_full
+    window.taken(1)
+    assert not window.is_full
+
+
+def test_a_caller_that_says_nothing_of_what_it_takes_holds_nobody_back():
+    window = ItemWindow(None)
+    for _ in range(10_000):
+        window.sent(BYTES)
+    assert not window.is_full
+    window.wait()
+
+
+def test_more_taken_than_was_sent_is_no_credit_for_later():
+    window = ItemWindow(1)
+    window.taken(1_000_000)
+    window.sent(1)
+    assert window.is_full
+
+
+@pytest.mark.parametrize("how", ["taken", "end"])
+def test_a_thread_that_waits_goes_on(how):
+    window = ItemWindow(1)
+    window.sent(1)
+    done = in_thread(window.wait)
+    window.taken(1) if how == "taken" else window.end()
+    done()
+
+
+@pytest.mark.parametrize("how", ["taken", "end"])
+def test_a_task_that_waits_goes_on(how):
+    async def main():
+        window = ItemWindow(1)
+        window.sent(1)
+        waiting = asyncio.create_task(window.wait_async())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        in_thread(lambda: window.taken(1) if how == "taken" else window.end())()
+        await asyncio.wait_for(waiting, 20)
+        await window.wait_async()
+
+    asyncio.run(main())
+
+
+def test_what_was_taken_is_told_now_and_then_and_when_asked():
+    told = []
+    taken = TakenItems("i1", told.append)
+    taken.tell()
+    for _ in range(ITEMS // 4 + 3):
+        taken.add()
+    taken.tell()
+    taken.tell()
+    assert [message["count"] for message in told] == [ITEMS // 4, 3]
+    assert told[0] == {"type": "itemstaken", "invocation_id": "i1", "count": ITEMS // 4}
