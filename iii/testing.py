@@ -123,7 +123,7 @@ class Engine:
     def attach(self, peer: Peer) -> None:
         """A worker is there."""
         with self._turn:
-            self._router.roster.attach(peer)
+            self._router.peer_table.attach(peer)
             self._deliver()
 
     def take(self, peer: Peer, data: bytes) -> None:
@@ -154,7 +154,7 @@ class Engine:
         """A worker is gone."""
         with self._turn:
             if not peer.is_gone:
-                self._router.roster.detach(peer)
+                self._router.peer_table.detach(peer)
                 self._deliver()
 
     def close(self) -> None:

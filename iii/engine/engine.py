@@ -16,12 +16,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from iii.engine.boot.prestart import HeadStart
-from iii.engine.boot.run_context import Claim, Options
-from iii.engine.builtins.client import Inquiry
+from iii.engine.boot.prestart import Prestart
+from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTION
 from iii.engine.builtins.connection_check import ID as CHECK
-from iii.engine.builtins.connection_check import Reception
+from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.builtins.http_function_check import HttpCheck
 from iii.engine.channels.channel import Channels
@@ -48,15 +48,15 @@ from iii.engine.routing.router import Router
 from iii.engine.security.auth_throttle import Throttle
 from iii.engine.security.peer_uid import is_same_user
 from iii.engine.security.redaction import redactor_of
-from iii.engine.supervision.critical_tasks import end_with_essentials, start_essential
+from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.telemetry.feed import Feed
 from iii.engine.terminal.display import Display, style_of
-from iii.engine.transport.accept import Listener
-from iii.engine.transport.message_pump import Exchange
-from iii.engine.worker_connections import Switchboard
+from iii.engine.transport.accept import UnixAcceptor
+from iii.engine.transport.message_pump import MessagePump
+from iii.engine.worker_connections import WorkerConnections
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.version import VERSION
@@ -67,11 +67,11 @@ EXIT_OK, EXIT_INTERRUPTED = 0, 130
 class Engine:
     """One running engine of one project. Make it inside a running loop."""
 
-    def __init__(self, claim: Claim, head_start: HeadStart, options: Options, display: Display) -> None:
-        self.project = project = claim.project
+    def __init__(self, run_context: RunContext, prestart: Prestart, options: Options, display: Display) -> None:
+        self.project = project = run_context.project
         self.options = options
-        self._claim = claim
-        self._head_start = head_start
+        self._run_context = run_context
+        self._prestart = prestart
         self._report = self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
@@ -80,18 +80,18 @@ class Engine:
         self.gateway: Gateway | None = None
         self.listeners: list[Gateway] = []
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
-        self.exchange = Exchange(self.router, on_event=self._on_event, on_output=self._on_output)
-        self.exchange.are_deadlines_paused = options.debug is not None
-        self.switchboard = Switchboard(self.exchange)
+        self.pump = MessagePump(self.router, on_event=self._on_event, on_output=self._on_output)
+        self.pump.are_deadlines_paused = options.debug is not None
+        self.worker_connections = WorkerConnections(self.pump)
         self.supervisor = Supervisor(
             project,
-            hooks=self.switchboard,
+            hooks=self.worker_connections,
             environment=self._environment,
             reporter=display,
-            spawn=head_start.take,
+            spawn=prestart.take,
             on_files=self._on_files,
         )
-        self.switchboard.supervisor = self.supervisor
+        self.worker_connections.supervisor = self.supervisor
         self.watcher = Watcher(
             project,
             changed=self.supervisor.on_changed,
@@ -99,32 +99,32 @@ class Engine:
             warn=self.warn,
         )
         self.heartbeat = Heartbeat(
-            self.exchange,
-            watched=self.switchboard.watched,
-            lost=self.switchboard.give_up,
+            self.pump,
+            watched=self.worker_connections.watched,
+            lost=self.worker_connections.give_up,
             held_up=self._on_held_up,
         )
-        self.builtins = Builtins(self.router, _Control(self), self.exchange.turn)
-        self.http_check = HttpCheck(self.exchange)
-        self.feed = Feed(self.router, self.exchange.turn, follow=display.follow, gauges=self.builtins.gauges)
+        self.builtins = Builtins(self.router, _Control(self), self.pump.turn)
+        self.http_check = HttpCheck(self.pump)
+        self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
-        self.switchboard.channel_door = ChannelDoor(self.channels)
+        self.worker_connections.channel_door = ChannelDoor(self.channels)
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
-        end_with_essentials(self._display.close)
+        end_with_critical_tasks(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        reception = Reception(self._claim.token, self._throttle, is_same_user)
-        self.builtins.serve(CHECK, reception.answer, CHECK_DESCRIPTION)
+        connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
+        self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
         self.gateway = self._open_gateway()
         self._open_listeners()
-        listener = Listener(self._claim.socket_path, self.switchboard.accept)
+        listener = UnixAcceptor(self._run_context.socket_path, self.worker_connections.accept)
         self._announce(is_ready=False)
         self._handle_signals()
-        self._greet(self._claim.swept)
-        watching = start_essential(self._watch(), "the watcher")
+        self._greet(self._run_context.swept)
+        watching = start_critical(self._watch(), "the watcher")
         try:
             await self._serve()
         finally:
@@ -162,7 +162,7 @@ class Engine:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            self._head_start.close()
+            self._prestart.close()
             self._announce(is_ready=True)
             _settle_memory()
             self.watcher.begin()
@@ -173,21 +173,21 @@ class Engine:
         self.router.calls.stop_admitting()
         self.heartbeat.stop()
         await self.supervisor.shutdown()
-        self._head_start.close()
+        self._prestart.close()
         self.builtins.close()
         self.feed.close()
         for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
             gateway.close()
-        self.exchange.close()
-        self.switchboard.close()
-        self._claim.release()
+        self.pump.close()
+        self.worker_connections.close()
+        self._run_context.release()
 
     def _open_gateway(self) -> Gateway | None:
-        address = self._claim.address
+        address = self._run_context.address
         if address is None:
             return None
-        listen = Listen(address, self._claim.token, throttle=self._throttle)
-        gateway = Gateway(self.exchange, self.switchboard, self.channels, listen)
+        listen = Listen(address, self._run_context.token, throttle=self._throttle)
+        gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
         gateway.on_telemetry = self.feed.take_frame
         if address.is_moved:
             self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to {gateway.url} instead")
@@ -196,23 +196,23 @@ class Engine:
     def _open_listeners(self) -> None:
         if not self.project.engine.listeners:
             return
-        inquiry = Inquiry(self.exchange)
-        for spec, address in zip(self.project.engine.listeners, self._claim.listeners, strict=True):
-            terms = Terms(inquiry, spec.rules, spec.middleware_function_id)
+        engine_client = EngineClient(self.pump)
+        for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
+            terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
             # Without an auth function nobody would be asked who they are: then the token is.
             is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
-            token = None if is_asked else self._claim.token
+            token = None if is_asked else self._run_context.token
             listen = Listen(address, token, spec.origins, terms, self._throttle)
-            self.listeners.append(Gateway(self.exchange, self.switchboard, self.channels, listen))
+            self.listeners.append(Gateway(self.pump, self.worker_connections, self.channels, listen))
             self.listeners[-1].on_telemetry = self.feed.take_frame
 
     def _announce(self, *, is_ready: bool) -> None:
-        self._claim.run_dir.announce(
+        self._run_context.run_dir.announce(
             {
                 "pid": os.getpid(),
-                "run_id": self._claim.run_id,
-                "socket": str(self._claim.socket_path),
-                "url": self._claim.url,
+                "run_id": self._run_context.run_id,
+                "socket": str(self._run_context.socket_path),
+                "url": self._run_context.url,
                 "project": str(self.project.root),
                 "version": VERSION,
                 "started_at": time.time(),
@@ -242,11 +242,11 @@ class Engine:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, PeerReady):
-            self.switchboard.on_ready(event)
+            self.worker_connections.on_ready(event)
         elif isinstance(event, PeerDrained):
-            self.switchboard.on_drained(event)
+            self.worker_connections.on_drained(event)
         elif isinstance(event, PeerExpelled):
-            self.switchboard.expel(event.peer, event.why)
+            self.worker_connections.expel(event.peer, event.why)
         elif isinstance(event, FunctionsChanged | WorkersChanged):
             self.builtins.on_event(event)
         elif isinstance(event, HttpFunctionRegistered):
@@ -255,7 +255,7 @@ class Engine:
             self.warn(event.text, event.peer_name)
 
     def _on_output(self, peer: Peer, line: bytes) -> None:
-        self.switchboard.on_output(peer, line)
+        self.worker_connections.on_output(peer, line)
 
     def _on_files(self, worker: str, files: frozenset[str]) -> None:
         # The supervisor tells its first files while it is made, before there is a watcher; the watcher reads
@@ -270,7 +270,7 @@ class Engine:
         except ProjectError as error:
             self.warn(f"{error}; nothing was changed")
             return
-        self._head_start.close()
+        self._prestart.close()
         old, self._environments = self._environments, environments
         self.project = project
         self._hide_secrets()
@@ -280,7 +280,7 @@ class Engine:
 
     def _hide_secrets(self) -> None:
         configs = [worker.config for worker in self.project.workers.values()]
-        self.feed.redact = self.switchboard.redactor = redactor_of((*self._environments.values(), *configs))
+        self.feed.redact = self.worker_connections.redactor = redactor_of((*self._environments.values(), *configs))
 
     async def _watch(self) -> None:
         if self.options.is_watching:
@@ -289,7 +289,7 @@ class Engine:
     # The environment of a worker
 
     def _environment(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
-        return self._claim.environment(spec, run, self.project)
+        return self._run_context.environment(spec, run, self.project)
 
 
 class _Control:
@@ -300,8 +300,8 @@ class _Control:
         self.start_worker = engine.supervisor.start_worker
         self.stop_worker = engine.supervisor.stop_worker
         self.restart_worker = engine.supervisor.restart_worker
-        self.adopt = engine.switchboard.adopt
-        self.identified = engine.switchboard.identified
+        self.adopt = engine.worker_connections.adopt
+        self.identified = engine.worker_connections.identified
         self._engine = engine
 
     def counters(self) -> dict[str, int]:
@@ -331,12 +331,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def run_engine(claim: Claim, head_start: HeadStart, options: Options) -> int:
+def run_engine(run_context: RunContext, prestart: Prestart, options: Options) -> int:
     """Run the engine until it is stopped; return the exit code."""
 
     async def main() -> int:
-        display = Display(claim.project, style_of(options.color, os.environ, json_output=options.is_json))
-        engine = Engine(claim, head_start, options, display)
+        display = Display(run_context.project, style_of(options.color, os.environ, json_output=options.is_json))
+        engine = Engine(run_context, prestart, options, display)
         display.describe = engine.describe
         try:
             return await engine.run()

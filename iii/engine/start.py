@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from iii.engine.boot.prestart import HeadStart
-from iii.engine.boot.run_context import Claim, Options
+from iii.engine.boot.prestart import Prestart
+from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ProjectSpec
 from iii.engine.config.toml_document import nearest
@@ -49,12 +49,12 @@ def run(
 def _run_engine(project: ProjectSpec, options: Options) -> int:
     """The engine's whole life, in the guard's child."""
     try:
-        claim = Claim(project)
-        head_start = HeadStart()
-        head_start.begin(project, options.names, lambda spec, run: claim.environment(spec, run, project))
+        run_context = RunContext(project)
+        prestart = Prestart()
+        prestart.begin(project, options.names, lambda spec, run: run_context.environment(spec, run, project))
         from iii.engine.engine import run_engine  # loaded while the first workers come up
 
-        return run_engine(claim, head_start, options)
+        return run_engine(run_context, prestart, options)
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG

@@ -19,7 +19,7 @@ from typing import Any
 from iii.engine.channels.unix_endpoint import ChannelDoor, request_in
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.health.foreign_readiness import patience
-from iii.engine.health.slow_consumers import JamWatch
+from iii.engine.health.slow_consumers import SlowConsumers
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
 from iii.engine.security.redaction import Redactor
@@ -27,7 +27,7 @@ from iii.engine.supervision.process import Process
 from iii.engine.supervision.run import ExitReason, Run
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.transport.connection import Connection, Lines
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import make_poller
 from iii.protocol.codec import encode
 from iii.protocol.messages import Stop
@@ -40,16 +40,16 @@ MUTE = 2.0
 LOOK = 1.0
 
 
-class Switchboard:
+class WorkerConnections:
     """The connections of all processes and local peers. Implements `SupervisorHooks`."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
+    def __init__(self, pump: MessagePump) -> None:
+        self.pump = pump
         self.supervisor: Supervisor  # set by the composition root: the two know each other
         self.channel_door: ChannelDoor  # as well
-        self.poller = make_poller(exchange.turn)
+        self.poller = make_poller(pump.turn)
         self.redactor = Redactor()  # the composition root knows the secrets
-        self._router = exchange.router
+        self._router = pump.router
         self._by_run: dict[Run, Connection] = {}
         self._clients: set[Connection] = set()
         self._quiet: dict[Run, asyncio.TimerHandle] = {}
@@ -57,15 +57,15 @@ class Switchboard:
         self._promoted: set[Run] = set()
         self._foreign: set[Run] = set()  # processes without our SDK
         self._hinted: set[Run] = set()
-        self._jams = JamWatch()
+        self._slow_consumers = SlowConsumers()
         self._loop = asyncio.get_running_loop()
-        self._look = self._loop.call_later(LOOK, self._look_for_jams)
+        self._look = self._loop.call_later(LOOK, self._check_slow_consumers)
 
     # Hooks of the supervisor
 
     def opened(self, run: Run, spec: WorkerSpec, process: Process) -> None:
         """A process runs: make its peer and its connection."""
-        owner = self._router.roster.owner_of(spec.name, spec.namespace)
+        owner = self._router.peer_table.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
         owner.connects = owner.connects or spec.is_official
         peer = Peer(
@@ -87,12 +87,12 @@ class Switchboard:
             process.stdout_fd,
             process.stdin_fd,
             poller=self.poller,
-            on_lines=self._take_foreign if spec.is_foreign else self.exchange.take,
+            on_lines=self._take_foreign if spec.is_foreign else self.pump.take,
             on_closed=self._on_pipe_closed,
         )
         self._by_run[run] = connection
-        self._router.roster.attach(peer)
-        self.exchange.turn()
+        self._router.peer_table.attach(peer)
+        self.pump.turn()
         if spec.is_foreign:
             self._foreign.add(run)
             self._wait_for_quiet(run)
@@ -101,15 +101,15 @@ class Switchboard:
         """Route to this generation."""
         self._promoted.add(run)
         for peer in self._peers_of(run):
-            self._router.roster.promote(peer)
-        self.exchange.turn()
+            self._router.peer_table.promote(peer)
+        self.pump.turn()
 
     def retire(self, run: Run) -> None:
         """Route nothing new to it."""
         self._promoted.discard(run)
         for peer in self._peers_of(run):
-            self._router.roster.retire(peer)
-        self.exchange.turn()
+            self._router.peer_table.retire(peer)
+        self.pump.turn()
 
     def send_stop(self, run: Run, deadline: float) -> None:
         """Ask it to finish within `deadline` seconds; end its input unless something may still come in."""
@@ -118,7 +118,7 @@ class Switchboard:
             return
         peer = connection.peer
         self._router.calls.send(peer, encode(Stop(deadline * 1000)))
-        self.exchange.turn()
+        self.pump.turn()
         if not (peer.owed or peer.outgoing or peer.lingers):
             connection.close_input()
 
@@ -137,23 +137,23 @@ class Switchboard:
         self._hinted.discard(run)
         for peer in [*self._adopted.pop(run, []), connection.peer]:
             peer.drain()
-            self._router.roster.detach(peer, _details(reason))
+            self._router.peer_table.detach(peer, _details(reason))
             peer.close()
         connection.close()
-        self.exchange.turn()
+        self.pump.turn()
 
     def expect(self, worker: str) -> None:
         """Calls to this worker wait."""
-        self._router.roster.expect(worker)
-        self.exchange.turn()
+        self._router.peer_table.expect(worker)
+        self.pump.turn()
 
     def unavailable(self, worker: str, reason: Mapping[str, Any]) -> None:
         """Calls to this worker are refused; if it is no longer declared, its functions are forgotten."""
         if reason.get("state") == "removed":
-            self._router.roster.forget(worker)
+            self._router.peer_table.forget(worker)
         else:
-            self._router.roster.refuse_calls(worker, reason)
-        self.exchange.turn()
+            self._router.peer_table.refuse_calls(worker, reason)
+        self.pump.turn()
 
     def busy(self, run: Run) -> int:
         """Return how many calls run on it."""
@@ -204,7 +204,7 @@ class Switchboard:
             for line in lines:
                 self.on_output(connection.peer, line if isinstance(line, bytes) else line.head)
             return
-        self.exchange.take(connection, lines)
+        self.pump.take(connection, lines)
         self.spoke(connection.peer)
 
     def spoke(self, peer: Peer) -> None:
@@ -244,14 +244,14 @@ class Switchboard:
         run = None if peer.is_serving or peer.owner.is_supervised else self._run_with(pid)
         if run is None:
             return False
-        roster = self._router.roster
+        peer_table = self._router.peer_table
         seat = self._by_run[run].peer
         seat.owner.connects = True
-        roster.adopt(peer, seat)
+        peer_table.adopt(peer, seat)
         self._adopted.setdefault(run, []).append(peer)
-        roster.detach(seat)
+        peer_table.detach(seat)
         if run in self._promoted:
-            roster.promote(peer)
+            peer_table.promote(peer)
         return True
 
     def _run_with(self, pid: int) -> Run | None:
@@ -280,8 +280,8 @@ class Switchboard:
     def _let_go(self, run: Run | None, peer: Peer) -> None:
         if run in self._adopted and peer in self._adopted[run]:
             self._adopted[run].remove(peer)
-        self._router.roster.detach(peer)
-        self.exchange.turn()
+        self._router.peer_table.detach(peer)
+        self.pump.turn()
 
     def _on_pipe_closed(self, connection: Connection) -> None:
         """A process closed its stdin or stdout but lives: it can answer nothing any more."""
@@ -319,10 +319,10 @@ class Switchboard:
         else:
             self._loop.call_soon(peer.close)
 
-    def _look_for_jams(self) -> None:
-        self._look = self._loop.call_later(LOOK, self._look_for_jams)
+    def _check_slow_consumers(self) -> None:
+        self._look = self._loop.call_later(LOOK, self._check_slow_consumers)
         peers = [connection.peer for connection in (*self._by_run.values(), *self._clients)]
-        for peer, why in self._jams.look(peers, self._has_live_call):
+        for peer, why in self._slow_consumers.look(peers, self._has_live_call):
             self.expel(peer, why)
 
     def _has_live_call(self, callee: Peer) -> bool:
@@ -340,27 +340,27 @@ class Switchboard:
         )
         peer.close = partial(self._on_client_closed, connection)
         self._clients.add(connection)
-        self._router.roster.attach(peer)
-        self.exchange.turn()
+        self._router.peer_table.attach(peer)
+        self.pump.turn()
 
     def _take_first(self, connection: Connection, lines: Lines) -> None:
         """The first line of a local connection says whether it is a peer or an end of a channel."""
         request = request_in(lines)
         if request is None:
-            connection.on_lines = self.exchange.take
-            self.exchange.take(connection, lines)
+            connection.on_lines = self.pump.take
+            self.pump.take(connection, lines)
             return
         self._clients.discard(connection)
-        self._router.roster.detach(connection.peer)
+        self._router.peer_table.detach(connection.peer)
         self.channel_door.open(connection.release(), request)
 
     def _on_client_closed(self, connection: Connection) -> None:
         if connection not in self._clients:
             return
         self._clients.discard(connection)
-        self._router.roster.detach(connection.peer)
+        self._router.peer_table.detach(connection.peer)
         connection.close()
-        self.exchange.turn()
+        self.pump.turn()
 
     def close(self) -> None:
         """Close every connection."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 0.5
 
 
-class Lifeline:
+class ProcessExit:
     """Ends the process. `serving` is set while the main thread only serves and will return by itself."""
 
     def __init__(self, exit_process: Callable[[int], None] = os._exit) -> None:

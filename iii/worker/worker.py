@@ -16,7 +16,7 @@ from iii.worker.calls.call_table import CallTable
 from iii.worker.codec.codec import Codec
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
-from iii.worker.process_exit import Lifeline
+from iii.worker.process_exit import ProcessExit
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
 from iii.worker.runtime.event_loop import LoopThread
@@ -25,7 +25,7 @@ from iii.worker.runtime.line_writer import Outbox
 from iii.worker.runtime.readiness import Readiness
 from iii.worker.runtime.receiver import WorkerReceiver
 from iii.worker.runtime.runner import Runner
-from iii.worker.runtime.thread_pool import Crew
+from iii.worker.runtime.thread_pool import ThreadPool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Worker(Registering, Calling, Tracing):
         options: InitOptions | None = None,
         *,
         address: str = "",
-        crew: Crew | None = None,
+        thread_pool: ThreadPool | None = None,
         state: str = "connected",
     ) -> None:
         self.options = options or InitOptions()
@@ -69,12 +69,12 @@ class Worker(Registering, Calling, Tracing):
         self._runner = Runner(self._codec, self._outbox, self._loop)
         self._receiver = WorkerReceiver(self._runner, self._calls, self._loop, self._send)
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
-        self._crew = crew or Crew()
+        self._thread_pool = thread_pool or ThreadPool()
         self._dispatcher = Dispatcher(
-            transport, Intake(self._codec, revive=self._revive), self._outbox, self._crew, self._receiver
+            transport, Intake(self._codec, revive=self._revive), self._outbox, self._thread_pool, self._receiver
         )
         self._loop.on_call = self._dispatcher.wish_for
-        self._lifeline = Lifeline()
+        self._process_exit = ProcessExit()
         self._listeners: list[Callable[[str], None]] = []
         self._before_stop: list[Callable[[float], None]] = []
         self._state = state
@@ -181,7 +181,7 @@ class Worker(Registering, Calling, Tracing):
 
     def serve(self) -> None:
         """Serve on this thread until the engine closes the wire. The launcher calls it after the script."""
-        self._lifeline.serving.set()
+        self._process_exit.serving.set()
         self._readiness.announce()
         self._dispatcher.lead()
         # Another thread leads by now, or has to begin.
@@ -203,7 +203,7 @@ class Worker(Registering, Calling, Tracing):
 
     def _watch(self) -> None:
         self._readiness.announce_when_quiet()
-        if not self._lifeline.serving.is_set():
+        if not self._process_exit.serving.is_set():
             self._dispatcher.watch()
 
     def shutdown(self) -> None:
@@ -212,7 +212,7 @@ class Worker(Registering, Calling, Tracing):
         self._outbox.flush()
         self._loop.stop()
         self._transport.close()
-        self._crew.close()
+        self._thread_pool.close()
         self._set_state("disconnected")
 
     async def shutdown_async(self) -> None:
@@ -227,7 +227,7 @@ class Worker(Registering, Calling, Tracing):
         if self._state != "failed":
             self._set_state("disconnected")
         if self._transport.owns_process:
-            self._lifeline.leave(main_returns=self._lifeline.serving.is_set())
+            self._process_exit.leave(main_returns=self._process_exit.serving.is_set())
 
     def _on_stop(self, seconds: float) -> None:
         self._dispatcher.call_elsewhere(lambda: self._finish(seconds))
@@ -239,7 +239,7 @@ class Worker(Registering, Calling, Tracing):
         self._outbox.flush()
         if self._transport.owns_process:
             # The main thread may be blocked in reading: it cannot be the one that leaves.
-            self._lifeline.leave(main_returns=False)
+            self._process_exit.leave(main_returns=False)
         else:
             self._dispatcher.end()
 

@@ -16,13 +16,13 @@ from typing import Any
 from iii import InvocationError, Worker
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts.actions import Actions
-from stdlib_workers.observability.alerts.evaluator import Watchman
+from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.options import Listener as ListenerOptions
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.export.live_stream import LiveFeed
 from stdlib_workers.observability.export.otlp import HINT, Exporter, exporter_from
 from stdlib_workers.observability.functions.diagnostics import Diagnostics
-from stdlib_workers.observability.functions.engine_stats import Census
+from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
 from stdlib_workers.observability.functions.metrics import MetricFunctions
 from stdlib_workers.observability.functions.traces import Storage, TraceFunctions
@@ -57,9 +57,9 @@ class Service:
         self.figures = Figures()
         self.latest = Latest()
         self.firing = Firing(worker, background.start)
-        self.census = Census(worker, self.figures)
+        self.census = EngineStats(worker, self.figures)
         actions = Actions(worker, allow_private=options.allow_private)
-        self.watchman = Watchman(archive, self.figures, options.alerts, actions.act)
+        self.evaluator = AlertEvaluator(archive, self.figures, options.alerts, actions.act)
         self._follow()
 
     def _follow(self) -> None:
@@ -97,7 +97,7 @@ class Service:
             self._bind("engine::workers-available", WORKERS_CHANGED, {})
             self._bind("telemetry", FEED, self._feed_config())
             self._start(self._tick())
-            self._start(self.watchman.watch(self.pipeline.clock))
+            self._start(self.evaluator.watch(self.pipeline.clock))
         self._worker.before_stop(self.close)
 
     def _functions(self) -> dict[str, Any]:
@@ -158,14 +158,14 @@ class Service:
 
     def alerts(self, _: Any) -> dict[str, Any]:
         """List the alerts, their rules and how they stand."""
-        return self.watchman.shape(self.pipeline.clock() // 1_000_000)
+        return self.evaluator.shape(self.pipeline.clock() // 1_000_000)
 
     async def evaluate(self, _: Any) -> dict[str, Any]:
         """Judge all alert rules now."""
         now = self.pipeline.clock()
-        work = asyncio.run_coroutine_threadsafe(self.watchman.evaluate(now), self._background.loop)
+        work = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
         events = await asyncio.wrap_future(work)
-        found: dict[str, Any] = {"evaluated": self.watchman.count, "timestamp": now // 1_000_000}
+        found: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // 1_000_000}
         return {**found, "triggered_alerts": events} if events else found
 
     # Beside the functions

@@ -145,7 +145,7 @@ def test_reattach_evicts_the_old_connection_before_the_replay(engine: Engine, cl
         assert not [message for message in again.seen if message["type"] == "registrationrejected"]
         with pytest.raises(ConnectionClosed):
             client.expect("never")
-        assert engine.ask(lambda: len(engine.router.roster.peers)) == 2  # the engine itself and the new connection
+        assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 2  # the engine itself and the new connection
 
 
 @pytest.mark.parametrize("token", ["wrong", "", None, "é"])
@@ -303,7 +303,7 @@ def test_the_telemetry_path_is_no_peer_and_drops_everything_else(engine: Engine)
         client.connection.send('{"type":"ping"}')
         client.connection.send(b"nonsense")
         engine.until(lambda: engine.gateway.counters["unknown_telemetry"] == 1)
-        assert engine.ask(lambda: len(engine.router.roster.peers)) == 1
+        assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 1
 
 
 def test_a_path_that_leads_nowhere_is_404(engine: Engine) -> None:

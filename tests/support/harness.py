@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from websockets.sync.client import ClientConnection, connect
 
-from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
 from iii.engine.gateway.authentication import Terms
@@ -24,7 +24,7 @@ from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.security.auth_throttle import Throttle
 from iii.engine.security.rbac import Rules
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address
 
 # Every wait has a bound, far beyond what a loaded machine needs.
@@ -60,13 +60,13 @@ class Engine:
         middleware: str | None = None,
         *,
         throttle: Throttle | None = None,
-        inquiry: Callable[[Exchange], Inquiry] = Inquiry,
+        engine_client: Callable[[MessagePump], EngineClient] = EngineClient,
         **limits: Any,
     ) -> None:
         self._listen = Listen(
             Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or Throttle()
         )
-        self._rules, self._middleware, self._inquiry = rules, middleware, inquiry
+        self._rules, self._middleware, self._engine_client = rules, middleware, engine_client
         self._limits = Limits(**limits)
         self.events: list[Event] = []
         self.now = 0.0  # as channels see it
@@ -90,23 +90,21 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self.router = Router()
-        self.exchange = Exchange(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
-        self.builtins = Builtins(self.router, Control(), self.exchange.turn)
+        self.pump = MessagePump(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
+        self.builtins = Builtins(self.router, Control(), self.pump.turn)
         self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
-        self.gateway = Gateway(self.exchange, self, self.channels, self._listen, self._limits)
+        self.gateway = Gateway(self.pump, self, self.channels, self._listen, self._limits)
         self.guarded = self.gateway
         if self._rules or self._middleware:
-            terms = Terms(self._inquiry(self.exchange), self._rules, self._middleware)
-            self.guarded = Gateway(
-                self.exchange, self, self.channels, Listen(Address("127.0.0.1:0"), None, terms=terms)
-            )
+            terms = Terms(self._engine_client(self.pump), self._rules, self._middleware)
+            self.guarded = Gateway(self.pump, self, self.channels, Listen(Address("127.0.0.1:0"), None, terms=terms))
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()
         self.guarded.close()
         self.builtins.close()
-        self.exchange.close()
+        self.pump.close()
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -119,8 +117,8 @@ class Engine:
         pass
 
     def left(self, peer: Peer) -> None:
-        self.router.roster.detach(peer)
-        self.exchange.turn()
+        self.router.peer_table.detach(peer)
+        self.pump.turn()
 
     @property
     def url(self) -> str:
@@ -128,7 +126,7 @@ class Engine:
 
     @property
     def port(self) -> int:
-        return self.gateway.doorway.address.port
+        return self.gateway.acceptor.address.port
 
     def ask(self, question: Callable[[], Any]) -> Any:
         """Return what `question()` returns on the engine's own thread."""

@@ -29,7 +29,7 @@ class Net:
 
     def worker(self, name: str, generation: int = 1, instance: int = 1, **fields: Any) -> Peer:
         """Attach a process of a supervised worker; it serves once it is promoted."""
-        owner = self.router.roster.owner_of(name, fields.get("namespace", "default"))
+        owner = self.router.peer_table.owner_of(name, fields.get("namespace", "default"))
         id = f"{name}.{instance}.{generation}"
         return self._attach(
             Peer(id, kind="worker", name=name, owner=owner, generation=generation, instance=instance, **fields)
@@ -39,11 +39,11 @@ class Net:
         """Attach a process of a supervised worker with these functions, and promote it."""
         peer = self.worker(name, **fields)
         self.register(peer, *functions)
-        self.router.roster.promote(peer)
+        self.router.peer_table.promote(peer)
         return peer
 
     def _attach(self, peer: Peer) -> Peer:
-        self.router.roster.attach(peer)
+        self.router.peer_table.attach(peer)
         self.got(peer)
         return peer
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iii.worker.api.options import InitOptions
-from iii.worker.runtime.thread_pool import Crew
+from iii.worker.runtime.thread_pool import ThreadPool
 from iii.worker.transport.base import PairTransport
 from iii.worker.transport.stdio import StdioTransport
 from iii.worker.worker import Worker
@@ -80,10 +80,12 @@ class EngineEnd:
 
 
 @contextmanager
-def pair(crew: Crew | None = None, options: InitOptions | None = None) -> Iterator[tuple[Worker, EngineEnd]]:
+def pair(
+    thread_pool: ThreadPool | None = None, options: InitOptions | None = None
+) -> Iterator[tuple[Worker, EngineEnd]]:
     """A connected worker whose threads serve until the block ends."""
     ours, theirs = PairTransport.pair()
-    worker = Worker(theirs, options, crew=crew)
+    worker = Worker(theirs, options, thread_pool=thread_pool)
     engine = EngineEnd(lambda: ours.read(BOUND) or b"", ours.write)
     worker.ready()
     worker.watch()
@@ -101,11 +103,11 @@ class PipeTransport(StdioTransport):
 
 
 @contextmanager
-def piped(crew: Crew | None = None) -> Iterator[tuple[Worker, EngineEnd]]:
+def piped(thread_pool: ThreadPool | None = None) -> Iterator[tuple[Worker, EngineEnd]]:
     """As `pair`, over pipes."""
     worker_reads, we_write = os.pipe()
     we_read, worker_writes = os.pipe()
-    worker = Worker(PipeTransport(worker_reads, worker_writes), crew=crew)
+    worker = Worker(PipeTransport(worker_reads, worker_writes), thread_pool=thread_pool)
     engine = EngineEnd(lambda: _read_within_bound(we_read), lambda data: _write_all(we_write, data))
     worker.ready()
     worker.watch()

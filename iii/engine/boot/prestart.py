@@ -17,7 +17,7 @@ from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import AT_A_TIME, with_dependencies
 
 
-class HeadStart:
+class Prestart:
     """Processes that wait to be taken over, by the command they were started with."""
 
     def __init__(self) -> None:

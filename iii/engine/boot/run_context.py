@@ -22,7 +22,7 @@ from iii.engine.supervision.run import Run
 from iii.engine.transport.tcp_address import Address
 
 
-class Claim:
+class RunContext:
     """One run's claim on its project. Raises `AlreadyRunning`, and `ProjectError` for what cannot be had."""
 
     def __init__(self, project: ProjectSpec) -> None:

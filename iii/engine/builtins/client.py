@@ -12,31 +12,31 @@ from msgspec import Raw
 
 from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Peer
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 from iii.errors import InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.lines import MAX_LINE
 
 
-class Inquiry:
+class EngineClient:
     """One peer for all such calls."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, pump: MessagePump) -> None:
+        self._pump = pump
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, asyncio.Future[m.InvocationResult]] = {}
         self._peer = Peer("gate", kind="engine", name="gate")
         self._peer.max_line = 4 * MAX_LINE
         self._peer.flush = self._read_outbox
-        exchange.router.roster.attach(self._peer)
+        pump.router.peer_table.attach(self._peer)
 
     def __repr__(self) -> str:
         return f"<Inquiry {len(self._waiting)} waiting>"
 
     async def call(self, function_id: str, data: Any, *, namespace: str | None = None, metadata: Raw = m.ABSENT) -> Raw:
         """Call a function and return its result as raw JSON. Raises `InvocationError` with its error."""
-        router = self._exchange.router
+        router = self._pump.router
         id = router.calls.mint_id()
         answered = self._waiting[id] = self._loop.create_future()
         payload = data if isinstance(data, Raw) else Raw(encode_value(data))
@@ -44,7 +44,7 @@ class Inquiry:
             function_id, invocation_id=id, data=payload, metadata=metadata, namespace=namespace or "default"
         )
         router.receive(self._peer, message, b"", self._loop.time())
-        self._exchange.turn()
+        self._pump.turn()
         try:
             result = await answered
         finally:
@@ -55,7 +55,7 @@ class Inquiry:
         return m.NULL if result.result is m.ABSENT else result.result
 
     def _read_outbox(self) -> None:
-        for message in take_messages(self._peer, self._exchange.router.calls):
+        for message in take_messages(self._peer, self._pump.router.calls):
             if isinstance(message, m.InvocationResult):
                 answered = self._waiting.get(message.invocation_id)
                 if answered is not None and not answered.done():

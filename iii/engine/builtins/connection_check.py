@@ -34,7 +34,7 @@ class Question(Struct):
     query: str = ""
 
 
-class Reception:
+class ConnectionCheck:
     """Answers for one token. `is_same_user(client, server)` asks the kernel."""
 
     def __init__(

@@ -140,7 +140,7 @@ class Builtins:
         }
 
     def _register(self) -> None:
-        self._router.roster.attach(self.peer)
+        self._router.peer_table.attach(self.peer)
         for id, (_, description) in self._handlers.items():
             self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
         types = {

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.client import EngineClient
 from iii.engine.routing.events import HttpFunctionRegistered, Notice
 from iii.engine.routing.http_function_proxy import CHECK
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.messages import is_empty
 
 if TYPE_CHECKING:
-    from iii.engine.transport.message_pump import Exchange
+    from iii.engine.transport.message_pump import MessagePump
 
 # They say something about the worker that should check, not about the function.
 _INCONCLUSIVE = (
@@ -32,27 +32,27 @@ _INCONCLUSIVE = (
 class HttpCheck:
     """Asks about every registration once."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._inquiry: Inquiry | None = None
+    def __init__(self, pump: MessagePump) -> None:
+        self._pump = pump
+        self._engine_client: EngineClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_registered(self, event: HttpFunctionRegistered) -> None:
         """Ask, and withdraw the function if the answer is no."""
-        self._inquiry = self._inquiry or Inquiry(self._exchange)
-        task = asyncio.get_running_loop().create_task(self._judge(event, self._inquiry))
+        self._engine_client = self._engine_client or EngineClient(self._pump)
+        task = asyncio.get_running_loop().create_task(self._judge(event, self._engine_client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _judge(self, event: HttpFunctionRegistered, inquiry: Inquiry) -> None:
+    async def _judge(self, event: HttpFunctionRegistered, engine_client: EngineClient) -> None:
         try:
-            await inquiry.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
+            await engine_client.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
         except InvocationError as error:
             if error.code not in _INCONCLUSIVE:
                 self._withdraw(event, error)
 
     def _withdraw(self, event: HttpFunctionRegistered, error: InvocationError) -> None:
-        router = self._exchange.router
+        router = self._pump.router
         function = router.registry.find(event.peer.namespace, event.function_id)
         # It may have been registered anew meanwhile, which is asked about by itself.
         if function is None or is_empty(function.declaration.invocation):
@@ -61,4 +61,4 @@ class HttpCheck:
             text = f"function {event.function_id} not registered: {error}"
             router.events.append(Notice(event.peer.name, text, error.code))
             router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
-            self._exchange.turn()
+            self._pump.turn()

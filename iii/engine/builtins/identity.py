@@ -33,7 +33,7 @@ def introduce(router: Router, peer: Peer, said: Mapping[str, Any]) -> bool:
     if peer.owner.is_supervised:
         return True
     name = clean(said.get("name"))
-    holder = router.roster.introduce(peer, name, namespace if isinstance(namespace, str) else None)
+    holder = router.peer_table.introduce(peer, name, namespace if isinstance(namespace, str) else None)
     if holder is not None:
         _turn_away(
             router,

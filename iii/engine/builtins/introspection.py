@@ -274,7 +274,7 @@ def workers_info(
 
 
 def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
-    peers = [peer for peer in router.roster.peers.values() if peer.kind == "worker"]
+    peers = [peer for peer in router.peer_table.peers.values() if peer.kind == "worker"]
     by_seat = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
     workers: list[tuple[Row, Peer | None]] = []
     for supervised in rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.client import EngineClient
 from iii.engine.security.rbac import UNASKED, AuthResult, Rules, Session
 from iii.errors import ErrorCode, InvocationError
 
@@ -24,7 +24,7 @@ class Visitor(Struct, frozen=True):
 class Terms(Struct, frozen=True):
     """What a listener demands of its connections."""
 
-    inquiry: Inquiry
+    engine_client: EngineClient
     rules: Rules | None = None
     middleware_function_id: str | None = None
 
@@ -33,7 +33,7 @@ class Terms(Struct, frozen=True):
         if self.rules is None or self.rules.auth_function_id is None:
             return Session(self.rules, UNASKED)
         try:
-            answer = await self.inquiry.call(self.rules.auth_function_id, visitor)
+            answer = await self.engine_client.call(self.rules.auth_function_id, visitor)
             return Session(self.rules, msgspec.json.decode(answer, type=AuthResult))
         except InvocationError as error:
             raise InvocationError(ErrorCode.AUTH_ERROR, error.message) from None

@@ -47,7 +47,7 @@ class CheckedLink(Link):
         super().__init__(connection, carrier)
         self._terms = terms
         self._visitor = visitor
-        self._router = carrier.exchange.router
+        self._router = carrier.pump.router
         self._session = Session(terms.rules, UNASKED)
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +196,7 @@ class CheckedLink(Link):
             "namespace": namespace,
         }
         middleware = str(self._terms.middleware_function_id)
-        return await self._terms.inquiry.call(middleware, question, namespace=namespace, metadata=call.metadata)
+        return await self._terms.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
 
     async def _listing(self, call: m.InvokeFunction) -> Raw:
         """Answer a listing with what the session may call."""
@@ -204,7 +204,7 @@ class CheckedLink(Link):
         asked = said.get("function_id")
         if isinstance(asked, str) and not self._may_invoke(said.get("namespace") or DEFAULT_NAMESPACE, asked):
             raise InvocationError(ErrorCode.FORBIDDEN, self._session.refusal(asked))
-        answer = decode_value(await self._terms.inquiry.call(call.function_id, call.data))
+        answer = decode_value(await self._terms.engine_client.call(call.function_id, call.data))
         if isinstance(answer.get("functions"), list):
             answer["functions"] = [self._shown(row) for row in answer["functions"] if self._is_listed(call, row)]
         return Raw(encode_value(answer))
@@ -224,7 +224,7 @@ class CheckedLink(Link):
         except InvocationError as failure:
             result, error = m.ABSENT, _error(failure.code, failure.message)
         self._answer(call, error, result)
-        self._exchange.turn()
+        self._pump.turn()
 
     def _answer(self, call: m.InvokeFunction, error: Raw, result: Raw = m.ABSENT) -> None:
         if call.invocation_id is not None:
@@ -238,7 +238,7 @@ class CheckedLink(Link):
         if hook is None:
             return {}
         try:
-            answer = decode_value(await self._terms.inquiry.call(hook, question))
+            answer = decode_value(await self._terms.engine_client.call(hook, question))
         except (InvocationError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None

@@ -26,8 +26,8 @@ from iii.engine.gateway.session import Link, LinkHooks, TelemetryLink
 from iii.engine.security import peer_uid
 from iii.engine.security.admission import Knock, Policy, judge, loopback_hosts
 from iii.engine.security.auth_throttle import Throttle
-from iii.engine.transport.accept import Doorway
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.accept import TcpAcceptor
+from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address
 from iii.engine.transport.websocket_frames import MAX_MESSAGE
 
@@ -71,15 +71,15 @@ class Gateway:
     """One listener and all its connections."""
 
     def __init__(
-        self, exchange: Exchange, hooks: LinkHooks, channels: Channels, listen: Listen, limits: Limits | None = None
+        self, pump: MessagePump, hooks: LinkHooks, channels: Channels, listen: Listen, limits: Limits | None = None
     ) -> None:
-        self.exchange = exchange
+        self.pump = pump
         self.hooks = hooks
         self.limits = limits or Limits()
         self.channels = channels
         self.counters: Counter[str] = Counter()
         self.on_telemetry: Callable[[str, bytes], None] = _drop
-        self.doorway = Doorway(listen.address, self.accept)
+        self.acceptor = TcpAcceptor(listen.address, self.accept)
         self._terms = listen.terms
         self._throttle = listen.throttle
         self._policy = Policy(
@@ -97,7 +97,7 @@ class Gateway:
     @property
     def url(self) -> str:
         """The address for programs on this machine."""
-        return f"ws://{self.doorway.address}"
+        return f"ws://{self.acceptor.address}"
 
     def accept(self, connected: socket.socket) -> None:
         """Take over an accepted socket."""
@@ -241,7 +241,7 @@ class Gateway:
 
     def close(self) -> None:
         """Close every connection: the engine stops."""
-        self.doorway.close()
+        self.acceptor.close()
         self._sweeper.cancel()
         for connection in list(self.connections):
             connection.close(1001)

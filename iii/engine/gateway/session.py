@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.websocket_frames import BINARY, MAX_MESSAGE, one_line
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
@@ -48,7 +48,7 @@ class LinkHooks(Protocol):
 class Carrier(Protocol):
     """What a link asks of the gateway."""
 
-    exchange: Exchange
+    pump: MessagePump
     hooks: LinkHooks
     counters: Counter[str]
 
@@ -65,7 +65,7 @@ class Link:
     def __init__(self, connection: WebSocket, carrier: Carrier) -> None:
         self._connection = connection
         self._carrier = carrier
-        self._exchange = carrier.exchange
+        self._pump = carrier.pump
         self._grace: asyncio.TimerHandle | None = None
         self.peer = Peer(
             str(uuid.uuid4()),
@@ -85,14 +85,14 @@ class Link:
 
     def open(self) -> None:
         """The handshake is done: say who it is to us, and wait for who it says it is."""
-        self._exchange.router.roster.attach(self.peer)
+        self._pump.router.peer_table.attach(self.peer)
         self._grace = asyncio.get_running_loop().call_later(_grace_seconds(), self._settle)
-        self._exchange.turn()
+        self._pump.turn()
 
     def _settle(self) -> None:
         self._grace = None
-        self._exchange.router.roster.settle(self.peer)
-        self._exchange.turn()
+        self._pump.router.peer_table.settle(self.peer)
+        self._pump.turn()
 
     def on_messages(self, messages: Received) -> None:
         """Route a batch."""
@@ -102,16 +102,16 @@ class Link:
                 continue
             line: bytes | None = one_line(data)
             if len(data) > MAX_LINE:
-                line = fitting(self._exchange.router, self.peer, one_line(data))
+                line = fitting(self._pump.router, self.peer, one_line(data))
             if line is not None:
                 lines.append(line)
         self._route(lines)
 
     def _route(self, lines: list[bytes]) -> None:
-        self._exchange.take(self, lines)
+        self._pump.take(self, lines)
         if not self.peer.is_serving:
             self._carrier.hooks.spoke(self.peer)
-        self._exchange.turn()
+        self._pump.turn()
 
     def on_written(self, credit: int) -> None:
         """The kernel took this many bytes of lines."""

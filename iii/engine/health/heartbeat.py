@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from iii.engine.health.liveness import Liveness
 from iii.engine.routing.peer import Peer
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 
 PERIOD = 1.0  # seconds between two looks
 # A look that is so late has a reason worth telling: a stopped machine, or something that blocked the event loop.
@@ -25,14 +25,14 @@ class Heartbeat:
 
     def __init__(
         self,
-        exchange: Exchange,
+        pump: MessagePump,
         *,
         watched: Callable[[], Iterable[tuple[Peer, bool]]],
         lost: Callable[[Peer, str], None],
         held_up: Callable[[float], None],
     ) -> None:
-        self._exchange = exchange
-        self._liveness = Liveness(exchange.router.calls)
+        self._pump = pump
+        self._liveness = Liveness(pump.router.calls)
         self._watched = watched
         self._lost = lost
         self._held_up = held_up
@@ -53,10 +53,10 @@ class Heartbeat:
         self._due_at = now + PERIOD
         self._timer = self._loop.call_at(self._due_at, self._beat)
         if late > HELD_UP:
-            self._exchange.router.calls.counters["held_up"] += 1
+            self._pump.router.calls.counters["held_up"] += 1
             self._held_up(late)
-        if self._exchange.are_deadlines_paused:
+        if self._pump.are_deadlines_paused:
             return  # in a debugger everything may stand still
         for peer, why in self._liveness.look(self._watched(), now):
             self._lost(peer, why)
-        self._exchange.turn()
+        self._pump.turn()

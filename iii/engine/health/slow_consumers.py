@@ -16,7 +16,7 @@ MOST = 64 * 1024 * 1024
 PATIENCE = 10
 
 
-class JamWatch:
+class SlowConsumers:
     """Remembers what each peer had taken at the last look."""
 
     def __init__(self) -> None:

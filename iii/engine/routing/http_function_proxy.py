@@ -24,7 +24,7 @@ INVOKE = "engine::http_functions::invoke"
 CHECK = "engine::http_functions::check"
 
 
-class Relay(Peer):
+class HttpFunctionProxy(Peer):
     """Passes calls on, and never runs one."""
 
     def __init__(self, holder: Peer, calls: Calls) -> None:

@@ -23,7 +23,7 @@ from iii.protocol.codec import encode
 from iii.protocol.messages import DEFAULT_NAMESPACE, Reattach, WorkerRegistered
 
 
-class Roster:
+class PeerTable:
     """Who is connected, and the transitions of each."""
 
     def __init__(self, bindings: Bindings, calls: Calls, registrations: Registrations) -> None:

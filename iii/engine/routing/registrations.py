@@ -13,7 +13,7 @@ from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Binding, Bindings, Outgoing
 from iii.engine.routing.calls import Calls
 from iii.engine.routing.events import FunctionsChanged, HttpFunctionRegistered, Notice
-from iii.engine.routing.http_function_proxy import Relay
+from iii.engine.routing.http_function_proxy import HttpFunctionProxy
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import Function, Registry, Validator, check_id
 from iii.errors import ErrorCode, InvocationError
@@ -32,7 +32,7 @@ class Registrations:
         self._bindings = bindings
         self._calls = calls
         self._compile_schema = compile_schema
-        self._relays: dict[Peer, Relay] = {}  # who stands for the HTTP-invoked functions of a peer
+        self._relays: dict[Peer, HttpFunctionProxy] = {}  # who stands for the HTTP-invoked functions of a peer
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
             m.UnregisterFunction: self._unregister_function,
@@ -86,7 +86,7 @@ class Registrations:
         relay = self._relays.get(peer)
         invocation = function.declaration.invocation
         if not m.is_empty(invocation):
-            relay = self._relays[peer] = relay or Relay(peer, self._calls)
+            relay = self._relays[peer] = relay or HttpFunctionProxy(peer, self._calls)
             function.remove_provider(peer)
             function.add_provider(relay)
             peer.functions[function] = None

@@ -20,7 +20,7 @@ from iii.engine.routing.invocation import Invocation, Limits
 from iii.engine.routing.local_peer import refuse
 from iii.engine.routing.message_forms import handed_on
 from iii.engine.routing.peer import Peer
-from iii.engine.routing.peers import Roster
+from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
 from iii.engine.routing.registry import Function, Registry, Validator
 from iii.engine.routing.span_recorder import VOID, Tracer, error_from
@@ -57,7 +57,7 @@ class Router:
         self._admit = self.calls.admit
         self._settle = self.calls.settle
         self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
-        self.roster = Roster(self.bindings, self.calls, self.registrations)
+        self.peer_table = PeerTable(self.bindings, self.calls, self.registrations)
         self.events: list[Event] = self.calls.events
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             **dict.fromkeys(self.registrations.handlers, self.registrations.receive),
@@ -68,11 +68,11 @@ class Router:
             m.ItemsTaken: self._pass_taken,
             m.Ping: self._ping,
             m.Telemetry: self._take_spans,
-            m.Reattach: self.roster.reattach,
+            m.Reattach: self.peer_table.reattach,
         }
 
     def __repr__(self) -> str:
-        peers, functions = len(self.roster.peers), sum(1 for _ in self.registry)
+        peers, functions = len(self.peer_table.peers), sum(1 for _ in self.registry)
         return f"<Router {peers} peers, {functions} functions, {len(self.calls.in_flight)} in flight>"
 
     def trace(self, tracer: Tracer | None) -> None:

@@ -1,7 +1,7 @@
 """How long the answer to a wrong token waits: who is wrong often has to wait for every further answer. Pure.
 
 The token has 256 bits; this is not what keeps it secret, but guessing shall not cost the engine its time either.
-Called by the gateway and by `reception.py` for every refusal of a stranger.
+Called by the gateway and by `connection_check.py` for every refusal of a stranger.
 """
 
 from __future__ import annotations

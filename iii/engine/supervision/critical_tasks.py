@@ -17,14 +17,14 @@ EXIT_CRASHED = 70  # asks the guard for a new engine
 _FATAL = "iii_fatal"
 
 
-def start_essential(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def start_critical(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     """Start a task whose uncaught exception is fatal. To cancel it is not."""
     task = asyncio.get_running_loop().create_task(work, name=name)
     task.add_done_callback(_report)
     return task
 
 
-def end_with_essentials(last: Callable[[], None], leave: Callable[[int], object] = os._exit) -> None:
+def end_with_critical_tasks(last: Callable[[], None], leave: Callable[[int], object] = os._exit) -> None:
     """From now on a fatal failure in the running loop is logged, `last()` is called, and the process ends with 70."""
     asyncio.get_running_loop().set_exception_handler(partial(_on_uncaught, last, leave))
 

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.supervision import procfs
-from iii.engine.supervision.critical_tasks import start_essential
+from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.hooks import Ground
 from iii.engine.supervision.process import (
     Command,
@@ -36,7 +36,7 @@ from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
 from iii.engine.supervision.restart_policy import is_refusal
 from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words, parse_traceback
 from iii.engine.supervision.start_limiter import Ticket
-from iii.engine.supervision.stderr_lines import FLUSH_AFTER, LineFeed
+from iii.engine.supervision.stderr_lines import FLUSH_AFTER, StderrLines
 
 # Share of stop_timeout that a worker on our SDK has to leave by itself; it needs milliseconds once it has
 # drained.
@@ -95,7 +95,7 @@ class Generation:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._timers = _Timers(self._loop, {})
-        self._feed = LineFeed()
+        self._feed = StderrLines()
         self._tail: deque[str] = deque(maxlen=STDERR_KEPT)
         self._cause: Cause = ""
         self._why = ""
@@ -115,7 +115,7 @@ class Generation:
     def start(self, can_start: Callable[[], bool]) -> None:
         """Begin its life as soon as there is room and `can_start()`."""
         self._can_start = can_start
-        self._life = start_essential(self._live(), f"the life of {self.run}")
+        self._life = start_critical(self._live(), f"the life of {self.run}")
 
     def mark_ready(self) -> float:
         """Note that it has registered everything; return the seconds that took. What it said before is shown before."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct, field
 
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
-from iii.engine.supervision.orphans import Census
+from iii.engine.supervision.orphans import OrphanCleanup
 from iii.engine.supervision.process import Command, Process, SpawnError, spawn
 from iii.engine.supervision.reports import Reporter
 from iii.engine.supervision.run import ExitReason, Run
@@ -68,5 +68,5 @@ class Ground(Struct, frozen=True):
     environment: Environment
     report: Reporter
     gate: Gate = field(default_factory=Gate)
-    census: Census = field(default_factory=Census)
+    census: OrphanCleanup = field(default_factory=OrphanCleanup)
     spawn: Spawn = spawn

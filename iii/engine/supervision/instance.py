@@ -19,7 +19,7 @@ from iii.engine.supervision import replacement
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import Ground
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
-from iii.engine.supervision.replacement import Plan, Slot
+from iii.engine.supervision.replacement import InstanceState, Plan
 from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Reloaded, ReloadFailed
 from iii.engine.supervision.restart_policy import MAX_UNBLAMED, Exit, History, Verdict, judge
 from iii.engine.supervision.run import Cause, ExitReason, Run
@@ -32,17 +32,17 @@ class Surroundings(Struct, frozen=True):
     """What a seat asks of the supervisor: may it start now, and whom to tell that it has changed."""
 
     can_start: Callable[[WorkerSpec], bool]
-    changed: Callable[[Seat], None]
+    changed: Callable[[Instance], None]
     exited: Callable[[Run], None]
 
 
-class Seat:
+class Instance:
     """One instance of a worker. `spec` may be replaced; the next generation starts with it."""
 
     def __init__(self, spec: WorkerSpec, instance: int, ground: Ground, around: Surroundings) -> None:
         self.spec = spec
         self.instance = instance
-        self.slot = Slot(exclusive=spec.reload == "exclusive")
+        self.slot = InstanceState(exclusive=spec.reload == "exclusive")
         self.restarts = 0
         self.last_exit: ExitReason | None = None
         self.retry_at = 0.0  # seconds since the epoch, while it backs off
@@ -131,7 +131,7 @@ class Seat:
         self._history, self._verdict = judge(self._history, end, self.spec.restart)
         return self._verdict.event
 
-    def _advance(self, outcome: tuple[Slot, Plan]) -> None:
+    def _advance(self, outcome: tuple[InstanceState, Plan]) -> None:
         self.slot, plan = outcome
         self._around.changed(self)
         self._carry_out(plan)
@@ -142,7 +142,7 @@ class Seat:
         if plan:
             self._around.changed(self)
 
-    def _with_rules(self) -> Slot:
+    def _with_rules(self) -> InstanceState:
         return replace(self.slot, exclusive=self.spec.reload == "exclusive")
 
     # Actions.

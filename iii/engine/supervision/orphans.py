@@ -20,7 +20,7 @@ PATIENCE = 2.0
 PAUSE = 0.01  # between two looks
 
 
-class Census:
+class OrphanCleanup:
     """Shared readings of the process table."""
 
     def __init__(self, read: Callable[[], list[Entry]] = procfs.entries) -> None:

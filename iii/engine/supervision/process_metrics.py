@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from iii.engine.supervision.critical_tasks import start_essential
+from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.generation import Generation
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PERIOD = 2.0  # seconds in which every process is sampled once
 
 
-class Vitals:
+class ProcessMetrics:
     """The last sample of every running process. `judge(generation, memory_rss)` is called with each."""
 
     def __init__(self, judge: Callable[[Generation, int], None]) -> None:
@@ -36,7 +36,7 @@ class Vitals:
     def start(self, running: Callable[[], Iterable[Generation]]) -> None:
         """Begin to sample what `running` returns."""
         if self._task is None:
-            self._task = start_essential(self._sample_for_ever(running), "vitals")
+            self._task = start_critical(self._sample_for_ever(running), "vitals")
 
     def stop(self) -> None:
         """Sample no more."""

@@ -18,7 +18,7 @@ from iii.engine.supervision.lifecycle import Action, Actual, Desired, Event, Sta
 Plan = tuple[tuple[Action, int], ...]  # what to do, to which generation, in order
 
 
-class Slot(Struct, frozen=True):
+class InstanceState(Struct, frozen=True):
     """One instance of a worker. Generations count from 1; 0 means none."""
 
     exclusive: bool = False  # two generations must not overlap
@@ -46,7 +46,7 @@ class Slot(Struct, frozen=True):
         return not self.generations
 
 
-def command(slot: Slot, event: Event) -> tuple[Slot, Plan]:
+def command(slot: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
     """Apply what somebody wants: START, RESTART, STOP, CHANGED, or ELAPSED of the backoff timer."""
     if event is Event.STOP and slot.candidate:
         return _stop_both(slot)
@@ -57,7 +57,7 @@ def command(slot: Slot, event: Event) -> tuple[Slot, Plan]:
     return _move(slot, event)
 
 
-def ready(slot: Slot, generation: int) -> tuple[Slot, Plan]:
+def ready(slot: InstanceState, generation: int) -> tuple[InstanceState, Plan]:
     """Apply that the process of `generation` has registered everything."""
     if generation == slot.serving:
         slot, plan = _move(slot, Event.READY_SENT)
@@ -69,7 +69,7 @@ def ready(slot: Slot, generation: int) -> tuple[Slot, Plan]:
     return slot, plan + more
 
 
-def exited(slot: Slot, generation: int, event: Event) -> tuple[Slot, Plan]:
+def exited(slot: InstanceState, generation: int, event: Event) -> tuple[InstanceState, Plan]:
     """Apply that a process is gone. `event`: what the restart policy says if nobody had asked it to go."""
     if generation == slot.candidate:
         slot, more = _start_again(replace(slot, candidate=0))
@@ -84,7 +84,7 @@ def exited(slot: Slot, generation: int, event: Event) -> tuple[Slot, Plan]:
     return _move(slot, Event.EXITED if slot.state.actual is Actual.STOPPING else event)
 
 
-def _move(slot: Slot, event: Event) -> tuple[Slot, Plan]:
+def _move(slot: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
     state, action = step(slot.state, event)
     slot = replace(slot, state=state)
     if action is None:
@@ -95,26 +95,26 @@ def _move(slot: Slot, event: Event) -> tuple[Slot, Plan]:
     return slot, ((action, slot.serving),)
 
 
-def _start_candidate(slot: Slot) -> tuple[Slot, Plan]:
+def _start_candidate(slot: InstanceState) -> tuple[InstanceState, Plan]:
     if slot.candidate:
         return replace(slot, again=True), ()
     generation = slot.generation + 1
     return replace(slot, generation=generation, candidate=generation), ((Action.SPAWN, generation),)
 
 
-def _promote_candidate(slot: Slot) -> tuple[Slot, Plan]:
+def _promote_candidate(slot: InstanceState) -> tuple[InstanceState, Plan]:
     new, old = slot.candidate, slot.serving
     slot = replace(slot, serving=new, candidate=0, ending=slot.ending | {old})
     return slot, ((Action.PROMOTE, new), (Action.END, old))
 
 
-def _start_again(slot: Slot) -> tuple[Slot, Plan]:
+def _start_again(slot: InstanceState) -> tuple[InstanceState, Plan]:
     if not slot.again or slot.candidate:
         return slot, ()
     return command(replace(slot, again=False), Event.CHANGED)
 
 
-def _stop_both(slot: Slot) -> tuple[Slot, Plan]:
+def _stop_both(slot: InstanceState) -> tuple[InstanceState, Plan]:
     candidate = slot.candidate
     slot = replace(slot, candidate=0, again=False, ending=slot.ending | {candidate})
     slot, plan = _move(slot, Event.STOP)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.supervision.instance import Seat
+from iii.engine.supervision.instance import Instance
 from iii.engine.supervision.lifecycle import Actual
 from iii.engine.supervision.run import ExitReason
 
 
-def row(seat: Seat, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def row(seat: Instance, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return one row: name, instance, generation, pid, state, restarts, last_exit (words), started_at
     (seconds since the epoch), runtime, python, last_error {file, line, text}, retry_at, metrics.
     """
@@ -36,7 +36,7 @@ def row(seat: Seat, metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def unavailable_reason(seats: Sequence[Seat]) -> dict[str, Any]:
+def unavailable_reason(seats: Sequence[Instance]) -> dict[str, Any]:
     """Return why calls to a worker are refused: state, and what is known of its last exit."""
     worst = next((seat for seat in seats if seat.slot.state.actual is Actual.FAILED), seats[0] if seats else None)
     if worst is None:
@@ -55,7 +55,7 @@ def is_source_missing(spec: WorkerSpec) -> bool:
     return spec.script is not None and not Path(spec.script).exists()
 
 
-def _state(seat: Seat) -> str:
+def _state(seat: Instance) -> str:
     actual = seat.slot.state.actual
     if actual is Actual.READY and is_source_missing(seat.spec):
         return "source_missing"

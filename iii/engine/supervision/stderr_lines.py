@@ -13,7 +13,7 @@ MAX_LINE = 64 * 1024  # bytes kept of one line
 FLUSH_AFTER = 0.2  # seconds until an unfinished line is shown: a prompt, a progress bar
 
 
-class LineFeed:
+class StderrLines:
     """Feed bytes and the time in, get lines out. Lines out plus suppressed lines are the lines written."""
 
     __slots__ = ("_is_skipping", "_suppressed", "_tail", "_used", "_window")

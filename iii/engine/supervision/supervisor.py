@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import Environment, Ground, Spawn, SupervisorHooks
-from iii.engine.supervision.instance import Seat, Surroundings
+from iii.engine.supervision.instance import Instance, Surroundings
 from iii.engine.supervision.lifecycle import Actual, Availability, Desired, Event
 from iii.engine.supervision.process import spawn
-from iii.engine.supervision.process_metrics import Vitals
+from iii.engine.supervision.process_metrics import ProcessMetrics
 from iii.engine.supervision.reload_loop import LoopGuard
 from iii.engine.supervision.reports import AllReady, AllStopped, LogLine, Notice, Reporter, Stream
 from iii.engine.supervision.run import Run
@@ -52,12 +52,12 @@ class Supervisor:
         self._ground = Ground(project, hooks, environment, reporter, spawn=spawn)
         self._project = project
         self._on_files = on_files
-        self._seats: dict[tuple[str, int], Seat] = {}
+        self._seats: dict[tuple[str, int], Instance] = {}
         self._files: dict[Run, frozenset[str]] = {}
         self._available: dict[str, Availability] = {}
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._around = Surroundings(self._can_start, self._on_changed, self._forget)
-        self._vitals = Vitals(self._over_limit)
+        self._process_metrics = ProcessMetrics(self._over_limit)
         self._loop_guard = LoopGuard()
         self._reset_seats(project)
 
@@ -74,7 +74,7 @@ class Supervisor:
         began = time.monotonic()
         wanted = with_dependencies(names, self._project.workers) or set(self._project.workers)
         seats = [seat for seat in self._seats.values() if seat.spec.name in wanted]
-        self._vitals.start(self._generations)
+        self._process_metrics.start(self._generations)
         for seat in seats:
             seat.command(Event.START)
         await self._until(lambda: all(_has_come_up_or_not(seat) for seat in seats))
@@ -93,7 +93,7 @@ class Supervisor:
                 seat.command(Event.STOP)
             await self._until_empty(seats)
         await self._until_empty(list(self._seats.values()))
-        self._vitals.stop()
+        self._process_metrics.stop()
         self._ground.report(AllStopped(time.monotonic() - began, len(running)))
 
     def kill(self) -> None:
@@ -175,7 +175,7 @@ class Supervisor:
     def rows(self) -> list[dict[str, Any]]:
         """Return one row an instance, by name; see row.py for the keys."""
         ordered = sorted(self._seats.values(), key=lambda seat: (seat.spec.name, seat.instance))
-        return [row(seat, self._vitals.of(seat.serving)) for seat in ordered]
+        return [row(seat, self._process_metrics.of(seat.serving)) for seat in ordered]
 
     # Inside.
 
@@ -184,8 +184,8 @@ class Supervisor:
             for instance in range(spec.instances):
                 self._add_seat(spec, instance)
 
-    def _add_seat(self, spec: WorkerSpec, instance: int) -> Seat:
-        seat = Seat(spec, instance, self._ground, self._around)
+    def _add_seat(self, spec: WorkerSpec, instance: int) -> Instance:
+        seat = Instance(spec, instance, self._ground, self._around)
         self._seats[spec.name, instance] = seat
         self._tell_files(spec.name)
         return seat
@@ -212,9 +212,9 @@ class Supervisor:
             await self._until_empty(seats)
         else:
             await self._until(lambda: all(_has_come_up_or_not(seat) for seat in seats))
-        return [row(seat, self._vitals.of(seat.serving)) for seat in seats]
+        return [row(seat, self._process_metrics.of(seat.serving)) for seat in seats]
 
-    async def _until_empty(self, seats: list[Seat]) -> None:
+    async def _until_empty(self, seats: list[Instance]) -> None:
         await self._until(lambda: all(seat.slot.is_empty for seat in seats))
 
     async def _until(self, is_met: Callable[[], bool]) -> None:
@@ -224,7 +224,7 @@ class Supervisor:
         self._waiters.append((is_met, waiter))
         await waiter
 
-    def _on_changed(self, seat: Seat) -> None:
+    def _on_changed(self, seat: Instance) -> None:
         self._tell_availability(seat.spec.name)
         self._drop_if_gone(seat)
         self._ground.gate.admit()
@@ -244,7 +244,7 @@ class Supervisor:
         elif available is Availability.UNAVAILABLE:
             self._ground.hooks.unavailable(name, unavailable_reason(seats))
 
-    def _drop_if_gone(self, seat: Seat) -> None:
+    def _drop_if_gone(self, seat: Instance) -> None:
         is_wanted = seat.instance < _instances(self._project, seat.spec.name)
         if not is_wanted and seat.slot.is_empty and seat.slot.state.desired is Desired.DOWN:
             self._seats.pop((seat.spec.name, seat.instance), None)
@@ -296,7 +296,7 @@ class Supervisor:
     def _generations(self) -> list[Generation]:
         return [generation for seat in self._seats.values() for generation in seat.generations]
 
-    def _seats_of(self, name: str) -> list[Seat]:
+    def _seats_of(self, name: str) -> list[Instance]:
         return [seat for (worker, _), seat in self._seats.items() if worker == name]
 
 
@@ -307,7 +307,7 @@ def _modified_at(path: Path) -> float:
         return 0.0
 
 
-def _has_come_up_or_not(seat: Seat) -> bool:
+def _has_come_up_or_not(seat: Instance) -> bool:
     return seat.slot.is_settled
 
 

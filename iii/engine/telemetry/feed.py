@@ -21,10 +21,10 @@ from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.engine.routing.span_recorder import FOREVER, Outside, Span, Tracer
 from iii.engine.security.redaction import Redactor
-from iii.engine.supervision.critical_tasks import start_essential
+from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
 from iii.engine.telemetry.log_records import log_form
-from iii.engine.telemetry.metrics import Gauges, Tally
+from iii.engine.telemetry.metrics import CallCounts, Gauges
 from iii.engine.telemetry.span_records import TriggerOf, span_form, trigger_finder
 from iii.engine.tracing.bounded_queue import Backlog
 from iii.engine.tracing.sampling import Sampler, Sampling
@@ -90,7 +90,7 @@ class Feed:
         self._gauges = gauges or Gauges()
         self._unfollow: Callable[[], None] | None = None
         self._taker: Owner | None = None  # whose function it is
-        self._tally = Tally(router)
+        self._call_counts = CallCounts(router)
         self._told: dict[str, Any] = {}  # the counts of the batch before
         self._reopening: asyncio.TimerHandle | None = None
         self.redact = Redactor()
@@ -106,7 +106,7 @@ class Feed:
         self.frames: Backlog[bytes] = Backlog(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry")
         self.peer.flush = self._read_outbox
-        router.roster.attach(self.peer)
+        router.peer_table.attach(self.peer)
         router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
 
     def __repr__(self) -> str:
@@ -175,9 +175,9 @@ class Feed:
         self._router.trace(self._tracer)
         if active is not None:
             self._find_taker(active)
-            self._tally = Tally(self._router)
+            self._call_counts = CallCounts(self._router)
             self._unfollow = self._follow(self._take_report) if active.config.logs else None
-            self._pump = start_essential(self._run(active), "the telemetry feed")
+            self._pump = start_critical(self._run(active), "the telemetry feed")
 
     def _make_tracer(self, config: FeedConfig) -> Tracer:
         outside = Outside(random.getrandbits, time.monotonic, self._something.set, self._on_gate)
@@ -260,7 +260,7 @@ class Feed:
         frames = self.frames.take(count, MAX_PART)
         parts = {"spans": spans, "logs": logs, "otlp": frames}
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
-        counts, dropped = self._tally.report(self._taker), self._take_dropped()
+        counts, dropped = self._call_counts.report(self._taker), self._take_dropped()
         if counts == self._told and not (spans or logs or frames or any(dropped.values())):
             return b"", {}
         self._told = counts

@@ -99,7 +99,7 @@ def _number(point: Mapping[str, Any]) -> float | None:
     return value if isfinite(value) else None
 
 
-class Tally:
+class CallCounts:
     """The difference between the router's counts now and when this was made."""
 
     def __init__(self, router: Router) -> None:

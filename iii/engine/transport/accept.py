@@ -23,7 +23,7 @@ from iii.engine.transport.tcp_address import Address
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
-class Listener:
+class UnixAcceptor:
     """Accepts local peers of the same user."""
 
     def __init__(self, path: Path, on_accept: Callable[[socket.socket], None]) -> None:
@@ -85,7 +85,7 @@ def _is_same_user(connected: socket.socket) -> bool:
 _PAUSE = 0.1
 
 
-class Doorway:
+class TcpAcceptor:
     """Accepts connections on one address."""
 
     def __init__(self, address: Address, on_accept: Callable[[socket.socket], None]) -> None:

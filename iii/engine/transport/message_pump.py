@@ -35,7 +35,7 @@ class Source(Protocol):
     def peer(self) -> Peer: ...
 
 
-class Exchange:
+class MessagePump:
     """Runs the router against real connections."""
 
     def __init__(self, router: Router, *, on_event: Callable[[Event], None], on_output: OnOutput) -> None:

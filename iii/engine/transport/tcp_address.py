@@ -1,7 +1,7 @@
 """The TCP address a project names, bound: a socket that listens, and how others reach it.
 
 Bind, do not probe: what is bound is ours. Bound before any worker starts, whose environment tells the address;
-`doorway.py` accepts on it.
+`acceptor.py` accepts on it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from iii.worker.runtime.line_reader import Intake
     from iii.worker.runtime.line_writer import Outbox
     from iii.worker.runtime.receiver_protocol import Receiver
-    from iii.worker.runtime.thread_pool import Crew
+    from iii.worker.runtime.thread_pool import ThreadPool
     from iii.worker.transport.base import Transport
 
 # A handler that still runs after this may run for long: somebody else reads from then on.
@@ -49,11 +49,13 @@ LOOP_LOOKS = 5
 class Dispatcher:
     """Moves the token between threads and turns bytes into handler runs."""
 
-    def __init__(self, transport: Transport, intake: Intake, outbox: Outbox, crew: Crew, receiver: Receiver) -> None:
+    def __init__(
+        self, transport: Transport, intake: Intake, outbox: Outbox, thread_pool: ThreadPool, receiver: Receiver
+    ) -> None:
         self._transport = transport
         self._feed = intake.feed
         self._outbox = outbox
-        self._crew = crew
+        self._thread_pool = thread_pool
         self._receiver = receiver
         self._find_inline, self._run = receiver.find_inline, receiver.run
         self._inbox: deque[Any] = deque()
@@ -92,7 +94,7 @@ class Dispatcher:
 
     def _pass_on(self) -> bool:
         # Nobody owns the token in between: the new thread must not find it taken.
-        return self._crew.run(self._lead_anew)
+        return self._thread_pool.run(self._lead_anew)
 
     def _lead_anew(self) -> None:
         self._owner = get_ident()
@@ -116,7 +118,7 @@ class Dispatcher:
             return True
         # Noted first: the monitor may have taken over, and be none any more, before `run` returns.
         self._has_monitor = True
-        if self._crew.run(self._monitor):
+        if self._thread_pool.run(self._monitor):
             return True
         self._has_monitor = False
         self._is_unwatched = True
@@ -389,4 +391,4 @@ class Dispatcher:
 
     def call_elsewhere(self, task: Callable[[], None]) -> bool:
         """Run `task` on a spare thread; False when there is none."""
-        return self._crew.run(task)
+        return self._thread_pool.run(task)

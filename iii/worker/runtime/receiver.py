@@ -52,7 +52,7 @@ class WorkerReceiver:
         self.on_rejected: Callable[[], None] = lambda: None
         self.on_stop: Callable[[float], None] = lambda _: None
         self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
-        self._lane = Lane(self._run_elsewhere)
+        self._lane = SerialExecutor(self._run_elsewhere)
         self.warn: Callable[[str], None] = lambda _: None
         self._by_type: dict[str, Callable[[Message], object]] = {
             "invokefunction": self._invoke,
@@ -241,7 +241,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Lane:
+class SerialExecutor:
     """`add` tasks from one thread; they run in that order, never two at a time."""
 
     def __init__(self, run_elsewhere: Callable[[Callable[[], None]], bool]) -> None:

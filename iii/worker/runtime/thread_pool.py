@@ -29,7 +29,7 @@ class _Spare:
         self.wake.acquire()
 
 
-class Crew:
+class ThreadPool:
     """Runs tasks on daemon threads of its own."""
 
     def __init__(self, limit: int = MAX_THREADS, idle_seconds: float = IDLE_SECONDS) -> None:

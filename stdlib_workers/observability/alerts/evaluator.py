@@ -1,4 +1,4 @@
-"""`Watchman`: evaluates the alert rules every few seconds and on demand, and remembers how they stood.
+"""`AlertEvaluator`: evaluates the alert rules every few seconds and on demand, and remembers how they stood.
 
 What a rule says is decided in `alerts.py`; how its action reaches the world is `actions.py`. State is kept before any
 action begins, so a crash in between loses an action rather than repeating it for ever.
@@ -22,7 +22,7 @@ Act = Callable[[Rule, float, int], Coroutine[Any, Any, None]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Watchman:
+class AlertEvaluator:
     """The rules of one project and their states. All methods run on the background loop."""
 
     def __init__(self, archive: Archive, figures: Figures, rules: Sequence[Rule], act: Act) -> None:

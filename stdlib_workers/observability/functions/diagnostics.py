@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from iii import __version__, current_invocation
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.store.query_params import Asking
+from stdlib_workers.observability.store.query_params import QueryParams
 
 # Baggage is the caller's: what is set here reaches nobody.
 NOTE = "baggage travels with a call; set it where the call is made, it does not propagate from here"
@@ -50,11 +50,11 @@ class Diagnostics:
 
     def baggage(self, payload: Any) -> dict[str, Any]:
         """Return one entry of the baggage this call came with."""
-        return {"value": _baggage().get(Asking("engine::baggage::get", payload).required("key"))}
+        return {"value": _baggage().get(QueryParams("engine::baggage::get", payload).required("key"))}
 
     def set_baggage(self, payload: Any) -> dict[str, Any]:
         """Say that baggage cannot be set from here."""
-        asking = Asking("engine::baggage::set", payload)
+        asking = QueryParams("engine::baggage::set", payload)
         asking.required("key")
         asking.required("value")
         return {"success": True, "note": NOTE}

@@ -16,7 +16,7 @@ TIMEOUT_MS = 2000
 _PROCESS = {"memory_rss": "iii.worker.memory.rss", "cpu_percent": "iii.worker.cpu.percent"}
 
 
-class Census:
+class EngineStats:
     """The engine's answers, of now."""
 
     def __init__(self, worker: Worker, figures: Figures) -> None:

@@ -14,7 +14,7 @@ from stdlib_workers.observability.records.logs import SEVERITIES, LogRow, log_ro
 from stdlib_workers.observability.records.redaction import Redaction
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
-from stdlib_workers.observability.store.query_params import Asking
+from stdlib_workers.observability.store.query_params import QueryParams
 
 
 class LogFunctions:
@@ -29,7 +29,7 @@ class LogFunctions:
         """Return the function `engine::log::LEVEL`."""
 
         async def write(payload: Any) -> None:
-            asking = Asking(f"engine::log::{level}", payload)
+            asking = QueryParams(f"engine::log::{level}", payload)
             message = asking.required("message")
             if not self._options.logs_enabled or not _is_chosen(self._options.logs_ratio):
                 return
@@ -41,7 +41,7 @@ class LogFunctions:
         write.__doc__ = f"Log a message of level {level}."
         return write
 
-    def _row(self, level: str, message: str, asking: Asking, data: Any) -> LogRow:
+    def _row(self, level: str, message: str, asking: QueryParams, data: Any) -> LogRow:
         redaction, now = Redaction(), self._pipeline.clock()
         record = {
             "timestamp_unix_nano": now,

@@ -17,7 +17,7 @@ from stdlib_workers.observability.records.call_stats import Figures
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, metric_shape_from, values_of
 from stdlib_workers.observability.store import metric_table, span_table
 from stdlib_workers.observability.store.archive import Archive
-from stdlib_workers.observability.store.query_params import Asking
+from stdlib_workers.observability.store.query_params import QueryParams
 
 # The newest finished spans that the engine's performance is computed from.
 MAX_DURATIONS = 10_000
@@ -36,7 +36,7 @@ class MetricFunctions:
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List the engine's figures and the metrics of SDKs, aggregated when an interval is given."""
-        asking = Asking("engine::metrics::list", payload)
+        asking = QueryParams("engine::metrics::list", payload)
         start, end = asking.nanoseconds("start_time"), asking.nanoseconds("end_time")
         name, interval = asking.text("metric_name"), asking.integer("aggregate_interval")
         is_range = start is not None and end is not None
@@ -60,7 +60,7 @@ class MetricFunctions:
 
     async def rollups(self, payload: Any) -> dict[str, Any]:
         """List the buckets of one level that lie inside a range, by default the last hour."""
-        asking = Asking("engine::rollups::list", payload)
+        asking = QueryParams("engine::rollups::list", payload)
         now = self._clock()
         start, end = asking.nanoseconds("start_time"), asking.nanoseconds("end_time")
         start, end = now - HOUR if start is None else start, now if end is None else end

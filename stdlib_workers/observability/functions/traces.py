@@ -13,7 +13,7 @@ from stdlib_workers.observability.records.spans import SpanRow, attributes_of, s
 from stdlib_workers.observability.records.trace_tree import Collapse, groups_from, tree_from
 from stdlib_workers.observability.store import span_table
 from stdlib_workers.observability.store.archive import Archive
-from stdlib_workers.observability.store.query_params import Asking
+from stdlib_workers.observability.store.query_params import QueryParams
 from stdlib_workers.observability.store.trace_query import trace_query_from
 
 _TAGS = ("iii.session.id", "iii.session.name", "iii.message.id")
@@ -84,13 +84,13 @@ class TraceFunctions:
 
     async def tree(self, payload: Any) -> dict[str, Any]:
         """Return one trace as a tree."""
-        trace_id = Asking("engine::traces::tree", payload).required("trace_id")
+        trace_id = QueryParams("engine::traces::tree", payload).required("trace_id")
         rows = await self._archive.run(lambda connection: span_table.trace(connection, trace_id))
         return {"roots": tree_from(_within(rows), self._collapse), "storage": await self._storage.shape()}
 
     async def group_by(self, payload: Any) -> dict[str, Any]:
         """Group spans by the value of an attribute."""
-        asking = Asking("engine::traces::group_by", payload)
+        asking = QueryParams("engine::traces::group_by", payload)
         attribute, label = asking.required("attribute"), asking.text("label_attribute")
         since, internal = asking.nanoseconds("since_ms") or 0, asking.flag("include_internal")
         limit = asking.count("limit", 100)

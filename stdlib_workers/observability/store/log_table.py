@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stdlib_workers.observability.records.logs import LogRow
 from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, Asking
+from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
 
 COLUMNS = "time, observed, severity, level, body, trace, span, service, detail"
 # What an answer may hold: the wire's limit is 16 MiB, and every text may grow by escapes.
@@ -34,7 +34,7 @@ class LogQuery(NamedTuple):
 
 def log_query_from(payload: Any) -> LogQuery:
     """Return the query a payload asks for. InvocationError for a field that does not fit."""
-    asking = Asking("engine::logs::list", payload)
+    asking = QueryParams("engine::logs::list", payload)
     return LogQuery(
         asking.integer("start_time"),
         asking.integer("end_time"),

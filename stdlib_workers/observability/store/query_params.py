@@ -15,7 +15,7 @@ from stdlib_workers.values import Payload, malformed
 MILLISECOND = 1_000_000
 
 
-class Asking:
+class QueryParams:
     """The fields of one query."""
 
     def __init__(self, function_id: str, payload: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, Asking
+from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
 
 COLUMNS = "trace, span, parent, name, service, status, start, finish, internal, attributes, detail"
 _DURATION = "(CASE finish WHEN 0 THEN max(:now - start, 0) ELSE finish - start END)"
@@ -60,7 +60,7 @@ class Sql(NamedTuple):
 
 def trace_query_from(payload: Any) -> TraceQuery:
     """Return the query a payload asks for. InvocationError for a field that does not fit."""
-    asking = Asking("engine::traces::list", payload)
+    asking = QueryParams("engine::traces::list", payload)
     return TraceQuery(
         asking.text("trace_id"),
         asking.texts("trace_ids"),

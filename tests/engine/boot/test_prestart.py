@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from iii.engine.boot.prestart import HeadStart
+from iii.engine.boot.prestart import Prestart
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.process import Command, Process
 from iii.engine.supervision.run import Run
@@ -40,28 +40,28 @@ def project_of(**workers: dict[str, Any]) -> ProjectSpec:
 
 
 @pytest.fixture
-def head_start() -> Iterator[HeadStart]:
-    started = HeadStart()
+def prestart() -> Iterator[Prestart]:
+    started = Prestart()
     yield started
     started.close()
 
 
 def end(process: Any) -> None:
     """End a process that has been taken."""
-    taken = HeadStart()
+    taken = Prestart()
     taken._waiting.append((command_of(""), process))
     taken.close()
 
 
-def begun(head_start: HeadStart) -> list[str]:
-    return [command.env["WORKER"] for command, _ in head_start._waiting]
+def begun(prestart: Prestart) -> list[str]:
+    return [command.env["WORKER"] for command, _ in prestart._waiting]
 
 
-def test_a_process_is_taken_once_by_the_command_it_was_started_with(head_start: HeadStart) -> None:
-    head_start.begin(project_of(a={}), (), environment)
-    other = head_start.take(command_of("a", OTHER="1"))
-    first = head_start.take(command_of("a"))
-    second = head_start.take(command_of("a"))
+def test_a_process_is_taken_once_by_the_command_it_was_started_with(prestart: Prestart) -> None:
+    prestart.begin(project_of(a={}), (), environment)
+    other = prestart.take(command_of("a", OTHER="1"))
+    first = prestart.take(command_of("a"))
+    second = prestart.take(command_of("a"))
     assert isinstance(first, Process)
     assert isinstance(other, Process)
     assert isinstance(second, Process)
@@ -70,45 +70,45 @@ def test_a_process_is_taken_once_by_the_command_it_was_started_with(head_start: 
         end(process)
 
 
-def test_no_more_are_begun_than_may_start_at_a_time(head_start: HeadStart) -> None:
-    head_start.begin(project_of(a={}, b={"instances": 5}), (), environment)
-    assert begun(head_start) == ["a 0", "b 0"]
-    assert len(begun(head_start)) == AT_A_TIME
+def test_no_more_are_begun_than_may_start_at_a_time(prestart: Prestart) -> None:
+    prestart.begin(project_of(a={}, b={"instances": 5}), (), environment)
+    assert begun(prestart) == ["a 0", "b 0"]
+    assert len(begun(prestart)) == AT_A_TIME
 
 
-def test_who_comes_after_others_or_runs_something_else_first_is_not_begun(head_start: HeadStart) -> None:
+def test_who_comes_after_others_or_runs_something_else_first_is_not_begun(prestart: Prestart) -> None:
     workers = {"a": {"after": ("d",)}, "b": {"pre": ("true",)}, "c": {}, "d": {}}
-    head_start.begin(project_of(**workers), (), environment)
+    prestart.begin(project_of(**workers), (), environment)
     # b has the first place, as it will have in the queue of starts.
-    assert begun(head_start) == ["c 0"]
+    assert begun(prestart) == ["c 0"]
 
 
-def test_of_named_workers_only_these_and_those_they_come_after_are_begun(head_start: HeadStart) -> None:
-    head_start.begin(project_of(a={}, b={"after": ("d",)}, c={}, d={}), ("b",), environment)
-    assert begun(head_start) == ["d 0"]
+def test_of_named_workers_only_these_and_those_they_come_after_are_begun(prestart: Prestart) -> None:
+    prestart.begin(project_of(a={}, b={"after": ("d",)}, c={}, d={}), ("b",), environment)
+    assert begun(prestart) == ["d 0"]
 
 
-def test_what_cannot_be_started_is_left_to_the_supervisor(head_start: HeadStart, tmp_path: Path) -> None:
+def test_what_cannot_be_started_is_left_to_the_supervisor(prestart: Prestart, tmp_path: Path) -> None:
     project = project_of(a={"command": ("/no/such/program",)}, b={"command": (), "script": tmp_path / "b.py"})
-    head_start.begin(project, (), environment)
-    assert begun(head_start) == []
+    prestart.begin(project, (), environment)
+    assert begun(prestart) == []
 
 
-def test_a_worker_whose_children_stay_is_begun_with_the_mark_of_it(head_start: HeadStart) -> None:
-    head_start.begin(project_of(a={"keep_children": True}), (), environment)
-    command, process = head_start._waiting[0]
+def test_a_worker_whose_children_stay_is_begun_with_the_mark_of_it(prestart: Prestart) -> None:
+    prestart.begin(project_of(a={"keep_children": True}), (), environment)
+    command, process = prestart._waiting[0]
     assert command.env["III_KEEP_CHILDREN"] == "1"
-    assert head_start.take(replace(command)) is process
+    assert prestart.take(replace(command)) is process
     end(process)
 
 
-def test_what_nobody_takes_is_killed(head_start: HeadStart) -> None:
-    head_start.begin(project_of(a={}), (), environment)
-    process = head_start._waiting[0][1]
-    head_start.close()
+def test_what_nobody_takes_is_killed(prestart: Prestart) -> None:
+    prestart.begin(project_of(a={}), (), environment)
+    process = prestart._waiting[0][1]
+    prestart.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
-    assert begun(head_start) == []
+    assert begun(prestart) == []
 
 
 def iii_dev(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw, ValidationError
 from msgspec.json import encode
 
-from iii.engine.builtins.connection_check import Address, Reception
+from iii.engine.builtins.connection_check import Address, ConnectionCheck
 from iii.engine.routing.peer import Peer
 from iii.engine.security.auth_throttle import AT_ONCE, DELAY, MAX_KNOWN, WINDOW, Throttle
 
@@ -20,9 +20,9 @@ TOKEN_NAME = "iii.token.c2VjcmV0"
 
 def answer(client: Address, **shown: Any) -> dict[str, Any]:
     """Return what a reception with the token `secret` says."""
-    reception = Reception("secret", Throttle(), lambda client, _: client == OURS)
+    connection_check = ConnectionCheck("secret", Throttle(), lambda client, _: client == OURS)
     payload = Raw(encode({"client": client, "server": ("127.0.0.1", 9), **shown}))
-    return asyncio.run(reception.answer(payload, Peer("w", kind="worker")))
+    return asyncio.run(connection_check.answer(payload, Peer("w", kind="worker")))
 
 
 def test_our_user_needs_no_token() -> None:
@@ -55,7 +55,9 @@ def test_the_subprotocol_that_carried_the_token_is_to_be_confirmed() -> None:
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"client": ["a", "b"], "server": ["a", 1]}'])
 def test_a_question_that_is_none_is_an_error(payload: bytes) -> None:
     with pytest.raises(ValidationError):
-        asyncio.run(Reception("secret", Throttle(), lambda *_: True).answer(Raw(payload), Peer("w", kind="worker")))
+        asyncio.run(
+            ConnectionCheck("secret", Throttle(), lambda *_: True).answer(Raw(payload), Peer("w", kind="worker"))
+        )
 
 
 def test_s02_after_ten_wrong_tokens_in_a_second_the_answers_wait() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from iii.engine.builtins.client import Inquiry
+from iii.engine.builtins.client import EngineClient
 from iii.engine.security.rbac import Filter, Rules
 from iii.errors import ErrorCode
 from tests.support.harness import Engine
 
 
-class BrokenInquiry(Inquiry):
+class BrokenInquiry(EngineClient):
     async def call(self, *_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("not even wrong")
 
@@ -33,7 +33,7 @@ def test_a_function_of_the_engine_that_breaks_while_it_waits_answers() -> None:
 @pytest.mark.parametrize("rules", [Rules(auth_function_id="gate::auth"), None])
 def test_a_checkpoint_that_breaks_ends_the_connection(rules: Rules | None) -> None:
     exposed = rules or Rules(expose_functions=(Filter(match="*"),))
-    with Engine(rules=exposed, middleware="gate::mw", inquiry=BrokenInquiry) as engine, engine.client() as worker:
+    with Engine(rules=exposed, middleware="gate::mw", engine_client=BrokenInquiry) as engine, engine.client() as worker:
         worker.register("a::b")
         worker.sync()
         with engine.visitor() as visitor, pytest.raises(ConnectionClosed) as closed:

@@ -334,8 +334,8 @@ def test_a_middleware_gets_every_call_but_those_of_the_engine() -> None:
 
 def test_a_visitor_that_leaves_while_it_is_asked_about_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
     engine, worker = guarded
-    peers = engine.ask(lambda: len(engine.router.roster.peers))
+    peers = engine.ask(lambda: len(engine.router.peer_table.peers))
     with engine.visitor():
         worker.expect("invokefunction", function_id=AUTH)
     engine.until(lambda: not engine.guarded.connections)
-    assert engine.ask(lambda: len(engine.router.roster.peers)) == peers
+    assert engine.ask(lambda: len(engine.router.peer_table.peers)) == peers

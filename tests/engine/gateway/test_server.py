@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from iii.engine.security.auth_throttle import Throttle
-from iii.engine.transport.accept import Doorway
+from iii.engine.transport.accept import TcpAcceptor
 from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
 from tests.support.harness import BOUND, Engine
@@ -59,7 +59,7 @@ def test_the_door_answers_by_the_table(engine: Engine, head: str, status: int) -
     assert "secret" not in answer
     assert "access-control" not in answer.lower()
     if status != 101:
-        assert engine.ask(lambda: len(engine.router.roster.peers)) == 1
+        assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 1
 
 
 def test_the_token_opens_the_door(engine: Engine) -> None:
@@ -116,7 +116,7 @@ def test_h11_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_g
     with Engine(ping_after=0.05, gone_after=0.5, sweep=0.02) as engine, engine.client() as living, deaf(engine):
         engine.until(lambda: engine.gateway.counters["gone"] == 1)
         living.sync()
-        assert engine.ask(lambda: len(engine.router.roster.peers)) == 2
+        assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 2
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def deaf(engine: Engine, *messages: str) -> Iterator[None]:
         plain.connect(("127.0.0.1", engine.port))
         head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{engine.port}\r\n{UPGRADE}\r\n"
         plain.sendall(head.encode())
-        engine.until(lambda: len(engine.router.roster.peers) > 2)
+        engine.until(lambda: len(engine.router.peer_table.peers) > 2)
         for message in messages:
             plain.sendall(Frame(Opcode.TEXT, message.encode()).serialize(mask=True))
         yield
@@ -169,6 +169,6 @@ def test_an_address_that_is_not_ours_is_an_error() -> None:
 
 
 async def open_doorway(port: int, *, line: int, host: str = "127.0.0.1") -> tuple[int, bool]:
-    doorway = Doorway(Address(f"{host}:{port}", line=line), lambda connected: None)
-    doorway.close()
-    return doorway.address.port, doorway.address.is_moved
+    acceptor = TcpAcceptor(Address(f"{host}:{port}", line=line), lambda connected: None)
+    acceptor.close()
+    return acceptor.address.port, acceptor.address.is_moved

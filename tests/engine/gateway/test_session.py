@@ -17,7 +17,7 @@ BIG = msgspec.Raw(b'"' + b"x" * MAX_LINE + b'"')
 def joined(router: Router, id: str, max_line: int = MAX_LINE) -> Peer:
     peer = Peer(id, kind="worker", name=id)
     peer.max_line = max_line
-    router.roster.attach(peer)
+    router.peer_table.attach(peer)
     peer.outbox.clear()
     return peer
 

@@ -64,5 +64,5 @@ def test_h13_a_storm_of_connections_is_capped_and_leaves_nothing() -> None:
         assert outcomes["HTTP/1.1 101 Switching Protocols"] > 0
         resident.sync()
         # Only the resident and the engine's own functions are left, and so are the descriptors.
-        engine.until(lambda: len(engine.router.roster.peers) == 2 and descriptors() <= before)
+        engine.until(lambda: len(engine.router.peer_table.peers) == 2 and descriptors() <= before)
         resident.sync()

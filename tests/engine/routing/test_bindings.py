@@ -81,7 +81,7 @@ def test_a_crashed_provider_gets_its_bindings_back_under_their_ids(net: Net) -> 
     clock, shop = provider(net), net.peer("shop")
     net.bind(shop, "b")
     net.bind(shop, "a")
-    net.router.roster.detach(clock)
+    net.router.peer_table.detach(clock)
     assert [binding.provider for binding in net.router.bindings] == [None, None]
     again = net.peer("clock")
     net.send(again, "registertriggertype", id="cron", description="")
@@ -138,7 +138,7 @@ def test_the_same_id_again_replaces_the_binding(net: Net) -> None:
 
 def test_unregistering_an_unknown_binding_is_no_error(net: Net) -> None:
     net.send(net.peer("shop"), "unregistertrigger", id="nothing")
-    assert net.router.calls.dirty == [net.router.roster.peers["shop"]]  # its greeting, nothing else
+    assert net.router.calls.dirty == [net.router.peer_table.peers["shop"]]  # its greeting, nothing else
 
 
 def test_a_binding_leaves_with_its_binder_and_a_durable_one_stays(net: Net) -> None:
@@ -146,7 +146,7 @@ def test_a_binding_leaves_with_its_binder_and_a_durable_one_stays(net: Net) -> N
     net.bind(shop)
     net.router.bindings.bind(durable := type(next(iter(net.router.bindings)))(RegisterTrigger("d", "cron", "f"), None))
     net.got(clock)
-    net.router.roster.detach(shop)
+    net.router.peer_table.detach(shop)
     assert heard(net, clock) == [("unregistertrigger", "t1")]
     assert ids(net) == ["d"]
     assert net.router.bindings.release("d", shop)[0][0] is clock
@@ -192,8 +192,8 @@ def reload(net: Net, old: Peer, *bindings: tuple[str, dict[str, Any]], generatio
     new = net.worker("shop", generation)
     for id, fields in bindings:
         net.bind(new, id, **fields)
-    net.router.roster.promote(new)
-    net.router.roster.retire(old)
+    net.router.peer_table.promote(new)
+    net.router.peer_table.retire(old)
     return new
 
 
@@ -201,7 +201,7 @@ def first(net: Net, *bindings: tuple[str, dict[str, Any]]) -> Peer:
     peer = net.worker("shop")
     for id, fields in bindings:
         net.bind(peer, id, **fields)
-    net.router.roster.promote(peer)
+    net.router.peer_table.promote(peer)
     return peer
 
 
@@ -210,7 +210,7 @@ def test_across_a_reload_a_binding_keeps_its_id_and_the_provider_hears_nothing(n
     clock, old = provider(net), first(net, ("x", {}))
     assert heard(net, clock) == [("registertrigger", "x")]
     new = reload(net, old, (id, {}))
-    net.router.roster.detach(old)
+    net.router.peer_table.detach(old)
     assert heard(net, clock) == []
     assert ids(net) == ["x"]
     assert list(next(iter(net.router.bindings)).binders) == [new]
@@ -263,7 +263,7 @@ def test_instances_share_a_binding_until_the_last_of_them_lets_go(net: Net, ids_
     for number, id in enumerate(ids_of_two, start=1):
         peer = net.worker("shop", instance=number)
         net.bind(peer, id)
-        net.router.roster.promote(peer)
+        net.router.peer_table.promote(peer)
         peers.append(peer)
     assert (heard(net, clock), ids(net)) == ([("registertrigger", "x")], ["x"])
     net.send(peers[0], "unregistertrigger", id="x")
@@ -275,14 +275,14 @@ def test_instances_share_a_binding_until_the_last_of_them_lets_go(net: Net, ids_
 def test_a_crashed_worker_keeps_its_bindings_until_it_is_back_or_given_up(net: Net) -> None:
     clock, old = provider(net), first(net, ("x", {}), ("y", {"config": 1}))
     net.got(clock)
-    net.router.roster.detach(old)
+    net.router.peer_table.detach(old)
     assert (heard(net, clock), ids(net)) == ([], ["x", "y"])
     new = net.worker("shop", 2)
     net.bind(new, "fresh")
-    net.router.roster.promote(new)
+    net.router.peer_table.promote(new)
     assert (heard(net, clock), ids(net)) == ([("unregistertrigger", "y")], ["x"])
-    net.router.roster.detach(new)
-    net.router.roster.refuse_calls("shop", {"state": "failed"})
+    net.router.peer_table.detach(new)
+    net.router.peer_table.refuse_calls("shop", {"state": "failed"})
     assert (heard(net, clock), ids(net)) == ([("unregistertrigger", "x")], [])
 
 
@@ -291,7 +291,7 @@ def test_a_hundred_reloads_leave_one_binding_and_one_alias(net: Net) -> None:
     peer = first(net, ("x", {}))
     for generation in range(2, 102):
         old, peer = peer, reload(net, peer, (f"id{generation}", {}), generation=generation)
-        net.router.roster.detach(old)
+        net.router.peer_table.detach(old)
     assert ids(net) == ["x"]
     assert net.router.bindings._aliases == {"id101": "x"}
 
@@ -299,10 +299,10 @@ def test_a_hundred_reloads_leave_one_binding_and_one_alias(net: Net) -> None:
 def test_a_provider_that_is_told_to_finish_keeps_what_nobody_takes_over(net: Net) -> None:
     clock = net.worker("clock")
     net.send(clock, "registertriggertype", id="cron", description="")
-    net.router.roster.promote(clock)
+    net.router.peer_table.promote(clock)
     net.bind(net.peer("shop"))
     assert heard(net, clock) == [("registertrigger", "t1")]
-    net.router.roster.retire(clock)
+    net.router.peer_table.retire(clock)
     assert heard(net, clock) == []
-    net.router.roster.detach(clock)
+    net.router.peer_table.detach(clock)
     assert heard(net, provider(net)) == [("registertrigger", "t1")]

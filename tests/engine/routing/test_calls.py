@@ -384,7 +384,7 @@ def test_tables_describe_themselves(net: Net, caller: Peer) -> None:
     net.call(caller, "f")
     assert repr(net.router) == "<Router 2 peers, 1 functions, 1 in flight>"
     assert repr(net.router.calls) == "<Calls 1 in flight, 0 unclaimed>"
-    assert repr(net.router.roster) == "<Roster 2 peers, 1 supervised workers>"
+    assert repr(net.router.peer_table) == "<Roster 2 peers, 1 supervised workers>"
     assert repr(callee) == "<Peer w generation 1 1 busy>"
     assert repr(callee.owner) == "<Owner w 0 waiting>"
 

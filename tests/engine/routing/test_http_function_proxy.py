@@ -36,7 +36,7 @@ def turn(net: Net) -> None:
 def requester(net: Net) -> Peer:
     peer = net.worker("http_functions")
     net.register(peer, INVOKE)
-    net.router.roster.promote(peer)
+    net.router.peer_table.promote(peer)
     net.got(peer)
     return peer
 
@@ -73,19 +73,19 @@ def test_the_function_belongs_to_whoever_registered_it(net: Net, shop: Peer) -> 
 
 def test_a_call_waits_while_the_requesting_worker_restarts(net: Net, shop: Peer) -> None:
     worker, caller = requester(net), net.peer("caller")
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     net.call(caller, "shop::ship")
     turn(net)
     assert net.got(caller) == []
     again = net.worker("http_functions", generation=2)
     net.register(again, INVOKE)
-    net.router.roster.promote(again)
+    net.router.peer_table.promote(again)
     assert [message["function_id"] for message in net.got(again) if "data" in message] == [INVOKE]
 
 
 def test_a_call_waits_for_a_requesting_worker_that_starts(net: Net, shop: Peer) -> None:
     caller = net.peer("caller")
-    net.router.roster.expect("http_functions")
+    net.router.peer_table.expect("http_functions")
     net.call(caller, "shop::ship")
     turn(net)
     assert net.got(caller) == []
@@ -95,7 +95,7 @@ def test_a_call_waits_for_a_requesting_worker_that_starts(net: Net, shop: Peer) 
 def _register_late(net: Net) -> Peer:
     peer = net.worker("http_functions")
     net.register(peer, INVOKE)
-    net.router.roster.promote(peer)
+    net.router.peer_table.promote(peer)
     return peer
 
 
@@ -133,7 +133,7 @@ def test_a_void_call_is_passed_on_too(net: Net, shop: Peer) -> None:
 @pytest.mark.parametrize("how", ["unregister", "leave"])
 def test_the_function_goes_with_its_registration(net: Net, shop: Peer, how: str) -> None:
     if how == "leave":
-        net.router.roster.detach(shop)
+        net.router.peer_table.detach(shop)
     else:
         net.send(shop, "unregisterfunction", id="shop::ship")
     assert net.router.registry.find("default", "shop::ship") is None
@@ -162,7 +162,7 @@ def test_a_loser_that_is_promoted_later_is_relayed_as_well(net: Net) -> None:
     first, second = net.peer("first"), net.peer("second")
     net.register(first, "shop::ship")
     net.register(second, "shop::ship", invocation=INVOCATION)
-    net.router.roster.detach(first)
+    net.router.peer_table.detach(first)
     worker, caller = requester(net), net.peer("caller")
     net.call(caller, "shop::ship")
     turn(net)

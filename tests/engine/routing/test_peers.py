@@ -22,9 +22,9 @@ def caller(net: Net) -> Peer:
 
 
 def test_the_first_message_tells_a_peer_its_id_and_its_place(net: Net) -> None:
-    owner = net.router.roster.owner_of("w")
+    owner = net.router.peer_table.owner_of("w")
     peer = Peer("id1", kind="worker", owner=owner, generation=3, instance=2, reattach_token="secret")
-    net.router.roster.attach(peer)
+    net.router.peer_table.attach(peer)
     assert net.one(peer) == {
         "type": "workerregistered",
         "worker_id": "id1",
@@ -33,14 +33,14 @@ def test_the_first_message_tells_a_peer_its_id_and_its_place(net: Net) -> None:
         "instance": 2,
     }
     engine = Peer("engine", kind="engine")
-    net.router.roster.attach(engine)
+    net.router.peer_table.attach(engine)
     assert net.got(engine) == []
 
 
 def test_workers_coming_and_going_are_told_and_clients_are_not(net: Net, caller: Peer) -> None:
     worker = net.peer("w")
     for peer in (worker, caller, worker):
-        net.router.roster.detach(peer)
+        net.router.peer_table.detach(peer)
     told = [event for event in net.router.events if isinstance(event, WorkersChanged)]
     assert told == [WorkersChanged("worker_connected", "w"), WorkersChanged("worker_disconnected", "w")]
 
@@ -52,7 +52,7 @@ def test_a_started_call_ends_with_how_its_worker_died(net: Net, caller: Peer) ->
     worker = net.serving("w", "f")
     net.call(caller, "f")
     net.got(worker)
-    net.router.roster.detach(worker, {"words": "killed by SIGKILL", "signal": 9})
+    net.router.peer_table.detach(worker, {"words": "killed by SIGKILL", "signal": 9})
     error = net.error(caller)
     assert error["code"] == "invocation_stopped"
     assert error["details"] == {
@@ -72,7 +72,7 @@ def test_what_was_not_wholly_written_runs_on_the_next_generation_in_order(net: N
         net.call(caller, "f", id)
     size = len(worker.outbox[0]) + 1
     net.write(worker, size + size - 1)  # all of the first line, all but the newline of the second
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     assert net.one(caller)["invocation_id"] == "a"
     net.call(caller, "f", "d")
     assert net.got(caller) == []
@@ -83,25 +83,25 @@ def test_a_started_call_of_an_idempotent_function_runs_again_three_times_at_most
     def life(generation: int) -> Peer:
         peer = net.worker("w", generation)
         net.register(peer, "f", metadata={"idempotent": True})
-        net.router.roster.promote(peer)
+        net.router.peer_table.promote(peer)
         return peer
 
     worker = life(1)
     net.call(caller, "f")
     for generation in (2, 3):
         assert net.calls_of(worker) == ["c1"]
-        net.router.roster.detach(worker)
+        net.router.peer_table.detach(worker)
         worker = life(generation)
     assert net.calls_of(worker) == ["c1"]
     assert net.got(caller) == []
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     assert net.error(caller)["code"] == "invocation_stopped"
 
 
 def test_a_call_unread_by_one_instance_goes_to_another(net: Net, caller: Peer) -> None:
     first, second = net.serving("w", "f"), net.serving("w", "f", instance=2)
     net.call(caller, "f")
-    net.router.roster.detach(first)
+    net.router.peer_table.detach(first)
     assert net.calls_of(second) == ["c1"]
     net.answer(first)
     assert net.got(caller) == []
@@ -114,7 +114,7 @@ def test_the_calls_of_a_dead_caller_are_cancelled_and_leave_the_queues(net: Net,
     net.call(caller, "f", "runs")
     net.call(caller, "f", "waits")
     net.got(worker)
-    net.router.roster.detach(caller)
+    net.router.peer_table.detach(caller)
     assert net.one(worker) == {"type": "cancel", "invocation_id": "runs"}
     net.answer(worker, "runs")
     assert (net.got(worker), worker.busy, net.router.calls.in_flight) == ([], 0, {})
@@ -126,8 +126,8 @@ def test_a_peer_that_calls_itself_and_dies_leaves_nothing(net: Net) -> None:
     net.call(worker, "f")
     net.call(worker, "f", "c2")
     net.write(worker)
-    net.router.roster.detach(worker)
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
+    net.router.peer_table.detach(worker)
     assert (net.router.calls.in_flight, list(net.router.registry), worker.outbox) == ({}, [], [])
 
 
@@ -135,7 +135,7 @@ def test_an_abandoned_call_dies_with_its_callee_without_a_word(net: Net, caller:
     worker = net.serving("w", "f")
     net.call(caller, "f")
     net.send(caller, "cancel", invocation_id="c1")
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     assert (net.got(caller), net.router.calls.in_flight) == ([], {})
 
 
@@ -143,7 +143,7 @@ def test_a_void_call_lost_with_its_worker_leaves_a_trace(net: Net, caller: Peer)
     worker = net.serving("w", "f")
     net.void(caller, "f")
     net.write(worker)
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     assert net.notices() == ["void_dropped"]
 
 
@@ -151,14 +151,14 @@ def test_a_void_call_lost_with_its_worker_leaves_a_trace(net: Net, caller: Peer)
 
 
 def test_calls_to_functions_not_known_yet_wait_while_workers_start(net: Net, caller: Peer) -> None:
-    net.router.roster.expect("w")
-    net.router.roster.expect("v")
+    net.router.peer_table.expect("w")
+    net.router.peer_table.expect("v")
     net.call(caller, "f", "a")
     net.call(caller, "nothing", "b")
     net.call(caller, "f", "c")
     assert net.calls_of(net.serving("w", "f")) == ["a", "c"]
     assert net.got(caller) == []
-    net.router.roster.refuse_calls("v", {"state": "failed"})
+    net.router.peer_table.refuse_calls("v", {"state": "failed"})
     error = net.error(caller)
     assert error["code"] == "function_not_found"
 
@@ -166,7 +166,7 @@ def test_calls_to_functions_not_known_yet_wait_while_workers_start(net: Net, cal
 def test_calls_to_functions_not_known_yet_are_bounded_and_can_be_cancelled(caller: Peer) -> None:
     net = Net(limits=limits(waiting_per_function=1))
     caller = net.peer("caller")
-    net.router.roster.expect("w")
+    net.router.peer_table.expect("w")
     net.call(caller, "f", "a")
     net.call(caller, "f", "b")
     assert net.error(caller)["code"] == "overloaded"
@@ -184,8 +184,8 @@ def test_a_new_generation_serves_only_once_it_is_promoted(net: Net, caller: Peer
     net.call(caller, "f", "a")
     net.call(caller, "g", "b")
     assert net.error(caller)["code"] == "function_not_found"
-    net.router.roster.promote(new)
-    net.router.roster.retire(old)
+    net.router.peer_table.promote(new)
+    net.router.peer_table.retire(old)
     net.call(caller, "f", "c")
     net.call(caller, "g", "d")
     assert (net.calls_of(old), net.calls_of(new)) == (["a"], ["c", "d"])
@@ -198,8 +198,8 @@ def test_a_new_generation_serves_only_once_it_is_promoted(net: Net, caller: Peer
 def test_an_idle_generation_is_drained_at_once_and_only_once(net: Net) -> None:
     old = net.serving("w", "f")
     net.serving("w", "f", generation=2)
-    net.router.roster.retire(old)
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
+    net.router.peer_table.retire(old)
     assert net.drained() == [old]
 
 
@@ -208,7 +208,7 @@ def test_a_call_that_was_given_up_holds_up_no_retired_generation(net: Net, calle
     net.call(caller, "f", "before")
     net.call(caller, "f", "after")
     net.send(caller, "cancel", invocation_id="before")
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
     assert net.drained() == []
     net.send(caller, "cancel", invocation_id="after")
     assert net.drained() == [old]
@@ -220,7 +220,7 @@ def test_a_call_that_was_given_up_holds_up_no_retired_generation(net: Net, calle
 def test_a_retired_generation_registers_nothing_any_more(net: Net) -> None:
     old = net.serving("w", "f")
     net.serving("w", "f", generation=2)
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
     net.register(old, "late")
     assert net.router.registry.find("default", "late") is None
 
@@ -232,7 +232,7 @@ def test_what_the_new_code_dropped_fails_for_those_who_wait_and_finishes_for_tho
     net.call(caller, "g", "runs")
     net.call(caller, "g", "waits")
     new = net.serving("w", "f", generation=2, concurrency=1)
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
     error = net.error(caller)
     assert error["code"] == "function_not_found"
     assert "removed by reload" in error["message"]
@@ -244,11 +244,11 @@ def test_what_the_new_code_dropped_fails_for_those_who_wait_and_finishes_for_tho
 def test_a_generation_that_fails_before_it_serves_touches_nothing(net: Net, caller: Peer) -> None:
     old, new = net.serving("w", "f"), net.worker("w", 2)
     net.register(new, "f")
-    net.router.roster.detach(new)
+    net.router.peer_table.detach(new)
     net.call(caller, "f")
     assert net.calls_of(old) == ["c1"]
     broken = net.worker("w", 3)
-    net.router.roster.retire(broken)
+    net.router.peer_table.retire(broken)
     assert net.drained() == [broken]
 
 
@@ -258,16 +258,16 @@ def test_while_a_worker_is_replaced_its_calls_and_bindings_wait(net: Net, caller
     old = net.worker("w")
     net.register(old, "f")
     net.bind(old, "t1")
-    net.router.roster.promote(old)
+    net.router.peer_table.promote(old)
     net.got(clock)
-    net.router.roster.expect("w")
-    net.router.roster.retire(old)
-    net.router.roster.detach(old)
+    net.router.peer_table.expect("w")
+    net.router.peer_table.retire(old)
+    net.router.peer_table.detach(old)
     net.call(caller, "f")
     new = net.worker("w", 2)
     net.register(new, "f")
     net.bind(new, "t2")
-    net.router.roster.promote(new)
+    net.router.peer_table.promote(new)
     assert net.calls_of(new) == ["c1"]
     assert net.got(clock) == []
 
@@ -277,15 +277,15 @@ def test_while_a_worker_is_replaced_its_calls_and_bindings_wait(net: Net, caller
 
 def test_calls_to_a_worker_that_is_down_fail_with_its_last_words(net: Net, caller: Peer) -> None:
     worker = net.serving("w", "f")
-    net.router.roster.detach(worker)
+    net.router.peer_table.detach(worker)
     net.call(caller, "f", "waits")
-    net.router.roster.refuse_calls("w", {"state": "failed", "words": "SyntaxError", "stderr": ["x"]})
+    net.router.peer_table.refuse_calls("w", {"state": "failed", "words": "SyntaxError", "stderr": ["x"]})
     net.call(caller, "f", "late")
     for message in net.got(caller):
         assert message["error"]["code"] == "worker_unavailable"
         assert "SyntaxError" in message["error"]["message"]
         assert message["error"]["details"]["stderr"] == ["x"]
-    net.router.roster.expect("w")
+    net.router.peer_table.expect("w")
     net.call(caller, "f", "again")
     assert net.calls_of(net.serving("w", "f", generation=2)) == ["again"]
 
@@ -294,16 +294,16 @@ def test_calls_that_wait_for_a_refused_worker_end_with_its_last_process(net: Net
     worker = net.serving("w", "f", concurrency=1)
     net.call(caller, "f", "runs")
     net.call(caller, "f", "waits")
-    net.router.roster.refuse_calls("w", {"state": "stopped"})
-    net.router.roster.retire(worker)
+    net.router.peer_table.refuse_calls("w", {"state": "stopped"})
+    net.router.peer_table.retire(worker)
     answer = net.one(caller)
     assert (answer["invocation_id"], answer["error"]["code"]) == ("waits", "worker_unavailable")
 
 
 def test_a_failed_worker_that_is_no_longer_declared_leaves_no_function_behind(net: Net) -> None:
-    net.router.roster.detach(net.serving("w", "f"))
-    net.router.roster.refuse_calls("w", {"state": "failed"})
-    net.router.roster.forget("w")
+    net.router.peer_table.detach(net.serving("w", "f"))
+    net.router.peer_table.refuse_calls("w", {"state": "failed"})
+    net.router.peer_table.forget("w")
     assert list(net.router.registry) == []
 
 
@@ -313,10 +313,10 @@ def test_a_worker_that_is_no_longer_declared_takes_its_functions_along(net: Net,
     net.send(worker, "unregisterfunction", id="g")
     net.call(caller, "f", "runs")
     net.call(caller, "f", "waits")
-    steps: list[Any] = [lambda: net.router.roster.detach(worker), lambda: net.router.roster.forget("w")]
+    steps: list[Any] = [lambda: net.router.peer_table.detach(worker), lambda: net.router.peer_table.forget("w")]
     for step in steps if order.startswith("after") else reversed(steps):
         step()
     codes = {message["invocation_id"]: message["error"]["code"] for message in net.got(caller)}
     assert codes["waits"] == "function_not_found"
-    assert (list(net.router.registry), net.router.roster.owners, net.router.calls.in_flight) == ([], {}, {})
-    net.router.roster.forget("w")
+    assert (list(net.router.registry), net.router.peer_table.owners, net.router.calls.in_flight) == ([], {}, {})
+    net.router.peer_table.forget("w")

@@ -19,7 +19,7 @@ def clock(net: Net, instance: int = 1, generation: int = 1) -> Peer:
     net.send(peer, "registertriggertype", id="tick", description="")
     net.register(peer, "action::delay")
     net.send(peer, "registeraction", id="delay", function_id="action::delay")
-    net.router.roster.promote(peer)
+    net.router.peer_table.promote(peer)
     return peer
 
 
@@ -37,7 +37,7 @@ def test_a_type_outlives_any_one_of_the_processes_that_provide_it(net: Net, firs
     net.bind(net.peer("shop"), type="tick")
     left, stays = processes[first_to_leave], processes[1 - first_to_leave]
     before = heard(net, stays)
-    net.router.roster.detach(left)
+    net.router.peer_table.detach(left)
     assert before + heard(net, stays) == [("registertrigger", "t1")]
     assert [binding.provider for binding in net.router.bindings] == [stays]
 
@@ -46,7 +46,7 @@ def test_a_type_whose_processes_are_all_gone_parks_its_bindings(net: Net) -> Non
     processes = [clock(net, instance) for instance in (1, 2, 3)]
     net.bind(net.peer("shop"), type="tick")
     for process in processes:
-        net.router.roster.detach(process)
+        net.router.peer_table.detach(process)
     assert "0 types, 1 bindings, 1 parked" in repr(net.router.bindings)
 
 
@@ -65,9 +65,9 @@ def test_a_new_generation_takes_the_type_over_and_the_old_one_never_gets_it_back
     old = clock(net)
     net.bind(net.peer("shop"), type="tick")
     new = clock(net, generation=2)
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
     heard(net, old), heard(net, new)
-    net.router.roster.detach(new)
+    net.router.peer_table.detach(new)
     assert heard(net, old) == []
 
 
@@ -76,21 +76,21 @@ def test_a_provider_of_another_worker_replaces_and_leaves_nothing_behind(net: Ne
     net.send(other, "registertriggertype", id="tick", description="")
     net.bind(net.peer("shop"), type="tick")
     assert heard(net, other) == [("registertrigger", "t1")]
-    net.router.roster.detach(other)
+    net.router.peer_table.detach(other)
     assert heard(net, mine) == []
 
 
 @pytest.mark.parametrize("first_to_leave", [0, 1])
 def test_an_action_outlives_any_one_of_the_processes_that_provide_it(net: Net, first_to_leave: int) -> None:
     processes = [clock(net, instance) for instance in (1, 2)]
-    net.router.roster.detach(processes[first_to_leave])
+    net.router.peer_table.detach(processes[first_to_leave])
     delayed(net, net.peer("caller"))
     assert net.calls_of(processes[1 - first_to_leave]) == ["c1"]
 
 
 def test_a_call_with_an_action_waits_while_its_worker_restarts(net: Net) -> None:
     caller = net.peer("caller")
-    net.router.roster.detach(clock(net))
+    net.router.peer_table.detach(clock(net))
     delayed(net, caller)
     assert net.got(caller) == []
     assert net.calls_of(clock(net, generation=2)) == ["c1"]
@@ -98,8 +98,8 @@ def test_a_call_with_an_action_waits_while_its_worker_restarts(net: Net) -> None
 
 def test_a_call_with_an_action_of_a_worker_that_is_down_says_so(net: Net) -> None:
     caller = net.peer("caller")
-    net.router.roster.detach(clock(net))
-    net.router.roster.refuse_calls("clock", {"state": "failed", "words": "it crashed"})
+    net.router.peer_table.detach(clock(net))
+    net.router.peer_table.refuse_calls("clock", {"state": "failed", "words": "it crashed"})
     delayed(net, caller)
     assert net.error(caller)["code"] == "worker_unavailable"
 
@@ -107,14 +107,14 @@ def test_a_call_with_an_action_of_a_worker_that_is_down_says_so(net: Net) -> Non
 def test_an_action_that_a_new_generation_lacks_is_unknown(net: Net) -> None:
     caller, old = net.peer("caller"), clock(net)
     net.serving("clock", generation=2)
-    net.router.roster.retire(old)
+    net.router.peer_table.retire(old)
     delayed(net, caller)
     assert net.error(caller)["code"] == "action_not_found"
 
 
 def test_an_action_that_a_restarted_worker_lacks_is_unknown(net: Net) -> None:
     caller = net.peer("caller")
-    net.router.roster.detach(clock(net))
+    net.router.peer_table.detach(clock(net))
     net.serving("clock", generation=2)
     delayed(net, caller)
     assert net.error(caller)["code"] == "action_not_found"
@@ -124,15 +124,15 @@ def test_an_action_goes_with_a_worker_that_nobody_restarts(net: Net) -> None:
     caller, own = net.peer("caller"), net.peer("own")
     net.register(own, "action::delay")
     net.send(own, "registeraction", id="delay", function_id="action::delay")
-    net.router.roster.detach(own)
+    net.router.peer_table.detach(own)
     delayed(net, caller)
     assert net.error(caller)["code"] == "action_not_found"
 
 
 def test_a_removed_worker_takes_its_actions_along(net: Net) -> None:
     caller = net.peer("caller")
-    net.router.roster.detach(clock(net))
-    net.router.roster.forget("clock")
+    net.router.peer_table.detach(clock(net))
+    net.router.peer_table.forget("clock")
     delayed(net, caller)
     assert net.error(caller)["code"] == "action_not_found"
 

@@ -42,12 +42,12 @@ def test_standbys_take_over_in_the_order_they_came(net: Net) -> None:
     peers = [net.peer(name) for name in "abc"]
     for peer in peers:
         net.register(peer, "f", metadata={"of": peer.name})
-    net.router.roster.detach(peers[0])
+    net.router.peer_table.detach(peers[0])
     assert owner_of(net, "f") == "b"
     assert net.router.registry.default["f"].metadata == {"of": "b"}
-    net.router.roster.detach(peers[1])
+    net.router.peer_table.detach(peers[1])
     assert owner_of(net, "f") == "c"
-    net.router.roster.detach(peers[2])
+    net.router.peer_table.detach(peers[2])
     assert net.router.registry.find("default", "f") is None
 
 
@@ -55,7 +55,7 @@ def test_a_standby_that_left_or_gave_up_is_not_promoted(net: Net) -> None:
     owner, gone, quitter = net.peer("a"), net.peer("b"), net.peer("c")
     for peer in (owner, gone, quitter):
         net.register(peer, "f")
-    net.router.roster.detach(gone)
+    net.router.peer_table.detach(gone)
     net.send(quitter, "unregisterfunction", id="f")
     net.send(owner, "unregisterfunction", id="f")
     assert list(net.router.registry) == []
@@ -68,7 +68,7 @@ def test_a_standby_that_asks_again_stands_once_with_its_newest_words(net: Net) -
     for number in range(50):
         net.register(standby, "f", description=str(number))
     assert len(net.router.registry.default["f"].standbys) == 1
-    net.router.roster.detach(owner)
+    net.router.peer_table.detach(owner)
     assert net.router.registry.default["f"].declaration.description == "49"
 
 
@@ -100,12 +100,12 @@ def test_every_change_of_the_set_of_functions_is_told(net: Net) -> None:
 
 def test_a_function_whose_worker_is_down_for_good_can_be_taken_over(net: Net) -> None:
     process = net.serving("w", "f")
-    net.router.roster.detach(process)
+    net.router.peer_table.detach(process)
     other = net.peer("b")
     net.register(other, "f")
     assert net.one(other)["code"] == "FUNCTION_NAMESPACE_CONFLICT"  # it is expected back
     third = net.peer("c")
-    net.router.roster.refuse_calls("w", {"state": "failed"})
+    net.router.peer_table.refuse_calls("w", {"state": "failed"})
     net.register(third, "f")
     assert owner_of(net, "f") == "c"
 
@@ -160,9 +160,9 @@ def test_the_sole_provider_is_known_only_while_it_takes_any_call(net: Net) -> No
     assert net.router.registry.default["g"].sole is None
     open_one, second = net.serving("v", "h"), net.worker("v", instance=2)
     net.register(second, "h")
-    net.router.roster.promote(second)
+    net.router.peer_table.promote(second)
     assert net.router.registry.default["h"].sole is None
-    net.router.roster.detach(second)
+    net.router.peer_table.detach(second)
     assert net.router.registry.default["h"].sole is open_one
 
 
@@ -217,9 +217,9 @@ def test_an_action_belongs_to_who_registered_it_last_and_goes_with_it(net: Net) 
         net.send(peer, "registeraction", id="batch", function_id="b::run")
     net.send(first, "unregisteraction", id="batch")
     assert net.router.registry.actions["batch"].peer is second
-    net.router.roster.detach(first)
+    net.router.peer_table.detach(first)
     assert "batch" in net.router.registry.actions
-    net.router.roster.detach(second)
+    net.router.peer_table.detach(second)
     assert net.router.registry.actions == {}
 
 

@@ -194,7 +194,7 @@ def test_a_null_error_is_no_error(net: Net, caller: Peer) -> None:
 
 
 def test_enqueue_waits_for_a_queue_worker_that_starts(net: Net, caller: Peer) -> None:
-    net.router.roster.expect("queue")
+    net.router.peer_table.expect("queue")
     net.call(caller, "jobs::run", action=ENQUEUE)
     assert net.calls_of(net.serving("queue", "engine::queue::enqueue")) == ["c1"]
 

@@ -121,16 +121,16 @@ class RouterLaws(RuleBasedStateMachine):
             self.promote(new)
 
     def promote(self, new: Peer) -> None:
-        self.router.roster.promote(new)
+        self.router.peer_table.promote(new)
         for old in self.supervised("serving"):
             if old is not new and (old.owner, old.instance) == (new.owner, new.instance):
-                self.router.roster.retire(old)
+                self.router.peer_table.retire(old)
 
     @rule(data=st.data())
     def retire_one(self, data: st.DataObject) -> None:
         peer = self.pick(data, self.supervised("any"))
         if peer is not None:
-            self.router.roster.retire(peer)
+            self.router.peer_table.retire(peer)
 
     @rule(data=st.data(), is_read=st.booleans())
     def kill(self, data: st.DataObject, is_read: bool) -> None:
@@ -143,24 +143,24 @@ class RouterLaws(RuleBasedStateMachine):
 
     def leave(self, peer: Peer) -> None:
         self.read(peer)
-        self.router.roster.detach(peer, {"words": "killed"})
+        self.router.peer_table.detach(peer, {"words": "killed"})
         self.processes.remove(peer)
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
     def expect(self, worker: str) -> None:
-        if not self.router.roster.owner_of(worker).peers:
-            self.router.roster.expect(worker)
+        if not self.router.peer_table.owner_of(worker).peers:
+            self.router.peer_table.expect(worker)
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
     def refuse_calls(self, worker: str) -> None:
-        self.router.roster.refuse_calls(worker, {"state": "failed"})
+        self.router.peer_table.refuse_calls(worker, {"state": "failed"})
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
     def forget(self, worker: str) -> None:
         for peer in self.supervised("any"):
             if peer.owner.name == worker:
                 self.leave(peer)
-        self.router.roster.forget(worker)
+        self.router.peer_table.forget(worker)
 
     @rule(registers=st.booleans())
     def outside_registers(self, registers: bool) -> None:
@@ -176,7 +176,7 @@ class RouterLaws(RuleBasedStateMachine):
     def client_leaves_and_comes_back(self, which: int) -> None:
         old = self.clients[which]
         self.read(old)
-        self.router.roster.detach(old)
+        self.router.peer_table.detach(old)
         self.cancelled |= {id for id, (caller, _, _) in self.made.items() if caller is old}
         self.clients[which] = self.net.peer(f"{old.id}'", kind="client")
 
@@ -281,7 +281,7 @@ class RouterLaws(RuleBasedStateMachine):
     @invariant()
     def the_counters_are_what_a_recount_gives(self) -> None:
         table = list(self.router.calls.in_flight.values())
-        for peer in self.router.roster.peers.values():
+        for peer in self.router.peer_table.peers.values():
             assert peer.busy == sum(one.callee is peer for one in table)
             assert peer.abandoned == sum(one.callee is peer and one.is_abandoned for one in table)
             assert peer.outgoing == sum(one.caller is peer for one in table)
@@ -295,7 +295,7 @@ class RouterLaws(RuleBasedStateMachine):
     @invariant()
     def every_call_in_the_table_is_at_one_place(self) -> None:
         places: Counter[str] = Counter(one.id for one in self.router.calls.unclaimed)
-        owners = {function.owner for function in self.router.registry} | set(self.router.roster.owners.values())
+        owners = {function.owner for function in self.router.registry} | set(self.router.peer_table.owners.values())
         for owner in owners:
             places.update(one.id for one in owner.waiting)
         for one in self.router.calls.in_flight.values():
@@ -338,12 +338,12 @@ class RouterLaws(RuleBasedStateMachine):
             caller = self.made[id][0]
             assert self.outcomes[id] == 1 or id in self.cancelled or caller.is_gone, f"{id} never ended"
         for peer in [*self.processes, self.outside, *self.clients]:
-            self.router.roster.detach(peer)
+            self.router.peer_table.detach(peer)
         for worker in WORKERS:
-            self.router.roster.forget(worker)
+            self.router.peer_table.forget(worker)
         calls = self.router.calls
         assert (calls.in_flight, list(calls.unclaimed), calls.starting) == ({}, [], set())
-        assert (list(self.router.registry), self.router.roster.peers, self.router.roster.owners) == ([], {}, {})
+        assert (list(self.router.registry), self.router.peer_table.peers, self.router.peer_table.owners) == ([], {}, {})
         calls.deadlines.expired(1e9)
         assert len(calls.deadlines) == 0
 

@@ -163,7 +163,7 @@ def test_a_call_whose_worker_dies_ends_with_it() -> None:
     net = Traced()
     net.call(net.caller, "math::add")
     net.write(net.callee)
-    net.router.roster.detach(net.callee)
+    net.router.peer_table.detach(net.callee)
     span = net.span()
     assert span.error is not None
     assert span.error[0] == "invocation_stopped"
@@ -171,8 +171,8 @@ def test_a_call_whose_worker_dies_ends_with_it() -> None:
 
 def test_a_call_that_waited_tells_how_long() -> None:
     net = Traced()
-    net.router.roster.detach(net.callee)
-    net.router.roster.expect("math")
+    net.router.peer_table.detach(net.callee)
+    net.router.peer_table.expect("math")
     net.call(net.caller, "math::add")
     net.now += 2.0
     again = net.serving("math", "math::add", generation=2)
@@ -337,7 +337,7 @@ def test_the_trigger_behind_a_call_is_told_and_its_id_if_there_is_one() -> None:
 def test_the_engines_own_functions_are_internal_and_begin_no_trace() -> None:
     net = Traced()
     engine = Peer("engine", kind="engine", name="engine")
-    net.router.roster.attach(engine)
+    net.router.peer_table.attach(engine)
     net.register(engine, "engine::workers::list")
     net.call(net.caller, "engine::workers::list", "c1")
     assert net.tracer.spans == {}

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from iii.engine.supervision.critical_tasks import EXIT_CRASHED, end_with_essentials, start_essential
+from iii.engine.supervision.critical_tasks import EXIT_CRASHED, end_with_critical_tasks, start_critical
 
 
 async def fail() -> None:
@@ -23,11 +23,11 @@ def history(scenario: str, caplog: pytest.LogCaptureFixture) -> list[object]:
     done: list[object] = []
 
     async def main() -> None:
-        end_with_essentials(lambda: done.append("last"), done.append)
+        end_with_critical_tasks(lambda: done.append("last"), done.append)
         if scenario == "essential":
-            await asyncio.wait({start_essential(fail(), "the watcher")})
+            await asyncio.wait({start_critical(fail(), "the watcher")})
         elif scenario == "cancelled":
-            task = start_essential(wait(), "the watcher")
+            task = start_critical(wait(), "the watcher")
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})

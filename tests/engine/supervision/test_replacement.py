@@ -9,12 +9,12 @@ from hypothesis.strategies import sampled_from
 
 from iii.engine.supervision import replacement
 from iii.engine.supervision.lifecycle import Action, Actual, Desired, Event
-from iii.engine.supervision.replacement import Slot
+from iii.engine.supervision.replacement import InstanceState
 
 
-def play(history: str, *, exclusive: bool = False) -> tuple[Slot, str]:
+def play(history: str, *, exclusive: bool = False) -> tuple[InstanceState, str]:
     """Play `start ready:1 crashed:1 ...`; return the slot and the plan as text."""
-    slot, done = Slot(exclusive=exclusive), []
+    slot, done = InstanceState(exclusive=exclusive), []
     for word in history.split():
         name, _, generation = word.partition(":")
         if name == "ready":
@@ -94,13 +94,13 @@ class Swapping(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slot = Slot()
+        self.slot = InstanceState()
         self.alive: set[int] = set()
         self.told_to_end: set[int] = set()
         self.routed: int | None = None
         self.spawned: list[int] = []
 
-    def apply(self, outcome: tuple[Slot, replacement.Plan]) -> None:
+    def apply(self, outcome: tuple[InstanceState, replacement.Plan]) -> None:
         self.slot, plan = outcome
         for action, generation in plan:
             if action is Action.SPAWN:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis.strategies import binary, lists
 
-from iii.engine.supervision.stderr_lines import BUDGET, MAX_LINE, LineFeed
+from iii.engine.supervision.stderr_lines import BUDGET, MAX_LINE, StderrLines
 
 
 def test_lines_come_out_when_their_newline_has_come() -> None:
-    feed = LineFeed()
+    feed = StderrLines()
     assert feed.feed(b"on", 1.0) == []
     assert feed.feed(b"e\n\ntwo\r\nthr", 1.0) == ["one", "", "two"]
     assert feed.is_waiting
@@ -20,17 +20,17 @@ def test_lines_come_out_when_their_newline_has_come() -> None:
 
 @given(lists(binary(max_size=40).map(lambda data: data.replace(b"\r", b"")), max_size=12))
 def test_cutting_the_bytes_elsewhere_changes_nothing(chunks: list[bytes]) -> None:
-    whole, parts = LineFeed(), LineFeed()
+    whole, parts = StderrLines(), StderrLines()
     expected = whole.feed(b"".join(chunks), 1.0) + whole.close()
     assert [line for chunk in chunks for line in parts.feed(chunk, 1.0)] + parts.close() == expected
 
 
 def test_bytes_that_are_no_text_are_shown_as_replacements() -> None:
-    assert LineFeed().feed(b"a\xffb\n", 1.0) == ["a\ufffdb"]
+    assert StderrLines().feed(b"a\xffb\n", 1.0) == ["a\ufffdb"]
 
 
 def test_what_is_over_the_budget_is_counted_exactly() -> None:
-    feed, line = LineFeed(), b"x" * 1023 + b"\n"
+    feed, line = StderrLines(), b"x" * 1023 + b"\n"
     kept = feed.feed(line * 1500, 1.0)
     kept += feed.feed(line * 3, 1.5)
     assert len(kept) == BUDGET // 1024
@@ -38,7 +38,7 @@ def test_what_is_over_the_budget_is_counted_exactly() -> None:
 
 
 def test_a_line_cut_by_the_budget_counts_once() -> None:
-    feed = LineFeed()
+    feed = StderrLines()
     feed.feed(b"x" * 60_000 + b"\n", 1.0)
     feed.feed(b"head", 1.0)
     assert feed.feed(b"y" * BUDGET, 1.1) == []  # no newline in it: the line goes on
@@ -48,7 +48,7 @@ def test_a_line_cut_by_the_budget_counts_once() -> None:
 
 
 def test_a_very_long_line_is_cut_and_its_rest_is_not_counted() -> None:
-    feed = LineFeed()
+    feed = StderrLines()
     (line,) = feed.feed(b"x" * (MAX_LINE + 7), 1.0)
     assert line == "x" * MAX_LINE + " ... 7 bytes more"
     assert feed.feed(b"rest\nnext\n", 1.1) == ["next"]

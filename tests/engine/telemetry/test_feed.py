@@ -220,8 +220,8 @@ def test_a_taker_that_is_gone_costs_nobody_anything_and_its_drop_is_told() -> No
         net.want()
         assert net.router.tracer is not None
         net.router.tracer.max_waiting = 50
-        net.router.roster.detach(net.eye)
-        net.router.roster.refuse_calls("eye", {"state": "failed"})
+        net.router.peer_table.detach(net.eye)
+        net.router.peer_table.refuse_calls("eye", {"state": "failed"})
         for _ in range(5):
             net.calls(100)
             await asyncio.sleep(0.01)

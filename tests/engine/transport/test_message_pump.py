@@ -9,7 +9,7 @@ from typing import Any
 from iii.engine.routing.events import Event, PeerExpelled
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
-from iii.engine.transport.message_pump import Exchange
+from iii.engine.transport.message_pump import MessagePump
 
 
 def test_an_internal_error_costs_the_peer_that_met_it_and_nobody_else() -> None:
@@ -21,20 +21,20 @@ async def _meet_an_internal_error() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     router = Router()
     events: list[Event] = []
-    exchange = Exchange(router, on_event=events.append, on_output=lambda peer, line: None)
+    pump = MessagePump(router, on_event=events.append, on_output=lambda peer, line: None)
     bad, good = Peer("bad", kind="client", name="bad"), Peer("good", kind="client", name="good")
     written: list[bytes] = []
     for peer in (bad, good):
-        router.roster.attach(peer)
+        router.peer_table.attach(peer)
     good.flush = lambda: (written.extend(good.outbox), good.outbox.clear())  # type: ignore[assignment,func-returns-value]
 
     def fail() -> None:
         raise RuntimeError("a bug")
 
     bad.flush = fail
-    exchange.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
-    exchange.turn()
-    exchange.close()
+    pump.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
+    pump.turn()
+    pump.close()
     assert written[-1] == b'{"type":"pong"}'
     assert [event.peer for event in events if isinstance(event, PeerExpelled)] == [bad]
     assert isinstance(reported[0]["exception"], RuntimeError)

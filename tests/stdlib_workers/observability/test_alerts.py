@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stdlib_workers.observability.alerts import actions
 from stdlib_workers.observability.alerts.actions import Actions, WebhookRefused, checked_address, is_public, post
-from stdlib_workers.observability.alerts.evaluator import Watchman
+from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.alert_rules import Action, Rule, State, judge, rule_from
 from stdlib_workers.observability.records.call_stats import Figures
 from stdlib_workers.values import OptionError
@@ -130,11 +130,11 @@ class Acts:
         self.done.append((rule.name, value, now))
 
 
-def watchman(made: Bench, figures: Figures, *rules: Rule) -> tuple[Watchman, Acts]:
+def evaluator(made: Bench, figures: Figures, *rules: Rule) -> tuple[AlertEvaluator, Acts]:
     acts = Acts()
 
-    async def make() -> Watchman:
-        return Watchman(made.archive, figures, rules, acts.act)
+    async def make() -> AlertEvaluator:
+        return AlertEvaluator(made.archive, figures, rules, acts.act)
 
     return made.run(make()), acts
 
@@ -147,7 +147,7 @@ def busy(total: int) -> Figures:
 
 def test_what_fired_and_the_list_of_alerts() -> None:
     with bench() as made:
-        watching, acts = watchman(made, busy(9), RULE, RULE._replace(name="quiet", threshold=100))
+        watching, acts = evaluator(made, busy(9), RULE, RULE._replace(name="quiet", threshold=100))
         events = made.run(watching.evaluate(NOW))
         made.run(asyncio.sleep(0))
         assert events == [
@@ -179,7 +179,7 @@ def test_what_fired_and_the_list_of_alerts() -> None:
 def test_the_state_survives_a_restart_and_the_cooldown_with_it(tmp_path: Path) -> None:
     for now, count in ((NOW, 1), (NOW + 30_000 * MS, 0), (NOW + 60_000 * MS, 1)):
         with bench(tmp_path / "o.db") as made:
-            watching, _ = watchman(made, busy(9), RULE)
+            watching, _ = evaluator(made, busy(9), RULE)
             assert len(made.run(watching.evaluate(now))) == count
             assert watching.states["busy"].firing
 
@@ -199,7 +199,7 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
             raise Enough
 
     with bench() as made:
-        watching, _ = watchman(made, busy(9), RULE._replace(cooldown=0), Rule("sdk", "m", 0))
+        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), Rule("sdk", "m", 0))
         with pytest.raises(Enough):
             made.run(watching.watch(lambda: NOW, sleep))
         assert watching.states["busy"].last_evaluated == MS_NOW
@@ -208,7 +208,7 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
 
 def test_without_rules_there_is_a_word_about_that() -> None:
     with bench() as made:
-        watching, _ = watchman(made, Figures())
+        watching, _ = evaluator(made, Figures())
         assert made.run(watching.evaluate(NOW)) == []
         assert watching.shape(5)["message"] == "no alerts are configured"
 
@@ -223,7 +223,7 @@ def test_sdk_metrics_in_the_window_gauges_averaged_all_others_summed(kind: str |
             metrics = [{"name": "m", "histogram": {"dataPoints": [{"count": "2", "sum": 6.0}]}}]
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(*metrics))]])
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(metric("m", 999)))]], now=NOW - 61_000 * MS)
-        watching, _ = watchman(made, Figures(), Rule("r", "m", 0))
+        watching, _ = evaluator(made, Figures(), Rule("r", "m", 0))
         made.run(watching.evaluate(NOW))
         assert watching.states["r"].current_value == value
 

@@ -2,7 +2,7 @@
 
 Only where a fault test has put this folder on PYTHONPATH, and with FAILPOINT="ACT WHEN NAME COUNT" in the environment:
 ACT is `kill` (SIGKILL to itself) or an exception's name to raise, WHEN is `before` or `after`, NAME a function's
-qualified name (`Roster.promote`, `Connection.execute`), COUNT which of its runs since the token was there. The token
+qualified name (`PeerTable.promote`, `Connection.execute`), COUNT which of its runs since the token was there. The token
 is the file that FAILPOINT_TOKEN names: whoever gets there takes it away, so that one process fails, once. An exception
 has the words of FAILPOINT_TEXT.
 """

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from iii import InvocationError, current_invocation
-from iii.worker.runtime.thread_pool import Crew
+from iii.worker.runtime.thread_pool import ThreadPool
 from tests.support.worker_support import BOUND, pair
 
 
@@ -210,7 +210,7 @@ def test_a_thousand_calls_at_once_are_all_answered(joined):
 
 
 def test_beyond_the_last_thread_calls_are_refused_not_lost():
-    with pair(Crew(limit=4)) as (worker, engine):
+    with pair(ThreadPool(limit=4)) as (worker, engine):
         release = threading.Event()
         worker.register_function("m::stuck", lambda p: release.wait(BOUND))
         for n in range(10):
@@ -225,26 +225,26 @@ def test_beyond_the_last_thread_calls_are_refused_not_lost():
 
 
 def test_spare_threads_leave_when_idle():
-    crew = Crew(idle_seconds=0.01)
+    thread_pool = ThreadPool(idle_seconds=0.01)
     threads = []
     ran = threading.Event()
-    assert crew.run(lambda: (threads.append(threading.current_thread()), ran.set()))
+    assert thread_pool.run(lambda: (threads.append(threading.current_thread()), ran.set()))
     assert ran.wait(BOUND)
     threads[0].join(BOUND)
-    assert crew.size == 0
+    assert thread_pool.size == 0
 
 
 def test_a_closed_crew_keeps_no_thread():
-    crew = Crew()
+    thread_pool = ThreadPool()
     threads = []
     meet = threading.Barrier(4)
     for _ in range(3):
-        assert crew.run(lambda: (threads.append(threading.current_thread()), meet.wait(BOUND)))
+        assert thread_pool.run(lambda: (threads.append(threading.current_thread()), meet.wait(BOUND)))
     meet.wait(BOUND)
-    crew.close()
+    thread_pool.close()
     for thread in threads:
         thread.join(BOUND)
-    assert crew.size == 0
+    assert thread_pool.size == 0
 
 
 def test_cancel_reaches_an_async_handler_as_an_exception(joined):

@@ -7,11 +7,11 @@ import threading
 from contextlib import suppress
 from time import monotonic
 
-from iii.worker.runtime.thread_pool import Crew
+from iii.worker.runtime.thread_pool import ThreadPool
 from tests.support.worker_support import BOUND, in_thread, next_call, pair, piped
 
 
-class LateCrew(Crew):
+class LateCrew(ThreadPool):
     """Hands a task over, and comes back only when the new thread has finished with it or gone on to lead."""
 
     def __init__(self, took_over: threading.Event) -> None:
@@ -138,12 +138,12 @@ def test_a_blocking_call_on_a_loop_that_reads_gets_its_answer():
 
 
 def test_with_no_thread_left_the_loop_refuses_sync_handlers_and_reads_on():
-    crew = Crew(limit=4)
-    with piped(crew) as (worker, engine):
+    thread_pool = ThreadPool(limit=4)
+    with piped(thread_pool) as (worker, engine):
         release = threading.Event()
         worker.register_function("slow::wait", lambda payload: release.wait(BOUND))
         let_the_loop_read(worker, engine)
-        while crew.run(lambda: release.wait(BOUND)):
+        while thread_pool.run(lambda: release.wait(BOUND)):
             pass
         assert engine.call("slow::wait")["error"]["code"] == "overloaded"
         assert engine.call("loop::echo", 5)["result"] == 5

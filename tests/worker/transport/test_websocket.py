@@ -112,7 +112,9 @@ def test_a_connection_that_breaks_comes_back_with_everything_registered(engine, 
 
 def cut(engine: Engine) -> None:
     """End every connection from the engine's side."""
-    engine.ask(lambda: [peer.close() for peer in list(engine.router.roster.peers.values()) if peer.kind != "engine"])
+    engine.ask(
+        lambda: [peer.close() for peer in list(engine.router.peer_table.peers.values()) if peer.kind != "engine"]
+    )
 
 
 def test_a_call_under_way_fails_when_its_connection_breaks(engine, connect):
