@@ -1,4 +1,4 @@
-"""Queue: what a durable job costs. `python -m benchmarks.b_queue [--quick]`; needs the extra `benchmarks`.
+"""Queue: what a durable job costs. `python -m benchmarks.b_queue [--quick]`; needs the group `benchmarks`.
 
 The bare SQLite file under the same grouping, huey and persist-queue are filled in the same rounds, on the same disk,
 each with a sync of the disk before it acknowledges. What a million waiting jobs change is compared with a thousand.

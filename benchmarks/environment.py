@@ -1,4 +1,4 @@
-"""The environment of the programs in `peers/`: made once outside the tree, from the extra `peers` of pyproject.toml.
+"""The environment of the programs in `peers/`: made once outside the tree, from the group `peers` of pyproject.toml.
 
 Kept apart from ours because the official SDK is an import package called `iii` too.
 """
@@ -21,9 +21,9 @@ PATIENCE = 600.0
 
 
 def requirements() -> list[str]:
-    """Return what the extra lists."""
+    """Return what the group lists."""
     with PROJECT.open("rb") as file:
-        found: list[str] = tomllib.load(file)["project"]["optional-dependencies"]["peers"]
+        found: list[str] = tomllib.load(file)["dependency-groups"]["peers"]
     return found
 
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("iii", "cli", "stdlib_workers")
+PACKAGES = ("iii", "cli", "stdlib_workers", "iii_engine")
 MAX_LINES = 600
 MAX_MODULES = 20  # in one folder, `__init__.py` not counted
 
@@ -60,7 +60,6 @@ ROOMS: dict[str, Room] = {
     _W: Room((*BASE, *_SDK, f"{_W}/runtime"), is_light=True),
     "iii": Room((*BASE, "iii/protocol", _W, *_SDK), is_light=True),
     "iii/testing.py": Room((*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_E}/routing")),
-    "iii/pytest_plugin.py": Room((*BASE, "iii", "iii/testing.py", _W, *_SDK)),
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
@@ -139,6 +138,8 @@ ROOMS: dict[str, Room] = {
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
     "stdlib_workers": Room(("iii", "stdlib_workers/cron")),
     "stdlib_workers/cron": Room(("iii", "stdlib_workers")),
+    # What is installed, and where it looks for all of this.
+    "iii_engine": Room(("cli", "iii/testing.py")),
 }
 
 # Shared by several standard workers; these packages are no workers.

@@ -48,12 +48,15 @@ def main() -> None:
 
 
 def _prepare_path() -> None:
-    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end: an
-    # `iii` that the worker's environment has wins.
+    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end for a
+    # script: an `iii` that the worker's environment has wins. A standard worker has our modules first: another package
+    # may be called `stdlib_workers`, and the official SDK may be installed beside us.
     if sys.path and os.path.abspath(sys.path[0]) == _HERE:
         del sys.path[0]
     sdk = os.path.dirname(os.path.dirname(_HERE))
-    if sdk not in sys.path:
+    if sys.argv[1:2] == ["-m"]:
+        sys.path.insert(0, sdk)
+    elif sdk not in sys.path:
         sys.path.append(sdk)
 
 

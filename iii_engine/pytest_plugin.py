@@ -1,0 +1,49 @@
+"""The pytest plugin: `iii`, an engine in memory with all Python workers of the project, fresh for each test.
+
+Every pytest run in the environment loads this module, so it imports nothing until a test asks for `iii`. In a pytest
+run, `import iii` is this project's SDK, also where the official `iii-sdk` is installed beside it: an engine in memory
+can only run workers on ours, and a test and its workers must see the same classes. `pytest -p no:iii` leaves it out. A
+project that has a fixture `iii` of its own keeps it: pytest takes the nearest.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from iii_engine import ROOT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.machinery import ModuleSpec
+
+    from iii.testing import Engine
+
+
+class _OwnSdk:
+    """Finds the package `iii` in our root; all other names are left to the other finders."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> ModuleSpec | None:
+        """Return the spec of our `iii`, None for any other module (the protocol of `sys.meta_path`)."""
+        if name != "iii":
+            return None
+        from importlib.util import spec_from_file_location
+
+        folder = os.path.join(ROOT, "iii")
+        return spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])
+
+
+sys.meta_path.insert(0, _OwnSdk)
+
+
+@pytest.fixture
+def iii(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Call the project's functions: `iii.call("math::add", a=2, b=3)`."""
+    from iii.testing import project
+
+    with project(request.path.parent) as engine:
+        yield engine

@@ -1,0 +1,214 @@
+"""What `pip install` makes of the project, beside other packages: real virtual environments, the wheel and `-e`.
+
+Each environment goes through its installations one after the other, and after each of them a project is run in it: the
+command, a standard worker, a worker on our SDK, one on the official SDK, one on whichever SDK the environment has, and
+a pytest run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from iii.version import VERSION
+from tests.support import official
+
+ROOT = Path(__file__).resolve().parents[2]
+BOUND = 240  # seconds for what pip downloads
+SDK = "0.25.0"
+
+WORKER = """
+import iii
+from iii import InitOptions, register_worker
+
+worker = register_worker(options=InitOptions(worker_name="{name}"))
+
+
+def where(payload: dict) -> dict:
+    return {{"file": iii.__file__, "doubled": payload["n"] * 2}}
+
+
+worker.register_function("{name}::where", where)
+"""
+TEST = """
+def test_a_call(iii):
+    assert iii.call("own::where", n=4)["doubled"] == 8
+
+
+def test_the_names_of_other_packages_are_theirs():
+    {imports}
+"""
+# Packages that own our folders' names, as an application or a careless library does.
+FOREIGN = ("cli", "stdlib_workers", "tests")
+
+pytestmark = pytest.mark.timeout(BOUND)
+
+
+def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command without our checkout on its path; its output is shown when it fails."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=plain, capture_output=True, text=True, timeout=BOUND, check=False
+    )
+    if check and done.returncode != 0:
+        pytest.fail(f"`{' '.join(map(str, command))}` exits with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def wheel_of(folder: Path, name: str) -> Path:
+    """Make the wheel of a package that consists of one top-level module with the given name."""
+    path = folder / f"foreign_{name}-1.0-py3-none-any.whl"
+    info = f"foreign_{name}-1.0.dist-info"
+    files = {
+        f"{name}/__init__.py": "OWNER = 'foreign'\n",
+        f"{name}/main.py": f"def main():\n    print('the {name} of another package')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: foreign-{name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(file, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in files) + f"{info}/RECORD,,\n")
+    return path
+
+
+class Environment:
+    """One virtual environment and a project that runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.project = folder / "project"
+        self.python = folder / "env" / "bin" / "python"
+        self.iii = folder / "env" / "bin" / "iii"
+        run(sys.executable, "-m", "venv", folder / "env", cwd=folder)
+        run(sys.executable, "-m", "venv", "--without-pip", folder / "bare", cwd=folder)
+        self.project.mkdir()
+        pythons = {
+            "own": self.python,
+            "ours": folder / "bare" / "bin" / "python",
+            "official": official.python_with(SDK),
+        }
+        tables = ['[engine]\nlisten = "127.0.0.1:0"\n[workers.state]\n']
+        for name, python in pythons.items():
+            (self.project / f"{name}.py").write_text(WORKER.format(name=name))
+            tables.append(f'[workers.{name}]\nrun = "{name}.py"\npython = "{python}"\n')
+        (self.project / "iii.toml").write_text("".join(tables))
+
+    def pip(self, *words: str | Path) -> None:
+        """Run pip in the environment."""
+        run(self.python, "-m", "pip", "-q", "--disable-pip-version-check", *words, cwd=self.folder)
+
+    def trigger(self, *words: str) -> str:
+        """Call a function of the running project; return what is printed."""
+        return run(self.iii, "trigger", *words, cwd=self.project).stdout.strip()
+
+    def check(self, own: str, foreign: tuple[str, ...] = ()) -> None:
+        """Use the command, the workers and pytest; `own` is the SDK that the environment has: ours or official."""
+        assert run(self.iii, "--version", cwd=self.project).stdout == f"iii, version {VERSION}\n"
+        with running(self.iii, self.project):
+            answers = {name: json.loads(self.trigger(f"{name}::where", "n=2")) for name in ("own", "ours", "official")}
+            assert [answer["doubled"] for answer in answers.values()] == [4, 4, 4]
+            is_official = {name: "site-packages/iii/" in answer["file"] for name, answer in answers.items()}
+            assert is_official == {"own": own == "official", "ours": False, "official": True}, answers
+            self.trigger("state::set", "scope=s", "key=k", "value=7")
+            assert self.trigger("state::get", "scope=s", "key=k") == "7"
+        imports = "\n    ".join(f"import {name}\n    assert {name}.OWNER == 'foreign'" for name in foreign) or "pass"
+        (self.project / "test_project.py").write_text(TEST.format(imports=imports))
+        done = run(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=self.project)
+        assert "2 passed" in done.stdout
+
+
+class running:
+    """`iii dev` in a project, ready; interrupted at the end, after which nothing may be left of it."""
+
+    def __init__(self, iii: Path, project: Path) -> None:
+        self._iii, self._project = iii, project
+
+    def __enter__(self) -> None:
+        plain = {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON", "VIRTUAL_"))}
+        self._process = subprocess.Popen(
+            [str(self._iii), "dev"],
+            cwd=self._project,
+            env=plain,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            lines.append(line)
+            if "ready in" in line:
+                return
+        pytest.fail("iii dev did not become ready:\n" + "".join(lines))
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        rest, _ = self._process.communicate(timeout=30)
+        assert "stopped" in rest
+        assert self._process.returncode in (0, 130)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the project's wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT, cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """Return a fresh environment with pytest."""
+    made = Environment(tmp_path)
+    made.pip("install", "pytest")
+    return made
+
+
+@pytest.fixture(params=["wheel", "editable"])
+def engine(request: pytest.FixtureRequest) -> tuple[str | Path, ...]:
+    """Return what pip installs: the wheel, or the checkout with `-e`."""
+    return ("-e", ROOT) if request.param == "editable" else (request.getfixturevalue("wheel"),)
+
+
+def test_the_official_sdk_comes_and_goes(environment: Environment, engine: tuple[str | Path, ...]) -> None:
+    environment.pip("install", *engine)
+    environment.check(own="ours")
+    environment.pip("install", f"iii-sdk=={SDK}")
+    environment.check(own="official")
+    environment.pip("uninstall", "-y", "iii-sdk")
+    environment.check(own="ours")
+
+
+def test_the_official_sdk_was_there_before(environment: Environment, engine: tuple[str | Path, ...]) -> None:
+    environment.pip("install", f"iii-sdk=={SDK}")
+    environment.pip("install", *engine)
+    environment.check(own="official")
+    environment.pip("uninstall", "-y", "iii-engine")
+    where = run(environment.python, "-c", "import iii; print(iii.__file__)", cwd=environment.folder).stdout
+    assert "site-packages/iii/" in where  # nothing of theirs went with ours
+
+
+def test_packages_that_own_the_names_of_our_folders(environment: Environment, engine: tuple[str | Path, ...]) -> None:
+    environment.pip("install", *engine)
+    environment.pip("install", *(wheel_of(environment.folder, name) for name in FOREIGN))
+    environment.check(own="ours", foreign=FOREIGN)
+    environment.pip("install", f"iii-sdk=={SDK}")
+    environment.check(own="official", foreign=FOREIGN)
+
+
+def test_the_wheel_puts_one_package_at_the_top(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"iii_engine", "iii_engine.pth", f"iii_engine-{VERSION}.dist-info"}
+    roots = {name.split("/")[2] for name in names if name.startswith("iii_engine/_root/")}
+    assert roots == {"cli", "iii", "stdlib_workers"}
