@@ -107,9 +107,6 @@ class Root:
 
     owed = busy
 
-    def redact(self, text: str) -> str:
-        return text
-
 
 def worker(name: str, code: str, cwd: Path, **more: Any) -> WorkerSpec:
     """A worker that runs a Python text, without the SDK."""
@@ -132,5 +129,12 @@ def supervise(root: Path, *workers: WorkerSpec) -> tuple[Supervisor, Root]:
     """A supervisor of these workers, and the root that it speaks to."""
     project = ProjectSpec(root=root, name="test", file=root / "iii.toml", workers={w.name: w for w in workers})
     fake = Root()
-    fake.supervisor = Supervisor(project, hooks=fake, environment=environment, reporter=fake.on_report)
+    fake.supervisor = Supervisor(
+        project,
+        hooks=fake,
+        environment=environment,
+        reporter=fake.on_report,
+        redact=str,
+        on_files=lambda worker, files: None,
+    )
     return fake.supervisor, fake

@@ -53,7 +53,7 @@ class Watch:
             self.now += 1
             for invocation in self.calls.in_flight.values():
                 invocation.is_abandoned = invocation.is_abandoned or invocation.deadline <= self.now
-            lost = self.liveness.look([(self.peer, self.answers_pings)], self.now)
+            lost = self.liveness.check([(self.peer, self.answers_pings)], self.now)
             if self.pongs() and pong:
                 self.peer.heard_at = self.now
             if lost:

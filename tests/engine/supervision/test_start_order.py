@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.supervision.start_limiter import Gate
+from iii.engine.supervision.start_limiter import StartLimiter
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
 
 
@@ -31,13 +31,13 @@ def test_nobody_stops_before_those_who_come_after_him() -> None:
 
 def test_only_so_many_start_at_a_time_and_in_order() -> None:
     async def play() -> None:
-        gate = Gate(places=2)
-        tickets = [gate.enter(lambda: True) for _ in range(4)]
+        limiter = StartLimiter(places=2)
+        tickets = [limiter.enter(lambda: True) for _ in range(4)]
         assert [ticket.admitted.done() for ticket in tickets] == [True, True, False, False]
-        assert repr(gate) == "<Gate 0 free, 2 waiting>"
-        gate.give_back(tickets[2])
-        gate.give_back(tickets[0])  # it was admitted: it leaves instead
-        gate.leave()
+        assert repr(limiter) == "<StartLimiter 0 free, 2 waiting>"
+        limiter.give_back(tickets[2])
+        limiter.give_back(tickets[0])  # it was admitted: it leaves instead
+        limiter.leave()
         assert [await ticket.admitted for ticket in tickets] == [True, True, False, True]
 
     asyncio.run(play())
@@ -46,12 +46,12 @@ def test_only_so_many_start_at_a_time_and_in_order() -> None:
 def test_who_cannot_start_yet_is_passed_over() -> None:
     async def play() -> None:
         can_start = False
-        gate = Gate(places=1)
-        waiting = gate.enter(lambda: can_start)
-        other = gate.enter(lambda: True)
+        limiter = StartLimiter(places=1)
+        waiting = limiter.enter(lambda: can_start)
+        other = limiter.enter(lambda: True)
         assert (waiting.admitted.done(), other.admitted.done()) == (False, True)
         can_start = True
-        gate.leave()
+        limiter.leave()
         assert await waiting.admitted
 
     asyncio.run(play())
