@@ -44,20 +44,11 @@ STARTING = (
 )
 ENGINE = (
     *("before Calls.admit_in_full 1", "after Calls.admit_in_full 2", "before Calls.settle 1", "after Calls.settle 2"),
-    *(
-        "before Connection.flush 3",
-        "after Connection.flush 3",
-        "before MessagePump.turn 5",
-        "before Connection.drain 1",
-    ),
-    *(
-        "before PeerTable.promote 1",
-        "after PeerTable.promote 1",
-        "before PeerTable.retire 1",
-        "after PeerTable.detach 1",
-    ),
+    *("before Connection.flush 3", "after Connection.flush 3", "before Connection.drain 1"),
+    *("before MessagePump.turn 5", "before Generation._bury 1", "before Instance._back_off 1"),
+    *("before PeerTable.promote 1", "after PeerTable.promote 1"),
+    *("before PeerTable.retire 1", "after PeerTable.detach 1"),
     *("before WorkerConnections.opened 1", "after WorkerConnections.opened 1", "before WorkerConnections.send_stop 1"),
-    *("before Generation._bury 1", "before Instance._back_off 1"),
 )
 # Around the queue's transactions (the n-th statement, the commit, the answer) and its deliveries.
 STORAGE = (

@@ -21,8 +21,8 @@ MAX_UNBLAMED = 5  # restarts within the window after exits blamed on the worker;
 MAX_BLAMED = 20  # exits within the window blamed on calls; then the delay grows
 HEALTHY_AFTER = 30.0  # seconds that a worker was ready: earlier exits are forgotten
 
-# Exit codes of a standard worker that refuses to start: a wrong option (2), a store that another process has open (4), a
-# store that must not be used (5).
+# Exit codes of a standard worker that refuses to start: 2 for a wrong option, 4 for a store that another process has
+# open, 5 for a store that must not be used.
 REFUSALS = frozenset({2, 4, 5})
 
 Policy = Literal["always", "on-failure", "never"]
