@@ -79,8 +79,7 @@ class Engine:
         self._throttle = Throttle()  # of all listeners together
         self._environments = environments_of(project, os.environ)
         self._redactor = Redactor()
-        self.gateway: Gateway | None = None
-        self.listeners: list[Gateway] = []
+        self.gateways: list[Gateway] = []
         # Some parts call each other. Where one is made before the other, a lambda looks the other up when it is called.
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self.pump = MessagePump(
@@ -141,26 +140,26 @@ class Engine:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
         connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
         self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
-        self.gateway = self._open_gateway()
-        self._open_listeners()
+        self._open_gateways()
         listener = UnixAcceptor(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
         self._greet()
-        watching = start_critical(self._watch(), "the watcher")
+        watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
             listener.close()
             await self._shut_down()
         return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
 
     def _greet(self) -> None:
-        facts = [("sdk", self.gateway.url)] if self.gateway else []
+        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(VERSION, facts)
         if left := self._run_context.swept:
@@ -195,7 +194,7 @@ class Engine:
         self._prestart.close()
         self.builtins.close()
         self.feed.close()
-        for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
+        for gateway in self.gateways:
             gateway.close()
         self.pump.close()
         self.slow_consumer_check.stop()
@@ -204,29 +203,25 @@ class Engine:
         self._poller.close()
         self._run_context.release()
 
-    def _open_gateway(self) -> Gateway | None:
-        address = self._run_context.address
-        if address is None:
-            return None
-        listen = Listen(address, self._run_context.token, throttle=self._throttle)
-        gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
-        gateway.on_telemetry = self.feed.take_frame
-        if address.is_moved:
-            self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to {gateway.url} instead")
-        return gateway
-
-    def _open_listeners(self) -> None:
-        if not self.project.engine.listeners:
-            return
-        engine_client = EngineClient(self.pump)
-        for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
-            terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
-            # A listener without an auth function asks for the token.
-            has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
-            token = None if has_auth_function else self._run_context.token
-            listen = Listen(address, token, spec.origins, terms, self._throttle)
-            self.listeners.append(Gateway(self.pump, self.worker_connections, self.channels, listen))
-            self.listeners[-1].on_telemetry = self.feed.take_frame
+    def _open_gateways(self) -> None:
+        """Open the listener for official SDKs, unless it is off, and the listeners of iii.toml with rules."""
+        listens = []
+        if (address := self._run_context.address) is not None:
+            listens.append(Listen(address, self._run_context.token, throttle=self._throttle))
+            if address.is_moved:
+                self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to ws://{address} instead")
+        if self.project.engine.listeners:
+            engine_client = EngineClient(self.pump)
+            for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
+                terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
+                # A listener without an auth function asks for the token.
+                has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
+                token = None if has_auth_function else self._run_context.token
+                listens.append(Listen(address, token, spec.origins, terms, self._throttle))
+        for listen in listens:
+            gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
+            gateway.on_telemetry = self.feed.take_frame
+            self.gateways.append(gateway)
 
     def _announce(self, *, is_ready: bool) -> None:
         self._run_context.run_dir.announce(
@@ -293,10 +288,6 @@ class Engine:
         configs = [worker.config for worker in self.project.workers.values()]
         self.feed.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
 
-    async def _watch(self) -> None:
-        if self.options.is_watching:
-            await self.watcher.run(at_once=False)
-
     # `Control`: what the management functions may do
 
     def rows(self) -> list[dict[str, Any]]:
@@ -336,14 +327,6 @@ def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     return compile_schema(declaration)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop
-    import uvloop  # not available everywhere
-
-    return uvloop.new_event_loop
-
-
 def run_engine(run_context: RunContext, prestart: Prestart, options: Options) -> int:
     """Run the engine until it is stopped; return the exit code."""
 
@@ -356,5 +339,10 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
         finally:
             display.close()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if sys.platform != "win32":
+        import uvloop  # not available everywhere
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main())

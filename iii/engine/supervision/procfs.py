@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
@@ -28,8 +29,8 @@ class Entry(Struct, frozen=True):
     marks: frozenset[bytes] = frozenset()  # its III_* variables, as b"NAME=value"
 
 
-def entries(*, with_marks: bool = True) -> list[Entry]:
-    """Return every process of this user; with their III_* variables unless `with_marks` is false."""
+def entries() -> list[Entry]:
+    """Return every process of this user, the living ones with their marks."""
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -38,7 +39,7 @@ def entries(*, with_marks: bool = True) -> list[Entry]:
     for name in names:
         entry = read_entry(int(name), user) if name.isdigit() else None
         if entry is not None:
-            found.append(_marked(entry) if with_marks and entry.is_alive else entry)
+            found.append(replace(entry, marks=_marks(entry.pid)) if entry.is_alive else entry)
     return found
 
 
@@ -67,11 +68,10 @@ def marks_of(environment: Iterable[tuple[str, str]]) -> frozenset[bytes]:
     return frozenset(pair for pair in pairs if pair.startswith(_PREFIX))
 
 
-def _marked(entry: Entry) -> Entry:
+def _marks(pid: int) -> frozenset[bytes]:
     try:
-        with open(f"/proc/{entry.pid}/environ", "rb") as file:
+        with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return entry
-    marks = frozenset(variable for variable in variables if variable.startswith(_PREFIX))
-    return Entry(entry.pid, entry.parent, entry.group, entry.start_time, entry.is_alive, marks)
+        return frozenset()
+    return frozenset(variable for variable in variables if variable.startswith(_PREFIX))

@@ -76,13 +76,13 @@ def test_an_exclusive_worker_stops_before_it_starts() -> None:
     assert play(f"{UP} changed exited:1 ready:2", exclusive=True)[1] == "spawn:1 promote:1 end:1 spawn:2 promote:2"
 
 
-def test_a_slot_is_settled_when_nothing_is_on_its_way() -> None:
+def test_an_instance_is_settled_when_nothing_is_on_its_way() -> None:
     assert play(UP)[0].is_settled
     assert not play(f"{UP} changed")[0].is_settled
     assert not play("start")[0].is_settled
 
 
-def test_a_slot_is_empty_only_when_the_last_drained_process_is_gone() -> None:
+def test_an_instance_is_empty_only_when_the_last_drained_process_is_gone() -> None:
     state, _ = play(f"{UP} changed ready:2 stop exited:2")
     assert state.lifecycle.actual is Actual.STOPPED
     assert not state.is_empty
