@@ -311,7 +311,7 @@ class Engine:
         return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
 
     def adopt(self, peer: Peer, pid: int) -> bool:
-        """Take a peer for a connection of the worker process with `pid`; False if there is none."""
+        """Route the worker process with `pid` through this peer; False if there is no such process."""
         return self.worker_connections.adopt(peer, pid)
 
     def identified(self, peer: Peer) -> None:

@@ -63,10 +63,10 @@ class WorkerConnections:
         self._on_output = on_output
         self._router = pump.router
         self._by_run: dict[Run, Connection] = {}
-        self._adopted: dict[Run, list[Peer]] = {}  # connections that processes made themselves
+        self._adopted: dict[Run, list[Peer]] = {}  # the connections that processes have made themselves
         self._promoted: set[Run] = set()
         self._foreign: set[Run] = set()  # processes without our SDK
-        self._hinted: set[Run] = set()  # processes that were told not to print to stdout
+        self._hinted: set[Run] = set()  # processes whose log has the hint about stdout
         self._readiness_timers = ReadinessTimers(self._readiness_timeout, lambda run: on_ready(run, ()))
         self._loop = asyncio.get_running_loop()
 
@@ -239,7 +239,7 @@ class WorkerConnections:
     # Processes that connect by themselves
 
     def adopt(self, peer: Peer, pid: int) -> bool:
-        """Take a connection for the one of the worker process that made it: the one with `pid`, or an ancestor.
+        """Route a worker process through a connection that it has made itself; `pid` is its own or a child's.
 
         From then on its pipes carry only its output. Returns False if `pid` belongs to no worker process.
         """

@@ -275,10 +275,10 @@ def workers_info(
 
 def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
     peers = [peer for peer in router.peer_table.peers.values() if peer.kind == "worker"]
-    by_run = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
+    by_seat = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
     workers: list[tuple[Row, Peer | None]] = []
     for supervised in rows:
-        peer = by_run.get((supervised["name"], supervised["instance"], supervised["generation"]))
+        peer = by_seat.get((supervised["name"], supervised["instance"], supervised["generation"]))
         told = _peer_row(peer)
         runtime = told["runtime"] or supervised.get("runtime")  # a program knows itself better than its command tells
         workers.append(({**told, **supervised, "runtime": runtime}, peer))

@@ -15,11 +15,15 @@ from msgspec import Struct
 
 
 class Desired(Enum):
+    """What a worker should be, by the user's last command."""
+
     UP = "up"
     DOWN = "down"
 
 
 class Actual(Enum):
+    """What a worker is."""
+
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
@@ -29,6 +33,8 @@ class Actual(Enum):
 
 
 class Event(Enum):
+    """What moves a worker from one state to another."""
+
     START = "start"
     RESTART = "restart"
     STOP = "stop"
@@ -42,6 +48,8 @@ class Event(Enum):
 
 
 class Action(Enum):
+    """What is done on entering a state, or between two generations."""
+
     SPAWN = "spawn"
     PROMOTE = "promote"
     END = "end"  # retire, drain, stop
@@ -115,6 +123,8 @@ _AVAILABLE: dict[Actual, Availability] = {
 
 
 class State(Struct, frozen=True):
+    """What a worker should be, and what it is."""
+
     desired: Desired = Desired.DOWN
     actual: Actual = Actual.STOPPED
 

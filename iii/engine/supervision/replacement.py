@@ -1,11 +1,10 @@
 """How the generations of one instance replace each other. Pure: a state in, the next state and a plan out.
 
 Theory of operation. An instance is one of the parallel processes of a worker. One of its generations is `serving`;
-`lifecycle` tells what that one is in. When a file changes while the serving generation is ready, a `candidate` starts
-beside it. If the candidate becomes ready, it serves from then on and the old generation ends; if it exits first, the
-old generation just keeps serving. Changes that arrive while a candidate is starting are remembered as one
-(`reload_again`), so that many saves in a row cause at most one more generation. Ended generations stay in `ending`
-until their process is gone.
+`lifecycle` is the state of that generation. When a file changes while it is ready, a `candidate` starts beside it. If
+the candidate becomes ready, it serves from then on and the old generation ends; if it exits first, the old generation
+just keeps serving. Changes that arrive while a candidate is starting are remembered as one (`reload_again`), so that
+many saves in a row cause at most one more generation. Ended generations stay in `ending` until their process is gone.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Plan = tuple[tuple[Action, int], ...]  # what to do, to which generation, in ord
 
 
 class InstanceState(Struct, frozen=True):
-    """What one instance is in. Generations count from 1; 0 means none."""
+    """The state of one instance. Generations count from 1; 0 means none."""
 
     exclusive: bool = False  # two generations must not overlap
     lifecycle: State = field(default_factory=State)  # of the serving generation
