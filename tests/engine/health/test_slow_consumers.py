@@ -1,4 +1,4 @@
-"""Which peers that do not read must go."""
+"""Which peers are disconnected because they do not read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_one_byte_is_progress() -> None:
         peer.written += 1
 
 
-def test_one_that_has_read_everything_begins_anew() -> None:
+def test_a_peer_that_has_read_everything_begins_anew() -> None:
     peer, watch = peer_with(1), SlowConsumers()
     checks(watch, peer, MAX_IDLE_CHECKS)
     peer.written = 1
@@ -40,13 +40,13 @@ def test_one_that_has_read_everything_begins_anew() -> None:
     assert checks(watch, peer, MAX_IDLE_CHECKS) == []
 
 
-def test_a_call_inside_its_deadline_is_waited_for() -> None:
+def test_a_peer_with_a_live_call_is_waited_for() -> None:
     peer, watch = peer_with(1), SlowConsumers()
     assert checks(watch, peer, MAX_IDLE_CHECKS * 3, has_live_call=True) == []
     assert checks(watch, peer, 1) == ["has read nothing of its input for 10 s"]
 
 
-def test_too_much_that_waits_is_too_much_at_once() -> None:
+def test_a_peer_over_the_byte_limit_goes_at_once() -> None:
     assert checks(SlowConsumers(), peer_with(MAX_BACKLOG), 1, has_live_call=True) == []
     assert checks(SlowConsumers(), peer_with(MAX_BACKLOG + 1), 1, has_live_call=True) == [
         "does not read its input: 64 MiB wait for it"

@@ -46,7 +46,7 @@ def test_a_failed_critical_task_is_named_logged_and_fatal(caplog: pytest.LogCapt
     assert "no such instance" in caplog.text
 
 
-def test_to_cancel_an_critical_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelling_a_critical_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     assert history("cancelled", caplog) == []
     assert caplog.text == ""
 

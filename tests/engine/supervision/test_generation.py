@@ -11,7 +11,7 @@ from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.run import ExitReason, Run
 from iii.engine.supervision.start_limiter import StartLimiter
-from tests.support.supervising import SERVE, Root, environment, worker
+from tests.support.supervising import SERVE, RecordingHooks, environment, worker
 
 
 async def turns(count: int) -> None:
@@ -23,9 +23,9 @@ async def turns(count: int) -> None:
 @pytest.mark.parametrize("moment", ["before its first step", "in the queue", "just admitted"])
 def test_a_process_that_is_ended_before_it_runs_is_never_started(moment: str, tmp_path: Path) -> None:
     async def play() -> tuple[list[str], list[ExitReason], str]:
-        root, ends, limiter = Root(), asyncio.Queue[ExitReason](), StartLimiter(places=1)
+        hooks, ends, limiter = RecordingHooks(), asyncio.Queue[ExitReason](), StartLimiter(places=1)
         spec = worker("a", SERVE, tmp_path)
-        context = SupervisionContext(tmp_path, root, environment, root.on_report, redact=str, start_limiter=limiter)
+        context = SupervisionContext(tmp_path, hooks, environment, hooks.on_report, redact=str, start_limiter=limiter)
         generation = Generation(Run("a", 0, 1), spec, context, lambda _, reason: ends.put_nowait(reason))
         limiter.enter(lambda: True)  # another generation is starting
         generation.start(lambda: True)
@@ -37,7 +37,7 @@ def test_a_process_that_is_ended_before_it_runs_is_never_started(moment: str, tm
         if moment != "just admitted":
             limiter.leave()
         reason = await asyncio.wait_for(ends.get(), 20)
-        return root.history, [reason], repr(limiter)
+        return hooks.history, [reason], repr(limiter)
 
     history, (reason,), limiter = asyncio.run(play())
     assert history == []

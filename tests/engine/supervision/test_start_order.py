@@ -1,4 +1,4 @@
-"""Who starts when: dependencies, and at most so many at a time."""
+"""The order of starts: dependencies first, and only a few at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_named_worker_brings_what_it_comes_after() -> None:
         with_dependencies(["x"], project)
 
 
-def test_nobody_stops_before_those_who_come_after_him() -> None:
+def test_a_worker_stops_after_those_that_depend_on_it() -> None:
     assert dependents_first(workers(a="", b="a", c="a b", d="")) == [["c", "d"], ["b"], ["a"]]
     assert dependents_first(workers(a="b", b="a")) == [["a", "b"]]  # a circle ends too
 
@@ -43,7 +43,7 @@ def test_only_so_many_start_at_a_time_and_in_order() -> None:
     asyncio.run(play())
 
 
-def test_who_cannot_start_yet_is_passed_over() -> None:
+def test_a_start_that_cannot_begin_yet_is_passed_over() -> None:
     async def play() -> None:
         can_start = False
         limiter = StartLimiter(places=1)
