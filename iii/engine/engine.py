@@ -129,9 +129,9 @@ class Engine:
             on_slow=self.worker_connections.expel,
         )
         self.builtins = Builtins(self.router, self, self.pump.turn)
-        self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
         self.http_check = HttpCheck(self.pump)
         self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
+        self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
