@@ -36,7 +36,7 @@ class SupervisorHooks(Protocol):
         """Route nothing new to this generation; call `Supervisor.on_drained(run)` when it has finished its calls."""
 
     def send_stop(self, run: Run, deadline: float) -> None:
-        """Send the protocol's `stop` (the process has `deadline` seconds), then close its stdin."""
+        """Send the protocol's `stop` (the process has `deadline` seconds); close stdin if it waits for no message."""
 
     def closed(self, run: Run, reason: ExitReason) -> None:
         """The process is gone and its group is empty: read what is left in its stdout, settle its calls, close both

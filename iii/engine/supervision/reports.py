@@ -1,7 +1,7 @@
 """What the supervisor reports about workers, as frozen values: screen, log files and console all show this one stream.
 
 The supervisor gets a `Reporter` and calls it with every `Report`. Durations are seconds, times are seconds since the
-epoch. Pure.
+epoch. The names of classes and fields are public: `iii dev --json` prints them. Pure.
 """
 
 from __future__ import annotations
