@@ -1,6 +1,6 @@
-"""The composition root: wires the engine's parts, runs them, shuts them down.
+"""The composition root: makes the engine's parts, connects them by callables, runs them and shuts them down.
 
-Nothing is decided here. `run_engine` is called by `start.py`, which has begun the first workers by then.
+Decides nothing itself. When `run_engine` is called, the first workers have been spawned already.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -28,10 +29,10 @@ from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelDoor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
-from iii.engine.config.spec import WorkerSpec
 from iii.engine.gateway.authentication import Terms
 from iii.engine.gateway.server import Gateway, Listen
-from iii.engine.health.heartbeat import Heartbeat
+from iii.engine.health.heartbeat import Heartbeat, SlowConsumerCheck
+from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
 from iii.engine.routing.events import (
     Event,
@@ -47,16 +48,16 @@ from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
 from iii.engine.security.auth_throttle import Throttle
 from iii.engine.security.peer_uid import is_same_user
-from iii.engine.security.redaction import redactor_of
+from iii.engine.security.redaction import Redactor, redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
-from iii.engine.supervision.run import Run
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.telemetry.feed import Feed
 from iii.engine.terminal.display import Display, style_of
 from iii.engine.transport.accept import UnixAcceptor
 from iii.engine.transport.message_pump import MessagePump
-from iii.engine.worker_connections import WorkerConnections
+from iii.engine.transport.poller import make_poller
+from iii.engine.worker_connections import WorkerConnections, run_of
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.version import VERSION
@@ -65,33 +66,49 @@ EXIT_OK, EXIT_INTERRUPTED = 0, 130
 
 
 class Engine:
-    """One running engine of one project. Make it inside a running loop."""
+    """One running engine of one project. Make it inside a running loop. Implements `Control` for the builtins."""
 
     def __init__(self, run_context: RunContext, prestart: Prestart, options: Options, display: Display) -> None:
         self.project = project = run_context.project
         self.options = options
         self._run_context = run_context
         self._prestart = prestart
-        self._report = self._display = display
+        self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
         self._throttle = Throttle()  # of all listeners together
         self._environments = environments_of(project, os.environ)
-        self.gateway: Gateway | None = None
-        self.listeners: list[Gateway] = []
+        self._redactor = Redactor()
+        self.gateways: list[Gateway] = []
+        # Some parts call each other. Where one is made before the other, a lambda looks the other up when it is called.
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
-        self.pump = MessagePump(self.router, on_event=self._on_event, on_output=self._on_output)
+        self.pump = MessagePump(
+            self.router,
+            on_event=self._on_event,
+            on_output=lambda peer, line: self.worker_connections.on_printed(peer, line),
+        )
         self.pump.are_deadlines_paused = options.debug is not None
-        self.worker_connections = WorkerConnections(self.pump)
+        self._poller = make_poller(self.pump.turn)
+        self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
+        self.local_clients = LocalClients(self.pump, self._poller, ChannelDoor(self.channels))
+        self.worker_connections = WorkerConnections(
+            self.pump,
+            self._poller,
+            on_ready=lambda run, files: self.supervisor.on_ready(run, files),
+            on_files=lambda run, files: self.supervisor.on_files(run, files),
+            on_drained=lambda run: self.supervisor.on_drained(run),
+            on_unresponsive=lambda run, why: self.supervisor.on_unresponsive(run, why),
+            on_output=lambda run, text, stream: self.supervisor.log(run, text, stream),
+        )
         self.supervisor = Supervisor(
             project,
             hooks=self.worker_connections,
-            environment=self._environment,
+            environment=lambda spec, run: run_context.environment(spec, run, self.project),
             reporter=display,
+            redact=lambda text: self._redactor(text),
+            on_files=lambda worker, files: self.watcher.set_files(worker, files),
             spawn=prestart.take,
-            on_files=self._on_files,
         )
-        self.worker_connections.supervisor = self.supervisor
         self.watcher = Watcher(
             project,
             changed=self.supervisor.on_changed,
@@ -100,16 +117,21 @@ class Engine:
         )
         self.heartbeat = Heartbeat(
             self.pump,
-            watched=self.worker_connections.watched,
-            lost=self.worker_connections.give_up,
-            held_up=self._on_held_up,
+            serving=self.worker_connections.serving,
+            on_lost=self._on_lost,
+            on_held_up=lambda seconds: self.warn(
+                f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded"
+            ),
         )
-        self.builtins = Builtins(self.router, _Control(self), self.pump.turn)
+        self.slow_consumer_check = SlowConsumerCheck(
+            self.router.calls,
+            peers=lambda: [*self.worker_connections.peers, *self.local_clients.peers],
+            on_slow=self.worker_connections.expel,
+        )
+        self.builtins = Builtins(self.router, self, self.pump.turn)
         self.http_check = HttpCheck(self.pump)
         self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
-        self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
-        self.worker_connections.channel_door = ChannelDoor(self.channels)
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
@@ -118,42 +140,35 @@ class Engine:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
         connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
         self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
-        self.gateway = self._open_gateway()
-        self._open_listeners()
-        listener = UnixAcceptor(self._run_context.socket_path, self.worker_connections.accept)
+        self._open_gateways()
+        listener = UnixAcceptor(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
-        self._handle_signals()
-        self._greet(self._run_context.swept)
-        watching = start_critical(self._watch(), "the watcher")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        self._greet()
+        watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            if watching is not None:
+                watching.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watching
             listener.close()
             await self._shut_down()
         return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
 
-    def _greet(self, left: tuple[int, ...]) -> None:
-        facts = [("sdk", self.gateway.url)] if self.gateway else []
+    def _greet(self) -> None:
+        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(VERSION, facts)
-        if left:
+        if left := self._run_context.swept:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
 
     def describe(self, worker: str) -> str:
         """Return what a worker has registered: `2 functions`."""
         count = sum(function.owner.name == worker for function in self.router.registry)
         return f"{count} function{'' if count == 1 else 's'}"
-
-    @property
-    def dropped_log_lines(self) -> int:
-        """How many lines of workers could not be kept."""
-        return self._display.logs.dropped
-
-    def _on_held_up(self, seconds: float) -> None:
-        self.warn(f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded")
 
     async def _serve(self) -> None:
         self._hide_secrets()
@@ -164,7 +179,10 @@ class Engine:
             starting.result()
             self._prestart.close()
             self._announce(is_ready=True)
-            _settle_memory()
+            # What lives now lives as long as the engine: the garbage collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 50)
             self.watcher.begin()
         await stopping
         starting.cancel()
@@ -176,35 +194,34 @@ class Engine:
         self._prestart.close()
         self.builtins.close()
         self.feed.close()
-        for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
+        for gateway in self.gateways:
             gateway.close()
         self.pump.close()
+        self.slow_consumer_check.stop()
+        self.local_clients.close()
         self.worker_connections.close()
+        self._poller.close()
         self._run_context.release()
 
-    def _open_gateway(self) -> Gateway | None:
-        address = self._run_context.address
-        if address is None:
-            return None
-        listen = Listen(address, self._run_context.token, throttle=self._throttle)
-        gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
-        gateway.on_telemetry = self.feed.take_frame
-        if address.is_moved:
-            self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to {gateway.url} instead")
-        return gateway
-
-    def _open_listeners(self) -> None:
-        if not self.project.engine.listeners:
-            return
-        engine_client = EngineClient(self.pump)
-        for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
-            terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
-            # Without an auth function nobody would be asked who they are: then the token is.
-            is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
-            token = None if is_asked else self._run_context.token
-            listen = Listen(address, token, spec.origins, terms, self._throttle)
-            self.listeners.append(Gateway(self.pump, self.worker_connections, self.channels, listen))
-            self.listeners[-1].on_telemetry = self.feed.take_frame
+    def _open_gateways(self) -> None:
+        """Open the listener for official SDKs, unless it is off, and the listeners of iii.toml with rules."""
+        listens = []
+        if (address := self._run_context.address) is not None:
+            listens.append(Listen(address, self._run_context.token, throttle=self._throttle))
+            if address.is_moved:
+                self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to ws://{address} instead")
+        if self.project.engine.listeners:
+            engine_client = EngineClient(self.pump)
+            for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
+                terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
+                # A listener without an auth function asks for the token.
+                has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
+                token = None if has_auth_function else self._run_context.token
+                listens.append(Listen(address, token, spec.origins, terms, self._throttle))
+        for listen in listens:
+            gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
+            gateway.on_telemetry = self.feed.take_frame
+            self.gateways.append(gateway)
 
     def _announce(self, *, is_ready: bool) -> None:
         self._run_context.run_dir.announce(
@@ -220,15 +237,8 @@ class Engine:
             }
         )
 
-    # Signals
-
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self.stop)
-
     def stop(self) -> None:
-        """Stop gracefully; called again, kill what is left."""
+        """Stop gracefully; at the second call, kill what is left."""
         if self._stopping.is_set():
             self._is_killed = True
             self.supervisor.kill()
@@ -236,15 +246,15 @@ class Engine:
 
     def warn(self, text: str, worker: str = "") -> None:
         """Tell the user a sentence about the engine or one worker."""
-        self._report(Notice(text, worker))
+        self._display(Notice(text, worker))
 
-    # What the parts tell
+    # What the parts report
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, PeerReady):
-            self.worker_connections.on_ready(event)
+            self.worker_connections.on_peer_ready(event)
         elif isinstance(event, PeerDrained):
-            self.worker_connections.on_drained(event)
+            self.worker_connections.on_peer_drained(event)
         elif isinstance(event, PeerExpelled):
             self.worker_connections.expel(event.peer, event.why)
         elif isinstance(event, FunctionsChanged | WorkersChanged):
@@ -254,14 +264,10 @@ class Engine:
         else:
             self.warn(event.text, event.peer_name)
 
-    def _on_output(self, peer: Peer, line: bytes) -> None:
-        self.worker_connections.on_output(peer, line)
-
-    def _on_files(self, worker: str, files: frozenset[str]) -> None:
-        # The supervisor tells its first files while it is made, before there is a watcher; the watcher reads
-        # the scripts from the project itself.
-        if hasattr(self, "watcher"):
-            self.watcher.set_files(worker, files)
+    def _on_lost(self, peer: Peer, why: str) -> None:
+        run = run_of(peer)
+        if run is not None:
+            self.supervisor.on_unresponsive(run, why, at_once=True)
 
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
         try:
@@ -280,32 +286,37 @@ class Engine:
 
     def _hide_secrets(self) -> None:
         configs = [worker.config for worker in self.project.workers.values()]
-        self.feed.redact = self.worker_connections.redactor = redactor_of((*self._environments.values(), *configs))
+        self.feed.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
 
-    async def _watch(self) -> None:
-        if self.options.is_watching:
-            await self.watcher.run(at_once=False)
+    # `Control`: what the management functions may do
 
-    # The environment of a worker
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per instance of the supervised workers."""
+        return self.supervisor.rows()
 
-    def _environment(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
-        return self._run_context.environment(spec, run, self.project)
+    async def start_worker(self, name: str) -> list[dict[str, Any]]:
+        """Start a worker. Raises KeyError for an unknown name, as the next two do."""
+        return await self.supervisor.start_worker(name)
 
+    async def stop_worker(self, name: str) -> list[dict[str, Any]]:
+        """Stop a worker."""
+        return await self.supervisor.stop_worker(name)
 
-class _Control:
-    """What `engine::workers::*` may do with the engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.rows = engine.supervisor.rows
-        self.start_worker = engine.supervisor.start_worker
-        self.stop_worker = engine.supervisor.stop_worker
-        self.restart_worker = engine.supervisor.restart_worker
-        self.adopt = engine.worker_connections.adopt
-        self.identified = engine.worker_connections.identified
-        self._engine = engine
+    async def restart_worker(self, name: str) -> list[dict[str, Any]]:
+        """Replace the processes of a worker."""
+        return await self.supervisor.restart_worker(name)
 
     def counters(self) -> dict[str, int]:
-        return {**self._engine.router.calls.counters, "log_lines_dropped": self._engine.dropped_log_lines}
+        """Return how much was dropped or refused, by cause."""
+        return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
+
+    def adopt(self, peer: Peer, pid: int) -> bool:
+        """Route the worker process with `pid` through this peer; False if there is no such process."""
+        return self.worker_connections.adopt(peer, pid)
+
+    def identified(self, peer: Peer) -> None:
+        """A peer has said who it is."""
+        self.worker_connections.identified(peer)
 
 
 def _compile_schema(declaration: RegisterFunction) -> Validator | None:
@@ -314,21 +325,6 @@ def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     from iii.engine.routing.payload_schemas import compile_schema  # 60 ms that wait for the first schema
 
     return compile_schema(declaration)
-
-
-def _settle_memory() -> None:
-    """Start is over: what lives now lives on, and the collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop
-    import uvloop  # not available everywhere
-
-    return uvloop.new_event_loop
 
 
 def run_engine(run_context: RunContext, prestart: Prestart, options: Options) -> int:
@@ -343,5 +339,10 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
         finally:
             display.close()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    if sys.platform != "win32":
+        import uvloop  # not available everywhere
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(main())

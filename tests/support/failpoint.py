@@ -12,7 +12,7 @@ PATH = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "failpoints")
 
 
 class Failpoint:
-    """One point, `"kill before Roster.promote 1"`, and its token in `folder`."""
+    """One point, `"kill before PeerTable.promote 1"`, and its token in `folder`."""
 
     def __init__(self, folder: Path, point: str) -> None:
         self.point = point

@@ -1,4 +1,4 @@
-"""What the supervisor's tests share: hooks that write down what they are asked, workers that are shell or Python."""
+"""What the tests of the supervisor share: hooks that record their calls, and workers that are shell or Python."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SERVE = f"import sys\n{READY}\nfor line in sys.stdin:\n    if line.strip() == 'c
 
 
 @dataclass
-class Root:
-    """The composition root of the tests: reads `ready` lines, closes stdin on stop, and keeps a history."""
+class RecordingHooks:
+    """Hooks of a supervisor that read `ready` lines, close stdin on stop, and keep a history of the calls."""
 
     history: list[str] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
@@ -107,9 +107,6 @@ class Root:
 
     owed = busy
 
-    def redact(self, text: str) -> str:
-        return text
-
 
 def worker(name: str, code: str, cwd: Path, **more: Any) -> WorkerSpec:
     """A worker that runs a Python text, without the SDK."""
@@ -128,9 +125,16 @@ def environment(spec: WorkerSpec, run: Run) -> dict[str, str]:
     }
 
 
-def supervise(root: Path, *workers: WorkerSpec) -> tuple[Supervisor, Root]:
-    """A supervisor of these workers, and the root that it speaks to."""
+def supervise(root: Path, *workers: WorkerSpec) -> tuple[Supervisor, RecordingHooks]:
+    """Return a supervisor of these workers, and its hooks."""
     project = ProjectSpec(root=root, name="test", file=root / "iii.toml", workers={w.name: w for w in workers})
-    fake = Root()
-    fake.supervisor = Supervisor(project, hooks=fake, environment=environment, reporter=fake.on_report)
-    return fake.supervisor, fake
+    hooks = RecordingHooks()
+    hooks.supervisor = Supervisor(
+        project,
+        hooks=hooks,
+        environment=environment,
+        reporter=hooks.on_report,
+        redact=str,
+        on_files=lambda worker, files: None,
+    )
+    return hooks.supervisor, hooks

@@ -1,1 +1,1 @@
-"""Who is alive: heartbeats, busy workers, slow consumers, and readiness of programs without our SDK."""
+"""Which peers still work: heartbeats, hanging workers, slow consumers, and readiness of programs without our SDK."""

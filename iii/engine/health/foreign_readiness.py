@@ -1,25 +1,29 @@
-"""How long a program without SDK may be silent before it counts as ready. Pure; the switchboard keeps the timers."""
+"""How long a program without our SDK must be silent before it counts as ready. Pure; the caller keeps the timers.
+
+Such a program never sends `ready`.
+"""
 
 from __future__ import annotations
 
 from iii.engine.routing.peer import Owner, Peer
 from iii.protocol.messages import RegisterFunction
 
-# A program without SDK never says `ready`: it is ready when it has registered nothing more for this long.
-QUIET = 0.1
-# One that registers nothing at all (a build watcher, a server) counts as up after this. Long, because a runtime that
-# starts on a busy machine and then connects by itself must not be taken for one: calls to it would fail.
-SILENT = 3.0
+# Seconds without a message after which a program that has registered functions is ready.
+REGISTRATION_DEBOUNCE = 0.1
+# Seconds after which a program that has registered nothing (a build watcher, a server) counts as up. Long, because a
+# runtime may start slowly on a busy machine and connect by itself later: ready too early, calls to it would fail.
+SILENCE_TIMEOUT = 3.0
 
 
-def patience(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> float | None:
-    """Return how many seconds of silence make a foreign worker ready; None: silence says nothing.
+def readiness_timeout(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> float | None:
+    """Return after how many seconds of silence a foreign worker is ready; None if silence says nothing.
 
-    A worker that came over WebSocket before will come again, and one that lacks functions its predecessor has is
-    probably not done: promoted too early, it would take them away.
+    Silence says nothing while a worker that has connected over WebSocket before has not done so again (`is_adopted`). A
+    worker that lacks functions of its predecessor has probably not registered everything: promoted too early, it would
+    take them away.
     """
     staged = {message.id for peer in peers for message in peer.staged if isinstance(message, RegisterFunction)}
     serving = {function.id for peer in owner.peers for function in peer.functions}
     if owner.connects and not is_adopted:
         return None
-    return QUIET if staged and serving <= staged else SILENT
+    return REGISTRATION_DEBOUNCE if staged and serving <= staged else SILENCE_TIMEOUT

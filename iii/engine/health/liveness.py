@@ -1,11 +1,13 @@
-"""Which workers have died inside a living process, and which are merely busy. Pure.
+"""Which workers no longer work although their process lives, and which are merely busy. Pure.
 
-Theory of operation. Two things give a worker away. One that speaks our SDK answers `ping` from a thread that no
-handler blocks: when it has sent nothing for a while it is asked, and when it then stays silent it is lost. Any worker
-may keep running a call whose deadline has passed: when it ends no call at all for the grace after that, it hangs.
-Neither is held against it while a call that it had got before the doubt arose is inside its deadline: a slow handler
-is no dead one, even if it lets no other thread run. And a doubt only counts while we look ourselves: after a pause of
-the engine (suspended, blocked) everybody starts anew. `heartbeat.py` looks once a second and acts on the verdicts.
+Theory of operation. Two things show that a worker no longer works. First, silence: our SDK answers `ping` from a thread
+that no handler blocks, so a worker that has sent nothing for a while is pinged, and if it stays silent it is lost.
+Second, overdue calls: a worker may run a call whose deadline has passed, but if it ends no call at all within a grace
+period after that deadline, it hangs.
+
+Neither counts against a worker that has a live call (one inside its deadline) which it got before the first unanswered
+ping, or before its overdue call began to count: its handler may be slow, and may even let no other thread run. And time
+only counts while the engine itself runs: after a pause (suspended, blocked) it starts anew for every worker.
 """
 
 from __future__ import annotations
@@ -19,81 +21,84 @@ from iii.engine.routing.peer import Peer
 from iii.protocol.codec import encode
 from iii.protocol.messages import Ping
 
-PING_AFTER = 5.0  # seconds of silence; traffic is a sign of life by itself
-LOST_AFTER = 15.0  # seconds of silence, most of them under unanswered pings
-HANG_GRACE = 10.0  # seconds after a call's deadline in which its worker has to end this call or another
-PAUSE = 3.0  # seconds between two looks that should be one apart: we were not there to hear anybody
+PING_INTERVAL = 5.0  # seconds of silence before the first ping, and between two; any message is a sign of life
+LOST_TIMEOUT = 15.0  # seconds of silence, most of them after unanswered pings
+HANG_TIMEOUT = 10.0  # seconds after a call's deadline in which its worker must end this call or another
+PAUSE_TIMEOUT = 3.0  # seconds between two checks (they should be 1 s apart) after which the engine was paused itself
 
 _PING = encode(Ping())
 
 
-class _Doubt(Struct):
-    """What is known of one peer between two looks."""
+class _Observed(Struct):
+    """What is remembered of one peer from check to check."""
 
-    answered: int = -1
-    progress_at: float = 0.0
-    pinged_at: float | None = None  # the first ping that is unanswered
-    asked_at: float = 0.0  # the last ping
+    answered: int = -1  # the calls it had ended
+    progress_at: float = 0.0  # when that number last rose
+    pinged_at: float | None = None  # when it got the first ping that is unanswered
+    last_ping_at: float = 0.0
 
 
 class _Load(Struct):
-    """The calls a peer runs: since when the oldest is overdue, and since when it has the oldest that is not."""
+    """The calls that a peer is running."""
 
-    overdue_at: float | None = None
-    held_since: float | None = None
+    overdue_at: float | None = None  # the earliest deadline that has passed
+    live_since: float | None = None  # when it got the oldest call that is inside its deadline
+
+    def excuses(self, since: float) -> bool:
+        """Whether a live call that the peer had before `since` may explain what it does from then on."""
+        return self.live_since is not None and self.live_since <= since
 
 
 class Liveness:
-    """The doubts about every worker."""
+    """What is known of every serving worker."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._doubts: dict[Peer, _Doubt] = {}
-        self._looked_at = 0.0
+        self._observed: dict[Peer, _Observed] = {}
+        self._checked_at = 0.0
         self._awake_since = 0.0
 
     def __repr__(self) -> str:
-        return f"<Liveness {len(self._doubts)} peers>"
+        return f"<Liveness {len(self._observed)} peers>"
 
-    def look(self, peers: Iterable[tuple[Peer, bool]], now: float) -> list[tuple[Peer, str]]:
-        """Ping who is silent; return who is lost, and why in words. A peer comes with whether it answers pings."""
-        if now - self._looked_at > PAUSE:
+    def check(self, peers: Iterable[tuple[Peer, bool]], now: float) -> list[tuple[Peer, str]]:
+        """Ping the silent peers; return the lost ones, each with why. `peers`: each with whether it answers pings."""
+        if now - self._checked_at > PAUSE_TIMEOUT:
             self._awake_since = now
-        self._looked_at = now
+        self._checked_at = now
         loads = self._loads()
-        doubts, self._doubts = self._doubts, {}
+        previous, self._observed = self._observed, {}
         lost = []
         for peer, answers_pings in peers:
-            doubt = self._doubts[peer] = self._renewed(peer, doubts.get(peer) or _Doubt(), now)
+            observed = self._observed[peer] = previous.get(peer) or _Observed()
+            if peer.answered != observed.answered:
+                observed.answered, observed.progress_at = peer.answered, now
             load = loads.get(peer, _Load())
-            if why := self._hangs(doubt, load, now) or (
-                self._is_silent(peer, doubt, load, now) if answers_pings else ""
-            ):
+            why = self._why_hanging(observed, load, now)
+            if not why and answers_pings:
+                why = self._why_silent(peer, observed, load, now)
+            if why:
                 lost.append((peer, why))
         return lost
 
-    def _renewed(self, peer: Peer, doubt: _Doubt, now: float) -> _Doubt:
-        if peer.answered != doubt.answered:
-            doubt.answered, doubt.progress_at = peer.answered, now
-        if doubt.pinged_at is not None and max(peer.heard_at, self._awake_since) >= doubt.pinged_at:
-            doubt.pinged_at = None
-        return doubt
-
-    def _is_silent(self, peer: Peer, doubt: _Doubt, load: _Load, now: float) -> str:
-        silence = now - max(peer.heard_at, self._awake_since)
-        if silence >= PING_AFTER and now - doubt.asked_at >= PING_AFTER:
-            doubt.asked_at = now
-            doubt.pinged_at = doubt.pinged_at or now
+    def _why_silent(self, peer: Peer, observed: _Observed, load: _Load, now: float) -> str:
+        heard_at = max(peer.heard_at, self._awake_since)
+        silence = now - heard_at
+        if observed.pinged_at is not None and heard_at >= observed.pinged_at:
+            observed.pinged_at = None
+        if silence >= PING_INTERVAL and now - observed.last_ping_at >= PING_INTERVAL:
+            observed.last_ping_at = now
+            observed.pinged_at = observed.pinged_at or now
             self._calls.send(peer, _PING)
-        if doubt.pinged_at is None or silence < LOST_AFTER or _is_excused(load, doubt.pinged_at):
+        if observed.pinged_at is None or silence < LOST_TIMEOUT or load.excuses(observed.pinged_at):
             return ""
         return f"gave no sign of life for {silence:.0f} s"
 
-    def _hangs(self, doubt: _Doubt, load: _Load, now: float) -> str:
+    def _why_hanging(self, observed: _Observed, load: _Load, now: float) -> str:
         if load.overdue_at is None:
             return ""
-        since = max(load.overdue_at, doubt.progress_at, self._awake_since)
-        if now - since < HANG_GRACE or _is_excused(load, since):
+        since = max(load.overdue_at, observed.progress_at, self._awake_since)
+        if now - since < HANG_TIMEOUT or load.excuses(since):
             return ""
         return (
             f"ended no call for {now - since:.0f} s and goes on with one that is {now - load.overdue_at:.0f} s overdue"
@@ -106,17 +111,12 @@ class Liveness:
                 continue
             load = loads.setdefault(invocation.callee, _Load())
             if not invocation.is_abandoned:
-                load.held_since = _earlier(load.held_since, invocation.deadline - invocation.timeout)
-            elif invocation.deadline <= self._looked_at:
-                # Given up by its caller alone it may still run to its deadline.
+                load.live_since = _earlier(load.live_since, invocation.deadline - invocation.timeout)
+            elif invocation.deadline <= self._checked_at:
+                # An abandoned call whose deadline has not passed was given up by its caller: the worker may go on.
                 load.overdue_at = _earlier(load.overdue_at, invocation.deadline)
         return loads
 
 
-def _is_excused(load: _Load, doubted_at: float) -> bool:
-    """Whether a call that was there before the doubt may explain it."""
-    return load.held_since is not None and load.held_since <= doubted_at
-
-
-def _earlier(known: float | None, other: float) -> float:
-    return other if known is None else min(known, other)
+def _earlier(earliest: float | None, time: float) -> float:
+    return time if earliest is None else min(earliest, time)

@@ -1,7 +1,7 @@
-"""Which peers take nothing of what is sent to them, for how long, and when that is too long. Pure.
+"""Which peers do not read what they are sent, and when that is too much. Pure; `heartbeat.py` checks once a second.
 
-A peer that does not read costs memory and never answers. New calls to it are refused early (`Limits.backlog`); this is
-about the rest: results and what was sent before. The switchboard looks once a second and ends those that are named.
+A peer that does not read costs memory and never answers. The router refuses new calls to it early (`Limits.backlog`);
+this is about results, and about what was sent before.
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ from collections.abc import Callable, Iterable
 
 from iii.engine.routing.peer import Peer
 
-# Bytes that may wait for one peer. More than one that first writes 50 MB and then reads ever needs.
-MOST = 64 * 1024 * 1024
-# Looks (seconds) without one byte taken. Counted, not measured: while the whole machine sleeps nobody reads.
-PATIENCE = 10
+# Bytes that may wait for one peer: more than for a peer that writes 50 MB of calls before it reads the first result.
+MAX_BACKLOG = 64 * 1024 * 1024
+# Checks in a row (one a second) at which a peer may have read nothing. They are counted instead of measured as time,
+# because while the whole machine sleeps no peer can read.
+MAX_IDLE_CHECKS = 10
 
 
 class SlowConsumers:
-    """Remembers what each peer had taken at the last look."""
+    """Remembers how many bytes each peer had read at the last check."""
 
     def __init__(self) -> None:
-        self._looks: dict[Peer, tuple[int, int]] = {}  # bytes taken, looks since then
+        self._progress: dict[Peer, tuple[int, int]] = {}  # bytes read, checks since then
 
-    def look(self, peers: Iterable[Peer], has_live_call: Callable[[Peer], bool]) -> list[tuple[Peer, str]]:
-        """Return those that must go and why. One with a call inside its deadline may still be busy with that."""
-        looks = {peer: self._look(peer) for peer in peers if peer.backlog}
-        self._looks = looks
-        verdicts = [(peer, self._verdict(peer, count, has_live_call)) for peer, (_, count) in looks.items()]
-        return [(peer, why) for peer, why in verdicts if why]
+    def check(self, peers: Iterable[Peer], has_live_call: Callable[[Peer], bool]) -> list[tuple[Peer, str]]:
+        """Return the peers to disconnect and why.
 
-    def _look(self, peer: Peer) -> tuple[int, int]:
-        taken, count = self._looks.get(peer, (peer.written, -1))
-        return (taken, count + 1) if taken == peer.written else (peer.written, 0)
-
-    def _verdict(self, peer: Peer, count: int, has_live_call: Callable[[Peer], bool]) -> str:
-        if peer.backlog > MOST:
-            return f"does not read its input: {peer.backlog >> 20} MiB wait for it"
-        if count >= PATIENCE and not has_live_call(peer):
-            return f"has read nothing of its input for {PATIENCE} s"
-        return ""
+        A peer with a live call (in flight, inside its deadline) may be busy with it, and is only held to MAX_BACKLOG.
+        """
+        previous, self._progress = self._progress, {}
+        slow = []
+        for peer in peers:
+            if not peer.backlog:
+                continue
+            written, idle_checks = previous.get(peer, (peer.written, -1))
+            idle_checks = idle_checks + 1 if written == peer.written else 0
+            self._progress[peer] = (peer.written, idle_checks)
+            if peer.backlog > MAX_BACKLOG:
+                slow.append((peer, f"does not read its input: {peer.backlog >> 20} MiB wait for it"))
+            elif idle_checks >= MAX_IDLE_CHECKS and not has_live_call(peer):
+                slow.append((peer, f"has read nothing of its input for {MAX_IDLE_CHECKS} s"))
+        return slow

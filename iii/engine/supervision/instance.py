@@ -1,7 +1,8 @@
-"""One instance of a worker: the pure slot, and the generations that it moves.
+"""One instance of a worker: its state, and the generations that the state's changes start and end.
 
-Every event about the instance (a command, `ready`, an exit, the backoff timer) goes through `_advance`: the
-slot decides, the plan is carried out. `supervisor.py` owns the seats and hears of every change.
+Every event of the instance (a command, `ready`, an exit, the end of a backoff) goes to the pure functions of
+`replacement`; they return the next state and a plan, and the plan is carried out here. The supervisor owns the
+instances and hears of every change.
 """
 
 from __future__ import annotations
@@ -11,71 +12,77 @@ import random
 import time
 from collections.abc import Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.supervision import replacement
 from iii.engine.supervision.generation import Generation
-from iii.engine.supervision.hooks import Ground
+from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
 from iii.engine.supervision.replacement import InstanceState, Plan
 from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Reloaded, ReloadFailed
 from iii.engine.supervision.restart_policy import MAX_UNBLAMED, Exit, History, Verdict, judge
 from iii.engine.supervision.run import Cause, ExitReason, Run
 
-# A stop, unlike a reload, has somebody waiting for it at the terminal.
-STOP_DRAIN = 10.0
-
-
-class Surroundings(Struct, frozen=True):
-    """What a seat asks of the supervisor: may it start now, and whom to tell that it has changed."""
-
-    can_start: Callable[[WorkerSpec], bool]
-    changed: Callable[[Instance], None]
-    exited: Callable[[Run], None]
+# Most seconds that a stop waits for calls; a reload may wait longer, because no user waits for it at the terminal.
+STOP_DRAIN_TIMEOUT = 10.0
 
 
 class Instance:
-    """One instance of a worker. `spec` may be replaced; the next generation starts with it."""
+    """One instance of a worker. `spec` may be replaced; the next generation starts with it.
 
-    def __init__(self, spec: WorkerSpec, instance: int, ground: Ground, around: Surroundings) -> None:
+    `can_start(spec)` says whether what the worker depends on has come up; `on_changed(instance)` is called after every
+    change of state, `on_closed(run)` when a process that had been opened is gone.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        index: int,
+        context: SupervisionContext,
+        *,
+        can_start: Callable[[WorkerSpec], bool],
+        on_changed: Callable[[Instance], None],
+        on_closed: Callable[[Run], None],
+    ) -> None:
         self.spec = spec
-        self.instance = instance
-        self.slot = InstanceState(exclusive=spec.reload == "exclusive")
+        self.index = index
+        self.state = InstanceState(exclusive=spec.reload == "exclusive")
         self.restarts = 0
         self.last_exit: ExitReason | None = None
         self.retry_at = 0.0  # seconds since the epoch, while it backs off
-        self.started_at = 0.0  # seconds since the epoch: when the serving generation was ready
-        self._ground = ground
-        self._around = around
+        self.started_at = 0.0  # seconds since the epoch: when the serving generation became ready
+        self._context = context
+        self._can_start = can_start
+        self._on_changed = on_changed
+        self._on_closed = on_closed
         self._history = History()
         self._verdict = Verdict(Event.CRASHED)
         self._generations: dict[int, Generation] = {}
         self._backoff: asyncio.TimerHandle | None = None
-        self._files: tuple[str, ...] = ()
+        self._files: tuple[str, ...] = ()  # whose change causes the next reload
         self._has_served = False
         self._do: dict[Action, Callable[[int], None]] = {
             Action.SPAWN: self._spawn,
             Action.PROMOTE: self._promote,
             Action.END: self._end,
-            Action.WAIT: self._wait,
-            Action.REFUSE: self._tell_failed,
-            Action.SETTLE: self._tell_finished,
-            Action.KEEP: self._tell_kept,
+            Action.WAIT: self._back_off,
+            Action.REFUSE: self._report_failed,
+            Action.SETTLE: self._report_finished,
+            Action.KEEP: self._report_kept,
         }
 
     def __repr__(self) -> str:
-        return f"<Seat {self.spec.name}[{self.instance}] {self.slot.state.actual.value} #{self.slot.serving}>"
+        return f"<Instance {self.spec.name}[{self.index}] {self.state.lifecycle.actual.value} #{self.state.serving}>"
 
     @property
     def availability(self) -> Availability:
-        return self.slot.state.availability
+        return self.state.lifecycle.availability
 
     @property
     def serving(self) -> Generation | None:
-        """The generation whose state is the seat's, None if there is no process."""
-        return self._generations.get(self.slot.serving)
+        """The generation whose lifecycle is the instance's, None if there is no process."""
+        return self._generations.get(self.state.serving)
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -83,9 +90,7 @@ class Instance:
         return tuple(self._generations.values())
 
     def was_starting_at(self, moment: float) -> bool:
-        """True if a process of this seat was between its start and `ready` at `moment` (seconds since the
-        epoch).
-        """
+        """True if a process of this instance was starting, and not ready yet, at `moment` (seconds since the epoch)."""
         now, clock = time.time(), time.monotonic()
         for generation in self.generations:
             began = now - (clock - generation.started_at) if generation.started_at else now
@@ -97,116 +102,115 @@ class Instance:
     # Events.
 
     def command(self, event: Event, files: tuple[str, ...] = ()) -> None:
-        """START, RESTART, STOP, or CHANGED with the files that did."""
+        """Apply START, RESTART, STOP, or CHANGED with the files that have changed."""
         if files:
             self._files = files
-        if event in (Event.RESTART, Event.START, Event.CHANGED) and self.slot.state.actual is Actual.FAILED:
+        if event in (Event.RESTART, Event.START, Event.CHANGED) and self.state.lifecycle.actual is Actual.FAILED:
             self._history = History()
-        self._advance(replacement.command(self._with_rules(), event))
+        self._advance(replacement.command(self._state_with_spec(), event))
 
     def on_ready(self, generation: int) -> None:
         """The process of this generation has registered everything."""
-        self._advance(replacement.ready(self.slot, generation))
+        self._advance(replacement.ready(self.state, generation))
 
     def _on_ended(self, generation: Generation, reason: ExitReason) -> None:
         number = generation.run.generation
         del self._generations[number]
         event = self._judge(generation, reason)
-        self.slot, plan = replacement.exited(self._with_rules(), number, event)
-        # First what calls meet from now on, then the calls that were running, then what follows.
-        self._around.changed(self)
+        self.state, plan = replacement.exited(self._state_with_spec(), number, event)
+        # In this order: new calls meet the new state, the calls that were running fail, the plan follows.
+        self._on_changed(self)
         if generation.was_opened:
-            self._ground.hooks.closed(generation.run, reason)
-            self._around.exited(generation.run)
+            self._context.hooks.closed(generation.run, reason)
+            self._on_closed(generation.run)
         self._carry_out(plan)
 
     def _judge(self, generation: Generation, reason: ExitReason) -> Event:
+        """Return what the exit means; count it against the worker if the serving process ended by itself."""
         if generation.is_ending:
             return Event.EXITED
         self.last_exit = reason
-        if generation.run.generation != self.slot.serving:
+        if generation.run.generation != self.state.serving:
             return Event.CRASHED
         ready_for = time.monotonic() - generation.ready_at if generation.ready_at is not None else -1.0
-        end = Exit(reason, time.monotonic(), ready_for, random.uniform(-1, 1))
-        self._history, self._verdict = judge(self._history, end, self.spec.restart)
+        exit = Exit(reason, time.monotonic(), ready_for, random.uniform(-1, 1))
+        self._history, self._verdict = judge(self._history, exit, self.spec.restart)
         return self._verdict.event
 
     def _advance(self, outcome: tuple[InstanceState, Plan]) -> None:
-        self.slot, plan = outcome
-        self._around.changed(self)
+        self.state, plan = outcome
+        self._on_changed(self)
         self._carry_out(plan)
 
     def _carry_out(self, plan: Plan) -> None:
         for action, generation in plan:
             self._do[action](generation)
         if plan:
-            self._around.changed(self)
+            self._on_changed(self)
 
-    def _with_rules(self) -> InstanceState:
-        return replace(self.slot, exclusive=self.spec.reload == "exclusive")
+    def _state_with_spec(self) -> InstanceState:
+        return replace(self.state, exclusive=self.spec.reload == "exclusive")
 
     # Actions.
 
     def _spawn(self, number: int) -> None:
-        if self._backoff is not None:
-            self._backoff.cancel()
-            self._backoff = None
-        run = Run(self.spec.name, self.instance, number)
-        generation = Generation(run, self.spec, self._ground, self._on_ended)
-        self._generations[number] = generation
+        self._cancel_backoff()
         spec = self.spec
-        generation.start(lambda: self._around.can_start(spec))
+        generation = Generation(Run(spec.name, self.index, number), spec, self._context, self._on_ended)
+        self._generations[number] = generation
+        generation.start(lambda: self._can_start(spec))
 
     def _promote(self, number: int) -> None:
         generation = self._generations[number]
         seconds = generation.mark_ready()
-        finishing = sum(self._ground.hooks.owed(g.run) for g in self.generations if g is not generation)
-        self._ground.hooks.promote(generation.run)
+        hooks, report = self._context.hooks, self._context.report
+        finishing = sum(hooks.owed(other.run) for other in self.generations if other is not generation)
+        hooks.promote(generation.run)
         self.started_at = time.time()
         files, self._files = self._files, ()
         if self._has_served:
-            self._ground.report(Reloaded(generation.run, seconds, files, finishing))
+            report(Reloaded(generation.run, seconds, files, finishing))
         else:
-            self._ground.report(Became(generation.run, seconds))
+            report(Became(generation.run, seconds))
         self._has_served = True
 
     def _end(self, number: int) -> None:
-        is_stop = self.slot.state.desired is Desired.DOWN
+        is_stop = self.state.lifecycle.desired is Desired.DOWN
         cause: Cause = "stop" if is_stop else "reload"
-        drain = min(self.spec.drain_timeout, STOP_DRAIN) if is_stop else self.spec.drain_timeout
-        # A generation that was still in the queue may have told us of its end already.
+        drain_timeout = min(self.spec.drain_timeout, STOP_DRAIN_TIMEOUT) if is_stop else self.spec.drain_timeout
+        # None: a generation that was still queued for its start may have ended already.
         if generation := self._generations.get(number):
-            generation.end(cause, drain)
+            generation.end(cause, drain_timeout)
 
-    def _wait(self, _number: int) -> None:
+    def _back_off(self, _number: int) -> None:
         verdict = self._verdict
         self.restarts += 1
         self.retry_at = time.time() + verdict.delay
-        loop = asyncio.get_running_loop()
-        self._backoff = loop.call_later(verdict.delay, self.command, Event.ELAPSED)
-        reason = self._last_exit()
+        self._backoff = asyncio.get_running_loop().call_later(verdict.delay, self.command, Event.ELAPSED)
+        reason = self._exit_reason()
         limit = 0 if reason.blamed else MAX_UNBLAMED
-        run = Run(self.spec.name, self.instance, self.slot.generation)
-        self._ground.report(Exited(run, reason, verdict.delay, verdict.count, limit))
+        self._context.report(Exited(self._newest_run(), reason, verdict.delay, verdict.count, limit))
 
-    def _tell_failed(self, _number: int) -> None:
-        run = Run(self.spec.name, self.instance, self.slot.generation)
-        self._ground.report(Failed(run, self._last_exit(), self._verdict.count))
+    def _report_failed(self, _number: int) -> None:
+        self._context.report(Failed(self._newest_run(), self._exit_reason(), self._verdict.count))
 
-    def _tell_finished(self, _number: int) -> None:
+    def _report_finished(self, _number: int) -> None:
+        self._cancel_backoff()
+        if self.state.lifecycle.desired is Desired.UP:
+            self._context.report(Finished(self._newest_run(), self._exit_reason()))
+
+    def _report_kept(self, number: int) -> None:
+        reason = self._exit_reason()
+        if reason.cause not in ("stop", "reload"):
+            self._context.report(ReloadFailed(Run(self.spec.name, self.index, number), reason, self.started_at))
+
+    def _cancel_backoff(self) -> None:
         if self._backoff is not None:
             self._backoff.cancel()
             self._backoff = None
-        if self.slot.state.desired is Desired.UP:
-            run = Run(self.spec.name, self.instance, self.slot.generation)
-            self._ground.report(Finished(run, self._last_exit()))
 
-    def _tell_kept(self, number: int) -> None:
-        reason = self._last_exit()
-        if reason.cause in ("stop", "reload"):
-            return
-        run = Run(self.spec.name, self.instance, number)
-        self._ground.report(ReloadFailed(run, reason, self.started_at))
+    def _newest_run(self) -> Run:
+        return Run(self.spec.name, self.index, self.state.generation)
 
-    def _last_exit(self) -> ExitReason:
+    def _exit_reason(self) -> ExitReason:
         return self.last_exit or ExitReason("never started")

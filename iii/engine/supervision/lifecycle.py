@@ -1,10 +1,10 @@
 """The states of a worker's process, as two tables.
 
-Theory of operation. What a worker *should* be is `Desired`: UP or DOWN; only commands change it. What it *is*
-is `Actual`. A command first sets the desired state; then the table of that desired state says where the event
-leads. An event that has no entry changes nothing: a timer that fires late or a second exit needs no special
-case. Entering a state has exactly one action, which `ENTER` names. How generations replace each other while
-one serves is `swap.py`, which moves this machine; who does the actions is `supervisor.py`. Pure.
+Theory of operation. What a worker *should* be is `Desired`: UP or DOWN; only commands change it. What it *is* is
+`Actual`. A command first sets the desired state; then the table of that desired state says where the event leads. An
+event that has no entry changes nothing: a timer that fires late, or a second exit, needs no special case. Entering a
+state has exactly one action, which `ENTER` names. `replacement.py` drives this machine and adds how generations replace
+each other; `instance.py` carries out the actions. Pure.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from msgspec import Struct
 
 
 class Desired(Enum):
+    """What a worker should be, by the user's last command."""
+
     UP = "up"
     DOWN = "down"
 
 
 class Actual(Enum):
+    """What a worker is."""
+
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
@@ -29,30 +33,34 @@ class Actual(Enum):
 
 
 class Event(Enum):
+    """What moves a worker from one state to another."""
+
     START = "start"
     RESTART = "restart"
     STOP = "stop"
     CHANGED = "changed"  # one of its files
     READY_SENT = "ready sent"
-    EXITED = "exited"  # as it was asked to
-    CRASHED = "crashed"  # and may be tried again
-    GAVE_UP = "gave up"  # crashed too often, or trying again cannot help
-    FINISHED = "finished"  # on its own, and the restart policy leaves it at that
+    EXITED = "exited"  # because the engine asked it to
+    CRASHED = "crashed"  # and may be started again
+    GAVE_UP = "gave up"  # crashed too often, or starting again cannot help
+    FINISHED = "finished"  # by itself, and the restart policy does not start it again
     ELAPSED = "elapsed"  # the backoff
 
 
 class Action(Enum):
+    """What is done on entering a state, or between two generations."""
+
     SPAWN = "spawn"
     PROMOTE = "promote"
     END = "end"  # retire, drain, stop
     WAIT = "wait"  # arm the backoff timer
-    REFUSE = "refuse"
-    SETTLE = "settle"  # nothing runs any more
-    KEEP = "keep"  # the old generation: its successor did not become ready
+    REFUSE = "refuse"  # calls: the worker has failed
+    SETTLE = "settle"  # no process runs any more
+    KEEP = "keep"  # the old generation: the new one did not become ready
 
 
 class Availability(Enum):
-    """What a call to the worker meets: a process, a queue until there is one, or an error."""
+    """What a call to the worker meets: a process, a queue until a process is ready, or an error."""
 
     SERVING = "serving"
     EXPECTED = "expected"
@@ -115,12 +123,14 @@ _AVAILABLE: dict[Actual, Availability] = {
 
 
 class State(Struct, frozen=True):
+    """What a worker should be, and what it is."""
+
     desired: Desired = Desired.DOWN
     actual: Actual = Actual.STOPPED
 
     @property
     def availability(self) -> Availability:
-        """What a call meets now. A worker that is on its way up is worth waiting for."""
+        """What a call meets now. A call waits for a worker that is starting, or will start again."""
         if self.desired is Desired.DOWN:
             return Availability.UNAVAILABLE
         return _AVAILABLE.get(self.actual, Availability.UNAVAILABLE)
@@ -136,7 +146,7 @@ def step(state: State, event: Event) -> tuple[State, Action | None]:
 
 
 def diagram() -> str:
-    """Return the tables as text for the documentation, one line a transition."""
+    """Return the tables as text for the documentation, one line per transition."""
     lines = []
     for desired, table in MOVES.items():
         lines.append(f"desired {desired.value}:")

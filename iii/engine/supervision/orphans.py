@@ -1,7 +1,7 @@
-"""Finds and kills what a dead worker left behind.
+"""Finds and kills the processes that a dead worker left behind.
 
-Reading every process costs milliseconds, so it happens in a thread, and workers that die together share one
-reading. Called by `generation.py` between a worker's death and its burial.
+Reading every process of the machine costs milliseconds, so it happens in a thread, and workers that die together share
+one reading.
 """
 
 from __future__ import annotations
@@ -14,51 +14,49 @@ from iii.engine.supervision import procfs
 from iii.engine.supervision.process import kill_pids
 from iii.engine.supervision.procfs import Entry
 
-# How long the killed may take to vanish. Longer only happens in uninterruptible waits (a dead network file
-# system).
-PATIENCE = 2.0
-PAUSE = 0.01  # between two looks
+# Seconds that killed processes may take to vanish. Only uninterruptible waits (a dead network file system) take longer.
+KILL_TIMEOUT = 2.0
+POLL_INTERVAL = 0.01  # seconds between two readings while killed processes vanish
 
 
 class OrphanCleanup:
-    """Shared readings of the process table."""
+    """Kills leftovers; shares the readings of the process table between workers that die together."""
 
     def __init__(self, read: Callable[[], list[Entry]] = procfs.entries) -> None:
         self._read = read
-        self._next: asyncio.Task[list[Entry]] | None = None
-        self._turn = asyncio.Lock()
-
-    async def take(self) -> list[Entry]:
-        """Return a reading that began after this call."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._take())
-        return await asyncio.shield(self._next)
-
-    async def _take(self) -> list[Entry]:
-        async with self._turn:
-            self._next = None
-            return await asyncio.to_thread(self._read)
+        self._next_reading: asyncio.Task[list[Entry]] | None = None
+        self._is_reading = asyncio.Lock()
 
     async def clear(self, leader: int, marks: frozenset[bytes], *, keep_children: bool = False) -> tuple[int, ...]:
         """Kill everything that belongs to a dead, unreaped `leader`; return when it is gone.
 
-        That is its group, and unless `keep_children` every process whose environment carries all `marks`.
-        Returns the pids that are left: kept on purpose, or not to be killed within PATIENCE.
+        That is the leader's group, and unless `keep_children` every process whose environment carries all `marks`.
+        Returns the pids that are left: kept on purpose, or still alive after KILL_TIMEOUT.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + KILL_TIMEOUT
         while True:
-            left = belonging(await self.take(), leader, marks)
+            left = belonging(await self._processes(), leader, marks)
             doomed = [entry.pid for entry in left if not keep_children or entry.group == leader]
             if not doomed or time.monotonic() > deadline:
                 return tuple(entry.pid for entry in left)
             kill_pids(doomed)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def _processes(self) -> list[Entry]:
+        """Return a reading that began after this call."""
+
+        async def read() -> list[Entry]:
+            async with self._is_reading:
+                self._next_reading = None
+                return await asyncio.to_thread(self._read)
+
+        if self._next_reading is None:
+            self._next_reading = asyncio.create_task(read())
+        return await asyncio.shield(self._next_reading)
 
 
 def belonging(entries: list[Entry], leader: int, marks: frozenset[bytes]) -> list[Entry]:
-    """Return the living processes of the leader's group and those that carry all its marks, the leader left
-    out.
-    """
+    """Return the living processes in the leader's group or with all of its marks, without the leader itself."""
     return [
         entry
         for entry in entries

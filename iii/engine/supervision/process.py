@@ -1,8 +1,8 @@
 """One operating system process: its command line, its pipes, its signals, its death.
 
-Spawns without a shell and without code between fork and exec, in a session of its own, so that one signal
-reaches the whole group. Always spawn from the engine's main thread: the kernel ties a child's death signal to
-the *thread* that made it. Knows nothing of workers' states; `generation.py` drives it.
+Spawns without a shell and without code between fork and exec, in a session of its own, so that one signal reaches the
+whole group. Always spawn from the engine's main thread: the kernel ties a child's death signal to the *thread* that
+made it. Knows nothing of the states of workers.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ LAUNCHER = Path(__file__).parents[2] / "worker" / "launch.py"
 # A payload of 1 MiB in one write instead of sixteen: twice the throughput of large calls.
 PIPE_SIZE = 1024 * 1024
 _F_SETPIPE_SZ = 1031
-# Short of descriptors, processes or memory: worth trying again. Anything else needs somebody to change
-# something.
-_PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Short of descriptors, processes or memory: worth trying again. Any other error stays until the user changes something.
+_TEMPORARY = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SETPRIV = shutil.which("setpriv")
 
 
 class Command(Struct, frozen=True):
-    """What to run. `env` is the whole environment. With `wire`, stdin and stdout are pipes of ours; without,
+    """What to run. `env` is the whole environment. With `wire`, stdin and stdout are pipes to the engine; without,
     stdin is empty and stdout goes where stderr goes.
     """
 
@@ -57,7 +56,7 @@ class SpawnError(Struct, frozen=True):
 
     @property
     def permanent(self) -> bool:
-        return self.number not in _PASSING
+        return self.number not in _TEMPORARY
 
     @property
     def words(self) -> str:
@@ -67,9 +66,7 @@ class SpawnError(Struct, frozen=True):
 
 
 class Process:
-    """A running process. The pipes' ends of ours are non-blocking;
-    `stdin_fd` and `stdout_fd` are -1 without wire.
-    """
+    """A running process, and the engine's ends of its pipes: non-blocking; -1 for stdin and stdout without wire."""
 
     __slots__ = ("_popen", "pid", "started_at", "stderr_fd", "stdin_fd", "stdout_fd")
 
@@ -85,9 +82,9 @@ class Process:
         return f"<Process {self.pid}>"
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to the whole group. Safe until `reap`: until then nobody else can get this pid."""
+        """Send a signal to the whole group. Safe until `reap`: until then no other process can get this pid."""
         if self._popen.returncode is None:
-            # A group of zombies only: Linux says nothing, macOS EPERM.
+            # EPERM: what macOS answers for a group of zombies only.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -97,7 +94,7 @@ class Process:
 
 
 def command_line(spec: WorkerSpec) -> tuple[str, ...]:
-    """Return the argument vector of a worker: through the launcher for Python, directly for anything else."""
+    """Return the argument vector of a worker: Python scripts run under the launcher, any other program directly."""
     if spec.standard is not None:
         return (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
     if spec.script is not None:
@@ -108,14 +105,15 @@ def command_line(spec: WorkerSpec) -> tuple[str, ...]:
 
 
 def keep_mark(spec: WorkerSpec) -> dict[str, str]:
-    """Mark processes that may outlive their worker, for the guard and for the sweep of the next start."""
+    """Return the variable that marks processes which may outlive their worker, or none.
+
+    The guard, and the cleanup of the next start, leave the marked processes alone.
+    """
     return {KEEP: "1"} if spec.keep_children else {}
 
 
 def missing_file(spec: WorkerSpec) -> SpawnError | None:
-    """Return why the worker's script cannot be read, None if it can.
-    Python itself would only exit with code 2.
-    """
+    """Return why the worker's script cannot be read, None if it can. Python itself would only exit with code 2."""
     if spec.script is None:
         return None
     if not spec.script.is_file():
@@ -124,7 +122,7 @@ def missing_file(spec: WorkerSpec) -> SpawnError | None:
 
 
 def spawn(command: Command) -> Process | SpawnError:
-    """Start a process. Every operating system error is returned, none is raised."""
+    """Start a process. Errors of the operating system are returned, not raised."""
     program = _find_program(command)
     if isinstance(program, SpawnError):
         return program
@@ -135,7 +133,8 @@ def spawn(command: Command) -> Process | SpawnError:
     except OSError as error:
         for fd in ours:
             os.close(fd)
-        return SpawnError(error.errno or errno.EIO, _culprit(command, error))
+        is_cwd_missing = error.errno == errno.ENOENT and not command.cwd.is_dir()
+        return SpawnError(error.errno or errno.EIO, str(command.cwd) if is_cwd_missing else command.argv[0])
     finally:
         for fd in theirs:
             os.close(fd)
@@ -149,8 +148,12 @@ def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -
     if command.wire:
         stdout_ours, stdout = _pipe(ours, theirs, size=PIPE_SIZE)
         stdin_ours, stdin = _pipe(ours, theirs, size=PIPE_SIZE, inward=True)
+    argv: tuple[str, ...] = (program, *command.argv[1:])
+    # The kernel shall kill the child when the engine dies. The launcher asks for that itself, `setpriv` for any other.
+    if _SETPRIV is not None and str(LAUNCHER) not in argv[1:4]:
+        argv = (_SETPRIV, "--pdeathsig", "KILL", "--", *argv)
     popen = subprocess.Popen(
-        _tied_to_us((program, *command.argv[1:])),
+        argv,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr_theirs,
@@ -162,7 +165,7 @@ def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -
 
 
 def _pipe(ours: list[int], theirs: list[int], *, size: int = 0, inward: bool = False) -> tuple[int, int]:
-    """Return our end (non-blocking) and the child's end of a new pipe. `inward`: the child reads."""
+    """Return the engine's end (non-blocking) and the child's end of a new pipe. `inward`: the child reads."""
     read_end, write_end = os.pipe()
     our_end, their_end = (write_end, read_end) if inward else (read_end, write_end)
     ours.append(our_end)
@@ -177,9 +180,7 @@ def _pipe(ours: list[int], theirs: list[int], *, size: int = 0, inward: bool = F
 
 
 def _find_program(command: Command) -> str | SpawnError:
-    """Resolve the program ourselves:
-    behind `setpriv` a missing one would look like a worker that exits with 127.
-    """
+    """Find the program's file. Left to `setpriv`, a missing program would look like a worker that exits with 127."""
     name = command.argv[0]
     if os.sep in name:
         name = os.path.join(command.cwd, name)
@@ -193,8 +194,9 @@ def _find_program(command: Command) -> str | SpawnError:
 
 
 def _missing_interpreter(script: str) -> SpawnError | None:
-    """Return why a script cannot run whose first line names an interpreter that is not there.
-    The kernel's own answer, that there is no such file, would be taken for the script.
+    """Return the error of a script whose first line names an interpreter that does not exist, None for any other.
+
+    The kernel's own error, `No such file or directory`, would read as if the script were missing.
     """
     try:
         with open(script, "rb") as file:
@@ -205,21 +207,6 @@ def _missing_interpreter(script: str) -> SpawnError | None:
     if not words or os.path.exists(words[0]):
         return None
     return SpawnError(errno.ENOENT, f"{script}, whose interpreter is {os.fsdecode(words[0])}")
-
-
-def _tied_to_us(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Let the kernel kill the child when we die. The launcher asks for that itself;
-    other programs through `setpriv`.
-    """
-    if _SETPRIV is None or str(LAUNCHER) in argv[1:4]:
-        return argv
-    return (_SETPRIV, "--pdeathsig", "KILL", "--", *argv)
-
-
-def _culprit(command: Command, error: OSError) -> str:
-    if error.errno == errno.ENOENT and not command.cwd.is_dir():
-        return str(command.cwd)
-    return command.argv[0]
 
 
 def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
@@ -246,13 +233,13 @@ def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[],
 def _watch_exit_in_thread(
     pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
 ) -> Callable[[], None]:
-    """The same without pidfd: a thread that waits, and leaves the process to be reaped by us."""
+    """Do the same without pidfd: a thread waits for the exit and leaves the process unreaped."""
     is_wanted = True
 
     def wait() -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to call
             loop.call_soon_threadsafe(lambda: callback() if is_wanted else None)
 
     def end() -> None:

@@ -1,11 +1,8 @@
-"""Samples the running workers one after another, a little at a time, and keeps the last values.
+"""Memory, CPU and threads of the running workers, sampled with psutil.
 
-Owned by the supervisor, which also hears of every sample's memory to hold `max_memory`.
-
-MERGED: What psutil says about a process, as values with the names of the public contract.
-
-A sample costs about 100 microseconds, so the supervisor takes one process at a time and keeps the last value;
-what costs milliseconds (`details`) is read only when somebody asks.
+Samples one process after another, spread over an interval (a sample costs about 100 microseconds), and keeps the last
+values under the names of the public contract. The supervisor is called with the memory of every sample, to hold
+`max_memory`.
 """
 
 from __future__ import annotations
@@ -21,67 +18,64 @@ from iii.engine.supervision.generation import Generation
 if TYPE_CHECKING:
     import psutil
 
-PERIOD = 2.0  # seconds in which every process is sampled once
+SAMPLE_INTERVAL = 2.0  # seconds in which every process is sampled once
 
 
 class ProcessMetrics:
-    """The last sample of every running process. `judge(generation, memory_rss)` is called with each."""
+    """The last sample of every running process. `on_memory(generation, memory_rss)` is called with each."""
 
-    def __init__(self, judge: Callable[[Generation, int], None]) -> None:
-        self._judge = judge
+    def __init__(self, on_memory: Callable[[Generation, int], None]) -> None:
+        self._on_memory = on_memory
         self._probes: dict[int, Probe] = {}
-        self._values: dict[int, dict[str, Any]] = {}
+        self._samples: dict[int, dict[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self, running: Callable[[], Iterable[Generation]]) -> None:
-        """Begin to sample what `running` returns."""
+        """Begin to sample the generations that `running` returns."""
         if self._task is None:
             self._task = start_critical(self._sample_for_ever(running), "vitals")
 
     def stop(self) -> None:
-        """Sample no more."""
+        """Stop sampling."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
 
     def of(self, generation: Generation | None) -> Mapping[str, Any]:
-        """Return the last sample; the first time anybody asks, take one."""
+        """Return the last sample of a generation, and take one if there is none yet; empty without a process."""
         if generation is None or generation.process is None:
             return {}
-        return self._values.get(generation.process.pid) or self._sample(generation.process.pid)
+        return self._samples.get(generation.process.pid) or self._sample(generation.process.pid)
 
     async def _sample_for_ever(self, running: Callable[[], Iterable[Generation]]) -> None:
         while True:
             generations = [generation for generation in running() if generation.process is not None]
-            self._forget_all_but({generation.process.pid for generation in generations if generation.process})
+            pids = {generation.process.pid for generation in generations if generation.process}
+            for pid in self._probes.keys() - pids:
+                del self._probes[pid]
+                self._samples.pop(pid, None)
             for generation in generations:
                 if generation.process is not None:
-                    self._judge(generation, self._sample(generation.process.pid).get("memory_rss", 0))
-                await asyncio.sleep(PERIOD / len(generations))
+                    self._on_memory(generation, self._sample(generation.process.pid).get("memory_rss", 0))
+                await asyncio.sleep(SAMPLE_INTERVAL / len(generations))
             if not generations:
-                await asyncio.sleep(PERIOD)
+                await asyncio.sleep(SAMPLE_INTERVAL)
 
     def _sample(self, pid: int) -> dict[str, Any]:
         probe = self._probes.get(pid)
         if probe is None:
             probe = self._probes[pid] = Probe(pid)
-        value = self._values[pid] = probe.sample()
-        return value
-
-    def _forget_all_but(self, pids: set[int]) -> None:
-        for pid in self._probes.keys() - pids:
-            del self._probes[pid]
-            self._values.pop(pid, None)
+        sample = self._samples[pid] = probe.sample()
+        return sample
 
 
 class Probe:
-    """Samples one process. `cpu_percent` is the share since the sample before (0 at the first)."""
+    """Samples one process."""
 
     def __init__(self, pid: int) -> None:
         # Imported with the first sample: psutil's 15 ms are better spent once the workers are up.
         import psutil
 
-        self.pid = pid
         self._gone = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
         try:
             self._process: psutil.Process | None = psutil.Process(pid)
@@ -89,36 +83,23 @@ class Probe:
             self._process = None
 
     def sample(self) -> dict[str, Any]:
-        """Return memory, CPU, threads and uptime now; empty when the process is gone."""
-        if self._process is None:
-            return {}
-        try:
-            return self._read(self._process)
-        except self._gone:
-            return {}
+        """Return memory, CPU, threads and uptime now; empty when the process is gone.
 
-    def details(self) -> dict[str, Any]:
-        """Return memory_uss, open_files and children: milliseconds of work, not for the event loop."""
+        `cpu_percent` is the share since the sample before (0 at the first).
+        """
         if self._process is None:
             return {}
         try:
+            cpu = self._process.cpu_times()
+            now = time.time()
             return {
-                "memory_uss": self._process.memory_full_info().uss,
-                "open_files": self._process.num_fds(),
-                "children": len(self._process.children(recursive=True)),
+                "memory_rss": self._process.memory_info().rss,
+                "cpu_percent": self._process.cpu_percent(),
+                "cpu_user_micros": int(cpu.user * 1e6),
+                "cpu_system_micros": int(cpu.system * 1e6),
+                "threads": self._process.num_threads(),
+                "uptime_seconds": round(now - self._process.create_time(), 3),
+                "timestamp_ms": int(now * 1000),
             }
         except self._gone:
             return {}
-
-    def _read(self, process: psutil.Process) -> dict[str, Any]:
-        cpu = process.cpu_times()
-        now = time.time()
-        return {
-            "memory_rss": process.memory_info().rss,
-            "cpu_percent": process.cpu_percent(),
-            "cpu_user_micros": int(cpu.user * 1e6),
-            "cpu_system_micros": int(cpu.system * 1e6),
-            "threads": process.num_threads(),
-            "uptime_seconds": round(now - process.create_time(), 3),
-            "timestamp_ms": int(now * 1000),
-        }

@@ -1,16 +1,17 @@
 """What /proc says about the processes of this machine, as values.
 
-Used to find what a worker left behind: members of its group, and descendants that left the group but still
-carry the environment they were started with. Reads only; who is killed is decided by `process.py` and
-`sweep.py`. Where there is no /proc (macOS) every function finds nothing.
+Shows what a worker left behind: the members of its process group, and descendants that left the group but still carry
+the environment they were started with. Reads only; `orphans.py` and `boot/stale_processes.py` decide what to kill.
+Where there is no /proc (macOS) every function finds nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
@@ -28,19 +29,22 @@ class Entry(Struct, frozen=True):
     marks: frozenset[bytes] = frozenset()  # its III_* variables, as b"NAME=value"
 
 
-def entries(*, with_marks: bool = True) -> list[Entry]:
-    """Return every process of this user; with their III_* variables unless told otherwise."""
-    user = os.getuid() if hasattr(os, "getuid") else -1
-    found = []
-    for pid in _pids():
-        entry = read_entry(pid, user) if user >= 0 else None
+def entries() -> list[Entry]:
+    """Return every process of this user, the living ones with their marks."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return []
+    user, found = os.getuid(), []
+    for name in names:
+        entry = read_entry(int(name), user) if name.isdigit() else None
         if entry is not None:
-            found.append(_marked(entry) if with_marks and entry.is_alive else entry)
+            found.append(replace(entry, marks=_marks(entry.pid)) if entry.is_alive else entry)
     return found
 
 
 def read_entry(pid: int, user: int | None = None) -> Entry | None:
-    """Return the entry of `pid` without its marks, None if it is gone or somebody else's."""
+    """Return the entry of `pid` without its marks, None if the process is gone or another user's."""
     try:
         folder = f"/proc/{pid}"
         if user is not None and os.stat(folder).st_uid != user:
@@ -52,7 +56,7 @@ def read_entry(pid: int, user: int | None = None) -> Entry | None:
 
 
 def parse_stat(pid: int, stat: bytes) -> Entry:
-    """Parse /proc/PID/stat. The command is in parentheses and may itself hold some: the last one ends it."""
+    """Parse /proc/PID/stat. The command is in parentheses and may itself hold some: the last ")" ends it."""
     fields = stat[stat.rindex(b")") + 2 :].split()
     state, parent, group = fields[0].decode(), int(fields[1]), int(fields[2])
     return Entry(pid, parent, group, start_time=int(fields[19]), is_alive=state not in _DEAD)
@@ -64,21 +68,10 @@ def marks_of(environment: Iterable[tuple[str, str]]) -> frozenset[bytes]:
     return frozenset(pair for pair in pairs if pair.startswith(_PREFIX))
 
 
-def _pids() -> Iterator[int]:
+def _marks(pid: int) -> frozenset[bytes]:
     try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdigit():
-            yield int(name)
-
-
-def _marked(entry: Entry) -> Entry:
-    try:
-        with open(f"/proc/{entry.pid}/environ", "rb") as file:
+        with open(f"/proc/{pid}/environ", "rb") as file:
             variables = file.read().split(b"\0")
     except OSError:
-        return entry
-    marks = frozenset(variable for variable in variables if variable.startswith(_PREFIX))
-    return Entry(entry.pid, entry.parent, entry.group, entry.start_time, entry.is_alive, marks)
+        return frozenset()
+    return frozenset(variable for variable in variables if variable.startswith(_PREFIX))

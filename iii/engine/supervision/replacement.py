@@ -1,11 +1,10 @@
-"""How the generations of one instance replace each other.
+"""How the generations of one instance replace each other. Pure: a state in, the next state and a plan out.
 
-Theory of operation. A slot is one instance of a worker. One generation is `serving`; `lifecycle` tells its
-state. When a file changes while it is ready, a `candidate` starts beside it. If the candidate becomes ready
-it serves and the old one ends; if it dies first, the old one just keeps serving. A change that comes
-meanwhile is remembered once (`again`), so that however often somebody saves, at most one more generation
-follows. Ended generations stay in `ending` until their process is gone. Pure: every function takes a slot and
-returns the next one and what to do.
+Theory of operation. An instance is one of the parallel processes of a worker. One of its generations is `serving`;
+`lifecycle` is the state of that generation. When a file changes while it is ready, a `candidate` starts beside it. If
+the candidate becomes ready, it serves from then on and the old generation ends; if it exits first, the old generation
+just keeps serving. Changes that arrive while a candidate is starting are remembered as one (`reload_again`), so that
+many saves in a row cause at most one more generation. Ended generations stay in `ending` until their process is gone.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ Plan = tuple[tuple[Action, int], ...]  # what to do, to which generation, in ord
 
 
 class InstanceState(Struct, frozen=True):
-    """One instance of a worker. Generations count from 1; 0 means none."""
+    """The state of one instance. Generations count from 1; 0 means none."""
 
     exclusive: bool = False  # two generations must not overlap
-    state: State = field(default_factory=State)
+    lifecycle: State = field(default_factory=State)  # of the serving generation
     generation: int = 0  # the highest so far
     serving: int = 0
     candidate: int = 0
     ending: frozenset[int] = frozenset()
-    again: bool = False
+    reload_again: bool = False  # a file has changed since the candidate started
 
     @property
     def generations(self) -> frozenset[int]:
@@ -36,9 +35,9 @@ class InstanceState(Struct, frozen=True):
 
     @property
     def is_settled(self) -> bool:
-        """True when nothing is on its way: neither a start nor a stop nor a reload."""
-        moving = self.state.actual in (Actual.STARTING, Actual.STOPPING)
-        return not moving and not self.candidate
+        """True when no start, stop or reload is under way."""
+        is_moving = self.lifecycle.actual in (Actual.STARTING, Actual.STOPPING)
+        return not is_moving and not self.candidate
 
     @property
     def is_empty(self) -> bool:
@@ -46,76 +45,65 @@ class InstanceState(Struct, frozen=True):
         return not self.generations
 
 
-def command(slot: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
-    """Apply what somebody wants: START, RESTART, STOP, CHANGED, or ELAPSED of the backoff timer."""
-    if event is Event.STOP and slot.candidate:
-        return _stop_both(slot)
-    can_overlap = slot.state == State(Desired.UP, Actual.READY) and not slot.exclusive
+def command(state: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
+    """Apply a command (START, RESTART, STOP), a changed file (CHANGED), or the end of the backoff (ELAPSED)."""
+    if event is Event.STOP and state.candidate:
+        candidate = state.candidate
+        state = replace(state, candidate=0, reload_again=False, ending=state.ending | {candidate})
+        state, plan = _move(state, Event.STOP)
+        return state, ((Action.END, candidate), *plan)
+    can_overlap = state.lifecycle == State(Desired.UP, Actual.READY) and not state.exclusive
     # A reload that has begun ends as it began, also if the worker was made exclusive meanwhile.
-    if event in (Event.CHANGED, Event.RESTART) and (can_overlap or slot.candidate):
-        return _start_candidate(slot)
-    return _move(slot, event)
+    if event not in (Event.CHANGED, Event.RESTART) or not (can_overlap or state.candidate):
+        return _move(state, event)
+    if state.candidate:
+        return replace(state, reload_again=True), ()
+    generation = state.generation + 1
+    return replace(state, generation=generation, candidate=generation), ((Action.SPAWN, generation),)
 
 
-def ready(slot: InstanceState, generation: int) -> tuple[InstanceState, Plan]:
+def ready(state: InstanceState, generation: int) -> tuple[InstanceState, Plan]:
     """Apply that the process of `generation` has registered everything."""
-    if generation == slot.serving:
-        slot, plan = _move(slot, Event.READY_SENT)
-    elif generation == slot.candidate:
-        slot, plan = _promote_candidate(slot)
+    plan: Plan
+    if generation == state.serving:
+        state, plan = _move(state, Event.READY_SENT)
+    elif generation == state.candidate:
+        old = state.serving
+        state = replace(state, serving=generation, candidate=0, ending=state.ending | {old})
+        plan = ((Action.PROMOTE, generation), (Action.END, old))
     else:
-        return slot, ()
-    slot, more = _start_again(slot)
-    return slot, plan + more
+        return state, ()
+    state, more = _reload_again(state)
+    return state, plan + more
 
 
-def exited(slot: InstanceState, generation: int, event: Event) -> tuple[InstanceState, Plan]:
-    """Apply that a process is gone. `event`: what the restart policy says if nobody had asked it to go."""
-    if generation == slot.candidate:
-        slot, more = _start_again(replace(slot, candidate=0))
-        return slot, ((Action.KEEP, generation), *more)
-    if generation != slot.serving:
-        return replace(slot, ending=slot.ending - {generation}), ()
-    if slot.candidate:
-        # The successor is on its way already: it is the restart.
-        state = State(slot.state.desired, Actual.STARTING)
-        return replace(slot, state=state, serving=slot.candidate, candidate=0), ()
-    slot = replace(slot, serving=0)
-    return _move(slot, Event.EXITED if slot.state.actual is Actual.STOPPING else event)
+def exited(state: InstanceState, generation: int, event: Event) -> tuple[InstanceState, Plan]:
+    """Apply that a process is gone. `event`: what the restart policy says if the engine had not asked it to end."""
+    if generation == state.candidate:
+        state, more = _reload_again(replace(state, candidate=0))
+        return state, ((Action.KEEP, generation), *more)
+    if generation != state.serving:
+        return replace(state, ending=state.ending - {generation}), ()
+    if state.candidate:
+        # The candidate is starting already: it is the restart.
+        lifecycle = State(state.lifecycle.desired, Actual.STARTING)
+        return replace(state, lifecycle=lifecycle, serving=state.candidate, candidate=0), ()
+    state = replace(state, serving=0)
+    return _move(state, Event.EXITED if state.lifecycle.actual is Actual.STOPPING else event)
 
 
-def _move(slot: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
-    state, action = step(slot.state, event)
-    slot = replace(slot, state=state)
+def _move(state: InstanceState, event: Event) -> tuple[InstanceState, Plan]:
+    lifecycle, action = step(state.lifecycle, event)
+    state = replace(state, lifecycle=lifecycle)
     if action is None:
-        return slot, ()
+        return state, ()
     if action is Action.SPAWN:
-        generation = slot.generation + 1
-        slot = replace(slot, generation=generation, serving=generation)
-    return slot, ((action, slot.serving),)
+        generation = state.generation + 1
+        state = replace(state, generation=generation, serving=generation)
+    return state, ((action, state.serving),)
 
 
-def _start_candidate(slot: InstanceState) -> tuple[InstanceState, Plan]:
-    if slot.candidate:
-        return replace(slot, again=True), ()
-    generation = slot.generation + 1
-    return replace(slot, generation=generation, candidate=generation), ((Action.SPAWN, generation),)
-
-
-def _promote_candidate(slot: InstanceState) -> tuple[InstanceState, Plan]:
-    new, old = slot.candidate, slot.serving
-    slot = replace(slot, serving=new, candidate=0, ending=slot.ending | {old})
-    return slot, ((Action.PROMOTE, new), (Action.END, old))
-
-
-def _start_again(slot: InstanceState) -> tuple[InstanceState, Plan]:
-    if not slot.again or slot.candidate:
-        return slot, ()
-    return command(replace(slot, again=False), Event.CHANGED)
-
-
-def _stop_both(slot: InstanceState) -> tuple[InstanceState, Plan]:
-    candidate = slot.candidate
-    slot = replace(slot, candidate=0, again=False, ending=slot.ending | {candidate})
-    slot, plan = _move(slot, Event.STOP)
-    return slot, ((Action.END, candidate), *plan)
+def _reload_again(state: InstanceState) -> tuple[InstanceState, Plan]:
+    if not state.reload_again or state.candidate:
+        return state, ()
+    return command(replace(state, reload_again=False), Event.CHANGED)

@@ -1,8 +1,7 @@
-"""What the supervisor tells about workers, as frozen values: the one stream that screen, files and console
-show.
+"""What the supervisor reports about workers, as frozen values: screen, log files and console all show this one stream.
 
-Whoever wants to know gives the supervisor a callable that takes a `Report`. Durations are seconds, times are
-seconds since the epoch. Pure.
+The supervisor gets a `Reporter` and calls it with every `Report`. Durations are seconds, times are seconds since the
+epoch. The names of classes and fields are public: `iii dev --json` prints them. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Stream = Literal["stderr", "stdout", "engine"]
 
 
 class LogLine(Struct, frozen=True):
-    """One line that a worker wrote, without newline. `is_partial`: shown early, more of it may come."""
+    """One line that a worker wrote, without newline. `is_partial`: it is shown early, and may go on."""
 
     run: Run
     time: float
@@ -28,21 +27,21 @@ class LogLine(Struct, frozen=True):
 
 
 class Became(Struct, frozen=True):
-    """A worker's first generation of this start is ready."""
+    """An instance of a worker is ready for the first time."""
 
     run: Run
     seconds: float
 
 
 class AllReady(Struct, frozen=True):
-    """The start is over; `failed` names the workers that did not make it."""
+    """The start of the project is over; `failed` names the workers that are not up."""
 
     seconds: float
     failed: tuple[str, ...] = ()
 
 
 class Reloaded(Struct, frozen=True):
-    """A new generation serves. `finishing` calls go on in the old one."""
+    """A new generation serves. `finishing` calls are still running on the old one."""
 
     run: Run
     seconds: float
@@ -51,7 +50,7 @@ class Reloaded(Struct, frozen=True):
 
 
 class ReloadFailed(Struct, frozen=True):
-    """The new generation did not become ready; the old one, ready since `since`, serves on."""
+    """The new generation did not become ready; the old one, ready since `since`, goes on serving."""
 
     run: Run
     reason: ExitReason
@@ -59,7 +58,7 @@ class ReloadFailed(Struct, frozen=True):
 
 
 class Exited(Struct, frozen=True):
-    """A worker died and comes back in `delay` seconds: restart `count` of `limit` (0: no limit)."""
+    """A worker died and is started again in `delay` seconds: restart `count` of `limit` (0: no limit)."""
 
     run: Run
     reason: ExitReason
@@ -69,7 +68,7 @@ class Exited(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """A worker died and stays down until a file changes or somebody restarts it."""
+    """A worker died and stays down until a file changes or the user restarts it."""
 
     run: Run
     reason: ExitReason
@@ -77,16 +76,14 @@ class Failed(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """A worker ended on its own and is left at that."""
+    """A worker ended by itself, and its restart policy does not start it again."""
 
     run: Run
     reason: ExitReason
 
 
 class Holding(Struct, frozen=True):
-    """A stop or reload waits: for `calls` in flight, or with 0 for the process to go;
-    at most `seconds` more.
-    """
+    """A stop or reload waits, at most `seconds` more: for `calls` in flight, or with 0 for the process to exit."""
 
     run: Run
     calls: int
@@ -94,7 +91,7 @@ class Holding(Struct, frozen=True):
 
 
 class LeftBehind(Struct, frozen=True):
-    """Processes of a dead worker that still live: kept on purpose, or impossible to kill."""
+    """Processes of a dead worker that are still alive: kept on purpose, or impossible to kill."""
 
     run: Run
     pids: tuple[int, ...]
@@ -102,7 +99,7 @@ class LeftBehind(Struct, frozen=True):
 
 
 class AllStopped(Struct, frozen=True):
-    """Nothing runs any more."""
+    """Every worker has stopped; `workers` is how many were running before."""
 
     seconds: float
     workers: int

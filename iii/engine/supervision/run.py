@@ -1,11 +1,8 @@
-"""Who a process is and how it ended, as values.
+"""The identity of a worker's process and how it ended, as values. Pure.
 
-`Run` names one process of one worker; everything that concerns a process carries it, so that a late event of
-an old generation can be told from the present one. `ExitReason` says how it ended, in words. Pure; used by
-the supervisor, the reports and the composition root.
-
-MERGED: Reads where a worker's code is wrong from the last lines it wrote to stderr. Pure;
-used when a process has died.
+`Run` names one process of one worker. Everything that concerns a process carries it, so that a late event of an old
+generation can be told from one of the present generation. `ExitReason` says how the process ended, in words and with
+the line of the worker's own code that is wrong, which `parse_traceback` finds in its stderr.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-# Why the engine itself ended a process; "" when it ended on its own.
+# Why the engine ended a process; "" when the process ended by itself.
 Cause = Literal["", "stop", "reload", "memory", "unresponsive", "not ready", "spawn", "pre", "closed"]
 
 
@@ -49,8 +46,7 @@ class SourceError(Struct, frozen=True):
 class ExitReason(Struct, frozen=True):
     """How a process ended. Exactly one of `exit_code` and `signal` is set, none if it could not be started.
 
-    `words` is one sentence for people; `stderr` its last lines; `blamed` is true when calls were running on
-    it.
+    `words` is one sentence for the user; `stderr` its last lines; `blamed` is true when calls were running on it.
     """
 
     words: str
@@ -64,7 +60,7 @@ class ExitReason(Struct, frozen=True):
 
     @property
     def is_clean(self) -> bool:
-        """True for exit code 0, and for an end that the engine had asked for."""
+        """True for exit code 0, and for an exit that the engine had asked for."""
         return self.exit_code == 0 or self.cause in ("stop", "reload")
 
 
@@ -73,7 +69,7 @@ def exit_words(exit_code: int | None, signal_number: int | None, cause: Cause = 
     if signal_number is None:
         return f"exited with code {exit_code}"
     words = f"killed by {signal_name(signal_number)}"
-    # Nobody of ours sent it: on Linux the usual sender of an unexpected SIGKILL is the kernel's OOM killer.
+    # The engine did not send it: on Linux the usual sender of an unexpected SIGKILL is the kernel's OOM killer.
     return f"{words} (out of memory?)" if signal_number == signal.SIGKILL and not cause else words
 
 
@@ -86,8 +82,7 @@ def signal_name(number: int) -> str:
 
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
-# `ValueError: text`, `a.b.CustomError: text`, a bare `KeyboardInterrupt`; frames and source lines are
-# indented.
+# `ValueError: text`, `a.b.CustomError: text`, a bare `KeyboardInterrupt`; frames and source lines are indented.
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(?::\s.*|$)")
 _MARKERS = re.compile(r"^[\s^~]*$")
 
@@ -110,7 +105,9 @@ def parse_traceback(lines: Sequence[str], root: Path) -> SourceError | None:
     if not frames or not text:
         return None
     index, file, number = _innermost(frames, root)
-    return SourceError(file, number, text, _source_after(lines, index))
+    following = lines[index + 1] if index + 1 < len(lines) else ""
+    is_source = following.startswith("    ") and not _FRAME.match(following) and not _MARKERS.match(following)
+    return SourceError(file, number, text, following.strip() if is_source else "")
 
 
 def _innermost(frames: list[tuple[int, str, int]], root: Path) -> tuple[int, str, int]:
@@ -119,9 +116,3 @@ def _innermost(frames: list[tuple[int, str, int]], root: Path) -> tuple[int, str
         if path.is_relative_to(root) and not {".venv", "site-packages"} & set(path.parts):
             return index, str(path.relative_to(root)), number
     return frames[-1]
-
-
-def _source_after(lines: Sequence[str], index: int) -> str:
-    following = lines[index + 1] if index + 1 < len(lines) else ""
-    is_source = following.startswith("    ") and not _FRAME.match(following) and not _MARKERS.match(following)
-    return following.strip() if is_source else ""

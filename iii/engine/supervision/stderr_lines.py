@@ -1,20 +1,20 @@
-"""Bytes that a process writes to its log -> lines of text, within a budget.
+"""Bytes that a process writes to stderr -> lines of text, within a budget. Pure.
 
-Splits on newlines only. A worker may write as fast as it likes: what is over the budget of a second is
-counted, not kept, and the count comes out as a line. The unfinished last line comes out when `flush` is
-called 200 ms later. Pure; one feed a process.
+Splits on newlines only. A worker may write as fast as it likes: lines over the budget of a second are counted and not
+kept, and a line tells their number. The owner calls `flush` some time after the last byte, which returns the unfinished
+last line.
 """
 
 from __future__ import annotations
 
-BUDGET = 1024 * 1024  # bytes kept of one second: more nobody reads, and it would fill the disk
-WINDOW = 1.0
+BUDGET = 1024 * 1024  # bytes kept per window: nobody can read more, and it would fill the disk
+BUDGET_WINDOW = 1.0  # seconds
 MAX_LINE = 64 * 1024  # bytes kept of one line
-FLUSH_AFTER = 0.2  # seconds until an unfinished line is shown: a prompt, a progress bar
+PARTIAL_LINE_TIMEOUT = 0.2  # seconds until an unfinished line is shown: a prompt, a progress bar
 
 
 class StderrLines:
-    """Feed bytes and the time in, get lines out. Lines out plus suppressed lines are the lines written."""
+    """Takes bytes and the time, returns lines. Each line that was written is returned or counted as suppressed."""
 
     __slots__ = ("_is_skipping", "_suppressed", "_tail", "_used", "_window")
 
@@ -23,15 +23,15 @@ class StderrLines:
         self._window = 0.0
         self._used = 0
         self._suppressed = 0
-        self._is_skipping = False  # the rest of a line whose head is lost
+        self._is_skipping = False  # the rest of a line of which the beginning is lost, or shown already
 
     @property
     def is_waiting(self) -> bool:
-        """True when `flush` will have something to say."""
+        """True when `flush` will return something."""
         return bool(self._tail or self._suppressed)
 
     def feed(self, data: bytes, now: float) -> list[str]:
-        """Return the lines completed by `data`, and before them how many an ended second has suppressed."""
+        """Return the lines completed by `data`; before them, how many lines the last window has suppressed."""
         notes = self._roll(now)
         kept = self._within_budget(self._skip(data))
         if not kept:
@@ -41,21 +41,21 @@ class StderrLines:
         if len(self._tail) > MAX_LINE:
             lines.append(self._tail)
             self._tail, self._is_skipping = b"", True
-            self._suppressed -= 1  # its head is shown: the end of it will not count
+            self._suppressed -= 1  # the line's beginning is shown: `_skip` must not count its end
         return notes + [_text(line) for line in lines]
 
     def flush(self, now: float) -> list[str]:
-        """Return the unfinished line, and what a second that is over has suppressed."""
+        """Return the unfinished line; before it, how many lines the last window has suppressed."""
         notes = self._roll(now)
         tail, self._tail = self._tail, b""
         return [*notes, _text(tail)] if tail else notes
 
     def close(self) -> list[str]:
         """Return what is left when the process is gone."""
-        return self.flush(self._window + WINDOW)
+        return self.flush(self._window + BUDGET_WINDOW)
 
     def _roll(self, now: float) -> list[str]:
-        if now - self._window < WINDOW:
+        if now - self._window < BUDGET_WINDOW:
             return []
         self._window, self._used = now, 0
         suppressed, self._suppressed = self._suppressed, min(self._suppressed, 0)
@@ -81,7 +81,7 @@ class StderrLines:
         lost = data[cut:]
         self._suppressed += lost.count(b"\n")
         if not cut:
-            self._tail = b""  # the head of the first lost line
+            self._tail = b""  # the beginning of the first lost line
         self._is_skipping = not lost.endswith(b"\n")
         return data[:cut]
 

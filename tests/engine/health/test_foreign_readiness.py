@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii.engine.health.foreign_readiness import QUIET, SILENT, patience
+from iii.engine.health.foreign_readiness import REGISTRATION_DEBOUNCE, SILENCE_TIMEOUT, readiness_timeout
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import Function
 from iii.protocol.messages import RegisterFunction
@@ -18,28 +18,28 @@ def worker(*serving: str, connects: bool = False) -> Owner:
     return owner
 
 
-def fresh(owner: Owner, *staged: str) -> list[Peer]:
+def new_peer(owner: Owner, *staged: str) -> list[Peer]:
     peer = Peer("new", kind="worker", owner=owner)
     peer.staged = [RegisterFunction(id) for id in staged]
     return [peer]
 
 
-def test_one_that_has_registered_is_ready_soon() -> None:
+def test_a_program_that_has_registered_functions_is_ready_soon() -> None:
     owner = worker()
-    assert patience(owner, fresh(owner, "a::b"), is_adopted=False) == QUIET
+    assert readiness_timeout(owner, new_peer(owner, "a::b"), is_adopted=False) == REGISTRATION_DEBOUNCE
 
 
-def test_one_that_says_nothing_is_taken_for_a_program_that_registers_nothing() -> None:
+def test_a_silent_program_counts_as_one_that_registers_nothing() -> None:
     owner = worker()
-    assert patience(owner, fresh(owner), is_adopted=False) == SILENT
+    assert readiness_timeout(owner, new_peer(owner), is_adopted=False) == SILENCE_TIMEOUT
 
 
-def test_one_that_came_over_a_connection_before_is_waited_for() -> None:
+def test_a_program_that_connected_by_itself_before_is_waited_for() -> None:
     owner = worker("a::b", connects=True)
-    assert patience(owner, fresh(owner), is_adopted=False) is None
+    assert readiness_timeout(owner, new_peer(owner), is_adopted=False) is None
 
 
-def test_one_that_lacks_functions_of_its_predecessor_gets_more_time() -> None:
+def test_a_program_that_lacks_functions_of_its_predecessor_gets_more_time() -> None:
     owner = worker("a::b", "a::c", connects=True)
-    assert patience(owner, fresh(owner, "a::b"), is_adopted=True) == SILENT
-    assert patience(owner, fresh(owner, "a::b", "a::c", "a::d"), is_adopted=True) == QUIET
+    assert readiness_timeout(owner, new_peer(owner, "a::b"), is_adopted=True) == SILENCE_TIMEOUT
+    assert readiness_timeout(owner, new_peer(owner, "a::b", "a::c", "a::d"), is_adopted=True) == REGISTRATION_DEBOUNCE

@@ -1,4 +1,4 @@
-"""Who is lost and who is only busy, as histories: what a peer did, looked at once a second."""
+"""Which workers are lost and which are only busy, as histories: what a peer did, checked once a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from iii.engine.routing.registry import Function, Registry
 
 @dataclass
 class Watch:
-    """One peer that is looked at every second; a real one answers nothing by itself."""
+    """One peer that is checked every second; a real one answers nothing by itself."""
 
     answers_pings: bool = True
     now: float = 100.0
@@ -47,13 +47,13 @@ class Watch:
         return lines == [b'{"type":"ping"}']
 
     def until_lost(self, seconds: int, *, pong: bool = False) -> tuple[float, str] | None:
-        """Look once a second; return when it was lost, in seconds from now, and why."""
+        """Check once a second; return when it was lost, in seconds from now, and why."""
         began = self.now
         for _ in range(seconds):
             self.now += 1
             for invocation in self.calls.in_flight.values():
                 invocation.is_abandoned = invocation.is_abandoned or invocation.deadline <= self.now
-            lost = self.liveness.look([(self.peer, self.answers_pings)], self.now)
+            lost = self.liveness.check([(self.peer, self.answers_pings)], self.now)
             if self.pongs() and pong:
                 self.peer.heard_at = self.now
             if lost:
@@ -138,7 +138,7 @@ def test_a_foreign_worker_is_judged_by_deadlines() -> None:
     assert watch.until_lost(60) is not None
 
 
-def test_after_a_pause_of_our_own_everybody_starts_anew() -> None:
+def test_after_a_pause_of_the_engine_every_worker_starts_anew() -> None:
     watch = Watch()
     watch.call(5.0)
     assert watch.until_lost(14) is None

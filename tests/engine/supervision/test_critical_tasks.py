@@ -11,7 +11,7 @@ from iii.engine.supervision.critical_tasks import EXIT_CRASHED, end_with_critica
 
 
 async def fail() -> None:
-    raise LookupError("no such seat")
+    raise LookupError("no such instance")
 
 
 async def wait() -> None:
@@ -24,7 +24,7 @@ def history(scenario: str, caplog: pytest.LogCaptureFixture) -> list[object]:
 
     async def main() -> None:
         end_with_critical_tasks(lambda: done.append("last"), done.append)
-        if scenario == "essential":
+        if scenario == "critical":
             await asyncio.wait({start_critical(fail(), "the watcher")})
         elif scenario == "cancelled":
             task = start_critical(wait(), "the watcher")
@@ -40,13 +40,13 @@ def history(scenario: str, caplog: pytest.LogCaptureFixture) -> list[object]:
     return done
 
 
-def test_a_failed_essential_task_is_named_logged_and_fatal(caplog: pytest.LogCaptureFixture) -> None:
-    assert history("essential", caplog) == ["last", EXIT_CRASHED]
+def test_a_failed_critical_task_is_named_logged_and_fatal(caplog: pytest.LogCaptureFixture) -> None:
+    assert history("critical", caplog) == ["last", EXIT_CRASHED]
     assert "the engine has lost the watcher" in caplog.text
-    assert "no such seat" in caplog.text
+    assert "no such instance" in caplog.text
 
 
-def test_to_cancel_an_essential_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelling_a_critical_task_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     assert history("cancelled", caplog) == []
     assert caplog.text == ""
 

@@ -13,18 +13,18 @@ from iii.engine.supervision.replacement import InstanceState
 
 
 def play(history: str, *, exclusive: bool = False) -> tuple[InstanceState, str]:
-    """Play `start ready:1 crashed:1 ...`; return the slot and the plan as text."""
-    slot, done = InstanceState(exclusive=exclusive), []
+    """Play `start ready:1 crashed:1 ...`; return the state and the plan as text."""
+    state, done = InstanceState(exclusive=exclusive), []
     for word in history.split():
         name, _, generation = word.partition(":")
         if name == "ready":
-            slot, plan = replacement.ready(slot, int(generation))
+            state, plan = replacement.ready(state, int(generation))
         elif generation:
-            slot, plan = replacement.exited(slot, int(generation), Event(name.replace("-", " ")))
+            state, plan = replacement.exited(state, int(generation), Event(name.replace("-", " ")))
         else:
-            slot, plan = replacement.command(slot, Event(name))
+            state, plan = replacement.command(state, Event(name))
         done += [f"{action.value}:{number}" for action, number in plan]
-    return slot, " ".join(done)
+    return state, " ".join(done)
 
 
 UP = "start ready:1"
@@ -76,17 +76,17 @@ def test_an_exclusive_worker_stops_before_it_starts() -> None:
     assert play(f"{UP} changed exited:1 ready:2", exclusive=True)[1] == "spawn:1 promote:1 end:1 spawn:2 promote:2"
 
 
-def test_a_slot_is_settled_when_nothing_is_on_its_way() -> None:
+def test_an_instance_is_settled_when_nothing_is_on_its_way() -> None:
     assert play(UP)[0].is_settled
     assert not play(f"{UP} changed")[0].is_settled
     assert not play("start")[0].is_settled
 
 
-def test_a_slot_is_empty_only_when_the_last_drained_process_is_gone() -> None:
-    slot, _ = play(f"{UP} changed ready:2 stop exited:2")
-    assert slot.state.actual is Actual.STOPPED
-    assert not slot.is_empty
-    assert replacement.exited(slot, 1, Event.CRASHED)[0].is_empty
+def test_an_instance_is_empty_only_when_the_last_drained_process_is_gone() -> None:
+    state, _ = play(f"{UP} changed ready:2 stop exited:2")
+    assert state.lifecycle.actual is Actual.STOPPED
+    assert not state.is_empty
+    assert replacement.exited(state, 1, Event.CRASHED)[0].is_empty
 
 
 class Swapping(RuleBasedStateMachine):
@@ -94,14 +94,14 @@ class Swapping(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slot = InstanceState()
+        self.state = InstanceState()
         self.alive: set[int] = set()
         self.told_to_end: set[int] = set()
         self.routed: int | None = None
         self.spawned: list[int] = []
 
     def apply(self, outcome: tuple[InstanceState, replacement.Plan]) -> None:
-        self.slot, plan = outcome
+        self.state, plan = outcome
         for action, generation in plan:
             if action is Action.SPAWN:
                 self.spawned.append(generation)
@@ -116,16 +116,16 @@ class Swapping(RuleBasedStateMachine):
 
     @rule(event=sampled_from([Event.START, Event.STOP, Event.RESTART, Event.CHANGED, Event.ELAPSED]))
     def command(self, event: Event) -> None:
-        self.apply(replacement.command(self.slot, event))
+        self.apply(replacement.command(self.state, event))
 
     @rule(exclusive=sampled_from([True, False]))
     def edit_the_rules(self, exclusive: bool) -> None:
-        self.slot = replacement.replace(self.slot, exclusive=exclusive)
+        self.state = replacement.replace(self.state, exclusive=exclusive)
 
     @precondition(lambda self: self.alive)
     @rule(last=sampled_from([True, False]))
     def ready(self, last: bool) -> None:
-        self.apply(replacement.ready(self.slot, max(self.alive) if last else min(self.alive)))
+        self.apply(replacement.ready(self.state, max(self.alive) if last else min(self.alive)))
 
     @precondition(lambda self: self.alive)
     @rule(last=sampled_from([True, False]), event=sampled_from([Event.CRASHED, Event.GAVE_UP, Event.FINISHED]))
@@ -133,16 +133,16 @@ class Swapping(RuleBasedStateMachine):
         generation = max(self.alive) if last else min(self.alive)
         self.alive.discard(generation)
         self.routed = None if self.routed == generation else self.routed
-        self.apply(replacement.exited(self.slot, generation, event))
+        self.apply(replacement.exited(self.state, generation, event))
 
     @invariant()
     def it_knows_exactly_the_processes_that_live(self) -> None:
-        assert self.slot.generations == self.alive
+        assert self.state.generations == self.alive
 
     @invariant()
     def the_routed_one_is_the_serving_one(self) -> None:
-        serves = self.slot.state.actual is Actual.READY
-        assert self.routed == (self.slot.serving if serves else None)
+        serves = self.state.lifecycle.actual is Actual.READY
+        assert self.routed == (self.state.serving if serves else None)
 
     @invariant()
     def at_most_two_are_not_told_to_end(self) -> None:
@@ -154,14 +154,14 @@ class Swapping(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever happened: a stop and the exits it asks for leave nothing."""
-        self.apply(replacement.command(self.slot, Event.STOP))
+        self.apply(replacement.command(self.state, Event.STOP))
         assert self.alive <= self.told_to_end
         for generation in sorted(self.alive):
             self.alive.discard(generation)
-            self.apply(replacement.exited(self.slot, generation, Event.EXITED))
-        assert self.slot.is_empty
-        assert self.slot.state.desired is Desired.DOWN
-        assert self.slot.state.actual is Actual.STOPPED
+            self.apply(replacement.exited(self.state, generation, Event.EXITED))
+        assert self.state.is_empty
+        assert self.state.lifecycle.desired is Desired.DOWN
+        assert self.state.lifecycle.actual is Actual.STOPPED
 
 
 TestSwapping = Swapping.TestCase

@@ -1,4 +1,4 @@
-"""Who starts when: dependencies, and at most so many at a time."""
+"""The order of starts: dependencies first, and only a few at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.supervision.start_limiter import Gate
+from iii.engine.supervision.start_limiter import StartLimiter
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
 
 
@@ -24,34 +24,34 @@ def test_a_named_worker_brings_what_it_comes_after() -> None:
         with_dependencies(["x"], project)
 
 
-def test_nobody_stops_before_those_who_come_after_him() -> None:
+def test_a_worker_stops_after_those_that_depend_on_it() -> None:
     assert dependents_first(workers(a="", b="a", c="a b", d="")) == [["c", "d"], ["b"], ["a"]]
     assert dependents_first(workers(a="b", b="a")) == [["a", "b"]]  # a circle ends too
 
 
 def test_only_so_many_start_at_a_time_and_in_order() -> None:
     async def play() -> None:
-        gate = Gate(places=2)
-        tickets = [gate.enter(lambda: True) for _ in range(4)]
+        limiter = StartLimiter(places=2)
+        tickets = [limiter.enter(lambda: True) for _ in range(4)]
         assert [ticket.admitted.done() for ticket in tickets] == [True, True, False, False]
-        assert repr(gate) == "<Gate 0 free, 2 waiting>"
-        gate.give_back(tickets[2])
-        gate.give_back(tickets[0])  # it was admitted: it leaves instead
-        gate.leave()
+        assert repr(limiter) == "<StartLimiter 0 free, 2 waiting>"
+        limiter.give_back(tickets[2])
+        limiter.give_back(tickets[0])  # it was admitted: it leaves instead
+        limiter.leave()
         assert [await ticket.admitted for ticket in tickets] == [True, True, False, True]
 
     asyncio.run(play())
 
 
-def test_who_cannot_start_yet_is_passed_over() -> None:
+def test_a_start_that_cannot_begin_yet_is_passed_over() -> None:
     async def play() -> None:
         can_start = False
-        gate = Gate(places=1)
-        waiting = gate.enter(lambda: can_start)
-        other = gate.enter(lambda: True)
+        limiter = StartLimiter(places=1)
+        waiting = limiter.enter(lambda: can_start)
+        other = limiter.enter(lambda: True)
         assert (waiting.admitted.done(), other.admitted.done()) == (False, True)
         can_start = True
-        gate.leave()
+        limiter.leave()
         assert await waiting.admitted
 
     asyncio.run(play())
