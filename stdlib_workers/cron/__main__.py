@@ -18,8 +18,8 @@ from iii import (
     current_invocation,
     register_worker,
 )
-from stdlib_workers.cron.agenda import Job, job_from, stamp
-from stdlib_workers.cron.ledger import SCHEMA, Ledger
+from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
+from stdlib_workers.cron.jobs import Job, iso_utc, job_from
 from stdlib_workers.cron.options import ledger_in_memory
 from stdlib_workers.cron.scheduler import Scheduler
 from stdlib_workers.cron.upcoming import upcoming
@@ -35,7 +35,7 @@ RUN_TIMEOUT_MS = 86_400_000
 class Provider(TriggerHandler):
     """Binds functions to expressions. Every method runs on the SDK's loop and hands over to the scheduler's."""
 
-    def __init__(self, worker: Worker, ledger: Ledger) -> None:
+    def __init__(self, worker: Worker, ledger: SqliteJobStore) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, Target] = {}
@@ -88,10 +88,10 @@ def main() -> None:
     except Refusal as error:
         _say(f"cron: {error}")
         raise SystemExit(error.exit_code) from None
-    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), Ledger(store)))
+    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), SqliteJobStore(store)))
 
 
-async def serve(worker: Worker, ledger: Ledger) -> None:
+async def serve(worker: Worker, ledger: SqliteJobStore) -> None:
     """Register everything, then let the jobs run for ever."""
     provider = Provider(worker, ledger)
 
@@ -121,7 +121,7 @@ async def serve(worker: Worker, ledger: Ledger) -> None:
             )
         except ValueError as error:
             raise InvocationError("invalid_payload", str(error)) from None
-        return {"next": [stamp(moment) for moment in found]}
+        return {"next": [iso_utc(moment) for moment in found]}
 
     worker.register_trigger_type(
         {"id": "cron", "description": "Call a function at the times of an expression."}, provider

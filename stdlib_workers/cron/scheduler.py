@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from iii import InvocationError
-from stdlib_workers.cron.agenda import Job, Step, decide, next_look, payload_from, stamp
-from stdlib_workers.cron.ledger import Entry
+from stdlib_workers.cron.job_store import Entry
+from stdlib_workers.cron.jobs import Decision, Job, decide, iso_utc, next_look, payload_from
 
 
-class Records(Protocol):
+class JobStore(Protocol):
     """What the scheduler needs of the ledger."""
 
     def open(self, key: str, now: datetime) -> Awaitable[Entry]: ...
-    def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> Awaitable[bool]: ...
+    def take(self, key: str, seen: datetime, step: Decision, *, fires: bool) -> Awaitable[bool]: ...
     def ended(self, key: str, tick: datetime) -> Awaitable[None]: ...
 
 
@@ -45,7 +45,7 @@ Fire = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 
 @dataclass
-class Entrant:
+class ScheduledJob:
     """A job that is on: its triggers (several while its worker reloads), its task, its run."""
 
     job: Job
@@ -61,14 +61,14 @@ class Scheduler:
     """All jobs of one engine."""
 
     def __init__(
-        self, records: Records, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
+        self, records: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
     ) -> None:
         self._records = records
         self._fire = fire
         self._time = time or Time()
         self._clock = self._time.now
         self._log = log
-        self.entrants: dict[str, Entrant] = {}
+        self.entrants: dict[str, ScheduledJob] = {}
 
     def add(self, trigger_id: str, job: Job) -> None:
         """Look after a job. One that is on already gets one trigger more; its ticks are fired for the latest."""
@@ -77,7 +77,7 @@ class Scheduler:
             known.triggers.append(trigger_id)
             known.job = job
             return
-        entrant = self.entrants[job.key] = Entrant(job, [trigger_id])
+        entrant = self.entrants[job.key] = ScheduledJob(job, [trigger_id])
         if next_look(job, self._clock()) is None:
             self._log(f"{job.key}: {job.schedule.text!r} never comes again")
         entrant.task = asyncio.get_running_loop().create_task(self._look_after(entrant))
@@ -102,17 +102,17 @@ class Scheduler:
         await self._fire(entrant.triggers[-1], payload)
         return payload
 
-    def _find(self, key: str) -> Entrant:
+    def _find(self, key: str) -> ScheduledJob:
         for entrant in self.entrants.values():
             if key == entrant.job.key or key in entrant.triggers:
                 return entrant
         raise KeyError(key)
 
-    async def _look_after(self, entrant: Entrant) -> None:
+    async def _look_after(self, entrant: ScheduledJob) -> None:
         entry = await self._records.open(entrant.job.key, self._clock())
         entrant.last = entry.last
         if entry.running is not None:
-            self._log(f"{entrant.job.key}: the run of {stamp(entry.running)} did not end; it is fired again")
+            self._log(f"{entrant.job.key}: the run of {iso_utc(entry.running)} did not end; it is fired again")
             self._start(entrant, entry.running, entry.missed)
         was_running = False
         while True:
@@ -125,7 +125,7 @@ class Scheduler:
                 return
             await self._time.sleep(max(0.0, min(self._time.longest_sleep, (due - self._clock()).total_seconds())))
 
-    async def _take(self, entrant: Entrant, step: Step) -> None:
+    async def _take(self, entrant: ScheduledJob, step: Decision) -> None:
         seen, entrant.last = entrant.last, step.last
         assert seen is not None
         fires = step.fire is not None and not (entrant.runs and entrant.job.overlap == "skip")
@@ -135,13 +135,13 @@ class Scheduler:
             self._start(entrant, step.fire, step.missed)
         elif step.fire is not None:
             entrant.skipped += 1
-            self._log(f"{entrant.job.key}: {stamp(step.fire)} is skipped, the run before it has not ended")
+            self._log(f"{entrant.job.key}: {iso_utc(step.fire)} is skipped, the run before it has not ended")
         elif step.missed:
             self._log(
-                f"{entrant.job.key}: {step.missed} ticks until {stamp(step.last)} were missed and are not made up"
+                f"{entrant.job.key}: {step.missed} ticks until {iso_utc(step.last)} were missed and are not made up"
             )
 
-    def _start(self, entrant: Entrant, tick: datetime, missed: int) -> None:
+    def _start(self, entrant: ScheduledJob, tick: datetime, missed: int) -> None:
         if entrant.runs:
             # At most one waits: what comes meanwhile is counted as missed by it.
             earlier = entrant.queued
@@ -150,14 +150,14 @@ class Scheduler:
         run = asyncio.get_running_loop().create_task(self._run(entrant, tick, missed))
         entrant.runs.add(run)
 
-    async def _run(self, entrant: Entrant, tick: datetime, missed: int) -> None:
+    async def _run(self, entrant: ScheduledJob, tick: datetime, missed: int) -> None:
         trigger = entrant.triggers[-1] if entrant.triggers else ""
         payload = payload_from(trigger, entrant.job, tick, self._clock(), missed)
         try:
             if trigger:
                 await self._fire(trigger, payload)
         except InvocationError as error:
-            self._log(f"{entrant.job.key}: the run of {stamp(tick)} failed: {error}")
+            self._log(f"{entrant.job.key}: the run of {iso_utc(tick)} failed: {error}")
         await self._records.ended(entrant.job.key, tick)
         entrant.runs.clear()
         queued, entrant.queued = entrant.queued, None
@@ -168,14 +168,14 @@ class Scheduler:
         """Return every job with its next tick, as `cron::list` shows it."""
         return [self._row(entrant) for entrant in self.entrants.values()]
 
-    def _row(self, entrant: Entrant) -> dict[str, Any]:
+    def _row(self, entrant: ScheduledJob) -> dict[str, Any]:
         due = next_look(entrant.job, entrant.last or self._clock())
         return {
             "job": entrant.job.key,
             "job_id": entrant.triggers[-1],
             "expression": entrant.job.schedule.text,
             "timezone": str(entrant.job.zone),
-            "next": None if due is None else stamp(due),
+            "next": None if due is None else iso_utc(due),
             "running": bool(entrant.runs),
             "skipped": entrant.skipped,
         }

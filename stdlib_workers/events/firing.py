@@ -51,7 +51,7 @@ def target_from(config: TriggerConfig) -> Target:
     return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
 
 
-def cause() -> Trace:
+def current_trace() -> Trace:
     """Return the trace of the running invocation: what it causes later belongs to it."""
     invocation = current_invocation()
     return {} if invocation is None else invocation.trace

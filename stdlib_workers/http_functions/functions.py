@@ -10,7 +10,7 @@ from typing import Any
 from iii import InvocationError, current_invocation
 from stdlib_workers.egress import EgressDenied, Request, RequestFailed, Response, ResponseFailed, Rules, send
 from stdlib_workers.egress.client import check
-from stdlib_workers.http_functions.exchange import Delivery, outcome_of, request_for, secret_of
+from stdlib_workers.http_functions.http_messages import CallDetails, outcome_of, request_for, secret_of
 from stdlib_workers.http_functions.invocation import HttpInvocation, invocation_from
 
 
@@ -56,10 +56,10 @@ def _denial(denied: EgressDenied) -> InvocationError:
     return InvocationError("url_validation_failed", str(denied), details=details)
 
 
-def _delivery(payload: dict[str, Any]) -> Delivery:
+def _delivery(payload: dict[str, Any]) -> CallDetails:
     running = current_invocation()
     trace = (running.traceparent or "").split("-") if running else []
-    return Delivery(
+    return CallDetails(
         str(payload["function_id"]),
         str(uuid.uuid4()),
         int(time.time()),

@@ -12,7 +12,7 @@ from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import State
 from stdlib_workers.state.options import Options, options_from
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, open_store, telling
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.values import OptionError
 
 
@@ -44,7 +44,7 @@ def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     }
     worker.register_trigger_type(declaration, bindings)
     for name, request_format in REQUESTS.items():
-        handler = telling(CODES[name], getattr(state, name))
+        handler = map_storage_errors(CODES[name], getattr(state, name))
         worker.register_function(f"state::{name}", handler, request_format=request_format)
     outbox.start()
 

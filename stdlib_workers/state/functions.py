@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.events import TOPIC, Bindings, Outbox, cause
+from stdlib_workers.events import TOPIC, Bindings, Outbox, current_trace
 from stdlib_workers.state.events import Subscription, announcement, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.options import Options
@@ -136,7 +136,7 @@ class State:
 
     def _announcer(self) -> Callable[[Change], Sequence[tuple[str, bytes]]]:
         """Return what makes the events of a write. It runs on the storage's thread: the trace is taken here."""
-        trace = cause()
+        trace = current_trace()
 
         def announce(change: Change) -> Sequence[tuple[str, bytes]]:
             if not self._options.triggers_enabled:

@@ -5,12 +5,12 @@ journal (state, stream), behind which another backend can stand. Uses no other s
 """
 
 from stdlib_workers.storage.database import Schema, open_database
-from stdlib_workers.storage.failures import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure
+from stdlib_workers.storage.error_mapping import map_storage_errors
+from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure
 from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue, Row
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
 from stdlib_workers.storage.store import Store, open_store
-from stdlib_workers.storage.telling import telling
 
 __all__ = [
     "CORRUPT",
@@ -29,7 +29,7 @@ __all__ = [
     "SqliteKeyValue",
     "StorageFailure",
     "Store",
+    "map_storage_errors",
     "open_database",
     "open_store",
-    "telling",
 ]

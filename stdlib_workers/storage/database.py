@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdlib_workers.storage.failures import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
+from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
 
 # How long another program's lock on the file is waited for, in milliseconds.
 BUSY_TIMEOUT_MS = 5000

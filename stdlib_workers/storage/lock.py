@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from stdlib_workers.storage.failures import EXIT_TAKEN, Refusal
+from stdlib_workers.storage.errors import EXIT_TAKEN, Refusal
 
 # The kernel ends the workers of a killed engine with it, but a new engine may be faster, and a refusal is final.
 PATIENCE = 5.0

@@ -9,7 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 
-from stdlib_workers.storage.failures import CORRUPT, StorageFailure
+from stdlib_workers.storage.errors import CORRUPT, StorageFailure
 from stdlib_workers.storage.keyvalue import Appended, JournalEntry
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.store import Store

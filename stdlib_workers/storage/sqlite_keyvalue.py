@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from iii import InvocationError
 from stdlib_workers.storage.cache import Cache
 from stdlib_workers.storage.database import Schema
-from stdlib_workers.storage.gathered import Gathered, entry_from
 from stdlib_workers.storage.keyvalue import Announce, Change, Decide, Entry, Row, Watch
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, SqliteJournal, append
 from stdlib_workers.storage.store import Store
+from stdlib_workers.storage.write_buffer import WriteBuffer, entry_from
 
 CONFLICT = "CONFLICT"
 # Versions reserved at a time: a restart skips up to as many.
@@ -49,7 +49,7 @@ class SqliteKeyValue:
         self._watchers: list[Watch] = []
         self._version = self._reserved = 0
         self._recent = Cache()
-        self._gathered = Gathered(self._recent)
+        self._gathered = WriteBuffer(self._recent)
         store.attach(self._gathered)
         store.run(_reserve, then=self._start_versions).result()
         self._journal = SqliteJournal(store)
@@ -95,7 +95,7 @@ class SqliteKeyValue:
         """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is made."""
 
         def command(connection: sqlite3.Connection) -> list[Change]:
-            with self._gathered.all_or_none():
+            with self._gathered.rollback_on_error():
                 return [self._change(connection, write, announce) for write in writes]
 
         def tell(changes: list[Change]) -> None:

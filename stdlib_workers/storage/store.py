@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from iii import InvocationError
 from stdlib_workers.storage.database import Schema, close_database, open_database
-from stdlib_workers.storage.failures import EXIT_IO, Refusal, error_from, is_fatal, is_full, stopped
+from stdlib_workers.storage.errors import EXIT_IO, Refusal, error_from, is_fatal, is_full, stopped
 from stdlib_workers.storage.lock import lock
 from stdlib_workers.storage.pending import Pending, settled, wake
 
@@ -49,7 +49,7 @@ class _Job:
         self.error: BaseException | None = None
 
 
-class Rider(Protocol):
+class TransactionHook(Protocol):
     """What goes along with every transaction: it gathers what the commands of one have in common.
 
     Each statement makes the storage thread wait for its turn to run Python, so one for all commands is worth much
@@ -83,7 +83,7 @@ class Store:
         self._opened: Pending[None] = Pending()
         self._thread = Thread(target=self._own, name=f"iii-store-{path.stem if path else 'memory'}", daemon=True)
         self._abandoned: sqlite3.Connection | None = None
-        self._rider: Rider = _Nobody()
+        self._rider: TransactionHook = _Nobody()
         self.commits = 0
         self._thread.start()
         self._opened.result()
@@ -107,7 +107,7 @@ class Store:
             self._fail_waiting(stopped())
         return job.pending
 
-    def attach(self, rider: Rider) -> None:
+    def attach(self, rider: TransactionHook) -> None:
         """Let `rider` go along with every transaction. Once, before the first command that needs it."""
         self._rider = rider
 

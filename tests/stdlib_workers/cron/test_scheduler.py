@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from, payload_from
 from stdlib_workers.cron.expression import parse
-from stdlib_workers.cron.ledger import SCHEMA, Entry, Ledger
+from stdlib_workers.cron.job_store import SCHEMA, Entry, SqliteJobStore
+from stdlib_workers.cron.jobs import MAX_MISSED, Decision, Job, decide, job_from, payload_from
 from stdlib_workers.cron.options import ledger_in_memory
 from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.storage import Store
@@ -74,7 +74,7 @@ class Rows:
     async def open(self, key: str, now: datetime) -> Entry:
         return Entry(self.last.setdefault(key, now), self.running.pop(key, None))
 
-    async def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> bool:
+    async def take(self, key: str, seen: datetime, step: Decision, *, fires: bool) -> bool:
         if self.last[key] != seen:
             return False
         self.last[key] = step.last
@@ -307,23 +307,23 @@ def test_a_late_tick_is_fired_and_an_old_one_is_missed() -> None:
     hourly = Job("k", parse("0 * * * *"))
     hour = START + timedelta(hours=1)
     assert decide(hourly, START, hour - timedelta(seconds=1), was_running=True) is None
-    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=True) == Step(hour, hour, 0)
-    assert decide(hourly, START, hour + timedelta(seconds=6), was_running=True) == Step(hour, None, 1)
-    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=False) == Step(hour, None, 1)
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=True) == Decision(hour, hour, 0)
+    assert decide(hourly, START, hour + timedelta(seconds=6), was_running=True) == Decision(hour, None, 1)
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=False) == Decision(hour, None, 1)
 
 
 def test_the_ledger_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_only() -> None:
     store = Store(None, SCHEMA)
-    ledger = Ledger(store)
+    ledger = SqliteJobStore(store)
     assert ledger.open("k", START).result() == Entry(START)
     tick = START + timedelta(hours=1)
-    step = Step(tick, tick, 2)
+    step = Decision(tick, tick, 2)
     assert ledger.take("k", START, step, fires=True).result()
     assert not ledger.take("k", START, step, fires=True).result()
     assert ledger.open("k", tick).result() == Entry(tick, tick, 2)
     assert ledger.open("k", tick).result() == Entry(tick)
     later = tick + timedelta(hours=1)
-    assert ledger.take("k", tick, Step(later, later), fires=True).result()
+    assert ledger.take("k", tick, Decision(later, later), fires=True).result()
     ledger.ended("k", later).result()
     assert ledger.open("k", later).result() == Entry(later)
     store.close()

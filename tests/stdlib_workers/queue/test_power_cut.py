@@ -65,7 +65,7 @@ async def main():
     broker.start({{"any": QueueConfig(backoff_ms=1), "ordered": QueueConfig(type="fifo", backoff_ms=1)}})
     tasks = []
     start = lambda moves: tasks.extend(loop.create_task(settle(broker, one)) for one in moves.deliveries)
-    broker.starts.on_moves = lambda moves: loop.call_soon_threadsafe(start, moves)
+    broker.scheduler.deliver_to(lambda moves: loop.call_soon_threadsafe(start, moves))
     await asyncio.gather(produce(broker, 0), produce(broker, 1))
     while sum([row["depth"] for row in await broker.counts(list(broker.queues.values()))]):
         await broker.sweep()

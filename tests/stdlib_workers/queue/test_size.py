@@ -31,7 +31,7 @@ from stdlib_workers.storage import Store
 broker = Broker(Store(Path(sys.argv[1]), SCHEMA), "run", lambda: 1)
 broker.start({})
 moves = []
-broker.starts.on_moves = moves.append
+broker.scheduler.deliver_to(moves.append)
 asyncio.run(broker.sweep())
 seconds = time.monotonic() - begin
 print(len(moves[0].deliveries), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, seconds)

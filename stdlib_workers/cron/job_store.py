@@ -10,7 +10,7 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from stdlib_workers.cron.agenda import Step, stamp
+from stdlib_workers.cron.jobs import Decision, iso_utc
 from stdlib_workers.storage import Pending, Schema, Store
 
 # "iiiC".
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     missed: int = 0
 
 
-class Ledger:
+class SqliteJobStore:
     """The rows of one store."""
 
     def __init__(self, store: Store) -> None:
@@ -43,7 +43,7 @@ class Ledger:
         """Return a job's row, made now if there is none. An unended run is handed out here, the first time only."""
 
         def command(connection: sqlite3.Connection) -> Entry:
-            connection.execute("INSERT INTO jobs (key, last) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, stamp(now)))
+            connection.execute("INSERT INTO jobs (key, last) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, iso_utc(now)))
             row = connection.execute(
                 "SELECT last, running, missed, repeated FROM jobs WHERE key = ?", (key,)
             ).fetchone()
@@ -56,18 +56,18 @@ class Ledger:
 
         return self._store.run(command)
 
-    def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> Pending[bool]:
+    def take(self, key: str, seen: datetime, step: Decision, *, fires: bool) -> Pending[bool]:
         """Deal with a tick, unless somebody else has; returns whether it is the caller's."""
-        running = stamp(step.fire) if fires and step.fire else None
+        running = iso_utc(step.fire) if fires and step.fire else None
 
         def command(connection: sqlite3.Connection) -> bool:
             if running is None:
                 statement = "UPDATE jobs SET last = ? WHERE key = ? AND last = ?"
-                return bool(connection.execute(statement, (stamp(step.last), key, stamp(seen))).rowcount)
+                return bool(connection.execute(statement, (iso_utc(step.last), key, iso_utc(seen))).rowcount)
             return bool(
                 connection.execute(
                     "UPDATE jobs SET last = ?, running = ?, missed = ?, repeated = 0 WHERE key = ? AND last = ?",
-                    (stamp(step.last), running, step.missed, key, stamp(seen)),
+                    (iso_utc(step.last), running, step.missed, key, iso_utc(seen)),
                 ).rowcount
             )
 
@@ -78,7 +78,7 @@ class Ledger:
 
         def command(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ? AND running = ?", (key, stamp(tick))
+                "UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ? AND running = ?", (key, iso_utc(tick))
             )
 
         return self._store.run(command)

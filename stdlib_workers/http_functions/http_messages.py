@@ -26,7 +26,7 @@ _SECRETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class CallDetails:
     """What is particular to one call. `timestamp` is in unix seconds."""
 
     function_id: str
@@ -49,7 +49,9 @@ def secret_of(invocation: HttpInvocation, environ: Mapping[str, str]) -> str:
     return secret
 
 
-def request_for(invocation: HttpInvocation, delivery: Delivery, payload: Any, secret: str, seconds: float) -> Request:
+def request_for(
+    invocation: HttpInvocation, delivery: CallDetails, payload: Any, secret: str, seconds: float
+) -> Request:
     """Return the request that delivers `payload`."""
     body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
     headers = {

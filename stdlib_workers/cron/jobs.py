@@ -14,7 +14,7 @@ from stdlib_workers.cron.expression import Schedule, parse
 from stdlib_workers.cron.upcoming import zone_from
 
 # A tick this old is late, not missed: the machine was busy.
-LATE = timedelta(seconds=5)
+LATE_TOLERANCE = timedelta(seconds=5)
 # A clock that was set back further than this has been corrected: what was fired in its future does not count.
 CORRECTION = timedelta(hours=3)
 # Missed ticks are counted up to here.
@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Decision:
     """A decision: `last` becomes the last tick dealt with; `fire` is the tick to fire, None for nothing."""
 
     last: datetime
@@ -67,22 +67,22 @@ def _choice(fields: dict[str, Any], key: str, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def decide(job: Job, last: datetime, now: datetime, *, was_running: bool) -> Step | None:
+def decide(job: Job, last: datetime, now: datetime, *, was_running: bool) -> Decision | None:
     """Return what to do at `now` about ticks after `last`; None when there is none yet.
 
     `was_running`: this engine has looked after the job since `last`, so a tick of the last seconds is only late.
     """
     if last - now > CORRECTION:
-        return Step(now)
+        return Decision(now)
     ticks = _ticks(job, last, now)
     if not ticks:
         return None
     latest = _latest(job, ticks[-1], now)
-    is_late = was_running and now - latest <= LATE
+    is_late = was_running and now - latest <= LATE_TOLERANCE
     missed = len(ticks) - is_late
     if is_late or job.catch_up == "once":
-        return Step(latest, latest, missed)
-    return Step(latest, None, missed)
+        return Decision(latest, latest, missed)
+    return Decision(latest, None, missed)
 
 
 def _ticks(job: Job, last: datetime, now: datetime) -> list[datetime]:
@@ -110,7 +110,7 @@ def next_look(job: Job, last: datetime) -> datetime | None:
     return job.schedule.next_after(last, job.zone)
 
 
-def stamp(moment: datetime) -> str:
+def iso_utc(moment: datetime) -> str:
     """Return an instant as it stands in payloads, like 2026-01-01T00:00:00+00:00."""
     return moment.astimezone(UTC).isoformat()
 
@@ -120,8 +120,8 @@ def payload_from(trigger_id: str, job: Job, scheduled: datetime, now: datetime, 
     return {
         "trigger": "cron",
         "job_id": trigger_id,
-        "scheduled_time": stamp(scheduled),
-        "actual_time": stamp(now),
-        "tick_id": f"{job.key}@{stamp(scheduled)}",
+        "scheduled_time": iso_utc(scheduled),
+        "actual_time": iso_utc(now),
+        "tick_id": f"{job.key}@{iso_utc(scheduled)}",
         "missed": missed,
     }

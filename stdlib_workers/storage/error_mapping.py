@@ -10,12 +10,12 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
 
-from stdlib_workers.storage.failures import StorageFailure
+from stdlib_workers.storage.errors import StorageFailure
 
 Handler = Callable[[Any], Any]
 
 
-def telling(code: str, handler: Handler) -> Handler:
+def map_storage_errors(code: str, handler: Handler) -> Handler:
     """Return the handler, async if it is; a `StorageFailure` in it becomes an InvocationError `code`."""
     return _async(code, handler) if iscoroutinefunction(handler) else _sync(code, handler)
 
@@ -26,7 +26,7 @@ def _async(code: str, handler: Callable[[Any], Awaitable[Any]]) -> Handler:
         try:
             return await handler(payload)
         except StorageFailure as failure:
-            raise failure.told_as(code) from None
+            raise failure.with_code(code) from None
 
     return tell
 
@@ -37,6 +37,6 @@ def _sync(code: str, handler: Handler) -> Handler:
         try:
             return handler(payload)
         except StorageFailure as failure:
-            raise failure.told_as(code) from None
+            raise failure.with_code(code) from None
 
     return tell

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from stdlib_workers.storage.cache import Cache
-from stdlib_workers.storage.failures import CORRUPT, StorageFailure
+from stdlib_workers.storage.errors import CORRUPT, StorageFailure
 from stdlib_workers.storage.keyvalue import Entry
 from stdlib_workers.storage.sqlite_journal import checksum_of
 
@@ -24,7 +24,7 @@ _DELETE = "DELETE FROM entry WHERE bucket = ? AND key = ?"
 _COUNT = "INSERT INTO bucket VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET entries = entries + excluded.entries"
 
 
-class Gathered:
+class WriteBuffer:
     """Entries by bucket and key, None for one that was deleted."""
 
     def __init__(self, recent: Cache) -> None:
@@ -40,7 +40,7 @@ class Gathered:
         self._counts.clear()
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
+    def rollback_on_error(self) -> Iterator[None]:
         """Let the writes of one command be forgotten together when it fails."""
         before = dict(self._entries), dict(self._unwritten), dict(self._counts)
         try:

@@ -37,7 +37,7 @@ class Refusal(Exception):
 class StorageFailure(InvocationError):
     """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
 
-    def told_as(self, code: str) -> InvocationError:
+    def with_code(self, code: str) -> InvocationError:
         """Return it under the code that the contract names for a function; our own is in the details' `reason`."""
         details = {**self.details, "reason": self.code}
         return InvocationError(code, f"{self.code}: {self.message}", details=details, retryable=self.retryable)
