@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from stdlib_workers.queue.delivery import StartedJobs, Target, advance
 from stdlib_workers.queue.model import Queue
 from stdlib_workers.queue.new_jobs import JobRow, insert
+from stdlib_workers.storage import TransactionHook
 
 
-class Scheduler:
+class Scheduler(TransactionHook):
     """Starts jobs of all queues. `run` names this run of the engine, `clock` gives milliseconds."""
 
     def __init__(self, run: str, clock: Callable[[], int]) -> None:

@@ -1,11 +1,11 @@
-"""Handlers that tell a failure of the storage under the code which the contract names for their function.
+"""Error mapping: a failure of the storage in a handler becomes the error code that the contract has for its function.
 
-The standard workers register through this; what a handler raises by itself passes.
+What a handler raises by itself passes unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
@@ -17,26 +17,22 @@ Handler = Callable[[Any], Any]
 
 def map_storage_errors(code: str, handler: Handler) -> Handler:
     """Return the handler, async if it is; a `StorageFailure` in it becomes an InvocationError `code`."""
-    return _async(code, handler) if iscoroutinefunction(handler) else _sync(code, handler)
+    if iscoroutinefunction(handler):
 
+        @wraps(handler)
+        async def run_async(payload: Any) -> Any:
+            try:
+                return await handler(payload)
+            except StorageFailure as failure:
+                raise failure.with_code(code) from None
 
-def _async(code: str, handler: Callable[[Any], Awaitable[Any]]) -> Handler:
+        return run_async
+
     @wraps(handler)
-    async def tell(payload: Any) -> Any:
-        try:
-            return await handler(payload)
-        except StorageFailure as failure:
-            raise failure.with_code(code) from None
-
-    return tell
-
-
-def _sync(code: str, handler: Handler) -> Handler:
-    @wraps(handler)
-    def tell(payload: Any) -> Any:
+    def run(payload: Any) -> Any:
         try:
             return handler(payload)
         except StorageFailure as failure:
             raise failure.with_code(code) from None
 
-    return tell
+    return run

@@ -1,7 +1,7 @@
-"""What can go wrong with a file, in words and codes: refusals to start, and errors of single commands. Pure.
+"""Errors of the storage, with their codes: refusals to start, and failures of single commands. Pure.
 
-Which errors end the process is decided here and nowhere else: after a failed write or fsync nobody knows what the
-disk holds, so the only honest answer is to stop and let recovery look.
+Only this module decides which errors end the process: after a failed write or fsync it is unknown what the disk holds,
+so the process must end and leave it to the recovery at the next start.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StorageFailure(InvocationError):
     """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
 
     def with_code(self, code: str) -> InvocationError:
-        """Return it under the code that the contract names for a function; our own is in the details' `reason`."""
+        """Return it under the code that the contract has for a function; our own code is in the details' `reason`."""
         details = {**self.details, "reason": self.code}
         return InvocationError(code, f"{self.code}: {self.message}", details=details, retryable=self.retryable)
 
@@ -77,5 +77,5 @@ def error_from(error: BaseException) -> BaseException:
 
 
 def stopped() -> InvocationError:
-    """Return the error of a command that comes after the store was closed or has failed."""
+    """Return the error of a command that is sent after the store was closed or has failed."""
     return StorageFailure(UNUSABLE, "the storage is closed", retryable=True)

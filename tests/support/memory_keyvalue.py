@@ -1,4 +1,4 @@
-"""A second store behind the seam, of dicts: shows that the seam needs no SQLite, and what it asks for at the least."""
+"""A second backend of `KeyValue`, of dicts: shows that the interface needs no SQLite, and what it needs at least."""
 
 from __future__ import annotations
 
