@@ -1,7 +1,7 @@
-"""What has been fired, on disk: one row a job. Called by `scheduler`.
+"""What has been fired, on disk: one row a job.
 
-`take` is the lease: it moves the last tick on only from where the caller saw it, so of several engines on one ledger
-one fires. A tick whose run had not ended when the process did is fired once more, and only once.
+`claim_tick` is the lease: it moves the last tick on only from where the caller saw it, so of several engines on one
+store one fires. A tick whose run had not ended when its process did is fired once more, and only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCHEMA = Schema(
 )
 
 
-class Entry(NamedTuple):
+class JobRecord(NamedTuple):
     """A job's row. `running` is the tick whose run has not ended, as far as the disk knows."""
 
     last: datetime
@@ -39,10 +39,10 @@ class SqliteJobStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def open(self, key: str, now: datetime) -> Pending[Entry]:
-        """Return a job's row, made now if there is none. An unended run is handed out here, the first time only."""
+    def open(self, key: str, now: datetime) -> Pending[JobRecord]:
+        """Return a job's row, made now if there is none. A run that did not end is returned the first time only."""
 
-        def command(connection: sqlite3.Connection) -> Entry:
+        def command(connection: sqlite3.Connection) -> JobRecord:
             connection.execute("INSERT INTO jobs (key, last) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, iso_utc(now)))
             row = connection.execute(
                 "SELECT last, running, missed, repeated FROM jobs WHERE key = ?", (key,)
@@ -50,30 +50,25 @@ class SqliteJobStore:
             last, running, missed, repeated = row
             if running is None or repeated:
                 connection.execute("UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ?", (key,))
-                return Entry(_moment(last))
+                return JobRecord(_moment(last))
             connection.execute("UPDATE jobs SET repeated = 1 WHERE key = ?", (key,))
-            return Entry(_moment(last), _moment(running), missed)
+            return JobRecord(_moment(last), _moment(running), missed)
 
         return self._store.run(command)
 
-    def take(self, key: str, seen: datetime, step: Decision, *, fires: bool) -> Pending[bool]:
-        """Deal with a tick, unless somebody else has; returns whether it is the caller's."""
-        running = iso_utc(step.fire) if fires and step.fire else None
+    def claim_tick(self, key: str, seen: datetime, decision: Decision, *, fires: bool) -> Pending[bool]:
+        """Deal with a tick, unless another engine has; returns whether the tick is the caller's."""
+        last = iso_utc(decision.last)
+        values: tuple[object, ...]
+        if fires and decision.fire:
+            statement = "UPDATE jobs SET last = ?, running = ?, missed = ?, repeated = 0 WHERE key = ? AND last = ?"
+            values = (last, iso_utc(decision.fire), decision.missed, key, iso_utc(seen))
+        else:
+            statement = "UPDATE jobs SET last = ? WHERE key = ? AND last = ?"
+            values = (last, key, iso_utc(seen))
+        return self._store.run(lambda connection: bool(connection.execute(statement, values).rowcount))
 
-        def command(connection: sqlite3.Connection) -> bool:
-            if running is None:
-                statement = "UPDATE jobs SET last = ? WHERE key = ? AND last = ?"
-                return bool(connection.execute(statement, (iso_utc(step.last), key, iso_utc(seen))).rowcount)
-            return bool(
-                connection.execute(
-                    "UPDATE jobs SET last = ?, running = ?, missed = ?, repeated = 0 WHERE key = ? AND last = ?",
-                    (iso_utc(step.last), running, step.missed, key, iso_utc(seen)),
-                ).rowcount
-            )
-
-        return self._store.run(command)
-
-    def ended(self, key: str, tick: datetime) -> Pending[None]:
+    def mark_ended(self, key: str, tick: datetime) -> Pending[None]:
         """Note that the run of a tick has ended."""
 
         def command(connection: sqlite3.Connection) -> None:
