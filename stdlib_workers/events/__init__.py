@@ -1,6 +1,6 @@
-"""Events of standard workers: who is bound to a trigger type, conditions, and delivery in order from an outbox.
+"""Events of standard workers: the bindings of a trigger type, conditions, and delivery in order from an outbox.
 
-Shared by state, stream and pubsub; knows nothing of what their events mean.
+What the events mean is the workers' own.
 """
 
 from stdlib_workers.events.background import Background

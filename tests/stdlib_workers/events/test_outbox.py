@@ -307,9 +307,9 @@ async def test_more_events_than_memory_holds_wait_on_the_disk(tmp_path: Path, en
     setup = Setup(tmp_path / "state.db", Callee(w__seen=seen))
     ended.append(setup)
     await setup.bind()
-    amount = outbox_module.MAX_HELD + 300
+    amount = outbox_module.MAX_IN_MEMORY + 300
     await asyncio.gather(*(setup.set("k", number) for number in range(amount)))
-    await until(lambda: setup.outbox._held == outbox_module.MAX_HELD)
+    await until(lambda: setup.outbox._in_memory == outbox_module.MAX_IN_MEMORY)
     gate.set()
     await until(lambda: len(got) == amount, 30)
     assert got == list(range(amount))
