@@ -1,4 +1,4 @@
-"""JSON values as the standard workers treat them: payload fields, options, bytes, and the update operations. Pure."""
+"""JSON values in the standard workers: payload fields, options, bytes, and the update operations. Pure."""
 
 from stdlib_workers.values.json_bytes import decode, encode
 from stdlib_workers.values.options import OptionError, check_names, in_memory, integer

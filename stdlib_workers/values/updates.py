@@ -1,7 +1,7 @@
 """The update operations of `state::update` and `stream::update`, with the public contract's exact semantics. Pure.
 
-Operations run in order on one value. One that cannot be applied is skipped and noted; the rest run. A malformed one
-fails the whole call before anything runs. A path is never split at dots: `"a.b"` is one key.
+Operations run in order on one value. An operation that does not fit is skipped and noted; the others run. A malformed
+operation fails the whole call before any runs. A path is never split at dots: `"a.b"` is one key.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def _parse(op: Any, index: int, function_id: str) -> Update:
         wanted = "a string or an array of strings" if kind in _NEEDS_VALUE else "a string"
         raise malformed(function_id, f"ops[{index}].path of {kind} must be {wanted}, got {op.get('path')!r:.60}")
     if kind in _COUNTS:
-        return Update(kind, path, _parse_count(op, index, function_id))
+        by = op.get("by")
+        if not isinstance(by, int) or isinstance(by, bool) or not LEAST_INTEGER <= by <= MOST_SIGNED:
+            raise malformed(function_id, f"ops[{index}].by must be a 64-bit integer, got {by!r:.60}")
+        return Update(kind, path, by)
     if kind in _NEEDS_VALUE and "value" not in op:
         raise malformed(function_id, f"ops[{index}].value of {kind} is missing")
     return Update(kind, path, op.get("value"))
@@ -82,17 +85,10 @@ def _parse_path(op: dict[str, Any], kind: str) -> tuple[str, ...] | None:
     return None
 
 
-def _parse_count(op: dict[str, Any], index: int, function_id: str) -> int:
-    by = op.get("by")
-    if not isinstance(by, int) or isinstance(by, bool) or not LEAST_INTEGER <= by <= MOST_SIGNED:
-        raise malformed(function_id, f"ops[{index}].by must be a 64-bit integer, got {by!r:.60}")
-    return by
-
-
 def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tuple[Any, list[dict[str, Any]]]:
     """Return the value after all operations, and an error item for each that was skipped.
 
-    `value` is used up; `is_missing` says that nothing was stored, and then it does not matter.
+    `value` is changed in place. With `is_missing` nothing was stored: `value` is ignored.
     """
     root = {} if is_missing else value
     is_untouched = is_missing
@@ -103,12 +99,9 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
             root = _APPLY[update.kind](root, update, is_untouched)
             is_untouched = False
         except _Inapplicable as problem:
-            errors.append(_item(index, problem))
+            error = {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
+            errors.append(error)
     return root, errors
-
-
-def _item(index: int, problem: _Inapplicable) -> dict[str, Any]:
-    return {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
 
 
 def _fail(update: Update, reason: str, message: str) -> _Inapplicable:
@@ -123,18 +116,14 @@ def _check(update: Update) -> None:
     if len(update.path) > MAX_SEGMENTS:
         raise _fail(update, "path.too_deep", f"the path has {len(update.path)} segments, the limit is {MAX_SEGMENTS}")
     for segment in update.path:
-        _check_segment(update, segment)
+        if not segment:
+            raise _fail(update, "path.empty_segment", "a segment is empty")
+        if len(segment.encode()) > MAX_SEGMENT_BYTES:
+            raise _fail(update, "path.segment_too_long", f"a segment is longer than {MAX_SEGMENT_BYTES} bytes")
+        if segment in POLLUTING:
+            raise _fail(update, "path.proto_polluted", f"{segment} is not allowed as a key")
     if update.kind == "merge":
         _check_merge(update)
-
-
-def _check_segment(update: Update, segment: str) -> None:
-    if not segment:
-        raise _fail(update, "path.empty_segment", "a segment is empty")
-    if len(segment.encode()) > MAX_SEGMENT_BYTES:
-        raise _fail(update, "path.segment_too_long", f"a segment is longer than {MAX_SEGMENT_BYTES} bytes")
-    if segment in POLLUTING:
-        raise _fail(update, "path.proto_polluted", f"{segment} is not allowed as a key")
 
 
 def _check_merge(update: Update) -> None:
@@ -184,7 +173,7 @@ def _merge(root: Any, update: Update, _: bool) -> Any:
 
 
 def _step(parent: dict[str, Any], segment: str) -> dict[str, Any]:
-    """Go one object deeper, over whatever else stands there."""
+    """Return the object at a segment, which replaces a value of any other type."""
     if not isinstance(parent.get(segment), dict):
         parent[segment] = {}
     child: dict[str, Any] = parent[segment]
