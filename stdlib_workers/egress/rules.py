@@ -99,12 +99,18 @@ def rules_from(table: Any, worker: str) -> Rules:
     if not isinstance(table, Mapping):
         raise OptionError(f"{worker}: security must be a table, got {table!r}")
     check_names(table, _KEYS, f"{worker}: security")
+    networks = []
+    for text in _strings(table, "allowed_networks", worker):
+        try:
+            networks.append(str(ip_network(text)))
+        except ValueError:
+            raise OptionError(f"{worker}: security.allowed_networks: {text!r} is no address or network") from None
     return Rules(
         # The contract reads an empty list as no list.
         _strings(table, "url_allowlist", worker) or ANY_HOST,
         _boolean(table, "block_private_ips", worker),
         _boolean(table, "require_https", worker),
-        _networks(table, worker),
+        tuple(networks),
     )
 
 
@@ -120,13 +126,3 @@ def _boolean(table: Mapping[str, Any], name: str, worker: str) -> bool:
     if not isinstance(value, bool):
         raise OptionError(f"{worker}: security.{name} must be true or false, got {value!r}")
     return value
-
-
-def _networks(table: Mapping[str, Any], worker: str) -> tuple[str, ...]:
-    networks = []
-    for text in _strings(table, "allowed_networks", worker):
-        try:
-            networks.append(str(ip_network(text)))
-        except ValueError:
-            raise OptionError(f"{worker}: security.allowed_networks: {text!r} is no address or network") from None
-    return tuple(networks)

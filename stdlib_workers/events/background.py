@@ -23,13 +23,9 @@ class Background:
         self._tasks: set[asyncio.Task[Any]] = set()
         started = Event()
         self.loop.call_soon(started.set)
-        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread = Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
         started.wait()
-
-    def _run(self) -> None:
-        self.loop.run_forever()
-        self.loop.close()
 
     def call(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Call `callback` on the loop, from any thread."""
@@ -57,3 +53,4 @@ class Background:
         self.wait(cancel())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        self.loop.close()

@@ -56,9 +56,13 @@ def _row(queue: Queue, job: NewJob, state: State, now: int) -> JobRow:
 def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int) -> str:
     """Take a job in and return its receipt: that of an earlier job, if its key or its id is known already."""
     if job.key is not None:
-        earlier = _find_by_key(connection, queue, job.key, now)
-        if earlier is not None:
-            return earlier
+        statement = "SELECT job, expires FROM keys WHERE queue = ? AND key = ?"
+        row = connection.execute(statement, (queue.id, job.key)).fetchone()
+        # A job that still exists holds its key, however long it has waited.
+        if row is not None and (
+            row[1] > now or connection.execute("SELECT 1 FROM jobs WHERE id = ?", row[:1]).fetchone()
+        ):
+            return str(row[0])
         connection.execute(
             "INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT (queue, key) DO UPDATE SET job = excluded.job, "
             "expires = excluded.expires",
@@ -67,16 +71,6 @@ def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int)
     state = entry_state(connection, queue, job.group, due=now + job.delay_ms, now=now)
     insert(connection, [_row(queue, job, state, now)])
     return job.id
-
-
-def _find_by_key(connection: sqlite3.Connection, queue: Queue, key: str, now: int) -> str | None:
-    row = connection.execute("SELECT job, expires FROM keys WHERE queue = ? AND key = ?", (queue.id, key)).fetchone()
-    if row is None:
-        return None
-    # A job that still exists holds its key, however long it has waited.
-    if row[1] > now or connection.execute("SELECT 1 FROM jobs WHERE id = ?", (row[0],)).fetchone():
-        return str(row[0])
-    return None
 
 
 def insert(connection: sqlite3.Connection, jobs: Sequence[JobRow]) -> None:

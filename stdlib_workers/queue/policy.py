@@ -88,14 +88,10 @@ def next_state(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[Stat
         return (State.DELAYED if verdict.delay_ms else State.READY), verdict.delay_ms
     if verdict.outcome in (Outcome.INTERRUPTED, Outcome.SHARED_CRASH):
         return (State.DEAD if delivery.interrupted + 1 >= MAX_INTERRUPTIONS else State.READY), 0
-    return _after_failure(delivery, verdict, noise)
-
-
-def _after_failure(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[State, int]:
     failures = delivery.spent + 1
     if failures >= delivery.queue.config.attempts:
         return State.DEAD, 0
-    # A worker may crash for reasons of its own: the first time the job is tried again at once.
-    if verdict.killed and failures == 1:
-        return State.READY, 0
-    return State.DELAYED, retry_delay_ms(delivery.queue.config.backoff_ms, failures, noise)
+    # A worker may crash for reasons of its own: after the first crash the job is tried again at once.
+    at_once = verdict.killed and failures == 1
+    delay = 0 if at_once else retry_delay_ms(delivery.queue.config.backoff_ms, failures, noise)
+    return (State.READY if at_once else State.DELAYED), delay

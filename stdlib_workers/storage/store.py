@@ -124,7 +124,14 @@ class Store:
             lock_descriptor = lock(self._path) if self._path else None
             connection = open_database(self._path, self._schema)
             self._opened.settle(None)
-            self._serve(connection)
+            is_last = False
+            while not is_last:
+                batch, is_last = self._take()
+                if batch and not self._commit(connection, batch):
+                    # Stays open until the process ends: closing would move the log through the disk that has failed.
+                    self._abandoned = connection
+                    return
+            close_database(connection)
         except Refusal as refusal:
             self._opened.settle(None, refusal)
         except OSError as error:
@@ -135,16 +142,6 @@ class Store:
             self._fail_waiting(stopped())
             if lock_descriptor is not None:
                 os.close(lock_descriptor)
-
-    def _serve(self, connection: sqlite3.Connection) -> None:
-        is_last = False
-        while not is_last:
-            batch, is_last = self._take()
-            if batch and not self._commit(connection, batch):
-                # Kept open until the process ends: closing would move the log through the disk that has just failed.
-                self._abandoned = connection
-                return
-        close_database(connection)
 
     def _take(self) -> tuple[list[_Submission], bool]:
         """Wait for the next batch. True with the last one: the store has been closed."""

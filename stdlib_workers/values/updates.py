@@ -30,9 +30,9 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One operation: its kind, its path as segments (none: the root), its value or number."""
+    """One operation: its type, its path as segments (none: the root), its value or number."""
 
-    kind: str
+    type: str
     path: tuple[str, ...]
     value: Any = None
 
@@ -54,29 +54,29 @@ def parse_updates(ops: Any, function_id: str) -> list[Update]:
 
 
 def _parse(op: Any, index: int, function_id: str) -> Update:
-    kind = op.get("type") if isinstance(op, dict) else None
-    if not isinstance(kind, str) or kind not in _APPLY:
-        kinds = ", ".join(_APPLY)
-        raise malformed(function_id, f"ops[{index}].type must be one of {kinds}, got {op!r:.60}")
-    path = _parse_path(op, kind)
+    op_type = op.get("type") if isinstance(op, dict) else None
+    if not isinstance(op_type, str) or op_type not in _APPLY:
+        op_types = ", ".join(_APPLY)
+        raise malformed(function_id, f"ops[{index}].type must be one of {op_types}, got {op!r:.60}")
+    path = _parse_path(op, op_type)
     if path is None:
-        wanted = "a string or an array of strings" if kind in _NEEDS_VALUE else "a string"
-        raise malformed(function_id, f"ops[{index}].path of {kind} must be {wanted}, got {op.get('path')!r:.60}")
-    if kind in _COUNTS:
+        wanted = "a string or an array of strings" if op_type in _NEEDS_VALUE else "a string"
+        raise malformed(function_id, f"ops[{index}].path of {op_type} must be {wanted}, got {op.get('path')!r:.60}")
+    if op_type in _COUNTS:
         by = op.get("by")
         if not isinstance(by, int) or isinstance(by, bool) or not LEAST_INTEGER <= by <= MOST_SIGNED:
             raise malformed(function_id, f"ops[{index}].by must be a 64-bit integer, got {by!r:.60}")
-        return Update(kind, path, by)
-    if kind in _NEEDS_VALUE and "value" not in op:
-        raise malformed(function_id, f"ops[{index}].value of {kind} is missing")
-    return Update(kind, path, op.get("value"))
+        return Update(op_type, path, by)
+    if op_type in _NEEDS_VALUE and "value" not in op:
+        raise malformed(function_id, f"ops[{index}].value of {op_type} is missing")
+    return Update(op_type, path, op.get("value"))
 
 
-def _parse_path(op: dict[str, Any], kind: str) -> tuple[str, ...] | None:
+def _parse_path(op: dict[str, Any], op_type: str) -> tuple[str, ...] | None:
     path = op.get("path")
     if isinstance(path, str):
         return (path,) if path else ()
-    if kind not in _NEEDS_VALUE:
+    if op_type not in _NEEDS_VALUE:
         return None
     if path is None:
         return ()
@@ -96,7 +96,7 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
     for index, update in enumerate(updates):
         try:
             _check(update)
-            root = _APPLY[update.kind](root, update, is_untouched)
+            root = _APPLY[update.type](root, update, is_untouched)
             is_untouched = False
         except _Inapplicable as problem:
             error = {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
@@ -106,7 +106,7 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
 
 def _fail(update: Update, reason: str, message: str) -> _Inapplicable:
     where = f"at path {'/'.join(update.path)!r:.300}" if update.path else "at the root"
-    return _Inapplicable(f"{update.kind}.{reason}", f"{update.kind} {where}: {message}")
+    return _Inapplicable(f"{update.type}.{reason}", f"{update.type} {where}: {message}")
 
 
 # Checks before an operation runs: the path, then a merge's value.
@@ -122,7 +122,7 @@ def _check(update: Update) -> None:
             raise _fail(update, "path.segment_too_long", f"a segment is longer than {MAX_SEGMENT_BYTES} bytes")
         if segment in POLLUTING:
             raise _fail(update, "path.proto_polluted", f"{segment} is not allowed as a key")
-    if update.kind == "merge":
+    if update.type == "merge":
         _check_merge(update)
 
 
@@ -181,7 +181,7 @@ def _step(parent: dict[str, Any], segment: str) -> dict[str, Any]:
 
 
 def _count(root: Any, update: Update, is_untouched: bool) -> Any:
-    by = update.value if update.kind == "increment" else -update.value
+    by = update.value if update.type == "increment" else -update.value
     if not update.path:
         return by if is_untouched else _sum(root, by, update)
     target, key = _object(root, update), update.path[0]
@@ -226,7 +226,7 @@ def _extended(old: Any, value: Any, update: Update) -> Any:
         return [*old, value]
     if isinstance(old, str) and isinstance(value, str):
         return old + value
-    raise _fail(update, "type_mismatch", f"cannot append {_kind(value)} to {_kind(old)}")
+    raise _fail(update, "type_mismatch", f"cannot append {_type_of(value)} to {_type_of(old)}")
 
 
 def _remove(root: Any, update: Update, _: bool) -> Any:
@@ -238,11 +238,11 @@ def _remove(root: Any, update: Update, _: bool) -> Any:
 
 def _object(root: Any, update: Update) -> dict[str, Any]:
     if not isinstance(root, dict):
-        raise _fail(update, "target_not_object", f"the value is {_kind(root)}, not an object")
+        raise _fail(update, "target_not_object", f"the value is {_type_of(root)}, not an object")
     return root
 
 
-def _kind(value: Any) -> str:
+def _type_of(value: Any) -> str:
     if value is None:
         return "null"
     names = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
