@@ -14,7 +14,7 @@ from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.clock import Clock
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.options import parse_project, store_path_is_memory
+from stdlib_workers.queue.options import parse_project, store_in_memory
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.queue.subscriber import Subscribers
 from stdlib_workers.storage import Refusal, open_store
@@ -29,7 +29,7 @@ def main() -> None:
     try:
         config = orjson.loads(os.environ.get("III_CONFIG") or "{}")
         configs = parse_project(config)
-        in_memory = store_path_is_memory(config)
+        in_memory = store_in_memory(config)
         store = open_store("queue", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=in_memory)
     except (ValueError, Refusal) as error:
         sys.stderr.write(f"queue: {error}\n")

@@ -78,7 +78,7 @@ class Broker:
         """Give every subscriber of a topic its own job; returns how many got one."""
 
         def work(connection: sqlite3.Connection, now: int) -> list[Queue]:
-            queues = catalog.subscriptions(connection, topic) or [catalog.unsubscribed_queue(connection, topic)]
+            queues = catalog.subscriptions(connection, topic) or [catalog.queue_without_subscribers(connection, topic)]
             for queue in queues:
                 enqueue(connection, queue, job_for(queue), now)
             self.scheduler.reconsider(queues)

@@ -59,7 +59,7 @@ def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) ->
     return removed
 
 
-def unsubscribed_queue(connection: sqlite3.Connection, topic: str) -> Queue:
+def queue_without_subscribers(connection: sqlite3.Connection, topic: str) -> Queue:
     """Return the queue that keeps what is published to a topic without subscribers. It delivers nothing."""
     name = topic_name(topic)
     return find(connection, name) or define(connection, name, QueueConfig(concurrency=0))[0]

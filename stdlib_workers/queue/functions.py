@@ -47,13 +47,13 @@ CODES = {
 
 
 class Functions:
-    """Handlers over one broker."""
+    """The handlers, over one broker."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
     def register(self, worker: Worker) -> None:
-        """Offer everything."""
+        """Register the action `enqueue` and all functions."""
         worker.register_trigger_action(
             "enqueue",
             map_storage_errors(ENQUEUE_ERROR, self.enqueue_action),

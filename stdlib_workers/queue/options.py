@@ -169,6 +169,6 @@ def check_name(name: Any) -> str:
     return name.strip()
 
 
-def store_path_is_memory(config: Mapping[str, Any]) -> bool:
+def store_in_memory(config: Mapping[str, Any]) -> bool:
     """Whether the adapter asks for a store that ends with the process. ValueError for an unknown adapter."""
     return in_memory(config, "config", ("builtin",))

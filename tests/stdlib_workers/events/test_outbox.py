@@ -195,7 +195,7 @@ async def test_events_of_one_key_come_in_the_order_of_its_writes(tmp_path: Path,
     await setup.bind()
     await asyncio.gather(*(setup.set(f"k{number % 3}", number) for number in range(30)))
     await until(lambda: sum(map(len, order.values())) == 30)
-    assert order == {f"k{lane}": list(range(lane, 30, 3)) for lane in range(3)}
+    assert order == {f"k{number}": list(range(number, 30, 3)) for number in range(3)}
 
 
 async def test_a_slow_handler_of_one_key_holds_up_no_other(tmp_path: Path, ended: list[Setup]) -> None:

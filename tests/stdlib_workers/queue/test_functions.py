@@ -35,8 +35,8 @@ class Bench:
         self.handlers: dict[str, Callable[[Any], Any]] = {}
         Functions(self.broker).register(self)  # type: ignore[arg-type]
 
-    def _take(self, moves: StartedJobs) -> None:
-        self.started += moves.deliveries
+    def _take(self, jobs: StartedJobs) -> None:
+        self.started += jobs.deliveries
 
     def register_function(self, function_id: str, handler: Callable[[Any], Any]) -> None:
         self.handlers[function_id] = handler

@@ -161,13 +161,13 @@ def test_q05_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connecti
     assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
 
 
-def test_a_suspect_that_lives_is_cleared(connection: sqlite3.Connection) -> None:
+def test_a_possible_poison_message_whose_worker_survives_is_cleared(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, backoff_ms=0)
     enqueue(connection, queue, job(1), 0)
-    suspected = Verdict(Outcome.SHARED_CRASH, KILLED.error)
-    for verdict, suspect in ((suspected, 0), (FAILED, 1), (DONE, 0)):
+    shared_crash = Verdict(Outcome.SHARED_CRASH, KILLED.error)
+    for verdict, possible_poison in ((shared_crash, 0), (FAILED, 1), (DONE, 0)):
         [delivery] = claim(connection, queue, "run", 0)
-        assert delivery.possible_poison == suspect
+        assert delivery.possible_poison == possible_poison
         settle(connection, delivery, verdict, 0, 0.5)
 
 
@@ -252,9 +252,9 @@ def test_purge_leaves_what_runs_and_what_is_dead(connection: sqlite3.Connection)
 
 
 def test_a_topic_keeps_early_messages_for_its_first_subscriber_only(connection: sqlite3.Connection) -> None:
-    unsubscribed_queue = catalog.unsubscribed_queue(connection, "orders")
-    enqueue(connection, unsubscribed_queue, NewJob("early", "", b"1"), 0)
-    assert claim(connection, unsubscribed_queue, "run", 0) == []
+    queue_without_subscribers = catalog.queue_without_subscribers(connection, "orders")
+    enqueue(connection, queue_without_subscribers, NewJob("early", "", b"1"), 0)
+    assert claim(connection, queue_without_subscribers, "run", 0) == []
     queues = []
     for function in ("a::on", "b::on"):
         name = catalog.topic_name("orders", None, function)

@@ -50,7 +50,7 @@ def stored(path: Path) -> set[str]:
         store.close()
 
 
-# Q13: somebody else holds the write lock
+# Q13: another process holds the write lock
 
 
 @pytest.mark.parametrize("seconds", [0.5, pytest.param(3.0, marks=pytest.mark.slow)])
