@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from iii import InvocationError
 from stdlib_workers.storage.pending import Pending
 
 
@@ -81,7 +82,10 @@ class Journal(Protocol):
 
 
 class KeyValue(Protocol):
-    """A store of keys in buckets. Every write is durable when its `Pending` has its result."""
+    """A store of keys in buckets. Every write is durable when its `Pending` has its result.
+
+    A backend is a subclass; it gets the writes that are an `update` of one kind from here.
+    """
 
     @property
     def journal(self) -> Journal:
@@ -98,15 +102,23 @@ class KeyValue(Protocol):
 
     def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
         """Write a value, whether the key exists or not."""
-        ...
+        return self.update(bucket, key, lambda _: value)
 
     def compare_and_set(self, bucket: str, key: str, version: int, value: bytes) -> Pending[Change]:
         """Write only over `version`, 0 for a key that must not exist. InvocationError `CONFLICT` otherwise."""
-        ...
+
+        def decide(entry: Entry | None) -> bytes:
+            current = entry.version if entry else 0
+            if current != version:
+                text = f"the value is at version {current}, not {version}"
+                raise InvocationError("CONFLICT", text, details={"version": current})
+            return value
+
+        return self.update(bucket, key, decide)
 
     def delete(self, bucket: str, key: str) -> Pending[Change]:
         """Remove a key; a key that does not exist is no error."""
-        ...
+        return self.update(bucket, key, lambda _: None)
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""

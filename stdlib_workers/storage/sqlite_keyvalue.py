@@ -8,7 +8,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from iii import InvocationError
 from stdlib_workers.storage.cache import Cache
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.keyvalue import Announce, Change, Decide, Entry, KeyValue, Row, Watch
@@ -17,7 +16,6 @@ from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, SqliteJournal,
 from stdlib_workers.storage.store import Store
 from stdlib_workers.storage.write_buffer import WriteBuffer, entry_from
 
-CONFLICT = "CONFLICT"
 # Versions reserved at a time: a restart skips up to as many.
 RESERVE = 1 << 20
 
@@ -63,19 +61,6 @@ class SqliteKeyValue(KeyValue):
 
     def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
         return self._store.run(lambda connection: self._buffer.find(connection, bucket, key), then=then)
-
-    def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
-        return self.update(bucket, key, lambda _: value)
-
-    def compare_and_set(self, bucket: str, key: str, version: int, value: bytes) -> Pending[Change]:
-        def decide(entry: Entry | None) -> bytes:
-            check_version(entry, version)
-            return value
-
-        return self.update(bucket, key, decide)
-
-    def delete(self, bucket: str, key: str) -> Pending[Change]:
-        return self.update(bucket, key, lambda _: None)
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         write = (bucket, key, decide)
@@ -153,14 +138,6 @@ class SqliteKeyValue(KeyValue):
             return [Row(row[0], row[1], entry_from(bucket, row[1], row[2:])) for row in rows]
 
         return self._store.run(command)
-
-
-def check_version(entry: Entry | None, version: int) -> None:
-    """Raise InvocationError `CONFLICT` unless the entry is at `version` (0: there is none)."""
-    current = entry.version if entry else 0
-    if current != version:
-        text = f"the value is at version {current}, not {version}"
-        raise InvocationError(CONFLICT, text, details={"version": current})
 
 
 def _reserve_versions(connection: sqlite3.Connection) -> int:
