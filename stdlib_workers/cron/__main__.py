@@ -35,11 +35,11 @@ RUN_TIMEOUT_MS = 86_400_000
 class Provider(TriggerHandler):
     """Binds functions to expressions. Its methods run on the SDK's loop and hand over to the scheduler's loop."""
 
-    def __init__(self, worker: Worker, jobs: SqliteJobStore) -> None:
+    def __init__(self, worker: Worker, job_store: SqliteJobStore) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, Target] = {}
-        self.scheduler = Scheduler(jobs, self._fire, log=_log)
+        self.scheduler = Scheduler(job_store, self._fire, log=_log)
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Start a job. ValueError for a wrong expression or option."""
@@ -74,7 +74,7 @@ class Provider(TriggerHandler):
 
 
 def main() -> None:
-    """Serve until the engine closes the wire."""
+    """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready.
     try:
         is_in_memory = store_in_memory(json.loads(os.environ.get("III_CONFIG") or "{}"))
@@ -88,9 +88,9 @@ def main() -> None:
     asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), SqliteJobStore(store)))
 
 
-async def serve(worker: Worker, jobs: SqliteJobStore) -> None:
+async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
     """Register everything, then let the jobs run for ever."""
-    provider = Provider(worker, jobs)
+    provider = Provider(worker, job_store)
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""

@@ -24,7 +24,7 @@ FUNCTIONS_AVAILABLE = "engine::functions-available"
 
 
 def main() -> None:
-    """Serve until the engine closes the wire."""
+    """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready, and opening a large file takes time.
     try:
         config = orjson.loads(os.environ.get("III_CONFIG") or "{}")

@@ -1,4 +1,4 @@
-"""What callers are told when the storage fails: the contract's code for each function, our reason in the details."""
+"""The errors of callers when the storage fails: the contract's code for each function, the reason in the details."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class FullDisk(Store):
 
 def told(code: str, handler: Callable[[Any], Any], payload: Any) -> InvocationError:
     """Return the error that a caller of a function gets."""
-    with_code = map_storage_errors(code, handler)
+    mapped = map_storage_errors(code, handler)
 
     async def call() -> Any:
-        result = with_code(payload)
+        result = mapped(payload)
         return await result if inspect.isawaitable(result) else result
 
     with pytest.raises(InvocationError) as caught:
