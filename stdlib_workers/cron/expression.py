@@ -86,8 +86,8 @@ class Schedule:
     def _time_from(self, local: datetime) -> datetime | None:
         for hour in sorted(value for value in self.hours if value >= local.hour):
             for minute in sorted(value for value in self.minutes if hour > local.hour or value >= local.minute):
-                later = (hour, minute) > (local.hour, local.minute)
-                seconds = [value for value in self.seconds if later or value >= local.second]
+                is_later = (hour, minute) > (local.hour, local.minute)
+                seconds = [value for value in self.seconds if is_later or value >= local.second]
                 if seconds:
                     return local.replace(hour=hour, minute=minute, second=min(seconds))
         return None

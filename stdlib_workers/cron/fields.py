@@ -16,13 +16,13 @@ WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "s
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a grammar. `names` count from `low`; `?` means `*` where it is allowed."""
+    """One field of a grammar. `names` count from `low`; With `takes_question_mark`, `?` means `*`."""
 
     name: str
     low: int
     high: int
     names: tuple[str, ...] = ()
-    question: bool = False
+    takes_question_mark: bool = False
 
     def parse(self, text: str) -> frozenset[int]:
         """Return the values that `text` means."""
@@ -35,7 +35,7 @@ class Field:
             if not step_text.isascii() or not step_text.isdigit() or not 1 <= int(step_text) <= self.high:
                 raise self._wrong(item, f"a step is a number from 1 to {self.high}")
             step = int(step_text)
-        if body == "*" or (body == "?" and self.question):
+        if body == "*" or (body == "?" and self.takes_question_mark):
             return range(self.low, self.high + 1, step)
         first, dash, last = body.partition("-")
         low = self._value(first, item)
@@ -71,9 +71,9 @@ class Field:
 SECOND = Field("second", 0, 59)
 MINUTE = Field("minute", 0, 59)
 HOUR = Field("hour", 0, 23)
-DAY = Field("day of month", 1, 31, question=True)
+DAY = Field("day of month", 1, 31, takes_question_mark=True)
 MONTH = Field("month", 1, 12, MONTHS)
 YEAR = Field("year", 1970, 2100)
 # In a crontab (five fields) 0 and 7 are Sunday; otherwise 1 is.
-CRONTAB_WEEKDAY = Field("day of week", 0, 7, WEEKDAYS, question=True)
-WEEKDAY = Field("day of week", 1, 7, WEEKDAYS, question=True)
+CRONTAB_WEEKDAY = Field("day of week", 0, 7, WEEKDAYS, takes_question_mark=True)
+WEEKDAY = Field("day of week", 1, 7, WEEKDAYS, takes_question_mark=True)

@@ -54,7 +54,7 @@ class Dispatcher:
         broker.scheduler.deliver_to(self.dispatch)
 
     def dispatch(self, started: StartedJobs) -> None:
-        """Make the attempts that a transaction has started, and sweep the queues when the next job is due."""
+        """Make the attempts that a transaction has started, and sweep the queues when the next job becomes due."""
         if started.deliveries or self._is_earlier(started.due):
             self._loop.call_soon_threadsafe(self._start, started)
 
@@ -62,10 +62,10 @@ class Dispatcher:
         """Start the jobs that wait for these functions, which have just been registered."""
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._missing_functions.on_registered(function_ids)))
 
-    def finish(self, seconds: float) -> None:
-        """Start nothing more and wait, up to `seconds` (0: no limit), until what is under way has been written down."""
+    def finish(self, timeout: float) -> None:
+        """Start nothing more and wait, up to `timeout` (0: no limit), until what is under way has been written down."""
         self._broker.scheduler.stop()
-        self._is_idle.wait(max(0.0, seconds - EXIT_TIMEOUT) if seconds else None)
+        self._is_idle.wait(max(0.0, timeout - EXIT_TIMEOUT) if timeout else None)
 
     async def run(self) -> None:
         """Start what has waited since the last run, then serve for ever."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
 
-# How long SQLite waits for another program's lock on the file, in milliseconds.
-BUSY_TIMEOUT_MS = 5000
+# How long SQLite waits for another program's lock on the file, in seconds.
+BUSY_TIMEOUT = 5.0
 # Pages of 4 KiB in the log after which a commit also moves them into the file: 8 MiB.
 CHECKPOINT_PAGES = 2000
 # Up to this size the whole file is checked at every start; a larger one only by `quick_check`, which skips indexes.
@@ -145,7 +145,7 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     # mmap stays off: a page that cannot be read must be an error, not a signal.
     for setting in ("synchronous = FULL", "mmap_size = 0", "trusted_schema = OFF", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
 

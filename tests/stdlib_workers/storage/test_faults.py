@@ -82,7 +82,7 @@ def test_q13_a_file_that_is_locked_at_the_start_may_be_tried_again(
     Store(path, KEY_VALUE_SCHEMA).close()
     outside = sqlite3.connect(path, isolation_level=None)
     outside.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("stdlib_workers.storage.database.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("stdlib_workers.storage.database.BUSY_TIMEOUT", 0.02)
     with pytest.raises(Refusal, match="locked") as caught:
         Store(path, KEY_VALUE_SCHEMA)
     assert caught.value.exit_code == EXIT_IO
