@@ -63,13 +63,13 @@ def new_trace() -> Trace:
 
 
 async def is_wanted(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> bool:
-    """Ask the condition function; True without one. InvocationError when it fails."""
+    """Return what the condition function decides, True without one. InvocationError when it fails."""
     condition = target.binding().condition(payload)
     return condition is None or await worker.trigger_async(_within(trace, condition)) is not False
 
 
 async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> Any:
-    """Call condition and function; return the function's result, None when the condition said no."""
+    """Call condition and function; return the function's result, None when the condition was `false`."""
     if not await is_wanted(worker, target, payload, trace):
         return None
     return await worker.trigger_async(_within(trace, target.binding().request(payload)))

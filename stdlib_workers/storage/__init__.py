@@ -5,8 +5,7 @@ a journal (state, stream); another backend can implement it.
 """
 
 from stdlib_workers.storage.database import Schema, open_database
-from stdlib_workers.storage.error_mapping import map_storage_errors
-from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure
+from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure, map_storage_errors
 from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue, Row
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
