@@ -23,8 +23,8 @@ from benchmarks.report import table
 from benchmarks.setups import engine, worker_table
 from stdlib_workers.queue.catalog import define
 from stdlib_workers.queue.delivery import advance, settle
-from stdlib_workers.queue.intake import enqueue
 from stdlib_workers.queue.model import DONE, NewJob, Queue, QueueConfig
+from stdlib_workers.queue.new_jobs import enqueue
 from stdlib_workers.queue.schema import TABLES
 
 WINDOW = 64

@@ -23,7 +23,7 @@ def command() -> None:
 @json_option
 def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> int:
     """Show the next instants of EXPRESSION: 5 fields (crontab), 6 (from seconds), 7 (with years), or an @ form."""
-    from stdlib_workers.cron.upcoming import upcoming  # keeps `--help` light
+    from stdlib_workers.cron.expression import upcoming  # keeps `--help` light
 
     try:
         found = upcoming(expression, timezone, datetime.now(UTC), count)

@@ -18,37 +18,34 @@ from iii import (
     current_invocation,
     register_worker,
 )
-from stdlib_workers.cron.agenda import Job, job_from, stamp
-from stdlib_workers.cron.ledger import SCHEMA, Ledger
-from stdlib_workers.cron.options import ledger_in_memory
+from stdlib_workers.cron.expression import upcoming
+from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
+from stdlib_workers.cron.jobs import iso_utc, job_from
+from stdlib_workers.cron.options import store_in_memory
 from stdlib_workers.cron.scheduler import Scheduler
-from stdlib_workers.cron.upcoming import upcoming
 from stdlib_workers.events import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import Refusal, open_store
 from stdlib_workers.values import OptionError
 
 MAX_UPCOMING = 1000
-# A run without an end would stop its job for ever.
+# A run that never ends would stop its job for ever.
 RUN_TIMEOUT_MS = 86_400_000
 
 
 class Provider(TriggerHandler):
-    """Binds functions to expressions. Every method runs on the SDK's loop and hands over to the scheduler's."""
+    """Binds functions to expressions. Its methods run on the SDK's loop and hand over to the scheduler's loop."""
 
-    def __init__(self, worker: Worker, ledger: Ledger) -> None:
+    def __init__(self, worker: Worker, job_store: SqliteJobStore) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, Target] = {}
-        self.scheduler = Scheduler(ledger, self._fire, log=_say)
+        self.scheduler = Scheduler(job_store, self._fire, log=_log)
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Start a job. ValueError for a wrong expression or option."""
         job = job_from(config.config, config.function_id, config.namespace)
         self._targets[config.id] = target_from(config)
-        self._loop.call_soon_threadsafe(self._add, config.id, job)
-
-    def _add(self, trigger_id: str, job: Job) -> None:
-        self.scheduler.add(trigger_id, job)
+        self._loop.call_soon_threadsafe(self.scheduler.add, config.id, job)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """End a job; a run that has begun goes on."""
@@ -77,23 +74,23 @@ class Provider(TriggerHandler):
 
 
 def main() -> None:
-    """Serve until the engine closes the wire."""
-    # The file first: a worker that is connected and stands still counts as ready.
+    """Serve until the engine closes the connection."""
+    # The file first: a worker that is connected and does nothing counts as ready.
     try:
-        is_in_memory = ledger_in_memory(json.loads(os.environ.get("III_CONFIG") or "{}"))
+        is_in_memory = store_in_memory(json.loads(os.environ.get("III_CONFIG") or "{}"))
         store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=is_in_memory)
     except OptionError as error:
-        _say(str(error))
+        _log(str(error))
         raise SystemExit(2) from None
     except Refusal as error:
-        _say(f"cron: {error}")
+        _log(f"cron: {error}")
         raise SystemExit(error.exit_code) from None
-    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), Ledger(store)))
+    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), SqliteJobStore(store)))
 
 
-async def serve(worker: Worker, ledger: Ledger) -> None:
+async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
     """Register everything, then let the jobs run for ever."""
-    provider = Provider(worker, ledger)
+    provider = Provider(worker, job_store)
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""
@@ -116,12 +113,12 @@ async def serve(worker: Worker, ledger: Ledger) -> None:
         fields = payload or {}
         count = min(int(fields.get("count") or 5), MAX_UPCOMING)
         try:
-            found = upcoming(
+            instants = upcoming(
                 str(fields.get("expression")), str(fields.get("timezone") or "UTC"), datetime.now(UTC), count
             )
         except ValueError as error:
             raise InvocationError("invalid_payload", str(error)) from None
-        return {"next": [stamp(moment) for moment in found]}
+        return {"next": [iso_utc(moment) for moment in instants]}
 
     worker.register_trigger_type(
         {"id": "cron", "description": "Call a function at the times of an expression."}, provider
@@ -132,7 +129,7 @@ async def serve(worker: Worker, ledger: Ledger) -> None:
     await asyncio.Event().wait()
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 

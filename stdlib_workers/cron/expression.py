@@ -1,12 +1,12 @@
 """Cron expressions: text -> `Schedule`, and from one instant to the next one it names. Pure.
 
-Ours, and no library: none has this grammar (5, 6 and 7 fields, years, two weekday numberings, days that are ANDed),
-and with the library's answer to be corrected for each of them the layer would be as long as this. Five fields are a
-crontab's: day and weekday are ORed when both are given. Six and seven begin with seconds and AND them.
+No library has this grammar (5, 6 and 7 fields, years, two weekday numberings, days that are ANDed); a layer that
+corrects a library's answers for all of that would be as long as this module. Five fields are a crontab's: day and
+weekday are ORed when both are given. Six and seven begin with seconds and AND them.
 
 Summer time: a schedule with fixed hours fires once for a time that is skipped (at the first moment after the gap) and
-once for a time that comes twice (at the first). One with `*` for the hour follows the clock that really runs: it
-neither bunches up nor pauses. Instants are UTC datetimes.
+once for a time that comes twice (at the first). A schedule with `*` for the hour follows the time that really passes:
+it neither bunches up nor pauses. Instants are UTC datetimes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stdlib_workers.cron.fields import CRONTAB_WEEKDAY, DAY, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR
 
@@ -55,38 +56,38 @@ class Schedule:
         follows_clock = len(self.hours) == 24
         local = self._match(_naive(moment, zone) + _SECOND)
         while local is not None:
-            found = _instant(local, moment, zone, follows_clock=follows_clock)
-            if found is not None:
-                return self._in_second_pass(moment, found, zone) if follows_clock else found
+            instant = _instant(local, moment, zone, follows_clock=follows_clock)
+            if instant is not None:
+                return self._in_repeated_hour(moment, instant, zone) if follows_clock else instant
             local = self._match(local + _SECOND)
         return None
 
-    def _in_second_pass(self, moment: datetime, found: datetime, zone: tzinfo) -> datetime:
-        """Return the earlier instant that lies in an hour that is repeated between `moment` and `found`, if any."""
-        if _offset(found, zone) >= _offset(moment, zone):
-            return found
-        change = _change_between(moment, found, zone)
+    def _in_repeated_hour(self, moment: datetime, instant: datetime, zone: tzinfo) -> datetime:
+        """Return the earlier instant in an hour that is repeated between `moment` and `instant`, else `instant`."""
+        if _offset(instant, zone) >= _offset(moment, zone):
+            return instant
+        change = _change_between(moment, instant, zone)
         again = self._match(_naive(change, zone))
         if again is None:
-            return found
-        return min(found, again.replace(tzinfo=zone, fold=1).astimezone(UTC))
+            return instant
+        return min(instant, again.replace(tzinfo=zone, fold=1).astimezone(UTC))
 
     def _match(self, local: datetime) -> datetime | None:
         """Return the first local time from `local` on that the fields name."""
         local = local.replace(microsecond=0)
         day = local.replace(hour=0, minute=0, second=0)
         if self._is_day(day):
-            found = self._time_from(local)
-            if found is not None:
-                return found
+            time = self._time_from(local)
+            if time is not None:
+                return time
         next_day = self._day_after(day)
         return None if next_day is None else self._time_from(next_day)
 
     def _time_from(self, local: datetime) -> datetime | None:
         for hour in sorted(value for value in self.hours if value >= local.hour):
             for minute in sorted(value for value in self.minutes if hour > local.hour or value >= local.minute):
-                later = (hour, minute) > (local.hour, local.minute)
-                seconds = [value for value in self.seconds if later or value >= local.second]
+                is_later = (hour, minute) > (local.hour, local.minute)
+                seconds = [value for value in self.seconds if is_later or value >= local.second]
                 if seconds:
                     return local.replace(hour=hour, minute=minute, second=min(seconds))
         return None
@@ -111,20 +112,36 @@ class Schedule:
 
 def parse(text: str) -> Schedule:
     """Return the schedule of an expression. ValueError names it, says which part is wrong, and why."""
+    stripped = text.strip()
     try:
-        return _parse(text.strip())
+        if stripped.startswith("@every"):
+            return Schedule(stripped, every=_parse_every(stripped.removeprefix("@every").strip()))
+        if stripped.startswith("@") and stripped not in SHORTHANDS:
+            raise ValueError(f"it is none of {', '.join(SHORTHANDS)}, @every 5s")
+        return _parse_fields(stripped, SHORTHANDS.get(stripped, stripped).split())
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
 
 
-def _parse(text: str) -> Schedule:
-    if text.startswith("@every"):
-        return Schedule(text, every=_parse_every(text.removeprefix("@every").strip()))
-    if text.startswith("@"):
-        if text not in SHORTHANDS:
-            raise ValueError(f"it is none of {', '.join(SHORTHANDS)}, @every 5s")
-        return _parse_fields(text, SHORTHANDS[text].split())
-    return _parse_fields(text, text.split())
+def zone_from(name: str) -> ZoneInfo:
+    """Return the time zone of this name. ValueError when there is none."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"timezone must be a name like Europe/Berlin, not {name!r}") from None
+
+
+def upcoming(expression: str, timezone: str, moment: datetime, count: int) -> list[datetime]:
+    """Return up to `count` instants after `moment`, in the zone's own time."""
+    schedule, zone = parse(expression), zone_from(timezone)
+    instants: list[datetime] = []
+    while len(instants) < count:
+        following = schedule.next_after(moment, zone)
+        if following is None:
+            break
+        moment = following
+        instants.append(moment.astimezone(zone))
+    return instants
 
 
 def _parse_fields(text: str, parts: list[str]) -> Schedule:

@@ -1,6 +1,6 @@
-"""The fields of a cron expression: text -> the set of values it means. Pure. Called by `expression`.
+"""The fields of a cron expression: text -> the set of values it means. Pure.
 
-Every refusal is a ValueError that names the field and the part of it that is wrong.
+Every error is a ValueError that names the field and the part of it that is wrong.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "s
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a grammar. `names` count from `low`; `?` means `*` where it is allowed."""
+    """One field of a grammar. `names` count from `low`; With `takes_question_mark`, `?` means `*`."""
 
     name: str
     low: int
     high: int
     names: tuple[str, ...] = ()
-    question: bool = False
+    takes_question_mark: bool = False
 
     def parse(self, text: str) -> frozenset[int]:
         """Return the values that `text` means."""
@@ -30,8 +30,12 @@ class Field:
 
     def _item(self, item: str) -> range:
         body, slash, step_text = item.partition("/")
-        step = self._step(step_text, item) if slash else 1
-        if body == "*" or (body == "?" and self.question):
+        step = 1
+        if slash:
+            if not step_text.isascii() or not step_text.isdigit() or not 1 <= int(step_text) <= self.high:
+                raise self._wrong(item, f"a step is a number from 1 to {self.high}")
+            step = int(step_text)
+        if body == "*" or (body == "?" and self.takes_question_mark):
             return range(self.low, self.high + 1, step)
         first, dash, last = body.partition("-")
         low = self._value(first, item)
@@ -44,41 +48,32 @@ class Field:
             raise self._wrong(item, "a step needs a number, a range or * before it")
         return range(low, (self.high if slash else low) + 1, step)
 
-    def _step(self, text: str, item: str) -> int:
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= self.high:
-            raise self._wrong(item, f"a step is a number from 1 to {self.high}")
-        return int(text)
-
     def _value(self, text: str, item: str) -> int:
         if text.isascii() and text.isdigit():
             value = int(text)
             if self.low <= value <= self.high:
                 return value
-            raise self._wrong(item, f"{value} is not from {self.low} to {self.high}{self._zero(value)}")
-        found = [self.low + at for at, name in enumerate(self.names) if _is_short_for(text.lower(), name)]
-        if len(found) == 1:
-            return found[0]
+            hint = ""
+            if self.names is WEEKDAYS and value == 0:
+                hint = "; with 6 or 7 fields the week is 1 = Sunday to 7 = Saturday, as names it is sun to sat"
+            raise self._wrong(item, f"{value} is not from {self.low} to {self.high}{hint}")
+        values = [
+            value for value, name in enumerate(self.names, self.low) if len(text) >= 3 and name.startswith(text.lower())
+        ]
+        if len(values) == 1:
+            return values[0]
         raise self._wrong(item, f"{text!r} is not a {self.name}")
-
-    def _zero(self, value: int) -> str:
-        if self.names is WEEKDAYS and value == 0:
-            return "; with 6 or 7 fields the week is 1 = Sunday to 7 = Saturday, as names it is sun to sat"
-        return ""
 
     def _wrong(self, item: str, why: str) -> ValueError:
         return ValueError(f"{self.name} {item!r}: {why}")
 
 
-def _is_short_for(text: str, name: str) -> bool:
-    return len(text) >= 3 and name.startswith(text)
-
-
 SECOND = Field("second", 0, 59)
 MINUTE = Field("minute", 0, 59)
 HOUR = Field("hour", 0, 23)
-DAY = Field("day of month", 1, 31, question=True)
+DAY = Field("day of month", 1, 31, takes_question_mark=True)
 MONTH = Field("month", 1, 12, MONTHS)
 YEAR = Field("year", 1970, 2100)
-# 0 and 7 are Sunday where five fields say that this is a crontab; otherwise 1 is.
-CRONTAB_WEEKDAY = Field("day of week", 0, 7, WEEKDAYS, question=True)
-WEEKDAY = Field("day of week", 1, 7, WEEKDAYS, question=True)
+# In a crontab (five fields) 0 and 7 are Sunday; otherwise 1 is.
+CRONTAB_WEEKDAY = Field("day of week", 0, 7, WEEKDAYS, takes_question_mark=True)
+WEEKDAY = Field("day of week", 1, 7, WEEKDAYS, takes_question_mark=True)

@@ -1,7 +1,7 @@
-"""Fires the jobs: one task a job that sleeps, decides, takes the tick and calls the function.
+"""Fires the jobs: one task a job that sleeps, decides, claims the tick and calls the function. Runs on one event loop.
 
 Time comes from `Time`, so a year passes in a test in a moment; its sleeps are short enough to notice that the wall
-clock was set. Runs on one event loop; called by `__main__`.
+clock was set.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from iii import InvocationError
-from stdlib_workers.cron.agenda import Job, Step, decide, next_look, payload_from, stamp
-from stdlib_workers.cron.ledger import Entry
+from stdlib_workers.cron.job_store import JobRecord
+from stdlib_workers.cron.jobs import Decision, Job, decide, iso_utc, payload_from
 
 
-class Records(Protocol):
-    """What the scheduler needs of the ledger."""
+class JobStore(Protocol):
+    """What the scheduler needs of `SqliteJobStore`."""
 
-    def open(self, key: str, now: datetime) -> Awaitable[Entry]: ...
-    def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> Awaitable[bool]: ...
-    def ended(self, key: str, tick: datetime) -> Awaitable[None]: ...
+    def open(self, key: str, now: datetime) -> Awaitable[JobRecord]: ...
+    def claim_tick(self, key: str, seen: datetime, decision: Decision, *, fires: bool) -> Awaitable[bool]: ...
+    def mark_ended(self, key: str, tick: datetime) -> Awaitable[None]: ...
 
 
 class Time:
     """The wall clock, and sleeping; tests have another."""
 
-    # Sleeps run on the monotonic clock, jobs on the wall: look at it at least so often, in seconds.
+    # Sleeps run on the monotonic clock, jobs on the wall clock, which is read at least so often. In seconds.
     longest_sleep = 30.0
 
     def now(self) -> datetime:
@@ -36,7 +36,7 @@ class Time:
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep so long, on a clock that nobody sets."""
+        """Sleep so long, on the monotonic clock."""
         await asyncio.sleep(seconds)
 
 
@@ -45,8 +45,8 @@ Fire = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 
 @dataclass
-class Entrant:
-    """A job that is on: its triggers (several while its worker reloads), its task, its run."""
+class ScheduledJob:
+    """A job with its triggers (several while its worker reloads), its task and its runs."""
 
     job: Job
     triggers: list[str]
@@ -54,128 +54,125 @@ class Entrant:
     runs: set[asyncio.Task[None]] = field(default_factory=set)
     last: datetime | None = None
     skipped: int = 0
-    queued: tuple[datetime, int] | None = None
+    queued: tuple[datetime, int] | None = None  # the tick that waits for the run, and how many it has missed
 
 
 class Scheduler:
-    """All jobs of one engine."""
+    """All jobs of one engine, by key."""
 
     def __init__(
-        self, records: Records, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
+        self, store: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._records = records
+        self._store = store
         self._fire = fire
         self._time = time or Time()
         self._clock = self._time.now
         self._log = log
-        self.entrants: dict[str, Entrant] = {}
+        self.jobs: dict[str, ScheduledJob] = {}
 
     def add(self, trigger_id: str, job: Job) -> None:
-        """Look after a job. One that is on already gets one trigger more; its ticks are fired for the latest."""
-        known = self.entrants.get(job.key)
-        if known is not None:
-            known.triggers.append(trigger_id)
-            known.job = job
+        """Schedule a job. A job that is scheduled gets one trigger more; its ticks are fired for the latest."""
+        scheduled = self.jobs.get(job.key)
+        if scheduled is not None:
+            scheduled.triggers.append(trigger_id)
+            scheduled.job = job
             return
-        entrant = self.entrants[job.key] = Entrant(job, [trigger_id])
-        if next_look(job, self._clock()) is None:
+        scheduled = self.jobs[job.key] = ScheduledJob(job, [trigger_id])
+        if job.next_tick(self._clock()) is None:
             self._log(f"{job.key}: {job.schedule.text!r} never comes again")
-        entrant.task = asyncio.get_running_loop().create_task(self._look_after(entrant))
+        scheduled.task = asyncio.get_running_loop().create_task(self._watch(scheduled))
 
     def remove(self, trigger_id: str) -> bool:
         """Let go of a trigger; the job ends with its last one. Runs go on. False for an unknown id."""
-        for key, entrant in self.entrants.items():
-            if trigger_id in entrant.triggers:
-                entrant.triggers.remove(trigger_id)
-                if not entrant.triggers:
-                    del self.entrants[key]
-                    if entrant.task is not None:
-                        entrant.task.cancel()
+        for key, scheduled in self.jobs.items():
+            if trigger_id in scheduled.triggers:
+                scheduled.triggers.remove(trigger_id)
+                if not scheduled.triggers:
+                    del self.jobs[key]
+                    if scheduled.task is not None:
+                        scheduled.task.cancel()
                 return True
         return False
 
     async def run_now(self, key: str) -> dict[str, Any]:
-        """Fire a job at once, beside its schedule; returns the payload. KeyError for an unknown job."""
-        entrant = self._find(key)
-        now = self._clock()
-        payload = payload_from(entrant.triggers[-1], entrant.job, now, now, 0) | {"trigger": "manual"}
-        await self._fire(entrant.triggers[-1], payload)
-        return payload
-
-    def _find(self, key: str) -> Entrant:
-        for entrant in self.entrants.values():
-            if key == entrant.job.key or key in entrant.triggers:
-                return entrant
+        """Fire a job, by key or trigger id, beside its schedule; returns the payload. KeyError for an unknown job."""
+        for scheduled in self.jobs.values():
+            if key == scheduled.job.key or key in scheduled.triggers:
+                now = self._clock()
+                payload = payload_from(scheduled.triggers[-1], scheduled.job, now, now, 0) | {"trigger": "manual"}
+                await self._fire(scheduled.triggers[-1], payload)
+                return payload
         raise KeyError(key)
 
-    async def _look_after(self, entrant: Entrant) -> None:
-        entry = await self._records.open(entrant.job.key, self._clock())
-        entrant.last = entry.last
-        if entry.running is not None:
-            self._log(f"{entrant.job.key}: the run of {stamp(entry.running)} did not end; it is fired again")
-            self._start(entrant, entry.running, entry.missed)
+    async def _watch(self, scheduled: ScheduledJob) -> None:
+        record = await self._store.open(scheduled.job.key, self._clock())
+        scheduled.last = record.last
+        if record.running is not None:
+            self._log(f"{scheduled.job.key}: the run of {iso_utc(record.running)} did not end; it is fired again")
+            self._start(scheduled, record.running, record.missed)
         was_running = False
         while True:
-            step = decide(entrant.job, entrant.last, self._clock(), was_running=was_running)
+            decision = decide(scheduled.job, scheduled.last, self._clock(), was_running=was_running)
             was_running = True
-            if step is not None:
-                await self._take(entrant, step)
-            due = next_look(entrant.job, entrant.last)
+            if decision is not None:
+                await self._apply(scheduled, decision)
+            due = scheduled.job.next_tick(scheduled.last)
             if due is None:
                 return
             await self._time.sleep(max(0.0, min(self._time.longest_sleep, (due - self._clock()).total_seconds())))
 
-    async def _take(self, entrant: Entrant, step: Step) -> None:
-        seen, entrant.last = entrant.last, step.last
+    async def _apply(self, scheduled: ScheduledJob, decision: Decision) -> None:
+        seen, scheduled.last = scheduled.last, decision.last
         assert seen is not None
-        fires = step.fire is not None and not (entrant.runs and entrant.job.overlap == "skip")
-        if not await self._records.take(entrant.job.key, seen, step, fires=fires):
+        key = scheduled.job.key
+        fires = decision.fire is not None and not (scheduled.runs and scheduled.job.overlap == "skip")
+        if not await self._store.claim_tick(key, seen, decision, fires=fires):
             return
-        if fires and step.fire is not None:
-            self._start(entrant, step.fire, step.missed)
-        elif step.fire is not None:
-            entrant.skipped += 1
-            self._log(f"{entrant.job.key}: {stamp(step.fire)} is skipped, the run before it has not ended")
-        elif step.missed:
-            self._log(
-                f"{entrant.job.key}: {step.missed} ticks until {stamp(step.last)} were missed and are not made up"
-            )
+        if fires and decision.fire is not None:
+            self._start(scheduled, decision.fire, decision.missed)
+        elif decision.fire is not None:
+            scheduled.skipped += 1
+            self._log(f"{key}: {iso_utc(decision.fire)} is skipped, the run before it has not ended")
+        elif decision.missed:
+            self._log(f"{key}: {decision.missed} ticks until {iso_utc(decision.last)} were missed and are not made up")
 
-    def _start(self, entrant: Entrant, tick: datetime, missed: int) -> None:
-        if entrant.runs:
-            # At most one waits: what comes meanwhile is counted as missed by it.
-            earlier = entrant.queued
-            entrant.queued = (tick, missed if earlier is None else missed + earlier[1] + 1)
+    def _start(self, scheduled: ScheduledJob, tick: datetime, missed: int) -> None:
+        if scheduled.runs:
+            # At most one tick waits: it counts those that come meanwhile as missed.
+            earlier = scheduled.queued
+            scheduled.queued = (tick, missed if earlier is None else missed + earlier[1] + 1)
             return
-        run = asyncio.get_running_loop().create_task(self._run(entrant, tick, missed))
-        entrant.runs.add(run)
+        run = asyncio.get_running_loop().create_task(self._run(scheduled, tick, missed))
+        scheduled.runs.add(run)
 
-    async def _run(self, entrant: Entrant, tick: datetime, missed: int) -> None:
-        trigger = entrant.triggers[-1] if entrant.triggers else ""
-        payload = payload_from(trigger, entrant.job, tick, self._clock(), missed)
+    async def _run(self, scheduled: ScheduledJob, tick: datetime, missed: int) -> None:
+        trigger = scheduled.triggers[-1] if scheduled.triggers else ""
+        payload = payload_from(trigger, scheduled.job, tick, self._clock(), missed)
         try:
             if trigger:
                 await self._fire(trigger, payload)
         except InvocationError as error:
-            self._log(f"{entrant.job.key}: the run of {stamp(tick)} failed: {error}")
-        await self._records.ended(entrant.job.key, tick)
-        entrant.runs.clear()
-        queued, entrant.queued = entrant.queued, None
+            self._log(f"{scheduled.job.key}: the run of {iso_utc(tick)} failed: {error}")
+        await self._store.mark_ended(scheduled.job.key, tick)
+        scheduled.runs.clear()
+        queued, scheduled.queued = scheduled.queued, None
         if queued is not None:
-            self._start(entrant, *queued)
+            self._start(scheduled, *queued)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return every job with its next tick, as `cron::list` shows it."""
-        return [self._row(entrant) for entrant in self.entrants.values()]
-
-    def _row(self, entrant: Entrant) -> dict[str, Any]:
-        due = next_look(entrant.job, entrant.last or self._clock())
-        return {
-            "job": entrant.job.key,
-            "job_id": entrant.triggers[-1],
-            "expression": entrant.job.schedule.text,
-            "timezone": str(entrant.job.zone),
-            "next": None if due is None else stamp(due),
-            "running": bool(entrant.runs),
-            "skipped": entrant.skipped,
-        }
+        rows = []
+        for scheduled in self.jobs.values():
+            due = scheduled.job.next_tick(scheduled.last or self._clock())
+            rows.append(
+                {
+                    "job": scheduled.job.key,
+                    "job_id": scheduled.triggers[-1],
+                    "expression": scheduled.job.schedule.text,
+                    "timezone": str(scheduled.job.zone),
+                    "next": None if due is None else iso_utc(due),
+                    "running": bool(scheduled.runs),
+                    "skipped": scheduled.skipped,
+                }
+            )
+        return rows

@@ -1,6 +1,6 @@
-"""Requests to addresses that somebody else chose, guarded: for HTTP-invoked functions and webhooks.
+"""Guarded requests to addresses that users choose: for HTTP-invoked functions and webhooks.
 
-Shared by standard workers; knows nothing of what the requests are for.
+What the requests are for is the workers' own.
 """
 
 from stdlib_workers.egress.client import Request, RequestFailed, Response, ResponseFailed, send

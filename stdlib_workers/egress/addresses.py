@@ -1,7 +1,7 @@
 """Which IP addresses belong to the public internet. Pure.
 
-Everything else is somebody's inside: this machine, its network, its cloud's metadata service. Addresses that carry
-another one inside (v4-mapped, NAT64, 6to4, Teredo) are judged by what they carry.
+All others are internal: this machine, its network, its cloud's metadata service. Addresses that carry another one
+inside (v4-mapped, NAT64, 6to4, Teredo) are judged by what they carry.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ Address = IPv4Address | IPv6Address
 
 # Translators put the IPv4 address into the last 32 bits (RFC 6052).
 _TRANSLATED = IPv6Network("64:ff9b::/96")
-# Insides that not every Python calls so: `::a.b.c.d`, a network's own translator (RFC 8215), site-local addresses.
-_INSIDE = tuple(IPv6Network(text) for text in ("::/96", "64:ff9b:1::/48", "fec0::/10"))
+# Internal networks that not every Python version knows: `::a.b.c.d`, a network's own translator (RFC 8215), site-local.
+_INTERNAL = tuple(IPv6Network(text) for text in ("::/96", "64:ff9b:1::/48", "fec0::/10"))
 
 
 def is_public(text: str) -> bool:
-    """Tell whether a numeric address, as a resolver gives it, may be connected to. ValueError if it is none."""
-    return all(_is_global(address) for address in _forms(_parsed(text)))
+    """Tell whether a numeric address, as a resolver returns it, is public. ValueError for anything else."""
+    return all(
+        address.is_global
+        and not address.is_multicast
+        and not (isinstance(address, IPv6Address) and any(address in network for network in _INTERNAL))
+        for address in _forms(_parsed(text))
+    )
 
 
 def is_in(text: str, networks: tuple[str, ...]) -> bool:
     """Tell whether the address is in one of `networks` (`10.1.0.0/16`, or one address)."""
-    found = [ip_network(network) for network in networks]
-    return any(address in network for address in _forms(_parsed(text)) for network in found)
+    parsed = [ip_network(network) for network in networks]
+    return any(address in network for address in _forms(_parsed(text)) for network in parsed)
 
 
 def _parsed(text: str) -> Address:
@@ -32,7 +37,7 @@ def _parsed(text: str) -> Address:
 
 
 def _forms(address: Address) -> list[Address]:
-    """The address and those inside of it, without wrappers that are no addresses by themselves."""
+    """Return the address and those inside of it, without wrappers that are no addresses by themselves."""
     if isinstance(address, IPv4Address):
         return [address]
     if address.ipv4_mapped is not None:
@@ -41,9 +46,3 @@ def _forms(address: Address) -> list[Address]:
         return [IPv4Address(int(address) & 0xFFFFFFFF)]
     carried = [address.sixtofour, *(address.teredo or ())]
     return [address, *[inner for inner in carried if inner is not None]]
-
-
-def _is_global(address: Address) -> bool:
-    if isinstance(address, IPv6Address) and any(address in network for network in _INSIDE):
-        return False
-    return address.is_global and not address.is_multicast

@@ -1,8 +1,9 @@
-"""One guarded HTTP request: resolve, judge every address, connect to a judged one, follow nothing.
+"""One guarded HTTP request: resolve, judge every address, connect to a judged one, follow no redirect.
 
-What a name leads to is asked once, and the connection is made to that answer: a resolver that says something else the
-next moment is not asked again. One deadline covers the whole exchange, so that a server cannot hold us by dripping
-bytes; the answer's size is bounded. Blocking; the caller brings the thread.
+The host is resolved once, and the connection is made to the addresses of that answer: a resolver that would return
+other addresses a moment later is not asked again. One deadline covers request and response, so that a server cannot
+keep the connection open by sending byte after byte; the response's size is bounded. Blocking; runs on the caller's
+thread.
 """
 
 from __future__ import annotations
@@ -21,61 +22,61 @@ from stdlib_workers.egress.rules import EgressDenied, Rules, Target
 MAX_BODY = 10 * 1024 * 1024
 _CHUNK = 64 * 1024
 
-# Name and port to numeric addresses; OSError when the name leads nowhere.
+# Host and port to numeric addresses; OSError when the host does not resolve.
 Resolve = Callable[[str, int], list[str]]
-# Address, port and seconds to a connected socket.
+# Address, port and timeout in seconds to a connected socket.
 Connect = Callable[[str, int, float], socket.socket]
 
 
 class RequestFailed(Exception):
-    """Nobody answered: no connection, no TLS, no answer in time."""
+    """There was no response: no connection, no TLS, no answer in time."""
 
 
 class ResponseFailed(Exception):
-    """The answer began and could not be read to its end."""
+    """The response began and could not be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send. `seconds` bounds the exchange from the first connection attempt on."""
+    """What to send. `timeout` in seconds, from the first connection attempt to the end of the response."""
 
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
-    seconds: float
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back."""
+    """Status and body of the response."""
 
     status: int
     body: bytes
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """Return the addresses that the system's resolver has for a host, each once."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
-def connect(address: str, port: int, seconds: float) -> socket.socket:
+def connect(address: str, port: int, timeout: float) -> socket.socket:
     """Connect to a numeric address."""
-    return socket.create_connection((address, port), seconds)
+    return socket.create_connection((address, port), timeout)
 
 
 def send(request: Request, rules: Rules, *, ask: Resolve = resolve, dial: Connect = connect) -> Response:
     """Send the request where the rules allow it. Raises EgressDenied, RequestFailed or ResponseFailed."""
     target = rules.target_of(request.url)
     addresses = _addresses(target, rules, ask)
-    deadline = monotonic() + request.seconds
-    with _TimedSocket(_dialed(addresses, target, deadline, dial), deadline) as wire:
-        return _exchange(wire, target, request)
+    deadline = monotonic() + request.timeout
+    with _TimedSocket(_connected(addresses, target, deadline, dial), deadline) as timed:
+        return _send_on(timed, target, request)
 
 
 def check(url: str, rules: Rules, *, ask: Resolve = resolve) -> None:
-    """Raise `EgressDenied` if `send` would now."""
+    """Raise `EgressDenied` if `send` would raise it now."""
     _addresses(rules.target_of(url), rules, ask)
 
 
@@ -88,45 +89,43 @@ def _addresses(target: Target, rules: Rules, ask: Resolve) -> list[str]:
     return addresses
 
 
-def _dialed(addresses: list[str], target: Target, deadline: float, dial: Connect) -> socket.socket:
+def _connected(addresses: list[str], target: Target, deadline: float, dial: Connect) -> socket.socket:
     failures = []
     for address in addresses:
         try:
-            connected = dial(address, target.port, _left(deadline))
-            return _secured(connected, target) if target.scheme == "https" else connected
+            connected = dial(address, target.port, _remaining(deadline))
+            if target.scheme != "https":
+                return connected
+            try:
+                return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
+            except OSError:
+                connected.close()
+                raise
         except OSError as error:
             failures.append(f"{address}: {error}")
     raise RequestFailed(f"{target.authority} cannot be reached: {'; '.join(failures)}")
 
 
-def _secured(connected: socket.socket, target: Target) -> socket.socket:
-    try:
-        return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
-    except OSError:
-        connected.close()
-        raise
-
-
-def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
+def _remaining(deadline: float) -> float:
+    remaining = deadline - monotonic()
+    if remaining <= 0:
         raise TimeoutError("timed out")
-    return left
+    return remaining
 
 
 class _TimedSocket:
-    """A connected socket for `http.client`, every operation of which ends at one deadline."""
+    """A connected socket for `http.client`. All of its operations end at one deadline."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
         self._socket = connected
         self._deadline = deadline
 
     def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(_left(self._deadline))
+        self._socket.settimeout(_remaining(self._deadline))
         self._socket.sendall(data)
 
     def receive_into(self, buffer: Any) -> int:
-        self._socket.settimeout(_left(self._deadline))
+        self._socket.settimeout(_remaining(self._deadline))
         return self._socket.recv_into(buffer)
 
     def makefile(self, _: str) -> io.BufferedReader:
@@ -143,19 +142,19 @@ class _TimedSocket:
 
 
 class _Incoming(io.RawIOBase):
-    def __init__(self, wire: _TimedSocket) -> None:
-        self._wire = wire
+    def __init__(self, timed: _TimedSocket) -> None:
+        self._timed = timed
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._wire.receive_into(buffer)
+        return self._timed.receive_into(buffer)
 
 
-def _exchange(wire: _TimedSocket, target: Target, request: Request) -> Response:
+def _send_on(timed: _TimedSocket, target: Target, request: Request) -> Response:
     connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = wire  # all it needs: sendall, makefile, close
+    connection.sock = timed  # all it needs: sendall, makefile, close
     try:
         connection.putrequest(request.method, target.path, skip_host=True, skip_accept_encoding=True)
         own = [("Host", target.authority), ("Content-Length", str(len(request.body))), ("Connection", "close")]

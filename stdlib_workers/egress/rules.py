@@ -1,7 +1,7 @@
 """Where requests may go: the URL's form, the hosts on the list, the addresses behind them. Pure.
 
-`target_of` judges what is written, `check_addresses` what the resolver said; the client does both before it connects,
-and connects to nothing else.
+`target_of` judges the URL, `check_addresses` the addresses that its host resolves to; the client does both before it
+connects, and connects to none but those addresses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stdlib_workers.values import OptionError, check_names
 
 ANY_HOST = ("*",)
 _PORTS = {"http": 80, "https": 443}
-# Browsers, resolvers and proxies read these differently: whoever writes them wants that.
+# Browsers, resolvers and proxies read these differently, which an attacker uses.
 _SUSPICIOUS = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 _KEYS = ("url_allowlist", "block_private_ips", "require_https", "allowed_networks")
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`allowlist`: globs of hosts. `networks`: those that may be reached although they are private."""
+    """`allowlist`: globs of hosts. `networks`: private networks that may be reached all the same."""
 
     allowlist: tuple[str, ...] = ANY_HOST
     blocks_private: bool = True
@@ -69,10 +69,10 @@ class Rules:
 
     def check_addresses(self, host: str, addresses: Iterable[str]) -> None:
         """Raise `EgressDenied` unless every one of the host's addresses may be connected to."""
-        found = list(addresses)
-        if not found:
+        addresses = list(addresses)
+        if not addresses:
             raise EgressDenied("dns", f"{host} has no address")
-        for address in found:
+        for address in addresses:
             if self.blocks_private and not is_public(address) and not is_in(address, self.networks):
                 raise EgressDenied("private", f"{host} leads to {address}, which is not on the public internet")
 
@@ -99,12 +99,18 @@ def rules_from(table: Any, worker: str) -> Rules:
     if not isinstance(table, Mapping):
         raise OptionError(f"{worker}: security must be a table, got {table!r}")
     check_names(table, _KEYS, f"{worker}: security")
+    networks = []
+    for text in _strings(table, "allowed_networks", worker):
+        try:
+            networks.append(str(ip_network(text)))
+        except ValueError:
+            raise OptionError(f"{worker}: security.allowed_networks: {text!r} is no address or network") from None
     return Rules(
         # The contract reads an empty list as no list.
         _strings(table, "url_allowlist", worker) or ANY_HOST,
         _boolean(table, "block_private_ips", worker),
         _boolean(table, "require_https", worker),
-        tuple(_network(text, worker) for text in _strings(table, "allowed_networks", worker)),
+        tuple(networks),
     )
 
 
@@ -120,10 +126,3 @@ def _boolean(table: Mapping[str, Any], name: str, worker: str) -> bool:
     if not isinstance(value, bool):
         raise OptionError(f"{worker}: security.{name} must be true or false, got {value!r}")
     return value
-
-
-def _network(text: str, worker: str) -> str:
-    try:
-        return str(ip_network(text))
-    except ValueError:
-        raise OptionError(f"{worker}: security.allowed_networks: {text!r} is no address or network") from None

@@ -1,11 +1,11 @@
-"""Events of standard workers: who is bound to a trigger type, conditions, and delivery in order from an outbox.
+"""Events of standard workers: the bindings of a trigger type, conditions, and delivery in order from an outbox.
 
-Shared by state, stream and pubsub; knows nothing of what their events mean.
+What the events mean is the workers' own.
 """
 
 from stdlib_workers.events.background import Background
 from stdlib_workers.events.bindings import Bindings
-from stdlib_workers.events.firing import Caller, Target, Trace, cause, fire, is_wanted, new_trace, target_from
+from stdlib_workers.events.firing import Caller, Target, Trace, current_trace, fire, is_wanted, new_trace, target_from
 from stdlib_workers.events.outbox import TOPIC, Outbox, envelope
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Outbox",
     "Target",
     "Trace",
-    "cause",
+    "current_trace",
     "envelope",
     "fire",
     "is_wanted",

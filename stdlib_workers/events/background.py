@@ -1,7 +1,7 @@
 """An event loop on a thread of its own, for work that no call waits for: deliveries and listeners.
 
-Tasks start in an empty context: what they call must not count as part of the invocation that caused them, nor end
-with its deadline.
+Tasks start in an empty context: their calls must not count as part of the invocation that caused them, nor end with
+its deadline.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ T = TypeVar("T")
 
 
 class Background:
-    """The loop; started when it is made, never ended before the process."""
+    """The loop. It starts with the object, and runs until `stop` or the end of the process."""
 
     def __init__(self, name: str = "iii-background") -> None:
         self.loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         started = Event()
-        self._thread = Thread(target=self._run, args=(started,), name=name, daemon=True)
+        self.loop.call_soon(started.set)
+        self._thread = Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
         started.wait()
-
-    def _run(self, started: Event) -> None:
-        self.loop.call_soon(started.set)
-        self.loop.run_forever()
-        self.loop.close()
 
     def call(self, callback: Callable[..., object], *arguments: Any) -> None:
         """Call `callback` on the loop, from any thread."""
@@ -47,12 +43,14 @@ class Background:
 
     def stop(self) -> None:
         """Cancel every task and end the thread."""
-        self.wait(self._cancel())
+
+        async def cancel() -> None:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.wait(cancel())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-
-    async def _cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.loop.close()

@@ -1,7 +1,7 @@
 """The bindings of one trigger type that this worker provides, in the order they were made.
 
-Its methods are async without awaiting anything: the SDK then runs them in the order of the wire, together with the
-async functions of the worker, so a call that comes after a binding finds it.
+The provider's methods are async without awaiting anything: the SDK then runs them, and the async functions of the
+worker, in the order of their messages. So a call that comes after a binding finds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ F = TypeVar("F")
 
 
 class Bindings(TriggerHandler, Generic[F]):
-    """A provider. `read` turns a binding into what the worker keeps of it; it raises to refuse the binding."""
+    """A provider. `read` returns what the worker keeps of a binding, and raises to refuse the binding."""
 
     def __init__(self, read: Callable[[TriggerConfig], F]) -> None:
         self._read = read

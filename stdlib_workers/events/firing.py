@@ -1,6 +1,6 @@
 """Calling the function behind a trigger: the condition first, then the handler, in the trigger's namespace.
 
-Only an explicit JSON `false` of the condition function blocks. Metadata goes along as the sidecar.
+Only an explicit JSON `false` of the condition function blocks. The binding's metadata goes along with the call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _mint = Random().getrandbits
 
 
 class Caller(Protocol):
-    """The part of a Worker that fires."""
+    """The part of a Worker that calls functions."""
 
     async def trigger_async(self, request: Any, payload: Any = None) -> Any:
         """Call a function and return its result."""
@@ -27,7 +27,7 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a binding calls; complete in itself, so that it can wait on disk."""
+    """What a binding calls: all that a delivery needs, so that it can wait on disk."""
 
     function_id: str
     namespace: str | None = None
@@ -39,7 +39,7 @@ class Target:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def binding(self) -> TriggerConfig:
-        """Return it as the SDK's binding, which knows the requests of condition and function."""
+        """Return the SDK's form of the binding, which makes the requests of condition and function."""
         config = {"condition_function_id": self.condition}
         return TriggerConfig("", self.function_id, config, self.metadata, self.namespace)
 
@@ -47,29 +47,29 @@ class Target:
 def target_from(config: TriggerConfig) -> Target:
     """Return what a binding calls."""
     fields = config.config if isinstance(config.config, dict) else {}
-    condition = fields.get("condition_function_id")
-    return Target(config.function_id, config.namespace, config.metadata, condition if condition else None)
+    condition = fields.get("condition_function_id") or None
+    return Target(config.function_id, config.namespace, config.metadata, condition)
 
 
-def cause() -> Trace:
-    """Return the trace of the running invocation: what it causes later belongs to it."""
+def current_trace() -> Trace:
+    """Return the trace of the running invocation: later calls that it causes belong to it. Empty outside of one."""
     invocation = current_invocation()
     return {} if invocation is None else invocation.trace
 
 
 def new_trace() -> Trace:
-    """Return a trace that begins here. Whether it is recorded nobody has decided: flags 02, a random id."""
+    """Return a trace that begins here, with a random id. Flags 02: it is not yet decided whether it is recorded."""
     return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
 
 
 async def is_wanted(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> bool:
-    """Ask the condition function; True without one. InvocationError when it fails."""
+    """Return what the condition function decides, True without one. InvocationError when it fails."""
     condition = target.binding().condition(payload)
     return condition is None or await worker.trigger_async(_within(trace, condition)) is not False
 
 
 async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> Any:
-    """Call condition and function; return the function's result, None when the condition said no."""
+    """Call condition and function; return the function's result, None when the condition was `false`."""
     if not await is_wanted(worker, target, payload, trace):
         return None
     return await worker.trigger_async(_within(trace, target.binding().request(payload)))

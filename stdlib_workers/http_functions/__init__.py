@@ -1,1 +1,1 @@
-"""Functions that live behind a URL, for the engine: see docs/http-functions.md."""
+"""The standard worker `http_functions`: calls functions behind a URL for the engine. See docs/http-functions.md."""

@@ -1,4 +1,4 @@
-"""`[workers.http_functions]`: make the requests of functions that live behind a URL. Run by the engine."""
+"""`[workers.http_functions]`: register the functions that the engine calls for functions behind a URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two functions that the engine calls: may this function be registered, and: call it."""
+"""The two functions that the engine calls: one checks a function's registration, the other calls the function."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from iii import InvocationError, current_invocation
-from stdlib_workers.egress import EgressDenied, Request, RequestFailed, Response, ResponseFailed, Rules, send
+from stdlib_workers.egress import EgressDenied, RequestFailed, ResponseFailed, Rules, send
 from stdlib_workers.egress.client import check
-from stdlib_workers.http_functions.exchange import Delivery, outcome_of, request_for, secret_of
-from stdlib_workers.http_functions.invocation import HttpInvocation, invocation_from
+from stdlib_workers.http_functions.http_messages import CallDetails, outcome_of, request_for, secret_of
+from stdlib_workers.http_functions.invocation import invocation_from
 
 
 class HttpFunctions:
-    """Nothing is kept between calls: the engine says each time where the function lives."""
+    """Keeps no state between calls: the engine says each time where the function is."""
 
     def __init__(self, rules: Rules, environ: Mapping[str, str]) -> None:
         self._rules = rules
@@ -31,24 +31,25 @@ class HttpFunctions:
             raise _denial(denied) from None
 
     def invoke(self, payload: dict[str, Any]) -> Any:
-        """Call the function `payload["function_id"]` with `payload["data"]`; return what its URL answers."""
+        """Call the function `payload["function_id"]` with `payload["data"]`; return the result in its response."""
         invocation = invocation_from(payload["invocation"])
         secret = secret_of(invocation, self._environ)
         data = payload.get("data")
         if isinstance(data, dict):
             data = data | {"_caller_worker_id": payload.get("caller_worker_id")}
-        request = request_for(invocation, _delivery(payload), data, secret, _seconds(invocation))
-        return outcome_of(self._sent(request))
-
-    def _sent(self, request: Request) -> Response:
+        running = current_invocation()
+        remaining_ms = running.remaining_ms if running else None
+        timeout_ms = invocation.timeout_ms if remaining_ms is None else min(invocation.timeout_ms, remaining_ms)
+        request = request_for(invocation, _call_details(payload), data, secret, max(timeout_ms, 1.0) / 1000)
         try:
-            return send(request, self._rules)
+            response = send(request, self._rules)
         except EgressDenied as denied:
             raise _denial(denied) from None
         except RequestFailed as error:
             raise InvocationError("http_request_failed", str(error), retryable=True) from None
         except ResponseFailed as error:
             raise InvocationError("http_response_failed", str(error)) from None
+        return outcome_of(response)
 
 
 def _denial(denied: EgressDenied) -> InvocationError:
@@ -56,19 +57,13 @@ def _denial(denied: EgressDenied) -> InvocationError:
     return InvocationError("url_validation_failed", str(denied), details=details)
 
 
-def _delivery(payload: dict[str, Any]) -> Delivery:
+def _call_details(payload: dict[str, Any]) -> CallDetails:
     running = current_invocation()
     trace = (running.traceparent or "").split("-") if running else []
-    return Delivery(
+    return CallDetails(
         str(payload["function_id"]),
         str(uuid.uuid4()),
         int(time.time()),
         ((running.caller or {}) if running else {}).get("function_id"),
         trace[1] if len(trace) > 1 else None,
     )
-
-
-def _seconds(invocation: HttpInvocation) -> float:
-    running = current_invocation()
-    left = running.remaining_ms if running else None
-    return max(min(invocation.timeout_ms, invocation.timeout_ms if left is None else left), 1.0) / 1000

@@ -11,13 +11,13 @@ from iii import InvocationError
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS = 30_000
-# However patient the caller: a request that takes longer holds a thread and a connection for nothing.
+# A request that takes longer keeps a thread and a connection, whatever the caller's timeout.
 MAX_TIMEOUT_MS = 60_000
-# They frame the request: a second one would let the server and us see two different requests.
-_OURS = ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect")
+# These frame the request: with a second one, server and client would see two different requests.
+_FRAMING = ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# The fields of each kind of auth; all are strings.
+# The fields of each type of auth; all are strings.
 _AUTH = {"hmac": ("secret_key",), "bearer": ("token_key",), "api_key": ("header", "value_key")}
 
 
@@ -59,22 +59,22 @@ def _headers_from(value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or name.lower() in _OURS:
+    if not _NAME.fullmatch(name) or name.lower() in _FRAMING:
         raise _invalid("header names are tokens, and those that frame the request are ours", name)
 
 
 def _auth_from(value: Any) -> dict[str, str] | None:
     if value is None:
         return None
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind not in _AUTH:
-        raise _invalid(f"auth.type must be one of {', '.join(_AUTH)}", kind)
-    for field in _AUTH[kind]:
+    auth_type = value.get("type") if isinstance(value, dict) else None
+    if auth_type not in _AUTH:
+        raise _invalid(f"auth.type must be one of {', '.join(_AUTH)}", auth_type)
+    for field in _AUTH[auth_type]:
         if not isinstance(value.get(field), str) or not value[field]:
-            raise _invalid(f"auth of type {kind} needs {field}", value.get(field))
-    if kind == "api_key":
+            raise _invalid(f"auth of type {auth_type} needs {field}", value.get(field))
+    if auth_type == "api_key":
         _check_name(value["header"])
-    return {"type": kind, **{field: value[field] for field in _AUTH[kind]}}
+    return {"type": auth_type, **{field: value[field] for field in _AUTH[auth_type]}}
 
 
 def _invalid(wanted: str, got: Any) -> InvocationError:

@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import Any
 
 from iii import InvocationError, Logger, TriggerConfig
-from stdlib_workers.events import Bindings, Caller, Trace, cause, fire, target_from
+from stdlib_workers.events import Bindings, Caller, Trace, current_trace, fire, target_from
 from stdlib_workers.pubsub.topics import matcher
 from stdlib_workers.values import Payload
 
@@ -67,7 +67,9 @@ class Broadcast:
             return
         subscription.in_flight += 1
         # In an empty context: the publisher's deadline must not end what its subscribers do.
-        task = asyncio.get_running_loop().create_task(self._reach(subscription, data, cause()), context=Context())
+        task = asyncio.get_running_loop().create_task(
+            self._reach(subscription, data, current_trace()), context=Context()
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

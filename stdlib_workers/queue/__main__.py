@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
@@ -14,7 +14,7 @@ from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.clock import Clock
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.options import parse_project, store_path_is_memory
+from stdlib_workers.queue.options import parse_project, store_in_memory
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.queue.subscriber import Subscribers
 from stdlib_workers.storage import Refusal, open_store
@@ -24,17 +24,16 @@ FUNCTIONS_AVAILABLE = "engine::functions-available"
 
 
 def main() -> None:
-    """Serve until the engine closes the wire."""
-    # The file first: a worker that is connected and stands still counts as ready, and a large file takes its time.
+    """Serve until the engine closes the connection."""
+    # The file first: a worker that is connected and does nothing counts as ready, and opening a large file takes time.
     try:
         config = orjson.loads(os.environ.get("III_CONFIG") or "{}")
         configs = parse_project(config)
-        in_memory = store_path_is_memory(config)
+        in_memory = store_in_memory(config)
         store = open_store("queue", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=in_memory)
-    except ValueError as error:
-        _refuse(str(error), EXIT_CONFIG)
-    except Refusal as error:
-        _refuse(str(error), error.exit_code)
+    except (ValueError, Refusal) as error:
+        sys.stderr.write(f"queue: {error}\n")
+        raise SystemExit(error.exit_code if isinstance(error, Refusal) else EXIT_CONFIG) from error
     clock = Clock()
     broker = Broker(store, os.environ.get("III_RUN_ID", ""), clock)
     recovered = broker.start(configs)
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
-    """Register everything, dispatch for ever."""
+    """Register everything, then dispatch for ever."""
     dispatcher = Dispatcher(worker, broker, clock)
     worker.before_stop(dispatcher.finish)
     Functions(broker).register(worker)
@@ -60,11 +59,6 @@ async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
     worker.register_trigger({"type": FUNCTIONS_AVAILABLE, "function_id": "queue::on-functions-available", "config": {}})
     worker.ready()
     await dispatcher.run()
-
-
-def _refuse(text: str, code: int) -> NoReturn:
-    sys.stderr.write(f"queue: {text}\n")
-    raise SystemExit(code)
 
 
 if __name__ == "__main__":

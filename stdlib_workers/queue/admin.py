@@ -1,4 +1,4 @@
-"""Questions about queues, and the manual moves: peek, cancel, purge. SQL in one transaction.
+"""What an operator asks of a queue: counts, peek, cancel, purge. SQL in one transaction.
 
 Every count is a count of rows at this moment.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from stdlib_workers.queue.intake import lead
+from stdlib_workers.queue.groups import promote_next
 from stdlib_workers.queue.model import Queue, State
 
 _OF_STATE = "(SELECT count(*) FROM jobs WHERE queue = ?1 AND state = {})"
@@ -46,30 +46,29 @@ def peek(connection: sqlite3.Connection, queue: Queue, offset: int, limit: int) 
         "FROM jobs WHERE queue = ? AND state != 5 ORDER BY seq LIMIT ? OFFSET ?",
         (queue.id, limit, offset),
     )
-    return [_job(row) for row in rows]
+    return [
+        {
+            "id": row[0],
+            "function_id": row[1],
+            "namespace": row[2],
+            "state": State(row[3]).name.lower(),
+            "priority": row[4],
+            "due_at": row[5],
+            "group": row[6],
+            "attempt": row[7],
+            "failures": row[8],
+            "enqueued_at": row[9],
+            "started_at": row[10],
+            "payload": orjson.loads(row[11]),
+        }
+        for row in rows
+    ]
 
 
 def find_job(connection: sqlite3.Connection, job: str) -> tuple[int, State] | None:
     """Return the id of the queue that holds a job, and the job's state."""
     row = connection.execute("SELECT queue, state FROM jobs WHERE id = ?", (job,)).fetchone()
     return None if row is None else (row[0], State(row[1]))
-
-
-def _job(row: tuple[Any, ...]) -> dict[str, Any]:
-    return {
-        "id": row[0],
-        "function_id": row[1],
-        "namespace": row[2],
-        "state": State(row[3]).name.lower(),
-        "priority": row[4],
-        "due_at": row[5],
-        "group": row[6],
-        "attempt": row[7],
-        "failures": row[8],
-        "enqueued_at": row[9],
-        "started_at": row[10],
-        "payload": orjson.loads(row[11]),
-    }
 
 
 def cancel(connection: sqlite3.Connection, queue: Queue, job: str, now: int) -> bool:
@@ -81,7 +80,7 @@ def cancel(connection: sqlite3.Connection, queue: Queue, job: str, now: int) -> 
         return False
     connection.execute("DELETE FROM failures WHERE job = ?", (job,))
     if row[0] != State.BEHIND:
-        lead(connection, queue, row[1], now)
+        promote_next(connection, queue, row[1], now)
     return True
 
 

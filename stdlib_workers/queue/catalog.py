@@ -10,20 +10,20 @@ from stdlib_workers.queue.schema import QUEUE_COLUMNS, config_to_text, queue_fro
 
 def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
     """Make a named queue, or give it a new configuration. Returns it, and whether anything has changed."""
-    known = find(connection, name)
-    if known is not None and known.config == config:
-        return known, False
+    existing = find(connection, name)
+    if existing is not None and existing.config == config:
+        return existing, False
     connection.execute(
         "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
         (name, config_to_text(config)),
     )
-    return _found(connection, name), True
+    return _stored(connection, name), True
 
 
 def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
     """Make the queue of a subscriber, or renew its configuration; `queue.id` is ignored.
 
-    The first subscriber of a topic gets what was published before it came.
+    The first subscriber of a topic gets what was published to the topic before.
     """
     is_first = not subscriptions(connection, str(queue.topic))
     connection.execute(
@@ -38,7 +38,7 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
             queue.metadata,
         ),
     )
-    stored = _found(connection, queue.name)
+    stored = _stored(connection, queue.name)
     if is_first:
         connection.execute(
             "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ? "
@@ -50,29 +50,29 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 
 def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) -> int:
     """Remove a subscription with everything that waits for it; returns how many jobs that were."""
-    names = [queue for queue in subscriptions(connection, topic) if queue.function_id == function_id]
     removed = 0
-    for queue in names:
+    for queue in subscriptions(connection, topic):
+        if queue.function_id != function_id:
+            continue
         removed += connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
         connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
     return removed
 
 
-def unclaimed(connection: sqlite3.Connection, topic: str) -> Queue:
+def queue_without_subscribers(connection: sqlite3.Connection, topic: str) -> Queue:
     """Return the queue that keeps what is published to a topic without subscribers. It delivers nothing."""
     name = topic_name(topic)
-    known = find(connection, name)
-    return known or define(connection, name, QueueConfig(concurrency=0))[0]
+    return find(connection, name) or define(connection, name, QueueConfig(concurrency=0))[0]
 
 
 def topic_name(topic: str, namespace: str | None = None, function_id: str = "") -> str:
-    """Return the name of a subscriber's queue; without one, of the topic's own. No named queue may look like it."""
+    """Return the name of a subscriber's queue; without a subscriber, of the topic's own. No named queue may have it."""
     subscriber = f"{namespace}/{function_id}" if namespace else function_id
     return f"topic:{topic}>{subscriber}"
 
 
 def subscriptions(connection: sqlite3.Connection, topic: str) -> list[Queue]:
-    """Return the queues of a topic's subscribers, in the order in which they came."""
+    """Return the queues of a topic's subscribers, in the order in which they subscribed."""
     rows = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE topic = ? ORDER BY id", (topic,))
     return [queue_from_row(row) for row in rows]
 
@@ -94,7 +94,7 @@ def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool
     return bool(connection.execute(statement, (paused, queue.id, paused)).rowcount)
 
 
-def _found(connection: sqlite3.Connection, name: str) -> Queue:
+def _stored(connection: sqlite3.Connection, name: str) -> Queue:
     queue = find(connection, name)
     assert queue is not None
     return queue

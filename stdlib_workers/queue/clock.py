@@ -1,4 +1,4 @@
-"""Time for the queue: milliseconds since the epoch that nobody can set while the process runs."""
+"""Time for the queue: milliseconds since the epoch, on a clock that is not set while the process runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import monotonic, time
 
 
 class Clock:
-    """Reads the `wall` once; from then on the `steady` clock, both in seconds. A stepped wall clock moves no retry."""
+    """Reads the `wall` clock once, then only the `steady` one, both in seconds. A stepped wall clock moves no retry."""
 
     def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = monotonic) -> None:
         self._steady = steady

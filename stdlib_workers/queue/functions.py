@@ -1,20 +1,22 @@
 """The queue worker's functions: what callers send, checked, and what they get.
 
-Every handler is one call of the broker. Names, shapes and codes are those of the public contract; ours go further
-where the dead letters, `iii::queue::*` and the options of an enqueue say so.
+Every handler makes one call of the broker. Names, shapes and codes are those of the public contract; the dead letters,
+`iii::queue::*` and the options of an enqueue go beyond it.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
-from iii import InvocationError, Worker, current_invocation
-from stdlib_workers.queue.broker import Broker, mint_id
+from iii import InvocationError, Worker
+from stdlib_workers.events import current_trace
+from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.model import NewJob, Queue
-from stdlib_workers.queue.options import check_name, parse_config, place
-from stdlib_workers.storage import UNUSABLE, telling
+from stdlib_workers.queue.options import check_name, parse_config, with_options
+from stdlib_workers.storage import UNUSABLE, map_storage_errors
 
 OPTIONS = ("delay_ms", "group", "key", "priority")
 _ENQUEUE_FIELDS = (
@@ -27,11 +29,11 @@ _ENQUEUE_FIELDS = (
     "namespace",
     "metadata",
 )
-# The engine writes it into payloads of sessions, so it is never the caller's mistake.
+# The engine writes this field into payloads of sessions, so it is never the caller's mistake.
 _CALLER = "_caller_worker_id"
 MAX_PAGE = 1000
 ENQUEUE_ERROR = "enqueue_error"
-# What a failure of the storage is called, by function, where the contract has a name for it.
+# The code of a failure of the storage, by function, where the contract has one.
 CODES = {
     "engine::queue::enqueue": ENQUEUE_ERROR,
     "iii::queue::redrive": "redrive_failed",
@@ -45,16 +47,16 @@ CODES = {
 
 
 class Functions:
-    """Handlers over one broker."""
+    """The handlers, over one broker."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
     def register(self, worker: Worker) -> None:
-        """Offer everything."""
+        """Register the action `enqueue` and all functions."""
         worker.register_trigger_action(
             "enqueue",
-            telling(ENQUEUE_ERROR, self.enqueue_action),
+            map_storage_errors(ENQUEUE_ERROR, self.enqueue_action),
             description="Put the call into a queue; options: queue, delay_ms, group, key, priority.",
         )
         for function_id, handler in {
@@ -76,12 +78,12 @@ class Functions:
             "engine::queue::dlq_topics": self.dlq_topics,
             "engine::queue::dlq_messages": self.dlq_messages,
         }.items():
-            worker.register_function(function_id, telling(CODES.get(function_id, UNUSABLE), handler))
+            worker.register_function(function_id, map_storage_errors(CODES.get(function_id, UNUSABLE), handler))
 
-    # Intake
+    # New jobs
 
     async def enqueue_action(self, payload: Any) -> dict[str, str]:
-        """Take in a call that somebody made with the action `enqueue`."""
+        """Take in a call that was made with the action `enqueue`."""
         action = payload.get("action") or {}
         unknown = sorted(set(action) - {"type", "queue", *OPTIONS})
         if unknown:
@@ -102,23 +104,23 @@ class Functions:
     async def _enqueue(self, name: Any, fields: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
         queue = self._broker.queues.get(name) if isinstance(name, str) else None
         if queue is None or queue.topic is not None:
-            known = ", ".join(sorted(q.name for q in self._broker.queues.values() if not q.name.startswith("topic:")))
+            names = ", ".join(sorted(q.name for q in self._broker.queues.values() if not q.name.startswith("topic:")))
             raise refused(
-                "queue_not_found", f"there is no queue {name!r}; define it with queue::define. There are: {known}"
+                "queue_not_found", f"there is no queue {name!r}; define it with queue::define. There are: {names}"
             )
-        data = fields.get("data")
+        data, metadata = fields.get("data"), fields.get("metadata")
         job = NewJob(
             _text(fields, "messageReceiptId", code=ENQUEUE_ERROR),
             _text(fields, "function_id", code=ENQUEUE_ERROR),
             orjson.dumps(data),
             fields.get("namespace"),
-            _json(fields.get("metadata")),
+            None if metadata is None else orjson.dumps(metadata),
             fields.get("traceparent"),
             fields.get("baggage"),
         )
         if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:
             try:
-                job = place(queue, job, data, options)
+                job = with_options(queue, job, data, options)
             except ValueError as error:
                 raise refused("invalid_options", str(error)) from None
         return {"messageReceiptId": await self._broker.enqueue(queue, job)}
@@ -129,11 +131,11 @@ class Functions:
         topic = _text(fields, "topic", "queue", code="topic_not_set")
         data = fields.get("data")
         encoded = orjson.dumps(data)
-        trace = _trace()
+        trace = current_trace()
 
-        def job(queue: Queue) -> NewJob:
-            new = NewJob(
-                mint_id(),
+        def job_for(queue: Queue) -> NewJob:
+            job = NewJob(
+                str(uuid4()),
                 queue.function_id or "",
                 encoded,
                 queue.namespace,
@@ -141,10 +143,10 @@ class Functions:
                 trace.get("traceparent"),
                 trace.get("baggage"),
             )
-            return place(queue, new, data, {})
+            return with_options(queue, job, data, {})
 
         try:
-            await self._broker.publish(topic, job)
+            await self._broker.publish(topic, job_for)
         except ValueError as error:
             raise InvocationError("invalid_payload", str(error)) from None
 
@@ -167,22 +169,23 @@ class Functions:
         """Return every queue with its figures."""
         queues = list(self._broker.queues.values())
         figures = await self._broker.counts(queues)
-        rows = [self._row(queue) | counts for queue, counts in zip(queues, figures, strict=True)]
+        rows = [
+            {
+                "name": queue.topic or queue.name,
+                "kind": "topic" if queue.topic is not None or queue.name.startswith("topic:") else "queue",
+                "type": queue.config.type,
+                "function_id": queue.function_id,
+                "concurrency": queue.config.concurrency,
+                "consumers": self._consumers(queue),
+                **counts,
+            }
+            for queue, counts in zip(queues, figures, strict=True)
+        ]
         return {"queues": rows}
 
-    def _row(self, queue: Queue) -> dict[str, Any]:
-        kind = "topic" if queue.topic is not None or queue.name.startswith("topic:") else "queue"
-        return {
-            "name": queue.topic or queue.name,
-            "kind": kind,
-            "type": queue.config.type,
-            "function_id": queue.function_id,
-            "concurrency": queue.config.concurrency,
-            "consumers": self._consumers(queue),
-        }
-
     def _consumers(self, queue: Queue) -> int:
-        return queue.config.concurrency if queue.topic is None else len(self._broker.starts.bound.get(queue.name, ()))
+        is_named = queue.topic is None
+        return queue.config.concurrency if is_named else self._broker.scheduler.count_bindings(queue.name)
 
     async def peek(self, payload: Any) -> dict[str, Any]:
         """Return live jobs of `queue`, the oldest first; `offset`, `limit`."""
@@ -260,7 +263,7 @@ class Functions:
         return [row for name, row in rows.items() if not name.startswith("topic:")]
 
     async def topic_stats(self, payload: Any) -> dict[str, Any]:
-        """Return the figures of a topic or queue; zeros for one that nobody knows."""
+        """Return the figures of a topic or queue; zeros for an unknown one."""
         queues = self._broker.find(_text(_object(payload), "topic", "queue", code="topic_required"))
         figures = await self._broker.counts(queues)
         keys = ("depth", "dlq_depth", "ready", "delayed", "running", "behind", "held", "delivered", "failed", "fenced")
@@ -281,7 +284,7 @@ class Functions:
         ]
 
     async def dlq_messages(self, payload: Any) -> list[dict[str, Any]]:
-        """Return dead letters with the story of every attempt, the newest first; `offset`, `limit`."""
+        """Return dead letters with the error of every attempt, the newest first; `offset`, `limit`."""
         fields = _object(payload)
         queues = self._broker.find(_text(fields, "topic", "queue", code="topic_required"))
         return await self._broker.letters(queues, *_page(fields))
@@ -329,12 +332,3 @@ def _page(fields: dict[str, Any]) -> tuple[int, int]:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise InvocationError("deserialization_error", f"{name} must be a count, not {value!r}")
     return offset, min(limit, MAX_PAGE)
-
-
-def _trace() -> dict[str, str]:
-    invocation = current_invocation()
-    return {} if invocation is None else invocation.trace
-
-
-def _json(value: Any) -> bytes | None:
-    return None if value is None else orjson.dumps(value)

@@ -1,10 +1,10 @@
 """The words of the queue: a job's states and what moves it between them, queues, deliveries. Pure.
 
-A job's life is the table `LIFE`; the SQL of the other modules moves rows along it and along nothing else. Of an
-ordered group exactly one job, the head, is in a state of `LIVE`; the others stand `BEHIND` it. So ordering needs no
-lock and no bookkeeping: what may start is what is `READY`, for every kind of queue. Of the suspects, the jobs that ran
-together when their worker died, one runs at a time: so the one that kills workers is found, and no other pays for it.
-Times are milliseconds.
+A job's life is the table `LIFE`; the SQL of the other modules moves rows along that table only. Of an ordered group
+exactly one job, the head, is in a state of `LIVE`; the others wait `BEHIND` it. So ordering needs no lock and no
+bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when their
+worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is found,
+and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Event(Enum):
     CLAIMED = "claimed"
     DUE = "due"
     MISSING = "missing"  # its function is known to be missing
-    FOUND = "found"  # its function has been registered
-    LED = "led"  # it has become the head of its group
+    REGISTERED = "registered"  # its function has been registered
+    PROMOTED = "promoted"  # it has become the head of its group
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     EXHAUSTED = "exhausted"  # failed for the last time
-    RETURNED = "returned"  # it was not started, or was interrupted: no fault of its own
+    RETURNED = "returned"  # it was not started, or was interrupted: not its own fault
     REDRIVEN = "redriven"
     REMOVED = "removed"  # canceled, purged, discarded
 
@@ -51,8 +51,8 @@ LIFE: dict[tuple[State, Event], tuple[State | None, ...]] = {
     (State.DELAYED, Event.DUE): (State.READY,),
     (State.READY, Event.CLAIMED): (State.RUNNING,),
     (State.READY, Event.MISSING): (State.HELD,),
-    (State.HELD, Event.FOUND): (State.READY,),
-    (State.BEHIND, Event.LED): (State.READY, State.DELAYED),
+    (State.HELD, Event.REGISTERED): (State.READY,),
+    (State.BEHIND, Event.PROMOTED): (State.READY, State.DELAYED),
     (State.RUNNING, Event.SUCCEEDED): (None,),
     (State.RUNNING, Event.FAILED): (State.DELAYED,),
     (State.RUNNING, Event.EXHAUSTED): (State.DEAD,),
@@ -108,7 +108,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What is asked to be done. `data` and `metadata` are JSON."""
+    """A job before it is stored. `data` and `metadata` are JSON."""
 
     id: str
     function_id: str
@@ -141,29 +141,29 @@ class Delivery:
     group: str | None
     spent: int
     interrupted: int
-    suspect: int
+    possible_poison: int  # the column `suspect`: it ran when its worker crashed, and so did other jobs
     created: int
 
 
-class Kind(Enum):
+class Outcome(Enum):
     """How an attempt ended."""
 
     DONE = "done"
     FAILED = "failed"  # spends an attempt
     RETURNED = "returned"  # never started: the attempt number is given back
-    INTERRUPTED = "interrupted"  # started, and stopped by the engine's side: spends nothing, counts as a delivery
-    SUSPECTED = "suspected"  # as INTERRUPTED: its worker died, and with it other jobs, any of which may be to blame
-    MISSING = "missing"  # nobody has registered the function: wait for it
+    INTERRUPTED = "interrupted"  # started, and stopped from the engine's side: spends nothing, counts as a delivery
+    SHARED_CRASH = "shared crash"  # as INTERRUPTED: its worker crashed, and other jobs that ran may be the cause
+    MISSING = "missing"  # no worker has registered the function: wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What an attempt's end means. `error` is the error body's JSON fields."""
 
-    kind: Kind
+    outcome: Outcome
     error: dict[str, Any] = field(default_factory=dict)
-    killed: bool = False  # the worker died under it
+    killed: bool = False  # the worker crashed during it
     delay_ms: int = 0
 
 
-DONE = Verdict(Kind.DONE)
+DONE = Verdict(Outcome.DONE)

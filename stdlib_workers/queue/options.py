@@ -1,12 +1,12 @@
 """What users write, checked: a queue's configuration, a subscriber's, the options of one enqueue. Pure.
 
-Every refusal is a ValueError that names the key, what it must be, and what it was.
+Every error is a ValueError that names the key, what it must be, and what it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,7 @@ from stdlib_workers.values import in_memory
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
 _KEYS = tuple(field.name for field in fields(QueueConfig))
-# The camelCase of subscribers -> our names; wrong types are ignored there, as the contract says.
+# The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
 SUBSCRIBER_KEYS = {
     "type": "type",
     "maxRetries": "max_retries",
@@ -86,13 +86,13 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
     if not isinstance(topic, str) or not topic.strip():
         raise ValueError("a durable:subscriber needs a topic")
     nested = config.get("queue_config")
-    given = dict(nested) if isinstance(nested, Mapping) else {}
+    settings = dict(nested) if isinstance(nested, Mapping) else {}
     aliases = {"max_retries": "maxRetries", "backoff_ms": "backoffDelayMs"}
-    given.update(
+    settings.update(
         {aliases.get(key, key): config[key] for key in config if key in ("maxRetries", "backoffDelayMs", *aliases)}
     )
     values: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in settings.items():
         name = SUBSCRIBER_KEYS.get(key)
         if name == "type":
             values[name] = "fifo" if value == "fifo" else "standard"
@@ -104,62 +104,45 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
     return topic, QueueConfig(**values)
 
 
-def place(queue: Queue, job: NewJob, payload: Any, options: Mapping[str, Any]) -> NewJob:
+def with_options(queue: Queue, job: NewJob, payload: Any, options: Mapping[str, Any]) -> NewJob:
     """Return the job with its group, priority, delay and key, from the call's options or from its payload."""
-    return NewJob(
-        job.id,
-        job.function_id,
-        job.data,
-        job.namespace,
-        job.metadata,
-        job.traceparent,
-        job.baggage,
-        delay_ms=_delay(options.get("delay_ms")),
-        group=_group(queue, payload, options.get("group")),
-        key=_key(options.get("key")),
-        priority=_priority(queue.config, payload, options.get("priority")),
-    )
+    delay, key = options.get("delay_ms"), options.get("key")
+    if delay is None:
+        delay = 0
+    elif not isinstance(delay, int | float) or isinstance(delay, bool) or not 0 <= delay <= MAX_DELAY_MS:
+        raise ValueError(f"delay_ms must be a number of milliseconds from 0 to {MAX_DELAY_MS}, not {delay!r}")
+    group = _group(queue, payload, options.get("group"))
+    if key is not None and (not isinstance(key, str) or not 0 < len(key) <= 1024):
+        raise ValueError(f"key must be a string of 1 to 1024 characters, not {key!r}")
+    priority = _priority(queue.config, payload, options.get("priority"))
+    return replace(job, delay_ms=round(delay), group=group, key=key, priority=priority)
 
 
-def _delay(value: Any) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_DELAY_MS:
-        raise ValueError(f"delay_ms must be a number of milliseconds from 0 to {MAX_DELAY_MS}, not {value!r}")
-    return round(value)
-
-
-def _key(value: Any) -> str | None:
-    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 1024):
-        raise ValueError(f"key must be a string of 1 to 1024 characters, not {value!r}")
-    return value
-
-
-def _group(queue: Queue, payload: Any, given: Any) -> str | None:
+def _group(queue: Queue, payload: Any, group: Any) -> str | None:
     if queue.config.type != "fifo":
-        if given is not None:
+        if group is not None:
             raise ValueError(f'queue {queue.name} is not ordered: group needs type = "fifo"')
         return None
     field = queue.config.message_group_field
-    if given is None and field is None:
+    if group is None and field is None:
         return ONE_GROUP
-    if given is None:
-        given = payload.get(field) if isinstance(payload, dict) else None
-    if (isinstance(given, str) and given) or (isinstance(given, int | float) and not isinstance(given, bool)):
-        return str(given)
+    if group is None:
+        group = payload.get(field) if isinstance(payload, dict) else None
+    if (isinstance(group, str) and group) or (isinstance(group, int | float) and not isinstance(group, bool)):
+        return str(group)
     raise ValueError(f"queue {queue.name} is ordered by {field}: the payload must hold it as a string or number")
 
 
-def _priority(config: QueueConfig, payload: Any, given: Any) -> int:
-    if given is None and config.priority_field is not None and isinstance(payload, dict):
-        found = payload.get(config.priority_field)
-        given = found if _is_integer(found) else None
-    if given is None:
+def _priority(config: QueueConfig, payload: Any, priority: Any) -> int:
+    if priority is None and config.priority_field is not None and isinstance(payload, dict):
+        value = payload.get(config.priority_field)
+        priority = value if _is_integer(value) else None
+    if priority is None:
         return 0
-    if not _is_integer(given):
-        raise ValueError(f"priority must be an integer, not {given!r}")
+    if not _is_integer(priority):
+        raise ValueError(f"priority must be an integer, not {priority!r}")
     highest = config.max_priority or 255
-    return int(min(max(given, 0), highest))
+    return int(min(max(priority, 0), highest))
 
 
 def parse_project(config: Any) -> dict[str, QueueConfig]:
@@ -172,11 +155,11 @@ def parse_project(config: Any) -> dict[str, QueueConfig]:
     tables = config.get("queue_configs") or {}
     if not isinstance(tables, Mapping):
         raise ValueError(f"queue_configs must be a table of queues, not {tables!r}")
-    found = {"default": DEFAULT_CONFIG}
+    configs = {"default": DEFAULT_CONFIG}
     for name, table in tables.items():
         check_name(name)
-        found[name] = parse_config(name, table or {})
-    return found
+        configs[name] = parse_config(name, table or {})
+    return configs
 
 
 def check_name(name: Any) -> str:
@@ -186,6 +169,6 @@ def check_name(name: Any) -> str:
     return name.strip()
 
 
-def store_path_is_memory(config: Mapping[str, Any]) -> bool:
+def store_in_memory(config: Mapping[str, Any]) -> bool:
     """Whether the adapter asks for a store that ends with the process. ValueError for an unknown adapter."""
     return in_memory(config, "config", ("builtin",))

@@ -1,6 +1,6 @@
-"""The tables of the queue's database, and how a row becomes a value. Called by every module that speaks SQL.
+"""The tables of the queue's database, and how a row becomes a value.
 
-Partial indexes keep each question as small as its answer: a million waiting jobs do not slow down a claim. The
+Partial indexes keep each query as small as its answer: a million waiting jobs do not slow down a claim. The
 unique index on group heads is the ordering guarantee itself. AUTOINCREMENT: a sequence number, half of a job's
 fence, is never used twice.
 """

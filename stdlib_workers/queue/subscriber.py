@@ -12,7 +12,7 @@ from stdlib_workers.queue.options import parse_subscriber
 
 
 class Subscribers(TriggerHandler):
-    """The type's provider."""
+    """The provider of the trigger type."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

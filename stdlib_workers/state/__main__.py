@@ -1,4 +1,4 @@
-"""`[workers.state]`: open the store, offer the functions and the trigger type. Run by the engine."""
+"""`[workers.state]`: open the store, register the functions and the trigger type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import State
 from stdlib_workers.state.options import Options, options_from
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, open_store, telling
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.values import OptionError
 
 
@@ -21,21 +21,21 @@ def main() -> None:
     try:
         options = options_from(json.loads(os.environ.get("III_CONFIG") or "{}"))
         project = os.environ.get("III_PROJECT", "")
-        pairs = SqliteKeyValue(open_store("state", KEY_VALUE_SCHEMA, project=project, in_memory=options.in_memory))
+        key_values = SqliteKeyValue(open_store("state", KEY_VALUE_SCHEMA, project=project, in_memory=options.in_memory))
     except OptionError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
     except Refusal as refusal:
         sys.stderr.write(f"state: {refusal}\n")
         raise SystemExit(refusal.exit_code) from None
-    offer(register_worker(options=InitOptions(worker_name="state")), pairs, options)
+    register(register_worker(options=InitOptions(worker_name="state")), key_values, options)
 
 
-def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
+def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> None:
     """Register everything. The trigger type comes first: bindings have to be there before the first write."""
     bindings = Bindings(subscription_from)
-    outbox = Outbox(pairs.journal, worker, Background())
-    state = State(pairs, options, bindings, outbox)
+    outbox = Outbox(key_values.journal, worker, Background())
+    state = State(key_values, options, bindings, outbox)
     declaration = {
         "id": "state",
         "description": "A value was created, updated or deleted.",
@@ -44,7 +44,7 @@ def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     }
     worker.register_trigger_type(declaration, bindings)
     for name, request_format in REQUESTS.items():
-        handler = telling(CODES[name], getattr(state, name))
+        handler = map_storage_errors(CODES[name], getattr(state, name))
         worker.register_function(f"state::{name}", handler, request_format=request_format)
     outbox.start()
 

@@ -1,4 +1,4 @@
-"""The `state` trigger: what an event says, and which bindings want it. Pure."""
+"""The `state` trigger: the payload of an event, and which bindings get it. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Subscription(NamedTuple):
     target: Target
 
     def wants(self, scope: str, key: str) -> bool:
-        """Tell whether a write of that key is meant."""
+        """Tell whether a write of that key matches the filters."""
         return self.scope in (None, scope) and self.key in (None, key)
 
 
 def subscription_from(config: TriggerConfig) -> Subscription:
-    """Return what a binding asks for. InvocationError for a filter that is no string."""
+    """Return the subscription of a binding. InvocationError for a filter that is no string."""
     fields = config.config if isinstance(config.config, dict) else {}
     for name in ("scope", "key", "condition_function_id"):
         if not isinstance(fields.get(name), str | None):
@@ -34,12 +34,12 @@ def subscription_from(config: TriggerConfig) -> Subscription:
 
 
 def event_from(change: Change) -> dict[str, Any]:
-    """Return the payload of a write. A deletion is told even when nothing was there, as the contract says."""
+    """Return the event of a write. A deletion makes one even if the key did not exist, as the contract says."""
     written = "created" if change.old is None else "updated"
-    kind = "deleted" if change.new is None else written
+    event_type = "deleted" if change.new is None else written
     return {
         "type": "state",
-        "event_type": f"state:{kind}",
+        "event_type": f"state:{event_type}",
         "scope": change.bucket,
         "key": change.key,
         "old_value": value_of(change.old),
@@ -47,17 +47,13 @@ def event_from(change: Change) -> dict[str, Any]:
     }
 
 
-def announcement(change: Change, subscriptions: Iterable[Subscription], trace: Trace | None = None) -> bytes | None:
-    """Return the outbox entry of a write made within a trace, None when nobody wants it."""
+def outbox_entry(change: Change, subscriptions: Iterable[Subscription], trace: Trace | None = None) -> bytes | None:
+    """Return the outbox entry of a write made within a trace, None when no subscription wants it."""
     targets = [each.target for each in subscriptions if each.wants(change.bucket, change.key)]
     if not targets:
         return None
-    return envelope(lane_of(change.bucket, change.key), targets, event_from(change), trace)
-
-
-def lane_of(scope: str, key: str) -> str:
-    """Return the name of what must stay in order: one key."""
-    return encode([scope, key]).decode()
+    ordering_key = encode([change.bucket, change.key]).decode()  # the events of one key stay in order
+    return envelope(ordering_key, targets, event_from(change), trace)
 
 
 def value_of(entry: Entry | None) -> Any:

@@ -1,4 +1,4 @@
-"""Exactly-once effects: what `state::once` writes, and how it finds that it has been there before. Pure.
+"""Exactly-once effects: what `state::once` writes, and how it finds that the job has been recorded before. Pure.
 
 The record of a job and the writes that are the job's effect are one transaction, the record first. So a job that is
 delivered again finds either both or neither.
@@ -16,20 +16,23 @@ from stdlib_workers.storage.keyvalue import Decide
 from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
 
 FUNCTION = "state::once"
-MISFIT = "OPS_DO_NOT_FIT"
-_KINDS = ("value", "ops", "delete")
+OPS_DO_NOT_FIT = "OPS_DO_NOT_FIT"
+_EFFECTS = ("value", "ops", "delete")
+
+# Raises InvocationError for a value that is too large.
+CheckSize = Callable[[bytes], None]
 
 
 class Recorded(Exception):
-    """The record is there already: nothing is written, and this was the result."""
+    """The job is recorded already with this result: nothing is written."""
 
     def __init__(self, result: Any) -> None:
         super().__init__("recorded already")
         self.result = result
 
 
-def writes_from(payload: Any, check: Callable[[bytes], None]) -> list[tuple[str, str, Decide]]:
-    """Return the record and the writes of a request, for one transaction. `check` refuses what is too large.
+def writes_from(payload: Any, check_size: CheckSize) -> list[tuple[str, str, Decide]]:
+    """Return the record and the writes of a request, for one transaction.
 
     InvocationError `deserialization_error` for a malformed request. Deciding raises `Recorded`, or InvocationError
     `OPS_DO_NOT_FIT` when an operation does not fit: half an effect is none.
@@ -38,41 +41,40 @@ def writes_from(payload: Any, check: Callable[[bytes], None]) -> list[tuple[str,
     writes = fields.get("writes") or []
     if not isinstance(writes, list):
         raise malformed(FUNCTION, "writes must be an array")
-    record = _checked(encode(fields.get("result")), check)
+    record = encode(fields.get("result"))
+    check_size(record)
 
     def decide(entry: Entry | None) -> bytes:
         if entry is not None:
             raise Recorded(value_of(entry))
         return record
 
-    return [(fields.string("scope"), fields.string("key"), decide), *(_write(write, check) for write in writes)]
+    return [
+        (fields.string("scope"), fields.string("key"), decide),
+        *(_write_from(Payload(FUNCTION, write), check_size) for write in writes),
+    ]
 
 
-def _write(write: Any, check: Callable[[bytes], None]) -> tuple[str, str, Decide]:
-    fields = Payload(FUNCTION, write)
-    given = [kind for kind in _KINDS if kind in fields]
-    if len(given) != 1:
-        raise malformed(FUNCTION, f"a write needs one of {', '.join(_KINDS)}, got {', '.join(given) or 'none'}")
-    return fields.string("scope"), fields.string("key"), _decision(given[0], fields, check)
-
-
-def _decision(kind: str, fields: Payload, check: Callable[[bytes], None]) -> Decide:
-    if kind == "delete":
-        return lambda _: None
-    if kind == "value":
-        value = _checked(encode(fields.value("value")), check)
-        return lambda _: value
+def _write_from(fields: Payload, check_size: CheckSize) -> tuple[str, str, Decide]:
+    effects = [effect for effect in _EFFECTS if effect in fields]
+    if len(effects) != 1:
+        raise malformed(FUNCTION, f"a write needs one of {', '.join(_EFFECTS)}, got {', '.join(effects) or 'none'}")
+    scope, key = fields.string("scope"), fields.string("key")
+    if effects == ["delete"]:
+        return scope, key, lambda _: None
+    if effects == ["value"]:
+        value = encode(fields.value("value"))
+        check_size(value)
+        return scope, key, lambda _: value
     updates = parse_updates(fields.value("ops"), FUNCTION)
 
     def decide(entry: Entry | None) -> bytes:
         result, errors = apply_updates(value_of(entry), updates, is_missing=entry is None)
         if errors:
-            raise InvocationError(MISFIT, "an operation does not fit; nothing was written", details={"errors": errors})
-        return _checked(encode(result), check)
+            text = "an operation does not fit; nothing was written"
+            raise InvocationError(OPS_DO_NOT_FIT, text, details={"errors": errors})
+        updated = encode(result)
+        check_size(updated)
+        return updated
 
-    return decide
-
-
-def _checked(value: bytes, check: Callable[[bytes], None]) -> bytes:
-    check(value)
-    return value
+    return scope, key, decide

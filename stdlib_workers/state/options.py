@@ -14,7 +14,7 @@ from stdlib_workers.values import OptionError, check_names, in_memory, integer
 
 @dataclass(frozen=True)
 class Options:
-    """What the worker needs to know."""
+    """The options of the worker."""
 
     in_memory: bool = False
     triggers_enabled: bool = True

@@ -1,7 +1,7 @@
-"""Pages of `state::list_entries`: where the next one starts, and how much fits into one. Pure.
+"""Pages of `state::list_entries`: where the next page starts, and how much fits into a page. Pure.
 
-A cursor names the last key handed out, not a snapshot: it costs no memory, lasts as long as the data, and a value that
-was written meanwhile is seen as it is now.
+A cursor names the last row returned, not a snapshot: it costs no memory, lasts as long as the data, and the next page
+has the values as they are by then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stdlib_workers.values import decode, encode
 
 
 class Cursor(NamedTuple):
-    """After which row of which scope to go on, and how many rows came before."""
+    """The scope and the position of the last row returned, and how many rows that were so far."""
 
     scope: str
     position: int
@@ -30,12 +30,12 @@ def cursor_from(text: Any, scope: str) -> Cursor:
     if text is None:
         return Cursor(scope, 0, 0)
     try:
-        found = msgspec.json.decode(urlsafe_b64decode(str(text).encode()), type=tuple[str, int, int])
+        cursor = Cursor(*msgspec.json.decode(urlsafe_b64decode(str(text).encode()), type=tuple[str, int, int]))
     except (ValueError, msgspec.MsgspecError):
         raise InvocationError("INVALID_CURSOR", f"{text!r:.80} is no cursor of state::list_entries") from None
-    if found[0] != scope:
-        raise InvocationError("INVALID_CURSOR", f"the cursor belongs to scope {found[0]!r:.80}, not {scope!r:.80}")
-    return Cursor(*found)
+    if cursor.scope != scope:
+        raise InvocationError("INVALID_CURSOR", f"the cursor belongs to scope {cursor.scope!r:.80}, not {scope!r:.80}")
+    return cursor
 
 
 def page_of(rows: Sequence[Row], cursor: Cursor, total: int, limit: int, max_bytes: int) -> dict[str, Any]:

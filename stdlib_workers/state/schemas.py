@@ -44,7 +44,7 @@ REQUESTS = {
         max_bytes={"type": ["integer", "null"], "description": "Most bytes of a page, 256 to 8000000."},
     ),
 }
-# What a failure of the storage is called, by function: the contract's names.
+# The code of a failure of the storage, by function, as in the contract.
 CODES = {
     "set": "SET_ERROR",
     "get": "GET_ERROR",

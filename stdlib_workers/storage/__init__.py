@@ -1,16 +1,15 @@
-"""What the durable standard workers keep their data in: one SQLite file each, owned by one thread, committed in groups.
+"""Durable storage of the standard workers: one SQLite file each, owned by one thread, committed in groups.
 
-`Store.run` is for a worker with tables of its own (queue); `KeyValue` is the seam for those that need keys and a
-journal (state, stream), behind which another backend can stand. Uses no other standard worker.
+`Store.run` is for a worker with tables of its own (queue). `KeyValue` is the interface for workers that need keys and
+a journal (state, stream); another backend can implement it.
 """
 
 from stdlib_workers.storage.database import Schema, open_database
-from stdlib_workers.storage.failures import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure
+from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure, map_storage_errors
 from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue, Row
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
-from stdlib_workers.storage.store import Store, open_store
-from stdlib_workers.storage.telling import telling
+from stdlib_workers.storage.store import Store, TransactionHook, open_store
 
 __all__ = [
     "CORRUPT",
@@ -29,7 +28,8 @@ __all__ = [
     "SqliteKeyValue",
     "StorageFailure",
     "Store",
+    "TransactionHook",
+    "map_storage_errors",
     "open_database",
     "open_store",
-    "telling",
 ]

@@ -1,7 +1,7 @@
-"""Values that were read or written lately, so that reading one needs neither a statement nor another thread.
+"""Entries that were read or written lately: reading one of them needs neither a statement nor another thread.
 
-Written on the storage thread only, after the commit, in the order of commits; read from anywhere without a lock (one
-dict lookup). It never holds what is not durable. Owned by `SqliteKeyValue`.
+The storage thread writes the cache, after each commit, in the order of commits; any thread reads it without a lock
+(one dict lookup). It never holds what is not durable.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Cache:
         self._bytes = 0
 
     def find(self, bucket: str, key: str) -> Entry | None:
-        """Return an entry; None means only that it is not here."""
+        """Return an entry; None means only that the cache does not hold it."""
         return self._entries.get((bucket, key))
 
     def keep(self, bucket: str, key: str, entry: Entry | None) -> None:
-        """Hold what stands there now, None for nothing."""
+        """Hold the current entry of a key, None for a key that does not exist."""
         old = self._entries.pop((bucket, key), None)
         if old is not None:
             self._bytes -= len(old.value) + OVERHEAD

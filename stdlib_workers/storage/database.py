@@ -1,29 +1,28 @@
-"""Opening a database file: create it whole, or accept it only after looking; never repair, never delete.
+"""Opening a database file: create it whole, or accept it only after checks; never repair, never delete.
 
 A file is refused (exit code 5) when it is empty, foreign, of a newer schema, read-only, damaged, or was cut off from
-its write-ahead log. `Store` calls this on the one thread that will use the connection.
+its write-ahead log. A connection may be used on the thread that opened it only.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdlib_workers.storage.failures import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
+from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
 
-# How long another program's lock on the file is waited for, in milliseconds.
-BUSY_TIMEOUT_MS = 5000
+# How long SQLite waits for another program's lock on the file, in seconds.
+BUSY_TIMEOUT = 5.0
 # Pages of 4 KiB in the log after which a commit also moves them into the file: 8 MiB.
 CHECKPOINT_PAGES = 2000
 # Up to this size the whole file is checked at every start; a larger one only by `quick_check`, which skips indexes.
 FULL_CHECK_BYTES = 64 * 1024 * 1024
 # Above this even that would delay the start by seconds; the checksum of each row still guards every read.
 QUICK_CHECK_BYTES = 1024 * 1024 * 1024
-# One row in every file, beside the worker's own tables: whether the last owner closed it.
+# One row in every file, beside the worker's own tables: whether a process has the file open, or died with it open.
 _LIFE = "CREATE TABLE iii_life (is_open INTEGER NOT NULL) STRICT; INSERT INTO iii_life VALUES (0);"
 
 
@@ -31,8 +30,8 @@ _LIFE = "CREATE TABLE iii_life (is_open INTEGER NOT NULL) STRICT; INSERT INTO ii
 class Schema:
     """What a worker's file holds.
 
-    `application_id` tells its files from others', `create` is the DDL of an empty one, `upgrades[n]` turns schema
-    version n + 1 into n + 2.
+    `application_id` tells its files from those of other programs, `create` is the DDL of an empty file, `upgrades[n]`
+    turns schema version n + 1 into n + 2.
     """
 
     application_id: int
@@ -51,10 +50,15 @@ def open_database(path: Path | None, schema: Schema) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
         _create(connection, schema)
         return connection
-    with _named(path):
+    try:
         if not path.exists():
             _create_file(path, schema)
         return _open_file(path, schema)
+    except sqlite3.Error as error:
+        refused = refusal(path, str(error))
+        # A lock from outside, a full or failing disk: nothing is wrong with the file, another start may succeed.
+        refused.exit_code = EXIT_IO if is_disks_own(error) else EXIT_REFUSED
+        raise refused from error
 
 
 def close_database(connection: sqlite3.Connection) -> None:
@@ -73,7 +77,7 @@ def _create(connection: sqlite3.Connection, schema: Schema) -> None:
 
 
 def _create_file(path: Path, schema: Schema) -> None:
-    # Under another name first: a file of that name is complete, or somebody has damaged it.
+    # Under another name first: a file called `path` is complete, or has been damaged later.
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -84,15 +88,11 @@ def _create_file(path: Path, schema: Schema) -> None:
     finally:
         connection.close()
     new.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
 def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
@@ -102,10 +102,14 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         _check_identity(connection, path, schema)
-        _check_log(connection, path, has_log=has_log)
+        # A process that dies without closing leaves the log. If it is gone, acknowledged commits went with it.
+        is_open = connection.execute("SELECT is_open FROM iii_life").fetchone()[0]
+        if is_open and not has_log:
+            raise refusal(path, f"its log {path.name}-wal is missing, and the last commits with it")
         _check_pages(connection, path)
         _configure(connection, path)
-        _upgrade(connection, schema)
+        for step in range(_pragma(connection, "user_version"), schema.version):
+            connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
         _mark_open(connection)
     except BaseException:
         connection.close()
@@ -113,21 +117,10 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
     return connection
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        refused = refusal(path, str(error))
-        # A lock from outside, a full or failing disk: nothing is wrong with the file, another start may succeed.
-        refused.exit_code = EXIT_IO if is_disks_own(error) else EXIT_REFUSED
-        raise refused from error
-
-
 def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
-    found = _pragma(connection, "application_id")
-    if found != schema.application_id:
-        raise refusal(path, f"it belongs to another program (application id {found})")
+    application_id = _pragma(connection, "application_id")
+    if application_id != schema.application_id:
+        raise refusal(path, f"it belongs to another program (application id {application_id})")
     version = _pragma(connection, "user_version")
     if not 1 <= version <= schema.version:
         raise Refusal(
@@ -136,21 +129,14 @@ def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) 
         )
 
 
-def _check_log(connection: sqlite3.Connection, path: Path, *, has_log: bool) -> None:
-    # Whoever dies without closing leaves the log. If it is gone, commits that were acknowledged went with it.
-    is_open = connection.execute("SELECT is_open FROM iii_life").fetchone()[0]
-    if is_open and not has_log:
-        raise refusal(path, f"its log {path.name}-wal is missing, and the last commits with it")
-
-
 def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     size = path.stat().st_size
     if size > QUICK_CHECK_BYTES:
         return
     check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
-    found = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-    if found != "ok":
-        raise refusal(path, f"it is damaged: {found}")
+    problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+    if problem != "ok":
+        raise refusal(path, f"it is damaged: {problem}")
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
@@ -159,23 +145,17 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     # mmap stays off: a page that cannot be read must be an error, not a signal.
     for setting in ("synchronous = FULL", "mmap_size = 0", "trusted_schema = OFF", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-
-
-def _upgrade(connection: sqlite3.Connection, schema: Schema) -> None:
-    version = _pragma(connection, "user_version")
-    for step in range(version, schema.version):
-        connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
 
 
 def _mark_open(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE iii_life SET is_open = 1")
     try:
-        # Into the file itself, or losing the log would lose the mark with it.
+        # Moved into the file itself: in the log alone, the note would be lost together with the log.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error:
-        # The file is about to be closed, which removes the log: the mark must not outlive it.
+        # The caller closes the file, which removes the log: the note must not stay without it.
         with suppress(sqlite3.Error):
             connection.execute("UPDATE iii_life SET is_open = 0")
         raise
@@ -187,7 +167,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 
 def refusal(path: Path, why: str) -> Refusal:
-    """Return the refusal of a file, with the way out."""
+    """Return the refusal of a file; its text says what the user can do."""
     return Refusal(
         f"{path} cannot be used: {why}. Nothing was changed. Save what is left with "
         f"`sqlite3 {path} .recover | sqlite3 {path}.recovered`, or move it away with its -wal and -shm to start empty"

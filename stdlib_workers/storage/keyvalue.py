@@ -1,9 +1,9 @@
-"""The seam: what a store of keys can do, whatever it is made of.
+"""The interface of a store of keys and of its journal, whatever the backend.
 
 Values are JSON as bytes. A bucket holds keys in the order of their first write. The journal is a list of entries,
-each of one topic, that may be appended in the same transaction as a change of a key: an outbox, or a log of events.
-SQLite stands behind it today (`sqlite_keyvalue.py`); a NATS bucket and stream fit it too, `update` as a loop of
-compare-and-set there.
+each of one topic, that may be appended in the same transaction as a change of a key: a transactional outbox, or a log
+of events. The backend today is SQLite (`sqlite_keyvalue.py`); a NATS bucket and stream fit the interface too, with
+`update` as a loop of compare-and-set.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from iii import InvocationError
 from stdlib_workers.storage.pending import Pending
 
 
 class Entry(NamedTuple):
-    """A stored value. `version` is another one after every write and grows; 0 never occurs."""
+    """A stored value. `version` grows with every write of the store; 0 never occurs."""
 
     value: bytes
     version: int
@@ -30,7 +31,7 @@ class JournalEntry(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One write: what stood there before and stands there now (None for nothing), and what the journal says of it."""
+    """One write: the entry before and after it (None for none), and the journal entries that it has appended."""
 
     bucket: str
     key: str
@@ -40,14 +41,14 @@ class Change(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One key in a listing; `position` is what the next page starts after."""
+    """One key in a listing. The next page starts after `position`."""
 
     position: int
     key: str
     entry: Entry
 
 
-# Decides a write: the entry now -> the new value, None to delete. Raises to leave everything as it is.
+# Decides a write: the current entry -> the new value, None to delete. Raises to leave everything as it is.
 Decide = Callable[[Entry | None], bytes | None]
 # What a change appends to the journal: (topic, body) pairs.
 Announce = Callable[[Change], Sequence[tuple[str, bytes]]]
@@ -81,7 +82,10 @@ class Journal(Protocol):
 
 
 class KeyValue(Protocol):
-    """A store of keys in buckets. Every write is durable when its `Pending` has its result."""
+    """A store of keys in buckets. Every write is durable when its `Pending` has its result.
+
+    A backend is a subclass; it gets the writes that are an `update` of one kind from here.
+    """
 
     @property
     def journal(self) -> Journal:
@@ -89,7 +93,7 @@ class KeyValue(Protocol):
         ...
 
     def recent(self, bucket: str, key: str) -> Entry | None:
-        """Return a durable entry that is at hand; None only means to ask `get`. Safe on any thread."""
+        """Return a durable entry that is in memory; None only means to call `get`. Safe on any thread."""
         ...
 
     def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
@@ -97,16 +101,24 @@ class KeyValue(Protocol):
         ...
 
     def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
-        """Write a value whatever stands there."""
-        ...
+        """Write a value, whether the key exists or not."""
+        return self.update(bucket, key, lambda _: value)
 
     def compare_and_set(self, bucket: str, key: str, version: int, value: bytes) -> Pending[Change]:
         """Write only over `version`, 0 for a key that must not exist. InvocationError `CONFLICT` otherwise."""
-        ...
+
+        def decide(entry: Entry | None) -> bytes:
+            current = entry.version if entry else 0
+            if current != version:
+                text = f"the value is at version {current}, not {version}"
+                raise InvocationError("CONFLICT", text, details={"version": current})
+            return value
+
+        return self.update(bucket, key, decide)
 
     def delete(self, bucket: str, key: str) -> Pending[Change]:
-        """Remove a key; one that is not there is no error."""
-        ...
+        """Remove a key; a key that does not exist is no error."""
+        return self.update(bucket, key, lambda _: None)
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
@@ -115,9 +127,9 @@ class KeyValue(Protocol):
     def update_all(
         self, writes: Sequence[tuple[str, str, Decide]], announce: Announce | None = None
     ) -> Pending[list[Change]]:
-        """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is made.
+        """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is written.
 
-        A key that is written twice is decided the second time with what the first has made of it.
+        A key that is written twice is decided the second time with the result of the first.
         """
         ...
 

@@ -11,33 +11,30 @@ import os
 import time
 from pathlib import Path
 
-from stdlib_workers.storage.failures import EXIT_TAKEN, Refusal
+from stdlib_workers.storage.errors import EXIT_TAKEN, Refusal
 
 # The kernel ends the workers of a killed engine with it, but a new engine may be faster, and a refusal is final.
-PATIENCE = 5.0
-INTERVAL = 0.02
+LOCK_TIMEOUT = 5.0
+RETRY_INTERVAL = 0.02
 
 
-def lock(path: Path, patience: float = PATIENCE) -> int:
+def lock(path: Path, timeout: float = LOCK_TIMEOUT) -> int:
     """Return the descriptor that holds the lock of `path`. Refusal (exit code 4) when another process has it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    deadline = time.monotonic() + patience
-    while not _try(descriptor):
-        if time.monotonic() >= deadline:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-            os.close(descriptor)
-            raise Refusal(f"{path} is in use by process {holder}; stop that engine first", EXIT_TAKEN)
-        time.sleep(INTERVAL)  # a lock that is waited for in the kernel knows no patience: try again
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            # Waiting for the lock in the kernel would have no timeout: try again.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise Refusal(f"{path} is in use by process {holder}; stop that engine first", EXIT_TAKEN) from None
+        time.sleep(RETRY_INTERVAL)
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

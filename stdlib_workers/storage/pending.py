@@ -17,24 +17,24 @@ T = TypeVar("T")
 class Pending(Generic[T]):
     """One result to come. At most one thread or coroutine waits for it."""
 
-    __slots__ = ("_error", "_gate", "_is_settled", "_loop", "_value", "_waiter")
+    __slots__ = ("_error", "_is_settled", "_lock", "_loop", "_value", "_waiter")
 
     def __init__(self) -> None:
         self._is_settled = False
         self._value: Any = None
         self._error: BaseException | None = None
-        self._gate: Any = None
+        self._lock: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def result(self, timeout: float | None = None) -> T:
-        """Block until it is durable and return it; raise what the command raised, TimeoutError after `timeout`."""
+        """Block until the result is durable. Raises what the command raised, TimeoutError after `timeout` seconds."""
         if not self._is_settled:
-            gate = Lock()
-            gate.acquire()
-            self._gate = gate
-            # Looked at again after the gate is up: a settling thread has seen either the gate or nobody.
-            if not self._is_settled and not gate.acquire(timeout=-1 if timeout is None else timeout):
+            lock = Lock()
+            lock.acquire()
+            self._lock = lock
+            # Checked again now that the lock is visible: `settle` may have run before it was.
+            if not self._is_settled and not lock.acquire(timeout=-1 if timeout is None else timeout):
                 raise TimeoutError("the storage has not answered in time")
         return self._outcome()
 
@@ -57,13 +57,13 @@ class Pending(Generic[T]):
         """Fix the outcome and let a waiting thread go on; a coroutine goes on at the next `wake`."""
         self._value, self._error = value, error
         self._is_settled = True
-        gate = self._gate
-        if gate is not None and gate.locked():
-            gate.release()
+        lock = self._lock
+        if lock is not None and lock.locked():
+            lock.release()
 
 
 def settled(value: Any, error: BaseException | None = None) -> Pending[Any]:
-    """Return a result that is there already."""
+    """Return a `Pending` that has its result already."""
     pending: Pending[Any] = Pending()
     pending.settle(value, error)
     return pending
@@ -77,7 +77,7 @@ def wake(batch: Iterable[Pending[Any]]) -> None:
             by_loop.setdefault(pending._loop, []).append(pending._waiter)
     for loop, waiters in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_complete, waiters)
+            loop.call_soon_threadsafe(_complete, waiters)  # on the loop: a waiter may be canceled meanwhile
 
 
 def _complete(waiters: list[asyncio.Future[None]]) -> None:

@@ -1,6 +1,6 @@
-"""The journal of the seam over SQLite: lines by topic in the order of their commits, with a checksum each.
+"""`Journal` over SQLite: lines by topic in the order of their commits, with a checksum each.
 
-Lives in the file of its keys (`sqlite_keyvalue.py`), whose transactions append to it.
+The journal is in the file of its keys (`sqlite_keyvalue.py`), whose transactions append to it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 
-from stdlib_workers.storage.failures import CORRUPT, StorageFailure
-from stdlib_workers.storage.keyvalue import Appended, JournalEntry
+from stdlib_workers.storage.errors import CORRUPT, StorageFailure
+from stdlib_workers.storage.keyvalue import Appended, Journal, JournalEntry
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.store import Store
 
@@ -30,33 +30,35 @@ _TRIM = (
 )
 
 
-class SqliteJournal:
-    """The journal of a `SqliteKeyValue`."""
+class SqliteJournal(Journal):
+    """The journal of a `SqliteKeyValue`. `Journal` documents the methods."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def append(self, lines: Sequence[tuple[str, bytes]], then: Appended | None = None) -> Pending[list[JournalEntry]]:
-        """Add entries, (topic, body) each, in one step. `then` gets them first, in order with what watchers get."""
         return self._store.run(lambda connection: [append(connection, topic, body) for topic, body in lines], then=then)
 
     def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
-        """Return up to `limit` entries of a topic with a position over `after`."""
-        return self._store.run(
-            lambda connection: [_journal_entry(row) for row in connection.execute(_READ, (topic, after, limit))]
-        )
+
+        def command(connection: sqlite3.Connection) -> list[JournalEntry]:
+            entries = []
+            for position, row_topic, body, checksum in connection.execute(_READ, (topic, after, limit)):
+                if checksum_of(row_topic, body) != checksum:
+                    raise StorageFailure(CORRUPT, f"the journal is damaged at position {position}")
+                entries.append(JournalEntry(position, row_topic, body))
+            return entries
+
+        return self._store.run(command)
 
     def last(self) -> Pending[int]:
-        """Return the position of the newest entry ever appended, 0 for none."""
-
         def command(connection: sqlite3.Connection) -> int:
-            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
-            return found[0] if found else 0
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
+            return row[0] if row else 0
 
         return self._store.run(command)
 
     def remove(self, positions: Sequence[int]) -> Pending[None]:
-        """Forget entries."""
         rows = [(position,) for position in positions]
 
         def command(connection: sqlite3.Connection) -> None:
@@ -65,8 +67,6 @@ class SqliteJournal:
         return self._store.run(command)
 
     def trim(self, topic: str, keep: int) -> Pending[None]:
-        """Forget all but the last `keep` entries of a topic."""
-
         def command(connection: sqlite3.Connection) -> None:
             connection.execute(_TRIM, (topic, keep))
 
@@ -80,13 +80,6 @@ def append(connection: sqlite3.Connection, topic: str, body: bytes) -> JournalEn
     return JournalEntry(position, topic, body)
 
 
-def _journal_entry(row: tuple[int, str, bytes, int]) -> JournalEntry:
-    position, topic, body, checksum = row
-    if checksum_of(topic, body) != checksum:
-        raise StorageFailure(CORRUPT, f"the journal is damaged at position {position}")
-    return JournalEntry(position, topic, body)
-
-
 def checksum_of(head: str, body: bytes) -> int:
-    """Return what guards a row: `head` says where it belongs."""
+    """Return the checksum of a row; `head` says where the row belongs."""
     return zlib.crc32(body, zlib.crc32(head.encode()))

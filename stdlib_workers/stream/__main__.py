@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from iii import InitOptions, TriggerHandler, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox, target_from
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, open_store, telling
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
@@ -52,7 +52,7 @@ def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
     for declaration, provider in zip(_types(), providers, strict=True):
         worker.register_trigger_type(declaration, provider)
     for name, request_format in REQUESTS.items():
-        handler = telling(CODES[name], getattr(stream, name))
+        handler = map_storage_errors(CODES[name], getattr(stream, name))
         worker.register_function(f"stream::{name}", handler, request_format=request_format)
     worker.register_function("stream::on-functions-changed", custom_streams.forget, metadata={"internal": True})
     worker.register_trigger(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stdlib_workers.events import cause
+from stdlib_workers.events import current_trace
 from stdlib_workers.storage import Change, Entry, KeyValue
 from stdlib_workers.stream.custom import ABSENT, CustomStreams, old_and_new, old_of
 from stdlib_workers.stream.events import Place, custom, deleted, place_from, written
@@ -117,7 +117,7 @@ class Stream:
 
     def _announcer(self) -> Callable[[Change], Any]:
         """Return what makes the events of a write. It runs on the storage's thread: the trace is taken here."""
-        trace = cause()
+        trace = current_trace()
 
         def announce(change: Change) -> Any:
             if change.new is None and change.old is None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from stdlib_workers.events import TOPIC, Bindings, Outbox, Trace, cause
+from stdlib_workers.events import TOPIC, Bindings, Outbox, Trace, current_trace
 from stdlib_workers.events import envelope as outbox_entry
 from stdlib_workers.storage import Change, JournalEntry, KeyValue
 from stdlib_workers.stream.events import Filter, Place, envelope
@@ -55,7 +55,7 @@ class EventLog:
     async def write(self, place: Place, item: str | None, event: dict[str, Any]) -> None:
         """Write an event that has no change of an item beside it."""
         await self._pairs.journal.append(
-            self.entries(place, item, event, cause()), lambda lines: self._tell(lines, item)
+            self.entries(place, item, event, current_trace()), lambda lines: self._tell(lines, item)
         )
 
     async def since(self, place: Place, offset: int) -> list[Logged] | None:

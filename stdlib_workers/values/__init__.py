@@ -1,8 +1,8 @@
-"""JSON values as the standard workers treat them: payload fields, options, bytes, and the update operations. Pure."""
+"""JSON values in the standard workers: payload fields, options, bytes, and the update operations. Pure."""
 
+from stdlib_workers.values.json_bytes import decode, encode
 from stdlib_workers.values.options import OptionError, check_names, in_memory, integer
 from stdlib_workers.values.payload import Payload, malformed
-from stdlib_workers.values.text import decode, encode
 from stdlib_workers.values.updates import Update, apply_updates, parse_updates
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Configuration that several workers have in common: checks of values, and where the data lies. Pure."""
+"""Options that several workers have: checks of values, and whether the data is kept in memory. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class OptionError(ValueError):
 
 
 _METHODS = {"in_memory": True, "file_based": False}
-# What the public adapters take. All but the first say how their files are kept, and have no effect here.
+# The settings of the public adapters. All but the first say how their files are kept, and have no effect here.
 _SETTINGS = ("store_method", "file_path", "save_interval_ms", "channel_size")
 
 
 def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) -> None:
-    """Refuse options that do not exist."""
+    """Raise OptionError for an option that does not exist."""
     for name in config:
         if name not in names:
             raise OptionError(f"{worker}: there is no option {name}; there are {', '.join(names)}")
@@ -27,7 +27,7 @@ def in_memory(
 ) -> bool:
     """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`.
 
-    `adapters` are the names that mean our store, `more` the further settings of this worker's adapter.
+    `adapters` are the names that mean this project's store, `more` the further settings of this worker's adapter.
     """
     adapter = config.get("adapter", {"name": adapters[0]})
     if not isinstance(adapter, dict) or adapter.get("name") not in adapters:
@@ -44,7 +44,7 @@ def in_memory(
 
 
 def integer(config: Mapping[str, Any], name: str, worker: str, least: int, most: int) -> int | None:
-    """Return an integer option, None when it is not there."""
+    """Return an integer option from `least` to `most`, None when it is not set."""
     value = config.get(name)
     if value is None:
         return None

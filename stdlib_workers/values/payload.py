@@ -1,6 +1,6 @@
 """Reading a payload field by field, with the contract's `deserialization_error` for what does not fit. Pure.
 
-The engine has checked the schema already unless the project turned that off; these checks hold in either case.
+The engine has checked the schema already, unless the project has turned that off; these checks always run.
 Unknown fields are ignored.
 """
 
@@ -38,11 +38,11 @@ class Payload:
         value = self._fields.get(name, default)
         if value is _MISSING or not (isinstance(value, str) or value is default):
             self._refuse(name, str)
-        found: str = value
-        return found
+        text: str = value
+        return text
 
     def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:
-        """Return an optional integer field between `least` and `most`; null is as good as absent."""
+        """Return an optional integer field from `least` to `most`; null counts as absent."""
         value = self._fields.get(name)
         if value is None:
             return default
@@ -50,11 +50,11 @@ class Payload:
             self._refuse(name, int)
         if not least <= value <= most:
             raise malformed(self._function_id, f"{name} must be {least} to {most}, got {value}")
-        found: int = value
-        return found
+        number: int = value
+        return number
 
     def value(self, name: str, alias: str | None = None) -> Any:
-        """Return a required field of any JSON value, null too. Given under both names it is an error."""
+        """Return a required field of any JSON value, null too. A payload with both `name` and `alias` is an error."""
         if alias is not None and alias in self._fields:
             if name in self._fields:
                 raise malformed(self._function_id, f"give {name} or {alias}, not both")

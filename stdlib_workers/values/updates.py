@@ -1,7 +1,7 @@
 """The update operations of `state::update` and `stream::update`, with the public contract's exact semantics. Pure.
 
-Operations run in order on one value. One that cannot be applied is skipped and noted; the rest run. A malformed one
-fails the whole call before anything runs. A path is never split at dots: `"a.b"` is one key.
+Operations run in order on one value. An operation that does not fit is skipped and noted; the others run. A malformed
+operation fails the whole call before any runs. A path is never split at dots: `"a.b"` is one key.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from stdlib_workers.values.json_bytes import decode, encode
 from stdlib_workers.values.payload import malformed
-from stdlib_workers.values.text import decode, encode
 
 MAX_SEGMENTS = 32
 MAX_SEGMENT_BYTES = 256
@@ -30,9 +30,9 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One operation: its kind, its path as segments (none: the root), its value or number."""
+    """One operation: its type, its path as segments (none: the root), its value or number."""
 
-    kind: str
+    type: str
     path: tuple[str, ...]
     value: Any = None
 
@@ -54,26 +54,29 @@ def parse_updates(ops: Any, function_id: str) -> list[Update]:
 
 
 def _parse(op: Any, index: int, function_id: str) -> Update:
-    kind = op.get("type") if isinstance(op, dict) else None
-    if not isinstance(kind, str) or kind not in _APPLY:
-        kinds = ", ".join(_APPLY)
-        raise malformed(function_id, f"ops[{index}].type must be one of {kinds}, got {op!r:.60}")
-    path = _parse_path(op, kind)
+    op_type = op.get("type") if isinstance(op, dict) else None
+    if not isinstance(op_type, str) or op_type not in _APPLY:
+        op_types = ", ".join(_APPLY)
+        raise malformed(function_id, f"ops[{index}].type must be one of {op_types}, got {op!r:.60}")
+    path = _parse_path(op, op_type)
     if path is None:
-        wanted = "a string or an array of strings" if kind in _NEEDS_VALUE else "a string"
-        raise malformed(function_id, f"ops[{index}].path of {kind} must be {wanted}, got {op.get('path')!r:.60}")
-    if kind in _COUNTS:
-        return Update(kind, path, _parse_count(op, index, function_id))
-    if kind in _NEEDS_VALUE and "value" not in op:
-        raise malformed(function_id, f"ops[{index}].value of {kind} is missing")
-    return Update(kind, path, op.get("value"))
+        wanted = "a string or an array of strings" if op_type in _NEEDS_VALUE else "a string"
+        raise malformed(function_id, f"ops[{index}].path of {op_type} must be {wanted}, got {op.get('path')!r:.60}")
+    if op_type in _COUNTS:
+        by = op.get("by")
+        if not isinstance(by, int) or isinstance(by, bool) or not LEAST_INTEGER <= by <= MOST_SIGNED:
+            raise malformed(function_id, f"ops[{index}].by must be a 64-bit integer, got {by!r:.60}")
+        return Update(op_type, path, by)
+    if op_type in _NEEDS_VALUE and "value" not in op:
+        raise malformed(function_id, f"ops[{index}].value of {op_type} is missing")
+    return Update(op_type, path, op.get("value"))
 
 
-def _parse_path(op: dict[str, Any], kind: str) -> tuple[str, ...] | None:
+def _parse_path(op: dict[str, Any], op_type: str) -> tuple[str, ...] | None:
     path = op.get("path")
     if isinstance(path, str):
         return (path,) if path else ()
-    if kind not in _NEEDS_VALUE:
+    if op_type not in _NEEDS_VALUE:
         return None
     if path is None:
         return ()
@@ -82,17 +85,10 @@ def _parse_path(op: dict[str, Any], kind: str) -> tuple[str, ...] | None:
     return None
 
 
-def _parse_count(op: dict[str, Any], index: int, function_id: str) -> int:
-    by = op.get("by")
-    if not isinstance(by, int) or isinstance(by, bool) or not LEAST_INTEGER <= by <= MOST_SIGNED:
-        raise malformed(function_id, f"ops[{index}].by must be a 64-bit integer, got {by!r:.60}")
-    return by
-
-
 def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tuple[Any, list[dict[str, Any]]]:
     """Return the value after all operations, and an error item for each that was skipped.
 
-    `value` is used up; `is_missing` says that nothing was stored, and then it does not matter.
+    `value` is changed in place. With `is_missing` nothing was stored: `value` is ignored.
     """
     root = {} if is_missing else value
     is_untouched = is_missing
@@ -100,20 +96,17 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
     for index, update in enumerate(updates):
         try:
             _check(update)
-            root = _APPLY[update.kind](root, update, is_untouched)
+            root = _APPLY[update.type](root, update, is_untouched)
             is_untouched = False
         except _Inapplicable as problem:
-            errors.append(_item(index, problem))
+            error = {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
+            errors.append(error)
     return root, errors
-
-
-def _item(index: int, problem: _Inapplicable) -> dict[str, Any]:
-    return {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
 
 
 def _fail(update: Update, reason: str, message: str) -> _Inapplicable:
     where = f"at path {'/'.join(update.path)!r:.300}" if update.path else "at the root"
-    return _Inapplicable(f"{update.kind}.{reason}", f"{update.kind} {where}: {message}")
+    return _Inapplicable(f"{update.type}.{reason}", f"{update.type} {where}: {message}")
 
 
 # Checks before an operation runs: the path, then a merge's value.
@@ -123,18 +116,14 @@ def _check(update: Update) -> None:
     if len(update.path) > MAX_SEGMENTS:
         raise _fail(update, "path.too_deep", f"the path has {len(update.path)} segments, the limit is {MAX_SEGMENTS}")
     for segment in update.path:
-        _check_segment(update, segment)
-    if update.kind == "merge":
+        if not segment:
+            raise _fail(update, "path.empty_segment", "a segment is empty")
+        if len(segment.encode()) > MAX_SEGMENT_BYTES:
+            raise _fail(update, "path.segment_too_long", f"a segment is longer than {MAX_SEGMENT_BYTES} bytes")
+        if segment in POLLUTING:
+            raise _fail(update, "path.proto_polluted", f"{segment} is not allowed as a key")
+    if update.type == "merge":
         _check_merge(update)
-
-
-def _check_segment(update: Update, segment: str) -> None:
-    if not segment:
-        raise _fail(update, "path.empty_segment", "a segment is empty")
-    if len(segment.encode()) > MAX_SEGMENT_BYTES:
-        raise _fail(update, "path.segment_too_long", f"a segment is longer than {MAX_SEGMENT_BYTES} bytes")
-    if segment in POLLUTING:
-        raise _fail(update, "path.proto_polluted", f"{segment} is not allowed as a key")
 
 
 def _check_merge(update: Update) -> None:
@@ -184,7 +173,7 @@ def _merge(root: Any, update: Update, _: bool) -> Any:
 
 
 def _step(parent: dict[str, Any], segment: str) -> dict[str, Any]:
-    """Go one object deeper, over whatever else stands there."""
+    """Return the object at a segment, which replaces a value of any other type."""
     if not isinstance(parent.get(segment), dict):
         parent[segment] = {}
     child: dict[str, Any] = parent[segment]
@@ -192,7 +181,7 @@ def _step(parent: dict[str, Any], segment: str) -> dict[str, Any]:
 
 
 def _count(root: Any, update: Update, is_untouched: bool) -> Any:
-    by = update.value if update.kind == "increment" else -update.value
+    by = update.value if update.type == "increment" else -update.value
     if not update.path:
         return by if is_untouched else _sum(root, by, update)
     target, key = _object(root, update), update.path[0]
@@ -237,7 +226,7 @@ def _extended(old: Any, value: Any, update: Update) -> Any:
         return [*old, value]
     if isinstance(old, str) and isinstance(value, str):
         return old + value
-    raise _fail(update, "type_mismatch", f"cannot append {_kind(value)} to {_kind(old)}")
+    raise _fail(update, "type_mismatch", f"cannot append {_type_of(value)} to {_type_of(old)}")
 
 
 def _remove(root: Any, update: Update, _: bool) -> Any:
@@ -249,11 +238,11 @@ def _remove(root: Any, update: Update, _: bool) -> Any:
 
 def _object(root: Any, update: Update) -> dict[str, Any]:
     if not isinstance(root, dict):
-        raise _fail(update, "target_not_object", f"the value is {_kind(root)}, not an object")
+        raise _fail(update, "target_not_object", f"the value is {_type_of(root)}, not an object")
     return root
 
 
-def _kind(value: Any) -> str:
+def _type_of(value: Any) -> str:
     if value is None:
         return "null"
     names = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}

@@ -1,14 +1,13 @@
-"""A second store behind the seam, of dicts: shows that the seam needs no SQLite, and what it asks for at the least."""
+"""A second backend of `KeyValue`, of dicts: shows that the interface needs no SQLite, and what it needs at least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from iii import InvocationError
-from stdlib_workers.storage import Change, Entry, JournalEntry, Pending, Row
+from stdlib_workers.storage import Change, Entry, JournalEntry, KeyValue, Pending, Row
 from stdlib_workers.storage.keyvalue import Announce, Appended, Decide, Watch
 from stdlib_workers.storage.pending import settled
-from stdlib_workers.storage.sqlite_keyvalue import check_version
 
 
 class MemoryJournal:
@@ -51,15 +50,20 @@ class MemoryJournal:
         return self.remove(ours[: max(0, len(ours) - keep)])
 
 
-class MemoryKeyValue:
+class MemoryKeyValue(KeyValue):
     """Entries in a dict; every write is as durable as the process."""
 
     def __init__(self) -> None:
-        self.journal = MemoryJournal()
+        self._journal = MemoryJournal()
         # (position of the first write, entry) by bucket and key.
         self._rows: dict[tuple[str, str], tuple[int, Entry]] = {}
         self._watchers: list[Watch] = []
         self._writes = 0
+
+    @property
+    def journal(self) -> MemoryJournal:
+        """The journal beside the keys."""
+        return self._journal
 
     def recent(self, bucket: str, key: str) -> Entry | None:
         """Return an entry."""
@@ -72,23 +76,6 @@ class MemoryKeyValue:
         if then is not None:
             then(found)
         return settled(found)
-
-    def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
-        """Write a value."""
-        return self.update(bucket, key, lambda _: value)
-
-    def compare_and_set(self, bucket: str, key: str, version: int, value: bytes) -> Pending[Change]:
-        """Write over a version."""
-
-        def decide(entry: Entry | None) -> bytes:
-            check_version(entry, version)
-            return value
-
-        return self.update(bucket, key, decide)
-
-    def delete(self, bucket: str, key: str) -> Pending[Change]:
-        """Remove a key."""
-        return self.update(bucket, key, lambda _: None)
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what is decided."""
@@ -114,7 +101,7 @@ class MemoryKeyValue:
             self._rows = before
             raise
         if announce is not None:
-            changes = [change._replace(journal=self.journal.add(announce(change))) for change in changes]
+            changes = [change._replace(journal=self._journal.add(announce(change))) for change in changes]
         for change in changes:
             for watcher in self._watchers:
                 watcher(change)

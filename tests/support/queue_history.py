@@ -1,4 +1,4 @@
-"""What happened to a queue: the words in which the torture tells it and the oracle judges it. Pure.
+"""What happened to a queue: the records that the torture writes and the oracle checks. Pure.
 
 All times are seconds of one monotonic clock, which on Linux every process shares.
 """
@@ -14,7 +14,7 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Run:
-    """One execution as its worker saw it: begin, end (None: it never came to its end), and whether it raised."""
+    """One execution as its worker logged it: begin, end (None: it did not get there), and whether it raised."""
 
     job: int
     attempt: int
@@ -27,7 +27,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Kill:
-    """A death: it fell between `begin` and `end`. `pid` is the worker's whose runs it ended; None: everybody's."""
+    """A kill, between `begin` and `end`. `pid` is the worker whose runs it ended; None: those of all workers."""
 
     begin: float
     end: float
@@ -35,8 +35,8 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a queue promises: how many at once, how long until a retry (seconds), after how many failures dead."""
+class QueueLimits:
+    """The limits of a queue: jobs at once, seconds until the first retry, failures until a job is dead."""
 
     limit: int = 1
     backoff: float = 0.005
@@ -52,7 +52,7 @@ class History:
     In the spans of `full` jobs took so long that a slot without one was empty, not between two jobs.
     """
 
-    terms: dict[str, Terms] = field(default_factory=dict)
+    limits: dict[str, QueueLimits] = field(default_factory=dict)
     queue_of: dict[int, str] = field(default_factory=dict)
     group_of: dict[int, str] = field(default_factory=dict)
     sent: dict[int, float] = field(default_factory=dict)
@@ -67,9 +67,9 @@ class History:
     full: list[tuple[float, float]] = field(default_factory=list)
     figures: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def terms_of(self, job: int) -> Terms:
-        """Return what the job's queue promises; of a job that nobody has sent, the least."""
-        return self.terms.get(self.queue_of.get(job, ""), Terms())
+    def limits_of(self, job: int) -> QueueLimits:
+        """Return the limits of the job's queue; of a job that was never sent, the least."""
+        return self.limits.get(self.queue_of.get(job, ""), QueueLimits())
 
     def by_job(self) -> dict[int, list[Run]]:
         """Return the runs of each job in the order in which they began."""
@@ -79,32 +79,32 @@ class History:
         return found
 
 
-class Deaths:
-    """When who died, asked for by span."""
+class KillTimes:
+    """The kills, by time."""
 
     def __init__(self, kills: Iterable[Kill]) -> None:
-        everybody = sorted((kill.begin, kill.end) for kill in kills if kill.pid is None)
+        of_all = sorted((kill.begin, kill.end) for kill in kills if kill.pid is None)
         # They follow one another, so both lists are sorted.
-        self._begins = [begin for begin, _ in everybody]
-        self._ends = [end for _, end in everybody]
+        self._begins = [begin for begin, _ in of_all]
+        self._ends = [end for _, end in of_all]
         self._of_worker = {kill.pid: kill for kill in kills if kill.pid is not None}
 
     def count(self, since: float, until: float) -> int:
-        """Return how many deaths of everybody touch the span."""
+        """Return how many kills of all workers touch the span."""
         return max(0, bisect_right(self._begins, until) - bisect_left(self._ends, since))
 
     def since_last(self, moment: float) -> float:
-        """Return how long before `moment` the last death of everybody was over; infinity for never."""
+        """Return how long before `moment` the last kill of all workers was over; infinity for never."""
         earlier = bisect_right(self._ends, moment)
         return moment - self._ends[earlier - 1] if earlier else float("inf")
 
     def of_worker(self, run: Run, until: float) -> bool:
-        """Whether the worker of a run died, by a kill of its own, before `until` and not before the run began."""
+        """Whether a kill of its own ended the worker of a run, before `until` and not before the run began."""
         kill = self._of_worker.get(run.pid)
         return kill is not None and kill.end >= run.begin and kill.begin <= until
 
     def end_of(self, run: Run) -> float:
-        """Return when a run was over at the latest: at its end, or when what ran it was dead."""
+        """Return when a run was over at the latest: at its end, or when its worker had been killed."""
         if run.end is not None:
             return run.end
         later = bisect_left(self._ends, run.begin)
@@ -113,11 +113,11 @@ class Deaths:
 
 
 class Level:
-    """How many there were at each moment, from marks (when, how many more or less)."""
+    """A count over time, from its changes (moment, by how many)."""
 
-    def __init__(self, marks: Iterable[tuple[float, int]]) -> None:
-        # At the same moment those who leave go first.
-        ordered = sorted(marks)
+    def __init__(self, changes: Iterable[tuple[float, int]]) -> None:
+        # At the same moment, ends come before begins.
+        ordered = sorted(changes)
         self._times = [moment for moment, _ in ordered]
         self._counts = list(accumulate(change for _, change in ordered))
 
@@ -127,7 +127,7 @@ class Level:
         return max(self._counts[max(0, first) : last], default=0)
 
 
-def running(history: History, deaths: Deaths, queue: str) -> Level:
+def running(history: History, deaths: KillTimes, queue: str) -> Level:
     """Return how many jobs of a queue ran at each moment."""
     runs = [run for run in history.runs if history.queue_of.get(run.job) == queue]
-    return Level([mark for run in runs for mark in ((run.begin, 1), (deaths.end_of(run), -1))])
+    return Level([change for run in runs for change in ((run.begin, 1), (deaths.end_of(run), -1))])

@@ -1,6 +1,6 @@
 """Checks a history of the queue against its numbered invariants. Pure: a history in, a list of violations out.
 
-The number in front of a violation is the specification's. What has to do with time alone (8 and 10) is in
+The number in front of a violation is the invariant's. The invariants about time (8 and 10) are in
 `queue_oracle_time`.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 
-from tests.support.queue_history import Deaths, History, Run
+from tests.support.queue_history import History, KillTimes, Run
 from tests.support.queue_oracle_time import concurrency, leaks, retries
 
-# A call that was on its way to its worker when the queue was killed begins so much later at most, in seconds.
+# A call that was on its way to its worker when the queue was killed begins at most so many seconds later.
 ON_ITS_WAY = 0.1
 # Deliveries that the engine's side interrupted spend nothing, up to this many.
 INTERRUPTIONS = 20
@@ -20,7 +20,7 @@ INTERRUPTIONS = 20
 
 def violations(history: History) -> list[str]:
     """Return one line for each broken invariant."""
-    deaths, by_job = Deaths(history.kills), history.by_job()
+    deaths, by_job = KillTimes(history.kills), history.by_job()
     done = {job for job, runs in by_job.items() if _has_succeeded(runs[-1]) and job not in history.dead}
     return [
         *_losses(history, by_job),
@@ -69,25 +69,25 @@ def _endings(history: History, by_job: dict[int, list[Run]]) -> list[str]:
     return [f"3: job {job} is gone, and its last run did not succeed" for job in failed]
 
 
-def _attempts(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
+def _attempts(history: History, deaths: KillTimes, runs: list[Run]) -> list[str]:
     numbers = [run.attempt for run in runs]
     if numbers != sorted(set(numbers)):
         return [f"4: job {runs[0].job} has attempts {numbers}"]
     before, last = history.sent.get(runs[0].job, runs[0].begin), 0
     for run in runs:
-        # An attempt that was written down and never reached a worker leaves a gap: somebody was killed meanwhile.
+        # An attempt that was written down and never reached a worker leaves a gap: the queue was killed meanwhile.
         if run.attempt - last - 1 > deaths.count(before - ON_ITS_WAY, run.begin):
             return [f"4: job {run.job} has attempt {run.attempt} after {last}"]
         before, last = run.begin, run.attempt
     return []
 
 
-def _budget(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
+def _budget(history: History, deaths: KillTimes, runs: list[Run]) -> list[str]:
     job = runs[0].job
-    budget = history.terms_of(job).attempts
+    budget = history.limits_of(job).attempts
     until = [*(run.begin for run in runs[1:]), float("inf")]
     spent = sum(run.failed or deaths.of_worker(run, end) for run, end in zip(runs, until, strict=True))
-    # A failure that was not written down before everything died has cost nothing.
+    # A failure that was not written down before the queue was killed has cost nothing.
     sure = sum(run.failed and not deaths.count(run.begin, end) for run, end in zip(runs, until, strict=True))
     found = []
     if sure > budget:
@@ -99,7 +99,7 @@ def _budget(history: History, deaths: Deaths, runs: list[Run]) -> list[str]:
     return found
 
 
-def _duplicates(deaths: Deaths, runs: list[Run]) -> list[str]:
+def _duplicates(deaths: KillTimes, runs: list[Run]) -> list[str]:
     return [
         f"5: job {later.job} ran again as attempt {later.attempt} for no reason: process {earlier.pid} began it "
         f"{deaths.since_last(earlier.begin):.3f} s after the last death"
@@ -108,7 +108,7 @@ def _duplicates(deaths: Deaths, runs: list[Run]) -> list[str]:
     ]
 
 
-def _was_stopped(deaths: Deaths, run: Run, until: float) -> bool:
+def _was_stopped(deaths: KillTimes, run: Run, until: float) -> bool:
     return deaths.of_worker(run, until) or deaths.count(run.begin - ON_ITS_WAY, until) > 0
 
 
@@ -119,7 +119,7 @@ def repeats(by_job: dict[int, list[Run]]) -> int:
 
 def most_repeats(history: History) -> int:
     """Return how many repeats the kills can explain: each ended at most what all slots held."""
-    return len(history.kills) * sum(terms.limit for terms in history.terms.values())
+    return len(history.kills) * sum(limits.limit for limits in history.limits.values())
 
 
 def _too_many_repeats(history: History, by_job: dict[int, list[Run]]) -> list[str]:
@@ -129,7 +129,7 @@ def _too_many_repeats(history: History, by_job: dict[int, list[Run]]) -> list[st
     return []
 
 
-def _order(history: History, deaths: Deaths, by_job: dict[int, list[Run]]) -> list[str]:
+def _order(history: History, deaths: KillTimes, by_job: dict[int, list[Run]]) -> list[str]:
     groups: dict[str, list[Run]] = defaultdict(list)
     for job, runs in by_job.items():
         if job in history.group_of:

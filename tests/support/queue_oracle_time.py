@@ -1,6 +1,6 @@
 """The invariants of the queue that are about time: when a retry comes (8), and how many run at once (10). Pure.
 
-Called by `queue_oracle`. What happens while nothing can be asked of the queue is left out.
+Spans in which the queue cannot work (`Quiet`) are left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.support.queue_history import Deaths, History, Run, Terms, running
+from tests.support.queue_history import History, KillTimes, QueueLimits, Run, running
 
 # The jitter of a retry, and how far from its time it may come, in seconds.
 JITTER, EARLY, LATE = 0.2, 0.005, 0.25
@@ -18,26 +18,26 @@ JITTER, EARLY, LATE = 0.2, 0.005, 0.25
 IDLE = 1.0
 
 
-def retries(history: History, deaths: Deaths, by_job: dict[int, list[Run]]) -> list[str]:
+def retries(history: History, deaths: KillTimes, by_job: dict[int, list[Run]]) -> list[str]:
     """Return the retries that came before their time, or late although a slot was free."""
-    levels = {queue: running(history, deaths, queue) for queue in history.terms}
+    levels = {queue: running(history, deaths, queue) for queue in history.limits}
     quiet = Quiet(history)
     found = []
     for runs in by_job.values():
         queue = history.queue_of.get(runs[0].job)
         if queue is None:
             continue
-        for earlier, later, first, last in _failures(deaths, runs, history.terms[queue]):
+        for earlier, later, first, last in _failures(deaths, runs, history.limits[queue]):
             if later.begin < first - EARLY:
                 found.append(f"8: job {later.job} was tried again {first - later.begin:.3f} s early")
             late = later.begin - last
-            is_free = levels[queue].most(last, later.begin - EARLY) < history.terms[queue].limit
+            is_free = levels[queue].most(last, later.begin - EARLY) < history.limits[queue].limit
             if late > LATE and is_free and not quiet.touches(earlier.begin, later.begin):
                 found.append(f"8: job {later.job} was tried again {late:.3f} s late")
     return found
 
 
-def _failures(deaths: Deaths, runs: list[Run], terms: Terms) -> Iterator[tuple[Run, Run, float, float]]:
+def _failures(deaths: KillTimes, runs: list[Run], limits: QueueLimits) -> Iterator[tuple[Run, Run, float, float]]:
     """Yield each failed run, the one after it, and the span in which that was due."""
     sure = all_of = 0
     for earlier, later in pairwise(runs):
@@ -48,8 +48,8 @@ def _failures(deaths: Deaths, runs: list[Run], terms: Terms) -> Iterator[tuple[R
             yield (
                 earlier,
                 later,
-                earlier.end + terms.backoff * 2 ** (sure - 1) * (1 - JITTER),
-                earlier.end + terms.backoff * 2 ** (all_of - 1) * (1 + JITTER),
+                earlier.end + limits.backoff * 2 ** (sure - 1) * (1 - JITTER),
+                earlier.end + limits.backoff * 2 ** (all_of - 1) * (1 + JITTER),
             )
 
 
@@ -72,22 +72,22 @@ class Quiet:
         return found > 0 and self.spans[found - 1][1] >= since
 
 
-def concurrency(history: History, deaths: Deaths) -> list[str]:
+def concurrency(history: History, deaths: KillTimes) -> list[str]:
     """Return the queues of which more ran at once than they may."""
-    found = {queue: running(history, deaths, queue).most() for queue in history.terms}
+    found = {queue: running(history, deaths, queue).most() for queue in history.limits}
     return [
-        f"10: {most} jobs of {queue} ran at once, the limit is {history.terms[queue].limit}"
+        f"10: {most} jobs of {queue} ran at once, the limit is {history.limits[queue].limit}"
         for queue, most in found.items()
-        if most > history.terms[queue].limit
+        if most > history.limits[queue].limit
     ]
 
 
-def leaks(history: History, deaths: Deaths) -> list[str]:
+def leaks(history: History, deaths: KillTimes) -> list[str]:
     """Return the spans in which slots stood empty for too long although there was work."""
-    return [line for queue in history.terms for line in _leaks(history, deaths, queue)]
+    return [line for queue in history.limits for line in _leaks(history, deaths, queue)]
 
 
-def _leaks(history: History, deaths: Deaths, queue: str) -> list[str]:
+def _leaks(history: History, deaths: KillTimes, queue: str) -> list[str]:
     slots, short_since, found = Slots(history), None, []
     is_quiet, least = False, 1
     for moment, what, job in _moments(history, deaths, queue):
@@ -96,7 +96,7 @@ def _leaks(history: History, deaths: Deaths, queue: str) -> list[str]:
             found.append(f"10: {queue} ran fewer than {least} for {moment - short_since:.1f} s while jobs were due")
             short_since = moment
         is_quiet ^= what == "quiet"
-        least = {"full": history.terms[queue].limit, "full no more": 1}.get(what, least)
+        least = {"full": history.limits[queue].limit, "full no more": 1}.get(what, least)
         if is_quiet or slots.running >= least or not slots.startable:
             short_since = None
         elif short_since is None:
@@ -104,7 +104,7 @@ def _leaks(history: History, deaths: Deaths, queue: str) -> list[str]:
     return found
 
 
-def _moments(history: History, deaths: Deaths, queue: str) -> list[tuple[float, str, int]]:
+def _moments(history: History, deaths: KillTimes, queue: str) -> list[tuple[float, str, int]]:
     ours = {job for job, name in history.queue_of.items() if name == queue}
     runs = [run for run in history.runs if run.job in ours]
     moments = [(moment, "acked", job) for job, moment in history.acked.items() if job in ours]

@@ -1,7 +1,7 @@
 """A process that sends its share of the torture's jobs, and is killed now and then: arguments folder, number, jobs.
 
-What it has sent and what was answered stands in its log, line by line, before it goes on; started again it goes on
-behind the last answer, with the same key for the job whose answer nobody has seen.
+It logs what it has sent and the answers, line by line, before it goes on. Started again, it goes on behind the last
+answer, with the same key for a job whose answer it has not seen.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ GROUPS = 4
 WINDOWS = {"any": 16, "ordered": GROUPS}
 # One job in so many cannot be accepted; is sent once more after its answer; always fails.
 REFUSED, AGAIN, DOOMED = 500, 50, 400
-BETWEEN_TRIES = 0.02
-PATIENCE_MS = 5_000
+RETRY_INTERVAL = 0.02
+ANSWER_TIMEOUT_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Job:
 
     def call(self) -> dict[str, Any]:
         """The message that enqueues it, but for its id."""
-        call = {"type": "invokefunction", "function_id": "jobs::run", "deadline_ms": PATIENCE_MS}
+        call = {"type": "invokefunction", "function_id": "jobs::run", "deadline_ms": ANSWER_TIMEOUT_MS}
         return call | {"data": self.payload(), "action": self.action()}
 
     def payload(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Log:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def note(self, *words: object) -> None:
-        """Write one line; a line that was written is there, whoever dies."""
+        """Write one line. It is there even if this process is killed."""
         os.write(self._file, (" ".join(map(str, (*words, time.monotonic()))) + "\n").encode())
 
 
@@ -105,7 +105,7 @@ def send(connection: Connection, log: Log, jobs: list[Job]) -> list[Job]:
         log.note("S", job.n)
         connection.send(job.call() | {"invocation_id": invocation_id})
     while waiting:
-        message = connection.receive(PATIENCE_MS / 1000)
+        message = connection.receive(ANSWER_TIMEOUT_MS / 1000)
         answered: Job | None = waiting.pop(message.get("invocation_id", ""), None)
         if answered is not None and not note_answer(log, answered, message):
             again.append(answered)
@@ -130,7 +130,7 @@ def produce(folder: Path, number: int, jobs: int) -> None:
     window = WINDOWS[Job(number).queue]
     log = Log(path)
     torturer = os.getppid()
-    # Nobody waits for a producer whose torturer is gone.
+    # Without the process that has started it, a producer must end.
     while os.getppid() == torturer:
         try:
             run = json.loads((folder / ".iii" / "run" / "engine.json").read_text())
@@ -141,7 +141,7 @@ def produce(folder: Path, number: int, jobs: int) -> None:
                     send_all(connection, log, [Job(n) for n in block])
             return
         except (EngineNotRunning, TimeoutError, OSError, ValueError, KeyError):
-            time.sleep(BETWEEN_TRIES)
+            time.sleep(RETRY_INTERVAL)
 
 
 def send_all(connection: Connection, log: Log, jobs: list[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs by the thousand while producers, workers, the queue and the engine are killed; then the oracle looks at it all.
+"""Jobs by the thousand while producers, workers, the queue and the engine are killed; then the oracle checks it all.
 
 `python -m tests.support.queue_torture --jobs 200000 --kills 200` is the whole of it (the engine dies as often, all
 others about half as often); the tests run a short one. Ends with 1 when an invariant is broken.
@@ -21,16 +21,16 @@ from typing import Any
 
 from iii import EngineNotRunning, InvocationError
 from tests.support.live_project import ROOT, Project, project
-from tests.support.queue_history import History, Kill, Run, Terms
+from tests.support.queue_history import History, Kill, QueueLimits, Run
 from tests.support.queue_oracle import most_repeats, repeats, violations
 from tests.support.queue_oracle_time import Quiet
 from tests.support.queue_producer import PRODUCERS, Job
 
-TERMS = Terms(limit=4, backoff=0.005, attempts=4)
+LIMITS = QueueLimits(limit=4, backoff=0.005, attempts=4)
 QUEUES = ("any", "ordered")
 # Jobs of the last phase: so many for each slot, of so many seconds. Slots that have leaked show then.
 PROBES, PROBE_SECONDS = 40, 0.05
-# Who wakes so much later than asked for was not let run: nothing is asked of the queue in that time.
+# A thread that wakes so much later than planned was not scheduled: the oracle leaves that time out.
 LATE, INTERVAL = 0.05, 0.02
 # Bytes of a producer's log for each job.
 LOGGED = 90
@@ -42,15 +42,15 @@ listen = "off"
 [workers.queue]
 reload = "exclusive"
 [workers.queue.config.queue_configs.any]
-backoff_ms = {TERMS.backoff * 1000:.0f}
-max_retries = {TERMS.attempts}
-concurrency = {TERMS.limit}
+backoff_ms = {LIMITS.backoff * 1000:.0f}
+max_retries = {LIMITS.attempts}
+concurrency = {LIMITS.limit}
 [workers.queue.config.queue_configs.ordered]
 type = "fifo"
 message_group_field = "group"
-backoff_ms = {TERMS.backoff * 1000:.0f}
-max_retries = {TERMS.attempts}
-concurrency = {TERMS.limit}
+backoff_ms = {LIMITS.backoff * 1000:.0f}
+max_retries = {LIMITS.attempts}
+concurrency = {LIMITS.limit}
 [workers.jobs]
 run = "jobs.py"
 instances = 2
@@ -116,7 +116,7 @@ class Producers:
 
 
 class Canary(Thread):
-    """Notes when this machine let nobody run."""
+    """Notes when this machine did not schedule its processes."""
 
     def __init__(self, history: History) -> None:
         super().__init__(name="canary", daemon=True)
@@ -136,14 +136,14 @@ class Canary(Thread):
 def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
     """Run it all and return the history. The kills are spread over the time that the producers take."""
     dice = random.Random(seed)
-    history = History(terms=dict.fromkeys(QUEUES, TERMS))
+    history = History(limits=dict.fromkeys(QUEUES, LIMITS))
     canary = Canary(history)
     canary.start()
     with project(folder, TOML, {"jobs": JOBS}) as running:
         producers = Producers(folder, jobs)
         try:
             for _ in range(kills):
-                kill_somebody(running, producers, history, dice)
+                kill_at_random(running, producers, history, dice)
                 wait_for_progress(producers, LOGGED * dice.randint(1, max(2, 2 * jobs // (kills + 1))))
                 kill_engine(running, history)
             producers.wait()
@@ -162,19 +162,19 @@ def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
 
 def wait_for_progress(producers: Producers, size: int) -> None:
     """Wait until they have logged so many more bytes, or nothing moves for a while."""
-    goal, patience = producers.logged() + size, Event()
+    goal = producers.logged() + size
     for _ in range(500):
         if producers.logged() >= goal:
             return
-        patience.wait(0.01)
+        time.sleep(0.01)
 
 
-def kill_somebody(running: Project, producers: Producers, history: History, dice: random.Random) -> None:
-    """Kill a producer, the queue, a worker that runs jobs, or nobody."""
-    victim = dice.choice(["producer", "queue", "jobs", "nobody"])
+def kill_at_random(running: Project, producers: Producers, history: History, dice: random.Random) -> None:
+    """Kill a producer, the queue, a worker that runs jobs, or none of them."""
+    victim = dice.choice(["producer", "queue", "jobs", "none"])
     if victim == "producer":
         producers.kill_one(dice)
-    elif victim != "nobody":
+    elif victim != "none":
         kill_worker(running, history, victim)
 
 
@@ -203,26 +203,24 @@ def kill_engine(running: Project, history: History) -> None:
 
 def await_service(running: Project) -> None:
     """Wait until the queue answers."""
-    patience = Event()
     while True:
         try:
             stats(running, "any")
             return
         except (InvocationError, EngineNotRunning, OSError):
-            patience.wait(0.02)
+            time.sleep(0.02)
 
 
 def stats(running: Project, queue: str) -> dict[str, int]:
-    """Return what the queue says of itself."""
-    found: dict[str, int] = running.call("engine::queue::topic_stats", {"topic": queue})
-    return found
+    """Return the queue's own figures."""
+    figures: dict[str, int] = running.call("engine::queue::topic_stats", {"topic": queue})
+    return figures
 
 
 def drain(running: Project) -> None:
     """Wait until nothing waits and nothing runs."""
-    patience = Event()
     while any(stats(running, queue)["depth"] for queue in QUEUES):
-        patience.wait(0.05)
+        time.sleep(0.05)
 
 
 def probe(running: Project, history: History, jobs: int) -> None:
@@ -231,7 +229,9 @@ def probe(running: Project, history: History, jobs: int) -> None:
     for queue in QUEUES:
         running.call("iii::queue::pause", {"queue": queue})
     numbers = [
-        n for n in range(jobs, jobs + len(QUEUES) * PROBES * TERMS.limit) if not (Job(n).is_refused or Job(n).is_doomed)
+        n
+        for n in range(jobs, jobs + len(QUEUES) * PROBES * LIMITS.limit)
+        if not (Job(n).is_refused or Job(n).is_doomed)
     ]
     with running.connect() as connection:
         for n in numbers:

@@ -1,7 +1,7 @@
-"""Reads and writes of a few keys while the state worker and the engine are killed; then a checker looks at them.
+"""Reads and writes of a few keys while the state worker and the engine are killed; then their history is checked.
 
 `python -m tests.support.state_torture` is the whole of it (100,000 acknowledged operations); the tests run a short one.
-Every answer tells what stood there before, so each write is checked as a read, too.
+Every answer holds the value before the write, so each write is checked as a read, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 from cli.client.connection import Connection
@@ -27,17 +27,17 @@ from tests.support.live_project import Project, project
 
 CLIENTS = 8
 KEYS = [f"k{number}" for number in range(5)]
-KINDS = ["get", "set", "cas", "delete"]
+FUNCTIONS = ["get", "set", "cas", "delete"]
 SCOPE = "torture"
 # Far beyond a restart: an answer that takes longer leaves its operation open for ever.
-ANSWER_MS = 60_000
-BETWEEN_TRIES = 0.02
+ANSWER_TIMEOUT_MS = 60_000
+RETRY_INTERVAL = 0.02
 TOML = '[engine]\nlisten = "off"\n[workers.state]\n'
 
 
 @dataclass
 class Outcome:
-    """What a run has seen: operations by key, how many were acknowledged, what was killed, what the file says."""
+    """The result of a run: operations by key, how many were acknowledged, the kills, and the check of the file."""
 
     histories: dict[str, list[Operation]] = field(default_factory=lambda: {key: [] for key in KEYS})
     acknowledged: int = 0
@@ -73,17 +73,17 @@ class Client(Thread):
                     while self.acknowledged < self.share:
                         self._step(connection)
             except (EngineNotRunning, OSError, ValueError, KeyError):
-                time.sleep(BETWEEN_TRIES)
+                time.sleep(RETRY_INTERVAL)
 
     def _step(self, connection: Connection) -> None:
-        key, kind = self._dice.choice(KEYS), self._dice.choice(KINDS)
+        key, kind = self._dice.choice(KEYS), self._dice.choice(FUNCTIONS)
         self._written += 1
         value = self.number * 10_000_000 + self._written
         function_id, more = self._request(kind, key, value)
         start = time.monotonic()
         if kind != "get":
             self._open.append((key, None if kind == "delete" else value, start))
-        answer = connection.exchange(function_id, {"scope": SCOPE, "key": key, **more}, ANSWER_MS)
+        answer = connection.exchange(function_id, {"scope": SCOPE, "key": key, **more}, ANSWER_TIMEOUT_MS)
         end = time.monotonic()
         error = answer.get("error")
         if error is None:
@@ -114,7 +114,7 @@ class Client(Thread):
     def _acknowledge(self, key: str, operation: Operation, *, is_write: bool) -> None:
         if is_write:
             self._open.pop()
-        # The file has one owner at a time: what an earlier one was told has happened by now, or never will.
+        # The file has one owner at a time: a write sent to an earlier owner has happened by now, or never will.
         self._close_open(operation.end)
         self._last[key] = operation.value
         self.found[key].append(operation)
@@ -149,11 +149,10 @@ def torture(folder: Path, operations: int, kills: int, seed: int, limit: float =
 
 def wait_for(clients: list[Client], goal: int, deadline: float) -> None:
     """Wait until so many operations are acknowledged, or the time is over."""
-    patience = Event()
     while sum(client.acknowledged for client in clients) < goal and time.monotonic() < deadline:
         if not any(client.is_alive() for client in clients):
             return
-        patience.wait(0.01)
+        time.sleep(0.01)
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.cron.__main__ import RUN_TIMEOUT_MS, Provider
-from stdlib_workers.cron.ledger import SCHEMA, Ledger
+from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.storage import Store
 from tests.support.stand_ins import Callee, binding, until
 
@@ -22,14 +22,14 @@ NEVER = "0 0 0 1 1 ? 2100"
 async def provided(worker: Callee, **config: Any) -> AsyncIterator[Provider]:
     """A provider with the job `report`, which comes when a test runs it."""
     store = Store(None, SCHEMA)
-    provider = Provider(worker, Ledger(store))  # type: ignore[arg-type]
+    provider = Provider(worker, SqliteJobStore(store))  # type: ignore[arg-type]
     given = {"expression": NEVER, "name": "report", "description": "ignored", **config}
     await provider.register_trigger(binding("w::run", given, "t1", metadata={"m": 1}, namespace="n"))
-    await until(lambda: provider.scheduler.entrants)
+    await until(lambda: provider.scheduler.jobs)
     try:
         yield provider
     finally:
-        tasks = [entrant.task for entrant in provider.scheduler.entrants.values() if entrant.task is not None]
+        tasks = [scheduled.task for scheduled in provider.scheduler.jobs.values() if scheduled.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -78,7 +78,7 @@ async def test_a_trigger_that_is_gone_takes_its_job_along_and_an_unknown_one_not
     async with provided(Callee()) as provider:
         await provider.unregister_trigger(binding(id="unknown"))
         await provider.unregister_trigger(binding(id="t1"))
-        await until(lambda: not provider.scheduler.entrants)
+        await until(lambda: not provider.scheduler.jobs)
 
 
 @pytest.mark.parametrize("config", [None, {}, {"expression": ""}, {"expression": 5}, {"expression": "* * *"}])
@@ -86,4 +86,4 @@ async def test_a_wrong_binding_starts_nothing(config: Any) -> None:
     async with provided(Callee()) as provider:
         with pytest.raises(ValueError, match=r"expression|\* \* \*"):
             await provider.register_trigger(binding("w::run", config, "t2"))
-        assert [entrant.triggers for entrant in provider.scheduler.entrants.values()] == [["t1"]]
+        assert [scheduled.triggers for scheduled in provider.scheduler.jobs.values()] == [["t1"]]

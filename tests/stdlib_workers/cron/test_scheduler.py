@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.cron.agenda import MAX_MISSED, Job, Step, decide, job_from, payload_from
 from stdlib_workers.cron.expression import parse
-from stdlib_workers.cron.ledger import SCHEMA, Entry, Ledger
-from stdlib_workers.cron.options import ledger_in_memory
+from stdlib_workers.cron.job_store import SCHEMA, JobRecord, SqliteJobStore
+from stdlib_workers.cron.jobs import MAX_MISSED, Decision, Job, decide, job_from, payload_from
+from stdlib_workers.cron.options import store_in_memory
 from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.storage import Store
 from stdlib_workers.values import OptionError
@@ -65,24 +65,24 @@ async def settle() -> None:
 
 
 class Rows:
-    """A ledger in a dict."""
+    """A job store in a dict."""
 
     def __init__(self) -> None:
         self.last: dict[str, datetime] = {}
         self.running: dict[str, datetime] = {}
 
-    async def open(self, key: str, now: datetime) -> Entry:
-        return Entry(self.last.setdefault(key, now), self.running.pop(key, None))
+    async def open(self, key: str, now: datetime) -> JobRecord:
+        return JobRecord(self.last.setdefault(key, now), self.running.pop(key, None))
 
-    async def take(self, key: str, seen: datetime, step: Step, *, fires: bool) -> bool:
+    async def claim_tick(self, key: str, seen: datetime, decision: Decision, *, fires: bool) -> bool:
         if self.last[key] != seen:
             return False
-        self.last[key] = step.last
-        if fires and step.fire is not None:
-            self.running[key] = step.fire
+        self.last[key] = decision.last
+        if fires and decision.fire is not None:
+            self.running[key] = decision.fire
         return True
 
-    async def ended(self, key: str, tick: datetime) -> None:
+    async def mark_ended(self, key: str, tick: datetime) -> None:
         if self.running.get(key) == tick:
             del self.running[key]
 
@@ -108,8 +108,8 @@ class Stage:
         return [payload["scheduled_time"][5:16] for payload in self.fired]
 
     def close(self) -> None:
-        for entrant in self.scheduler.entrants.values():
-            for task in (entrant.task, *entrant.runs):
+        for scheduled in self.scheduler.jobs.values():
+            for task in (scheduled.task, *scheduled.runs):
                 if task is not None:
                     task.cancel()
 
@@ -224,15 +224,15 @@ async def test_a_reload_neither_fires_twice_nor_misses(stage: Stage) -> None:
 
 
 @staged
-async def test_of_two_engines_on_one_ledger_one_fires(stage: Stage) -> None:
+async def test_of_two_engines_on_one_store_one_fires(stage: Stage) -> None:
     other = Scheduler(stage.rows, stage.fire, time=stage.world)
     for scheduler in (stage.scheduler, other):
         scheduler.add("t", job("0 * * * *"))
     await stage.world.pass_time(timedelta(hours=4, minutes=1))
     assert [tick[6:] for tick in stage.ticks] == ["01:00", "02:00", "03:00", "04:00"]
-    for entrant in other.entrants.values():
-        assert entrant.task is not None
-        entrant.task.cancel()
+    for scheduled in other.jobs.values():
+        assert scheduled.task is not None
+        scheduled.task.cancel()
 
 
 @staged
@@ -307,33 +307,33 @@ def test_a_late_tick_is_fired_and_an_old_one_is_missed() -> None:
     hourly = Job("k", parse("0 * * * *"))
     hour = START + timedelta(hours=1)
     assert decide(hourly, START, hour - timedelta(seconds=1), was_running=True) is None
-    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=True) == Step(hour, hour, 0)
-    assert decide(hourly, START, hour + timedelta(seconds=6), was_running=True) == Step(hour, None, 1)
-    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=False) == Step(hour, None, 1)
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=True) == Decision(hour, hour, 0)
+    assert decide(hourly, START, hour + timedelta(seconds=6), was_running=True) == Decision(hour, None, 1)
+    assert decide(hourly, START, hour + timedelta(seconds=4), was_running=False) == Decision(hour, None, 1)
 
 
-def test_the_ledger_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_only() -> None:
+def test_the_store_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_only() -> None:
     store = Store(None, SCHEMA)
-    ledger = Ledger(store)
-    assert ledger.open("k", START).result() == Entry(START)
+    jobs = SqliteJobStore(store)
+    assert jobs.open("k", START).result() == JobRecord(START)
     tick = START + timedelta(hours=1)
-    step = Step(tick, tick, 2)
-    assert ledger.take("k", START, step, fires=True).result()
-    assert not ledger.take("k", START, step, fires=True).result()
-    assert ledger.open("k", tick).result() == Entry(tick, tick, 2)
-    assert ledger.open("k", tick).result() == Entry(tick)
+    decision = Decision(tick, tick, 2)
+    assert jobs.claim_tick("k", START, decision, fires=True).result()
+    assert not jobs.claim_tick("k", START, decision, fires=True).result()
+    assert jobs.open("k", tick).result() == JobRecord(tick, tick, 2)
+    assert jobs.open("k", tick).result() == JobRecord(tick)
     later = tick + timedelta(hours=1)
-    assert ledger.take("k", tick, Step(later, later), fires=True).result()
-    ledger.ended("k", later).result()
-    assert ledger.open("k", later).result() == Entry(later)
+    assert jobs.claim_tick("k", tick, Decision(later, later), fires=True).result()
+    jobs.mark_ended("k", later).result()
+    assert jobs.open("k", later).result() == JobRecord(later)
     store.close()
 
 
-def test_the_ledger_may_be_kept_in_memory() -> None:
-    assert not ledger_in_memory({})
+def test_the_store_may_be_kept_in_memory() -> None:
+    assert not store_in_memory({})
     public = {"name": "kv", "config": {"lock_ttl_ms": 30_000, "lock_index": "cron_locks", "store_method": "in_memory"}}
-    assert ledger_in_memory({"adapter": public})
-    assert not ledger_in_memory({"adapter": {"name": "local"}})
+    assert store_in_memory({"adapter": public})
+    assert not store_in_memory({"adapter": {"name": "local"}})
     for config in ({"adapter": {"name": "redis"}}, {"timezone": "UTC"}, {"adapter": {"name": "kv", "ttl": 1}}):
         with pytest.raises(OptionError, match="cron: "):
-            ledger_in_memory(config)
+            store_in_memory(config)

@@ -195,7 +195,7 @@ async def test_events_of_one_key_come_in_the_order_of_its_writes(tmp_path: Path,
     await setup.bind()
     await asyncio.gather(*(setup.set(f"k{number % 3}", number) for number in range(30)))
     await until(lambda: sum(map(len, order.values())) == 30)
-    assert order == {f"k{lane}": list(range(lane, 30, 3)) for lane in range(3)}
+    assert order == {f"k{number}": list(range(number, 30, 3)) for number in range(3)}
 
 
 async def test_a_slow_handler_of_one_key_holds_up_no_other(tmp_path: Path, ended: list[Setup]) -> None:
@@ -307,9 +307,9 @@ async def test_more_events_than_memory_holds_wait_on_the_disk(tmp_path: Path, en
     setup = Setup(tmp_path / "state.db", Callee(w__seen=seen))
     ended.append(setup)
     await setup.bind()
-    amount = outbox_module.MAX_HELD + 300
+    amount = outbox_module.MAX_IN_MEMORY + 300
     await asyncio.gather(*(setup.set("k", number) for number in range(amount)))
-    await until(lambda: setup.outbox._held == outbox_module.MAX_HELD)
+    await until(lambda: setup.outbox._in_memory == outbox_module.MAX_IN_MEMORY)
     gate.set()
     await until(lambda: len(got) == amount, 30)
     assert got == list(range(amount))

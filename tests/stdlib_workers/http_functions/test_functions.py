@@ -18,8 +18,8 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.egress import Response, Rules
-from stdlib_workers.http_functions.exchange import Delivery, outcome_of, request_for, secret_of
 from stdlib_workers.http_functions.functions import HttpFunctions
+from stdlib_workers.http_functions.http_messages import CallDetails, outcome_of, request_for, secret_of
 from stdlib_workers.http_functions.invocation import HttpInvocation, invocation_from
 from tests.support.live_project import project
 
@@ -80,7 +80,7 @@ def test_a_header_that_may_be_a_secret_is_not_shown() -> None:
 
 # Requests
 
-DELIVERY = Delivery("shop::ship", "id-1", 1_700_000_000, "shop::order", "abc")
+DELIVERY = CallDetails("shop::ship", "id-1", 1_700_000_000, "shop::order", "abc")
 
 
 def headers_with(auth: dict[str, str] | None, environ: dict[str, str], **fields: Any) -> dict[str, str]:
@@ -105,7 +105,7 @@ def test_a_request_tells_function_invocation_time_caller_and_trace() -> None:
 def test_headers_of_the_registration_are_added_not_replacing_and_auth_comes_last() -> None:
     given = (("Content-Type", "text/plain"), ("Authorization", "mine"))
     invocation = HttpInvocation(URL, headers=given, auth={"type": "bearer", "token_key": "KEY"})
-    names = [name for name, _ in request_for(invocation, Delivery("f::f", "id", 1), 1, "s3cret", 5.0).headers]
+    names = [name for name, _ in request_for(invocation, CallDetails("f::f", "id", 1), 1, "s3cret", 5.0).headers]
     contract = ["Content-Type", "x-iii-Function-Path", "x-iii-Invocation-ID", "x-iii-Timestamp"]
     assert names == [*contract, "Content-Type", "Authorization", "Authorization"]
 

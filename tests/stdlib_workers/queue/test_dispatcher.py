@@ -148,7 +148,7 @@ async def test_jobs_that_come_together_go_in_and_start_together() -> None:
     waiting = [stage.broker.enqueue(queue, NewJob(f"job-{n % 5}", "jobs::run", b"{}")) for n in range(6)]
     tasks = [asyncio.ensure_future(each) for each in waiting]
     started: list[list[str]] = []
-    stage.broker.starts.on_moves = lambda moves: started.append([delivery.id for delivery in moves.deliveries])
+    stage.broker.scheduler.deliver_to(lambda jobs: started.append([delivery.id for delivery in jobs.deliveries]))
     await asyncio.sleep(0)
     gate.set()
     assert await asyncio.gather(*tasks) == [f"job-{n % 5}" for n in range(6)]

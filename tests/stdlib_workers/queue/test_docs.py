@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cli.commands.queue import command
-from stdlib_workers.cron.agenda import Job, payload_from
 from stdlib_workers.cron.expression import parse
+from stdlib_workers.cron.jobs import Job, payload_from
 from stdlib_workers.queue import functions
 from stdlib_workers.queue.model import QueueConfig
 from tests.support.live_project import ROOT, project

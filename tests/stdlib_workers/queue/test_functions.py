@@ -10,15 +10,15 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.queue.broker import Broker
-from stdlib_workers.queue.delivery import Moves
+from stdlib_workers.queue.delivery import StartedJobs
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.model import DONE, Delivery, Kind, QueueConfig, Verdict
+from stdlib_workers.queue.model import DONE, Delivery, Outcome, QueueConfig, Verdict
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.queue.subscriber import Subscribers
 from stdlib_workers.storage import Store
 from tests.support.stand_ins import binding, until
 
-FAILED = Verdict(Kind.FAILED, {"code": "invocation_failed", "message": "no paper"})
+FAILED = Verdict(Outcome.FAILED, {"code": "invocation_failed", "message": "no paper"})
 
 
 class Bench:
@@ -30,13 +30,13 @@ class Bench:
         self.broker = Broker(self.store, "run", lambda: self.now)
         self.broker.start({"default": QueueConfig(), "jobs": QueueConfig(max_retries=1, concurrency=2)})
         self.started: list[Delivery] = []
-        self.broker.starts.on_moves = self._take
+        self.broker.scheduler.deliver_to(self._take)
         self.subscribers = Subscribers(self.broker)
         self.handlers: dict[str, Callable[[Any], Any]] = {}
         Functions(self.broker).register(self)  # type: ignore[arg-type]
 
-    def _take(self, moves: Moves) -> None:
-        self.started += moves.deliveries
+    def _take(self, jobs: StartedJobs) -> None:
+        self.started += jobs.deliveries
 
     def register_function(self, function_id: str, handler: Callable[[Any], Any]) -> None:
         self.handlers[function_id] = handler

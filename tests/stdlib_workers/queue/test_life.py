@@ -12,18 +12,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stdlib_workers.queue import admin, catalog, dead
+from stdlib_workers.queue import admin, catalog, dead_letters
 from stdlib_workers.queue.delivery import Target, advance, held_targets, recover, release, settle
-from stdlib_workers.queue.intake import enqueue, forget_keys
-from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, Kind, NewJob, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, NewJob, Outcome, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.new_jobs import enqueue, forget_keys
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, blame
 from stdlib_workers.queue.schema import TABLES
 
-FAILED = Verdict(Kind.FAILED, {"code": "invocation_failed", "message": "no"})
-RETURNED = Verdict(Kind.RETURNED, {"code": "worker_unavailable", "message": "down"}, delay_ms=1000)
-KILLED = Verdict(Kind.FAILED, {"code": "invocation_stopped", "message": "killed"}, killed=True)
-INTERRUPTED = Verdict(Kind.INTERRUPTED, {"code": "invocation_stopped", "message": "reload"})
-MISSING = Verdict(Kind.MISSING, {"code": "function_not_found", "message": "jobs::run"})
+FAILED = Verdict(Outcome.FAILED, {"code": "invocation_failed", "message": "no"})
+RETURNED = Verdict(Outcome.RETURNED, {"code": "worker_unavailable", "message": "down"}, delay_ms=1000)
+KILLED = Verdict(Outcome.FAILED, {"code": "invocation_stopped", "message": "killed"}, killed=True)
+INTERRUPTED = Verdict(Outcome.INTERRUPTED, {"code": "invocation_stopped", "message": "reload"})
+MISSING = Verdict(Outcome.MISSING, {"code": "function_not_found", "message": "jobs::run"})
 
 
 def database() -> sqlite3.Connection:
@@ -94,7 +94,7 @@ def test_q09_failures_back_off_and_end_in_the_dead_letters_with_their_story(conn
         settle(connection, delivery, FAILED, now, 0.5)
         now = advance(connection, queue, "run", now).due or now
     assert started == [0, 1000, 3000]
-    [letter] = dead.letters(connection, [queue], 0, 50)
+    [letter] = dead_letters.letters(connection, [queue], 0, 50)
     assert letter["error"] == "invocation_failed: no"
     assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
     assert (letter["retries"], letter["traceparent"]) == (3, "00-a-b-01")
@@ -154,20 +154,20 @@ def test_q05_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connecti
         batch = claim(connection, queue, "run", now)
         died = any(delivery.id == poison for delivery in batch)
         for delivery in batch:
-            verdict = blame(delivery, KILLED, in_company=len(batch) > 1) if died else DONE
+            verdict = blame(delivery, KILLED, is_shared=len(batch) > 1) if died else DONE
             done += settle(connection, delivery, verdict, now, 0.5) is None
-    [letter] = dead.letters(connection, [queue], 0, 9)
+    [letter] = dead_letters.letters(connection, [queue], 0, 9)
     assert (letter["id"], done) == (poison, 3)
     assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
 
 
-def test_a_suspect_that_lives_is_cleared(connection: sqlite3.Connection) -> None:
+def test_a_possible_poison_message_whose_worker_survives_is_cleared(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, backoff_ms=0)
     enqueue(connection, queue, job(1), 0)
-    suspected = Verdict(Kind.SUSPECTED, KILLED.error)
-    for verdict, suspect in ((suspected, 0), (FAILED, 1), (DONE, 0)):
+    shared_crash = Verdict(Outcome.SHARED_CRASH, KILLED.error)
+    for verdict, possible_poison in ((shared_crash, 0), (FAILED, 1), (DONE, 0)):
         [delivery] = claim(connection, queue, "run", 0)
-        assert delivery.suspect == suspect
+        assert delivery.possible_poison == possible_poison
         settle(connection, delivery, verdict, 0, 0.5)
 
 
@@ -208,11 +208,11 @@ def test_q08_a_blocked_group_waits_for_its_dead_head_and_others_do_not(connectio
     settle(connection, other, DONE, 0, 0.5)
     enqueue(connection, queue, job(4, group="a"), 0)
     assert claim(connection, queue, "run", 0) == []
-    assert dead.redrive(connection, queue, "job-000", 1)
+    assert dead_letters.redrive(connection, queue, "job-000", 1)
     [again] = claim(connection, queue, "run", 1)
     assert (again.id, again.attempt, again.spent) == ("job-000", 2, 0)
     settle(connection, again, FAILED, 1, 0.5)
-    assert dead.discard(connection, queue, "job-000", 2)
+    assert dead_letters.discard(connection, queue, "job-000", 2)
     assert [d.id for d in claim(connection, queue, "run", 2)] == ["job-001"]
 
 
@@ -222,7 +222,7 @@ def test_q08_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection:
         enqueue(connection, queue, job(number, group="a"), 0)
     [head] = claim(connection, queue, "run", 0)
     settle(connection, head, FAILED, 0, 0.5)
-    assert dead.redrive(connection, queue, "job-000", 1, data=b'{"edited":true}')
+    assert dead_letters.redrive(connection, queue, "job-000", 1, data=b'{"edited":true}')
     order = []
     while claimed := claim(connection, queue, "run", 2):
         [delivery] = claimed
@@ -234,9 +234,9 @@ def test_q08_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection:
 def test_redriving_what_is_not_dead_says_so(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection)
     enqueue(connection, queue, job(1), 0)
-    assert not dead.redrive(connection, queue, "job-001", 0)
-    assert not dead.discard(connection, queue, "nothing", 0)
-    assert dead.redrive_all(connection, queue, 0) == 0
+    assert not dead_letters.redrive(connection, queue, "job-001", 0)
+    assert not dead_letters.discard(connection, queue, "nothing", 0)
+    assert dead_letters.redrive_all(connection, queue, 0) == 0
 
 
 def test_purge_leaves_what_runs_and_what_is_dead(connection: sqlite3.Connection) -> None:
@@ -252,9 +252,9 @@ def test_purge_leaves_what_runs_and_what_is_dead(connection: sqlite3.Connection)
 
 
 def test_a_topic_keeps_early_messages_for_its_first_subscriber_only(connection: sqlite3.Connection) -> None:
-    unclaimed = catalog.unclaimed(connection, "orders")
-    enqueue(connection, unclaimed, NewJob("early", "", b"1"), 0)
-    assert claim(connection, unclaimed, "run", 0) == []
+    queue_without_subscribers = catalog.queue_without_subscribers(connection, "orders")
+    enqueue(connection, queue_without_subscribers, NewJob("early", "", b"1"), 0)
+    assert claim(connection, queue_without_subscribers, "run", 0) == []
     queues = []
     for function in ("a::on", "b::on"):
         name = catalog.topic_name("orders", None, function)
@@ -323,9 +323,9 @@ class Histories(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9), verdict=st.sampled_from([DONE, FAILED, RETURNED, INTERRUPTED, MISSING, KILLED]))
     def end_one(self, pick: int, verdict: Verdict) -> None:
         delivery = self.running.pop(pick % len(self.running))
-        judged = blame(delivery, verdict, in_company=bool(self.running))
+        judged = blame(delivery, verdict, is_shared=bool(self.running))
         settle(self.connection, delivery, judged, self.now, 0.5)
-        if verdict.kind in (Kind.RETURNED, Kind.MISSING):
+        if verdict.outcome in (Outcome.RETURNED, Outcome.MISSING):
             self.attempts[delivery.id] -= 1
         if verdict is DONE:
             self.done.append(delivery.id)
@@ -347,7 +347,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def redrive(self) -> None:
-        dead.redrive_all(self.connection, self.queue, self.now)
+        dead_letters.redrive_all(self.connection, self.queue, self.now)
 
     @rule(number=st.integers(1, 30))
     def cancel(self, number: int) -> None:
@@ -356,7 +356,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 30))
     def discard(self, number: int) -> None:
-        if dead.discard(self.connection, self.queue, f"job-{number:03}", self.now):
+        if dead_letters.discard(self.connection, self.queue, f"job-{number:03}", self.now):
             self.removed.add(f"job-{number:03}")
 
     def rows(self) -> list[tuple[str, int, str | None, int]]:
@@ -375,7 +375,7 @@ class Histories(RuleBasedStateMachine):
         assert running == {delivery.id for delivery in self.running}
         if hasattr(self, "queue"):
             assert len(running) <= self.queue.config.concurrency
-            assert sum(delivery.suspect for delivery in self.running) <= 1
+            assert sum(delivery.possible_poison for delivery in self.running) <= 1
 
     @invariant()
     def a_group_has_one_head_and_it_is_the_oldest(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.queue_history import Deaths, History, Kill, Level, Run, Terms
+from tests.support.queue_history import History, Kill, KillTimes, Level, QueueLimits, Run
 from tests.support.queue_oracle import repeats, violations
 from tests.support.queue_oracle_time import Quiet
 
@@ -20,7 +20,7 @@ EARLY: dict[str, object] = {"sent": {1: 0.8, 2: 0.9}, "acked": {1: 0.9, 2: 0.95}
 def good() -> History:
     """Return two jobs of one group, one after the other, in a queue that runs two at once."""
     return History(
-        terms={"q": Terms(limit=2, backoff=0.1, attempts=2)},
+        limits={"q": QueueLimits(limit=2, backoff=0.1, attempts=2)},
         queue_of={1: "q", 2: "q"},
         group_of={1: "g", 2: "g"},
         sent={1: 0.8, 2: 2.8},
@@ -100,7 +100,7 @@ def second(attempt: int, *, failed: bool = False) -> Run:
         ("9", adding(receipts={1: {"one"}, 2: {"two", "three"}})),
         ("9", adding(receipts={1: {"one"}, 2: {"three"}})),
         # 10: never over the limit, and not under it for long while jobs are due.
-        ("10", alone(FIRST, replace(SECOND, begin=1.5), terms={"q": Terms(limit=1)})),
+        ("10", alone(FIRST, replace(SECOND, begin=1.5), limits={"q": QueueLimits(limit=1)})),
         ("10", alone(FIRST, replace(SECOND, begin=2.3, end=2.4), **EARLY, full=[(0.0, 9.0)])),
         ("10", alone(FIRST, replace(SECOND, begin=3.1, end=3.2), **EARLY)),
         # 11: the queue says what is the case.
@@ -117,7 +117,7 @@ def test_the_oracle_finds_a_planted_fault(number: str, damage: Callable[[History
 
 def test_6_repeats_that_no_kill_explains_by_number_are_found() -> None:
     history = good()
-    history.group_of, history.figures, history.terms = {}, {}, {"q": Terms(limit=1, attempts=9)}
+    history.group_of, history.figures, history.limits = {}, {}, {"q": QueueLimits(limit=1, attempts=9)}
     again = [replace(run, attempt=n, begin=run.begin + 5 * n, end=run.end) for n in (2, 3) for run in (FIRST, SECOND)]
     history.runs += [replace(run, end=run.begin + 0.5) for run in again]
     history.kills = [Kill(4.5, 13.0)]
@@ -191,7 +191,7 @@ def test_spans_that_touch_are_one() -> None:
 def test_levels_and_deaths() -> None:
     level = Level([(1.0, 1), (2.0, -1), (2.0, 1), (3.0, -1)])
     assert [level.most(), level.most(0.0, 0.5), level.most(3.5, 9.0), level.most(1.5, 1.6)] == [1, 0, 0, 1]
-    deaths = Deaths([Kill(1.0, 1.1), Kill(4.0, 4.2), Kill(2.0, 2.1, 10)])
+    deaths = KillTimes([Kill(1.0, 1.1), Kill(4.0, 4.2), Kill(2.0, 2.1, 10)])
     assert [deaths.count(0.0, 0.9), deaths.count(1.05, 5.0), deaths.count(4.3, 9.0)] == [0, 2, 0]
     assert [deaths.since_last(moment) for moment in (0.5, 4.5)] == [float("inf"), pytest.approx(0.3)]
     ends = [deaths.end_of(Run(1, 1, pid, begin)) for pid, begin in ((10, 1.5), (11, 1.5), (10, 0.5), (10, 3.0))]

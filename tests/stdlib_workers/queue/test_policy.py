@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii import InvocationError
-from stdlib_workers.queue.model import DEFAULT_CONFIG, Kind, NewJob, Queue, QueueConfig
+from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Outcome, Queue, QueueConfig
 from stdlib_workers.queue.options import (
     check_name,
     parse_config,
     parse_project,
     parse_subscriber,
-    place,
-    store_path_is_memory,
+    store_in_memory,
+    with_options,
 )
 from stdlib_workers.queue.policy import BACKOFF_CAP_MS, is_end_of_engine, retry_delay_ms, verdict_from
 
@@ -34,27 +34,27 @@ def error(code: str, message: str = FUNCTION, stacktrace: str | None = None, **d
 
 
 @pytest.mark.parametrize(
-    ("given_error", "kind"),
+    ("given_error", "outcome"),
     [
-        (error("invocation_failed", "boom", "Traceback"), Kind.FAILED),
-        (error("function_not_found", f"Function {FUNCTION} not found"), Kind.MISSING),
-        (error("function_not_found", f"Function {FUNCTION} not found", "Traceback"), Kind.FAILED),
-        (error("function_not_found", "Function other::one not found"), Kind.FAILED),
-        (error("invocation_stopped", reason="worker_exited", started=True), Kind.FAILED),
-        (error("invocation_stopped", reason="reload", started=True), Kind.INTERRUPTED),
-        (error("invocation_stopped", "the connection to the engine was lost"), Kind.INTERRUPTED),
-        (error("invocation_stopped", reason="worker_exited", started=False), Kind.RETURNED),
-        (error("worker_unavailable"), Kind.RETURNED),
-        (error("worker_unavailable", stacktrace="Traceback"), Kind.FAILED),
-        (error("overloaded", retry_after_ms=250), Kind.RETURNED),
-        (error("engine_stopping"), Kind.RETURNED),
-        (error("TIMEOUT", started=False), Kind.RETURNED),
-        (error("TIMEOUT", started=True), Kind.FAILED),
-        (error("invalid_payload"), Kind.FAILED),
+        (error("invocation_failed", "boom", "Traceback"), Outcome.FAILED),
+        (error("function_not_found", f"Function {FUNCTION} not found"), Outcome.MISSING),
+        (error("function_not_found", f"Function {FUNCTION} not found", "Traceback"), Outcome.FAILED),
+        (error("function_not_found", "Function other::one not found"), Outcome.FAILED),
+        (error("invocation_stopped", reason="worker_exited", started=True), Outcome.FAILED),
+        (error("invocation_stopped", reason="reload", started=True), Outcome.INTERRUPTED),
+        (error("invocation_stopped", "the connection to the engine was lost"), Outcome.INTERRUPTED),
+        (error("invocation_stopped", reason="worker_exited", started=False), Outcome.RETURNED),
+        (error("worker_unavailable"), Outcome.RETURNED),
+        (error("worker_unavailable", stacktrace="Traceback"), Outcome.FAILED),
+        (error("overloaded", retry_after_ms=250), Outcome.RETURNED),
+        (error("engine_stopping"), Outcome.RETURNED),
+        (error("TIMEOUT", started=False), Outcome.RETURNED),
+        (error("TIMEOUT", started=True), Outcome.FAILED),
+        (error("invalid_payload"), Outcome.FAILED),
     ],
 )
-def test_only_what_started_spends_an_attempt(given_error: InvocationError, kind: Kind) -> None:
-    assert verdict_from(given_error, FUNCTION).kind is kind
+def test_only_what_started_spends_an_attempt(given_error: InvocationError, outcome: Outcome) -> None:
+    assert verdict_from(given_error, FUNCTION).outcome is outcome
 
 
 def test_a_dead_worker_is_no_reason_to_wait_and_a_busy_one_is() -> None:
@@ -173,7 +173,7 @@ def test_the_defaults_of_a_queue_are_the_contracts() -> None:
 
 
 def placed(payload: Any, options: dict[str, Any], **config: Any) -> NewJob:
-    return place(Queue(1, "jobs", QueueConfig(**config)), NewJob("id", FUNCTION, b"{}"), payload, options)
+    return with_options(Queue(1, "jobs", QueueConfig(**config)), NewJob("id", FUNCTION, b"{}"), payload, options)
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_options_that_make_no_sense_are_refused(payload: Any, options: dict[str,
 
 
 def test_the_only_adapter_is_ours() -> None:
-    assert store_path_is_memory({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})
-    assert not store_path_is_memory({})
-    assert not store_path_is_memory({"adapter": {"name": "builtin", "config": {"file_path": "x"}}})
+    assert store_in_memory({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})
+    assert not store_in_memory({})
+    assert not store_in_memory({"adapter": {"name": "builtin", "config": {"file_path": "x"}}})
 
 
 @pytest.mark.parametrize(
@@ -236,4 +236,4 @@ def test_the_only_adapter_is_ours() -> None:
 )
 def test_an_adapter_that_is_not_ours_is_refused(adapter: Any) -> None:
     with pytest.raises(ValueError, match=r"builtin|store_meth"):
-        store_path_is_memory({"adapter": adapter})
+        store_in_memory({"adapter": adapter})

@@ -64,8 +64,8 @@ async def main():
     broker = Broker(Chosen(Path(sys.argv[1]), SCHEMA), "run", clock)
     broker.start({{"any": QueueConfig(backoff_ms=1), "ordered": QueueConfig(type="fifo", backoff_ms=1)}})
     tasks = []
-    start = lambda moves: tasks.extend(loop.create_task(settle(broker, one)) for one in moves.deliveries)
-    broker.starts.on_moves = lambda moves: loop.call_soon_threadsafe(start, moves)
+    start = lambda jobs: tasks.extend(loop.create_task(settle(broker, delivery)) for delivery in jobs.deliveries)
+    broker.scheduler.deliver_to(lambda jobs: loop.call_soon_threadsafe(start, jobs))
     await asyncio.gather(produce(broker, 0), produce(broker, 1))
     while sum([row["depth"] for row in await broker.counts(list(broker.queues.values()))]):
         await broker.sweep()

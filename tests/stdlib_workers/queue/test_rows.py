@@ -63,7 +63,7 @@ def test_q04_an_attempt_is_on_the_disk_before_it_is_made(tmp_path: Path) -> None
         seen.append(other.execute("SELECT attempt, state FROM jobs WHERE id = 'job-1'").fetchone())
         other.close()
 
-    broker.starts.on_moves = look
+    broker.scheduler.deliver_to(look)
     asyncio.run(broker.enqueue(broker.queues["jobs"], NewJob("job-1", "jobs::run", b"{}")))
     store.close()
     assert seen == [(1, State.RUNNING)]

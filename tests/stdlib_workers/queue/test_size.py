@@ -20,7 +20,7 @@ WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE 
 INSERT INTO jobs (id, queue, state, due, created, function_id, data)
 SELECT 'job-' || n, 1, n % 2, 9000000000000, 0, 'jobs::run', x'7b7d' FROM number
 """
-# Starts as the worker does, makes one attempt's worth of moves, and says how large it has become, in MiB.
+# Starts as the worker does, sweeps once, and prints how many attempts that began, its memory in MiB and the seconds.
 START = """
 import asyncio, resource, sys, time
 begin = time.monotonic()
@@ -30,11 +30,11 @@ from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import Store
 broker = Broker(Store(Path(sys.argv[1]), SCHEMA), "run", lambda: 1)
 broker.start({})
-moves = []
-broker.starts.on_moves = moves.append
+started = []
+broker.scheduler.deliver_to(started.append)
 asyncio.run(broker.sweep())
 seconds = time.monotonic() - begin
-print(len(moves[0].deliveries), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, seconds)
+print(len(started[0].deliveries), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, seconds)
 """
 
 

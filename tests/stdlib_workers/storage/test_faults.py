@@ -50,7 +50,7 @@ def stored(path: Path) -> set[str]:
         store.close()
 
 
-# Q13: somebody else holds the write lock
+# Q13: another process holds the write lock
 
 
 @pytest.mark.parametrize("seconds", [0.5, pytest.param(3.0, marks=pytest.mark.slow)])
@@ -82,7 +82,7 @@ def test_q13_a_file_that_is_locked_at_the_start_may_be_tried_again(
     Store(path, KEY_VALUE_SCHEMA).close()
     outside = sqlite3.connect(path, isolation_level=None)
     outside.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("stdlib_workers.storage.database.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("stdlib_workers.storage.database.BUSY_TIMEOUT", 0.02)
     with pytest.raises(Refusal, match="locked") as caught:
         Store(path, KEY_VALUE_SCHEMA)
     assert caught.value.exit_code == EXIT_IO

@@ -1,4 +1,4 @@
-"""The seam: keys in buckets, compare-and-set, order, journal; a store behind it must pass all of this."""
+"""`KeyValue`: keys in buckets, compare-and-set, order, journal; every backend must pass all of this."""
 
 from __future__ import annotations
 

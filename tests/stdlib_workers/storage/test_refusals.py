@@ -56,7 +56,7 @@ def test_q12_a_second_owner_is_told_the_first_ones_pid_and_path(tmp_path: Path) 
         assert first.stdout is not None
         pid = first.stdout.readline().strip()
         with pytest.raises(Refusal) as caught:
-            lock(path, patience=0)
+            lock(path, timeout=0)
         assert caught.value.exit_code == 4
         assert f"{path} is in use by process {pid}" in str(caught.value)
         first.kill()

@@ -217,9 +217,9 @@ def test_q15_after_a_failed_fsync_nothing_is_acknowledged_any_more(tmp_path: Pat
     def break_disk(_: sqlite3.Connection) -> None:
         opened._commit(Faulty(code), batch)  # type: ignore[arg-type]
 
-    from stdlib_workers.storage.store import _Job
+    from stdlib_workers.storage.store import _Submission
 
-    batch = [_Job(lambda _: "never", None), _Job(lambda _: "neither", None)]
+    batch = [_Submission(lambda _: "never", None), _Submission(lambda _: "neither", None)]
     opened.run(break_disk).result(10)
     for job in batch:
         with pytest.raises(InvocationError) as caught:

@@ -1,4 +1,4 @@
-"""What callers are told when the storage fails: the contract's code for each function, our reason in the details."""
+"""The errors of callers when the storage fails: the contract's code for each function, the reason in the details."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.state.functions import State
 from stdlib_workers.state.options import Options
 from stdlib_workers.state.schemas import CODES as STATE_CODES
-from stdlib_workers.storage import FULL, KEY_VALUE_SCHEMA, SqliteKeyValue, StorageFailure, Store, telling
+from stdlib_workers.storage import FULL, KEY_VALUE_SCHEMA, SqliteKeyValue, StorageFailure, Store, map_storage_errors
 from stdlib_workers.stream.schemas import CODES as STREAM_CODES
 from tests.support.stream_setup import StreamSetup
 
@@ -45,10 +45,10 @@ class FullDisk(Store):
 
 def told(code: str, handler: Callable[[Any], Any], payload: Any) -> InvocationError:
     """Return the error that a caller of a function gets."""
-    told_as = telling(code, handler)
+    mapped = map_storage_errors(code, handler)
 
     async def call() -> Any:
-        result = told_as(payload)
+        result = mapped(payload)
         return await result if inspect.isawaitable(result) else result
 
     with pytest.raises(InvocationError) as caught:
@@ -173,6 +173,6 @@ def test_what_a_handler_raises_by_itself_passes() -> None:
 
 def test_a_failure_keeps_what_it_knows() -> None:
     failure = StorageFailure("storage_corrupt", "the stored value is damaged", details={"key": "k"})
-    error = failure.told_as("GET_ERROR")
+    error = failure.with_code("GET_ERROR")
     assert (error.code, error.message) == ("GET_ERROR", "storage_corrupt: the stored value is damaged")
     assert error.details == {"key": "k", "reason": "storage_corrupt"}

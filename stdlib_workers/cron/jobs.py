@@ -1,7 +1,7 @@
-"""What is to be done about a job now: fire, make up for what was missed, or wait. Pure; called by `scheduler`.
+"""Cron jobs: what a binding asks for, and what to do about a job now: fire, make up for missed ticks, or wait. Pure.
 
-The only state of a job is the last tick that was dealt with. A tick is dealt with by moving that on, which only one
-engine can do (`ledger`), so a job fires once however many look at it.
+The only state of a job is the last tick that was dealt with. Dealing with a tick moves that on, which only one engine
+can do (`job_store`), so a job fires once however many engines watch it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from stdlib_workers.cron.expression import Schedule, parse
-from stdlib_workers.cron.upcoming import zone_from
+from stdlib_workers.cron.expression import Schedule, parse, zone_from
 
 # A tick this old is late, not missed: the machine was busy.
-LATE = timedelta(seconds=5)
-# A clock that was set back further than this has been corrected: what was fired in its future does not count.
-CORRECTION = timedelta(hours=3)
+LATE_TOLERANCE = timedelta(seconds=5)
+# A clock that was set back further than this has been corrected: ticks that were fired ahead of it do not count.
+CLOCK_CORRECTION = timedelta(hours=3)
 # Missed ticks are counted up to here.
 MAX_MISSED = 1000
 
@@ -31,10 +30,14 @@ class Job:
     catch_up: str = "none"
     overlap: str = "skip"
 
+    def next_tick(self, last: datetime) -> datetime | None:
+        """Return the first tick after `last`, None when there is none."""
+        return self.schedule.next_after(last, self.zone)
+
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A decision: `last` becomes the last tick dealt with; `fire` is the tick to fire, None for nothing."""
+class Decision:
+    """What to do: `last` becomes the last tick dealt with; `fire` is the tick to fire, None for nothing."""
 
     last: datetime
     fire: datetime | None = None
@@ -47,14 +50,14 @@ def job_from(config: Any, function_id: str, namespace: str | None) -> Job:
     expression = fields.get("expression")
     if not isinstance(expression, str) or not expression.strip():
         raise ValueError("a cron trigger needs an expression")
-    name = fields.get("timezone") or "UTC"
-    given = fields.get("name")
-    if given is not None and (not isinstance(given, str) or not given.strip()):
-        raise ValueError(f"name must be a string that is not blank, not {given!r}")
+    timezone = fields.get("timezone") or "UTC"
+    name = fields.get("name")
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"name must be a string that is not blank, not {name!r}")
     return Job(
-        given or f"{namespace or 'default'}/{function_id} {expression.strip()} {name}",
+        name or f"{namespace or 'default'}/{function_id} {expression.strip()} {timezone}",
         parse(expression),
-        zone_from(str(name)),
+        zone_from(str(timezone)),
         _choice(fields, "catch_up", ("none", "once")),
         _choice(fields, "overlap", ("skip", "queue")),
     )
@@ -67,30 +70,29 @@ def _choice(fields: dict[str, Any], key: str, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def decide(job: Job, last: datetime, now: datetime, *, was_running: bool) -> Step | None:
+def decide(job: Job, last: datetime, now: datetime, *, was_running: bool) -> Decision | None:
     """Return what to do at `now` about ticks after `last`; None when there is none yet.
 
-    `was_running`: this engine has looked after the job since `last`, so a tick of the last seconds is only late.
+    `was_running`: this engine has watched the job since `last`, so a tick of the last seconds is only late.
     """
-    if last - now > CORRECTION:
-        return Step(now)
+    if last - now > CLOCK_CORRECTION:
+        return Decision(now)
     ticks = _ticks(job, last, now)
     if not ticks:
         return None
     latest = _latest(job, ticks[-1], now)
-    is_late = was_running and now - latest <= LATE
+    is_late = was_running and now - latest <= LATE_TOLERANCE
     missed = len(ticks) - is_late
-    if is_late or job.catch_up == "once":
-        return Step(latest, latest, missed)
-    return Step(latest, None, missed)
+    fires = is_late or job.catch_up == "once"
+    return Decision(latest, latest if fires else None, missed)
 
 
 def _ticks(job: Job, last: datetime, now: datetime) -> list[datetime]:
     ticks: list[datetime] = []
-    tick = job.schedule.next_after(last, job.zone)
+    tick = job.next_tick(last)
     while tick is not None and tick <= now and len(ticks) < MAX_MISSED:
         ticks.append(tick)
-        tick = job.schedule.next_after(tick, job.zone)
+        tick = job.next_tick(tick)
     return ticks
 
 
@@ -98,20 +100,15 @@ def _latest(job: Job, tick: datetime, now: datetime) -> datetime:
     """Return the last tick up to `now`, without walking through all of them."""
     span = timedelta(seconds=1)
     while now - span > tick:
-        following = job.schedule.next_after(now - span, job.zone)
+        following = job.next_tick(now - span)
         if following is not None and following <= now:
             return _ticks(job, now - span, now)[-1]
         span *= 2
     return tick
 
 
-def next_look(job: Job, last: datetime) -> datetime | None:
-    """Return when the job has something to do, None for never again."""
-    return job.schedule.next_after(last, job.zone)
-
-
-def stamp(moment: datetime) -> str:
-    """Return an instant as it stands in payloads, like 2026-01-01T00:00:00+00:00."""
+def iso_utc(moment: datetime) -> str:
+    """Return an instant as payloads show it, like 2026-01-01T00:00:00+00:00."""
     return moment.astimezone(UTC).isoformat()
 
 
@@ -120,8 +117,8 @@ def payload_from(trigger_id: str, job: Job, scheduled: datetime, now: datetime, 
     return {
         "trigger": "cron",
         "job_id": trigger_id,
-        "scheduled_time": stamp(scheduled),
-        "actual_time": stamp(now),
-        "tick_id": f"{job.key}@{stamp(scheduled)}",
+        "scheduled_time": iso_utc(scheduled),
+        "actual_time": iso_utc(now),
+        "tick_id": f"{job.key}@{iso_utc(scheduled)}",
         "missed": missed,
     }

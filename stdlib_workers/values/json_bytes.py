@@ -1,4 +1,4 @@
-"""JSON values to bytes and back: the one place of the standard workers that knows the JSON library. Pure."""
+"""JSON values to bytes and back, as the storage and the outbox hold them. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A call as an HTTP request, an HTTP response as the call's outcome. Pure.
+"""The HTTP messages of a call: the request from the call, the call's result from the response. Pure.
 
-Headers, signature and the reading of status and body are those of the public contract.
+Headers, signature and the meaning of status and body are those of the public contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from iii import InvocationError
 from stdlib_workers.egress import Request, Response
 from stdlib_workers.http_functions.invocation import HttpInvocation
 
-# Which variable each kind of auth needs, and the code of its absence.
+# For each type of auth, the field that names its environment variable, and the error code when that is not set.
 _SECRETS = {
     "hmac": ("secret_key", "secret_not_found"),
     "bearer": ("token_key", "token_not_found"),
@@ -26,8 +26,8 @@ _SECRETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What is particular to one call. `timestamp` is in unix seconds."""
+class CallDetails:
+    """One call of a function. `timestamp` is in unix seconds."""
 
     function_id: str
     invocation_id: str
@@ -49,22 +49,22 @@ def secret_of(invocation: HttpInvocation, environ: Mapping[str, str]) -> str:
     return secret
 
 
-def request_for(invocation: HttpInvocation, delivery: Delivery, payload: Any, secret: str, seconds: float) -> Request:
+def request_for(invocation: HttpInvocation, call: CallDetails, payload: Any, secret: str, timeout: float) -> Request:
     """Return the request that delivers `payload`."""
     body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
     headers = {
         "Content-Type": "application/json",
-        "x-iii-Function-Path": delivery.function_id,
-        "x-iii-Invocation-ID": delivery.invocation_id,
-        "x-iii-Timestamp": str(delivery.timestamp),
+        "x-iii-Function-Path": call.function_id,
+        "x-iii-Invocation-ID": call.invocation_id,
+        "x-iii-Timestamp": str(call.timestamp),
     }
-    if delivery.caller_function:
-        headers["x-iii-Caller-Function"] = delivery.caller_function
-    if delivery.trace_id:
-        headers["x-iii-Trace-ID"] = delivery.trace_id
-    # Added, not replacing: a header that the registration names too is sent twice, as the contract has it.
-    fields = (*headers.items(), *invocation.headers, *_credentials(invocation, delivery.timestamp, body, secret))
-    return Request(invocation.method, invocation.url, fields, body, seconds)
+    if call.caller_function:
+        headers["x-iii-Caller-Function"] = call.caller_function
+    if call.trace_id:
+        headers["x-iii-Trace-ID"] = call.trace_id
+    # A header that the registration names too is sent twice: so the contract has it.
+    fields = (*headers.items(), *invocation.headers, *_credentials(invocation, call.timestamp, body, secret))
+    return Request(invocation.method, invocation.url, fields, body, timeout)
 
 
 def _credentials(invocation: HttpInvocation, timestamp: int, body: bytes, secret: str) -> tuple[tuple[str, str], ...]:
@@ -83,7 +83,12 @@ def _credentials(invocation: HttpInvocation, timestamp: int, body: bytes, secret
 def outcome_of(response: Response) -> Any:
     """Return the result in a response, None for an empty one. InvocationError for a failure."""
     if response.status >= 400:
-        raise _failure(response)
+        try:
+            error = json.loads(response.body)["error"]
+            code, message = error.get("code"), error.get("message")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            code = message = None
+        raise InvocationError(str(code or "http_error"), str(message or f"HTTP {response.status}"))
     if not response.body:
         return None
     try:
@@ -93,12 +98,3 @@ def outcome_of(response: Response) -> Any:
             return None  # a redirect, which is not followed, with a page for people
         text = f"HTTP {response.status} with a body that is not JSON"
         raise InvocationError("invalid_response", text) from None
-
-
-def _failure(response: Response) -> InvocationError:
-    try:
-        error = json.loads(response.body)["error"]
-        code, message = error.get("code"), error.get("message")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return InvocationError("http_error", f"HTTP {response.status}")
-    return InvocationError(str(code or "http_error"), str(message or f"HTTP {response.status}"))

@@ -1,14 +1,20 @@
-"""What can go wrong with a file, in words and codes: refusals to start, and errors of single commands. Pure.
+"""Errors of the storage: refusals to start, failures of single commands, and the codes that callers get. Pure.
 
-Which errors end the process is decided here and nowhere else: after a failed write or fsync nobody knows what the
-disk holds, so the only honest answer is to stop and let recovery look.
+Only this module decides which errors end the process: after a failed write or fsync it is unknown what the disk holds,
+so the process must end and leave it to the recovery at the next start.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any
 
 from iii import InvocationError
+
+Handler = Callable[[Any], Any]
 
 FULL = "storage_full"
 UNUSABLE = "storage_error"
@@ -25,8 +31,9 @@ _PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE
 
 
 class Refusal(Exception):
-    """The storage must not be used; the worker ends with `exit_code` (4: taken, 5: refused, 74: try again) and this
-    text.
+    """The storage must not be used: the worker prints the text and ends.
+
+    `exit_code` is 4 for a file in use by another process, 5 for a refused file, 74 when another start may succeed.
     """
 
     def __init__(self, message: str, exit_code: int = EXIT_REFUSED) -> None:
@@ -37,8 +44,8 @@ class Refusal(Exception):
 class StorageFailure(InvocationError):
     """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
 
-    def told_as(self, code: str) -> InvocationError:
-        """Return it under the code that the contract names for a function; our own is in the details' `reason`."""
+    def with_code(self, code: str) -> InvocationError:
+        """Return it under the code that the contract has for a function; our own code is in the details' `reason`."""
         details = {**self.details, "reason": self.code}
         return InvocationError(code, f"{self.code}: {self.message}", details=details, retryable=self.retryable)
 
@@ -77,5 +84,31 @@ def error_from(error: BaseException) -> BaseException:
 
 
 def stopped() -> InvocationError:
-    """Return the error of a command that comes after the store was closed or has failed."""
+    """Return the error of a command that is sent after the store was closed or has failed."""
     return StorageFailure(UNUSABLE, "the storage is closed", retryable=True)
+
+
+def map_storage_errors(code: str, handler: Handler) -> Handler:
+    """Return the handler, async if it is; a `StorageFailure` in it becomes an InvocationError `code`.
+
+    What the handler raises by itself passes unchanged.
+    """
+    if iscoroutinefunction(handler):
+
+        @wraps(handler)
+        async def run_async(payload: Any) -> Any:
+            try:
+                return await handler(payload)
+            except StorageFailure as failure:
+                raise failure.with_code(code) from None
+
+        return run_async
+
+    @wraps(handler)
+    def run(payload: Any) -> Any:
+        try:
+            return handler(payload)
+        except StorageFailure as failure:
+            raise failure.with_code(code) from None
+
+    return run

@@ -1,7 +1,7 @@
-"""The keys that one transaction writes, gathered in memory until its end: one statement writes them all.
+"""The keys that one transaction writes, held in memory until its end: one statement writes them all.
 
-The rider of the store behind a `SqliteKeyValue`. What a command reads is what the commands before it have made, in the
-same transaction: gathered, else in the cache, else on the disk.
+The write buffer is the transaction hook of the store behind a `SqliteKeyValue`. A command reads what the commands
+before it in the same transaction have written: from the buffer, else from the cache, else from the disk.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from functools import cache
 
 from stdlib_workers.storage.cache import Cache
-from stdlib_workers.storage.failures import CORRUPT, StorageFailure
+from stdlib_workers.storage.errors import CORRUPT, StorageFailure
 from stdlib_workers.storage.keyvalue import Entry
 from stdlib_workers.storage.sqlite_journal import checksum_of
+from stdlib_workers.storage.store import TransactionHook
 
 # Rows of one statement: more gain nothing, and each count is a statement of its own to prepare.
 MAX_ROWS = 64
@@ -24,8 +25,8 @@ _DELETE = "DELETE FROM entry WHERE bucket = ? AND key = ?"
 _COUNT = "INSERT INTO bucket VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET entries = entries + excluded.entries"
 
 
-class Gathered:
-    """Entries by bucket and key, None for one that was deleted."""
+class WriteBuffer(TransactionHook):
+    """Entries by bucket and key, None for a deleted one. `recent` gets them after the commit."""
 
     def __init__(self, recent: Cache) -> None:
         self._recent = recent
@@ -34,14 +35,14 @@ class Gathered:
         self._counts: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Forget what the last transaction has gathered."""
+        """Forget what the last transaction has written."""
         self._entries.clear()
         self._unwritten.clear()
         self._counts.clear()
 
     @contextmanager
-    def all_or_none(self) -> Iterator[None]:
-        """Let the writes of one command be forgotten together when it fails."""
+    def rollback_on_error(self) -> Iterator[None]:
+        """Forget all writes of one command when it fails."""
         before = dict(self._entries), dict(self._unwritten), dict(self._counts)
         try:
             yield
@@ -54,13 +55,13 @@ class Gathered:
         place = (bucket, key)
         if place in self._entries:
             return self._entries[place]
-        found = self._recent.find(bucket, key)
-        if found is None:
+        entry = self._recent.find(bucket, key)
+        if entry is None:
             row = connection.execute(_FIND, place).fetchone()
             if row is not None:
-                found = entry_from(bucket, key, row)
-                self._recent.keep(bucket, key, found)
-        return found
+                entry = entry_from(bucket, key, row)
+                self._recent.keep(bucket, key, entry)
+        return entry
 
     def write(self, bucket: str, key: str, entry: Entry, *, is_new: bool) -> None:
         """Take a write."""
@@ -76,11 +77,16 @@ class Gathered:
         self._entries[bucket, key] = None
 
     def flush(self, connection: sqlite3.Connection) -> None:
-        """Write what is gathered, for a command that reads more than single keys."""
+        """Write everything to the database now, for a command that reads more than single keys."""
         rows = list(self._unwritten.items())
         for start in range(0, len(rows), MAX_ROWS):
             part = rows[start : start + MAX_ROWS]
-            connection.execute(_write(len(part)), [field for row in part for field in _fields(*row)])
+            fields = [
+                field
+                for (bucket, key), entry in part
+                for field in (bucket, key, entry.value, entry.version, _checksum(bucket, key, entry))
+            ]
+            connection.execute(_write_statement(len(part)), fields)
         self._unwritten.clear()
         if self._counts:
             connection.executemany(_COUNT, self._counts.items())
@@ -89,13 +95,13 @@ class Gathered:
     finish = flush
 
     def committed(self) -> None:
-        """Let everybody read what is durable now."""
+        """Put what is durable now into the cache."""
         for (bucket, key), entry in self._entries.items():
             self._recent.keep(bucket, key, entry)
 
 
 @cache
-def _write(rows: int) -> str:
+def _write_statement(rows: int) -> str:
     marks = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
     return (
         f"INSERT INTO entry (bucket, key, value, version, checksum) VALUES {marks} ON CONFLICT (bucket, key) "
@@ -103,19 +109,14 @@ def _write(rows: int) -> str:
     )
 
 
-def _fields(place: tuple[str, str], entry: Entry) -> tuple[str, str, bytes, int, int]:
-    bucket, key = place
-    return bucket, key, entry.value, entry.version, _guard(bucket, key, entry)
-
-
 def entry_from(bucket: str, key: str, row: tuple[bytes, int, int]) -> Entry:
     """Return the entry of a row (value, version, checksum). InvocationError `storage_corrupt` for a damaged one."""
     value, version, checksum = row
     entry = Entry(value, version)
-    if _guard(bucket, key, entry) != checksum:
+    if _checksum(bucket, key, entry) != checksum:
         raise StorageFailure(CORRUPT, f"the stored value of {key} in {bucket} is damaged", details={"key": key})
     return entry
 
 
-def _guard(bucket: str, key: str, entry: Entry) -> int:
+def _checksum(bucket: str, key: str, entry: Entry) -> int:
     return checksum_of(f"{bucket}\0{key}\0{entry.version}", entry.value)
