@@ -13,7 +13,6 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from iii.engine.channels.unix_endpoint import ChannelDoor, request_in
@@ -81,7 +80,7 @@ class WorkerConnections:
             reattach_token=secrets.token_hex(16),
             connected_at_ms=int(time.time() * 1000),
         )
-        peer.may_vouch = True
+        peer.may_be_trusted = True
         connection = Connection(
             peer,
             process.stdout_fd,
@@ -119,7 +118,7 @@ class WorkerConnections:
         peer = connection.peer
         self._router.calls.send(peer, encode(Stop(deadline * 1000)))
         self.pump.turn()
-        if not (peer.owed or peer.outgoing or peer.lingers):
+        if not (peer.owed or peer.outgoing or peer.drains_clients):
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:
@@ -333,12 +332,17 @@ class WorkerConnections:
 
     def accept(self, connected: socket.socket) -> None:
         """A local peer connected to the unix socket."""
-        peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
+        peer = Peer(
+            str(uuid.uuid4()),
+            kind="client",
+            name="local",
+            connected_at_ms=int(time.time() * 1000),
+            close=lambda: self._on_client_closed(connection),
+        )
         fd = connected.detach()
         connection = Connection(
             peer, fd, fd, poller=self.poller, on_lines=self._take_first, on_closed=self._on_client_closed
         )
-        peer.close = partial(self._on_client_closed, connection)
         self._clients.add(connection)
         self._router.peer_table.attach(peer)
         self.pump.turn()

@@ -1,4 +1,4 @@
-"""The words of every refusal: error bodies that name the thing and the way out. Pure."""
+"""The errors that callers get from the engine: each names the thing and says what to do. Pure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ NO_QUEUE = (
 
 
 def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBody:
-    """No such function: say where else it exists, and what was probably meant."""
+    """There is no such function: say in which namespaces it is, or which id was probably meant.
+
+    `note` says what happened to a function that was there.
+    """
     message = f"Function {function.id} not found in namespace {function.namespace}"
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
         message += f". It is registered in namespace(s): {', '.join(elsewhere)}"
-    known = [other.id for other in registry if other.namespace == function.namespace and not other.is_internal]
-    suggestions = closest(function.id, known)
+    ids = [known.id for known in registry if known.namespace == function.namespace and not known.is_internal]
+    suggestions = closest(function.id, ids)
     if note:
         message += f" ({note})"
     elif suggestions and not elsewhere:
@@ -34,8 +37,8 @@ def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBo
 
 
 def closest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that look like a misspelt one, nearest first."""
-    import difflib  # only a mistake pays for it
+    """Return up to three known names that look like a misspelled one, nearest first."""
+    import difflib  # loaded by the first mistake
 
     return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
 
@@ -49,7 +52,7 @@ def unavailable(owner: Owner) -> ErrorBody:
 
 
 def overloaded(reason: str, retry_after_ms: int = 100) -> ErrorBody:
-    """A bound was reached; nothing was started."""
+    """A bound was reached; the call was not started."""
     return ErrorBody(
         ErrorCode.OVERLOADED,
         f"{reason}; try again later",
@@ -59,7 +62,7 @@ def overloaded(reason: str, retry_after_ms: int = 100) -> ErrorBody:
 
 
 def deadlock(invocation: Invocation) -> ErrorBody:
-    """The call waits for a slot held by a call that waits for it."""
+    """The calls that fill its worker's concurrency wait for this call."""
     chain = " -> ".join(invocation.chain)
     message = (
         f"{invocation.function.id} waits for itself: {chain}; raise `concurrency` of worker "
@@ -69,7 +72,7 @@ def deadlock(invocation: Invocation) -> ErrorBody:
 
 
 def loop(invocation: Invocation, limit: int) -> ErrorBody:
-    """The chain of calls is deeper than any honest one."""
+    """Calls are nested deeper than the limit: a function calls itself by way of others."""
     chain = invocation.chain
     shown = " -> ".join([*chain[:3], "...", *chain[-3:]])
     return ErrorBody(
@@ -78,7 +81,7 @@ def loop(invocation: Invocation, limit: int) -> ErrorBody:
 
 
 def timeout(invocation: Invocation) -> ErrorBody:
-    """The deadline passed."""
+    """The deadline passed before the callee answered."""
     waited = "" if invocation.callee else " while waiting for a worker that can run it"
     message = f"{invocation.function.id}: invocation timed out after {round(invocation.timeout * 1000)}ms{waited}"
     return ErrorBody(ErrorCode.TIMEOUT, message, details={"started": invocation.is_started}, retryable=True)
@@ -99,19 +102,19 @@ def stopping() -> ErrorBody:
 
 
 def unknown_action(action: str, known: Iterable[str]) -> ErrorBody:
-    """Nobody provides this trigger action."""
+    """No peer provides this trigger action."""
     names = sorted({"void", *known})
     message = f"unknown trigger action {action!r}; there are: {', '.join(names)}"
     return ErrorBody(ErrorCode.ACTION_NOT_FOUND, message, details={"actions": names})
 
 
 def no_queue() -> ErrorBody:
-    """An enqueue action without a queue worker."""
+    """A call is to be enqueued, and there is no queue worker."""
     return ErrorBody(ErrorCode.ENQUEUE_ERROR, NO_QUEUE)
 
 
 def no_http_worker(function: Function) -> ErrorBody:
-    """A function behind a URL, and nobody who makes requests."""
+    """The function lives behind a URL, and no worker makes requests."""
     message = (
         f"Function {function.id} lives behind a URL, and no worker makes requests: "
         "add the standard one with `iii add http_functions`"
@@ -122,12 +125,12 @@ def no_http_worker(function: Function) -> ErrorBody:
 def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody:
     """The payload does not fit the function's request format."""
     message = f"{function.id}: {details['message']}"
-    rest = {key: value for key, value in details.items() if key != "message"}
-    return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=rest)
+    without_message = {key: value for key, value in details.items() if key != "message"}
+    return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=without_message)
 
 
 def blank_namespace(field: str) -> ErrorBody:
-    """A namespace that is there but empty."""
+    """The message names a namespace, and the name is blank."""
     return ErrorBody(
         ErrorCode.INVALID_NAMESPACE,
         f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace",
@@ -135,5 +138,5 @@ def blank_namespace(field: str) -> ErrorBody:
 
 
 def invalid_message(message: str) -> ErrorBody:
-    """A message that decodes but makes no sense."""
+    """The message can be decoded, but one of its fields has no valid value."""
     return ErrorBody(ErrorCode.INVALID_MESSAGE, message)

@@ -1,7 +1,7 @@
-"""A peer: anything connected that speaks the protocol, as the router sees it.
+"""A peer: anything connected that speaks the protocol, as the router sees it. Pure state.
 
-Pure state. The router appends lines to `outbox`; the connection that owns the transport writes them, counts what
-the other side's kernel has taken in `written`, and never changes anything else here.
+The router appends lines to `outbox`. The connection that owns the peer's transport writes them, counts in `written`
+what the kernel has taken, and changes nothing else here.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 PeerKind = Literal["worker", "client", "engine"]
 
 
-def _drop() -> None:
-    """Nobody owns a transport for this peer yet."""
+def _no_transport() -> None:
+    """The peer has no transport, or needs none to do this."""
 
 
 class Owner:
-    """Who functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
+    """What functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
 
     `waiting` holds calls that no peer can take right now, in order of arrival: the worker is starting, reloading
     or backing off (`is_expected`), or all its instances are at their concurrency.
@@ -49,16 +49,15 @@ class Owner:
         self.is_supervised = supervised
         self.is_expected = False
         self.has_served = False
-        self.connects = False  # a process of it has come over a connection of its own
-        self.is_validated = True  # whether payloads are held against request formats
-        self.peers: list[Peer] = []  # those that serve now
+        self.connects = False  # its processes open connections of their own, beside their pipes
+        self.is_validated = True  # whether payloads are checked against request formats
+        self.peers: list[Peer] = []  # the serving ones
         self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
-        # Of `Invocation`, and below of `Function`: both name their peers, so that this module cannot name them.
-        self.waiting: deque[Any] = deque()
+        self.waiting: deque[Any] = deque()  # of Invocation, whose module imports this one
 
     @property
     def has_room(self) -> bool:
-        """Whether any of its serving peers can take one more call."""
+        """Whether a serving peer can take one more call."""
         return any(peer.has_room for peer in self.peers)
 
     def __repr__(self) -> str:
@@ -66,7 +65,11 @@ class Owner:
 
 
 class Peer:
-    """One connection. `serving` is false while a new generation registers, and again once it is retired."""
+    """One connection. `is_serving` is false while a new generation registers, and again once it is retired.
+
+    `flush`, `drain` and `close` are the transport's: write the outbox, read what is left, close. A transport that is
+    made for a peer that exists sets `flush` by `connect`.
+    """
 
     __slots__ = (
         "abandoned",
@@ -77,6 +80,7 @@ class Peer:
         "connected_at_ms",
         "decode",
         "drain",
+        "drains_clients",
         "enqueued",
         "flush",
         "functions",
@@ -90,9 +94,8 @@ class Peer:
         "is_retired",
         "is_serving",
         "kind",
-        "lingers",
         "max_line",
-        "may_vouch",
+        "may_be_trusted",
         "name",
         "namespace",
         "outbox",
@@ -118,6 +121,9 @@ class Peer:
         pid: int | None = None,
         reattach_token: str | None = None,
         connected_at_ms: int = 0,
+        flush: Callable[[], None] = _no_transport,
+        drain: Callable[[], None] = _no_transport,
+        close: Callable[[], None] = _no_transport,
     ) -> None:
         self.id = id
         self.kind = kind
@@ -130,48 +136,51 @@ class Peer:
         self.pid = pid
         self.reattach_token = reattach_token
         self.connected_at_ms = connected_at_ms
-        self.info: dict[str, Any] = {}  # what `engine::workers::register` told
+        self.info: dict[str, Any] = {}  # the payload of `engine::workers::register`
         self.is_serving = not self.owner.is_supervised
         self.is_retired = False
         self.is_gone = False
-        self.functions: dict[Any, None] = {}  # those it provides or stands by for, in order
+        self.functions: dict[Any, None] = {}  # of Function, whose module imports this one: provided or stood by for
         self.staged: list[Message] = []  # registrations made before serving
         self.busy = 0  # calls it is executing
         self.abandoned = 0  # those of them whose callers have given up
-        self.lingers = False  # it ends clients of its own before it stops
+        self.drains_clients = False  # asked to stop, it first ends clients of its own, and may make calls for them
         self.answered = 0  # calls it has ended
-        self.heard_at = 0.0  # monotonic, when the last line of it came
+        self.heard_at = 0.0  # monotonic seconds of its last line
         self.outgoing = 0  # calls it waits for
         self.outbox: list[bytes] = []
         self.enqueued = 0  # bytes ever put into the outbox, newlines included
         self.written = 0  # bytes of them that the transport has taken
         self.ip_address = "127.0.0.1"
         self.max_line = MAX_LINE  # bytes of one line that its transport carries
-        self.may_vouch = False  # a process that we have started, on its pipes: it could do us harm in other ways
-        self.decode: Callable[[bytes], Any] = decode
-        # Set by the transport's owner: write the outbox, read what is left, close.
-        self.flush: Callable[[], None] = _drop
-        self.drain: Callable[[], None] = _drop
-        self.close: Callable[[], None] = _drop
+        self.may_be_trusted = False  # to write valid lines: a process that the engine started, on its pipes
+        self.decode: Callable[[bytes], Any] = decode  # `decode_trusted` once a trusted peer asks for it
+        self.flush = flush
+        self.drain = drain
+        self.close = close
+
+    def connect(self, flush: Callable[[], None]) -> None:
+        """Let a transport write the outbox from now on."""
+        self.flush = flush
 
     def take_outbox(self) -> list[bytes]:
-        """Return the lines of the outbox, which count as written: for transports that take everything at once."""
+        """Return the lines of the outbox and count them as written: for transports that take everything at once."""
         lines, self.outbox = self.outbox, []
         self.written = self.enqueued
         return lines
 
     def disconnect(self) -> None:
-        """Let go of the transport's owner: the two know each other, and would wait for the collector together."""
-        self.flush = self.drain = self.close = _drop
+        """Let go of the transport: the two refer to each other, and would both stay until a garbage collection."""
+        self.flush = self.drain = self.close = _no_transport
 
     @property
-    def backlog(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes sent to this peer that its transport has not taken yet."""
         return self.enqueued - self.written
 
     @property
     def owed(self) -> int:
-        """How many calls it must still finish before it may go: nobody waits for what was given up."""
+        """How many calls it must still finish before it may stop: those whose callers have not given up."""
         return self.busy - self.abandoned
 
     @property

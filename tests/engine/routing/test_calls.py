@@ -111,7 +111,7 @@ def test_calls_under_way_of_one_caller_are_bounded(caller: Peer) -> None:
 
 
 def test_a_worker_that_does_not_read_is_given_no_more_calls_but_all_results() -> None:
-    net = Net(limits=limits(backlog=200))
+    net = Net(limits=limits(unsent_bytes=200))
     deaf, caller = net.peer("w"), net.peer("caller")
     net.register(deaf, "f")
     net.register(caller, "g")
@@ -383,8 +383,8 @@ def test_tables_describe_themselves(net: Net, caller: Peer) -> None:
     callee = full(net)
     net.call(caller, "f")
     assert repr(net.router) == "<Router 2 peers, 1 functions, 1 in flight>"
-    assert repr(net.router.calls) == "<Calls 1 in flight, 0 unclaimed>"
-    assert repr(net.router.peer_table) == "<Roster 2 peers, 1 supervised workers>"
+    assert repr(net.router.calls) == "<Calls 1 in flight, 0 unresolved>"
+    assert repr(net.router.peer_table) == "<PeerTable 2 peers, 1 supervised workers>"
     assert repr(callee) == "<Peer w generation 1 1 busy>"
     assert repr(callee.owner) == "<Owner w 0 waiting>"
 

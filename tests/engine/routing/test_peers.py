@@ -172,7 +172,7 @@ def test_calls_to_functions_not_known_yet_are_bounded_and_can_be_cancelled(calle
     assert net.error(caller)["code"] == "overloaded"
     net.send(caller, "cancel", invocation_id="a")
     net.call(caller, "f", "c")
-    assert list(net.router.calls.unclaimed) == [net.router.calls.in_flight["c"]]
+    assert list(net.router.calls.unresolved) == [net.router.calls.in_flight["c"]]
 
 
 # Reload

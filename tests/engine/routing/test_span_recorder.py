@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.engine.routing.peer import Peer
-from iii.engine.routing.span_recorder import Outside, Span, Tracer
+from iii.engine.routing.span_recorder import Span, Tracer
 from iii.engine.telemetry.span_records import span_form, trigger_finder
 from iii.engine.tracing.sampling import Rule, Sampler, Sampling
 from iii.engine.tracing.trace_context import context_from
@@ -30,7 +30,10 @@ class Traced(Net):
         self.tracer = Tracer(
             Sampler(sampling or Sampling()),
             self.router.calls.in_flight,
-            Outside(self._mint, lambda: self.now, self._note, self.router.choose_path),
+            mint=self._mint,
+            clock=lambda: self.now,
+            on_finished=self._note,
+            on_state_changed=self.router.choose_path,
         )
         self.router.trace(self.tracer)
         self.caller = self.serving("calc", "calc::sum")
@@ -348,7 +351,7 @@ def test_the_engines_own_functions_are_internal_and_begin_no_trace() -> None:
 
 def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
     net = Traced()
-    net.tracer.taker = net.callee.owner
+    net.tracer.subscriber = net.callee.owner
     net.call(net.caller, "math::add", "c1")
     net.call(net.caller, "math::add", "c2", traceparent=f"00-{TRACE}-{SPAN}-01")
     net.call(net.callee, "calc::sum", "c3")
@@ -372,7 +375,7 @@ def test_a_payload_is_kept_up_to_the_bound() -> None:
 
 def test_spans_under_way_are_told_as_pending_once() -> None:
     net = Traced()
-    net.tracer.begun = []
+    net.tracer.newly_begun = []
     net.call(net.caller, "math::add", "c1")
     net.call(net.caller, "math::add", "c2")
     net.answer(net.callee, "c2")
@@ -389,14 +392,15 @@ def test_spans_under_way_are_told_as_pending_once() -> None:
 
 def is_plain(net: Traced) -> bool:
     """Whether calls take the path of a project without tracing."""
-    return type(net.router.calls).admit is not net.router._admit.__func__  # type: ignore[attr-defined]
+    return net.router._admit == net.router.calls.admit
 
 
 def test_without_a_tracer_the_plain_table_runs() -> None:
     net = Traced()
     net.router.trace(None)
     net.call(net.caller, "math::add")
-    assert type(net.router.calls).__name__ == "Calls"
+    assert is_plain(net)
+    assert net.router.calls.observer is None
     assert "traceparent" not in net.one(net.callee)
 
 
@@ -408,8 +412,8 @@ def test_a_spent_limit_gives_calls_to_the_plain_table_until_it_is_over() -> None
     net.answer(net.callee, "c1")
     net.answer(net.callee, "c2")
     assert [span.invocation_id for span in net.spans()] == ["c1"]
-    net.now = net.tracer.shut_until + 0.01
-    net.tracer.reopen()
+    net.now = net.tracer.paused_until + 0.01
+    net.tracer.resume()
     assert not is_plain(net)
     net.call(net.caller, "math::add", "c3")
     assert "c3" in net.tracer.spans
@@ -427,7 +431,7 @@ def test_what_belongs_to_a_recorded_trace_is_recorded_while_no_new_one_begins() 
 
 def test_too_many_waiting_spans_stop_new_traces_and_are_counted() -> None:
     net = Traced()
-    net.tracer.max_waiting = 4
+    net.tracer.pause_at = 4
     for number in range(10):
         net.call(net.caller, "math::add", f"c{number}")
         net.answer(net.callee, f"c{number}")
