@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from iii.protocol.codec import decode
 from iii.protocol.lines import MAX_LINE
+from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from iii.protocol.messages import Message
@@ -23,6 +25,7 @@ def _no_transport() -> None:
     """The peer has no transport, or needs none to do this."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Owner:
     """What functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
 
@@ -30,30 +33,17 @@ class Owner:
     or backing off (`is_expected`), or all its instances are at their concurrency.
     """
 
-    __slots__ = (
-        "connects",
-        "has_served",
-        "is_expected",
-        "is_supervised",
-        "is_validated",
-        "name",
-        "namespace",
-        "peers",
-        "refusal",
-        "waiting",
-    )
-
-    def __init__(self, name: str, namespace: str, *, supervised: bool) -> None:
-        self.name = name
-        self.namespace = namespace
-        self.is_supervised = supervised
-        self.is_expected = False
-        self.has_served = False
-        self.connects = False  # its processes open connections of their own, beside their pipes
-        self.is_validated = True  # whether payloads are checked against request formats
-        self.peers: list[Peer] = []  # the serving ones
-        self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
-        self.waiting: deque[Any] = deque()  # of Invocation, whose module imports this one
+    name: str
+    namespace: str
+    _: KW_ONLY
+    is_supervised: bool
+    is_expected: bool = False
+    has_served: bool = False
+    connects: bool = False  # its processes open connections of their own, beside their pipes
+    is_validated: bool = True  # whether payloads are checked against request formats
+    peers: list[Peer] = field(default_factory=list)  # the serving ones
+    refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
+    waiting: deque[Any] = field(default_factory=deque)  # of Invocation, whose module imports this one
 
     @property
     def has_room(self) -> bool:
@@ -64,6 +54,7 @@ class Owner:
         return f"<Owner {self.name} {len(self.waiting)} waiting>"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Peer:
     """One connection. `is_serving` is false while a new generation registers, and again once it is retired.
 
@@ -71,93 +62,46 @@ class Peer:
     made for a peer that exists sets `flush` by `connect`.
     """
 
-    __slots__ = (
-        "abandoned",
-        "answered",
-        "busy",
-        "close",
-        "concurrency",
-        "connected_at_ms",
-        "decode",
-        "drain",
-        "drains_clients",
-        "enqueued",
-        "flush",
-        "functions",
-        "generation",
-        "heard_at",
-        "id",
-        "info",
-        "instance",
-        "ip_address",
-        "is_gone",
-        "is_retired",
-        "is_serving",
-        "kind",
-        "max_line",
-        "may_be_trusted",
-        "name",
-        "namespace",
-        "outbox",
-        "outgoing",
-        "owner",
-        "pid",
-        "reattach_token",
-        "staged",
-        "written",
-    )
+    id: str
+    _: KW_ONLY
+    kind: PeerKind
+    name: str = ""
+    namespace: str = DEFAULT_NAMESPACE
+    owner: Owner = None  # type: ignore[assignment]  # without one, the peer gets an owner of its own
+    generation: int | None = None
+    instance: int | None = None
+    concurrency: int | None = None
+    pid: int | None = None
+    reattach_token: str | None = None
+    connected_at_ms: int = 0
+    ip_address: str = "127.0.0.1"
+    max_line: int = MAX_LINE  # bytes of one line that its transport carries
+    may_be_trusted: bool = False  # to write valid lines: a process that the engine started, on its pipes
+    decode: Callable[[bytes], Any] = decode  # `decode_trusted` once a trusted peer asks for it
+    flush: Callable[[], None] = _no_transport
+    drain: Callable[[], None] = _no_transport
+    close: Callable[[], None] = _no_transport
+    # What follows changes while the peer is connected.
+    info: dict[str, Any] = field(default_factory=dict)  # the payload of `engine::workers::register`
+    functions: dict[Any, None] = field(default_factory=dict)  # of Function: those it provides or stands by for
+    staged: list[Message] = field(default_factory=list)  # registrations made before serving
+    is_serving: bool = field(init=False)
+    is_retired: bool = False
+    is_gone: bool = False
+    drains_clients: bool = False  # asked to stop, it first ends clients of its own, and may make calls for them
+    busy: int = 0  # calls it is executing
+    abandoned: int = 0  # those of them whose callers have given up
+    answered: int = 0  # calls it has ended
+    outgoing: int = 0  # calls it waits for
+    heard_at: float = 0.0  # monotonic seconds of its last line
+    outbox: list[bytes] = field(default_factory=list)
+    enqueued: int = 0  # bytes ever put into the outbox, newlines included
+    written: int = 0  # bytes of them that the transport has taken
 
-    def __init__(  # noqa: PLR0913 - a record; every argument is one column
-        self,
-        id: str,
-        *,
-        kind: PeerKind,
-        name: str = "",
-        namespace: str = "default",
-        owner: Owner | None = None,
-        generation: int | None = None,
-        instance: int | None = None,
-        concurrency: int | None = None,
-        pid: int | None = None,
-        reattach_token: str | None = None,
-        connected_at_ms: int = 0,
-        flush: Callable[[], None] = _no_transport,
-        drain: Callable[[], None] = _no_transport,
-        close: Callable[[], None] = _no_transport,
-    ) -> None:
-        self.id = id
-        self.kind = kind
-        self.name = name
-        self.namespace = namespace
-        self.owner = owner or Owner(name or id, namespace, supervised=False)
-        self.generation = generation
-        self.instance = instance
-        self.concurrency = concurrency
-        self.pid = pid
-        self.reattach_token = reattach_token
-        self.connected_at_ms = connected_at_ms
-        self.info: dict[str, Any] = {}  # the payload of `engine::workers::register`
+    def __post_init__(self) -> None:
+        if self.owner is None:
+            self.owner = Owner(self.name or self.id, self.namespace, is_supervised=False)
         self.is_serving = not self.owner.is_supervised
-        self.is_retired = False
-        self.is_gone = False
-        self.functions: dict[Any, None] = {}  # of Function, whose module imports this one: provided or stood by for
-        self.staged: list[Message] = []  # registrations made before serving
-        self.busy = 0  # calls it is executing
-        self.abandoned = 0  # those of them whose callers have given up
-        self.drains_clients = False  # asked to stop, it first ends clients of its own, and may make calls for them
-        self.answered = 0  # calls it has ended
-        self.heard_at = 0.0  # monotonic seconds of its last line
-        self.outgoing = 0  # calls it waits for
-        self.outbox: list[bytes] = []
-        self.enqueued = 0  # bytes ever put into the outbox, newlines included
-        self.written = 0  # bytes of them that the transport has taken
-        self.ip_address = "127.0.0.1"
-        self.max_line = MAX_LINE  # bytes of one line that its transport carries
-        self.may_be_trusted = False  # to write valid lines: a process that the engine started, on its pipes
-        self.decode: Callable[[bytes], Any] = decode  # `decode_trusted` once a trusted peer asks for it
-        self.flush = flush
-        self.drain = drain
-        self.close = close
 
     def connect(self, flush: Callable[[], None]) -> None:
         """Let a transport write the outbox from now on."""

@@ -40,7 +40,7 @@ class PeerTable:
         """Return the owner of a supervised worker's functions; the first call makes it."""
         owner = self.owners.get(worker)
         if owner is None:
-            owner = self.owners[worker] = Owner(worker, namespace, supervised=True)
+            owner = self.owners[worker] = Owner(worker, namespace, is_supervised=True)
         return owner
 
     def attach(self, peer: Peer) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from msgspec import Raw
 
@@ -25,42 +26,29 @@ Validator = Callable[[Raw], "dict[str, object] | None"]
 MAX_ID = 256
 MAX_FUNCTIONS_PER_PEER = 10_000
 # The owner of called functions that no peer has registered.
-NO_OWNER = Owner("", DEFAULT_NAMESPACE, supervised=False)
+NO_OWNER = Owner("", DEFAULT_NAMESPACE, is_supervised=False)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Function:
     """A registered function: its declaration, its owner, and the peers that can run it now."""
 
-    __slots__ = (
-        "answered",
-        "declaration",
-        "direct_callee",
-        "failed",
-        "id",
-        "is_idempotent",
-        "metadata",
-        "namespace",
-        "owner",
-        "providers",
-        "standbys",
-        "validator",
-        "waiting",
-    )
+    id: str
+    namespace: str
+    owner: Owner
+    providers: list[Peer] = field(default_factory=list)
+    direct_callee: Peer | None = None  # the only provider, if it takes every call as it comes
+    standbys: list[tuple[Peer, RegisterFunction]] = field(default_factory=list)
+    declaration: RegisterFunction = field(init=False)
+    metadata: dict[str, object] = field(default_factory=dict)
+    is_idempotent: bool = False
+    validator: Validator | None = None
+    waiting: int = 0  # how many of the owner's waiting calls are for it
+    answered: int = 0  # calls whose callers got an outcome
+    failed: int = 0  # those of them that got an error
 
-    def __init__(self, id: str, namespace: str, owner: Owner) -> None:
-        self.id = id
-        self.namespace = namespace
-        self.owner = owner
-        self.providers: list[Peer] = []
-        self.direct_callee: Peer | None = None  # the only provider, if it takes every call as it comes
-        self.standbys: list[tuple[Peer, RegisterFunction]] = []
-        self.declaration = RegisterFunction(id)
-        self.metadata: dict[str, object] = {}
-        self.is_idempotent = False
-        self.validator: Validator | None = None
-        self.waiting = 0  # how many of the owner's waiting calls are for it
-        self.answered = 0  # calls whose callers got an outcome
-        self.failed = 0  # those of them that got an error
+    def __post_init__(self) -> None:
+        self.declaration = RegisterFunction(self.id)
 
     def add_provider(self, peer: Peer) -> None:
         """The peer can run the function from now on."""

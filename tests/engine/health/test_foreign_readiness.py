@@ -10,7 +10,7 @@ from iii.protocol.messages import RegisterFunction
 
 def worker(*serving: str, connects: bool = False) -> Owner:
     """A worker whose old generation serves these functions."""
-    owner = Owner("w", "default", supervised=True)
+    owner = Owner("w", "default", is_supervised=True)
     owner.connects = connects
     peer = Peer("old", kind="worker", owner=owner)
     peer.functions = {Function(id, "default", owner): None for id in serving}
