@@ -39,15 +39,25 @@ def run(payload, metadata=None):
 """
 # What starts and ends processes, routes calls and writes facts; the first of them while the engine starts.
 STARTING = (
-    *("after RunDir.claim 1", "after make_token 1", "after HeadStart.begin 1"),
+    *("after RunDir.claim 1", "after make_token 1", "after Prestart.begin 1"),
     *("before RunDir.announce 1", "before replace 1"),
 )
 ENGINE = (
     *("before Calls.admit_in_full 1", "after Calls.admit_in_full 2", "before Calls.settle 1", "after Calls.settle 2"),
-    *("before Connection.flush 3", "after Connection.flush 3", "before Exchange.turn 5", "before Connection.drain 1"),
-    *("before Roster.promote 1", "after Roster.promote 1", "before Roster.retire 1", "after Roster.detach 1"),
-    *("before Switchboard.opened 1", "after Switchboard.opened 1", "before Switchboard.send_stop 1"),
-    *("before Generation._bury 1", "before Seat._wait 1"),
+    *(
+        "before Connection.flush 3",
+        "after Connection.flush 3",
+        "before MessagePump.turn 5",
+        "before Connection.drain 1",
+    ),
+    *(
+        "before PeerTable.promote 1",
+        "after PeerTable.promote 1",
+        "before PeerTable.retire 1",
+        "after PeerTable.detach 1",
+    ),
+    *("before WorkerConnections.opened 1", "after WorkerConnections.opened 1", "before WorkerConnections.send_stop 1"),
+    *("before Generation._bury 1", "before Instance._wait 1"),
 )
 # Around the queue's transactions (the n-th statement, the commit, the answer) and its deliveries.
 STORAGE = (
@@ -56,7 +66,7 @@ STORAGE = (
     *("before Dispatcher._deliver 1", "after Dispatcher._attempt 1", "before Broker.settle 1", "after Broker.settle 1"),
     *("before open_database 1", "after open_database 1"),
 )
-QUICK = ("before Calls.settle 1", "after Roster.promote 1", "before Connection.execute 3", "after Store._commit 1")
+QUICK = ("before Calls.settle 1", "after PeerTable.promote 1", "before Connection.execute 3", "after Store._commit 1")
 slow = [pytest.mark.slow]
 
 

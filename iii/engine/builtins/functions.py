@@ -102,10 +102,10 @@ class Builtins:
         self._announce_timer: asyncio.TimerHandle | None = None
         self.gauges = Gauges()
         self.peer = Peer("engine", kind="engine", name="engine", flush=self._run_outbox)
-        self._handlers = self._table()
         router.peer_table.attach(self.peer)
-        for id, (_, description) in self._handlers.items():
-            router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
+        self._handlers: dict[str, Handler] = {}
+        for id, (handler, description) in self._functions().items():
+            self.serve(id, handler, description)
         types = {
             FUNCTIONS_AVAILABLE: "Fires when the set of registered functions changes",
             WORKERS_AVAILABLE: "Fires when a worker connects, disconnects or says who it is",
@@ -114,7 +114,7 @@ class Builtins:
             router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
         self._announced_ids = self._function_ids()
 
-    def _table(self) -> dict[str, tuple[Handler, str]]:
+    def _functions(self) -> dict[str, tuple[Handler, str]]:
         def listing(answer: Callable[[Router, introspection.Filters], Any]) -> Handler:
             return lambda payload, _: answer(self._router, introspection.filters_from(payload))
 
@@ -153,8 +153,8 @@ class Builtins:
         }
 
     def serve(self, id: str, handler: Handler, description: str) -> None:
-        """Add a function whose handler is another part of the engine."""
-        self._handlers[id] = (handler, description)
+        """Add a function; its handler may be another part of the engine."""
+        self._handlers[id] = handler
         self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
 
     # Calls of the engine's functions
@@ -172,7 +172,7 @@ class Builtins:
         invocation = self._router.calls.in_flight.get(message.invocation_id or "")
         if invocation is None:
             return
-        handler = self._handlers[message.function_id][0]
+        handler = self._handlers[message.function_id]
         try:
             result = handler(message.data, invocation.origin)
         except Exception as error:  # noqa: BLE001 - see `_failure`

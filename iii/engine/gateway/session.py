@@ -91,7 +91,7 @@ class Link:
 
     def _settle(self) -> None:
         self._grace = None
-        self._pump.router.peer_table.settle(self.peer)
+        self._pump.router.peer_table.settle_namespace(self.peer)
         self._pump.turn()
 
     def on_messages(self, messages: Received) -> None:

@@ -66,7 +66,7 @@ class Calls:
         self.starting: set[str] = set()  # supervised workers that may still register anything
         self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
-        self.observer: CallObserver | None = None  # told beside the hot path alone
+        self.observer: CallObserver | None = None  # gets reports beside the hot path only
 
     def __repr__(self) -> str:
         return f"<Calls {len(self.in_flight)} in flight, {len(self.unresolved)} unresolved>"
@@ -250,7 +250,7 @@ class Calls:
             parent = parent.parent
         return bool(providers) and running_parents >= concurrency
 
-    def pump(self, owner: Owner) -> None:
+    def dispatch_waiting(self, owner: Owner) -> None:
         """Dispatch the owner's waiting calls, in order, as far as there is room."""
         waiting = owner.waiting
         without_room: list[Invocation] = []
@@ -288,7 +288,7 @@ class Calls:
         for invocation in reversed(invocations):
             self._enqueue(invocation, first=True)
         for owner in {invocation.function.owner for invocation in invocations}:
-            self.pump(owner)
+            self.dispatch_waiting(owner)
 
     # A call ends
 
@@ -320,7 +320,7 @@ class Calls:
         callee.busy -= 1
         callee.answered += 1
         if callee.owner.waiting:
-            self.pump(callee.owner)
+            self.dispatch_waiting(callee.owner)
         if callee.is_retired and not (callee.owed or invocation.is_abandoned):
             self.events.append(PeerDrained(callee))
 

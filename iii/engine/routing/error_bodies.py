@@ -97,7 +97,7 @@ def stopped(invocation: Invocation, reason: Mapping[str, Any]) -> ErrorBody:
 
 
 def stopping() -> ErrorBody:
-    """The engine shuts down and starts nothing new."""
+    """The engine shuts down and takes no new calls."""
     return ErrorBody(ErrorCode.ENGINE_STOPPING, "the engine is stopping and takes no new calls", retryable=True)
 
 

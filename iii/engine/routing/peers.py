@@ -67,10 +67,10 @@ class PeerTable:
                 if is_same and holder is not peer and holder.kind == "worker":
                     return holder
         peer.name = peer.owner.name = name
-        self.settle(peer, namespace)
+        self.settle_namespace(peer, namespace)
         return None
 
-    def settle(self, peer: Peer, namespace: str = DEFAULT_NAMESPACE) -> None:
+    def settle_namespace(self, peer: Peer, namespace: str = DEFAULT_NAMESPACE) -> None:
         """Fix the namespace of an unsupervised peer, and apply what it registered before, in order."""
         peer.namespace = peer.owner.namespace = namespace
         if not peer.is_serving:
@@ -106,8 +106,8 @@ class PeerTable:
         owner.has_served = True
         owner.refusal = None
         self._registrations.apply_staged(peer)
-        self.settled(owner.name)
-        self._calls.pump(owner)
+        self._end_first_start(owner.name)
+        self._calls.dispatch_waiting(owner)
         self._calls.events.append(FunctionsChanged())
 
     def retire(self, peer: Peer) -> None:
@@ -152,12 +152,12 @@ class PeerTable:
         owner = self.owner_of(worker)
         owner.is_expected = False
         owner.refusal = refusal
-        self.settled(worker)
+        self._end_first_start(worker)
         if not owner.peers:
             self._registrations.send_all(self._bindings.forget_gone(owner))
-        self._calls.pump(owner)
+        self._calls.dispatch_waiting(owner)
 
-    def settled(self, worker: str) -> None:
+    def _end_first_start(self, worker: str) -> None:
         """The worker's first start is over: calls to unknown functions wait for it no longer."""
         self._calls.starting.discard(worker)
         self._calls.place_unresolved()
@@ -170,8 +170,8 @@ class PeerTable:
             owner.refusal = None
             self._registrations.drop_vacancies(owner, f"worker {worker} was removed")
             self._registrations.send_all(self._bindings.forget_gone(owner))
-            self._calls.pump(owner)  # its last process may have left calls that had not started
-            self.settled(worker)
+            self._calls.dispatch_waiting(owner)  # its last process may have left calls that had not started
+            self._end_first_start(worker)
 
     def _settle_calls_of(self, peer: Peer, reason: Mapping[str, Any]) -> None:
         """End the calls that the peer made, and those it ran, unless they may run again elsewhere."""

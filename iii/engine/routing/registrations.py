@@ -189,5 +189,5 @@ class Registrations:
         if not owner.is_expected:  # else the next generation registers the bindings that it still wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))
-        self._calls.pump(owner)  # calls that wait for a peer that will not come fail
+        self._calls.dispatch_waiting(owner)  # calls that wait for a peer that will not come fail
         self._calls.events.append(FunctionsChanged())

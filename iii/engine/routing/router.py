@@ -24,8 +24,8 @@ from iii.engine.routing.peer import Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
 from iii.engine.routing.registry import Registry
-from iii.engine.routing.span_recorder import VOID, Tracer, error_from
 from iii.engine.routing.traced_calls import TracedCalls
+from iii.engine.routing.tracer import VOID, Tracer, error_from
 from iii.errors import ProtocolError
 from iii.ids import mint_id
 from iii.protocol import messages as m

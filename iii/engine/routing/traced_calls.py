@@ -15,7 +15,7 @@ from iii.engine.routing.calls import Calls
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
-from iii.engine.routing.span_recorder import Tracer, error_from
+from iii.engine.routing.tracer import Tracer, error_from
 from iii.engine.tracing.trace_context import baggage_for
 from iii.protocol.codec import decode_value, encode
 from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, is_empty

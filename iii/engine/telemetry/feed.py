@@ -19,7 +19,7 @@ from msgspec import Meta, Raw, Struct, ValidationError, convert
 from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
-from iii.engine.routing.span_recorder import FOREVER, Span, Tracer
+from iii.engine.routing.tracer import FOREVER, Span, Tracer
 from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
@@ -188,7 +188,7 @@ class Feed:
             on_state_changed=self._on_gate,
         )
         tracer.newly_begun = [] if config.live else None
-        tracer.payloads = config.payloads
+        tracer.max_payload = config.payloads
         return tracer
 
     def _on_gate(self) -> None:

@@ -33,10 +33,11 @@ MAX_DECIDED = 8192
 # Characters of anything a caller may choose, and of an error's message.
 MAX_ID, MAX_MESSAGE = 256, 2048
 # Bytes of all payloads kept with spans; a span over the bound says that its payload was cut.
-MAX_PAYLOADS = 16 * 1024 * 1024
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 # Bytes of the spans sent by workers that wait to be handed over.
-MAX_WORKER_SPANS = 16 * 1024 * 1024
+MAX_WORKER_SPAN_BYTES = 16 * 1024 * 1024
 FOREVER = float("inf")
+# The action of a call without an id: its span shows it as void.
 VOID = ActionField("void")
 
 
@@ -84,14 +85,14 @@ class Tracer:
         self.subscriber: Owner | None = None  # gets the telemetry: neither its function nor its calls are traced
         self.spans: dict[str, Span] = {}
         self.finished: list[Span] = []
-        self.worker_spans: BoundedQueue[WorkerSpan] = BoundedQueue(MAX_FINISHED, MAX_WORKER_SPANS)
+        self.worker_spans: BoundedQueue[WorkerSpan] = BoundedQueue(MAX_FINISHED, MAX_WORKER_SPAN_BYTES)
         self.newly_begun: list[Span] | None = None  # since the last `take_pending`; None: not wanted
         self.pause_at, self.max_finished = PAUSE_AT, MAX_FINISHED
-        self.payloads = 0  # bytes of the longest payload that is kept with its span
+        self.max_payload = 0  # bytes of the longest payload that is kept with its span
         self.dropped = 0
         self.paused_until = FOREVER if sampler.is_closed else 0.0  # monotonic seconds; 0.0: not paused
-        self._is_full = False
-        self._payload_room = MAX_PAYLOADS
+        self.is_full = False  # paused because too many finished spans wait
+        self._payload_room = MAX_PAYLOAD_BYTES
         self._in_flight = in_flight
         self._mint = mint
         self._clock = clock
@@ -112,14 +113,9 @@ class Tracer:
 
     def resume(self) -> None:
         """Let new traces begin again, unless too many spans wait."""
-        if self.paused_until and not self._is_full and not self.sampler.is_closed:
+        if self.paused_until and not self.is_full and not self.sampler.is_closed:
             self.paused_until = 0.0
             self._on_state_changed()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no new trace begins because too many finished spans wait."""
-        return self._is_full
 
     # A call arrives
 
@@ -196,9 +192,9 @@ class Tracer:
             None if function is None else function.owner,
             self._clock(),
         )
-        if self.payloads:
+        if self.max_payload:
             size = len(message.data)
-            if size > self.payloads or size > self._payload_room:
+            if size > self.max_payload or size > self._payload_room:
                 span.is_payload_cut = True
             else:
                 self._payload_room -= size
@@ -229,7 +225,7 @@ class Tracer:
     def _should_record(self, trace_id: str, function_id: str, function: Function | None, now: float) -> bool:
         """Whether a new trace is recorded. Pauses when no other one can be soon."""
         if len(self.finished) >= self.pause_at:
-            self._is_full = True
+            self.is_full = True
             self.dropped += 1
             self.pause(FOREVER)
             return False
@@ -299,8 +295,8 @@ class Tracer:
         del self.finished[:count]
         for span in taken:
             self._release(span)
-        if self._is_full and len(self.finished) <= self.pause_at // 2:
-            self._is_full = False
+        if self.is_full and len(self.finished) <= self.pause_at // 2:
+            self.is_full = False
             self.resume()
         return taken
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, rule
 
-from iii.engine.routing.span_recorder import Tracer
+from iii.engine.routing.tracer import Tracer
 from iii.engine.tracing.sampling import Sampler, Sampling
 from tests.engine.routing.test_router_machine import RouterLaws
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.engine.routing.peer import Peer
-from iii.engine.routing.span_recorder import Span, Tracer
+from iii.engine.routing.tracer import Span, Tracer
 from iii.engine.telemetry.span_records import span_form, trigger_finder
 from iii.engine.tracing.sampling import Rule, Sampler, Sampling
 from iii.engine.tracing.trace_context import context_from
@@ -364,7 +364,7 @@ def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
 
 def test_a_payload_is_kept_up_to_the_bound() -> None:
     net = Traced()
-    net.tracer.payloads = 10
+    net.tracer.max_payload = 10
     for id, data in (("c1", {"a": 1}), ("c2", {"a": "x" * 10})):
         net.call(net.caller, "math::add", id, data=data)
         net.answer(net.callee, id)
