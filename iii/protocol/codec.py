@@ -209,17 +209,12 @@ def _string(raw: Raw) -> str | None:
 def _refuse_duplicate_keys(line: bytes) -> None:
     """Refuse an envelope in which a key stands twice, however it is spelled.
 
-    Compact lines are cleared by adding up the lengths of the distinct fields; only lines with insignificant
-    whitespace or escaped keys are parsed in full.
+    For compact lines the lengths of the distinct fields add up; only lines with insignificant whitespace or escaped keys
+    are parsed in full.
     """
     fields = _fields_decoder.decode(line)
-    size = 1 + sum(len(key) + 4 + len(value) for key, value in fields.items())
-    if size != len(line):
-        _parse_strictly(line)
-
-
-def _parse_strictly(line: bytes) -> None:
-    """Read the envelope's keys, escapes resolved, and refuse the second copy of one. Payloads are skipped."""
+    if len(line) == 1 + sum(len(key) + 4 + len(value) for key, value in fields.items()):
+        return
     text = line.decode()
     seen: set[str] = set()
     start = _NEXT_KEY.match(text)

@@ -94,16 +94,13 @@ class Binding:
 
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
-        return self._identity() == other._identity()
-
-    def _identity(self) -> tuple[object, ...]:
         return (
-            self.trigger_type,
-            self.function_id,
-            self.namespace,
-            self.strict_namespace,
-            bytes(self.config),
-            bytes(self.metadata),
+            self.trigger_type == other.trigger_type
+            and self.function_id == other.function_id
+            and self.namespace == other.namespace
+            and self.strict_namespace == other.strict_namespace
+            and bytes(self.config) == bytes(other.config)
+            and bytes(self.metadata) == bytes(other.metadata)
         )
 
     def request(self) -> RegisterTrigger:
@@ -125,9 +122,8 @@ class Bindings:
     def __init__(self) -> None:
         self.types: dict[tuple[str, str], TriggerType] = {}
         self._bindings: dict[str, Binding] = {}
-        self.awaited: dict[
-            str, Callable[[TriggerRegistrationResult], None]
-        ] = {}  # by binding id: gets the provider's answer
+        # By binding id: what gets the provider's answer.
+        self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
         self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
 
     def __iter__(self) -> Iterator[Binding]:

@@ -146,9 +146,9 @@ def chain(net: Net, length: int) -> list[Peer]:
 
 def test_the_thirty_third_nested_call_is_a_loop_and_shows_the_chain(net: Net) -> None:
     peers = chain(net, 33)
-    given, told = net.got(peers[32])
-    assert given["invocation_id"] == "c31"
-    error = told["error"]
+    call, result = net.got(peers[32])
+    assert call["invocation_id"] == "c31"
+    error = result["error"]
     assert error["code"] == "loop_detected"
     assert len(error["details"]["chain"]) == 33
 

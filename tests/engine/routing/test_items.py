@@ -1,4 +1,4 @@
-"""Items of a streamed result pass from the callee to its caller, and from nobody else to anybody."""
+"""Items of a streamed result pass from the callee to its caller, and between no other peers."""
 
 from __future__ import annotations
 

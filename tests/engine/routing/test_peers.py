@@ -41,8 +41,8 @@ def test_workers_coming_and_going_are_told_and_clients_are_not(net: Net, caller:
     worker = net.peer("w")
     for peer in (worker, caller, worker):
         net.router.peer_table.detach(peer)
-    told = [event for event in net.router.events if isinstance(event, WorkersChanged)]
-    assert told == [WorkersChanged("worker_connected", "w"), WorkersChanged("worker_disconnected", "w")]
+    events = [event for event in net.router.events if isinstance(event, WorkersChanged)]
+    assert events == [WorkersChanged("worker_connected", "w"), WorkersChanged("worker_disconnected", "w")]
 
 
 # Death

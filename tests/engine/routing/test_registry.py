@@ -199,10 +199,10 @@ def test_a_bad_schema_costs_only_its_function() -> None:
     net = Net(compile_schema=refuse)
     peer = net.peer("a")
     net.register(peer, "f")
-    told = net.one(peer)
+    rejection = net.one(peer)
     # The public SDKs take any other code for the end of the whole worker.
-    assert (told["code"], told["function_id"]) == ("FUNCTION_NAMESPACE_CONFLICT", "f")
-    assert (told["reason"], told["message"]) == ("invalid_schema", "request format: no")
+    assert (rejection["code"], rejection["function_id"]) == ("FUNCTION_NAMESPACE_CONFLICT", "f")
+    assert (rejection["reason"], rejection["message"]) == ("invalid_schema", "request format: no")
     peer.owner.is_validated = False
     net.register(peer, "f")
     assert owner_of(net, "f") == "a"

@@ -62,7 +62,7 @@ class RouterLaws(RuleBasedStateMachine):
         self.advance(peer)
 
     def note_outcome(self, peer: Peer, id: str) -> None:
-        assert self.made[id][0] is peer, "an outcome reached somebody else"
+        assert self.made[id][0] is peer, "an outcome reached another peer than the caller"
         assert id not in self.cancelled, "an outcome after the cancellation"
         self.outcomes[id] += 1
 
@@ -239,7 +239,7 @@ class RouterLaws(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def wrong_answer(self, data: st.DataObject) -> None:
-        """A result for somebody else's call, for a finished one, or for one that never was."""
+        """A result for another callee's call, for a finished one, or for one that never was."""
         self.read_all()
         peer = self.pick(data, [*self.processes, self.outside, *self.clients])
         own = {id for id, invocation in self.router.calls.in_flight.items() if invocation.callee is peer}

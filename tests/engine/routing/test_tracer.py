@@ -1,4 +1,4 @@
-"""The spans of calls: what gets one, where it hangs, how it ends, and what the callee is told."""
+"""The spans of calls: which call gets one, its parent, its end, and the trace context that the callee gets."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Traced(Net):
         (span,) = self.spans()
         return span
 
-    def told(self) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         """Return the one span as it is handed over."""
         form = span_form(self.span(), 0.0, trigger_finder(self.router.bindings))
-        told: dict[str, Any] = json.loads(encode_value(form))
-        return told
+        row: dict[str, Any] = json.loads(encode_value(form))
+        return row
 
 
 def traceparent(peer_message: dict[str, Any]) -> tuple[str, str]:
@@ -77,11 +77,11 @@ def test_a_call_is_told_with_who_called_whom_and_when() -> None:
     trace_id, span_id = traceparent(net.one(net.callee))
     net.now += 0.5
     net.answer(net.callee)
-    told = net.told()
-    assert (told["trace_id"], told["span_id"], told["parent_span_id"]) == (trace_id, span_id, None)
-    assert (told["name"], told["service_name"], told["status"]) == ("call math::add", "math", "ok")
-    assert told["end_time_unix_nano"] - told["start_time_unix_nano"] == 500_000_000
-    assert told["attributes"] == {
+    row = net.row()
+    assert (row["trace_id"], row["span_id"], row["parent_span_id"]) == (trace_id, span_id, None)
+    assert (row["name"], row["service_name"], row["status"]) == ("call math::add", "math", "ok")
+    assert row["end_time_unix_nano"] - row["start_time_unix_nano"] == 500_000_000
+    assert row["attributes"] == {
         "iii.function.id": "math::add",
         "function_id": "math::add",
         "iii.invocation.id": "c1",
@@ -130,18 +130,18 @@ def test_a_span_ends_as_its_call_does(fields: dict[str, Any], status: str, attri
     net = Traced()
     net.call(net.caller, "math::add")
     net.answer(net.callee, **fields)
-    told = net.told()
-    assert told["status"] == status
-    assert attributes.items() <= told["attributes"].items()
+    row = net.row()
+    assert row["status"] == status
+    assert attributes.items() <= row["attributes"].items()
 
 
 def test_a_call_that_finds_no_function_ends_at_once() -> None:
     net = Traced()
     net.call(net.caller, "nobody::home")
-    told = net.told()
-    assert (told["status"], told["service_name"]) == ("error", "iii")
-    assert told["attributes"]["error.code"] == "function_not_found"
-    assert "nobody::home not found" in told["status_description"]
+    row = net.row()
+    assert (row["status"], row["service_name"]) == ("error", "iii")
+    assert row["attributes"]["error.code"] == "function_not_found"
+    assert "nobody::home not found" in row["status_description"]
 
 
 def test_a_call_that_runs_out_of_time_ends_then_and_not_with_its_late_answer() -> None:
@@ -180,7 +180,7 @@ def test_a_call_that_waited_tells_how_long() -> None:
     net.now += 2.0
     again = net.serving("math", "math::add", generation=2)
     net.answer(again)
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert (attributes["iii.queue.wait_ms"], attributes["iii.worker.generation"]) == (2000.0, 2)
 
 
@@ -301,15 +301,15 @@ def test_an_enqueued_call_is_told_as_that_and_its_job_hangs_below_it() -> None:
     assert handed["data"]["traceparent"] == handed["traceparent"]
     net.answer(queue, result={"messageReceiptId": "r"})
     span_id = traceparent(handed)[1]
-    told = net.told()
-    assert (told["name"], told["span_id"], told["service_name"]) == ("enqueue math::add → bulk", span_id, "queue")
-    assert (told["attributes"]["iii.action"], told["attributes"]["iii.queue.name"]) == ("enqueue", "bulk")
+    row = net.row()
+    assert (row["name"], row["span_id"], row["service_name"]) == ("enqueue math::add → bulk", span_id, "queue")
+    assert (row["attributes"]["iii.action"], row["attributes"]["iii.queue.name"]) == ("enqueue", "bulk")
 
 
 def test_a_refused_enqueue_ends_its_span() -> None:
     net = Traced()
     net.call(net.caller, "math::add", action={"type": "enqueue"})
-    assert net.told()["attributes"]["error.code"] == "enqueue_error"
+    assert net.row()["attributes"]["error.code"] == "enqueue_error"
     assert net.tracer.spans == {}
 
 
@@ -317,7 +317,7 @@ def test_a_void_call_ends_when_its_worker_answers() -> None:
     net = Traced()
     net.void(net.caller, "math::add")
     net.answer(net.callee, net.one(net.callee)["invocation_id"])
-    assert net.told()["attributes"]["iii.action"] == "void"
+    assert net.row()["attributes"]["iii.action"] == "void"
 
 
 def test_the_trigger_behind_a_call_is_told_and_its_id_if_there_is_one() -> None:
@@ -327,12 +327,12 @@ def test_the_trigger_behind_a_call_is_told_and_its_id_if_there_is_one() -> None:
     net.bind(net.callee, "t1", "cron", "math::add")
     net.call(cron, "math::add")
     net.answer(net.callee)
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert (attributes["iii.trigger.type"], attributes["iii.trigger.id"]) == ("cron", "t1")
     net.bind(net.callee, "t2", "cron", "math::add", config={"other": 1})
     net.call(cron, "math::add", "c2")
     net.answer(net.callee, "c2")
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert attributes["iii.trigger.type"] == "cron"
     assert "iii.trigger.id" not in attributes
 
@@ -346,7 +346,7 @@ def test_the_engines_own_functions_are_internal_and_begin_no_trace() -> None:
     assert net.tracer.spans == {}
     net.call(net.caller, "engine::workers::list", "c2", traceparent=f"00-{TRACE}-{SPAN}-01")
     net.answer(engine, "c2")
-    assert net.told()["attributes"]["iii.function.kind"] == "internal"
+    assert net.row()["attributes"]["iii.function.kind"] == "internal"
 
 
 def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
@@ -380,14 +380,14 @@ def test_spans_under_way_are_told_as_pending_once() -> None:
     net.call(net.caller, "math::add", "c2")
     net.answer(net.callee, "c2")
     (pending,) = net.tracer.take_pending(10)
-    told = json.loads(encode_value(span_form(pending, 0.0, trigger_finder([]))))
-    assert (told["pending"], told["end_time_unix_nano"], told["status"]) == (True, 0, "unset")
+    row = json.loads(encode_value(span_form(pending, 0.0, trigger_finder([]))))
+    assert (row["pending"], row["end_time_unix_nano"], row["status"]) == (True, 0, "unset")
     assert net.tracer.take_pending(10) == []
     net.answer(net.callee, "c1")
     assert pending in net.spans()
 
 
-# The gate
+# Pauses
 
 
 def is_plain(net: Traced) -> bool:

@@ -11,7 +11,7 @@ from tests.engine.routing.test_router_machine import RouterLaws
 
 
 class TracedRouterLaws(RouterLaws):
-    """Some traces are recorded, some are not; the gate opens and shuts."""
+    """Some traces are recorded, some are not; the tracer pauses and resumes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class TracedRouterLaws(RouterLaws):
         return self.minted * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << bits)
 
     @rule()
-    def the_gate_opens(self) -> None:
+    def the_tracer_resumes(self) -> None:
         self.tracer.resume()
 
     @rule()

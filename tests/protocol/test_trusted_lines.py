@@ -1,4 +1,4 @@
-"""Lines of writers that vouch for them: the same messages, large payloads unread."""
+"""Lines of trusted writers: the same messages, large payloads unread."""
 
 from __future__ import annotations
 
