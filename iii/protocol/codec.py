@@ -209,8 +209,8 @@ def _string(raw: Raw) -> str | None:
 def _refuse_duplicate_keys(line: bytes) -> None:
     """Refuse an envelope in which a key stands twice, however it is spelled.
 
-    For compact lines the lengths of the distinct fields add up; only lines with insignificant whitespace or escaped keys
-    are parsed in full.
+    In a compact line the lengths of the distinct fields add up to its own; only lines with insignificant whitespace or
+    escaped keys are parsed in full.
     """
     fields = _fields_decoder.decode(line)
     if len(line) == 1 + sum(len(key) + 4 + len(value) for key, value in fields.items()):
