@@ -66,7 +66,7 @@ class WorkerConnections:
         """A process runs: make its peer and its connection."""
         owner = self._router.peer_table.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
-        owner.connects = owner.connects or spec.is_official
+        owner.has_own_connections = owner.has_own_connections or spec.is_official
         peer = Peer(
             str(uuid.uuid4()),
             kind="worker",
@@ -245,7 +245,7 @@ class WorkerConnections:
             return False
         peer_table = self._router.peer_table
         seat = self._by_run[run].peer
-        seat.owner.connects = True
+        seat.owner.has_own_connections = True
         peer_table.adopt(peer, seat)
         self._adopted.setdefault(run, []).append(peer)
         peer_table.detach(seat)

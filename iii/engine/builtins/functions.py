@@ -260,20 +260,17 @@ class Builtins:
         try:
             # A parked binding is no failure, and the engine's own trigger types accept every binding.
             if binding.provider not in (None, self.peer):
-                await self._check_answer(binding, answered)
+                answer = await asyncio.wait_for(answered, PROVIDER_TIMEOUT)
+                if not m.is_empty(answer.error):
+                    self._router.registrations.send_all(self._router.bindings.remove(binding.id))
+                    error = decode_value(answer.error, type=m.ErrorBody)
+                    code = ErrorCode.TRIGGER_REGISTRATION_FAILED
+                    raise InvocationError(code, error.message, details={"code": error.code})
+        except TimeoutError:
+            pass  # the contract takes silence for consent
         finally:
             self._router.bindings.awaited.pop(binding.id, None)
         return {"id": binding.id}
-
-    async def _check_answer(self, binding: Binding, answered: asyncio.Future[m.TriggerRegistrationResult]) -> None:
-        try:
-            answer = await asyncio.wait_for(answered, PROVIDER_TIMEOUT)
-        except TimeoutError:
-            return  # the contract takes silence for consent
-        if not m.is_empty(answer.error):
-            self._router.registrations.send_all(self._router.bindings.remove(binding.id))
-            error = decode_value(answer.error, type=m.ErrorBody)
-            raise InvocationError(ErrorCode.TRIGGER_REGISTRATION_FAILED, error.message, details={"code": error.code})
 
     def _unregister_trigger(self, payload: Raw, _: Peer) -> Any:
         id = decode_object(payload).get("id")

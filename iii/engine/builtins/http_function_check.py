@@ -47,15 +47,12 @@ class HttpFunctionCheck:
         try:
             await engine_client.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
         except InvocationError as error:
-            if error.code not in _INCONCLUSIVE:
-                self._withdraw(event, error)
-
-    def _withdraw(self, event: HttpFunctionRegistered, error: InvocationError) -> None:
-        router = self._pump.router
-        function = router.registry.find(event.peer.namespace, event.function_id)
-        # If it has been registered anew meanwhile, that registration has a check of its own.
-        if function is not None and bytes(function.declaration.invocation) == bytes(event.invocation):
-            text = f"function {event.function_id} not registered: {error}"
-            router.events.append(Notice(event.peer.name, text, error.code))
-            router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
-            self._pump.turn()
+            router = self._pump.router
+            function = router.registry.find(event.peer.namespace, event.function_id)
+            # If it has been registered anew meanwhile, that registration has a check of its own.
+            is_current = function is not None and bytes(function.declaration.invocation) == bytes(event.invocation)
+            if error.code not in _INCONCLUSIVE and is_current:
+                text = f"function {event.function_id} not registered: {error}"
+                router.events.append(Notice(event.peer.name, text, error.code))
+                router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
+                self._pump.turn()

@@ -32,7 +32,7 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
         raise InvocationError(ErrorCode.INVALID_NAMESPACE, body.message)
     if peer.owner.is_supervised:
         return True
-    name = clean(fields.get("name"))
+    name = clean_name(fields.get("name"))
     holder = router.peer_table.introduce(peer, name, namespace if isinstance(namespace, str) else None)
     if holder is None:
         return True
@@ -56,7 +56,7 @@ def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None
     router.events.append(WorkersChanged("worker_metadata_updated", peer.id))
 
 
-def clean(name: Any) -> str:
+def clean_name(name: Any) -> str:
     """Return a worker's name as it may be shown: no control or bidi characters, at most 280."""
     text = name if isinstance(name, str) else ""
     return "".join(character for character in text if character.isprintable())[:MAX_NAME]

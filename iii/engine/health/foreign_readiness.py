@@ -20,6 +20,6 @@ def patience(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> float | No
     """
     staged = {message.id for peer in peers for message in peer.staged if isinstance(message, RegisterFunction)}
     serving = {function.id for peer in owner.peers for function in peer.functions}
-    if owner.connects and not is_adopted:
+    if owner.has_own_connections and not is_adopted:
         return None
     return QUIET if staged and serving <= staged else SILENT

@@ -39,7 +39,7 @@ class Owner:
     is_supervised: bool
     is_expected: bool = False
     has_served: bool = False
-    connects: bool = False  # its processes open connections of their own, beside their pipes
+    has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
     is_validated: bool = True  # whether payloads are checked against request formats
     peers: list[Peer] = field(default_factory=list)  # the serving ones
     refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`

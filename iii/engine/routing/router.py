@@ -45,7 +45,7 @@ class Router:
         compile_schema: CompileSchema = lambda _: None,
     ) -> None:
         self.registry = Registry()
-        self._default = self.registry.default
+        self._default_functions = self.registry.default
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
         self.tracer: Tracer | None = None
@@ -101,7 +101,7 @@ class Router:
                 and message.traceparent is None
                 and message.baggage is None
             ):
-                self._admit(peer, message, self._default.get(message.function_id), line, now)
+                self._admit(peer, message, self._default_functions.get(message.function_id), line, now)
             else:
                 self._invoke_in_full(peer, message, now)
         else:
