@@ -28,7 +28,7 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     """
     namespace = fields.get("namespace")
     if isinstance(namespace, str) and not namespace.strip():
-        body = error_bodies.blank_namespace("namespace")
+        body = error_bodies.invalid_namespace("namespace")
         raise InvocationError(ErrorCode.INVALID_NAMESPACE, body.message)
     if peer.owner.is_supervised:
         return True

@@ -166,11 +166,11 @@ class Calls:
         if invocation.id in self.in_flight:
             return error_bodies.invalid_message(f"invocation_id {invocation.id!r} is in flight already")
         if self.is_stopping and invocation.parent is None:
-            return error_bodies.stopping()
+            return error_bodies.engine_stopping()
         if origin.outgoing > limits.calls_per_peer:
             return error_bodies.overloaded(f"{origin.name} has {limits.calls_per_peer} calls under way")
         if invocation.depth > limits.depth:
-            return error_bodies.loop(invocation, limits.depth)
+            return error_bodies.loop_detected(invocation, limits.depth)
         if message.deadline_ms is not None and not 0 < invocation.timeout < float("inf"):
             return error_bodies.invalid_message("deadline_ms must be a positive number of milliseconds")
         validator = invocation.function.validator
@@ -207,7 +207,7 @@ class Calls:
         registered = self.registry.find(function.namespace, function.id)
         if registered is None:
             if not self.starting:
-                self.fail(invocation, error_bodies.not_found(function, self.registry))
+                self.fail(invocation, error_bodies.function_not_found(function, self.registry))
             elif len(self.unresolved) >= self.limits.waiting_per_function:
                 self.fail(invocation, error_bodies.overloaded("too many calls wait for workers to start"))
             else:
@@ -218,12 +218,12 @@ class Calls:
         elif function.owner.is_expected:
             self._wait(invocation)
         else:
-            self.fail(invocation, error_bodies.unavailable(function.owner))
+            self.fail(invocation, error_bodies.worker_unavailable(function.owner))
 
     def _wait(self, invocation: Invocation) -> None:
         function = invocation.function
         if self._waits_for_itself(invocation):
-            self.fail(invocation, error_bodies.deadlock(invocation))
+            self.fail(invocation, error_bodies.deadlock_detected(invocation))
         elif function.waiting >= self.limits.waiting_per_function:
             self.fail(invocation, error_bodies.overloaded(f"{function.waiting} calls wait for {function.id}"))
         else:

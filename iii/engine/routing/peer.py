@@ -42,8 +42,13 @@ class Owner:
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
     is_validated: bool = True  # whether payloads are checked against request formats
     peers: list[Peer] = field(default_factory=list)  # the serving ones
-    refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
+    why_unavailable: Mapping[str, Any] | None = None  # details of the error that calls get; None while they may wait
     waiting: deque[Any] = field(default_factory=deque)  # of Invocation, whose module imports this one
+
+    @property
+    def keeps_vacancies(self) -> bool:
+        """Whether its functions and actions stay while none of its peers serves: they will again, or calls fail."""
+        return self.is_supervised and not self.peers and (self.is_expected or self.why_unavailable is not None)
 
     @property
     def has_room(self) -> bool:
@@ -58,8 +63,8 @@ class Owner:
 class Peer:
     """One connection. `is_serving` is false while a new generation registers, and again once it is retired.
 
-    `flush`, `drain` and `close` are the transport's: write the outbox, read what is left, close. A transport that is
-    made for a peer that exists sets `flush` by `connect`.
+    `flush`, `drain` and `close` belong to the transport: write the outbox, read what is left, close. A connection
+    that is made after its peer hands `flush` in by `connect`.
     """
 
     id: str

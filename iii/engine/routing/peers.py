@@ -104,7 +104,7 @@ class PeerTable:
         owner.peers.append(peer)
         owner.is_expected = False
         owner.has_served = True
-        owner.refusal = None
+        owner.why_unavailable = None
         self._registrations.apply_staged(peer)
         self._end_first_start(owner.name)
         self._calls.dispatch_waiting(owner)
@@ -123,7 +123,7 @@ class PeerTable:
             self._calls.events.append(PeerDrained(peer))
 
     def detach(self, peer: Peer, reason: Mapping[str, Any] | None = None) -> None:
-        """The peer is gone. `reason` goes into the errors of the calls it ran (see `error_bodies.stopped`)."""
+        """The peer is gone. `reason` goes into the errors of its calls (see `error_bodies.invocation_stopped`)."""
         if self.peers.pop(peer.id, None) is None:
             return
         was_serving = peer.is_serving
@@ -132,7 +132,7 @@ class PeerTable:
         peer.outbox.clear()
         if was_serving:
             owner = peer.owner
-            if self.owners.get(owner.name) is owner and len(owner.peers) == 1 and owner.refusal is None:
+            if self.owners.get(owner.name) is owner and len(owner.peers) == 1 and owner.why_unavailable is None:
                 owner.is_expected = True  # its worker is declared, and not given up: another process follows
             self._registrations.vacate(peer, "its worker left")
         self._settle_calls_of(peer, reason or {})
@@ -142,16 +142,16 @@ class PeerTable:
     def expect(self, worker: str) -> None:
         """The worker starts or restarts: calls to its functions wait."""
         owner = self.owner_of(worker)
-        owner.refusal = None
+        owner.why_unavailable = None
         owner.is_expected = True
         if not owner.has_served:
             self._calls.starting.add(worker)
 
-    def refuse_calls(self, worker: str, refusal: Mapping[str, Any]) -> None:
+    def refuse_calls(self, worker: str, details: Mapping[str, Any]) -> None:
         """The worker is down for good: calls to its functions fail with `worker_unavailable` and these details."""
         owner = self.owner_of(worker)
         owner.is_expected = False
-        owner.refusal = refusal
+        owner.why_unavailable = details
         self._end_first_start(worker)
         if not owner.peers:
             self._registrations.send_all(self._bindings.forget_gone(owner))
@@ -167,7 +167,7 @@ class PeerTable:
         owner = self.owners.pop(worker, None)
         if owner is not None:
             owner.is_expected = False
-            owner.refusal = None
+            owner.why_unavailable = None
             self._registrations.drop_vacancies(owner, f"worker {worker} was removed")
             self._registrations.send_all(self._bindings.forget_gone(owner))
             self._calls.dispatch_waiting(owner)  # its last process may have left calls that had not started
@@ -189,7 +189,7 @@ class PeerTable:
             elif self._may_run_again(invocation):
                 to_requeue.append(invocation)
             else:
-                calls.fail(invocation, error_bodies.stopped(invocation, reason))
+                calls.fail(invocation, error_bodies.invocation_stopped(invocation, reason))
         peer.busy = peer.abandoned = 0
         calls.requeue(to_requeue)
 

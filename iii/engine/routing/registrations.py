@@ -116,7 +116,7 @@ class Registrations:
         for field in ("namespace", "trigger_namespace"):
             value = getattr(message, field)
             if value is not None and not value.strip():
-                error = encode_error(error_bodies.blank_namespace(field))
+                error = encode_error(error_bodies.invalid_namespace(field))
                 answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
                 self._calls.send(peer, encode(answer))
                 return
@@ -148,10 +148,7 @@ class Registrations:
 
         The calls that waited for it go to the standby, or fail with `why`.
         """
-        if function.providers:
-            return
-        owner = function.owner
-        if owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal):
+        if function.providers or function.owner.keeps_vacancies:
             return
         waiting = self._calls.unqueue(function)
         self._registry.drop(function)
@@ -165,7 +162,7 @@ class Registrations:
             if self._registry.find(function.namespace, function.id) is not None:
                 self._calls.place(invocation)
             else:
-                self._calls.fail(invocation, error_bodies.not_found(function, self._registry, why))
+                self._calls.fail(invocation, error_bodies.function_not_found(function, self._registry, why))
 
     def drop_vacancies(self, owner: Owner, why: str) -> None:
         """Forget the actions and functions of the owner that no peer provides, nor is expected to provide again."""

@@ -106,10 +106,8 @@ class Action:
 
     @property
     def is_vacant(self) -> bool:
-        """Whether no peer provides it, and none of its worker is expected to again."""
-        owner = self.owner
-        is_kept = owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal is not None)
-        return not (self.providers or is_kept)
+        """Whether no peer provides it, and its owner does not keep it."""
+        return not (self.providers or self.owner.keeps_vacancies)
 
 
 class Registry:

@@ -122,7 +122,7 @@ class Router:
         if message.invocation_id is None:
             message.invocation_id = self.calls.mint_id()
         if message.namespace is not None and not message.namespace.strip():
-            self._answer(peer, message, error_bodies.blank_namespace("namespace"), is_void=is_void)
+            self._answer(peer, message, error_bodies.invalid_namespace("namespace"), is_void=is_void)
             return
         try:
             action = None if m.is_empty(message.action) else decode_value(message.action, type=m.ActionField)
@@ -164,7 +164,7 @@ class Router:
                 payload["metadata"] = message.metadata
         else:
             self._answer(
-                peer, message, error_bodies.unknown_action(action.type, self.registry.actions), is_void=is_void
+                peer, message, error_bodies.action_not_found(action.type, self.registry.actions), is_void=is_void
             )
             return
         function = self.registry.find(namespace, target)
