@@ -79,8 +79,8 @@ class WorkerConnections:
             pid=process.pid,
             reattach_token=secrets.token_hex(16),
             connected_at_ms=int(time.time() * 1000),
+            may_be_trusted=True,
         )
-        peer.may_be_trusted = True
         connection = Connection(
             peer,
             process.stdout_fd,

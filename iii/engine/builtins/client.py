@@ -26,8 +26,7 @@ class EngineClient:
         self._pump = pump
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, asyncio.Future[m.InvocationResult]] = {}
-        self._peer = Peer("gate", kind="engine", name="gate", flush=self._read_outbox)
-        self._peer.max_line = 4 * MAX_LINE
+        self._peer = Peer("gate", kind="engine", name="gate", max_line=4 * MAX_LINE, flush=self._read_outbox)
         pump.router.peer_table.attach(self._peer)
 
     def __repr__(self) -> str:

@@ -75,10 +75,10 @@ class Link:
             flush=self.flush,
             drain=connection.drain,
             close=connection.close,
+            ip_address=connection.client[0],
+            max_line=MAX_MESSAGE,
         )
-        self.peer.ip_address = connection.client[0]
         self.peer.is_serving = False  # its registrations wait for its namespace
-        self.peer.max_line = MAX_MESSAGE
 
     def __repr__(self) -> str:
         return f"<Link {self.peer!r}>"

@@ -18,6 +18,9 @@ TICK = 0.02
 class Invocation(Struct, gc=False, eq=False):
     """A call between its arrival and its outcome.
 
+    A call in the table is waiting (in its owner's queue), unresolved (its function is not registered yet) or dispatched
+    (it has a `callee`). Abandoned calls are dispatched ones whose caller has got an error or gave up.
+
     `origin` is the peer that made the call. `caller` is the same peer as long as it waits for the outcome, and None for
     void calls and for callers that left or gave up. `callee` is None until the call is dispatched. `line` is what the
     callee gets, kept because the call may have to go to another instance.
