@@ -188,7 +188,7 @@ class _Carrier:
         self._engine = engine
         self._peer = peer
         self._inbox, self._outbox = PairTransport.pair()
-        peer.flush = self._flush
+        peer.connect(self._flush)
         engine.attach(peer)
 
     def _flush(self) -> None:

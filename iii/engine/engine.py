@@ -24,7 +24,7 @@ from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTIO
 from iii.engine.builtins.connection_check import ID as CHECK
 from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
-from iii.engine.builtins.http_function_check import HttpCheck
+from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelDoor
 from iii.engine.config.environment import environments_of
@@ -129,7 +129,7 @@ class Engine:
             on_slow=self.worker_connections.expel,
         )
         self.builtins = Builtins(self.router, self, self.pump.turn)
-        self.http_check = HttpCheck(self.pump)
+        self.http_check = HttpFunctionCheck(self.pump)
         self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from functools import partial
 
 from iii.engine.channels.unix_endpoint import ChannelDoor, request_in
 from iii.engine.routing.peer import Peer
@@ -36,10 +35,15 @@ class LocalClients:
 
     def accept(self, connected: socket.socket) -> None:
         """Make a peer for an accepted socket."""
-        peer = Peer(str(uuid.uuid4()), kind="client", name="local", connected_at_ms=int(time.time() * 1000))
+        peer = Peer(
+            str(uuid.uuid4()),
+            kind="client",
+            name="local",
+            connected_at_ms=int(time.time() * 1000),
+            close=lambda: self._on_closed(connection),
+        )
         fd = connected.detach()
         connection = Connection(peer, fd, fd, poller=self._poller, on_lines=self._take_first, on_closed=self._on_closed)
-        peer.close = partial(self._on_closed, connection)
         self._connections.add(connection)
         self._peer_table.attach(peer)
         self._pump.turn()

@@ -84,7 +84,7 @@ class WorkerConnections:
         """Make the peer and the connection of a new process."""
         owner = self._router.peer_table.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
-        owner.connects = owner.connects or spec.is_official
+        owner.has_own_connections = owner.has_own_connections or spec.is_official
         peer = Peer(
             str(uuid.uuid4()),
             kind="worker",
@@ -97,8 +97,8 @@ class WorkerConnections:
             pid=process.pid,
             reattach_token=secrets.token_hex(16),
             connected_at_ms=int(time.time() * 1000),
+            may_be_trusted=True,
         )
-        peer.may_vouch = True
         connection = Connection(
             peer,
             process.stdout_fd,
@@ -136,7 +136,7 @@ class WorkerConnections:
         peer = connection.peer
         self._router.calls.send(peer, encode(Stop(deadline * 1000)))
         self._pump.turn()
-        if not (peer.owed or peer.outgoing or peer.lingers):
+        if not (peer.owed or peer.outgoing or peer.drains_clients):
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:
@@ -248,7 +248,7 @@ class WorkerConnections:
             return False
         peer_table = self._router.peer_table
         pipe_peer = self._by_run[run].peer
-        pipe_peer.owner.connects = True
+        pipe_peer.owner.has_own_connections = True
         peer_table.adopt(peer, pipe_peer)
         self._adopted.setdefault(run, []).append(peer)
         peer_table.detach(pipe_peer)

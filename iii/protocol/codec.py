@@ -1,9 +1,9 @@
 """Encode and decode messages: the one place of the engine that knows the JSON library.
 
-`decode` refuses whatever could mean two things to two parsers or break a later one: malformed JSON, invalid
-UTF-8, lone surrogates, duplicate keys in the envelope, nesting and node counts over the limits. Payloads are
-validated as JSON while they are skipped, never built. Numbers and duplicate keys *inside* a payload are judged
-where it is parsed, by the callee's SDK.
+`decode` refuses a line that two parsers could read differently, or that could break a later parser: malformed JSON,
+invalid UTF-8, lone surrogates, duplicate keys in the envelope, nesting and node counts over the limits. Payloads are
+validated as JSON while they are skipped, never built. Numbers and duplicate keys *inside* a payload are checked by the
+callee's SDK, which parses it.
 
 The work per line is one msgspec decode (0.4 us) plus a length comparison that proves the envelope canonical.
 """
@@ -18,16 +18,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from iii.errors import ErrorCode, RemoteProtocolError
-from iii.protocol.messages import ABSENT, AnyMessage, ErrorBody, InvocationResult, InvokeFunction, Message
+from iii.protocol.messages import ABSENT, AnyMessage, ErrorBody, InvocationResult, InvokeFunction, Message, is_empty
 from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
 
-# Under this size a line cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
+# Bytes. A line up to this size cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
 _SHALLOW = 150
-# Under this size a line cannot hold too many values.
+# Bytes. A line up to this size cannot hold too many values.
 _FEW = MAX_NODES
-# A payload of this size is not read at all where the writer of the line vouches for it.
+# Bytes. The payload of a longer line from a trusted writer is not read at all.
 UNREAD = 4096
-# An invocation id is looked for in this many bytes of a line that cannot be decoded.
+# Bytes at the start of a line that cannot be decoded in which an invocation id is looked for.
 _HEAD = 4096
 
 _ID = re.compile(rb'"invocation_id"\s*:\s*"([A-Za-z0-9_.:-]{1,128})"')
@@ -40,7 +40,7 @@ _INVOKE_OVERHEAD = len('{"type":"invokefunction","invocation_id":"","function_id
 _RESULT_OVERHEAD = len('{"type":"invocationresult","invocation_id":"","function_id":"","result":}')
 _CALLER_OVERHEAD = len(',"caller":')
 
-# Where a payload begins, the message that has it, and its field.
+# What stands before a payload, the type of message that has it, and its field.
 _PAYLOADS = ((b',"data":', InvokeFunction, "data"), (b',"result":', InvocationResult, "result"))
 
 _decode = msgspec.json.Decoder(AnyMessage).decode
@@ -54,6 +54,10 @@ decode_value = msgspec.json.decode
 
 class NotAMessage(RemoteProtocolError):
     """The line is no message at all: not a JSON object with a string `type`. A worker's stray output."""
+
+
+class NotAnObject(ValueError):
+    """A payload is JSON, but not an object."""
 
 
 class UnknownType(RemoteProtocolError):
@@ -88,26 +92,31 @@ def decode(line: bytes) -> Any:
         message: Any = _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(line, error)
-    # Escapes, whitespace and a second copy of a key only ever make a line longer than the sum of its fields:
-    # equal lengths prove that it holds each field once and nothing else.
-    kind = message.__class__
+    # Escapes, whitespace and a second copy of a key make a line longer than the sum of its fields: equal lengths prove
+    # that the line holds each field once and nothing else.
+    message_type = message.__class__
     size = len(line)
-    if kind is InvokeFunction and message.invocation_id is not None:
+    if message_type is InvokeFunction and message.invocation_id is not None:
         size -= _INVOKE_OVERHEAD + len(message.function_id) + len(message.invocation_id) + len(message.data)
         if size and message.caller is not ABSENT:
             size -= _CALLER_OVERHEAD + len(message.caller)
-    elif kind is InvocationResult and message.function_id is not None and message.result is not ABSENT:
+    elif message_type is InvocationResult and message.function_id is not None and message.result is not ABSENT:
         size -= _RESULT_OVERHEAD + len(message.invocation_id) + len(message.function_id) + len(message.result)
     if size or len(line) > _SHALLOW or not line.isascii():
-        _check(line, message, is_canonical=not size)
+        if not line.isascii():
+            _refuse_bad_utf8(line)
+        if size:
+            _refuse_duplicate_keys(line)
+        if len(line) > _SHALLOW:
+            _refuse_bombs(line, message)
     return message
 
 
-def decode_vouched(line: bytes) -> Any:
-    """Return the message on a line whose writer vouches for it. Raises as `decode`, but looks at less.
+def decode_trusted(line: bytes) -> Any:
+    """Return the message on a line from a trusted writer. Raises as `decode`, but checks less.
 
-    Such a line is what an encoder wrote: each key once, no blanks, within the limits, and with the payload as its last
-    key. A large payload is then not looked at, whatever its size: it ends where the line ends.
+    The writer promises what an encoder writes: each key once, no blanks, within the limits, and the payload as the last
+    key. A large payload is then not read, whatever its size: it ends where the line ends.
     """
     if len(line) > UNREAD:
         message = _decode_head(line)
@@ -120,31 +129,32 @@ def decode_vouched(line: bytes) -> Any:
 
 
 def _decode_head(line: bytes) -> Any:
-    """Decode what stands before the payload, and leave that as it is; None for a line of another form.
+    """Decode what stands before the payload, and take the payload as it is; None for a line of another form.
 
-    Had the first `,"data":` been found deeper down or in a string, what stands before it would be no object.
+    If the first `,"data":` stood deeper down or in a string, the bytes before it and a brace would not be an object.
     """
-    for key, kind, field in _PAYLOADS:
+    for key, message_type, field in _PAYLOADS:
         end = line.find(key, 0, _HEAD)
         if end > 0:
             try:
                 message = _decode(line[:end] + b"}")
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return None
-            if message.__class__ is kind and line.endswith(b"}"):
+            if message.__class__ is message_type and line.endswith(b"}"):
                 setattr(message, field, Raw(memoryview(line)[end + len(key) : -1]))
                 return message
     return None
 
 
-def _check(line: bytes, message: Any, *, is_canonical: bool) -> None:
-    """The checks that a short, plain, canonical line does not need."""
-    if not line.isascii():
-        _refuse_bad_utf8(line)
-    if not is_canonical:
-        _refuse_duplicate_keys(line)
-    if len(line) > _SHALLOW:
-        _refuse_bombs(line, message)
+def decode_object(raw: Raw) -> dict[str, Any]:
+    """Return the object in a raw field; an empty one if the field is absent or null.
+
+    Raises `NotAnObject` for any other JSON value, and `ValueError` for what cannot be decoded.
+    """
+    value = {} if is_empty(raw) else decode_value(raw)
+    if not isinstance(value, dict):
+        raise NotAnObject("not an object")
+    return value
 
 
 def invocation_id_in(head: bytes) -> str | None:
@@ -154,7 +164,7 @@ def invocation_id_in(head: bytes) -> str | None:
 
 
 def _refuse(line: bytes, error: Exception) -> NoReturn:
-    """Turn what the decoder raised into a refusal that names the place."""
+    """Turn what the decoder raised into an error that names the place."""
     if isinstance(error, RecursionError):
         raise _invalid_json("nested too deeply", -1, invocation_id_in(line)) from None
     if isinstance(error, UnicodeDecodeError):
@@ -164,15 +174,15 @@ def _refuse(line: bytes, error: Exception) -> NoReturn:
     if line.startswith(b"\xef\xbb\xbf{"):
         raise _invalid_json("a byte order mark", 0, invocation_id_in(line)) from None
     text = str(error)
-    found = _BYTE.search(text)
-    offset = int(found[1]) if found else len(line)
+    place = _BYTE.search(text)
+    offset = int(place[1]) if place else len(line)
     if line.lstrip()[:1] != b"{":
         raise NotAMessage(ErrorCode.INVALID_JSON, "not a JSON object", offset=offset) from None
     raise _invalid_json(text.removeprefix("JSON is malformed: "), offset, invocation_id_in(line)) from None
 
 
 def _refuse_shape(line: bytes, text: str) -> NoReturn:
-    """What was read so far is JSON, but not one of our messages."""
+    """The line, as far as it was read, is JSON but not a message that this version knows."""
     try:
         head = _head_decoder.decode(line)
     except msgspec.ValidationError:
@@ -180,13 +190,13 @@ def _refuse_shape(line: bytes, text: str) -> NoReturn:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The decoder stopped at a wrong type; further on the line is not even JSON.
         _refuse(line, error)
-    kind, invocation_id = _string(head.type), _string(head.invocation_id)
-    if kind is None:
+    type_name, invocation_id = _string(head.type), _string(head.invocation_id)
+    if type_name is None:
         raise NotAMessage(ErrorCode.INVALID_MESSAGE, "a JSON value that is no message") from None
-    found = _FIELD.search(text)
-    if found and found[1] == "type":
-        raise UnknownType(ErrorCode.INVALID_MESSAGE, f"unknown message type {kind!r}", invocation_id=invocation_id)
-    raise RemoteProtocolError(ErrorCode.INVALID_MESSAGE, f"{kind}: {text}", invocation_id=invocation_id) from None
+    field = _FIELD.search(text)
+    if field and field[1] == "type":
+        raise UnknownType(ErrorCode.INVALID_MESSAGE, f"unknown message type {type_name!r}", invocation_id=invocation_id)
+    raise RemoteProtocolError(ErrorCode.INVALID_MESSAGE, f"{type_name}: {text}", invocation_id=invocation_id) from None
 
 
 def _string(raw: Raw) -> str | None:
@@ -199,17 +209,12 @@ def _string(raw: Raw) -> str | None:
 def _refuse_duplicate_keys(line: bytes) -> None:
     """Refuse an envelope in which a key stands twice, however it is spelled.
 
-    Compact lines are cleared by adding up the lengths of the distinct fields; only lines with insignificant
-    whitespace or escaped keys are parsed in full.
+    In a compact line the lengths of the distinct fields add up to its own; only lines with insignificant whitespace or
+    escaped keys are parsed in full.
     """
     fields = _fields_decoder.decode(line)
-    size = 1 + sum(len(key) + 4 + len(value) for key, value in fields.items())
-    if size != len(line):
-        _parse_strictly(line)
-
-
-def _parse_strictly(line: bytes) -> None:
-    """Walk over the envelope's keys, escapes resolved. What a payload holds is not judged here."""
+    if len(line) == 1 + sum(len(key) + 4 + len(value) for key, value in fields.items()):
+        return
     text = line.decode()
     seen: set[str] = set()
     start = _NEXT_KEY.match(text)
@@ -219,15 +224,12 @@ def _parse_strictly(line: bytes) -> None:
             offset = len(text[: start.end() - 1].encode())
             raise _invalid_json(f"duplicate key {key!r}", offset, invocation_id_in(line))
         seen.add(key)
-        start = _NEXT_KEY.match(text, _end_of_value(text, end))
-
-
-def _end_of_value(text: str, end_of_key: int) -> int:
-    start = _COLON.match(text, end_of_key)
-    try:
-        return _parse(text, start.end() if start else end_of_key)[1]
-    except RecursionError:
-        raise _invalid_json("nested too deeply", -1, None) from None
+        colon = _COLON.match(text, end)
+        try:
+            end = _parse(text, colon.end() if colon else end)[1]
+        except RecursionError:
+            raise _invalid_json("nested too deeply", -1, None) from None
+        start = _NEXT_KEY.match(text, end)
 
 
 def _refuse_bad_utf8(line: bytes) -> None:

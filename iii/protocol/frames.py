@@ -1,19 +1,19 @@
-"""Channel bytes on a unix socket: each message is its kind (1 text, 2 bytes), its length in four bytes, and itself.
+"""Frames of a channel on a unix socket: a byte for the kind (1 text, 2 binary), four for the length, the message.
 
-Pure. Both ends of the socket use it, after the lines that opened the channel.
+Pure. Engine and SDK both write and read them, after the lines that open the channel.
 """
 
 from __future__ import annotations
 
-# The numbers that WebSocket frames give these kinds, so that a message passes from one carrier to the other as it is.
+# The opcodes of WebSocket frames (RFC 6455), so that a message passes between socket and WebSocket as it is.
 TEXT, BINARY = 1, 2
-# The largest message of the public contract.
+# Bytes of the largest message (public contract).
 MAX_MESSAGE = 64 * 1024 * 1024
 _HEAD = 5
 
 
 class FrameError(ValueError):
-    """The bytes are no messages. `messages` are those that came before them."""
+    """The bytes are no frame. `messages` are those completed before."""
 
     def __init__(self, text: str, messages: list[tuple[int, bytes]]) -> None:
         super().__init__(text)
@@ -21,7 +21,7 @@ class FrameError(ValueError):
 
 
 def frame(kind: int, payload: bytes) -> bytes:
-    """Return one message as it goes over the socket."""
+    """Return the frame of one message."""
     return bytes([kind]) + len(payload).to_bytes(4, "big") + payload
 
 
@@ -32,7 +32,7 @@ class FrameSplitter:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the messages completed by `data`. FrameError for what comes behind them and makes no sense."""
+        """Return the messages completed by `data`. FrameError, with the messages before it, for a bad frame."""
         buffer = self._buffer
         buffer += data
         messages: list[tuple[int, bytes]] = []

@@ -1,17 +1,17 @@
 """Cut a byte stream into lines.
 
 Splits on `b"\\n"` only: U+2028, `\\r`, `\\f` are data (`str.splitlines` and `readline` would cut at some of them, or
-give up at 64 KiB). Empty lines vanish. A line over the limit costs that line, not the stream: its head is handed
-out as `Oversized` so that its invocation id can still be answered. Used by the engine, the SDK and the CLI.
+give up at 64 KiB). Empty lines are left out. A line over the limit costs that line, not the stream: its head is
+returned as `Oversized`, so that the call whose id it shows can be answered.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# 16 MiB on pipes and the unix socket: larger data belongs in a channel.
+# Bytes of a line on pipes and the unix socket: larger data belongs in a channel.
 MAX_LINE = 16 * 1024 * 1024
-# Where the invocation id of an over-long line is looked for.
+# Bytes of an over-long line that are kept: its invocation id is looked for in them.
 HEAD = 4096
 
 
@@ -24,7 +24,7 @@ class Oversized:
 
 
 class LineSplitter:
-    """Feed bytes in, get complete lines out, in order, without their newline."""
+    """Takes bytes and returns complete lines, in order, without their newline."""
 
     __slots__ = ("_head", "_limit", "_parts", "_size", "_skipping")
 
@@ -53,33 +53,31 @@ class LineSplitter:
     def feed(self, data: bytes) -> list[bytes | Oversized]:
         """Return the lines completed by `data`, empty ones left out."""
         lines: list[bytes | Oversized] = data.split(b"\n")  # type: ignore[assignment]
-        rest: bytes = lines.pop()  # type: ignore[assignment]
+        partial: bytes = lines.pop()  # type: ignore[assignment]
         if self._size or self._skipping:
             if not lines:
-                self._keep(rest)
+                self._keep(partial)
                 return []
             lines[0] = self._finish(lines[0])  # type: ignore[arg-type]
-        if rest:
-            self._keep(rest)
+        if partial:
+            self._keep(partial)
         if len(data) > self._limit:
-            lines = [self._checked(line) for line in lines]
+            lines = [
+                Oversized(line[:HEAD], len(line)) if type(line) is bytes and len(line) > self._limit else line
+                for line in lines
+            ]
         return [line for line in lines if line] if b"" in lines else lines
 
     def feed_from(self, buffer: bytearray, size: int) -> list[bytes | Oversized]:
-        """As `feed`, of the first `size` bytes of a buffer that will be used again.
+        """As `feed`, of the first `size` bytes of a buffer that the caller uses again.
 
-        For the pieces of a long line: they are copied once, where it is put together.
+        A piece of a long line is copied once here, and once more when the line is joined, but never split.
         """
         view = memoryview(buffer)[:size]
         end = buffer.find(b"\n", 0, size)
         if end < 0 or not self.pending:
             return self.feed(bytes(view))
         return [self._finish(view[:end]), *self.feed(bytes(view[end + 1 :]))]
-
-    def _checked(self, line: bytes | Oversized) -> bytes | Oversized:
-        if type(line) is bytes and len(line) > self._limit:
-            return Oversized(line[:HEAD], len(line))
-        return line
 
     def _keep(self, data: bytes | memoryview) -> None:
         self._size += len(data)

@@ -1,6 +1,6 @@
 """One Struct per message of the wire, tagged by `type`. Payloads stay raw JSON bytes.
 
-Facts of the public contract plus our additions (`ready`, `cancel`, `stop`, `registeraction`,
+The messages of the public contract, and our additions (`ready`, `cancel`, `stop`, `registeraction`,
 `unregisteraction`, and the optional fields named in docs/protocol.md). Unknown fields are ignored; an absent and
 a `null` optional field mean the same. Only the engine uses these types: the SDK and the CLI speak plain dicts.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from msgspec import Raw, Struct
 
-# The namespace of everything that names none.
+# The namespace of every function and trigger that names none.
 DEFAULT_NAMESPACE = "default"
-# The value of a raw field that was not on the wire. Never compare with `==`: `raw is ABSENT` costs nothing.
+# The value of a raw field that was not on the wire. Compare with `is`, which costs nothing, and never with `==`.
 ABSENT = Raw()
 NULL = Raw(b"null")
 
@@ -31,7 +31,7 @@ class Message(Struct, tag_field="type", tag=str.lower, omit_defaults=True, gc=Fa
 
 
 class InvokeFunction(Message):
-    """Run a function. To the engine: from a caller; from the engine: to the worker that has it."""
+    """Run a function. A caller sends it to the engine, the engine sends it to the callee."""
 
     function_id: str
     invocation_id: str | None = None
@@ -49,7 +49,7 @@ class InvokeFunction(Message):
 
 
 class InvocationResult(Message):
-    """The answer to one `invokefunction`; `error` present means failure."""
+    """The outcome of one `invokefunction`; with `error`, the call failed."""
 
     invocation_id: str
     function_id: str | None = None
@@ -60,7 +60,7 @@ class InvocationResult(Message):
 
 
 class InvocationItem(Message):
-    """One item of a result that comes bit by bit, or the progress made; only to callers that asked for a stream."""
+    """One item of a streamed result, or the progress of the call; only for calls that asked for a stream."""
 
     invocation_id: str
     item: Raw = ABSENT
@@ -68,14 +68,14 @@ class InvocationItem(Message):
 
 
 class ItemsTaken(Message):
-    """The caller has taken so many more items of a streamed call; its callee may send as many more."""
+    """The caller has taken `count` more items of a streamed call; the callee may send as many more."""
 
     invocation_id: str
     count: int
 
 
 class RegisterFunction(Message):
-    """The sender has a function. `source` is `{"file", "line"}` of its handler."""
+    """The sender provides a function. `source` is `{"file", "line"}` of its handler."""
 
     id: str
     description: str | None = None
@@ -91,7 +91,7 @@ class UnregisterFunction(Message):
 
 
 class RegisterService(Message):
-    """Informational grouping of functions; kept for compatibility, changes no behavior."""
+    """A grouping of functions, for information; kept for compatibility, without effect."""
 
     id: str
     name: str | None = None
@@ -115,7 +115,7 @@ class UnregisterTriggerType(Message):
 
 
 class RegisterTrigger(Message):
-    """Bind a function to a trigger type; the engine forwards it to the type's provider."""
+    """Bind a function to a trigger type; the engine sends it on to the type's provider."""
 
     id: str
     trigger_type: str
@@ -154,8 +154,8 @@ class UnregisterAction(Message):
 class Ready(Message):
     """Registrations are complete. `files`: absolute paths of the project files imported so far.
 
-    `lingers`: asked to stop, the worker still ends clients of its own, and may call functions for them. `vouches`: all
-    its lines are what an encoder wrote, see `decode_vouched`.
+    `lingers`: asked to stop, the worker first ends clients of its own, and may call functions for them. `vouches`: the
+    worker promises that all its lines are what an encoder writes, see `decode_trusted`.
     """
 
     files: list[str] = []
@@ -164,7 +164,7 @@ class Ready(Message):
 
 
 class Telemetry(Message):
-    """Spans that the sender has opened itself and that have ended: an array, see docs/observability.md."""
+    """Ended spans that the sender has opened itself: an array, see docs/observability.md."""
 
     spans: Raw = ABSENT
 
@@ -176,7 +176,7 @@ class Cancel(Message):
 
 
 class Stop(Message):
-    """Finish what runs within `deadline_ms`, then exit."""
+    """The receiver finishes its calls within `deadline_ms`, then exits."""
 
     deadline_ms: float
 
@@ -204,10 +204,10 @@ class WorkerRegistered(Message):
 
 
 class RegistrationRejected(Message):
-    """A name is taken, or `reason` and `message` say what else is wrong with one function.
+    """A name is taken, or one function cannot be registered for the `reason` and `message` given.
 
-    The public SDKs take every code but FUNCTION_NAMESPACE_CONFLICT for the end of the worker: one function that cannot
-    be registered has that code, whatever the reason.
+    The public SDKs end the worker for every code but FUNCTION_NAMESPACE_CONFLICT: a function that cannot be registered
+    is rejected with that code, whatever the reason.
     """
 
     code: str
@@ -220,7 +220,7 @@ class RegistrationRejected(Message):
 
 
 class ChannelOpen(Message):
-    """First line of a local connection that is to be one end of a channel; no peer sends anything else after it."""
+    """The first line of a local connection that is to be one end of a channel; only channel data follows."""
 
     channel_id: str
     access_key: str
@@ -228,17 +228,17 @@ class ChannelOpen(Message):
 
 
 class ChannelOpened(Message):
-    """The end is taken: the channel's bytes follow, see `frames.py`."""
+    """The connection is an end of the channel now: frames follow, see `frames.py`."""
 
 
 class Error(Message):
-    """A failure of the connection itself, right before it is closed."""
+    """An error of the connection itself, right before it is closed."""
 
     error: Raw
 
 
 class ErrorBody(Struct, omit_defaults=True, gc=False):
-    """What `error` fields hold. `details` is a JSON object; `retryable` says that a later try may succeed."""
+    """The value of `error` fields. `details` is a JSON object; `retryable`: a later try may succeed."""
 
     code: str
     message: str
@@ -248,14 +248,14 @@ class ErrorBody(Struct, omit_defaults=True, gc=False):
 
 
 class CallerField(Struct, gc=False):
-    """The part of `caller` the engine reads: which running invocation made this call."""
+    """The part of `caller` that the engine reads: the running invocation that made this call."""
 
     invocation_id: str | None = None
     function_id: str | None = None
 
 
 class ActionField(Struct, gc=False):
-    """The part of `action` every action has."""
+    """The part of `action` that the engine reads."""
 
     type: str
     queue: str | None = None

@@ -1,7 +1,6 @@
-"""How deep a JSON text is nested and how many values it holds, counted in its bytes without building anything.
+"""How deep a JSON text is nested and how many values it holds, counted in its bytes without building any value.
 
-Counts are of well-formed texts; of others they say nothing. Used by the engine for what comes in, by the SDK for what
-goes out.
+The counts are right for well-formed texts only. The engine checks what comes in, the SDK what goes out.
 """
 
 from __future__ import annotations
@@ -30,8 +29,11 @@ def is_moderate(text: bytes, *, envelope: int = 0) -> bool:
 
 
 def excess_of(text: bytes) -> str | None:
-    """Return what a value has too much of, None if it is within both limits."""
-    if _nodes(text) > MAX_NODES:
+    """Return the limit that a value exceeds, as a phrase; None if it is within both."""
+    # A container with k children holds k-1 commas, and the root is one value more.
+    values = b"0".join(_outside_strings(text))
+    containers = values.count(b"[") + values.count(b"{") - len(_EMPTY.findall(values))
+    if values.count(b",") + containers + 1 > MAX_NODES:
         return f"more than {MAX_NODES} values"
     return f"more than {MAX_DEPTH} levels" if _depth(_shape(text)) > MAX_DEPTH else None
 
@@ -39,8 +41,8 @@ def excess_of(text: bytes) -> str | None:
 def _shape(text: bytes) -> bytes:
     """Return the brackets and commas of a JSON text that stand outside its strings.
 
-    With everything else deleted, a string is `""` unless it holds one of these characters itself. Then a quote is left
-    over, because the quotes before a string are even in number: its opening one finds no partner.
+    With all other characters deleted, a string is `""` unless it holds brackets, commas or escapes itself. Removing the
+    `""` then leaves a quote over: an even number of quotes stands before the string, so its opening one has no partner.
     """
     shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
     if b'"' not in shape and b"\\" not in shape:
@@ -49,7 +51,7 @@ def _shape(text: bytes) -> bytes:
 
 
 def _outside_strings(text: bytes) -> list[bytes]:
-    # Backslashes stand in strings only: with their pairs gone, every quote left opens or closes a string.
+    # Backslashes stand in strings only: without escaped backslashes and quotes, every quote opens or closes a string.
     return text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
 
 
@@ -61,10 +63,3 @@ def _depth(shape: bytes) -> int:
         brackets = brackets.replace(b"[]", b"")
         depth += 1
     return depth
-
-
-def _nodes(text: bytes) -> int:
-    """Count the values of a JSON text: a container with k children holds k-1 commas, and the root is one more."""
-    shape = b"0".join(_outside_strings(text))
-    containers = shape.count(b"[") + shape.count(b"{") - len(_EMPTY.findall(shape))
-    return shape.count(b",") + containers + 1

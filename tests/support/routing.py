@@ -1,4 +1,4 @@
-"""A router with named peers, for tests: say what a peer sends, see what the others got. No I/O, a clock by hand."""
+"""A router with named peers, for tests: send as one peer, read what the others get. No I/O, a clock set by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iii.protocol.codec import decode
 
 
 class Net:
-    """A router and its peers; `now` is the clock. What a peer got is read, and written by its transport, in `got`."""
+    """A router and its peers; `now` is the clock. `got` returns a peer's messages, and counts them as written."""
 
     def __init__(self, **options: Any) -> None:
         numbers = itertools.count(1)
@@ -104,7 +104,7 @@ class Net:
         assert isinstance(error, dict)
         return error
 
-    # What the engine was told
+    # Events
 
     def notices(self) -> list[str]:
         return [event.counter for event in self.router.events if isinstance(event, Notice)]

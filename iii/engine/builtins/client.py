@@ -1,6 +1,6 @@
-"""Calls that the engine itself makes and waits for: auth functions, hooks, middleware.
+"""Calls that the engine itself makes and waits for: auth functions, hooks, middleware, checks of HTTP functions.
 
-A peer like any other, whose outbox is read here. Called by `checkpoint.py`.
+The caller of all of them is a peer like any other, without a transport: the client reads its outbox.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from iii.protocol.lines import MAX_LINE
 
 
 class EngineClient:
-    """One peer for all such calls."""
+    """Calls functions in the engine's name. One peer makes all calls."""
 
     def __init__(self, pump: MessagePump) -> None:
         self._pump = pump
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, asyncio.Future[m.InvocationResult]] = {}
-        self._peer = Peer("gate", kind="engine", name="gate")
-        self._peer.max_line = 4 * MAX_LINE
-        self._peer.flush = self._read_outbox
+        self._peer = Peer("gate", kind="engine", name="gate", max_line=4 * MAX_LINE, flush=self._read_outbox)
         pump.router.peer_table.attach(self._peer)
 
     def __repr__(self) -> str:
-        return f"<Inquiry {len(self._waiting)} waiting>"
+        return f"<EngineClient {len(self._waiting)} waiting>"
 
     async def call(self, function_id: str, data: Any, *, namespace: str | None = None, metadata: Raw = m.ABSENT) -> Raw:
         """Call a function and return its result as raw JSON. Raises `InvocationError` with its error."""

@@ -1,8 +1,8 @@
 """`engine::connections::check`: the gateway's rule about users, for listeners that workers open themselves.
 
-A worker tells the ends of a connection and what the handshake showed; the engine says whether it is our user or has
-the token, which therefore never leaves the engine. `Host` and `Origin` are the worker's own to judge: it knows its
-address and its pages. Made by the composition root.
+The worker sends the two ends of a connection and what the handshake showed; the engine answers whether the client is
+the engine's own user or has the token, which so never leaves the engine. `Host` and `Origin` are for the worker to
+check: it knows its address and its pages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ID = "engine::connections::check"
 DESCRIPTION = "Say whether a connection to a worker's own listener comes from the engine's user, or shows the token"
 
 
-class Question(Struct):
-    """The payload. `client` and `server` are the two ends as (host, port); the rest is as the handshake has it."""
+class ConnectionQuestion(Struct):
+    """The payload. `client` and `server` are the two ends as (host, port); the others are from the handshake."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -35,7 +35,7 @@ class Question(Struct):
 
 
 class ConnectionCheck:
-    """Answers for one token. `is_same_user(client, server)` asks the kernel."""
+    """The function. `is_same_user(client, server)` asks the kernel whether the client runs as the engine's user."""
 
     def __init__(
         self,
@@ -48,19 +48,19 @@ class ConnectionCheck:
         self._is_same_user = is_same_user
 
     async def answer(self, payload: Raw, _: Peer) -> dict[str, Any]:
-        """Return `{"allowed", "subprotocol"}`; the subprotocol is to be confirmed in the handshake's answer."""
-        asked = decode(payload, type=Question)
-        knock = Knock(
+        """Return `{"allowed", "subprotocol"}`; the worker confirms the subprotocol in the handshake's response."""
+        question = decode(payload, type=ConnectionQuestion)
+        handshake = Knock(
             hosts=(),
             origins=(),
-            authorizations=asked.authorizations,
-            subprotocols=asked.subprotocols,
-            query=asked.query,
-            is_same_user=self._is_same_user(asked.client, asked.server),
+            authorizations=question.authorizations,
+            subprotocols=question.subprotocols,
+            query=question.query,
+            is_same_user=self._is_same_user(question.client, question.server),
         )
-        verdict = judge_user(self._policy, knock)
+        verdict = judge_user(self._policy, handshake)
         is_allowed = verdict.status == 101
         if not is_allowed:
-            loop = asyncio.get_running_loop()
-            await asyncio.sleep(self._throttle.delay(asked.client[0], loop.time()))
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(self._throttle.delay(question.client[0], now))
         return {"allowed": is_allowed, "subprotocol": verdict.subprotocol}

@@ -1,8 +1,8 @@
-"""The engine's own functions and trigger types: `engine::*`, themselves a peer like any other.
+"""The engine's own functions and trigger types: `engine::*`.
 
-Their peer has no transport: what the router puts into its outbox is run here, and the answers go back through the
-router. Introspection answers from `introspection.py`; management goes to the `Control` that the composition root
-passes in.
+They belong to a peer like any other, without a transport: `Builtins` runs the calls that the router puts into the
+outbox of that peer, and gives the results back to the router. `introspection.py` makes the rows of lists; management
+goes to a `Control`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from iii.engine.routing.router import Router
 from iii.engine.telemetry.metrics import Gauges
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import NotAnObject, decode_object, decode_value, encode, encode_error, encode_value
 
-# Bursts of registrations become one event.
-COALESCE = 0.05
+# Seconds. A burst of registrations becomes one event.
+ANNOUNCE_DEBOUNCE = 0.05
 
 FUNCTIONS_AVAILABLE = "engine::functions-available"
 WORKERS_AVAILABLE = "engine::workers-available"
 
-# How long a provider may take to say whether it accepts a binding (public contract).
-PROVIDER_PATIENCE = 10.0
+# Seconds that a provider may take to say whether it accepts a binding (public contract).
+PROVIDER_TIMEOUT = 10.0
 
 # What a handler returns to leave `result` out of the answer.
 NOTHING = object()
@@ -52,13 +52,13 @@ class Control(Protocol):
     async def restart_worker(self, name: str) -> list[dict[str, Any]]: ...
 
     def counters(self) -> dict[str, int]:
-        """Return how often what was dropped, by cause."""
+        """Return how many messages and log lines were dropped or refused, by cause."""
 
     def adopt(self, peer: Peer, pid: int) -> bool:
         """Make the peer a connection of the supervised process with that pid; False if there is none."""
 
     def identified(self, peer: Peer) -> None:
-        """A peer said who it is."""
+        """The peer has sent its name and metadata."""
 
 
 class DurableTrigger(Struct):
@@ -71,7 +71,7 @@ class DurableTrigger(Struct):
     trigger_namespace: str | None = None
 
     def message(self, id: str) -> m.RegisterTrigger:
-        """Return the registration it stands for; the function is looked up in the default namespace."""
+        """Return the registration of this trigger; its function is one of the default namespace."""
         metadata = m.ABSENT if self.metadata is None else Raw(encode_value(self.metadata))
         return m.RegisterTrigger(
             id=id,
@@ -87,7 +87,10 @@ Handler = Callable[[Raw, Peer], "Any | Awaitable[Any]"]
 
 
 class Builtins:
-    """The peer behind `engine::*`. `turn` is called after it put something into the router by itself."""
+    """The peer behind `engine::*`.
+
+    `turn()` finishes a turn of the message pump, after messages that went to the router outside of one.
+    """
 
     def __init__(self, router: Router, control: Control, turn: Callable[[], None]) -> None:
         self._router = router
@@ -96,20 +99,27 @@ class Builtins:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bindings: dict[str, m.RegisterTrigger] = {}
-        self._known: set[str] = set()
-        self._announcement: asyncio.TimerHandle | None = None
+        self._announce_timer: asyncio.TimerHandle | None = None
         self.gauges = Gauges()
-        self.peer = Peer("engine", kind="engine", name="engine")
-        self.peer.flush = self._run_outbox
-        self._handlers = self._table()
-        self._register()
+        self.peer = Peer("engine", kind="engine", name="engine", flush=self._run_outbox)
+        router.peer_table.attach(self.peer)
+        self._handlers: dict[str, Handler] = {}
+        for id, (handler, description) in self._functions().items():
+            self.serve(id, handler, description)
+        types = {
+            FUNCTIONS_AVAILABLE: "Fires when the set of registered functions changes",
+            WORKERS_AVAILABLE: "Fires when a worker connects, disconnects or says who it is",
+        }
+        for id, description in types.items():
+            router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
+        self._announced_ids = self._function_ids()
 
-    def _table(self) -> dict[str, tuple[Handler, str]]:
+    def _functions(self) -> dict[str, tuple[Handler, str]]:
         def listing(answer: Callable[[Router, introspection.Filters], Any]) -> Handler:
-            return lambda payload, _: answer(self._router, introspection.as_filters(payload))
+            return lambda payload, _: answer(self._router, introspection.filters_from(payload))
 
         def lookup(answer: Callable[[Router, Mapping[str, Any]], Any]) -> Handler:
-            return lambda payload, _: answer(self._router, _as_object(payload))
+            return lambda payload, _: answer(self._router, decode_object(payload))
 
         def command(act: Callable[[str], Awaitable[list[dict[str, Any]]]]) -> Handler:
             return lambda payload, _: self._manage(act, payload)
@@ -128,7 +138,10 @@ class Builtins:
                 "Describe one trigger binding",
             ),
             "engine::trigger-types::list": (listing(introspection.trigger_types_list), "List the trigger types"),
-            "engine::counters::list": (self._counters_list, "Count what was dropped or refused, by cause"),
+            "engine::counters::list": (
+                lambda *_: {"counters": self._control.counters()},
+                "Count what was dropped or refused, by cause",
+            ),
             "engine::register_trigger": (self._register_trigger, "Bind a function to an event until it is unbound"),
             "engine::unregister_trigger": (self._unregister_trigger, "Remove a binding"),
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),
@@ -139,24 +152,12 @@ class Builtins:
             "engine::workers::start": (command(self._control.start_worker), "Start a stopped worker"),
         }
 
-    def _register(self) -> None:
-        self._router.peer_table.attach(self.peer)
-        for id, (_, description) in self._handlers.items():
-            self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
-        types = {
-            FUNCTIONS_AVAILABLE: "Fires when the set of registered functions changes",
-            WORKERS_AVAILABLE: "Fires when a worker connects, disconnects or says who it is",
-        }
-        for id, description in types.items():
-            self._router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
-        self._known = self._function_ids()
-
     def serve(self, id: str, handler: Handler, description: str) -> None:
-        """Add a function that another part of the engine answers."""
-        self._handlers[id] = (handler, description)
+        """Add a function; its handler may be another part of the engine."""
+        self._handlers[id] = handler
         self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
 
-    # Running what the router sent
+    # Calls of the engine's functions
 
     def _run_outbox(self) -> None:
         for message in take_messages(self.peer, self._router.calls):
@@ -171,7 +172,7 @@ class Builtins:
         invocation = self._router.calls.in_flight.get(message.invocation_id or "")
         if invocation is None:
             return
-        handler = self._handlers[message.function_id][0]
+        handler = self._handlers[message.function_id]
         try:
             result = handler(message.data, invocation.origin)
         except Exception as error:  # noqa: BLE001 - see `_failure`
@@ -193,7 +194,9 @@ class Builtins:
         self._turn()
 
     def _failure(self, message: m.InvokeFunction, error: Exception) -> InvocationError:
-        """Return what the caller is told. A bug in one of our functions costs the call, not the caller."""
+        """Return the error for the caller. A bug in one of our functions costs the call, not the caller."""
+        if isinstance(error, NotAnObject):
+            return InvocationError(ErrorCode.DESERIALIZATION_ERROR, "the payload must be an object")
         if isinstance(error, InvocationError):
             return error
         if isinstance(error, (ValueError, TypeError)):
@@ -212,90 +215,84 @@ class Builtins:
 
     # Handlers
 
-    def _counters_list(self, _: Raw, __: Peer) -> Any:
-        return {"counters": self._control.counters()}
-
     def _workers_list(self, payload: Raw, _: Peer) -> Any:
-        fields = _as_object(payload)
+        fields = decode_object(payload)
         rows = self._control.rows()
         if fields.get("worker_id"):
             return {"workers": [introspection.workers_info(self._router, rows, fields, self._reported)["worker"]]}
-        return introspection.workers_list(self._router, rows, introspection.as_filters(payload))
+        return introspection.workers_list(self._router, rows, introspection.filters_from(payload))
 
     def _workers_info(self, payload: Raw, _: Peer) -> Any:
-        return introspection.workers_info(self._router, self._control.rows(), _as_object(payload), self._reported)
+        return introspection.workers_info(self._router, self._control.rows(), decode_object(payload), self._reported)
 
     def _reported(self, worker: str) -> dict[str, Any] | None:
         return self.gauges.latest(worker, time.time())
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
-        said = _as_object(payload)
-        pid = said.get("pid")
+        fields = decode_object(payload)
+        pid = fields.get("pid")
         is_adopted = type(pid) is int and self._control.adopt(origin, pid)
-        if not is_adopted and not identity.introduce(self._router, origin, said):
+        if not is_adopted and not identity.introduce(self._router, origin, fields):
             return {"success": False}
-        identity.note(self._router, origin, said)
+        identity.note_metadata(self._router, origin, fields)
         self._control.identified(origin)
         return {"success": True}
 
     async def _manage(self, act: Callable[[str], Awaitable[list[dict[str, Any]]]], payload: Raw) -> Any:
-        name = _as_object(payload).get("name")
+        name = decode_object(payload).get("name")
         try:
             rows = await act(str(name))
         except KeyError:
-            known = sorted({row["name"] for row in self._control.rows()})
-            message = f"there is no worker {name!r}; there are: {', '.join(known)}"
+            names = sorted({row["name"] for row in self._control.rows()})
+            message = f"there is no worker {name!r}; there are: {', '.join(names)}"
             raise InvocationError(ErrorCode.NOT_FOUND, message) from None
         return {"workers": rows}
 
-    # Bindings that outlive whoever makes them
+    # Durable bindings: no peer owns them
 
     async def _register_trigger(self, payload: Raw, _: Peer) -> Any:
-        wanted = convert(_as_object(payload), DurableTrigger)
-        binding = Binding(wanted.message(self._router.calls.mint_id()), None)
+        trigger = convert(decode_object(payload), DurableTrigger)
+        binding = Binding(trigger.message(self._router.calls.mint_id()), None)
         answered: asyncio.Future[m.TriggerRegistrationResult] = self._loop.create_future()
         self._router.bindings.awaited[binding.id] = answered.set_result
         self._router.registrations.send_all(self._router.bindings.bind(binding))
         self._turn()
         try:
-            # A parked binding is no failure, and the engine's own types take any.
+            # A parked binding is no failure, and the engine's own trigger types accept every binding.
             if binding.provider not in (None, self.peer):
-                await self._settle(binding, answered)
+                answer = await asyncio.wait_for(answered, PROVIDER_TIMEOUT)
+                if not m.is_empty(answer.error):
+                    self._router.registrations.send_all(self._router.bindings.remove(binding.id))
+                    error = decode_value(answer.error, type=m.ErrorBody)
+                    code = ErrorCode.TRIGGER_REGISTRATION_FAILED
+                    raise InvocationError(code, error.message, details={"code": error.code})
+        except TimeoutError:
+            pass  # the contract takes silence for consent
         finally:
             self._router.bindings.awaited.pop(binding.id, None)
         return {"id": binding.id}
 
-    async def _settle(self, binding: Binding, answered: asyncio.Future[m.TriggerRegistrationResult]) -> None:
-        try:
-            answer = await asyncio.wait_for(answered, PROVIDER_PATIENCE)
-        except TimeoutError:
-            return  # the contract takes silence for consent
-        if not m.is_empty(answer.error):
-            self._router.registrations.send_all(self._router.bindings.remove(binding.id))
-            error = decode_value(answer.error, type=m.ErrorBody)
-            raise InvocationError(ErrorCode.TRIGGER_REGISTRATION_FAILED, error.message, details={"code": error.code})
-
     def _unregister_trigger(self, payload: Raw, _: Peer) -> Any:
-        id = _as_object(payload).get("id")
-        is_known = isinstance(id, str) and self._router.bindings.find(id) is not None
-        if is_known:
-            self._router.registrations.send_all(self._router.bindings.remove(str(id)))
-        return {"removed": is_known}
+        id = decode_object(payload).get("id")
+        if not isinstance(id, str) or self._router.bindings.find(id) is None:
+            return {"removed": False}
+        self._router.registrations.send_all(self._router.bindings.remove(id))
+        return {"removed": True}
 
     # Events of the engine's own trigger types
 
     def on_event(self, event: FunctionsChanged | WorkersChanged) -> None:
-        """Tell the functions bound to the engine's own triggers."""
+        """Call the functions that are bound to the engine's own trigger types."""
         if isinstance(event, WorkersChanged):
             self._fire(WORKERS_AVAILABLE, {"event": event.event, "worker_id": event.worker_id})
-        elif self._announcement is None:
-            self._announcement = self._loop.call_later(COALESCE, self._announce_functions)
+        elif self._announce_timer is None:
+            self._announce_timer = self._loop.call_later(ANNOUNCE_DEBOUNCE, self._announce_functions)
 
     def _announce_functions(self) -> None:
-        self._announcement = None
-        now_known = self._function_ids()
-        added, removed = sorted(now_known - self._known), sorted(self._known - now_known)
-        self._known = now_known
+        self._announce_timer = None
+        ids = self._function_ids()
+        added, removed = sorted(ids - self._announced_ids), sorted(self._announced_ids - ids)
+        self._announced_ids = ids
         if added or removed:
             rows = introspection.functions_list(self._router, introspection.Filters(include_internal=True))
             changes = {"event": "functions_changed", **rows, "added": added, "removed": removed}
@@ -317,14 +314,5 @@ class Builtins:
 
     def close(self) -> None:
         """Stop announcing."""
-        if self._announcement is not None:
-            self._announcement.cancel()
-
-
-def _as_object(payload: Raw) -> dict[str, Any]:
-    if m.is_empty(payload):
-        return {}
-    value = decode_value(payload)
-    if not isinstance(value, dict):
-        raise InvocationError(ErrorCode.DESERIALIZATION_ERROR, "the payload must be an object")
-    return value
+        if self._announce_timer is not None:
+            self._announce_timer.cancel()

@@ -1,7 +1,7 @@
-"""Whether functions that live behind a URL may be registered: the worker that would call them is asked.
+"""Whether functions that live behind a URL may be registered: the worker that makes the requests decides.
 
-What it refuses (an address inside the network, a secret that is not set) is withdrawn, with a line in the log. Without
-such a worker the function stays, and its calls say what is missing. Made by the composition root.
+A function that it refuses (an address inside the network, a secret that is not set) is withdrawn, with a line in the
+log. Without such a worker the function stays, and calls of it fail with an error that says what is missing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from iii.engine.builtins.client import EngineClient
 from iii.engine.routing.events import HttpFunctionRegistered, Notice
 from iii.engine.routing.http_function_proxy import CHECK
 from iii.errors import ErrorCode, InvocationError
-from iii.protocol.messages import is_empty
 
 if TYPE_CHECKING:
     from iii.engine.transport.message_pump import MessagePump
 
-# They say something about the worker that should check, not about the function.
+# Errors that say something about the checking worker, and nothing about the function.
 _INCONCLUSIVE = (
     ErrorCode.FUNCTION_NOT_FOUND,
     ErrorCode.WORKER_UNAVAILABLE,
@@ -29,8 +28,8 @@ _INCONCLUSIVE = (
 )
 
 
-class HttpCheck:
-    """Asks about every registration once."""
+class HttpFunctionCheck:
+    """Has every such registration checked, once."""
 
     def __init__(self, pump: MessagePump) -> None:
         self._pump = pump
@@ -38,27 +37,22 @@ class HttpCheck:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_registered(self, event: HttpFunctionRegistered) -> None:
-        """Ask, and withdraw the function if the answer is no."""
+        """Have the function checked, and withdraw it if it is refused."""
         self._engine_client = self._engine_client or EngineClient(self._pump)
-        task = asyncio.get_running_loop().create_task(self._judge(event, self._engine_client))
+        task = asyncio.get_running_loop().create_task(self._check(event, self._engine_client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _judge(self, event: HttpFunctionRegistered, engine_client: EngineClient) -> None:
+    async def _check(self, event: HttpFunctionRegistered, engine_client: EngineClient) -> None:
         try:
             await engine_client.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
         except InvocationError as error:
-            if error.code not in _INCONCLUSIVE:
-                self._withdraw(event, error)
-
-    def _withdraw(self, event: HttpFunctionRegistered, error: InvocationError) -> None:
-        router = self._pump.router
-        function = router.registry.find(event.peer.namespace, event.function_id)
-        # It may have been registered anew meanwhile, which is asked about by itself.
-        if function is None or is_empty(function.declaration.invocation):
-            return
-        if bytes(function.declaration.invocation) == bytes(event.invocation):
-            text = f"function {event.function_id} not registered: {error}"
-            router.events.append(Notice(event.peer.name, text, error.code))
-            router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
-            self._pump.turn()
+            router = self._pump.router
+            function = router.registry.find(event.peer.namespace, event.function_id)
+            # If it has been registered anew meanwhile, that registration has a check of its own.
+            is_current = function is not None and bytes(function.declaration.invocation) == bytes(event.invocation)
+            if error.code not in _INCONCLUSIVE and is_current:
+                text = f"function {event.function_id} not registered: {error}"
+                router.events.append(Notice(event.peer.name, text, error.code))
+                router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
+                self._pump.turn()

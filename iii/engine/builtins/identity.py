@@ -1,7 +1,7 @@
-"""What becomes of a peer that says who it is (`engine::workers::register`). Pure.
+"""The names and metadata of peers (`engine::workers::register`). Pure.
 
-A worker's name is a lease: one live worker has it in a namespace, a second one is told so and must go. Called by the
-engine's own functions; which peers are processes of ours is the supervisor's knowledge, not this module's.
+In each namespace one live worker has a name; a second worker that asks for it is refused and disconnected. Which peers
+are processes of supervised workers is not decided here.
 """
 
 from __future__ import annotations
@@ -17,51 +17,46 @@ from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode
 from iii.protocol.messages import RegistrationRejected
 
-# Longer names, and invisible characters in them, serve only to deceive whoever reads a list.
+# Characters. Longer names, and invisible characters in them, serve only to deceive the reader of a list.
 MAX_NAME = 280
 
 
-def introduce(router: Router, peer: Peer, said: Mapping[str, Any]) -> bool:
-    """Give an unsupervised peer its name and namespace; False if the name is taken, and the peer told to go.
+def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
+    """Give an unsupervised peer the name and namespace it asks for; if the name is taken, reject it and return False.
 
     Raises `InvocationError` (`INVALID_NAMESPACE`) for a blank namespace.
     """
-    namespace = said.get("namespace")
+    namespace = fields.get("namespace")
     if isinstance(namespace, str) and not namespace.strip():
-        body = error_bodies.blank_namespace("namespace")
+        body = error_bodies.invalid_namespace("namespace")
         raise InvocationError(ErrorCode.INVALID_NAMESPACE, body.message)
     if peer.owner.is_supervised:
         return True
-    name = clean(said.get("name"))
+    name = clean_name(fields.get("name"))
     holder = router.peer_table.introduce(peer, name, namespace if isinstance(namespace, str) else None)
-    if holder is not None:
-        _turn_away(
-            router,
-            peer,
-            RegistrationRejected(ErrorCode.WORKER_NAMESPACE_CONFLICT, holder.namespace, holder.id, worker_name=name),
-        )
-    return holder is None
-
-
-def _turn_away(router: Router, peer: Peer, rejection: RegistrationRejected) -> None:
+    if holder is None:
+        return True
+    conflict = ErrorCode.WORKER_NAMESPACE_CONFLICT
+    rejection = RegistrationRejected(conflict, holder.namespace, holder.id, worker_name=name)
     router.calls.send(peer, encode(rejection))
     peer.staged.clear()
     peer.is_retired = True  # nothing it still registers takes effect
     router.events.append(PeerExpelled(peer))
+    return False
 
 
-def note(router: Router, peer: Peer, said: Mapping[str, Any]) -> None:
-    """Keep what the peer told about itself, and tell those who want to know."""
-    peer.info = dict(said)
+def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None:
+    """Keep the metadata that the peer sent, and report that the list of workers changed."""
+    peer.info = dict(fields)
     if peer.kind == "client":
         peer.kind = "worker"
         router.events.append(WorkersChanged("worker_connected", peer.id))
-    if peer.pid is None and type(said.get("pid")) is int:
-        peer.pid = said["pid"]
+    if peer.pid is None and type(fields.get("pid")) is int:
+        peer.pid = fields["pid"]
     router.events.append(WorkersChanged("worker_metadata_updated", peer.id))
 
 
-def clean(name: Any) -> str:
+def clean_name(name: Any) -> str:
     """Return a worker's name as it may be shown: no control or bidi characters, at most 280."""
     text = name if isinstance(name, str) else ""
     return "".join(character for character in text if character.isprintable())[:MAX_NAME]

@@ -1,4 +1,4 @@
-"""What `engine::functions::list` and its kin answer: rows made from the router's tables. Pure.
+"""The answers of `engine::functions::list` and the other lists: rows made from the router's tables. Pure.
 
 Shapes follow the public contract (docs/protocol.md), with the additions of supervised workers.
 """
@@ -20,12 +20,12 @@ from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, is_empty
 
 Row = dict[str, Any]
-# What a worker has lately said of its own process, by the worker's id.
+# Returns the latest metrics that a worker has reported of its own process, by the worker's id.
 Reported = Callable[[str], Row | None]
 
-# A summary of a trigger's config fits a table column.
+# Characters of a trigger's config that a list shows: it fits a column of a table.
 _SUMMARY = 80
-# The contract's bound on ids in one `functions::info`.
+# Ids in one `functions::info` (public contract).
 _MAX_BATCH = 32
 
 
@@ -45,13 +45,13 @@ class Filters(msgspec.Struct, gc=False):
 
 def functions_list(router: Router, filters: Filters) -> Row:
     """Return `{"functions": [summary...]}`, sorted by id, or by how well it matches `search`."""
-    wanted = {name for name in [filters.worker, *filters.workers] if name}
+    workers = {name for name in [filters.worker, *filters.workers] if name}
     rows = [
         summary(function)
         for function in router.registry
         if (filters.include_internal or not function.is_internal)
         and (not filters.prefix or function.id.startswith(filters.prefix))
-        and (not wanted or worker_of(function) in wanted)
+        and (not workers or worker_of(function) in workers)
     ]
     if filters.search:
         ranked = [(_rank(row, filters.search.lower()), row) for row in rows]
@@ -81,7 +81,7 @@ def summary(function: Function) -> Row:
 
 
 def worker_of(function: Function) -> str:
-    """Return the name of the worker that has the function; of the engine's own, the first part of the id."""
+    """Return the name of the function's worker; of the engine's own functions, the first part of the id."""
     if function.providers and function.providers[0].kind == "engine":
         return function.id.split("::")[0]
     return function.owner.name
@@ -107,18 +107,19 @@ def functions_info(router: Router, payload: Mapping[str, Any]) -> Row:
 
 
 def _resolve(router: Router, function_id: str, namespace: str | None) -> Function:
-    """Find a function: strictly in `namespace` if given, else default wins, else the only one of that id."""
-    places = router.registry.namespaces_with(function_id)
-    place = namespace or (DEFAULT_NAMESPACE if DEFAULT_NAMESPACE in places else places[0] if len(places) == 1 else "")
-    found = router.registry.find(place, function_id)
-    if found is None:
-        hint = f"; it is in several namespaces: {', '.join(places)}" if len(places) > 1 else ""
+    """Find a function: in `namespace` if given, else in the default one, else the only one of that id."""
+    namespaces = router.registry.namespaces_with(function_id)
+    if not namespace:
+        namespace = namespaces[0] if len(namespaces) == 1 else DEFAULT_NAMESPACE
+    function = router.registry.find(namespace, function_id)
+    if function is None:
+        hint = f"; it is in several namespaces: {', '.join(namespaces)}" if len(namespaces) > 1 else ""
         raise InvocationError(ErrorCode.NOT_FOUND, f"function {function_id} not found{hint}")
-    return found
+    return function
 
 
 def detail(router: Router, function: Function) -> Row:
-    """Return everything known about one function."""
+    """Return the details of one function."""
     declaration = function.declaration
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
@@ -162,10 +163,10 @@ def _provider_name(provider: Peer) -> str:
 def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
     """Return one trigger type's details, with its schemas and how many bindings it has."""
     id, namespace = str(payload.get("id")), payload.get("namespace")
-    found = [one for one in router.bindings.types.values() if one.id == id and namespace in (None, one.namespace)]
-    if not found:
+    types = router.bindings.types.values()
+    trigger_type = next((type for type in types if type.id == id and namespace in (None, type.namespace)), None)
+    if trigger_type is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
-    trigger_type = found[0]
     declaration = trigger_type.declaration
     row = type_summary(trigger_type)
     if not is_empty(declaration.trigger_request_format):
@@ -231,16 +232,15 @@ def _binder_name(binding: Binding) -> str:
 
 
 def _matches(text: str, filters: Filters) -> bool:
-    is_found = not filters.search or filters.search.lower() in text.lower()
-    return is_found and (not filters.prefix or text.startswith(filters.prefix))
+    is_match = not filters.search or filters.search.lower() in text.lower()
+    return is_match and (not filters.prefix or text.startswith(filters.prefix))
 
 
 def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Filters) -> Row:
     """Return `{"workers": [...]}`: the supervised ones (`rows` of the supervisor), then those that connected."""
-    workers = [row for row, _ in _workers(router, rows)]
     workers = [
         row
-        for row in workers
+        for row, _ in _workers(router, rows)
         if _matches(row["name"], filters)
         and filters.runtime in (None, row["runtime"])
         and filters.status in (None, row["status"])
@@ -256,17 +256,14 @@ def workers_info(
     `latest_metrics` are those of a process that the engine measures, else what the worker itself has `reported`.
     """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
-    found = [
-        (row, peer)
-        for row, peer in _workers(router, rows)
-        if (id and row["id"] == id) or (not id and row["name"] == name)
-    ]
-    if not found:
+    key, value = ("id", id) if id else ("name", name)
+    matches = [(row, peer) for row, peer in _workers(router, rows) if row[key] == value]
+    if not matches:
         raise InvocationError(ErrorCode.NOT_FOUND, f"worker {id or name} not found")
-    row, peer = found[0]
+    row, peer = matches[0]
     functions = [summary(function) for function in peer.functions] if peer else []
     bindings = [binding_row(binding) for binding in router.bindings if peer in binding.binders]
-    types = [type_summary(one) for one in router.bindings.types.values() if one.provider is peer]
+    types = [type_summary(type) for type in router.bindings.types.values() if type.provider is peer]
     metrics = row.get("metrics") or reported(row["id"] or "")
     latest = {**metrics, "runtime": row["runtime"]} if metrics else None
     worker = {**row, "internal": False, "latest_metrics": latest}
@@ -275,16 +272,16 @@ def workers_info(
 
 def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
     peers = [peer for peer in router.peer_table.peers.values() if peer.kind == "worker"]
-    by_seat = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
+    by_run = {(peer.owner.name, peer.instance, peer.generation): peer for peer in peers if peer.owner.is_supervised}
     workers: list[tuple[Row, Peer | None]] = []
     for supervised in rows:
-        peer = by_seat.get((supervised["name"], supervised["instance"], supervised["generation"]))
-        told = _peer_row(peer)
-        runtime = told["runtime"] or supervised.get("runtime")  # a program knows itself better than its command tells
-        workers.append(({**told, **supervised, "runtime": runtime}, peer))
+        peer = by_run.get((supervised["name"], supervised["instance"], supervised["generation"]))
+        row = _peer_row(peer)
+        runtime = row["runtime"] or supervised.get("runtime")  # the worker's own word, else a guess from its command
+        workers.append(({**row, **supervised, "runtime": runtime}, peer))
     workers += [(_peer_row(peer), peer) for peer in peers if not peer.owner.is_supervised]
     for row, peer in workers:
-        row["status"] = _status(peer)
+        row["status"] = "disconnected" if peer is None else "busy" if peer.busy else "connected"
     return workers
 
 
@@ -307,12 +304,6 @@ def _peer_row(peer: Peer | None) -> Row:
     }
 
 
-def _status(peer: Peer | None) -> str:
-    if peer is None:
-        return "disconnected"
-    return "busy" if peer.busy else "connected"
-
-
-def as_filters(payload: Raw) -> Filters:
-    """Read the filters of a list call; an absent or null payload means none."""
+def filters_from(payload: Raw) -> Filters:
+    """Decode the filters of a list call; an absent or null payload means none."""
     return Filters() if is_empty(payload) else decode_value(payload, type=Filters)

@@ -22,7 +22,7 @@ from iii.engine.routing.registry import Function
 from iii.engine.security.rbac import UNASKED, Session, functions_named_in
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import decode, decode_object, decode_value, encode, encode_error, encode_value
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -374,10 +374,9 @@ def _names_secret(invocation: Raw) -> bool:
 
 def _as_object(data: Raw) -> dict[str, Any]:
     try:
-        value = None if m.is_empty(data) else decode_value(data)
-    except ValueError:  # e.g. a lone surrogate: whoever runs the call refuses it
+        return decode_object(data)
+    except ValueError:  # e.g. a lone surrogate: the callee refuses the call
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _error(code: str, message: str) -> Raw:

@@ -72,13 +72,13 @@ class Link:
             kind="client",
             reattach_token=str(uuid.uuid4()),
             connected_at_ms=int(time.time() * 1000),
+            flush=self.flush,
+            drain=connection.drain,
+            close=connection.close,
+            ip_address=connection.client[0],
+            max_line=MAX_MESSAGE,
         )
-        self.peer.ip_address = connection.client[0]
         self.peer.is_serving = False  # its registrations wait for its namespace
-        self.peer.max_line = MAX_MESSAGE
-        self.peer.flush = self.flush
-        self.peer.close = connection.close
-        self.peer.drain = connection.drain
 
     def __repr__(self) -> str:
         return f"<Link {self.peer!r}>"
@@ -91,7 +91,7 @@ class Link:
 
     def _settle(self) -> None:
         self._grace = None
-        self._pump.router.peer_table.settle(self.peer)
+        self._pump.router.peer_table.settle_namespace(self.peer)
         self._pump.turn()
 
     def on_messages(self, messages: Received) -> None:

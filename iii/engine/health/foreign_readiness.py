@@ -24,6 +24,6 @@ def readiness_timeout(owner: Owner, peers: list[Peer], *, is_adopted: bool) -> f
     """
     staged = {message.id for peer in peers for message in peer.staged if isinstance(message, RegisterFunction)}
     serving = {function.id for peer in owner.peers for function in peer.functions}
-    if owner.connects and not is_adopted:
+    if owner.has_own_connections and not is_adopted:
         return None
     return REGISTRATION_DEBOUNCE if staged and serving <= staged else SILENCE_TIMEOUT

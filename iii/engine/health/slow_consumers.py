@@ -1,7 +1,7 @@
 """Which peers do not read what they are sent, and when that is too much. Pure; `heartbeat.py` checks once a second.
 
-A peer that does not read costs memory and never answers. The router refuses new calls to it early (`Limits.backlog`);
-this is about results, and about what was sent before.
+A peer that does not read costs memory and never answers. The router refuses new calls to it early
+(`Limits.unsent_bytes`); this is about results, and about what was sent before.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class SlowConsumers:
         previous, self._progress = self._progress, {}
         slow = []
         for peer in peers:
-            if not peer.backlog:
+            if not peer.unsent_bytes:
                 continue
             written, idle_checks = previous.get(peer, (peer.written, -1))
             idle_checks = idle_checks + 1 if written == peer.written else 0
             self._progress[peer] = (peer.written, idle_checks)
-            if peer.backlog > MAX_BACKLOG:
-                slow.append((peer, f"does not read its input: {peer.backlog >> 20} MiB wait for it"))
+            if peer.unsent_bytes > MAX_BACKLOG:
+                slow.append((peer, f"does not read its input: {peer.unsent_bytes >> 20} MiB wait for it"))
             elif idle_checks >= MAX_IDLE_CHECKS and not has_live_call(peer):
                 slow.append((peer, f"has read nothing of its input for {MAX_IDLE_CHECKS} s"))
         return slow

@@ -1,7 +1,7 @@
 """Trigger types and the bindings of functions to them: tables and the decisions over them. Pure.
 
-Every change returns the messages that must go out, as `(peer, message)` pairs. A binding without a provider is
-parked; it is delivered, with the same id and in the order of creation, as soon as one appears.
+Every change returns the messages that must go out, as `(peer, message)` pairs. A binding whose trigger type has no
+provider is parked; it is sent, with the same id and in the order of creation, as soon as a provider appears.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Outgoing = list[tuple[Peer, Message]]
 class TriggerType:
     """A kind of event, and the peer that implements it.
 
-    `standbys` are the same worker's other processes that provide it too, the newest last: they take over in turn.
+    `standbys` are the other processes of the same worker that provide it too, the newest last. When the provider goes,
+    the newest standby takes over.
     """
 
     __slots__ = ("declaration", "id", "namespace", "provider", "standbys")
@@ -39,28 +40,29 @@ class TriggerType:
         self.standbys: list[TriggerType] = []
 
     def take_over(self, former: TriggerType) -> None:
-        """Stand before another process's; one of another worker, or an earlier one of this process, is gone."""
+        """Take the place of the former provider, which becomes a standby if it is another process of this worker."""
         if former.provider.owner is self.provider.owner:
-            self.standbys = [one for one in [*former.standbys, former] if one.provider is not self.provider]
+            standbys = [*former.standbys, former]
+            self.standbys = [standby for standby in standbys if standby.provider is not self.provider]
 
     def without(self, provider: Peer) -> TriggerType | None:
-        """Return what is left of it when this process provides it no more."""
-        self.standbys = [one for one in self.standbys if one.provider is not provider]
+        """Return the trigger type as it is once this process no longer provides it; None when no process does."""
+        self.standbys = [standby for standby in self.standbys if standby.provider is not provider]
         if self.provider is not provider:
             return self
         if not self.standbys:
             return None
-        *rest, successor = self.standbys
-        successor.standbys = rest
+        *standbys, successor = self.standbys
+        successor.standbys = standbys
         return successor
 
 
 class Binding:
     """One event -> function binding.
 
-    `binders` are the peers that asked for it, each with the id it knows the binding by: the instances of one worker
-    share a binding, and a new generation takes over the old one's. A durable binding has none and outlives whoever
-    made it.
+    `binders` are the peers that registered it, each with its own id for the binding: the instances of one worker share
+    a binding, and a new generation takes over the old one's. A durable binding (`engine::register_trigger`) has no
+    binders, and stays when the peer that asked for it leaves.
     """
 
     __slots__ = (
@@ -92,10 +94,17 @@ class Binding:
 
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
-        return _identity(self) == _identity(other)
+        return (
+            self.trigger_type == other.trigger_type
+            and self.function_id == other.function_id
+            and self.namespace == other.namespace
+            and self.strict_namespace == other.strict_namespace
+            and bytes(self.config) == bytes(other.config)
+            and bytes(self.metadata) == bytes(other.metadata)
+        )
 
     def request(self) -> RegisterTrigger:
-        """Return the message that asks the provider for this binding."""
+        """Return the message that registers this binding with the provider."""
         return RegisterTrigger(
             id=self.id,
             trigger_type=self.trigger_type,
@@ -107,25 +116,15 @@ class Binding:
         )
 
 
-def _identity(binding: Binding) -> tuple[object, ...]:
-    return (
-        binding.trigger_type,
-        binding.function_id,
-        binding.namespace,
-        binding.strict_namespace,
-        bytes(binding.config),
-        bytes(binding.metadata),
-    )
-
-
 class Bindings:
     """The tables of trigger types (by namespace and id) and bindings (by id, in order of creation)."""
 
     def __init__(self) -> None:
         self.types: dict[tuple[str, str], TriggerType] = {}
         self._bindings: dict[str, Binding] = {}
-        self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}  # whoever waits for an answer, by id
-        self._aliases: dict[str, str] = {}  # id a new generation gave to a binding that already stood
+        # By binding id: what gets the provider's answer.
+        self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
+        self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._bindings.values())
@@ -139,37 +138,37 @@ class Bindings:
         return self._bindings.get(self._aliases.get(id, id))
 
     def type_of(self, binding: Binding) -> TriggerType | None:
-        """Return the provider's type: where it was asked for, else the binder's namespace, else default."""
+        """Return the trigger type of a binding: of the namespace it names, else the binder's, else the default one."""
         if binding.strict_namespace is not None:
             return self.types.get((binding.strict_namespace, binding.trigger_type))
         home = self.types.get((binding.home, binding.trigger_type))
         return home or self.types.get((DEFAULT_NAMESPACE, binding.trigger_type))
 
     def bind(self, binding: Binding) -> Outgoing:
-        """Add a binding, in place of the one that had its id."""
+        """Add a binding, in place of the existing one of the same id."""
         out = self.remove(binding.id)
         self._bindings[binding.id] = binding
         return out + self._place(binding)
 
     def adopt(self, binding: Binding, binder: Peer) -> Outgoing:
-        """Add a binding of a supervised worker; where the worker has the same one, that goes on unnoticed."""
-        standing = self._standing(binding, binder)
-        if standing is None:
+        """Add a binding of a supervised worker. If the worker has the same one already, the provider hears nothing."""
+        existing = self._existing(binding, binder)
+        if existing is None:
             return self.release(binding.id, binder) + self.bind(binding)
-        self._aliases.pop(standing.binders.get(binder, ""), None)
-        standing.binders[binder] = binding.id
-        if standing.id != binding.id:
-            self._aliases[binding.id] = standing.id
-        return self._place(standing)
+        self._aliases.pop(existing.binders.get(binder, ""), None)
+        existing.binders[binder] = binding.id
+        if existing.id != binding.id:
+            self._aliases[binding.id] = existing.id
+        return self._place(existing)
 
-    def _standing(self, binding: Binding, binder: Peer) -> Binding | None:
-        """The worker's binding that the new one repeats: the one with its id, else one this peer has not made."""
-        named = self.find(binding.id)
-        if named is not None:
-            return named if named.owner is binder.owner and named.is_same_as(binding) else None
-        for other in self:
-            if other.owner is binder.owner and binder not in other.binders and other.is_same_as(binding):
-                return other
+    def _existing(self, binding: Binding, binder: Peer) -> Binding | None:
+        """Return the worker's binding that the new one repeats: the one of its id, else one that this peer lacks."""
+        same_id = self.find(binding.id)
+        if same_id is not None:
+            return same_id if same_id.owner is binder.owner and same_id.is_same_as(binding) else None
+        for existing in self:
+            if existing.owner is binder.owner and binder not in existing.binders and existing.is_same_as(binding):
+                return existing
         return None
 
     def remove(self, id: str) -> Outgoing:
@@ -182,7 +181,7 @@ class Bindings:
         return _unbind(binding)
 
     def release(self, id: str, binder: Peer) -> Outgoing:
-        """The peer wants the binding no more: other instances keep it, else it is removed."""
+        """Take the peer out of a binding. One that other instances still want stays, any other is removed."""
         binding = self.find(id)
         if binding is None or binder not in binding.binders:
             return self.remove(id)
@@ -199,28 +198,28 @@ class Bindings:
         return self._replace_all(declaration.id)
 
     def withdraw(self, provider: Peer, id: str, namespace: str | None = None) -> Outgoing:
-        """Take a trigger type from this provider; its bindings fall back to another provider or are parked."""
+        """Take a trigger type from this provider; its bindings go to another provider or are parked."""
         key = (namespace or provider.namespace, id)
-        held = self.types.pop(key, None)
-        left = held.without(provider) if held else None
-        if left is not None:
-            self.types[key] = left
-        return [] if left is held else self._replace_all(id)
+        before = self.types.pop(key, None)
+        after = before.without(provider) if before else None
+        if after is not None:
+            self.types[key] = after
+        return [] if after is before else self._replace_all(id)
 
     def forget_binder(self, binder: Peer) -> Outgoing:
-        """Take the peer out of the bindings it made, and remove those that nobody else made too."""
+        """Take the peer out of the bindings it made, and remove those that have no other binder."""
         out: Outgoing = []
         for binding in [binding for binding in self if binder in binding.binders]:
             out += self.release(binding.id, binder)
         return out
 
     def forget_gone(self, owner: Owner) -> Outgoing:
-        """Drop what only processes that are gone had bound: their successor has said what it wants."""
+        """Remove the bindings that only gone processes of the owner had made: the new one has registered its own."""
         binders = {binder for binding in self if binding.owner is owner for binder in binding.binders}
         return [message for binder in binders if binder.is_gone for message in self.forget_binder(binder)]
 
     def forget_provider(self, provider: Peer) -> Outgoing:
-        """Remove every trigger type of this peer. Nothing is sent to the peer itself if it is gone."""
+        """Remove every trigger type of this peer."""
         return [
             message
             for trigger_type in list(self.types.values())
@@ -228,7 +227,7 @@ class Bindings:
         ]
 
     def answered(self, provider: Peer, result: TriggerRegistrationResult) -> Outgoing:
-        """Take the provider's answer; a refusal goes to the binder and parks the binding."""
+        """Take a provider's answer. A refusal parks the binding and goes to its binders."""
         binding = self.find(result.id)
         if binding is None or binding.provider is not provider:
             return []
@@ -246,13 +245,13 @@ class Bindings:
         return [message for binding in self if binding.trigger_type == trigger_type for message in self._place(binding)]
 
     def _place(self, binding: Binding) -> Outgoing:
-        """Move the binding to the provider that should have it now."""
-        found = self.type_of(binding)
-        provider = found.provider if found else None
-        if provider is binding.provider:
-            return []
-        # A process that is told to finish keeps what nobody takes over: its last writes still have to fire.
+        """Move the binding to the provider that its trigger type has now."""
+        trigger_type = self.type_of(binding)
+        provider = trigger_type.provider if trigger_type else None
         before = binding.provider
+        if provider is before:
+            return []
+        # A retired process keeps a binding that has no new provider: its last writes still have to fire.
         keeps = provider is None and before is not None and before.is_retired
         out = [] if keeps else _unbind(binding)
         binding.provider = provider

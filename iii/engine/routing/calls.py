@@ -1,12 +1,12 @@
 """The in-flight table: the journey of a call from its arrival to its one outcome. Pure: no I/O, no clock.
 
-Every peer has an outbox; "sending" appends a line to it and notes the peer in `dirty`, and whoever owns the
-transports writes the outboxes once per turn. A call is one `Invocation`, keyed by the id its caller minted; the
-callee gets the caller's own line, byte for byte, and its answer goes back the same way. Only the peer that stands
-in the table as the callee of an id can answer it. A call that no peer can take now (worker starting, reloading,
-backing off, or at its concurrency) waits in its owner's queue, in order, within its deadline.
+Every peer has an outbox. `send` appends a line to it and notes the peer in `dirty`; the message pump writes the
+outboxes once per turn. A call is one `Invocation`, keyed by the id that its caller minted. The callee gets the caller's
+own line, byte for byte, and its result goes back the same way. Only the callee that the table names can end a call. A
+call that no peer can take now (worker starting, reloading, backing off, or at its concurrency) waits in its owner's
+queue, in order, within its deadline.
 
-`place`, `settle` and `send` are the hot path. `router.py` owns this and decides who is there.
+`admit` and `settle` are the hot path. Which peers are connected, and which functions they have, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -14,17 +14,37 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from operator import attrgetter
-
-from msgspec import Raw
+from typing import Protocol
 
 from iii.engine.routing import error_bodies
-from iii.engine.routing.events import Event, Notice
+from iii.engine.routing.events import Event, Notice, PeerDrained
 from iii.engine.routing.invocation import Deadlines, Invocation, Limits
-from iii.engine.routing.message_forms import caller_form, parent_id
+from iii.engine.routing.message_forms import parent_id, result_for_caller
 from iii.engine.routing.peer import Owner, Peer
-from iii.engine.routing.registry import NOBODY, Function, Registry
+from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.protocol.codec import encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
+
+
+class CallObserver(Protocol):
+    """Follows what happens to calls beside the hot path: a tracer's, while calls are recorded."""
+
+    def nested_line(
+        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
+    ) -> bytes:
+        """A running call makes this one: return the line that its callee gets."""
+
+    def on_dispatched(self, invocation: Invocation) -> None:
+        """The call was given to its callee."""
+
+    def on_failed(self, invocation: Invocation, error: ErrorBody) -> None:
+        """The engine is about to answer the call with an error."""
+
+    def on_abandoned(self, invocation: Invocation) -> None:
+        """The caller waits no longer."""
+
+    def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
+        """Take a result in place of `Calls.settle`."""
 
 
 class Calls:
@@ -38,18 +58,18 @@ class Calls:
         self.in_flight: dict[str, Invocation] = {}
         self.deadlines = Deadlines()
         self._watch = self.deadlines.add
-        self._calls_per_peer = limits.calls_per_peer  # of the hot path: 0 sends every call the general way
-        self._backlog = limits.backlog
+        self._calls_per_peer = limits.calls_per_peer  # of the hot path: 0 sends every call through `admit_in_full`
+        self._max_unsent_bytes = limits.unsent_bytes
         self.dirty: list[Peer] = []
         self.events: list[Event] = []
         self.counters: Counter[str] = Counter()
         self.starting: set[str] = set()  # supervised workers that may still register anything
-        self.unclaimed: deque[Invocation] = deque()  # calls to unknown functions while workers start
+        self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
-        self.on_drained: Callable[[Peer], None] = _ignore
+        self.observer: CallObserver | None = None  # gets reports beside the hot path only
 
     def __repr__(self) -> str:
-        return f"<Calls {len(self.in_flight)} in flight, {len(self.unclaimed)} unclaimed>"
+        return f"<Calls {len(self.in_flight)} in flight, {len(self.unresolved)} unresolved>"
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on, except those that running ones make."""
@@ -61,18 +81,18 @@ class Calls:
     def admit(self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float) -> None:
         """Take a call whose caller waits for the outcome, and place it. The hot path: everything inline.
 
-        `line` is what the callee gets. `now` is monotonic seconds. Whatever is not a first-level call with the
-        default deadline to a function that one peer runs without limits takes the general way.
+        `line` is what the callee gets. `now` is monotonic seconds. Only a first-level call with the default deadline,
+        to a function that one peer runs without limits, is placed here; `admit_in_full` takes all others.
         """
         invocation_id = message.invocation_id
-        callee = None if function is None else function.sole
+        callee = None if function is None else function.direct_callee
         if (
             callee is None
             or message.caller is not ABSENT
             or message.deadline_ms is not None
             or invocation_id in self.in_flight
             or origin.outgoing >= self._calls_per_peer
-            or callee.enqueued - callee.written > self._backlog
+            or callee.enqueued - callee.written > self._max_unsent_bytes
         ):
             self.admit_in_full(origin, message, function, line, now)
             return
@@ -95,24 +115,25 @@ class Calls:
         if not outbox:
             self.dirty.append(callee)
         outbox.append(line)
-        callee.enqueued = invocation.mark = callee.enqueued + len(line) + 1
+        callee.enqueued = invocation.line_end = callee.enqueued + len(line) + 1
 
     def admit_in_full(
-        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
+        self,
+        origin: Peer,
+        message: InvokeFunction,
+        function: Function | None,
+        line: bytes,
+        now: float,
+        *,
+        is_void: bool = False,
     ) -> Invocation | None:
-        """Take any call whose caller waits for the outcome, and place it; None when it was refused."""
-        invocation = self.open(origin, message, function, line, now)
-        invocation.caller = origin
-        origin.outgoing += 1
-        return self.start(invocation, message)
-
-    def open(
-        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
-    ) -> Invocation:
-        """Make the table's entry for a call, not yet in the table."""
+        """Take any call, and place it; None when it was refused. No caller waits for the outcome of a void call."""
         timeout = self.timeout if message.deadline_ms is None else message.deadline_ms / 1000
+        is_nested = message.caller is not ABSENT
+        if is_nested and self.observer is not None and not is_void:
+            line = self.observer.nested_line(origin, message, function, line, now)
         if function is None:
-            function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NOBODY)
+            function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NO_OWNER)
         invocation = Invocation(
             message.invocation_id,  # type: ignore[arg-type]  # void calls were given one
             function,
@@ -121,54 +142,40 @@ class Calls:
             now + timeout,
             timeout,
         )
-        if message.caller is not ABSENT:
-            self._inherit(invocation, message.caller)
-        return invocation
-
-    def start(self, invocation: Invocation, message: InvokeFunction) -> Invocation | None:
-        """Put the call into the table and place it, unless there is a reason to refuse it."""
-        validator = invocation.function.validator
-        if (
-            invocation.id in self.in_flight
-            or self.is_stopping
-            or invocation.origin.outgoing > self.limits.calls_per_peer
-            or invocation.depth > self.limits.depth
-            or message.deadline_ms is not None
-        ):
-            refusal = self._refusal(invocation)
-            if refusal is not None:
-                self.tell(invocation, refusal)
-                return None
-        if validator is not None:
-            misfit = validator(message.data)
-            if misfit is not None:
-                self.tell(invocation, error_bodies.invalid_payload(invocation.function, misfit))
-                return None
+        if is_nested:
+            # A call made by a running one is deeper by one, and never has a later deadline.
+            parent = self.in_flight.get(parent_id(message.caller) or "")
+            if parent is not None and parent.callee is origin:
+                invocation.parent = parent
+                invocation.depth = parent.depth + 1
+                invocation.deadline = min(invocation.deadline, parent.deadline)
+        if not is_void:
+            invocation.caller = origin
+            origin.outgoing += 1
+        error = self._reason_to_refuse(invocation, message)
+        if error is not None:
+            self.tell(invocation, error)
+            return None
         self.in_flight[invocation.id] = invocation
         self._watch(invocation)
         self.place(invocation)
         return invocation
 
-    def _inherit(self, invocation: Invocation, field: Raw) -> None:
-        """A call made by a running one is deeper by one, and never has a later deadline."""
-        parent = self.in_flight.get(parent_id(field) or "")
-        if parent is not None and parent.callee is invocation.origin:
-            invocation.parent = parent
-            invocation.depth = parent.depth + 1
-            invocation.deadline = min(invocation.deadline, parent.deadline)
-
-    def _refusal(self, invocation: Invocation) -> ErrorBody | None:
+    def _reason_to_refuse(self, invocation: Invocation, message: InvokeFunction) -> ErrorBody | None:
+        origin, limits = invocation.origin, self.limits
         if invocation.id in self.in_flight:
             return error_bodies.invalid_message(f"invocation_id {invocation.id!r} is in flight already")
         if self.is_stopping and invocation.parent is None:
-            return error_bodies.stopping()
-        if invocation.origin.outgoing > self.limits.calls_per_peer:
-            return error_bodies.overloaded(f"{invocation.origin.name} has {self.limits.calls_per_peer} calls under way")
-        if invocation.depth > self.limits.depth:
-            return error_bodies.loop(invocation, self.limits.depth)
-        if not 0 < invocation.timeout < float("inf"):
+            return error_bodies.engine_stopping()
+        if origin.outgoing > limits.calls_per_peer:
+            return error_bodies.overloaded(f"{origin.name} has {limits.calls_per_peer} calls under way")
+        if invocation.depth > limits.depth:
+            return error_bodies.loop_detected(invocation, limits.depth)
+        if message.deadline_ms is not None and not 0 < invocation.timeout < float("inf"):
             return error_bodies.invalid_message("deadline_ms must be a positive number of milliseconds")
-        return None
+        validator = invocation.function.validator
+        mismatch = None if validator is None else validator(message.data)
+        return None if mismatch is None else error_bodies.invalid_payload(invocation.function, mismatch)
 
     # A call finds its callee
 
@@ -182,7 +189,7 @@ class Calls:
         callee = providers[0] if len(providers) == 1 else min(providers, key=_load)
         if callee.concurrency is not None and (callee.busy >= callee.concurrency or function.waiting):
             self._wait(invocation)
-        elif callee.enqueued - callee.written > self.limits.backlog:
+        elif callee.enqueued - callee.written > self.limits.unsent_bytes:
             self.fail(invocation, error_bodies.overloaded(f"{callee.name} does not read its input"))
         else:
             self._dispatch(invocation, callee)
@@ -191,33 +198,32 @@ class Calls:
         invocation.callee = callee
         callee.busy += 1
         self.send(callee, invocation.line)
-        invocation.mark = callee.enqueued
+        invocation.line_end = callee.enqueued
+        if self.observer is not None:
+            self.observer.on_dispatched(invocation)
 
     def _place_without_provider(self, invocation: Invocation) -> None:
         function = invocation.function
-        known = self.registry.find(function.namespace, function.id)
-        if known is None:
-            self._place_unknown(invocation)
-        elif known is not function:
-            invocation.function = known
+        registered = self.registry.find(function.namespace, function.id)
+        if registered is None:
+            if not self.starting:
+                self.fail(invocation, error_bodies.function_not_found(function, self.registry))
+            elif len(self.unresolved) >= self.limits.waiting_per_function:
+                self.fail(invocation, error_bodies.overloaded("too many calls wait for workers to start"))
+            else:
+                self.unresolved.append(invocation)
+        elif registered is not function:
+            invocation.function = registered
             self.place(invocation)
         elif function.owner.is_expected:
             self._wait(invocation)
         else:
-            self.fail(invocation, error_bodies.unavailable(function.owner))
-
-    def _place_unknown(self, invocation: Invocation) -> None:
-        if not self.starting:
-            self.fail(invocation, error_bodies.not_found(invocation.function, self.registry))
-        elif len(self.unclaimed) >= self.limits.waiting_per_function:
-            self.fail(invocation, error_bodies.overloaded("too many calls wait for workers to start"))
-        else:
-            self.unclaimed.append(invocation)
+            self.fail(invocation, error_bodies.worker_unavailable(function.owner))
 
     def _wait(self, invocation: Invocation) -> None:
         function = invocation.function
         if self._waits_for_itself(invocation):
-            self.fail(invocation, error_bodies.deadlock(invocation))
+            self.fail(invocation, error_bodies.deadlock_detected(invocation))
         elif function.waiting >= self.limits.waiting_per_function:
             self.fail(invocation, error_bodies.overloaded(f"{function.waiting} calls wait for {function.id}"))
         else:
@@ -234,30 +240,30 @@ class Calls:
             waiting.append(invocation)
 
     def _waits_for_itself(self, invocation: Invocation) -> bool:
-        """Whether every slot the call could get is held by one that waits for it."""
+        """Whether the calls that wait for this one already fill the concurrency of every provider."""
         providers = invocation.function.providers
-        slots = sum(peer.concurrency or 0 for peer in providers)
-        held = 0
+        concurrency = sum(peer.concurrency or 0 for peer in providers)
+        running_parents = 0
         parent = invocation.parent
         while parent is not None:
-            held += parent.callee in providers
+            running_parents += parent.callee in providers
             parent = parent.parent
-        return bool(providers) and held >= slots
+        return bool(providers) and running_parents >= concurrency
 
-    def pump(self, owner: Owner) -> None:
+    def dispatch_waiting(self, owner: Owner) -> None:
         """Dispatch the owner's waiting calls, in order, as far as there is room."""
         waiting = owner.waiting
-        held: list[Invocation] = []
+        without_room: list[Invocation] = []
         while waiting and (owner.has_room or not (owner.peers or owner.is_expected)):
             invocation = self._unwait(waiting.popleft())
             free = [peer for peer in invocation.function.providers if peer.has_room]
             if free:
                 self._dispatch(invocation, min(free, key=_load))
             elif invocation.function.providers:
-                held.append(invocation)
+                without_room.append(invocation)
             else:
                 self.place(invocation)
-        for invocation in reversed(held):
+        for invocation in reversed(without_room):
             self._enqueue(invocation, first=True)
 
     def _unwait(self, invocation: Invocation) -> Invocation:
@@ -272,29 +278,29 @@ class Calls:
             function.owner.waiting.remove(self._unwait(invocation))
         return taken
 
-    def claim(self) -> None:
-        """Place the calls to unknown functions again: somebody registered, or stopped starting."""
-        for _ in range(len(self.unclaimed)):
-            self.place(self.unclaimed.popleft())
+    def place_unresolved(self) -> None:
+        """Place the calls to unknown functions again: a worker registered a function, or has finished starting."""
+        for _ in range(len(self.unresolved)):
+            self.place(self.unresolved.popleft())
 
     def requeue(self, invocations: list[Invocation]) -> None:
         """Put calls whose callee is gone before those that wait already, in order."""
         for invocation in reversed(invocations):
             self._enqueue(invocation, first=True)
         for owner in {invocation.function.owner for invocation in invocations}:
-            self.pump(owner)
+            self.dispatch_waiting(owner)
 
     # A call ends
 
     def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
-        """Take a result; only the peer that was given the call may end it. The hot path: everything inline."""
+        """Take a result; only the callee of the call may end it. The hot path: everything inline."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.callee is not callee:
             self.counters["unknown_result" if invocation is None else "foreign_result"] += 1
             return
         del self.in_flight[message.invocation_id]
         invocation.is_done = True
-        invocation.line = b""  # the list of deadlines keeps the call for a moment: not what it carried
+        invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
         caller = invocation.caller
         if caller is None:
             self.counters["unawaited_result"] += 1
@@ -305,7 +311,7 @@ class Calls:
             if message.error is not ABSENT:
                 invocation.function.failed += 1
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
-                line = caller_form(invocation, message)
+                line = result_for_caller(invocation, message)
             outbox = caller.outbox
             if not outbox:
                 self.dirty.append(caller)
@@ -314,9 +320,9 @@ class Calls:
         callee.busy -= 1
         callee.answered += 1
         if callee.owner.waiting:
-            self.pump(callee.owner)
+            self.dispatch_waiting(callee.owner)
         if callee.is_retired and not (callee.owed or invocation.is_abandoned):
-            self.on_drained(callee)
+            self.events.append(PeerDrained(callee))
 
     def fail(self, invocation: Invocation, error: ErrorBody) -> None:
         """End a call that no callee holds."""
@@ -325,26 +331,29 @@ class Calls:
         self.tell(invocation, error)
 
     def tell(self, invocation: Invocation, error: ErrorBody) -> None:
-        """Give the caller its outcome; from here on nobody waits for the call."""
+        """Answer the caller with an error; from here on no peer waits for the call."""
+        if self.observer is not None:
+            self.observer.on_failed(invocation, error)
         caller, invocation.caller = invocation.caller, None
         if caller is None:
-            self._note_dropped(invocation, error)
+            self.note_dropped(invocation.origin, invocation.function.id, error)
             return
         caller.outgoing -= 1
         invocation.function.answered += 1
         invocation.function.failed += 1
-        if invocation.function.owner is NOBODY:
+        if invocation.function.owner is NO_OWNER:
             self.counters["unknown_function"] += 1
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
         self.send(caller, encode(result))
 
-    def _note_dropped(self, invocation: Invocation, error: ErrorBody) -> None:
+    def note_dropped(self, origin: Peer, function_id: str, error: ErrorBody) -> None:
+        """Report a call that failed and whose outcome no peer waits for."""
         self.counters["void_dropped"] += 1
-        text = f"call to {invocation.function.id} that nobody waits for was dropped: {error.message}"
-        self.events.append(Notice(invocation.origin.name, text, "void_dropped"))
+        text = f"call to {function_id} that nobody waits for was dropped: {error.message}"
+        self.events.append(Notice(origin.name, text, "void_dropped"))
 
     def cancel(self, caller: Peer, message: Cancel) -> None:
-        """The caller gave up."""
+        """The caller gave up on its call."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.caller is not caller:
             self.counters["unknown_cancel"] += 1
@@ -354,20 +363,22 @@ class Calls:
         self.abandon(invocation)
 
     def abandon(self, invocation: Invocation) -> None:
-        """Nobody waits for this call: take it out of the queue, or tell its callee to stop."""
+        """The caller waits no longer: take the call out of the queue, or tell its callee to stop."""
+        if self.observer is not None:
+            self.observer.on_abandoned(invocation)
         if (callee := invocation.callee) is not None:
-            # It stays in the table until the callee answers or dies: it still occupies a slot there.
+            # The call stays in the table until the callee answers or dies: the callee still runs it.
             invocation.is_abandoned = True
             callee.abandoned += 1
             self.send(callee, encode(Cancel(invocation.id)))
             if callee.is_retired and not callee.owed:
-                self.on_drained(callee)
+                self.events.append(PeerDrained(callee))
             return
         if invocation.is_waiting:
             self._unwait(invocation)
             invocation.function.owner.waiting.remove(invocation)
-        elif invocation in self.unclaimed:
-            self.unclaimed.remove(invocation)
+        elif invocation in self.unresolved:
+            self.unresolved.remove(invocation)
         self.in_flight.pop(invocation.id, None)
         invocation.is_done = True
 
@@ -387,10 +398,6 @@ class Calls:
             self.dirty.append(peer)
         outbox.append(line)
         peer.enqueued += len(line) + 1
-
-
-def _ignore(_: Peer) -> None:
-    pass
 
 
 _load = attrgetter("busy")

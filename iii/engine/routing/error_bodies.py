@@ -1,4 +1,7 @@
-"""The words of every refusal: error bodies that name the thing and the way out. Pure."""
+"""The errors that callers get from the engine, each named after its code. Pure.
+
+An error names the thing that is wrong and says what to do.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ from iii.engine.routing.registry import Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
 
-NO_QUEUE = (
-    "No queue provider is installed: no worker provides engine::queue::enqueue. "
-    "Add the standard one with `iii add queue`"
-)
 
+def function_not_found(function: Function, registry: Registry, note: str = "") -> ErrorBody:
+    """There is no such function: say in which namespaces it is, or which id was probably meant.
 
-def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBody:
-    """No such function: say where else it exists, and what was probably meant."""
+    `note` says what happened to a function that was there.
+    """
+    import difflib  # loaded by the first call to an unknown function
+
     message = f"Function {function.id} not found in namespace {function.namespace}"
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
         message += f". It is registered in namespace(s): {', '.join(elsewhere)}"
-    known = [other.id for other in registry if other.namespace == function.namespace and not other.is_internal]
-    suggestions = closest(function.id, known)
+    ids = [known.id for known in registry if known.namespace == function.namespace and not known.is_internal]
+    suggestions = difflib.get_close_matches(function.id, ids, n=3, cutoff=0.6)
     if note:
         message += f" ({note})"
     elif suggestions and not elsewhere:
@@ -33,33 +36,26 @@ def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBo
     return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message, details=details or None)
 
 
-def closest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that look like a misspelt one, nearest first."""
-    import difflib  # only a mistake pays for it
-
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-
-
-def unavailable(owner: Owner) -> ErrorBody:
+def worker_unavailable(owner: Owner) -> ErrorBody:
     """The function's worker is down and will not come back by itself."""
-    details: Mapping[str, Any] = owner.refusal or {"state": "stopped", "words": "it is stopped"}
+    details: Mapping[str, Any] = owner.why_unavailable or {"state": "stopped", "words": "it is stopped"}
     why = details.get("words") or details.get("state")
     message = f"worker {owner.name} is not available: {why}"
     return ErrorBody(ErrorCode.WORKER_UNAVAILABLE, message, details=dict(details), retryable=True)
 
 
-def overloaded(reason: str, retry_after_ms: int = 100) -> ErrorBody:
-    """A bound was reached; nothing was started."""
+def overloaded(reason: str) -> ErrorBody:
+    """A bound was reached; the call was not started."""
     return ErrorBody(
         ErrorCode.OVERLOADED,
         f"{reason}; try again later",
-        details={"retry_after_ms": retry_after_ms},
+        details={"retry_after_ms": 100},
         retryable=True,
     )
 
 
-def deadlock(invocation: Invocation) -> ErrorBody:
-    """The call waits for a slot held by a call that waits for it."""
+def deadlock_detected(invocation: Invocation) -> ErrorBody:
+    """The calls that fill its worker's concurrency wait for this call."""
     chain = " -> ".join(invocation.chain)
     message = (
         f"{invocation.function.id} waits for itself: {chain}; raise `concurrency` of worker "
@@ -68,8 +64,8 @@ def deadlock(invocation: Invocation) -> ErrorBody:
     return ErrorBody(ErrorCode.DEADLOCK_DETECTED, message, details={"chain": invocation.chain})
 
 
-def loop(invocation: Invocation, limit: int) -> ErrorBody:
-    """The chain of calls is deeper than any honest one."""
+def loop_detected(invocation: Invocation, limit: int) -> ErrorBody:
+    """Calls are nested deeper than the limit: a function calls itself by way of others."""
     chain = invocation.chain
     shown = " -> ".join([*chain[:3], "...", *chain[-3:]])
     return ErrorBody(
@@ -78,13 +74,13 @@ def loop(invocation: Invocation, limit: int) -> ErrorBody:
 
 
 def timeout(invocation: Invocation) -> ErrorBody:
-    """The deadline passed."""
+    """The deadline passed before the callee answered."""
     waited = "" if invocation.callee else " while waiting for a worker that can run it"
     message = f"{invocation.function.id}: invocation timed out after {round(invocation.timeout * 1000)}ms{waited}"
     return ErrorBody(ErrorCode.TIMEOUT, message, details={"started": invocation.is_started}, retryable=True)
 
 
-def stopped(invocation: Invocation, reason: Mapping[str, Any]) -> ErrorBody:
+def invocation_stopped(invocation: Invocation, reason: Mapping[str, Any]) -> ErrorBody:
     """The worker that ran the call is gone. `reason` may hold `words`, `signal`, `exit_code`, `stderr`."""
     name = invocation.callee.name if invocation.callee else "its worker"
     words = reason.get("words") or "it disconnected"
@@ -93,25 +89,29 @@ def stopped(invocation: Invocation, reason: Mapping[str, Any]) -> ErrorBody:
     return ErrorBody(ErrorCode.INVOCATION_STOPPED, message, details=details)
 
 
-def stopping() -> ErrorBody:
-    """The engine shuts down and starts nothing new."""
+def engine_stopping() -> ErrorBody:
+    """The engine shuts down and takes no new calls."""
     return ErrorBody(ErrorCode.ENGINE_STOPPING, "the engine is stopping and takes no new calls", retryable=True)
 
 
-def unknown_action(action: str, known: Iterable[str]) -> ErrorBody:
-    """Nobody provides this trigger action."""
+def action_not_found(action: str, known: Iterable[str]) -> ErrorBody:
+    """No peer provides this trigger action."""
     names = sorted({"void", *known})
     message = f"unknown trigger action {action!r}; there are: {', '.join(names)}"
     return ErrorBody(ErrorCode.ACTION_NOT_FOUND, message, details={"actions": names})
 
 
 def no_queue() -> ErrorBody:
-    """An enqueue action without a queue worker."""
-    return ErrorBody(ErrorCode.ENQUEUE_ERROR, NO_QUEUE)
+    """A call is to be enqueued, and there is no queue worker."""
+    message = (
+        "No queue provider is installed: no worker provides engine::queue::enqueue. "
+        "Add the standard one with `iii add queue`"
+    )
+    return ErrorBody(ErrorCode.ENQUEUE_ERROR, message)
 
 
 def no_http_worker(function: Function) -> ErrorBody:
-    """A function behind a URL, and nobody who makes requests."""
+    """The function lives behind a URL, and no worker makes requests."""
     message = (
         f"Function {function.id} lives behind a URL, and no worker makes requests: "
         "add the standard one with `iii add http_functions`"
@@ -122,12 +122,12 @@ def no_http_worker(function: Function) -> ErrorBody:
 def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody:
     """The payload does not fit the function's request format."""
     message = f"{function.id}: {details['message']}"
-    rest = {key: value for key, value in details.items() if key != "message"}
-    return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=rest)
+    without_message = {key: value for key, value in details.items() if key != "message"}
+    return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=without_message)
 
 
-def blank_namespace(field: str) -> ErrorBody:
-    """A namespace that is there but empty."""
+def invalid_namespace(field: str) -> ErrorBody:
+    """The message names a namespace, and the name is blank."""
     return ErrorBody(
         ErrorCode.INVALID_NAMESPACE,
         f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace",
@@ -135,5 +135,5 @@ def blank_namespace(field: str) -> ErrorBody:
 
 
 def invalid_message(message: str) -> ErrorBody:
-    """A message that decodes but makes no sense."""
+    """The message can be decoded, but one of its fields has no valid value."""
     return ErrorBody(ErrorCode.INVALID_MESSAGE, message)

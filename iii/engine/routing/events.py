@@ -1,4 +1,4 @@
-"""What the router tells the composition root, besides the lines it puts into outboxes. Frozen values."""
+"""What the router reports to the engine, besides the lines it puts into outboxes. Frozen values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class PeerReady(Struct, frozen=True):
 
 
 class PeerDrained(Struct, frozen=True):
-    """A retired peer executes nothing any more."""
+    """A retired peer has finished all its calls."""
 
     peer: Peer
 
 
 class PeerExpelled(Struct, frozen=True):
-    """Close the peer's transport: its worker came back on another connection, or its name is taken.
+    """The peer's transport must be closed: its worker came back on another connection, or its name is taken.
 
-    With `why` it is the peer's own fault: a supervised worker is replaced for it.
+    `why`, if not empty, says what the peer itself did wrong: the process of a supervised worker is replaced for it.
     """
 
     peer: Peer
@@ -40,7 +40,7 @@ class FunctionsChanged(Struct, frozen=True):
 
 
 class HttpFunctionRegistered(Struct, frozen=True):
-    """A peer registered a function that lives behind a URL: whoever will call it has to agree."""
+    """A peer registered a function that lives behind a URL: the worker that makes the requests has to accept it."""
 
     peer: Peer
     function_id: str
@@ -48,14 +48,14 @@ class HttpFunctionRegistered(Struct, frozen=True):
 
 
 class WorkersChanged(Struct, frozen=True):
-    """A worker connected, left, or told more about itself."""
+    """A worker connected, left, or sent its metadata."""
 
     event: Literal["worker_connected", "worker_disconnected", "worker_metadata_updated"]
     worker_id: str
 
 
 class Notice(Struct, frozen=True):
-    """Something went wrong that nobody waits for; shown in the log, counted under `counter`."""
+    """Something went wrong and no caller waits for an error: shown in the log, counted under `counter`."""
 
     peer_name: str
     text: str

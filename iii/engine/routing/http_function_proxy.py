@@ -1,19 +1,16 @@
-"""Functions that live behind a URL: their calls go on to the worker that makes requests of them. Pure.
+"""Functions that live behind a URL: their calls go on to the worker that turns them into requests. Pure.
 
-A relay stands in the registry as the provider of every such function that one peer registered. What the router sends
-to it, it places again, as a call of the worker's `invoke` that says where the function lives; id, caller, deadline and
-cancelling stay what they were. The worker keeps nothing, so calls wait while it restarts as any others do.
+One proxy stands in the registry as the provider of all such functions that a peer registered. It places every call that
+the router sends it again, as a call of the worker's `invoke` that says where the function lives; id, caller, deadline
+and cancelling stay as they are. The worker keeps no state, so that calls wait while it restarts, as any others do.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from iii.engine.routing import error_bodies
 from iii.engine.routing.calls import Calls
-from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.local_peer import take_messages
-from iii.engine.routing.message_forms import handed_on
+from iii.engine.routing.message_forms import redirected
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
 from iii.protocol import messages as m
@@ -27,14 +24,18 @@ CHECK = "engine::http_functions::check"
 class HttpFunctionProxy(Peer):
     """Passes calls on, and never runs one."""
 
-    def __init__(self, holder: Peer, calls: Calls) -> None:
+    def __init__(self, registrant: Peer, calls: Calls) -> None:
         super().__init__(
-            f"{holder.id} http", kind="worker", name=holder.name, namespace=holder.namespace, owner=holder.owner
+            f"{registrant.id} http",
+            kind="worker",
+            name=registrant.name,
+            namespace=registrant.namespace,
+            owner=registrant.owner,
+            flush=self._forward_calls,
         )
         self._calls = calls
-        self.flush = self._pass_on
 
-    def _pass_on(self) -> None:
+    def _forward_calls(self) -> None:
         for message in take_messages(self, self._calls):
             if isinstance(message, m.InvokeFunction):
                 self._forward(message)
@@ -52,17 +53,13 @@ class HttpFunctionProxy(Peer):
         if target is None and not self._calls.starting:
             self._calls.fail(invocation, error_bodies.no_http_worker(invocation.function))
             return
-        invocation.line = encode(handed_on(message, INVOKE, _payload_for_worker(invocation, message)))
+        payload = {
+            "function_id": invocation.function.id,
+            "namespace": invocation.function.namespace,
+            "invocation": invocation.function.declaration.invocation,
+            "data": m.or_null(message.data),
+            "caller_worker_id": invocation.origin.id,
+        }
+        invocation.line = encode(redirected(message, INVOKE, payload))
         invocation.function = target or Function(INVOKE, DEFAULT_NAMESPACE, self.owner)
         self._calls.place(invocation)
-
-
-def _payload_for_worker(invocation: Invocation, message: m.InvokeFunction) -> dict[str, Any]:
-    function = invocation.function
-    return {
-        "function_id": function.id,
-        "namespace": function.namespace,
-        "invocation": function.declaration.invocation,
-        "data": m.or_null(message.data),
-        "caller_worker_id": invocation.origin.id,
-    }

@@ -1,4 +1,4 @@
-"""Lines of peers that cannot be read, and the outboxes of peers that live in the engine itself. Pure."""
+"""Reads the outboxes of peers that live in the engine itself, and refuses lines that cannot be decoded. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from iii.protocol.messages import ErrorBody, InvocationResult
 
 
 def take_messages(peer: Peer, calls: Calls) -> Iterator[Any]:
-    """Yield what the router has sent to a peer of the engine; it counts as written.
+    """Yield the messages in the outbox of a peer of the engine; its lines count as written.
 
-    A worker that vouches for its lines may have lied: such a call is answered, such a result is an error.
+    A line of a trusted worker is decoded here for the first time. If it cannot be, a call is answered with the error,
+    and a result becomes one.
     """
     for line in peer.take_outbox():
         try:
@@ -28,13 +29,13 @@ def take_messages(peer: Peer, calls: Calls) -> Iterator[Any]:
 
 
 def refuse(calls: Calls, peer: Peer, error: ProtocolError) -> None:
-    """A line from or for `peer` could not be decoded: answer it where its id shows, note it otherwise."""
+    """A line from or for `peer` could not be decoded: answer where its id shows, report the error otherwise."""
     calls.counters[error.code] += 1
     invocation = calls.in_flight.get(error.invocation_id or "")
     body = ErrorBody(error.code, error.message, details={"offset": error.offset})
     if invocation is not None and invocation.callee is peer:
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(body))
-        calls.settle(peer, result, encode(result))
+        (calls.observer or calls).settle(peer, result, encode(result))
     elif error.invocation_id is not None and invocation is None:
         calls.send(peer, encode(InvocationResult(error.invocation_id, error=encode_error(body))))
     else:

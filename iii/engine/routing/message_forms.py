@@ -1,4 +1,4 @@
-"""The forms a call's fields and its answer take between its two ends. Pure."""
+"""The forms that a call and its result take between caller and callee. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from typing import Any
 from msgspec import Raw
 
 from iii.engine.routing.invocation import Invocation
+from iii.engine.tracing.trace_context import baggage_for
 from iii.errors import ErrorCode
 from iii.protocol.codec import decode_value, encode, encode_error, encode_value
-from iii.protocol.messages import CallerField, ErrorBody, InvocationResult, InvokeFunction, is_empty
+from iii.protocol.messages import (
+    ABSENT,
+    DEFAULT_NAMESPACE,
+    CallerField,
+    ErrorBody,
+    InvocationResult,
+    InvokeFunction,
+    is_empty,
+    or_null,
+)
 
 
 def parent_id(field: Raw) -> str | None:
@@ -21,10 +31,47 @@ def parent_id(field: Raw) -> str | None:
         return None
 
 
-def handed_on(message: InvokeFunction, target: str, payload: Mapping[str, Any]) -> InvokeFunction:
-    """Return a call as the function gets it that sees to it in place of the one called."""
+def callee_line(message: InvokeFunction) -> bytes:
+    """Return the line that the callee gets of a call: always with an id and data, never a namespace or an action."""
+    call = InvokeFunction(
+        function_id=message.function_id,
+        invocation_id=message.invocation_id,
+        data=or_null(message.data),
+        metadata=message.metadata,
+        traceparent=message.traceparent,
+        baggage=_baggage_of(message),
+        caller=message.caller,
+        deadline_ms=message.deadline_ms,
+        stream=message.stream,
+        window=message.window,
+    )
+    return encode(call)
+
+
+def action_payload(message: InvokeFunction, receipt: str) -> dict[str, Any]:
+    """Return what the function that carries out an action gets: the call, and the id of the job to be."""
+    payload: dict[str, Any] = {
+        "function_id": message.function_id,
+        "data": or_null(message.data),
+        "messageReceiptId": receipt,
+        "traceparent": message.traceparent,
+        "baggage": _baggage_of(message),
+    }
+    if message.namespace not in (None, DEFAULT_NAMESPACE):
+        payload["namespace"] = message.namespace
+    return payload
+
+
+def _baggage_of(message: InvokeFunction) -> str | None:
+    """Name the called function in the baggage of a call that has a trace at all (public contract)."""
+    has_trace = message.traceparent is not None or message.baggage is not None
+    return baggage_for(message.function_id, message.baggage) if has_trace else None
+
+
+def redirected(message: InvokeFunction, function_id: str, payload: Mapping[str, Any]) -> InvokeFunction:
+    """Return the call of another function, with this payload, that takes the place of a call."""
     return InvokeFunction(
-        target,
+        function_id,
         invocation_id=message.invocation_id,
         data=Raw(encode_value(payload)),
         traceparent=message.traceparent,
@@ -34,20 +81,20 @@ def handed_on(message: InvokeFunction, target: str, payload: Mapping[str, Any]) 
     )
 
 
-def caller_form(invocation: Invocation, message: InvocationResult) -> bytes:
-    """Return the result as the caller gets it: a receipt for an enqueued call, and never the worker's own trace."""
+def result_for_caller(invocation: Invocation, message: InvocationResult) -> bytes:
+    """Return the line of a result for the caller: of an enqueued call its receipt, and never the callee's trace.
+
+    The error of an enqueued call has the contract's one code, `enqueue_error`, whatever the queue's error was.
+    """
+    result, error = message.result, message.error
     if invocation.receipt is not None:
-        return encode(_receipt(invocation, message))
-    return encode(InvocationResult(message.invocation_id, message.function_id, message.result, message.error))
-
-
-def _receipt(invocation: Invocation, message: InvocationResult) -> InvocationResult:
-    """What the enqueue action answers: its receipt, or the provider's error under the contract's one code."""
-    if is_empty(message.error):
-        receipt = encode_value({"messageReceiptId": invocation.receipt})
-        return InvocationResult(message.invocation_id, message.function_id, Raw(receipt))
-    error = encode_error(_enqueue_error(message.error))
-    return InvocationResult(message.invocation_id, message.function_id, error=error)
+        if is_empty(error):
+            result = Raw(encode_value({"messageReceiptId": invocation.receipt}))
+            error = ABSENT
+        else:
+            result = ABSENT
+            error = encode_error(_enqueue_error(error))
+    return encode(InvocationResult(message.invocation_id, message.function_id, result, error))
 
 
 def _enqueue_error(error: Raw) -> ErrorBody:

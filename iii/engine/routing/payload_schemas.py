@@ -1,8 +1,8 @@
-"""Schemas of functions: checked when they are registered, enforced on every call.
+"""Schemas of payloads: checked when a function is registered, enforced on each of its calls.
 
 `jsonschema-rs` decides on each call (0.3 us for a flat schema); `jsonschema` words the error once a call has been
 refused, unless the schema holds patterns: Python's regular expressions can run for minutes where Rust's cannot. A
-schema may not reach out (`$ref` elsewhere) nor hold a pattern that anybody's engine could choke on.
+schema may not refer to another document (`$ref`), nor hold a pattern that could stall a worker's own regex engine.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from iii.protocol.messages import RegisterFunction, is_empty
 
 # Longer patterns are never written by hand.
 MAX_PATTERN = 512
-# A repeated group that itself repeats without bound: exponential backtracking in most engines.
+# A repeated group that itself repeats without bound, or alternates: exponential backtracking in most regex engines.
 _NESTED_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*[+*}](?:[^()\\]|\\.)*\)[+*{]|\{\d{4,}")
 _ALTERNATION_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*\|(?:[^()\\]|\\.)*\)[+*]")
+# Characters of a wrong value that an error shows.
 _SHOWN = 60
-# Of the reasons why a payload does not fit; the nearest to its root is told.
+# Reasons considered why a payload does not fit; the error names the one nearest to the payload's root.
 _CONSIDERED = 64
 
 
@@ -44,13 +45,18 @@ def compile_schema(declaration: RegisterFunction) -> Validator | None:
     if schema is True or schema == {}:
         return None
     has_patterns = _check(declaration.id, schema)
-    validator = _validator(declaration.id, schema)
+    try:
+        # Rust's own regex engine: linear time, so that no pattern that slipped through can stall the engine.
+        validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
+    except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
+        text = str(error).split("\n", 1)[0]
+        raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{declaration.id}: request format: {text}") from None
     reason = functools.partial(explain_safely, validator) if has_patterns else explain
-    return functools.partial(_misfit, schema, validator.is_valid, reason)
+    return functools.partial(_mismatch, schema, validator.is_valid, reason)
 
 
 def _check(function_id: str, schema: Any) -> bool:
-    """Refuse what a schema may not hold; return whether there are patterns in it."""
+    """Refuse what a schema may not hold; return whether it holds patterns."""
     has_patterns = False
     for node in _nodes(schema):
         reference = node.get("$ref")
@@ -67,6 +73,7 @@ def _check(function_id: str, schema: Any) -> bool:
 
 
 def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every object within a schema."""
     pending = [schema]
     while pending:
         node = pending.pop()
@@ -89,42 +96,29 @@ def _check_pattern(function_id: str, pattern: str) -> None:
         )
 
 
-def _validator(function_id: str, schema: Any) -> Any:
-    try:
-        # Rust's own regex engine: linear time, so that no pattern that slipped through can stall the engine.
-        return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
-    except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
-        text = str(error).split("\n", 1)[0]
-        raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: request format: {text}") from None
-
-
-def _misfit(schema: Any, is_valid: Any, reason: Any, payload: Raw) -> dict[str, object] | None:
+def _mismatch(schema: Any, is_valid: Any, reason: Any, payload: Raw) -> dict[str, object] | None:
     try:
         value = orjson.loads(memoryview(payload)) if len(payload) else None
     except orjson.JSONDecodeError as error:
         return {"message": str(error), "path": "$", "expected": "JSON", "got": "something else"}
     if is_valid(value):
         return None
-    found: dict[str, object] = reason(schema, value)
-    return found
+    mismatch: dict[str, object] = reason(schema, value)
+    return mismatch
 
 
 def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]:
-    """As `explain`, with the validator that decided: it matches patterns in linear time."""
+    """As `explain`, by the validator that refused the payload: it matches patterns in linear time."""
     errors = list(islice(validator.iter_errors(value), _CONSIDERED))
-    error = min(errors, key=lambda one: len(one.instance_path))
+    error = min(errors, key=lambda error: len(error.instance_path))
+    expected = schema
+    try:
+        for part in error.schema_path:
+            expected = expected[part]
+    except (KeyError, IndexError, TypeError):
+        expected = None  # the path goes through a `$ref`
     keyword = str(error.schema_path[-1])
-    return _words(keyword, _at(schema, error.schema_path), _dotted(error.instance_path), error.instance, error.message)
-
-
-def _at(schema: Any, path: Iterable[str | int]) -> Any:
-    """Return what a schema holds at a path; None where the path goes through what it does not hold itself."""
-    for part in path:
-        try:
-            schema = schema[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return schema
+    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message)
 
 
 def _dotted(path: Iterable[str | int]) -> str:
@@ -133,12 +127,12 @@ def _dotted(path: Iterable[str | int]) -> str:
 
 def explain(schema: Any, value: Any) -> dict[str, object]:
     """Return `{"path", "expected", "got", "message"}` of the most telling reason why `value` does not fit."""
-    # Imported here: 150 ms that only a refused call ever pays, and the engine pays ahead, in the background.
+    # Imported here: it takes 150 ms, and only the first refused call needs it.
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     error = best_match(Draft202012Validator(schema).iter_errors(value))
-    if error is None:  # the two libraries differ about this one: say what is known
+    if error is None:  # the two libraries disagree about this payload: only the whole schema can be named
         return {"message": "the payload does not fit the schema", "path": "$", "expected": schema, "got": value}
     path = _dotted(error.absolute_path)
     return _words(str(error.validator), error.validator_value, path, error.instance, error.message)
@@ -148,8 +142,8 @@ def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str) -> d
     name = path or "the payload"
     shown = _shown(got)
     if keyword == "type":
-        kinds = expected if isinstance(expected, list) else [expected]
-        message = f"{name} must be {' or '.join(_article(kind) for kind in kinds)}, got {shown}"
+        types = expected if isinstance(expected, list) else [expected]
+        message = f"{name} must be {' or '.join(_with_article(type) for type in types)}, got {shown}"
     elif keyword == "required":
         missing = next((key for key in expected if isinstance(got, dict) and key not in got), "?")
         path = f"{path}.{missing}".lstrip(".")
@@ -174,10 +168,10 @@ _COMPARISONS = {
 }
 
 
-def _article(kind: str) -> str:
-    if kind == "null":
+def _with_article(type: str) -> str:
+    if type == "null":
         return "null"
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+    return f"an {type}" if type[0] in "aeiou" else f"a {type}"
 
 
 def _shown(value: Any) -> str:

@@ -1,17 +1,19 @@
-"""A peer: anything connected that speaks the protocol, as the router sees it.
+"""A peer: anything connected that speaks the protocol, as the router sees it. Pure state.
 
-Pure state. The router appends lines to `outbox`; the connection that owns the transport writes them, counts what
-the other side's kernel has taken in `written`, and never changes anything else here.
+The router appends lines to `outbox`. The connection that owns the peer's transport writes them, counts in `written`
+what the kernel has taken, and changes nothing else here.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from iii.protocol.codec import decode
 from iii.protocol.lines import MAX_LINE
+from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from iii.protocol.messages import Message
@@ -19,159 +21,115 @@ if TYPE_CHECKING:
 PeerKind = Literal["worker", "client", "engine"]
 
 
-def _drop() -> None:
-    """Nobody owns a transport for this peer yet."""
+def _no_transport() -> None:
+    """The peer has no transport, or needs none to do this."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Owner:
-    """Who functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
+    """What functions, bindings and actions belong to: a supervised worker through all its generations, or one peer.
 
     `waiting` holds calls that no peer can take right now, in order of arrival: the worker is starting, reloading
     or backing off (`is_expected`), or all its instances are at their concurrency.
     """
 
-    __slots__ = (
-        "connects",
-        "has_served",
-        "is_expected",
-        "is_supervised",
-        "is_validated",
-        "name",
-        "namespace",
-        "peers",
-        "refusal",
-        "waiting",
-    )
+    name: str
+    namespace: str
+    _: KW_ONLY
+    is_supervised: bool
+    is_expected: bool = False
+    has_served: bool = False
+    has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
+    is_validated: bool = True  # whether payloads are checked against request formats
+    peers: list[Peer] = field(default_factory=list)  # the serving ones
+    why_unavailable: Mapping[str, Any] | None = None  # details of the error that calls get; None while they may wait
+    waiting: deque[Any] = field(default_factory=deque)  # of Invocation, whose module imports this one
 
-    def __init__(self, name: str, namespace: str, *, supervised: bool) -> None:
-        self.name = name
-        self.namespace = namespace
-        self.is_supervised = supervised
-        self.is_expected = False
-        self.has_served = False
-        self.connects = False  # a process of it has come over a connection of its own
-        self.is_validated = True  # whether payloads are held against request formats
-        self.peers: list[Peer] = []  # those that serve now
-        self.refusal: Mapping[str, Any] | None = None  # details of `worker_unavailable`
-        # Of `Invocation`, and below of `Function`: both name their peers, so that this module cannot name them.
-        self.waiting: deque[Any] = deque()
+    @property
+    def keeps_vacancies(self) -> bool:
+        """Whether its functions and actions stay while none of its peers serves: they will again, or calls fail."""
+        return self.is_supervised and not self.peers and (self.is_expected or self.why_unavailable is not None)
 
     @property
     def has_room(self) -> bool:
-        """Whether any of its serving peers can take one more call."""
+        """Whether a serving peer can take one more call."""
         return any(peer.has_room for peer in self.peers)
 
     def __repr__(self) -> str:
         return f"<Owner {self.name} {len(self.waiting)} waiting>"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Peer:
-    """One connection. `serving` is false while a new generation registers, and again once it is retired."""
+    """One connection. `is_serving` is false while a new generation registers, and again once it is retired.
 
-    __slots__ = (
-        "abandoned",
-        "answered",
-        "busy",
-        "close",
-        "concurrency",
-        "connected_at_ms",
-        "decode",
-        "drain",
-        "enqueued",
-        "flush",
-        "functions",
-        "generation",
-        "heard_at",
-        "id",
-        "info",
-        "instance",
-        "ip_address",
-        "is_gone",
-        "is_retired",
-        "is_serving",
-        "kind",
-        "lingers",
-        "max_line",
-        "may_vouch",
-        "name",
-        "namespace",
-        "outbox",
-        "outgoing",
-        "owner",
-        "pid",
-        "reattach_token",
-        "staged",
-        "written",
-    )
+    `flush`, `drain` and `close` belong to the transport: write the outbox, read what is left, close. A connection
+    that is made after its peer hands `flush` in by `connect`.
+    """
 
-    def __init__(  # noqa: PLR0913 - a record; every argument is one column
-        self,
-        id: str,
-        *,
-        kind: PeerKind,
-        name: str = "",
-        namespace: str = "default",
-        owner: Owner | None = None,
-        generation: int | None = None,
-        instance: int | None = None,
-        concurrency: int | None = None,
-        pid: int | None = None,
-        reattach_token: str | None = None,
-        connected_at_ms: int = 0,
-    ) -> None:
-        self.id = id
-        self.kind = kind
-        self.name = name
-        self.namespace = namespace
-        self.owner = owner or Owner(name or id, namespace, supervised=False)
-        self.generation = generation
-        self.instance = instance
-        self.concurrency = concurrency
-        self.pid = pid
-        self.reattach_token = reattach_token
-        self.connected_at_ms = connected_at_ms
-        self.info: dict[str, Any] = {}  # what `engine::workers::register` told
+    id: str
+    _: KW_ONLY
+    kind: PeerKind
+    name: str = ""
+    namespace: str = DEFAULT_NAMESPACE
+    owner: Owner = None  # type: ignore[assignment]  # without one, the peer gets an owner of its own
+    generation: int | None = None
+    instance: int | None = None
+    concurrency: int | None = None
+    pid: int | None = None
+    reattach_token: str | None = None
+    connected_at_ms: int = 0
+    ip_address: str = "127.0.0.1"
+    max_line: int = MAX_LINE  # bytes of one line that its transport carries
+    may_be_trusted: bool = False  # to write valid lines: a process that the engine started, on its pipes
+    decode: Callable[[bytes], Any] = decode  # `decode_trusted` once a trusted peer asks for it
+    flush: Callable[[], None] = _no_transport
+    drain: Callable[[], None] = _no_transport
+    close: Callable[[], None] = _no_transport
+    # What follows changes while the peer is connected.
+    info: dict[str, Any] = field(default_factory=dict)  # the payload of `engine::workers::register`
+    functions: dict[Any, None] = field(default_factory=dict)  # of Function: those it provides or stands by for
+    staged: list[Message] = field(default_factory=list)  # registrations made before serving
+    is_serving: bool = field(init=False)
+    is_retired: bool = False
+    is_gone: bool = False
+    drains_clients: bool = False  # asked to stop, it first ends clients of its own, and may make calls for them
+    busy: int = 0  # calls it is executing
+    abandoned: int = 0  # those of them whose callers have given up
+    answered: int = 0  # calls it has ended
+    outgoing: int = 0  # calls it waits for
+    heard_at: float = 0.0  # monotonic seconds of its last line
+    outbox: list[bytes] = field(default_factory=list)
+    enqueued: int = 0  # bytes ever put into the outbox, newlines included
+    written: int = 0  # bytes of them that the transport has taken
+
+    def __post_init__(self) -> None:
+        if self.owner is None:
+            self.owner = Owner(self.name or self.id, self.namespace, is_supervised=False)
         self.is_serving = not self.owner.is_supervised
-        self.is_retired = False
-        self.is_gone = False
-        self.functions: dict[Any, None] = {}  # those it provides or stands by for, in order
-        self.staged: list[Message] = []  # registrations made before serving
-        self.busy = 0  # calls it is executing
-        self.abandoned = 0  # those of them whose callers have given up
-        self.lingers = False  # it ends clients of its own before it stops
-        self.answered = 0  # calls it has ended
-        self.heard_at = 0.0  # monotonic, when the last line of it came
-        self.outgoing = 0  # calls it waits for
-        self.outbox: list[bytes] = []
-        self.enqueued = 0  # bytes ever put into the outbox, newlines included
-        self.written = 0  # bytes of them that the transport has taken
-        self.ip_address = "127.0.0.1"
-        self.max_line = MAX_LINE  # bytes of one line that its transport carries
-        self.may_vouch = False  # a process that we have started, on its pipes: it could do us harm in other ways
-        self.decode: Callable[[bytes], Any] = decode
-        # Set by the transport's owner: write the outbox, read what is left, close.
-        self.flush: Callable[[], None] = _drop
-        self.drain: Callable[[], None] = _drop
-        self.close: Callable[[], None] = _drop
+
+    def connect(self, flush: Callable[[], None]) -> None:
+        """Let a transport write the outbox from now on."""
+        self.flush = flush
 
     def take_outbox(self) -> list[bytes]:
-        """Return the lines of the outbox, which count as written: for transports that take everything at once."""
+        """Return the lines of the outbox and count them as written: for transports that take everything at once."""
         lines, self.outbox = self.outbox, []
         self.written = self.enqueued
         return lines
 
     def disconnect(self) -> None:
-        """Let go of the transport's owner: the two know each other, and would wait for the collector together."""
-        self.flush = self.drain = self.close = _drop
+        """Let go of the transport: the two refer to each other, and would both stay until a garbage collection."""
+        self.flush = self.drain = self.close = _no_transport
 
     @property
-    def backlog(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes sent to this peer that its transport has not taken yet."""
         return self.enqueued - self.written
 
     @property
     def owed(self) -> int:
-        """How many calls it must still finish before it may go: nobody waits for what was given up."""
+        """How many calls it must still finish before it may stop: those whose callers have not given up."""
         return self.busy - self.abandoned
 
     @property

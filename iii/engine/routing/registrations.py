@@ -1,7 +1,7 @@
-"""What a peer may register, and what becomes of it when the peer goes. Pure.
+"""What peers register, and what becomes of it when a peer goes. Pure.
 
-One handler a message. `apply` is called for a serving peer at once, for a new generation at its promotion; `vacate`
-takes a peer out of every table and settles what only it provided.
+`receive` applies a registration of a serving peer at once; `apply_staged` applies those of a new generation at its
+promotion. `vacate` takes a peer out of every table and settles what only it provided.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import encode, encode_error
 
-# Makes the check of one function's payloads from its request format; raises InvocationError for a bad schema.
+# Returns the check of a function's payloads, made from its request format; InvocationError for a bad schema.
 CompileSchema = Callable[[m.RegisterFunction], "Validator | None"]
 
 
 class Registrations:
-    """The handlers of register and unregister messages."""
+    """Applies the messages by which peers register and unregister."""
 
     def __init__(self, registry: Registry, bindings: Bindings, calls: Calls, compile_schema: CompileSchema) -> None:
         self._registry = registry
         self._bindings = bindings
         self._calls = calls
         self._compile_schema = compile_schema
-        self._relays: dict[Peer, HttpFunctionProxy] = {}  # who stands for the HTTP-invoked functions of a peer
+        self._http_proxies: dict[Peer, HttpFunctionProxy] = {}  # of peers with functions that live behind a URL
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
-            m.UnregisterFunction: self._unregister_function,
-            m.RegisterTriggerType: self._register_trigger_type,
-            m.UnregisterTriggerType: self._unregister_trigger_type,
+            m.UnregisterFunction: lambda peer, message: self.withdraw(peer, message.id, "unregistered"),
+            m.RegisterTriggerType: lambda peer, message: self.send_all(bindings.provide(message, peer)),
+            m.UnregisterTriggerType: lambda peer, message: self.send_all(
+                bindings.withdraw(peer, message.id, message.namespace)
+            ),
             m.RegisterTrigger: self._register_trigger,
-            m.UnregisterTrigger: self._unregister_trigger,
+            m.UnregisterTrigger: lambda peer, message: self.send_all(bindings.release(message.id, peer)),
             m.RegisterAction: self._register_action,
-            m.UnregisterAction: self._unregister_action,
+            m.UnregisterAction: lambda peer, message: registry.withdraw_action(message.id, peer),
         }
 
     def receive(self, peer: Peer, message: Any) -> None:
@@ -62,51 +64,44 @@ class Registrations:
     def _register_function(self, peer: Peer, message: m.RegisterFunction) -> None:
         try:
             validator = self._compile_schema(message) if peer.owner.is_validated else None
-            claimed = self._registry.claim(peer, message, validator)
+            function = self._registry.register(peer, message, validator)
         except InvocationError as error:
             self._reject(peer, message.id, error.code, error.message)
             return
-        if claimed is None:
-            owner = self._registry.find(peer.namespace, message.id)
-            holder = owner.providers[0].id if owner and owner.providers else ""
-            self._reject(
-                peer,
-                message.id,
-                ErrorCode.FUNCTION_NAMESPACE_CONFLICT,
-                f"{message.id} belongs to worker {owner.owner.name if owner else '?'}",
-                holder,
-            )
+        if function is None:
+            existing = self._registry.find(peer.namespace, message.id)
+            provider_id = existing.providers[0].id if existing and existing.providers else ""
+            owner_name = existing.owner.name if existing else "?"
+            why = f"{message.id} belongs to worker {owner_name}"
+            self._reject(peer, message.id, ErrorCode.FUNCTION_NAMESPACE_CONFLICT, why, provider_id)
             return
-        self._seat_relay(peer, claimed)
+        self._choose_provider(peer, function)
         self._calls.events.append(FunctionsChanged())
-        self._calls.claim()
+        self._calls.place_unresolved()
 
-    def _seat_relay(self, peer: Peer, function: Function) -> None:
-        """A function that lives behind a URL is run by the peer's relay; the peer only has it."""
-        relay = self._relays.get(peer)
+    def _choose_provider(self, peer: Peer, function: Function) -> None:
+        """A function that lives behind a URL is provided by the peer's proxy in place of the peer."""
+        proxy = self._http_proxies.get(peer)
         invocation = function.declaration.invocation
         if not m.is_empty(invocation):
-            relay = self._relays[peer] = relay or HttpFunctionProxy(peer, self._calls)
+            proxy = self._http_proxies[peer] = proxy or HttpFunctionProxy(peer, self._calls)
             function.remove_provider(peer)
-            function.add_provider(relay)
+            function.add_provider(proxy)
             peer.functions[function] = None
             self._calls.events.append(HttpFunctionRegistered(peer, function.id, invocation))
-        elif relay is not None:
-            function.remove_provider(relay)
+        elif proxy is not None:
+            function.remove_provider(proxy)
 
-    def _reject(self, peer: Peer, function_id: str, code: str, why: str, holder: str = "") -> None:
+    def _reject(self, peer: Peer, function_id: str, code: str, why: str, provider_id: str = "") -> None:
         conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT
-        rejection = m.RegistrationRejected(conflict, peer.namespace, holder, function_id=function_id)
+        rejection = m.RegistrationRejected(conflict, peer.namespace, provider_id, function_id=function_id)
         if code != conflict:
             rejection.reason, rejection.message = code, why
         self._calls.send(peer, encode(rejection))
         self._calls.events.append(Notice(peer.name, f"function not registered: {why}", code))
 
-    def _unregister_function(self, peer: Peer, message: m.UnregisterFunction) -> None:
-        self.withdraw(peer, message.id, "unregistered")
-
     def withdraw(self, peer: Peer, function_id: str, why: str) -> None:
-        """The peer has this function no more; one that it does not have stays."""
+        """Take this function from the peer; a function that it does not have stays."""
         function = self._registry.find(peer.namespace, function_id)
         if function is not None:
             self._remove(peer, function)
@@ -114,29 +109,26 @@ class Registrations:
 
     def _remove(self, peer: Peer, function: Function) -> None:
         function.remove_provider(peer)
-        if peer in self._relays:
-            function.remove_provider(self._relays[peer])
-
-    def _register_trigger_type(self, peer: Peer, message: m.RegisterTriggerType) -> None:
-        self.send_all(self._bindings.provide(message, peer))
-
-    def _unregister_trigger_type(self, peer: Peer, message: m.UnregisterTriggerType) -> None:
-        self.send_all(self._bindings.withdraw(peer, message.id, message.namespace))
+        if peer in self._http_proxies:
+            function.remove_provider(self._http_proxies[peer])
 
     def _register_trigger(self, peer: Peer, message: m.RegisterTrigger) -> None:
         for field in ("namespace", "trigger_namespace"):
             value = getattr(message, field)
             if value is not None and not value.strip():
-                error = encode_error(error_bodies.blank_namespace(field))
+                error = encode_error(error_bodies.invalid_namespace(field))
                 answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
                 self._calls.send(peer, encode(answer))
                 return
         binding = Binding(message, peer)
-        adopts = peer.owner.is_supervised
-        self.send_all(self._bindings.adopt(binding, peer) if adopts else self._bindings.bind(binding))
+        if peer.owner.is_supervised:
+            self.send_all(self._bindings.adopt(binding, peer))
+        else:
+            self.send_all(self._bindings.bind(binding))
 
-    def _unregister_trigger(self, peer: Peer, message: m.UnregisterTrigger) -> None:
-        self.send_all(self._bindings.release(message.id, peer))
+    def trigger_answered(self, provider: Peer, message: m.TriggerRegistrationResult) -> None:
+        """A provider has accepted or refused a binding."""
+        self.send_all(self._bindings.answered(provider, message))
 
     def _register_action(self, peer: Peer, message: m.RegisterAction) -> None:
         try:
@@ -146,40 +138,34 @@ class Registrations:
             return
         self._registry.provide_action(message, peer)
 
-    def _unregister_action(self, peer: Peer, message: m.UnregisterAction) -> None:
-        if message.id in self._registry.actions:
-            self._registry.withdraw_action(message.id, peer)
-
     def send_all(self, outgoing: Outgoing) -> None:
+        """Send each peer its message."""
         for peer, message in outgoing:
             self._calls.send(peer, encode(message))
 
     def settle_vacancy(self, function: Function, why: str) -> None:
-        """A provider left the function: promote a standby, keep the place, or forget the function."""
-        if function.providers:
-            return
-        owner = function.owner
-        if owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal):
+        """A provider left the function. Without another one: keep it for its worker, or let a standby register it.
+
+        The calls that waited for it go to the standby, or fail with `why`.
+        """
+        if function.providers or function.owner.keeps_vacancies:
             return
         waiting = self._calls.unqueue(function)
         self._registry.drop(function)
         self._calls.events.append(FunctionsChanged())
-        self._promote_standby(function)
-        for invocation in waiting:
-            if self._registry.find(function.namespace, function.id) is not None:
-                self._calls.place(invocation)
-            else:
-                self._calls.fail(invocation, error_bodies.not_found(function, self._registry, why))
-
-    def _promote_standby(self, function: Function) -> None:
         standbys, function.standbys = function.standbys, []
         for peer, declaration in standbys:
             peer.functions.pop(function, None)
             if not peer.is_gone and peer.is_serving:
                 self._register_function(peer, declaration)
+        for invocation in waiting:
+            if self._registry.find(function.namespace, function.id) is not None:
+                self._calls.place(invocation)
+            else:
+                self._calls.fail(invocation, error_bodies.function_not_found(function, self._registry, why))
 
     def drop_vacancies(self, owner: Owner, why: str) -> None:
-        """Forget what the owner does not provide, and is not expected to provide again."""
+        """Forget the actions and functions of the owner that no peer provides, nor is expected to provide again."""
         for id, action in list(self._registry.actions.items()):
             if action.owner is owner and action.is_vacant:
                 del self._registry.actions[id]
@@ -188,17 +174,17 @@ class Registrations:
                 self.settle_vacancy(function, why)
 
     def vacate(self, peer: Peer, why: str) -> None:
-        """Take the peer out of all tables; what only it provided is settled."""
+        """Take the peer out of all tables, and settle what only it provided."""
         owner = peer.owner
         owner.peers.remove(peer)
         for function in list(peer.functions):
             self._remove(peer, function)
             self.settle_vacancy(function, why)
-        self._relays.pop(peer, None)
+        self._http_proxies.pop(peer, None)
         for id in list(self._registry.actions):
             self._registry.withdraw_action(id, peer)
-        if not owner.is_expected:  # else the next generation says which of them it wants
+        if not owner.is_expected:  # else the next generation registers the bindings that it still wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))
-        self._calls.pump(owner)  # nobody may be left to wait for
+        self._calls.dispatch_waiting(owner)  # calls that wait for a peer that will not come fail
         self._calls.events.append(FunctionsChanged())

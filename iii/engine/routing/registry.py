@@ -1,14 +1,16 @@
-"""Who provides which function and which action: tables and the decisions over them. Pure.
+"""Which peer provides which function and which action: tables and the decisions over them. Pure.
 
 A function belongs to one owner. Its `providers` are the serving peers of that owner that registered it: several
-only for instances of one supervised worker, or for the moment in which a new generation takes over. Other peers
-that claim the same id are refused and kept as standbys, promoted in order when the owner leaves.
+only for instances of one supervised worker, or for the moment in which a new generation takes over. The registration of
+the same id by another owner's peer is refused; the peer is kept as a standby, and the standbys are promoted in order
+when the owner leaves.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from msgspec import Raw
 
@@ -23,76 +25,63 @@ Validator = Callable[[Raw], "dict[str, object] | None"]
 # Ids are shown in terminals, URLs and logs: printable, no spaces, bounded.
 MAX_ID = 256
 MAX_FUNCTIONS_PER_PEER = 10_000
-# The owner of functions that nobody has registered.
-NOBODY = Owner("", DEFAULT_NAMESPACE, supervised=False)
+# The owner of called functions that no peer has registered.
+NO_OWNER = Owner("", DEFAULT_NAMESPACE, is_supervised=False)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Function:
-    """A registered function: its declaration, its owner, and who can run it now."""
+    """A registered function: its declaration, its owner, and the peers that can run it now."""
 
-    __slots__ = (
-        "answered",
-        "declaration",
-        "failed",
-        "id",
-        "is_idempotent",
-        "metadata",
-        "namespace",
-        "owner",
-        "providers",
-        "sole",
-        "standbys",
-        "validator",
-        "waiting",
-    )
+    id: str
+    namespace: str
+    owner: Owner
+    providers: list[Peer] = field(default_factory=list)
+    direct_callee: Peer | None = None  # the only provider, if it takes every call as it comes
+    standbys: list[tuple[Peer, RegisterFunction]] = field(default_factory=list)
+    declaration: RegisterFunction = field(init=False)
+    metadata: dict[str, object] = field(default_factory=dict)
+    is_idempotent: bool = False
+    validator: Validator | None = None
+    waiting: int = 0  # how many of the owner's waiting calls are for it
+    answered: int = 0  # calls whose callers got an outcome
+    failed: int = 0  # those of them that got an error
 
-    def __init__(self, id: str, namespace: str, owner: Owner) -> None:
-        self.id = id
-        self.namespace = namespace
-        self.owner = owner
-        self.providers: list[Peer] = []
-        self.sole: Peer | None = None  # the one provider, if there is one and it takes any call
-        self.standbys: list[tuple[Peer, RegisterFunction]] = []
-        self.declaration = RegisterFunction(id)
-        self.metadata: dict[str, object] = {}
-        self.is_idempotent = False
-        self.validator: Validator | None = None
-        self.waiting = 0  # how many of the owner's waiting calls are for it
-        self.answered = 0  # calls whose callers got an outcome
-        self.failed = 0  # those of them that got an error
+    def __post_init__(self) -> None:
+        self.declaration = RegisterFunction(self.id)
 
     def add_provider(self, peer: Peer) -> None:
-        """The peer can run it from now on."""
+        """The peer can run the function from now on."""
         if peer not in self.providers:
             self.providers.append(peer)
             peer.functions[self] = None
-            self._find_sole()
+            self._find_direct_callee()
 
     def add_standby(self, peer: Peer, declaration: RegisterFunction) -> None:
-        """The peer takes over when the owner has left; what it declared last counts."""
+        """The peer takes over when the owner has left, with its latest declaration."""
         self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
         self.standbys.append((peer, declaration))
         peer.functions[self] = None
 
     def remove_provider(self, peer: Peer) -> None:
-        """The peer runs it no more, nor stands by for it."""
+        """The peer neither runs the function any more nor stands by for it."""
         self.providers = [provider for provider in self.providers if provider is not peer]
         self.standbys = [standby for standby in self.standbys if standby[0] is not peer]
         peer.functions.pop(self, None)
-        self._find_sole()
+        self._find_direct_callee()
 
-    def _find_sole(self) -> None:
-        is_sole = len(self.providers) == 1 and self.providers[0].concurrency is None and self.validator is None
-        self.sole = self.providers[0] if is_sole else None
+    def _find_direct_callee(self) -> None:
+        is_direct = len(self.providers) == 1 and self.providers[0].concurrency is None and self.validator is None
+        self.direct_callee = self.providers[0] if is_direct else None
 
     def declare(self, declaration: RegisterFunction, validator: Validator | None) -> None:
-        """Take over description, schemas and metadata of the newest registration."""
+        """Take description, schemas and metadata from the latest registration."""
         self.declaration = declaration
         metadata = None if declaration.metadata is ABSENT else decode_value(declaration.metadata)
         self.metadata = metadata if isinstance(metadata, dict) else {}
         self.is_idempotent = self.metadata.get("idempotent") is True
         self.validator = validator
-        self._find_sole()
+        self._find_direct_callee()
 
     @property
     def is_internal(self) -> bool:
@@ -105,22 +94,20 @@ class Function:
 
 
 class Action:
-    """A trigger action: `function_id` of the declaration carries it out. `providers` are processes of its owner."""
+    """A trigger action: the declaration's `function_id` carries it out. `providers` are peers of its owner."""
 
     __slots__ = ("declaration", "owner", "peer", "providers")
 
     def __init__(self, declaration: RegisterAction, peer: Peer) -> None:
         self.declaration = declaration
         self.owner = peer.owner
-        self.peer = peer  # whoever declared it last
+        self.peer = peer  # the last one that declared it
         self.providers = [peer]
 
     @property
     def is_vacant(self) -> bool:
-        """Whether nobody provides it, and nobody is expected to."""
-        owner = self.owner
-        is_kept = owner.is_supervised and not owner.peers and (owner.is_expected or owner.refusal is not None)
-        return not (self.providers or is_kept)
+        """Whether no peer provides it, and its owner does not keep it."""
+        return not (self.providers or self.owner.keeps_vacancies)
 
 
 class Registry:
@@ -130,7 +117,7 @@ class Registry:
         self.namespaces: dict[str, dict[str, Function]] = {DEFAULT_NAMESPACE: {}}
         self.default = self.namespaces[DEFAULT_NAMESPACE]
         self.actions: dict[str, Action] = {}
-        self.past_answered = self.past_failed = 0  # of functions that are gone
+        self.past_answered = self.past_failed = 0  # calls of functions that are gone
 
     def __iter__(self) -> Iterator[Function]:
         for functions in self.namespaces.values():
@@ -147,8 +134,8 @@ class Registry:
         """Return the namespaces that have this id, for error messages."""
         return sorted(name for name, functions in self.namespaces.items() if function_id in functions)
 
-    def claim(self, peer: Peer, declaration: RegisterFunction, validator: Validator | None) -> Function | None:
-        """Register a function for a serving peer. Return None when another owner holds the id.
+    def register(self, peer: Peer, declaration: RegisterFunction, validator: Validator | None) -> Function | None:
+        """Register a function of a serving peer. Return None when the id belongs to another owner.
 
         Raises `InvocationError` when the id breaks the grammar or the peer has too many functions.
         """
@@ -156,7 +143,10 @@ class Registry:
         functions = self.namespaces.setdefault(peer.namespace, {})
         function = functions.get(declaration.id)
         if function is None:
-            self._check_count(peer)
+            if len(peer.functions) >= MAX_FUNCTIONS_PER_PEER:
+                raise InvocationError(
+                    ErrorCode.LIMIT_EXCEEDED, f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
+                )
             function = functions[declaration.id] = Function(declaration.id, peer.namespace, peer.owner)
         elif function.owner is not peer.owner:
             if function.owner.is_expected or function.providers:
@@ -167,28 +157,23 @@ class Registry:
         function.declare(declaration, validator)
         return function
 
-    def _check_count(self, peer: Peer) -> None:
-        if len(peer.functions) >= MAX_FUNCTIONS_PER_PEER:
-            raise InvocationError(
-                ErrorCode.LIMIT_EXCEEDED, f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
-            )
-
     def provide_action(self, declaration: RegisterAction, peer: Peer) -> None:
-        """Take a peer's action: beside its worker's other processes, in place of any other worker."""
+        """Add a peer's action: beside the other processes of its worker, in place of any other worker's."""
         former = self.actions.get(declaration.id)
         action = self.actions[declaration.id] = Action(declaration, peer)
         if former is not None and former.owner is peer.owner:
             action.providers += [provider for provider in former.providers if provider is not peer]
 
     def withdraw_action(self, id: str, peer: Peer) -> None:
-        """The peer provides the action no more."""
-        action = self.actions[id]
-        action.providers = [provider for provider in action.providers if provider is not peer]
-        if action.is_vacant:
-            del self.actions[id]
+        """The peer no longer provides the action."""
+        action = self.actions.get(id)
+        if action is not None:
+            action.providers = [provider for provider in action.providers if provider is not peer]
+            if action.is_vacant:
+                del self.actions[id]
 
     def drop(self, function: Function) -> None:
-        """Forget a function."""
+        """Forget a function; the counts of its calls stay in the totals."""
         functions = self.namespaces.get(function.namespace, {})
         if functions.get(function.id) is function:
             del functions[function.id]

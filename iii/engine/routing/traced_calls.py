@@ -1,7 +1,8 @@
-"""The in-flight table while somebody takes the feed: the same calls, with their beginnings and ends told to a tracer.
+"""The call table while calls are recorded: the same calls, with their beginnings and ends reported to a tracer.
 
-`trace` turns a table into this class and back, so that what is off is not there: without a feed the methods of `Calls`
-run, and nothing on the path of a call asks whether it should be recorded. Pure; `router.py` is the only caller.
+`TracedCalls` wraps a `Calls` from outside. On the hot path the router calls its `admit` and `settle` instead of the
+table's; beside it, the table reports to it as its observer. Without a tracer neither exists, and a call costs nothing
+more. Which call gets a span is the tracer's decision.
 """
 
 from __future__ import annotations
@@ -14,81 +15,71 @@ from iii.engine.routing.calls import Calls
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
-from iii.engine.routing.span_recorder import Tracer, error_from
+from iii.engine.routing.tracer import Tracer, error_from
 from iii.engine.tracing.trace_context import baggage_for
 from iii.protocol.codec import decode_value, encode
 from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, is_empty
 
 
-class TracedCalls(Calls):
-    """Calls that are told to `tracer`."""
+class TracedCalls:
+    """A call table whose calls are reported to `tracer`. Takes part in the table as its `CallObserver`."""
 
-    tracer: Tracer
+    def __init__(self, calls: Calls, tracer: Tracer) -> None:
+        self._calls = calls
+        self._tracer = tracer
 
     def admit(self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float) -> None:
-        """As without a feed; a call that nobody has a trace for may begin one. Its line is then written anew."""
+        """As `Calls.admit`; a call that belongs to no trace yet may begin one. Its line is then written anew."""
         if (
             message.caller is ABSENT
-            and message.invocation_id not in self.in_flight
-            and self.tracer.begin_root(origin, message, function, now)
+            and message.invocation_id not in self._calls.in_flight
+            and self._tracer.begin_root(origin, message, function, now)
         ):
             message.baggage = _baggage_of(message.function_id)
             line = encode(message)
-        Calls.admit(self, origin, message, function, line, now)
+        self._calls.admit(origin, message, function, line, now)
 
-    def admit_in_full(
+    def nested_line(
         self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
-    ) -> Invocation | None:
-        """As without a feed; one that names a recorded call as its caller is part of that, even without a context."""
+    ) -> bytes:
+        """Give a call whose caller is a recorded call a span, even if its message brings no trace context."""
         if (
-            message.caller is not ABSENT
-            and message.traceparent is None
-            and self.tracer.spans
-            and message.invocation_id not in self.in_flight
-            and self.tracer.begin(origin, message, function, now)
+            message.traceparent is None
+            and self._tracer.spans
+            and message.invocation_id not in self._calls.in_flight
+            and self._tracer.begin(origin, message, function, now)
         ):
-            line = encode(message)
-        return super().admit_in_full(origin, message, function, line, now)
+            return encode(message)
+        return line
 
-    def _dispatch(self, invocation: Invocation, callee: Peer) -> None:
-        super()._dispatch(invocation, callee)
-        self.tracer.dispatched(invocation)
+    def on_dispatched(self, invocation: Invocation) -> None:
+        """Note when the callee got the call."""
+        self._tracer.dispatched(invocation)
 
     def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
-        """As without a feed; ends the call's span."""
-        if message.invocation_id in self.tracer.spans:
-            invocation = self.in_flight.get(message.invocation_id)
+        """As `Calls.settle`, after the span of the call has ended."""
+        if message.invocation_id in self._tracer.spans:
+            invocation = self._calls.in_flight.get(message.invocation_id)
             if invocation is not None and invocation.callee is callee:
                 error = None if message.error is ABSENT else _error_of(message.error)
-                self.tracer.end(message.invocation_id, invocation, error)
-        Calls.settle(self, callee, message, line)
+                self._tracer.end(message.invocation_id, invocation, error)
+        self._calls.settle(callee, message, line)
 
-    def tell(self, invocation: Invocation, error: ErrorBody) -> None:
-        """As without a feed; the call's span ends with the error."""
-        # A call that took the id of another is refused, and has no span: the other goes on.
-        if self.in_flight.get(invocation.id) in (None, invocation):
-            self.tracer.end(invocation.id, invocation, error_from(error))
-        super().tell(invocation, error)
+    def on_failed(self, invocation: Invocation, error: ErrorBody) -> None:
+        """End the span with the engine's error."""
+        # A call that is refused because its id is in flight has no span: that id's span is the other call's.
+        if self._calls.in_flight.get(invocation.id) in (None, invocation):
+            self._tracer.end(invocation.id, invocation, error_from(error))
 
-    def abandon(self, invocation: Invocation) -> None:
-        """As without a feed; for whoever called, the call is over."""
-        self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
-        super().abandon(invocation)
+    def on_abandoned(self, invocation: Invocation) -> None:
+        """End the span: for the caller, the call is over."""
+        self._tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
 
 
 @lru_cache(4096)
 def _baggage_of(function_id: str) -> str:
-    """What goes along with the trace of a call that came with neither."""
+    """The baggage of a call that came without any, cached: most calls are of the same few functions."""
     return baggage_for(function_id, None)
-
-
-def trace(calls: Calls, tracer: Tracer | None) -> None:
-    """Tell a table's calls to a tracer from now on, or to nobody."""
-    if tracer is None:
-        calls.__class__ = Calls
-    else:
-        calls.__class__ = TracedCalls
-        calls.tracer = tracer  # type: ignore[attr-defined]  # it is a TracedCalls by now
 
 
 def _error_of(error: Raw) -> tuple[str, str] | None:

@@ -19,14 +19,14 @@ from msgspec import Meta, Raw, Struct, ValidationError, convert
 from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
-from iii.engine.routing.span_recorder import FOREVER, Outside, Span, Tracer
+from iii.engine.routing.tracer import FOREVER, Span, Tracer
 from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
 from iii.engine.telemetry.log_records import log_form
 from iii.engine.telemetry.metrics import CallCounts, Gauges
 from iii.engine.telemetry.span_records import TriggerOf, span_form, trigger_finder
-from iii.engine.tracing.bounded_queue import Backlog
+from iii.engine.tracing.bounded_queue import BoundedQueue
 from iii.engine.tracing.sampling import Sampler, Sampling
 from iii.engine.tracing.worker_spans import WorkerSpan
 from iii.errors import ErrorCode
@@ -102,10 +102,9 @@ class Feed:
         self._answer: asyncio.Future[m.InvocationResult] | None = None
         self._awaited = ""  # the id of the batch under way
         self._lost = {"spans": 0, "logs": 0, "otlp": 0}  # of batches that their function did not take
-        self.logs: Backlog[tuple[Report, float]] = Backlog(MAX_LOGS, MAX_LOG_BYTES)
-        self.frames: Backlog[bytes] = Backlog(MAX_FRAMES, MAX_FRAME_BYTES)
-        self.peer = Peer("telemetry", kind="engine", name="telemetry")
-        self.peer.flush = self._read_outbox
+        self.logs: BoundedQueue[tuple[Report, float]] = BoundedQueue(MAX_LOGS, MAX_LOG_BYTES)
+        self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
+        self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
         router.peer_table.attach(self.peer)
         router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
 
@@ -180,10 +179,16 @@ class Feed:
             self._pump = start_critical(self._run(active), "the telemetry feed")
 
     def _make_tracer(self, config: FeedConfig) -> Tracer:
-        outside = Outside(random.getrandbits, time.monotonic, self._something.set, self._on_gate)
-        tracer = Tracer(Sampler(config.sampling), self._router.calls.in_flight, outside)
-        tracer.begun = [] if config.live else None
-        tracer.payloads = config.payloads
+        tracer = Tracer(
+            Sampler(config.sampling),
+            self._router.calls.in_flight,
+            mint=random.getrandbits,
+            clock=time.monotonic,
+            on_finished=self._something.set,
+            on_state_changed=self._on_gate,
+        )
+        tracer.newly_begun = [] if config.live else None
+        tracer.max_payload = config.payloads
         return tracer
 
     def _on_gate(self) -> None:
@@ -195,15 +200,15 @@ class Feed:
         if self._reopening is not None:
             self._reopening.cancel()
             self._reopening = None
-        if 0.0 < tracer.shut_until < FOREVER:
-            wait = max(tracer.shut_until - self._loop.time(), SHORTEST_PAUSE)
-            self._reopening = self._loop.call_later(wait, tracer.reopen)
+        if 0.0 < tracer.paused_until < FOREVER:
+            wait = max(tracer.paused_until - self._loop.time(), SHORTEST_PAUSE)
+            self._reopening = self._loop.call_later(wait, tracer.resume)
 
     def _find_taker(self, active: _Binding) -> None:
         function = self._router.registry.find(active.namespace, active.function_id)
         self._taker = None if function is None else function.owner
         if self._tracer is not None:
-            self._tracer.taker = self._taker
+            self._tracer.subscriber = self._taker
 
     # What comes in
 
@@ -252,7 +257,9 @@ class Feed:
 
     def _has_more(self) -> bool:
         tracer = self._tracer
-        return bool(self.logs or self.frames or (tracer and (tracer.finished or tracer.begun or tracer.foreign)))
+        return bool(
+            self.logs or self.frames or (tracer and (tracer.finished or tracer.newly_begun or tracer.worker_spans))
+        )
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
         """Return a batch as JSON, and how many of what are in it; no batch when there is no news."""
@@ -276,7 +283,7 @@ class Feed:
         trigger_of, epoch = trigger_finder(self._router.bindings), time.time() - time.monotonic()
         # Half of a batch for the engine's finished ones at least: the rest can wait, or be told later.
         some = max(1, count // 4)
-        encoded = [self._encode_foreign(span) for span in tracer.foreign.take(some, MAX_PART // 4)]
+        encoded = [self._encode_foreign(span) for span in tracer.worker_spans.take(some, MAX_PART // 4)]
         encoded += [self._encode(span, epoch, trigger_of) for span in tracer.take_pending(some)]
         size = sum(map(len, encoded))
         while size < MAX_PART and (chunk := tracer.take(max(0, min(CHUNK, count - len(encoded))))):

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Peer
-from iii.engine.routing.span_recorder import Span
+from iii.engine.routing.tracer import Span
 
 SERVICE = "iii"  # of what belongs to no worker
 # Characters of a name that a peer has given itself.

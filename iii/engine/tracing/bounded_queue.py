@@ -1,4 +1,4 @@
-"""What waits to be handed over, bounded by count and bytes; over a bound the newest is dropped and counted. Pure."""
+"""A queue bounded by count and bytes: an item that does not fit is dropped and counted. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Backlog(Generic[T]):
+class BoundedQueue(Generic[T]):
     """A queue of items with their sizes in bytes."""
 
-    def __init__(self, count: int, size: int) -> None:
-        self._most = count
-        self._largest = size
+    def __init__(self, max_count: int, max_size: int) -> None:
+        self._max_count = max_count
+        self._max_size = max_size
         self._items: deque[tuple[T, int]] = deque()
         self._size = 0
         self.dropped = 0
@@ -22,28 +22,28 @@ class Backlog(Generic[T]):
         return len(self._items)
 
     def __repr__(self) -> str:
-        return f"<Backlog {len(self)} items, {self._size} bytes, {self.dropped} dropped>"
+        return f"<BoundedQueue {len(self)} items, {self._size} bytes, {self.dropped} dropped>"
 
     @property
     def is_full(self) -> bool:
-        """Whether the next item would be dropped whatever it is."""
-        return len(self._items) >= self._most or self._size >= self._largest
+        """Whether the next item would be dropped whatever its size."""
+        return len(self._items) >= self._max_count or self._size >= self._max_size
 
     def add(self, item: T, size: int) -> None:
-        """Let an item wait, or drop it."""
-        if len(self._items) >= self._most or self._size + size > self._largest:
+        """Take an item of this size, or drop it."""
+        if len(self._items) >= self._max_count or self._size + size > self._max_size:
             self.dropped += 1
         else:
             self._items.append((item, size))
             self._size += size
 
     def take(self, count: int, size: int) -> list[T]:
-        """Hand over the oldest items, at most `count` of together `size` bytes, but at least one."""
+        """Remove and return the oldest items, at most `count` of together `size` bytes, but at least one."""
         taken: list[T] = []
         while self._items and len(taken) < count and (not taken or self._items[0][1] <= size):
-            item, cost = self._items.popleft()
-            self._size -= cost
-            size -= cost
+            item, item_size = self._items.popleft()
+            self._size -= item_size
+            size -= item_size
             taken.append(item)
         return taken
 
@@ -53,7 +53,7 @@ class Backlog(Generic[T]):
         return dropped
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all items, and the count of dropped ones."""
         self._items.clear()
         self._size = 0
         self.dropped = 0

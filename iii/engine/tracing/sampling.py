@@ -1,8 +1,8 @@
 """Which traces are recorded: the sampling of a `telemetry` binding, and the decisions it makes. Pure.
 
-A decision is made once, where a trace begins; what belongs to a trace follows it. The rate limit is asked first, then
-the rules, then the default ratio. The ratio looks at the trace id alone, so whoever else applies it to the same trace
-comes to the same answer. Called by `tracing.py`.
+A decision is made once, where a trace begins; what belongs to a trace follows it. The rate limit decides first, then
+the rules, then the default ratio. The ratio depends on the trace id alone: every program that applies the same ratio to
+a trace decides the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
-# Answers of the rules that are kept; there are as many as functions.
-MAX_KEPT = 4096
+# Functions and services whose rate is remembered.
+MAX_CACHED = 4096
 # The part of a trace id that the ratio is compared with: its last 64 bits, as OpenTelemetry does it.
 _SPACE = 1 << 64
 
@@ -24,7 +24,7 @@ Matches = Callable[[str], object]
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """`rate` for calls whose function id (or span name) and service fit; `*` and `?` stand for anything."""
+    """`rate` for calls whose function id (or span name) and service match; `*` and `?` are wildcards."""
 
     rate: Ratio
     operation: str | None = None
@@ -32,7 +32,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a binding asks for. See docs/observability.md."""
+    """The sampling that a binding configures. See docs/observability.md."""
 
     default: Ratio = 1.0
     rules: tuple[Rule, ...] = ()
@@ -41,7 +41,7 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def follows_parents(self) -> bool:
-        """Whether the flag of a context from outside decides."""
+        """Whether the sampled flag of a context from outside decides."""
         return self.parent_based or bool(self.rules) or self.max_traces_per_second is not None
 
 
@@ -55,8 +55,8 @@ class Sampler:
         self._tokens = self._burst
         self._filled_at = 0.0
         self._rules = [(_matcher(rule.operation), _matcher(rule.service), rule.rate) for rule in sampling.rules]
-        self._rate_of = lru_cache(MAX_KEPT)(self._find_rate)
-        self.spent_until = 0.0  # the rate limit lets nothing through before
+        self._rate_of = lru_cache(MAX_CACHED)(self._find_rate)
+        self.spent_until = 0.0  # the rate limit lets no trace begin before
 
     def __repr__(self) -> str:
         return f"<Sampler {self.sampling.default:g}, {len(self._rules)} rules, {self._limit or 'no'} limit>"
@@ -66,15 +66,15 @@ class Sampler:
         """Whether no trace ever begins here."""
         return self.sampling.default == 0.0 and not self._rules
 
-    def starts(self, trace_id: str, function_id: str, service: str, now: float) -> bool:
+    def should_sample(self, trace_id: str, function_id: str, service: str, now: float) -> bool:
         """Whether a trace that begins with this call is recorded."""
         if self._limit is not None and not self._take_token(now):
             return False
-        return has_ratio(trace_id, self._rate_of(function_id, service))
+        return is_within_ratio(trace_id, self._rate_of(function_id, service))
 
-    def follows(self, trace_id: str, *, is_sampled: bool) -> bool:
-        """Whether a call is recorded that belongs to a trace of somebody else, who has decided."""
-        return is_sampled if self.sampling.follows_parents else has_ratio(trace_id, self.sampling.default)
+    def should_follow(self, trace_id: str, *, is_sampled: bool) -> bool:
+        """Whether a call is recorded whose trace began outside and came with a decision."""
+        return is_sampled if self.sampling.follows_parents else is_within_ratio(trace_id, self.sampling.default)
 
     def _take_token(self, now: float) -> bool:
         assert self._limit is not None
@@ -88,14 +88,16 @@ class Sampler:
         return has_token
 
     def _find_rate(self, function_id: str, service: str) -> float:
-        for operation, of_service, rate in self._rules:
-            is_meant = operation is None or operation(function_id) or operation(f"call {function_id}")
-            if is_meant and (of_service is None or of_service(service)):
+        for matches_operation, matches_service, rate in self._rules:
+            is_operation = (
+                matches_operation is None or matches_operation(function_id) or matches_operation(f"call {function_id}")
+            )
+            if is_operation and (matches_service is None or matches_service(service)):
                 return rate
         return self.sampling.default
 
 
-def has_ratio(trace_id: str, ratio: float) -> bool:
+def is_within_ratio(trace_id: str, ratio: float) -> bool:
     """Whether the trace is in the share that `ratio` lets through."""
     return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * _SPACE
 
@@ -103,5 +105,5 @@ def has_ratio(trace_id: str, ratio: float) -> bool:
 def _matcher(pattern: str | None) -> Matches | None:
     if pattern is None:
         return None
-    wild = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
-    return re.compile(wild, re.DOTALL).fullmatch
+    expression = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    return re.compile(expression, re.DOTALL).fullmatch

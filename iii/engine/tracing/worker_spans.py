@@ -1,4 +1,4 @@
-"""Spans that workers open themselves, checked: a peer may send anything under that name. Pure; for `tracing.py`."""
+"""Spans that workers open themselves, validated: a peer may send anything as a span. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Name = Annotated[str, Meta(max_length=256)]
 _Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Event(Struct, gc=False):
+class SpanEvent(Struct, gc=False):
     """Something that happened within a span."""
 
     name: _Name
@@ -27,7 +27,7 @@ class Event(Struct, gc=False):
 
 
 class WorkerSpan(Struct, omit_defaults=False):
-    """A span as its worker sends it, and as it is handed over with the worker's name."""
+    """A span as a worker sends it. The engine sets `service_name` and `flags` before it hands the span over."""
 
     trace_id: _TraceId
     span_id: _SpanId
@@ -38,7 +38,7 @@ class WorkerSpan(Struct, omit_defaults=False):
     status: Literal["ok", "error", "unset"] = "unset"
     status_description: str = ""
     attributes: dict[str, str | int | float | bool] = {}
-    events: list[Event] = []
+    events: list[SpanEvent] = []
     links: list[None] = []
     flags: Annotated[int, Meta(ge=0, le=255)] = 1
     service_name: str = ""
@@ -46,12 +46,12 @@ class WorkerSpan(Struct, omit_defaults=False):
 
     @property
     def context(self) -> TraceContext:
-        """Where it belongs, and what its sender knew of the trace's sampling."""
+        """Its trace and span id, and the sender's decision about sampling."""
         return TraceContext(self.trace_id, self.span_id, self.flags)
 
 
 def raw_items(array: Raw) -> list[Raw]:
-    """Return the items of a JSON array; none of anything else."""
+    """Return the items of a JSON array; no items of any other value."""
     try:
         return decode_value(array, type=list[Raw])
     except (DecodeError, RecursionError):
@@ -59,7 +59,7 @@ def raw_items(array: Raw) -> list[Raw]:
 
 
 def worker_span_from(raw: Raw) -> WorkerSpan | None:
-    """Return a span that a worker has sent; None for anything else."""
+    """Decode a span that a worker has sent; None for a value that is no span."""
     if len(raw) > MAX_SIZE:
         return None
     try:

@@ -83,7 +83,7 @@ class MessagePump:
         if self._timer is None:
             if len(calls.deadlines):
                 self._arm()
-        elif self._is_timer_far and calls.deadlines.has_fresh:
+        elif self._is_timer_far and calls.deadlines.has_unsorted:
             # A new call may have a nearer deadline than all that are sorted in.
             self._timer.cancel()
             self._arm()

@@ -8,10 +8,10 @@ from iii.engine.routing.registry import Function
 from iii.protocol.messages import RegisterFunction
 
 
-def worker(*serving: str, connects: bool = False) -> Owner:
+def worker(*serving: str, has_own_connections: bool = False) -> Owner:
     """A worker whose old generation serves these functions."""
-    owner = Owner("w", "default", supervised=True)
-    owner.connects = connects
+    owner = Owner("w", "default", is_supervised=True)
+    owner.has_own_connections = has_own_connections
     peer = Peer("old", kind="worker", owner=owner)
     peer.functions = {Function(id, "default", owner): None for id in serving}
     owner.peers.append(peer)
@@ -35,11 +35,11 @@ def test_a_silent_program_counts_as_one_that_registers_nothing() -> None:
 
 
 def test_a_program_that_connected_by_itself_before_is_waited_for() -> None:
-    owner = worker("a::b", connects=True)
+    owner = worker("a::b", has_own_connections=True)
     assert readiness_timeout(owner, new_peer(owner), is_adopted=False) is None
 
 
 def test_a_program_that_lacks_functions_of_its_predecessor_gets_more_time() -> None:
-    owner = worker("a::b", "a::c", connects=True)
+    owner = worker("a::b", "a::c", has_own_connections=True)
     assert readiness_timeout(owner, new_peer(owner, "a::b"), is_adopted=True) == SILENCE_TIMEOUT
     assert readiness_timeout(owner, new_peer(owner, "a::b", "a::c", "a::d"), is_adopted=True) == REGISTRATION_DEBOUNCE

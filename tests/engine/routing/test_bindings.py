@@ -1,4 +1,4 @@
-"""Bindings find their provider, survive reloads and crashes under one id, and go when nobody wants them any more."""
+"""Bindings find their provider, survive reloads and crashes under one id, and go with their last binder."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_calls_under_way_of_one_caller_are_bounded(caller: Peer) -> None:
 
 
 def test_a_worker_that_does_not_read_is_given_no_more_calls_but_all_results() -> None:
-    net = Net(limits=limits(backlog=200))
+    net = Net(limits=limits(unsent_bytes=200))
     deaf, caller = net.peer("w"), net.peer("caller")
     net.register(deaf, "f")
     net.register(caller, "g")
@@ -146,9 +146,9 @@ def chain(net: Net, length: int) -> list[Peer]:
 
 def test_the_thirty_third_nested_call_is_a_loop_and_shows_the_chain(net: Net) -> None:
     peers = chain(net, 33)
-    given, told = net.got(peers[32])
-    assert given["invocation_id"] == "c31"
-    error = told["error"]
+    call, result = net.got(peers[32])
+    assert call["invocation_id"] == "c31"
+    error = result["error"]
     assert error["code"] == "loop_detected"
     assert len(error["details"]["chain"]) == 33
 
@@ -383,8 +383,8 @@ def test_tables_describe_themselves(net: Net, caller: Peer) -> None:
     callee = full(net)
     net.call(caller, "f")
     assert repr(net.router) == "<Router 2 peers, 1 functions, 1 in flight>"
-    assert repr(net.router.calls) == "<Calls 1 in flight, 0 unclaimed>"
-    assert repr(net.router.peer_table) == "<Roster 2 peers, 1 supervised workers>"
+    assert repr(net.router.calls) == "<Calls 1 in flight, 0 unresolved>"
+    assert repr(net.router.peer_table) == "<PeerTable 2 peers, 1 supervised workers>"
     assert repr(callee) == "<Peer w generation 1 1 busy>"
     assert repr(callee.owner) == "<Owner w 0 waiting>"
 

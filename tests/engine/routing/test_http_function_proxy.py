@@ -27,7 +27,7 @@ def shop(net: Net) -> Peer:
 
 
 def turn(net: Net) -> None:
-    """What the exchange does at the end of a turn: everybody's outbox goes out; relays pass on."""
+    """What the message pump does at the end of a turn: write every outbox; the proxies forward their calls."""
     dirty, net.router.calls.dirty = net.router.calls.dirty, []
     for peer in dirty:
         peer.flush()
@@ -154,8 +154,8 @@ def test_a_function_may_move_behind_a_url_and_back(net: Net, shop: Peer) -> None
 
 
 def test_every_registration_is_told_so_that_it_can_be_checked(net: Net, shop: Peer) -> None:
-    told = [event for event in net.router.events if isinstance(event, HttpFunctionRegistered)]
-    assert [(event.peer, event.function_id) for event in told] == [(shop, "shop::ship")]
+    events = [event for event in net.router.events if isinstance(event, HttpFunctionRegistered)]
+    assert [(event.peer, event.function_id) for event in events] == [(shop, "shop::ship")]
 
 
 def test_a_loser_that_is_promoted_later_is_relayed_as_well(net: Net) -> None:

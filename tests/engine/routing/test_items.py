@@ -1,4 +1,4 @@
-"""Items of a streamed result pass from the callee to its caller, and from nobody else to anybody."""
+"""Items of a streamed result pass from the callee to its caller, and between no other peers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.routing import Net, limits
 
 @pytest.fixture
 def net() -> Net:
-    return Net(limits=limits(backlog=200))
+    return Net(limits=limits(unsent_bytes=200))
 
 
 def streaming(net: Net) -> tuple[Peer, Peer]:

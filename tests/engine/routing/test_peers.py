@@ -41,8 +41,8 @@ def test_workers_coming_and_going_are_told_and_clients_are_not(net: Net, caller:
     worker = net.peer("w")
     for peer in (worker, caller, worker):
         net.router.peer_table.detach(peer)
-    told = [event for event in net.router.events if isinstance(event, WorkersChanged)]
-    assert told == [WorkersChanged("worker_connected", "w"), WorkersChanged("worker_disconnected", "w")]
+    events = [event for event in net.router.events if isinstance(event, WorkersChanged)]
+    assert events == [WorkersChanged("worker_connected", "w"), WorkersChanged("worker_disconnected", "w")]
 
 
 # Death
@@ -172,7 +172,7 @@ def test_calls_to_functions_not_known_yet_are_bounded_and_can_be_cancelled(calle
     assert net.error(caller)["code"] == "overloaded"
     net.send(caller, "cancel", invocation_id="a")
     net.call(caller, "f", "c")
-    assert list(net.router.calls.unclaimed) == [net.router.calls.in_flight["c"]]
+    assert list(net.router.calls.unresolved) == [net.router.calls.in_flight["c"]]
 
 
 # Reload

@@ -152,18 +152,18 @@ def test_the_sole_provider_is_known_only_while_it_takes_any_call(net: Net) -> No
     peer = net.peer("a")
     net.register(peer, "f")
     function = net.router.registry.default["f"]
-    assert function.sole is peer
+    assert function.direct_callee is peer
     function.declare(function.declaration, lambda payload: None)
-    assert function.sole is None
+    assert function.direct_callee is None
     limited = net.serving("w", "g", concurrency=1)
     assert net.router.registry.default["g"].providers == [limited]
-    assert net.router.registry.default["g"].sole is None
+    assert net.router.registry.default["g"].direct_callee is None
     open_one, second = net.serving("v", "h"), net.worker("v", instance=2)
     net.register(second, "h")
     net.router.peer_table.promote(second)
-    assert net.router.registry.default["h"].sole is None
+    assert net.router.registry.default["h"].direct_callee is None
     net.router.peer_table.detach(second)
-    assert net.router.registry.default["h"].sole is open_one
+    assert net.router.registry.default["h"].direct_callee is open_one
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ def test_a_bad_schema_costs_only_its_function() -> None:
     net = Net(compile_schema=refuse)
     peer = net.peer("a")
     net.register(peer, "f")
-    told = net.one(peer)
+    rejection = net.one(peer)
     # The public SDKs take any other code for the end of the whole worker.
-    assert (told["code"], told["function_id"]) == ("FUNCTION_NAMESPACE_CONFLICT", "f")
-    assert (told["reason"], told["message"]) == ("invalid_schema", "request format: no")
+    assert (rejection["code"], rejection["function_id"]) == ("FUNCTION_NAMESPACE_CONFLICT", "f")
+    assert (rejection["reason"], rejection["message"]) == ("invalid_schema", "request format: no")
     peer.owner.is_validated = False
     net.register(peer, "f")
     assert owner_of(net, "f") == "a"

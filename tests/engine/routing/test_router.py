@@ -181,8 +181,8 @@ def test_an_enqueue_error_has_one_code_whatever_the_provider_answers(
     queue = provider(net, "engine::queue::enqueue")
     net.call(caller, "jobs::run", action=ENQUEUE)
     net.answer(queue, error=error)
-    told = net.error(caller)
-    assert (told["code"], told["message"]) == ("enqueue_error", message)
+    error = net.error(caller)
+    assert (error["code"], error["message"]) == ("enqueue_error", message)
     assert (caller.outgoing, queue.busy, net.router.calls.in_flight) == (0, 0, {})
 
 

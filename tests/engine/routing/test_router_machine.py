@@ -62,7 +62,7 @@ class RouterLaws(RuleBasedStateMachine):
         self.advance(peer)
 
     def note_outcome(self, peer: Peer, id: str) -> None:
-        assert self.made[id][0] is peer, "an outcome reached somebody else"
+        assert self.made[id][0] is peer, "an outcome reached another peer than the caller"
         assert id not in self.cancelled, "an outcome after the cancellation"
         self.outcomes[id] += 1
 
@@ -239,7 +239,7 @@ class RouterLaws(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def wrong_answer(self, data: st.DataObject) -> None:
-        """A result for somebody else's call, for a finished one, or for one that never was."""
+        """A result for another callee's call, for a finished one, or for one that never was."""
         self.read_all()
         peer = self.pick(data, [*self.processes, self.outside, *self.clients])
         own = {id for id, invocation in self.router.calls.in_flight.items() if invocation.callee is peer}
@@ -289,12 +289,12 @@ class RouterLaws(RuleBasedStateMachine):
         for function in self.router.registry:
             queue = function.owner.waiting
             # Calls that come back from a dead process may wait beyond the bound: they were admitted already.
-            back = sum(bool(one.mark) for one in queue)
+            back = sum(bool(one.line_end) for one in queue)
             assert function.waiting == sum(one.function is function for one in queue) <= WAITING + back
 
     @invariant()
     def every_call_in_the_table_is_at_one_place(self) -> None:
-        places: Counter[str] = Counter(one.id for one in self.router.calls.unclaimed)
+        places: Counter[str] = Counter(one.id for one in self.router.calls.unresolved)
         owners = {function.owner for function in self.router.registry} | set(self.router.peer_table.owners.values())
         for owner in owners:
             places.update(one.id for one in owner.waiting)
@@ -342,7 +342,7 @@ class RouterLaws(RuleBasedStateMachine):
         for worker in WORKERS:
             self.router.peer_table.forget(worker)
         calls = self.router.calls
-        assert (calls.in_flight, list(calls.unclaimed), calls.starting) == ({}, [], set())
+        assert (calls.in_flight, list(calls.unresolved), calls.starting) == ({}, [], set())
         assert (list(self.router.registry), self.router.peer_table.peers, self.router.peer_table.owners) == ([], {}, {})
         calls.deadlines.expired(1e9)
         assert len(calls.deadlines) == 0

@@ -45,7 +45,7 @@ def test_what_a_dead_process_left_in_its_pipe_counts_as_not_written() -> None:
         put(connection, b"read")
         assert os.read(far, 5) == b"read\n"
         put(connection, b"never read")
-        assert connection.peer.backlog == 0
+        assert connection.peer.unsent_bytes == 0
         os.close(far)
         connection.take_back_unread()
 

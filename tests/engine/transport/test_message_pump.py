@@ -22,16 +22,15 @@ async def _meet_an_internal_error() -> None:
     router = Router()
     events: list[Event] = []
     pump = MessagePump(router, on_event=events.append, on_output=lambda peer, line: None)
-    bad, good = Peer("bad", kind="client", name="bad"), Peer("good", kind="client", name="good")
     written: list[bytes] = []
-    for peer in (bad, good):
-        router.peer_table.attach(peer)
-    good.flush = lambda: (written.extend(good.outbox), good.outbox.clear())  # type: ignore[assignment,func-returns-value]
 
     def fail() -> None:
         raise RuntimeError("a bug")
 
-    bad.flush = fail
+    bad = Peer("bad", kind="client", name="bad", flush=fail)
+    good = Peer("good", kind="client", name="good", flush=lambda: written.extend(good.take_outbox()))
+    for peer in (bad, good):
+        router.peer_table.attach(peer)
     pump.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
     pump.turn()
     pump.close()

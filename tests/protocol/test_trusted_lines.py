@@ -1,4 +1,4 @@
-"""Lines of writers that vouch for them: the same messages, large payloads unread."""
+"""Lines of trusted writers: the same messages, large payloads unread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.errors import ErrorCode, RemoteProtocolError
-from iii.protocol.codec import UNREAD, NotAMessage, decode, decode_vouched, encode, encode_value
+from iii.protocol.codec import UNREAD, NotAMessage, decode, decode_trusted, encode, encode_value
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NAME = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
@@ -41,19 +41,19 @@ def test_a_canonical_line_is_the_message_that_it_is_for_everybody(
     call = {"type": "invokefunction", "invocation_id": id, "function_id": function, "metadata": metadata}
     answer = {"type": "invocationresult", "invocation_id": id, "function_id": function}
     line = encode_value(call | {"data": payload} if is_call else answer | {"result": payload})
-    assert fields(decode_vouched(line)) == fields(decode(line))
+    assert fields(decode_trusted(line)) == fields(decode(line))
 
 
 @given(NAME, JSON)
 def test_other_messages_with_a_payload_key_deep_inside_are_read_in_full(name: str, value: Any) -> None:
     metadata = [{"a": 1, "data": value, "result": LARGE}]
     line = encode_value({"type": "registerfunction", "id": name, "metadata": metadata})
-    assert fields(decode_vouched(line)) == fields(decode(line))
+    assert fields(decode_trusted(line)) == fields(decode(line))
 
 
 def test_a_large_payload_is_not_looked_at() -> None:
     line = b'{"type":"invokefunction","invocation_id":"i","function_id":"f","data":{"a":' + b"\xff" * UNREAD + b"}"
-    message = decode_vouched(line)
+    message = decode_trusted(line)
     assert (message.function_id, message.invocation_id) == ("f", "i")
     assert bytes(message.data) == b'{"a":' + b"\xff" * UNREAD
     assert encode(message).endswith(bytes(message.data) + b"}")
@@ -71,19 +71,19 @@ def test_a_large_payload_is_not_looked_at() -> None:
 )
 def test_a_head_that_is_no_head_is_refused_as_on_any_line(head: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
-        decode_vouched(head + LARGE.encode() + b'"}')
+        decode_trusted(head + LARGE.encode() + b'"}')
     assert caught.value.invocation_id == "i"
 
 
 @pytest.mark.parametrize("size", [1, UNREAD])
 def test_what_is_no_message_is_told_apart(size: int) -> None:
     with pytest.raises(NotAMessage):
-        decode_vouched(b"Hello" * size)
+        decode_trusted(b"Hello" * size)
 
 
 def test_a_line_that_goes_on_behind_its_end_is_read_in_full() -> None:
     line = b'{"type":"invocationresult","invocation_id":"i","result":"' + LARGE.encode() + b'"} '
-    assert fields(decode_vouched(line)) == fields(decode(line))
+    assert fields(decode_trusted(line)) == fields(decode(line))
     with pytest.raises(RemoteProtocolError) as caught:
-        decode_vouched(line + b"x")
+        decode_trusted(line + b"x")
     assert caught.value.code == ErrorCode.INVALID_JSON

@@ -5,21 +5,27 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, rule
 
-from iii.engine.routing.span_recorder import Outside, Tracer
+from iii.engine.routing.tracer import Tracer
 from iii.engine.tracing.sampling import Sampler, Sampling
 from tests.engine.routing.test_router_machine import RouterLaws
 
 
 class TracedRouterLaws(RouterLaws):
-    """Some traces are recorded, some are not; the gate opens and shuts."""
+    """Some traces are recorded, some are not; the tracer pauses and resumes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.minted = 0
         net = self.net
         sampler = Sampler(Sampling(default=0.7, max_traces_per_second=5.0))
-        outside = Outside(self._mint, lambda: net.now, lambda: None, net.router.choose_path)
-        self.tracer = Tracer(sampler, net.router.calls.in_flight, outside)
+        self.tracer = Tracer(
+            sampler,
+            net.router.calls.in_flight,
+            mint=self._mint,
+            clock=lambda: net.now,
+            on_finished=lambda: None,
+            on_state_changed=net.router.choose_path,
+        )
         net.router.trace(self.tracer)
 
     def _mint(self, bits: int) -> int:
@@ -27,8 +33,8 @@ class TracedRouterLaws(RouterLaws):
         return self.minted * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << bits)
 
     @rule()
-    def the_gate_opens(self) -> None:
-        self.tracer.reopen()
+    def the_tracer_resumes(self) -> None:
+        self.tracer.resume()
 
     @rule()
     def spans_are_taken(self) -> None:

@@ -1,4 +1,4 @@
-"""The spans of calls: what gets one, where it hangs, how it ends, and what the callee is told."""
+"""The spans of calls: which call gets one, its parent, its end, and the trace context that the callee gets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.engine.routing.peer import Peer
-from iii.engine.routing.span_recorder import Outside, Span, Tracer
+from iii.engine.routing.tracer import Span, Tracer
 from iii.engine.telemetry.span_records import span_form, trigger_finder
 from iii.engine.tracing.sampling import Rule, Sampler, Sampling
 from iii.engine.tracing.trace_context import context_from
@@ -30,7 +30,10 @@ class Traced(Net):
         self.tracer = Tracer(
             Sampler(sampling or Sampling()),
             self.router.calls.in_flight,
-            Outside(self._mint, lambda: self.now, self._note, self.router.choose_path),
+            mint=self._mint,
+            clock=lambda: self.now,
+            on_finished=self._note,
+            on_state_changed=self.router.choose_path,
         )
         self.router.trace(self.tracer)
         self.caller = self.serving("calc", "calc::sum")
@@ -51,11 +54,11 @@ class Traced(Net):
         (span,) = self.spans()
         return span
 
-    def told(self) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         """Return the one span as it is handed over."""
         form = span_form(self.span(), 0.0, trigger_finder(self.router.bindings))
-        told: dict[str, Any] = json.loads(encode_value(form))
-        return told
+        row: dict[str, Any] = json.loads(encode_value(form))
+        return row
 
 
 def traceparent(peer_message: dict[str, Any]) -> tuple[str, str]:
@@ -74,11 +77,11 @@ def test_a_call_is_told_with_who_called_whom_and_when() -> None:
     trace_id, span_id = traceparent(net.one(net.callee))
     net.now += 0.5
     net.answer(net.callee)
-    told = net.told()
-    assert (told["trace_id"], told["span_id"], told["parent_span_id"]) == (trace_id, span_id, None)
-    assert (told["name"], told["service_name"], told["status"]) == ("call math::add", "math", "ok")
-    assert told["end_time_unix_nano"] - told["start_time_unix_nano"] == 500_000_000
-    assert told["attributes"] == {
+    row = net.row()
+    assert (row["trace_id"], row["span_id"], row["parent_span_id"]) == (trace_id, span_id, None)
+    assert (row["name"], row["service_name"], row["status"]) == ("call math::add", "math", "ok")
+    assert row["end_time_unix_nano"] - row["start_time_unix_nano"] == 500_000_000
+    assert row["attributes"] == {
         "iii.function.id": "math::add",
         "function_id": "math::add",
         "iii.invocation.id": "c1",
@@ -127,18 +130,18 @@ def test_a_span_ends_as_its_call_does(fields: dict[str, Any], status: str, attri
     net = Traced()
     net.call(net.caller, "math::add")
     net.answer(net.callee, **fields)
-    told = net.told()
-    assert told["status"] == status
-    assert attributes.items() <= told["attributes"].items()
+    row = net.row()
+    assert row["status"] == status
+    assert attributes.items() <= row["attributes"].items()
 
 
 def test_a_call_that_finds_no_function_ends_at_once() -> None:
     net = Traced()
     net.call(net.caller, "nobody::home")
-    told = net.told()
-    assert (told["status"], told["service_name"]) == ("error", "iii")
-    assert told["attributes"]["error.code"] == "function_not_found"
-    assert "nobody::home not found" in told["status_description"]
+    row = net.row()
+    assert (row["status"], row["service_name"]) == ("error", "iii")
+    assert row["attributes"]["error.code"] == "function_not_found"
+    assert "nobody::home not found" in row["status_description"]
 
 
 def test_a_call_that_runs_out_of_time_ends_then_and_not_with_its_late_answer() -> None:
@@ -177,7 +180,7 @@ def test_a_call_that_waited_tells_how_long() -> None:
     net.now += 2.0
     again = net.serving("math", "math::add", generation=2)
     net.answer(again)
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert (attributes["iii.queue.wait_ms"], attributes["iii.worker.generation"]) == (2000.0, 2)
 
 
@@ -298,15 +301,15 @@ def test_an_enqueued_call_is_told_as_that_and_its_job_hangs_below_it() -> None:
     assert handed["data"]["traceparent"] == handed["traceparent"]
     net.answer(queue, result={"messageReceiptId": "r"})
     span_id = traceparent(handed)[1]
-    told = net.told()
-    assert (told["name"], told["span_id"], told["service_name"]) == ("enqueue math::add → bulk", span_id, "queue")
-    assert (told["attributes"]["iii.action"], told["attributes"]["iii.queue.name"]) == ("enqueue", "bulk")
+    row = net.row()
+    assert (row["name"], row["span_id"], row["service_name"]) == ("enqueue math::add → bulk", span_id, "queue")
+    assert (row["attributes"]["iii.action"], row["attributes"]["iii.queue.name"]) == ("enqueue", "bulk")
 
 
 def test_a_refused_enqueue_ends_its_span() -> None:
     net = Traced()
     net.call(net.caller, "math::add", action={"type": "enqueue"})
-    assert net.told()["attributes"]["error.code"] == "enqueue_error"
+    assert net.row()["attributes"]["error.code"] == "enqueue_error"
     assert net.tracer.spans == {}
 
 
@@ -314,7 +317,7 @@ def test_a_void_call_ends_when_its_worker_answers() -> None:
     net = Traced()
     net.void(net.caller, "math::add")
     net.answer(net.callee, net.one(net.callee)["invocation_id"])
-    assert net.told()["attributes"]["iii.action"] == "void"
+    assert net.row()["attributes"]["iii.action"] == "void"
 
 
 def test_the_trigger_behind_a_call_is_told_and_its_id_if_there_is_one() -> None:
@@ -324,12 +327,12 @@ def test_the_trigger_behind_a_call_is_told_and_its_id_if_there_is_one() -> None:
     net.bind(net.callee, "t1", "cron", "math::add")
     net.call(cron, "math::add")
     net.answer(net.callee)
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert (attributes["iii.trigger.type"], attributes["iii.trigger.id"]) == ("cron", "t1")
     net.bind(net.callee, "t2", "cron", "math::add", config={"other": 1})
     net.call(cron, "math::add", "c2")
     net.answer(net.callee, "c2")
-    attributes = net.told()["attributes"]
+    attributes = net.row()["attributes"]
     assert attributes["iii.trigger.type"] == "cron"
     assert "iii.trigger.id" not in attributes
 
@@ -343,12 +346,12 @@ def test_the_engines_own_functions_are_internal_and_begin_no_trace() -> None:
     assert net.tracer.spans == {}
     net.call(net.caller, "engine::workers::list", "c2", traceparent=f"00-{TRACE}-{SPAN}-01")
     net.answer(engine, "c2")
-    assert net.told()["attributes"]["iii.function.kind"] == "internal"
+    assert net.row()["attributes"]["iii.function.kind"] == "internal"
 
 
 def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
     net = Traced()
-    net.tracer.taker = net.callee.owner
+    net.tracer.subscriber = net.callee.owner
     net.call(net.caller, "math::add", "c1")
     net.call(net.caller, "math::add", "c2", traceparent=f"00-{TRACE}-{SPAN}-01")
     net.call(net.callee, "calc::sum", "c3")
@@ -361,7 +364,7 @@ def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
 
 def test_a_payload_is_kept_up_to_the_bound() -> None:
     net = Traced()
-    net.tracer.payloads = 10
+    net.tracer.max_payload = 10
     for id, data in (("c1", {"a": 1}), ("c2", {"a": "x" * 10})):
         net.call(net.caller, "math::add", id, data=data)
         net.answer(net.callee, id)
@@ -372,31 +375,32 @@ def test_a_payload_is_kept_up_to_the_bound() -> None:
 
 def test_spans_under_way_are_told_as_pending_once() -> None:
     net = Traced()
-    net.tracer.begun = []
+    net.tracer.newly_begun = []
     net.call(net.caller, "math::add", "c1")
     net.call(net.caller, "math::add", "c2")
     net.answer(net.callee, "c2")
     (pending,) = net.tracer.take_pending(10)
-    told = json.loads(encode_value(span_form(pending, 0.0, trigger_finder([]))))
-    assert (told["pending"], told["end_time_unix_nano"], told["status"]) == (True, 0, "unset")
+    row = json.loads(encode_value(span_form(pending, 0.0, trigger_finder([]))))
+    assert (row["pending"], row["end_time_unix_nano"], row["status"]) == (True, 0, "unset")
     assert net.tracer.take_pending(10) == []
     net.answer(net.callee, "c1")
     assert pending in net.spans()
 
 
-# The gate
+# Pauses
 
 
 def is_plain(net: Traced) -> bool:
     """Whether calls take the path of a project without tracing."""
-    return type(net.router.calls).admit is not net.router._admit.__func__  # type: ignore[attr-defined]
+    return net.router._admit == net.router.calls.admit
 
 
 def test_without_a_tracer_the_plain_table_runs() -> None:
     net = Traced()
     net.router.trace(None)
     net.call(net.caller, "math::add")
-    assert type(net.router.calls).__name__ == "Calls"
+    assert is_plain(net)
+    assert net.router.calls.observer is None
     assert "traceparent" not in net.one(net.callee)
 
 
@@ -408,8 +412,8 @@ def test_a_spent_limit_gives_calls_to_the_plain_table_until_it_is_over() -> None
     net.answer(net.callee, "c1")
     net.answer(net.callee, "c2")
     assert [span.invocation_id for span in net.spans()] == ["c1"]
-    net.now = net.tracer.shut_until + 0.01
-    net.tracer.reopen()
+    net.now = net.tracer.paused_until + 0.01
+    net.tracer.resume()
     assert not is_plain(net)
     net.call(net.caller, "math::add", "c3")
     assert "c3" in net.tracer.spans
@@ -427,7 +431,7 @@ def test_what_belongs_to_a_recorded_trace_is_recorded_while_no_new_one_begins() 
 
 def test_too_many_waiting_spans_stop_new_traces_and_are_counted() -> None:
     net = Traced()
-    net.tracer.max_waiting = 4
+    net.tracer.pause_at = 4
     for number in range(10):
         net.call(net.caller, "math::add", f"c{number}")
         net.answer(net.callee, f"c{number}")
