@@ -88,7 +88,7 @@ def pair(
     worker = Worker(theirs, options, thread_pool=thread_pool)
     engine = EngineEnd(lambda: ours.read(BOUND) or b"", ours.write)
     worker.ready()
-    worker.watch()
+    worker._serve_on_threads()
     try:
         yield worker, engine
     finally:
@@ -97,7 +97,7 @@ def pair(
 
 
 class PipeTransport(StdioTransport):
-    """The carrier of a supervised worker, in this process: what only it has is read by event loops."""
+    """The transport of a supervised worker, in this process: the only one that event loops can read."""
 
     owns_process = False
 
@@ -110,7 +110,7 @@ def piped(thread_pool: ThreadPool | None = None) -> Iterator[tuple[Worker, Engin
     worker = Worker(PipeTransport(worker_reads, worker_writes), thread_pool=thread_pool)
     engine = EngineEnd(lambda: _read_within_bound(we_read), lambda data: _write_all(we_write, data))
     worker.ready()
-    worker.watch()
+    worker._serve_on_threads()
     try:
         yield worker, engine
     finally:

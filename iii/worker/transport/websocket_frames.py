@@ -1,6 +1,6 @@
-"""RFC 6455 as a client needs it: the handshake's text, frames out, messages in. Pure.
+"""RFC 6455 for a client: the text of the handshake, frames from messages, messages from frames. Pure.
 
-Server frames are unmasked, client frames masked; no extension is offered. `websocket.py` and `channels.py` use it.
+Server frames are unmasked, client frames masked; no extension is offered. Does no I/O.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _CONTINUATION, _FINAL, _MASKED = 0, 0x80, 0x80
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # The largest message of the public contract.
 MAX_MESSAGE = 64 * 1024 * 1024
-# A frame larger than this is cut: receivers of the public contract refuse it.
+# A larger message is sent in several frames: receivers of the public contract refuse larger ones.
 MAX_FRAME = 16 * 1024 * 1024
 
 
 class WebSocketError(OSError):
-    """The other end does not speak WebSocket as it should, or refused the handshake."""
+    """The server broke the WebSocket protocol, refused the handshake, or closed the connection."""
 
 
 def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) -> bytes:
@@ -39,7 +39,7 @@ def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) 
 
 
 def check_response(head: bytes, key: str) -> None:
-    """Accept the server's response head, or raise WebSocketError with what it said instead."""
+    """Accept the server's response head. WebSocketError with its status line if it refuses."""
     import base64  # once a connection
     import hashlib  # once a connection
 
@@ -66,7 +66,7 @@ def frame(opcode: int, payload: bytes, mask: bytes, *, is_final: bool = True) ->
 
 
 def frames(opcode: int, payload: bytes, mask: bytes) -> bytes:
-    """Return a message, as several frames when it is larger than one may be."""
+    """Return a message, in several frames when it is larger than one frame may be."""
     if len(payload) <= MAX_FRAME:
         return frame(opcode, payload, mask)
     parts = [payload[start : start + MAX_FRAME] for start in range(0, len(payload), MAX_FRAME)]
@@ -95,7 +95,7 @@ class FrameReader:
         self._opcode = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the messages completed by `data`. WebSocketError when the stream makes no sense."""
+        """Return the messages completed by `data`. WebSocketError for bytes that are no valid frames."""
         self._buffer += data
         messages = []
         while (taken := self._next()) is not None:
