@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Calling:
     """Calls functions through the engine. Mixed into `Worker`, which has the attributes declared here."""
 
-    options: InitOptions
+    _options: InitOptions
     _namespace: str | None
     _codec: Codec
     _writer: LineWriter
@@ -174,7 +174,7 @@ class Calling:
         if self._countdown > 0:
             self._note_use()
         typed_request = request_from(request, payload)
-        head = prepare(typed_request, self._namespace, self.options.invocation_timeout_ms, window=window)
+        head = prepare(typed_request, self._namespace, self._options.invocation_timeout_ms, window=window)
         return head, typed_request.payload
 
     def _encode_call(self, call: Call, payload: Any) -> bytes:

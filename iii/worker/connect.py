@@ -52,7 +52,7 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
     global _stdio_worker  # noqa: PLW0603 - as the descriptors are the process's
     if _stdio_worker is not None and _stdio_worker.get_connection_state() != "disconnected":
         if options is not None:
-            _check_same_worker(_stdio_worker.options, options)
+            _check_same_worker(_stdio_worker._options, options)
         return _stdio_worker
     worker = _stdio_worker = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
     launcher = sys.modules.get(LAUNCHER)

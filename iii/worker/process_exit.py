@@ -22,8 +22,7 @@ EXIT_TIMEOUT = 0.5
 class ProcessExit:
     """Ends the process. `serving` is set while the main thread only serves and will return by itself."""
 
-    def __init__(self, exit_process: Callable[[int], None] = os._exit) -> None:
-        self._exit = exit_process
+    def __init__(self) -> None:
         self._is_leaving = Event()
         self.serving = Event()
 
@@ -43,7 +42,7 @@ class ProcessExit:
             finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)
             finisher.start()
             finisher.join(EXIT_TIMEOUT)
-        self._exit(0)
+        os._exit(0)
 
 
 def _run_exit_handlers() -> None:

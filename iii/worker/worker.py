@@ -60,9 +60,9 @@ class Worker(Registering, Calling, Tracing):
         state: str = "connected",
         closes_when_rejected: bool = False,
     ) -> None:
-        self.options = options or InitOptions()
+        self._options = options or InitOptions()
         # The default namespace is never named: absent means the same, and older engines know only that.
-        namespace = self.options.namespace or os.environ.get("III_NAMESPACE")
+        namespace = self._options.namespace or os.environ.get("III_NAMESPACE")
         self._namespace = None if namespace == "default" else namespace or None
         self._transport = transport
         self._address = address
@@ -99,7 +99,7 @@ class Worker(Registering, Calling, Tracing):
             self._on_end,
         )
         self._process_exit = ProcessExit()
-        self._send(announcement_from(self.options, self._namespace))
+        self._send(announcement_from(self._options, self._namespace))
 
     @property
     def worker_id(self) -> str | None:
@@ -200,7 +200,7 @@ class Worker(Registering, Calling, Tracing):
     def _greeting(self) -> list[bytes]:
         """Return the lines that open a new connection of this worker: who it is and was, and all it has registered."""
         identity = self._receiver.identity
-        messages = [announcement_from(self.options, self._namespace), *self._registrations.values()]
+        messages = [announcement_from(self._options, self._namespace), *self._registrations.values()]
         if identity:
             fields = {"previous_worker_id": identity["worker_id"], "reattach_token": identity.get("reattach_token")}
             messages.insert(0, {"type": "reattach", **fields})
@@ -252,7 +252,7 @@ class Worker(Registering, Calling, Tracing):
         """Opens this worker's ends of channels."""
         from iii.worker.channels.channels import ChannelConnector  # most workers have none
 
-        return ChannelConnector(self._address, headers_from(self.options))
+        return ChannelConnector(self._address, headers_from(self._options))
 
     def _revive(self, payload: Any) -> Any:
         from iii.worker.channels.channels import revive  # most workers have no channels
@@ -279,5 +279,5 @@ class Worker(Registering, Calling, Tracing):
         self._writer.flush()
 
     def __repr__(self) -> str:
-        name = self.options.worker_name or "unnamed"
+        name = self._options.worker_name or "unnamed"
         return f"<Worker {name} {self._state}, {len(self._receiver.functions)} functions, {len(self._runner)} running>"

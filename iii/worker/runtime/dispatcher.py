@@ -283,23 +283,18 @@ class Dispatcher:
         deadline = None if timeout is None else monotonic() + timeout
         self._writer.flush()
         if self._lock.take_back():
-            self._read_for(call, deadline)
+            while not (self._inbox or call.is_settled or self.ended.is_set()):
+                if not self._read(None if deadline is None else max(0.0, deadline - monotonic())):
+                    break
+            # Another thread dispatches what has arrived: a handler that ran here would delay the one that waits.
+            if not self._inbox:
+                self._release()
+            elif not self._thread_pool.run(self._lead):
+                self._refuse_inbox()
+                self._release()
         if call.is_settled:
             return True
         return call.lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
-
-    def _read_for(self, call: BlockingCall, deadline: float | None) -> None:
-        """Read until `call` is settled, its deadline has passed, or a message has to be dispatched."""
-        while not (self._inbox or call.is_settled or self.ended.is_set()):
-            remaining = None if deadline is None else max(0.0, deadline - monotonic())
-            if not self._read(remaining):
-                break
-        # Another thread dispatches what has arrived: a handler that ran here would add its time to the one that waits.
-        if not self._inbox:
-            self._release()
-        elif not self._thread_pool.run(self._lead):
-            self._refuse_inbox()
-            self._release()
 
     def _refuse_inbox(self) -> None:
         """Refuse the sync handlers in the inbox, for which no thread is left, and act on all other messages."""

@@ -274,7 +274,10 @@ class WebSocketTransport:
     # Connecting
 
     def _connect_when_due(self, remaining: float | None) -> None:
-        """Wait for the time of the next attempt, at most `remaining` seconds, and connect if it has come."""
+        """Wait for the time of the next attempt, at most `remaining` seconds, and connect once it has come.
+
+        A failure sets the time of another attempt; after the last one that is allowed, it closes the transport.
+        """
         delay = self._next_attempt - monotonic()
         if delay > 0:
             self._closing.wait(delay if remaining is None else min(delay, remaining))
@@ -285,9 +288,17 @@ class WebSocketTransport:
             websocket = WebSocket(self._address, self._headers)
             self._greet(websocket)
         except OSError as error:
-            self._retry_later(error)
+            self.failure = error
+            self._attempts += 1
+            if 0 <= self._reconnection.attempts < self._attempts:
+                self._on_state("failed")
+                self._closing.set()
+                self.connected.set()
+            else:
+                self._next_attempt = monotonic() + self._reconnection.delay(self._attempts, random.uniform(-1, 1))
 
     def _greet(self, websocket: WebSocket) -> None:
+        """Send who the worker is and what it has; calls wait until the engine has acted on that (`_begin`)."""
         with self._changing:
             try:
                 websocket.send_texts([*self._greeting(), _PING_LINE])
@@ -309,16 +320,6 @@ class WebSocketTransport:
         self._has_connected = True
         self.connected.set()
         self._on_state("connected")
-
-    def _retry_later(self, error: OSError) -> None:
-        self._attempts += 1
-        self.failure = error
-        if 0 <= self._reconnection.attempts < self._attempts:
-            self._on_state("failed")
-            self._closing.set()
-            self.connected.set()
-            return
-        self._next_attempt = monotonic() + self._reconnection.delay(self._attempts, random.uniform(-1, 1))
 
     # Writing
 
