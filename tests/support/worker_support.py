@@ -25,7 +25,7 @@ BOUND = 20.0
 
 
 class EngineEnd:
-    """Sends messages to a worker and looks for its answers in whatever order they come."""
+    """Sends messages to a worker, and finds its answers in any order."""
 
     def __init__(self, read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
         self._read = read
@@ -194,7 +194,7 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def next_call(engine: EngineEnd) -> dict[str, Any]:
-    """The next call of somebody else's function; the first line of every worker is not one."""
+    """The worker's next call of a function; its first line, which announces it, is not one."""
     while True:
         call = engine.expect("invokefunction")
         if call["function_id"] != "engine::workers::register":

@@ -29,7 +29,7 @@ def test_large_items_fill_a_window_by_their_bytes_but_one_always_fits():
     assert not window.is_full
 
 
-def test_a_caller_that_says_nothing_of_what_it_takes_holds_nobody_back():
+def test_a_caller_that_does_not_report_what_it_takes_holds_no_generator_back():
     window = ItemWindow(None)
     for _ in range(10_000):
         window.sent(WINDOW_BYTES)
@@ -68,13 +68,13 @@ def test_a_task_that_waits_goes_on(how):
     asyncio.run(main())
 
 
-def test_what_was_taken_is_told_now_and_then_and_when_asked():
-    told = []
-    taken = TakenItems("i1", told.append)
+def test_taken_items_are_reported_every_quarter_of_a_window_and_on_request():
+    sent = []
+    taken = TakenItems("i1", sent.append)
     taken.report()
     for _ in range(WINDOW_ITEMS // 4 + 3):
         taken.add()
     taken.report()
     taken.report()
-    assert [message["count"] for message in told] == [WINDOW_ITEMS // 4, 3]
-    assert told[0] == {"type": "itemstaken", "invocation_id": "i1", "count": WINDOW_ITEMS // 4}
+    assert [message["count"] for message in sent] == [WINDOW_ITEMS // 4, 3]
+    assert sent[0] == {"type": "itemstaken", "invocation_id": "i1", "count": WINDOW_ITEMS // 4}
