@@ -83,7 +83,7 @@ class Monitor:
             self._alarm.acquire(timeout=HANDLER_TIMEOUT)
             if lock.releases != releases:
                 releases, checks = lock.releases, 0
-            elif lock.free and (lock.loop is None or (checks >= CHECKS_OF_LOOP and self._has_input(0))):
+            elif lock.free and (lock.loop is None or (checks >= CHECKS_OF_LOOP and self._has_input(wait=False))):
                 if lock.take():
                     self._exists = False
                     lock.needs_monitor = True
@@ -100,7 +100,7 @@ class Monitor:
     def _sleep(self) -> None:
         lock = self._lock
         if lock.loop is not None:
-            self._has_input(None)
+            self._has_input(wait=True)
             return
         lock.needs_monitor = True
         # The leader may have released the lock just before, without seeing the flag: then stay awake.
@@ -109,7 +109,7 @@ class Monitor:
         elif lock.needs_monitor:
             lock.needs_monitor = False
 
-    def _has_input(self, timeout: float | None) -> bool:
+    def _has_input(self, *, wait: bool) -> bool:
         from iii.worker.transport.stdio import has_input  # loaded only where there is a descriptor
 
-        return has_input(self._lock.input_fd, timeout)
+        return has_input(self._lock.input_fd, wait=wait)

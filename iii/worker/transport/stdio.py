@@ -85,9 +85,9 @@ class StdioTransport:
             self._write_fd = -1
 
 
-def has_input(fd: int | None, timeout: float | None) -> bool:
-    """Wait until a descriptor has bytes or its end, without reading it; False after `timeout` milliseconds."""
+def has_input(fd: int | None, *, wait: bool) -> bool:
+    """Tell whether a descriptor has bytes or its end, without reading it; with `wait`, block until it has."""
     input_poll = select.poll()
     if fd is not None:
         input_poll.register(fd, select.POLLIN)
-    return bool(input_poll.poll(timeout))
+    return bool(input_poll.poll(None if wait else 0))
