@@ -1,6 +1,6 @@
-"""RFC 6455 for a client: the text of the handshake, frames from messages, messages from frames. Pure.
+"""RFC 6455 as a client needs it: the handshake's text, frames out, messages in. Pure.
 
-Server frames are unmasked, client frames masked; no extension is offered. Does no I/O.
+Server frames are unmasked, client frames masked; no extension is offered. `websocket.py` and `channels.py` use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CONTINUATION, _FINAL, _MASKED = 0, 0x80, 0x80
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # The largest message of the public contract.
 MAX_MESSAGE = 64 * 1024 * 1024
-# A larger message is sent in several frames: receivers of the public contract refuse larger ones.
+# A frame larger than this is cut: receivers of the public contract refuse it.
 MAX_FRAME = 16 * 1024 * 1024
 
 
@@ -66,7 +66,7 @@ def frame(opcode: int, payload: bytes, mask: bytes, *, is_final: bool = True) ->
 
 
 def frames(opcode: int, payload: bytes, mask: bytes) -> bytes:
-    """Return a message, in several frames when it is larger than one frame may be."""
+    """Return a message, as several frames when it is larger than one may be."""
     if len(payload) <= MAX_FRAME:
         return frame(opcode, payload, mask)
     parts = [payload[start : start + MAX_FRAME] for start in range(0, len(payload), MAX_FRAME)]
