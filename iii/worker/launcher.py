@@ -53,8 +53,8 @@ def main() -> None:
 
 
 def _prepare_path() -> None:
-    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end, so that
-    # an `iii` of the worker's own environment wins.
+    # Our own folder is first on the path now, and its module names would hide others. The SDK goes to the end: an
+    # `iii` that the worker's environment has wins.
     if sys.path and os.path.abspath(sys.path[0]) == _HERE:
         del sys.path[0]
     sdk = os.path.dirname(os.path.dirname(_HERE))
