@@ -41,6 +41,7 @@ PING_INTERVAL = 20.0
 SILENCE_TIMEOUT = 60.0
 # An engine that has not answered the ping behind the greeting by now does not know that message.
 PONG_TIMEOUT = 2.0
+_NORMAL_CLOSURE = (1000).to_bytes(2, "big")  # a status code of RFC 6455
 # Calls that wait for a connection; the oldest are dropped first (public contract).
 MAX_PENDING = 1000
 _CALL = b'{"type":"invokefunction"'
@@ -90,12 +91,12 @@ class Reconnection:
 class WebSocket:
     """One open WebSocket. `address` is `ws://host:port/path?query`, wss for TLS."""
 
-    def __init__(self, address: str, headers: dict[str, str], timeout: float = HANDSHAKE_TIMEOUT) -> None:
+    def __init__(self, address: str, headers: dict[str, str]) -> None:
         host, port, target, is_secure = parse_address(address)
         self._reader = FrameReader()
         self._received: list[tuple[int, bytes]] = []
         self._sending = Lock()
-        self.socket = socket.create_connection((host, port), timeout=timeout)
+        self.socket = socket.create_connection((host, port), timeout=HANDSHAKE_TIMEOUT)
         try:
             if is_secure:
                 import ssl  # wss only
@@ -152,7 +153,7 @@ class WebSocket:
     def finish(self, timeout: float) -> None:
         """Send a close frame, and wait until the engine has read everything and sends one too, at most `timeout` s."""
         try:
-            self.send(CLOSE, (1000).to_bytes(2, "big"))
+            self.send(CLOSE, _NORMAL_CLOSURE)
             # Closing the socket at once could discard bytes that the engine has not read yet.
             while CLOSE not in {opcode for opcode, _ in self.receive(timeout) or [(CLOSE, b"")]}:
                 pass
@@ -161,11 +162,11 @@ class WebSocket:
         finally:
             self.socket.close()
 
-    def close(self, code: int = 1000) -> None:
+    def close(self) -> None:
         """Send a close frame and close; a thread that blocks in `receive` gets the end."""
         try:
             with self._sending:
-                self.socket.sendall(frame(CLOSE, code.to_bytes(2, "big"), os.urandom(4)))
+                self.socket.sendall(frame(CLOSE, _NORMAL_CLOSURE, os.urandom(4)))
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
