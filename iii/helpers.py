@@ -16,10 +16,10 @@ def create_channel(worker: Worker, buffer_size: int | None = None) -> Channel:
 
     An end that nobody takes within five minutes ends the channel. InvocationError as of any call.
     """
-    return Channel(worker.door, worker.trigger("engine::channels::create", {"buffer_size": buffer_size}))
+    return Channel(worker._channel_connector, worker.trigger("engine::channels::create", {"buffer_size": buffer_size}))
 
 
 async def create_channel_async(worker: Worker, buffer_size: int | None = None) -> Channel:
     """As `create_channel`, without blocking the event loop."""
     made = await worker.trigger_async("engine::channels::create", {"buffer_size": buffer_size})
-    return Channel(worker.door, made)
+    return Channel(worker._channel_connector, made)

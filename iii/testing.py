@@ -69,7 +69,7 @@ class Engine:
         peer = Peer(f"{name} {len(self._workers)}", kind="worker", name=name, namespace=options.namespace or "default")
         worker = Worker(_Carrier(self, peer), options, address="memory:")
         self._workers.append(worker)
-        worker.watch(at_once=True)
+        worker._serve_on_threads(at_once=True)
         return worker
 
     # What a test does

@@ -1,11 +1,12 @@
-"""How a worker calls the functions of others: `trigger`, `trigger_async`, and `fire` for providers.
+"""How a worker calls functions: `trigger`, `stream`, their async forms, and `fire` for providers of trigger types.
 
-The calling half of `Worker`. A call is a message out and an entry in the table; threads wait in the dispatcher, and
-coroutines on their own loop.
+The calling half of `Worker`. A call is a message to the engine and an entry in the call table; a thread waits for its
+result in the dispatcher, a coroutine on its own loop.
 """
 
 from __future__ import annotations
 
+import sys
 from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
@@ -21,43 +22,44 @@ if TYPE_CHECKING:
 
     from iii.worker.api.options import InitOptions
     from iii.worker.api.triggers import TriggerConfig
-    from iii.worker.calls.call_table import AwaitedCall, Call, CallTable, StreamedCall
+    from iii.worker.calls.call_table import Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.runtime.dispatcher import Dispatcher
     from iii.worker.runtime.event_loop import LoopThread
-    from iii.worker.runtime.line_writer import Outbox
-    from iii.worker.runtime.receiver import WorkerReceiver
-
-
-def _get_running_loop() -> AbstractEventLoop:
-    """Return the loop of the calling coroutine, and take this function's place with what returns it faster."""
-    global _get_running_loop  # noqa: PLW0603 - asyncio is loaded by whoever awaits a call
-    from asyncio import get_running_loop as _get_running_loop
-
-    return _get_running_loop()
+    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.reader_lock import ReaderLock
+    from iii.worker.runtime.receiver import Receiver
 
 
 class Calling:
-    """Calls functions through the engine. `Worker` has what is named here."""
+    """Calls functions through the engine. Mixed into `Worker`, which has the attributes declared here."""
 
-    options: InitOptions
+    _options: InitOptions
     _namespace: str | None
     _codec: Codec
-    _outbox: Outbox
+    _writer: LineWriter
     _calls: CallTable
     _loop: LoopThread
-    _receiver: WorkerReceiver
+    _receiver: Receiver
+    _reader_lock: ReaderLock
     _dispatcher: Dispatcher
     _countdown: int
     _send: Callable[[Message], None]
     _note_use: Callable[[], None]
 
     def trigger(self, request: Any, payload: Any = None) -> Any:
-        """Call a function and return its result.
+        """Call a function and return its result, a JSON value.
 
-        `request` is a dict or `TriggerRequest` (`function_id`, `payload`, `action`, `timeout_ms`, `metadata`,
-        `namespace`), or a function id followed by the payload. Returns None at once for `TriggerAction.Void()`, the
-        `EnqueueResult` for `Enqueue`. InvocationError for every failure. RuntimeError on the SDK's event loop.
+        `request` is a function id, followed by the payload; or a dict or `TriggerRequest` with `function_id` and, if
+        wanted, `payload`, `action`, `timeout_ms` (milliseconds), `metadata` (any JSON value beside the payload) and
+        `namespace`. Returns None at once for `TriggerAction.Void()`, the `EnqueueResult` for `Enqueue`.
+
+        InvocationError for every failure: the handler's own code, or one of `ErrorCode` such as `function_not_found`,
+        `invalid_payload`, `TIMEOUT`. ValueError or TypeError for a request that is none. RuntimeError on the SDK's
+        event loop, which the call would block: async handlers await `trigger_async`.
+
+            worker.trigger("math::add", {"a": 2, "b": 3})
+            worker.trigger({"function_id": "math::add", "payload": {"a": 2, "b": 3}, "timeout_ms": 500})
         """
         if self._loop.is_current():
             raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
@@ -66,31 +68,41 @@ class Calling:
             self._send({**head, "data": payload})
             return None
         call = self._calls.open(head)
-        self._outbox.add(self._encode_call(call, payload))
+        self._writer.add(self._encode_call(call, payload))
         if not self._dispatcher.wait(call, call.net):
             self._give_up(call)
             raise call.timeout_error()
         return call.result()
 
     async def trigger_async(self, request: Any, payload: Any = None) -> Any:
-        """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
+        """Call a function and await its result, on any event loop; arguments and errors as in `trigger`.
+
+        A cancelled `await` cancels the call.
+        """
         head, payload = self._prepare(request, payload)
         if "invocation_id" not in head:
             self._send({**head, "data": payload})
             return None
-        loop = _get_running_loop()
+        # A running loop has loaded asyncio; an import statement here would cost 40 ns more.
+        loop: AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
         call = self._calls.open_awaited(head, loop)
-        self._outbox.add(self._encode_call(call, payload))
-        self._outbox.flush_soon(loop)
-        self._dispatcher.wish_for(loop, get_ident())
+        self._writer.add(self._encode_call(call, payload))
+        self._writer.flush_soon(loop)
+        self._reader_lock.offer_loop(loop, get_ident())
         self._dispatcher.watch()
+        timer = None
         if "deadline_ms" in head:
-            return await self._await_within(call)
+            # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
+            timer = loop.call_later(call.net or NET_SECONDS, call.wake_up)
         try:
             await call.future
         finally:
+            if timer is not None:
+                timer.cancel()
             if call.answer is None:
                 self._give_up(call)
+        if call.answer is None:
+            raise call.timeout_error()
         return call.result()
 
     def stream(
@@ -99,8 +111,11 @@ class Calling:
         """Call a function whose handler is a generator, and yield its items as they come.
 
         Any other function yields its one result. `on_progress` gets `{"done", "total"?, "message"?}` for every report
-        of the handler. Leaving the loop early cancels the call. A handler that is an SDK's generator waits for a slow
-        loop. Arguments and errors as in `trigger`.
+        of the handler. Leaving the loop early cancels the call. The generator waits when the loop is slow. Arguments
+        and errors as in `trigger`; ValueError for a void call.
+
+            for line in worker.stream("report::lines", {"day": "2026-01-31"}):
+                print(line)
         """
         from queue import SimpleQueue  # few workers stream
 
@@ -109,7 +124,7 @@ class Calling:
         messages: SimpleQueue[Message] = SimpleQueue()
         call = self._begin_stream(request, payload, messages.put)
         taken = TakenItems(call.id, self._send)
-        self._outbox.flush()
+        self._writer.flush()
         self._dispatcher.watch()
         try:
             while (message := messages.get())["type"] != "invocationresult":
@@ -117,7 +132,7 @@ class Calling:
                     yield item
                     taken.add()
                 if messages.empty():
-                    taken.tell()
+                    taken.report()
             yield from _last_of(call)
         finally:
             if not call.is_settled:
@@ -127,7 +142,7 @@ class Calling:
         self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
-        import asyncio  # loaded by whoever awaits this
+        import asyncio  # loaded by the loop this runs on
 
         from iii.worker.runtime.flow_control import TakenItems  # few workers stream
 
@@ -136,7 +151,7 @@ class Calling:
         call = self._begin_stream(
             request, payload, lambda message: loop.call_soon_threadsafe(messages.put_nowait, message)
         )
-        loop.call_soon(self._outbox.flush)
+        loop.call_soon(self._writer.flush)
         self._dispatcher.watch()
         taken = TakenItems(call.id, self._send)
         try:
@@ -145,7 +160,7 @@ class Calling:
                     yield item
                     taken.add()
                 if messages.empty():
-                    taken.tell()
+                    taken.report()
             for item in _last_of(call):
                 yield item
         finally:
@@ -153,30 +168,17 @@ class Calling:
                 self._give_up(call)
 
     def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
-        from iii.worker.runtime.flow_control import ITEMS  # few workers stream
+        from iii.worker.runtime.flow_control import WINDOW_ITEMS  # few workers stream
 
-        head, payload = self._prepare(request, payload, window=ITEMS)
+        head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
         if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
         call = self._calls.open_streamed(head, deliver)
-        self._outbox.add(self._encode_call(call, payload))
+        self._writer.add(self._encode_call(call, payload))
         return call
 
     call = trigger
     call_async = trigger_async
-
-    async def _await_within(self, call: AwaitedCall) -> Any:
-        # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
-        net = call.loop.call_later(call.net or NET_SECONDS, call.wake_up)
-        try:
-            await call.future
-        finally:
-            net.cancel()
-            if not call.is_settled:
-                self._give_up(call)
-        if not call.is_settled:
-            raise call.timeout_error()
-        return call.result()
 
     def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
         """Return the message of a request without its payload, and the payload."""
@@ -184,9 +186,9 @@ class Calling:
             raise self._receiver.rejection
         if self._countdown > 0:
             self._note_use()
-        wanted = request_from(request, payload)
-        head = prepare(wanted, self._namespace, self.options.invocation_timeout_ms, window=window)
-        return head, wanted.payload
+        typed_request = request_from(request, payload)
+        head = prepare(typed_request, self._namespace, self._options.invocation_timeout_ms, window=window)
+        return head, typed_request.payload
 
     def _encode_call(self, call: Call, payload: Any) -> bytes:
         try:
@@ -208,7 +210,7 @@ class Calling:
     # Firing a binding, for providers of trigger types
 
     def fire(self, binding: TriggerConfig, payload: Any = None) -> Any:
-        """Call the function of a binding with its metadata; return its result, None when its condition said no.
+        """Call the function of a binding with its metadata; return its result, None when its condition stopped it.
 
         The condition (`condition_function_id` in the binding's config) gets the same payload; only a literal false
         stops the event. InvocationError of either call.
@@ -234,7 +236,7 @@ def _items_of(message: Message, on_progress: Callable[[dict[str, Any]], None] | 
 
 
 def _last_of(call: StreamedCall) -> Iterator[Any]:
-    """A generator's last word is nothing; any other function's is its result. InvocationError for an error."""
+    """Yield the result that ends a stream, unless it is a generator's, which has none. InvocationError for an error."""
     result = call.result()
     if result is not None:
         yield result

@@ -1,4 +1,7 @@
-"""`register_worker`: from an address to a connected worker, and who serves it when the script has ended."""
+"""`register_worker`: from an address to a connected worker.
+
+Chooses the transport, and arranges that the main thread serves the worker when the script's body has ended.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
-CONNECT_SECONDS = 30.0
-# The worker on standard input and output: they are one wire, and carry one.
-_supervised: Worker | None = None
-# What makes the worker instead, while a test runs a script.
+CONNECT_TIMEOUT = 30.0
+# The worker on standard input and output: they are one wire, which carries one worker.
+_stdio_worker: Worker | None = None
+# Makes the worker instead, while `iii.testing` runs a script.
 STAND_IN: ContextVar[Callable[[InitOptions | None], Worker] | None] = ContextVar("iii_stand_in", default=None)
 
 
 def register_worker(address: str | None = None, options: InitOptions | None = None) -> Worker:
     """Connect this process to the engine and return its worker.
 
-    Without an address `III_URL` counts, `stdio:` under `iii dev`; without both the default WebSocket address. Blocks
-    up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
-    options allow are used up; RegistrationRejectedError when the name is taken, here or at the first call.
+    `address` is `stdio:` or `ws://host:port` (`wss://`); without one `III_URL` counts, which is `stdio:` under
+    `iii dev`, and without both `DEFAULT_ENGINE_URL`. A WebSocket blocks for up to 30 s; after that the script goes on,
+    and the SDK keeps trying. A script need not wait at its end: the process goes on serving.
 
-    A process under `iii dev` is one worker: asked again, this returns it, and IIIError for another name.
+    IIIError for any other address; ConnectionError when the attempts that the options allow are used up;
+    RegistrationRejectedError when the name is taken, here or at the first call. A process under `iii dev` is one
+    worker: a second call returns the same, and raises IIIError for another name.
+
+        worker = register_worker(options=InitOptions(worker_name="math"))
+
+        @worker.function("math::add")
+        def add(a: float, b: float) -> float:
+            return a + b
     """
     stand_in = STAND_IN.get()
     if stand_in is not None:
@@ -44,28 +55,27 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 
 
 def _register_stdio_worker(options: InitOptions | None) -> Worker:
-    from iii.worker.transport.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # this carrier only
+    from iii.worker.transport.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # this transport only
 
-    global _supervised  # noqa: PLW0603 - as the descriptors are the process's
-    if _supervised is not None and _supervised.get_connection_state() != "disconnected":
-        _check_is_meant(_supervised.options, options)
-        return _supervised
+    global _stdio_worker  # noqa: PLW0603 - as the descriptors are the process's
+    if _stdio_worker is not None and _stdio_worker.get_connection_state() != "disconnected":
+        if options is not None:
+            _check_same_worker(_stdio_worker._options, options)
+        return _stdio_worker
+    worker = _stdio_worker = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
     launcher = sys.modules.get(LAUNCHER)
-    worker = _supervised = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
     if launcher is not None:
-        launcher.serve = worker.serve  # type: ignore[attr-defined]
+        launcher.serve = worker._serve  # type: ignore[attr-defined]
     else:
-        serve_after_main(worker.serve)
-    worker.watch()
+        serve_after_main(worker._serve)
+    worker._serve_on_threads()
     return worker
 
 
-def _check_is_meant(known: InitOptions, asked: InitOptions | None) -> None:
-    if asked is None:
-        return
+def _check_same_worker(existing: InitOptions, requested: InitOptions) -> None:
     for word, old, new in (
-        ("name", known.worker_name, asked.worker_name),
-        ("namespace", known.namespace, asked.namespace),
+        ("name", existing.worker_name, requested.worker_name),
+        ("namespace", existing.namespace, requested.namespace),
     ):
         if new is not None and new != old:
             text = f"this process is a worker already, with the {word} {old or 'that iii.toml gives it'}"
@@ -73,25 +83,28 @@ def _check_is_meant(known: InitOptions, asked: InitOptions | None) -> None:
 
 
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
-    from iii.worker.transport.websocket import Reconnection, WebSocketTransport, parse_address  # this carrier only
+    from iii.worker.transport.websocket import Reconnection, WebSocketTransport, parse_address  # this transport only
 
     try:
         parse_address(address)
     except ValueError as error:
         raise IIIError(str(error)) from None
-    reconnection = Reconnection.from_config(options.reconnection_config)
-    transport = WebSocketTransport(address, headers_from(options), reconnection)
-    worker = Worker(transport, options, address=address, state="connecting")
-    transport.greeting = worker.greeting
-    transport.on_state = worker.on_state
-    transport.on_lost = worker.on_lost
-    worker.close_when_rejected()
-    worker.watch(at_once=True)
-    if not transport.connected.wait(CONNECT_SECONDS):
+    # The transport connects when the worker first reads: the worker exists by then.
+    transport = WebSocketTransport(
+        address,
+        headers_from(options),
+        Reconnection.from_config(options.reconnection_config),
+        greeting=lambda: worker._greeting(),  # noqa: PLW0108 - the worker is made below
+        on_state=lambda state: worker._set_state(state),  # noqa: PLW0108 - as above
+        on_lost=lambda: worker._on_lost(),  # noqa: PLW0108 - as above
+    )
+    worker = Worker(transport, options, address=address, state="connecting", closes_when_rejected=True)
+    worker._serve_on_threads(at_once=True)
+    if not transport.connected.wait(CONNECT_TIMEOUT):
         sys.stderr.write(f"iii: no engine answers at {address} ({transport.failure}); trying on\n")
     elif worker.rejection is not None:
         raise worker.rejection
     elif worker.get_connection_state() == "failed":
         raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
-    serve_after_main(worker.serve)
+    serve_after_main(worker._serve)
     return worker

@@ -1,8 +1,8 @@
-"""Starts a worker's script: the body of `launch.py`, which the supervisor runs.
+"""Starts a worker's script; `launch.py` is the program around it.
 
-Imports nothing of the project, because the script's own environment may have another `iii`.
-Claims the wire before user code, asks the kernel to end this process with its parent, runs the script as `__main__`,
-and then serves on the main thread until the engine closes the wire.
+Takes stdin and stdout for the protocol before user code runs, asks the kernel to end this process with its parent,
+runs the script as `__main__`, and then serves on the main thread until the engine closes the wire. Imports nothing of
+the project, because the script's own environment may have another `iii`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-_YOUNG = 2.0  # seconds: more than the resolution of the time in a bytecode file
+# No bytecode is cached within so many seconds of a save: more than the resolution of the time in a bytecode file.
+_BYTECODE_DEBOUNCE = 2.0
 
-# Read and set by the SDK, which finds this module as `iii_launcher`.
+# The SDK finds this module as `iii_launcher`; it reads the descriptors of the wire, and sets what serves the worker.
 wire: tuple[int, int] | None = None
 serve: Callable[[], None] | None = None
 
@@ -35,9 +36,13 @@ def main() -> None:
     if os.environ.get("III_URL") == "stdio:":
         wire = _claim()
     _die_with_parent(parent)
-    _cache_no_young_bytecode()
+    _cache_no_fresh_bytecode()
     if os.environ.get("III_DEBUG"):
-        _listen_for_debugger(os.environ["III_DEBUG"])
+        # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
+        import debugpy  # type: ignore[import-not-found]  # the engine has checked that it is installed
+
+        host, _, port = os.environ["III_DEBUG"].rpartition(":")
+        debugpy.listen((host, int(port)))
     del sys.argv[0]
     if sys.argv[0] == "-m":
         _run_module()
@@ -61,8 +66,8 @@ def _prepare_path() -> None:
 
 
 def _claim() -> tuple[int, int]:
-    # The same as `stdio.claim`, which cannot be imported from here. F_DUPFD_CLOEXEC: children do not inherit them.
-    import fcntl  # a worker over WebSocket does not need it
+    # As `claim` of `transport/stdio.py`, which cannot be imported here. F_DUPFD_CLOEXEC: children do not inherit them.
+    import fcntl  # not for a worker over WebSocket
 
     descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -73,7 +78,7 @@ def _claim() -> tuple[int, int]:
 
 
 def _die_with_parent(parent: int) -> None:
-    # `_ctypes` alone is a third of the cost of `ctypes`. The end of stdin covers systems without it.
+    # `_ctypes` loads in a third of the time of `ctypes`. On other systems the end of stdin ends this process.
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -84,39 +89,32 @@ def _die_with_parent(parent: int) -> None:
     except (ImportError, AttributeError, OSError):
         return
     if os.getppid() != parent:
-        # It died before the kernel was asked.
+        # The parent has died before the kernel was asked.
         os._exit(0)
 
 
-def _listen_for_debugger(address: str) -> None:
-    # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
-    import debugpy  # type: ignore[import-not-found]  # the engine has looked whether it is there
-
-    host, _, port = address.rpartition(":")
-    debugpy.listen((host, int(port)))
-
-
-def _cache_no_young_bytecode() -> None:
-    # Python matches bytecode to its source by size and whole seconds. A module that is saved again within the second
-    # it was loaded in, at the same length, would be served as it was before the save: such a module is not cached.
+def _cache_no_fresh_bytecode() -> None:
+    # Python matches bytecode to its source by the source's size and its time in whole seconds. If a module is loaded,
+    # and saved again at the same length within the same second, the next start would load the bytecode of the old
+    # source. So a module that was saved just now is not cached.
     from _frozen_importlib_external import SourceFileLoader  # loaded by every interpreter
 
     loaders: Any = SourceFileLoader  # the method is not in the type stubs
     write = loaders._cache_bytecode
 
-    def write_unless_young(loader: object, source: str, bytecode: str, data: bytes) -> None:
-        if time.time() - os.stat(source).st_mtime >= _YOUNG:
+    def write_unless_fresh(loader: object, source: str, bytecode: str, data: bytes) -> None:
+        if time.time() - os.stat(source).st_mtime >= _BYTECODE_DEBOUNCE:
             write(loader, source, bytecode, data)
 
-    loaders._cache_bytecode = write_unless_young
+    loaders._cache_bytecode = write_unless_fresh
 
 
 def _add_to_path(folder: str) -> None:
-    # Behind the standard library, not before it as Python does: a worker called math.py, queue.py or http.py must
-    # not stand in for the module of that name, neither here nor in the workers beside it.
+    # Behind the standard library, not before it as Python does: a worker called math.py, queue.py or http.py must not
+    # replace the module of that name, neither in its own process nor in those of the workers beside it.
     library = os.path.dirname(os.__file__)
-    places = [place for place, entry in enumerate(sys.path) if entry.startswith(library) and "-packages" not in entry]
-    sys.path.insert(max(places, default=-1) + 1, folder)
+    indexes = [index for index, entry in enumerate(sys.path) if entry.startswith(library) and "-packages" not in entry]
+    sys.path.insert(max(indexes, default=-1) + 1, folder)
 
 
 def _run_script(path: str) -> None:

@@ -1,7 +1,7 @@
-"""The end of a worker's process, which belongs to whoever holds the other end of its wire.
+"""How a worker's process ends, and how a script started by hand goes on to serve.
 
-When the wire ends, or the engine has asked for a stop, the process must go, whatever user threads do. `atexit`
-handlers and buffered output get their chance, for a moment.
+A supervised process ends with its wire, or when the engine asks it to stop, whatever user threads do. `atexit`
+handlers and buffered output get a short grace period.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# For `atexit` handlers and threads that are about to end; nobody waits for results any more.
-GRACE_SECONDS = 0.5
+# For `atexit` handlers and threads that are about to end; no caller waits for their results any more.
+EXIT_TIMEOUT = 0.5
 
 
 class ProcessExit:
     """Ends the process. `serving` is set while the main thread only serves and will return by itself."""
 
-    def __init__(self, exit_process: Callable[[int], None] = os._exit) -> None:
-        self._exit = exit_process
-        self._gone = Event()
+    def __init__(self) -> None:
+        self._is_leaving = Event()
         self.serving = Event()
 
     def leave(self, *, main_returns: bool) -> None:
@@ -32,18 +31,18 @@ class ProcessExit:
 
         `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
         """
-        if not self._gone.is_set():
-            self._gone.set()
+        if not self._is_leaving.is_set():
+            self._is_leaving.set()
             Thread(target=self._end, args=(main_returns,), name="iii-exit", daemon=True).start()
 
     def _end(self, main_returns: bool) -> None:
         if main_returns:
-            Event().wait(GRACE_SECONDS)
+            Event().wait(EXIT_TIMEOUT)
         else:
             finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)
             finisher.start()
-            finisher.join(GRACE_SECONDS)
-        self._exit(0)
+            finisher.join(EXIT_TIMEOUT)
+        os._exit(0)
 
 
 def _run_exit_handlers() -> None:
@@ -56,13 +55,13 @@ def _run_exit_handlers() -> None:
 
 
 def serve_after_main(serve: Callable[[], None]) -> None:
-    """Without the launcher: serve on the main thread once the script's body has ended, until Ctrl-C or the end."""
-    # Python ends executors right after the body: theirs is registered first, so that ours runs before it, and
-    # handlers may go on to use threads.
+    """Call `serve()` on the main thread when the body of a script started by hand has ended; Ctrl-C ends it."""
+    # Python ends executors right after the body, last registered first. This import registers theirs before ours, so
+    # that they still run while handlers use them.
     import concurrent.futures.thread  # noqa: F401 - scripts started by hand only
 
     def work() -> None:
-        # Python notes an uncaught exception here: then the script has failed and the process shall end.
+        # Python keeps an uncaught exception here: then the script has failed, and the process shall end.
         if getattr(sys, "last_value", None) is None:
             try:
                 serve()

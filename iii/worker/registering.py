@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from iii.worker.api.http_functions import HttpInvocationConfig
     from iii.worker.codec.codec import Message
     from iii.worker.runtime.readiness import Readiness
-    from iii.worker.runtime.receiver import WorkerReceiver
+    from iii.worker.runtime.receiver import Receiver
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +33,7 @@ class Registering:
     """Registers with the engine what this process has. `Worker` has what is named here."""
 
     _namespace: str | None
-    _receiver: WorkerReceiver
+    _receiver: Receiver
     _readiness: Readiness
     _registrations: dict[tuple[str, str], Message]
     _send: Callable[[Message], None]

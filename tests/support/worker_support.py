@@ -25,7 +25,7 @@ BOUND = 20.0
 
 
 class EngineEnd:
-    """Sends messages to a worker and looks for its answers in whatever order they come."""
+    """Sends messages to a worker, and finds its answers in any order."""
 
     def __init__(self, read: Callable[[], bytes], write: Callable[[bytes], None]) -> None:
         self._read = read
@@ -88,7 +88,7 @@ def pair(
     worker = Worker(theirs, options, thread_pool=thread_pool)
     engine = EngineEnd(lambda: ours.read(BOUND) or b"", ours.write)
     worker.ready()
-    worker.watch()
+    worker._serve_on_threads()
     try:
         yield worker, engine
     finally:
@@ -97,7 +97,7 @@ def pair(
 
 
 class PipeTransport(StdioTransport):
-    """The carrier of a supervised worker, in this process: what only it has is read by event loops."""
+    """The transport of a supervised worker, in this process: the only one that event loops can read."""
 
     owns_process = False
 
@@ -110,7 +110,7 @@ def piped(thread_pool: ThreadPool | None = None) -> Iterator[tuple[Worker, Engin
     worker = Worker(PipeTransport(worker_reads, worker_writes), thread_pool=thread_pool)
     engine = EngineEnd(lambda: _read_within_bound(we_read), lambda data: _write_all(we_write, data))
     worker.ready()
-    worker.watch()
+    worker._serve_on_threads()
     try:
         yield worker, engine
     finally:
@@ -194,7 +194,7 @@ def in_thread(function: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def next_call(engine: EngineEnd) -> dict[str, Any]:
-    """The next call of somebody else's function; the first line of every worker is not one."""
+    """The worker's next call of a function; its first line, which announces it, is not one."""
     while True:
         call = engine.expect("invokefunction")
         if call["function_id"] != "engine::workers::register":

@@ -79,7 +79,7 @@ def test_before_a_stop_a_listener_may_still_call_functions():
         call = next_call(engine)
         assert call["data"] == 10.0
         engine.settle(call, result=None)
-        worker.serve()
+        worker._serve()
 
 
 def test_stop_lets_running_handlers_finish():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import iii
+from iii import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 TOO_HEAVY = {"asyncio", "inspect", "dataclasses", "typing", "json", "re", "msgspec", "orjson", "subprocess", "logging"}
@@ -36,3 +38,9 @@ def test_every_public_name_exists():
     assert all(getattr(iii, name) is not None for name in iii.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = iii.no_such_name
+
+
+def test_every_public_name_of_a_worker_is_documented():
+    docs = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    public = [name for name in dir(Worker) if not name.startswith("_")]
+    assert [name for name in public if not re.search(rf"\b{name}\b", docs)] == []

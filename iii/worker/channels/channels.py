@@ -3,7 +3,7 @@
 `iii.helpers.create_channel` asks the engine for one; a reference to an end travels inside a payload and arrives as a
 live reader or writer. Each end is a connection of its own, opened when it is first used: to the engine's unix socket
 for supervised workers, a WebSocket for others. The kernel and the engine hold back a writer whose reader is slow.
-Blocking calls for threads, `await` for event loops. Loaded by whoever meets a reference.
+Each end has blocking methods for threads and async ones for event loops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from threading import Lock
 from urllib.parse import quote
 
 from iii.errors import IIIError
-from iii.worker.channels.unix_socket import LocalWire
+from iii.worker.channels.unix_socket import ChannelSocket
 from iii.worker.transport.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
 
 TYPE_CHECKING = False
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
 
-    from iii.worker.transport.websocket import Wire
+    from iii.worker.transport.websocket import WebSocket
 
 # Larger writes are cut (public contract), so that a reader gets its first bytes early.
 CHUNK = 64 * 1024
-# A closing writer waits for the engine to have read everything; after this nobody will.
-LINGER_SECONDS = 330.0
+# A closing writer waits until the engine has read everything. The engine gives a channel up after five minutes
+# without a reader, so it answers before this.
+CLOSE_TIMEOUT = 330.0
 DIRECTIONS = ("read", "write")
 
 
 class StreamChannelRef:
-    """What stands for one end of a channel in a payload: `channel_id`, `access_key`, `direction` (read or write)."""
+    """One end of a channel as a payload holds it: `channel_id`, `access_key`, `direction` (read or write)."""
 
     def __init__(self, channel_id: str, access_key: str, direction: str) -> None:
         self.channel_id = channel_id
@@ -43,66 +44,63 @@ class StreamChannelRef:
         return {"channel_id": self.channel_id, "access_key": self.access_key, "direction": self.direction}
 
 
-class Door:
-    """Where this process opens its ends: the engine's address and the headers of a WebSocket handshake."""
+class ChannelConnector:
+    """Connects to ends of channels: at the engine's `address`, with `headers` in a WebSocket handshake."""
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         self._address = address
         self._headers = headers
 
-    def open(self, ref: StreamChannelRef) -> Wire | LocalWire:
+    def connect(self, ref: StreamChannelRef) -> WebSocket | ChannelSocket:
         """Connect to one end. OSError when the channel is gone, IIIError when there is no engine."""
-        if self._address.startswith("ws"):
-            return self._open_websocket(ref)
-        path = os.environ.get("III_SOCKET", "")
-        if not path:
-            raise IIIError("channels need an engine: run this worker under `iii dev`, or with III_URL=ws://...")
-        return LocalWire(path, ref.model_dump())
-
-    def _open_websocket(self, ref: StreamChannelRef) -> Wire:
-        from iii.worker.transport.websocket import Wire  # not for supervised workers
-
         address = self._address
+        if not address.startswith("ws"):
+            path = os.environ.get("III_SOCKET", "")
+            if not path:
+                raise IIIError("channels need an engine: run this worker under `iii dev`, or with III_URL=ws://...")
+            return ChannelSocket(path, ref.model_dump())
+        from iii.worker.transport.websocket import WebSocket  # not for supervised workers
+
         base, _, query = address.partition("?")
         fields = f"key={quote(ref.access_key, safe='')}&dir={ref.direction}"
-        path = f"{base.rstrip('/')}/ws/channels/{quote(ref.channel_id, safe='')}"
-        return Wire(f"{path}?{query}&{fields}" if query else f"{path}?{fields}", self._headers)
+        url = f"{base.rstrip('/')}/ws/channels/{quote(ref.channel_id, safe='')}"
+        return WebSocket(f"{url}?{query}&{fields}" if query else f"{url}?{fields}", self._headers)
 
 
 class _End:
     """One end, connected at its first use."""
 
-    def __init__(self, door: Door, ref: StreamChannelRef) -> None:
-        self._door = door
+    def __init__(self, connector: ChannelConnector, ref: StreamChannelRef) -> None:
+        self._connector = connector
         self.ref = ref
-        self._wire: Wire | LocalWire | None = None
-        self._opening = Lock()
+        self._connection: WebSocket | ChannelSocket | None = None
+        self._connecting = Lock()
         self._is_closed = False
 
     def model_dump(self, **_: Any) -> dict[str, str]:
         """Return the reference: a live end inside a payload is passed on."""
         return self.ref.model_dump()
 
-    def _open(self) -> Wire | LocalWire:
-        with self._opening:
+    def _connect(self) -> WebSocket | ChannelSocket:
+        with self._connecting:
             if self._is_closed:
                 raise ValueError("this end of the channel is closed")
-            self._wire = self._wire or self._door.open(self.ref)
-            return self._wire
+            self._connection = self._connection or self._connector.connect(self.ref)
+            return self._connection
 
 
 class ChannelWriter(_End):
-    """The end that is written to. Writes block while the reader is behind; OSError once the reader is gone."""
+    """The end to write to. Writes block while the reader is behind; OSError once the reader is gone."""
 
     def send(self, data: bytes | str) -> None:
         """Write bytes, or one text message."""
-        wire = self._open()
+        connection = self._connect()
         if isinstance(data, str):
-            wire.send(TEXT, data.encode())
+            connection.send(TEXT, data.encode())
             return
         view = memoryview(data)
         for start in range(0, max(len(data), 1), CHUNK):
-            wire.send(BINARY, bytes(view[start : start + CHUNK]))
+            connection.send(BINARY, bytes(view[start : start + CHUNK]))
 
     async def write(self, data: bytes) -> None:
         """Write bytes."""
@@ -120,10 +118,10 @@ class ChannelWriter(_End):
         """End the stream: the reader gets everything written, then the end. Returns when the engine has it all."""
         if self._is_closed:
             return
-        # Also one that never wrote: its reader shall see the end.
-        wire = self._open()
+        # A writer that never wrote connects too: its reader shall see the end.
+        connection = self._connect()
         self._is_closed = True
-        wire.finish(LINGER_SECONDS)
+        connection.finish(CLOSE_TIMEOUT)
 
     async def close_async(self) -> None:
         """As `close`, without blocking the loop."""
@@ -131,10 +129,10 @@ class ChannelWriter(_End):
 
 
 class ChannelReader(_End):
-    """The end that is read from: iterate over it for bytes, over `items()` for bytes and texts in order."""
+    """The end to read from: iterate over it for bytes, over `items()` for bytes and texts in order."""
 
-    def __init__(self, door: Door, ref: StreamChannelRef) -> None:
-        super().__init__(door, ref)
+    def __init__(self, connector: ChannelConnector, ref: StreamChannelRef) -> None:
+        super().__init__(connector, ref)
         self._listeners: list[Callable[[str], Any]] = []
 
     def on_message(self, callback: Callable[[str], Any]) -> None:
@@ -143,14 +141,14 @@ class ChannelReader(_End):
 
     def items(self) -> Iterator[bytes | str]:
         """Yield bytes and texts in the order they were written, until the writer closes."""
-        wire = self._open()
+        connection = self._connect()
         try:
             while True:
-                for opcode, payload in wire.receive(None) or ():
+                for opcode, payload in connection.receive(None) or ():
                     if opcode == CLOSE:
                         return
                     if opcode == PING:
-                        wire.send(PONG, payload)
+                        connection.send(PONG, payload)
                     elif opcode != PONG:
                         yield payload.decode() if opcode == TEXT else payload
         except OSError:
@@ -163,11 +161,8 @@ class ChannelReader(_End):
             if isinstance(item, bytes):
                 yield item
             else:
-                self._tell(item)
-
-    def _tell(self, text: str) -> None:
-        for listener in self._listeners:
-            listener(text)
+                for listener in self._listeners:
+                    listener(item)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = iter(self)
@@ -185,8 +180,8 @@ class ChannelReader(_End):
     def close(self) -> None:
         """Read no more: the writer's next writes fail."""
         self._is_closed = True
-        if self._wire is not None:
-            self._wire.close()
+        if self._connection is not None:
+            self._connection.close()
 
     async def close_async(self) -> None:
         """As `close`, for code on an event loop."""
@@ -194,7 +189,7 @@ class ChannelReader(_End):
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    import asyncio  # loaded by whoever awaits this
+    import asyncio  # loaded by the loop this runs on
 
     return await asyncio.to_thread(function, *arguments)
 
@@ -202,11 +197,11 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 class Channel:
     """Both ends of a new channel, live and as references to pass on. Use each end in one place only."""
 
-    def __init__(self, door: Door, made: dict[str, dict[str, str]]) -> None:
-        self.writer_ref = _ref_from(made["writer"])
-        self.reader_ref = _ref_from(made["reader"])
-        self.writer = ChannelWriter(door, self.writer_ref)
-        self.reader = ChannelReader(door, self.reader_ref)
+    def __init__(self, connector: ChannelConnector, refs: dict[str, dict[str, str]]) -> None:
+        self.writer_ref = _ref_from(refs["writer"])
+        self.reader_ref = _ref_from(refs["reader"])
+        self.writer = ChannelWriter(connector, self.writer_ref)
+        self.reader = ChannelReader(connector, self.reader_ref)
 
 
 def is_channel_ref(value: Any) -> bool:
@@ -233,16 +228,16 @@ def extract_channel_refs(data: Any, path: str = "") -> list[tuple[str, StreamCha
         parts = [(f"{path}[{index}]", item) for index, item in enumerate(data)]
     else:
         return []
-    return [found for place, item in parts for found in extract_channel_refs(item, place)]
+    return [found for item_path, item in parts for found in extract_channel_refs(item, item_path)]
 
 
-def revive(data: Any, door: Door) -> Any:
-    """Return a payload with every reference in it made a live reader or writer."""
+def revive(data: Any, connector: ChannelConnector) -> Any:
+    """Return a payload in which live readers and writers replace the references."""
     if is_channel_ref(data):
-        kind = ChannelReader if data["direction"] == "read" else ChannelWriter
-        return kind(door, _ref_from(data))
+        end = ChannelReader if data["direction"] == "read" else ChannelWriter
+        return end(connector, _ref_from(data))
     if isinstance(data, dict):
-        return {key: revive(item, door) for key, item in data.items()}
+        return {key: revive(item, connector) for key, item in data.items()}
     if isinstance(data, list):
-        return [revive(item, door) for item in data]
+        return [revive(item, connector) for item in data]
     return data

@@ -1,6 +1,6 @@
-"""One end of a channel over the engine's unix socket: what supervised workers use, no network needed.
+"""One end of a channel over the engine's unix socket: for supervised workers, which need no network.
 
-Looks like `Wire` of `websocket.py` to `channels.py`.
+`ChannelSocket` has the methods of `WebSocket` that `channels.py` uses.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ_SIZE = 256 * 1024
-OPEN_SECONDS = 10.0
+OPEN_TIMEOUT = 10.0
 # The engine's lines before the channel's bytes are short.
 _MAX_HEAD = 64 * 1024
 
 
-class ChannelGone(OSError):
-    """The engine does not let us at this end of a channel; the text says why."""
+class ChannelClosed(OSError):
+    """The engine does not open this end of a channel, or has closed it; the text says why."""
 
 
-class LocalWire:
-    """One open end. `path` is the engine's socket, `reference` the JSON form. OSError when the end cannot be had."""
+class ChannelSocket:
+    """One open end. `path` is the engine's socket, `reference` the JSON form. OSError when the engine refuses it."""
 
     def __init__(self, path: str, reference: dict[str, str]) -> None:
         import json  # few workers have channels
@@ -35,11 +35,10 @@ class LocalWire:
         self._splitter = FrameSplitter()
         self._received: list[tuple[int, bytes]] = []
         try:
-            self.socket.settimeout(OPEN_SECONDS)
+            self.socket.settimeout(OPEN_TIMEOUT)
             self.socket.connect(path)
             self.socket.sendall(json.dumps({"type": "channelopen", **reference}).encode() + b"\n")
-            rest = self._wait_until_open(json.loads)
-            self._received = self._splitter.feed(rest)
+            self._received = self._splitter.feed(self._wait_until_open(json.loads))
             self.socket.settimeout(None)
         except BaseException:
             self.socket.close()
@@ -48,22 +47,22 @@ class LocalWire:
         self._poll.register(self.socket, select.POLLIN)
 
     def _wait_until_open(self, loads: Any) -> bytes:
-        """Read the engine's lines up to the one that opens the end; return what came behind it."""
+        """Read the engine's lines up to the one that opens the end; return the bytes that came behind it."""
         data = b""
         while True:
-            line, end, rest = data.partition(b"\n")
-            if not end:
+            line, newline, remaining = data.partition(b"\n")
+            if not newline:
                 part = self.socket.recv(READ_SIZE)
                 if not part or len(data) > _MAX_HEAD:
-                    raise ChannelGone("the engine closed the connection")
+                    raise ChannelClosed("the engine closed the connection")
                 data += part
                 continue
             answer = loads(line)
             if answer.get("type") == "error":
-                raise ChannelGone(answer["error"]["message"])
+                raise ChannelClosed(answer["error"]["message"])
             if answer.get("type") == "channelopened":
-                return rest
-            data = rest  # a greeting for those that stay peers
+                return remaining
+            data = remaining  # the engine greets every connection; only peers need that line
 
     def receive(self, timeout: float | None) -> list[tuple[int, bytes]] | None:
         """Return what has arrived; None after `timeout` seconds. OSError at the end."""
@@ -74,25 +73,25 @@ class LocalWire:
             return None
         data = self.socket.recv(READ_SIZE)
         if not data:
-            raise ChannelGone("the other end is closed")
+            raise ChannelClosed("the other end is closed")
         try:
             return self._splitter.feed(data)
         except FrameError as error:
-            raise ChannelGone(f"the engine sent {error}") from None
+            raise ChannelClosed(f"the engine sent {error}") from None
 
     def send(self, opcode: int, payload: bytes) -> None:
-        """Send one message; blocks while the reader is behind. OSError once it is gone."""
+        """Send one message; blocks while the reader is behind. OSError once the reader is gone."""
         self.socket.sendall(frame(opcode, payload))
 
-    def finish(self, seconds: float) -> None:
-        """End the stream, and wait until the engine has all of it: it closes then."""
+    def finish(self, timeout: float) -> None:
+        """End the stream, and wait at most `timeout` seconds until the engine has read all of it and closes."""
         try:
             self.socket.shutdown(socket.SHUT_WR)
-            self.socket.settimeout(seconds)
+            self.socket.settimeout(timeout)
             while self.socket.recv(READ_SIZE):
                 pass
         except OSError:
-            pass  # the engine was faster, or the reader has left
+            pass  # the engine has closed the connection first, or the reader has left
         finally:
             self.socket.close()
 

@@ -1,22 +1,24 @@
-"""The lazy leader: one thread at a time reads the wire, and runs sync handlers itself.
+"""The leader at work: reads the wire, and runs sync handlers on the same thread.
 
-Handing a call to another thread costs more than the call. So the leader offers its token while a handler runs, and
-the monitor, a second thread, takes it only when the same handler still runs after a millisecond. Who holds the token
-reads; holding is having popped it from a one-element list, which is atomic. A handler that blocks in `trigger` takes
-its own token back and reads until its result is there. Handlers known to be slow get the token moved before they
-start. Results are written once per batch. The hot loop lives here alone; what messages mean is `Receiver`'s.
+Handing a call to another thread costs more than the call. So the leader runs sync handlers itself, and leaves the
+reader lock free meanwhile; the monitor takes it only when a handler still runs after a millisecond. A handler that
+waits for a call takes the lock back and reads until its result arrives. Before a handler that was slow the last time,
+the leader hands the lock to another thread. Results are written once per batch (what one read returns). The hot loop
+is here; `Receiver` knows what messages mean, `reader_lock.py` says who may read when.
 
-Where coroutines do the work, a hand-over to their event loop would be needed for every message. So a leader whose last
-batches ran no sync handler gives the token to that loop, which then reads whenever there is something to read, and
-offers the token at all other times. The first sync handler moves the token back to a thread. A loop that leaves bytes
-unread for some milliseconds is blocked, and the monitor takes the token from it like from anybody else.
+Where coroutines do the work, each message would have to be handed to their event loop. So a leader whose last batches
+ran no sync handler hands the lock to that loop, which reads whenever bytes arrive and leaves the lock free at all
+other times. The first sync handler moves the lock back to a thread. A loop that leaves bytes unread for some
+milliseconds is blocked, and loses the lock to the monitor.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from threading import Event, Lock, get_ident
+from threading import Event, get_ident
 from time import monotonic
+
+from iii.worker.runtime.monitor import HANDLER_TIMEOUT, Monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,197 +29,110 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import BlockingCall
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
-    from iii.worker.runtime.line_reader import Intake
-    from iii.worker.runtime.line_writer import Outbox
-    from iii.worker.runtime.receiver_protocol import Receiver
+    from iii.worker.runtime.line_reader import LineReader
+    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.reader_lock import ReaderLock
+    from iii.worker.runtime.receiver import Receiver
+    from iii.worker.runtime.runner import Runner
     from iii.worker.runtime.thread_pool import ThreadPool
     from iii.worker.transport.base import Transport
 
-# A handler that still runs after this may run for long: somebody else reads from then on.
-PATIENCE = 0.001
 # Results of a batch wait for the batch's end, but no longer than this.
-MAX_HOLD = 0.0002
-# The monitor sleeps for good after so many looks at an idle leader: an idle worker must not wake up.
-IDLE_LOOKS = 20
-# An event loop may read once so many batches in a row have run no sync handler: workers with both shall not pass the
-# token on with every call.
-CALM_BATCHES = 8
-# Looks, a `PATIENCE` apart, at a loop that leaves bytes unread until it counts as blocked.
-LOOP_LOOKS = 5
+FLUSH_TIMEOUT = 0.0002
+# A loop may read once so many batches in a row have run no sync handler: a worker with both kinds of handlers shall
+# not hand the lock over with every call.
+BATCHES_BEFORE_LOOP_READS = 8
 
 
 class Dispatcher:
-    """Moves the token between threads and turns bytes into handler runs."""
+    """Turns bytes into handler runs. Only the thread that holds the reader lock changes what is listed here.
+
+    `_inbox`: messages that are read and not dispatched yet; the next leader goes on with them.
+    `_running`: the sync handler that the leader runs, for the monitor to mark as slow; None while it runs none.
+    `_batches_without_sync`: batches in a row without a sync handler and without a waiting thread.
+    `_batch_time`: when the batch was read, or when its results were last flushed because a handler took long.
+    `_waiting_thread`: the thread whose blocking call the batch has answered, if no other call is outstanding; else 0.
+    `_last_wait_time`: the `_batch_time` of the last batch that had a waiting thread.
+
+    `ended` is set once, on any thread, when the wire has ended or the worker leaves; then `on_end()` is called.
+    """
 
     def __init__(
-        self, transport: Transport, intake: Intake, outbox: Outbox, thread_pool: ThreadPool, receiver: Receiver
+        self,
+        transport: Transport,
+        lock: ReaderLock,
+        reader: LineReader,
+        writer: LineWriter,
+        thread_pool: ThreadPool,
+        receiver: Receiver,
+        runner: Runner,
+        on_end: Callable[[], None],
     ) -> None:
         self._transport = transport
-        self._feed = intake.feed
-        self._outbox = outbox
+        self._lock = lock
+        self._feed = reader.feed
+        self._writer = writer
         self._thread_pool = thread_pool
         self._receiver = receiver
-        self._find_inline, self._run = receiver.find_inline, receiver.run
+        self._find_inline, self._run = receiver.find_inline, runner.run
+        self._on_end = on_end
         self._inbox: deque[Any] = deque()
-        # The thread that makes the worker runs user code: it owns the token and has offered it.
-        self._token: list[None] = [None]
-        self._owner = get_ident()
-        self._turns = 0
         self._running: Handler | None = None
-        self._is_unwatched = True
-        self._alarm = Lock()
-        self._alarm.acquire()
-        self._has_monitor = False
-        self._term = 0
-        # Only a carrier with a descriptor can be read by a loop.
-        self._input_fd = transport.input_fd
-        self._loop: AbstractEventLoop | None = None  # the one that reads
-        self._wish: tuple[AbstractEventLoop, int] | None = None  # one that could, and its thread
-        self._calm = 0
-        self._stamp = 0.0
-        self._settled = 0.0
-        self._waiter = 0
+        self._batches_without_sync = 0
+        self._batch_time = 0.0
+        self._waiting_thread = 0
+        self._last_wait_time = 0.0
         self.ended = Event()
-
-    # The token
-
-    def _take(self) -> bool:
-        try:
-            self._token.pop()
-        except IndexError:
-            return False
-        self._owner = get_ident()
-        return True
-
-    def _take_back(self) -> bool:
-        return self._owner == get_ident() and self._take()
-
-    def _pass_on(self) -> bool:
-        # Nobody owns the token in between: the new thread must not find it taken.
-        return self._thread_pool.run(self._lead_anew)
-
-    def _lead_anew(self) -> None:
-        self._owner = get_ident()
-        self._lead()
-
-    # The monitor
-
-    def _is_watched_now(self) -> bool:
-        # Nobody could take over from a handler that blocks: do not run one. (Taken meanwhile is fine.)
-        return self._rouse() or not self._take()
+        self._monitor = Monitor(lock, thread_pool, self._take_over, self.ended)
 
     def watch(self) -> None:
-        """Make sure that a thread takes over reading when the token's owner is busy for long."""
-        if self._is_unwatched:
-            self._rouse()
+        """Make sure that another thread leads while the leader is busy with user code."""
+        if self._lock.needs_monitor:
+            self._monitor.call()
 
-    def _rouse(self) -> bool:
-        self._is_unwatched = False
-        if self._has_monitor:
-            self._ring()
-            return True
-        # Noted first: the monitor may have taken over, and be none any more, before `run` returns.
-        self._has_monitor = True
-        if self._thread_pool.run(self._monitor):
-            return True
-        self._has_monitor = False
-        self._is_unwatched = True
-        return False
+    def end(self) -> None:
+        """End reading for good: the wire has ended, or the worker leaves. Later calls do nothing."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self._monitor.wake()
+            self._on_end()
 
-    def _ring(self) -> None:
-        try:
-            self._alarm.release()
-        except RuntimeError:
-            # Two threads ring at once: it is awake.
-            return
-
-    def _monitor(self) -> None:
-        seen, idle, term = -1, 0, self._term
-        while self._term == term and not self.ended.is_set():
-            self._alarm.acquire(timeout=PATIENCE)
-            if self._turns != seen:
-                seen, idle = self._turns, 0
-            elif self._is_owner_stuck(idle):
-                if self._take():
-                    self._take_over()
-                    return
-            elif idle < IDLE_LOOKS:
-                idle += 1
-            else:
-                idle = 0
-                self._rest()
-        if self._term == term:
-            self._has_monitor = False
-
-    def _is_owner_stuck(self, looks: int) -> bool:
-        if self._loop is None:
-            return bool(self._token)
-        return bool(self._token) and looks >= LOOP_LOOKS and self._has_input(0)
-
-    def _has_input(self, timeout: float | None) -> bool:
-        from iii.worker.transport.stdio import has_input  # loaded by whoever has a descriptor
-
-        return has_input(self._input_fd, timeout)
-
-    def _retire_monitor(self) -> None:
-        """Let the monitor of a loop go: it may rest where nobody but the engine can wake it."""
-        self._term += 1
-        self._has_monitor = False
-        self._is_unwatched = True
-
-    def _rest(self) -> None:
-        if self._loop is not None:
-            self._has_input(None)
-            return
-        self._is_unwatched = True
-        # An offer made just before the flag was set has not seen it.
-        if not self._token:
-            self._alarm.acquire()
-        elif self._is_unwatched:
-            self._is_unwatched = False
-
-    def _take_over(self) -> None:
-        if self._running is not None:
-            self._running.is_slow = True
-        self._has_monitor = False
-        self._is_unwatched = True
-        self._lead()
-
-    # The leader
+    # A thread as leader
 
     def lead(self) -> None:
-        """Read and dispatch on this thread if it owns the token; return when another thread does, or at the end."""
-        if self._take_back():
+        """Read and dispatch on this thread if it was the leader; return when another thread leads, or at the end."""
+        if self._lock.take_back():
             self._lead()
 
+    def _take_over(self) -> None:
+        """Lead on the monitor's thread, which has taken the lock from a handler or a loop."""
+        if self._running is not None:
+            self._running.is_slow = True
+        self._lead()
+
     def _lead(self) -> None:
-        inbox, me = self._inbox, get_ident()
-        self._loop = None
-        self._calm = 0
+        """Read and dispatch on this thread, for which the lock is held."""
+        inbox, lock, me = self._inbox, self._lock, get_ident()
+        lock.thread = me
+        lock.loop = None
+        self._batches_without_sync = 0
         while not self.ended.is_set():
             while inbox:
-                if not self._turn(inbox.popleft(), me):
+                if not self._dispatch(inbox.popleft(), lock, me):
                     return
-            self._outbox.flush()
-            if self._wish is not None and self._calm > CALM_BATCHES and self._give_to_loop():
+            self._writer.flush()
+            if (
+                lock.candidate is not None
+                and self._batches_without_sync > BATCHES_BEFORE_LOOP_READS
+                and self._hand_to_loop()
+            ):
                 return
-            self._fill(None)
-            if self._waiter and self._give_back():
+            self._read(None)
+            if self._waiting_thread and self._leave_to_waiting_thread():
                 return
 
-    def _give_back(self) -> bool:
-        """Offer the token to a thread that makes one call after the other: it reads for itself then."""
-        waiter, self._waiter = self._waiter, 0
-        self._calm = 0
-        since, self._settled = self._stamp - self._settled, self._stamp
-        if since > PATIENCE or self._inbox:
-            return False
-        self._owner = waiter
-        self._running = None
-        self._offer_again()
-        return True
-
-    def _fill(self, timeout: float | None, here: AbstractEventLoop | None = None) -> bool:
+    def _read(self, timeout: float | None, here: AbstractEventLoop | None = None) -> bool:
+        """Read a batch into the inbox, on a thread or on the loop `here`; False after `timeout` without any bytes."""
         try:
             data = self._transport.read(timeout)
         except OSError:
@@ -227,168 +142,166 @@ class Dispatcher:
         if not data:
             self.end()
             return True
-        self._waiter = self._receiver.sort(self._feed(data), self._inbox, here)
-        self._calm += 1
-        self._stamp = monotonic()
+        self._waiting_thread = self._receiver.sort(self._feed(data), self._inbox, here)
+        self._batches_without_sync += 1
+        self._batch_time = monotonic()
         return True
 
-    def _turn(self, message: Any, me: int) -> bool:
-        """Handle one message on this thread, `me`; False when it is no longer the leader."""
+    def _dispatch(self, message: Any, lock: ReaderLock, me: int) -> bool:
+        """Act on one message on this thread, `me`; False when another thread leads from here on."""
         handler = self._find_inline(message) if message.__class__ is dict else None
         if handler is None:
             self._receiver.receive(message)
             return True
-        self._calm = 0
+        self._batches_without_sync = 0
         if handler.is_slow:
             return self._run_slow(handler, message)
         self._running = handler
-        # Offering and taking back as below, without the calls: this is the path of every sync handler.
-        self._turns += 1
-        self._token.append(None)
-        if self._is_unwatched and not self._is_watched_now():
+        # As `_release` and `take_back`, without the calls: this is the path of every sync handler.
+        lock.releases += 1
+        lock.free.append(None)
+        # Without a monitor no thread would read while this handler blocks, so it does not run. If the lock is taken
+        # meanwhile, another thread reads.
+        if lock.needs_monitor and not self._monitor.call() and lock.take():
             self._receiver.refuse(message)
             return True
         self._run(handler, message)
-        if self._owner != me:
+        if lock.thread != me:
             return self._step_down()
         try:
-            self._token.pop()
+            lock.free.pop()
         except IndexError:
             return self._step_down()
         self._running = None
-        if monotonic() - self._stamp > MAX_HOLD:
-            self._note_time(handler)
+        if monotonic() - self._batch_time > FLUSH_TIMEOUT:
+            self._writer.flush()
+            now = monotonic()
+            handler.is_slow = now - self._batch_time > HANDLER_TIMEOUT
+            self._batch_time = now
         return True
 
     def _step_down(self) -> bool:
-        """Another thread leads meanwhile."""
-        self._outbox.flush()
+        """Leave leading to the thread that has taken the lock."""
+        self._writer.flush()
         return False
 
-    def _note_time(self, handler: Handler) -> None:
-        self._outbox.flush()
-        now = monotonic()
-        handler.is_slow = now - self._stamp > PATIENCE
-        self._stamp = now
-
     def _run_slow(self, handler: Handler, message: Message) -> bool:
-        self._outbox.flush()
-        if not self._pass_on():
+        """Let another thread lead, and run a handler that was slow the last time on this one."""
+        self._writer.flush()
+        if not self._thread_pool.run(self._lead):
             self._receiver.refuse(message)
             return True
         started = monotonic()
-        self._receiver.run(handler, message)
-        self._outbox.flush()
-        handler.is_slow = monotonic() - started > PATIENCE / 2
+        self._run(handler, message)
+        self._writer.flush()
+        handler.is_slow = monotonic() - started > HANDLER_TIMEOUT / 2
         return False
+
+    def _leave_to_waiting_thread(self) -> bool:
+        """Release the lock to a thread that makes one call after the other: it reads its next answer itself."""
+        lock = self._lock
+        waiting_thread, self._waiting_thread = self._waiting_thread, 0
+        self._batches_without_sync = 0
+        since_last, self._last_wait_time = self._batch_time - self._last_wait_time, self._batch_time
+        if since_last > HANDLER_TIMEOUT or self._inbox:
+            return False
+        lock.thread = waiting_thread
+        self._running = None
+        self._release()
+        return True
+
+    def _release(self) -> None:
+        lock = self._lock
+        lock.free.append(None)
+        lock.releases += 1
+        if lock.needs_monitor:
+            self._monitor.call()
 
     # An event loop as leader
 
-    def wish_for(self, loop: AbstractEventLoop, thread: int) -> None:
-        """Note that `loop`, which runs on `thread`, has use for what comes in: it may read for itself."""
-        if self._input_fd is not None and self._loop is not loop:
-            self._wish = loop, thread
-
-    def _give_to_loop(self) -> bool:
-        assert self._wish is not None
+    def _hand_to_loop(self) -> bool:
+        """Make the candidate the leader; False when it is closed and this thread leads on."""
+        lock = self._lock
+        assert lock.candidate is not None
         self._running = None
-        (self._loop, self._owner), self._wish = self._wish, None
-        loop = self._loop
-        self._offer_again()
+        (loop, lock.thread), lock.candidate = lock.candidate, None
+        lock.loop = loop
+        self._release()
         try:
-            loop.call_soon_threadsafe(self._begin_on_loop, loop)
+            loop.call_soon_threadsafe(self._watch_input, loop)
         except RuntimeError:
-            # It is closed. Lead on, unless the monitor does already.
-            self._loop = None
-            return not self._take()
+            # The loop is closed: lead on, unless the monitor does already.
+            lock.loop = None
+            return not lock.take()
         return True
 
-    def _begin_on_loop(self, loop: AbstractEventLoop) -> None:
-        if self._loop is loop and self._owner == get_ident() and self._input_fd is not None:
+    def _watch_input(self, loop: AbstractEventLoop) -> None:
+        lock = self._lock
+        if lock.loop is loop and lock.thread == get_ident() and lock.input_fd is not None:
             try:
-                loop.add_reader(self._input_fd, self._read_on_loop, loop)
+                loop.add_reader(lock.input_fd, self._read_on_loop, loop)
             except NotImplementedError:
-                # A loop that watches no pipes (Windows): the monitor takes over, and no loop is asked again.
-                self._input_fd = self._loop = None
+                # A loop that watches no pipes (Windows): the monitor takes over, and no loop becomes a candidate again.
+                lock.input_fd = lock.loop = None
 
     def _read_on_loop(self, loop: AbstractEventLoop) -> None:
-        """Read a block and begin what it asks for; called by the loop when there are bytes."""
-        if not self._take_back():
+        """Read a block and begin what its messages ask for. The loop calls this when there are bytes."""
+        if not self._lock.take_back():
             self._stop_on_loop(loop)
             return
-        self._fill(0, loop)
+        self._read(0, loop)
         inbox = self._inbox
         while inbox:
             message = inbox[0]
             if message.__class__ is dict and self._receiver.find_inline(message):
-                self._give_to_thread(loop)
+                self._hand_to_thread(loop)
                 return
             self._receiver.receive(inbox.popleft())
-        self._outbox.flush_soon(loop)
+        self._writer.flush_soon(loop)
         if self.ended.is_set():
             self._stop_on_loop(loop)
-        self._offer_again()
+        self._release()
 
-    def _give_to_thread(self, loop: AbstractEventLoop) -> None:
-        """A sync handler must not block the loop: let a thread lead from here on."""
-        self._loop = None
-        self._retire_monitor()
+    def _hand_to_thread(self, loop: AbstractEventLoop) -> None:
+        """Let a thread lead: a sync handler must not block the loop."""
+        self._lock.loop = None
+        self._monitor.retire()
         self._stop_on_loop(loop)
-        if not self._pass_on():
-            self._refuse_all()
-            self._wish = loop, get_ident()
-            self._give_to_loop()
+        if not self._thread_pool.run(self._lead):
+            self._refuse_inbox()
+            self._lock.candidate = loop, get_ident()
+            self._hand_to_loop()
 
     def _stop_on_loop(self, loop: AbstractEventLoop) -> None:
-        if self._input_fd is not None:
-            loop.remove_reader(self._input_fd)
+        if self._lock.input_fd is not None:
+            loop.remove_reader(self._lock.input_fd)
 
     # Waiting for a result
 
     def wait(self, call: BlockingCall, timeout: float | None) -> bool:
         """Block until `call` is settled, reading the wire meanwhile if this thread may; False after `timeout`."""
         deadline = None if timeout is None else monotonic() + timeout
-        self._outbox.flush()
-        if self._take_back():
-            self._read_for(call, deadline)
+        self._writer.flush()
+        if self._lock.take_back():
+            while not (self._inbox or call.is_settled or self.ended.is_set()):
+                if not self._read(None if deadline is None else max(0.0, deadline - monotonic())):
+                    break
+            # Another thread dispatches what has arrived: a handler that ran here would delay the one that waits.
+            if not self._inbox:
+                self._release()
+            elif not self._thread_pool.run(self._lead):
+                self._refuse_inbox()
+                self._release()
         if call.is_settled:
             return True
         return call.lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
 
-    def _read_for(self, call: BlockingCall, deadline: float | None) -> None:
-        while not (self._inbox or call.is_settled or self.ended.is_set()):
-            remaining = None if deadline is None else max(0.0, deadline - monotonic())
-            if not self._fill(remaining):
-                break
-        # Handlers must not run below this one: their time would be added to ours. Another thread takes them.
-        if not self._inbox:
-            self._offer_again()
-        elif not self._pass_on():
-            self._refuse_all()
-            self._offer_again()
-
-    def _offer_again(self) -> None:
-        self._token.append(None)
-        self._turns += 1
-        if self._is_unwatched:
-            self._rouse()
-
-    def _refuse_all(self) -> None:
+    def _refuse_inbox(self) -> None:
+        """Refuse the sync handlers in the inbox, for which no thread is left, and act on all other messages."""
         while self._inbox:
             message = self._inbox.popleft()
             if message.__class__ is dict and self._receiver.find_inline(message):
                 self._receiver.refuse(message)
             else:
                 self._receiver.receive(message)
-        self._outbox.flush()
-
-    def end(self) -> None:
-        """End reading for good: the wire has ended, or the worker leaves. Later calls do nothing."""
-        if not self.ended.is_set():
-            self.ended.set()
-            self._ring()
-            self._receiver.ended()
-
-    def call_elsewhere(self, task: Callable[[], None]) -> bool:
-        """Run `task` on a spare thread; False when there is none."""
-        return self._thread_pool.run(task)
+        self._writer.flush()

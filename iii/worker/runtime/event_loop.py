@@ -1,6 +1,6 @@
-"""The SDK's event loop: one thread that runs async handlers, made when the first of them is called.
+"""The SDK's event loop: one thread that runs async handlers, started when the first of them is called.
 
-Tasks of a block wake the loop once. Where the loop itself reads the wire (see `dispatch.py`) nothing is handed over.
+All jobs of a block wake the loop once. Where the loop itself reads the wire (see `dispatcher.py`), jobs run at once.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 class LoopThread:
     """`call` functions and `submit` coroutines from any thread.
 
-    `on_call(loop, thread)` is told each time another thread has had to wake the loop.
+    `on_wake(loop, thread)` is called each time another thread has had to wake the loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_wake: Callable[[asyncio.AbstractEventLoop, int], None]) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._started = Event()
         self._jobs: deque[Callable[[], None]] = deque()
         self._is_signalled = False
-        self.on_call: Callable[[asyncio.AbstractEventLoop, int], None] = lambda _loop, _thread: None
+        self._on_wake = on_wake
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_current(self) -> bool:
@@ -36,7 +36,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, for what runs on it."""
+        """The loop, for code that runs on it."""
         assert self._loop is not None
         return self._loop
 
@@ -49,25 +49,25 @@ class LoopThread:
         self._jobs.append(job)
         if not self._is_signalled:
             self._is_signalled = True
-            loop.call_soon_threadsafe(self._drain)
+            loop.call_soon_threadsafe(self._run_jobs)
             assert self._thread is not None
-            self.on_call(loop, self._thread.ident or 0)
+            self._on_wake(loop, self._thread.ident or 0)
 
-    def submit(self, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the coroutine that `job()` makes as a task."""
-        self.call(lambda: self._keep(job()))
+    def submit(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the coroutine that `start()` returns as a task of the loop."""
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        def run() -> None:
+            task = self.loop.create_task(start())
+            self._tasks.add(task)  # a loop itself holds its tasks only weakly
+            task.add_done_callback(self._tasks.discard)
+
+        self.call(run)
 
     def _start(self) -> asyncio.AbstractEventLoop:
         self._thread = Thread(target=self._run, name="iii-loop", daemon=True)
         self._thread.start()
         self._started.wait()
-        assert self._loop is not None
-        return self._loop
+        return self.loop
 
     def _run(self) -> None:
         import asyncio  # a worker without async handlers never pays for it
@@ -81,19 +81,19 @@ class LoopThread:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
-    def _drain(self) -> None:
+    def _run_jobs(self) -> None:
         # Cleared first: a job added from here on signals again.
         self._is_signalled = False
         while self._jobs:
             self._jobs.popleft()()
 
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        """Call `callback` on the loop; nothing happens when there is no loop."""
+        """Call `callback` on the loop; without a loop, do nothing."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback, *arguments)
 
     def stop(self) -> None:
-        """Cancel what runs, end the thread, wait for it."""
+        """Cancel all tasks of the loop, end its thread, and wait for that at most a second."""
         if self._loop is None or self._thread is None or self.is_current():
             return
         self.call_soon(self._cancel_all)

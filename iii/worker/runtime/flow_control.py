@@ -1,7 +1,7 @@
 """How far a generator may run ahead of the caller that takes its items: both halves of one streamed call.
 
-The caller names a number of items; the callee waits once so many, or a mebibyte of them, were sent and not taken. So a
-caller that is slow costs neither side memory, nor the engine, which keeps reading everybody. Pure but for the waiting.
+The caller names a number of items. The callee waits while that many items, or a mebibyte of them, were sent and not
+yet taken. So a slow caller costs no memory on either side, and none in the engine, which keeps reading every peer.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Enough for a caller across the machine to find the next item there.
-ITEMS = 64
-# Items may be large: this many bytes of them are as good as a full window.
-BYTES = 1024 * 1024
+# Enough that a caller on the same machine finds the next item waiting.
+WINDOW_ITEMS = 64
+# Items may be large: this many bytes of them fill the window too.
+WINDOW_BYTES = 1024 * 1024
 
 
 class ItemWindow:
-    """The callee's half. Without `items` the caller does not say what it takes, and nothing is held back."""
+    """The callee's half. A caller that names no number (`items` is None) is sent everything at once."""
 
     def __init__(self, items: int | None) -> None:
         self._items = items
@@ -37,29 +37,29 @@ class ItemWindow:
         """Whether the next item has to wait."""
         if self._items is None or self._is_over:
             return False
-        return len(self._sizes) >= self._items or self._bytes >= BYTES
+        return len(self._sizes) >= self._items or self._bytes >= WINDOW_BYTES
 
     def sent(self, size: int) -> None:
-        """An item of so many bytes is on its way."""
+        """Count an item of `size` bytes as sent and not yet taken."""
         if self._items is not None:
             with self._changed:
                 self._sizes.append(size)
                 self._bytes += size
 
     def taken(self, count: int) -> None:
-        """The caller has taken so many more."""
+        """Count `count` more items as taken by the caller."""
         with self._changed:
             for _ in range(min(count, len(self._sizes))):
                 self._bytes -= self._sizes.popleft()
-            self._let_go()
+            self._wake_if_room()
 
     def end(self) -> None:
-        """Nobody takes anything any more: hold nobody back."""
+        """Open the window for good: the caller takes nothing any more, and the generator shall find that out."""
         with self._changed:
             self._is_over = True
-            self._let_go()
+            self._wake_if_room()
 
-    def _let_go(self) -> None:
+    def _wake_if_room(self) -> None:
         if self.is_full:
             return
         self._changed.notify_all()
@@ -70,7 +70,7 @@ class ItemWindow:
                 loop.call_soon_threadsafe(_complete, future)
 
     def wait(self) -> None:
-        """Block until there is room."""
+        """Block until the window has room."""
         with self._changed:
             self._changed.wait_for(lambda: not self.is_full)
 
@@ -89,12 +89,13 @@ class ItemWindow:
 
 
 def _complete(future: Future[None]) -> None:
+    # A cancelled task has completed its future already.
     if not future.done():
         future.set_result(None)
 
 
 class TakenItems:
-    """The caller's half: tells what was taken, now and then, and always before it waits for more."""
+    """The caller's half: reports the items it took, every quarter of a window, and before it waits for more."""
 
     def __init__(self, invocation_id: Any, send: Callable[[dict[str, Any]], None]) -> None:
         self._invocation_id = invocation_id
@@ -102,13 +103,13 @@ class TakenItems:
         self._count = 0
 
     def add(self) -> None:
-        """One more item was given to the caller's code."""
+        """Count one more item that the caller's code was given."""
         self._count += 1
-        if self._count >= ITEMS // 4:
-            self.tell()
+        if self._count >= WINDOW_ITEMS // 4:
+            self.report()
 
-    def tell(self) -> None:
-        """Let the callee know, if there is anything to know."""
+    def report(self) -> None:
+        """Send the count to the callee, unless it is 0."""
         if self._count:
             count, self._count = self._count, 0
             self._send({"type": "itemstaken", "invocation_id": self._invocation_id, "count": count})

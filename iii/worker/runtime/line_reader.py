@@ -1,7 +1,7 @@
 """Bytes from the wire to messages, a block of complete lines at a time.
 
-Splits on `b"\\n"` only. A line over the limit costs that line: its head is kept for the invocation id. Payloads that
-hold references to channels get live ends instead; looking for them costs one search of the block's bytes.
+Splits on `b"\\n"` only. A line over the limit costs that line: its first bytes are kept for the invocation id. A
+payload that holds references to channels gets live ends in their place; one search of the block's bytes finds them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from iii.worker.codec.codec import Codec, Message
 
 
-# No reference to a channel is without it.
-_REFERENCE = b'"access_key"'
+# Every reference to a channel holds this key.
+_CHANNEL_KEY = b'"access_key"'
 
 
-class Intake:
-    """Feed bytes in, get messages (or the error of a refused line, in its place) out."""
+class LineReader:
+    """`feed` bytes, get messages; a refused line gives its error in the message's place.
+
+    `revive` turns the channel references of a payload into live ends.
+    """
 
     def __init__(
         self, codec: Codec, limit: int = MAX_LINE, *, revive: Callable[[Any], Any] = lambda data: data
@@ -51,7 +54,7 @@ class Intake:
 
     def _decode(self, block: bytes) -> list[Message | RemoteProtocolError]:
         messages = self._codec.decode_block(block)
-        if block.find(_REFERENCE) >= 0:  # `in` takes twice its time
+        if block.find(_CHANNEL_KEY) >= 0:  # `in` takes twice its time
             for message in messages:
                 if isinstance(message, dict) and message.get("type") == "invokefunction":
                     message["data"] = self._revive(message.get("data"))
@@ -66,6 +69,7 @@ class Intake:
             self._parts.clear()
 
     def _finish(self, tail: bytes) -> list[Message | RemoteProtocolError]:
+        """Return the message of the kept parts and `tail`, which complete one line."""
         self._keep(tail)
         size, self._size = self._size, 0
         head, self._head = self._head, b""

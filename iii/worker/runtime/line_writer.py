@@ -1,7 +1,7 @@
-"""Lines on their way out, combined into one write by whichever thread finds the writer idle.
+"""Lines on their way out, combined into one write by the thread that finds no other thread writing.
 
-Any thread adds; `flush` writes unless another thread is writing, which then takes the new lines along. Order of
-adding is order on the wire.
+Any thread adds; `flush` writes, unless another thread is writing, which then writes the new lines too. The order of
+adding is the order on the wire.
 """
 
 from __future__ import annotations
@@ -14,46 +14,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Outbox:
+class LineWriter:
     """`add` a line without its newline, then `flush`."""
 
-    __slots__ = ("_due_on", "_lines", "_write", "_writing", "add", "is_broken")
+    __slots__ = ("_lines", "_scheduled_on", "_write", "_writing", "add")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
         self._lines: list[bytes] = []
         self._writing = Lock()
-        self._due_on: AbstractEventLoop | None = None
+        self._scheduled_on: AbstractEventLoop | None = None
         self.add = self._lines.append
-        self.is_broken = False
 
     def flush(self) -> None:
-        """Write all lines. When another thread is writing, it does."""
-        # Looked at again after each release: a line added while the lock was held must not stay behind.
+        """Write all lines, or leave them to the thread that is writing."""
+        # Checked again after each release: a line added while the lock was held must not stay behind.
         while self._lines and self._writing.acquire(False):
             try:
-                self._write_lines()
+                # Copy, then delete as many: another thread may append in between, and must append to this same list.
+                lines = self._lines[:]
+                del self._lines[: len(lines)]
+                lines.append(b"")
+                self._write(b"\n".join(lines))
+            except OSError:
+                pass  # the engine is gone: the thread that reads finds the end of the stream, and ends the worker
             finally:
                 self._writing.release()
 
     def flush_soon(self, loop: AbstractEventLoop) -> None:
-        """Flush behind what `loop` is about to run, once for all of it. Call it on that loop."""
-        # Kept by loop: one that has stopped for good must not swallow the flush of another.
-        if self._due_on is not loop:
-            self._due_on = loop
-            loop.call_soon(self._flush_due)
+        """Flush once, after the callbacks that `loop` has ready. Call it on that loop."""
+        # Kept by loop: a loop that has stopped for good must not swallow the flush of another.
+        if self._scheduled_on is not loop:
+            self._scheduled_on = loop
+            loop.call_soon(self._flush_scheduled)
 
-    def _flush_due(self) -> None:
-        self._due_on = None
+    def _flush_scheduled(self) -> None:
+        self._scheduled_on = None
         self.flush()
-
-    def _write_lines(self) -> None:
-        # Copy, then delete as many: another thread may append in between, and must append to this same list.
-        lines = self._lines[:]
-        del self._lines[: len(lines)]
-        lines.append(b"")
-        try:
-            self._write(b"\n".join(lines))
-        except OSError:
-            # The other end is gone; the reader learns it from the end of its stream and ends the worker.
-            self.is_broken = True

@@ -1,13 +1,10 @@
-"""When a worker is ready, and which files it is made of.
+"""When a worker is ready, and which files of the project it has imported.
 
-Ready is the earliest of: the script's body has ended, `worker.ready()` was called, or the body is parked: it has
-registered nothing for a while and its main thread sleeps where it slept (it ends in a loop), importing nothing. A
-main thread that stands because it gets no processor would go on, so it is not parked. Files are sent again when more
-have been imported since.
-
-MERGED: The project's own files that this process has imported: what the engine watches to reload it.
-
-Pure over a table of modules; the worker calls it at `ready` and again when more modules have appeared.
+A worker is ready at the earliest of three events: its script's body has ended, `worker.ready()` was called, or the
+body is parked, which means that it ends in a loop or a wait: it has registered nothing for a while, and its main
+thread sleeps at the same place as before and is not importing. A main thread that waits for a processor would go on;
+it is not parked. The engine watches the files to reload the worker; it gets them with `ready`, and again when more
+have been imported.
 """
 
 from __future__ import annotations
@@ -19,67 +16,74 @@ from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from iii.worker.codec.codec import Message
 
-# A script that registers its functions one after the other never pauses for so long between them.
-QUIET_SECONDS = 0.05
-# A main thread that registers nothing for so long and never stands still works on its own; it is not asked to stop.
-# And one that has registered nothing at all may wait for something it needs first, such as a database.
-PATIENCE = 1.0
+# A script that registers one function after the other pauses less than this between them. Also how often the main
+# thread is looked at.
+REGISTRATION_DEBOUNCE = 0.05
+# A main thread that has registered nothing for so long and is never found asleep does work of its own; ready does not
+# wait for its end. A script that has registered nothing at all is given as long: it may wait for a database first.
+PARKED_TIMEOUT = 1.0
+# Folders of installed or generated code inside a project.
+FOREIGN_FOLDERS = (".venv", "site-packages", ".iii")
 
 
 class Readiness:
-    """Sends `ready`, once, and its files again when they have grown."""
+    """Sends `ready` once, and again whenever the worker has imported more files of the project.
+
+    `project` is the project's folder, empty outside of one. `module_count` is what `len(sys.modules)` was when the
+    files were last looked for.
+    """
 
     def __init__(self, send: Callable[[Message], None], project: str) -> None:
         self._send = send
         self._project = project
         self._lock = Lock()
-        self._modules = 0
         self._files: list[str] = []
+        self._registered_at = monotonic()
+        self._debounce = PARKED_TIMEOUT
+        self.module_count = 0
         self.lingers = False
-        self._touched = monotonic()
-        self._quiet_seconds = PATIENCE
         self.announced = Event()
 
     def touch(self) -> None:
-        """Note a registration: the quiet period starts anew."""
-        self._touched = monotonic()
-        self._quiet_seconds = QUIET_SECONDS
+        """Note a registration: the debounce starts anew."""
+        self._registered_at = monotonic()
+        self._debounce = REGISTRATION_DEBOUNCE
 
     def announce(self) -> None:
         """Send `ready` unless it has been sent."""
         with self._lock:
             if not self.announced.is_set():
-                self._send_files()
+                self._send_ready()
                 self.announced.set()
 
-    def announce_when_quiet(self) -> None:
-        """Block until `ready` was sent, and send it once the body is parked."""
-        before = None
-        while not self.announced.wait(QUIET_SECONDS):
+    def announce_when_parked(self) -> None:
+        """Block until `ready` was sent, and send it once the script's body is parked."""
+        previous = None
+        while not self.announced.wait(REGISTRATION_DEBOUNCE):
             place = main_thread_place()
-            quiet = monotonic() - self._touched
-            is_parked = place == before and quiet >= self._quiet_seconds and is_asleep(main_thread().native_id)
-            if place is not None and (is_parked or quiet >= PATIENCE):
+            quiet = monotonic() - self._registered_at
+            is_parked = place == previous and quiet >= self._debounce and is_asleep(main_thread().native_id)
+            if place is not None and (is_parked or quiet >= PARKED_TIMEOUT):
                 self.announce()
-            before = place
+            previous = place
 
     def refresh(self) -> None:
-        """Send the files again if modules have been imported since. Costs one comparison when none were."""
-        if len(sys.modules) == self._modules or not self.announced.is_set():
+        """Send the files again if modules of the project have been imported since, and `ready` was sent."""
+        if len(sys.modules) == self.module_count or not self.announced.is_set():
             return
         with self._lock:
-            known = self._files
-            self._modules = len(sys.modules)
-            if find_project_files(sys.modules, self._project) != known:
-                self._send_files()
+            self.module_count = len(sys.modules)
+            if find_project_files(sys.modules, self._project) != self._files:
+                self._send_ready()
 
-    def _send_files(self) -> None:
-        self._modules = len(sys.modules)
-        # An encoder writes all our lines, the payload last: the engine need not read it.
+    def _send_ready(self) -> None:
+        self.module_count = len(sys.modules)
+        # `vouches`: an encoder writes all our lines, the payload last, so the engine need not parse the payload.
         message: Message = {"type": "ready", "vouches": True}
         if self.lingers:
             message["lingers"] = True
@@ -89,7 +93,7 @@ class Readiness:
 
 
 def is_asleep(thread: int | None) -> bool:
-    """Tell whether the kernel has this thread waiting for something; True where the kernel does not say.
+    """Tell whether the kernel has the thread with this native id waiting; True where the kernel does not say.
 
     A thread that waits for a processor, or for the disk to give it the next page of code, is not asleep.
     """
@@ -101,7 +105,7 @@ def is_asleep(thread: int | None) -> bool:
 
 
 def main_thread_place() -> tuple[object, ...] | None:
-    """Return where the main thread stands now; None while it imports, which always ends in more code."""
+    """Return the code and instruction of each frame of the main thread; None while it imports: more code follows."""
     frame = sys._current_frames().get(main_thread().ident or 0)
     place: list[object] = []
     while frame is not None:
@@ -112,28 +116,19 @@ def main_thread_place() -> tuple[object, ...] | None:
     return tuple(place)
 
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
-# Folders of installed or generated code inside a project.
-FOREIGN = (".venv", "site-packages", ".iii")
-
-
 def find_project_files(modules: Mapping[str, Any], project: str) -> list[str]:
     """Return the real paths of all module files under `project`, sorted, installed packages left out."""
     if not project:
         return []
     root = os.path.realpath(project).rstrip(os.sep) + os.sep
-    found = set()
+    files = set()
     for module in list(modules.values()):
         file = getattr(module, "__file__", None)
-        # Most modules are the interpreter's: a cheap look first, resolving links costs system calls.
+        # Most modules are the interpreter's: compare strings first, resolving links costs system calls.
         if isinstance(file, str) and (file.startswith((root, project)) or not os.path.isabs(file)):
-            found.add(os.path.realpath(file))
-    return sorted(path for path in found if path.startswith(root) and not _is_foreign(path[len(root) :]))
-
-
-def _is_foreign(relative: str) -> bool:
-    return any(part in FOREIGN for part in relative.split(os.sep))
+            files.add(os.path.realpath(file))
+    return sorted(
+        path
+        for path in files
+        if path.startswith(root) and not set(FOREIGN_FOLDERS) & set(path[len(root) :].split(os.sep))
+    )

@@ -1,15 +1,12 @@
 """What each incoming message means: the worker's half of the protocol.
 
-Called by the dispatcher's leader only; never blocks. Sync handlers are found here and run by the dispatcher, all
-that may take time goes to the event loop or to a spare thread.
-
-MERGED: Tasks that must run one after the other, on whatever thread is free.
-
-A provider hears of its bindings in the order of the wire, however long it takes with each. Used by the receiver.
+The thread or loop that reads the wire hands each message over, and is never blocked here: the dispatcher runs sync
+handlers, the event loop runs async ones, and a provider hears of its bindings on a thread of the pool.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from threading import Event, Lock
 
@@ -20,7 +17,6 @@ from iii.worker.functions.signature import is_coroutine_function
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections import deque
     from collections.abc import Callable
     from typing import Any
 
@@ -30,44 +26,55 @@ if TYPE_CHECKING:
     from iii.worker.functions.handler import Handler
     from iii.worker.runtime.event_loop import LoopThread
     from iii.worker.runtime.runner import Runner
+    from iii.worker.runtime.thread_pool import ThreadPool
 
 REJECTED_FUNCTION = "FUNCTION_NAMESPACE_CONFLICT"
 
 
-class WorkerReceiver:
-    """State that messages change: functions, providers, the worker's id, its connection state."""
+class Receiver:
+    """Acts on messages, and holds what they look up and change: functions, providers, the worker's id, its rejection.
 
-    def __init__(self, runner: Runner, calls: CallTable, loop: LoopThread, send: Callable[[Message], None]) -> None:
+    `on_stop(seconds)` is called when the engine asks the worker to stop, `on_rejected()` when it refuses the worker
+    for good.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        calls: CallTable,
+        loop: LoopThread,
+        thread_pool: ThreadPool,
+        send: Callable[[Message], None],
+        on_stop: Callable[[float], None],
+        on_rejected: Callable[[], None],
+    ) -> None:
         self._runner = runner
         self._calls = calls
-        self.run = runner.run
         self._loop = loop
         self._send = send
+        self._on_rejected = on_rejected
+        self._binding_tasks = SerialExecutor(thread_pool)
         self.functions: dict[str, Handler] = {}
         self.providers: dict[str, Any] = {}
         self.identified = Event()
         self.identity: Message = {}
         self.rejection: RegistrationRejectedError | None = None
-        self.on_end: Callable[[], None] = lambda: None
-        self.on_rejected: Callable[[], None] = lambda: None
-        self.on_stop: Callable[[float], None] = lambda _: None
-        self.run_elsewhere: Callable[[Callable[[], None]], bool] = lambda _: False
-        self._lane = SerialExecutor(self._run_elsewhere)
-        self.warn: Callable[[str], None] = lambda _: None
         self._by_type: dict[str, Callable[[Message], object]] = {
             "invokefunction": self._invoke,
-            "invocationresult": self._calls.settle,
-            "invocationitem": self._calls.add_item,
-            "itemstaken": self._note_taken,
-            "cancel": self._cancel,
-            "stop": self._stop,
-            "ping": self._ping,
+            "invocationresult": calls.settle,
+            "invocationitem": calls.add_item,
+            "itemstaken": lambda message: runner.count_taken(
+                str(message.get("invocation_id")), int(message.get("count") or 0)
+            ),
+            "cancel": lambda message: runner.cancel(str(message.get("invocation_id"))),
+            "stop": lambda message: on_stop((message.get("deadline_ms") or 0) / 1000),
+            "ping": lambda _: send({"type": "pong"}),
             "registertrigger": self._bind,
             "unregistertrigger": self._unbind,
             "workerregistered": self._identify,
             "registrationrejected": self._reject,
-            "triggerregistrationresult": self._note_refusal,
-            "error": self._note_error,
+            "triggerregistrationresult": self._warn_of_refused_trigger,
+            "error": lambda message: _warn(_error_text(message)),
         }
 
     # The hot path
@@ -75,28 +82,28 @@ class WorkerReceiver:
     def sort(
         self, messages: list[Message | RemoteProtocolError], inbox: deque[Any], here: AbstractEventLoop | None
     ) -> int:
-        """Give answers to their callers, and put the rest into `inbox`. `here` is the loop that has read them.
+        """Give answers to their callers, and put all other messages into `inbox`. `here` is the loop that read them.
 
-        Returns the thread that waited for the last answer if nobody waits any more, else 0.
+        Returns the thread that waited for the last answer if no call is outstanding any more, else 0.
         """
         if not self._calls:
             inbox.extend(messages)
             return 0
-        waiter = 0
+        waiting_thread = 0
         for message in messages:
-            kind = message.get("type") if message.__class__ is dict else None
-            if kind == "invocationresult":
-                waiter = self._calls.settle(message)  # type: ignore[arg-type]  # only dicts have a kind
-            elif kind == "invocationitem":
+            message_type = message.get("type") if message.__class__ is dict else None
+            if message_type == "invocationresult":
+                waiting_thread = self._calls.settle(message)  # type: ignore[arg-type]  # only dicts have a type
+            elif message_type == "invocationitem":
                 # Now, not in its turn: it must not come after the result.
                 self._calls.add_item(message)  # type: ignore[arg-type]
             else:
                 inbox.append(message)
         self._calls.wake(here)
-        return waiter
+        return waiting_thread
 
     def find_inline(self, message: Message) -> Handler | None:
-        """Return the sync handler of an `invokefunction`."""
+        """Return the sync handler of an `invokefunction`, None for a message that `receive` shall have."""
         try:
             handler = self.functions[message["function_id"]] if message["type"] == "invokefunction" else None
         except (KeyError, TypeError):
@@ -104,15 +111,15 @@ class WorkerReceiver:
         return None if handler is None or handler.is_async else handler
 
     def refuse(self, message: Message) -> None:
-        """Answer that the worker has no thread left."""
+        """Answer an `invokefunction` that the worker has no thread left for it."""
         text = f"all threads of this worker are busy; {message['function_id']} was not started"
         body = {"code": ErrorCode.OVERLOADED, "message": text, "retryable": True}
         self._runner.answer_error(message, body)
 
-    # Everything else
+    # All other messages
 
     def receive(self, message: Message | RemoteProtocolError) -> None:
-        """Act on a message; unknown types are ignored."""
+        """Act on a message, or on the error of a refused line; unknown types are ignored. Must not block."""
         if not isinstance(message, dict):
             self._answer_refused_line(message)
             return
@@ -121,7 +128,7 @@ class WorkerReceiver:
             act(message)
 
     def _answer_refused_line(self, error: RemoteProtocolError) -> None:
-        self.warn(f"a line from the engine was refused: {error.message}")
+        _warn(f"a line from the engine was refused: {error.message}")
         if error.invocation_id is None:
             return
         message = {"invocation_id": error.invocation_id, "function_id": ""}
@@ -141,18 +148,6 @@ class WorkerReceiver:
         else:
             self._runner.submit(handler, message)
 
-    def _cancel(self, message: Message) -> None:
-        self._runner.cancel(str(message.get("invocation_id")))
-
-    def _note_taken(self, message: Message) -> None:
-        self._runner.note_taken(str(message.get("invocation_id")), int(message.get("count") or 0))
-
-    def _stop(self, message: Message) -> None:
-        self.on_stop((message.get("deadline_ms") or 0) / 1000)
-
-    def _ping(self, _: Message) -> None:
-        self._send({"type": "pong"})
-
     def _identify(self, message: Message) -> None:
         self.identity = message
         self.identified.set()
@@ -166,21 +161,16 @@ class WorkerReceiver:
             str(message.get("owner_worker_id") or ""),
             message.get("message"),
         )
-        self.warn(str(error))
+        _warn(str(error))
         if code != REJECTED_FUNCTION:
             self.rejection = error
             self._calls.end(InvocationError(code, str(error)))
-            self.on_rejected()
+            self._on_rejected()
 
-    def _note_refusal(self, message: Message) -> None:
-        error = message.get("error") or {}
-        if error:
-            text = f"{error.get('code')}: {error.get('message')}"
-            self.warn(f"the {message.get('trigger_type')} trigger of {message.get('function_id')} was refused: {text}")
-
-    def _note_error(self, message: Message) -> None:
-        error = message.get("error") or {}
-        self.warn(f"{error.get('code')}: {error.get('message')}")
+    def _warn_of_refused_trigger(self, message: Message) -> None:
+        if message.get("error"):
+            trigger = f"the {message.get('trigger_type')} trigger of {message.get('function_id')}"
+            _warn(f"{trigger} was refused: {_error_text(message)}")
 
     # Providing a trigger type
 
@@ -190,84 +180,83 @@ class WorkerReceiver:
             text = f"this worker does not provide the trigger type {message.get('trigger_type')}"
             self._send(answer_from(message, InvocationError(ErrorCode.TRIGGER_TYPE_NOT_FOUND, text)))
         else:
-            self._tell(provider.register_trigger, message, lambda error: self._send(answer_from(message, error)))
+            self._notify(provider.register_trigger, message, lambda error: self._send(answer_from(message, error)))
 
     def _unbind(self, message: Message) -> None:
         provider = self.providers.get(str(message.get("trigger_type")))
         if provider is not None:
-            self._tell(provider.unregister_trigger, message, self._warn_of)
+            self._notify(provider.unregister_trigger, message, _warn_of_failed_unbinding)
 
-    def _run_elsewhere(self, task: Callable[[], None]) -> bool:
-        return self.run_elsewhere(task)
-
-    def _warn_of(self, error: BaseException | None) -> None:
-        if error is not None:
-            self.warn(f"unregister_trigger raised {type(error).__name__}: {error}")
-
-    def _tell(self, method: Any, message: Message, answer: Callable[[BaseException | None], None]) -> None:
+    def _notify(self, method: Any, message: Message, answer: Callable[[BaseException | None], None]) -> None:
+        """Call a provider's method with the binding of `message`, then `answer` with what it raised or None."""
         config = config_from_message(message)
+
+        def attempt() -> None:
+            try:
+                method(config)
+            except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
+                answer(error)
+            else:
+                answer(None)
+
+        async def attempt_async() -> None:
+            try:
+                await method(config)
+            except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
+                answer(error)
+            else:
+                answer(None)
+
         if is_coroutine_function(method):
-            self._loop.submit(lambda: _attempt_async(method, config, answer))
-        elif not self._lane.add(lambda: _attempt(method, config, answer)):
+            self._loop.submit(attempt_async)
+        elif not self._binding_tasks.add(attempt):
             answer(InvocationError(ErrorCode.OVERLOADED, "all threads of the provider are busy"))
 
-    def ended(self) -> None:
-        """The wire is gone: fail what waits, tell the worker."""
-        self._calls.end(InvocationError(ErrorCode.SHUTDOWN, "the connection to the engine has ended"))
-        self.identified.set()
-        self.on_end()
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"iii: {text}\n")
 
 
-def _attempt(method: Any, config: Any, answer: Callable[[BaseException | None], None]) -> None:
-    try:
-        method(config)
-    except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
-        answer(error)
-    else:
-        answer(None)
+def _warn_of_failed_unbinding(error: BaseException | None) -> None:
+    if error is not None:
+        _warn(f"unregister_trigger raised {type(error).__name__}: {error}")
 
 
-async def _attempt_async(method: Any, config: Any, answer: Callable[[BaseException | None], None]) -> None:
-    try:
-        await method(config)
-    except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
-        answer(error)
-    else:
-        answer(None)
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+def _error_text(message: Message) -> str:
+    error = message.get("error") or {}
+    return f"{error.get('code')}: {error.get('message')}"
 
 
 class SerialExecutor:
-    """`add` tasks from one thread; they run in that order, never two at a time."""
+    """Runs tasks on the threads of a pool, one after the other, in the order in which one thread adds them.
 
-    def __init__(self, run_elsewhere: Callable[[Callable[[], None]], bool]) -> None:
-        self._run_elsewhere = run_elsewhere
+    A provider hears of its bindings in the order of the wire, however long it takes with each.
+    """
+
+    def __init__(self, thread_pool: ThreadPool) -> None:
+        self._thread_pool = thread_pool
         self._tasks: deque[Callable[[], None]] = deque()
         self._changing = Lock()
-        self._is_busy = False
+        self._is_running = False
 
     def add(self, task: Callable[[], None]) -> bool:
-        """Run `task` after those before it; False when no thread is left to begin with it."""
+        """Run `task` after those before it; False when the pool has no thread left to begin with it."""
         with self._changing:
             self._tasks.append(task)
-            if self._is_busy:
+            if self._is_running:
                 return True
-            self._is_busy = True
-        if self._run_elsewhere(self._drain):
+            self._is_running = True
+        if self._thread_pool.run(self._run_tasks):
             return True
         self._tasks.clear()
-        self._is_busy = False
+        self._is_running = False
         return False
 
-    def _drain(self) -> None:
+    def _run_tasks(self) -> None:
         while True:
             with self._changing:
                 if not self._tasks:
-                    self._is_busy = False
+                    self._is_running = False
                     return
                 task = self._tasks.popleft()
             task()

@@ -1,7 +1,7 @@
-"""The seam between a worker and what carries its bytes.
+"""What a worker needs of the connection that carries its bytes, and a connection in memory for tests.
 
-A transport reads and writes raw bytes, blocking; it knows nothing of messages. `stdio.py` is the one of supervised
-workers; `PairTransport` joins two ends in memory for tests.
+A transport reads and writes raw bytes, blocking; it knows nothing of messages. `stdio.py` and `websocket.py` hold the
+transports of real workers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Transport(Protocol):
-        """What a worker needs of its carrier. One thread reads at a time, one writes at a time."""
+        """A connection to the engine. One thread reads at a time, one writes at a time."""
 
-        # Whether the process ends when the other end closes.
+        # Whether the process ends when the engine closes the connection.
         owns_process: bool
-        # What an event loop can watch for bytes to read, None for carriers that only threads can read.
+        # The descriptor that an event loop can watch for bytes to read, None where only threads can read.
         input_fd: int | None
 
         def read(self, timeout: float | None) -> bytes | None:
             """Return some bytes, `b""` at the end, None after `timeout` seconds without any."""
 
         def write(self, data: bytes) -> None:
-            """Write all of `data`. OSError when the other end is gone."""
+            """Write all of `data`. OSError when the engine is gone."""
 
         def close(self) -> None:
             """Stop reading and writing; a blocked `read` returns `b""`."""
@@ -71,9 +71,9 @@ class PairTransport:
 
     @classmethod
     def pair(cls) -> tuple[PairTransport, PairTransport]:
-        """Return two ends; what one writes the other reads."""
-        there, back = _Stream(), _Stream()
-        return cls(there, back), cls(back, there)
+        """Return two ends; each reads what the other writes."""
+        first_to_second, second_to_first = _Stream(), _Stream()
+        return cls(second_to_first, first_to_second), cls(first_to_second, second_to_first)
 
     def read(self, timeout: float | None) -> bytes | None:
         """Return what has arrived, `b""` at the end, None after `timeout` seconds."""

@@ -1,8 +1,8 @@
-"""The wire of a supervised worker: its own stdin and stdout, taken away from everybody else.
+"""The transport of a supervised worker: its own stdin and stdout, which no other code of the process can reach.
 
 `claim` moves descriptors 0 and 1 to private ones that children do not inherit, and points fd 1 at stderr and fd 0 at
-/dev/null, so that `print`, C code and child processes cannot break the protocol. The launcher claims before user
-code runs; a script started by hand claims at `register_worker`.
+/dev/null, so that `print`, C code and child processes cannot break the protocol. The launcher claims them before user
+code runs; in a script started by hand, `register_worker` does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LAUNCHER = "iii_launcher"
 
 
 def claim() -> tuple[int, int]:
-    """Return private descriptors (read, write) of the wire, and turn 0 and 1 into what any program may use."""
-    import fcntl  # a script under the launcher never claims by itself
+    """Return private descriptors (read, write) of the wire; 0 and 1 become ordinary ones that any code may use."""
+    import fcntl  # not under the launcher, which has claimed already
 
     read = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
     write = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -61,19 +61,15 @@ class StdioTransport:
         while data is None:
             if timeout is not None and not self._poll.poll(timeout * 1000):
                 return None
-            data = self._read_some(wait=timeout is None)
+            try:
+                data = os.read(self._read_fd, self._size)
+            except BlockingIOError:
+                # An event loop has read here before, and some loops leave the descriptor non-blocking. Another reader
+                # may have taken the bytes that `poll` reported: this is not the end of the wire.
+                if timeout is None:
+                    self._poll.poll()
         self._size = LARGE_READ_SIZE if len(data) == self._size else READ_SIZE
         return data
-
-    def _read_some(self, *, wait: bool) -> bytes | None:
-        try:
-            return os.read(self._read_fd, self._size)
-        except BlockingIOError:
-            # An event loop has read here before, and some leave a descriptor in this mode. What `poll` has seen may be
-            # gone by the time of the read: that is not the end of the wire.
-            if wait:
-                self._poll.poll()
-            return None
 
     def write(self, data: bytes) -> None:
         """Write all of `data`."""
@@ -83,15 +79,15 @@ class StdioTransport:
             written = os.write(self._write_fd, data)
 
     def close(self) -> None:
-        """Close the write side: the engine reads the end. The read side stays, a thread may block in it."""
+        """Close the write side: the engine reads the end. The read side stays open: a thread may block in it."""
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1
 
 
-def has_input(fd: int | None, timeout: float | None) -> bool:
-    """Wait until a descriptor has bytes or its end; False after `timeout` milliseconds. Beside its reader."""
+def has_input(fd: int | None, *, wait: bool) -> bool:
+    """Tell whether a descriptor has bytes or its end, without reading it; with `wait`, block until it has."""
     input_poll = select.poll()
     if fd is not None:
         input_poll.register(fd, select.POLLIN)
-    return bool(input_poll.poll(timeout))
+    return bool(input_poll.poll(None if wait else 0))

@@ -1,8 +1,8 @@
-"""The wire of a worker started by hand: one WebSocket to the engine, made again whenever it breaks.
+"""The transport of a worker started by hand: a WebSocket to the engine, opened again whenever it breaks.
 
-Looks like a stream of lines to the dispatcher. Calls that are written while there is no connection wait for it,
-bounded; registrations are said again by the greeting, and nobody waits for the rest any more. Backoff and replay
-follow the public contract.
+To the dispatcher it is a stream of lines. Calls that are written without a connection wait for the next one, up to a
+bound. The greeting of a connection repeats the registrations; all other lines (answers, cancels) are dropped, because
+they belong to the lost connection. Backoff and replay follow the public contract.
 """
 
 from __future__ import annotations
@@ -34,23 +34,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ_SIZE = 64 * 1024
-HANDSHAKE_SECONDS = 10.0
-# Engines ping every 15 to 20 seconds of silence: one that stays silent for so long is gone.
-PING_AFTER, GONE_AFTER = 20.0, 60.0
-# An engine that has not answered the question behind the greeting by now does not know it.
-ANSWER_SECONDS = 2.0
-# Messages that wait for a connection; the oldest go first (public contract).
+HANDSHAKE_TIMEOUT = 10.0
+# After so much silence the worker pings.
+PING_INTERVAL = 20.0
+# Engines ping every 15 to 20 seconds of silence: an engine that stays silent for so long is gone.
+SILENCE_TIMEOUT = 60.0
+# An engine that has not answered the ping behind the greeting by now does not know that message.
+PONG_TIMEOUT = 2.0
+_NORMAL_CLOSURE = (1000).to_bytes(2, "big")  # a status code of RFC 6455
+# Calls that wait for a connection; the oldest are dropped first (public contract).
 MAX_PENDING = 1000
 _CALL = b'{"type":"invokefunction"'
-# Asked behind the greeting; messages are acted on in order.
-_QUESTION, _ANSWER = b'{"type":"ping"}', b'{"type":"pong"}'
-_INTRODUCTION = b'"function_id":"engine::workers::register"'
+# The greeting ends with a ping. The engine acts on messages in order: its pong says that the greeting is done.
+_PING_LINE, _PONG_LINE = b'{"type":"ping"}', b'{"type":"pong"}'
+_ANNOUNCEMENT = b'"function_id":"engine::workers::register"'
 
 
 class Reconnection:
-    """How long to wait before the next attempt: `initial` seconds, times `factor` up to `limit`, give or take `jitter`.
+    """How long to wait before the next attempt: `initial` seconds, times `factor` up to `limit`, spread by `jitter`.
 
-    `attempts` in a row without success end the connection; negative means never.
+    `attempts` in a row without success end the connection; a negative number of them means never.
     """
 
     def __init__(
@@ -70,33 +73,35 @@ class Reconnection:
     @classmethod
     def from_config(cls, config: object) -> Reconnection:
         """Return the numbers of a `ReconnectionConfig` of the public SDK (milliseconds), its defaults for None."""
-        plain = cls()
+        default = cls()
         return cls(
-            getattr(config, "initial_delay_ms", plain.initial * 1000) / 1000,
-            getattr(config, "max_delay_ms", plain.limit * 1000) / 1000,
-            getattr(config, "backoff_multiplier", plain.factor),
-            getattr(config, "jitter_factor", plain.jitter),
-            getattr(config, "max_retries", plain.attempts),
+            getattr(config, "initial_delay_ms", default.initial * 1000) / 1000,
+            getattr(config, "max_delay_ms", default.limit * 1000) / 1000,
+            getattr(config, "backoff_multiplier", default.factor),
+            getattr(config, "jitter_factor", default.jitter),
+            getattr(config, "max_retries", default.attempts),
         )
 
     def delay(self, attempt: int, noise: float) -> float:
         """Return the seconds before retry `attempt` (from 1); `noise` is between -1 and 1."""
-        plain = min(self.limit, self.initial * self.factor ** min(attempt - 1, 64))
-        return plain * (1 + self.jitter * noise)
+        seconds = min(self.limit, self.initial * self.factor ** min(attempt - 1, 64))
+        return seconds * (1 + self.jitter * noise)
 
 
-class Wire:
+class WebSocket:
     """One open WebSocket. `address` is `ws://host:port/path?query`, wss for TLS."""
 
-    def __init__(self, address: str, headers: dict[str, str], timeout: float = HANDSHAKE_SECONDS) -> None:
+    def __init__(self, address: str, headers: dict[str, str]) -> None:
         host, port, target, is_secure = parse_address(address)
         self._reader = FrameReader()
         self._received: list[tuple[int, bytes]] = []
         self._sending = Lock()
-        self.socket = socket.create_connection((host, port), timeout=timeout)
+        self.socket = socket.create_connection((host, port), timeout=HANDSHAKE_TIMEOUT)
         try:
             if is_secure:
-                self._secure(host)
+                import ssl  # wss only
+
+                self.socket = ssl.create_default_context().wrap_socket(self.socket, server_hostname=host)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._shake_hands(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", target, headers)
             self.socket.settimeout(None)
@@ -105,11 +110,6 @@ class Wire:
             raise
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
-
-    def _secure(self, host: str) -> None:
-        import ssl  # wss only
-
-        self.socket = ssl.create_default_context().wrap_socket(self.socket, server_hostname=host)
 
     def _shake_hands(self, host: str, target: str, headers: dict[str, str]) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
@@ -120,9 +120,9 @@ class Wire:
             if not part or len(data) > READ_SIZE:
                 raise WebSocketError("the server closed the connection during the handshake")
             data += part
-        head, _, rest = data.partition(b"\r\n\r\n")
+        head, _, first_bytes = data.partition(b"\r\n\r\n")
         check_response(head, key)
-        self._received = self._reader.feed(rest)
+        self._received = self._reader.feed(first_bytes)
 
     def receive(self, timeout: float | None) -> list[tuple[int, bytes]] | None:
         """Return what has arrived, control frames included; None after `timeout` seconds. OSError at the end."""
@@ -150,23 +150,23 @@ class Wire:
         with self._sending:
             self.socket.sendall(data)
 
-    def finish(self, seconds: float) -> None:
-        """Say goodbye, and wait until the other side has read everything and says so too, at most `seconds`."""
+    def finish(self, timeout: float) -> None:
+        """Send a close frame, and wait until the engine has read everything and sends one too, at most `timeout` s."""
         try:
-            self.send(CLOSE, (1000).to_bytes(2, "big"))
-            # Closing the socket at once could throw away what the engine has not read yet.
-            while CLOSE not in {opcode for opcode, _ in self.receive(seconds) or [(CLOSE, b"")]}:
+            self.send(CLOSE, _NORMAL_CLOSURE)
+            # Closing the socket at once could discard bytes that the engine has not read yet.
+            while CLOSE not in {opcode for opcode, _ in self.receive(timeout) or [(CLOSE, b"")]}:
                 pass
         except OSError:
-            pass  # the other side was faster
+            pass  # the engine has closed the connection first
         finally:
             self.socket.close()
 
-    def close(self, code: int = 1000) -> None:
-        """Say goodbye and close; a thread that blocks in `receive` gets the end."""
+    def close(self) -> None:
+        """Send a close frame and close; a thread that blocks in `receive` gets the end."""
         try:
             with self._sending:
-                self.socket.sendall(frame(CLOSE, code.to_bytes(2, "big"), os.urandom(4)))
+                self.socket.sendall(frame(CLOSE, _NORMAL_CLOSURE, os.urandom(4)))
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
@@ -176,141 +176,151 @@ class Wire:
 class WebSocketTransport:
     """A `Transport` over WebSockets, one after the other.
 
-    `greeting` gives the lines that open every connection: who this is and what it has. `on_state` hears
-    `connecting`, `connected`, `reconnecting`, `failed`; `on_lost` is called when a connection has broken.
+    `greeting()` returns the lines that open every connection: who the worker is and what it has registered.
+    `on_state` is called with `connecting`, `connected`, `reconnecting` or `failed`, `on_lost` when a connection has
+    broken. `connected` is set by the first connection, and when there will be none; `failure` is the last error.
     """
 
     owns_process = False
     input_fd: int | None = None
 
-    def __init__(self, address: str, headers: dict[str, str], reconnection: Reconnection) -> None:
+    def __init__(
+        self,
+        address: str,
+        headers: dict[str, str],
+        reconnection: Reconnection,
+        *,
+        greeting: Callable[[], list[bytes]],
+        on_state: Callable[[str], None],
+        on_lost: Callable[[], None],
+    ) -> None:
         self._address = address
         self._headers = headers
         self._reconnection = reconnection
-        self._wire: Wire | None = None
+        self._greeting = greeting
+        self._on_state = on_state
+        self._on_lost = on_lost
+        self._websocket: WebSocket | None = None
         self._changing = Lock()
         self._pending: deque[bytes] = deque(maxlen=MAX_PENDING)
         self._closing = Event()
         self._attempts = 0
-        self._due = 0.0
-        self._heard = 0.0
+        self._next_attempt = 0.0
+        self._last_received = 0.0
         self._has_connected = False
         self._is_greeted = False
         self.connected = Event()
         self.failure: OSError | None = None
-        self.greeting: Callable[[], list[bytes]] = list
-        self.on_state: Callable[[str], None] = lambda _: None
-        self.on_lost: Callable[[], None] = lambda: None
 
     def read(self, timeout: float | None) -> bytes | None:
         """Return lines, `b""` once closed or given up, None after `timeout` seconds."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self._closing.is_set():
             remaining = None if deadline is None else max(0.0, deadline - monotonic())
-            wire = self._wire
-            if wire is None:
+            websocket = self._websocket
+            if websocket is None:
                 self._connect_when_due(remaining)
             else:
-                lines = self._read_lines(wire, remaining)
+                lines = self._read_lines(websocket, remaining)
                 if lines:
                     return lines
             if deadline is not None and monotonic() >= deadline:
                 return None
         return b""
 
-    def _read_lines(self, wire: Wire, remaining: float | None) -> bytes:
-        patience = PING_AFTER if self._is_greeted else ANSWER_SECONDS
-        wait = patience if remaining is None else min(remaining, patience)
+    def _read_lines(self, websocket: WebSocket, remaining: float | None) -> bytes:
+        """Return the lines that arrive before the next check of the connection is due; none of a lost one."""
+        check_interval = PING_INTERVAL if self._is_greeted else PONG_TIMEOUT
+        timeout = check_interval if remaining is None else min(remaining, check_interval)
         try:
-            messages = wire.receive(wait)
+            messages = websocket.receive(timeout)
             if messages is None:
-                self._look_after(wire)
+                self._check(websocket)
                 return b""
-            self._heard = monotonic()
-            return self._lines_from(wire, messages)
+            self._last_received = monotonic()
+            return self._lines_from(websocket, messages)
         except OSError as error:
-            self._lose(error)
+            self.failure = error
+            with self._changing:
+                self._websocket = None
+                # Under the lock: lines that are written from here on belong to the next connection.
+                self._on_lost()
+            websocket.close()
             return b""
 
-    def _look_after(self, wire: Wire) -> None:
-        silence = monotonic() - self._heard
-        if not self._is_greeted and silence >= ANSWER_SECONDS:
-            self._begin(wire)
-        if silence > GONE_AFTER:
+    def _check(self, websocket: WebSocket) -> None:
+        """Act on the engine's silence: stop waiting for its pong, ping, or give the connection up (OSError)."""
+        silence = monotonic() - self._last_received
+        if not self._is_greeted and silence >= PONG_TIMEOUT:
+            self._begin(websocket)
+        if silence > SILENCE_TIMEOUT:
             raise WebSocketError(f"the engine has been silent for {silence:.0f} s")
-        if silence > PING_AFTER:
-            wire.send(PING, b"")
+        if silence > PING_INTERVAL:
+            websocket.send(PING, b"")
 
-    def _lines_from(self, wire: Wire, messages: list[tuple[int, bytes]]) -> bytes:
+    def _lines_from(self, websocket: WebSocket, messages: list[tuple[int, bytes]]) -> bytes:
         lines = []
         for opcode, payload in messages:
             if opcode == PING:
-                wire.send(PONG, payload)
+                websocket.send(PONG, payload)
             elif opcode == CLOSE:
                 raise WebSocketError("the engine closed the connection")
-            elif not self._is_greeted and payload == _ANSWER:
-                self._begin(wire)
+            elif not self._is_greeted and payload == _PONG_LINE:
+                self._begin(websocket)
             elif opcode != PONG:
-                # A line break in JSON is between tokens, or the JSON is wrong anyway.
+                # In valid JSON a line break stands between tokens; invalid JSON is refused all the same.
                 lines.append(payload.replace(b"\n", b" "))
         return b"".join([line + b"\n" for line in lines])
 
     # Connecting
 
     def _connect_when_due(self, remaining: float | None) -> None:
-        wait = self._due - monotonic()
-        if wait > 0:
-            self._closing.wait(wait if remaining is None else min(wait, remaining))
-        if monotonic() < self._due or self._closing.is_set():
-            return
-        self.on_state("reconnecting" if self._has_connected else "connecting")
-        try:
-            wire = Wire(self._address, self._headers)
-            self._open(wire)
-        except OSError as error:
-            self._retry_later(error)
+        """Wait for the time of the next attempt, at most `remaining` seconds, and connect once it has come.
 
-    def _open(self, wire: Wire) -> None:
+        A failure sets the time of another attempt; after the last one that is allowed, it closes the transport.
+        """
+        delay = self._next_attempt - monotonic()
+        if delay > 0:
+            self._closing.wait(delay if remaining is None else min(delay, remaining))
+        if monotonic() < self._next_attempt or self._closing.is_set():
+            return
+        self._on_state("reconnecting" if self._has_connected else "connecting")
+        try:
+            websocket = WebSocket(self._address, self._headers)
+            self._greet(websocket)
+        except OSError as error:
+            self.failure = error
+            self._attempts += 1
+            if 0 <= self._reconnection.attempts < self._attempts:
+                self._on_state("failed")
+                self._closing.set()
+                self.connected.set()
+            else:
+                self._next_attempt = monotonic() + self._reconnection.delay(self._attempts, random.uniform(-1, 1))
+
+    def _greet(self, websocket: WebSocket) -> None:
+        """Send who the worker is and what it has; calls wait until the engine has acted on that (`_begin`)."""
         with self._changing:
             try:
-                wire.send_texts([*self.greeting(), _QUESTION])
+                websocket.send_texts([*self._greeting(), _PING_LINE])
             except OSError:
-                wire.close()
+                websocket.close()
                 raise
             self._is_greeted = False
-            self._wire = wire
+            self._websocket = websocket
         self._attempts = 0
-        self._heard = monotonic()
+        self._last_received = monotonic()
 
-    def _begin(self, wire: Wire) -> None:
-        """The engine has acted on the greeting: calls may follow, and find our own functions."""
+    def _begin(self, websocket: WebSocket) -> None:
+        """Send the pending calls: the engine has acted on the greeting, so they find this worker's own functions."""
         with self._changing:
             self._is_greeted = True
             pending = list(self._pending)
             self._pending.clear()
-            wire.send_texts(pending)
+            websocket.send_texts(pending)
         self._has_connected = True
         self.connected.set()
-        self.on_state("connected")
-
-    def _retry_later(self, error: OSError) -> None:
-        self._attempts += 1
-        self.failure = error
-        if 0 <= self._reconnection.attempts < self._attempts:
-            self.on_state("failed")
-            self._closing.set()
-            self.connected.set()
-            return
-        self._due = monotonic() + self._reconnection.delay(self._attempts, random.uniform(-1, 1))
-
-    def _lose(self, error: OSError) -> None:
-        self.failure = error
-        with self._changing:
-            wire, self._wire = self._wire, None
-            # Under the lock: what is written from here on belongs to the next connection.
-            self.on_lost()
-        if wire is not None:
-            wire.close()
+        self._on_state("connected")
 
     # Writing
 
@@ -320,16 +330,17 @@ class WebSocketTransport:
             raise BrokenPipeError("the worker is closed")
         lines = [line for line in data.split(b"\n") if line]
         with self._changing:
-            wire = self._wire
-            if wire is None or not self._is_greeted:
+            websocket = self._websocket
+            if websocket is None or not self._is_greeted:
                 self._pending.extend(filter(_is_call, lines))
                 lines = [line for line in lines if not _is_call(line)]
-            if wire is None:
+            if websocket is None:
                 return
         try:
-            wire.send_texts(lines)
+            websocket.send_texts(lines)
         except OSError:
-            # The reader meets the same end, and connects anew; the calls in here fail with all others then.
+            # The reading thread finds the same end, fails the calls of this connection, these among them, and connects
+            # anew.
             return
 
     def close(self) -> None:
@@ -337,21 +348,21 @@ class WebSocketTransport:
         self._closing.set()
         self.connected.set()
         with self._changing:
-            wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
+            websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            websocket.close()
 
 
 def _is_call(line: bytes) -> bool:
-    return line.startswith(_CALL) and _INTRODUCTION not in line[:200]
+    return line.startswith(_CALL) and _ANNOUNCEMENT not in line[:200]
 
 
 def parse_address(address: str) -> tuple[str, int, str, bool]:
     """Return host, port, target (path and query) and whether TLS is asked for. ValueError for anything else."""
-    scheme, separator, rest = address.partition("://")
+    scheme, separator, location = address.partition("://")
     if scheme not in ("ws", "wss") or not separator:
         raise ValueError(f"an engine's address is ws://host:port, not {address!r}")
-    authority, slash, path = rest.partition("/")
+    authority, slash, path = location.partition("/")
     host, colon, port = authority.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = authority, "443" if scheme == "wss" else "80"

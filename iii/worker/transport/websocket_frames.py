@@ -19,7 +19,7 @@ MAX_FRAME = 16 * 1024 * 1024
 
 
 class WebSocketError(OSError):
-    """The other end does not speak WebSocket as it should, or refused the handshake."""
+    """The server broke the WebSocket protocol, refused the handshake, or closed the connection."""
 
 
 def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) -> bytes:
@@ -39,7 +39,7 @@ def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) 
 
 
 def check_response(head: bytes, key: str) -> None:
-    """Accept the server's response head, or raise WebSocketError with what it said instead."""
+    """Accept the server's response head. WebSocketError with its status line if it refuses."""
     import base64  # once a connection
     import hashlib  # once a connection
 
@@ -95,7 +95,7 @@ class FrameReader:
         self._opcode = 0
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the messages completed by `data`. WebSocketError when the stream makes no sense."""
+        """Return the messages completed by `data`. WebSocketError for bytes that are no valid frames."""
         self._buffer += data
         messages = []
         while (taken := self._next()) is not None:

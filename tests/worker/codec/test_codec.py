@@ -18,7 +18,7 @@ from iii.worker.codec.codec import Codec
 from iii.worker.codec.json_diagnosis import find_fault
 from iii.worker.codec.limits import MAX_DEPTH, MAX_NODES
 from iii.worker.codec.stdlib_json import decode_with_json, encode_with_json
-from iii.worker.runtime.line_reader import Intake
+from iii.worker.runtime.line_reader import LineReader
 
 # A busy machine is slow; that decides no test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -243,16 +243,16 @@ def test_a_stream_may_be_cut_anywhere(values, data):
     stream = b"".join(codec.encode({"v": value}) + b"\n" for value in values)
     cut = data.draw(st.integers(0, len(stream)))
     again = data.draw(st.integers(cut, len(stream)))
-    intake = Intake(codec)
-    found = [message for part in (stream[:cut], stream[cut:again], stream[again:]) for message in intake.feed(part)]
+    reader = LineReader(codec)
+    found = [message for part in (stream[:cut], stream[cut:again], stream[again:]) for message in reader.feed(part)]
     assert found == [{"v": value} for value in values]
 
 
 def test_a_line_over_the_limit_costs_that_line_only():
-    intake = Intake(make_codec("json"), limit=200)
+    reader = LineReader(make_codec("json"), limit=200)
     found = []
     for part in (frame(b'"' + b"x" * 150), b"x" * 500, b'"}\n' + frame(b"1") + b"\n"):
-        found += intake.feed(part)
+        found += reader.feed(part)
     assert found[0].code == "payload_too_large"
     assert found[0].invocation_id == "i-1"
     assert found[1]["data"] == 1

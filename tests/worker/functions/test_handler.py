@@ -225,7 +225,7 @@ def test_beyond_the_last_thread_calls_are_refused_not_lost():
 
 
 def test_spare_threads_leave_when_idle():
-    thread_pool = ThreadPool(idle_seconds=0.01)
+    thread_pool = ThreadPool(idle_timeout=0.01)
     threads = []
     ran = threading.Event()
     assert thread_pool.run(lambda: (threads.append(threading.current_thread()), ran.set()))

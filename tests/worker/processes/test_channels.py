@@ -105,7 +105,7 @@ def ask(name):
 for handler in (take, count, total, refuse, ask):
     worker.register_function(f"sink::{handler.__name__}", handler)
 """
-# A worker that somebody starts by hand, over WebSocket.
+# A worker started by hand, over WebSocket.
 OUTSIDE = """
 from iii import register_worker
 from iii.helpers import create_channel

@@ -1,4 +1,4 @@
-"""The token between threads: whatever the timing, somebody reads."""
+"""The reader lock between threads and loops: whatever the timing, one of them reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iii.worker.runtime.thread_pool import ThreadPool
 from tests.support.worker_support import BOUND, in_thread, next_call, pair, piped
 
 
-class LateCrew(ThreadPool):
+class LatePool(ThreadPool):
     """Hands a task over, and comes back only when the new thread has finished with it or gone on to lead."""
 
     def __init__(self, took_over: threading.Event) -> None:
@@ -20,19 +20,19 @@ class LateCrew(ThreadPool):
 
     def run(self, task):
         started = super().run(task)
-        if getattr(task, "__name__", "") == "_monitor":
+        if getattr(task, "__name__", "") == "_watch":
             self._took_over.wait(BOUND)
         return started
 
 
 def test_a_monitor_that_takes_over_before_its_starter_goes_on_is_replaced():
     took_over = threading.Event()
-    with pair(LateCrew(took_over)) as (worker, engine):
+    with pair(LatePool(took_over)) as (worker, engine):
         worker.register_function("slow::wait", lambda payload: release.wait(BOUND))
         worker.register_function("quick::answer", lambda payload: "here")
         release = threading.Event()
         engine.send({"type": "ping"})
-        engine.expect("pong")  # the monitor leads
+        engine.expect("pong")  # the monitor has become the leader
         took_over.set()
         outcome = in_thread(lambda: worker.trigger("far::away"))
         engine.settle(next_call(engine), result=1)
@@ -52,9 +52,9 @@ def let_the_loop_read(worker, engine):
     with suppress(ValueError):  # it has it already
         worker.register_function("loop::echo", echo)
     deadline = monotonic() + BOUND
-    while worker._dispatcher._loop is None and monotonic() < deadline:
+    while worker._reader_lock.loop is None and monotonic() < deadline:
         engine.call("loop::echo", 1)
-    assert worker._dispatcher._loop is not None
+    assert worker._reader_lock.loop is not None
 
 
 def test_where_only_coroutines_work_their_loop_reads():
@@ -111,7 +111,7 @@ def test_calls_go_on_when_the_loop_that_read_is_gone():
         async def call_often():
             for number in range(50):
                 await worker.trigger_async("far::away", number)
-            return worker._dispatcher._loop is asyncio.get_running_loop()
+            return worker._reader_lock.loop is asyncio.get_running_loop()
 
         outcome = in_thread(lambda: asyncio.run(call_often()))
         for number in range(50):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from iii.worker.runtime.flow_control import BYTES, ITEMS, ItemWindow, TakenItems
+from iii.worker.runtime.flow_control import WINDOW_BYTES, WINDOW_ITEMS, ItemWindow, TakenItems
 from tests.support.worker_support import in_thread
 
 
@@ -23,16 +23,16 @@ def test_a_window_is_full_with_its_items_and_open_again_with_the_first_one_taken
 def test_large_items_fill_a_window_by_their_bytes_but_one_always_fits():
     window = ItemWindow(64)
     assert not window.is_full
-    window.sent(BYTES + 1)
+    window.sent(WINDOW_BYTES + 1)
     assert window.is_full
     window.taken(1)
     assert not window.is_full
 
 
-def test_a_caller_that_says_nothing_of_what_it_takes_holds_nobody_back():
+def test_a_caller_that_does_not_report_what_it_takes_holds_no_generator_back():
     window = ItemWindow(None)
     for _ in range(10_000):
-        window.sent(BYTES)
+        window.sent(WINDOW_BYTES)
     assert not window.is_full
     window.wait()
 
@@ -68,13 +68,13 @@ def test_a_task_that_waits_goes_on(how):
     asyncio.run(main())
 
 
-def test_what_was_taken_is_told_now_and_then_and_when_asked():
-    told = []
-    taken = TakenItems("i1", told.append)
-    taken.tell()
-    for _ in range(ITEMS // 4 + 3):
+def test_taken_items_are_reported_every_quarter_of_a_window_and_on_request():
+    sent = []
+    taken = TakenItems("i1", sent.append)
+    taken.report()
+    for _ in range(WINDOW_ITEMS // 4 + 3):
         taken.add()
-    taken.tell()
-    taken.tell()
-    assert [message["count"] for message in told] == [ITEMS // 4, 3]
-    assert told[0] == {"type": "itemstaken", "invocation_id": "i1", "count": ITEMS // 4}
+    taken.report()
+    taken.report()
+    assert [message["count"] for message in sent] == [WINDOW_ITEMS // 4, 3]
+    assert sent[0] == {"type": "itemstaken", "invocation_id": "i1", "count": WINDOW_ITEMS // 4}

@@ -1,4 +1,4 @@
-"""What the SDK takes for a parked main thread."""
+"""When the SDK takes the main thread for parked."""
 
 from __future__ import annotations
 

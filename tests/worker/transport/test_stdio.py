@@ -1,4 +1,4 @@
-"""The wire of a supervised worker, on descriptors that something else has left in another mode."""
+"""The transport of a supervised worker, on descriptors that an event loop has left non-blocking."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def call(engine: Engine, function_id: str, data: object = None) -> dict:
 
 
 def has(engine: Engine, function_id: str) -> bool:
-    """Whether somebody serves the function; on the engine's thread."""
+    """Whether a worker serves the function; on the engine's thread."""
     function = engine.router.registry.find("default", function_id)
     return function is not None and bool(function.providers)
 

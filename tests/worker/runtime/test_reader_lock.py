@@ -1,0 +1,102 @@
+"""The reader lock and its monitor by themselves: who may take the lock, and when the monitor does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from iii.worker.runtime.monitor import Monitor
+from iii.worker.runtime.reader_lock import ReaderLock
+from iii.worker.runtime.thread_pool import ThreadPool
+from tests.support.worker_support import BOUND, in_thread
+
+
+@pytest.fixture
+def lock():
+    return ReaderLock(None)
+
+
+@pytest.fixture
+def watch(lock):
+    """Return a function that makes a monitor for the lock, and an event that tells of its taking over."""
+    thread_pool, ended, taken = ThreadPool(), threading.Event(), threading.Event()
+    monitors = []
+
+    def make():
+        monitors.append(Monitor(lock, thread_pool, taken.set, ended))
+        return monitors[-1], taken
+
+    yield make
+    ended.set()
+    for monitor in monitors:
+        monitor.wake()
+    thread_pool.close()
+
+
+def test_the_thread_that_makes_the_lock_takes_it_back_once(lock):
+    assert lock.take_back()
+    assert not lock.take_back()
+    assert not lock.take()
+
+
+def test_another_thread_may_take_the_lock_but_not_take_it_back(lock):
+    assert not in_thread(lock.take_back)()
+    assert in_thread(lock.take)()
+
+
+def test_a_leader_that_lost_the_lock_does_not_get_it_back_when_it_is_free_again(lock):
+    in_thread(lock.take)()
+    lock.free.append(None)
+    assert not lock.take_back()
+
+
+def test_a_loop_becomes_a_candidate_only_where_a_descriptor_can_be_watched(lock):
+    loop = asyncio.new_event_loop()
+    lock.offer_loop(loop, 1)
+    assert lock.candidate is None
+    lock.input_fd = 0
+    lock.offer_loop(loop, 1)
+    assert lock.candidate == (loop, 1)
+    loop.close()
+
+
+def test_a_monitor_takes_a_free_lock_whose_leader_makes_no_progress(lock, watch):
+    monitor, taken = watch()
+    assert monitor.call()
+    assert not lock.needs_monitor
+    assert taken.wait(BOUND)
+    assert not lock.free
+    assert lock.needs_monitor
+
+
+def test_a_monitor_sleeps_while_the_leader_reads_and_wakes_with_the_next_release(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+    assert monitor.call()
+    asleep = threading.Event()
+    while not lock.needs_monitor:
+        asleep.wait(0.001)
+    assert not taken.is_set()
+    lock.free.append(None)
+    lock.releases += 1
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+def test_behind_a_retired_monitor_another_takes_over(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+    assert monitor.call()
+    monitor.retire()
+    lock.free.append(None)
+    assert lock.needs_monitor
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+def test_without_a_thread_there_is_no_monitor(lock):
+    monitor = Monitor(lock, ThreadPool(limit=0), lambda: None, threading.Event())
+    assert not monitor.call()
+    assert lock.needs_monitor
