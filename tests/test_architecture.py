@@ -49,7 +49,7 @@ ROOMS: dict[str, Room] = {
     **dict.fromkeys(BASE, Room(BASE, pure=EVERY, is_light=True)),
     "iii/protocol": Room(BASE, pure=EVERY),
     # The SDK, from the bottom up. It and the engine never import each other.
-    f"{_W}/transport": Room(BASE, frozenset({"websocket_frames"}), is_light=True),
+    f"{_W}/transport": Room((*BASE, "iii/protocol"), frozenset({"websocket_frames"}), is_light=True),
     f"{_W}/codec": Room((*BASE, "iii/protocol"), is_light=True),
     f"{_W}/api": Room((*BASE, f"{_W}/codec"), frozenset({"requests"}), is_light=True),
     f"{_W}/context": Room((*BASE, f"{_W}/codec"), is_light=True),

@@ -25,12 +25,12 @@ from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.builtins.http_function_check import HttpCheck
 from iii.engine.channels.channel import Channels
-from iii.engine.channels.unix_endpoint import ChannelDoor
+from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.gateway.authentication import Terms
-from iii.engine.gateway.server import Gateway, Listen
+from iii.engine.gateway.authentication import AuthPolicy
+from iii.engine.gateway.server import Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.reload.watcher import Watcher
 from iii.engine.routing.events import (
@@ -45,16 +45,16 @@ from iii.engine.routing.events import (
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
-from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.auth_throttle import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
 from iii.engine.security.redaction import redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.supervisor import Supervisor
-from iii.engine.telemetry.feed import Feed
+from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.terminal.display import Display, style_of
-from iii.engine.transport.accept import UnixAcceptor
+from iii.engine.transport.accept import accept_local_peers
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.worker_connections import WorkerConnections
 from iii.errors import ProjectError
@@ -75,7 +75,7 @@ class Engine:
         self._report = self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
-        self._throttle = Throttle()  # of all listeners together
+        self._throttle = AuthThrottle()  # of all listeners together
         self._environments = environments_of(project, os.environ)
         self.gateway: Gateway | None = None
         self.listeners: list[Gateway] = []
@@ -106,10 +106,12 @@ class Engine:
         )
         self.builtins = Builtins(self.router, _Control(self), self.pump.turn)
         self.http_check = HttpCheck(self.pump)
-        self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
+        self.telemetry_exporter = TelemetryExporter(
+            self.router, self.pump.turn, follow=display.follow, worker_metrics=self.builtins.worker_metrics
+        )
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
-        self.worker_connections.channel_door = ChannelDoor(self.channels)
+        self.worker_connections.channel_acceptor = ChannelAcceptor(self.channels)
 
     async def run(self) -> int:
         """Run until a signal stops it; return the exit code."""
@@ -120,7 +122,7 @@ class Engine:
         self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
         self.gateway = self._open_gateway()
         self._open_listeners()
-        listener = UnixAcceptor(self._run_context.socket_path, self.worker_connections.accept)
+        listener = accept_local_peers(self._run_context.socket_path, self.worker_connections.accept)
         self._announce(is_ready=False)
         self._handle_signals()
         self._greet(self._run_context.swept)
@@ -175,7 +177,7 @@ class Engine:
         await self.supervisor.shutdown()
         self._prestart.close()
         self.builtins.close()
-        self.feed.close()
+        self.telemetry_exporter.close()
         for gateway in [*([self.gateway] if self.gateway else []), *self.listeners]:
             gateway.close()
         self.pump.close()
@@ -186,9 +188,7 @@ class Engine:
         address = self._run_context.address
         if address is None:
             return None
-        listen = Listen(address, self._run_context.token, throttle=self._throttle)
-        gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
-        gateway.on_telemetry = self.feed.take_frame
+        gateway = self._make_gateway(ListenerOptions(address, self._run_context.token, throttle=self._throttle))
         if address.is_moved:
             self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to {gateway.url} instead")
         return gateway
@@ -198,13 +198,22 @@ class Engine:
             return
         engine_client = EngineClient(self.pump)
         for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
-            terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
+            auth_policy = AuthPolicy(engine_client, spec.rules, spec.middleware_function_id)
             # Without an auth function nobody would be asked who they are: then the token is.
             is_asked = spec.rules is not None and spec.rules.auth_function_id is not None
             token = None if is_asked else self._run_context.token
-            listen = Listen(address, token, spec.origins, terms, self._throttle)
-            self.listeners.append(Gateway(self.pump, self.worker_connections, self.channels, listen))
-            self.listeners[-1].on_telemetry = self.feed.take_frame
+            options = ListenerOptions(address, token, spec.origins, auth_policy, self._throttle)
+            self.listeners.append(self._make_gateway(options))
+
+    def _make_gateway(self, options: ListenerOptions) -> Gateway:
+        return Gateway(
+            self.pump,
+            self.channels,
+            options,
+            on_telemetry=self.telemetry_exporter.take_frame,
+            on_routed=self.worker_connections.spoke,
+            on_left=self.worker_connections.left,
+        )
 
     def _announce(self, *, is_ready: bool) -> None:
         self._run_context.run_dir.announce(
@@ -280,7 +289,9 @@ class Engine:
 
     def _hide_secrets(self) -> None:
         configs = [worker.config for worker in self.project.workers.values()]
-        self.feed.redact = self.worker_connections.redactor = redactor_of((*self._environments.values(), *configs))
+        self.telemetry_exporter.redact = self.worker_connections.redactor = redactor_of(
+            (*self._environments.values(), *configs)
+        )
 
     async def _watch(self) -> None:
         if self.options.is_watching:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from iii.engine.channels.unix_endpoint import ChannelDoor, request_in
+from iii.engine.channels.unix_endpoint import ChannelAcceptor, request_in
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.health.foreign_readiness import patience
 from iii.engine.health.slow_consumers import SlowConsumers
@@ -46,7 +46,7 @@ class WorkerConnections:
     def __init__(self, pump: MessagePump) -> None:
         self.pump = pump
         self.supervisor: Supervisor  # set by the composition root: the two know each other
-        self.channel_door: ChannelDoor  # as well
+        self.channel_acceptor: ChannelAcceptor  # as well
         self.poller = make_poller(pump.turn)
         self.redactor = Redactor()  # the composition root knows the secrets
         self._router = pump.router
@@ -352,7 +352,7 @@ class WorkerConnections:
             return
         self._clients.discard(connection)
         self._router.peer_table.detach(connection.peer)
-        self.channel_door.open(connection.release(), request)
+        self.channel_acceptor.open(connection.release(), request)
 
     def _on_client_closed(self, connection: Connection) -> None:
         if connection not in self._clients:
@@ -365,7 +365,7 @@ class WorkerConnections:
     def close(self) -> None:
         """Close every connection."""
         self._look.cancel()
-        self.channel_door.close()
+        self.channel_acceptor.close()
         for connection in [*self._clients, *self._by_run.values()]:
             connection.close()
         for run in list(self._quiet):

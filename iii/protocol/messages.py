@@ -228,7 +228,7 @@ class ChannelOpen(Message):
 
 
 class ChannelOpened(Message):
-    """The end is taken: the channel's bytes follow, see `frames.py`."""
+    """The end is taken: the channel's bytes follow, see `channel_frames.py`."""
 
 
 class Error(Message):

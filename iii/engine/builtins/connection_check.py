@@ -15,8 +15,8 @@ from msgspec import Raw, Struct, field
 from msgspec.json import decode
 
 from iii.engine.routing.peer import Peer
-from iii.engine.security.admission import Knock, Policy, judge_user
-from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.admission import AdmissionPolicy, HandshakeRequest, admit_user
+from iii.engine.security.auth_throttle import AuthThrottle
 
 Address = tuple[str, int]
 
@@ -40,17 +40,17 @@ class ConnectionCheck:
     def __init__(
         self,
         token: str,
-        throttle: Throttle,
+        throttle: AuthThrottle,
         is_same_user: Callable[[Address, Address], bool],
     ) -> None:
-        self._policy = Policy(hosts=None, token=token)
+        self._policy = AdmissionPolicy(hosts=None, token=token)
         self._throttle = throttle
         self._is_same_user = is_same_user
 
     async def answer(self, payload: Raw, _: Peer) -> dict[str, Any]:
         """Return `{"allowed", "subprotocol"}`; the subprotocol is to be confirmed in the handshake's answer."""
         asked = decode(payload, type=Question)
-        knock = Knock(
+        request = HandshakeRequest(
             hosts=(),
             origins=(),
             authorizations=asked.authorizations,
@@ -58,9 +58,9 @@ class ConnectionCheck:
             query=asked.query,
             is_same_user=self._is_same_user(asked.client, asked.server),
         )
-        verdict = judge_user(self._policy, knock)
-        is_allowed = verdict.status == 101
+        response = admit_user(self._policy, request)
+        is_allowed = response.status == 101
         if not is_allowed:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(self._throttle.delay(asked.client[0], loop.time()))
-        return {"allowed": is_allowed, "subprotocol": verdict.subprotocol}
+        return {"allowed": is_allowed, "subprotocol": response.subprotocol}

@@ -1,6 +1,6 @@
-"""What a listener demands of its connections, and what its auth function is told of a visitor.
+"""How a listener with rules authenticates its clients: by asking its auth function.
 
-Made by the composition root for listeners with rules or a middleware; held to by `checkpoint.py`.
+What an authenticated session may do is decided by `iii/engine/security/rbac.py`.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ import msgspec
 from msgspec import Struct
 
 from iii.engine.builtins.client import EngineClient
-from iii.engine.security.rbac import UNASKED, AuthResult, Rules, Session
+from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, AuthResult, Permissions, Rules
 from iii.errors import ErrorCode, InvocationError
 
 
-class Visitor(Struct, frozen=True):
-    """What an auth function is told: header names in lower case, each query parameter with all its values."""
+class ConnectingClient(Struct, frozen=True):
+    """The auth function's payload: header names in lower case, each query parameter with all its values."""
 
     headers: dict[str, str]
     query_params: dict[str, list[str]]
     ip_address: str
 
 
-class Terms(Struct, frozen=True):
-    """What a listener demands of its connections."""
+class AuthPolicy(Struct, frozen=True):
+    """The rules and the middleware of one listener, and the client that calls its auth function and hooks."""
 
     engine_client: EngineClient
     rules: Rules | None = None
     middleware_function_id: str | None = None
 
-    async def session(self, visitor: Visitor) -> Session:
-        """Ask the auth function who comes. Raises `InvocationError` (`AUTH_ERROR`) if nobody may."""
+    async def authenticate(self, client: ConnectingClient) -> Permissions:
+        """Return the permissions of a client's session. Raises `InvocationError` (`AUTH_ERROR`) if it gets none."""
         if self.rules is None or self.rules.auth_function_id is None:
-            return Session(self.rules, UNASKED)
+            return Permissions(self.rules, WITHOUT_AUTH_FUNCTION)
         try:
-            answer = await self.engine_client.call(self.rules.auth_function_id, visitor)
-            return Session(self.rules, msgspec.json.decode(answer, type=AuthResult))
+            result = await self.engine_client.call(self.rules.auth_function_id, client)
+            return Permissions(self.rules, msgspec.json.decode(result, type=AuthResult))
         except InvocationError as error:
             raise InvocationError(ErrorCode.AUTH_ERROR, error.message) from None
         except msgspec.DecodeError as error:

@@ -1,21 +1,20 @@
-"""How long the answer to a wrong token waits: who is wrong often has to wait for every further answer. Pure.
+"""Delays the rejection of wrong tokens: an address that is wrong often waits for each further answer. Pure.
 
-The token has 256 bits; this is not what keeps it secret, but guessing shall not cost the engine its time either.
-Called by the gateway and by `connection_check.py` for every refusal of a stranger.
+The token has 256 bits and needs no throttle to stay secret; the throttle keeps guesses from costing engine time.
 """
 
 from __future__ import annotations
 
-# Seconds in which refusals are counted, and how many of them are answered at once.
-WINDOW, AT_ONCE = 1.0, 10
-# Seconds the answers after that wait.
-DELAY = 1.0
-# Addresses that are remembered; older ones begin anew.
-MAX_KNOWN = 1024
+# Seconds in which rejections are counted, and how many of them are answered at once.
+COUNTING_INTERVAL, MAX_AT_ONCE = 1.0, 10
+# How long every further answer waits.
+ANSWER_TIMEOUT = 1.0
+# Addresses that are remembered; the count of the oldest is forgotten first.
+MAX_ADDRESSES = 1024
 
 
-class Throttle:
-    """Counts refusals by address. `now` is any clock in seconds that only goes forward."""
+class AuthThrottle:
+    """Counts rejections by address. `now` is monotonic seconds."""
 
     def __init__(self) -> None:
         self._windows: dict[str, tuple[float, int]] = {}
@@ -24,11 +23,11 @@ class Throttle:
         return f"<Throttle of {len(self._windows)} addresses>"
 
     def delay(self, address: str, now: float) -> float:
-        """Note one more refusal; return the seconds its answer has to wait."""
+        """Count one more rejection; return the seconds that its answer has to wait."""
         since, count = self._windows.pop(address, (now, 0))
-        if now - since >= WINDOW:
+        if now - since >= COUNTING_INTERVAL:
             since, count = now, 0
         self._windows[address] = (since, count + 1)
-        if len(self._windows) > MAX_KNOWN:
+        if len(self._windows) > MAX_ADDRESSES:
             del self._windows[next(iter(self._windows))]
-        return DELAY if count >= AT_ONCE else 0.0
+        return ANSWER_TIMEOUT if count >= MAX_AT_ONCE else 0.0

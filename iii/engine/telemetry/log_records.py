@@ -32,7 +32,7 @@ SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal
 _LEVELS = {"warning": "warn"} | {name: name for name in SEVERITIES}
 
 
-class LogForm(Struct, gc=False):
+class LogRecord(Struct, gc=False):
     """A log record as JSON."""
 
     timestamp_unix_nano: int
@@ -63,7 +63,7 @@ class LoggerRecord(Struct):
     data: Any = None
 
 
-def log_form(report: Report, now: float) -> LogForm | None:
+def log_record(report: Report, now: float) -> LogRecord | None:
     """Return the record of a report that came at `now` (seconds since 1970); None for what is no news."""
     if isinstance(report, LogLine):
         return _line(report)
@@ -79,8 +79,8 @@ def log_form(report: Report, now: float) -> LogForm | None:
     return _record(now, now, level, words, SERVICE, attributes)
 
 
-def _record(time: float, observed: float, level: str, body: str, service: str, attributes: dict[str, Any]) -> LogForm:
-    return LogForm(
+def _record(time: float, observed: float, level: str, body: str, service: str, attributes: dict[str, Any]) -> LogRecord:
+    return LogRecord(
         nanoseconds(time),
         nanoseconds(observed),
         SEVERITIES[level],
@@ -96,7 +96,7 @@ def _of_run(run: Any) -> dict[str, Any]:
     return {"iii.worker": run.worker, "iii.worker.instance": run.instance, "iii.worker.generation": run.generation}
 
 
-def _line(line: LogLine) -> LogForm:
+def _line(line: LogLine) -> LogRecord:
     """A line that a worker wrote: a record of `Logger`, or words."""
     attributes = {"iii.stream": line.stream, **_of_run(line.run)}
     said = _logger_record(line.text)

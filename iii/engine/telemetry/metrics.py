@@ -36,7 +36,7 @@ MAX_FRAME = 64 * 1024
 MAX_WORKERS = 1024
 
 
-class Gauges:
+class WorkerMetrics:
     """The latest report of each worker, by its id. Times in seconds since 1970."""
 
     def __init__(self) -> None:

@@ -76,7 +76,7 @@ class Event(Struct, gc=False):
     attributes: list[tuple[str, str]]
 
 
-class SpanForm(Struct, gc=False):
+class SpanRecord(Struct, gc=False):
     """A span as JSON."""
 
     trace_id: str
@@ -94,22 +94,22 @@ class SpanForm(Struct, gc=False):
     flags: int = 1
 
 
-class FailedForm(SpanForm, gc=False):
+class FailedSpanRecord(SpanRecord, gc=False):
     """One whose call failed."""
 
     status_description: str = ""
 
 
-class PendingForm(SpanForm, gc=False):
+class PendingSpanRecord(SpanRecord, gc=False):
     """One that has not ended."""
 
     pending: bool = True
 
 
-def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
+def span_record(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanRecord:
     """Return what is told of a span. `epoch`: what to add to its times to get seconds since 1970."""
-    kind = SpanForm if span.end and not span.error else FailedForm if span.error else PendingForm
-    form: SpanForm = kind(
+    kind = SpanRecord if span.end and not span.error else FailedSpanRecord if span.error else PendingSpanRecord
+    form: SpanRecord = kind(
         span.trace_id,
         span.span_id,
         span.parent_id,
@@ -129,7 +129,7 @@ def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
     return form
 
 
-def _input(form: SpanForm, attribute: tuple[str, str]) -> Event:
+def _input(form: SpanRecord, attribute: tuple[str, str]) -> Event:
     return Event("iii.invocation.input", form.start_time_unix_nano, [attribute])
 
 

@@ -36,8 +36,8 @@ def test_a_checkpoint_that_breaks_ends_the_connection(rules: Rules | None) -> No
     with Engine(rules=exposed, middleware="gate::mw", engine_client=BrokenInquiry) as engine, engine.client() as worker:
         worker.register("a::b")
         worker.sync()
-        with engine.visitor() as visitor, pytest.raises(ConnectionClosed) as closed:
-            visitor.invoke("a::b", {})
+        with engine.guarded_client() as client, pytest.raises(ConnectionClosed) as closed:
+            client.invoke("a::b", {})
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011
         worker.sync()

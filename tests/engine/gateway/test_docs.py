@@ -35,6 +35,6 @@ def test_it_explains_every_key_of_an_auth_function_and_of_the_bridge() -> None:
 def test_its_limits_are_those_of_the_code() -> None:
     limits = Limits()
     assert f"| connections of a listener | {limits.connections} |" in TEXT
-    assert f"pinged after {limits.ping_after:.0f} s, gone after {limits.gone_after:.0f} s" in TEXT
-    assert f"| the handshake | {limits.handshake:.0f} s |" in TEXT
-    assert f"{limits.backlog // 1024**2} MiB | cut" in TEXT
+    assert f"pinged after {limits.ping_interval:.0f} s, gone after {limits.silence_timeout:.0f} s" in TEXT
+    assert f"| the handshake | {limits.handshake_timeout:.0f} s |" in TEXT
+    assert f"{limits.unsent_bytes // 1024**2} MiB | cut" in TEXT

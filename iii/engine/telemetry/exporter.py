@@ -23,9 +23,9 @@ from iii.engine.routing.span_recorder import FOREVER, Outside, Span, Tracer
 from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
-from iii.engine.telemetry.log_records import log_form
-from iii.engine.telemetry.metrics import CallCounts, Gauges
-from iii.engine.telemetry.span_records import TriggerOf, span_form, trigger_finder
+from iii.engine.telemetry.log_records import log_record
+from iii.engine.telemetry.metrics import CallCounts, WorkerMetrics
+from iii.engine.telemetry.span_records import TriggerOf, span_record, trigger_finder
 from iii.engine.tracing.bounded_queue import Backlog
 from iii.engine.tracing.sampling import Sampler, Sampling
 from iii.engine.tracing.worker_spans import WorkerSpan
@@ -55,7 +55,7 @@ PULSE = 5.0
 Follow = Callable[[Reporter], Callable[[], None]]
 
 
-class FeedConfig(Struct, frozen=True, forbid_unknown_fields=True):
+class ExporterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The config of a binding."""
 
     spans: bool = True
@@ -72,22 +72,22 @@ class _Binding(Struct, frozen=True):
     function_id: str
     namespace: str
     metadata: Raw
-    config: FeedConfig
+    config: ExporterConfig
 
 
-class Feed:
+class TelemetryExporter:
     """What is recorded, and for whom. `turn` is called after it put something into the router by itself.
 
-    `gauges` gets the frames as well, whether anybody is fed or not.
+    `worker_metrics` gets the frames as well, whether anybody is fed or not.
     """
 
     def __init__(
-        self, router: Router, turn: Callable[[], None], *, follow: Follow, gauges: Gauges | None = None
+        self, router: Router, turn: Callable[[], None], *, follow: Follow, worker_metrics: WorkerMetrics | None = None
     ) -> None:
         self._router = router
         self._turn = turn
         self._follow = follow
-        self._gauges = gauges or Gauges()
+        self._gauges = worker_metrics or WorkerMetrics()
         self._unfollow: Callable[[], None] | None = None
         self._taker: Owner | None = None  # whose function it is
         self._call_counts = CallCounts(router)
@@ -143,7 +143,7 @@ class Feed:
         try:
             if binding is None or binding.owner is None or not binding.owner.is_supervised:
                 raise ValidationError("only a worker of this project may take what everybody does")
-            config = convert({} if m.is_empty(message.config) else decode_value(message.config), FeedConfig)
+            config = convert({} if m.is_empty(message.config) else decode_value(message.config), ExporterConfig)
         except ValidationError as error:
             answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
         else:
@@ -179,7 +179,7 @@ class Feed:
             self._unfollow = self._follow(self._take_report) if active.config.logs else None
             self._pump = start_critical(self._run(active), "the telemetry feed")
 
-    def _make_tracer(self, config: FeedConfig) -> Tracer:
+    def _make_tracer(self, config: ExporterConfig) -> Tracer:
         outside = Outside(random.getrandbits, time.monotonic, self._something.set, self._on_gate)
         tracer = Tracer(Sampler(config.sampling), self._router.calls.in_flight, outside)
         tracer.begun = [] if config.live else None
@@ -291,7 +291,7 @@ class Feed:
             span.error = (span.error[0], self.redact(span.error[1]))
         if span.payload is not None:
             span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
-        return encode_value(span_form(span, epoch, trigger_of))
+        return encode_value(span_record(span, epoch, trigger_of))
 
     def _encode_foreign(self, span: WorkerSpan) -> bytes:
         span.status_description = self.redact(span.status_description)
@@ -301,7 +301,7 @@ class Feed:
         """Make reports into JSON records, a few at a time."""
         encoded: list[bytes] = []
         for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
-            form = log_form(report, now)
+            form = log_record(report, now)
             if form is not None:
                 encoded.append(encode_value(form))
             if number % CHUNK == CHUNK - 1:

@@ -12,7 +12,7 @@ import pytest
 from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.reports import LogLine, Notice, Reporter
 from iii.engine.supervision.run import Run
-from iii.engine.telemetry.feed import Feed
+from iii.engine.telemetry.exporter import TelemetryExporter
 from tests.support.routing import Net
 
 BOUND = 20.0
@@ -25,7 +25,7 @@ class Fed(Net):
         super().__init__()
         self.now = asyncio.get_running_loop().time()
         self.followers: list[Reporter] = []
-        self.feed = Feed(self.router, lambda: None, follow=self._follow)
+        self.feed = TelemetryExporter(self.router, lambda: None, follow=self._follow)
         self.eye = self.serving("eye", "eye::take")
         self.caller = self.serving("calc")
         self.callee = self.serving("math", "math::add")

@@ -12,7 +12,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 _HEAD = 5
 
 
-class FrameError(ValueError):
+class ChannelFrameError(ValueError):
     """The bytes are no messages. `messages` are those that came before them."""
 
     def __init__(self, text: str, messages: list[tuple[int, bytes]]) -> None:
@@ -25,7 +25,7 @@ def frame(kind: int, payload: bytes) -> bytes:
     return bytes([kind]) + len(payload).to_bytes(4, "big") + payload
 
 
-class FrameSplitter:
+class ChannelFrameSplitter:
     """Bytes in, whole messages out as `(kind, payload)`."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class FrameSplitter:
         while len(buffer) - start >= _HEAD:
             kind, size = buffer[start], int.from_bytes(buffer[start + 1 : start + _HEAD], "big")
             if kind not in (TEXT, BINARY) or size > MAX_MESSAGE:
-                raise FrameError(f"a message of kind {kind} and {size} bytes", messages)
+                raise ChannelFrameError(f"a message of kind {kind} and {size} bytes", messages)
             end = start + _HEAD + size
             if end > len(buffer):
                 break
