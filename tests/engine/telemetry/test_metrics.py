@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.engine.builtins.introspection import workers_info
-from iii.engine.telemetry.metrics import FRESH_SECONDS, MAX_FRAME, MAX_WORKERS, WorkerMetrics
+from iii.engine.telemetry.metrics import MAX_FRAME, MAX_WORKERS, REPORT_TIMEOUT, WorkerMetrics
 from tests.support.routing import Net
 
 
@@ -83,14 +83,14 @@ def test_a_report_counts_for_two_minutes_and_adds_to_the_one_before() -> None:
     worker_metrics = WorkerMetrics()
     worker_metrics.take("MTRC", frame(gauge("iii.worker.cpu.percent", asInt=1)), 0.0)
     worker_metrics.take("MTRC", frame(gauge("iii.worker.memory.rss", asInt=2)), 60.0)
-    assert worker_metrics.latest("w-1", 60 + FRESH_SECONDS) == {
+    assert worker_metrics.latest("w-1", 60 + REPORT_TIMEOUT) == {
         "cpu_percent": 1,
         "memory_rss": 2,
         "timestamp_ms": 60_000,
     }
-    assert worker_metrics.latest("w-1", 61 + FRESH_SECONDS) is None
-    worker_metrics.take("MTRC", frame(gauge("iii.worker.uptime_seconds", asInt=3)), 61 + FRESH_SECONDS)
-    assert worker_metrics.latest("w-1", 61 + FRESH_SECONDS) == {"uptime_seconds": 3, "timestamp_ms": 181_000}
+    assert worker_metrics.latest("w-1", 61 + REPORT_TIMEOUT) is None
+    worker_metrics.take("MTRC", frame(gauge("iii.worker.uptime_seconds", asInt=3)), 61 + REPORT_TIMEOUT)
+    assert worker_metrics.latest("w-1", 61 + REPORT_TIMEOUT) == {"uptime_seconds": 3, "timestamp_ms": 181_000}
 
 
 def worker_named(name: str, net: Net, reports: WorkerMetrics, rows: Any = ()) -> Any:
