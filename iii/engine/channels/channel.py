@@ -57,7 +57,7 @@ class ChannelEnd(Protocol):
 class Channel:
     """One channel. `on_closed` is called once, when it has ended."""
 
-    def __init__(self, id: str, key: str, buffer_size: int, on_closed: Callable[[Channel], None]) -> None:
+    def __init__(self, id: str, key: str, buffer_size: int, on_closed: Callable[[Channel], object]) -> None:
         self.id = id
         self.key = key
         self._buffer_size = buffer_size
@@ -130,8 +130,7 @@ class Channels:
     def __init__(self, mint: Callable[[], str], clock: Callable[[], float]) -> None:
         self._mint = mint
         self._clock = clock
-        self._channels: dict[str, Channel] = {}
-        self._created_at: dict[str, float] = {}
+        self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
 
     def __repr__(self) -> str:
         return f"<Channels {len(self._channels)}>"
@@ -147,15 +146,14 @@ class Channels:
     def create(self, buffer_size: int | None = None) -> dict[str, dict[str, str]]:
         """Create a channel; return the references to its two ends."""
         size = min(max(DEFAULT_BUFFER if buffer_size is None else buffer_size, 1), MAX_BUFFER)
-        channel = Channel(self._mint(), self._mint(), size, self._remove)
-        self._channels[channel.id] = channel
-        self._created_at[channel.id] = self._clock()
+        channel = Channel(self._mint(), self._mint(), size, lambda closed: self._channels.pop(closed.id, None))
+        self._channels[channel.id] = channel, self._clock()
         reference = {"channel_id": channel.id, "access_key": channel.key}
         return {"writer": reference | {"direction": "write"}, "reader": reference | {"direction": "read"}}
 
     def find(self, id: str, key: str) -> Channel | None:
         """Return the channel, None if there is none or the key is wrong."""
-        channel = self._channels.get(id)
+        channel, _ = self._channels.get(id, (None, 0.0))
         if channel is None or not hmac.compare_digest(channel.key.encode(), key.encode()):
             return None
         return channel
@@ -163,10 +161,6 @@ class Channels:
     def sweep(self) -> None:
         """Close channels of which an end was not taken in time."""
         now = self._clock()
-        for channel in list(self._channels.values()):
-            if not channel.is_open and now - self._created_at[channel.id] > OPEN_TIMEOUT:
+        for channel, created_at in list(self._channels.values()):
+            if not channel.is_open and now - created_at > OPEN_TIMEOUT:
                 channel.close()
-
-    def _remove(self, channel: Channel) -> None:
-        self._channels.pop(channel.id, None)
-        self._created_at.pop(channel.id, None)

@@ -225,22 +225,15 @@ class Connection:
 @functools.cache
 def _large_buffer() -> bytearray:
     """Return the buffer that every long line is read into: fresh memory for each read costs more than the read."""
-    _keep_freed_memory()
-    return bytearray(LARGE_READ_SIZE)
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next large line; other C libraries are left alone.
-
-    By default glibc returns it so eagerly that every line of a mebibyte gets fresh pages, which the kernel clears one
-    by one: half of the cost of passing such a line on.
-    """
     import ctypes  # only an engine that sees large lines needs it
 
+    # glibc returns freed memory so eagerly that every line of a mebibyte gets fresh pages, which the kernel clears one
+    # by one: half of the cost of passing such a line on. Other C libraries are left alone.
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    return bytearray(LARGE_READ_SIZE)
 
 
 def _remove_written(pending: list[memoryview], count: int) -> None:

@@ -78,7 +78,7 @@ def test_without_its_consent_nobody_gets_in(
 
 @contextmanager
 def session(guarded: tuple[Engine, Client], **auth: Any) -> Iterator[tuple[Client, Client]]:
-    """A visitor whose auth function answered this, and the worker with the project's functions."""
+    """A client whose auth function answered this, and the worker with the project's functions."""
     engine, worker = guarded
     worker.register("api::open", "db::secret")
     worker.sync()
@@ -332,7 +332,7 @@ def test_a_middleware_gets_every_call_but_those_of_the_engine() -> None:
             assert "functions" in client.invoke("engine::functions::list", {})["result"]
 
 
-def test_a_visitor_that_leaves_while_it_is_asked_about_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
+def test_a_client_that_leaves_while_it_is_authenticated_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
     engine, worker = guarded
     peers = engine.ask(lambda: len(engine.router.peer_table.peers))
     with engine.guarded_client():
