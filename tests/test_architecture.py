@@ -64,9 +64,7 @@ ROOMS: dict[str, Room] = {
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
-    f"{_E}/security": Room(
-        (*BASE, "iii/protocol"), frozenset({"admission", "auth_throttle", "rbac", "redaction", "sanitize"})
-    ),
+    f"{_E}/security": Room((*BASE, "iii/protocol"), frozenset({"admission", "rbac", "redaction", "sanitize"})),
     f"{_E}/config": Room((*BASE, f"{_E}/security"), EVERY),
     f"{_E}/reload": Room((f"{_E}/config",), frozenset({"dependency_graph", "globs"})),
     f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),

@@ -45,7 +45,7 @@ from iii.engine.routing.events import (
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
-from iii.engine.security.auth_throttle import AuthThrottle
+from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
 from iii.engine.security.redaction import redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical

@@ -22,7 +22,7 @@ from iii.engine.gateway.server import Gateway, Limits, ListenerOptions
 from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
-from iii.engine.security.auth_throttle import AuthThrottle
+from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.rbac import Rules
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address

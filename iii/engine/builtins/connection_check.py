@@ -15,8 +15,7 @@ from msgspec import Raw, Struct, field
 from msgspec.json import decode
 
 from iii.engine.routing.peer import Peer
-from iii.engine.security.admission import AdmissionPolicy, HandshakeRequest, admit_user
-from iii.engine.security.auth_throttle import AuthThrottle
+from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit_user
 
 Address = tuple[str, int]
 

@@ -25,8 +25,7 @@ from iii.engine.gateway.rbac_session import RbacSession, RbacTelemetrySession
 from iii.engine.gateway.session import PeerSession, TelemetrySession
 from iii.engine.routing.peer import Peer
 from iii.engine.security import peer_uid
-from iii.engine.security.admission import AdmissionPolicy, HandshakeRequest, admit, loopback_hosts
-from iii.engine.security.auth_throttle import AuthThrottle
+from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit, loopback_hosts
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address

@@ -1,4 +1,4 @@
-"""Who may connect over WebSocket: the decision table of the handshake. Pure.
+"""Who may connect over WebSocket: the decision table of the handshake, and the throttle of rejections. Pure.
 
 Three questions in this order, each with its own status: is the request meant for this listener (`Host`, 400 and 421),
 does it come from an allowed web page (`Origin`, 403), and does it come from the engine's user (the kernel's socket
@@ -19,6 +19,12 @@ from msgspec import Struct
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 # Browsers cannot set headers: they send the token as a subprotocol, this prefix and the base64url form of the token.
 SUBPROTOCOL = "iii.token."
+# Seconds in which rejections are counted, and how many of them are answered at once.
+COUNTING_INTERVAL, MAX_AT_ONCE = 1.0, 10
+# How long every further answer waits.
+ANSWER_TIMEOUT = 1.0
+# Addresses that are remembered; the count of the oldest is forgotten first.
+MAX_ADDRESSES = 1024
 
 
 class AdmissionPolicy(Struct, frozen=True):
@@ -93,3 +99,26 @@ def _token_from_subprotocol(name: str) -> str:
         return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
     except (binascii.Error, ValueError):
         return ""
+
+
+class AuthThrottle:
+    """Delays the rejections of an address that is wrong often, so that guesses cost the engine little time.
+
+    The token stays secret without it (256 bits). `now` is monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<AuthThrottle of {len(self._windows)} addresses>"
+
+    def delay(self, address: str, now: float) -> float:
+        """Count one more rejection; return the seconds that its answer has to wait."""
+        since, count = self._windows.pop(address, (now, 0))
+        if now - since >= COUNTING_INTERVAL:
+            since, count = now, 0
+        self._windows[address] = (since, count + 1)
+        if len(self._windows) > MAX_ADDRESSES:
+            del self._windows[next(iter(self._windows))]
+        return ANSWER_TIMEOUT if count >= MAX_AT_ONCE else 0.0

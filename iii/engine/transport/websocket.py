@@ -1,7 +1,7 @@
 """One WebSocket connection on a socket: the handshake, messages in, frames out, the close.
 
-The `websockets` library implements RFC 6455, in its sans-IO form: with callbacks on the engine's loop there is no task,
-queue or wake-up per message, as its asyncio server has them. Plain text frames bypass the library (see
+The `websockets` library implements RFC 6455. It is used in its sans-IO form, with callbacks on the engine's loop: its
+asyncio server needs a task, a queue and two wake-ups per message. Plain text frames bypass the library (see
 `websocket_frames.py`). A connection reads until it is paused and writes as much as the kernel takes. It knows no paths,
 no peers and no messages of the protocol: the gateway decides about the handshake and names the session that gets the
 messages.
@@ -52,7 +52,7 @@ class Session(Protocol):
         """A batch of messages came in."""
 
     def on_written(self, credit: int) -> None:
-        """The kernel took lines of this many bytes."""
+        """The kernel took `credit` bytes of messages, counting a newline for each."""
 
     def on_closed(self) -> None:
         """The client closed the connection, or is gone."""

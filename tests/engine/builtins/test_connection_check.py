@@ -11,7 +11,7 @@ from msgspec.json import encode
 
 from iii.engine.builtins.connection_check import Address, ConnectionCheck
 from iii.engine.routing.peer import Peer
-from iii.engine.security.auth_throttle import (
+from iii.engine.security.admission import (
     ANSWER_TIMEOUT,
     COUNTING_INTERVAL,
     MAX_ADDRESSES,
@@ -78,4 +78,4 @@ def test_s02_the_memory_of_the_throttle_is_bounded() -> None:
     throttle = AuthThrottle()
     for number in range(2 * MAX_ADDRESSES):
         throttle.delay(str(number), 0.0)
-    assert repr(throttle) == f"<Throttle of {MAX_ADDRESSES} addresses>"
+    assert repr(throttle) == f"<AuthThrottle of {MAX_ADDRESSES} addresses>"

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from iii.engine.security.auth_throttle import AuthThrottle
+from iii.engine.security.admission import AuthThrottle
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
