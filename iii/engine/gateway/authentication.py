@@ -1,9 +1,13 @@
-"""How a listener with rules authenticates its clients: by asking its auth function.
+"""Authentication of clients on a listener with rules: its auth function decides, before any session is opened.
 
-What an authenticated session may do is decided by `iii/engine/security/rbac.py`.
+What an authenticated client may do is decided by `iii/engine/security/rbac.py`.
 """
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +15,14 @@ from msgspec import Struct
 from iii.engine.builtins.client import EngineClient
 from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, AuthResult, Permissions, Rules
 from iii.errors import ErrorCode, InvocationError
+from iii.protocol.codec import encode, encode_error
+from iii.protocol.messages import Error, ErrorBody
+
+if TYPE_CHECKING:
+    from iii.engine.transport.websocket import Received, WebSocketConnection
+
+# Close code of a connection whose check failed with a bug of the engine (RFC 6455, 7.4.1).
+INTERNAL_ERROR = 1011
 
 
 class ConnectingClient(Struct, frozen=True):
@@ -29,7 +41,7 @@ class AuthPolicy(Struct, frozen=True):
     middleware_function_id: str | None = None
 
     async def authenticate(self, client: ConnectingClient) -> Permissions:
-        """Return the permissions of a client's session. Raises `InvocationError` (`AUTH_ERROR`) if it gets none."""
+        """Return the permissions of a client. Raises `InvocationError` (`AUTH_ERROR`) if it gets none."""
         if self.rules is None or self.rules.auth_function_id is None:
             return Permissions(self.rules, WITHOUT_AUTH_FUNCTION)
         try:
@@ -39,3 +51,68 @@ class AuthPolicy(Struct, frozen=True):
             raise InvocationError(ErrorCode.AUTH_ERROR, error.message) from None
         except msgspec.DecodeError as error:
             raise InvocationError(ErrorCode.AUTH_ERROR, f"no usable result: {error}") from None
+
+
+class AuthenticatingSession:
+    """The session of a connection until its client is authenticated. Nothing is read from it meanwhile.
+
+    `on_authenticated` gets the permissions and gives the connection its next session.
+    """
+
+    def __init__(
+        self,
+        connection: WebSocketConnection,
+        policy: AuthPolicy,
+        client: ConnectingClient,
+        on_authenticated: Callable[[Permissions], None],
+    ) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._client = client
+        self._on_authenticated = on_authenticated
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to authenticate the client."""
+        self._connection.pause()
+        self._task = start_check(self._connection, self._authenticate())
+
+    async def _authenticate(self) -> None:
+        try:
+            permissions = await self._policy.authenticate(self._client)
+        except InvocationError as error:
+            body = encode_error(ErrorBody(error.code, error.message))
+            self._connection.send_lines([encode(Error(body))])
+            self._connection.close()
+            return
+        if self._connection.is_open:
+            self._on_authenticated(permissions)
+            self._connection.resume()
+
+    def on_messages(self, messages: Received) -> None:
+        """Do nothing: the connection is paused."""
+
+    def on_written(self, credit: int) -> None:
+        """Do nothing: an error is not counted."""
+
+    def on_closed(self) -> None:
+        """The connection is gone: the auth function's answer is not awaited any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+def start_check(connection: WebSocketConnection, check: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run a check of a connection's client or messages. If it fails with a bug of the engine, the connection closes.
+
+    Otherwise a message could pass unchecked, or the client would wait for ever.
+    """
+
+    def on_done(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            context = {"message": f"the checkpoint of {connection!r} broke", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+            connection.close(INTERNAL_ERROR)
+
+    task = asyncio.get_running_loop().create_task(check)
+    task.add_done_callback(on_done)
+    return task

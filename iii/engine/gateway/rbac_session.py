@@ -1,6 +1,6 @@
-"""The sessions of a listener with rules: every message is checked, in order, before it reaches the router.
+"""The session of a peer on a listener with rules: every message is checked, in order, before it reaches the router.
 
-An RBAC session asks the listener's auth function for its permissions, the listener's hooks about registrations, and
+An RBAC session holds messages against its client's permissions, asks the listener's hooks about registrations, and
 sends calls through its middleware. What is denied is answered or dropped here. The permissions themselves are decided
 by `iii/engine/security/rbac.py`.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw, Struct
 
-from iii.engine.gateway.authentication import AuthPolicy, ConnectingClient
-from iii.engine.gateway.session import PeerSession, SessionHost, TelemetrySession
+from iii.engine.gateway.authentication import AuthPolicy, start_check
+from iii.engine.gateway.session import PeerSession, SessionHost
 from iii.engine.routing.events import Notice
 from iii.engine.routing.registry import Function
-from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, Permissions, Rules, function_ids_in
+from iii.engine.security.rbac import Permissions, Rules, function_ids_in
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # Messages that may wait for a hook's answer before the connection is paused.
 MAX_WAITING = 256
-# Close code of a connection whose check failed with a bug of the engine (RFC 6455, 7.4.1).
-INTERNAL_ERROR = 1011
 # The field of a payload that names the caller (public contract).
 _CALLER = "_caller_worker_id"
 # Builtin functions whose answers are cut to the functions that the session may call.
@@ -86,31 +84,18 @@ _HOOKS: dict[type, _Hook] = {
 
 
 class RbacSession(PeerSession):
-    """A peer whose messages are checked. Nothing is sent to it before it is authenticated."""
+    """A peer whose messages are checked."""
 
     def __init__(
-        self, connection: WebSocketConnection, host: SessionHost, policy: AuthPolicy, client: ConnectingClient
+        self, connection: WebSocketConnection, host: SessionHost, policy: AuthPolicy, permissions: Permissions
     ) -> None:
         super().__init__(connection, host)
         self._policy = policy
-        self._client = client
+        self._permissions = permissions
         self._router = host.pump.router
-        self._permissions = Permissions(policy.rules, WITHOUT_AUTH_FUNCTION)
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_checking = False
-
-    def open(self) -> None:
-        """Authenticate the client; then open as any peer session does."""
-        self._connection.pause()
-        self._start(self._authenticate())
-
-    async def _authenticate(self) -> None:
-        permissions = await _authenticated(self._connection, self._policy, self._client)
-        if permissions is not None:
-            self._permissions = permissions
-            super().open()
-            self._connection.resume()
 
     def on_closed(self) -> None:
         """The connection is gone: no answer of a hook is awaited any more."""
@@ -144,18 +129,10 @@ class RbacSession(PeerSession):
             self._is_checking = True
             self._start(self._check_waiting())
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _start(self, check: Coroutine[Any, Any, None]) -> None:
+        task = start_check(self._connection, check)
         self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        """Close the connection if a check failed with a bug: nothing may pass unchecked, and no message may wait."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": f"the checkpoint of {self.peer.name} broke", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
-            self._connection.close(INTERNAL_ERROR)
+        task.add_done_callback(self._tasks.discard)
 
     async def _check_waiting(self) -> None:
         while self._waiting:
@@ -333,45 +310,6 @@ class RbacSession(PeerSession):
         answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
         self._router.calls.send(self.peer, encode(answer))
         return False
-
-
-class RbacTelemetrySession(TelemetrySession):
-    """Telemetry of an authenticated client."""
-
-    def __init__(
-        self, connection: WebSocketConnection, host: SessionHost, policy: AuthPolicy, client: ConnectingClient
-    ) -> None:
-        super().__init__(connection, host)
-        self._policy = policy
-        self._client = client
-        self._task: asyncio.Task[None] | None = None
-
-    def open(self) -> None:
-        """Authenticate the client, then read on."""
-        self._connection.pause()
-        self._task = asyncio.get_running_loop().create_task(self._authenticate())
-
-    async def _authenticate(self) -> None:
-        if await _authenticated(self._connection, self._policy, self._client) is not None:
-            self._connection.resume()
-
-    def on_closed(self) -> None:
-        """The connection is gone: the auth function's answer is not awaited any more."""
-        if self._task is not None:
-            self._task.cancel()
-
-
-async def _authenticated(
-    connection: WebSocketConnection, policy: AuthPolicy, client: ConnectingClient
-) -> Permissions | None:
-    """Return the permissions of a client; None if it has none (it has got the error then), or has left."""
-    try:
-        permissions = await policy.authenticate(client)
-    except InvocationError as error:
-        connection.send_lines([encode(m.Error(_error(error.code, error.message)))])
-        connection.close()
-        return None
-    return permissions if connection.is_open else None
 
 
 def _as_object(data: Raw) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from msgspec.structs import replace
 
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.websocket_endpoint import ChannelSession
-from iii.engine.gateway.authentication import AuthPolicy, ConnectingClient
-from iii.engine.gateway.rbac_session import RbacSession, RbacTelemetrySession
+from iii.engine.gateway.authentication import AuthenticatingSession, AuthPolicy, ConnectingClient
+from iii.engine.gateway.rbac_session import RbacSession
 from iii.engine.gateway.session import PeerSession, TelemetrySession
 from iii.engine.routing.peer import Peer
 from iii.engine.security import peer_uid
 from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit, loopback_hosts
+from iii.engine.security.rbac import Permissions
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address
@@ -163,22 +164,28 @@ class Gateway:
         elif url.path.startswith(_CHANNELS):
             self._open_channel(connection, request, response.subprotocol)
         elif url.path in (_PEERS, _TELEMETRY_ONLY):
-            session = self._make_session(connection, request, is_peer=url.path == _PEERS)
+            session = self._first_session(connection, request, is_peer=url.path == _PEERS)
             if connection.accept(request, session, response.subprotocol):
                 session.open()
         else:
             self._reject(connection, 404)
 
-    def _make_session(
+    def _first_session(
         self, connection: WebSocketConnection, request: Request, *, is_peer: bool
-    ) -> PeerSession | TelemetrySession:
-        if self._auth_policy is None:
-            return PeerSession(connection, self) if is_peer else TelemetrySession(connection, self)
+    ) -> PeerSession | TelemetrySession | AuthenticatingSession:
+        policy = self._auth_policy
+        if policy is None:
+            return PeerSession(connection, self) if is_peer else TelemetrySession(self)
+
+        def on_authenticated(permissions: Permissions) -> None:
+            session = RbacSession(connection, self, policy, permissions) if is_peer else TelemetrySession(self)
+            connection.replace_session(session)
+            session.open()
+
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
         client = ConnectingClient(headers, query, connection.client[0])
-        session_type = RbacSession if is_peer else RbacTelemetrySession
-        return session_type(connection, self, self._auth_policy, client)
+        return AuthenticatingSession(connection, policy, client, on_authenticated)
 
     def _open_channel(self, connection: WebSocketConnection, request: Request, subprotocol: str | None) -> None:
         url = urlsplit(request.path)

@@ -129,8 +129,7 @@ class PeerSession:
 class TelemetrySession:
     """The session of `/otel`: telemetry frames and nothing else."""
 
-    def __init__(self, connection: WebSocketConnection, host: SessionHost) -> None:
-        self._connection = connection
+    def __init__(self, host: SessionHost) -> None:
         self._host = host
 
     def open(self) -> None:

@@ -120,6 +120,10 @@ class WebSocketConnection:
         self._write_protocol()
         return self.session is session
 
+    def replace_session(self, session: Session) -> None:
+        """Give the messages from now on to another session. The present one hears nothing more."""
+        self.session = session
+
     def reject(self, status: int, text: str) -> None:
         """Answer the request with an HTTP status and one line of text, and close."""
         self._protocol.send_response(self._protocol.reject(status, text + "\n"))
