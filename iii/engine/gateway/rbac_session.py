@@ -204,11 +204,11 @@ class RbacSession(PeerSession):
             function_ids += function_ids_in(_as_object(call.data))
         for function_id in function_ids:
             if not self._may_invoke(namespace, function_id):
-                return self._permissions.refusal(function_id)
+                return self._permissions.denial(function_id)
         if call.function_id != "engine::workers::register":
             return None
         own_namespace = _as_object(call.data).get("namespace")
-        return self._permissions.namespace_refusal(str(own_namespace or DEFAULT_NAMESPACE))
+        return self._permissions.namespace_denial(str(own_namespace or DEFAULT_NAMESPACE))
 
     def _may_invoke(self, namespace: str, function_id: str) -> bool:
         function = self._router.registry.find(namespace, function_id)
@@ -233,7 +233,7 @@ class RbacSession(PeerSession):
 
         query = _as_object(call.data)
         if isinstance(query.get("function_id"), str) and not may_see(query):
-            raise InvocationError(ErrorCode.FORBIDDEN, self._permissions.refusal(query["function_id"]))
+            raise InvocationError(ErrorCode.FORBIDDEN, self._permissions.denial(query["function_id"]))
         listing = decode_value(await self._policy.engine_client.call(call.function_id, call.data))
         rows = listing.get("functions")
         if isinstance(rows, list):

@@ -92,13 +92,13 @@ class Permissions(Struct, frozen=True):
             exposed.admits(namespace, function_id, metadata) for exposed in self.rules.expose_functions
         )
 
-    def refusal(self, function_id: str) -> str:
+    def denial(self, function_id: str) -> str:
         """Return the text of a denial, the same whether the function exists or not."""
         is_forbidden = function_id in (self.auth.forbidden_functions or ())
         way_out = "remove from rbac.forbidden_functions" if is_forbidden else "add to rbac.expose_functions"
         return f"function '{function_id}' not allowed ({way_out})"
 
-    def namespace_refusal(self, namespace: str) -> str | None:
+    def namespace_denial(self, namespace: str) -> str | None:
         """Return why the session may not register in this namespace; None if it may."""
         permitted = self.auth.namespaces
         if not permitted or namespace in permitted:

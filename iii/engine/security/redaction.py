@@ -48,7 +48,7 @@ class Redactor:
         return _URL_PASSWORD.sub(rf"\1{REDACTED}@", _ASSIGNED.sub(_masked, text))
 
     def values(self, text: str) -> str:
-        """Return `text` without the known secret values only: JSON stays JSON."""
+        """Replace only the known secret values in `text`: JSON stays JSON."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, REDACTED)

@@ -161,7 +161,13 @@ class Connection:
                     self._on_closed(self)
                 return
             self.peer.written += count
-            _remove_written(pending, count)
+            done = 0
+            while done < len(pending) and count >= len(pending[done]):
+                count -= len(pending[done])
+                done += 1
+            del pending[:done]
+            if count:
+                pending[0] = pending[0][count:]
 
     def _on_writable(self) -> None:
         self._poller.remove_writer(self._write_fd)
@@ -234,17 +240,6 @@ def _large_buffer() -> bytearray:
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     return bytearray(LARGE_READ_SIZE)
-
-
-def _remove_written(pending: list[memoryview], count: int) -> None:
-    """Remove the first `count` bytes."""
-    done = 0
-    while done < len(pending) and count >= len(pending[done]):
-        count -= len(pending[done])
-        done += 1
-    del pending[:done]
-    if count:
-        pending[0] = pending[0][count:]
 
 
 def _chunks(outbox: list[bytes]) -> list[memoryview]:

@@ -30,8 +30,8 @@ CATCH_UP_TIMEOUT = 0.02
 _PAUSED_INTERVAL = 1.0
 
 
-class Transport(Protocol):
-    """A connection or session that brings lines."""
+class PeerConnection(Protocol):
+    """A connection that brings a peer's lines: pipes, a unix socket, a session over WebSocket."""
 
     @property
     def peer(self) -> Peer: ...
@@ -51,7 +51,7 @@ class MessagePump:
         self._due_at = 0.0
         self.are_deadlines_paused = False  # while a debugger is attached
 
-    def take(self, connection: Transport, lines: Sequence[bytes | Oversized]) -> None:
+    def take(self, connection: PeerConnection, lines: Sequence[bytes | Oversized]) -> None:
         """Route a batch of lines of one peer, in order. The caller then ends its turn with `turn`."""
         peer = connection.peer
         receive = self.router.receive
@@ -126,7 +126,7 @@ class MessagePump:
         else:
             self.router.refuse(peer, error)
 
-    def _on_oversized_line(self, connection: Transport, line: Oversized) -> None:
+    def _on_oversized_line(self, connection: PeerConnection, line: Oversized) -> None:
         """Answer an over-long line with an error if it shows an invocation id; expel its peer otherwise."""
         message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
         invocation_id = invocation_id_in(line.head)

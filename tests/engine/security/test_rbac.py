@@ -80,10 +80,10 @@ def test_functions_are_exposed_by_what_their_metadata_says(
     assert Permissions(rules, AuthResult()).may_invoke("default", "any::id", metadata) is may
 
 
-def test_s14_a_refusal_is_the_same_whether_the_function_exists() -> None:
+def test_s14_a_denial_is_the_same_whether_the_function_exists() -> None:
     session = Permissions(EXPOSED, AuthResult(forbidden_functions=["a::b"]))
-    assert session.refusal("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
-    assert session.refusal("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"
+    assert session.denial("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
+    assert session.denial("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"
 
 
 def test_what_may_be_registered_and_where() -> None:
@@ -105,9 +105,9 @@ def test_what_may_be_registered_and_where() -> None:
     assert (told.may_register_functions, told.may_register_trigger_types) == (False, True)
     assert told.may_bind_to("cron")
     assert not told.may_bind_to("http")
-    assert told.namespace_refusal("a") is None
-    assert told.namespace_refusal("c") == "namespace 'c' not allowed for this session (permitted: a, b)"
-    assert quiet.namespace_refusal("c") is None
+    assert told.namespace_denial("a") is None
+    assert told.namespace_denial("c") == "namespace 'c' not allowed for this session (permitted: a, b)"
+    assert quiet.namespace_denial("c") is None
 
 
 def test_a_prefix_is_put_on_and_taken_off() -> None:
