@@ -75,7 +75,7 @@ class AuthenticatingSession:
     def open(self) -> None:
         """Begin to authenticate the client."""
         self._connection.pause()
-        self._task = start_check(self._connection, self._authenticate())
+        self._task = start_check(self._connection, self._authenticate(), name=self._client.ip_address)
 
     async def _authenticate(self) -> None:
         try:
@@ -101,15 +101,15 @@ class AuthenticatingSession:
             self._task.cancel()
 
 
-def start_check(connection: WebSocketConnection, check: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def start_check(connection: WebSocketConnection, check: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
     """Run a check of a connection's client or messages. If it fails with a bug of the engine, the connection closes.
 
-    Otherwise a message could pass unchecked, or the client would wait for ever.
+    Otherwise a message could pass unchecked, or the client would wait for ever. `name` of the client is logged.
     """
 
     def on_done(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": f"the checkpoint of {connection!r} broke", "exception": error}
+            context = {"message": f"the checkpoint of {name} broke", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
             connection.close(INTERNAL_ERROR)
 

@@ -130,7 +130,7 @@ class RbacSession(PeerSession):
             self._start(self._check_waiting())
 
     def _start(self, check: Coroutine[Any, Any, None]) -> None:
-        task = start_check(self._connection, check)
+        task = start_check(self._connection, check, name=self.peer.name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
