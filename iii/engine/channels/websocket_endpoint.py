@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iii.engine.channels.channel import Channel, Direction
+from iii.engine.transport.session import Received, Session
 
 if TYPE_CHECKING:
-    from iii.engine.transport.websocket import Received, WebSocketConnection
+    from iii.engine.transport.websocket import WebSocketConnection
 
 # Unsent bytes at which a reader counts as congested: a few of the SDKs' frames of 64 KiB.
 CONGESTED = 1024 * 1024
 
 
-class ChannelSession:
+class ChannelSession(Session):
     """Session of the connection and end of the channel."""
 
     def __init__(self, connection: WebSocketConnection, channel: Channel, direction: Direction) -> None:

@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from iii.engine.builtins.client import EngineClient
 from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, AuthResult, Permissions, Rules
+from iii.engine.transport.session import Session
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode, encode_error
 from iii.protocol.messages import Error, ErrorBody
 
 if TYPE_CHECKING:
-    from iii.engine.transport.websocket import Received, WebSocketConnection
+    from iii.engine.transport.websocket import WebSocketConnection
 
 # Close code of a connection whose check failed with a bug of the engine (RFC 6455, 7.4.1).
 INTERNAL_ERROR = 1011
@@ -53,7 +54,7 @@ class AuthPolicy(Struct, frozen=True):
             raise InvocationError(ErrorCode.AUTH_ERROR, f"no usable result: {error}") from None
 
 
-class AuthenticatingSession:
+class AuthenticatingSession(Session):
     """The session of a connection until its client is authenticated. Nothing is read from it meanwhile.
 
     `on_authenticated` gets the permissions and gives the connection its next session.
@@ -88,12 +89,6 @@ class AuthenticatingSession:
         if self._connection.is_open:
             self._on_authenticated(permissions)
             self._connection.resume()
-
-    def on_messages(self, messages: Received) -> None:
-        """Do nothing: the connection is paused."""
-
-    def on_written(self, credit: int) -> None:
-        """Do nothing: an error is not counted."""
 
     def on_closed(self) -> None:
         """The connection is gone: the auth function's answer is not awaited any more."""

@@ -29,6 +29,7 @@ from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, Handsha
 from iii.engine.security.rbac import Permissions
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
+from iii.engine.transport.session import Session
 from iii.engine.transport.tcp_address import Address
 from iii.protocol.websocket_frames import MAX_MESSAGE
 
@@ -75,7 +76,7 @@ class Gateway:
     """One listener and all its connections.
 
     `on_telemetry(prefix, data)` gets the telemetry frames of SDKs. `on_routed(peer)` is called after each batch of
-    messages of a peer that is not ready yet. `on_left(peer)` is called when its connection is gone, to detach the peer.
+    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone.
     """
 
     def __init__(
@@ -165,22 +166,19 @@ class Gateway:
             self._open_channel(connection, request, response.subprotocol)
         elif url.path in (_PEERS, _TELEMETRY_ONLY):
             session = self._first_session(connection, request, is_peer=url.path == _PEERS)
-            if connection.accept(request, session, response.subprotocol):
-                session.open()
+            connection.accept(request, session, response.subprotocol)
         else:
             self._reject(connection, 404)
 
-    def _first_session(
-        self, connection: WebSocketConnection, request: Request, *, is_peer: bool
-    ) -> PeerSession | TelemetrySession | AuthenticatingSession:
+    def _first_session(self, connection: WebSocketConnection, request: Request, *, is_peer: bool) -> Session:
         policy = self._auth_policy
         if policy is None:
             return PeerSession(connection, self) if is_peer else TelemetrySession(self)
 
         def on_authenticated(permissions: Permissions) -> None:
-            session = RbacSession(connection, self, policy, permissions) if is_peer else TelemetrySession(self)
-            connection.replace_session(session)
-            session.open()
+            connection.replace_session(
+                RbacSession(connection, self, policy, permissions) if is_peer else TelemetrySession(self)
+            )
 
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
@@ -199,8 +197,7 @@ class Gateway:
             connection.reject(404, "Channel not found")
             return
         session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
-        if connection.accept(request, session, subprotocol):
-            session.open()
+        connection.accept(request, session, subprotocol)
 
     def _reject_unauthorized(self, connection: WebSocketConnection) -> None:
         """Reject a client of another user; one that tries again and again has to wait for the answer."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.transport.message_pump import MessagePump
+from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import without_newlines
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
@@ -26,7 +27,7 @@ from iii.protocol.messages import DEFAULT_NAMESPACE
 from iii.protocol.websocket_frames import BINARY, MAX_MESSAGE
 
 if TYPE_CHECKING:
-    from iii.engine.transport.websocket import Received, WebSocketConnection
+    from iii.engine.transport.websocket import WebSocketConnection
 
 # How long registrations wait for the namespace of their peer (public contract).
 NAMESPACE_TIMEOUT = 5.0
@@ -39,7 +40,7 @@ class SessionHost(Protocol):
     counters: Counter[str]
 
     def on_routed(self, peer: Peer) -> None:
-        """A batch of messages was routed for a peer whose namespace is not known yet."""
+        """A batch of messages was routed for a peer that is not serving yet."""
 
     def on_left(self, peer: Peer) -> None:
         """The peer's connection is gone: detach it, now or when its process has exited."""
@@ -51,7 +52,7 @@ class SessionHost(Protocol):
         """Drop a client that has left too much unread."""
 
 
-class PeerSession:
+class PeerSession(Session):
     """The session of `/`: one peer over one connection."""
 
     def __init__(self, connection: WebSocketConnection, host: SessionHost) -> None:
@@ -126,26 +127,17 @@ class PeerSession:
         self._host.abort_if_slow(self._connection)
 
 
-class TelemetrySession:
+class TelemetrySession(Session):
     """The session of `/otel`: telemetry frames and nothing else."""
 
     def __init__(self, host: SessionHost) -> None:
         self._host = host
-
-    def open(self) -> None:
-        """Do nothing: the client speaks first."""
 
     def on_messages(self, messages: Received) -> None:
         """Take telemetry frames; other binary messages are counted, text is ignored."""
         for opcode, data in messages:
             if opcode == BINARY and not self._host.take_telemetry(data):
                 self._host.counters["unknown_telemetry"] += 1
-
-    def on_written(self, credit: int) -> None:
-        """Do nothing: the session never sends lines."""
-
-    def on_closed(self) -> None:
-        """Do nothing: the session holds no state."""
 
 
 def answer_if_too_large(router: Router, sender: Peer, line: bytes) -> bytes | None:

@@ -14,13 +14,13 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
 from iii.protocol.websocket_frames import FINAL, MAX_MESSAGE, PING, TEXT, header
 
@@ -41,21 +41,6 @@ CLOSE_TIMEOUT = 2.0
 _silent = logging.getLogger("iii.engine.transport.websocket")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
-
-Received = list[tuple[int, bytes]]  # messages: opcode (TEXT or BINARY) and payload
-
-
-class Session(Protocol):
-    """What a connection carries after its handshake. Nothing is called any more after `on_closed`."""
-
-    def on_messages(self, messages: Received) -> None:
-        """A batch of messages came in."""
-
-    def on_written(self, credit: int) -> None:
-        """The kernel took `credit` bytes of messages, counting a newline for each."""
-
-    def on_closed(self) -> None:
-        """The client closed the connection, or is gone."""
 
 
 class WebSocketConnection:
@@ -109,8 +94,8 @@ class WebSocketConnection:
 
     # The handshake
 
-    def accept(self, request: Request, session: Session, subprotocol: str | None = None) -> bool:
-        """Answer the handshake; return False if the request was no WebSocket handshake and got an HTTP error."""
+    def accept(self, request: Request, session: Session, subprotocol: str | None = None) -> None:
+        """Answer the handshake and open the session; a request without a valid handshake gets an HTTP error."""
         response = self._protocol.accept(request)
         if subprotocol is not None and response.status_code == 101:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
@@ -118,11 +103,13 @@ class WebSocketConnection:
         if response.status_code == 101:
             self.session = session
         self._write_protocol()
-        return self.session is session
+        if self.session is session:
+            session.open()
 
     def replace_session(self, session: Session) -> None:
-        """Give the messages from now on to another session. The present one hears nothing more."""
+        """Open another session, which gets all further messages; the present one hears nothing more."""
         self.session = session
+        session.open()
 
     def reject(self, status: int, text: str) -> None:
         """Answer the request with an HTTP status and one line of text, and close."""
