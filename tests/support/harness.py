@@ -18,7 +18,7 @@ from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
 from iii.engine.gateway.authentication import AuthPolicy
-from iii.engine.gateway.server import Gateway, Limits, ListenerOptions
+from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
 from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
@@ -67,7 +67,7 @@ class Engine:
             Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or AuthThrottle()
         )
         self._rules, self._middleware, self._engine_client = rules, middleware, engine_client
-        self._limits = Limits(**limits)
+        self._limits = ConnectionLimits(**limits)
         self.events: list[Event] = []
         self.now = 0.0  # as channels see it
         self._started: queue.Queue[None] = queue.Queue()
@@ -113,7 +113,7 @@ class Engine:
         elif isinstance(event, PeerExpelled):
             self._loop.call_soon(event.peer.close)
 
-    def _make_gateway(self, options: ListenerOptions, limits: Limits | None = None) -> Gateway:
+    def _make_gateway(self, options: ListenerOptions, limits: ConnectionLimits | None = None) -> Gateway:
         return Gateway(
             self.pump,
             self.channels,

@@ -45,7 +45,7 @@ _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Limits(Struct, frozen=True):
+class ConnectionLimits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
     connections: int = 512  # every official worker holds two
@@ -84,7 +84,7 @@ class Gateway:
         pump: MessagePump,
         channels: Channels,
         options: ListenerOptions,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         on_telemetry: Callable[[str, bytes], None],
         on_routed: Callable[[Peer], None],
@@ -92,7 +92,7 @@ class Gateway:
     ) -> None:
         self.pump = pump
         self.channels = channels
-        self.limits = limits or Limits()
+        self.limits = limits or ConnectionLimits()
         self.counters: Counter[str] = Counter()
         self.on_telemetry = on_telemetry
         self.on_routed = on_routed

@@ -21,8 +21,8 @@ LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SUBPROTOCOL = "iii.token."
 # Seconds in which rejections are counted, and how many of them are answered at once.
 COUNTING_INTERVAL, MAX_AT_ONCE = 1.0, 10
-# How long every further answer waits.
-ANSWER_TIMEOUT = 1.0
+# How long every further rejection of the address waits.
+REJECTION_INTERVAL = 1.0
 # Addresses that are remembered; the count of the oldest is forgotten first.
 MAX_ADDRESSES = 1024
 
@@ -121,4 +121,4 @@ class AuthThrottle:
         self._windows[address] = (since, count + 1)
         if len(self._windows) > MAX_ADDRESSES:
             del self._windows[next(iter(self._windows))]
-        return ANSWER_TIMEOUT if count >= MAX_AT_ONCE else 0.0
+        return REJECTION_INTERVAL if count >= MAX_AT_ONCE else 0.0

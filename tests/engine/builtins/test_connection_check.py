@@ -12,10 +12,10 @@ from msgspec.json import encode
 from iii.engine.builtins.connection_check import Address, ConnectionCheck
 from iii.engine.routing.peer import Peer
 from iii.engine.security.admission import (
-    ANSWER_TIMEOUT,
     COUNTING_INTERVAL,
     MAX_ADDRESSES,
     MAX_AT_ONCE,
+    REJECTION_INTERVAL,
     AuthThrottle,
 )
 
@@ -69,7 +69,7 @@ def test_a_question_that_is_none_is_an_error(payload: bytes) -> None:
 def test_s02_after_ten_wrong_tokens_in_a_second_the_answers_wait() -> None:
     throttle = AuthThrottle()
     assert [throttle.delay("a", 5.0) for _ in range(MAX_AT_ONCE)] == [0.0] * MAX_AT_ONCE
-    assert throttle.delay("a", 5.5) == ANSWER_TIMEOUT
+    assert throttle.delay("a", 5.5) == REJECTION_INTERVAL
     assert throttle.delay("b", 5.5) == 0.0
     assert throttle.delay("a", 5.0 + COUNTING_INTERVAL) == 0.0
 
