@@ -49,7 +49,7 @@ ROOMS: dict[str, Room] = {
     **dict.fromkeys(BASE, Room(BASE, pure=EVERY, is_light=True)),
     "iii/protocol": Room(BASE, pure=EVERY),
     # The SDK, from the bottom up. It and the engine never import each other.
-    f"{_W}/transport": Room(BASE, frozenset({"websocket_frames"}), is_light=True),
+    f"{_W}/transport": Room((*BASE, "iii/protocol"), frozenset({"websocket_frames"}), is_light=True),
     f"{_W}/codec": Room((*BASE, "iii/protocol"), is_light=True),
     f"{_W}/api": Room((*BASE, f"{_W}/codec"), frozenset({"requests"}), is_light=True),
     f"{_W}/context": Room((*BASE, f"{_W}/codec"), is_light=True),
@@ -63,9 +63,7 @@ ROOMS: dict[str, Room] = {
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
-    f"{_E}/security": Room(
-        (*BASE, "iii/protocol"), frozenset({"admission", "auth_throttle", "rbac", "redaction", "sanitize"})
-    ),
+    f"{_E}/security": Room((*BASE, "iii/protocol"), frozenset({"admission", "rbac", "redaction", "sanitize"})),
     f"{_E}/config": Room((*BASE, f"{_E}/security"), EVERY),
     f"{_E}/reload": Room((f"{_E}/config",), frozenset({"dependency_graph", "globs"})),
     f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),

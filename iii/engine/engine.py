@@ -26,11 +26,11 @@ from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
-from iii.engine.channels.unix_endpoint import ChannelDoor
+from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
-from iii.engine.gateway.authentication import Terms
-from iii.engine.gateway.server import Gateway, Listen
+from iii.engine.gateway.authentication import AuthPolicy
+from iii.engine.gateway.server import Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat, SlowConsumerCheck
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
@@ -46,15 +46,15 @@ from iii.engine.routing.events import (
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
-from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
 from iii.engine.security.redaction import Redactor, redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.supervisor import Supervisor
-from iii.engine.telemetry.feed import Feed
+from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.terminal.display import Display, style_of
-from iii.engine.transport.accept import UnixAcceptor
+from iii.engine.transport.accept import accept_local_peers
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import make_poller
 from iii.engine.worker_connections import WorkerConnections, run_of
@@ -76,7 +76,7 @@ class Engine:
         self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
-        self._throttle = Throttle()  # of all listeners together
+        self._throttle = AuthThrottle()  # of all listeners together
         self._environments = environments_of(project, os.environ)
         self._redactor = Redactor()
         self.gateways: list[Gateway] = []
@@ -90,7 +90,7 @@ class Engine:
         self.pump.are_deadlines_paused = options.debug is not None
         self._poller = make_poller(self.pump.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
-        self.local_clients = LocalClients(self.pump, self._poller, ChannelDoor(self.channels))
+        self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels))
         self.worker_connections = WorkerConnections(
             self.pump,
             self._poller,
@@ -130,7 +130,9 @@ class Engine:
         )
         self.builtins = Builtins(self.router, self, self.pump.turn)
         self.http_check = HttpFunctionCheck(self.pump)
-        self.feed = Feed(self.router, self.pump.turn, follow=display.follow, gauges=self.builtins.gauges)
+        self.telemetry_exporter = TelemetryExporter(
+            self.router, self.pump.turn, follow=display.follow, worker_metrics=self.builtins.worker_metrics
+        )
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
     async def run(self) -> int:
@@ -141,7 +143,7 @@ class Engine:
         connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
         self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
         self._open_gateways()
-        listener = UnixAcceptor(self._run_context.socket_path, self.local_clients.accept)
+        listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
@@ -193,7 +195,7 @@ class Engine:
         await self.supervisor.shutdown()
         self._prestart.close()
         self.builtins.close()
-        self.feed.close()
+        self.telemetry_exporter.close()
         for gateway in self.gateways:
             gateway.close()
         self.pump.close()
@@ -205,22 +207,28 @@ class Engine:
 
     def _open_gateways(self) -> None:
         """Open the listener for official SDKs, unless it is off, and the listeners of iii.toml with rules."""
-        listens = []
+        listeners = []
         if (address := self._run_context.address) is not None:
-            listens.append(Listen(address, self._run_context.token, throttle=self._throttle))
+            listeners.append(ListenerOptions(address, self._run_context.token, throttle=self._throttle))
             if address.is_moved:
                 self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to ws://{address} instead")
         if self.project.engine.listeners:
             engine_client = EngineClient(self.pump)
             for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
-                terms = Terms(engine_client, spec.rules, spec.middleware_function_id)
+                policy = AuthPolicy(engine_client, spec.rules, spec.middleware_function_id)
                 # A listener without an auth function asks for the token.
                 has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
                 token = None if has_auth_function else self._run_context.token
-                listens.append(Listen(address, token, spec.origins, terms, self._throttle))
-        for listen in listens:
-            gateway = Gateway(self.pump, self.worker_connections, self.channels, listen)
-            gateway.on_telemetry = self.feed.take_frame
+                listeners.append(ListenerOptions(address, token, spec.origins, policy, self._throttle))
+        for options in listeners:
+            gateway = Gateway(
+                self.pump,
+                self.channels,
+                options,
+                on_telemetry=self.telemetry_exporter.take_frame,
+                on_routed=self.worker_connections.spoke,
+                on_left=self.worker_connections.left,
+            )
             self.gateways.append(gateway)
 
     def _announce(self, *, is_ready: bool) -> None:
@@ -286,7 +294,7 @@ class Engine:
 
     def _hide_secrets(self) -> None:
         configs = [worker.config for worker in self.project.workers.values()]
-        self.feed.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
+        self.telemetry_exporter.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
 
     # `Control`: what the management functions may do
 

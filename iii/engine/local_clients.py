@@ -9,7 +9,7 @@ import socket
 import time
 import uuid
 
-from iii.engine.channels.unix_endpoint import ChannelDoor, request_in
+from iii.engine.channels.unix_endpoint import ChannelAcceptor, request_in
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.connection import Connection, Lines
 from iii.engine.transport.message_pump import MessagePump
@@ -19,7 +19,7 @@ from iii.engine.transport.poller import Poller
 class LocalClients:
     """The connections that were accepted on the unix socket."""
 
-    def __init__(self, pump: MessagePump, poller: Poller, channels: ChannelDoor) -> None:
+    def __init__(self, pump: MessagePump, poller: Poller, channels: ChannelAcceptor) -> None:
         self._pump = pump
         self._poller = poller
         self._channels = channels

@@ -240,7 +240,7 @@ def flood(lines):
 
 def test_x08_a_flood_of_telemetry_is_dropped_by_count_and_calls_go_on(scene: Scene) -> None:
     # Records of a log, because tens of thousands of them come within a second: spans cost a call each. Both wait in
-    # buffers of the same kind (tests/engine/telemetry/test_feed.py).
+    # buffers of the same kind (tests/engine/telemetry/test_exporter.py).
     offered = 30_000
     scene.play({"observer": OBSERVER, "flood": FLOOD, "shop": ECHO})
     before = worst_of([scene.ask("shop::echo", number).seconds for number in range(300)])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iii.protocol.frames import BINARY, MAX_MESSAGE, TEXT, FrameError, FrameSplitter, frame
+from iii.protocol.channel_frames import BINARY, MAX_MESSAGE, TEXT, ChannelFrameError, ChannelFrameSplitter, frame
 
 MESSAGES = st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.binary(max_size=300)), max_size=10)
 
@@ -17,7 +17,7 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut(
     messages: list[tuple[int, bytes]], cuts: list[int]
 ) -> None:
     data = b"".join(frame(kind, payload) for kind, payload in messages)
-    splitter, out, start = FrameSplitter(), [], 0
+    splitter, out, start = ChannelFrameSplitter(), [], 0
     for end in [*sorted(cuts), len(data)]:
         out += splitter.feed(data[start:end])
         start = max(start, min(end, len(data)))
@@ -28,15 +28,15 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut(
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_messages_or_refused(data: bytes) -> None:
     try:
-        messages = FrameSplitter().feed(data)
-    except FrameError as error:
+        messages = ChannelFrameSplitter().feed(data)
+    except ChannelFrameError as error:
         messages = error.messages
     assert all(kind in (TEXT, BINARY) for kind, _ in messages)
 
 
 def test_what_comes_before_nonsense_is_not_lost() -> None:
-    with pytest.raises(FrameError, match="kind 255") as caught:
-        FrameSplitter().feed(frame(TEXT, b"good") + b"\xff" * 9)
+    with pytest.raises(ChannelFrameError, match="kind 255") as caught:
+        ChannelFrameSplitter().feed(frame(TEXT, b"good") + b"\xff" * 9)
     assert caught.value.messages == [(TEXT, b"good")]
 
 
@@ -44,7 +44,7 @@ def test_what_comes_before_nonsense_is_not_lost() -> None:
 def test_the_limits_of_a_head(kind: int, size: int, fits: bool) -> None:
     head = bytes([kind]) + size.to_bytes(4, "big")
     if fits:
-        assert FrameSplitter().feed(head) == []
+        assert ChannelFrameSplitter().feed(head) == []
     else:
-        with pytest.raises(FrameError, match=str(size)):
-            FrameSplitter().feed(head)
+        with pytest.raises(ChannelFrameError, match=str(size)):
+            ChannelFrameSplitter().feed(head)

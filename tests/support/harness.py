@@ -17,12 +17,12 @@ from websockets.sync.client import ClientConnection, connect
 from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
-from iii.engine.gateway.authentication import Terms
-from iii.engine.gateway.server import Gateway, Limits, Listen
+from iii.engine.gateway.authentication import AuthPolicy
+from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
 from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
-from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.rbac import Rules
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.tcp_address import Address
@@ -59,15 +59,15 @@ class Engine:
         rules: Rules | None = None,
         middleware: str | None = None,
         *,
-        throttle: Throttle | None = None,
+        throttle: AuthThrottle | None = None,
         engine_client: Callable[[MessagePump], EngineClient] = EngineClient,
         **limits: Any,
     ) -> None:
-        self._listen = Listen(
-            Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or Throttle()
+        self._options = ListenerOptions(
+            Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or AuthThrottle()
         )
         self._rules, self._middleware, self._engine_client = rules, middleware, engine_client
-        self._limits = Limits(**limits)
+        self._limits = ConnectionLimits(**limits)
         self.events: list[Event] = []
         self.now = 0.0  # as channels see it
         self._started: queue.Queue[None] = queue.Queue()
@@ -94,11 +94,11 @@ class Engine:
         self.builtins = Builtins(self.router, Control(), self.pump.turn)
         self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
-        self.gateway = Gateway(self.pump, self, self.channels, self._listen, self._limits)
+        self.gateway = self._make_gateway(self._options, self._limits)
         self.guarded = self.gateway
         if self._rules or self._middleware:
-            terms = Terms(self._engine_client(self.pump), self._rules, self._middleware)
-            self.guarded = Gateway(self.pump, self, self.channels, Listen(Address("127.0.0.1:0"), None, terms=terms))
+            policy = AuthPolicy(self._engine_client(self.pump), self._rules, self._middleware)
+            self.guarded = self._make_gateway(ListenerOptions(Address("127.0.0.1:0"), None, auth_policy=policy))
         self._started.put(None)
         await self._stop.wait()
         self.gateway.close()
@@ -113,10 +113,18 @@ class Engine:
         elif isinstance(event, PeerExpelled):
             self._loop.call_soon(event.peer.close)
 
-    def spoke(self, peer: Peer) -> None:
-        pass
+    def _make_gateway(self, options: ListenerOptions, limits: ConnectionLimits | None = None) -> Gateway:
+        return Gateway(
+            self.pump,
+            self.channels,
+            options,
+            limits,
+            on_telemetry=lambda prefix, data: None,
+            on_routed=lambda peer: None,
+            on_left=self._on_left,
+        )
 
-    def left(self, peer: Peer) -> None:
+    def _on_left(self, peer: Peer) -> None:
         self.router.peer_table.detach(peer)
         self.pump.turn()
 
@@ -126,7 +134,7 @@ class Engine:
 
     @property
     def port(self) -> int:
-        return self.gateway.acceptor.address.port
+        return self.gateway.address.port
 
     def ask(self, question: Callable[[], Any]) -> Any:
         """Return what `question()` returns on the engine's own thread."""
@@ -148,7 +156,7 @@ class Engine:
         assert met.wait(BOUND), f"never became true: {self.router!r}"
 
     @contextmanager
-    def visitor(self, path: str = "/", **options: Any) -> Iterator[Client]:
+    def guarded_client(self, path: str = "/", **options: Any) -> Iterator[Client]:
         """A client of the listener with rules."""
         with self.client(path, self.guarded.url, **options) as client:
             yield client

@@ -15,8 +15,7 @@ from msgspec import Raw, Struct, field
 from msgspec.json import decode
 
 from iii.engine.routing.peer import Peer
-from iii.engine.security.admission import Knock, Policy, judge_user
-from iii.engine.security.auth_throttle import Throttle
+from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit_user
 
 Address = tuple[str, int]
 
@@ -40,17 +39,17 @@ class ConnectionCheck:
     def __init__(
         self,
         token: str,
-        throttle: Throttle,
+        throttle: AuthThrottle,
         is_same_user: Callable[[Address, Address], bool],
     ) -> None:
-        self._policy = Policy(hosts=None, token=token)
+        self._policy = AdmissionPolicy(hosts=None, token=token)
         self._throttle = throttle
         self._is_same_user = is_same_user
 
     async def answer(self, payload: Raw, _: Peer) -> dict[str, Any]:
         """Return `{"allowed", "subprotocol"}`; the worker confirms the subprotocol in the handshake's response."""
         question = decode(payload, type=ConnectionQuestion)
-        handshake = Knock(
+        handshake = HandshakeRequest(
             hosts=(),
             origins=(),
             authorizations=question.authorizations,
@@ -58,9 +57,9 @@ class ConnectionCheck:
             query=question.query,
             is_same_user=self._is_same_user(question.client, question.server),
         )
-        verdict = judge_user(self._policy, handshake)
-        is_allowed = verdict.status == 101
+        response = admit_user(self._policy, handshake)
+        is_allowed = response.status == 101
         if not is_allowed:
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(self._throttle.delay(question.client[0], now))
-        return {"allowed": is_allowed, "subprotocol": verdict.subprotocol}
+        return {"allowed": is_allowed, "subprotocol": response.subprotocol}

@@ -21,7 +21,7 @@ from iii.engine.routing.events import FunctionsChanged, WorkersChanged
 from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
-from iii.engine.telemetry.metrics import Gauges
+from iii.engine.telemetry.metrics import WorkerMetrics
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import NotAnObject, decode_object, decode_value, encode, encode_error, encode_value
@@ -100,7 +100,7 @@ class Builtins:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bindings: dict[str, m.RegisterTrigger] = {}
         self._announce_timer: asyncio.TimerHandle | None = None
-        self.gauges = Gauges()
+        self.worker_metrics = WorkerMetrics()
         self.peer = Peer("engine", kind="engine", name="engine", flush=self._run_outbox)
         router.peer_table.attach(self.peer)
         self._handlers: dict[str, Handler] = {}
@@ -226,7 +226,7 @@ class Builtins:
         return introspection.workers_info(self._router, self._control.rows(), decode_object(payload), self._reported)
 
     def _reported(self, worker: str) -> dict[str, Any] | None:
-        return self.gauges.latest(worker, time.time())
+        return self.worker_metrics.latest(worker, time.time())
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
         fields = decode_object(payload)

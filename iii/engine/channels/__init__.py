@@ -1,1 +1,1 @@
-"""Channels between a reader and a writer, and their two kinds of endpoint."""
+"""Channels between a reader and a writer, and their ends over the unix socket and over WebSocket."""

@@ -1,9 +1,8 @@
-"""Channels: streams of messages between two parties that hold a reference, outside of calls. Pure.
+"""Channels: streams of messages from one writer to one reader, outside of calls. Pure.
 
-A channel has one writer and one reader, each taken once, in either order and over any carrier. What the writer sends
-waits here until the reader takes it, up to a bound; then the writer is paused, and its transport's own back-pressure
-does the rest. The key in the reference is the only credential. Made by `engine::channels::create`, entered through
-the gateway.
+The writer's and the reader's end are each taken once, in either order, over a WebSocket or the unix socket. The channel
+holds what the writer sent until the reader takes it, up to a bound; then it pauses the writer, and the back-pressure of
+the writer's transport does the rest. The key in a reference is the only credential for an end.
 """
 
 from __future__ import annotations
@@ -23,62 +22,62 @@ Direction = Literal["read", "write"]
 
 # The contract's bounds of `buffer_size`, in messages.
 DEFAULT_BUFFER, MAX_BUFFER = 64, 1024
-# A message may be 64 MiB: their number alone bounds nothing.
+# Bytes at which the writer is paused: a message may have 64 MiB, so the number of messages alone bounds nothing.
 MAX_BYTES = 8 * 1024 * 1024
-# Seconds after which a channel with an end that nobody took is given up.
-TTL = 300.0
+# Age at which a channel is closed if one of its ends was never taken.
+OPEN_TIMEOUT = 300.0
 
 
-class Wish(Struct):
+class CreateChannel(Struct):
     """The payload of `engine::channels::create`."""
 
     buffer_size: int | None = None
 
 
-class End(Protocol):
-    """One party's transport, as the channel sees it."""
+class ChannelEnd(Protocol):
+    """The connection of the reader or the writer."""
 
     @property
     def is_congested(self) -> bool:
-        """Whether what was delivered is piling up."""
+        """Whether the reader is behind with what was sent to it."""
 
     def deliver(self, opcode: int, data: bytes) -> None:
-        """Send one message to this party."""
+        """Send one message."""
 
     def finish(self) -> None:
-        """Close this party's connection, after what was delivered."""
+        """Close the connection when everything delivered is sent."""
 
     def pause(self) -> None:
-        """Read nothing more from this party for now."""
+        """Stop reading."""
 
     def resume(self) -> None:
         """Read again."""
 
 
 class Channel:
-    """One channel. `on_over` is called once, when nobody needs it any more."""
+    """One channel. `on_closed` is called once, when it has ended."""
 
-    def __init__(self, id: str, key: str, buffer_size: int, on_over: Callable[[Channel], None]) -> None:
+    def __init__(self, id: str, key: str, buffer_size: int, on_closed: Callable[[Channel], object]) -> None:
         self.id = id
         self.key = key
         self._buffer_size = buffer_size
-        self._on_over = on_over
-        self._ends: dict[Direction, End] = {}
+        self._on_closed = on_closed
+        self._ends: dict[Direction, ChannelEnd] = {}
         self._taken: set[Direction] = set()
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
-        self._is_written = False  # the writer has left: nothing more will come
+        self._has_writer_left = False  # then no more messages follow
 
     def __repr__(self) -> str:
         return f"<Channel {self.id} {sorted(self._taken)} {len(self._waiting)} waiting>"
 
     @property
-    def is_complete(self) -> bool:
+    def is_open(self) -> bool:
         """Whether both ends were taken."""
         return len(self._taken) == 2
 
-    def take(self, direction: Direction, end: End) -> bool:
-        """Give an end to a party; False if somebody had it already."""
+    def take(self, direction: Direction, end: ChannelEnd) -> bool:
+        """Attach a connection to one end; return False if the end was taken before."""
         if direction in self._taken:
             return False
         self._taken.add(direction)
@@ -88,13 +87,13 @@ class Channel:
         return True
 
     def write(self, opcode: int, data: bytes) -> None:
-        """The writer sent a message."""
+        """Take a message of the writer."""
         self._waiting.append((opcode, data))
         self._bytes += len(data)
         self.pump()
 
     def pump(self) -> None:
-        """Deliver what waits as far as the reader takes it; pause or resume the writer accordingly."""
+        """Deliver waiting messages until the reader is congested; pause or resume the writer accordingly."""
         reader, writer = self._ends.get("read"), self._ends.get("write")
         while reader is not None and self._waiting and not reader.is_congested:
             opcode, data = self._waiting.popleft()
@@ -103,39 +102,35 @@ class Channel:
         if writer is not None:
             is_full = len(self._waiting) >= self._buffer_size or self._bytes > MAX_BYTES
             writer.pause() if is_full else writer.resume()
-        elif reader is not None and self._is_written and not self._waiting:
-            self._end()
+        elif reader is not None and self._has_writer_left and not self._waiting:
+            self.close()
 
     def leave(self, direction: Direction) -> None:
-        """A party is gone. What the writer sent before still reaches the reader; without a reader it is over."""
+        """Detach an end. The reader still gets what the writer sent before; without its reader, the channel closes."""
         if self._ends.pop(direction, None) is None:
             return
         if direction == "read":
-            self._end()
+            self.close()
         else:
-            self._is_written = True
+            self._has_writer_left = True
             self.pump()
 
-    def give_up(self) -> None:
-        """Nobody took one end in time."""
-        self._end()
-
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Close both ends and drop what was not delivered."""
         ends, self._ends = list(self._ends.values()), {}
         self._waiting.clear()
-        self._on_over(self)
+        self._on_closed(self)
         for end in ends:
             end.finish()
 
 
 class Channels:
-    """All channels of an engine. `mint` makes ids and keys that cannot be guessed, `clock` tells seconds."""
+    """All channels of an engine. `mint` makes ids and keys that cannot be guessed, `clock` counts seconds."""
 
     def __init__(self, mint: Callable[[], str], clock: Callable[[], float]) -> None:
         self._mint = mint
         self._clock = clock
-        self._channels: dict[str, Channel] = {}
-        self._made_at: dict[str, float] = {}
+        self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
 
     def __repr__(self) -> str:
         return f"<Channels {len(self._channels)}>"
@@ -144,33 +139,28 @@ class Channels:
         return len(self._channels)
 
     def answer(self, payload: Raw, _: Peer) -> dict[str, dict[str, str]]:
-        """Run `engine::channels::create`. Raises `ValueError` for a payload that is none of its own."""
-        wish = Wish() if is_empty(payload) else decode_value(payload, type=Wish)
-        return self.create(wish.buffer_size)
+        """Run `engine::channels::create`. Raises `ValueError` for an invalid payload."""
+        request = CreateChannel() if is_empty(payload) else decode_value(payload, type=CreateChannel)
+        return self.create(request.buffer_size)
 
     def create(self, buffer_size: int | None = None) -> dict[str, dict[str, str]]:
-        """Make a channel; return the references of its two ends."""
+        """Create a channel; return the references to its two ends."""
         size = min(max(DEFAULT_BUFFER if buffer_size is None else buffer_size, 1), MAX_BUFFER)
-        channel = Channel(self._mint(), self._mint(), size, self._forget)
-        self._channels[channel.id] = channel
-        self._made_at[channel.id] = self._clock()
+        channel = Channel(self._mint(), self._mint(), size, lambda closed: self._channels.pop(closed.id, None))
+        self._channels[channel.id] = channel, self._clock()
         reference = {"channel_id": channel.id, "access_key": channel.key}
         return {"writer": reference | {"direction": "write"}, "reader": reference | {"direction": "read"}}
 
     def find(self, id: str, key: str) -> Channel | None:
-        """Return the channel if the key is right."""
-        channel = self._channels.get(id)
+        """Return the channel, None if there is none or the key is wrong."""
+        channel, _ = self._channels.get(id, (None, 0.0))
         if channel is None or not hmac.compare_digest(channel.key.encode(), key.encode()):
             return None
         return channel
 
     def sweep(self) -> None:
-        """Give up channels of which an end was never taken."""
+        """Close channels of which an end was not taken in time."""
         now = self._clock()
-        for channel in list(self._channels.values()):
-            if not channel.is_complete and now - self._made_at[channel.id] > TTL:
-                channel.give_up()
-
-    def _forget(self, channel: Channel) -> None:
-        self._channels.pop(channel.id, None)
-        self._made_at.pop(channel.id, None)
+        for channel, created_at in list(self._channels.values()):
+            if not channel.is_open and now - created_at > OPEN_TIMEOUT:
+                channel.close()

@@ -1,7 +1,8 @@
-"""Ends of channels over the unix socket: a connection whose first line is `channelopen`, bytes of the channel after it.
+"""Ends of channels over the unix socket: a connection whose first line is `channelopen`, then the channel's messages.
 
-The socket's own buffers hold the parties back: a reader that is behind is not written to, a writer whose reader is
-behind is not read from. The door takes connections over from the switchboard, and gives up channels that nobody took.
+The buffers of the socket carry the back-pressure: a reader that is behind is not written to, and the writer of such a
+reader is not read from. The acceptor takes over connections that were accepted as local peers, and closes channels of
+which an end was never taken.
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from iii.engine.channels.channel import Channels, Direction
+from iii.engine.channels.channel import Channel, Channels, Direction
 from iii.errors import ErrorCode, RemoteProtocolError
+from iii.protocol.channel_frames import ChannelFrameError, ChannelFrameSplitter, frame
 from iii.protocol.codec import decode, encode, encode_error
-from iii.protocol.frames import FrameError, FrameSplitter, frame
 from iii.protocol.lines import Oversized
 from iii.protocol.messages import ChannelOpen, ChannelOpened, Error, ErrorBody
 
 _READ_SIZE = 256 * 1024
-# What may wait for a reader here before its channel holds back: a few of the SDKs' pieces of 64 KiB.
+# Unsent bytes at which a reader counts as congested: a few of the SDKs' pieces of 64 KiB.
 CONGESTED = 512 * 1024
-# How long a party may take to read its last bytes.
-LINGER = 60.0
-# Between two looks for channels that nobody took; they have minutes.
-_SWEEP = 30.0
+# How long a reader may take to read its last bytes.
+FINISH_TIMEOUT = 60.0
+# How often channels of which an end was never taken are looked for; they have minutes.
+_SWEEP_INTERVAL = 30.0
 
 
 def request_in(lines: Sequence[bytes | Oversized]) -> ChannelOpen | None:
-    """Return the `channelopen` that a connection's first lines are, None if it speaks otherwise."""
+    """Return the `channelopen` in the first of a connection's lines, None for any other message."""
     first = lines[0]
     if not isinstance(first, bytes) or b"channelopen" not in first[:64]:
         return None
@@ -40,91 +41,80 @@ def request_in(lines: Sequence[bytes | Oversized]) -> ChannelOpen | None:
     return message if isinstance(message, ChannelOpen) else None
 
 
-class ChannelDoor:
-    """Where local parties enter channels."""
+class ChannelAcceptor:
+    """Opens ends of channels for local connections."""
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
         self._loop = asyncio.get_running_loop()
-        self._sockets: set[ChannelSocket] = set()
-        self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+        self._ends: set[UnixChannelEnd] = set()
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
     def __repr__(self) -> str:
-        return f"<ChannelDoor {len(self._sockets)} connections>"
+        return f"<ChannelAcceptor {len(self._ends)} connections>"
 
     def open(self, fd: int, request: ChannelOpen) -> None:
-        """Take over the connection `fd` and give it the end it asks for, or the reason why not."""
-        end = ChannelSocket(fd, self._sockets.discard)
-        self._sockets.add(end)
+        """Take over the connection `fd`: attach it to the end that it asks for, or answer with an error and close."""
+        end = UnixChannelEnd(fd, self._ends.discard)
+        self._ends.add(end)
         channel = self._channels.find(request.channel_id, request.access_key)
         if request.direction not in ("read", "write"):
-            end.refuse(ErrorCode.INVALID_MESSAGE, f"direction must be read or write, got {request.direction!r}")
+            end.reject(ErrorCode.INVALID_MESSAGE, f"direction must be read or write, got {request.direction!r}")
         elif channel is None:
-            end.refuse(ErrorCode.NOT_FOUND, "Channel not found")
+            end.reject(ErrorCode.NOT_FOUND, "Channel not found")
         else:
-            direction: Direction = "read" if request.direction == "read" else "write"
-            end.on_left = lambda: channel.leave(direction)
-            end.on_messages = channel.write if direction == "write" else _ignore
-            end.on_room = channel.pump
-            end.open()
-            if not channel.take(direction, end):
-                end.on_left = _nothing
-                end.refuse(ErrorCode.NOT_FOUND, f"somebody has the {direction} end of this channel already")
+            end.open(channel, "read" if request.direction == "read" else "write")
 
     def _sweep(self) -> None:
         self._channels.sweep()
-        self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+        self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
     def close(self) -> None:
         """Close every connection: the engine stops."""
         self._sweeper.cancel()
-        for end in list(self._sockets):
+        for end in list(self._ends):
             end.close()
 
 
-def _nothing() -> None:
-    """Nobody listens."""
+class UnixChannelEnd:
+    """The connection of a reader or a writer. Owns the descriptor, reads and writes without blocking."""
 
-
-def _ignore(_: int, __: bytes) -> None:
-    """A reader has nothing to say."""
-
-
-class ChannelSocket:
-    """One party's connection. Owns the descriptor, reads and writes without blocking."""
-
-    def __init__(self, fd: int, on_closed: Callable[[ChannelSocket], None]) -> None:
+    def __init__(self, fd: int, on_closed: Callable[[UnixChannelEnd], None]) -> None:
         self._fd = fd
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._splitter = FrameSplitter()
+        self._channel: Channel | None = None
+        self._direction: Direction = "read"
+        self._splitter = ChannelFrameSplitter()
         self._outgoing: deque[memoryview] = deque()
-        self._backlog = 0
+        self._unsent_bytes = 0
         self._is_reading = False
         self._is_waiting_for_room = False
         self._is_finishing = False
-        self.on_messages: Callable[[int, bytes], None] = _ignore
-        self.on_room: Callable[[], None] = _nothing
-        self.on_left: Callable[[], None] = _nothing
 
-    def open(self) -> None:
-        """Have the answer ready, ahead of everything else, and read."""
+    def open(self, channel: Channel, direction: Direction) -> None:
+        """Take an end of the channel and answer `channelopened`; if another connection has the end, reject."""
+        self._channel, self._direction = channel, direction
+        # Queued now, so that it precedes what the channel delivers while its end is taken.
         self._queue(encode(ChannelOpened()) + b"\n")
         self._loop.call_soon(self._flush)
         self.resume()
+        if not channel.take(direction, self):
+            self._channel = None
+            self.reject(ErrorCode.NOT_FOUND, f"somebody has the {direction} end of this channel already")
 
-    def refuse(self, code: str, message: str) -> None:
-        """Say why not, and close."""
+    def reject(self, code: str, message: str) -> None:
+        """Answer with an error, and close."""
         self._outgoing.clear()
         self._queue(encode(Error(encode_error(ErrorBody(code, message)))) + b"\n")
         self.finish()
 
-    # What the channel asks
+    # Called by the channel
 
     @property
     def is_congested(self) -> bool:
-        """Whether what was delivered is piling up."""
-        return self._backlog > CONGESTED
+        """Whether the reader is behind with what was sent to it."""
+        return self._unsent_bytes > CONGESTED
 
     def deliver(self, opcode: int, data: bytes) -> None:
         """Send one message."""
@@ -132,9 +122,9 @@ class ChannelSocket:
         self._flush()
 
     def finish(self) -> None:
-        """Close after what was delivered; a party that does not read it is left behind."""
+        """Close when everything delivered is sent, at the latest after `FINISH_TIMEOUT`."""
         self._is_finishing = True
-        self._loop.call_later(LINGER, self.close)
+        self._loop.call_later(FINISH_TIMEOUT, self.close)
         self._flush()
 
     def pause(self) -> None:
@@ -161,16 +151,17 @@ class ChannelSocket:
         is_over = not data
         try:
             messages = self._splitter.feed(data)
-        except FrameError as error:
+        except ChannelFrameError as error:
             messages, is_over = error.messages, True
-        for kind, payload in messages:
-            self.on_messages(kind, payload)
+        if self._channel is not None and self._direction == "write":  # what a reader sends is ignored
+            for opcode, payload in messages:
+                self._channel.write(opcode, payload)
         if is_over:
             self.close()
 
     def _queue(self, data: bytes) -> None:
         self._outgoing.append(memoryview(data))
-        self._backlog += len(data)
+        self._unsent_bytes += len(data)
 
     def _flush(self) -> None:
         if self._is_waiting_for_room or self._fd < 0:
@@ -185,7 +176,7 @@ class ChannelSocket:
             except OSError:
                 self.close()
                 return
-            self._backlog -= count
+            self._unsent_bytes -= count
             if count < len(self._outgoing[0]):
                 self._outgoing[0] = self._outgoing[0][count:]
             else:
@@ -197,11 +188,11 @@ class ChannelSocket:
         self._loop.remove_writer(self._fd)
         self._is_waiting_for_room = False
         self._flush()
-        if not self.is_congested:
-            self.on_room()
+        if self._channel is not None and not self.is_congested:
+            self._channel.pump()
 
     def close(self) -> None:
-        """Close the connection; whoever is at the other end of the channel hears of it."""
+        """Close the connection and leave the channel."""
         if self._fd < 0:
             return
         self.pause()
@@ -211,6 +202,7 @@ class ChannelSocket:
             os.close(self._fd)
         self._fd = -1
         self._outgoing.clear()
-        self._backlog = 0
+        self._unsent_bytes = 0
         self._on_closed(self)
-        self.on_left()
+        if self._channel is not None:
+            self._channel.leave(self._direction)

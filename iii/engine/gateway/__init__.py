@@ -1,1 +1,1 @@
-"""WebSocket listeners for SDKs: who gets in, and what a session with rules may do."""
+"""WebSocket listeners for official SDKs: the gateway, its sessions, authentication and the checks of RBAC sessions."""

@@ -1,8 +1,8 @@
-"""The gate between a session with rules and the router: every message of such a connection passes here, in order.
+"""The session of a peer on a listener with rules: every message is checked, in order, before it reaches the router.
 
-Asks the listener's auth function who comes, its hooks about registrations, its middleware about calls; what may not
-be is answered or dropped here and never reaches the router. Decisions are `access.py`'s. Called by the gateway for
-connections of listeners that have rules or a middleware.
+An RBAC session holds messages against its client's permissions, asks the listener's hooks about registrations, and
+sends calls through its middleware. What is denied is answered or dropped here. The permissions themselves are decided
+by `iii/engine/security/rbac.py`.
 """
 
 from __future__ import annotations
@@ -13,75 +13,99 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from iii.engine.gateway.authentication import Terms, Visitor
-from iii.engine.gateway.session import Carrier, Link, TelemetryLink
+from iii.engine.gateway.authentication import AuthPolicy, start_check
+from iii.engine.gateway.session import PeerSession, SessionHost
 from iii.engine.routing.events import Notice
 from iii.engine.routing.registry import Function
-from iii.engine.security.rbac import UNASKED, Session, functions_named_in
+from iii.engine.security.rbac import Permissions, Rules, function_ids_in
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_object, decode_value, encode, encode_error, encode_value
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from iii.engine.transport.websocket import WebSocket
+    from iii.engine.transport.websocket import WebSocketConnection
 
-# Messages that wait for a hook's answer before the connection is read on.
+# Messages that may wait for a hook's answer before the connection is paused.
 MAX_WAITING = 256
-# Close code of a connection whose checkpoint has a bug (RFC 6455, 7.4.1).
-BROKEN = 1011
 # The field of a payload that names the caller (public contract).
 _CALLER = "_caller_worker_id"
-# Listings whose rows a session may only partly see.
+# Builtin functions whose answers are cut to the functions that the session may call.
 _LISTINGS = ("engine::functions::list", "engine::functions::info")
-# Functions that have others run for whoever calls them: the same rule decides about those.
-_DOORS = ("engine::register_trigger", "engine::queue::enqueue", "action::enqueue")
+# Functions that call other functions for their caller: the session must be allowed to call those, too.
+_DELEGATING_FUNCTIONS = ("engine::register_trigger", "engine::queue::enqueue", "action::enqueue")
+
+_Registration = m.RegisterFunction | m.RegisterTrigger | m.RegisterTriggerType
 
 
-class CheckedLink(Link):
-    """A peer whose messages pass the checkpoint. Nothing is sent to it before it is authorized."""
+class _Hook(Struct, frozen=True):
+    """How one type of registration is put to the listener's hook, and what of it the hook's answer may replace.
 
-    def __init__(self, connection: WebSocket, carrier: Carrier, terms: Terms, visitor: Visitor) -> None:
-        super().__init__(connection, carrier)
-        self._terms = terms
-        self._visitor = visitor
-        self._router = carrier.pump.router
-        self._session = Session(terms.rules, UNASKED)
+    `text_fields` maps keys of question and answer to attributes of the message. `json_fields` are replaced as well,
+    `read_only_fields` are only in the question; their keys are the attributes.
+    """
+
+    label: str  # before the id, in the notice of a dropped registration
+    function_id: Callable[[Rules], str | None]
+    is_permitted: Callable[[Permissions, Any], bool]
+    text_fields: dict[str, str]
+    json_fields: tuple[str, ...] = ()
+    read_only_fields: tuple[str, ...] = ()
+
+
+_HOOKS: dict[type, _Hook] = {
+    m.RegisterFunction: _Hook(
+        label="",
+        function_id=lambda rules: rules.on_function_registration_function_id,
+        # The engine would send a secret of this machine to the URL of a function with `auth`.
+        is_permitted=lambda permissions, message: (
+            permissions.may_register_functions and not _as_object(message.invocation).get("auth")
+        ),
+        text_fields={"function_id": "id", "description": "description"},
+        json_fields=("metadata",),
+    ),
+    m.RegisterTrigger: _Hook(
+        label="trigger ",
+        function_id=lambda rules: rules.on_trigger_registration_function_id,
+        is_permitted=lambda permissions, message: permissions.may_bind_to(message.trigger_type),
+        text_fields={"trigger_id": "id", "trigger_type": "trigger_type", "function_id": "function_id"},
+        json_fields=("config",),
+        read_only_fields=("metadata",),
+    ),
+    m.RegisterTriggerType: _Hook(
+        label="trigger type ",
+        function_id=lambda rules: rules.on_trigger_type_registration_function_id,
+        is_permitted=lambda permissions, _: permissions.may_register_trigger_types,
+        text_fields={"trigger_type_id": "id", "description": "description"},
+    ),
+}
+
+
+class RbacSession(PeerSession):
+    """A peer whose messages are checked."""
+
+    def __init__(
+        self, connection: WebSocketConnection, host: SessionHost, policy: AuthPolicy, permissions: Permissions
+    ) -> None:
+        super().__init__(connection, host)
+        self._policy = policy
+        self._permissions = permissions
+        self._router = host.pump.router
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_working = False
-        self._checks: dict[type, Callable[[Any], Awaitable[m.Message | None]]] = {
-            m.InvokeFunction: self._check_call,
-            m.RegisterFunction: self._check_function,
-            m.UnregisterFunction: self._check_unregister,
-            m.RegisterTrigger: self._check_trigger,
-            m.RegisterTriggerType: self._check_trigger_type,
-            m.RegisterAction: self._refuse_action,
-        }
-
-    def open(self) -> None:
-        """Ask who comes; then open as any peer does."""
-        self._connection.pause()
-        self._start(self._enter())
-
-    async def _enter(self) -> None:
-        session = await _admitted(self._connection, self._terms, self._visitor)
-        if session is not None:
-            self._session = session
-            super().open()
-            self._connection.resume()
+        self._is_checking = False
 
     def on_closed(self) -> None:
-        """The connection is gone, and nobody waits for the answers of hooks."""
+        """The connection is gone: no answer of a hook is awaited any more."""
         for task in self._tasks:
             task.cancel()
         super().on_closed()
 
     def flush(self) -> None:
-        """Write the outbox; the session knows its functions without its prefix."""
-        if self._session.auth.function_registration_prefix:
+        """Write the outbox; the ids in its calls lose the session's prefix, as the session registered them without."""
+        if self._permissions.auth.function_registration_prefix:
             self.peer.outbox[:] = map(self._without_prefix, self.peer.outbox)
         super().flush()
 
@@ -89,136 +113,138 @@ class CheckedLink(Link):
         try:
             message = decode(line)
         except RemoteProtocolError:
-            return line  # of a worker that vouched for it; the session will refuse it
+            return line  # from a worker whose lines the engine does not check; the session's SDK rejects it
         if not isinstance(message, m.InvokeFunction):
             return line
-        message.function_id = self._session.own_id(message.function_id)
+        message.function_id = self._permissions.own_id(message.function_id)
         return encode(message)
 
-    # In order, one after the other
+    # Messages are checked in order, one after the other
 
     def _route(self, lines: list[bytes]) -> None:
         self._waiting.extend(lines)
         if len(self._waiting) > MAX_WAITING:
             self._connection.pause()
-        if not self._is_working:
-            self._is_working = True
-            self._start(self._work())
+        if not self._is_checking:
+            self._is_checking = True
+            self._start(self._check_waiting())
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _start(self, check: Coroutine[Any, Any, None]) -> None:
+        task = start_check(self._connection, check, name=self.peer.name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        """A check that breaks lets nothing pass and nobody wait: the connection ends with it."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": f"the checkpoint of {self.peer.name} broke", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
-            self._connection.close(BROKEN)
-
-    async def _work(self) -> None:
+    async def _check_waiting(self) -> None:
         while self._waiting:
             line = await self._checked(self._waiting.popleft())
             super()._route([] if line is None else [line])
-        self._is_working = False
+        self._is_checking = False
         self._connection.resume()
 
     async def _checked(self, line: bytes) -> bytes | None:
-        """Return what may pass of a message; None if nothing may, or if it is answered another way."""
+        """Return the line to route for a message; None if it is denied, or answered in another way."""
         try:
             message = decode(line)
         except RemoteProtocolError:
-            return line  # refused where every line is
-        check = self._checks.get(type(message))
-        if check is None:
+            return line  # the message pump rejects it, as any other line
+        passed: m.Message | None = message
+        if isinstance(message, m.InvokeFunction):
+            passed = self._check_call(message)
+        elif isinstance(message, _Registration):
+            passed = await self._check_registration(message)
+        elif isinstance(message, m.UnregisterFunction):
+            message.id = self._permissions.registered_id(message.id)
+        elif isinstance(message, m.RegisterAction):
+            # An action sees the calls of all peers: only the project's own workers may have one.
+            self._drop(f"action {message.id}")
+            passed = None
+        else:
             return line
-        passed = await check(message)
         return None if passed is None else encode(passed)
 
-    def _drop(self, what: str) -> None:
-        self._carrier.counters["dropped_by_rules"] += 1
-        self._router.events.append(Notice(self.peer.name, f"not registered: {what}", "dropped_by_rules"))
+    def _drop(self, registration: str) -> None:
+        self._host.counters["dropped_by_rules"] += 1
+        self._router.events.append(Notice(self.peer.name, f"not registered: {registration}", "dropped_by_rules"))
 
     # Calls
 
-    async def _check_call(self, call: m.InvokeFunction) -> m.Message | None:
+    def _check_call(self, call: m.InvokeFunction) -> m.InvokeFunction | None:
         namespace = call.namespace or DEFAULT_NAMESPACE
         function = self._router.registry.find(namespace, call.function_id)
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
-        refusal = self._refusal_of(call, namespace)
-        if refusal is not None:
-            self._answer(call, _error(ErrorCode.FORBIDDEN, refusal))
+        denial = self._denial_of(call, namespace)
+        if denial is not None:
+            self._answer(call, _error(ErrorCode.FORBIDDEN, denial))
         elif is_builtin and call.function_id in _LISTINGS:
-            self._start(self._relay(call, self._listing(call)))
-        elif self._terms.middleware_function_id and not is_builtin:
-            self._start(self._relay(call, self._through_middleware(call, namespace)))
+            self._start(self._answer_with(call, self._permitted_listing(call)))
+        elif self._policy.middleware_function_id and not is_builtin:
+            self._start(self._answer_with(call, self._through_middleware(call, namespace)))
         else:
             return self._with_caller(call, function)
         return None
 
-    def _refusal_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
-        wanted = [call.function_id]
-        if call.function_id in _DOORS:
-            wanted += functions_named_in(_as_object(call.data))
-        for function_id in wanted:
-            if not self._may_invoke(namespace, function_id):
-                return self._session.refusal(function_id)
-        if call.function_id != "engine::workers::register":
-            return None
-        said = _as_object(call.data)
-        return self._session.namespace_refusal(str(said.get("namespace") or DEFAULT_NAMESPACE))
-
-    def _may_invoke(self, namespace: str, function_id: str) -> bool:
-        function = self._router.registry.find(namespace, function_id)
-        return self._session.may_invoke(namespace, function_id, function.metadata if function else {})
-
     def _with_caller(self, call: m.InvokeFunction, function: Function | None) -> m.InvokeFunction:
-        """Tell the callee who calls, in the payload, as the public contract has it on such listeners.
+        """Name the caller in the payload: the public contract of listeners with rules.
 
-        A function whose schema admits no further fields is not told; what the session says of itself goes either way.
+        What the client wrote in that field is removed. The field stays away if the function's schema does not admit it.
         """
         if m.is_empty(call.action) and bytes(call.data)[:1] == b"{":
             payload = msgspec.json.decode(call.data, type=dict[str, Raw])
             payload.pop(_CALLER, None)
-            if function is None or _admits_caller(function.declaration):
+            schema = {} if function is None else _as_object(function.declaration.request_format)
+            if schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {}):
                 payload[_CALLER] = Raw(encode_value(self.peer.id))
             call.data = Raw(encode_value(payload))
         return call
+
+    def _denial_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
+        """Return why the session may not make this call; None if it may."""
+        function_ids = [call.function_id]
+        if call.function_id in _DELEGATING_FUNCTIONS:
+            function_ids += function_ids_in(_as_object(call.data))
+        for function_id in function_ids:
+            if not self._may_invoke(namespace, function_id):
+                return self._permissions.denial(function_id)
+        if call.function_id != "engine::workers::register":
+            return None
+        own_namespace = _as_object(call.data).get("namespace")
+        return self._permissions.namespace_denial(str(own_namespace or DEFAULT_NAMESPACE))
+
+    def _may_invoke(self, namespace: str, function_id: str) -> bool:
+        function = self._router.registry.find(namespace, function_id)
+        return self._permissions.may_invoke(namespace, function_id, function.metadata if function else {})
 
     async def _through_middleware(self, call: m.InvokeFunction, namespace: str) -> Raw:
         question = {
             "function_id": call.function_id,
             "payload": m.NULL if call.data is m.ABSENT else call.data,
             "action": m.NULL if call.action is m.ABSENT else call.action,
-            "context": self._session.auth.context,
+            "context": self._permissions.auth.context,
             "namespace": namespace,
         }
-        middleware = str(self._terms.middleware_function_id)
-        return await self._terms.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
+        middleware = str(self._policy.middleware_function_id)
+        return await self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
 
-    async def _listing(self, call: m.InvokeFunction) -> Raw:
-        """Answer a listing with what the session may call."""
-        said = _as_object(call.data)
-        asked = said.get("function_id")
-        if isinstance(asked, str) and not self._may_invoke(said.get("namespace") or DEFAULT_NAMESPACE, asked):
-            raise InvocationError(ErrorCode.FORBIDDEN, self._session.refusal(asked))
-        answer = decode_value(await self._terms.engine_client.call(call.function_id, call.data))
-        if isinstance(answer.get("functions"), list):
-            answer["functions"] = [self._shown(row) for row in answer["functions"] if self._is_listed(call, row)]
-        return Raw(encode_value(answer))
+    async def _permitted_listing(self, call: m.InvokeFunction) -> Raw:
+        """Return a listing without the functions that the session may not call, an info with them as `forbidden`."""
 
-    def _is_listed(self, call: m.InvokeFunction, row: dict[str, Any]) -> bool:
-        return call.function_id.endswith("::info") or self._may_see(row)
+        def may_see(row: dict[str, Any]) -> bool:
+            return self._may_invoke(row.get("namespace") or DEFAULT_NAMESPACE, row["function_id"])
 
-    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
-        return row if self._may_see(row) else {"function_id": row["function_id"], "error": "forbidden"}
+        query = _as_object(call.data)
+        if isinstance(query.get("function_id"), str) and not may_see(query):
+            raise InvocationError(ErrorCode.FORBIDDEN, self._permissions.denial(query["function_id"]))
+        listing = decode_value(await self._policy.engine_client.call(call.function_id, call.data))
+        rows = listing.get("functions")
+        if isinstance(rows, list):
+            listing["functions"] = [
+                row if may_see(row) else {"function_id": row["function_id"], "error": "forbidden"}
+                for row in rows
+                if call.function_id.endswith("::info") or may_see(row)
+            ]
+        return Raw(encode_value(listing))
 
-    def _may_see(self, row: dict[str, Any]) -> bool:
-        return self._may_invoke(row.get("namespace") or DEFAULT_NAMESPACE, row["function_id"])
-
-    async def _relay(self, call: m.InvokeFunction, answer: Awaitable[Raw]) -> None:
+    async def _answer_with(self, call: m.InvokeFunction, answer: Awaitable[Raw]) -> None:
         try:
             result, error = await answer, m.ABSENT
         except InvocationError as failure:
@@ -233,143 +259,57 @@ class CheckedLink(Link):
 
     # Registrations
 
-    async def _asked(self, hook: str | None, question: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what a hook answers; None where it refuses: anything but an object is a refusal."""
-        if hook is None:
+    async def _check_registration(self, message: _Registration) -> _Registration | None:
+        """Return a registration as its hook and the session's prefix change it; None if it is denied."""
+        hook = _HOOKS[type(message)]
+        registered = f"{hook.label}{message.id}"
+        answer = await self._ask(hook, message) if hook.is_permitted(self._permissions, message) else None
+        if answer is None:
+            self._drop(registered)
+            return None
+        for key, attribute in hook.text_fields.items():
+            if isinstance(answer.get(key), str):
+                setattr(message, attribute, answer[key])
+        for key in hook.json_fields:
+            if key in answer:
+                setattr(message, key, Raw(encode_value(answer[key])))
+        if isinstance(message, m.RegisterFunction):
+            message.id = self._permissions.registered_id(message.id)
+        elif isinstance(message, m.RegisterTrigger):
+            message.function_id = self._permissions.registered_id(message.function_id)
+            return message if self._may_bind(message) else None
+        return message
+
+    async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:
+        """Return the answer of the hook, `{}` if there is none; None if it denies: any answer but an object does."""
+        function_id = hook.function_id(self._policy.rules) if self._policy.rules is not None else None
+        if function_id is None:
             return {}
+        question: dict[str, Any] = {key: getattr(message, attribute) for key, attribute in hook.text_fields.items()}
+        for key in hook.json_fields + hook.read_only_fields:
+            question[key] = m.or_null(getattr(message, key))
+        if isinstance(message, m.RegisterFunction):
+            question["namespace"] = self.peer.namespace
+        elif isinstance(message, m.RegisterTrigger):
+            question["namespace"] = message.namespace or DEFAULT_NAMESPACE
+        question["context"] = self._permissions.auth.context
         try:
-            answer = decode_value(await self._terms.engine_client.call(hook, question))
+            answer = decode_value(await self._policy.engine_client.call(function_id, question))
         except (InvocationError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None
 
-    async def _check_function(self, message: m.RegisterFunction) -> m.Message | None:
-        rules, session = self._terms.rules, self._session
-        question = {
-            "function_id": message.id,
-            "description": message.description,
-            "metadata": m.or_null(message.metadata),
-            "namespace": self.peer.namespace,
-            "context": session.auth.context,
-        }
-        hook = rules.on_function_registration_function_id if rules else None
-        may_register = session.may_register_functions and not _names_secret(message.invocation)
-        answer = await self._asked(hook, question) if may_register else None
-        if answer is None:
-            self._drop(message.id)
-            return None
-        message.id = session.registered_id(_text(answer, "function_id", message.id))
-        message.description = _text(answer, "description", message.description)
-        if "metadata" in answer:
-            message.metadata = Raw(encode_value(answer["metadata"]))
-        return message
-
-    async def _check_unregister(self, message: m.UnregisterFunction) -> m.Message | None:
-        message.id = self._session.registered_id(message.id)
-        return message
-
-    async def _check_trigger(self, message: m.RegisterTrigger) -> m.Message | None:
-        rules, session = self._terms.rules, self._session
+    def _may_bind(self, message: m.RegisterTrigger) -> bool:
+        """Whether the session may call what the trigger calls later; answer with an error if not."""
         namespace = message.namespace or DEFAULT_NAMESPACE
-        question = {
-            "trigger_id": message.id,
-            "trigger_type": message.trigger_type,
-            "function_id": message.function_id,
-            "config": m.or_null(message.config),
-            "metadata": m.or_null(message.metadata),
-            "namespace": namespace,
-            "context": session.auth.context,
-        }
-        hook = rules.on_trigger_registration_function_id if rules else None
-        answer = await self._asked(hook, question) if session.may_bind_to(message.trigger_type) else None
-        if answer is None:
-            self._drop(f"trigger {message.id}")
-            return None
-        message.id = _text(answer, "trigger_id", message.id)
-        message.trigger_type = _text(answer, "trigger_type", message.trigger_type)
-        message.function_id = session.registered_id(_text(answer, "function_id", message.function_id))
-        if "config" in answer:
-            message.config = Raw(encode_value(answer["config"]))
-        return message if self._may_fire(message, namespace) else None
-
-    def _may_fire(self, message: m.RegisterTrigger, namespace: str) -> bool:
-        """A trigger is a call made later: the same rule decides."""
-        wanted = [message.function_id, *functions_named_in(_as_object(message.config))]
-        refused = next((id for id in wanted if not self._may_invoke(namespace, id)), None)
-        if refused is None:
+        function_ids = [message.function_id, *function_ids_in(_as_object(message.config))]
+        denied = next((id for id in function_ids if not self._may_invoke(namespace, id)), None)
+        if denied is None:
             return True
-        words = f"function '{refused}' not allowed in namespace '{namespace}'"
-        error = _error(ErrorCode.FORBIDDEN, words)
+        error = _error(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
         answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
         self._router.calls.send(self.peer, encode(answer))
         return False
-
-    async def _check_trigger_type(self, message: m.RegisterTriggerType) -> m.Message | None:
-        rules, session = self._terms.rules, self._session
-        question = {
-            "trigger_type_id": message.id,
-            "description": message.description,
-            "context": session.auth.context,
-        }
-        hook = rules.on_trigger_type_registration_function_id if rules else None
-        answer = await self._asked(hook, question) if session.may_register_trigger_types else None
-        if answer is None:
-            self._drop(f"trigger type {message.id}")
-            return None
-        message.id = _text(answer, "trigger_type_id", message.id)
-        message.description = _text(answer, "description", message.description)
-        return message
-
-    async def _refuse_action(self, message: m.RegisterAction) -> m.Message | None:
-        """An action sees the calls of everybody: it is for workers of the project."""
-        self._drop(f"action {message.id}")
-        return None
-
-
-class CheckedTelemetryLink(TelemetryLink):
-    """Telemetry of a session: the auth function decides about it too."""
-
-    def __init__(self, connection: WebSocket, carrier: Carrier, terms: Terms, visitor: Visitor) -> None:
-        super().__init__(carrier)
-        self._connection = connection
-        self._terms = terms
-        self._visitor = visitor
-        self._task: asyncio.Task[None] | None = None
-
-    def open(self) -> None:
-        """Ask who comes; read on if it may."""
-        self._connection.pause()
-        self._task = asyncio.get_running_loop().create_task(self._enter())
-
-    async def _enter(self) -> None:
-        if await _admitted(self._connection, self._terms, self._visitor) is not None:
-            self._connection.resume()
-
-    def on_closed(self) -> None:
-        """Nobody waits for the answer any more."""
-        if self._task is not None:
-            self._task.cancel()
-
-
-async def _admitted(connection: WebSocket, terms: Terms, visitor: Visitor) -> Session | None:
-    """Return the session of a connection; None if it may not enter, or has left: it has been told then."""
-    try:
-        session = await terms.session(visitor)
-    except InvocationError as error:
-        connection.send_lines([encode(m.Error(_error(error.code, error.message)))])
-        connection.close()
-        return None
-    return session if connection.is_open else None
-
-
-def _text(answer: dict[str, Any], key: str, default: Any) -> Any:
-    value = answer.get(key)
-    return value if isinstance(value, str) else default
-
-
-def _names_secret(invocation: Raw) -> bool:
-    """Whether a function behind a URL would be sent a secret of this machine: those are not for guests to name."""
-    return bool(_as_object(invocation).get("auth"))
 
 
 def _as_object(data: Raw) -> dict[str, Any]:
@@ -381,8 +321,3 @@ def _as_object(data: Raw) -> dict[str, Any]:
 
 def _error(code: str, message: str) -> Raw:
     return encode_error(m.ErrorBody(code, message))
-
-
-def _admits_caller(declaration: m.RegisterFunction) -> bool:
-    schema = _as_object(declaration.request_format)
-    return schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {})

@@ -1,8 +1,8 @@
-"""The WebSocket listener: official SDKs, browsers and other engines connect here as peers.
+"""The gateway: the WebSocket listener where official SDKs, browsers and other engines connect as peers.
 
-Owns the connections of one listener from accept to close: admission, limits, the three paths, the namespace window,
-signs of life. A peer's messages go to the exchange like any other's; what a worker is to the supervisor is the
-switchboard's. Made and closed by the composition root.
+It owns the connections of one listener from accept to close: limits, admission, the three paths, pings of silent
+clients. Messages are the business of sessions and the message pump; what a peer has to do with a worker's process is
+that of `worker_connections.py`.
 """
 
 from __future__ import annotations
@@ -19,77 +19,96 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from iii.engine.channels.channel import Channels
-from iii.engine.channels.websocket_endpoint import ChannelLink
-from iii.engine.gateway.authentication import Terms, Visitor
-from iii.engine.gateway.rbac_session import CheckedLink, CheckedTelemetryLink
-from iii.engine.gateway.session import Link, LinkHooks, TelemetryLink
+from iii.engine.channels.websocket_endpoint import ChannelSession
+from iii.engine.gateway.authentication import AuthenticatingSession, AuthPolicy, ConnectingClient
+from iii.engine.gateway.rbac_session import RbacSession
+from iii.engine.gateway.session import PeerSession, TelemetrySession
+from iii.engine.routing.peer import Peer
 from iii.engine.security import peer_uid
-from iii.engine.security.admission import Knock, Policy, judge, loopback_hosts
-from iii.engine.security.auth_throttle import Throttle
-from iii.engine.transport.accept import TcpAcceptor
+from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit, loopback_hosts
+from iii.engine.security.rbac import Permissions
+from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
+from iii.engine.transport.session import Session
 from iii.engine.transport.tcp_address import Address
-from iii.engine.transport.websocket_frames import MAX_MESSAGE
+from iii.protocol.websocket_frames import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from websockets.http11 import Request
 
-    from iii.engine.transport.websocket import WebSocket
+    from iii.engine.transport.websocket import WebSocketConnection
 
+# Prefixes of the official SDKs' telemetry frames: spans, metrics, log records.
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
-_MAIN, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
+_PEERS, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
 _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Limits(Struct, frozen=True):
+class ConnectionLimits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
     connections: int = 512  # every official worker holds two
-    handshake: float = 5.0  # it is one packet; whoever needs longer wants to keep a descriptor busy
-    ping_after: float = 15.0  # of silence
-    gone_after: float = 35.0  # of silence, pings included: with the sweep, gone within 40 s
-    backlog: int = 32 * 1024 * 1024  # answers always pass, so who does not read must be cut before it fills our memory
-    stall: float = 5.0  # how long a backlog over its limit may stand still
-    close: float = 60.0  # how long a closing connection may take to accept what it was sent
-    sweep: float = 2.5  # between two looks at all this
+    handshake_timeout: float = 5.0  # a handshake is one packet; a slower client only keeps a descriptor busy
+    ping_interval: float = 15.0  # of silence
+    silence_timeout: float = 35.0  # pings included: with the sweep, a dead client is dropped within 40 s
+    unsent_bytes: int = 32 * 1024 * 1024  # results are always sent: without a bound, slow consumers fill the memory
+    slow_consumer_timeout: float = 5.0  # how long more unsent bytes than that may stand still
+    close_timeout: float = 60.0  # how long a closing connection may take to read what was sent to it
+    sweep_interval: float = 2.5  # between two checks of these limits
 
 
-class Listen(Struct, frozen=True):
-    """Where a gateway listens and whom it lets in.
+class ListenerOptions(Struct, frozen=True):
+    """Where a gateway listens and which clients it admits.
 
-    `origins` are web pages that may connect, as `scheme://host:port`.
+    `origins` are the web pages that may connect, as `scheme://host:port`. `token` is None if the auth function of
+    `auth_policy` decides about every client.
     """
 
     address: Address
     token: str | None
     origins: tuple[str, ...] = ()
-    terms: Terms | None = None
-    throttle: Throttle = field(default_factory=Throttle)
+    auth_policy: AuthPolicy | None = None
+    throttle: AuthThrottle = field(default_factory=AuthThrottle)
 
 
 class Gateway:
-    """One listener and all its connections."""
+    """One listener and all its connections.
+
+    `on_telemetry(prefix, data)` gets the telemetry frames of SDKs. `on_routed(peer)` is called after each batch of
+    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone.
+    """
 
     def __init__(
-        self, pump: MessagePump, hooks: LinkHooks, channels: Channels, listen: Listen, limits: Limits | None = None
+        self,
+        pump: MessagePump,
+        channels: Channels,
+        options: ListenerOptions,
+        limits: ConnectionLimits | None = None,
+        *,
+        on_telemetry: Callable[[str, bytes], None],
+        on_routed: Callable[[Peer], None],
+        on_left: Callable[[Peer], None],
     ) -> None:
         self.pump = pump
-        self.hooks = hooks
-        self.limits = limits or Limits()
         self.channels = channels
+        self.limits = limits or ConnectionLimits()
         self.counters: Counter[str] = Counter()
-        self.on_telemetry: Callable[[str, bytes], None] = _drop
-        self.acceptor = TcpAcceptor(listen.address, self.accept)
-        self._terms = listen.terms
-        self._throttle = listen.throttle
-        self._policy = Policy(
-            hosts=loopback_hosts(listen.address.port) if listen.address.is_loopback else None,
-            origins=listen.origins,
-            token=listen.token,
+        self.on_telemetry = on_telemetry
+        self.on_routed = on_routed
+        self.on_left = on_left
+        self.address = options.address
+        self._auth_policy = options.auth_policy
+        self._throttle = options.throttle
+        self._admission_policy = AdmissionPolicy(
+            hosts=loopback_hosts(options.address.port) if options.address.is_loopback else None,
+            origins=options.origins,
+            token=options.token,
         )
-        self.connections: set[WebSocket] = set()
+        self.connections: set[WebSocketConnection] = set()
         self._loop = asyncio.get_running_loop()
-        self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
+        self._acceptor = Acceptor(options.address.socket, self._accept)
+        self._sweeper = self._loop.call_later(self.limits.sweep_interval, self._sweep)
 
     def __repr__(self) -> str:
         return f"<Gateway {self.url} {len(self.connections)} connections>"
@@ -97,141 +116,137 @@ class Gateway:
     @property
     def url(self) -> str:
         """The address for programs on this machine."""
-        return f"ws://{self.acceptor.address}"
+        return f"ws://{self.address}"
 
-    def accept(self, connected: socket.socket) -> None:
-        """Take over an accepted socket."""
+    def _accept(self, connected: socket.socket) -> None:
         # The library is a tenth of what an engine's start would import, and most projects' workers speak over pipes.
-        from iii.engine.transport.websocket import WebSocket
+        from iii.engine.transport.websocket import WebSocketConnection
 
         if len(self.connections) >= self.limits.connections:
             self.counters["over_limit"] += 1
-            _say_busy(connected)
+            with contextlib.suppress(OSError):  # the client has left
+                connected.send(_BUSY)
+            connected.close()
             return
         try:
-            self.connections.add(WebSocket(connected, self))
+            connection = WebSocketConnection(connected, self._on_request, self.connections.discard)
         except OSError:
-            connected.close()  # the client left before we looked
+            connected.close()  # the client has left
+        else:
+            self.connections.add(connection)
 
     # The handshake
 
-    def on_request(self, connection: WebSocket, request: Request) -> None:
-        """Admit the connection or answer why not; admitted, it gets the endpoint of its path."""
-        address = urlsplit(request.path)
+    def _on_request(self, connection: WebSocketConnection, request: Request) -> None:
+        """Admit the client to the session of its path, or reject it."""
+        url = urlsplit(request.path)
         headers = request.headers
-        knock = Knock(
+        handshake = HandshakeRequest(
             hosts=headers.get_all("Host"),
             origins=headers.get_all("Origin"),
             authorizations=headers.get_all("Authorization"),
-            subprotocols=_words(headers.get_all("Sec-WebSocket-Protocol")),
-            query=address.query,
+            subprotocols=[
+                name.strip() for names in headers.get_all("Sec-WebSocket-Protocol") for name in names.split(",")
+            ],
+            query=url.query,
             is_same_user=peer_uid.is_same_user(connection.client, connection.server),
         )
-        verdict = judge(self._policy_of(address.path), knock)
+        policy = self._admission_policy
+        if url.path.startswith(_CHANNELS):
+            # A channel's key is its credential, and the SDKs send no token there; pages stay out all the same.
+            policy = replace(policy, token=None)
+        response = admit(policy, handshake)
         if not request.path.startswith("/"):
-            self._refuse(connection, 400)  # the absolute form is for proxies
-        elif verdict.status == 401:
-            self._turn_away(connection)
-        elif verdict.status != 101:
-            self._refuse(connection, verdict.status)
+            self._reject(connection, 400)  # the absolute form is for proxies
+        elif response.status == 401:
+            self._reject_unauthorized(connection)
+        elif response.status != 101:
+            self._reject(connection, response.status)
+        elif url.path.startswith(_CHANNELS):
+            self._open_channel(connection, request, response.subprotocol)
+        elif url.path in (_PEERS, _TELEMETRY_ONLY):
+            session = self._first_session(connection, request, is_peer=url.path == _PEERS)
+            connection.accept(request, session, response.subprotocol)
         else:
-            self._lead(connection, request, verdict.subprotocol)
+            self._reject(connection, 404)
 
-    def _policy_of(self, path: str) -> Policy:
-        """A channel's key is its credential, and the SDKs show no other there; pages stay out all the same."""
-        return replace(self._policy, token=None) if path.startswith(_CHANNELS) else self._policy
+    def _first_session(self, connection: WebSocketConnection, request: Request, *, is_peer: bool) -> Session:
+        policy = self._auth_policy
+        if policy is None:
+            return PeerSession(connection, self) if is_peer else TelemetrySession(self)
 
-    def _lead(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
-        """Give an admitted connection the endpoint of its path."""
-        address = urlsplit(request.path)
-        if address.path.startswith(_CHANNELS):
-            self._lead_to_channel(connection, request, subprotocol)
-        elif address.path in (_MAIN, _TELEMETRY_ONLY):
-            link = self._link_for(connection, request, is_peer=address.path == _MAIN)
-            if connection.accept(request, link, subprotocol):
-                link.open()
-        else:
-            self._refuse(connection, 404)
+        def on_authenticated(permissions: Permissions) -> None:
+            connection.replace_session(
+                RbacSession(connection, self, policy, permissions) if is_peer else TelemetrySession(self)
+            )
 
-    def _link_for(self, connection: WebSocket, request: Request, *, is_peer: bool) -> Link | TelemetryLink:
-        if self._terms is None:
-            return Link(connection, self) if is_peer else TelemetryLink(self)
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
-        visitor = Visitor(headers, query, connection.client[0])
-        checked = CheckedLink if is_peer else CheckedTelemetryLink
-        return checked(connection, self, self._terms, visitor)
+        client = ConnectingClient(headers, query, connection.client[0])
+        return AuthenticatingSession(connection, policy, client, on_authenticated)
 
-    def _lead_to_channel(self, connection: WebSocket, request: Request, subprotocol: str | None) -> None:
-        address = urlsplit(request.path)
-        query = parse_qs(address.query)
+    def _open_channel(self, connection: WebSocketConnection, request: Request, subprotocol: str | None) -> None:
+        url = urlsplit(request.path)
+        query = parse_qs(url.query)
         key, direction = query.get("key", [""])[0], query.get("dir", [""])[0]
         if not key or direction not in ("read", "write"):
-            self._refuse(connection, 400)
+            self._reject(connection, 400)
             return
-        channel = self.channels.find(address.path.removeprefix(_CHANNELS), key)
+        channel = self.channels.find(url.path.removeprefix(_CHANNELS), key)
         if channel is None:
-            connection.refuse(404, "Channel not found")
+            connection.reject(404, "Channel not found")
             return
-        link = ChannelLink(connection, channel, "read" if direction == "read" else "write")
-        if connection.accept(request, link, subprotocol):
-            link.open()
+        session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
+        connection.accept(request, session, subprotocol)
 
-    def _turn_away(self, connection: WebSocket) -> None:
-        """Refuse a stranger; who tries again and again has to wait for it."""
+    def _reject_unauthorized(self, connection: WebSocketConnection) -> None:
+        """Reject a client of another user; one that tries again and again has to wait for the answer."""
         delay = self._throttle.delay(connection.client[0], self._loop.time())
         if delay:
             self.counters["throttled"] += 1
-            self._loop.call_later(delay, self._refuse, connection, 401)
+            self._loop.call_later(delay, self._reject, connection, 401)
         else:
-            self._refuse(connection, 401)
+            self._reject(connection, 401)
 
-    def _refuse(self, connection: WebSocket, status: int) -> None:
+    def _reject(self, connection: WebSocketConnection, status: int) -> None:
         self.counters[f"refused_{status}"] += 1
-        connection.refuse(status, _REASONS[status])
+        connection.reject(status, _REASONS[status])
 
-    def on_end(self, connection: WebSocket) -> None:
-        """The connection's socket is closed."""
-        self.connections.discard(connection)
-
-    # Signs of life
+    # Dead and slow clients
 
     def _sweep(self) -> None:
         now = self._loop.time()
         for connection in list(self.connections):
-            self._look_after(connection, now)
+            reason = self._reason_to_abort(connection, now)
+            if reason is not None:
+                self.counters[reason] += 1
+                connection.abort()
+            elif not connection.may_be_silent and now - connection.received_at > self.limits.ping_interval:
+                connection.ping()
         self.channels.sweep()
-        self._sweeper = self._loop.call_later(self.limits.sweep, self._sweep)
+        self._sweeper = self._loop.call_later(self.limits.sweep_interval, self._sweep)
 
-    def _look_after(self, connection: WebSocket, now: float) -> None:
-        why = self._why_over(connection, now)
-        if why:
-            self.counters[why] += 1
-            connection.abort()
-        elif not connection.is_patient and now - connection.heard_at > self.limits.ping_after:
-            connection.ping()
-
-    def _why_over(self, connection: WebSocket, now: float) -> str:
-        limits, stalled = self.limits, now - connection.moved_at
+    def _reason_to_abort(self, connection: WebSocketConnection, now: float) -> str | None:
+        """Return the counter of the limit that a connection is over, None if it is within all of them."""
+        limits, stalled = self.limits, now - connection.sent_at
         if connection.is_handshaking:
-            reasons = {"never_asked": now - connection.opened_at > limits.handshake}
-        elif connection.is_closing:
-            reasons = {"never_closed": stalled > limits.close}
-        elif connection.is_patient:
-            reasons = {}
-        else:
-            is_slow = connection.backlog > limits.backlog and stalled > limits.stall
-            reasons = {"slow_consumer": is_slow, "gone": now - connection.heard_at > limits.gone_after}
-        return next((reason for reason, holds in reasons.items() if holds), "")
+            return "never_asked" if now - connection.opened_at > limits.handshake_timeout else None
+        if connection.is_closing:
+            return "never_closed" if stalled > limits.close_timeout else None
+        if connection.may_be_silent:
+            return None
+        if connection.unsent_bytes > limits.unsent_bytes and stalled > limits.slow_consumer_timeout:
+            return "slow_consumer"
+        return "gone" if now - connection.received_at > limits.silence_timeout else None
 
-    def cut_if_deaf(self, connection: WebSocket) -> None:
+    def abort_if_slow(self, connection: WebSocketConnection) -> None:
         """Drop a client that has left too much unread, after this turn."""
-        if connection.backlog > self.limits.backlog + MAX_MESSAGE:
+        if connection.unsent_bytes > self.limits.unsent_bytes + MAX_MESSAGE:
             self.counters["slow_consumer"] += 1
             self._loop.call_soon(connection.abort)
 
     def take_telemetry(self, data: bytes) -> bool:
-        """Take a telemetry frame; False if it is none."""
+        """Pass a telemetry frame on; return False if it is none."""
         prefix = data[:4]
         if prefix not in TELEMETRY:
             return False
@@ -241,22 +256,8 @@ class Gateway:
 
     def close(self) -> None:
         """Close every connection: the engine stops."""
-        self.acceptor.close()
+        self._acceptor.close()
         self._sweeper.cancel()
         for connection in list(self.connections):
             connection.close(1001)
             connection.abort()
-
-
-def _drop(_: str, __: bytes) -> None:
-    """Nobody wants telemetry."""
-
-
-def _words(values: list[str]) -> list[str]:
-    return [word.strip() for value in values for word in value.split(",")]
-
-
-def _say_busy(connected: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it does not listen: nothing is owed
-        connected.send(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-    connected.close()

@@ -1,12 +1,8 @@
-"""What a WebSocket connection leads to: a peer (`/`), or a sink for telemetry (`/otel`).
+"""The sessions of WebSocket connections: a peer (`/`), or telemetry only (`/otel`).
 
-A peer's messages go to the exchange like any other's; its registrations wait for its namespace, which arrives last.
-Made by the gateway; `checkpoint.py` refines it where a listener has rules.
-
-MERGED: Messages that fit a WebSocket but not the pipe they would go to. Pure.
-
-Only a WebSocket can bring one (64 MiB against 16), so the gateway asks here for the few that are that large, and no
-other message pays for the question.
+A peer's messages go to the message pump like those of a worker on pipes. Two things are special: the peer's
+registrations wait for its namespace, which an SDK sends last, and a message may be larger (64 MiB) than the pipe of its
+receiver allows (16 MiB). `rbac_session.py` adds what a listener with rules checks.
 """
 
 from __future__ import annotations
@@ -21,52 +17,49 @@ from typing import TYPE_CHECKING, Protocol
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.transport.message_pump import MessagePump
-from iii.engine.transport.websocket_frames import BINARY, MAX_MESSAGE, one_line
+from iii.engine.transport.session import Received, Session
+from iii.engine.transport.websocket_frames import without_newlines
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.lines import MAX_LINE
 from iii.protocol.messages import DEFAULT_NAMESPACE
+from iii.protocol.websocket_frames import BINARY, MAX_MESSAGE
 
 if TYPE_CHECKING:
-    from iii.engine.transport.websocket import Received, WebSocket
+    from iii.engine.transport.websocket import WebSocketConnection
 
-# How long registrations wait for the namespace of their connection (public contract).
-GRACE = 5.0
-
-
-class LinkHooks(Protocol):
-    """What a link tells about its peer."""
-
-    def spoke(self, peer: Peer) -> None:
-        """A batch of the peer's messages was routed."""
-
-    def left(self, peer: Peer) -> None:
-        """The peer's connection is gone: detach it, now or when its process is known to be dead."""
+# How long registrations wait for the namespace of their peer (public contract).
+NAMESPACE_TIMEOUT = 5.0
 
 
-class Carrier(Protocol):
-    """What a link asks of the gateway."""
+class SessionHost(Protocol):
+    """The gateway as its sessions see it."""
 
     pump: MessagePump
-    hooks: LinkHooks
     counters: Counter[str]
 
-    def take_telemetry(self, data: bytes) -> bool:
-        """Take a telemetry frame; False if it is none."""
+    def on_routed(self, peer: Peer) -> None:
+        """A batch of messages was routed for a peer that is not serving yet."""
 
-    def cut_if_deaf(self, connection: WebSocket) -> None:
+    def on_left(self, peer: Peer) -> None:
+        """The peer's connection is gone: detach it, now or when its process has exited."""
+
+    def take_telemetry(self, data: bytes) -> bool:
+        """Pass a telemetry frame on; return False if it is none."""
+
+    def abort_if_slow(self, connection: WebSocketConnection) -> None:
         """Drop a client that has left too much unread."""
 
 
-class Link:
-    """The endpoint of `/`: one peer over one connection."""
+class PeerSession(Session):
+    """The session of `/`: one peer over one connection."""
 
-    def __init__(self, connection: WebSocket, carrier: Carrier) -> None:
+    def __init__(self, connection: WebSocketConnection, host: SessionHost) -> None:
         self._connection = connection
-        self._carrier = carrier
-        self._pump = carrier.pump
-        self._grace: asyncio.TimerHandle | None = None
+        self._host = host
+        self._pump = host.pump
+        self._namespace_timer: asyncio.TimerHandle | None = None
         self.peer = Peer(
             str(uuid.uuid4()),
             kind="client",
@@ -81,16 +74,19 @@ class Link:
         self.peer.is_serving = False  # its registrations wait for its namespace
 
     def __repr__(self) -> str:
-        return f"<Link {self.peer!r}>"
+        return f"<{type(self).__name__} {self.peer!r}>"
 
     def open(self) -> None:
-        """The handshake is done: say who it is to us, and wait for who it says it is."""
+        """Attach the peer after the handshake, and wait for its namespace."""
+        declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
+        timeout = int(declared) / 1000 if declared.isdigit() else NAMESPACE_TIMEOUT
         self._pump.router.peer_table.attach(self.peer)
-        self._grace = asyncio.get_running_loop().call_later(_grace_seconds(), self._settle)
+        self._namespace_timer = asyncio.get_running_loop().call_later(timeout, self._settle)
         self._pump.turn()
 
     def _settle(self) -> None:
-        self._grace = None
+        """Serve the peer in the default namespace: it has named none in time."""
+        self._namespace_timer = None
         self._pump.router.peer_table.settle_namespace(self.peer)
         self._pump.turn()
 
@@ -98,11 +94,11 @@ class Link:
         """Route a batch."""
         lines: list[bytes] = []
         for opcode, data in messages:
-            if not data or (opcode == BINARY and self._carrier.take_telemetry(data)):
+            if not data or (opcode == BINARY and self._host.take_telemetry(data)):
                 continue
-            line: bytes | None = one_line(data)
+            line: bytes | None = without_newlines(data)
             if len(data) > MAX_LINE:
-                line = fitting(self._pump.router, self.peer, one_line(data))
+                line = answer_if_too_large(self._pump.router, self.peer, without_newlines(data))
             if line is not None:
                 lines.append(line)
         self._route(lines)
@@ -110,91 +106,68 @@ class Link:
     def _route(self, lines: list[bytes]) -> None:
         self._pump.take(self, lines)
         if not self.peer.is_serving:
-            self._carrier.hooks.spoke(self.peer)
+            self._host.on_routed(self.peer)
         self._pump.turn()
 
     def on_written(self, credit: int) -> None:
-        """The kernel took this many bytes of lines."""
+        """Count bytes of lines that the kernel took."""
         self.peer.written += credit
 
     def on_closed(self) -> None:
         """The connection is gone."""
-        if self._grace is not None:
-            self._grace.cancel()
-        self._carrier.hooks.left(self.peer)
+        if self._namespace_timer is not None:
+            self._namespace_timer.cancel()
+        self._host.on_left(self.peer)
 
     def flush(self) -> None:
-        """Write the outbox; cut a client that has left too much unread."""
+        """Write the outbox."""
         outbox = self.peer.outbox
         self._connection.send_lines(outbox)
         outbox.clear()
-        self._carrier.cut_if_deaf(self._connection)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        self._host.abort_if_slow(self._connection)
 
 
-class TelemetryLink:
-    """The endpoint of `/otel`: telemetry frames and nothing else."""
+class TelemetrySession(Session):
+    """The session of `/otel`: telemetry frames and nothing else."""
 
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-
-    def open(self) -> None:
-        """Nothing is sent first."""
+    def __init__(self, host: SessionHost) -> None:
+        self._host = host
 
     def on_messages(self, messages: Received) -> None:
-        """Take the telemetry; text is ignored, unknown binary counted."""
+        """Take telemetry frames; other binary messages are counted, text is ignored."""
         for opcode, data in messages:
-            if opcode == BINARY and not self._carrier.take_telemetry(data):
-                self._carrier.counters["unknown_telemetry"] += 1
-
-    def on_written(self, credit: int) -> None:
-        """We send nothing."""
-
-    def on_closed(self) -> None:
-        """Nothing depends on it."""
+            if opcode == BINARY and not self._host.take_telemetry(data):
+                self._host.counters["unknown_telemetry"] += 1
 
 
-def _grace_seconds() -> float:
-    declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
-    return int(declared) / 1000 if declared.isdigit() else GRACE
+def answer_if_too_large(router: Router, sender: Peer, line: bytes) -> bytes | None:
+    """Return the line to route for a line that is over the limit of pipes.
 
-
-def fitting(router: Router, peer: Peer, line: bytes) -> bytes | None:
-    """Return the line to route: itself where it fits, an error in its place for a result that does not.
-
-    None for a call whose callee cannot take it: its caller has been answered.
+    That is the line itself if its receiver takes it, and an error for a result that is too large for its caller. For a
+    call that is too large for its callee, answer the caller and return None.
     """
     try:
         message = decode(line)
     except RemoteProtocolError:
-        return line  # refused where every line is
-    if isinstance(message, m.InvokeFunction) and len(line) > _room_of_callee(router, message):
-        if message.invocation_id is not None:
-            router.calls.send(peer, _too_large(message.invocation_id, message.function_id, len(line)))
-        router.calls.counters[ErrorCode.PAYLOAD_TOO_LARGE] += 1
+        return line  # the message pump rejects it, as any other line
+    if isinstance(message, m.InvokeFunction):
+        function = router.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
+        providers = function.providers if function is not None else []
+        max_line = min((provider.max_line for provider in providers), default=MAX_LINE)
+    elif isinstance(message, m.InvocationResult):
+        invocation = router.calls.in_flight.get(message.invocation_id)
+        max_line = invocation.caller.max_line if invocation and invocation.caller else MAX_LINE
+    else:
+        return line
+    if len(line) <= max_line:
+        return line
+    router.calls.counters[ErrorCode.PAYLOAD_TOO_LARGE] += 1
+    if message.invocation_id is None:
         return None
-    if isinstance(message, m.InvocationResult) and len(line) > _room_of_caller(router, message):
-        router.calls.counters[ErrorCode.PAYLOAD_TOO_LARGE] += 1
-        return _too_large(message.invocation_id, message.function_id, len(line))
-    return line
-
-
-def _room_of_callee(router: Router, message: m.InvokeFunction) -> int:
-    function = router.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
-    if function is None or not function.providers:
-        return MAX_LINE
-    return min(provider.max_line for provider in function.providers)
-
-
-def _room_of_caller(router: Router, message: m.InvocationResult) -> int:
-    invocation = router.calls.in_flight.get(message.invocation_id)
-    return invocation.caller.max_line if invocation and invocation.caller else MAX_LINE
-
-
-def _too_large(invocation_id: str, function_id: str | None, size: int) -> bytes:
-    text = f"a message of {size} bytes is over the {MAX_LINE} of a pipe; send large data through a channel"
-    error = encode_error(m.ErrorBody(ErrorCode.PAYLOAD_TOO_LARGE, text))
-    return encode(m.InvocationResult(invocation_id, function_id, error=error))
+    text = f"a message of {len(line)} bytes is over the {MAX_LINE} of a pipe; send large data through a channel"
+    body = encode_error(m.ErrorBody(ErrorCode.PAYLOAD_TOO_LARGE, text))
+    error = encode(m.InvocationResult(message.invocation_id, message.function_id, error=body))
+    if isinstance(message, m.InvocationResult):
+        return error
+    router.calls.send(sender, error)
+    return None

@@ -1,1 +1,1 @@
-"""Who may do what, and what may be shown: rules, admission, kernel identity, redaction."""
+"""Rules about clients and texts: RBAC permissions, admission, the kernel's peer uid, redaction, sanitizing."""

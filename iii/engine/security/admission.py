@@ -1,9 +1,9 @@
-"""Who may connect over WebSocket: the decision table of the handshake. Pure.
+"""Who may connect over WebSocket: the decision table of the handshake, and the throttle of rejections. Pure.
 
-Three questions, in this order, each with its own status: is this request meant for us (`Host`, 400 and 421), does it
-come from a page that may talk to us (`Origin`, 403), and is it our user (the kernel's socket table, or the token;
-401). A web page reaches a loopback port as easily as a program does: the first two are what keeps it out. Called by
-the gateway before the upgrade; nothing has a side effect before the answer.
+Three questions in this order, each with its own status: is the request meant for this listener (`Host`, 400 and 421),
+does it come from an allowed web page (`Origin`, 403), and does it come from the engine's user (the kernel's socket
+table, or the token; 401). A web page reaches a loopback port as easily as a program does: the first two questions keep
+it out. The gateway asks before the upgrade; nothing has a side effect before the answer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from urllib.parse import parse_qs
 from msgspec import Struct
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-# Browsers cannot set headers: they show the token as a subprotocol of this name, followed by its base64url form.
+# Browsers cannot set headers: they send the token as a subprotocol, this prefix and the base64url form of the token.
 SUBPROTOCOL = "iii.token."
+# Seconds in which rejections are counted, and how many of them are answered at once.
+COUNTING_INTERVAL, MAX_AT_ONCE = 1.0, 10
+# How long every further rejection of the address waits.
+REJECTION_INTERVAL = 1.0
+# Addresses that are remembered; the count of the oldest is forgotten first.
+MAX_ADDRESSES = 1024
 
 
-class Policy(Struct, frozen=True):
-    """What one listener demands. `hosts` are exact `Host` values, None for any; `origins` exact `Origin` values.
+class AdmissionPolicy(Struct, frozen=True):
+    """The rules of one listener. `hosts` are exact `Host` values, None for any; `origins` are exact `Origin` values.
 
     `token` is None where an auth function decides about every connection instead.
     """
@@ -32,8 +38,8 @@ class Policy(Struct, frozen=True):
     token: str | None = None
 
 
-class Knock(Struct, frozen=True):
-    """A handshake's part that admission judges: every header as often as it was sent."""
+class HandshakeRequest(Struct, frozen=True):
+    """The part of a handshake that admission depends on: every header as often as it was sent."""
 
     hosts: Sequence[str]
     origins: Sequence[str]
@@ -43,8 +49,8 @@ class Knock(Struct, frozen=True):
     is_same_user: bool
 
 
-class Verdict(Struct, frozen=True):
-    """`status` 101 lets it in, with the subprotocol to confirm; any other refuses it."""
+class HandshakeResponse(Struct, frozen=True):
+    """`status` 101 admits the client, with the subprotocol to confirm; any other status rejects it."""
 
     status: int
     subprotocol: str | None = None
@@ -55,37 +61,39 @@ def loopback_hosts(port: int) -> tuple[str, ...]:
     return tuple(f"{name}:{port}" for name in LOOPBACK_NAMES)
 
 
-def judge(policy: Policy, knock: Knock) -> Verdict:
+def admit(policy: AdmissionPolicy, request: HandshakeRequest) -> HandshakeResponse:
     """Decide about one handshake."""
-    if len(knock.hosts) != 1:
-        return Verdict(400)
-    if policy.hosts is not None and knock.hosts[0] not in policy.hosts:
-        return Verdict(421)
-    if len(knock.origins) > 1 or any(one not in policy.origins for one in knock.origins):
-        return Verdict(403)
-    return judge_user(policy, knock)
+    if len(request.hosts) != 1:
+        return HandshakeResponse(400)
+    if policy.hosts is not None and request.hosts[0] not in policy.hosts:
+        return HandshakeResponse(421)
+    if len(request.origins) > 1 or any(origin not in policy.origins for origin in request.origins):
+        return HandshakeResponse(403)
+    return admit_user(policy, request)
 
 
-def judge_user(policy: Policy, knock: Knock) -> Verdict:
-    """Decide the third question alone: is it our user, or one with the token?"""
-    offered = [name for name in knock.subprotocols if name.startswith(SUBPROTOCOL)]
+def admit_user(policy: AdmissionPolicy, request: HandshakeRequest) -> HandshakeResponse:
+    """Decide the third question alone: is it the engine's user, or a client with the token?"""
+    offered = [name for name in request.subprotocols if name.startswith(SUBPROTOCOL)]
     confirmed = offered[0] if offered else None
     if policy.token is None:
-        return Verdict(101, confirmed)
-    if "token" in parse_qs(knock.query, keep_blank_values=True):
-        return Verdict(401)  # a token in a URL ends up in logs
-    shown = [*map(_bearer, knock.authorizations), *map(_from_subprotocol, offered)]
+        return HandshakeResponse(101, confirmed)
+    if "token" in parse_qs(request.query, keep_blank_values=True):
+        return HandshakeResponse(401)  # a token in a URL ends up in logs
+    shown = [*map(_token_from_header, request.authorizations), *map(_token_from_subprotocol, offered)]
     if not shown:
-        return Verdict(101 if knock.is_same_user else 401)
-    return Verdict(101, confirmed) if all(_is(policy.token, token) for token in shown) else Verdict(401)
+        return HandshakeResponse(101 if request.is_same_user else 401)
+    # Compared in constant time: how long a rejection takes tells nothing about the token.
+    is_right = all(hmac.compare_digest(policy.token.encode(), token.encode()) for token in shown)
+    return HandshakeResponse(101, confirmed) if is_right else HandshakeResponse(401)
 
 
-def _bearer(authorization: str) -> str:
+def _token_from_header(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _from_subprotocol(name: str) -> str:
+def _token_from_subprotocol(name: str) -> str:
     encoded = name.removeprefix(SUBPROTOCOL)
     try:
         return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
@@ -93,6 +101,24 @@ def _from_subprotocol(name: str) -> str:
         return ""
 
 
-def _is(token: str, shown: str) -> bool:
-    """Compare in constant time: how long a refusal takes tells nothing about the token."""
-    return hmac.compare_digest(token.encode(), shown.encode())
+class AuthThrottle:
+    """Delays the rejections of an address that is wrong often, so that guesses cost the engine little time.
+
+    The token stays secret without it (256 bits). `now` is monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<AuthThrottle of {len(self._windows)} addresses>"
+
+    def delay(self, address: str, now: float) -> float:
+        """Count one more rejection; return the seconds that its answer has to wait."""
+        since, count = self._windows.pop(address, (now, 0))
+        if now - since >= COUNTING_INTERVAL:
+            since, count = now, 0
+        self._windows[address] = (since, count + 1)
+        if len(self._windows) > MAX_ADDRESSES:
+            del self._windows[next(iter(self._windows))]
+        return REJECTION_INTERVAL if count >= MAX_AT_ONCE else 0.0

@@ -1,11 +1,12 @@
-"""Which user holds the other end of a loopback connection, as the kernel's socket table tells.
+"""Which user owns the client's end of a loopback connection, from the kernel's socket table.
 
-Linux only (/proc/net/tcp, /proc/net/tcp6); elsewhere nobody is known, and a connection has to show the token. Called
-by the gateway once per connection; says nothing about what follows from the answer.
+Linux only (/proc/net/tcp, /proc/net/tcp6). On other systems every client counts as another user and has to show the
+token.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import sys
@@ -18,14 +19,18 @@ _LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9
 
 
 def is_same_user(client: Address, server: Address) -> bool:
-    """Whether the socket bound to `client` and connected to `server` belongs to our user."""
-    return any(owner_in(_read(table), client, server) == os.getuid() for table in _TABLES)
+    """Whether the socket bound to `client` and connected to `server` belongs to the engine's user."""
+    for path in _TABLES:
+        with contextlib.suppress(OSError):
+            if owner_in(path.read_bytes(), client, server) == os.getuid():
+                return True
+    return False
 
 
 def owner_in(table: bytes, client: Address, server: Address) -> int | None:
-    """Return the uid of the socket from `client` to `server` in the text of a table.
+    """Return the uid of the socket from `client` to `server` in the text of a table, None if there is none.
 
-    A row without inode is a socket that nobody holds any more: the kernel shows uid 0 for it.
+    A row without inode is a socket that no process holds any more: the kernel shows uid 0 for it.
     """
     wanted = {(_hex(client, mapped), _hex(server, mapped)) for mapped in (False, True)}
     for row in table.splitlines()[1:]:
@@ -36,7 +41,7 @@ def owner_in(table: bytes, client: Address, server: Address) -> int | None:
 
 
 def _hex(address: Address, mapped: bool) -> bytes:
-    """Spell an address as the table does: 32-bit words in the machine's byte order."""
+    """Format an address as the table does: 32-bit words in the machine's byte order."""
     ip = ipaddress.ip_address(address[0])
     packed = ip.packed
     if mapped and ip.version == 4:
@@ -44,10 +49,3 @@ def _hex(address: Address, mapped: bool) -> bytes:
     words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
     text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
     return f"{text}:{address[1]:04X}".encode()
-
-
-def _read(table: Path) -> bytes:
-    try:
-        return table.read_bytes()
-    except OSError:
-        return b""

@@ -1,7 +1,8 @@
-"""Takes declared secrets out of what is shown, kept and handed over. Pure.
+"""Takes the project's secrets out of logs, errors and telemetry. Pure.
 
-A secret is the value of a variable or a config key whose name says so. It is replaced wherever it turns up, and so is
-what stands behind such a name in a line of text. What an observer does beyond that with whole records is his.
+A secret is the value of an environment variable or a config key with a telling name. It is replaced wherever it
+occurs, and so is any value that follows such a name in a line of text. Whole records are redacted further by the
+observability worker.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 REDACTED = "[REDACTED]"
-# Shorter values turn up by chance in harmless text.
+# Shorter values occur by chance in harmless text.
 LEAST_SECRET = 6
-# Longest first, and no more: every line is searched for each.
+# The longest ones are kept: every line is searched for each secret.
 MAX_SECRETS = 200
 
 _WORDS = r"passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)|api[-_. ]?key|private[-_. ]?key"
-# What no text without one of them can hold: to look for these costs a hundredth of the patterns.
+# A text without any of these cannot match the patterns; searching for them costs a hundredth of the patterns.
 _HINTS = ("passw", "pwd", "passphrase", "secret", "credential", "authorization", "cookie", "dsn", "token", "key", "://")
 _NAME = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)
-# `name=value`, `"name": "value"`. Bounded and without a way back: a line of letters must cost no more than its length.
+# `name=value`, `"name": "value"`. Bounded and without backtracking: the cost must be linear in the line's length.
 _ASSIGNED = re.compile(
     rf"""((?:{_WORDS})[\w.-]{{0,40}}+\\?["']?\s{{0,4}}+[:=]\s{{0,4}}+)"""
     r"""(?!\\?["']?\[REDACTED\])"""
@@ -32,11 +33,11 @@ _URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}@")
 
 
 class Redactor:
-    """Call it with a text to get it without secrets."""
+    """A callable that returns a text without secrets."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        found = sorted({text for text in secrets if len(text) >= LEAST_SECRET}, key=len, reverse=True)
-        self._secrets = found[:MAX_SECRETS]
+        longest_first = sorted({text for text in secrets if len(text) >= LEAST_SECRET}, key=len, reverse=True)
+        self._secrets = longest_first[:MAX_SECRETS]
 
     def __call__(self, text: str) -> str:
         """Return `text` with every secret in it replaced."""
@@ -47,7 +48,7 @@ class Redactor:
         return _URL_PASSWORD.sub(rf"\1{REDACTED}@", _ASSIGNED.sub(_masked, text))
 
     def values(self, text: str) -> str:
-        """Return `text` without the declared secrets: JSON stays JSON."""
+        """Replace only the known secret values in `text`: JSON stays JSON."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, REDACTED)
@@ -60,12 +61,12 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def redactor_of(tables: Iterable[Mapping[str, Any]]) -> Redactor:
-    """Return what hides the secrets of environments and config tables."""
+    """Return a redactor for the secrets of environments and config tables."""
     return Redactor(secret for table in tables for secret in secrets_in(table))
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a variable or key of that name holds a secret."""
+    """Whether a variable or key with this name holds a secret."""
     return _NAME.search(name) is not None
 
 

@@ -1,8 +1,7 @@
-"""Makes text from elsewhere safe to show: no escape sequence, no control or direction character reaches a
-terminal.
+"""Makes the text of workers safe to show on a terminal. Pure.
 
-A worker's own colors (SGR sequences) may stay; movements of the cursor are dropped, everything else that a
-terminal would obey is shown as an escape (`\\x07`). Pure.
+A worker's colors (SGR sequences) may stay, other escape sequences are dropped, and control and direction characters are
+shown as escapes (`\\x07`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,14 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 _UNSAFE = re.compile(
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
-SHOWN = 8 * 1024  # characters of one line that are shown; the file has the rest
+# Characters of one line that are shown; the log file has all of them.
+SHOWN = 8 * 1024
 
 
 def sanitize(text: str, *, color: bool = False) -> str:
     """Return `text` as one harmless line. With `color`, colors stay and end with the line."""
-    text = _last_overwrite(text)
+    # A progress bar rewrites its line after a carriage return: only the last version is shown.
+    text = text.rstrip("\r").rsplit("\r", 1)[-1]
     if not color:
         return _plain(_SGR.sub("", text))
     pieces = _SGR.split(text)
@@ -33,14 +34,9 @@ def sanitize(text: str, *, color: bool = False) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return at most SHOWN characters, and how many there are more."""
+    """Return at most SHOWN characters, and the number of those left out."""
     more = len(text) - SHOWN
     return f"{text[:SHOWN]} ... {more} characters more" if more > 0 else text
-
-
-def _last_overwrite(text: str) -> str:
-    """A progress bar rewrites its line after a carriage return: what it would show last is what counts."""
-    return text.rstrip("\r").rsplit("\r", 1)[-1]
 
 
 def _plain(text: str) -> str:

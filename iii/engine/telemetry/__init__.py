@@ -1,1 +1,1 @@
-"""What the engine hands to the observability worker: spans, log records, process metrics, batches of them."""
+"""Telemetry for the observability worker: the exporter, span and log records, metrics."""

@@ -1,7 +1,8 @@
-"""How a report of the engine looks as a log record (docs/observability.md). Pure; called by `feed.py`."""
+"""Log records for telemetry (docs/observability.md), made from the engine's reports. Pure."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from iii.engine.supervision.reports import (
 from iii.engine.telemetry.span_records import SERVICE, nanoseconds
 from iii.protocol.codec import decode_value
 
-# Characters of a body, and of the data beside it as JSON.
+# Characters of a record's body, and of the name of its service.
 MAX_BODY = 32 * 1024
 MAX_NAME = 256
 
@@ -32,7 +33,7 @@ SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal
 _LEVELS = {"warning": "warn"} | {name: name for name in SEVERITIES}
 
 
-class LogForm(Struct, gc=False):
+class LogRecord(Struct, gc=False):
     """A log record as JSON."""
 
     timestamp_unix_nano: int
@@ -50,7 +51,7 @@ class LogForm(Struct, gc=False):
 
 
 class LoggerRecord(Struct):
-    """What `Logger` of the SDK writes as one JSON line."""
+    """A JSON line of the SDK's `Logger`."""
 
     time: float
     level: str
@@ -63,24 +64,24 @@ class LoggerRecord(Struct):
     data: Any = None
 
 
-def log_form(report: Report, now: float) -> LogForm | None:
-    """Return the record of a report that came at `now` (seconds since 1970); None for what is no news."""
+def log_record(report: Report, now: float) -> LogRecord | None:
+    """Return the record of a report made at `now` (seconds since 1970); None for a report that is not logged."""
     if isinstance(report, LogLine):
-        return _line(report)
-    told = _WORDS.get(type(report))
-    if told is None:
+        return _record_of_line(report)
+    level_and_body = _RECORDED.get(type(report))
+    if level_and_body is None:
         return None
-    level, words = told(report)
+    level, body = level_and_body(report)
     run = getattr(report, "run", None)
     attributes: dict[str, Any] = {"iii.report": type(report).__name__}
-    attributes |= _of_run(run) if run is not None else {}
+    attributes |= _attributes_of_run(run) if run is not None else {}
     if isinstance(report, Notice) and report.worker:
         attributes["iii.worker"] = report.worker
-    return _record(now, now, level, words, SERVICE, attributes)
+    return _record(now, now, level, body, SERVICE, attributes)
 
 
-def _record(time: float, observed: float, level: str, body: str, service: str, attributes: dict[str, Any]) -> LogForm:
-    return LogForm(
+def _record(time: float, observed: float, level: str, body: str, service: str, attributes: dict[str, Any]) -> LogRecord:
+    return LogRecord(
         nanoseconds(time),
         nanoseconds(observed),
         SEVERITIES[level],
@@ -92,61 +93,51 @@ def _record(time: float, observed: float, level: str, body: str, service: str, a
     )
 
 
-def _of_run(run: Any) -> dict[str, Any]:
+def _attributes_of_run(run: Any) -> dict[str, Any]:
     return {"iii.worker": run.worker, "iii.worker.instance": run.instance, "iii.worker.generation": run.generation}
 
 
-def _line(line: LogLine) -> LogForm:
-    """A line that a worker wrote: a record of `Logger`, or words."""
-    attributes = {"iii.stream": line.stream, **_of_run(line.run)}
-    said = _logger_record(line.text)
-    if said is None:
+def _record_of_line(line: LogLine) -> LogRecord:
+    """Return the record of a line that a worker wrote: a JSON line of `Logger`, or plain text."""
+    attributes = {"iii.stream": line.stream, **_attributes_of_run(line.run)}
+    logged: LoggerRecord | None = None
+    if line.text.startswith('{"time":'):
+        with contextlib.suppress(DecodeError, RecursionError):
+            logged = decode_value(line.text, type=LoggerRecord)
+    if logged is None:
         return _record(line.time, line.time, "info", line.text, line.run.worker, attributes)
-    attributes |= _attributes_of(said)
-    level = _LEVELS.get(said.level, "info")
-    # The clock of the worker is this machine's: what differs by more than a day was not measured.
-    time = said.time if abs(said.time - line.time) < 86_400 else line.time
-    form = _record(time, line.time, level, said.message, said.service or line.run.worker, attributes)
-    form.trace_id, form.span_id = _id_of(said.trace_id, 32), _id_of(said.span_id, 16)
-    return form
-
-
-def _logger_record(text: str) -> LoggerRecord | None:
-    if not text.startswith('{"time":'):
-        return None
-    try:
-        return decode_value(text, type=LoggerRecord)
-    except (DecodeError, RecursionError):
-        return None
-
-
-def _attributes_of(said: LoggerRecord) -> dict[str, Any]:
-    found: dict[str, Any] = dict(said.data) if isinstance(said.data, dict) else {}
-    if said.data is not None and not found:
-        found["data"] = said.data
-    if said.function_id:
-        found["iii.function.id"] = said.function_id
-    if said.invocation_id:
-        found["iii.invocation.id"] = said.invocation_id
-    return found
+    if isinstance(logged.data, dict) and logged.data:
+        attributes |= logged.data
+    elif logged.data is not None:
+        attributes["data"] = logged.data
+    if logged.function_id:
+        attributes["iii.function.id"] = logged.function_id
+    if logged.invocation_id:
+        attributes["iii.invocation.id"] = logged.invocation_id
+    level = _LEVELS.get(logged.level, "info")
+    # The worker has the clock of this machine: a time that differs by more than a day was not read from it.
+    time = logged.time if abs(logged.time - line.time) < 86_400 else line.time
+    record = _record(time, line.time, level, logged.message, logged.service or line.run.worker, attributes)
+    record.trace_id, record.span_id = _id_of(logged.trace_id, 32), _id_of(logged.span_id, 16)
+    return record
 
 
 def _id_of(id: str | None, length: int) -> str | None:
     return id if id and len(id) == length and id.strip("0") else None
 
 
-def _words_of_exit(report: Any) -> str:
+def _body_of_exit(report: Any) -> str:
     return f"{report.run.worker}: {report.reason.words}"
 
 
-# Level and words of each kind of report. Those that only say that all is well are no log records.
-_WORDS: dict[type, Callable[[Any], tuple[str, str]]] = {
+# Level and body for each type of report that is logged. The others only say that all is well.
+_RECORDED: dict[type, Callable[[Any], tuple[str, str]]] = {
     Became: lambda r: ("info", f"{r.run.worker} is ready after {r.seconds:.3f} s"),
     Reloaded: lambda r: ("info", f"{r.run.worker} reloaded in {r.seconds:.3f} s"),
-    ReloadFailed: lambda r: ("error", f"{_words_of_exit(r)}; the version before serves on"),
-    Exited: lambda r: ("warn", f"{_words_of_exit(r)}, restart {r.count} in {r.delay:.1f} s"),
-    Failed: lambda r: ("error", f"{_words_of_exit(r)}; it is not started again"),
-    Finished: lambda r: ("info", _words_of_exit(r)),
+    ReloadFailed: lambda r: ("error", f"{_body_of_exit(r)}; the version before serves on"),
+    Exited: lambda r: ("warn", f"{_body_of_exit(r)}, restart {r.count} in {r.delay:.1f} s"),
+    Failed: lambda r: ("error", f"{_body_of_exit(r)}; it is not started again"),
+    Finished: lambda r: ("info", _body_of_exit(r)),
     Holding: lambda r: ("info", f"{r.run.worker}: waiting at most {r.seconds:.1f} s for {r.calls} calls"),
     LeftBehind: lambda r: ("warn", f"{r.run.worker} left processes behind: {', '.join(map(str, r.pids))}"),
     Notice: lambda r: (_LEVELS.get(r.level, "info"), " ".join((r.text, *r.details))),

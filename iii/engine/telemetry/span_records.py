@@ -1,6 +1,6 @@
-"""How a span looks to whoever takes the feed (docs/observability.md). Pure; called by `feed.py` for each batch.
+"""Spans for telemetry (docs/observability.md), made from the recorder's spans. Pure.
 
-Structs, because a batch is made on the loop that routes calls: they are built and encoded in C.
+The records are structs, built and encoded in C: batches are made on the loop that routes calls.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.tracer import Span
 
-SERVICE = "iii"  # of what belongs to no worker
+# Service name of records that belong to no worker.
+SERVICE = "iii"
 # Characters of a name that a peer has given itself.
 MAX_NAME = 256
-# A call that waited for less was only routed.
-SHORTEST_WAIT = 0.001
+# Seconds; a shorter wait is only the time of routing.
+MIN_WAIT = 0.001
 
-# Returns type and id of the trigger behind a provider's call of a function; the id is None when several would fit.
+# Returns type and id of the trigger behind a provider's call; the id is None if several bindings match.
 TriggerOf = Callable[[Span], "tuple[str | None, str | None]"]
 
 
@@ -47,7 +48,7 @@ class Attributes(
         "error_code": "error.code",
     },
 ):
-    """What is known of a call, under the names of docs/observability.md; what is not is left out."""
+    """The known attributes of a call, under the names of docs/observability.md; unknown ones are left out."""
 
     function: str
     function_id: str
@@ -69,15 +70,15 @@ class Attributes(
 
 
 class Event(Struct, gc=False):
-    """Something that happened within a span."""
+    """An event within a span."""
 
     name: str
     timestamp_unix_nano: int
     attributes: list[tuple[str, str]]
 
 
-class SpanForm(Struct, gc=False):
-    """A span as JSON."""
+class SpanRecord(Struct, gc=False):
+    """A finished span as JSON."""
 
     trace_id: str
     span_id: str
@@ -94,26 +95,29 @@ class SpanForm(Struct, gc=False):
     flags: int = 1
 
 
-class FailedForm(SpanForm, gc=False):
-    """One whose call failed."""
+class FailedSpanRecord(SpanRecord, gc=False):
+    """The span of a failed call."""
 
     status_description: str = ""
 
 
-class PendingForm(SpanForm, gc=False):
-    """One that has not ended."""
+class PendingSpanRecord(SpanRecord, gc=False):
+    """The span of a call that has not ended."""
 
     pending: bool = True
 
 
-def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
-    """Return what is told of a span. `epoch`: what to add to its times to get seconds since 1970."""
-    kind = SpanForm if span.end and not span.error else FailedForm if span.error else PendingForm
-    form: SpanForm = kind(
+def span_record(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanRecord:
+    """Return the record of a span. `epoch` plus the span's times are seconds since 1970."""
+    name = f"call {span.function_id}"
+    if span.action is not None and span.action.type == "enqueue":
+        name = f"enqueue {span.function_id} → {_short(span.action.queue or 'default')}"
+    record_type = SpanRecord if span.end and not span.error else FailedSpanRecord if span.error else PendingSpanRecord
+    record: SpanRecord = record_type(
         span.trace_id,
         span.span_id,
         span.parent_id,
-        _name(span),
+        name,
         nanoseconds(span.start + epoch),
         nanoseconds(span.end + epoch) if span.end else 0,
         "error" if span.error else "ok" if span.end else "unset",
@@ -121,16 +125,16 @@ def span_form(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanForm:
         _short(span.owner.name) if span.owner and span.owner.name else SERVICE,
     )
     if span.error:
-        form.status_description = span.error[1]  # type: ignore[attr-defined]  # it is a FailedForm
+        record.status_description = span.error[1]  # type: ignore[attr-defined]  # it is a FailedSpanRecord
     if span.payload is not None:
-        form.events = [_input(form, ("iii.payload.json", bytes(span.payload).decode()))]
+        record.events = [_input(record, ("iii.payload.json", bytes(span.payload).decode()))]
     elif span.is_payload_cut:
-        form.events = [_input(form, ("iii.payload.truncated", "true"))]
-    return form
+        record.events = [_input(record, ("iii.payload.truncated", "true"))]
+    return record
 
 
-def _input(form: SpanForm, attribute: tuple[str, str]) -> Event:
-    return Event("iii.invocation.input", form.start_time_unix_nano, [attribute])
+def _input(record: SpanRecord, attribute: tuple[str, str]) -> Event:
+    return Event("iii.invocation.input", record.start_time_unix_nano, [attribute])
 
 
 def nanoseconds(seconds: float) -> int:
@@ -138,49 +142,35 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1_000_000) * 1000
 
 
-def _name(span: Span) -> str:
-    if span.action is not None and span.action.type == "enqueue":
-        return f"enqueue {span.function_id} → {_short(span.action.queue or 'default')}"
-    return f"call {span.function_id}"
-
-
 def _attributes(span: Span, trigger_of: TriggerOf) -> Attributes:
     trigger_type, trigger_id = trigger_of(span)
-    found = Attributes(
+    is_internal = span.function_id.startswith("engine::") and not span.function_id.startswith("engine::queue::")
+    attributes = Attributes(
         function=span.function_id,
         function_id=span.function_id,
         invocation=span.invocation_id,
         caller=_short(span.origin.name or span.origin.id),
-        kind="internal" if _is_internal(span.function_id) else None,
+        kind="internal" if is_internal else None,
         namespace=span.namespace,
         caller_function=span.caller,
         trigger_type=trigger_type,
         trigger_id=trigger_id,
         attempt=span.attempt,
     )
-    _add_run(found, span)
-    if span.action is not None:
-        found.action = _short(span.action.type)
-        found.queue = _short(span.action.queue or "default") if span.action.type == "enqueue" else None
-    return found
-
-
-def _is_internal(function_id: str) -> bool:
-    return function_id.startswith("engine::") and not function_id.startswith("engine::queue::")
-
-
-def _add_run(found: Attributes, span: Span) -> None:
-    """Note who ran it, how long it had to wait, and how it failed."""
     callee = span.callee
     if callee is not None:
-        found.callee = _short(callee.name or callee.id)
-        found.generation = callee.generation
-        found.instance = callee.instance
+        attributes.callee = _short(callee.name or callee.id)
+        attributes.generation = callee.generation
+        attributes.instance = callee.instance
     wait = span.dispatched - span.start
-    if wait >= SHORTEST_WAIT:
-        found.wait_ms = round(wait * 1000, 3)
+    if wait >= MIN_WAIT:
+        attributes.wait_ms = round(wait * 1000, 3)
     if span.error:
-        found.error_code = span.error[0]
+        attributes.error_code = span.error[0]
+    if span.action is not None:
+        attributes.action = _short(span.action.type)
+        attributes.queue = _short(span.action.queue or "default") if span.action.type == "enqueue" else None
+    return attributes
 
 
 def _short(name: str) -> str:
@@ -188,16 +178,16 @@ def _short(name: str) -> str:
 
 
 def trigger_finder(bindings: Iterable[Binding]) -> TriggerOf:
-    """Return a `TriggerOf` over the bindings as they are now. Providers do not say which binding they fire."""
-    found: dict[tuple[Peer, str, str], list[Binding]] = {}
+    """Return a `TriggerOf` for the present bindings. A provider's call does not name the binding that it fires."""
+    by_call: dict[tuple[Peer, str, str], list[Binding]] = {}
     for binding in bindings:
         if binding.provider is not None:
-            found.setdefault((binding.provider, binding.function_id, binding.namespace), []).append(binding)
+            by_call.setdefault((binding.provider, binding.function_id, binding.namespace), []).append(binding)
 
     def trigger_of(span: Span) -> tuple[str | None, str | None]:
-        fitting = found.get((span.origin, span.function_id, span.namespace))
-        if span.caller is not None or not fitting or len({binding.trigger_type for binding in fitting}) > 1:
+        matching = by_call.get((span.origin, span.function_id, span.namespace))
+        if span.caller is not None or not matching or len({binding.trigger_type for binding in matching}) > 1:
             return None, None
-        return fitting[0].trigger_type, fitting[0].id if len(fitting) == 1 else None
+        return matching[0].trigger_type, matching[0].id if len(matching) == 1 else None
 
     return trigger_of

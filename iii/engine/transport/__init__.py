@@ -1,1 +1,1 @@
-"""Bytes in and out: descriptors, WebSockets, acceptors, the poller and the message pump."""
+"""Bytes in and out: connections over descriptors and WebSockets, acceptors, the poller, the message pump."""

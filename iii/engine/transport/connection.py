@@ -1,13 +1,8 @@
 """One peer over file descriptors: a child's pipes, or a unix socket (the same descriptor twice).
 
-Reads what is there, cuts it into lines and hands them over in one batch; writes the peer's outbox, as much as the
-kernel takes, and waits for room for the rest. It never stops reading, whatever the other side does: a blocked
-writer cannot read, and two of them would wait for each other for ever. Knows no messages and no routes.
-
-MERGED: What the C library does with memory that is freed. Nothing where it is not glibc.
-
-By itself it gives freed memory back so eagerly that every line of a mebibyte is put into fresh pages, which the kernel
-clears one by one: half of what passing such a line on costs.
+A connection reads what is there, cuts it into lines and hands them over in one batch. It writes as much of the peer's
+outbox as the kernel takes, and the rest when there is room. It never stops reading: a blocked writer cannot read, and
+two of them would wait for each other for ever. It knows no messages and no routes.
 """
 
 from __future__ import annotations
@@ -31,17 +26,23 @@ Lines = list[bytes | Oversized]
 READ_SIZE = 64 * 1024
 # While one large line comes in, fewer and larger reads are cheaper.
 LARGE_READ_SIZE = 1024 * 1024
-# Lines larger than this are written from where they lie instead of being joined.
+# Lines larger than this are written as they are instead of being copied into a joined buffer.
 JOIN_LIMIT = 64 * 1024
-# Pieces that one system call takes; every system takes sixteen.
-_VECTORS = 16
+# Buffers that one `writev` takes; every system takes sixteen.
+_MAX_BUFFERS = 16
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+# Bytes of free memory that glibc keeps, and the size from which it returns a freed block at once.
+_KEPT_BYTES = 8 * 1024 * 1024
+_MMAP_BYTES = 4 * 1024 * 1024
 
 
 class Connection:
     """The transport of one peer on file descriptors. Owns and closes them.
 
-    `on_lines(connection, lines)` gets every batch, `on_closed(connection)` is called when the other side has closed
-    an end of its own or a descriptor fails: once for a socket, for pipes once each. Closing by `close()` calls nobody.
+    `on_lines(connection, lines)` gets every batch. `on_closed(connection)` is called when the other side has closed
+    an end or a descriptor fails: once for a socket, once for each of two pipes. `close()` does not call it.
     """
 
     def __init__(
@@ -82,11 +83,14 @@ class Connection:
         try:
             lines = self._read()
             if lines is not None:
-                self._take(lines)
+                if lines:
+                    self.on_lines(self, lines)
+                if self._splitter.is_over:
+                    self._stop_at_endless_line()
                 return
         except MemoryError:
-            self._forget_line()
-            return
+            # The peer goes with the data: where its next line begins is no longer known.
+            self._splitter = LineSplitter()
         self._stop_reading()
         self._on_closed(self)
 
@@ -105,27 +109,15 @@ class Connection:
         except OSError:
             return None
 
-    def _take(self, lines: Lines) -> None:
-        if lines:
-            self.on_lines(self, lines)
-        if self._splitter.is_over:
-            self._judge_endless()
-
-    def _forget_line(self) -> None:
-        """There was no memory for what came in: let go of it, and of the peer, which has lost its place."""
-        self._splitter = LineSplitter()
-        self._stop_reading()
-        self._on_closed(self)
-
-    def _judge_endless(self) -> None:
-        """A line is over the limit and has no end yet: nothing can be saved of one that shows no id."""
+    def _stop_at_endless_line(self) -> None:
+        """Stop reading in an unfinished line over the limit that shows no invocation id: no call can be answered."""
         head = self._splitter.partial
         if invocation_id_in(head) is None:
             self._stop_reading()
             self.on_lines(self, [Oversized(head, self._splitter.pending)])
 
     def drain(self) -> None:
-        """Read what is left in the pipe of a process that is gone, so that its last results count."""
+        """Read what an exited process left in its pipe, so that its last results count."""
         while self._read_fd >= 0:
             try:
                 data = os.read(self._read_fd, LARGE_READ_SIZE)
@@ -140,7 +132,7 @@ class Connection:
     # Writing
 
     def flush(self) -> None:
-        """Write the outbox as far as the kernel takes it; the rest follows when there is room."""
+        """Write as much of the outbox as the kernel takes; the rest follows when there is room."""
         if self._is_waiting_for_room:
             return
         outbox = self.peer.outbox
@@ -155,24 +147,27 @@ class Connection:
         pending = self._pending
         while pending:
             try:
-                count = os.writev(self._write_fd, pending[:_VECTORS])
+                count = os.writev(self._write_fd, pending[:_MAX_BUFFERS])
             except (BlockingIOError, InterruptedError):
-                self._wait_for_room()
+                if not self._is_waiting_for_room:
+                    self._is_waiting_for_room = True
+                    self._poller.add_writer(self._write_fd, self._on_writable)
                 return
             except OSError:
-                # The other side is gone, or has closed this end alone; what was not written counts as never started.
+                # The other side has closed both ends or this one. Calls that were not written count as never started.
                 self.take_back_unread()
                 self._stop_writing()
                 if self._read_fd >= 0:
                     self._on_closed(self)
                 return
             self.peer.written += count
-            _advance(pending, count)
-
-    def _wait_for_room(self) -> None:
-        if not self._is_waiting_for_room:
-            self._is_waiting_for_room = True
-            self._poller.add_writer(self._write_fd, self._on_writable)
+            done = 0
+            while done < len(pending) and count >= len(pending[done]):
+                count -= len(pending[done])
+                done += 1
+            del pending[:done]
+            if count:
+                pending[0] = pending[0][count:]
 
     def _on_writable(self) -> None:
         self._poller.remove_writer(self._write_fd)
@@ -184,20 +179,20 @@ class Connection:
     # Closing
 
     def close_input(self) -> None:
-        """Close the writing end: the other side reads end of file once it has read what was written."""
+        """Close the writing end: the other side reads what was written, then end of file."""
         self.flush()
         self._stop_writing()
 
     def take_back_unread(self) -> None:
-        """Count what lies unread in the pipe of a process that is gone as not written: it never got it."""
+        """Count what an exited process left unread in its pipe as not written: it never received those bytes."""
         if self._write_fd < 0 or self._write_fd == self._read_fd:
             return
-        with contextlib.suppress(OSError):  # a platform that cannot tell: written counts as read there
+        with contextlib.suppress(OSError):  # without FIONREAD, written counts as read
             unread = fcntl.ioctl(self._write_fd, termios.FIONREAD, b"\0\0\0\0")
             self.peer.written -= int.from_bytes(unread, sys.byteorder)
 
     def release(self) -> int:
-        """Give a socket's descriptor away, open: it carries something else from now on."""
+        """Return a socket's open descriptor and forget it: the caller uses it for another protocol."""
         fd = self._read_fd
         self._poller.remove_reader(fd)
         if self._is_waiting_for_room:
@@ -235,24 +230,20 @@ class Connection:
 
 @functools.cache
 def _large_buffer() -> bytearray:
-    """What long lines are read into, one for all: fresh memory for each read costs more than the read."""
-    keep_freed_memory()
+    """Return the buffer that every long line is read into: fresh memory for each read costs more than the read."""
+    import ctypes  # only an engine that sees large lines needs it
+
+    # glibc returns freed memory so eagerly that every line of a mebibyte gets fresh pages, which the kernel clears one
+    # by one: half of the cost of passing such a line on. Other C libraries are left alone.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     return bytearray(LARGE_READ_SIZE)
 
 
-def _advance(pending: list[memoryview], count: int) -> None:
-    """Take off what was written."""
-    done = 0
-    while done < len(pending) and count >= len(pending[done]):
-        count -= len(pending[done])
-        done += 1
-    del pending[:done]
-    if count:
-        pending[0] = pending[0][count:]
-
-
 def _chunks(outbox: list[bytes]) -> list[memoryview]:
-    """Cut the lines into writes: small ones joined, large ones as they are."""
+    """Return the buffers to write: small lines joined, large ones as they are."""
     chunks: list[memoryview] = []
     small: list[bytes] = []
     for line in outbox:
@@ -267,21 +258,3 @@ def _chunks(outbox: list[bytes]) -> list[memoryview]:
         small.append(b"")
         chunks.append(memoryview(b"\n".join(small)))
     return chunks
-
-
-# mallopt(3)
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-# Bytes that stay at hand, and the size from which a block is given back as soon as it is freed.
-KEPT = 8 * 1024 * 1024
-SEPARATE = 4 * 1024 * 1024
-
-
-def keep_freed_memory() -> None:
-    """Keep some of what is freed for the next large line."""
-    import ctypes  # only an engine that sees large lines needs it
-
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, SEPARATE)
-        libc.mallopt(_M_TRIM_THRESHOLD, KEPT)

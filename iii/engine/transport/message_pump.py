@@ -1,8 +1,8 @@
-"""Where connections and the router meet: lines in, messages through the router, outboxes out, once per turn.
+"""The message pump between connections and the router: lines in, messages through the router, outboxes out.
 
-The journey of a call passes here in both directions: `take` decodes a batch of one peer's lines and gives each
-message to the router; `turn` then writes every outbox that got something, once. Also keeps the one timer of all
-deadlines. What the router reports in `events` goes to `on_event`.
+Every call passes it twice, there and back: `take` decodes a batch of one peer's lines and gives each message to the
+router; `turn` then writes every outbox that got something, once, and hands the router's events to `on_event`. The
+pump owns the one timer for the deadlines of all calls. It decides nothing about a message.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol.codec import NotAMessage, UnknownType, invocation_id_in
 from iii.protocol.lines import Oversized
 
-# Called with a line that is no message: the stray output of a program on its stdout.
+# Called with a line that is not a message: a program printed it on its stdout.
 OnOutput = Callable[[Peer, bytes], None]
 
-# A timer of deadlines that fires so late means that the engine was blocked or suspended.
-LATE = 0.25
-# What it then waits for what lies in the pipes: one look of the event loop at its descriptors.
-GRACE = 0.02
+# Seconds that the deadline timer may be late; beyond that, the engine was blocked or suspended.
+STALL_THRESHOLD = 0.25
+# Time to read the answers that came in meanwhile before calls are expired: one poll of the event loop.
+CATCH_UP_TIMEOUT = 0.02
+# How often a paused deadline timer looks whether it may run again.
+_PAUSED_INTERVAL = 1.0
 
 
-class Source(Protocol):
-    """A connection as far as the exchange must know it."""
+class PeerConnection(Protocol):
+    """A connection that brings a peer's lines: pipes, a unix socket, a session over WebSocket."""
 
     @property
     def peer(self) -> Peer: ...
@@ -49,33 +51,33 @@ class MessagePump:
         self._due_at = 0.0
         self.are_deadlines_paused = False  # while a debugger is attached
 
-    def take(self, connection: Source, lines: Sequence[bytes | Oversized]) -> None:
-        """Act on a batch of lines of one peer, in order. Whoever called ends its turn with `turn`."""
+    def take(self, connection: PeerConnection, lines: Sequence[bytes | Oversized]) -> None:
+        """Route a batch of lines of one peer, in order. The caller then ends its turn with `turn`."""
         peer = connection.peer
         receive = self.router.receive
         decode = peer.decode
         now = peer.heard_at = self._clock()
         for line in lines:
             if type(line) is not bytes:
-                self._refuse_oversized(connection, line)  # type: ignore[arg-type]
+                self._on_oversized_line(connection, line)  # type: ignore[arg-type]
                 continue
             try:
                 receive(peer, decode(line), line, now)
             except RemoteProtocolError as error:
-                self._refuse(peer, line, error)
+                self._on_invalid_line(peer, line, error)
             except Exception as error:  # noqa: BLE001 - the wire's boundary: a bug costs the peer that met it
-                self._blame(peer, error)
+                self._expel(peer, error)
 
     def turn(self) -> None:
-        """Finish a turn: write outboxes, hand out events, keep the timer armed."""
+        """Finish a turn: write outboxes, hand out events, keep the deadline timer armed."""
         calls = self.router.calls
         while calls.dirty or calls.events:
             dirty, calls.dirty = calls.dirty, []
             for peer in dirty:
                 try:
                     peer.flush()
-                except Exception as error:  # noqa: BLE001 - the others' lines still go out
-                    self._blame(peer, error)
+                except Exception as error:  # noqa: BLE001 - the other peers' lines still go out
+                    self._expel(peer, error)
             events = calls.events[:]
             calls.events.clear()
             for event in events:
@@ -84,7 +86,7 @@ class MessagePump:
             if len(calls.deadlines):
                 self._arm()
         elif self._is_timer_far and calls.deadlines.has_unsorted:
-            # A new call may have a nearer deadline than all that are sorted in.
+            # A new call may have an earlier deadline than the one the timer waits for.
             self._timer.cancel()
             self._arm()
 
@@ -99,24 +101,24 @@ class MessagePump:
     def _expire(self) -> None:
         self._timer = None
         if self.are_deadlines_paused:
-            self._timer = self._loop.call_later(1.0, self._expire)
+            self._timer = self._loop.call_later(_PAUSED_INTERVAL, self._expire)
             return
         now = self._clock()
-        if now - self._due_at > LATE:
-            # We were held up, and the answers of that time have not been read yet: they come first.
-            self._due_at = now + GRACE
-            self._timer = self._loop.call_later(GRACE, self._expire)
+        if now - self._due_at > STALL_THRESHOLD:
+            # The engine stood still, and the answers of that time have not been read yet: they come first.
+            self._due_at = now + CATCH_UP_TIMEOUT
+            self._timer = self._loop.call_later(CATCH_UP_TIMEOUT, self._expire)
             return
         self.router.calls.expire(now)
         self.turn()
 
-    def _blame(self, peer: Peer, error: Exception) -> None:
-        """Something of ours failed while it dealt with this peer: log it in full, and let go of the peer."""
+    def _expel(self, peer: Peer, error: Exception) -> None:
+        """Log a bug of the engine in full, and expel the peer that it served."""
         context = {"message": f"internal error while serving {peer.name or peer.id}", "exception": error}
         self._loop.call_exception_handler(context)
         self.router.calls.events.append(PeerExpelled(peer, "met an internal error of the engine"))
 
-    def _refuse(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
+    def _on_invalid_line(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
         if isinstance(error, NotAMessage):
             self._on_output(peer, line)
         elif isinstance(error, UnknownType) and error.invocation_id is None:
@@ -124,8 +126,8 @@ class MessagePump:
         else:
             self.router.refuse(peer, error)
 
-    def _refuse_oversized(self, connection: Source, line: Oversized) -> None:
-        """An over-long line costs that line where its id shows, else the peer."""
+    def _on_oversized_line(self, connection: PeerConnection, line: Oversized) -> None:
+        """Answer an over-long line with an error if it shows an invocation id; expel its peer otherwise."""
         message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
         invocation_id = invocation_id_in(line.head)
         error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)

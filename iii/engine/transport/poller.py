@@ -1,12 +1,12 @@
-"""Readiness of the peers' descriptors, on a poll set of its own inside the event loop.
+"""The poller of the peers' descriptors: an epoll set inside the event loop.
 
-The event loop watches one descriptor: the poll set. When it wakes, everything that is ready is handled here, turn by
-turn, until nothing is; each turn ends with `on_turn`, which writes what the turn produced. Compared to one loop
-callback per descriptor this saves the loop's own work per event, and lets the writes of a whole turn be combined.
+The event loop watches one descriptor, the epoll set. When it wakes, the poller handles every ready descriptor, turn by
+turn, until none is ready; each turn ends with `on_turn`, which writes what the turn produced. Compared to one loop
+callback per descriptor, this saves the loop's own work per event and combines the writes of a turn.
 
-Spinning. Waking a sleeping process costs more than a call does. While calls come and go, the next event is often
-microseconds away: the poller then looks again for a moment before it goes to sleep. It keeps count of whether that
-pays (on a busy machine, or with one processor, it does not) and stops for a while when it does not.
+Spinning. Waking a sleeping process costs more than a call. While calls come and go, the next event is often
+microseconds away, so the poller polls again for a moment before it sleeps. It measures whether that pays (on a busy
+machine, or with one processor, it does not), and stops spinning for a while when it does not.
 """
 
 from __future__ import annotations
@@ -16,74 +16,48 @@ import os
 import select
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol
 
 Callback = Callable[[], None]
 
-# Longest time in here before the event loop may see to its timers and signals.
-_SLICE = 0.002
-# How long to look for the next event before sleeping. A little above one hop through a Python worker.
-_SPIN = 60e-6
-# Spinning goes on while at least this share of it finds something (moving average over about 16 attempts).
-_WORTHWHILE = 0.5
-# After it did not pay: this many sleeps until it is tried again.
-_REST = 500
-_EVENTS = 256
+# Longest time for turns before the event loop handles its timers and signals.
+_SLICE_TIMEOUT = 0.002
+# How long to spin before sleeping: a little more than one hop through a Python worker takes.
+_SPIN_TIMEOUT = 60e-6
+# Least share of attempts to spin that must find an event (moving average over about 16 attempts).
+_MIN_SUCCESS = 0.5
+# Sleeps without spinning after the share fell below that.
+_SLEEPS_WITHOUT_SPIN = 500
+# Events of one poll.
+_MAX_EVENTS = 256
 
 
 class Spin:
-    """Whether to look once more before sleeping, decided by its own success."""
+    """Decides by its own success whether to poll once more before sleeping."""
 
-    __slots__ = ("_is_possible", "_resting", "_success")
+    __slots__ = ("_is_possible", "_sleeps_left", "_success")
 
     def __init__(self, processors: int) -> None:
         self._is_possible = processors > 1
         self._success = 1.0
-        self._resting = 0
+        self._sleeps_left = 0
 
     def is_worthwhile(self) -> bool:
-        """Whether to spin now."""
-        if not self._is_possible:
+        """Whether to spin before this sleep."""
+        if self._sleeps_left:
+            self._sleeps_left -= 1
             return False
-        if self._resting:
-            self._resting -= 1
-            return False
-        return True
+        return self._is_possible
 
     def note(self, *, found: bool) -> None:
-        """Take the outcome of one attempt."""
+        """Record the outcome of one attempt."""
         self._success += ((1.0 if found else 0.0) - self._success) / 16
-        if self._success < _WORTHWHILE:
-            self._resting = _REST
+        if self._success < _MIN_SUCCESS:
+            self._sleeps_left = _SLEEPS_WITHOUT_SPIN
             self._success = 0.75
 
 
-class Poller(Protocol):
-    """Calls back when descriptors can be read or written. Runs on the event loop's thread."""
-
-    def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call back whenever there is something to read, or the other side has closed."""
-
-    def remove_reader(self, fd: int) -> None:
-        """Undo `add_reader`."""
-
-    def add_writer(self, fd: int, callback: Callback) -> None:
-        """Call back whenever there is room to write."""
-
-    def remove_writer(self, fd: int) -> None:
-        """Undo `add_writer`."""
-
-    def close(self) -> None:
-        """Stop watching everything."""
-
-
-def make_poller(on_turn: Callback) -> Poller:
-    """Return the best poller of this system; it calls `on_turn` after every batch of events."""
-    return EpollPoller(on_turn) if hasattr(select, "epoll") else LoopPoller(on_turn)
-
-
 class LoopPoller:
-    """The event loop's own callbacks, one a descriptor: where there is no epoll."""
+    """Where there is no epoll: one callback of the event loop per descriptor."""
 
     def __init__(self, on_turn: Callback) -> None:
         self._loop = asyncio.get_running_loop()
@@ -124,7 +98,7 @@ class LoopPoller:
 
 
 class EpollPoller:
-    """A poll set inside the event loop, with spinning. Linux."""
+    """An epoll set inside the event loop, with spinning. Linux."""
 
     def __init__(self, on_turn: Callback) -> None:
         self._loop = asyncio.get_running_loop()
@@ -132,7 +106,8 @@ class EpollPoller:
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._on_turn = on_turn
-        self._spin = Spin(_processors())
+        has_affinity = hasattr(os, "sched_getaffinity")
+        self._spin = Spin(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
         self._loop.add_reader(self._epoll.fileno(), self._run)
 
     def add_reader(self, fd: int, callback: Callback) -> None:
@@ -171,39 +146,32 @@ class EpollPoller:
             self._epoll.unregister(fd)
 
     def _run(self) -> None:
-        """Handle what is ready, turn by turn, until nothing is or the slice is over."""
+        """Handle ready descriptors, turn by turn, until none is ready or the time slice is over."""
         poll = self._epoll.poll
-        dispatch = self._dispatch
-        end = perf_counter() + _SLICE
-        events = poll(0, _EVENTS)
+        readers, writers = self._readers, self._writers
+        end = perf_counter() + _SLICE_TIMEOUT
+        events = poll(0, _MAX_EVENTS)
         while events:
             for fd, mask in events:
-                dispatch(fd, mask)
+                # An earlier callback of this turn may have removed the descriptor: look it up only now.
+                if mask & ~select.EPOLLOUT and (reader := readers.get(fd)) is not None:
+                    reader()
+                if mask & ~select.EPOLLIN and (writer := writers.get(fd)) is not None:
+                    writer()
             self._on_turn()
             if perf_counter() > end:
                 return
             # One event at a time means there is time to sleep; several mean that more are on their way.
-            events = poll(0, _EVENTS) if len(events) > 1 else self._look_again()
+            events = poll(0, _MAX_EVENTS) if len(events) > 1 else self._spin_for_events()
 
-    def _dispatch(self, fd: int, mask: int) -> None:
-        # A callback may have removed another descriptor of the same turn: look each one up when its turn comes.
-        if mask & ~select.EPOLLOUT:
-            reader = self._readers.get(fd)
-            if reader is not None:
-                reader()
-        if mask & ~select.EPOLLIN:
-            writer = self._writers.get(fd)
-            if writer is not None:
-                writer()
-
-    def _look_again(self) -> list[tuple[int, int]]:
-        """Spin for a moment, if that pays; return what became ready."""
+    def _spin_for_events(self) -> list[tuple[int, int]]:
+        """Poll for a moment, if that pays; return the events that it found."""
         if not self._spin.is_worthwhile():
             return []
         poll = self._epoll.poll
-        end = perf_counter() + _SPIN
+        end = perf_counter() + _SPIN_TIMEOUT
         while perf_counter() < end:
-            events = poll(0, _EVENTS)
+            events = poll(0, _MAX_EVENTS)
             if events:
                 self._spin.note(found=True)
                 return events
@@ -211,5 +179,10 @@ class EpollPoller:
         return []
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# Both call back when descriptors can be read or written, on the event loop's thread.
+Poller = EpollPoller | LoopPoller
+
+
+def make_poller(on_turn: Callback) -> Poller:
+    """Return the best poller of this system; it calls `on_turn` after every batch of events."""
+    return EpollPoller(on_turn) if hasattr(select, "epoll") else LoopPoller(on_turn)

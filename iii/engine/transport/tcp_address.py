@@ -1,7 +1,7 @@
-"""The TCP address a project names, bound: a socket that listens, and how others reach it.
+"""A TCP address of the project: the socket that listens on it, and how other programs reach it.
 
-Bind, do not probe: what is bound is ours. Bound before any worker starts, whose environment tells the address;
-`acceptor.py` accepts on it.
+The socket is bound before any worker starts, because the environment of a worker holds the address. Ports are bound
+and never probed: a port that was free a moment ago may be taken. Accepting is `accept.py`'s job.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import socket
 
 from iii.errors import ProjectError
 
-# How many ports above a taken default one are tried.
-_TRIES = 64
+# How many ports are tried from a default port on.
+_MAX_PORTS = 64
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}
 
 
 class Address:
-    """A socket that listens where `listen` says, or near it when nobody named the port (`line` 0).
+    """A socket that listens on `listen` (`host:port`), or on a port above it if the port is only a default.
 
-    Raises `ProjectError` when the address cannot be had; `line` is where iii.toml names it.
+    `line` is the line of iii.toml that names the address, 0 for a default. Raises `ProjectError` if the address
+    cannot be bound.
     """
 
     def __init__(self, listen: str, *, line: int = 0) -> None:
         self.host, _, port = listen.rpartition(":")
-        self.socket = _bound(self.host, int(port), line)
+        self.socket = _bind(self.host, int(port), line)
         self.port: int = self.socket.getsockname()[1]
         self.is_moved = int(port) not in (0, self.port)
 
@@ -39,9 +40,9 @@ class Address:
         return self.host in _LOOPBACK
 
 
-def _bound(host: str, port: int, line: int) -> socket.socket:
+def _bind(host: str, port: int, line: int) -> socket.socket:
     is_movable = not line and port
-    for candidate in range(port, min(port + _TRIES, 65536) if is_movable else port + 1):
+    for candidate in range(port, min(port + _MAX_PORTS, 65536) if is_movable else port + 1):
         try:
             return _listening(host, candidate)
         except OSError as error:
@@ -57,7 +58,7 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A connection of the last run that still waits for its end must not keep the port from us.
+        # A connection of the previous run in TIME_WAIT must not block the port.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host.strip("[]"), port))
         listening.setblocking(False)
@@ -69,17 +70,18 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def holder_of(port: int) -> str:
-    """Say which process listens on a port, as far as we may know."""
-    import psutil  # only for an error's words
+    """Return name and pid of the process that listens on a port, `another process` if it belongs to another user."""
+    import psutil  # only for the text of an error
 
     try:
         connections = psutil.net_connections("tcp")
     except psutil.Error:
         return "another process"
-    for found in connections:
-        if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr.port == port and found.pid:
+    for connection in connections:
+        is_listening = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+        if is_listening and connection.pid:
             try:
-                return f"{psutil.Process(found.pid).name()} (pid {found.pid})"
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
             except psutil.Error:
                 break
     return "another process"

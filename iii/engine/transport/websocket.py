@@ -1,9 +1,10 @@
 """One WebSocket connection on a socket: the handshake, messages in, frames out, the close.
 
-RFC 6455 is the `websockets` library's, in its sans-IO form: callbacks on the engine's loop, without the task, the queue
-and the two wake-ups per message of its asyncio server. Plain text frames pass it by (see frames.py). Reads until told
-to pause, writes as much as the kernel takes. Knows no paths, no peers and no messages of ours: the gateway decides
-about the handshake and names the endpoint that gets the rest.
+The `websockets` library implements RFC 6455. It is used in its sans-IO form, with callbacks on the engine's loop: its
+asyncio server needs a task, a queue and two wake-ups per message. Plain text frames bypass the library (see
+`websocket_frames.py`). A connection reads until it is paused and writes as much as the kernel takes. It knows no paths,
+no peers and no messages of the protocol: the gateway decides about the handshake and names the session that gets the
+messages.
 """
 
 from __future__ import annotations
@@ -12,82 +13,60 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from iii.engine.transport.websocket_frames import (
-    BINARY,
-    MAX_MESSAGE,
-    TEXT,
-    Chunk,
-    FrameSplitter,
-    chunks_of,
-    header,
-    message,
-)
+from iii.engine.transport.session import Received, Session
+from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
+from iii.protocol.websocket_frames import FINAL, MAX_MESSAGE, PING, TEXT, header
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # a platform without its C extension
     from websockets.utils import apply_mask
 
-# The Python SDK cuts 64 MiB into 64 fragments; thousands of them are meant to cost us something.
+# The Python SDK cuts 64 MiB into 64 fragments; thousands of fragments are an attack on the engine's memory.
 MAX_FRAGMENTS = 4096
 # 64 KiB: a larger buffer crosses malloc's mmap threshold and costs ten times as much per read.
 READ_SIZE = 64 * 1024
 LARGE_READ_SIZE = 1024 * 1024
-# How long the other side may take to answer our close before the socket is simply closed.
+# How long the client may take to answer the engine's close before the socket is closed without the answer.
 CLOSE_TIMEOUT = 2.0
 
-# Its log lines would tell what the engine reports itself.
+# The library's log lines would repeat what the engine reports itself.
 _silent = logging.getLogger("iii.engine.transport.websocket")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
-Received = list[tuple[int, bytes]]  # messages: opcode (TEXT or BINARY) and payload
 
+class WebSocketConnection:
+    """A connection from its first byte on. Owns and closes the socket.
 
-class Endpoint(Protocol):
-    """What a connection leads to. Nothing is called any more after `on_closed`."""
+    `on_request(connection, request)` gets the complete handshake and calls `accept` or `reject`, at once or later.
+    `on_closed(connection)` is called when the socket is closed.
+    """
 
-    def on_messages(self, messages: Received) -> None:
-        """A batch of messages came in."""
-
-    def on_written(self, credit: int) -> None:
-        """The kernel took lines of this many bytes."""
-
-    def on_closed(self) -> None:
-        """The other side closed, or is gone."""
-
-
-class Doorman(Protocol):
-    """Decides about handshakes."""
-
-    def on_request(self, connection: WebSocket, request: Request) -> None:
-        """A handshake is complete: call `accept` or `refuse`."""
-
-    def on_end(self, connection: WebSocket) -> None:
-        """The socket is closed."""
-
-
-class WebSocket:
-    """A connection from its first byte on. Owns and closes the socket."""
-
-    def __init__(self, connected: socket.socket, doorman: Doorman) -> None:
-        self.endpoint: Endpoint | None = None
+    def __init__(
+        self,
+        connected: socket.socket,
+        on_request: Callable[[WebSocketConnection, Request], None],
+        on_closed: Callable[[WebSocketConnection], None],
+    ) -> None:
+        self.session: Session | None = None
         self.client: tuple[str, int] = connected.getpeername()[:2]
         self.server: tuple[str, int] = connected.getsockname()[:2]
         self._socket = connected
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fd = connected.fileno()
-        self._doorman = doorman
+        self._on_request = on_request
+        self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE, logger=_silent)
-        self._splitter = FrameSplitter(apply_mask, MAX_MESSAGE)
+        self._splitter = ClientFrameSplitter(apply_mask, MAX_MESSAGE)
         self._fragments: list[bytes] = []
         self._opcode = TEXT
         self._pending: deque[tuple[memoryview, int]] = deque()
@@ -95,13 +74,13 @@ class WebSocket:
         self.is_reading = True
         self._ends_after_write = False
         self._timer: asyncio.TimerHandle | None = None
-        self.is_patient = False  # silence says nothing about it
-        self.backlog = 0  # bytes that the kernel has not taken
-        self.heard_at = self.moved_at = self.opened_at = self._loop.time()
-        self._loop.add_reader(self._fd, self._on_readable)
+        self.may_be_silent = False  # then silence does not mean that the client is gone
+        self.unsent_bytes = 0  # bytes that the kernel has not taken
+        self.received_at = self.sent_at = self.opened_at = self._loop.time()
+        self._loop.add_reader(self._fd, self._read)
 
     def __repr__(self) -> str:
-        return f"<WebSocket {self.client[0]}:{self.client[1]} {self._protocol.state.name.lower()}>"
+        return f"<WebSocketConnection {self.client[0]}:{self.client[1]} {self._protocol.state.name.lower()}>"
 
     @property
     def is_open(self) -> bool:
@@ -110,22 +89,29 @@ class WebSocket:
 
     @property
     def is_handshaking(self) -> bool:
+        """Whether the handshake is not answered yet."""
         return self._protocol.state is State.CONNECTING
 
     # The handshake
 
-    def accept(self, request: Request, endpoint: Endpoint, subprotocol: str | None = None) -> bool:
-        """Upgrade; return False where the request is none for a WebSocket (it has been answered then)."""
+    def accept(self, request: Request, session: Session, subprotocol: str | None = None) -> None:
+        """Answer the handshake and open the session; a request without a valid handshake gets an HTTP error."""
         response = self._protocol.accept(request)
         if subprotocol is not None and response.status_code == 101:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._protocol.send_response(response)
         if response.status_code == 101:
-            self.endpoint = endpoint
+            self.session = session
         self._write_protocol()
-        return self.endpoint is endpoint
+        if self.session is session:
+            session.open()
 
-    def refuse(self, status: int, text: str) -> None:
+    def replace_session(self, session: Session) -> None:
+        """Open another session, which gets all further messages; the present one hears nothing more."""
+        self.session = session
+        session.open()
+
+    def reject(self, status: int, text: str) -> None:
         """Answer the request with an HTTP status and one line of text, and close."""
         self._protocol.send_response(self._protocol.reject(status, text + "\n"))
         self._write_protocol()
@@ -133,7 +119,7 @@ class WebSocket:
     # Reading
 
     def pause(self) -> None:
-        """Stop reading: the other side's writes will block."""
+        """Stop reading: the client's writes will block."""
         if self.is_reading and self._fd >= 0:
             self.is_reading = False
             self._loop.remove_reader(self._fd)
@@ -142,17 +128,15 @@ class WebSocket:
         """Read again."""
         if not self.is_reading and self._fd >= 0:
             self.is_reading = True
-            self._loop.add_reader(self._fd, self._on_readable)
+            self._loop.add_reader(self._fd, self._read)
 
     def drain(self) -> None:
-        """Read what is left in the socket of a process that is gone, so that its last results count."""
+        """Read what an exited process left in its socket, so that its last results count."""
         while self._fd >= 0 and self._read():
             pass
 
-    def _on_readable(self) -> None:
-        self._read()
-
     def _read(self) -> bool:
+        """Read once and act on it; return False if there was nothing to read."""
         size = LARGE_READ_SIZE if self._splitter.pending > READ_SIZE else READ_SIZE
         try:
             data = self._socket.recv(size)
@@ -163,7 +147,7 @@ class WebSocket:
         if not data:
             self.abort()
             return False
-        self.heard_at = self._loop.time()
+        self.received_at = self._loop.time()
         if self._protocol.state is State.CONNECTING:
             self._take_handshake(data)
         else:
@@ -176,9 +160,9 @@ class WebSocket:
         self._protocol.receive_data(data)
         events = self._protocol.events_received()
         if len(events) > 1:
-            self.abort()  # frames before our answer: no client does that
+            self.abort()  # frames before the handshake is answered: no client does that
         elif events and isinstance(events[0], Request):
-            self._doorman.on_request(self, events[0])
+            self._on_request(self, events[0])
         else:
             self._write_protocol()
 
@@ -189,21 +173,21 @@ class WebSocket:
                 self._protocol.receive_data(frame)
                 self._assemble(received)
             elif self._protocol.state is not State.OPEN:
-                break  # what follows a close says nothing
+                break  # frames after a close are ignored
             elif self._protocol.current_size is None:
                 received.append((TEXT, frame))
             else:
                 self._protocol.fail(1002, "expected a continuation frame")
         self._write_protocol()
-        if received and self.endpoint is not None and _is_utf8(received):
-            self.endpoint.on_messages(received)
+        if received and self.session is not None and _is_utf8(received):
+            self.session.on_messages(received)
         elif received:
             self.close(1007)
         if self._protocol.state is not State.OPEN:
             self._detach()
 
     def _assemble(self, received: Received) -> None:
-        """Take what the library read: fragments become messages, control frames it has answered itself."""
+        """Join the fragments that the library read into messages; it answers control frames itself."""
         for frame in self._protocol.events_received():
             assert isinstance(frame, Frame)
             if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
@@ -222,22 +206,22 @@ class WebSocket:
     # Writing
 
     def send_lines(self, lines: Iterable[bytes]) -> None:
-        """Send one text message a line; what the kernel does not take follows when there is room."""
+        """Send one text message per line; what the kernel does not take follows when there is room."""
         if self.is_open:
-            self._write(chunks_of(lines))
+            self._write(text_chunks(lines))
 
     def send(self, opcode: int, data: bytes) -> None:
-        """Send one message; its endpoint hears when it is written."""
+        """Send one message; the session's `on_written` is called when the kernel has taken it."""
         if self.is_open:
-            self._write(message(opcode, data, len(data) + 1))
+            self._write(message_chunks(opcode, data, len(data) + 1))
 
     def ping(self) -> None:
-        """Ask for a sign of life; `heard_at` tells whether one came."""
+        """Send a ping; any answer moves `received_at`."""
         if self.is_open:
-            self._write([(header(0x9, 0), 0)])
+            self._write([(header(FINAL | PING, 0), 0)])
 
     def _write_protocol(self) -> None:
-        """Write what the library has to say. Its empty write says that nothing follows."""
+        """Write the library's bytes. An empty write of the library means that no more will follow."""
         for data in self._protocol.data_to_send():
             if data:
                 self._write([(data, 0)])
@@ -251,9 +235,9 @@ class WebSocket:
             return
         for data, credit in chunks:
             self._pending.append((memoryview(data), credit))
-            self.backlog += len(data)
+            self.unsent_bytes += len(data)
         if not self._is_waiting_for_room:
-            self.moved_at = self._loop.time()
+            self.sent_at = self._loop.time()
             self._write_pending()
 
     def _write_pending(self) -> None:
@@ -263,33 +247,30 @@ class WebSocket:
             while pending:
                 data, credit = pending[0]
                 count = self._socket.send(data)
-                self.backlog -= count
+                self.unsent_bytes -= count
                 if count == len(data):
                     pending.popleft()
                     credits += credit
                 else:
-                    # A part of the credit at once: a line that may have arrived whole must count as started.
+                    # Credit for a partial write at once: a line that may have arrived whole must count as started.
                     credits += min(count, credit)
                     pending[0] = (data[count:], max(credit - count, 0))
         except (BlockingIOError, InterruptedError):
-            self._wait_for_room()
+            if not self._is_waiting_for_room:
+                self._is_waiting_for_room = True
+                self._loop.add_writer(self._fd, self._on_writable)
         except OSError:
             self._loop.call_soon(self.abort)
             pending.clear()
         if credits:
-            self.moved_at = self._loop.time()
-            if self.endpoint is not None:
-                self.endpoint.on_written(credits)
-
-    def _wait_for_room(self) -> None:
-        if not self._is_waiting_for_room:
-            self._is_waiting_for_room = True
-            self._loop.add_writer(self._fd, self._on_writable)
+            self.sent_at = self._loop.time()
+            if self.session is not None:
+                self.session.on_written(credits)
 
     def _on_writable(self) -> None:
         self._loop.remove_writer(self._fd)
         self._is_waiting_for_room = False
-        self.moved_at = self._loop.time()
+        self.sent_at = self._loop.time()
         self._write_pending()
         if self._ends_after_write and not self._pending:
             self._shut_down()
@@ -299,7 +280,7 @@ class WebSocket:
     # Closing
 
     def close(self, code: int | None = None, reason: str = "") -> None:
-        """Say goodbye; the endpoint hears nothing more."""
+        """Send a close frame and detach the session; the socket is closed when the client has answered."""
         if self.is_open:
             self._protocol.send_close(code, reason)
             self._write_protocol()
@@ -309,11 +290,11 @@ class WebSocket:
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing more is sent, though what was may still be on its way."""
+        """Whether a close frame was sent or received: no message can follow, but earlier ones may still be unsent."""
         return self._protocol.state is State.CLOSING
 
     def _await_end(self) -> None:
-        """Everything is written: give the other side a moment to answer."""
+        """Once everything is written, give the client `CLOSE_TIMEOUT` to answer."""
         if self._timer is None and self._fd >= 0 and not self._pending:
             self._timer = self._loop.call_later(CLOSE_TIMEOUT, self.abort)
 
@@ -330,15 +311,15 @@ class WebSocket:
         self._pending.clear()
         self._socket.close()
         self._detach()
-        self._doorman.on_end(self)
+        self._on_closed(self)
 
     def _detach(self) -> None:
-        endpoint, self.endpoint = self.endpoint, None
-        if endpoint is not None:
-            endpoint.on_closed()
+        session, self.session = self.session, None
+        if session is not None:
+            session.on_closed()
 
     def _shut_down(self) -> None:
-        """Everything is said: end our direction, and wait until the other side has read it."""
+        """End the engine's direction after the last write, and wait for the client to read it and close."""
         if self._fd < 0:
             return
         try:
@@ -357,6 +338,3 @@ def _is_utf8(received: Received) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-__all__ = ["BINARY", "TEXT", "Doorman", "Endpoint", "Received", "WebSocket"]

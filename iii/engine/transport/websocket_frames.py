@@ -1,81 +1,66 @@
-"""WebSocket frames as bytes: what we send, and the plain ones we receive. Pure.
+"""WebSocket frames without the `websockets` library: those the engine sends, and the plain text it receives. Pure.
 
-The library (see websocket.py) knows the whole of RFC 6455. This module holds only what is worth doing without it: the
-frames of a batch of lines joined into few writes, and the unfragmented text frames that almost all traffic consists
-of, unmasked at five times its speed. Everything else that comes in is left to the library.
+The library (see `websocket.py`) implements the whole of RFC 6455. This module does only what is worth doing without it:
+it joins the frames of a batch of lines into few writes, and unmasks unfragmented text frames, almost all of the
+traffic, at five times the library's speed. Every other frame that comes in goes to the library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from iii.protocol.websocket_frames import CONTINUATION, FINAL, MASKED, MAX_FRAME, RESERVED, TEXT, header
+
 # Bytes to write, and how many bytes of lines (newlines included) they carry.
 Chunk = tuple[bytes, int]
 Unmask = Callable[[bytes, bytes], bytes]
 
-# One message over a WebSocket; the splitter keeps that much of one client.
-MAX_MESSAGE = 64 * 1024 * 1024
-# The Rust client refuses a frame over 16 MiB; messages may be larger, so those go in fragments.
-MAX_FRAME = 16 * 1024 * 1024
+# The payload of one frame of a fragmented message.
 FRAGMENT = 8 * 1024 * 1024
-# Lines larger than this are written from where they lie instead of being joined.
+# Lines larger than this are written as they are instead of being copied into a joined buffer.
 JOIN_LIMIT = 64 * 1024
-
-TEXT, BINARY, _CONTINUATION = 0x1, 0x2, 0x0
-_FIN = 0x80
-_MASKED = 0x80
-_RESERVED = 0x70
-_PLAIN = _FIN | TEXT
+# First byte of a text message in one frame.
+_PLAIN = FINAL | TEXT
 
 
-def header(opcode: int, size: int, *, is_last: bool = True) -> bytes:
-    """Return the header of a frame from the server, which is never masked (RFC 6455, 5.2)."""
-    first = opcode | (_FIN if is_last else 0)
-    if size < 126:
-        return bytes((first, size))
-    if size < 0x10000:
-        return bytes((first, 126)) + size.to_bytes(2, "big")
-    return bytes((first, 127)) + size.to_bytes(8, "big")
-
-
-def chunks_of(lines: Iterable[bytes]) -> list[Chunk]:
-    """Return the writes that carry one text message a line."""
+def text_chunks(lines: Iterable[bytes]) -> list[Chunk]:
+    """Return the buffers to write for one text message per line."""
     chunks: list[Chunk] = []
     small: list[bytes] = []
     credit = 0
     for line in lines:
         if len(line) <= JOIN_LIMIT:
-            small += (header(TEXT, len(line)), line)
+            small += (header(_PLAIN, len(line)), line)
             credit += len(line) + 1
             continue
         if small:
             chunks.append((b"".join(small), credit))
             small, credit = [], 0
-        chunks += message(TEXT, line, len(line) + 1)
+        chunks += message_chunks(TEXT, line, len(line) + 1)
     if small:
         chunks.append((b"".join(small), credit))
     return chunks
 
 
-def message(opcode: int, data: bytes, credit: int = 0) -> list[Chunk]:
-    """Return the writes of one message; `credit` is what its last byte is worth (see `Chunk`)."""
+def message_chunks(opcode: int, data: bytes, credit: int = 0) -> list[Chunk]:
+    """Return the buffers to write for one message; `credit` is the second half of the last `Chunk`."""
     size = len(data)
     if size <= MAX_FRAME:
-        return [(header(opcode, size), 0), (data, credit)]
+        return [(header(FINAL | opcode, size), 0), (data, credit)]
     chunks: list[Chunk] = []
     for start in range(0, size, FRAGMENT):
         part = data[start : start + FRAGMENT]
-        is_last = start + FRAGMENT >= size
-        chunks.append((header(_CONTINUATION if start else opcode, len(part), is_last=is_last), 0))
-        chunks.append((part, credit if is_last else 0))
+        final = FINAL if start + FRAGMENT >= size else 0
+        chunks.append((header(final | (CONTINUATION if start else opcode), len(part)), 0))
+        chunks.append((part, credit if final else 0))
     return chunks
 
 
-class FrameSplitter:
-    """Feed bytes in, get frames out: `(True, payload)` for a plain text frame, `(False, frame)` for any other.
+class ClientFrameSplitter:
+    """Splits a client's bytes into frames: `(True, payload)` for a plain text frame, `(False, frame)` for any other.
 
-    Whole frames only, so that the library is never left in the middle of one. From the first frame that breaks the
-    protocol or is over `max_size` on, everything comes out as it is: the library knows what to answer.
+    Only whole frames come out, so that the library never gets a part of one. From the first frame that breaks the
+    protocol or is over `max_size`, all bytes come out unchanged: the library knows how to answer them.
     """
 
     __slots__ = ("_is_broken", "_max_size", "_needed", "_tail", "_unmask")
@@ -84,7 +69,7 @@ class FrameSplitter:
         self._unmask = unmask
         self._max_size = max_size
         self._tail = bytearray()
-        self._needed = 0  # bytes of `_tail` that make a whole frame
+        self._needed = 0  # size that `_tail` must reach before it can hold a whole frame
         self._is_broken = False
 
     @property
@@ -115,12 +100,12 @@ class FrameSplitter:
         return frames
 
     def _bounds(self, data: bytes, position: int, end: int) -> tuple[int, int]:
-        """Return where the frame's payload starts and ends; an end behind `end` says how much is needed to know."""
+        """Return where the payload starts and ends; an end behind `end` tells how many bytes are needed first."""
         if self._is_broken:
             return position, end
         if end - position < 2:
             return position, position + 2
-        size = data[position + 1] & ~_MASKED
+        size = data[position + 1] & ~MASKED
         start = position + 6
         if size > 125:
             width = 2 if size == 126 else 8
@@ -128,12 +113,12 @@ class FrameSplitter:
             if end < start - 4:
                 return position, start - 4
             size = int.from_bytes(data[position + 2 : position + 2 + width], "big")
-        if size > self._max_size or not data[position + 1] & _MASKED or data[position] & _RESERVED:
+        if size > self._max_size or not data[position + 1] & MASKED or data[position] & RESERVED:
             self._is_broken = True
             return position, end
         return start, start + size
 
 
-def one_line(message: bytes) -> bytes:
-    """Return a JSON message as it may travel on a pipe: a raw newline in JSON is only ever whitespace."""
+def without_newlines(message: bytes) -> bytes:
+    """Return a JSON message as one line for a pipe: a raw newline in JSON can only be whitespace."""
     return message.replace(b"\n", b" ") if b"\n" in message else message

@@ -13,8 +13,8 @@ from threading import Lock
 from urllib.parse import quote
 
 from iii.errors import IIIError
+from iii.protocol.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
 from iii.worker.channels.unix_socket import ChannelSocket
-from iii.worker.transport.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import contextlib
 import select
 import socket
 
-from iii.protocol.frames import FrameError, FrameSplitter, frame
+from iii.protocol.channel_frames import ChannelFrameError, ChannelFrameSplitter, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ChannelSocket:
         import json  # few workers have channels
 
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._splitter = FrameSplitter()
+        self._splitter = ChannelFrameSplitter()
         self._received: list[tuple[int, bytes]] = []
         try:
             self.socket.settimeout(OPEN_TIMEOUT)
@@ -76,7 +76,7 @@ class ChannelSocket:
             raise ChannelClosed("the other end is closed")
         try:
             return self._splitter.feed(data)
-        except FrameError as error:
+        except ChannelFrameError as error:
             raise ChannelClosed(f"the engine sent {error}") from None
 
     def send(self, opcode: int, payload: bytes) -> None:

@@ -16,12 +16,9 @@ from collections import deque
 from threading import Event, Lock
 from time import monotonic
 
+from iii.protocol.websocket_frames import CLOSE, PING, PONG, TEXT
 from iii.worker.transport.websocket_frames import (
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    FrameReader,
+    ServerFrameReader,
     WebSocketError,
     check_response,
     frame,
@@ -93,7 +90,7 @@ class WebSocket:
 
     def __init__(self, address: str, headers: dict[str, str]) -> None:
         host, port, target, is_secure = parse_address(address)
-        self._reader = FrameReader()
+        self._reader = ServerFrameReader()
         self._received: list[tuple[int, bytes]] = []
         self._sending = Lock()
         self.socket = socket.create_connection((host, port), timeout=HANDSHAKE_TIMEOUT)

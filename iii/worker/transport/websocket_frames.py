@@ -1,21 +1,18 @@
 """RFC 6455 as a client needs it: the handshake's text, frames out, messages in. Pure.
 
-Server frames are unmasked, client frames masked; no extension is offered. `websocket.py` and `channels.py` use it.
+Server frames are unmasked, client frames masked; no extension is offered. What the engine's side of a WebSocket has in
+common with it is in `iii/protocol/websocket_frames.py`.
 """
 
 from __future__ import annotations
+
+from iii.protocol.websocket_frames import CLOSE, CONTINUATION, FINAL, MASKED, MAX_FRAME, MAX_MESSAGE, RESERVED, header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-_CONTINUATION, _FINAL, _MASKED = 0, 0x80, 0x80
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# The largest message of the public contract.
-MAX_MESSAGE = 64 * 1024 * 1024
-# A frame larger than this is cut: receivers of the public contract refuse it.
-MAX_FRAME = 16 * 1024 * 1024
 
 
 class WebSocketError(OSError):
@@ -54,15 +51,7 @@ def check_response(head: bytes, key: str) -> None:
 
 def frame(opcode: int, payload: bytes, mask: bytes, *, is_final: bool = True) -> bytes:
     """Return one masked frame."""
-    size = len(payload)
-    head = bytes([opcode | (_FINAL if is_final else 0)])
-    if size < 126:
-        head += bytes([_MASKED | size])
-    elif size < 65536:
-        head += bytes([_MASKED | 126]) + size.to_bytes(2, "big")
-    else:
-        head += bytes([_MASKED | 127]) + size.to_bytes(8, "big")
-    return head + mask + masked(payload, mask)
+    return header(opcode | FINAL if is_final else opcode, len(payload), MASKED) + mask + masked(payload, mask)
 
 
 def frames(opcode: int, payload: bytes, mask: bytes) -> bytes:
@@ -72,8 +61,7 @@ def frames(opcode: int, payload: bytes, mask: bytes) -> bytes:
     parts = [payload[start : start + MAX_FRAME] for start in range(0, len(payload), MAX_FRAME)]
     last = len(parts) - 1
     made = [
-        frame(_CONTINUATION if place else opcode, part, mask, is_final=place == last)
-        for place, part in enumerate(parts)
+        frame(CONTINUATION if place else opcode, part, mask, is_final=place == last) for place, part in enumerate(parts)
     ]
     return b"".join(made)
 
@@ -85,7 +73,7 @@ def masked(payload: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
-class FrameReader:
+class ServerFrameReader:
     """Bytes in, whole messages out as `(opcode, payload)`; control frames come between fragments."""
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
@@ -119,7 +107,7 @@ class FrameReader:
         if size > 125:
             start = 4 if size == 126 else 10
             size = int.from_bytes(buffer[2:start], "big")
-        if buffer[0] & 0x70 or buffer[1] & _MASKED:
+        if buffer[0] & RESERVED or buffer[1] & MASKED:
             raise WebSocketError("the server sent a frame with an extension or a mask")
         if len(buffer) < start:
             return None
@@ -128,7 +116,7 @@ class FrameReader:
             return None
         first, payload = buffer[0], bytes(buffer[start : start + size])
         del buffer[: start + size]
-        return bool(first & _FINAL), first & 0x0F, payload
+        return bool(first & FINAL), first & 0x0F, payload
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:

@@ -11,7 +11,13 @@ from msgspec.json import encode
 
 from iii.engine.builtins.connection_check import Address, ConnectionCheck
 from iii.engine.routing.peer import Peer
-from iii.engine.security.auth_throttle import AT_ONCE, DELAY, MAX_KNOWN, WINDOW, Throttle
+from iii.engine.security.admission import (
+    COUNTING_INTERVAL,
+    MAX_ADDRESSES,
+    MAX_AT_ONCE,
+    REJECTION_INTERVAL,
+    AuthThrottle,
+)
 
 OURS, THEIRS = ("127.0.0.1", 1), ("127.0.0.1", 2)
 # "secret" in base64url
@@ -20,7 +26,7 @@ TOKEN_NAME = "iii.token.c2VjcmV0"
 
 def answer(client: Address, **shown: Any) -> dict[str, Any]:
     """Return what a reception with the token `secret` says."""
-    connection_check = ConnectionCheck("secret", Throttle(), lambda client, _: client == OURS)
+    connection_check = ConnectionCheck("secret", AuthThrottle(), lambda client, _: client == OURS)
     payload = Raw(encode({"client": client, "server": ("127.0.0.1", 9), **shown}))
     return asyncio.run(connection_check.answer(payload, Peer("w", kind="worker")))
 
@@ -56,20 +62,20 @@ def test_the_subprotocol_that_carried_the_token_is_to_be_confirmed() -> None:
 def test_a_question_that_is_none_is_an_error(payload: bytes) -> None:
     with pytest.raises(ValidationError):
         asyncio.run(
-            ConnectionCheck("secret", Throttle(), lambda *_: True).answer(Raw(payload), Peer("w", kind="worker"))
+            ConnectionCheck("secret", AuthThrottle(), lambda *_: True).answer(Raw(payload), Peer("w", kind="worker"))
         )
 
 
 def test_s02_after_ten_wrong_tokens_in_a_second_the_answers_wait() -> None:
-    throttle = Throttle()
-    assert [throttle.delay("a", 5.0) for _ in range(AT_ONCE)] == [0.0] * AT_ONCE
-    assert throttle.delay("a", 5.5) == DELAY
+    throttle = AuthThrottle()
+    assert [throttle.delay("a", 5.0) for _ in range(MAX_AT_ONCE)] == [0.0] * MAX_AT_ONCE
+    assert throttle.delay("a", 5.5) == REJECTION_INTERVAL
     assert throttle.delay("b", 5.5) == 0.0
-    assert throttle.delay("a", 5.0 + WINDOW) == 0.0
+    assert throttle.delay("a", 5.0 + COUNTING_INTERVAL) == 0.0
 
 
 def test_s02_the_memory_of_the_throttle_is_bounded() -> None:
-    throttle = Throttle()
-    for number in range(2 * MAX_KNOWN):
+    throttle = AuthThrottle()
+    for number in range(2 * MAX_ADDRESSES):
         throttle.delay(str(number), 0.0)
-    assert repr(throttle) == f"<Throttle of {MAX_KNOWN} addresses>"
+    assert repr(throttle) == f"<AuthThrottle of {MAX_ADDRESSES} addresses>"

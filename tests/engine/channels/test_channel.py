@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from iii.engine.channels.channel import MAX_BYTES, TTL, Channel, Channels
+from iii.engine.channels.channel import MAX_BYTES, OPEN_TIMEOUT, Channel, Channels
 from tests.support.harness import BOUND, Client, Engine
 
 TEXT, BINARY = 1, 2
@@ -131,7 +131,7 @@ def test_channels_that_nobody_took_are_given_up() -> None:
     assert complete is not None
     complete.take("read", Party())
     complete.take("write", Party())
-    now = TTL + 1
+    now = OPEN_TIMEOUT + 1
     channels.sweep()
     assert len(channels) == 1
     assert channels.find("c", "d") is complete
@@ -174,7 +174,7 @@ def test_a_slow_reader_holds_the_writer_back(engine: Engine, client: Client) -> 
     channel = create(client, buffer_size=1)
     with engine.client(path(channel["writer"])) as writer:
         engine.until(lambda: len(engine.gateway.connections) == 2)
-        link = next(one for one in engine.gateway.connections if one.is_patient)
+        link = next(one for one in engine.gateway.connections if one.may_be_silent)
         writer.connection.send("one")
         engine.until(lambda: not link.is_reading)
         with engine.client(path(channel["reader"])) as reader:

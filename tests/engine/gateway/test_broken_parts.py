@@ -13,7 +13,7 @@ from iii.errors import ErrorCode
 from tests.support.harness import Engine
 
 
-class BrokenInquiry(EngineClient):
+class BrokenClient(EngineClient):
     async def call(self, *_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("not even wrong")
 
@@ -31,13 +31,13 @@ def test_a_function_of_the_engine_that_breaks_while_it_waits_answers() -> None:
 
 
 @pytest.mark.parametrize("rules", [Rules(auth_function_id="gate::auth"), None])
-def test_a_checkpoint_that_breaks_ends_the_connection(rules: Rules | None) -> None:
+def test_a_check_that_breaks_ends_the_connection(rules: Rules | None) -> None:
     exposed = rules or Rules(expose_functions=(Filter(match="*"),))
-    with Engine(rules=exposed, middleware="gate::mw", engine_client=BrokenInquiry) as engine, engine.client() as worker:
+    with Engine(rules=exposed, middleware="gate::mw", engine_client=BrokenClient) as engine, engine.client() as worker:
         worker.register("a::b")
         worker.sync()
-        with engine.visitor() as visitor, pytest.raises(ConnectionClosed) as closed:
-            visitor.invoke("a::b", {})
+        with engine.guarded_client() as client, pytest.raises(ConnectionClosed) as closed:
+            client.invoke("a::b", {})
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011
         worker.sync()

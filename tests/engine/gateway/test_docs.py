@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iii.engine.config.project import load_project
-from iii.engine.gateway.server import Limits
+from iii.engine.gateway.server import ConnectionLimits
 from iii.engine.security.rbac import AuthResult
 from stdlib_workers.bridge.options import Options, options_from
 
@@ -33,8 +33,8 @@ def test_it_explains_every_key_of_an_auth_function_and_of_the_bridge() -> None:
 
 
 def test_its_limits_are_those_of_the_code() -> None:
-    limits = Limits()
+    limits = ConnectionLimits()
     assert f"| connections of a listener | {limits.connections} |" in TEXT
-    assert f"pinged after {limits.ping_after:.0f} s, gone after {limits.gone_after:.0f} s" in TEXT
-    assert f"| the handshake | {limits.handshake:.0f} s |" in TEXT
-    assert f"{limits.backlog // 1024**2} MiB | cut" in TEXT
+    assert f"pinged after {limits.ping_interval:.0f} s, gone after {limits.silence_timeout:.0f} s" in TEXT
+    assert f"| the handshake | {limits.handshake_timeout:.0f} s |" in TEXT
+    assert f"{limits.unsent_bytes // 1024**2} MiB | cut" in TEXT

@@ -42,12 +42,12 @@ def guarded() -> Iterator[tuple[Engine, Client]]:
 
 def test_the_auth_function_is_told_who_comes(guarded: tuple[Engine, Client]) -> None:
     engine, worker = guarded
-    with engine.visitor("/?token=a&token=b&c=", additional_headers={"X-Key": "k"}) as visitor:
+    with engine.guarded_client("/?token=a&token=b&c=", additional_headers={"X-Key": "k"}) as client:
         asked = answer(worker, AUTH, {})
         assert asked["query_params"] == {"token": ["a", "b"], "c": [""]}
         assert asked["headers"]["x-key"] == "k"
         assert asked["ip_address"] == "127.0.0.1"
-        assert visitor.receive()["type"] == "workerregistered"
+        assert client.receive()["type"] == "workerregistered"
 
 
 @pytest.mark.parametrize("path", ["/", "/otel"])
@@ -63,14 +63,14 @@ def test_without_its_consent_nobody_gets_in(
     guarded: tuple[Engine, Client], path: str, outcome: dict[str, Any], message: str
 ) -> None:
     engine, worker = guarded
-    with engine.visitor(path) as visitor:
+    with engine.guarded_client(path) as client:
         answer(worker, AUTH, **outcome)
-        refused = visitor.receive()
+        refused = client.receive()
         assert refused["type"] == "error"
         assert refused["error"]["code"] == "AUTH_ERROR"
         assert refused["error"]["message"].startswith(message)
         with pytest.raises(ConnectionClosed) as closed:
-            visitor.receive()
+            client.receive()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1005
     assert engine.ask(lambda: engine.guarded.counters["telemetry_OTLP"]) == 0
@@ -78,25 +78,25 @@ def test_without_its_consent_nobody_gets_in(
 
 @contextmanager
 def session(guarded: tuple[Engine, Client], **auth: Any) -> Iterator[tuple[Client, Client]]:
-    """A visitor whose auth function answered this, and the worker with the project's functions."""
+    """A client whose auth function answered this, and the worker with the project's functions."""
     engine, worker = guarded
     worker.register("api::open", "db::secret")
     worker.sync()
-    with engine.visitor() as visitor:
+    with engine.guarded_client() as client:
         answer(worker, AUTH, auth)
-        visitor.receive()
-        yield visitor, worker
+        client.receive()
+        yield client, worker
 
 
 def test_exposed_functions_can_be_called_and_learn_who_called(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded) as (visitor, worker):
+    with session(guarded) as (client, worker):
         call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {"a": 1}}
-        visitor.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
+        client.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
         asked = answer(worker, "api::open", "fine")
         assert asked["a"] == 1
         assert asked["_caller_worker_id"] != "forged"
-        assert visitor.expect("invocationresult", invocation_id="i")["result"] == "fine"
-        visitor.send(call | {"invocation_id": "j", "data": [1]})
+        assert client.expect("invocationresult", invocation_id="i")["result"] == "fine"
+        client.send(call | {"invocation_id": "j", "data": [1]})
         assert answer(worker, "api::open", "fine") == [1]
 
 
@@ -112,11 +112,11 @@ def test_exposed_functions_can_be_called_and_learn_who_called(guarded: tuple[Eng
 def test_a_function_whose_schema_admits_no_more_fields_is_not_told_who_calls(
     guarded: tuple[Engine, Client], schema: Any, is_told: bool
 ) -> None:
-    with session(guarded) as (visitor, worker):
+    with session(guarded) as (client, worker):
         worker.send({"type": "registerfunction", "id": "api::strict", "request_format": schema})
         worker.sync()
         call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::strict"}
-        visitor.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
+        client.send(call | {"data": {"a": 1, "_caller_worker_id": "forged"}})
         asked = answer(worker, "api::strict", "fine")
         assert ("_caller_worker_id" in asked) is is_told
         assert asked.get("_caller_worker_id") != "forged"
@@ -126,9 +126,9 @@ def test_a_function_whose_schema_admits_no_more_fields_is_not_told_who_calls(
 def test_everything_else_is_forbidden_by_every_way_and_in_the_same_words(
     guarded: tuple[Engine, Client], more: dict[str, Any]
 ) -> None:
-    with session(guarded) as (visitor, _):
+    with session(guarded) as (client, _):
         for function_id in ("db::secret", "no::such", "engine::workers::stop"):
-            error = visitor.invoke(function_id, {}, **more)["error"]
+            error = client.invoke(function_id, {}, **more)["error"]
             assert error == {
                 "code": "FORBIDDEN",
                 "message": f"function '{function_id}' not allowed (add to rbac.expose_functions)",
@@ -136,15 +136,15 @@ def test_everything_else_is_forbidden_by_every_way_and_in_the_same_words(
 
 
 def test_a_trigger_cannot_call_what_the_session_cannot(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded, allowed_trigger_types=["cron"]) as (visitor, _):
+    with session(guarded, allowed_trigger_types=["cron"]) as (client, _):
         trigger = {"type": "registertrigger", "trigger_type": "cron", "config": {}}
-        visitor.send(trigger | {"id": "t1", "function_id": "db::secret"})
-        error = visitor.expect("triggerregistrationresult", id="t1")["error"]
+        client.send(trigger | {"id": "t1", "function_id": "db::secret"})
+        error = client.expect("triggerregistrationresult", id="t1")["error"]
         assert error == {"code": "FORBIDDEN", "message": "function 'db::secret' not allowed in namespace 'default'"}
-        visitor.send(trigger | {"id": "t2", "trigger_type": "http", "function_id": "api::open"})
-        visitor.send(trigger | {"id": "t3", "function_id": "api::open"})
-        visitor.say_who("visitor")
-        visitor.sync()
+        client.send(trigger | {"id": "t2", "trigger_type": "http", "function_id": "api::open"})
+        client.send(trigger | {"id": "t3", "function_id": "api::open"})
+        client.say_who("visitor")
+        client.sync()
     engine, _ = guarded
     assert engine.ask(lambda: engine.guarded.counters["dropped_by_rules"]) == 1
 
@@ -156,10 +156,10 @@ def test_a_trigger_cannot_call_what_the_session_cannot(guarded: tuple[Engine, Cl
 def test_s17_nor_can_a_condition_or_a_middleware_of_its_trigger(
     guarded: tuple[Engine, Client], config: dict[str, Any]
 ) -> None:
-    with session(guarded) as (visitor, _):
+    with session(guarded) as (client, _):
         trigger = {"type": "registertrigger", "trigger_type": "http", "function_id": "api::open"}
-        visitor.send(trigger | {"id": "t", "config": config})
-        error = visitor.expect("triggerregistrationresult", id="t")["error"]
+        client.send(trigger | {"id": "t", "config": config})
+        error = client.expect("triggerregistrationresult", id="t")["error"]
         assert error == {"code": "FORBIDDEN", "message": "function 'db::secret' not allowed in namespace 'default'"}
 
 
@@ -178,8 +178,8 @@ def test_s17_nor_can_a_condition_or_a_middleware_of_its_trigger(
 def test_s17_a_function_that_runs_others_runs_only_what_the_session_may(
     guarded: tuple[Engine, Client], door: str, payload: dict[str, Any]
 ) -> None:
-    with session(guarded, allowed_functions=[door]) as (visitor, _):
-        error = visitor.invoke(door, payload)["error"]
+    with session(guarded, allowed_functions=[door]) as (client, _):
+        error = client.invoke(door, payload)["error"]
         assert error["message"] == "function 'db::secret' not allowed (add to rbac.expose_functions)"
 
 
@@ -187,88 +187,88 @@ def test_s17_a_function_that_runs_others_runs_only_what_the_session_may(
 def test_s17_what_runs_again_what_others_asked_for_is_forbidden_like_anything_else(
     guarded: tuple[Engine, Client], replay: str
 ) -> None:
-    with session(guarded) as (visitor, worker):
+    with session(guarded) as (client, worker):
         worker.register(replay)
         worker.sync()
-        assert visitor.invoke(replay, {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
+        assert client.invoke(replay, {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
 
 
 def test_s15_a_session_cannot_take_the_place_of_a_function_that_exists(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded) as (visitor, worker):
-        visitor.register("db::secret")
-        visitor.say_who("thief")
-        assert visitor.expect("registrationrejected", function_id="db::secret")
+    with session(guarded) as (client, worker):
+        client.register("db::secret")
+        client.say_who("thief")
+        assert client.expect("registrationrejected", function_id="db::secret")
         worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "db::secret", "data": {}})
         answer(worker, "db::secret", "ours")
         assert worker.expect("invocationresult", invocation_id="i")["result"] == "ours"
 
 
 def test_s16_nobody_answers_or_cancels_the_calls_of_others(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded) as (visitor, worker):
+    with session(guarded) as (client, worker):
         worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {}})
         got = worker.expect("invokefunction", function_id="api::open")
         for id in (got["invocation_id"], "i"):
-            visitor.send({"type": "invocationresult", "invocation_id": id, "result": "forged"})
-            visitor.send({"type": "cancel", "invocation_id": id})
-        visitor.sync()
+            client.send({"type": "invocationresult", "invocation_id": id, "result": "forged"})
+            client.send({"type": "cancel", "invocation_id": id})
+        client.sync()
         worker.send({"type": "invocationresult", "invocation_id": got["invocation_id"], "result": "true"})
         assert worker.expect("invocationresult", invocation_id="i")["result"] == "true"
         assert not [message for message in worker.seen if message["type"] == "cancel"]
 
 
 def test_a_session_registers_under_its_prefix_and_knows_nothing_of_it(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded, function_registration_prefix="tenant") as (visitor, worker):
-        visitor.register("own::f", "own::g")
-        visitor.send({"type": "unregisterfunction", "id": "own::g"})
-        visitor.say_who("visitor")
-        visitor.sync()
+    with session(guarded, function_registration_prefix="tenant") as (client, worker):
+        client.register("own::f", "own::g")
+        client.send({"type": "unregisterfunction", "id": "own::g"})
+        client.say_who("visitor")
+        client.sync()
         worker.send({"type": "invokefunction", "invocation_id": "i", "function_id": "tenant::own::f", "data": {}})
-        answer(visitor, "own::f", 7)
+        answer(client, "own::f", 7)
         assert worker.expect("invocationresult", invocation_id="i")["result"] == 7
         assert worker.invoke("tenant::own::g")["error"]["code"] == "function_not_found"
 
 
 def test_what_a_session_may_not_register_is_dropped(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded, allow_function_registration=False) as (visitor, worker):
-        visitor.register("api::mine")
-        visitor.send({"type": "registertriggertype", "id": "mine", "description": ""})
-        visitor.send({"type": "registeraction", "id": "enqueue", "function_id": "api::mine"})
-        visitor.say_who("visitor")
-        visitor.sync()
+    with session(guarded, allow_function_registration=False) as (client, worker):
+        client.register("api::mine")
+        client.send({"type": "registertriggertype", "id": "mine", "description": ""})
+        client.send({"type": "registeraction", "id": "enqueue", "function_id": "api::mine"})
+        client.say_who("visitor")
+        client.sync()
         assert worker.invoke("api::mine")["error"]["code"] == "function_not_found"
         assert worker.invoke("engine::trigger-types::list")["result"]["trigger_types"] == []
         assert worker.invoke("api::open", {}, action={"type": "enqueue"})["error"]["code"] == "enqueue_error"
 
 
 def test_a_session_may_not_send_our_secrets_to_a_url_of_its_own(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded) as (visitor, worker):
+    with session(guarded) as (client, worker):
         place = {"url": "https://api.example/"}
         stolen = place | {"auth": {"type": "bearer", "token_key": "OUR_TOKEN"}}
-        visitor.send({"type": "registerfunction", "id": "own::plain", "invocation": place})
-        visitor.send({"type": "registerfunction", "id": "own::stolen", "invocation": stolen})
-        visitor.say_who("visitor")
-        visitor.sync()
+        client.send({"type": "registerfunction", "id": "own::plain", "invocation": place})
+        client.send({"type": "registerfunction", "id": "own::stolen", "invocation": stolen})
+        client.say_who("visitor")
+        client.sync()
         rows = worker.invoke("engine::functions::list", {"prefix": "own::"})["result"]["functions"]
         assert [row["function_id"] for row in rows] == ["own::plain"]
 
 
 def test_lists_show_what_may_be_called(guarded: tuple[Engine, Client]) -> None:
     allowed = ["engine::functions::list", "engine::functions::info"]
-    with session(guarded, allowed_functions=allowed) as (visitor, _):
-        rows = visitor.invoke("engine::functions::list", {})["result"]["functions"]
+    with session(guarded, allowed_functions=allowed) as (client, _):
+        rows = client.invoke("engine::functions::list", {})["result"]["functions"]
         assert [row["function_id"] for row in rows] == ["api::open"]
-        assert visitor.invoke("engine::functions::info", {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
-        assert visitor.invoke("engine::functions::info", {"function_id": "no::such"})["error"]["code"] == "FORBIDDEN"
+        assert client.invoke("engine::functions::info", {"function_id": "db::secret"})["error"]["code"] == "FORBIDDEN"
+        assert client.invoke("engine::functions::info", {"function_id": "no::such"})["error"]["code"] == "FORBIDDEN"
         both = {"function_ids": ["api::open", "db::secret", "no::such"]}
-        rows = visitor.invoke("engine::functions::info", both)["result"]["functions"]
+        rows = client.invoke("engine::functions::info", both)["result"]["functions"]
         assert [row.get("error") for row in rows] == [None, "forbidden", "forbidden"]
 
 
 def test_a_session_lives_in_a_namespace_it_was_granted(guarded: tuple[Engine, Client]) -> None:
-    with session(guarded, namespaces={"tenant": ["*"]}) as (visitor, _):
-        error = visitor.invoke("engine::workers::register", {"name": "v", "namespace": "other"})["error"]
+    with session(guarded, namespaces={"tenant": ["*"]}) as (client, _):
+        error = client.invoke("engine::workers::register", {"name": "v", "namespace": "other"})["error"]
         assert error["message"] == "namespace 'other' not allowed for this session (permitted: tenant)"
-        assert visitor.invoke("engine::workers::register", {"name": "v", "namespace": "tenant"})["result"]["success"]
+        assert client.invoke("engine::workers::register", {"name": "v", "namespace": "tenant"})["result"]["success"]
 
 
 def test_hooks_may_change_or_refuse_a_registration() -> None:
@@ -282,10 +282,10 @@ def test_hooks_may_change_or_refuse_a_registration() -> None:
     with (
         Engine(rules=rules) as engine,
         gate(engine, auth=1, function=1, trigger=1, type=1) as worker,
-        engine.visitor() as visitor,
+        engine.guarded_client() as client,
     ):
         answer(worker, AUTH, {"context": {"user": 7}, "allow_trigger_type_registration": True})
-        visitor.register("a::f", "a::refused")
+        client.register("a::f", "a::refused")
         asked = answer(worker, "gate::function", {"function_id": "api::f", "metadata": {"by": "hook"}})
         assert asked == {
             "function_id": "a::f",
@@ -295,13 +295,13 @@ def test_hooks_may_change_or_refuse_a_registration() -> None:
             "context": {"user": 7},
         }
         answer(worker, "gate::function", None)
-        visitor.send({"type": "registertriggertype", "id": "beep", "description": "d"})
+        client.send({"type": "registertriggertype", "id": "beep", "description": "d"})
         answer(worker, "gate::type", {"trigger_type_id": "boop"})
         trigger = {"type": "registertrigger", "id": "t", "trigger_type": "boop", "function_id": "x", "config": 1}
-        visitor.send(trigger)
+        client.send(trigger)
         answer(worker, "gate::trigger", {"function_id": "api::f", "config": None})
-        visitor.say_who("visitor")
-        assert visitor.expect("registertrigger") == trigger | {"function_id": "api::f", "config": None}
+        client.say_who("visitor")
+        assert client.expect("registertrigger") == trigger | {"function_id": "api::f", "config": None}
         info = worker.invoke("engine::functions::info", {"function_id": "api::f"})["result"]
         assert info["metadata"] == {"by": "hook"}
         assert worker.invoke("a::refused")["error"]["code"] == "function_not_found"
@@ -311,9 +311,9 @@ def test_a_middleware_gets_every_call_but_those_of_the_engine() -> None:
     with Engine(middleware="gate::mw") as engine, gate(engine, mw=1) as worker:
         worker.register("api::open")
         worker.sync()
-        with engine.visitor() as visitor:
+        with engine.guarded_client() as client:
             call = {"type": "invokefunction", "invocation_id": "i", "function_id": "api::open", "data": {"a": 1}}
-            visitor.send(call | {"metadata": {"m": 1}})
+            client.send(call | {"metadata": {"m": 1}})
             got = worker.expect("invokefunction", function_id="gate::mw")
             assert got["metadata"] == {"m": 1}
             assert got["data"] == {
@@ -325,17 +325,17 @@ def test_a_middleware_gets_every_call_but_those_of_the_engine() -> None:
             }
             result = {"type": "invocationresult", "invocation_id": got["invocation_id"], "result": "by middleware"}
             worker.send(result)
-            assert visitor.expect("invocationresult", invocation_id="i")["result"] == "by middleware"
-            visitor.send(call | {"invocation_id": "j"})
+            assert client.expect("invocationresult", invocation_id="i")["result"] == "by middleware"
+            client.send(call | {"invocation_id": "j"})
             answer(worker, "gate::mw", error={"code": "no", "message": "not today"})
-            assert visitor.expect("invocationresult", invocation_id="j")["error"]["code"] == "no"
-            assert "functions" in visitor.invoke("engine::functions::list", {})["result"]
+            assert client.expect("invocationresult", invocation_id="j")["error"]["code"] == "no"
+            assert "functions" in client.invoke("engine::functions::list", {})["result"]
 
 
-def test_a_visitor_that_leaves_while_it_is_asked_about_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
+def test_a_client_that_leaves_while_it_is_authenticated_leaves_nothing(guarded: tuple[Engine, Client]) -> None:
     engine, worker = guarded
     peers = engine.ask(lambda: len(engine.router.peer_table.peers))
-    with engine.visitor():
+    with engine.guarded_client():
         worker.expect("invokefunction", function_id=AUTH)
     engine.until(lambda: not engine.guarded.connections)
     assert engine.ask(lambda: len(engine.router.peer_table.peers)) == peers

@@ -1,4 +1,4 @@
-"""Who gets in at the door, and what a connection may cost."""
+"""Which clients the gateway admits, and what a connection may cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from iii.engine.security.auth_throttle import Throttle
-from iii.engine.transport.accept import TcpAcceptor
+from iii.engine.security.admission import AuthThrottle
+from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
 from tests.support.harness import BOUND, Engine
@@ -53,7 +53,7 @@ def ask(engine: Engine, head: str) -> str:
         ("POST / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n" + UPGRADE, 405),
     ],
 )
-def test_the_door_answers_by_the_table(engine: Engine, head: str, status: int) -> None:
+def test_the_handshake_is_answered_by_the_table(engine: Engine, head: str, status: int) -> None:
     answer = ask(engine, head + "\r\n")
     assert answer.startswith(f"HTTP/1.1 {status} "), answer
     assert "secret" not in answer
@@ -62,7 +62,7 @@ def test_the_door_answers_by_the_table(engine: Engine, head: str, status: int) -
         assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 1
 
 
-def test_the_token_opens_the_door(engine: Engine) -> None:
+def test_the_token_admits_a_client(engine: Engine) -> None:
     with engine.client(additional_headers={"Authorization": "Bearer secret"}) as client:
         client.sync()
 
@@ -75,14 +75,14 @@ def test_a_page_of_an_allowed_origin_gets_in_and_no_other() -> None:
             pass
 
 
-class Slow(Throttle):
+class Slow(AuthThrottle):
     """Lets every refusal wait a moment."""
 
     def delay(self, address: str, now: float) -> float:
         return 0.05
 
 
-def test_s02_who_guesses_waits_for_the_refusal_and_nobody_else_does() -> None:
+def test_s02_a_client_that_guesses_waits_for_the_rejection_and_no_other_client_does() -> None:
     guess = "GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAuthorization: Bearer nope\r\n" + UPGRADE + "\r\n"
     with Engine(throttle=Slow()) as engine, engine.client() as other:
         assert ask(engine, guess).startswith("HTTP/1.1 401 ")
@@ -98,9 +98,9 @@ def test_s04_an_endless_request_head_is_ended(engine: Engine) -> None:
     assert answer.startswith("HTTP/1.1 431 ")
 
 
-def test_s04_whoever_never_asks_is_sent_away() -> None:
+def test_s04_a_client_that_never_sends_a_handshake_is_dropped() -> None:
     with (
-        Engine(handshake=0.05, sweep=0.02) as engine,
+        Engine(handshake_timeout=0.05, sweep_interval=0.02) as engine,
         socket.create_connection(("127.0.0.1", engine.port), timeout=BOUND) as silent,
     ):
         assert silent.recv(1) == b""
@@ -113,7 +113,11 @@ def test_h13_connections_are_bounded() -> None:
 
 
 def test_h11_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_gone() -> None:
-    with Engine(ping_after=0.05, gone_after=0.5, sweep=0.02) as engine, engine.client() as living, deaf(engine):
+    with (
+        Engine(ping_interval=0.05, silence_timeout=0.5, sweep_interval=0.02) as engine,
+        engine.client() as living,
+        deaf(engine),
+    ):
         engine.until(lambda: engine.gateway.counters["gone"] == 1)
         living.sync()
         assert engine.ask(lambda: len(engine.router.peer_table.peers)) == 2
@@ -135,7 +139,10 @@ def deaf(engine: Engine, *messages: str) -> Iterator[None]:
 
 def test_h12_a_client_that_does_not_read_is_cut_and_the_others_are_served() -> None:
     call = '{"type":"invokefunction","invocation_id":"ID","function_id":"r::big","data":{}}'
-    with Engine(backlog=1024 * 1024, stall=0.1, sweep=0.05) as engine, engine.client() as reader:
+    with (
+        Engine(unsent_bytes=1024 * 1024, slow_consumer_timeout=0.1, sweep_interval=0.05) as engine,
+        engine.client() as reader,
+    ):
         reader.register("r::big")
         reader.say_who("r")
         reader.sync()
@@ -152,23 +159,23 @@ def test_h14_a_named_port_that_is_taken_is_an_error_that_names_its_holder() -> N
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ProjectError, match=rf"iii\.toml:3: port {port} is taken by .*pid {os.getpid()}"):
-            asyncio.run(open_doorway(port, line=3))
+            asyncio.run(open_acceptor(port, line=3))
 
 
 def test_a_default_port_that_is_taken_moves_to_a_free_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        moved_to, is_moved = asyncio.run(open_doorway(port, line=0))
+        moved_to, is_moved = asyncio.run(open_acceptor(port, line=0))
         assert is_moved
         assert moved_to > port
 
 
 def test_an_address_that_is_not_ours_is_an_error() -> None:
     with pytest.raises(ProjectError, match=r"cannot listen on 192\.0\.2\.1"):
-        asyncio.run(open_doorway(1234, line=1, host="192.0.2.1"))
+        asyncio.run(open_acceptor(1234, line=1, host="192.0.2.1"))
 
 
-async def open_doorway(port: int, *, line: int, host: str = "127.0.0.1") -> tuple[int, bool]:
-    acceptor = TcpAcceptor(Address(f"{host}:{port}", line=line), lambda connected: None)
-    acceptor.close()
-    return acceptor.address.port, acceptor.address.is_moved
+async def open_acceptor(port: int, *, line: int, host: str = "127.0.0.1") -> tuple[int, bool]:
+    address = Address(f"{host}:{port}", line=line)
+    Acceptor(address.socket, lambda connected: None).close()
+    return address.port, address.is_moved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from iii.engine.gateway.session import fitting
+from iii.engine.gateway.session import answer_if_too_large
 from iii.engine.routing.peer import MAX_LINE, Peer
 from iii.engine.routing.router import Router
 from iii.protocol import messages as m
@@ -34,19 +34,19 @@ def test_a_call_goes_on_where_its_callee_can_take_it() -> None:
     router = Router()
     caller, callee = joined(router, "caller", WIDE), joined(router, "callee", WIDE)
     provide(router, callee)
-    assert fitting(router, caller, call()) == call()
+    assert answer_if_too_large(router, caller, call()) == call()
 
 
 def test_a_call_to_a_pipe_is_answered_and_goes_no_further() -> None:
     router = Router()
     caller, callee = joined(router, "caller", WIDE), joined(router, "callee")
     provide(router, callee)
-    assert fitting(router, caller, call()) is None
+    assert answer_if_too_large(router, caller, call()) is None
     (answer,) = caller.outbox
     error = msgspec.json.decode(answer)["error"]
     assert error["code"] == "payload_too_large"
     assert str(len(call())) in error["message"]
-    assert fitting(router, caller, call(id=None)) is None
+    assert answer_if_too_large(router, caller, call(id=None)) is None
     assert len(caller.outbox) == 1
     assert router.calls.counters["payload_too_large"] == 2
 
@@ -54,7 +54,7 @@ def test_a_call_to_a_pipe_is_answered_and_goes_no_further() -> None:
 def test_a_call_to_nobody_who_serves_now_is_answered_too() -> None:
     router = Router()
     caller = joined(router, "caller", WIDE)
-    assert fitting(router, caller, call()) is None
+    assert answer_if_too_large(router, caller, call()) is None
 
 
 def test_a_result_for_a_pipe_becomes_an_error_for_the_caller() -> None:
@@ -64,16 +64,16 @@ def test_a_result_for_a_pipe_becomes_an_error_for_the_caller() -> None:
     small = m.InvokeFunction("f::g", invocation_id="i", data=m.NULL)
     router.receive(caller, small, encode(small), 0.0)
     result = encode(m.InvocationResult("i", "f::g", result=BIG))
-    replaced = fitting(router, callee, result)
+    replaced = answer_if_too_large(router, callee, result)
     assert replaced is not None
     assert msgspec.json.decode(replaced)["error"]["code"] == "payload_too_large"
     caller.max_line = WIDE
-    assert fitting(router, callee, result) == result
+    assert answer_if_too_large(router, callee, result) == result
 
 
 def test_what_is_no_call_passes() -> None:
     router = Router()
     peer = joined(router, "peer", WIDE)
     registration = encode(m.RegisterFunction("a::b", metadata=BIG))
-    assert fitting(router, peer, registration) == registration
-    assert fitting(router, peer, b"no json") == b"no json"
+    assert answer_if_too_large(router, peer, registration) == registration
+    assert answer_if_too_large(router, peer, b"no json") == b"no json"

@@ -1,4 +1,4 @@
-"""H13: crowds at the gateway's door. Half of them never say who they are; none leaves anything behind."""
+"""H13: crowds of clients at the gateway. Half of them never say who they are; none leaves anything behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def descriptors() -> int:
 
 
 async def visit(port: int, number: int, outcomes: Counter[str]) -> None:
-    """Connect, stay and go; every second visitor is silent."""
+    """Connect, stay and go; every second client is silent."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -42,7 +42,7 @@ async def visit(port: int, number: int, outcomes: Counter[str]) -> None:
 
 
 async def storm(port: int, count: int) -> Counter[str]:
-    """Let visitors come all at once; return what became of them."""
+    """Let clients connect all at once; return what became of them."""
     outcomes = Counter[str]()
     await asyncio.gather(*(visit(port, number, outcomes) for number in range(count)))
     return outcomes

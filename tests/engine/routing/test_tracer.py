@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.tracer import Span, Tracer
-from iii.engine.telemetry.span_records import span_form, trigger_finder
+from iii.engine.telemetry.span_records import span_record, trigger_finder
 from iii.engine.tracing.sampling import Rule, Sampler, Sampling
 from iii.engine.tracing.trace_context import context_from
 from iii.protocol.codec import decode, encode_value
@@ -56,7 +56,7 @@ class Traced(Net):
 
     def row(self) -> dict[str, Any]:
         """Return the one span as it is handed over."""
-        form = span_form(self.span(), 0.0, trigger_finder(self.router.bindings))
+        form = span_record(self.span(), 0.0, trigger_finder(self.router.bindings))
         row: dict[str, Any] = json.loads(encode_value(form))
         return row
 
@@ -368,7 +368,7 @@ def test_a_payload_is_kept_up_to_the_bound() -> None:
     for id, data in (("c1", {"a": 1}), ("c2", {"a": "x" * 10})):
         net.call(net.caller, "math::add", id, data=data)
         net.answer(net.callee, id)
-    short, long = [span_form(span, 0.0, trigger_finder([])).events[0].attributes for span in net.spans()]
+    short, long = [span_record(span, 0.0, trigger_finder([])).events[0].attributes for span in net.spans()]
     assert short == [("iii.payload.json", '{"a":1}')]
     assert long == [("iii.payload.truncated", "true")]
 
@@ -380,7 +380,7 @@ def test_spans_under_way_are_told_as_pending_once() -> None:
     net.call(net.caller, "math::add", "c2")
     net.answer(net.callee, "c2")
     (pending,) = net.tracer.take_pending(10)
-    row = json.loads(encode_value(span_form(pending, 0.0, trigger_finder([]))))
+    row = json.loads(encode_value(span_record(pending, 0.0, trigger_finder([]))))
     assert (row["pending"], row["end_time_unix_nano"], row["status"]) == (True, 0, "unset")
     assert net.tracer.take_pending(10) == []
     net.answer(net.callee, "c1")

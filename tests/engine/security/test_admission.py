@@ -8,13 +8,20 @@ from itertools import product
 import pytest
 from msgspec.structs import replace
 
-from iii.engine.security.admission import SUBPROTOCOL, Knock, Policy, Verdict, judge, loopback_hosts
+from iii.engine.security.admission import (
+    SUBPROTOCOL,
+    AdmissionPolicy,
+    HandshakeRequest,
+    HandshakeResponse,
+    admit,
+    loopback_hosts,
+)
 
 PORT = 49134
 TOKEN = "a-secret-token"
 CONSOLE = "http://127.0.0.1:3113"
-POLICY = Policy(loopback_hosts(PORT), (CONSOLE,), TOKEN)
-KNOCK = Knock((f"127.0.0.1:{PORT}",), (), (), (), "", is_same_user=True)
+POLICY = AdmissionPolicy(loopback_hosts(PORT), (CONSOLE,), TOKEN)
+REQUEST = HandshakeRequest((f"127.0.0.1:{PORT}",), (), (), (), "", is_same_user=True)
 
 
 def in_a_subprotocol(token: str) -> str:
@@ -85,26 +92,26 @@ def test_s01_only_the_right_host_origin_and_token_together_are_let_in() -> None:
     tried = 0
     for (host, by_host), (origin, by_origin), (token, by_token) in product(hosts.items(), origins.items(), tokens):
         expected = next((status for status in (by_host, by_origin, by_token) if status != 101), 101)
-        knock = replace(KNOCK, hosts=host, origins=origin, **token)
-        assert judge(POLICY, knock).status == expected, knock
+        request = replace(REQUEST, hosts=host, origins=origin, **token)
+        assert admit(POLICY, request).status == expected, request
         tried += 1
     assert tried > 200
 
 
 def test_another_user_needs_the_token() -> None:
-    stranger = replace(KNOCK, is_same_user=False)
-    assert judge(POLICY, stranger).status == 401
-    assert judge(POLICY, replace(stranger, authorizations=(f"Bearer {TOKEN}",))).status == 101
+    stranger = replace(REQUEST, is_same_user=False)
+    assert admit(POLICY, stranger).status == 401
+    assert admit(POLICY, replace(stranger, authorizations=(f"Bearer {TOKEN}",))).status == 101
 
 
 def test_a_token_in_a_subprotocol_is_confirmed_by_name() -> None:
     offered = in_a_subprotocol(TOKEN)
-    knock = replace(KNOCK, is_same_user=False, subprotocols=("chat", offered))
-    assert judge(POLICY, knock) == Verdict(101, offered)
+    request = replace(REQUEST, is_same_user=False, subprotocols=("chat", offered))
+    assert admit(POLICY, request) == HandshakeResponse(101, offered)
 
 
 @pytest.mark.parametrize("query", ["token=x", ""])
 def test_where_an_auth_function_decides_the_query_is_its_business(query: str) -> None:
     policy = replace(POLICY, token=None, hosts=None)
-    knock = replace(KNOCK, is_same_user=False, query=query, hosts=("any.example",))
-    assert judge(policy, knock).status == 101
+    request = replace(REQUEST, is_same_user=False, query=query, hosts=("any.example",))
+    assert admit(policy, request).status == 101

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from iii.engine.security.rbac import UNASKED, AuthResult, Filter, Rules, Session, filter_of, fits
+from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, AuthResult, Filter, Permissions, Rules, filter_of, matches
 
 EXPOSED = Rules(expose_functions=(Filter(match='match("api::*")'), Filter(match="shop::*", namespace="shop")))
 
@@ -27,7 +27,7 @@ EXPOSED = Rules(expose_functions=(Filter(match='match("api::*")'), Filter(match=
     ],
 )
 def test_a_star_stands_for_any_run_and_everything_else_for_itself(pattern: str, text: str, is_fit: bool) -> None:
-    assert fits(pattern, text) is is_fit
+    assert matches(pattern, text) is is_fit
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_a_star_stands_for_any_run_and_everything_else_for_itself(pattern: str, 
     ],
 )
 def test_s14_a_call_is_decided_by_the_table(auth: AuthResult, namespace: str, function_id: str, may: bool) -> None:
-    assert Session(EXPOSED, auth).may_invoke(namespace, function_id, {}) is may
+    assert Permissions(EXPOSED, auth).may_invoke(namespace, function_id, {}) is may
 
 
 def test_without_rules_everything_is_allowed_but_what_is_forbidden() -> None:
-    assert Session(None, UNASKED).may_invoke("any", "any::thing", {})
-    assert not Session(None, AuthResult(forbidden_functions=["a::b"])).may_invoke("default", "a::b", {})
+    assert Permissions(None, WITHOUT_AUTH_FUNCTION).may_invoke("any", "any::thing", {})
+    assert not Permissions(None, AuthResult(forbidden_functions=["a::b"])).may_invoke("default", "a::b", {})
 
 
 @pytest.mark.parametrize(
@@ -77,23 +77,23 @@ def test_functions_are_exposed_by_what_their_metadata_says(
     wanted: dict[str, Any], metadata: dict[str, Any], may: bool
 ) -> None:
     rules = Rules(expose_functions=(Filter(metadata=wanted),))
-    assert Session(rules, AuthResult()).may_invoke("default", "any::id", metadata) is may
+    assert Permissions(rules, AuthResult()).may_invoke("default", "any::id", metadata) is may
 
 
-def test_s14_a_refusal_is_the_same_whether_the_function_exists() -> None:
-    session = Session(EXPOSED, AuthResult(forbidden_functions=["a::b"]))
-    assert session.refusal("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
-    assert session.refusal("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"
+def test_s14_a_denial_is_the_same_whether_the_function_exists() -> None:
+    session = Permissions(EXPOSED, AuthResult(forbidden_functions=["a::b"]))
+    assert session.denial("x::y") == "function 'x::y' not allowed (add to rbac.expose_functions)"
+    assert session.denial("a::b") == "function 'a::b' not allowed (remove from rbac.forbidden_functions)"
 
 
 def test_what_may_be_registered_and_where() -> None:
-    quiet = Session(EXPOSED, AuthResult())
+    quiet = Permissions(EXPOSED, AuthResult())
     assert (quiet.may_register_functions, quiet.may_register_trigger_types, quiet.may_bind_to("cron")) == (
         True,
         False,
         True,
     )
-    told = Session(
+    told = Permissions(
         EXPOSED,
         AuthResult(
             allow_function_registration=False,
@@ -105,17 +105,17 @@ def test_what_may_be_registered_and_where() -> None:
     assert (told.may_register_functions, told.may_register_trigger_types) == (False, True)
     assert told.may_bind_to("cron")
     assert not told.may_bind_to("http")
-    assert told.namespace_refusal("a") is None
-    assert told.namespace_refusal("c") == "namespace 'c' not allowed for this session (permitted: a, b)"
-    assert quiet.namespace_refusal("c") is None
+    assert told.namespace_denial("a") is None
+    assert told.namespace_denial("c") == "namespace 'c' not allowed for this session (permitted: a, b)"
+    assert quiet.namespace_denial("c") is None
 
 
 def test_a_prefix_is_put_on_and_taken_off() -> None:
-    session = Session(EXPOSED, AuthResult(function_registration_prefix="tenant"))
+    session = Permissions(EXPOSED, AuthResult(function_registration_prefix="tenant"))
     assert session.registered_id("a::b") == "tenant::a::b"
     assert session.own_id("tenant::a::b") == "a::b"
-    assert Session(EXPOSED, AuthResult()).registered_id("a::b") == "a::b"
-    assert Session(EXPOSED, AuthResult()).own_id("a::b") == "a::b"
+    assert Permissions(EXPOSED, AuthResult()).registered_id("a::b") == "a::b"
+    assert Permissions(EXPOSED, AuthResult()).own_id("a::b") == "a::b"
 
 
 def test_entries_of_expose_functions_are_read() -> None:

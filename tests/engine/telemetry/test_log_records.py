@@ -9,7 +9,7 @@ import pytest
 
 from iii.engine.supervision.reports import AllReady, Became, Exited, Failed, LogLine, Notice, Reloaded, Report
 from iii.engine.supervision.run import ExitReason, Run
-from iii.engine.telemetry.log_records import MAX_BODY, log_form
+from iii.engine.telemetry.log_records import MAX_BODY, log_record
 from iii.protocol.codec import encode_value
 
 RUN = Run("math", 2, 3)
@@ -22,7 +22,7 @@ WHERE = {"iii.stream": "stderr", "iii.worker": "math", "iii.worker.instance": 2,
 
 
 def told(report: Report, now: float = 1_000.25) -> dict[str, Any]:
-    form = log_form(report, now)
+    form = log_record(report, now)
     assert form is not None
     record: dict[str, Any] = json.loads(encode_value(form))
     assert set(record) == KEYS
@@ -93,4 +93,4 @@ def test_what_the_engine_tells_is_its_own_record(report: Report, level: str, wor
 
 
 def test_that_all_is_well_is_no_record() -> None:
-    assert log_form(AllReady(1.0), 1.0) is None
+    assert log_record(AllReady(1.0), 1.0) is None

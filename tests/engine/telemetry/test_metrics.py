@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.engine.builtins.introspection import workers_info
-from iii.engine.telemetry.metrics import FRESH_SECONDS, MAX_FRAME, MAX_WORKERS, Gauges
+from iii.engine.telemetry.metrics import MAX_FRAME, MAX_WORKERS, REPORT_TIMEOUT, WorkerMetrics
 from tests.support.routing import Net
 
 
@@ -26,9 +26,9 @@ def frame(*metrics: Any) -> bytes:
 
 
 def reported(*metrics: Any, kind: str = "MTRC") -> dict[str, Any] | None:
-    gauges = Gauges()
-    gauges.take(kind, frame(*metrics), 5.0)
-    return gauges.latest("w-1", 5.0)
+    worker_metrics = WorkerMetrics()
+    worker_metrics.take(kind, frame(*metrics), 5.0)
+    return worker_metrics.latest("w-1", 5.0)
 
 
 def test_every_gauge_of_the_contract_has_its_field() -> None:
@@ -80,36 +80,40 @@ def test_only_frames_of_metrics_are_read_and_none_that_is_too_large() -> None:
 
 
 def test_a_report_counts_for_two_minutes_and_adds_to_the_one_before() -> None:
-    gauges = Gauges()
-    gauges.take("MTRC", frame(gauge("iii.worker.cpu.percent", asInt=1)), 0.0)
-    gauges.take("MTRC", frame(gauge("iii.worker.memory.rss", asInt=2)), 60.0)
-    assert gauges.latest("w-1", 60 + FRESH_SECONDS) == {"cpu_percent": 1, "memory_rss": 2, "timestamp_ms": 60_000}
-    assert gauges.latest("w-1", 61 + FRESH_SECONDS) is None
-    gauges.take("MTRC", frame(gauge("iii.worker.uptime_seconds", asInt=3)), 61 + FRESH_SECONDS)
-    assert gauges.latest("w-1", 61 + FRESH_SECONDS) == {"uptime_seconds": 3, "timestamp_ms": 181_000}
+    worker_metrics = WorkerMetrics()
+    worker_metrics.take("MTRC", frame(gauge("iii.worker.cpu.percent", asInt=1)), 0.0)
+    worker_metrics.take("MTRC", frame(gauge("iii.worker.memory.rss", asInt=2)), 60.0)
+    assert worker_metrics.latest("w-1", 60 + REPORT_TIMEOUT) == {
+        "cpu_percent": 1,
+        "memory_rss": 2,
+        "timestamp_ms": 60_000,
+    }
+    assert worker_metrics.latest("w-1", 61 + REPORT_TIMEOUT) is None
+    worker_metrics.take("MTRC", frame(gauge("iii.worker.uptime_seconds", asInt=3)), 61 + REPORT_TIMEOUT)
+    assert worker_metrics.latest("w-1", 61 + REPORT_TIMEOUT) == {"uptime_seconds": 3, "timestamp_ms": 181_000}
 
 
-def worker_named(name: str, net: Net, reports: Gauges, rows: Any = ()) -> Any:
+def worker_named(name: str, net: Net, reports: WorkerMetrics, rows: Any = ()) -> Any:
     found = workers_info(net.router, rows, {"name": name}, lambda id: reports.latest(id, 5.0))
     return found["worker"]["latest_metrics"]
 
 
 def test_a_worker_is_described_by_its_own_report_unless_the_engine_measures_it() -> None:
-    net, gauges = Net(), Gauges()
+    net, worker_metrics = Net(), WorkerMetrics()
     net.peer("w-1")
-    assert worker_named("w-1", net, gauges) is None
-    gauges.take("MTRC", frame(gauge("iii.worker.memory.rss", asInt=2)), 5.0)
-    assert worker_named("w-1", net, gauges) == {"memory_rss": 2, "timestamp_ms": 5000, "runtime": None}
+    assert worker_named("w-1", net, worker_metrics) is None
+    worker_metrics.take("MTRC", frame(gauge("iii.worker.memory.rss", asInt=2)), 5.0)
+    assert worker_named("w-1", net, worker_metrics) == {"memory_rss": 2, "timestamp_ms": 5000, "runtime": None}
     measured = {"name": "own", "instance": 1, "generation": 1, "metrics": {"memory_rss": 9}, "runtime": "python"}
-    assert worker_named("own", net, gauges, [measured]) == {"memory_rss": 9, "runtime": "python"}
+    assert worker_named("own", net, worker_metrics, [measured]) == {"memory_rss": 9, "runtime": "python"}
 
 
 def test_made_up_workers_push_out_the_oldest_only() -> None:
-    gauges = Gauges()
+    worker_metrics = WorkerMetrics()
     for number in range(MAX_WORKERS + 1):
-        gauges.take("MTRC", frame(gauge("iii.worker.cpu.percent", worker=str(number), asInt=1)), 0.0)
-    assert gauges.latest("0", 0.0) is None
-    assert gauges.latest("1", 0.0) is not None
+        worker_metrics.take("MTRC", frame(gauge("iii.worker.cpu.percent", worker=str(number), asInt=1)), 0.0)
+    assert worker_metrics.latest("0", 0.0) is None
+    assert worker_metrics.latest("1", 0.0) is not None
 
 
 json_values = st.recursive(
@@ -126,8 +130,8 @@ json_values = st.recursive(
 
 @given(json_values, st.binary(max_size=9))
 def test_no_frame_of_any_shape_raises(value: Any, junk: bytes) -> None:
-    gauges = Gauges()
-    gauges.take("MTRC", json.dumps(["iii.worker.", value]).encode(), 0.0)
-    gauges.take("MTRC", json.dumps({"resourceMetrics": value, "": "iii.worker."}).encode(), 0.0)
-    gauges.take("MTRC", b"iii.worker." + junk, 0.0)
-    assert gauges.latest("w-1", 0.0) is None
+    worker_metrics = WorkerMetrics()
+    worker_metrics.take("MTRC", json.dumps(["iii.worker.", value]).encode(), 0.0)
+    worker_metrics.take("MTRC", json.dumps({"resourceMetrics": value, "": "iii.worker."}).encode(), 0.0)
+    worker_metrics.take("MTRC", b"iii.worker." + junk, 0.0)
+    assert worker_metrics.latest("w-1", 0.0) is None

@@ -1,4 +1,4 @@
-"""The exchange with fake connections: what a bug of ours costs, and whom."""
+"""The message pump with fake connections: what a bug of the engine costs, and which peer."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from websockets.speedups import apply_mask
 from websockets.uri import parse_uri
 
 from iii.engine.transport import websocket_frames
+from iii.protocol.websocket_frames import MAX_FRAME
 
 payloads = st.one_of(st.binary(max_size=300), st.integers(65_530, 65_540).map(lambda size: b"x" * size))
 
@@ -35,7 +36,7 @@ def read_by_a_client(data: bytes) -> list[Frame]:
 
 @given(st.lists(payloads, max_size=5), st.lists(st.integers(0, 10**6), max_size=8))
 def test_plain_frames_come_out_whole_however_they_are_cut(messages: list[bytes], places: list[int]) -> None:
-    splitter = websocket_frames.FrameSplitter(apply_mask, 1 << 20)
+    splitter = websocket_frames.ClientFrameSplitter(apply_mask, 1 << 20)
     data = b"".join(masked(message) for message in messages)
     came = [frame for piece in cut(data, places) for frame in splitter.feed(piece)]
     assert came == [(True, message) for message in messages]
@@ -47,7 +48,7 @@ def test_plain_frames_come_out_whole_however_they_are_cut(messages: list[bytes],
     st.lists(st.integers(0, 10**6), max_size=8),
 )
 def test_other_frames_come_out_as_they_went_in(sent: list[tuple[Opcode, bytes]], places: list[int]) -> None:
-    splitter = websocket_frames.FrameSplitter(apply_mask, 1 << 20)
+    splitter = websocket_frames.ClientFrameSplitter(apply_mask, 1 << 20)
     raw = [masked(payload, opcode) for opcode, payload in sent]
     came = [frame for piece in cut(b"".join(raw), places) for frame in splitter.feed(piece)]
     assert came == [(False, frame) for frame in raw]
@@ -55,7 +56,7 @@ def test_other_frames_come_out_as_they_went_in(sent: list[tuple[Opcode, bytes]],
 
 @given(st.lists(st.binary(max_size=200), max_size=3), st.binary(min_size=1, max_size=60))
 def test_any_bytes_are_either_given_out_or_kept(pieces: list[bytes], last: bytes) -> None:
-    splitter = websocket_frames.FrameSplitter(apply_mask, 100)
+    splitter = websocket_frames.ClientFrameSplitter(apply_mask, 100)
     out = 0
     for piece in [*pieces, last]:
         out += sum(len(frame) for is_plain, frame in splitter.feed(piece) if not is_plain)
@@ -63,13 +64,13 @@ def test_any_bytes_are_either_given_out_or_kept(pieces: list[bytes], last: bytes
 
 
 def test_a_frame_over_the_limit_goes_to_the_library_before_it_is_complete() -> None:
-    splitter = websocket_frames.FrameSplitter(apply_mask, 100)
+    splitter = websocket_frames.ClientFrameSplitter(apply_mask, 100)
     head = masked(b"x" * 101)[:20]
     assert splitter.feed(masked(b"fits") + head) == [(True, b"fits"), (False, head)]
 
 
 def test_what_breaks_the_protocol_goes_to_the_library_with_all_that_follows() -> None:
-    splitter = websocket_frames.FrameSplitter(apply_mask, 100)
+    splitter = websocket_frames.ClientFrameSplitter(apply_mask, 100)
     unmasked = Frame(Opcode.TEXT, b"bare").serialize(mask=False)
     later, more = masked(b"later"), masked(b"more")
     assert splitter.feed(unmasked + later) == [(False, unmasked + later)]
@@ -78,26 +79,26 @@ def test_what_breaks_the_protocol_goes_to_the_library_with_all_that_follows() ->
 
 def test_an_unfinished_frame_of_a_fragmented_message_is_not_plain() -> None:
     first = masked(b"one", fin=False)
-    assert websocket_frames.FrameSplitter(apply_mask, 100).feed(first) == [(False, first)]
+    assert websocket_frames.ClientFrameSplitter(apply_mask, 100).feed(first) == [(False, first)]
 
 
 @given(st.lists(st.one_of(payloads, st.just(b"y" * 70_000)), max_size=6))
 def test_lines_become_one_text_message_each(lines: list[bytes]) -> None:
-    chunks = websocket_frames.chunks_of(lines)
+    chunks = websocket_frames.text_chunks(lines)
     read = read_by_a_client(b"".join(data for data, _ in chunks))
     assert [(frame.opcode, frame.data, frame.fin) for frame in read] == [(Opcode.TEXT, line, True) for line in lines]
     assert sum(credit for _, credit in chunks) == sum(len(line) + 1 for line in lines)
 
 
 def test_a_message_over_16_mib_goes_in_fragments_below_it() -> None:
-    line = b"z" * (websocket_frames.MAX_FRAME + 1)
-    read = read_by_a_client(b"".join(data for data, _ in websocket_frames.chunks_of([line])))
+    line = b"z" * (MAX_FRAME + 1)
+    read = read_by_a_client(b"".join(data for data, _ in websocket_frames.text_chunks([line])))
     assert [frame.opcode for frame in read] == [Opcode.TEXT, Opcode.CONT, Opcode.CONT]
     assert [frame.fin for frame in read] == [False, False, True]
     assert b"".join(bytes(frame.data) for frame in read) == line
-    assert max(len(frame.data) for frame in read) <= websocket_frames.MAX_FRAME
+    assert max(len(frame.data) for frame in read) <= MAX_FRAME
 
 
 def test_raw_newlines_in_json_become_spaces() -> None:
-    assert websocket_frames.one_line(b'{"a":\n1}') == b'{"a": 1}'
-    assert websocket_frames.one_line(b'{"a":1}') == b'{"a":1}'
+    assert websocket_frames.without_newlines(b'{"a":\n1}') == b'{"a": 1}'
+    assert websocket_frames.without_newlines(b'{"a":1}') == b'{"a":1}'

@@ -8,13 +8,10 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from iii.protocol.websocket_frames import BINARY, MAX_FRAME, PING, TEXT
 from iii.worker.transport.websocket import Reconnection, parse_address
 from iii.worker.transport.websocket_frames import (
-    BINARY,
-    MAX_FRAME,
-    PING,
-    TEXT,
-    FrameReader,
+    ServerFrameReader,
     WebSocketError,
     check_response,
     frame,
@@ -75,15 +72,15 @@ def test_messages_come_whole_however_the_bytes_are_cut(step):
         + served(0, b"o")
         + served(BINARY, b"z" * 300)
     )
-    reader = FrameReader()
+    reader = ServerFrameReader()
     got = [message for start in range(0, len(data), step) for message in reader.feed(data[start : start + step])]
     assert got == [(TEXT, b"one"), (PING, b"?"), (TEXT, b"two"), (BINARY, b"z" * 300)]
 
 
 def test_a_message_over_the_limit_is_refused_before_it_has_come():
     with pytest.raises(WebSocketError, match="100 bytes"):
-        FrameReader(limit=99).feed(served(TEXT, b"x" * 100)[:2])
-    reader = FrameReader(limit=99)
+        ServerFrameReader(limit=99).feed(served(TEXT, b"x" * 100)[:2])
+    reader = ServerFrameReader(limit=99)
     reader.feed(served(TEXT, b"x" * 60, fin=False))
     with pytest.raises(WebSocketError, match="120 bytes"):
         reader.feed(served(0, b"x" * 60))
@@ -91,7 +88,7 @@ def test_a_message_over_the_limit_is_refused_before_it_has_come():
 
 def test_a_masked_frame_from_a_server_is_refused():
     with pytest.raises(WebSocketError, match="mask"):
-        FrameReader().feed(frame(TEXT, b"x", b"mask"))
+        ServerFrameReader().feed(frame(TEXT, b"x", b"mask"))
 
 
 def test_the_handshake_is_checked_against_its_key():

@@ -12,7 +12,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 _HEAD = 5
 
 
-class FrameError(ValueError):
+class ChannelFrameError(ValueError):
     """The bytes are no frame. `messages` are those completed before."""
 
     def __init__(self, text: str, messages: list[tuple[int, bytes]]) -> None:
@@ -25,14 +25,14 @@ def frame(kind: int, payload: bytes) -> bytes:
     return bytes([kind]) + len(payload).to_bytes(4, "big") + payload
 
 
-class FrameSplitter:
+class ChannelFrameSplitter:
     """Bytes in, whole messages out as `(kind, payload)`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return the messages completed by `data`. FrameError, with the messages before it, for a bad frame."""
+        """Return the messages completed by `data`. ChannelFrameError, with the messages before it, for a bad frame."""
         buffer = self._buffer
         buffer += data
         messages: list[tuple[int, bytes]] = []
@@ -40,7 +40,7 @@ class FrameSplitter:
         while len(buffer) - start >= _HEAD:
             kind, size = buffer[start], int.from_bytes(buffer[start + 1 : start + _HEAD], "big")
             if kind not in (TEXT, BINARY) or size > MAX_MESSAGE:
-                raise FrameError(f"a message of kind {kind} and {size} bytes", messages)
+                raise ChannelFrameError(f"a message of kind {kind} and {size} bytes", messages)
             end = start + _HEAD + size
             if end > len(buffer):
                 break

@@ -1,4 +1,4 @@
-"""The feed: who may bind it, what its batches hold, and that whoever does not take them holds nobody up."""
+"""The telemetry exporter: who may bind it, what its batches hold, and that a slow subscriber holds up no call."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.reports import LogLine, Notice, Reporter
 from iii.engine.supervision.run import Run
-from iii.engine.telemetry.feed import Feed
+from iii.engine.telemetry.exporter import TelemetryExporter
 from tests.support.routing import Net
 
 BOUND = 20.0
 
 
-class Fed(Net):
-    """A net with a feed, and a worker `eye` whose function `eye::take` gets it. Its batches are in `batches`."""
+class Exporting(Net):
+    """A net with an exporter, and a worker `eye` whose function `eye::take` gets the `batches`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = asyncio.get_running_loop().time()
         self.followers: list[Reporter] = []
-        self.feed = Feed(self.router, lambda: None, follow=self._follow)
+        self.exporter = TelemetryExporter(self.router, lambda: None, follow=self._follow)
         self.eye = self.serving("eye", "eye::take")
         self.caller = self.serving("calc")
         self.callee = self.serving("math", "math::add")
@@ -41,7 +41,7 @@ class Fed(Net):
         self.turn()
 
     def turn(self) -> None:
-        self.feed.peer.flush()
+        self.exporter.peer.flush()
 
     def calls(self, count: int = 1) -> None:
         for _ in range(count):
@@ -73,15 +73,15 @@ async def until(found: Callable[[], Any]) -> Any:
     return value
 
 
-def run(scene: Callable[[Fed], Awaitable[None]]) -> None:
+def run(scene: Callable[[Exporting], Awaitable[None]]) -> None:
     """Play a scene on a loop of its own."""
 
     async def main() -> None:
-        net = Fed()
+        net = Exporting()
         try:
             await scene(net)
         finally:
-            net.feed.close()
+            net.exporter.close()
 
     asyncio.run(main())
 
@@ -90,8 +90,8 @@ def line(text: str, worker: str = "math") -> LogLine:
     return LogLine(Run(worker, 0, 1), 1_000.5, text)
 
 
-def test_nothing_is_recorded_while_nobody_takes_it() -> None:
-    async def scene(net: Fed) -> None:
+def test_nothing_is_recorded_without_a_subscriber() -> None:
+    async def scene(net: Exporting) -> None:
         assert net.router.calls.observer is None
         assert net.followers == []
         net.want()
@@ -106,11 +106,11 @@ def test_nothing_is_recorded_while_nobody_takes_it() -> None:
 
 
 def test_a_batch_holds_spans_records_frames_counts_and_the_time() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want()
         net.calls()
         net.report(line("hello"))
-        net.feed.take_frame("OTLP", b'{"resourceSpans":[]}')
+        net.exporter.take_frame("OTLP", b'{"resourceSpans":[]}')
         batch = await net.batch()
         assert [span["name"] for span in batch["spans"]] == ["call math::add"]
         assert [log["body"] for log in batch["logs"]] == ["hello"]
@@ -140,7 +140,7 @@ def test_a_batch_holds_spans_records_frames_counts_and_the_time() -> None:
     ],
 )
 def test_a_wrong_config_is_refused_by_its_key(config: Any, named: str) -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.bind(net.eye, "b1", "telemetry", "eye::take", config=config)
         net.turn()
         answer = net.one(net.eye)
@@ -153,7 +153,7 @@ def test_a_wrong_config_is_refused_by_its_key(config: Any, named: str) -> None:
 
 
 def test_a_client_may_not_take_what_everybody_does() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         stranger = net.peer("stranger")
         net.bind(stranger, "b1", "telemetry", "eye::take", config={})
         net.turn()
@@ -164,7 +164,7 @@ def test_a_client_may_not_take_what_everybody_does() -> None:
 
 
 def test_a_config_of_null_means_the_defaults() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.bind(net.eye, "b1", "telemetry", "eye::take", config=None)
         net.turn()
         assert net.router.calls.observer is not None
@@ -172,8 +172,8 @@ def test_a_config_of_null_means_the_defaults() -> None:
     run(scene)
 
 
-def test_the_latest_binding_is_fed_and_the_one_before_again_when_it_goes() -> None:
-    async def scene(net: Fed) -> None:
+def test_the_latest_binding_gets_the_batches_and_the_one_before_again_when_it_goes() -> None:
+    async def scene(net: Exporting) -> None:
         net.register(net.eye, "eye::other")
         net.want("b1")
         net.bind(net.eye, "b2", "telemetry", "eye::other", config={"window_ms": 5, "spans": False})
@@ -188,7 +188,7 @@ def test_the_latest_binding_is_fed_and_the_one_before_again_when_it_goes() -> No
 
 
 def test_a_batch_waits_for_the_answer_to_the_one_before() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want(max_batch=3)
         net.calls(5)
         message = await until(lambda: next(iter(net.got(net.eye)), None))
@@ -203,7 +203,7 @@ def test_a_batch_waits_for_the_answer_to_the_one_before() -> None:
 
 
 def test_what_a_failed_batch_held_counts_as_dropped() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want()
         net.calls(2)
         net.report(line("one"))
@@ -215,8 +215,8 @@ def test_what_a_failed_batch_held_counts_as_dropped() -> None:
     run(scene)
 
 
-def test_a_taker_that_is_gone_costs_nobody_anything_and_its_drop_is_told() -> None:
-    async def scene(net: Fed) -> None:
+def test_a_subscriber_that_is_gone_costs_no_call_anything_and_its_drop_is_told() -> None:
+    async def scene(net: Exporting) -> None:
         net.want()
         assert net.router.tracer is not None
         net.router.tracer.pause_at = 50
@@ -231,8 +231,8 @@ def test_a_taker_that_is_gone_costs_nobody_anything_and_its_drop_is_told() -> No
     run(scene)
 
 
-def test_a_taker_that_hangs_holds_up_nobody() -> None:
-    async def scene(net: Fed) -> None:
+def test_a_subscriber_that_hangs_holds_up_no_call() -> None:
+    async def scene(net: Exporting) -> None:
         net.want(max_batch=10)
         assert net.router.tracer is not None
         net.router.tracer.pause_at = 40
@@ -254,7 +254,7 @@ def test_a_taker_that_hangs_holds_up_nobody() -> None:
 
 
 def test_counts_are_told_even_when_nothing_else_is() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want(sampling={"default": 0.0})
         net.calls(3)
         net.void(net.caller, "math::add")
@@ -270,11 +270,11 @@ def test_counts_are_told_even_when_nothing_else_is() -> None:
 
 
 def test_frames_that_are_no_text_or_too_long_are_dropped() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want()
-        net.feed.take_frame("LOGS", b"\xff")
-        net.feed.take_frame("MTRC", b"x" * (9 * 1024 * 1024))
-        net.feed.take_frame("MTRC", b"{}")
+        net.exporter.take_frame("LOGS", b"\xff")
+        net.exporter.take_frame("MTRC", b"x" * (9 * 1024 * 1024))
+        net.exporter.take_frame("MTRC", b"{}")
         batch = await net.batch()
         assert batch["otlp"] == [["MTRC", "{}"]]
         assert batch["dropped"]["otlp"] == 2
@@ -282,8 +282,8 @@ def test_frames_that_are_no_text_or_too_long_are_dropped() -> None:
     run(scene)
 
 
-def test_what_the_taker_writes_is_not_fed_to_it() -> None:
-    async def scene(net: Fed) -> None:
+def test_what_the_subscriber_writes_is_not_delivered_to_it() -> None:
+    async def scene(net: Exporting) -> None:
         net.want()
         net.report(line("mine", "eye"))
         net.report(line("theirs"))
@@ -293,8 +293,8 @@ def test_what_the_taker_writes_is_not_fed_to_it() -> None:
 
 
 def test_declared_secrets_are_in_no_part_of_a_batch() -> None:
-    async def scene(net: Fed) -> None:
-        net.feed.redact = Redactor(["canary-4711"])
+    async def scene(net: Exporting) -> None:
+        net.exporter.redact = Redactor(["canary-4711"])
         net.want(payloads=1000)
         net.call(net.caller, "math::add", "a", data={"x": "canary-4711"})
         traceparent = net.one(net.callee)["traceparent"]
@@ -312,7 +312,7 @@ def test_declared_secrets_are_in_no_part_of_a_batch() -> None:
 
 
 def test_spans_of_workers_come_under_the_workers_name_if_their_trace_is_recorded() -> None:
-    async def scene(net: Fed) -> None:
+    async def scene(net: Exporting) -> None:
         net.want(sampling={"default": 1.0, "parent_based": True})
         good = {
             "trace_id": "a" * 32,

@@ -1,0 +1,330 @@
+"""The telemetry exporter: the trigger type `telemetry`, and the batches that its function gets (docs/observability.md).
+
+The exporter is a peer of its own. It records spans (from a tracer), log records (from the engine's reports) and frames
+(from the SDKs' connections), but only while a worker has bound a function to its trigger type; the latest binding
+counts. It delivers one batch at a time, and recording never waits for the function: what exceeds a bound is dropped,
+and counted in the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from msgspec import Meta, Raw, Struct, ValidationError, convert
+
+from iii.engine.routing.local_peer import take_messages
+from iii.engine.routing.peer import Owner, Peer
+from iii.engine.routing.router import Router
+from iii.engine.routing.tracer import FOREVER, Span, Tracer
+from iii.engine.security.redaction import Redactor
+from iii.engine.supervision.critical_tasks import start_critical
+from iii.engine.supervision.reports import LogLine, Report, Reporter
+from iii.engine.telemetry.log_records import log_record
+from iii.engine.telemetry.metrics import CallCounts, WorkerMetrics
+from iii.engine.telemetry.span_records import span_record, trigger_finder
+from iii.engine.tracing.bounded_queue import BoundedQueue
+from iii.engine.tracing.sampling import Sampler, Sampling
+from iii.errors import ErrorCode
+from iii.protocol import messages as m
+from iii.protocol.codec import decode_value, encode_error, encode_value
+
+TYPE = "telemetry"
+DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
+# Records that are encoded before the loop routes calls again.
+CHUNK = 64
+# Bytes of one part of a batch: all parts together stay under the limit of a line.
+MAX_PART = 3 * 1024 * 1024
+# Log records and frames that wait for a batch: count and bytes.
+MAX_LOGS, MAX_LOG_BYTES = 10_000, 8 * 1024 * 1024
+MAX_FRAMES, MAX_FRAME_BYTES = 1_000, 16 * 1024 * 1024
+# Bytes of one frame: it has to fit on a line.
+MAX_FRAME = 8 * 1024 * 1024
+# Shortest time without new traces: a high rate limit must not start and stop them all the time.
+MIN_RESUME_TIMEOUT = 0.01
+# How often the counts of calls are delivered when nothing else is.
+COUNTS_INTERVAL = 5.0
+
+# Begins to pass the engine's reports to a reporter; returns the function that ends it.
+Follow = Callable[[Reporter], Callable[[], None]]
+
+
+class ExporterConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The config of a binding."""
+
+    spans: bool = True
+    logs: bool = True
+    live: bool = False
+    payloads: Annotated[int, Meta(ge=0, le=64 * 1024)] = 0
+    sampling: Sampling = Sampling()
+    max_batch: Annotated[int, Meta(ge=1, le=2000)] = 500
+    window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
+
+
+class _Binding(Struct, frozen=True):
+    id: str
+    function_id: str
+    namespace: str
+    metadata: Raw
+    config: ExporterConfig
+
+
+class TelemetryExporter:
+    """Records what the latest binding asks for, and delivers it to the function of that binding.
+
+    `turn` is called after the exporter has put a message into the router by itself. `worker_metrics` gets the frames
+    of SDKs as well, whether a function is bound or not.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        turn: Callable[[], None],
+        *,
+        follow: Follow,
+        worker_metrics: WorkerMetrics | None = None,
+    ) -> None:
+        self._router = router
+        self._turn = turn
+        self._follow = follow
+        self._worker_metrics = worker_metrics or WorkerMetrics()
+        self._unfollow: Callable[[], None] | None = None
+        self._subscriber: Owner | None = None  # the worker of the bound function
+        self._call_counts = CallCounts(router)
+        self._last_counts: dict[str, Any] = {}  # in the previous batch
+        self._resume_timer: asyncio.TimerHandle | None = None
+        self.redact = Redactor()
+        self._loop = asyncio.get_running_loop()
+        self._bindings: dict[str, _Binding] = {}
+        self._tracer: Tracer | None = None
+        self._delivery: asyncio.Task[None] | None = None
+        self._has_news = asyncio.Event()
+        self._answer: asyncio.Future[m.InvocationResult] | None = None
+        self._batch_id = ""  # of the call that delivers a batch
+        self._lost = {"spans": 0, "logs": 0, "otlp": 0}  # in batches whose delivery failed
+        self.logs: BoundedQueue[tuple[Report, float]] = BoundedQueue(MAX_LOGS, MAX_LOG_BYTES)
+        self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
+        self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
+        router.peer_table.attach(self.peer)
+        router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
+
+    def __repr__(self) -> str:
+        return f"<TelemetryExporter {len(self._bindings)} bindings, {self._tracer!r}>"
+
+    def close(self) -> None:
+        """Record nothing any more."""
+        self._bindings.clear()
+        self._apply_latest_binding()
+
+    # Bindings
+
+    def _read_outbox(self) -> None:
+        for message in take_messages(self.peer, self._router.calls):
+            if isinstance(message, m.InvocationResult):
+                # The batch of a removed binding may still be answered: that answer is ignored.
+                is_current = message.invocation_id == self._batch_id
+                if is_current and self._answer is not None and not self._answer.done():
+                    self._answer.set_result(message)
+            elif isinstance(message, m.RegisterTrigger):
+                self._bind(message)
+            elif isinstance(message, m.UnregisterTrigger) and self._bindings.pop(message.id, None) is not None:
+                self._apply_latest_binding()
+
+    def _bind(self, message: m.RegisterTrigger) -> None:
+        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id)
+        binding = self._router.bindings.find(message.id)
+        try:
+            if binding is None or binding.owner is None or not binding.owner.is_supervised:
+                raise ValidationError("only a worker of this project may take what everybody does")
+            config = convert({} if m.is_empty(message.config) else decode_value(message.config), ExporterConfig)
+        except ValidationError as error:
+            answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
+        else:
+            self._bindings.pop(message.id, None)
+            namespace = message.namespace or "default"
+            self._bindings[message.id] = _Binding(message.id, message.function_id, namespace, message.metadata, config)
+            self._apply_latest_binding()
+        self._router.receive(self.peer, answer, b"", 0.0)
+
+    def _apply_latest_binding(self) -> None:
+        """Stop recording, drop what waits, and record anew what the latest binding asks for."""
+        if self._delivery is not None:
+            self._delivery.cancel()
+            self._delivery = None
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+            self._resume_timer = None
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+        self.logs.clear()
+        self.frames.clear()
+        binding = next(reversed(self._bindings.values()), None)
+        self._tracer = self._make_tracer(binding.config) if binding is not None and binding.config.spans else None
+        self._router.trace(self._tracer)
+        if binding is not None:
+            self._find_subscriber(binding)
+            self._call_counts = CallCounts(self._router)
+            self._unfollow = self._follow(self._take_report) if binding.config.logs else None
+            self._delivery = start_critical(self._deliver_batches(binding), "the telemetry feed")
+
+    def _make_tracer(self, config: ExporterConfig) -> Tracer:
+        tracer = Tracer(
+            Sampler(config.sampling),
+            self._router.calls.in_flight,
+            mint=random.getrandbits,
+            clock=time.monotonic,
+            on_finished=self._has_news.set,
+            on_state_changed=self._on_traces_paused_or_resumed,
+        )
+        tracer.newly_begun = [] if config.live else None
+        tracer.max_payload = config.payloads
+        return tracer
+
+    def _on_traces_paused_or_resumed(self) -> None:
+        """Let the router choose the path of calls again, and resume new traces when the tracer's pause is over."""
+        tracer = self._tracer
+        if tracer is None:
+            return
+        self._router.choose_path()
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
+            self._resume_timer = None
+        if 0.0 < tracer.paused_until < FOREVER:
+            timeout = max(tracer.paused_until - self._loop.time(), MIN_RESUME_TIMEOUT)
+            self._resume_timer = self._loop.call_later(timeout, tracer.resume)
+
+    def _find_subscriber(self, binding: _Binding) -> None:
+        function = self._router.registry.find(binding.namespace, binding.function_id)
+        self._subscriber = None if function is None else function.owner
+        if self._tracer is not None:
+            self._tracer.subscriber = self._subscriber
+
+    # Recording
+
+    def _take_report(self, report: Report) -> None:
+        """Record a report of the engine, but no log line of the subscriber: its own lines would come back to it."""
+        if not isinstance(report, LogLine):
+            self.logs.add((report, time.time()), 0)
+        elif self._subscriber is None or report.run.worker != self._subscriber.name:
+            self.logs.add((report, report.time), len(report.text))
+        else:
+            return
+        self._has_news.set()
+
+    def take_frame(self, prefix: str, data: bytes) -> None:
+        """Record a telemetry frame of an SDK: its prefix (`OTLP`, `MTRC` or `LOGS`) and its text."""
+        self._worker_metrics.take(prefix, data, time.time())
+        if self._delivery is None:
+            return
+        try:
+            entry = encode_value([prefix, data.decode()])
+        except UnicodeDecodeError:
+            entry = b""
+        if 0 < len(entry) <= MAX_FRAME:
+            self.frames.add(entry, len(entry))
+        else:
+            self.frames.dropped += 1
+        self._has_news.set()
+
+    # Batches
+
+    async def _deliver_batches(self, binding: _Binding) -> None:
+        """Deliver what is recorded, one batch after the other."""
+        window = binding.config.window_ms / 1000
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_news.wait(), COUNTS_INTERVAL)
+            await asyncio.sleep(window)
+            self._has_news.clear()
+            self._find_subscriber(binding)
+            batch, sizes = await self._make_batch(binding.config.max_batch)
+            if batch and not await self._deliver(binding, batch):
+                for part, size in sizes.items():
+                    self._lost[part] += size
+            tracer = self._tracer
+            if self.logs or self.frames or (tracer and (tracer.finished or tracer.newly_begun or tracer.worker_spans)):
+                self._has_news.set()
+
+    async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
+        """Return a batch as JSON and the sizes of its parts; an empty one if there is nothing new."""
+        spans, logs = await self._encode_spans(count), await self._encode_logs(count)
+        frames = self.frames.take(count, MAX_PART)
+        parts = {"spans": spans, "logs": logs, "otlp": frames}
+        fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
+        counts, dropped = self._call_counts.report(self._subscriber), self._take_dropped()
+        if counts == self._last_counts and not (spans or logs or frames or any(dropped.values())):
+            return b"", {}
+        self._last_counts = counts
+        fields += [b'"dropped":' + encode_value(dropped), b'"calls":' + encode_value(counts)]
+        fields.append(b'"time_unix_nano":%d' % time.time_ns())
+        return b"{" + b",".join(fields) + b"}", {name: len(items) for name, items in parts.items()}
+
+    async def _encode_spans(self, count: int) -> list[bytes]:
+        """Encode spans, a few at a time: calls are routed on the same loop."""
+        tracer = self._tracer
+        if tracer is None:
+            return []
+        trigger_of, epoch = trigger_finder(self._router.bindings), time.time() - time.monotonic()
+
+        def encode(span: Span) -> bytes:
+            if span.error is not None:
+                span.error = (span.error[0], self.redact(span.error[1]))
+            if span.payload is not None:
+                span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
+            return encode_value(span_record(span, epoch, trigger_of))
+
+        encoded: list[bytes] = []
+        # At least half of a batch is for the engine's finished spans; the others can wait.
+        quarter = max(1, count // 4)
+        for foreign in tracer.worker_spans.take(quarter, MAX_PART // 4):
+            foreign.status_description = self.redact(foreign.status_description)
+            encoded.append(self.redact.values(encode_value(foreign).decode()).encode())
+        encoded += [encode(span) for span in tracer.take_pending(quarter)]
+        size = sum(map(len, encoded))
+        while size < MAX_PART and (chunk := tracer.take(max(0, min(CHUNK, count - len(encoded))))):
+            texts = [encode(span) for span in chunk]
+            encoded += texts
+            size += sum(map(len, texts))
+            await asyncio.sleep(0)
+        return encoded
+
+    async def _encode_logs(self, count: int) -> list[bytes]:
+        """Encode log records, a few at a time."""
+        encoded: list[bytes] = []
+        for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
+            record = log_record(report, now)
+            if record is not None:
+                encoded.append(encode_value(record))
+            if number % CHUNK == CHUNK - 1:
+                await asyncio.sleep(0)
+        return encoded
+
+    def _take_dropped(self) -> dict[str, int]:
+        """Return how much of each part was lost since the previous batch."""
+        dropped = dict(self._lost)
+        self._lost = dict.fromkeys(dropped, 0)
+        dropped["logs"] += self.logs.take_dropped()
+        dropped["otlp"] += self.frames.take_dropped()
+        if self._tracer is not None:
+            dropped["spans"] += self._tracer.take_dropped()
+        return dropped
+
+    async def _deliver(self, binding: _Binding, batch: bytes) -> bool:
+        """Call the function with a batch and wait for its answer; return False if it failed."""
+        self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
+        call = m.InvokeFunction(
+            binding.function_id,
+            invocation_id=self._batch_id,
+            data=Raw(batch),
+            metadata=binding.metadata,
+            namespace=binding.namespace,
+        )
+        self._router.receive(self.peer, call, b"", self._loop.time())
+        self._turn()
+        answer = await self._answer
+        return m.is_empty(answer.error)
