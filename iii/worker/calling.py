@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from iii.worker.api.options import InitOptions
+    from iii.worker.api.requests import RequestInput
     from iii.worker.api.triggers import TriggerConfig
     from iii.worker.calls.call_table import AwaitedCall, Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
@@ -52,7 +53,7 @@ class Calling:
     _send: Callable[[Message], None]
     _note_use: Callable[[], None]
 
-    def trigger(self, request: Any, payload: Any = None) -> Any:
+    def trigger(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and return its result.
 
         `request` is a dict or `TriggerRequest` (`function_id`, `payload`, `action`, `timeout_ms`, `metadata`,
@@ -72,7 +73,7 @@ class Calling:
             raise call.timeout_error()
         return call.result()
 
-    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
+    async def trigger_async(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
         head, payload = self._prepare(request, payload)
         if "invocation_id" not in head:
@@ -94,7 +95,7 @@ class Calling:
         return call.result()
 
     def stream(
-        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> Iterator[Any]:
         """Call a function whose handler is a generator, and yield its items as they come.
 
@@ -124,7 +125,7 @@ class Calling:
                 self._give_up(call)
 
     async def stream_async(
-        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
         import asyncio  # loaded by whoever awaits this
@@ -152,7 +153,7 @@ class Calling:
             if not call.is_settled:
                 self._give_up(call)
 
-    def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
+    def _begin_stream(self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
         from iii.worker.runtime.flow_control import ITEMS  # few workers stream
 
         head, payload = self._prepare(request, payload, window=ITEMS)
@@ -178,7 +179,7 @@ class Calling:
             raise call.timeout_error()
         return call.result()
 
-    def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
+    def _prepare(self, request: RequestInput, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
         """Return the message of a request without its payload, and the payload."""
         if self._receiver.rejection is not None:
             raise self._receiver.rejection

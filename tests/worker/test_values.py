@@ -148,7 +148,7 @@ def test_a_raised_exception_becomes_message_type_and_trace():
     assert body["code"] == "invocation_failed"
     assert body["message"] == "'missing'"
     assert body["details"] == {"exception": "KeyError"}
-    assert "test_worker_values.py" in body["stacktrace"]
+    assert "test_values.py" in body["stacktrace"]
 
 
 def test_an_invocation_error_survives_the_wire():
