@@ -1,6 +1,8 @@
-"""The pytest plugin: `iii`, an engine in memory with all Python workers of the project, fresh for each test.
+"""The pytest plugin: the fixture `iii`, an engine in memory with all Python workers of the project, new for each test.
 
-Registered by the package's entry point; every pytest run loads it, so it imports nothing until a test asks for it.
+The package's entry point registers it, so every pytest run in the environment loads it: it imports nothing before a
+test asks for the fixture. A fixture `iii` of the project's own (in a test module, a class or a conftest.py) wins over
+this one, by pytest's rule that the closest fixture is used; such a fixture may ask for this one by an argument `iii`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def iii(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Call the project's functions: `iii.call("math::add", a=2, b=3)`."""
+    """An engine in memory with the workers of the iii.toml nearest to the test: `iii.call("math::add", a=2, b=3)`."""
     from iii.testing import project  # see the module docstring
 
     with project(request.path.parent) as engine:

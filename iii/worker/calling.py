@@ -10,7 +10,7 @@ from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
-from iii.worker.calls.call_table import NET_SECONDS, prepare
+from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, prepare
 from iii.worker.codec.limits import MAX_LINE
 
 TYPE_CHECKING = False
@@ -54,11 +54,18 @@ class Calling:
     _note_use: Callable[[], None]
 
     def trigger(self, request: RequestInput, payload: Any = None) -> Any:
-        """Call a function and return its result.
+        """Call a function and return its result, a JSON value.
 
-        `request` is a dict or `TriggerRequest` (`function_id`, `payload`, `action`, `timeout_ms`, `metadata`,
-        `namespace`), or a function id followed by the payload. Returns None at once for `TriggerAction.Void()`, the
-        `EnqueueResult` for `Enqueue`. InvocationError for every failure. RuntimeError on the SDK's event loop.
+        `request` is a function id, followed by the payload; or a dict or `TriggerRequest` with `function_id` and, if
+        wanted, `payload`, `action`, `timeout_ms` (milliseconds), `metadata` (any JSON value beside the payload) and
+        `namespace`. Returns None at once for `TriggerAction.Void()`, the `EnqueueResult` for `Enqueue`.
+
+        InvocationError for every failure: the handler's own code, or one of `ErrorCode` such as `function_not_found`,
+        `invalid_payload`, `TIMEOUT`. ValueError or TypeError for a request that is none. RuntimeError on the SDK's
+        event loop, which the call would block: async handlers await `trigger_async`.
+
+            worker.trigger("math::add", {"a": 2, "b": 3})
+            worker.trigger({"function_id": "math::add", "payload": {"a": 2, "b": 3}, "timeout_ms": 500})
         """
         if self._loop.is_current():
             raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
@@ -68,13 +75,16 @@ class Calling:
             return None
         call = self._calls.open(head)
         self._outbox.add(self._encode_call(call, payload))
-        if not self._dispatcher.wait(call, call.net):
+        if not self._dispatcher.wait(call, call.answer_timeout):
             self._give_up(call)
             raise call.timeout_error()
         return call.result()
 
     async def trigger_async(self, request: RequestInput, payload: Any = None) -> Any:
-        """Call a function and await its result; arguments and errors as in `trigger`. Works on any event loop."""
+        """Call a function and await its result, on any event loop; arguments and errors as in `trigger`.
+
+        A cancelled `await` cancels the call.
+        """
         head, payload = self._prepare(request, payload)
         if "invocation_id" not in head:
             self._send({**head, "data": payload})
@@ -100,8 +110,11 @@ class Calling:
         """Call a function whose handler is a generator, and yield its items as they come.
 
         Any other function yields its one result. `on_progress` gets `{"done", "total"?, "message"?}` for every report
-        of the handler. Leaving the loop early cancels the call. A handler that is an SDK's generator waits for a slow
-        loop. Arguments and errors as in `trigger`.
+        of the handler. Leaving the loop early cancels the call. The generator waits when the loop is slow. Arguments
+        and errors as in `trigger`; ValueError for a void call.
+
+            for line in worker.stream("report::lines", {"day": "2026-01-31"}):
+                print(line)
         """
         from queue import SimpleQueue  # few workers stream
 
@@ -168,11 +181,11 @@ class Calling:
 
     async def _await_within(self, call: AwaitedCall) -> Any:
         # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
-        net = call.loop.call_later(call.net or NET_SECONDS, call.wake_up)
+        timer = call.loop.call_later(call.answer_timeout or LOST_ANSWER_TIMEOUT, call.wake_up)
         try:
             await call.future
         finally:
-            net.cancel()
+            timer.cancel()
             if not call.is_settled:
                 self._give_up(call)
         if not call.is_settled:

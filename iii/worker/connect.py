@@ -26,11 +26,19 @@ STAND_IN: ContextVar[Callable[[InitOptions | None], Worker] | None] = ContextVar
 def register_worker(address: str | None = None, options: InitOptions | None = None) -> Worker:
     """Connect this process to the engine and return its worker.
 
-    Without an address `III_URL` counts, `stdio:` under `iii dev`; without both the default WebSocket address. Blocks
-    up to 30 s for a WebSocket. IIIError for an address that is neither; ConnectionError when the attempts that the
-    options allow are used up; RegistrationRejectedError when the name is taken, here or at the first call.
+    `address` is `stdio:` or `ws://host:port` (`wss://`); without one `III_URL` counts, which is `stdio:` under
+    `iii dev`, and without both `DEFAULT_ENGINE_URL`. A WebSocket blocks for up to 30 s; after that the script goes on,
+    and the SDK keeps trying. The script need not wait at its end: the process serves until the engine stops it.
 
-    A process under `iii dev` is one worker: asked again, this returns it, and IIIError for another name.
+    IIIError for any other address; ConnectionError when the attempts that the options allow are used up;
+    RegistrationRejectedError when the name is taken, here or at the first call. A process under `iii dev` is one worker:
+    a second call returns the same, and raises IIIError for another name.
+
+        worker = register_worker(options=InitOptions(worker_name="math"))
+
+        @worker.function("math::add")
+        def add(a: float, b: float) -> float:
+            return a + b
     """
     stand_in = STAND_IN.get()
     if stand_in is not None:

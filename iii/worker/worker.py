@@ -95,14 +95,14 @@ class Worker(Registering, Calling, Tracing):
 
     @property
     def worker_id(self) -> str | None:
-        """The id the engine gave this worker; waits for it."""
+        """The id that the engine gave this worker. Waits up to 10 s for it; None without an answer."""
         self._dispatcher.watch()
         self._receiver.identified.wait(IDENTITY_SECONDS)
         return self._receiver.identity.get("worker_id")
 
     @property
     def door(self) -> Door:
-        """Where this worker opens its ends of channels."""
+        """What opens this worker's ends of channels."""
         from iii.worker.channels.channels import Door  # most workers have none
 
         return Door(self._address, headers_from(self.options))
@@ -114,14 +114,14 @@ class Worker(Registering, Calling, Tracing):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The worker's `config` table of iii.toml, empty without one."""
+        """The worker's `config` table of iii.toml as a dict, empty without one."""
         line = (os.environ.get("III_CONFIG") or "{}").encode()
         (config,) = self._codec.decode_block(line)
         return config if isinstance(config, dict) else {}
 
     @property
     def rejection(self) -> RegistrationRejectedError | None:
-        """Why the engine has refused this worker for good, None if it has not."""
+        """The error with which the engine has refused this worker for good, None if it has not."""
         return self._receiver.rejection
 
     def get_address(self) -> str:
@@ -133,7 +133,10 @@ class Worker(Registering, Calling, Tracing):
         return "failed" if self._receiver.rejection is not None else self._state
 
     def add_connection_state_listener(self, listener: Callable[[str], None]) -> Callable[[], None]:
-        """Call `listener(state)` now and at every change; returns a function that ends that."""
+        """Call `listener(state)` now and at every change; return a function that removes the listener.
+
+        The states are those of `get_connection_state`.
+        """
         self._listeners.append(listener)
         listener(self.get_connection_state())
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
@@ -141,14 +144,15 @@ class Worker(Registering, Calling, Tracing):
     def before_stop(self, listener: Callable[[float], None]) -> None:
         """Call `listener(seconds)` on a thread when the engine asks this worker to stop.
 
-        For a worker with clients of its own, made before it is ready: the process stays until the listener has
-        returned, at most `seconds` (0: no limit), and the worker can still call functions meanwhile.
+        For a worker that serves clients of its own, such as a web server; to be called before the worker is ready. The
+        process stays until the listener has returned, for `seconds` at most (0: no limit), and can call functions
+        meanwhile.
         """
         self._readiness.lingers = True
         self._before_stop.append(listener)
 
     def current_invocation(self) -> InvocationContext | None:
-        """Return the invocation the calling code runs in, None outside a handler."""
+        """Return the invocation that the calling code runs in, None outside a handler."""
         return current_invocation()
 
     def greeting(self) -> list[bytes]:
@@ -207,7 +211,7 @@ class Worker(Registering, Calling, Tracing):
             self._dispatcher.watch()
 
     def shutdown(self) -> None:
-        """End the connection: outstanding calls fail with `SHUTDOWN`."""
+        """End the connection; outstanding and later calls fail with InvocationError `SHUTDOWN`."""
         self._calls.end(InvocationError(ErrorCode.SHUTDOWN, "the worker has been shut down"))
         self._outbox.flush()
         self._loop.stop()
