@@ -28,11 +28,11 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 
     `address` is `stdio:` or `ws://host:port` (`wss://`); without one `III_URL` counts, which is `stdio:` under
     `iii dev`, and without both `DEFAULT_ENGINE_URL`. A WebSocket blocks for up to 30 s; after that the script goes on,
-    and the SDK keeps trying. The script need not wait at its end: the process serves until the engine stops it.
+    and the SDK keeps trying. A script need not wait at its end: the process goes on serving.
 
     IIIError for any other address; ConnectionError when the attempts that the options allow are used up;
-    RegistrationRejectedError when the name is taken, here or at the first call. A process under `iii dev` is one worker:
-    a second call returns the same, and raises IIIError for another name.
+    RegistrationRejectedError when the name is taken, here or at the first call. A process under `iii dev` is one
+    worker: a second call returns the same, and raises IIIError for another name.
 
         worker = register_worker(options=InitOptions(worker_name="math"))
 

@@ -59,8 +59,10 @@ class Codec:
         self.package = "json"
         self.encode_text: Callable[[str], bytes] = encode_with_json
         self._encode: Callable[[Any], bytes] = encode_with_json
-        self._decode_lines: Callable[[bytes], list[Any]] = _decode_lines_with_json
-        self._encode_lines: Callable[[list[Any]], bytes] | None = None  # None: the parser is exact by itself
+        self._decode_lines: Callable[[bytes], list[Any]] = lambda block: [
+            decode_with_json(line) for line in _lines_of(block)
+        ]
+        self._encode_lines: Callable[[list[Any]], bytes] | None = None  # the parser is exact by itself
 
     def _use_msgspec(self) -> None:
         import msgspec  # loaded when the calls have shown that it pays
@@ -147,10 +149,6 @@ class Codec:
 
 def _lines_of(block: bytes) -> list[bytes]:
     return [line for line in block.split(b"\n") if line and not line.isspace()]
-
-
-def _decode_lines_with_json(block: bytes) -> list[Any]:
-    return [decode_with_json(line) for line in _lines_of(block)]
 
 
 def _decode_exactly(line: bytes) -> Message | RemoteProtocolError:

@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     r'[ \t\r\n]*(?:(?P<string>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")'
     r"|(?P<number>-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![0-9A-Za-z_.+-]))"
     r"|(?P<word>(?:true|false|null)(?![0-9A-Za-z_]))"
-    r"|(?P<mark>[{}\[\]:,]))"
+    r"|(?P<punctuation>[{}\[\]:,]))"
 )
 # A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
 _LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
@@ -86,8 +86,8 @@ class _Scan:
         return blank.end() if blank else at
 
     def _accept(self, token_type: str, token: str, fraction: str | None) -> str | None:
-        if token_type == "mark":
-            return self._accept_mark(token)
+        if token_type == "punctuation":
+            return self._accept_punctuation(token)
         if token_type == "string":
             fault = _surrogate_fault(token)
             if fault or self._state in (_KEY, _FIRST_KEY):
@@ -114,25 +114,25 @@ class _Scan:
         keys.add(key)
         return None
 
-    def _accept_mark(self, mark: str) -> str | None:
-        if mark in "{[" and self._state in (_VALUE, _FIRST_VALUE):
+    def _accept_punctuation(self, sign: str) -> str | None:
+        if sign in "{[" and self._state in (_VALUE, _FIRST_VALUE):
             if len(self._open) > MAX_DEPTH:
                 return f"nested deeper than {MAX_DEPTH}"
-            self._open.append(set() if mark == "{" else None)
-            self._state = _FIRST_KEY if mark == "{" else _FIRST_VALUE
-        elif mark in "}]" and self._may_close(mark):
+            self._open.append(set() if sign == "{" else None)
+            self._state = _FIRST_KEY if sign == "{" else _FIRST_VALUE
+        elif sign in "}]" and self._may_close(sign):
             self._open.pop()
             self._state = _AFTER if self._open else _END
-        elif mark == ":" and self._state == _COLON:
+        elif sign == ":" and self._state == _COLON:
             self._state = _VALUE
-        elif mark == "," and self._state == _AFTER:
+        elif sign == "," and self._state == _AFTER:
             self._state = _VALUE if self._open[-1] is None else _KEY
         else:
-            return f"unexpected {mark!r}"
+            return f"unexpected {sign!r}"
         return None
 
-    def _may_close(self, mark: str) -> bool:
-        is_object = mark == "}"
+    def _may_close(self, sign: str) -> bool:
+        is_object = sign == "}"
         is_open = bool(self._open) and (self._open[-1] is not None) is is_object
         return is_open and self._state in (_FIRST_KEY if is_object else _FIRST_VALUE, _AFTER)
 
