@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar, Unpack
 
-    from iii.worker.api.http_functions import HttpInvocationConfig
+    from iii.worker.api.http_functions import HttpInvocationConfig, HttpInvocationModel
     from iii.worker.api.options import FunctionOptions, InitOptions
     from iii.worker.api.triggers import TriggerHandler, TriggerInput, TriggerTypeInput
     from iii.worker.codec.codec import Message
@@ -43,7 +43,7 @@ class Registering:
     def register_function(
         self,
         function_id: str,
-        handler: Callable[..., Any] | HttpInvocationConfig,
+        handler: Callable[..., Any] | HttpInvocationConfig | HttpInvocationModel,
         *,
         description: str | None = None,
         metadata: dict[str, Any] | None = None,

@@ -94,6 +94,42 @@ request = TriggerRequestInput(function_id="shop::echo", payload={"a": 1})
 worker.trigger({**request, "action": TriggerAction.Void()})
 """
 
+OTHER_MODULES = """\
+from iii import InvocationError, TriggerAction
+from iii.channel import ChannelReader
+from iii.helpers import create_channel
+from iii.http import HttpAuthBearer, HttpInvocationConfig, StreamRequest, StreamResponse, http
+from iii.testing import Engine
+
+
+@http
+async def page(req: StreamRequest, res: StreamResponse) -> None:
+    await res.status(200)
+    await res.write(req.method)
+
+
+class PublicConfig:
+    url = "https://example.com"
+
+    def model_dump(self, *, exclude_none: bool = False, by_alias: bool = True) -> dict[str, object]:
+        return {"url": self.url}
+
+
+def test_page(iii: Engine) -> None:
+    worker = iii.worker("web")
+    worker.register_function("web::page", page)
+    worker.register_function("web::far", HttpInvocationConfig("https://example.com", auth=HttpAuthBearer("TOKEN")))
+    worker.register_function("web::near", PublicConfig())
+    channel = create_channel(worker, buffer_size=8)
+    reader: ChannelReader = channel.reader
+    worker.trigger("web::read", {"into": channel.writer_ref})
+    worker.trigger({"function_id": "web::read", "action": TriggerAction.Void()})
+    try:
+        iii.call("web::page", method="GET")
+    except InvocationError as error:
+        assert error.code == "TIMEOUT" and reader is not None
+"""
+
 BAD = """\
 from iii import InitOptions, register_worker
 from iii import Nothing  # red: an unknown name
@@ -151,9 +187,10 @@ def pyright(path: Path) -> tuple[set[int], str]:
     return {row["range"]["start"]["line"] + 1 for row in findings if row["severity"] == "error"}, run.stdout
 
 
+@pytest.mark.parametrize("script", [GOOD, OTHER_MODULES], ids=["worker", "other modules"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
-def test_a_good_worker_is_clean(checker, tmp_path):
-    lines, output = checker(write(tmp_path, "good.py", GOOD))
+def test_a_good_script_is_clean(checker, script, tmp_path):
+    lines, output = checker(write(tmp_path, "good.py", script))
     assert not lines, output
 
 

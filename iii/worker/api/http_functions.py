@@ -10,7 +10,14 @@ from iii.errors import ErrorCode, InvocationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class HttpInvocationModel(Protocol):
+        """The public SDK's `HttpInvocationConfig`, a pydantic model."""
+
+        @property
+        def url(self) -> str: ...
+        def model_dump(self, *, exclude_none: bool) -> dict[str, Any]: ...
 
 
 class _HttpAuth:
