@@ -1,8 +1,9 @@
 """The pytest plugin: the fixture `iii`, an engine in memory with all Python workers of the project, new for each test.
 
 The package's entry point registers it, so every pytest run in the environment loads it: it imports nothing before a
-test asks for the fixture. A fixture `iii` of the project's own (in a test module, a class or a conftest.py) wins over
-this one, by pytest's rule that the closest fixture is used; such a fixture may ask for this one by an argument `iii`.
+test asks for the fixture. A fixture `iii` of the project's own wins over this one: pytest uses the one closest to the
+test (module, class, conftest.py), and of two plugins' the one registered later, which a plugin named by a conftest.py
+is. The project's fixture may ask for this one by an argument `iii`.
 """
 
 from __future__ import annotations
