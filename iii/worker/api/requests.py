@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         trace: Mapping[str, str | None] | None
 
     class RequestFields(Protocol):
-        """An object with the fields of `TriggerRequest`, such as the public SDK's; all but one may be missing."""
+        """An object with fields of `TriggerRequest`, such as the public SDK's; only `function_id` is required."""
 
         @property
         def function_id(self) -> str: ...

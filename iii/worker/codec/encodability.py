@@ -49,7 +49,7 @@ def _plain_scalar(value: Any) -> Any:
 
 
 def _is_instance(value: Any, module: str, *names: str) -> bool:
-    # A value of a class from a module that nobody has imported cannot exist: no import needed to ask.
+    # A value of a class from a module that is not loaded cannot exist: no import needed to ask.
     loaded = sys.modules.get(module)
     return loaded is not None and any(isinstance(value, getattr(loaded, name)) for name in names)
 
