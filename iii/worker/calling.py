@@ -17,10 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Iterator
-    from typing import Any
+    from typing import Any, overload
 
     from iii.worker.api.options import InitOptions
-    from iii.worker.api.requests import RequestInput
+    from iii.worker.api.requests import RequestFields, RequestInput, TriggerRequestInput
     from iii.worker.api.triggers import TriggerConfig
     from iii.worker.calls.call_table import AwaitedCall, Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
@@ -53,6 +53,13 @@ class Calling:
     _send: Callable[[Message], None]
     _note_use: Callable[[], None]
 
+    if TYPE_CHECKING:
+
+        @overload
+        def trigger(self, request: str, payload: Any = None) -> Any: ...
+        @overload
+        def trigger(self, request: TriggerRequestInput | RequestFields) -> Any: ...
+
     def trigger(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and return its result, a JSON value.
 
@@ -79,6 +86,13 @@ class Calling:
             self._give_up(call)
             raise call.timeout_error()
         return call.result()
+
+    if TYPE_CHECKING:
+
+        @overload
+        async def trigger_async(self, request: str, payload: Any = None) -> Any: ...
+        @overload
+        async def trigger_async(self, request: TriggerRequestInput | RequestFields) -> Any: ...
 
     async def trigger_async(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and await its result, on any event loop; arguments and errors as in `trigger`.

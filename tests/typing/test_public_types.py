@@ -144,6 +144,7 @@ worker.register_trigger_type({"description": "?"}, worker)  # red: a type withou
 worker.trigger({"payload": {"count": 2}})  # red: a call without a function
 worker.trigger({"function_id": "shop::price", "timeout": 5})  # red: a key that no request has
 worker.trigger({"function_id": "shop::price", "timeout_ms": "5s"})  # red: a timeout that is text
+worker.trigger({"function_id": "shop::price"}, {"count": 2})  # red: a payload beside the request that has one
 worker.stream({"payload": 1})  # red: a stream without a function
 worker.register_function("shop::price", print, descripton="x")  # red: an unknown option of a function
 worker.register_function("shop::price", 5)  # red: a handler that cannot be called

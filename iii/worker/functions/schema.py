@@ -75,6 +75,7 @@ def format_from_parameters(signature: Signature, doc: str | None = None) -> Sche
 
 def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
     """Return the schema of one hint, None when it says nothing."""
+    # A handler without a hint, or whose result is None, has no format; None inside a union is null.
     if nesting > MAX_NESTING or (hint is None and nesting == 0):
         return None
     # What an Annotated hint holds may have no hash.

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_HAS_VARARGS = 0x04
 _HAS_KEYWORDS = 0x08
 # Coroutines and async generators: both need an event loop.
 _NEEDS_LOOP = 0x80 | 0x100 | 0x200
