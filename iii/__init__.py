@@ -1,6 +1,6 @@
 """The public names of the worker SDK.
 
-Loaded on first use: the engine and the command line import `iii` too, and must not pay for the SDK.
+Each name loads its module on first use: the engine and the command line import `iii` too, and must not pay for the SDK.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from iii.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from iii.errors import (
         EngineNotRunning,
         IIIError,
@@ -21,9 +19,17 @@ if TYPE_CHECKING:
     )
     from iii.http import StreamRequest, StreamResponse
     from iii.worker.api.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
-    from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, TelemetryOptions
-    from iii.worker.api.requests import TriggerRequest
-    from iii.worker.api.triggers import FunctionRef, Trigger, TriggerConfig, TriggerHandler, TriggerTypeRef
+    from iii.worker.api.options import DEFAULT_ENGINE_URL, FunctionOptions, InitOptions, TelemetryOptions
+    from iii.worker.api.requests import TriggerRequest, TriggerRequestInput
+    from iii.worker.api.triggers import (
+        FunctionRef,
+        Trigger,
+        TriggerConfig,
+        TriggerHandler,
+        TriggerInput,
+        TriggerTypeInput,
+        TriggerTypeRef,
+    )
     from iii.worker.connect import register_worker
     from iii.worker.context.invocation import InvocationContext, current_invocation
     from iii.worker.context.logger import Logger
@@ -35,6 +41,7 @@ __all__ = [
     "DEFAULT_ENGINE_URL",
     "EngineNotRunning",
     "EnqueueResult",
+    "FunctionOptions",
     "FunctionRef",
     "IIIError",
     "InitOptions",
@@ -53,7 +60,10 @@ __all__ = [
     "TriggerActionVoid",
     "TriggerConfig",
     "TriggerHandler",
+    "TriggerInput",
     "TriggerRequest",
+    "TriggerRequestInput",
+    "TriggerTypeInput",
     "TriggerTypeRef",
     "Worker",
     "current_invocation",
@@ -74,17 +84,28 @@ _HOMES = {
     "iii.worker.connect": ("register_worker",),
     "iii.worker.context.invocation": ("InvocationContext", "current_invocation"),
     "iii.worker.context.logger": ("Logger",),
-    "iii.worker.api.options": ("DEFAULT_ENGINE_URL", "InitOptions", "TelemetryOptions"),
-    "iii.worker.api.requests": ("TriggerRequest",),
-    "iii.worker.api.triggers": ("FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerTypeRef"),
+    "iii.worker.api.options": ("DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
+    "iii.worker.api.requests": ("TriggerRequest", "TriggerRequestInput"),
+    "iii.worker.api.triggers": (
+        "FunctionRef",
+        "Trigger",
+        "TriggerConfig",
+        "TriggerHandler",
+        "TriggerInput",
+        "TriggerTypeInput",
+        "TriggerTypeRef",
+    ),
     "iii.worker.worker": ("Worker",),
 }
 
 
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(__import__(home, fromlist=[name]), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'iii' has no attribute {name!r}")
+# Hidden from type checkers, for which any name would exist: `from iii import Nothing` must be an error.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        for module, names in _HOMES.items():
+            if name in names:
+                value = getattr(__import__(module, fromlist=[name]), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'iii' has no attribute {name!r}")

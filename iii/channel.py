@@ -1,4 +1,4 @@
-"""The types of channels, under the public SDK's name. Names only; `iii/worker/channels/channels.py` has the code."""
+"""The types of channels, in the public SDK's module of this name. The code is in `iii/worker/channels`."""
 
 from __future__ import annotations
 

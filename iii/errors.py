@@ -1,6 +1,6 @@
-"""Every exception a user can meet, and every error code on the wire.
+"""Every exception that a user can meet, and every error code on the wire.
 
-Owned here so that the engine, the SDK and the CLI say the same words. Imports nothing of the project.
+One place for the engine, the SDK and the CLI, so that they use the same words. Imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ErrorCode:
-    """The `code` of an error body. Upper case ones are the public wire contract's own spelling."""
+    """The `code` of an error body. Those in upper case are spelled by the public wire contract."""
 
     INVALID_JSON = "invalid_json"
     INVALID_MESSAGE = "invalid_message"
@@ -55,13 +55,13 @@ class ErrorCode:
 
 
 class IIIError(Exception):
-    """Base of everything this project raises on purpose."""
+    """Base of all exceptions that this project raises on purpose."""
 
 
 class ProjectError(IIIError):
     """The project's own files are wrong (exit code 2).
 
-    `line` and `column` count from 1; 0 means unknown. `hint` is the way out, one sentence.
+    `line` and `column` count from 1; 0 means unknown. `hint` says in one sentence what to do.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ProjectError(IIIError):
 
 
 class EngineNotRunning(IIIError):
-    """No engine answers where one was looked for (exit code 3)."""
+    """No engine answers at the project's or the given address (exit code 3)."""
 
 
 class AlreadyRunning(IIIError):
@@ -90,7 +90,7 @@ class AlreadyRunning(IIIError):
 
 
 class ProtocolError(IIIError):
-    """A message breaks the protocol. `offset` is the byte where the line went wrong, -1 if unknown."""
+    """A message breaks the protocol. `offset` is the byte of the line where it does, -1 if unknown."""
 
     def __init__(self, code: str, message: str, *, offset: int = -1, invocation_id: str | None = None) -> None:
         super().__init__(message)
@@ -101,18 +101,23 @@ class ProtocolError(IIIError):
 
 
 class LocalProtocolError(ProtocolError):
-    """We were about to send something the protocol forbids: our own bug, or a value JSON cannot hold."""
+    """This process was about to send what the protocol forbids: a bug of ours, or a value that JSON cannot hold."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """A peer sent something the protocol forbids."""
+    """A peer sent what the protocol forbids."""
 
 
 class InvocationError(IIIError):
-    """A call failed. The only exception a caller of `trigger` sees for a remote failure.
+    """A call failed: the only exception that a caller of `trigger` gets for a remote failure.
 
-    `code` is one of `ErrorCode` or the handler's own; `details` is a JSON object, e.g.
-    `{"path", "expected", "got"}` of a refused payload or `{"reason", "stderr"}` of a dead worker.
+    `code` is one of `ErrorCode` or the handler's own; `details` is a JSON object, e.g. `{"path", "expected", "got"}` of
+    a refused payload or `{"reason", "stderr"}` of a dead worker. `function_id` and `invocation_id` are the failed
+    call's, `stacktrace` is the handler's. `retryable` is True if the same call may succeed later.
+
+    A handler raises it to fail with a code of its own:
+
+        raise InvocationError("sold_out", "no rooms are left", details={"hotel": 7})
     """
 
     def __init__(
@@ -140,7 +145,10 @@ class InvocationError(IIIError):
 
 
 class RegistrationRejectedError(IIIError):
-    """The engine refused this worker's name or function for good; every later call raises it."""
+    """The engine has refused this worker's name or function for good; every later call of the worker raises it.
+
+    `owner_worker_id` is the worker that has the name.
+    """
 
     def __init__(
         self, code: str, namespace: str, worker_name: str | None, owner_worker_id: str, message: str | None = None

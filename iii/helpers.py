@@ -1,4 +1,4 @@
-"""Making channels, under the names the public SDK gives these functions."""
+"""Functions that make channels, in the public SDK's module of this name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ __all__ = ["create_channel", "create_channel_async", "extract_channel_refs", "is
 
 
 def create_channel(worker: Worker, buffer_size: int | None = None) -> Channel:
-    """Make a channel that holds back its writer once `buffer_size` messages (64 by default) wait for the reader.
+    """Make a channel whose writer blocks once `buffer_size` messages (64 by default) wait for the reader.
 
-    An end that nobody takes within five minutes ends the channel. InvocationError as of any call.
+    `channel.writer` and `channel.reader` are used here; `writer_ref` or `reader_ref` travels in a payload.
+    The channel ends when one of its ends is not opened within five minutes. InvocationError as of any call.
+
+        channel = create_channel(worker)
+        worker.trigger({"function_id": "files::read", "payload": {"into": channel.writer_ref}})
     """
     return Channel(worker._channel_connector, worker.trigger("engine::channels::create", {"buffer_size": buffer_size}))
 
 
 async def create_channel_async(worker: Worker, buffer_size: int | None = None) -> Channel:
     """As `create_channel`, without blocking the event loop."""
-    made = await worker.trigger_async("engine::channels::create", {"buffer_size": buffer_size})
-    return Channel(worker._channel_connector, made)
+    refs = await worker.trigger_async("engine::channels::create", {"buffer_size": buffer_size})
+    return Channel(worker._channel_connector, refs)

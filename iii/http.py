@@ -1,9 +1,7 @@
-"""Handlers that answer HTTP requests as a stream: `@http` around `async def handler(req, res)`; and functions that
-live behind a URL: `HttpInvocationConfig` in place of a handler.
+"""HTTP for workers: handlers that stream their response, and the names of functions that live behind a URL.
 
-Streams are for routes with `stream = true` in their trigger's config. The request and the response are what the http
-worker put into the payload; status and headers go ahead of the first bytes as texts of the same channel (public
-contract).
+`@http` is for routes whose trigger's config has `"stream": true`. The http worker puts two channels into the payload;
+status and headers go ahead of the body's first bytes, as texts of the same channel (public contract).
 """
 
 from __future__ import annotations
@@ -30,8 +28,9 @@ __all__ = [
 
 
 class StreamRequest:
-    """One request: `path_params`, `query_params`, `headers`, `method`, a parsed `body` if it has one, and
-    `request_body`, the reader of its raw bytes.
+    """One request: `path_params`, `query_params`, `headers`, `method`, and its body.
+
+    `body` is the parsed body, None without one; `request_body` reads its raw bytes.
     """
 
     def __init__(self, payload: dict[str, Any]) -> None:
@@ -44,7 +43,7 @@ class StreamRequest:
 
 
 class StreamResponse:
-    """The answer. Set status and headers first; the first bytes send them."""
+    """One response. Set status and headers first: the first bytes of the body send them."""
 
     def __init__(self, writer: ChannelWriter) -> None:
         self.writer = writer
@@ -56,30 +55,38 @@ class StreamResponse:
 
     async def status(self, status_code: int) -> None:
         """Set the status, 200 to 599."""
-        await self._control({"type": "set_status", "status_code": status_code})
+        await self._send_control({"type": "set_status", "status_code": status_code})
 
     async def headers(self, headers: dict[str, str]) -> None:
         """Add headers."""
-        await self._control({"type": "set_headers", "headers": headers})
+        await self._send_control({"type": "set_headers", "headers": headers})
 
     async def write(self, data: bytes | str) -> None:
-        """Send a part of the body. OSError once the client has gone."""
+        """Send a part of the body. OSError once the client is gone."""
         await self.writer.write(data.encode() if isinstance(data, str) else data)
 
     async def close(self) -> None:
         """End the body."""
         await self.writer.close_async()
 
-    async def _control(self, message: dict[str, Any]) -> None:
-        import json  # loaded by whoever streams
+    async def _send_control(self, message: dict[str, Any]) -> None:
+        import json  # few workers stream
 
         await self.writer.send_message_async(json.dumps(message))
 
 
 def http(handler: Handler) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-    """Make a function's handler of `async def handler(req, res)`; what it returns, if anything, is the answer instead.
+    """Return a function's handler that calls `async def handler(req, res)` with a request and a response.
 
-    KeyError when the route passes no channels: its trigger needs `stream: true`.
+    A result other than None is the response's body in place of a stream. KeyError when the payload has no channels: the
+    trigger's config needs `"stream": true`.
+
+        @http
+        async def page(req: StreamRequest, res: StreamResponse) -> None:
+            await res.status(200)
+            await res.write("hello")
+
+        worker.register_function("site::page", page)
     """
 
     async def function(payload: dict[str, Any]) -> Any:
@@ -87,7 +94,7 @@ def http(handler: Handler) -> Callable[[dict[str, Any]], Awaitable[Any]]:
         try:
             result = await handler(StreamRequest(payload), response)
         except OSError:
-            return None  # the client has gone, and nobody is left to be told
+            return None  # the client is gone, and with it the only one to tell
         if result is None:
             await response.close()
         return result

@@ -1,7 +1,7 @@
 """Invocation, trigger and registration ids: 128 random bits, written as a UUID.
 
-Random, not counted: a program that prints text cannot guess the id of a call it wants to answer. Minted in
-batches, because a system call for every id would cost as much as encoding the message it is for.
+Random and not counted, so that a program that prints text cannot guess the id of a call and answer it. Minted in
+batches, because a system call for each id would cost as much as encoding its message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ os.register_at_fork(after_in_child=_minted.clear)
 
 
 def mint_id() -> str:
-    """Return a fresh id like `8c7bd2b1-5a0e-4f6e-9a53-0f6d2f3c1a77`. Safe to call from any thread."""
+    """Return a new id like `8c7bd2b1-5a0e-4f6e-9a53-0f6d2f3c1a77`. Safe to call from any thread."""
     while True:
         try:
             return _minted.pop()
@@ -27,7 +27,7 @@ def mint_id() -> str:
 
 def uuids_from_bytes(noise: bytes) -> list[str]:
     """Cut `noise` into ids of 16 bytes each."""
-    from struct import unpack  # a worker that calls nobody mints hardly any
+    from struct import unpack  # a worker that makes no calls mints hardly any
 
     count = len(noise) // 16
     # All at once: cutting each id out by itself takes twice the time.

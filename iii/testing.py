@@ -1,7 +1,7 @@
-"""Test workers without processes: an engine in memory, with its own clock, that real workers are joined to.
+"""Test workers without processes: an engine in memory, with its own clock, to which real workers are joined.
 
-`Engine` is the router of the real engine and the real SDK, with nothing between them but memory; a test takes
-milliseconds. `iii/pytest_plugin.py` gives it to pytest as the fixture `iii`. Nothing of the product imports this.
+`Engine` joins the router of the real engine and the real SDK through memory; a test takes milliseconds. The pytest
+fixture `iii` is one. The product does not import this module.
 """
 
 from __future__ import annotations
@@ -25,33 +25,47 @@ from iii.worker.connect import STAND_IN
 from iii.worker.transport.base import PairTransport
 from iii.worker.worker import Worker
 
-# Real seconds after which a call that nobody answers fails its test.
-PATIENCE_MS = 20_000
+# Real seconds after which a call without an answer fails its test.
+CALL_TIMEOUT = 20.0
 
 
 class Engine:
-    """An engine in this process: fresh state, a clock that only `advance` moves. A context manager."""
+    """An engine in this process, without workers at first, and with a clock that only `advance` moves.
+
+    `now` is its time in seconds from 0. `jobs` holds what was enqueued, as `{"function_id", "data", ...}`, until
+    `run_jobs`. The engine is a context manager that shuts its workers down.
+
+        with Engine() as engine:
+            engine.load("workers/math.py")
+            assert engine.call("math::add", a=2, b=3) == 5
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.jobs: list[dict[str, Any]] = []
         self._router = Router(compile_schema=compile_schema)
-        # One message at a time; whoever sends is its thread, and may be inside of it already.
+        # The router takes one message at a time, on the thread that sends it. A handler that runs there may send too.
         self._turn = RLock()
         self._workers: list[Worker] = []
         self._modules = set(sys.modules)
         self._folders: list[str] = []
-        self._test = self.worker("test", timeout_ms=PATIENCE_MS)
+        self._test = self.worker("test", timeout_ms=int(CALL_TIMEOUT * 1000))
         self._test.register_function("engine::queue::enqueue", self.jobs.append)
 
     # Workers
 
     def worker(self, name: str = "worker", *, timeout_ms: int | None = None) -> Worker:
-        """Return a new worker that is joined to this engine, as `register_worker` would."""
+        """Return a new worker that is joined to this engine, as `register_worker` returns one of a real engine.
+
+        `timeout_ms` is the deadline of its calls that name none, on the engine's clock.
+        """
         return self._join(InitOptions(worker_name=name, invocation_timeout_ms=timeout_ms))
 
     def load(self, script: str | Path) -> None:
-        """Run a worker's script: its `register_worker` gives it a worker of this engine."""
+        """Run a worker's script; its `register_worker` returns a worker of this engine.
+
+        The script's folder is on `sys.path` until the engine closes. Exceptions of the script pass through.
+        """
         path = Path(script).resolve()
         folder = str(path.parent)
         if folder not in sys.path:
@@ -67,7 +81,7 @@ class Engine:
     def _join(self, options: InitOptions) -> Worker:
         name = options.worker_name or "worker"
         peer = Peer(f"{name} {len(self._workers)}", kind="worker", name=name, namespace=options.namespace or "default")
-        worker = Worker(_Carrier(self, peer), options, address="memory:")
+        worker = Worker(_MemoryTransport(self, peer), options, address="memory:")
         self._workers.append(worker)
         worker._serve_on_threads(at_once=True)
         return worker
@@ -75,14 +89,14 @@ class Engine:
     # What a test does
 
     def call(self, function_id: str, payload: Any = None, /, **fields: Any) -> Any:
-        """Call a function with a payload, or with an object of these fields; return its result.
+        """Call a function with a payload, or with an object of these fields, and return its result.
 
-        InvocationError as any caller would get it.
+        InvocationError as any caller gets it; a call without an answer fails after 20 real seconds.
         """
         return self._test.trigger(function_id, fields if fields else payload)
 
     def fire(self, trigger_type: str, payload: Any = None) -> list[Any]:
-        """Do what the provider of a trigger type does: call all functions bound to it, those whose condition allows.
+        """Fire an event as the provider of the trigger type would: call each bound function whose condition allows it.
 
         Returns their results in the order of the bindings, None where a condition said no.
         """
@@ -104,7 +118,7 @@ class Engine:
             ]
 
     def run_jobs(self) -> list[Any]:
-        """Run what was enqueued, in order, and what that enqueues; return the results."""
+        """Run the enqueued jobs in order, with those that they enqueue; return the results."""
         results = []
         while self.jobs:
             job = self.jobs.pop(0)
@@ -112,35 +126,31 @@ class Engine:
         return results
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: deadlines that it reaches end their calls."""
+        """Move the engine's clock; calls whose deadline is reached end with `TIMEOUT`."""
         with self._turn:
             self.now += seconds
             self._router.calls.expire(self.now)
             self._deliver()
 
-    # What workers do
+    # For the transports of the workers
 
     def attach(self, peer: Peer) -> None:
-        """A worker is there."""
+        """Add a worker's peer."""
         with self._turn:
             self._router.peer_table.attach(peer)
             self._deliver()
 
     def take(self, peer: Peer, data: bytes) -> None:
-        """Act on complete lines of a worker."""
+        """Route the complete lines of a worker."""
         with self._turn:
-            for line in data.split(b"\n"):
-                if line:
-                    self._receive(peer, line)
+            for line in filter(None, data.split(b"\n")):
+                try:
+                    message = decode(line)
+                except RemoteProtocolError as error:
+                    self._router.refuse(peer, error)
+                else:
+                    self._router.receive(peer, message, line, self.now)
             self._deliver()
-
-    def _receive(self, peer: Peer, line: bytes) -> None:
-        try:
-            message = decode(line)
-        except RemoteProtocolError as error:
-            self._router.refuse(peer, error)
-        else:
-            self._router.receive(peer, message, line, self.now)
 
     def _deliver(self) -> None:
         calls = self._router.calls
@@ -151,14 +161,14 @@ class Engine:
         calls.events.clear()
 
     def detach(self, peer: Peer) -> None:
-        """A worker is gone."""
+        """Remove a worker's peer; calls that it was running fail."""
         with self._turn:
             if not peer.is_gone:
                 self._router.peer_table.detach(peer)
                 self._deliver()
 
     def close(self) -> None:
-        """Shut all workers down, and forget the modules their scripts have imported from their own folders."""
+        """Shut all workers down, and forget the modules that their scripts have imported from their own folders."""
         for worker in reversed(self._workers):
             worker.shutdown()
         for name in set(sys.modules) - self._modules:
@@ -178,8 +188,8 @@ class Engine:
         return f"<Engine in memory, {len(self._workers) - 1} workers, {self._router!r}>"
 
 
-class _Carrier:
-    """A worker's transport: what it writes is acted on at once, what it gets waits until it reads."""
+class _MemoryTransport:
+    """A worker's transport: the engine routes what the worker writes at once; what it gets waits until it reads."""
 
     owns_process = False
     input_fd: int | None = None
@@ -188,18 +198,15 @@ class _Carrier:
         self._engine = engine
         self._peer = peer
         self._inbox, self._outbox = PairTransport.pair()
-        peer.connect(self._flush)
+        peer.connect(lambda: self._outbox.write(b"".join(line + b"\n" for line in peer.take_outbox())))
         engine.attach(peer)
-
-    def _flush(self) -> None:
-        self._outbox.write(b"".join(line + b"\n" for line in self._peer.take_outbox()))
 
     def read(self, timeout: float | None) -> bytes | None:
         """Return what the engine has sent."""
         return self._inbox.read(timeout)
 
     def write(self, data: bytes) -> None:
-        """Let the engine act on lines."""
+        """Let the engine route lines."""
         self._engine.take(self._peer, data)
 
     def close(self) -> None:
@@ -210,7 +217,10 @@ class _Carrier:
 
 @contextmanager
 def project(folder: str | Path = ".") -> Iterator[Engine]:
-    """An engine with every Python worker of the project in `folder` or above it. ProjectError of a bad iii.toml."""
+    """An engine with every Python worker of the project in `folder` or above it, closed at the end of the `with`.
+
+    TOMLDecodeError for an iii.toml that is not TOML; exceptions of the scripts pass through.
+    """
     with Engine() as engine:
         for script in scripts_of(Path(folder)):
             engine.load(script)

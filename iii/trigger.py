@@ -1,4 +1,4 @@
-"""The types of triggers, under the public SDK's name. Names only; `iii/worker/` has the code."""
+"""The types of triggers, in the public SDK's module of this name. The code is in `iii/worker/api`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
-"""The pytest plugin: `iii`, an engine in memory with all Python workers of the project, fresh for each test.
+"""The pytest plugin: the fixture `iii`, an engine in memory with all Python workers of the project, new for each test.
 
 Every pytest run in the environment loads this module, so it imports nothing until a test asks for `iii`. In a pytest
 run, `import iii` is this project's SDK, also where the official `iii-sdk` is installed beside it: an engine in memory
-can only run workers on ours, and a test and its workers must see the same classes. `pytest -p no:iii` leaves it out. A
-project that has a fixture `iii` of its own keeps it: pytest takes the nearest.
+can only run workers on ours, and a test and its workers must see the same classes. `pytest -p no:iii` leaves it out.
+
+A fixture `iii` of the project's own wins over this one: pytest uses the one closest to the test (module, class,
+conftest.py), and of two plugins' the one registered later, which a plugin named by a conftest.py is. The project's
+fixture may ask for this one by an argument `iii`.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ sys.meta_path.insert(0, _OwnSdk)
 
 @pytest.fixture
 def iii(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Call the project's functions: `iii.call("math::add", a=2, b=3)`."""
+    """An engine in memory with the workers of the iii.toml nearest to the test: `iii.call("math::add", a=2, b=3)`."""
     from iii.testing import project
 
     with project(request.path.parent) as engine:

@@ -11,16 +11,17 @@ from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
-from iii.worker.calls.call_table import NET_SECONDS, prepare
+from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, prepare
 from iii.worker.codec.limits import MAX_LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Iterator
-    from typing import Any
+    from typing import Any, overload
 
     from iii.worker.api.options import InitOptions
+    from iii.worker.api.requests import RequestFields, RequestInput, TriggerRequestInput
     from iii.worker.api.triggers import TriggerConfig
     from iii.worker.calls.call_table import Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
@@ -47,7 +48,14 @@ class Calling:
     _send: Callable[[Message], None]
     _note_use: Callable[[], None]
 
-    def trigger(self, request: Any, payload: Any = None) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        def trigger(self, request: str, payload: Any = None) -> Any: ...
+        @overload
+        def trigger(self, request: TriggerRequestInput | RequestFields) -> Any: ...
+
+    def trigger(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and return its result, a JSON value.
 
         `request` is a function id, followed by the payload; or a dict or `TriggerRequest` with `function_id` and, if
@@ -69,12 +77,19 @@ class Calling:
             return None
         call = self._calls.open(head)
         self._writer.add(self._encode_call(call, payload))
-        if not self._dispatcher.wait(call, call.net):
+        if not self._dispatcher.wait(call, call.answer_timeout):
             self._give_up(call)
             raise call.timeout_error()
         return call.result()
 
-    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        async def trigger_async(self, request: str, payload: Any = None) -> Any: ...
+        @overload
+        async def trigger_async(self, request: TriggerRequestInput | RequestFields) -> Any: ...
+
+    async def trigger_async(self, request: RequestInput, payload: Any = None) -> Any:
         """Call a function and await its result, on any event loop; arguments and errors as in `trigger`.
 
         A cancelled `await` cancels the call.
@@ -93,7 +108,7 @@ class Calling:
         timer = None
         if "deadline_ms" in head:
             # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
-            timer = loop.call_later(call.net or NET_SECONDS, call.wake_up)
+            timer = loop.call_later(call.answer_timeout or LOST_ANSWER_TIMEOUT, call.wake_up)
         try:
             await call.future
         finally:
@@ -106,7 +121,7 @@ class Calling:
         return call.result()
 
     def stream(
-        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> Iterator[Any]:
         """Call a function whose handler is a generator, and yield its items as they come.
 
@@ -139,7 +154,7 @@ class Calling:
                 self._give_up(call)
 
     async def stream_async(
-        self, request: Any, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
         import asyncio  # loaded by the loop this runs on
@@ -167,7 +182,7 @@ class Calling:
             if not call.is_settled:
                 self._give_up(call)
 
-    def _begin_stream(self, request: Any, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
+    def _begin_stream(self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
         from iii.worker.runtime.flow_control import WINDOW_ITEMS  # few workers stream
 
         head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
@@ -180,7 +195,7 @@ class Calling:
     call = trigger
     call_async = trigger_async
 
-    def _prepare(self, request: Any, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
+    def _prepare(self, request: RequestInput, payload: Any, *, window: int | None = None) -> tuple[Message, Any]:
         """Return the message of a request without its payload, and the payload."""
         if self._receiver.rejection is not None:
             raise self._receiver.rejection

@@ -1,9 +1,7 @@
-"""What a worker offers: functions, triggers it binds, trigger types and actions it provides.
+"""What a worker offers: functions, triggers that it binds, trigger types and actions that it provides.
 
 The registering half of `Worker`. Each method checks what user code gave, keeps what the receiver will look up, and
-sends the registration as it is made.
-
-MERGED: The registration messages of a worker, from what user code gave. Pure but for facts about this process.
+sends the registration; it is kept to be sent again over a new connection.
 """
 
 from __future__ import annotations
@@ -13,24 +11,28 @@ import sys
 
 from iii.ids import mint_id
 from iii.version import VERSION
-from iii.worker.api.triggers import FunctionRef, Trigger, TriggerHandler, TriggerTypeRef
+from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
 from iii.worker.functions.handler import describe, handler_from, source_of, typed_handler_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar, Unpack
 
-    from iii.worker.api.http_functions import HttpInvocationConfig
+    from iii.worker.api.http_functions import HttpInvocationConfig, HttpInvocationModel
+    from iii.worker.api.options import FunctionOptions, InitOptions
+    from iii.worker.api.triggers import TriggerHandler, TriggerInput, TriggerTypeInput
     from iii.worker.codec.codec import Message
     from iii.worker.runtime.readiness import Readiness
     from iii.worker.runtime.receiver import Receiver
 
     F = TypeVar("F", bound=Callable[..., Any])
 
+REGISTER = "engine::workers::register"
+
 
 class Registering:
-    """Registers with the engine what this process has. `Worker` has what is named here."""
+    """Registers with the engine what this process has. The attributes below are the worker's."""
 
     _namespace: str | None
     _receiver: Receiver
@@ -41,7 +43,7 @@ class Registering:
     def register_function(
         self,
         function_id: str,
-        handler: Callable[..., Any] | HttpInvocationConfig,
+        handler: Callable[..., Any] | HttpInvocationConfig | HttpInvocationModel,
         *,
         description: str | None = None,
         metadata: dict[str, Any] | None = None,
@@ -51,56 +53,59 @@ class Registering:
         """Offer `handler(payload)` as `function_id` (`service::name`).
 
         The handler may be sync or async, takes the decoded JSON payload and returns a JSON value; a parameter named
-        `metadata` receives the sidecar. Formats and description come from hints and docstring unless given. A
-        `HttpInvocationConfig` (ours or the public SDK's) in place of the handler: the function lives behind a URL.
-        ValueError for a blank or taken id, TypeError for a handler that cannot be called.
+        `metadata` gets the caller's metadata. Formats (JSON Schemas) and description come from the handler's type
+        hints and docstring unless given. A `HttpInvocationConfig` (ours or the public SDK's) in place of the handler
+        offers a function that lives behind a URL. ValueError for a blank or taken id, TypeError for a handler that
+        cannot be called.
+
+            def double(payload: int) -> int:
+                return payload * 2
+
+            worker.register_function("math::double", double)
         """
-        given = {
+        options: FunctionOptions = {
             "description": description,
             "metadata": metadata,
             "request_format": request_format,
             "response_format": response_format,
         }
-        if hasattr(handler, "url"):
-            from iii.worker.api.http_functions import invocation_to_wire  # few workers have such functions
+        if not hasattr(handler, "url"):
+            return self._register(function_id, handler, options, typed=False)
+        from iii.worker.api.http_functions import invocation_to_wire, refuse_locally  # few workers have such functions
 
-            return self._register_http(function_id, {**given, "invocation": invocation_to_wire(handler)})
-        return self._register(function_id, handler, given, typed=False)
-
-    def _register_http(self, function_id: str, given: dict[str, Any]) -> FunctionRef:
-        from iii.worker.api.http_functions import refuse_locally  # few workers have such functions
-
-        self._check_registration(function_id, refuse_locally)
+        self._check_function(function_id, refuse_locally)
         self._receiver.functions[function_id] = handler_from(function_id, refuse_locally)
-        known = {key: value for key, value in given.items() if value is not None}
-        self._send_registration(function_message(function_id, known, None))
-        return FunctionRef(function_id, lambda: self._unregister_function(function_id))
+        return self._offer(function_id, {**options, "invocation": invocation_to_wire(handler)})
 
-    def function(self, function_id: str, **details: Any) -> Callable[[F], F]:
+    def function(self, function_id: str, **options: Unpack[FunctionOptions]) -> Callable[[F], F]:
         """Decorate a function with typed parameters: the payload's keys become its arguments.
 
-        Takes the keyword arguments of `register_function`. The function itself stays as it is.
+        Takes the keyword arguments of `register_function`. The function stays as it is and can be called directly.
+        A payload that does not fit the parameters is refused with InvocationError `invalid_payload`.
+
+            @worker.function("math::add")
+            def add(a: float, b: float) -> float:
+                return a + b
         """
 
         def register(handler: F) -> F:
-            self._register(function_id, handler, details, typed=True)
+            self._register(function_id, handler, options, typed=True)
             return handler
 
         return register
 
     def _register(
-        self, function_id: str, handler: Callable[..., Any], given: dict[str, Any], *, typed: bool
+        self, function_id: str, handler: Callable[..., Any], options: FunctionOptions, *, typed: bool
     ) -> FunctionRef:
-        self._check_registration(function_id, handler)
-        wrap = typed_handler_from if typed else handler_from
-        found = describe(handler, typed=typed)
-        found.update({key: value for key, value in given.items() if value is not None})
+        self._check_function(function_id, handler)
+        details = describe(handler, typed=typed)
+        details.update({key: value for key, value in options.items() if value is not None})
         source = source_of(handler, os.environ.get("III_PROJECT", ""))
+        wrap = typed_handler_from if typed else handler_from
         self._receiver.functions[function_id] = wrap(function_id, handler)
-        self._send_registration(function_message(function_id, found, source))
-        return FunctionRef(function_id, lambda: self._unregister_function(function_id))
+        return self._offer(function_id, {**details, "source": source})
 
-    def _check_registration(self, function_id: str, handler: Any) -> None:
+    def _check_function(self, function_id: str, handler: Any) -> None:
         if not isinstance(function_id, str) or not function_id.strip():
             raise ValueError(f"a function id must be a service::name, not {function_id!r}")
         if not callable(handler):
@@ -108,16 +113,27 @@ class Registering:
         if function_id in self._receiver.functions:
             raise ValueError(f"function {function_id} is registered already in this worker")
 
-    def _unregister_function(self, function_id: str) -> None:
-        if self._receiver.functions.pop(function_id, None) is not None:
-            self._withdraw("registerfunction", {"type": "unregisterfunction", "id": function_id})
+    def _offer(self, function_id: str, details: dict[str, Any]) -> FunctionRef:
+        def unregister() -> None:
+            if self._receiver.functions.pop(function_id, None) is not None:
+                self._withdraw("registerfunction", {"type": "unregisterfunction", "id": function_id})
+
+        known = {key: value for key, value in details.items() if value is not None}
+        self._send_registration({"type": "registerfunction", "id": function_id, **known})
+        return FunctionRef(function_id, unregister)
 
     # Triggers, trigger types, actions
 
-    def register_trigger(self, trigger: dict[str, Any]) -> Trigger:
-        """Bind an event to a function: `{"type", "function_id", "config", "metadata"?, "namespace"?}`.
+    def register_trigger(self, trigger: TriggerInput) -> Trigger:
+        """Bind an event to a function, and return the binding.
 
-        The provider of the type may come later. ValueError when `type` or `function_id` is missing.
+        `config` is what the trigger's type wants: a path and a method for `http`, an expression for `cron`. The
+        function and the provider of the type may register later. `namespace` is the function's, by default this
+        worker's. ValueError when `type` or `function_id` is missing.
+
+            worker.register_trigger(
+                {"type": "http", "function_id": "math::add", "config": {"api_path": "add", "http_method": "POST"}}
+            )
         """
         message = trigger_message(trigger, mint_id(), self._namespace)
         self._send_registration(message)
@@ -125,8 +141,14 @@ class Registering:
         withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
         return Trigger(trigger_id, lambda: self._withdraw("registertrigger", withdrawal))
 
-    def register_trigger_type(self, trigger_type: dict[str, Any], handler: TriggerHandler) -> TriggerTypeRef:
-        """Provide a trigger type `{"id", "description", "trigger_request_format"?, "call_request_format"?}`."""
+    def register_trigger_type(self, trigger_type: TriggerTypeInput, handler: TriggerHandler) -> TriggerTypeRef:
+        """Provide a trigger type: the engine tells `handler` of each binding, and the handler's worker fires them.
+
+        `trigger_request_format` and `call_request_format` are the JSON Schemas of a binding's config and of the
+        events. ValueError without an id.
+
+            worker.register_trigger_type({"id": "doorbell", "description": "Someone rings."}, Doorbells())
+        """
         type_id = trigger_type.get("id")
         if not isinstance(type_id, str) or not type_id.strip():
             raise ValueError(f"a trigger type needs an id, not {type_id!r}")
@@ -135,8 +157,8 @@ class Registering:
         self._send_registration({"type": "registertriggertype", "description": "", **fields})
         return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
 
-    def unregister_trigger_type(self, trigger_type: dict[str, Any]) -> None:
-        """Withdraw a type this worker provides."""
+    def unregister_trigger_type(self, trigger_type: TriggerTypeInput) -> None:
+        """Withdraw the type `trigger_type["id"]`; its bindings wait for another provider."""
         if self._receiver.providers.pop(trigger_type["id"], None) is not None:
             self._withdraw("registertriggertype", {"type": "unregistertriggertype", "id": trigger_type["id"]})
 
@@ -151,36 +173,28 @@ class Registering:
         """Provide the trigger action `action_id`, which callers name by `TriggerAction.of(action_id, ...)`.
 
         The handler gets `{"function_id", "data", "action", "metadata", "messageReceiptId", ...}` and decides when
-        and how the function is called; what it returns is the caller's result.
+        and how the function is called; what it returns is the caller's result. `options_format` is the JSON Schema of
+        the action's options.
         """
         function = self.register_function(f"action::{action_id}", handler, description=description)
         fields = {"description": description, "options_format": options_format}
         known = {key: value for key, value in fields.items() if value is not None}
         self._send_registration({"type": "registeraction", "id": action_id, "function_id": function.id, **known})
-        return FunctionRef(function.id, lambda: self._unregister_action(action_id, function))
 
-    def _unregister_action(self, action_id: str, function: FunctionRef) -> None:
-        self._withdraw("registeraction", {"type": "unregisteraction", "id": action_id})
-        function.unregister()
+        def unregister() -> None:
+            self._withdraw("registeraction", {"type": "unregisteraction", "id": action_id})
+            function.unregister()
+
+        return FunctionRef(function.id, unregister)
 
     def _send_registration(self, message: Message) -> None:
         self._readiness.touch()
         self._registrations[message["type"], message["id"]] = message
         self._send(message)
 
-    def _withdraw(self, kind: str, message: Message) -> None:
-        self._registrations.pop((kind, message["id"]), None)
-        self._send(message)
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from iii.worker.api.options import InitOptions
-    from iii.worker.codec.codec import Message
-
-REGISTER = "engine::workers::register"
+    def _withdraw(self, message_type: str, withdrawal: Message) -> None:
+        self._registrations.pop((message_type, withdrawal["id"]), None)
+        self._send(withdrawal)
 
 
 def announcement_from(options: InitOptions, namespace: str | None) -> Message:
@@ -203,15 +217,7 @@ def announcement_from(options: InitOptions, namespace: str | None) -> Message:
     return {"type": "invokefunction", "function_id": REGISTER, "action": {"type": "void"}, "data": data}
 
 
-def function_message(function_id: str, details: dict[str, Any], source: dict[str, Any] | None) -> Message:
-    """Return the `registerfunction` of a handler; `source` is where it is defined."""
-    message = {"type": "registerfunction", "id": function_id, **details}
-    if source is not None:
-        message["source"] = source
-    return message
-
-
-def trigger_message(trigger: dict[str, Any], trigger_id: str, worker_namespace: str | None) -> Message:
+def trigger_message(trigger: Mapping[str, Any], trigger_id: str, worker_namespace: str | None) -> Message:
     """Return the `registertrigger` of a binding. ValueError names what is missing."""
     for key in ("type", "function_id"):
         if not isinstance(trigger.get(key), str) or not trigger[key].strip():

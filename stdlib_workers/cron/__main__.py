@@ -14,6 +14,7 @@ from iii import (
     InvocationError,
     TriggerConfig,
     TriggerHandler,
+    TriggerRequestInput,
     Worker,
     current_invocation,
     register_worker,
@@ -58,7 +59,7 @@ class Provider(TriggerHandler):
         trace = new_trace() if current_invocation() is None else None
         if target is None or not await is_wanted(self._worker, target, payload, trace):
             return None
-        request = {
+        request: TriggerRequestInput = {
             "function_id": target.function_id,
             "payload": payload,
             "metadata": target.metadata,

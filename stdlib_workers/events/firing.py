@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Protocol
 
-from iii import TriggerConfig, current_invocation
+from iii import TriggerConfig, TriggerRequestInput, current_invocation
 
 # The trace that an event belongs to, as the SDK's requests take it: `traceparent` and `baggage`, those that exist.
 Trace = dict[str, str]
@@ -75,5 +75,5 @@ async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None
     return await worker.trigger_async(_within(trace, target.binding().request(payload)))
 
 
-def _within(trace: Trace | None, request: dict[str, Any]) -> dict[str, Any]:
+def _within(trace: Trace | None, request: TriggerRequestInput) -> TriggerRequestInput:
     return {**request, "trace": trace} if trace else request

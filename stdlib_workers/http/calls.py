@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from iii import InvocationError
+from iii import InvocationError, TriggerRequestInput
 from stdlib_workers.http.failures import Refusal, refusal_from
 from stdlib_workers.http.replies import BadResult, Reply, reply_from
 from stdlib_workers.http.routes import Route
 
-Trigger = Callable[[dict[str, Any]], Awaitable[Any]]
+Trigger = Callable[[TriggerRequestInput], Awaitable[Any]]
 
 
 class Terms:
@@ -34,7 +34,7 @@ class Terms:
 
 async def call_function(trigger: Trigger, function_id: str, payload: Any, route: Route, terms: Terms) -> Any:
     """Call a function in the route's namespace, with the route's metadata. InvocationError for every failure."""
-    call = {
+    call: TriggerRequestInput = {
         "function_id": function_id,
         "payload": payload,
         "timeout_ms": terms.remaining_ms,

@@ -48,9 +48,11 @@ class Documentation:
         ids = sorted({route.function_id for route in self._routes})
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(ids), _BATCH):
-            call = {"function_id": "engine::functions::info", "payload": {"function_ids": ids[start : start + _BATCH]}}
+            payload = {"function_ids": ids[start : start + _BATCH]}
             try:
-                rows = (await self._trigger(call))["functions"]
+                rows = (await self._trigger({"function_id": "engine::functions::info", "payload": payload}))[
+                    "functions"
+                ]
             except InvocationError:
                 continue  # the routes are there all the same
             found.update({row["function_id"]: row for row in rows})

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from iii import InvocationError, Worker
+from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application, Fallback
 from stdlib_workers.http.channels import Channels
@@ -107,7 +107,10 @@ class Server:
     async def _bound(self, type_id: str) -> list[str]:
         """Return the ids of all bindings that the engine has handed to this provider, or is about to."""
         with contextlib.suppress(InvocationError):
-            call = {"function_id": "engine::registered-triggers::list", "payload": {"trigger_type": type_id}}
+            call: TriggerRequestInput = {
+                "function_id": "engine::registered-triggers::list",
+                "payload": {"trigger_type": type_id},
+            }
             rows = (await self._worker.trigger_async(call))["registered_triggers"]
             return [row["id"] for row in rows if row["state"] == "bound"]
         return []

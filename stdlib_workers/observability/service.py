@@ -13,7 +13,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from iii import InvocationError, Worker
+from iii import InvocationError, TriggerInput, Worker
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts.actions import Actions
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
@@ -123,7 +123,12 @@ class Service:
         }
 
     def _bind(self, kind: str, function_id: str, config: dict[str, Any]) -> None:
-        binding = {"type": kind, "function_id": function_id, "config": config, "metadata": {"feed": self._token}}
+        binding: TriggerInput = {
+            "type": kind,
+            "function_id": function_id,
+            "config": config,
+            "metadata": {"feed": self._token},
+        }
         self._worker.register_trigger(binding)
 
     def _feed_config(self) -> dict[str, Any]:

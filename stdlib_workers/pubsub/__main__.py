@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from iii import InitOptions, register_worker
+from iii import InitOptions, TriggerTypeInput, register_worker
 from stdlib_workers.events import Bindings
 from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
 from stdlib_workers.pubsub.options import check_options
@@ -16,7 +16,7 @@ REQUEST = {
     "properties": {"topic": {"type": "string"}, "data": {"description": "Any JSON value."}},
     "required": ["topic"],
 }
-SUBSCRIBE = {
+SUBSCRIBE: TriggerTypeInput = {
     "id": "subscribe",
     "description": "Something was published to a topic; orders.* and orders.> are patterns.",
     "trigger_request_format": {

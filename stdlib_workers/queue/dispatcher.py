@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from iii import InvocationError, Worker
+from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.crash_correlation import CrashCorrelation
 from stdlib_workers.queue.delivery import StartedJobs
@@ -114,7 +114,8 @@ class Dispatcher:
 
     async def _attempt(self, delivery: Delivery) -> Verdict:
         config = delivery.queue.config
-        request = {
+        request: TriggerRequestInput = {
+            "function_id": delivery.function_id,
             "payload": orjson.loads(delivery.data),
             "timeout_ms": config.timeout_ms,
             "metadata": sidecar(delivery),
@@ -125,7 +126,7 @@ class Dispatcher:
             condition = config.condition_function_id
             if condition and await self._worker.trigger_async({**request, "function_id": condition}) is False:
                 return DONE
-            await self._worker.trigger_async({**request, "function_id": delivery.function_id})
+            await self._worker.trigger_async(request)
         except InvocationError as error:
             if is_end_of_engine(error):
                 # Nothing is written down: the next start finds the job running, and gives it back unspent.

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from iii import InitOptions, Worker, register_worker
+from iii import InitOptions, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import State
@@ -36,7 +36,7 @@ def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> No
     bindings = Bindings(subscription_from)
     outbox = Outbox(key_values.journal, worker, Background())
     state = State(key_values, options, bindings, outbox)
-    declaration = {
+    declaration: TriggerTypeInput = {
         "id": "state",
         "description": "A value was created, updated or deleted.",
         "trigger_request_format": TRIGGER,

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from iii import InitOptions, TriggerHandler, Worker, register_worker
+from iii import InitOptions, TriggerHandler, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox, target_from
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
@@ -69,7 +69,7 @@ def _listen(listener: Listener, background: Background, options: Options) -> Non
     sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
 
 
-def _types() -> list[dict[str, Any]]:
+def _types() -> list[TriggerTypeInput]:
     return [
         _type("stream", "An item was created, updated or deleted, or something was sent to a group.", STREAM, EVENT),
         _type("stream:join", "A socket wants to subscribe; return {unauthorized: true} to deny.", MEMBERSHIP, PRESENCE),
@@ -77,7 +77,7 @@ def _types() -> list[dict[str, Any]]:
     ]
 
 
-def _type(id: str, description: str, request: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+def _type(id: str, description: str, request: dict[str, Any], call: dict[str, Any]) -> TriggerTypeInput:
     return {
         "id": id,
         "description": description,

@@ -1,7 +1,7 @@
 """How a call is delivered: `TriggerAction` builds the `action` of a request.
 
-No action waits for the result; `Void` does not wait; `Enqueue` hands the call to a queue; `of` names an action
-that some worker provides.
+Without an action `trigger` waits for the result. `Void` does not wait; `Enqueue` hands the call to a queue; `of` names
+an action that some worker provides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class TriggerActionVoid:
-    """Deliver and forget: `trigger` returns None at once."""
+    """Send the call and forget it: `trigger` returns None at once."""
 
     type = "void"
 
@@ -51,11 +51,14 @@ class TriggerActionProvided:
 
 
 class TriggerAction:
-    """Factories: `TriggerAction.Void()`, `TriggerAction.Enqueue(queue="q")`, `TriggerAction.of("delay", seconds=5)`."""
+    """Factories for the `action` of a request.
+
+    worker.trigger({"function_id": "mail::send", "payload": mail, "action": TriggerAction.Enqueue(queue="mails")})
+    """
 
     @staticmethod
     def Void() -> TriggerActionVoid:
-        """Deliver and forget."""
+        """Send the call and forget it: `trigger` returns None at once, and a failure reaches no caller."""
         return TriggerActionVoid()
 
     @staticmethod
@@ -67,16 +70,20 @@ class TriggerAction:
         key: str | None = None,
         priority: int | None = None,
     ) -> TriggerActionEnqueue:
-        """Deliver through `queue`.
+        """Put the call into `queue`; `trigger` returns `{"messageReceiptId"}` as soon as the queue has stored it.
 
-        Not before `delay_ms` milliseconds; in order with others of the same `group` (fifo queues); once only for the
-        same idempotency `key`; before others of a lower `priority` (0 to 255).
+        The queue delivers not before `delay_ms` milliseconds; in order with others of the same `group` (fifo queues);
+        once only for the same idempotency `key`; before others of a lower `priority` (0 to 255). InvocationError
+        `enqueue_error` when the queue does not take the call.
         """
         return TriggerActionEnqueue(queue, delay_ms=delay_ms, group=group, key=key, priority=priority)
 
     @staticmethod
     def of(action_id: str, /, **options: Any) -> TriggerActionProvided:
-        """Deliver through the action `action_id` that a worker provides."""
+        """Hand the call to the worker that provides the action `action_id`: `TriggerAction.of("delay", seconds=5)`.
+
+        `trigger` returns what the provider returns. InvocationError `action_not_found` when no worker provides it.
+        """
         return TriggerActionProvided(action_id, options)
 
 
@@ -90,7 +97,7 @@ class EnqueueResult(dict[str, str]):
 
 
 def action_to_wire(action: Any) -> dict[str, Any] | None:
-    """Return the JSON form of an action given as object, dict or None. TypeError for anything else."""
+    """Return the JSON form of an action: an object with `to_wire`, a dict, or None. TypeError for anything else."""
     if action is None or isinstance(action, dict):
         return action
     to_wire = getattr(action, "to_wire", None)

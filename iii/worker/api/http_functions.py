@@ -1,6 +1,6 @@
 """Functions that live behind a URL: what `register_function` takes in place of a handler.
 
-The classes of the public SDK, by its names. Secrets are never here: auth names environment variables of the engine's
+The classes have the public SDK's names. They hold no secrets: the auth classes name environment variables of the
 worker `http_functions`, which makes the requests.
 """
 
@@ -10,45 +10,58 @@ from iii.errors import ErrorCode, InvocationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class HttpInvocationModel(Protocol):
+        """The public SDK's `HttpInvocationConfig`, a pydantic model."""
+
+        @property
+        def url(self) -> str: ...
+        def model_dump(self, *, exclude_none: bool) -> dict[str, Any]: ...
 
 
-class HttpAuthHmac:
+class _HttpAuth:
+    type = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"type": self.type, **vars(self)}
+
+
+class HttpAuthHmac(_HttpAuth):
     """Sign every request with the secret in the environment variable `secret_key`."""
+
+    type = "hmac"
 
     def __init__(self, secret_key: str) -> None:
         self.secret_key = secret_key
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"type": "hmac", "secret_key": self.secret_key}
 
-
-class HttpAuthBearer:
+class HttpAuthBearer(_HttpAuth):
     """Send `Authorization: Bearer` with the token in the environment variable `token_key`."""
+
+    type = "bearer"
 
     def __init__(self, token_key: str) -> None:
         self.token_key = token_key
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"type": "bearer", "token_key": self.token_key}
 
-
-class HttpAuthApiKey:
+class HttpAuthApiKey(_HttpAuth):
     """Send the value of the environment variable `value_key` in `header`."""
+
+    type = "api_key"
 
     def __init__(self, header: str, value_key: str) -> None:
         self.header = header
         self.value_key = value_key
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"type": "api_key", "header": self.header, "value_key": self.value_key}
-
 
 class HttpInvocationConfig:
-    """Where a function lives: `url`, `method`, `timeout_ms` (30,000 by default, 60,000 at most), `headers`, `auth`."""
+    """Where a function lives: `url`, `method`, `timeout_ms` (30,000 by default, 60,000 at most), `headers`, `auth`.
+
+    config = HttpInvocationConfig("https://example.com/resize", auth=HttpAuthBearer("RESIZE_TOKEN"))
+    worker.register_function("images::resize", config)
+    """
 
     def __init__(
         self,
@@ -65,20 +78,18 @@ class HttpInvocationConfig:
         self.auth = auth
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        fields = {"timeout_ms": self.timeout_ms, "headers": self.headers}
-        auth = {} if self.auth is None else {"auth": self.auth.to_wire()}
-        known = {key: value for key, value in fields.items() if value is not None}
-        return {"url": self.url, "method": self.method, **known, **auth}
+        """Return the JSON form, without the fields that are None."""
+        fields = {**vars(self), "auth": None if self.auth is None else self.auth.to_wire()}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 def invocation_to_wire(config: Any) -> dict[str, Any]:
-    """Return the JSON form of a config, ours or the model of the public SDK's helpers."""
+    """Return the JSON form of a config: a `HttpInvocationConfig`, or the model of the public SDK's helpers."""
     if isinstance(config, HttpInvocationConfig):
         return config.to_wire()
     return dict(config.model_dump(exclude_none=True))
 
 
 def refuse_locally(_: Any) -> Any:
-    """Stand in for the handler: such a function is run by nobody here."""
+    """Stand in for the handler of a function behind a URL, which this process never runs."""
     raise InvocationError(ErrorCode.FUNCTION_NOT_INVOKABLE, "this function lives behind a URL; this worker only has it")

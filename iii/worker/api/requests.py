@@ -1,6 +1,6 @@
 """What a caller asks for: the request of `trigger`, in every form the public SDK accepts.
 
-Pure: `request_from` turns dict, object or `(function_id, payload)` into one `TriggerRequest`, or refuses it.
+`request_from` turns a dict, an object or `(function_id, payload)` into a `TriggerRequest`, or refuses it. Pure.
 """
 
 from __future__ import annotations
@@ -9,7 +9,33 @@ from iii.worker.api.actions import action_to_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, Protocol, Required, TypedDict
+
+    from iii.worker.api.actions import TriggerActionEnqueue, TriggerActionProvided, TriggerActionVoid
+
+    Action = TriggerActionVoid | TriggerActionEnqueue | TriggerActionProvided | dict[str, Any]
+
+    class TriggerRequestInput(TypedDict, total=False):
+        """A `TriggerRequest` as a dict."""
+
+        function_id: Required[str]
+        payload: Any
+        action: Action | None
+        timeout_ms: float | None
+        metadata: Any
+        namespace: str | None
+        trace: Mapping[str, str | None] | None
+
+    class RequestFields(Protocol):
+        """An object with fields of `TriggerRequest`, such as the public SDK's; only `function_id` is required."""
+
+        @property
+        def function_id(self) -> str: ...
+
+    RequestInput = str | TriggerRequestInput | RequestFields
+else:
+    TriggerRequestInput = dict
 
 KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
 TRACE_KEYS = ("traceparent", "baggage")
@@ -27,11 +53,11 @@ class TriggerRequest:
         self,
         function_id: str,
         payload: Any = None,
-        action: Any = None,
-        timeout_ms: int | None = None,
+        action: Action | None = None,
+        timeout_ms: float | None = None,
         metadata: Any = None,
         namespace: str | None = None,
-        trace: dict[str, Any] | None = None,
+        trace: Mapping[str, str | None] | None = None,
     ) -> None:
         self.function_id = function_id
         self.payload = payload
@@ -53,7 +79,12 @@ def request_from(request: Any, payload: Any = None) -> TriggerRequest:
         request = TriggerRequest(request, payload)
     elif request.__class__ is not TriggerRequest:
         request = _request_from_dict({key: getattr(request, key, None) for key in KEYS})
-    return _checked(request)
+    function_id, timeout = request.function_id, request.timeout_ms
+    if not isinstance(function_id, str) or not function_id.strip():
+        raise ValueError(f"function_id must be a service::name, not {function_id!r}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
+    return request  # type: ignore[no-any-return]
 
 
 def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
@@ -71,19 +102,6 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
         get("namespace"),
         get("trace"),
     )
-
-
-def _checked(request: TriggerRequest) -> TriggerRequest:
-    if not isinstance(request.function_id, str) or not request.function_id.strip():
-        raise ValueError(f"function_id must be a service::name, not {request.function_id!r}")
-    if request.timeout_ms is not None:
-        _check_timeout(request.timeout_ms)
-    return request
-
-
-def _check_timeout(timeout: Any) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-        raise ValueError(f"timeout_ms must be a positive number of milliseconds, not {timeout!r}")
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Trigger types a worker provides, and triggers it binds: the objects user code holds, and the provider's duty.
+"""Triggers that a worker binds, and trigger types that it provides: the objects user code holds, and their messages.
 
-A provider is told of each binding of its type (`registertrigger`), answers whether it accepts, and fires it by
-calling the function. Handlers may be sync or async.
+The engine tells a provider of each binding of its type (`registertrigger`); the provider accepts or refuses it, and
+fires it by calling the function. A provider's methods may be sync or async.
 """
 
 from __future__ import annotations
@@ -10,14 +10,38 @@ from iii.errors import ErrorCode, InvocationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, Required, TypedDict
 
+    from iii.worker.api.requests import TriggerRequestInput
     from iii.worker.codec.codec import Message
+
+    class TriggerInput(TypedDict, total=False):
+        """What `register_trigger` takes. `trigger_namespace` is the provider's, `namespace` the function's."""
+
+        type: Required[str]
+        function_id: Required[str]
+        config: Mapping[str, object] | None
+        metadata: Any
+        namespace: str | None
+        trigger_namespace: str | None
+
+    class TriggerTypeInput(TypedDict, total=False):
+        """What `register_trigger_type` takes. The formats are JSON Schemas of a binding's config and of its event."""
+
+        id: Required[str]
+        description: str | None
+        trigger_request_format: dict[str, Any] | None
+        call_request_format: dict[str, Any] | None
+else:
+    TriggerInput = TriggerTypeInput = dict
 
 
 class TriggerConfig:
-    """One binding, as its provider sees it. On unregister only `id` is known; look up your own record by it."""
+    """One binding, as its provider sees it: `id`, the `function_id` to call, and `config`, checked by the provider.
+
+    When a binding is removed only `id` is set; the provider finds its own record by it.
+    """
 
     def __init__(
         self,
@@ -33,25 +57,34 @@ class TriggerConfig:
         self.metadata = metadata
         self.namespace = namespace
 
-    def request(self, payload: Any) -> dict[str, Any]:
+    def request(self, payload: Any) -> TriggerRequestInput:
         """Return the call that delivers an event: the function, in its namespace, with the binding's metadata."""
-        fields = {"function_id": self.function_id, "metadata": self.metadata, "namespace": self.namespace}
-        return {**{key: value for key, value in fields.items() if value is not None}, "payload": payload}
+        request: TriggerRequestInput = {"function_id": self.function_id, "payload": payload}
+        if self.metadata is not None:
+            request["metadata"] = self.metadata
+        if self.namespace is not None:
+            request["namespace"] = self.namespace
+        return request
 
-    def condition(self, payload: Any) -> dict[str, Any] | None:
-        """Return the call that asks whether the event is wanted, None without a condition."""
-        name = self.config.get("condition_function_id") if isinstance(self.config, dict) else None
-        if not name:
+    def condition(self, payload: Any) -> TriggerRequestInput | None:
+        """Return the call that asks whether the function wants the event, None without a condition.
+
+        The condition is the function that `condition_function_id` in the binding's config names.
+        """
+        function_id = self.config.get("condition_function_id") if isinstance(self.config, dict) else None
+        if not function_id:
             return None
-        fields = {"function_id": name, "payload": payload, "namespace": self.namespace}
-        return {key: value for key, value in fields.items() if value is not None or key == "payload"}
+        request: TriggerRequestInput = {"function_id": function_id, "payload": payload}
+        if self.namespace is not None:
+            request["namespace"] = self.namespace
+        return request
 
 
 class TriggerHandler:
-    """Base of a trigger type's provider. Both methods may be `async`; raise to refuse a binding."""
+    """Base of a trigger type's provider. Both methods may be `async`; an exception refuses the binding."""
 
     def register_trigger(self, config: TriggerConfig) -> Any:
-        """Start firing `config.function_id`."""
+        """Start calling `config.function_id` for events that `config.config` selects."""
         raise NotImplementedError
 
     def unregister_trigger(self, config: TriggerConfig) -> Any:
@@ -59,40 +92,26 @@ class TriggerHandler:
         raise NotImplementedError
 
 
-class Trigger:
-    """A binding this worker made."""
-
+class _Registration:
     def __init__(self, id: str, unregister: Callable[[], None]) -> None:
         self.id = id
         self._unregister = unregister
 
     def unregister(self) -> None:
-        """Remove the binding."""
+        """Withdraw the registration."""
         self._unregister()
 
 
-class TriggerTypeRef:
-    """A trigger type this worker provides."""
-
-    def __init__(self, id: str, unregister: Callable[[], None]) -> None:
-        self.id = id
-        self._unregister = unregister
-
-    def unregister(self) -> None:
-        """Withdraw the type; its bindings wait for another provider."""
-        self._unregister()
+class Trigger(_Registration):
+    """A binding that this worker made; `unregister()` removes it."""
 
 
-class FunctionRef:
-    """A function this worker registered."""
+class TriggerTypeRef(_Registration):
+    """A trigger type that this worker provides; after `unregister()` its bindings wait for another provider."""
 
-    def __init__(self, id: str, unregister: Callable[[], None]) -> None:
-        self.id = id
-        self._unregister = unregister
 
-    def unregister(self) -> None:
-        """Withdraw the function; calls that have started finish."""
-        self._unregister()
+class FunctionRef(_Registration):
+    """A function that this worker registered; calls that have started finish after `unregister()`."""
 
 
 def config_from_message(message: Message) -> TriggerConfig:
@@ -107,20 +126,16 @@ def config_from_message(message: Message) -> TriggerConfig:
 
 
 def answer_from(message: Message, error: BaseException | None) -> Message:
-    """Return the provider's answer to a `registertrigger`."""
+    """Return the provider's answer to a `registertrigger`; `error` is what the provider raised to refuse it."""
     answer: Message = {
         "type": "triggerregistrationresult",
         "id": message["id"],
         "trigger_type": message["trigger_type"],
         "function_id": message.get("function_id") or "",
     }
-    if error is not None:
-        answer["error"] = refusal_from(error)
-    return answer
-
-
-def refusal_from(error: BaseException) -> dict[str, str]:
-    """Return the error body of a provider that raised."""
     if isinstance(error, InvocationError):
-        return {"code": error.code, "message": error.message}
-    return {"code": ErrorCode.TRIGGER_REGISTRATION_FAILED, "message": str(error) or type(error).__name__}
+        answer["error"] = {"code": error.code, "message": error.message}
+    elif error is not None:
+        text = str(error) or type(error).__name__
+        answer["error"] = {"code": ErrorCode.TRIGGER_REGISTRATION_FAILED, "message": text}
+    return answer

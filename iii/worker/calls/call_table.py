@@ -1,7 +1,7 @@
-"""Calls on their way: from the request to the result, or to the caller's giving up.
+"""The outstanding calls of this process: from the request to the answer, or until the caller gives up.
 
-Owns the table of outstanding calls. `CallTable.settle` runs on the leader; callers wait in `Dispatcher.wait` or on
-their own event loop. The engine enforces deadlines; the SDK's own, a little later, is a net for a lost answer.
+`CallTable.settle` runs on the thread that reads; blocking callers wait in the dispatcher, coroutines on their own event
+loop. The engine enforces deadlines. The caller's own timeout is a little later, in case an answer is lost.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from iii.worker.api.requests import TriggerRequest
     from iii.worker.codec.codec import Message
 
-# How much longer than the deadline the SDK waits for the engine's TIMEOUT.
-NET_SECONDS = 1.0
+# How long after the deadline a caller still waits for the engine's TIMEOUT before it takes the answer for lost.
+LOST_ANSWER_TIMEOUT = 1.0
 
 
 class Call:
-    """One outstanding call; what its caller waits on is its subclasses' affair."""
+    """One outstanding call. Its subclasses differ in how the caller waits: blocking, awaiting or streaming.
+
+    `head` is the call's message without the payload. `thread` is the id of the thread that blocks, 0 if none does.
+    """
 
     __slots__ = ("answer", "head", "id")
 
-    thread = 0  # the one that blocks until the answer is there
+    thread = 0
 
     def __init__(self, head: Message) -> None:
         self.id: str = head["invocation_id"]
@@ -52,17 +55,17 @@ class Call:
         return str(self.head["function_id"])
 
     @property
-    def net(self) -> float | None:
-        """Seconds to wait before giving up without the engine."""
-        timeout = self.head.get("deadline_ms")
-        return None if timeout is None else timeout / 1000 + NET_SECONDS
+    def answer_timeout(self) -> float | None:
+        """Seconds after which the caller gives up without the engine, None without a deadline."""
+        deadline_ms = self.head.get("deadline_ms")
+        return None if deadline_ms is None else deadline_ms / 1000 + LOST_ANSWER_TIMEOUT
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer and let the caller go on."""
+        """Keep the answer; subclasses let the caller go on."""
         self.answer = answer
 
     def result(self) -> Any:
-        """Return the result; raise InvocationError for an error."""
+        """Return the answer's result, as `EnqueueResult` for a queue's receipt; raise InvocationError for its error."""
         answer = self.answer or {}
         if answer.get("error"):
             raise error_from_body(answer["error"], self.function_id, self.id)
@@ -72,13 +75,13 @@ class Call:
         return result
 
     def timeout_error(self) -> InvocationError:
-        """The error of a call that nobody answered in time."""
+        """The error of a call that got no answer in time."""
         text = f"invocation timed out after {self.head.get('deadline_ms') or 0:g}ms"
         return InvocationError(ErrorCode.TIMEOUT, text, self.function_id, None, self.id)
 
 
 class BlockingCall(Call):
-    """One outstanding call of a thread; `lock` opens when the result is there."""
+    """One outstanding call of a thread; `lock` is released when the answer is there."""
 
     __slots__ = ("lock", "thread")
 
@@ -95,29 +98,32 @@ class BlockingCall(Call):
 
 
 class AwaitedCall(Call):
-    """One outstanding call of a coroutine: its future is completed on its own loop."""
+    """One outstanding call of a coroutine: its future is completed on its own loop.
 
-    __slots__ = ("future", "loop", "waiting")
+    `settled` is the table's list of calls whose loop does not know of the answer yet.
+    """
 
-    def __init__(self, head: Message, loop: AbstractEventLoop, waiting: list[AwaitedCall]) -> None:
+    __slots__ = ("future", "loop", "settled")
+
+    def __init__(self, head: Message, loop: AbstractEventLoop, settled: list[AwaitedCall]) -> None:
         self.id, self.head, self.answer = head["invocation_id"], head, None
         self.loop = loop
         self.future: Future[None] = loop.create_future()
-        self.waiting = waiting
+        self.settled = settled
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer; `CallTable.wake` tells the loop, once for a whole block."""
+        """Keep the answer; `CallTable.wake` tells the loop, once for all answers of a block."""
         self.answer = answer
-        self.waiting.append(self)
+        self.settled.append(self)
 
     def wake_up(self) -> None:
-        """Let the caller go on, with whatever there is. Runs on its loop."""
+        """Let the caller go on, with an answer or without. Runs on its loop."""
         if not self.future.done():
             self.future.set_result(None)
 
 
 class StreamedCall(Call):
-    """One outstanding call whose items are given to `deliver` as they come, and at last the answer itself."""
+    """One outstanding call that passes its items to `deliver` as they come, and at last the answer itself."""
 
     __slots__ = ("deliver",)
 
@@ -126,17 +132,17 @@ class StreamedCall(Call):
         self.deliver = deliver
 
     def settle(self, answer: Message) -> None:
-        """Deliver the end."""
+        """Keep the answer and deliver it as the last message."""
         super().settle(answer)
         self.deliver({**answer, "type": "invocationresult"})
 
 
 class CallTable:
-    """Outstanding calls by id."""
+    """Outstanding calls by id. `unknown_results` counts the answers to calls that the caller had given up."""
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
-        self._waiting: list[AwaitedCall] = []
+        self._settled: list[AwaitedCall] = []
         self._end: InvocationError | None = None
         self.unknown_results = 0
 
@@ -144,48 +150,48 @@ class CallTable:
         return len(self._calls)
 
     def open(self, head: Message) -> BlockingCall:
-        """Note a call of this thread. `head` is its message without the payload."""
+        """Add a call of this thread."""
         call = BlockingCall(head)
-        self._note(call)
+        self._add(call)
         return call
 
     def open_awaited(self, head: Message, loop: AbstractEventLoop) -> AwaitedCall:
-        """Note a call of a coroutine on `loop`."""
-        call = AwaitedCall(head, loop, self._waiting)
-        self._note(call)
+        """Add a call of a coroutine on `loop`."""
+        call = AwaitedCall(head, loop, self._settled)
+        self._add(call)
         return call
 
     def open_streamed(self, head: Message, deliver: Callable[[Message], None]) -> StreamedCall:
-        """Note a call whose messages go to `deliver`."""
+        """Add a call whose messages go to `deliver`."""
         call = StreamedCall(head, deliver)
-        self._note(call)
+        self._add(call)
         return call
 
     def add_item(self, message: Message) -> None:
-        """Give an item or progress to its caller."""
+        """Give an item, or a report of progress, to its caller."""
         call = self._calls.get(str(message.get("invocation_id")))
         if isinstance(call, StreamedCall):
             call.deliver(message)
 
-    def _note(self, call: Call) -> Call:
+    def _add(self, call: Call) -> None:
+        # First added, then asked: `end` on another thread finds the call, or this thread finds the end.
         self._calls[call.id] = call
         if self._end is not None:
             self._calls.pop(call.id, None)
             raise self._end
-        return call
 
     def has(self, call_id: str) -> bool:
-        """Whether somebody here waits for the answer to this call."""
+        """Whether a caller in this process waits for the answer to this call."""
         return call_id in self._calls
 
     def drop(self, call: Call) -> None:
-        """Forget a call that was given up."""
+        """Forget a call that its caller has given up."""
         self._calls.pop(call.id, None)
 
     def settle(self, answer: Message) -> int:
-        """Give an answer to its caller; count it when nobody waits for it any more.
+        """Give an answer to its caller; count it when the caller has given up.
 
-        Returns the caller's thread if it blocked and no other call is outstanding, else 0.
+        Returns the caller's thread if the caller blocks and no other call is outstanding, else 0.
         """
         call = self._calls.pop(str(answer.get("invocation_id")), None)
         if call is None:
@@ -195,14 +201,14 @@ class CallTable:
         return 0 if self._calls else call.thread
 
     def wake(self, here: AbstractEventLoop | None = None) -> None:
-        """Complete the futures of everything settled since the last time, one wake-up per loop.
+        """Complete the futures of all calls settled since the last time, with one wake-up for each loop.
 
-        `here` is the loop whose thread this is, None on any other.
+        `here` is the loop whose thread this is, None on a thread without one.
         """
-        if not self._waiting:
+        if not self._settled:
             return
-        settled = self._waiting[:]
-        del self._waiting[: len(settled)]
+        settled = self._settled[:]
+        del self._settled[: len(settled)]
         by_loop: dict[AbstractEventLoop, list[AwaitedCall]] = {}
         for call in settled:
             if call.loop is here:
@@ -211,7 +217,7 @@ class CallTable:
                 by_loop.setdefault(call.loop, []).append(call)
         for loop, calls in by_loop.items():
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_complete, calls)
+                loop.call_soon_threadsafe(_wake_up_all, calls)
 
     def end(self, error: InvocationError) -> None:
         """Fail every outstanding and every later call with `error`."""
@@ -219,14 +225,14 @@ class CallTable:
         self.interrupt(error)
 
     def interrupt(self, error: InvocationError) -> None:
-        """Fail every outstanding call with `error`; later ones are welcome."""
+        """Fail every outstanding call with `error`, and none of the later ones."""
         body = {"code": error.code, "message": error.message}
         for call_id in list(self._calls):
             self.settle({"invocation_id": call_id, "error": body})
         self.wake()
 
 
-def _complete(calls: list[AwaitedCall]) -> None:
+def _wake_up_all(calls: list[AwaitedCall]) -> None:
     for call in calls:
         call.wake_up()
 
@@ -234,22 +240,26 @@ def _complete(calls: list[AwaitedCall]) -> None:
 def prepare(
     request: TriggerRequest, namespace: str | None, default_timeout_ms: float | None, *, window: int | None = None
 ) -> Message:
-    """Return the message of a request made in the current invocation; with `window`, of a streamed call.
+    """Return the message of a request made in the current invocation, without its payload.
 
-    All of it but the payload, which is to be its last key: whoever knows that a line is ours finds the payload's end
-    without parsing the payload.
+    The payload is to be the message's last key: a reader that knows the SDK's lines finds the payload's end without
+    parsing the payload. A void call has no `invocation_id`. With `window` it is a streamed call: so many items may be
+    on their way before the caller has taken them.
 
-    A deadline is on the wire only when somebody set one; an inner call never outlives the call it is part of.
-    InvocationError `TIMEOUT` when that one's time is already over.
+    The message has a deadline only if the request, the worker or the current invocation has one; an inner call never
+    outlives the call it is part of. InvocationError `TIMEOUT` when that one's time is already over.
     """
     message = message_from(request, namespace)
-    if not _is_void(message):
+    action = message.get("action")
+    if action is None or action.get("type") != "void":
         message["invocation_id"] = mint_id()
     timeout = request.timeout_ms if request.timeout_ms is not None else default_timeout_ms
     outer = CURRENT.get()
     if outer is not None:
         message["caller"] = {"function_id": outer.function_id, "invocation_id": outer.invocation_id}
-        timeout = _within(timeout, outer.remaining_ms)
+        remaining = outer.remaining_ms
+        if remaining is not None and (timeout is None or remaining < timeout):
+            timeout = remaining
     if request.trace is None:
         trace = current_trace()
         if trace:
@@ -262,14 +272,3 @@ def prepare(
         message["stream"] = True
         message["window"] = window
     return message
-
-
-def _is_void(message: Message) -> bool:
-    action = message.get("action")
-    return action is not None and action.get("type") == "void"
-
-
-def _within(timeout: float | None, remaining: float | None) -> float | None:
-    if timeout is None or remaining is None:
-        return remaining if timeout is None else timeout
-    return min(timeout, remaining)

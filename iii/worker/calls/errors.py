@@ -1,6 +1,6 @@
 """Exceptions to error bodies and back.
 
-`body_from_exception` is what a caller learns of a handler that raised; `error_from_body` is what `trigger` raises.
+`body_from_exception` makes what a caller learns of a handler that raised, `error_from_body` what `trigger` raises.
 """
 
 from __future__ import annotations
@@ -14,27 +14,24 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+# Frames of files below it are left out of the tracebacks that callers get.
 SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def body_from_exception(error: BaseException) -> dict[str, Any]:
-    """Return the error body of a handler that raised `error`: an InvocationError speaks for itself."""
-    if isinstance(error, InvocationError):
-        return _body_from_invocation_error(error)
-    return {
-        "code": ErrorCode.INVOCATION_FAILED,
-        "message": str(error) or type(error).__name__,
-        "stacktrace": format_user_traceback(error),
-        "details": {"exception": type(error).__name__},
-    }
-
-
-def _body_from_invocation_error(error: InvocationError) -> dict[str, Any]:
+    """Return the error body of a handler that raised `error`; an InvocationError keeps its code and details."""
+    if not isinstance(error, InvocationError):
+        return {
+            "code": ErrorCode.INVOCATION_FAILED,
+            "message": str(error) or type(error).__name__,
+            "stacktrace": format_user_traceback(error),
+            "details": {"exception": type(error).__name__},
+        }
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.stacktrace:
         body["stacktrace"] = error.stacktrace
     elif error.invocation_id is not None:
-        # An inner call failed. The trace says so: without it this would look as if the engine had refused this call.
+        # A call that the handler made failed. Without the trace the engine would seem to have refused this call.
         body["stacktrace"] = format_user_traceback(error)
     if error.details:
         body["details"] = error.details
@@ -44,7 +41,7 @@ def _body_from_invocation_error(error: InvocationError) -> dict[str, Any]:
 
 
 def error_from_body(body: Any, function_id: str | None, invocation_id: str | None) -> InvocationError:
-    """Return the exception for an error body; a malformed body becomes code `UNKNOWN`."""
+    """Return the exception for an error body; what is missing in it, or is no object, becomes code `UNKNOWN`."""
     if not isinstance(body, dict):
         return InvocationError(ErrorCode.UNKNOWN, str(body), function_id, None, invocation_id)
     details = body.get("details")

@@ -1,7 +1,7 @@
-"""Values on their way to JSON: what beyond plain JSON is accepted, and where a value cannot be written.
+"""Values on their way to JSON: which Python types are accepted, and where a value cannot be written.
 
-`plain_value` is the one list of Python types the SDK writes as JSON; it serves the standard library's encoder,
-and a fast encoder for what that does not know itself. `find_unencodable` names the path for the error message.
+`plain_value` is the one list of types that the SDK writes beside plain JSON; the standard library's encoder asks it,
+and a fast encoder for the types that it does not know itself. `find_unencodable` names the path for the error message.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from iii.worker.codec.limits import MAX_DEPTH, MAX_INTEGER, MIN_INTEGER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 
 def plain_value(value: Any) -> Any:
-    """Return what stands for `value` in JSON.
+    """Return the plain value that stands for `value` in JSON.
 
     Dataclasses become objects, enums their value, dates ISO 8601, sets and tuples arrays, UUID and Decimal
     strings, bytes base64; pydantic models are dumped by alias without None fields. TypeError for the rest.
@@ -48,7 +49,7 @@ def _plain_scalar(value: Any) -> Any:
 
 
 def _is_instance(value: Any, module: str, *names: str) -> bool:
-    # A value of a class from a module that nobody has imported cannot exist: no import needed to ask.
+    # A value of a class from a module that is not loaded cannot exist: no import needed to ask.
     loaded = sys.modules.get(module)
     return loaded is not None and any(isinstance(value, getattr(loaded, name)) for name in names)
 
@@ -71,13 +72,13 @@ def find_unencodable(value: Any, path: str = "$", depth: int = 0) -> tuple[str, 
     return find_unencodable(plain, path, depth + 1)
 
 
-def _first_fault(parts: Any, depth: int) -> tuple[str, str] | None:
+def _first_fault(parts: Iterable[tuple[str, Any, Any]], depth: int) -> tuple[str, str] | None:
     for path, key, item in parts:
         if not isinstance(key, str | int | float | bool | None):
             return path, f"a key of type {type(key).__name__}"
-        fault = ((path, "lone surrogate in a key") if _scalar_fault(key) else None) or find_unencodable(
-            item, path, depth + 1
-        )
+        if _scalar_fault(key):
+            return path, "lone surrogate in a key"
+        fault = find_unencodable(item, path, depth + 1)
         if fault:
             return fault
     return None
@@ -85,17 +86,12 @@ def _first_fault(parts: Any, depth: int) -> tuple[str, str] | None:
 
 def _scalar_fault(value: Any) -> str | None:
     if isinstance(value, str):
-        return None if _is_utf8(value) else "lone surrogate"
-    if isinstance(value, float):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return "lone surrogate"
+    elif isinstance(value, float):
         return None if math.isfinite(value) else f"{value} is not JSON"
-    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+    elif isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         return "integer beyond 64 bits"
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,7 +1,7 @@
-"""Find out what is wrong with a JSON line, and at which byte.
+"""What is wrong with a JSON line, and at which byte.
 
-The slow, exact half of the codec: a parser has refused the line, or a cheap check found it suspicious. Iterative,
-so that the answer does not depend on how deep the Python stack already is. Values are never built.
+The slow, exact half of the codec, for lines that a parser has refused or a cheap check found suspicious. It builds no
+values, and is iterative, so that its answer does not depend on how deep the Python stack already is.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _TOKEN = re.compile(
     r'[ \t\r\n]*(?:(?P<string>"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")'
     r"|(?P<number>-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![0-9A-Za-z_.+-]))"
     r"|(?P<word>(?:true|false|null)(?![0-9A-Za-z_]))"
-    r"|(?P<mark>[{}\[\]:,]))"
+    r"|(?P<punctuation>[{}\[\]:,]))"
 )
 # A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
 _LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
 _INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
 _BLANK = re.compile(r"[ \t\r\n]*")
-_SURROGATE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
-# What may come next: a value, a key, and so on; a closing bracket only where a container may end.
+# What may come next. A container may end where its first value or key may stand, and after a value.
 _VALUE, _FIRST_VALUE, _KEY, _FIRST_KEY, _COLON, _AFTER, _END = range(7)
 
 Fault = tuple[str, int]
@@ -57,124 +57,98 @@ def read_invocation_id(line: bytes) -> str | None:
 
 
 class _Scan:
-    """One pass over a text: a state, and the open containers with the keys each has seen."""
+    """One pass over a text: what may come next, and the open containers with the keys that each object has so far."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._open: list[set[str] | None] = []
+        self._open: list[set[str] | None] = []  # None is an array
         self._state = _VALUE
 
     def run(self) -> Fault | None:
+        """Return what is wrong and at which character, None if nothing is."""
         at = 0
         while self._state != _END:
             match = _TOKEN.match(self._text, at)
             if match is None or match.lastgroup is None:
-                return self._unreadable(at)
-            kind = "number" if match.lastgroup == "fraction" else match.lastgroup
-            start = match.start(kind)
-            message = self._accept(kind, match.group(kind), match.group("fraction"))
+                at = self._skip_blank(at)
+                is_end = at == len(self._text)
+                return "the text ends early" if is_end else f"unexpected {self._text[at]!r}", at
+            token_type = "number" if match.lastgroup == "fraction" else match.lastgroup
+            message = self._accept(token_type, match.group(token_type), match.group("fraction"))
             if message:
-                return message, start
+                return message, match.start(token_type)
             at = match.end()
-        rest = self._skip_blank(at)
-        return None if rest == len(self._text) else ("extra characters after the value", rest)
+        at = self._skip_blank(at)
+        return None if at == len(self._text) else ("extra characters after the value", at)
 
     def _skip_blank(self, at: int) -> int:
         blank = _BLANK.match(self._text, at)
         return blank.end() if blank else at
 
-    def _unreadable(self, at: int) -> Fault:
-        at = self._skip_blank(at)
-        if at == len(self._text):
-            return "the text ends early", at
-        return f"unexpected {self._text[at]!r}", at
-
-    def _accept(self, kind: str, token: str, fraction: str | None) -> str | None:
-        if kind == "mark":
-            return self._accept_mark(token)
-        if kind == "string":
-            return _string_fault(token) or self._accept_string(token)
+    def _accept(self, token_type: str, token: str, fraction: str | None) -> str | None:
+        if token_type == "punctuation":
+            return self._accept_punctuation(token)
+        if token_type == "string":
+            fault = _surrogate_fault(token)
+            if fault or self._state in (_KEY, _FIRST_KEY):
+                return fault or self._accept_key(token)
         if self._state not in (_VALUE, _FIRST_VALUE):
-            return f"unexpected {token[:20]}"
-        self._end_value()
-        return _number_fault(token, fraction) if kind == "number" else None
-
-    def _accept_string(self, token: str) -> str | None:
-        if self._state in (_KEY, _FIRST_KEY):
-            self._state = _COLON
-            return self._accept_key(token)
-        if self._state not in (_VALUE, _FIRST_VALUE):
-            return "unexpected string"
-        self._end_value()
+            return "unexpected string" if token_type == "string" else f"unexpected {token[:20]}"
+        self._state = _AFTER if self._open else _END
+        if fraction:
+            return "number out of range" if float(token) in (float("inf"), float("-inf")) else None
+        if token_type == "number" and (len(token) > MAX_DIGITS or not MIN_INTEGER <= int(token) <= MAX_INTEGER):
+            return "integer beyond 64 bits"
         return None
 
     def _accept_key(self, token: str) -> str | None:
-        key = _unescaped(token)
-        seen = self._open[-1]
-        if seen is None or key in seen:
+        key = token[1:-1]
+        if "\\" in token:
+            import json  # escaped keys are rare, and this module must cost nothing at start
+
+            key = json.loads(token)
+        self._state = _COLON
+        keys = self._open[-1]
+        if keys is None or key in keys:
             return f"duplicate key {key!r}"
-        seen.add(key)
+        keys.add(key)
         return None
 
-    def _accept_mark(self, mark: str) -> str | None:
-        if mark in "{[" and self._state in (_VALUE, _FIRST_VALUE):
-            return self._enter(mark)
-        if mark in "}]" and self._may_close(mark):
+    def _accept_punctuation(self, sign: str) -> str | None:
+        if sign in "{[" and self._state in (_VALUE, _FIRST_VALUE):
+            if len(self._open) > MAX_DEPTH:
+                return f"nested deeper than {MAX_DEPTH}"
+            self._open.append(set() if sign == "{" else None)
+            self._state = _FIRST_KEY if sign == "{" else _FIRST_VALUE
+        elif sign in "}]" and self._may_close(sign):
             self._open.pop()
-            self._end_value()
-            return None
-        if mark == ":" and self._state == _COLON:
+            self._state = _AFTER if self._open else _END
+        elif sign == ":" and self._state == _COLON:
             self._state = _VALUE
-            return None
-        if mark == "," and self._state == _AFTER:
+        elif sign == "," and self._state == _AFTER:
             self._state = _VALUE if self._open[-1] is None else _KEY
-            return None
-        return f"unexpected {mark!r}"
-
-    def _enter(self, mark: str) -> str | None:
-        if len(self._open) > MAX_DEPTH:
-            return f"nested deeper than {MAX_DEPTH}"
-        self._open.append(set() if mark == "{" else None)
-        self._state = _FIRST_KEY if mark == "{" else _FIRST_VALUE
+        else:
+            return f"unexpected {sign!r}"
         return None
 
-    def _may_close(self, mark: str) -> bool:
-        if not self._open:
-            return False
-        if mark == "}":
-            return self._open[-1] is not None and self._state in (_FIRST_KEY, _AFTER)
-        return self._open[-1] is None and self._state in (_FIRST_VALUE, _AFTER)
-
-    def _end_value(self) -> None:
-        self._state = _AFTER if self._open else _END
+    def _may_close(self, sign: str) -> bool:
+        is_object = sign == "}"
+        is_open = bool(self._open) and (self._open[-1] is not None) is is_object
+        return is_open and self._state in (_FIRST_KEY if is_object else _FIRST_VALUE, _AFTER)
 
 
-def _number_fault(token: str, fraction: str | None) -> str | None:
-    if fraction:
-        return "number out of range" if float(token) in (float("inf"), float("-inf")) else None
-    if len(token) > MAX_DIGITS or not MIN_INTEGER <= int(token) <= MAX_INTEGER:
-        return "integer beyond 64 bits"
-    return None
-
-
-def _string_fault(token: str) -> str | None:
-    if "\\u" not in token and "\\U" not in token:
+def _surrogate_fault(token: str) -> str | None:
+    """Name the fault of a string whose escapes hold half a surrogate pair: a high one, and at once a low one."""
+    if "\\u" not in token:
         return None
-    high = False
+    awaits_low = False
     end = 0
-    for match in _SURROGATE.finditer(token):
+    for match in _ESCAPE.finditer(token):
         code = int(match.group(1), 16) if match.group(1) else 0
-        paired = high and match.start() == end and 0xDC00 <= code <= 0xDFFF
-        if (high and not paired) or (0xDC00 <= code <= 0xDFFF and not paired):
+        is_low = 0xDC00 <= code <= 0xDFFF
+        is_paired = awaits_low and is_low and match.start() == end
+        if (awaits_low or is_low) and not is_paired:
             return "lone surrogate"
-        high = 0xD800 <= code <= 0xDBFF
+        awaits_low = 0xD800 <= code <= 0xDBFF
         end = match.end()
-    return "lone surrogate" if high else None
-
-
-def _unescaped(token: str) -> str:
-    if "\\" not in token:
-        return token[1:-1]
-    import json  # escaped keys are rare, and this module must cost nothing at start
-
-    return str(json.loads(token))
+    return "lone surrogate" if awaits_low else None

@@ -1,4 +1,4 @@
-"""The limits of a message, shared by the fast and the exact half of the codec. Constants only."""
+"""The limits of a message, for both halves of the codec: constants only."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ MIN_INTEGER = -(2**63)
 # The same as `iii.protocol.lines.MAX_LINE`; that module loads `dataclasses`, which costs a worker's start more than
 # the rest of the SDK.
 MAX_LINE = 16 * 1024 * 1024
-# Where the invocation id of a line that cannot be parsed is looked for.
+# Bytes at the start of a line that cannot be parsed in which its invocation id is looked for.
 HEAD = 4096

@@ -1,4 +1,4 @@
-"""JSON by the standard library alone, as strict as the SDK needs it.
+"""JSON by the standard library alone, as strict as the SDK needs it but for long integers and nesting.
 
 The first lines of a worker are encoded by the C encoder inside the package `json`: the package itself loads `re`, and
 would cost a worker's start 6 ms. It is loaded when the first line comes in, usually after `ready`.
@@ -22,12 +22,15 @@ def encode_with_json(value: Any) -> bytes:
 
 
 def decode_with_json(line: bytes) -> Any:
-    """Return the value of a line. ValueError for what is not JSON, NaN and lone surrogates included."""
+    """Return the value of a line. ValueError for what is not JSON: duplicate keys, NaN and lone surrogates included."""
     global _decode  # noqa: PLW0603 - made once, on the first line
     if _decode is None:
-        _decode = _make_decoder()
+        import json  # see the module docstring
+
+        hooks: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite}
+        _decode = json.JSONDecoder(object_pairs_hook=_object_from_pairs, **hooks).decode
     value = _decode(line.decode("utf-8"))
-    if b"\\ud" in line.lower():
+    if b"\\ud" in line or b"\\uD" in line:
         from iii.worker.codec.json_diagnosis import find_fault  # surrogates are rare
 
         if find_fault(line):
@@ -48,10 +51,11 @@ def _make_encoder() -> Callable[[Any], str]:
     return lambda value: "".join(chunks(value, 0))
 
 
-def _make_decoder() -> Callable[[str], Any]:
-    import json  # see the module docstring
-
-    return json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+def _object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate key")
+    return value
 
 
 def _refuse_constant(word: str) -> Any:

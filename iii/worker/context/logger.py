@@ -1,4 +1,4 @@
-"""`Logger`: what a worker says, as JSON lines on stderr, which the engine shows and keeps as that worker's log."""
+"""`Logger`: JSON lines on stderr, which the engine shows and keeps as the worker's log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ from iii.worker.context.tracing import current_trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
 
 class Logger:
-    """Log with `data` beside the message. The running invocation's ids are added."""
+    """Log messages with `data` (any JSON value; what is none is written as its `repr`) beside them.
+
+    Each record has `time` (seconds since 1970), `level` and `message`, and names the running invocation and its trace;
+    `trace_id` and `span_id` given here replace the trace's. Records go to `stream`, by default stderr.
+
+        Logger().info("order placed", {"order": 7})
+    """
 
     def __init__(
-        self, trace_id: str | None = None, service_name: str = "", span_id: str | None = None, stream: Any = None
+        self,
+        trace_id: str | None = None,
+        service_name: str = "",
+        span_id: str | None = None,
+        stream: TextIO | None = None,
     ) -> None:
         self._fields = {"trace_id": trace_id, "service": service_name, "span_id": span_id}
         self._stream = stream
@@ -33,7 +43,7 @@ class Logger:
         self._emit("info", message, data)
 
     def warn(self, message: str, data: Any = None) -> None:
-        """Log something that should not be."""
+        """Log something that should not happen, but harms nothing yet."""
         self._emit("warn", message, data)
 
     def error(self, message: str, data: Any = None) -> None:
@@ -49,26 +59,17 @@ class Logger:
             record["invocation_id"] = invocation.invocation_id
         traceparent = current_trace().get("traceparent")
         if traceparent:
-            trace_id = trace_id_of(traceparent)
+            # `version-trace-span-flags`; one of another form is a trace id as it is.
+            parts = traceparent.split("-")
+            trace_id, span_id = parts[1:3] if len(parts) > 3 else (traceparent, None)
             if record.setdefault("trace_id", trace_id) == trace_id:
-                record.setdefault("span_id", _span_id_of(traceparent))
+                record.setdefault("span_id", span_id)
         if data is not None:
             record["data"] = data
         # One write: lines of several threads must not mix.
         stream = self._stream or sys.stderr
         stream.write(json.dumps(record, default=_readable) + "\n")
         stream.flush()
-
-
-def trace_id_of(traceparent: str) -> str:
-    """Return the trace id in a `version-trace-span-flags` header, all of it when it has another form."""
-    parts = traceparent.split("-")
-    return parts[1] if len(parts) > 3 else traceparent
-
-
-def _span_id_of(traceparent: str) -> str | None:
-    parts = traceparent.split("-")
-    return parts[2] if len(parts) > 3 else None
 
 
 def _readable(value: Any) -> Any:

@@ -1,8 +1,7 @@
 """Spans that a worker opens itself, and the trace that its code runs in.
 
-A span hangs below whatever runs: the invocation's own, or an outer `with`. What is called, logged or opened within it
-hangs below it. It is sent when it has ended, and only if its trace is recorded: outside of a trace that the engine
-records it costs nothing but its own begin. Mixed into `Worker`; `calls.py` and `logger.py` ask for the current trace.
+The parent of a span is the span around it, or else the invocation's. Calls, log records and spans within it are its
+children. A span is sent when it has ended, and only if its trace is recorded; otherwise it costs its own begin.
 """
 
 from __future__ import annotations
@@ -23,17 +22,20 @@ if TYPE_CHECKING:
     from iii.worker.codec.codec import Message
     from iii.worker.context.invocation import InvocationContext
 
-# Flags of a trace context: recorded; a random id about which nobody has decided yet.
+# Flags of a trace context: recorded; a random trace id of which the engine is to decide whether it is recorded.
 _RECORDED, _UNDECIDED = "01", "02"
 
 
 class Span:
-    """One piece of work: `with worker.span("resize", {"pixels": n}) as span`. An exception makes it an error."""
+    """One piece of work: `with worker.span("resize", {"pixels": n}) as span`. An exception makes it an error.
+
+    `trace` is what continues the span in a message, empty when the trace is not recorded.
+    """
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None, send: Callable[[Message], None]) -> None:
         self.name = name
         self.attributes: dict[str, Any] = dict(attributes or {})
-        self.trace: dict[str, str] = {}  # what continues it in a message; empty when nobody records it
+        self.trace: dict[str, str] = {}
         self.invocation: InvocationContext | None = None
         self._events: list[dict[str, Any]] = []
         self._fields: dict[str, Any] = {}
@@ -42,7 +44,7 @@ class Span:
 
     @property
     def traceparent(self) -> str | None:
-        """The W3C trace context that continues this span, None when nobody records it."""
+        """The W3C trace context that continues this span, None when the trace is not recorded."""
         return self.trace.get("traceparent")
 
     def set(self, name: str, value: Any) -> None:
@@ -50,9 +52,9 @@ class Span:
         self.attributes[name] = value
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
-        """Note that something happened now."""
-        found = [[key, str(value)] for key, value in (attributes or {}).items()]
-        self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": found})
+        """Add an event that happens now; its attributes become text."""
+        pairs = [[key, str(value)] for key, value in (attributes or {}).items()]
+        self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": pairs})
 
     def __enter__(self) -> Span:
         outer = current_trace()
@@ -78,15 +80,17 @@ class Span:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._token is None:
             return
         _SPAN.reset(self._token)
         fields = {"name": self.name, **self._fields, "end_time_unix_nano": time.time_ns(), "status": "ok"}
-        if kind is not None:
-            fields |= {"status": "error", "status_description": f"{kind.__name__}: {error}"}
-        attributes = {key: _plain(value) for key, value in self.attributes.items()}
+        if error_type is not None:
+            fields |= {"status": "error", "status_description": f"{error_type.__name__}: {error}"}
+        attributes = {
+            key: value if isinstance(value, str | int | float) else str(value) for key, value in self.attributes.items()
+        }
         self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
 
     def __repr__(self) -> str:
@@ -97,26 +101,26 @@ _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)
 
 
 class Tracing:
-    """Opens spans. `Worker` has what is named here."""
+    """The part of `Worker` that opens spans."""
 
     _send: Callable[[Message], None]
 
     def span(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
         """Return a span to open with `with`: its time, attributes and outcome become part of the running trace.
 
-        Outside of an invocation it begins a trace of its own.
+        Attributes are strings, numbers or booleans; anything else becomes text. Outside of an invocation the span
+        begins a trace of its own.
+
+            with worker.span("resize", {"pixels": n}) as span:
+                span.set("format", resize(image))
         """
         return Span(name, attributes, self._send)
 
 
 def current_trace() -> dict[str, str]:
-    """Return the `traceparent` and `baggage` that continue what runs here, those that exist."""
+    """Return the `traceparent` and `baggage` of the running span or invocation, those that exist."""
     span, invocation = _SPAN.get(), CURRENT.get()
     # A thread that waits in a call runs other invocations meanwhile: the span around its call is not theirs.
     if span is not None and span.invocation is invocation:
         return span.trace
     return {} if invocation is None else invocation.trace
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) else str(value)

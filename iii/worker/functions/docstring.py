@@ -1,7 +1,7 @@
 """What a docstring says: its first paragraph, and a description for each parameter.
 
-Pure; reads the two usual forms, `Args:` with indented `name: text` lines (also `Attributes:` and `Parameters:`) and
-`:param name: text`. Called where schemas are derived, once for each registration.
+Reads the two usual forms, `Args:` with indented `name: text` lines (also `Attributes:` and `Parameters:`) and
+`:param name: text`. Pure.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ def first_paragraph(doc: str | None) -> str | None:
 
 
 def parameter_descriptions(doc: str | None) -> dict[str, str]:
-    """Return the text for each parameter a docstring describes, on one line each."""
+    """Return the text for each parameter that a docstring describes, on one line each."""
     lines = (doc or "").expandtabs().splitlines()
-    return _from_section(lines) | _from_fields(lines)
+    descriptions = _from_section(lines)
+    for line in lines:
+        head, _, text = line.strip().removeprefix(":").partition(":")
+        words = head.split()
+        # `:param name:` or `:param type name:`
+        if words[:1] == ["param"] and line.strip().startswith(":") and len(words) > 1 and text.strip():
+            descriptions[words[-1]] = text.strip()
+    return descriptions
 
 
 def _from_section(lines: list[str]) -> dict[str, str]:
-    heads = [place for place, line in enumerate(lines) if line.strip().lower() in _HEADS]
+    """Return what stands below the first `Args:` until the indentation ends."""
+    heads = [number for number, line in enumerate(lines) if line.strip().lower() in _HEADS]
     if not heads:
         return {}
     start = heads[0]
     outer, inner = _indent(lines[start]), 0
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     name = ""
     for line in lines[start + 1 :]:
         text = line.strip()
@@ -38,19 +46,8 @@ def _from_section(lines: list[str]) -> dict[str, str]:
             name, _, text = (part.strip() for part in text.partition(":"))
             name = name.partition("(")[0].strip().lstrip("*")
         if name and text:
-            found[name] = f"{found.get(name, '')} {text}".strip()
-    return found
-
-
-def _from_fields(lines: list[str]) -> dict[str, str]:
-    found = {}
-    for line in lines:
-        head, _, text = line.strip().removeprefix(":").partition(":")
-        words = head.split()
-        # `:param name:` or `:param type name:`
-        if words[:1] == ["param"] and line.strip().startswith(":") and len(words) > 1 and text.strip():
-            found[words[-1]] = text.strip()
-    return found
+            descriptions[name] = f"{descriptions.get(name, '')} {text}".strip()
+    return descriptions
 
 
 def _indent(line: str) -> int:

@@ -1,6 +1,6 @@
-"""A handler as the dispatcher sees it: how to call it, and what the engine is told about it.
+"""A handler: how the runner calls it, and what its registration tells the engine about it.
 
-Reads signature and hints once, at registration; nothing here runs per call but `Handler.arguments`.
+Signature and hints are read once, at registration. Per call only `arguments_from` and the converters run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 # A single parameter of one of these names gets the payload whole.
 WHOLE_NAMES = ("payload", "data", "input")
+# The parameter that gets the caller's metadata, and no key of the payload.
 _HIDDEN = "metadata"
+# Hints that a decoded JSON value satisfies without conversion.
 _PLAIN_HINTS = (str, int, float, bool, dict, list)
 
 
@@ -29,7 +31,7 @@ class Handler:
     """The callable behind one function id.
 
     `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
-    `before_result` is what stands between the invocation id and the result in the line of an answer.
+    `before_result` is the part of an answer's line between the invocation id and the result.
     """
 
     __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata")
@@ -44,7 +46,7 @@ class Handler:
 
 
 def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
-    """Wrap a handler that takes the payload as its first argument, and the sidecar if it names `metadata`."""
+    """Wrap a handler that takes the payload as its first argument, and the metadata if a parameter has that name."""
     signature = read_signature(function)
     takes_metadata = _HIDDEN in signature.keyword_only or _HIDDEN in signature.positional[1:]
     return Handler(function_id, function, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
@@ -56,8 +58,11 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
     converters = converters_from(signature)
     if takes_whole_payload(signature):
         handler = handler_from(function_id, function)
-        for name, converter in converters.items():
-            handler.call = _converting_first(function, name, converter, function_id)
+        if converters:
+            ((whole_name, whole_converter),) = converters.items()
+            handler.call = lambda payload, **metadata: function(
+                _converted(payload, whole_name, whole_converter, function_id), **metadata
+            )
         return handler
 
     def call(payload: Any, metadata: Any = None) -> Any:
@@ -78,20 +83,14 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
 
 
 def converters_from(signature: Signature) -> dict[str, Converter]:
-    """Return what turns JSON into the type of each parameter that plain JSON does not satisfy."""
+    """Return a converter for each parameter whose type plain JSON does not satisfy."""
     hints = {name: signature.annotations.get(name) for name in signature.names if name != _HIDDEN}
     if all(hint is None or hint in _PLAIN_HINTS for hint in hints.values()):
         return {}
     from iii.worker.functions.conversion import converter_from_hint  # few workers need it
 
-    found = {name: converter_from_hint(hint) for name, hint in hints.items()}
-    return {name: converter for name, converter in found.items() if converter is not None}
-
-
-def _converting_first(
-    function: Callable[..., Any], name: str, converter: Converter, function_id: str
-) -> Callable[..., Any]:
-    return lambda payload, **sidecar: function(_converted(payload, name, converter, function_id), **sidecar)
+    converters = {name: converter_from_hint(hint) for name, hint in hints.items()}
+    return {name: converter for name, converter in converters.items() if converter is not None}
 
 
 def _converted(value: Any, name: str, converter: Converter, function_id: str) -> Any:
@@ -104,15 +103,13 @@ def _converted(value: Any, name: str, converter: Converter, function_id: str) ->
 
 
 def takes_whole_payload(signature: Signature) -> bool:
-    """Tell whether a decorated handler wants the payload as it is: one parameter, and no scalar type on it."""
+    """Tell whether a decorated handler wants the payload as it is: its only parameter has no type, or a dict's."""
     names = [name for name in signature.names if name != _HIDDEN]
     if len(names) != 1 or names[0] not in signature.positional:
         return False
     hint = signature.annotations.get(names[0])
-    return hint is None or names[0] in WHOLE_NAMES or _is_dict_like(hint)
-
-
-def _is_dict_like(hint: Any) -> bool:
+    if hint is None or names[0] in WHOLE_NAMES:
+        return True
     cls = getattr(hint, "__origin__", hint)
     if not isinstance(cls, type):
         return str(hint) == "typing.Any"
@@ -145,26 +142,26 @@ def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationEr
 
 
 def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
-    """Return what hints and docstring say: `description`, `request_format`, `response_format`, those that exist."""
+    """Return the `description`, `request_format` and `response_format` that docstring and hints give, without Nones."""
     signature = read_signature(function)
     if typed and not takes_whole_payload(signature):
         request: Any = format_from_parameters(signature, function.__doc__)
     else:
         first = signature.positional[:1]
         request = format_from_hint(signature.annotations.get(first[0])) if first else None
-    found = {
+    details = {
         "description": first_paragraph(function.__doc__),
         "request_format": request,
         "response_format": format_from_hint(signature.annotations.get("return")),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in details.items() if value is not None}
 
 
 def source_of(function: Callable[..., Any], project: str) -> dict[str, Any] | None:
-    """Return `{"file", "line"}` of the definition, the file relative to `project` where it lies under it."""
-    found = find_source(function)
-    if found is None:
+    """Return `{"file", "line"}` of the definition; a file under the folder `project` is relative to that."""
+    source = find_source(function)
+    if source is None:
         return None
-    file, line = found
+    file, line = source
     root = project.rstrip("/") + "/"
     return {"file": file.removeprefix(root) if project else file, "line": line}

@@ -2,8 +2,8 @@
 
 Builtins, Optional, Union, Literal, list, tuple, set, dict, TypedDict, dataclasses, Enum, dates, UUID, Annotated;
 pydantic models and msgspec Structs describe themselves. A hint that says nothing (`Any`, a foreign class) gives
-None: the function then has no format and is not checked. Pure, and imports nothing: a class of a module that
-nobody has loaded cannot be met.
+None: the function then has no format and is not checked. Pure, and imports no module for the classes it knows: a class
+of a module that is not loaded cannot be met.
 """
 
 from __future__ import annotations
@@ -75,13 +75,12 @@ def format_from_parameters(signature: Signature, doc: str | None = None) -> Sche
 
 def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
     """Return the schema of one hint, None when it says nothing."""
-    if nesting > MAX_NESTING:
+    # A handler without a hint, or whose result is None, has no format; None inside a union is null.
+    if nesting > MAX_NESTING or (hint is None and nesting == 0):
         return None
-    if hint is None and nesting == 0:
-        return None
-    simple = _SIMPLE.get(hint) if _is_hashable(hint) else None
-    if simple is not None:
-        return dict(simple)
+    # What an Annotated hint holds may have no hash.
+    if not hasattr(hint, "__metadata__") and type(hint).__hash__ is not None and hint in _SIMPLE:
+        return dict(_SIMPLE[hint])
     origin = getattr(hint, "__origin__", None)
     if origin is not None or _is_union(hint):
         return _from_generic(hint, origin, nesting)
@@ -98,33 +97,28 @@ def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
     if getattr(origin, "_name", None) == "Literal" or str(origin) == "typing.Literal":
         return _from_values(list(arguments))
     if hasattr(hint, "__metadata__"):
-        return _from_annotated(hint, origin, nesting)
+        schema = schema_from_hint(origin, nesting + 1)
+        texts = [note for note in hint.__metadata__ if isinstance(note, str)]
+        return {**schema, "description": texts[0]} if schema and texts else schema
     if str(origin) in ("typing.Required", "typing.NotRequired", "typing.ReadOnly", "typing.Final"):
         return schema_from_hint(arguments[0], nesting)
     return _from_container(origin, arguments, nesting)
 
 
 def _from_union(members: tuple[Any, ...], nesting: int) -> Schema | None:
-    schemas = [schema_from_hint(member, nesting + 1) for member in members]
-    known = [schema for schema in schemas if schema is not None]
-    if len(known) < len(schemas):
+    schemas: list[Any] = [schema_from_hint(member, nesting + 1) for member in members]
+    if None in schemas:
         return None
-    if all(set(schema) == {"type"} for schema in known):
-        return {"type": [schema["type"] for schema in known]}
-    return {"anyOf": known}
+    if all(set(schema) == {"type"} for schema in schemas):
+        return {"type": [schema["type"] for schema in schemas]}
+    return {"anyOf": schemas}
 
 
 def _from_values(values: list[Any]) -> Schema:
     plain = [getattr(value, "value", value) for value in values]
-    kinds = {type(value) for value in plain}
-    typed = _SIMPLE.get(kinds.pop(), {}) if len(kinds) == 1 else {}
+    classes = {type(value) for value in plain}
+    typed = _SIMPLE.get(classes.pop(), {}) if len(classes) == 1 else {}
     return {**typed, "enum": plain}
-
-
-def _from_annotated(hint: Any, origin: Any, nesting: int) -> Schema | None:
-    schema = schema_from_hint(origin, nesting + 1)
-    texts = [note for note in hint.__metadata__ if isinstance(note, str)]
-    return {**schema, "description": texts[0]} if schema and texts else schema
 
 
 def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Schema | None:
@@ -134,7 +128,8 @@ def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Sc
         values = schema_from_hint(arguments[1], nesting + 1) if len(arguments) == 2 else None
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
-        return _from_tuple(arguments, nesting)
+        places = [schema_from_hint(argument, nesting + 1) or {} for argument in arguments]
+        return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
     if issubclass(origin, list | tuple | set | frozenset) or origin.__name__ in ("Sequence", "Iterable"):
         items = schema_from_hint(arguments[0], nesting + 1) if arguments else None
         base = _SIMPLE.get(origin, _SIMPLE[list])
@@ -142,24 +137,19 @@ def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Sc
     return None
 
 
-def _from_tuple(arguments: tuple[Any, ...], nesting: int) -> Schema:
-    items = [schema_from_hint(argument, nesting + 1) or {} for argument in arguments]
-    return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
-
-
-def _from_class(cls: type, nesting: int) -> Schema | None:
-    described = _from_describing_class(cls)
-    if described is not None:
-        return described
+def _from_class(cls: Any, nesting: int) -> Schema | None:
+    schema = _from_describing_class(cls)
+    if schema is not None:
+        return schema
     if _is_subclass(cls, "enum", "Enum"):
-        return _from_values([member.value for member in cls])  # type: ignore[attr-defined]
+        return _from_values([member.value for member in cls])
     if hasattr(cls, "__required_keys__"):
         return _from_typed_dict(cls, nesting)
     if hasattr(cls, "__dataclass_fields__"):
         return _from_dataclass(cls, nesting)
-    for (module, name), schema in _STRING_CLASSES.items():
+    for (module, name), text_schema in _STRING_CLASSES.items():
         if _is_subclass(cls, module, name):
-            return dict(schema)
+            return dict(text_schema)
     return {"type": "object"} if issubclass(cls, dict) else None
 
 
@@ -167,32 +157,27 @@ def _from_describing_class(cls: type) -> Schema | None:
     describe = getattr(cls, "model_json_schema", None)
     if callable(describe):
         return dict(describe())
-    if _is_subclass(cls, "msgspec", "Struct"):
-        schemas, definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
-        return {**schemas[0], "$defs": definitions} if "$ref" not in schemas[0] else _inlined(schemas[0], definitions)
-    return None
-
-
-def _inlined(reference: Schema, definitions: Schema) -> Schema:
+    if not _is_subclass(cls, "msgspec", "Struct"):
+        return None
+    (schema,), definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
+    if "$ref" not in schema:
+        return {**schema, "$defs": definitions}
     import json  # Structs only
 
-    name = reference["$ref"].rpartition("/")[2]
+    name = schema["$ref"].rpartition("/")[2]
     return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
 
 
 def _from_typed_dict(cls: Any, nesting: int) -> Schema:
     hints = _resolved(cls)
-    properties = _properties(hints, nesting)
-    required = [name for name in properties if _is_required(cls, name, hints[name])]
-    return _described(cls, _object(properties, required, closed=False))
-
-
-def _is_required(cls: Any, name: str, hint: Any) -> bool:
     # Where annotations are strings, `__required_keys__` has not seen the qualifier.
-    qualifier = str(getattr(hint, "__origin__", ""))
-    if qualifier in ("typing.Required", "typing.NotRequired"):
-        return qualifier == "typing.Required"
-    return name in cls.__required_keys__
+    qualifiers = {name: str(getattr(hint, "__origin__", "")) for name, hint in hints.items()}
+    required = [
+        name
+        for name, qualifier in qualifiers.items()
+        if qualifier == "typing.Required" or (qualifier != "typing.NotRequired" and name in cls.__required_keys__)
+    ]
+    return _described(cls, _object(_properties(hints, nesting), required, closed=False))
 
 
 def _from_dataclass(cls: Any, nesting: int) -> Schema:
@@ -208,7 +193,7 @@ def _from_dataclass(cls: Any, nesting: int) -> Schema:
 
 
 def _resolved(cls: Any) -> dict[str, Any]:
-    import typing  # loaded already by whoever defined such a class
+    import typing  # loaded already by the module that defines such a class
 
     try:
         return typing.get_type_hints(cls, include_extras=True)
@@ -221,7 +206,7 @@ def _properties(hints: dict[str, Any], nesting: int) -> dict[str, Schema]:
 
 
 def _rooted(schema: Schema) -> Schema:
-    """Return the schema with the definitions of all models in it at its root, where their references look for them."""
+    """Return the schema with the definitions of all its models at its root, where the references point."""
     definitions: dict[str, tuple[Schema, Schema]] = {}
     root = _without_definitions(schema, definitions)
     return {**root, "$defs": {name: body for name, (body, _) in definitions.items()}} if definitions else dict(root)
@@ -236,12 +221,12 @@ def _without_definitions(node: Any, definitions: dict[str, tuple[Schema, Schema]
     names = {name: _free_name(name, own, definitions) for name in own}
     for name in own:
         definitions[names[name]] = (_renamed(own[name], names), own)
-    rest = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
-    return _renamed(rest, names) if own else rest
+    bare = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
+    return _renamed(bare, names) if own else bare
 
 
 def _free_name(name: str, own: Schema, definitions: dict[str, tuple[Schema, Schema]]) -> str:
-    """Return the name under which a model's definition goes to the root: its own, unless another model's has that."""
+    """Return the name of a model's definition at the root: its own, numbered if a different definition has that."""
     free, number = name, 2
     while free in definitions and definitions[free][1] != own:
         free, number = f"{name}_{number}", number + 1
@@ -253,12 +238,12 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
         return [_renamed(item, names) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _renamed(item, names) for key, item in node.items()}
-    reference = found.get("$ref")
+    renamed = {key: _renamed(item, names) for key, item in node.items()}
+    reference = renamed.get("$ref")
     if isinstance(reference, str):
         place, _, name = reference.rpartition("/")
-        found["$ref"] = f"{place}/{names.get(name, name)}"
-    return found
+        renamed["$ref"] = f"{place}/{names.get(name, name)}"
+    return renamed
 
 
 def _object(properties: dict[str, Schema], required: list[str], *, closed: bool) -> Schema:
@@ -288,10 +273,6 @@ def _is_union(hint: Any) -> bool:
 def _is_subclass(cls: type, module: str, name: str) -> bool:
     loaded = sys.modules.get(module)
     return loaded is not None and issubclass(cls, getattr(loaded, name))
-
-
-def _is_hashable(hint: Any) -> bool:
-    return getattr(type(hint), "__hash__", None) is not None and not hasattr(hint, "__metadata__")
 
 
 def _is_json_scalar(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """The parameters of a handler, read without the `inspect` module where that is possible.
 
-`inspect` costs a worker more than all of the SDK at start; a plain function tells everything by its code object.
-Anything else (partials, callable objects, decorated functions) takes the slow road through it.
+`inspect` costs a worker's start more than all of the SDK; the code object of a plain function tells the same. Partials,
+callable objects and decorated functions are read by `inspect`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_HAS_VARARGS = 0x04
 _HAS_KEYWORDS = 0x08
 # Coroutines and async generators: both need an event loop.
 _NEEDS_LOOP = 0x80 | 0x100 | 0x200
@@ -41,7 +40,7 @@ class Signature:
 
     @property
     def names(self) -> list[str]:
-        """All parameters that can be given by name."""
+        """All parameters that a call can give by name."""
         return self.positional + self.keyword_only
 
     @property
@@ -58,8 +57,8 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     code = plain.__code__
     positional = list(code.co_varnames[: code.co_argcount])
     keyword_only = list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
-    given = plain.__defaults__ or ()
-    defaults = dict(zip(positional[len(positional) - len(given) :], given, strict=True))
+    values = plain.__defaults__ or ()
+    defaults = dict(zip(positional[len(positional) - len(values) :], values, strict=True))
     defaults.update(plain.__kwdefaults__ or {})
     return Signature(
         positional[1:] if isinstance(function, MethodType) else positional,
@@ -88,7 +87,7 @@ def _inspected(function: Callable[..., Any]) -> Signature:
 
 
 def read_annotations(function: Any) -> dict[str, Any]:
-    """Return the annotations as objects; names that cannot be resolved make them all unknown."""
+    """Return the annotations as objects; none at all when a name in one of them cannot be resolved."""
     target = function if isinstance(function, FunctionType | MethodType) else getattr(function, "func", None)
     target = target or type(function).__call__
     raw = dict(getattr(target, "__annotations__", {}))
@@ -103,7 +102,7 @@ def read_annotations(function: Any) -> dict[str, Any]:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Tell whether what `function` returns needs an event loop: to be awaited, or iterated with `async for`."""
+    """Tell whether the result of `function` needs an event loop: to be awaited, or iterated with `async for`."""
     while hasattr(function, "func"):
         function = function.func
     target = getattr(function, "__func__", function)
@@ -114,7 +113,7 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 def find_source(function: Any) -> tuple[str, int] | None:
-    """Return (file, line) of the handler's definition, None for callables without Python code."""
+    """Return (file, line) of a handler's definition, None for callables without Python code."""
     while hasattr(function, "__wrapped__") or hasattr(function, "func"):
         function = getattr(function, "__wrapped__", None) or function.func
     code = getattr(getattr(function, "__func__", function), "__code__", None)

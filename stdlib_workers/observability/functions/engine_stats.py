@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iii import InvocationError, Worker
+from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.observability.records.aggregation import Value
 from stdlib_workers.observability.records.call_stats import Figures
 
@@ -42,7 +42,7 @@ class EngineStats:
 
     async def sample(self, now: int) -> list[Value]:
         """Return the engine's figures and the workers' processes as values for the rollups; `now` in nanoseconds."""
-        request = {"function_id": "engine::workers::list", "payload": {}, "timeout_ms": TIMEOUT_MS}
+        request: TriggerRequestInput = {"function_id": "engine::workers::list", "payload": {}, "timeout_ms": TIMEOUT_MS}
         try:
             rows = (await self._worker.trigger_async(request))["workers"]
         except InvocationError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from iii import InvocationError, Logger, TriggerConfig
+from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
 from stdlib_workers.events import Bindings, Caller, Target, fire, target_from
 from stdlib_workers.observability.ingest.batches import Intake
 from stdlib_workers.observability.records.logs import LogRow, log_shape_from
@@ -25,12 +25,12 @@ MAX_IN_FLIGHT = 1000
 MAX_TRACES = 10_000
 _OWN = ("observability::", "engine::traces::", "engine::logs::", "engine::log::", "engine::metrics::")
 
-LOG = {
+LOG: TriggerTypeInput = {
     "id": "log",
     "description": "A log record was stored, of one level or of all.",
     "trigger_request_format": {"type": "object", "properties": {"level": {"type": "string", "enum": list(LEVELS)}}},
 }
-TRACE = {
+TRACE: TriggerTypeInput = {
     "id": "trace",
     "description": "Traces have got spans that ended, told every 300 ms.",
     "trigger_request_format": {

@@ -17,7 +17,6 @@ from iii.errors import LocalProtocolError, RemoteProtocolError
 from iii.worker.codec.codec import Codec
 from iii.worker.codec.json_diagnosis import find_fault
 from iii.worker.codec.limits import MAX_DEPTH, MAX_NODES
-from iii.worker.codec.stdlib_json import decode_with_json, encode_with_json
 from iii.worker.runtime.line_reader import LineReader
 
 # A busy machine is slow; that decides no test.
@@ -26,13 +25,7 @@ UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 def make_codec(package: str) -> Codec:
     codec = Codec()
-    if package == "msgspec":
-        codec._use_msgspec()
-    elif package == "orjson":
-        codec._use_orjson()
-    else:
-        codec._encode, codec._decode, codec._decode_lines = encode_with_json, decode_with_json, None
-        codec.package = "json"
+    {"json": codec._use_json, "msgspec": codec._use_msgspec, "orjson": codec._use_orjson}[package]()
     assert codec.package == package
     return codec
 
@@ -57,8 +50,14 @@ REFUSED = [
     b'{"a":1,"a":2}',
     b'{"a":1,"\\u0061":2}',
     b'[{"b":{"c":1,"c":1}}]',
+    b'{"a":1,"a":2,"b" :3}',
+    b'{"a":1,"a":2,"b"\t:3}',
+    b'{"a":1,"a":2,"b"\r:3}',
+    b'{"a":1, "a":":","b":" :"}',
     b'"\\ud800"',
     b'"\\udc00\\ud800"',
+    b'"\\ud83d \\n \\ude00"',
+    b'"\\ud83d x\\n"',
     b'{"\\ud800":1}',
     b'"\xff"',
     b'"\t"',
@@ -89,6 +88,7 @@ ACCEPTED = [
     b"0.12345678901234567890123",
     b'"12345678901234567890123"',
     b'{"a" : 1, "b" :2}',
+    b'{"a"\t: " :", "b":"a \\":"}',
     b'{"text":"a \\"quoted\\": one"}',
     b'"\\ud83d\\ude00"',
     b'"\xe2\x80\xa8 \x0c"'.replace(b"\x0c", b"\\f"),
