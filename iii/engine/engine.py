@@ -47,7 +47,6 @@ from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
 from iii.engine.security.auth_throttle import Throttle
 from iii.engine.security.peer_uid import is_same_user
-from iii.engine.security.redaction import redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.run import Run
@@ -59,6 +58,7 @@ from iii.engine.transport.message_pump import MessagePump
 from iii.engine.worker_connections import WorkerConnections
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
+from iii.redaction import redactor_of
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130

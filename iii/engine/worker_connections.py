@@ -22,7 +22,6 @@ from iii.engine.health.foreign_readiness import patience
 from iii.engine.health.slow_consumers import SlowConsumers
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
-from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.process import Process
 from iii.engine.supervision.run import ExitReason, Run
 from iii.engine.supervision.supervisor import Supervisor
@@ -31,6 +30,7 @@ from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import make_poller
 from iii.protocol.codec import encode
 from iii.protocol.messages import Stop
+from iii.redaction import Redactor
 
 # A process that is dying closes its connections a moment before it is dead: its exit says more than they do.
 LINGER = 0.5

@@ -1,1 +1,1 @@
-"""Who may do what, and what may be shown: rules, admission, kernel identity, redaction."""
+"""Who may do what, and what may be shown: rules, admission, kernel identity."""

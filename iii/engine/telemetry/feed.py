@@ -20,7 +20,6 @@ from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.engine.routing.span_recorder import FOREVER, Outside, Span, Tracer
-from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
 from iii.engine.telemetry.log_records import log_form
@@ -32,6 +31,7 @@ from iii.engine.tracing.worker_spans import WorkerSpan
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_error, encode_value
+from iii.redaction import Redactor
 
 TYPE = "telemetry"
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
@@ -290,12 +290,12 @@ class Feed:
         if span.error is not None:
             span.error = (span.error[0], self.redact(span.error[1]))
         if span.payload is not None:
-            span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
+            span.payload = Raw(self.redact.cut_out(bytes(span.payload).decode()).encode())
         return encode_value(span_form(span, epoch, trigger_of))
 
     def _encode_foreign(self, span: WorkerSpan) -> bytes:
         span.status_description = self.redact(span.status_description)
-        return self.redact.values(encode_value(span).decode()).encode()
+        return self.redact.cut_out(encode_value(span).decode()).encode()
 
     async def _encode_logs(self, count: int) -> list[bytes]:
         """Make reports into JSON records, a few at a time."""

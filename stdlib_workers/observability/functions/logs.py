@@ -7,11 +7,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from iii import Logger
+from iii.redaction import BatchRedactor
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.ingest.batches import Intake
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.logs import SEVERITIES, LogRow, log_row_from, log_shape_from, scrubbed_log
-from stdlib_workers.observability.records.redaction import Redaction
+from stdlib_workers.observability.records.logs import (
+    SEVERITIES,
+    LogRow,
+    log_row_from,
+    log_shape_from,
+    log_without_secrets,
+)
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.query_params import QueryParams
@@ -42,7 +48,7 @@ class LogFunctions:
         return write
 
     def _row(self, level: str, message: str, asking: QueryParams, data: Any) -> LogRow:
-        redaction, now = Redaction(), self._pipeline.clock()
+        redactor, now = BatchRedactor(), self._pipeline.clock()
         record = {
             "timestamp_unix_nano": now,
             "severity_number": SEVERITIES[level],
@@ -55,7 +61,7 @@ class LogFunctions:
             "resource": dict(self._options.resource),
             "instrumentation_scope_name": "iii",
         }
-        return scrubbed_log(log_row_from(record, redaction, now), redaction)
+        return log_without_secrets(log_row_from(record, redactor, now), redactor)
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List log records, the newest first."""

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.logs import LogRow, log_row_from, scrubbed_log
+from iii.redaction import BatchRedactor
+from stdlib_workers.observability.records.logs import LogRow, log_row_from, log_without_secrets
 from stdlib_workers.observability.records.metrics import MetricRow, metric_row_from
 from stdlib_workers.observability.records.otlp_json import logs_from, metrics_from, spans_from
-from stdlib_workers.observability.records.redaction import Redaction
-from stdlib_workers.observability.records.spans import SpanRow, row_from, scrubbed
+from stdlib_workers.observability.records.spans import SpanRow, row_from, without_secrets
 
 # The kinds of frames that SDKs send, and the OTLP/HTTP paths that take the same.
 TRACES, METRICS, LOGS = "OTLP", "MTRC", "LOGS"
@@ -83,14 +83,14 @@ def _sort(kind: Any, request: Any, records: _Records) -> bool:
 
 
 def _rows(records: _Records, accepts: Accepts, now: int) -> Intake:
-    redaction = Redaction()
-    spans = [row_from(span, redaction) for span in _objects(records.spans)]
-    logs = [log_row_from(record, redaction, now) for record in _objects(records.logs)] if accepts.logs else []
-    metrics = [metric_row_from(metric, redaction, now) for metric in records.metrics]
+    redactor = BatchRedactor()
+    spans = [row_from(span, redactor) for span in _objects(records.spans)]
+    logs = [log_row_from(record, redactor, now) for record in _objects(records.logs)] if accepts.logs else []
+    metrics = [metric_row_from(metric, redactor, now) for metric in records.metrics]
     wanted = [row for row in spans if row is not None and (row.finish or accepts.live)]
     return Intake(
-        _each(wanted, redaction, scrubbed),
-        _each(logs, redaction, scrubbed_log),
+        _each(wanted, redactor, without_secrets),
+        _each(logs, redactor, log_without_secrets),
         metrics,
         len(records.spans) - len([row for row in spans if row is not None]),
     )
@@ -100,5 +100,5 @@ def _objects(items: Iterable[Any]) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def _each(rows: list[Any], redaction: Redaction, clean: Callable[[Any, Redaction], Any]) -> list[Any]:
-    return [clean(row, redaction) for row in rows] if redaction.secrets else rows
+def _each(rows: list[Any], redactor: BatchRedactor, clean: Callable[[Any, BatchRedactor], Any]) -> list[Any]:
+    return [clean(row, redactor) for row in rows] if redactor.secrets else rows

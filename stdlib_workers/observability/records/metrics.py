@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from iii.redaction import BatchRedactor
 from stdlib_workers.observability.records.aggregation import Histogram, Value
-from stdlib_workers.observability.records.redaction import Redaction
 from stdlib_workers.observability.records.spans import clamp
 
 _encode = msgspec.json.Encoder().encode
@@ -29,11 +29,11 @@ class MetricRow(NamedTuple):
     record: str
 
 
-def metric_row_from(metric: Mapping[str, Any], redaction: Redaction, now: int) -> MetricRow:
+def metric_row_from(metric: Mapping[str, Any], redactor: BatchRedactor, now: int) -> MetricRow:
     """Return the row of a metric in the contract's shape; its time is when it came in."""
     shape = {**metric, "timestamp_unix_nano": now}
     shape["data_points"] = [
-        {**point, "attributes": redaction.value(point.get("attributes") or {})} for point in metric["data_points"]
+        {**point, "attributes": redactor.value(point.get("attributes") or {})} for point in metric["data_points"]
     ]
     service = str(metric.get("service_name") or "unknown")
     return MetricRow(str(metric["name"]), service, str(metric["metric_type"]), now, _encode(shape).decode())

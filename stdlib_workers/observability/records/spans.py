@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
-from stdlib_workers.observability.records.redaction import Redaction, may_hold_secret
+from iii.redaction import BatchRedactor, may_hold_secret
 
 # SQLite's integers end here; OTLP's times are unsigned.
 MAX_INTEGER = 2**63 - 1
@@ -44,7 +44,7 @@ class SpanRow(NamedTuple):
     detail: str | None
 
 
-def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
+def row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow | None:
     """Return the row of a span of the feed, None when it has no ids."""
     get = span.get
     trace, id = get("trace_id"), get("span_id")
@@ -52,7 +52,7 @@ def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
         return None
     parent = get("parent_span_id")
     pairs = pairs_from(get("attributes"))
-    name, attributes, detail = _texts(str(get("name") or ""), pairs, _detail(span), redaction)
+    name, attributes, detail = _texts(str(get("name") or ""), pairs, _detail(span), redactor)
     status = get("status")
     return SpanRow(
         trace,
@@ -74,13 +74,13 @@ def _is_id(value: Any) -> TypeGuard[str]:
 
 
 def _texts(
-    name: str, pairs: list[list[str]], detail: dict[str, Any], redaction: Redaction
+    name: str, pairs: list[list[str]], detail: dict[str, Any], redactor: BatchRedactor
 ) -> tuple[str, str, str | None]:
     attributes = _encode(pairs).decode()
     more = _encode(detail).decode() if detail else ""
     if may_hold_secret(f"{name}\n{attributes}{more}"):
-        name, attributes = redaction.text(name), _encode(redaction.value(pairs)).decode()
-        more = _encode(redaction.value(detail)).decode() if detail else ""
+        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
+        more = _encode(redactor.value(detail)).decode() if detail else ""
     return name, attributes, more or None
 
 
@@ -94,10 +94,10 @@ def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def scrubbed(row: SpanRow, redaction: Redaction) -> SpanRow:
+def without_secrets(row: SpanRow, redactor: BatchRedactor) -> SpanRow:
     """Return the row without the secrets that other rows of its batch gave away."""
-    detail = None if row.detail is None else redaction.scrub(row.detail)
-    return row._replace(attributes=redaction.scrub(row.attributes), detail=detail, name=redaction.scrub(row.name))
+    detail = None if row.detail is None else redactor.cut_out(row.detail)
+    return row._replace(attributes=redactor.cut_out(row.attributes), detail=detail, name=redactor.cut_out(row.name))
 
 
 def pairs_from(attributes: Any) -> list[list[str]]:
