@@ -10,9 +10,10 @@ from typing import Any
 
 from stdlib_workers.events import Background
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.store.archive import Archive, Batch
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.schema import SCHEMA
 from stdlib_workers.storage import Store
 
@@ -101,8 +102,8 @@ def archive(path: Path | None = None, limits: Limits | None = None) -> Iterator[
 def keep(into: Archive, *spans: dict[str, Any], logs: Any = (), frames: Any = (), now: int = NOW) -> None:
     """Write spans, logs and OTLP frames as the feed would."""
     batch = {"spans": list(spans), "logs": list(logs), "otlp": list(frames)}
-    intake = intake_from(batch, Accepts(), now)
-    into.write(Batch(intake.spans, intake.logs, intake.metrics)).result()
+    batch = batch_from_telemetry(batch, IngestFilter(), now)
+    into.write(Batch(batch.spans, batch.logs, batch.metrics)).result()
 
 
 class Bench:

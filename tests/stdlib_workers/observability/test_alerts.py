@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdlib_workers.observability.alerts import actions
-from stdlib_workers.observability.alerts.actions import Actions, WebhookRefused, checked_address, is_public, post
+from stdlib_workers.observability.alerts.actions import AlertActions, WebhookRefused, checked_address, is_public, post
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.alert_rules import Action, Rule, State, judge, rule_from
-from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.values import OptionError
 from tests.support.observed import MS, NOW, Bench, bench, keep, metric, metrics_request
 from tests.support.stand_ins import Callee
@@ -89,9 +89,9 @@ def test_a_rule_of_the_configuration() -> None:
     assert rule_from(full) == Rule(
         "n", "m", 1.5, "lessthanorequal", 5, 0, False, Action("webhook", "https://example.com/x")
     )
-    assert rule_from(full).shape() == {**full, "operator": "lessthanorequal"}
+    assert rule_from(full).to_json() == {**full, "operator": "lessthanorequal"}
     function = rule_from({**fields, "operator": "GreaterThan", "action": {"type": "function", "path": "a::b"}})
-    assert function.action.shape() == {"type": "function", "path": "a::b"}
+    assert function.action.to_json() == {"type": "function", "path": "a::b"}
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,19 @@ class Acts:
         self.done.append((rule.name, value, now))
 
 
-def evaluator(made: Bench, figures: Figures, *rules: Rule) -> tuple[AlertEvaluator, Acts]:
+def evaluator(made: Bench, call_stats: CallStats, *rules: Rule) -> tuple[AlertEvaluator, Acts]:
     acts = Acts()
 
     async def make() -> AlertEvaluator:
-        return AlertEvaluator(made.archive, figures, rules, acts.act)
+        return AlertEvaluator(made.archive, call_stats, rules, acts.act)
 
     return made.run(make()), acts
 
 
-def busy(total: int) -> Figures:
-    figures = Figures()
-    figures.take_counts({"total": total})
-    return figures
+def busy(total: int) -> CallStats:
+    call_stats = CallStats()
+    call_stats.take_counts({"total": total})
+    return call_stats
 
 
 def test_what_fired_and_the_list_of_alerts() -> None:
@@ -162,7 +162,7 @@ def test_what_fired_and_the_list_of_alerts() -> None:
             }
         ]
         assert acts.done == [("busy", 9, MS_NOW)]
-        listed = watching.shape(MS_NOW)
+        listed = watching.to_json(MS_NOW)
         assert listed["alerts"][0] == {
             "name": "busy",
             "firing": True,
@@ -201,16 +201,16 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
     with bench() as made:
         watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), Rule("sdk", "m", 0))
         with pytest.raises(Enough):
-            made.run(watching.watch(lambda: NOW, sleep))
+            made.run(watching.run(lambda: NOW, sleep))
         assert watching.states["busy"].last_evaluated == MS_NOW
     assert pauses == [10.0] * 4
 
 
 def test_without_rules_there_is_a_word_about_that() -> None:
     with bench() as made:
-        watching, _ = evaluator(made, Figures())
+        watching, _ = evaluator(made, CallStats())
         assert made.run(watching.evaluate(NOW)) == []
-        assert watching.shape(5)["message"] == "no alerts are configured"
+        assert watching.to_json(5)["message"] == "no alerts are configured"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_sdk_metrics_in_the_window_gauges_averaged_all_others_summed(kind: str |
             metrics = [{"name": "m", "histogram": {"dataPoints": [{"count": "2", "sum": 6.0}]}}]
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(*metrics))]])
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(metric("m", 999)))]], now=NOW - 61_000 * MS)
-        watching, _ = evaluator(made, Figures(), Rule("r", "m", 0))
+        watching, _ = evaluator(made, CallStats(), Rule("r", "m", 0))
         made.run(watching.evaluate(NOW))
         assert watching.states["r"].current_value == value
 
@@ -267,7 +267,7 @@ def hook() -> Iterator[tuple[type[Hook], str]]:
 
 
 def act(rule: Rule, callee: Callee | None = None, *, allow_private: bool = True, sleep: Any = no_pause) -> None:
-    asyncio.run(Actions(callee or Callee(), allow_private=allow_private, sleep=sleep).act(rule, 9, 77))
+    asyncio.run(AlertActions(callee or Callee(), allow_private=allow_private, sleep=sleep).run(rule, 9, 77))
 
 
 def test_a_webhook_gets_the_facts(hook: tuple[type[Hook], str]) -> None:
@@ -375,7 +375,7 @@ def test_a_function_that_is_not_there_is_told_in_the_log(capsys: pytest.CaptureF
 def test_a_log_action_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     act(RULE)
     assert "alert busy: iii.invocations.total is 9, GreaterThan 5" in capsys.readouterr().err
-    assert actions.PAUSES == (1.0, 2.0, 4.0)
+    assert actions.RETRY_INTERVALS == (1.0, 2.0, 4.0)
 
 
 def test_a_rule_is_a_table() -> None:
