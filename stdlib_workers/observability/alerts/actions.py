@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from iii import InvocationError, Logger, TriggerAction
+from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.events import Caller
 from stdlib_workers.observability.config.alert_rules import Rule, webhook_from
 from stdlib_workers.values import encode
@@ -114,15 +114,6 @@ def checked_address(host: str, port: int, *, allow_private: bool) -> str:
                 "set webhook_allow_private = true to allow that"
             )
     return addresses[0]
-
-
-def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    if inner is not None:
-        return is_public(str(inner))
-    return parsed.is_global and not parsed.is_multicast
 
 
 class _PinnedConnection(http.client.HTTPConnection):

@@ -6,36 +6,30 @@ An alert fires when its condition holds and its cooldown has passed since it las
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from stdlib_workers.values import OptionError
 
-_COMPARE = {
-    "greaterthan": operator.gt,
-    "greaterthanorequal": operator.ge,
-    "lessthan": operator.lt,
-    "lessthanorequal": operator.le,
-    "equal": operator.eq,
-    "notequal": operator.ne,
+
+class Operator(NamedTuple):
+    """A comparison: how it is written as a symbol, how the contract shows it, what it does."""
+
+    symbol: str
+    shown: str
+    compare: Callable[[float, float], bool]
+
+
+OPERATORS = {
+    "greaterthan": Operator(">", "GreaterThan", operator.gt),
+    "greaterthanorequal": Operator(">=", "GreaterThanOrEqual", operator.ge),
+    "lessthan": Operator("<", "LessThan", operator.lt),
+    "lessthanorequal": Operator("<=", "LessThanOrEqual", operator.le),
+    "equal": Operator("==", "Equal", operator.eq),
+    "notequal": Operator("!=", "NotEqual", operator.ne),
 }
-_SYMBOLS = {
-    ">": "greaterthan",
-    ">=": "greaterthanorequal",
-    "<": "lessthan",
-    "<=": "lessthanorequal",
-    "==": "equal",
-    "!=": "notequal",
-}
-_SHOWN = {
-    "greaterthan": "GreaterThan",
-    "greaterthanorequal": "GreaterThanOrEqual",
-    "lessthan": "LessThan",
-    "lessthanorequal": "LessThanOrEqual",
-    "equal": "Equal",
-    "notequal": "NotEqual",
-}
+_BY_SYMBOL = {entry.symbol: name for name, entry in OPERATORS.items()}
 _KEYS = ("name", "metric", "threshold", "operator", "window_seconds", "cooldown_seconds", "enabled", "action")
 # Functions that alerts must not call: their calls would be observed, and fire alerts again.
 _BUILT_IN = ("engine::", "observability::")
@@ -67,7 +61,7 @@ class Rule(NamedTuple):
 
     def holds(self, value: float) -> bool:
         """Whether the condition holds for a value."""
-        return bool(_COMPARE[self.operator](value, self.threshold))
+        return OPERATORS[self.operator].compare(value, self.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as `engine::alerts::list` shows it."""
@@ -97,7 +91,7 @@ class State(NamedTuple):
             "name": rule.name,
             **self._asdict(),
             "threshold": rule.threshold,
-            "operator": _SHOWN[rule.operator],
+            "operator": OPERATORS[rule.operator].shown,
         }
 
 
@@ -126,7 +120,7 @@ def _reading(rule: Rule, value: float) -> dict[str, Any]:
         "metric": rule.metric,
         "value": value,
         "threshold": rule.threshold,
-        "operator": _SHOWN[rule.operator],
+        "operator": OPERATORS[rule.operator].shown,
     }
 
 
@@ -139,10 +133,10 @@ def rule_from(fields: Any) -> Rule:
             raise OptionError(f"observability: an alert has no key {name}; there are {', '.join(_KEYS)}")
     rule = Rule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
     given_operator = fields.get("operator", "greaterthan")
-    operator_name = _SYMBOLS.get(str(given_operator), str(given_operator).lower().replace("_", ""))
-    if operator_name not in _COMPARE:
+    operator_name = _BY_SYMBOL.get(str(given_operator), str(given_operator).lower().replace("_", ""))
+    if operator_name not in OPERATORS:
         raise OptionError(
-            f"observability: operator must be one of {', '.join(_COMPARE)} or a symbol, got {given_operator!r}"
+            f"observability: operator must be one of {', '.join(OPERATORS)} or a symbol, got {given_operator!r}"
         )
     enabled = fields.get("enabled", True)
     window, cooldown = _seconds(fields, "window_seconds"), _seconds(fields, "cooldown_seconds")

@@ -73,7 +73,7 @@ class LogFunctions:
         return {
             "logs": [log_json(row) for row in rows],
             "total": total,
-            "query": query.to_json(),
+            "query": query._asdict(),
             "timestamp": self._pipeline.clock() // 1_000_000,
         }
 

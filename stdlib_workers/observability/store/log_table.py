@@ -27,10 +27,6 @@ class LogQuery(NamedTuple):
     offset: int | None = None
     limit: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all eight filters; null for those that the payload does not have."""
-        return self._asdict()
-
 
 def log_query_from(payload: Any) -> LogQuery:
     """Return the query of a payload. InvocationError for a field that does not fit."""

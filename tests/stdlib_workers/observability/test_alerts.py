@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.observability.alerts import actions
-from stdlib_workers.observability.alerts.actions import AlertActions, WebhookRefused, checked_address, is_public, post
+from stdlib_workers.observability.alerts.actions import AlertActions, WebhookRefused, checked_address, post
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.alert_rules import Action, Rule, State, judge, rule_from
 from stdlib_workers.observability.records.call_stats import CallStats
