@@ -15,7 +15,7 @@ from typing import Any
 
 from iii import InvocationError, Worker
 from stdlib_workers.events import Background
-from stdlib_workers.observability.alerts.actions import AlertActions
+from stdlib_workers.observability.alerts.actions import ActionRunner
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.options import ListenerOptions, Options
 from stdlib_workers.observability.export.live_stream import LiveStream
@@ -24,7 +24,7 @@ from stdlib_workers.observability.functions.diagnostics import Diagnostics
 from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
 from stdlib_workers.observability.functions.metrics import MetricFunctions
-from stdlib_workers.observability.functions.traces import StorageStatus, TraceFunctions
+from stdlib_workers.observability.functions.traces import TraceFunctions
 from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.http_server import HttpServer, Route
 from stdlib_workers.observability.ingest.otlp_http import routes
@@ -60,7 +60,7 @@ class Service:
         self.latest_series = LatestSeries()
         self.triggers = Triggers(worker, background.start)
         self.engine_stats = EngineStats(worker, self.call_stats)
-        actions = AlertActions(worker, allow_private=options.allow_private)
+        actions = ActionRunner(worker, allow_private=options.allow_private)
         self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, actions.run)
         self.pipeline.subscribers += [self._count, self.triggers.on_batch]
         if options.streams:
@@ -103,8 +103,8 @@ class Service:
         self._worker.before_stop(self.close)
 
     def _functions(self) -> dict[str, Any]:
-        storage = StorageStatus(self._archive, self.pipeline, self._options.limits.bytes)
-        traces = TraceFunctions(self._archive, storage, self._options.collapse, self.pipeline.clock)
+        max_bytes = self._options.limits.bytes
+        traces = TraceFunctions(self._archive, self.pipeline, max_bytes, self._options.collapse)
         logs = LogFunctions(self._archive, self.pipeline, self._options)
         metrics = MetricFunctions(self._archive, self.pipeline, self.call_stats)
         diagnostics = Diagnostics(self._options, self.pipeline)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from iii import InvocationError, Logger, TriggerAction
 from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.events import Caller
-from stdlib_workers.observability.config.alert_rules import Rule, webhook_from
+from stdlib_workers.observability.config.alert_rules import AlertRule, webhook_from
 from stdlib_workers.values import encode
 
 # After each of the three attempts; after the last interval the webhook has failed.
@@ -34,8 +34,8 @@ class WebhookRefused(Exception):
     """The project does not allow this address; another attempt changes nothing."""
 
 
-class AlertActions:
-    """Runs the actions of rules."""
+class ActionRunner:
+    """Runs the action of a rule that fired."""
 
     def __init__(self, caller: Caller, *, allow_private: bool = False, sleep: Sleep = asyncio.sleep) -> None:
         self._caller = caller
@@ -43,7 +43,7 @@ class AlertActions:
         self._sleep = sleep
         self._log = Logger(service_name="alerts")
 
-    async def run(self, rule: Rule, value: float, now: int) -> None:
+    async def run(self, rule: AlertRule, value: float, now: int) -> None:
         """Run the action of a rule that fired; `now` in milliseconds. A failure is logged."""
         body = webhook_from(rule, value, now)
         if rule.action.kind == "webhook":
@@ -63,7 +63,7 @@ class AlertActions:
             text = f"alert {rule.name}: {rule.metric} is {value}, {body['operator']} {rule.threshold}"
             self._log.warn(text, body)
 
-    async def _post(self, rule: Rule, body: dict[str, Any]) -> None:
+    async def _post(self, rule: AlertRule, body: dict[str, Any]) -> None:
         send = partial(post, rule.action.target, encode(body), allow_private=self._allow_private)
         last_error: Exception | None = None
         for interval in RETRY_INTERVALS:

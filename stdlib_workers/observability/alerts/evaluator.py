@@ -11,21 +11,23 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.observability.config.alert_rules import Rule, State, event_from, judge
+from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, event_from, judge
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
 from stdlib_workers.observability.store import metric_table
 from stdlib_workers.observability.store.archive import SECOND, Archive
 
 EVALUATION_INTERVAL = 10.0
-RunAction = Callable[[Rule, float, int], Coroutine[Any, Any, None]]
+RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class AlertEvaluator:
     """The rules of one project and their states. All methods run on the background loop."""
 
-    def __init__(self, archive: Archive, call_stats: CallStats, rules: Sequence[Rule], run_action: RunAction) -> None:
+    def __init__(
+        self, archive: Archive, call_stats: CallStats, rules: Sequence[AlertRule], run_action: RunAction
+    ) -> None:
         self._archive = archive
         self._call_stats = call_stats
         self._rules = tuple(rules)
@@ -33,13 +35,13 @@ class AlertEvaluator:
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
         stored = archive.alert_states().result()
-        self.states = {rule.name: stored.get(rule.name, State()) for rule in self._rules}
+        self.states = {rule.name: stored.get(rule.name, AlertState()) for rule in self._rules}
 
     async def evaluate(self, now: int) -> list[dict[str, Any]]:
         """Evaluate every rule at `now` (nanoseconds), start the actions that are due, return their events."""
         # One evaluation at a time: two at once would both see that the cooldown is over.
         async with self._lock:
-            due: list[tuple[Rule, float]] = []
+            due: list[tuple[AlertRule, float]] = []
             states = dict(self.states)
             for rule in self._rules:
                 value = await self._value(rule, now) if rule.enabled else None
@@ -55,7 +57,7 @@ class AlertEvaluator:
             task.add_done_callback(self._actions.discard)
         return [event_from(rule, value, now // 1_000_000) for rule, value in due]
 
-    async def _value(self, rule: Rule, now: int) -> float | None:
+    async def _value(self, rule: AlertRule, now: int) -> float | None:
         value = self._call_stats.value(rule.metric)
         if value is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
             return value

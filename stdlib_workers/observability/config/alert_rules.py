@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from stdlib_workers.values import OptionError
 
 
-class Operator(NamedTuple):
+class Comparison(NamedTuple):
     """A comparison: how it is written as a symbol, how the contract shows it, what it does."""
 
     symbol: str
@@ -21,21 +21,21 @@ class Operator(NamedTuple):
     compare: Callable[[float, float], bool]
 
 
-OPERATORS = {
-    "greaterthan": Operator(">", "GreaterThan", operator.gt),
-    "greaterthanorequal": Operator(">=", "GreaterThanOrEqual", operator.ge),
-    "lessthan": Operator("<", "LessThan", operator.lt),
-    "lessthanorequal": Operator("<=", "LessThanOrEqual", operator.le),
-    "equal": Operator("==", "Equal", operator.eq),
-    "notequal": Operator("!=", "NotEqual", operator.ne),
+COMPARISONS = {
+    "greaterthan": Comparison(">", "GreaterThan", operator.gt),
+    "greaterthanorequal": Comparison(">=", "GreaterThanOrEqual", operator.ge),
+    "lessthan": Comparison("<", "LessThan", operator.lt),
+    "lessthanorequal": Comparison("<=", "LessThanOrEqual", operator.le),
+    "equal": Comparison("==", "Equal", operator.eq),
+    "notequal": Comparison("!=", "NotEqual", operator.ne),
 }
-_BY_SYMBOL = {entry.symbol: name for name, entry in OPERATORS.items()}
+_BY_SYMBOL = {entry.symbol: name for name, entry in COMPARISONS.items()}
 _KEYS = ("name", "metric", "threshold", "operator", "window_seconds", "cooldown_seconds", "enabled", "action")
 # Functions that alerts must not call: their calls would be observed, and fire alerts again.
 _BUILT_IN = ("engine::", "observability::")
 
 
-class Action(NamedTuple):
+class AlertAction(NamedTuple):
     """What happens when an alert fires; `target`: the URL of a webhook, the id of a function."""
 
     kind: str = "log"
@@ -47,7 +47,7 @@ class Action(NamedTuple):
         return {"type": self.kind, **targets.get(self.kind, {})}
 
 
-class Rule(NamedTuple):
+class AlertRule(NamedTuple):
     """One alert rule; windows in seconds."""
 
     name: str
@@ -57,11 +57,11 @@ class Rule(NamedTuple):
     window: float = 60
     cooldown: float = 60
     enabled: bool = True
-    action: Action = Action()
+    action: AlertAction = AlertAction()
 
     def holds(self, value: float) -> bool:
         """Whether the condition holds for a value."""
-        return OPERATORS[self.operator].compare(value, self.threshold)
+        return COMPARISONS[self.operator].compare(value, self.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as `engine::alerts::list` shows it."""
@@ -77,7 +77,7 @@ class Rule(NamedTuple):
         }
 
 
-class State(NamedTuple):
+class AlertState(NamedTuple):
     """The outcome of a rule's last evaluation; times in milliseconds, None: never."""
 
     firing: bool = False
@@ -85,58 +85,58 @@ class State(NamedTuple):
     last_triggered: int | None = None
     current_value: float | None = None
 
-    def to_json(self, rule: Rule) -> dict[str, Any]:
+    def to_json(self, rule: AlertRule) -> dict[str, Any]:
         """Return the state as `engine::alerts::list` shows it."""
         return {
             "name": rule.name,
             **self._asdict(),
             "threshold": rule.threshold,
-            "operator": OPERATORS[rule.operator].shown,
+            "operator": COMPARISONS[rule.operator].shown,
         }
 
 
-def judge(rule: Rule, state: State, value: float | None, now: int) -> tuple[State, bool]:
+def judge(rule: AlertRule, state: AlertState, value: float | None, now: int) -> tuple[AlertState, bool]:
     """Return the state after an evaluation of `value`, and whether the action is due. `now` in milliseconds."""
     if value is None or not rule.enabled:
         return state, False
     holds = rule.holds(value)
     has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
     is_due = holds and has_cooled_down
-    return State(holds, now, now if is_due else state.last_triggered, value), is_due
+    return AlertState(holds, now, now if is_due else state.last_triggered, value), is_due
 
 
-def event_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
+def event_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
     """Return a rule that fired, as `engine::alerts::evaluate` shows it."""
     return {"name": rule.name, **_reading(rule, value), "firing": True, "timestamp": now}
 
 
-def webhook_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
+def webhook_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
     """Return the body of a webhook; the payload of a function has `firing` beside it."""
     return {"alert": rule.name, **_reading(rule, value), "timestamp": now}
 
 
-def _reading(rule: Rule, value: float) -> dict[str, Any]:
+def _reading(rule: AlertRule, value: float) -> dict[str, Any]:
     return {
         "metric": rule.metric,
         "value": value,
         "threshold": rule.threshold,
-        "operator": OPERATORS[rule.operator].shown,
+        "operator": COMPARISONS[rule.operator].shown,
     }
 
 
-def rule_from(fields: Any) -> Rule:
+def rule_from(fields: Any) -> AlertRule:
     """Return the rule of a table of the configuration. OptionError for a key or value that does not fit."""
     if not isinstance(fields, Mapping):
         raise OptionError(f"observability: an alert must be a table, got {fields!r}")
     for name in fields:
         if name not in _KEYS:
             raise OptionError(f"observability: an alert has no key {name}; there are {', '.join(_KEYS)}")
-    rule = Rule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
+    rule = AlertRule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
     given_operator = fields.get("operator", "greaterthan")
     operator_name = _BY_SYMBOL.get(str(given_operator), str(given_operator).lower().replace("_", ""))
-    if operator_name not in OPERATORS:
+    if operator_name not in COMPARISONS:
         raise OptionError(
-            f"observability: operator must be one of {', '.join(OPERATORS)} or a symbol, got {given_operator!r}"
+            f"observability: operator must be one of {', '.join(COMPARISONS)} or a symbol, got {given_operator!r}"
         )
     enabled = fields.get("enabled", True)
     window, cooldown = _seconds(fields, "window_seconds"), _seconds(fields, "cooldown_seconds")
@@ -167,19 +167,19 @@ def _seconds(fields: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _action(fields: Any) -> Action:
+def _action(fields: Any) -> AlertAction:
     kind = fields.get("type") if isinstance(fields, Mapping) else None
     if kind == "log":
-        return Action()
+        return AlertAction()
     if kind == "webhook":
         url = fields.get("url")
         parts = urlsplit(url) if isinstance(url, str) else None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise OptionError(f"observability: url of a webhook must be an http or https address, got {url!r}")
-        return Action(kind, url)
+        return AlertAction(kind, url)
     if kind == "function":
         function_id = fields.get("path")
         if not isinstance(function_id, str) or not function_id or function_id.startswith(_BUILT_IN):
             raise OptionError(f"observability: path of an alert must be a function of the project, got {function_id!r}")
-        return Action(kind, function_id)
+        return AlertAction(kind, function_id)
     raise OptionError(f"observability: the action of an alert has type log, webhook or function, got {fields!r}")

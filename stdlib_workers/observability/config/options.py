@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stdlib_workers.observability.config.alert_rules import Rule, rule_from
+from stdlib_workers.observability.config.alert_rules import AlertRule, rule_from
 from stdlib_workers.observability.config.sampling import Sampling, ratio_from, sampling_from
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.values import OptionError, check_names, in_memory, integer
@@ -94,7 +94,7 @@ class Options:
     logs_console: bool = True
     metrics_enabled: bool = True
     export: Export = field(default_factory=Export)
-    alerts: tuple[Rule, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
     allow_private: bool = False
     collapse: tuple[Collapse, ...] = ()
     streams: bool = True
@@ -218,7 +218,7 @@ def _export(config: Mapping[str, Any]) -> Export:
     )
 
 
-def _alerts(tables: Any) -> tuple[Rule, ...]:
+def _alerts(tables: Any) -> tuple[AlertRule, ...]:
     if not isinstance(tables, list | None):
         raise OptionError(f"{NAME}: alerts must be a list of tables, got {tables!r}")
     rules = tuple(rule_from(table) for table in tables or ())

@@ -14,7 +14,7 @@ from stdlib_workers.values import OptionError
 DEFAULT_TRACES_PER_SECOND = 100
 
 
-class Rule(NamedTuple):
+class SamplingRule(NamedTuple):
     """Traces whose root fits `operation` and `service` (`*` and `?`; None: any) are kept at `rate`."""
 
     rate: float
@@ -26,7 +26,7 @@ class Sampling(NamedTuple):
     """How traces are chosen: the rate limit first, then the first rule that fits, then the default ratio."""
 
     default: float = 1.0
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SamplingRule, ...] = ()
     parent_based: bool = True
     max_traces_per_second: float | None = DEFAULT_TRACES_PER_SECOND
 
@@ -70,12 +70,12 @@ def ratio_from(value: Any, name: str) -> float:
     return float(value)
 
 
-def _rule(fields: Any) -> Rule:
+def _rule(fields: Any) -> SamplingRule:
     _check(fields, ("operation", "service", "rate"), "a rule of sampling.rules")
     for name in ("operation", "service"):
         if not isinstance(fields.get(name), str | None):
             raise OptionError(f"observability: {name} of a sampling rule must be a string, got {fields[name]!r}")
-    return Rule(
+    return SamplingRule(
         ratio_from(fields.get("rate"), "rate of a sampling rule"), fields.get("operation"), fields.get("service")
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.events import Caller
@@ -22,36 +22,23 @@ MAX_SPANS = 500
 RETRY_INTERVAL = 30.0
 
 
-class Message(NamedTuple):
-    """The spans for one group of a stream."""
-
-    stream: str
-    group: str
-    spans: list[dict[str, Any]]
-
-    def payload(self) -> dict[str, Any]:
-        """Return the payload of `stream::send`."""
-        return {
-            "stream_name": self.stream,
-            "group_id": self.group,
-            "type": "spans",
-            "data": {"spans": self.spans},
-        }
-
-
-def messages_from(rows: Iterable[SpanRow]) -> Iterator[Message]:
-    """Yield the messages to the three streams. Pure."""
+def messages_from(rows: Iterable[SpanRow]) -> Iterator[dict[str, Any]]:
+    """Yield the payloads of `stream::send` that bring some spans to the three streams. Pure."""
     spans = [(row, span_json(row)) for row in rows]
     roots = [span for row, span in spans if row.parent is None and not row.internal]
     if roots:
-        yield Message(ROWS, "all", roots)
+        yield _message(ROWS, "all", roots)
     if spans:
-        yield Message(ALL, "all", [span for _, span in spans])
+        yield _message(ALL, "all", [span for _, span in spans])
     by_trace: dict[str, list[dict[str, Any]]] = {}
     for row, span in spans:
         by_trace.setdefault(row.trace, []).append(span)
     for trace, trace_spans in by_trace.items():
-        yield Message(TRACE, trace, trace_spans)
+        yield _message(TRACE, trace, trace_spans)
+
+
+def _message(stream: str, group: str, spans: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"stream_name": stream, "group_id": group, "type": "spans", "data": {"spans": spans}}
 
 
 class LiveStream:
@@ -79,7 +66,7 @@ class LiveStream:
         rows, self._queued = self._queued, []
         try:
             for message in messages_from(rows):
-                await self._caller.trigger_async("stream::send", message.payload())
+                await self._caller.trigger_async("stream::send", message)
         except InvocationError:
             self._paused_until = asyncio.get_running_loop().time() + RETRY_INTERVAL
         finally:

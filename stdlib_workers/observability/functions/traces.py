@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,43 +22,20 @@ MAX_LIMIT = 10_000
 MAX_RESULT_BYTES = 6_000_000
 
 
-class StorageStatus:
-    """The field `storage` of every result about traces."""
+class TraceFunctions:
+    """Handlers of these functions over one archive, which holds at most `max_bytes`."""
 
-    def __init__(self, archive: Archive, pipeline: Pipeline, max_bytes: int) -> None:
+    def __init__(self, archive: Archive, pipeline: Pipeline, max_bytes: int, collapse: Sequence[Collapse]) -> None:
         self._archive = archive
         self._pipeline = pipeline
         self._max_bytes = max_bytes
-
-    async def to_json(self) -> dict[str, Any]:
-        """Return whether the archive works, how large it is, and how many spans were lost."""
-        dropped, error = self._pipeline.dropped, self._pipeline.last_error
-        return {
-            "archive": "healthy" if error is None else "degraded",
-            "completeness": "partial" if dropped else "complete",
-            "known_dropped_spans": dropped,
-            "physical_bytes": await self._archive.used(),
-            "max_disk_bytes": self._max_bytes,
-            "last_error": error,
-        }
-
-
-class TraceFunctions:
-    """Handlers of these functions over one archive."""
-
-    def __init__(
-        self, archive: Archive, storage: StorageStatus, collapse: Sequence[Collapse], clock: Callable[[], int]
-    ) -> None:
-        self._archive = archive
-        self._storage = storage
         self._collapse = collapse
-        self._clock = clock
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List the roots of traces or all spans, those that the filters of the payload fit."""
         query = trace_query_from(payload)
         bounded = query._replace(limit=min(query.limit, MAX_LIMIT))
-        now = self._clock()
+        now = self._pipeline.clock()
         rows, total = await self._archive.run(lambda connection: span_table.find(connection, bounded, now))
         rows = _fitting(rows)
         return {
@@ -66,7 +43,7 @@ class TraceFunctions:
             "total": total,
             "offset": query.offset,
             "limit": query.limit,
-            "storage": await self._storage.to_json(),
+            "storage": await self._storage(),
         }
 
     async def _with_tags(self, rows: Sequence[SpanRow]) -> builtins.list[dict[str, Any]]:
@@ -83,11 +60,23 @@ class TraceFunctions:
             {**span_json(row), "trace_tags": tags[row.trace]} if tags.get(row.trace) else span_json(row) for row in rows
         ]
 
+    async def _storage(self) -> dict[str, Any]:
+        """Return whether the archive works, how large it is, and how many spans were lost."""
+        dropped, error = self._pipeline.dropped, self._pipeline.last_error
+        return {
+            "archive": "healthy" if error is None else "degraded",
+            "completeness": "partial" if dropped else "complete",
+            "known_dropped_spans": dropped,
+            "physical_bytes": await self._archive.used(),
+            "max_disk_bytes": self._max_bytes,
+            "last_error": error,
+        }
+
     async def tree(self, payload: Any) -> dict[str, Any]:
         """Return one trace as a tree."""
         trace_id = QueryParams("engine::traces::tree", payload).required("trace_id")
         rows = await self._archive.run(lambda connection: span_table.trace(connection, trace_id))
-        return {"roots": tree_from(_fitting(rows), self._collapse), "storage": await self._storage.to_json()}
+        return {"roots": tree_from(_fitting(rows), self._collapse), "storage": await self._storage()}
 
     async def group_by(self, payload: Any) -> dict[str, Any]:
         """Group spans by the value of an attribute."""
@@ -99,7 +88,7 @@ class TraceFunctions:
             lambda connection: span_table.with_attribute(connection, attribute, since, include_internal=internal)
         )
         groups = groups_from(rows, attribute, label)[:limit]
-        return {"groups": groups, "storage": await self._storage.to_json()}
+        return {"groups": groups, "storage": await self._storage()}
 
     async def clear(self, _: Any) -> dict[str, Any]:
         """Forget all spans."""

@@ -42,7 +42,7 @@ class LatestSeries:
             for point in metric["data_points"]:
                 labels = point.get("attributes") or {}
                 key = (row.name, row.service, msgspec.json.encode(labels).decode())
-                # Removed first: the dict then has it at the end.
+                # Removed first: so that it moves to the end of the dict.
                 self._series.pop(key, None)
                 self._series[key] = Series(
                     row.name, row.kind, row.service, metric.get("description") or "", labels, point, row.time

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from iii import InvocationError
-from stdlib_workers.observability.config.alert_rules import State
+from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
 from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.store import log_table, metric_table, span_table
@@ -99,16 +99,16 @@ class Archive:
         query = "SELECT value FROM figures WHERE name = 'dropped'"
         return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
 
-    def alert_states(self) -> Pending[dict[str, State]]:
+    def alert_states(self) -> Pending[dict[str, AlertState]]:
         """Return the alerts' states by name."""
 
-        def command(connection: sqlite3.Connection) -> dict[str, State]:
+        def command(connection: sqlite3.Connection) -> dict[str, AlertState]:
             rows = connection.execute("SELECT name, state FROM alerts")
-            return {name: State(**msgspec.json.decode(text)) for name, text in rows}
+            return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
 
         return self._store.run(command)
 
-    def keep_alert_states(self, states: dict[str, State]) -> Pending[None]:
+    def keep_alert_states(self, states: dict[str, AlertState]) -> Pending[None]:
         """Replace the alerts' states: those of rules that are gone are forgotten."""
         rows = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stdlib_workers.observability.config.options import Limits, ListenerOptions, Options, options_from
-from stdlib_workers.observability.config.sampling import Rule, Sampling
+from stdlib_workers.observability.config.sampling import Sampling, SamplingRule
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.values import OptionError
 
@@ -98,7 +98,7 @@ def test_the_environment_counts_where_the_configuration_says_nothing() -> None:
         ({"sampling": {}}, Sampling(1.0, (), False, None)),
         ({"sampling": {"default": 0.1}}, Sampling(0.1, (), False, None)),
         ({"sampling_ratio": 0.3, "sampling": {"parent_based": True}}, Sampling(0.3, (), True, None)),
-        ({"sampling": {"rules": [{"rate": 0}]}}, Sampling(1.0, (Rule(0.0),), True, None)),
+        ({"sampling": {"rules": [{"rate": 0}]}}, Sampling(1.0, (SamplingRule(0.0),), True, None)),
         ({"sampling": {"rate_limit": {"max_traces_per_second": 5}}}, Sampling(1.0, (), True, 5.0)),
     ],
 )

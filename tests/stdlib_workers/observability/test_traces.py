@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.functions.traces import StorageStatus, TraceFunctions
+from stdlib_workers.observability.functions.traces import TraceFunctions
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.observability.store import span_table
@@ -34,8 +34,7 @@ def numbers(kept: Archive, **payload: Any) -> list[int]:
 
 
 def functions(made: Bench, collapse: Sequence[Collapse] = ()) -> TraceFunctions:
-    storage = StorageStatus(made.archive, made.pipeline, 1024)
-    return TraceFunctions(made.archive, storage, collapse, made.pipeline.clock)
+    return TraceFunctions(made.archive, made.pipeline, 1024, collapse)
 
 
 def test_the_shape_of_a_span_and_of_the_answer() -> None:

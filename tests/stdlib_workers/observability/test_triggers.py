@@ -166,10 +166,11 @@ def test_which_traces_a_binding_is_told_of(config: Any, traces: list[int]) -> No
     assert found == [trace_id(number) for number in traces]
 
 
-def test_the_three_streams_of_the_side_feed() -> None:
+def test_the_three_streams_of_the_live_stream() -> None:
     rows = batch(span(1, trace=1), span(2, 1, trace=1), span(3, trace=2, attributes={"function_id": "engine::x"})).spans
     found = {
-        (message.stream, message.group): [one["span_id"] for one in message.spans] for message in messages_from(rows)
+        (message["stream_name"], message["group_id"]): [one["span_id"] for one in message["data"]["spans"]]
+        for message in messages_from(rows)
     }
     assert found == {
         (ROWS, "all"): [span_id(1)],
@@ -180,10 +181,10 @@ def test_the_three_streams_of_the_side_feed() -> None:
     assert list(messages_from([])) == []
 
 
-async def test_the_side_feed_sends_the_newest_spans_of_a_window() -> None:
+async def test_the_live_stream_sends_the_newest_spans_of_a_window() -> None:
     callee = Callee(stream__send=lambda _: None)
-    feed = LiveStream(callee, Tasks().start)
-    feed.on_batch(batch(*[span(number + 1, start=1) for number in range(MAX_SPANS + 5)]))
+    live = LiveStream(callee, Tasks().start)
+    live.on_batch(batch(*[span(number + 1, start=1) for number in range(MAX_SPANS + 5)]))
     await until(lambda: len(callee.requests) == 3)
     first = callee.requests[0]["payload"]
     assert (first["stream_name"], first["group_id"], first["type"]) == (ROWS, "all", "spans")
@@ -191,11 +192,11 @@ async def test_the_side_feed_sends_the_newest_spans_of_a_window() -> None:
     assert first["data"]["spans"][-1]["span_id"] == span_id(MAX_SPANS + 5)
 
 
-async def test_without_a_stream_worker_the_side_feed_stays_quiet_for_a_while() -> None:
+async def test_without_a_stream_worker_the_live_stream_stays_quiet_for_a_while() -> None:
     callee = Callee()
-    feed = LiveStream(callee, Tasks().start)
-    feed.on_batch(batch(span(1)))
+    live = LiveStream(callee, Tasks().start)
+    live.on_batch(batch(span(1)))
     await until(lambda: callee.requests)
-    feed.on_batch(batch(span(2)))
-    await feed.send()
+    live.on_batch(batch(span(2)))
+    await live.send()
     assert len(callee.requests) == 1
