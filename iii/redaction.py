@@ -172,7 +172,8 @@ class BatchRedactor(Redactor):
 
     def _hide(self, value: Any) -> str:
         for text in _secrets_of(value):
-            if len(text) >= LEAST_SECRET and text != REDACTED and len(self.secrets) < MAX_BATCH_SECRETS:
+            is_new = text not in self.secrets and text != REDACTED
+            if is_new and len(text) >= LEAST_SECRET and len(self.secrets) < MAX_BATCH_SECRETS:
                 self._add(text)
         return REDACTED
 
@@ -195,17 +196,23 @@ def _redacted(text: str, redact: Callable[[str], str], walk: Callable[[Any], Any
 
 def _parse(text: str) -> Any:
     """Return the value of a JSON text. ValueError for text that is none, RecursionError for one that nests too deep."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    return _decoder.decode(text)
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+# Made once: `json.loads` and `json.dumps` make one for each call with options.
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def _dump(value: Any, source: str) -> str:
     # Half of a surrogate pair can only be written as an escape.
-    has_surrogates = "\\ud" in source or "\\uD" in source
-    return json.dumps(value, ensure_ascii=has_surrogates, allow_nan=False, separators=(",", ":"))
+    encoder = _ascii_encoder if "\\ud" in source or "\\uD" in source else _encoder
+    return encoder.encode(value)
 
 
 def _is_json(text: str) -> bool:
