@@ -35,7 +35,7 @@ _ASSIGNED = re.compile(
     r"""(?!(?P<mark>\\?["'])\[REDACTED\](?P=mark))"""
     r"""(?!\[REDACTED\](?:[\s,;&"'\])}@]|\Z))"""
     r"""(?P<value>(?P<quote>\\")(?:[^"\\]|\\[^"])*(?:\\")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|"""
-    r"""(?:(?:bearer|basic|digest)\s+)?(?:\[REDACTED\]|[^\s,;&"'\])}])+)""",
+    r"""(?:(?:bearer|basic|digest)\s+)?(?:[^\s,;&"'\])}]++(?:(?<=\[REDACTED)\])?)++)""",
     re.IGNORECASE | re.DOTALL,
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
@@ -64,7 +64,7 @@ def may_hold_secret(text: str) -> bool:
 
 
 class Redactor:
-    """Hides declared secrets, and what stands behind a secret name. Call it with a text to get the text without."""
+    """Replaces declared secrets, and what stands behind a secret name. Calling it with a text returns the redacted text."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # In the order of insertion; where JSON escapes a secret, its escaped form follows it.
