@@ -64,7 +64,7 @@ def may_hold_secret(text: str) -> bool:
 
 
 class Redactor:
-    """Replaces declared secrets, and what stands behind a secret name. Calling it with a text returns the redacted text."""
+    """Replaces declared secrets, and what stands behind a secret name. Calling it redacts a text by both rules."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # In the order of insertion; where JSON escapes a secret, its escaped form follows it.

@@ -26,7 +26,7 @@ _HISTOGRAMS = "level, bucket, name, bounds, count, sum, min, max, counts"
 
 
 def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
-    """Insert metrics and feed the rollups."""
+    """Insert metrics, and add their numbers to the rollups."""
     connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
     roll_up(connection, (value for row in rows for value in values_of(row)))
     _roll_up_histograms(connection, [histogram for row in rows for histogram in histograms_of(row)])

@@ -1,4 +1,4 @@
-"""Metrics: aggregates, percentiles, histograms, rollups that are fed, and the answers' shapes."""
+"""Metrics: aggregates, percentiles, histograms, rollups, and the JSON of the results."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_the_answer_of_metrics() -> None:
         assert only["query"]["metric_name"] == "late"
 
 
-def test_without_anything_all_figures_are_zero() -> None:
+def test_without_anything_all_numbers_are_zero() -> None:
     with bench() as made:
         answer = made.run(functions(made).list(None))
     nothing = {"total": 0, "success": 0, "error": 0, "deferred": 0, "by_function": {}}
@@ -258,7 +258,7 @@ def test_a_range_needs_both_ends_and_an_interval_needs_a_range() -> None:
         assert [one["name"] for one in whole["aggregated_histograms"]] == ["h"]
 
 
-def test_calls_are_counted_from_spans_until_the_feed_counts_them() -> None:
+def test_calls_are_counted_from_spans_until_the_engine_counts_them() -> None:
     call_stats = CallStats()
     rows = batch_from_telemetry(
         {

@@ -1,4 +1,4 @@
-"""The worker put together without an engine: what it registers, who may feed it, and the small diagnostic functions."""
+"""The worker without an engine: what it registers, which batches it takes, and the small diagnostic functions."""
 
 from __future__ import annotations
 
@@ -76,11 +76,11 @@ def call(worker: Registrar, function_id: str, payload: Any = None, **fields: Any
     return asyncio.run(found) if asyncio.iscoroutine(found) else found
 
 
-def fed(worker: Registrar, batch: Any) -> None:
+def ingest(worker: Registrar, batch: Any) -> None:
     call(worker, INGEST_FUNCTION, batch, metadata=worker.bindings["telemetry"]["metadata"])
 
 
-def test_everything_of_the_contract_is_registered_and_the_feed_is_asked_for() -> None:
+def test_everything_of_the_contract_is_registered_and_the_telemetry_is_bound() -> None:
     with serving(sampling_ratio=0.5, live_spans=False, logs_enabled=False, payload_bytes=10) as (worker, _):
         assert set(worker.functions) == IDS
         assert worker.types == ["log", "trace"]
@@ -118,40 +118,40 @@ def test_the_ratio_is_for_the_log_functions_only_and_off_is_for_all() -> None:
     batch = {"logs": [log("line")], "otlp": [otlp_logs("remote")]}
     with serving(logs_sampling_ratio=0) as (worker, _):
         call(worker, "engine::log::info", {"message": "not chosen"})
-        fed(worker, batch)
+        ingest(worker, batch)
         bodies = {row["body"] for row in call(worker, "engine::logs::list")["logs"]}
         assert bodies == {"line", "remote"}
     with serving(logs_enabled=False) as (worker, _):
         call(worker, "engine::log::info", {"message": "off"})
-        fed(worker, batch)
+        ingest(worker, batch)
         assert call(worker, "engine::logs::list")["total"] == 0
 
 
 def test_running_spans_are_kept_unless_that_is_off() -> None:
     for live, kept in ((True, 1), (False, 0)):
         with serving(live_spans=live) as (worker, _):
-            fed(worker, {"spans": [span(1, pending=True)]})
+            ingest(worker, {"spans": [span(1, pending=True)]})
             assert call(worker, "engine::traces::list")["total"] == kept
 
 
-def test_batches_are_taken_from_the_feed_only() -> None:
+def test_batches_are_taken_from_the_engine_only() -> None:
     with serving() as (worker, _):
         for metadata in (None, {}, {"feed": "guess"}):
             with pytest.raises(InvocationError) as caught:
                 call(worker, INGEST_FUNCTION, {"spans": [span()]}, metadata=metadata)
             assert caught.value.code == "FORBIDDEN"
-        fed(worker, {"spans": [span()], "logs": [log("fed")], "otlp": [], "dropped": {}, "time_unix_nano": NOW})
+        ingest(worker, {"spans": [span()], "logs": [log("fed")], "otlp": [], "dropped": {}, "time_unix_nano": NOW})
         assert call(worker, "engine::traces::list")["spans"][0]["trace_id"] == trace_id(1)
         assert call(worker, "engine::logs::list")["logs"][0]["body"] == "fed"
         with pytest.raises(InvocationError) as caught:
-            fed(worker, [])
+            ingest(worker, [])
         assert caught.value.code == "deserialization_error"
 
 
 def test_what_was_lost_on_the_way_is_counted() -> None:
     with serving() as (worker, service):
-        fed(worker, {"dropped": {"spans": 3, "logs": 2, "otlp": 1}, "otlp": ["x"], "calls": {"total": 8}})
-        fed(worker, {"dropped": {"spans": 1}})
+        ingest(worker, {"dropped": {"spans": 3, "logs": 2, "otlp": 1}, "otlp": ["x"], "calls": {"total": 8}})
+        ingest(worker, {"dropped": {"spans": 1}})
         storage = call(worker, "engine::traces::list")["storage"]
         assert (storage["known_dropped_spans"], storage["completeness"]) == (4, "partial")
         assert service._lost_records() == {"spans": 4, "logs": 2, "otlp": 1, "malformed": 1}
@@ -160,7 +160,7 @@ def test_what_was_lost_on_the_way_is_counted() -> None:
 
 def test_a_batch_of_nothing_that_fits_is_taken() -> None:
     with serving() as (worker, _):
-        fed(worker, {"spans": [1, {}, {"trace_id": 5}], "logs": "x", "otlp": None, "dropped": None, "calls": []})
+        ingest(worker, {"spans": [1, {}, {"trace_id": 5}], "logs": "x", "otlp": None, "dropped": None, "calls": []})
         assert call(worker, "engine::traces::list")["total"] == 0
 
 
@@ -231,7 +231,7 @@ def test_a_baggage_header(header: str | None, entries: dict[str, str]) -> None:
     assert baggage_from(header) == entries
 
 
-def test_the_engines_figures_go_into_the_rollups() -> None:
+def test_the_engines_counts_go_into_the_rollups() -> None:
     call_stats = CallStats()
     call_stats.take_counts({"total": 5, "error": 1})
     rows = [{"metrics": {"memory_rss": 100, "cpu_percent": 1.5}}, {"metrics": None}]
@@ -244,7 +244,7 @@ def test_the_engines_figures_go_into_the_rollups() -> None:
 def test_alerts_are_listed_and_evaluated() -> None:
     rule = {"name": "busy", "metric": "iii.invocations.total", "threshold": 1, "operator": ">="}
     with serving(alerts=[rule, {**rule, "name": "off", "enabled": False}]) as (worker, _):
-        fed(worker, {"calls": {"total": 4}})
+        ingest(worker, {"calls": {"total": 4}})
         answer = call(worker, "engine::alerts::evaluate")
         assert answer["timestamp"] > 0
         assert (answer["evaluated"], [event["name"] for event in answer["triggered_alerts"]]) == (1, ["busy"])

@@ -1,4 +1,4 @@
-"""The triggers `log` and `trace`, and the side feed: who is told what, and who is not."""
+"""The triggers `log` and `trace`, and the live stream: which functions are called for which records."""
 
 from __future__ import annotations
 
