@@ -62,7 +62,11 @@ class Service:
         self.engine_stats = EngineStats(worker, self.call_stats)
         actions = ActionRunner(worker, allow_private=options.allow_private)
         self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, actions.run)
-        self.pipeline.subscribers += [self._count, self.triggers.on_batch]
+        self.pipeline.subscribers += [
+            lambda batch: self.call_stats.add_spans(batch.spans),
+            lambda batch: self.latest_series.add(batch.metrics),
+            self.triggers.on_batch,
+        ]
         if options.streams:
             self.pipeline.subscribers.append(LiveStream(worker, background.start).on_batch)
         self._exporter: Exporter | None = None
@@ -72,10 +76,6 @@ class Service:
             write_log(f"{MISSING_EXTRA}; nothing is exported")
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
-
-    def _count(self, batch: Batch) -> None:
-        self.call_stats.add_spans(batch.spans)
-        self.latest_series.add(batch.metrics)
 
     # Registration
 
