@@ -33,7 +33,7 @@ from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIG
 from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.latest_series import LatestSeries
-from stdlib_workers.observability.records.spans import clamp
+from stdlib_workers.observability.records.spans import MILLISECOND, clamp
 from stdlib_workers.observability.store.archive import Archive
 
 # Between two samples of the engine's counters and two sweeps of the archive.
@@ -151,14 +151,14 @@ class Service:
 
     def alerts(self, _: Any) -> dict[str, Any]:
         """List the alert rules and their states."""
-        return self.evaluator.to_json(self.pipeline.clock() // 1_000_000)
+        return self.evaluator.to_json(self.pipeline.clock() // MILLISECOND)
 
     async def evaluate(self, _: Any) -> dict[str, Any]:
         """Evaluate all alert rules now."""
         now = self.pipeline.clock()
         future = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
         events = await asyncio.wrap_future(future)
-        result: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // 1_000_000}
+        result: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // MILLISECOND}
         return {**result, "triggered_alerts": events} if events else result
 
     # Beside the functions

@@ -14,8 +14,9 @@ from iii import InvocationError
 from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, event_from, judge
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
+from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
 from stdlib_workers.observability.store import metric_table
-from stdlib_workers.observability.store.archive import SECOND, Archive
+from stdlib_workers.observability.store.archive import Archive
 
 EVALUATION_INTERVAL = 10.0
 RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
@@ -45,17 +46,17 @@ class AlertEvaluator:
             states = dict(self.states)
             for rule in self._rules:
                 value = await self._value(rule, now) if rule.enabled else None
-                states[rule.name], is_due = judge(rule, self.states[rule.name], value, now // 1_000_000)
+                states[rule.name], is_due = judge(rule, self.states[rule.name], value, now // MILLISECOND)
                 if is_due and value is not None:
                     due.append((rule, value))
             if states != self.states:
                 self.states = states
                 await self._archive.keep_alert_states(states)
         for rule, value in due:
-            task = asyncio.get_running_loop().create_task(self._run_action(rule, value, now // 1_000_000))
+            task = asyncio.get_running_loop().create_task(self._run_action(rule, value, now // MILLISECOND))
             self._actions.add(task)
             task.add_done_callback(self._actions.discard)
-        return [event_from(rule, value, now // 1_000_000) for rule, value in due]
+        return [event_from(rule, value, now // MILLISECOND) for rule, value in due]
 
     async def _value(self, rule: AlertRule, now: int) -> float | None:
         value = self._call_stats.value(rule.metric)

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from iii import __version__, current_invocation
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.ingest.pipeline import Pipeline
+from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store.query_params import QueryParams
 
 # Baggage belongs to a call: no later call would get what this function sets.
@@ -36,7 +37,7 @@ class Diagnostics:
         return {
             "status": "healthy" if error is None else "degraded",
             "components": components,
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "timestamp": self._pipeline.clock() // MILLISECOND,
             "version": __version__,
         }
 
@@ -45,7 +46,7 @@ class Diagnostics:
         return {
             "traces": self._options.sampling.to_json(),
             "logs": {"sampling_ratio": self._options.logs_ratio},
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "timestamp": self._pipeline.clock() // MILLISECOND,
         }
 
     def baggage(self, payload: Any) -> dict[str, Any]:

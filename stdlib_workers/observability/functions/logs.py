@@ -18,6 +18,7 @@ from stdlib_workers.observability.records.logs import (
     log_row_from,
     log_without_secrets,
 )
+from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.query_params import QueryParams
@@ -74,7 +75,7 @@ class LogFunctions:
             "logs": [log_json(row) for row in rows],
             "total": total,
             "query": query._asdict(),
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "timestamp": self._pipeline.clock() // MILLISECOND,
         }
 
     async def clear(self, _: Any) -> dict[str, Any]:

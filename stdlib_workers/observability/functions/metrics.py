@@ -7,7 +7,6 @@ from typing import Any
 from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.records.aggregation import (
     LEVELS,
-    SECOND,
     aggregate,
     aggregate_histograms,
     histogram_json,
@@ -15,6 +14,7 @@ from stdlib_workers.observability.records.aggregation import (
 )
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import histograms_of, metric_json, values_of
+from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
 from stdlib_workers.observability.store import metric_table, span_table
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.query_params import QueryParams
@@ -47,7 +47,7 @@ class MetricFunctions:
         result = {
             "engine_metrics": {**self._call_stats.to_json(), "performance": performance(durations)},
             "sdk_metrics": [metric_json(row) for row in rows],
-            "timestamp": self._clock() // 1_000_000,
+            "timestamp": self._clock() // MILLISECOND,
         }
         if is_range and interval:
             nanoseconds = min(interval, MAX_INTERVAL) * SECOND
@@ -68,7 +68,12 @@ class MetricFunctions:
         start, end = params.nanoseconds("start_time"), params.nanoseconds("end_time")
         start, end = now - HOUR if start is None else start, now if end is None else end
         level, name = params.count("level", 0), params.text("metric_name")
-        query = {"start_time": start // 1_000_000, "end_time": end // 1_000_000, "level": level, "metric_name": name}
+        query = {
+            "start_time": start // MILLISECOND,
+            "end_time": end // MILLISECOND,
+            "level": level,
+            "metric_name": name,
+        }
         result: dict[str, Any] = {"rollups": [], "histogram_rollups": [], "level": level, "query": query}
         if level < len(LEVELS):
             result["rollups"] = await self._archive.run(
@@ -82,4 +87,4 @@ class MetricFunctions:
             ]
         else:
             result["message"] = "levels are 0 (1 minute), 1 (5 minutes) and 2 (1 hour)"
-        return {**result, "source": "stored", "timestamp": now // 1_000_000}
+        return {**result, "source": "stored", "timestamp": now // MILLISECOND}

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from stdlib_workers.observability.records.spans import SECOND
+
 # Percentiles of fewer values would say nothing.
 LEAST_VALUES = 5
 PERCENTILES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 # The intervals of the rollups' levels (1 minute, 5 minutes, 1 hour), and how long each is kept; nanoseconds.
-SECOND = 1_000_000_000
 LEVELS = (60 * SECOND, 300 * SECOND, 3600 * SECOND)
 RETENTION = (3600 * SECOND, 6 * 3600 * SECOND, 7 * 86400 * SECOND)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
+from stdlib_workers.observability.records.spans import SECOND, SpanRow, attributes_of, function_of
 
 # Seconds; from a call inside the machine to one that waits for a person.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -66,7 +66,7 @@ class CallStats:
                 continue
             is_known = function_id in self.durations or len(self.durations) < MAX_FUNCTIONS
             durations = self.durations.setdefault(function_id if is_known else OTHER, Durations())
-            durations.add(max(row.finish - row.start, 0) / 1e9)
+            durations.add(max(row.finish - row.start, 0) / SECOND)
             if not self._has_counts:
                 outcome = "error" if row.status == "error" else "success"
                 self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))

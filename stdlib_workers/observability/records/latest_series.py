@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stdlib_workers.observability.records.metrics import MetricRow, metric_json
+from stdlib_workers.observability.records.spans import SECOND
 
 MAX_SERIES = 10_000
 # As in Prometheus itself.
-SERIES_TIMEOUT_NS = 300 * 1_000_000_000
+SERIES_TIMEOUT_NS = 300 * SECOND
 
 
 class Series(NamedTuple):

@@ -13,6 +13,8 @@ import msgspec
 
 from iii.redaction import BatchRedactor, may_hold_secret
 
+# Times are nanoseconds since 1970 everywhere in this worker.
+MILLISECOND, SECOND = 1_000_000, 1_000_000_000
 # SQLite's integers end here; OTLP's times are unsigned.
 MAX_INTEGER = 2**63 - 1
 # OpenTelemetry's ids have 32 characters; a longer one is text that does not belong into a key.

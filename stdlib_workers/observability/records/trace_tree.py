@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from stdlib_workers.observability.records.spans import SpanRow, attributes_of, span_json
+from stdlib_workers.observability.records.spans import MILLISECOND, SpanRow, attributes_of, span_json
 
 # A level of spans is two of JSON, and the wire takes 64. Deeper spans become children of the last level.
 MAX_DEPTH = 24
@@ -108,9 +108,9 @@ class _Group:
             "label": self.label,
             "trace_ids": sorted(self.traces),
             "span_count": self.count,
-            "first_seen_ms": self.first // 1_000_000,
-            "last_seen_ms": self.last // 1_000_000,
-            "duration_ms": (self.last - self.first) / 1e6,
+            "first_seen_ms": self.first // MILLISECOND,
+            "last_seen_ms": self.last // MILLISECOND,
+            "duration_ms": (self.last - self.first) / MILLISECOND,
             "error_count": self.errors,
         }
 

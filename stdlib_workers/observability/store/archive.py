@@ -16,6 +16,7 @@ from iii import InvocationError
 from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
 from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, metric_table, span_table
 from stdlib_workers.storage import Pending, Store
 
@@ -23,7 +24,6 @@ T = TypeVar("T")
 _ADD_DROPPED = """
 INSERT INTO figures VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
 """
-SECOND = 1_000_000_000
 # Over the bound of bytes, this share of the rows (the oldest) goes at once: not every write has to forget.
 SHARE_FORGOTTEN = 0.1
 # Rows that one command forgets: more would hold up the writes behind it.

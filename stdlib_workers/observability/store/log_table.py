@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stdlib_workers.observability.records.logs import LogRow
-from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
+from stdlib_workers.observability.store.query_params import QueryParams
 
 COLUMNS = "time, observed, severity, level, body, trace, span, service, detail"
 # The limit of a line is 16 MiB, and escapes make every text longer.

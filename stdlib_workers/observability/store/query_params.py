@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.observability.records.spans import MAX_INTEGER
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
 from stdlib_workers.values import Payload, malformed
-
-MILLISECOND = 1_000_000
 
 
 class QueryParams:

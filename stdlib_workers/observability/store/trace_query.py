@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
+from stdlib_workers.observability.store.query_params import QueryParams
 
 COLUMNS = "trace, span, parent, name, service, status, start, finish, internal, attributes, detail"
 _DURATION = "(CASE finish WHEN 0 THEN max(:now - start, 0) ELSE finish - start END)"
@@ -115,7 +115,7 @@ def _row_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:
 
 
 def _nanoseconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds * 1e6
+    return None if milliseconds is None else milliseconds * float(MILLISECOND)
 
 
 def _text_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:
