@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from iii.redaction import MAX_DEPTH, REDACTED, BatchRedactor, is_secret_field, may_hold_secret
 from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
-from tests.support.observed import log, span
+from stdlib_workers.observability.records.spans import span_json
+from tests.support.observed import NOW, log, span
 
 CANARY = "c4n4ry-5ecr3t-v4lue"
 
@@ -76,6 +77,14 @@ def test_a_secret_that_was_seen_is_cut_out_of_all_texts_of_the_batch() -> None:
     batch = batch_from_telemetry(batch, IngestFilter(), 1)
     assert CANARY not in repr(batch)
     assert batch.spans[1].name == f"login {REDACTED}"
+
+
+def test_a_secret_of_digits_breaks_no_number_of_another_record() -> None:
+    event = {"name": "e", "timestamp_unix_nano": NOW, "attributes": {}}
+    spans = [span(1, attributes={"password": "000000"}), span(2, events=[event])]
+    rows = batch_from_telemetry({"spans": spans}, IngestFilter(), 1).spans
+    assert "000000" in str(NOW)
+    assert span_json(rows[1])["events"][0]["timestamp_unix_nano"] == NOW
 
 
 def test_a_secret_with_marks_that_json_escapes_is_found_in_json_too() -> None:
