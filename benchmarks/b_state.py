@@ -24,9 +24,9 @@ from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.report import table
 from benchmarks.setups import ENDS, PATIENCE, engine, worker_table
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
-from stdlib_workers.stream.events import Place, envelope
+from stdlib_workers.stream.events import Group, envelope
 from stdlib_workers.stream.hub import Hub, Subscription
-from stdlib_workers.stream.log import Logged
+from stdlib_workers.stream.log import LoggedEvent
 from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import encode
 
@@ -150,19 +150,19 @@ async def delivery(subscribers: int, events: int) -> float:
     Prints the 99th percentile and the bytes that each subscriber gets: a figure of one round says too much about what
     else the machine does to be compared.
     """
-    hub, sink, place = Hub(), Sink(subscribers), Place("s", "g")
+    hub, sink, group = Hub(), Sink(subscribers), Group("s", "g")
     queues = [Subscriber(sink) for _ in range(subscribers)]
     tasks = [asyncio.create_task(queue.write()) for queue in queues]
     for number, queue in enumerate(queues):
-        subscription = Subscription(f"u{number}", place, None, queue)
+        subscription = Subscription(f"u{number}", group, None, queue)
         subscription.go_live([])
         hub.add(subscription)
     times = []
     for number in range(1, events + 1):
-        body = encode(envelope(place, "i", {"type": "update", "data": {"n": number}}, 1))
+        body = encode(envelope(group, "i", {"type": "update", "data": {"n": number}}, 1))
         sink.all_done.clear()
         begin = time.perf_counter()
-        hub.deliver(Logged(place, "i", number, body))
+        hub.deliver(LoggedEvent(group, "i", number, body))
         await sink.all_done.wait()
         times.append(time.perf_counter() - begin)
     for task in tasks:

@@ -39,7 +39,7 @@ class Room:
     is_light: bool = False
 
 
-BASE = ("iii/errors.py", "iii/ids.py", "iii/version.py")
+BASE = ("iii/errors.py", "iii/ids.py", "iii/redaction.py", "iii/version.py")
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels", "codec", "context", "functions", "transport"))
@@ -63,7 +63,7 @@ ROOMS: dict[str, Room] = {
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
-    f"{_E}/security": Room((*BASE, "iii/protocol"), frozenset({"admission", "rbac", "redaction", "sanitize"})),
+    f"{_E}/security": Room((*BASE, "iii/protocol"), frozenset({"admission", "rbac", "sanitize"})),
     f"{_E}/config": Room((*BASE, f"{_E}/security"), EVERY),
     f"{_E}/reload": Room((f"{_E}/config",), frozenset({"dependency_graph", "globs"})),
     f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),
@@ -134,7 +134,7 @@ ROOMS: dict[str, Room] = {
     ),
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
-    "stdlib_workers": Room(("iii", "stdlib_workers/cron")),
+    "stdlib_workers": Room(("iii", "iii/redaction.py", "stdlib_workers/cron")),
     "stdlib_workers/cron": Room(("iii", "stdlib_workers")),
     # What is installed, and where it looks for all of this.
     "iii_engine": Room(("cli", "iii/testing.py")),
@@ -142,6 +142,8 @@ ROOMS: dict[str, Room] = {
 
 # Shared by several standard workers; these packages are no workers.
 SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
+# Modules of `iii` that standard workers share with the engine, beside the public names.
+OPEN_TO_STANDARD_WORKERS = ("iii.redaction",)
 # Folders that may hold more modules, and why.
 MORE_MODULES = {"stdlib_workers/http"}  # about to be rebuilt on Starlette
 
@@ -261,7 +263,8 @@ def _standard_worker(item: Import) -> str | None:
         return None
     own_package = ".".join(item.module.split(".")[:2])
     packages = (own_package, *SHARED_BY_STANDARD_WORKERS)
-    allowed = item.target == "iii" or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
+    is_open = item.target in ("iii", *OPEN_TO_STANDARD_WORKERS)
+    allowed = is_open or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
     return None if allowed else f"a standard worker uses only the public `iii` ({item.target})"
 
 

@@ -48,7 +48,6 @@ from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
 from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
-from iii.engine.security.redaction import Redactor, redactor_of
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.supervisor import Supervisor
@@ -60,6 +59,7 @@ from iii.engine.transport.poller import make_poller
 from iii.engine.worker_connections import WorkerConnections, run_of
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
+from iii.redaction import Redactor, redactor_of
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130

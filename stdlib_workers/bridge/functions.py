@@ -1,4 +1,4 @@
-"""The functions of the bridge: what is forwarded, what is exposed, and `bridge.invoke` for everything else."""
+"""Handlers of the bridge: forwarded functions, exposed functions, and `bridge.invoke` for all others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from iii import InvocationError, TriggerAction
-from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, Passage
-from stdlib_workers.bridge.remote import BRIDGE_ERROR, Call, Caller, Remote
+from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, BridgedFunction
+from stdlib_workers.bridge.remote import BRIDGE_ERROR, Call, Caller, RemoteEngine
 from stdlib_workers.values import Payload
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -25,29 +25,29 @@ REQUEST = {
 }
 
 
-def forwarding(passage: Passage, remote: Remote) -> Handler:
-    """Return the handler of a function here that stands for one over there."""
+def forward_handler(bridged: BridgedFunction, remote: RemoteEngine) -> Handler:
+    """Return the handler of a local function that calls one of the other engine."""
 
     async def forward(payload: Any, metadata: Any = None) -> Any:
-        return await remote.call(Call(passage.remote, payload, metadata, passage.timeout_ms))
+        return await remote.call(Call(bridged.remote, payload, metadata, bridged.timeout_ms))
 
     return forward
 
 
-def exposing(passage: Passage, local: Caller) -> Handler:
-    """Return the handler of a function over there that stands for one of this project."""
+def expose_handler(bridged: BridgedFunction, local: Caller) -> Handler:
+    """Return the handler that the other engine gets for a function of this project."""
 
     async def expose(payload: Any, metadata: Any = None) -> Any:
-        return await local.trigger_async(Call(passage.local, payload, metadata, passage.timeout_ms).request())
+        return await local.trigger_async(Call(bridged.local, payload, metadata, bridged.timeout_ms).request())
 
     return expose
 
 
-async def invoke(remote: Remote, payload: Any) -> Any:
+async def invoke(remote: RemoteEngine, payload: Any) -> Any:
     """Call a function of the other engine by its id.
 
-    Its result is the result; whatever goes wrong is a `bridge_error` (public contract) whose details hold the
-    original `code` and `message`.
+    Return its result. Every error is a `bridge_error` (public contract) whose details hold the original `code` and
+    `message`.
     """
     call = _call_from(INVOKE, payload)
     try:
@@ -57,8 +57,8 @@ async def invoke(remote: Remote, payload: Any) -> Any:
         raise InvocationError(BRIDGE_ERROR, f"{error.code}: {error.message}", details=details) from None
 
 
-async def invoke_async(remote: Remote, payload: Any) -> None:
-    """Have a function of the other engine run, and wait for nothing but the connection."""
+async def invoke_async(remote: RemoteEngine, payload: Any) -> None:
+    """Call a function of the other engine without waiting for its result; only for the connection."""
     call = _call_from(INVOKE_ASYNC, payload)
     await remote.call(Call(call.function_id, call.payload, None, call.timeout_ms, TriggerAction.Void()))
 

@@ -15,8 +15,8 @@ _MAX_TIMEOUT_MS = 86_400_000
 
 
 @dataclass(frozen=True)
-class Passage:
-    """One function that is known on both sides: its id here, its id there, and how long a call of it may take."""
+class BridgedFunction:
+    """One function that both engines have: its id here, its id there, and the timeout of its calls."""
 
     local: str
     remote: str
@@ -25,24 +25,24 @@ class Passage:
 
 @dataclass(frozen=True)
 class Options:
-    """Where the other engine is, who we are to it, what we give and what we take.
+    """Address of the other engine, identity of the bridge there, and the functions that each engine gets.
 
-    `token` is what the other engine demands of strangers (`iii token` there); `namespace` is where it looks our
-    functions up and ours live, None for its default.
+    `token`: the access token of the other engine (`iii token` there). `namespace`: where the bridge registers and calls
+    functions there, None for its default. `expose`: functions of this project; `forward`: functions of the other.
     """
 
     url: str
     token: str | None = None
     name: str = DEFAULT_NAME
     namespace: str | None = None
-    expose: tuple[Passage, ...] = ()
-    forward: tuple[Passage, ...] = ()
+    expose: tuple[BridgedFunction, ...] = ()
+    forward: tuple[BridgedFunction, ...] = ()
 
 
 def options_from(config: Mapping[str, Any], own_urls: tuple[str, ...] = ()) -> Options:
     """Return the options in `[workers.bridge.config]`. OptionError for an unknown key or a value that does not fit.
 
-    `own_urls` are addresses of the engine that runs the bridge: one to itself would call itself without end.
+    `own_urls` are addresses of the engine that runs the bridge: a bridge to itself would call itself without end.
     """
     check_names(config, ("url", "token", "name", "namespace", "expose", "forward"), "bridge")
     url = _text(config, "url", "bridge")
@@ -55,10 +55,10 @@ def options_from(config: Mapping[str, Any], own_urls: tuple[str, ...] = ()) -> O
         _text(config, "token", "bridge"),
         _text(config, "name", "bridge") or DEFAULT_NAME,
         _text(config, "namespace", "bridge"),
-        tuple(_expose(entry) for entry in _entries(config, "expose")),
-        tuple(_forward(entry) for entry in _entries(config, "forward")),
+        tuple(_exposed_function(entry) for entry in _entries(config, "expose")),
+        tuple(_forwarded_function(entry) for entry in _entries(config, "forward")),
     )
-    _check_apart(options)
+    _check_ids(options)
     return options
 
 
@@ -69,13 +69,13 @@ def _entries(config: Mapping[str, Any], name: str) -> list[Any]:
     return list(entries)
 
 
-def _expose(entry: Any) -> Passage:
+def _exposed_function(entry: Any) -> BridgedFunction:
     _check_entry(entry, ("local_function", "remote_function"), "bridge: expose")
     local = _id(entry, "local_function", "bridge: expose")
-    return Passage(local, _text(entry, "remote_function", "bridge: expose") or local)
+    return BridgedFunction(local, _text(entry, "remote_function", "bridge: expose") or local)
 
 
-def _forward(entry: Any) -> Passage:
+def _forwarded_function(entry: Any) -> BridgedFunction:
     _check_entry(entry, ("local_function", "remote_function", "timeout_ms"), "bridge: forward")
     timeout = entry.get("timeout_ms", DEFAULT_TIMEOUT_MS)
     if type(timeout) is not int or not 1 <= timeout <= _MAX_TIMEOUT_MS:
@@ -83,7 +83,7 @@ def _forward(entry: Any) -> Passage:
             f"bridge: forward: timeout_ms must be an integer from 1 to {_MAX_TIMEOUT_MS}, got {timeout!r}"
         )
     local, remote = (_id(entry, name, "bridge: forward") for name in ("local_function", "remote_function"))
-    return Passage(local, remote, timeout)
+    return BridgedFunction(local, remote, timeout)
 
 
 def _check_entry(entry: Any, names: tuple[str, ...], where: str) -> None:
@@ -92,17 +92,19 @@ def _check_entry(entry: Any, names: tuple[str, ...], where: str) -> None:
     check_names(entry, names, where)
 
 
-def _check_apart(options: Options) -> None:
-    """Two functions cannot have one id, and what comes from there must not go back there."""
-    exposed = [passage.remote for passage in options.expose]
-    forwarded = [passage.local for passage in options.forward]
+def _check_ids(options: Options) -> None:
+    """Raise OptionError for two functions with one id, and for a forwarded function that is exposed again."""
+    exposed = [bridged.remote for bridged in options.expose]
+    forwarded = [bridged.local for bridged in options.forward]
     for ids, what in ((exposed, "exposed as"), (forwarded, "forwarded as")):
-        twice = next((one for one in ids if ids.count(one) > 1), None)
-        if twice is not None:
-            raise OptionError(f"bridge: two functions are {what} {twice}")
-    back = next((passage.local for passage in options.expose if passage.local in forwarded), None)
-    if back is not None:
-        raise OptionError(f"bridge: {back} comes from the other engine; exposing it there again would make a circle")
+        duplicate = next((id for id in ids if ids.count(id) > 1), None)
+        if duplicate is not None:
+            raise OptionError(f"bridge: two functions are {what} {duplicate}")
+    exposed_again = next((bridged.local for bridged in options.expose if bridged.local in forwarded), None)
+    if exposed_again is not None:
+        raise OptionError(
+            f"bridge: {exposed_again} comes from the other engine; exposing it there again would make a circle"
+        )
 
 
 def _id(entry: Mapping[str, Any], name: str, where: str) -> str:

@@ -1,6 +1,6 @@
-"""The other engine: one connection to it that is made again whenever it breaks, and calls over it.
+"""The other engine: one connection that the SDK makes again whenever it breaks, and calls over it.
 
-A call that finds no connection waits for one until its time is up. Knows no function of the bridge's.
+A call without a connection waits for one until its timeout. This module does not know the functions of the bridge.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from iii import InitOptions, InvocationError
 from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, Options
 
-# What the bridge itself could not do; a function's own errors keep their code.
+# The bridge itself failed; errors of the called function keep their own code.
 BRIDGE_ERROR = "bridge_error"
-# Both engines are developers' or servers' own: come back soon, and not all at once (E09).
+# Reconnect soon, since both engines belong to the same developers; with jitter, since several bridges may wait.
 RECONNECTION = SimpleNamespace(initial_delay_ms=200, max_delay_ms=5000, jitter_factor=0.3)
 
 
 class Caller(Protocol):
-    """The part of a `Worker` that is called through."""
+    """The part of a `Worker` that makes calls."""
 
     async def trigger_async(self, request: Any, payload: Any = None) -> Any: ...
 
@@ -34,7 +34,7 @@ class Connected(Caller, Protocol):
 
 @dataclass(frozen=True)
 class Call:
-    """One call to be made on the other side. `action` None waits for the result."""
+    """One call to the other side. `action` None waits for the result."""
 
     function_id: str
     payload: Any = None
@@ -43,7 +43,7 @@ class Call:
     action: Any = None
 
     def request(self) -> dict[str, Any]:
-        """Return it as `trigger` takes it."""
+        """Return the request of the SDK's `trigger`."""
         request: dict[str, Any] = {"function_id": self.function_id, "payload": self.payload}
         if self.action is not None:
             request["action"] = self.action
@@ -52,15 +52,15 @@ class Call:
         return request | ({} if self.metadata is None else {"metadata": self.metadata})
 
 
-class Remote:
-    """The worker that we are on the other engine; `connected` gives it once there is one."""
+class RemoteEngine:
+    """The other engine. `connected` is the bridge's worker there, once it has one."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.connected: Future[Connected] = Future()
 
     async def call(self, call: Call) -> Any:
-        """Make a call there and return its result. InvocationError: the function's own, or `bridge_error`."""
+        """Make a call there and return its result. InvocationError of the function, or `bridge_error`."""
         try:
             async with asyncio.timeout(call.timeout_ms / 1000):
                 worker = await asyncio.wrap_future(self.connected)
@@ -74,7 +74,7 @@ class Remote:
 
     @property
     def is_connected(self) -> bool:
-        """Whether calls go through right now."""
+        """Whether the connection is open."""
         return self.connected.done() and self.connected.result().get_connection_state() == "connected"
 
     def _unreachable(self, call: Call) -> InvocationError:
@@ -82,12 +82,12 @@ class Remote:
         return InvocationError(BRIDGE_ERROR, text, call.function_id)
 
 
-def identity_of(options: Options) -> InitOptions:
-    """Return who we are to the other engine."""
+def worker_options(options: Options) -> InitOptions:
+    """Return the options with which the bridge registers on the other engine."""
     return InitOptions(
         worker_name=options.name,
         worker_description="Joins another engine to this one",
-        # Not None: that would mean the namespace this worker has at home.
+        # Not None: that would mean the namespace of this worker on its own engine.
         namespace=options.namespace or "default",
         headers={"Authorization": f"Bearer {options.token}"} if options.token else None,
         reconnection_config=RECONNECTION,

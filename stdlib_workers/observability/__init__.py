@@ -1,1 +1,1 @@
-"""The observability worker: what spans, logs and metrics are kept, asked for, exported and alerted on."""
+"""The standard worker `observability`: stores spans, logs and metrics, answers queries, exports, and fires alerts."""

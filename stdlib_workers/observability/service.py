@@ -1,7 +1,7 @@
-"""Joins the parts of the worker and registers them with the engine. Called by `__main__`.
+"""Joins the parts of the worker and registers them with the engine.
 
-Handlers run on the SDK's loop; what follows a commit (triggers, the side feed, alerts) on the background loop; HTTP on
-the listener's threads. They meet in the archive's one storage thread.
+Handlers run on the SDK's loop; what follows a commit (triggers, the live stream, alerts) on the background loop; HTTP
+on threads of its own. They meet in the archive's one storage thread.
 """
 
 from __future__ import annotations
@@ -10,39 +10,42 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Coroutine
+from collections.abc import Mapping
 from typing import Any
 
 from iii import InvocationError, TriggerInput, Worker
 from stdlib_workers.events import Background
-from stdlib_workers.observability.alerts.actions import Actions
+from stdlib_workers.observability.alerts.actions import ActionRunner
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
-from stdlib_workers.observability.config.options import Listener as ListenerOptions
-from stdlib_workers.observability.config.options import Options
-from stdlib_workers.observability.export.live_stream import LiveFeed
-from stdlib_workers.observability.export.otlp import HINT, Exporter, exporter_from
+from stdlib_workers.observability.config.options import ListenerOptions, Options
+from stdlib_workers.observability.export.live_stream import LiveStream
+from stdlib_workers.observability.export.otlp import MISSING_EXTRA, Exporter, exporter_from
 from stdlib_workers.observability.functions.diagnostics import Diagnostics
 from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
 from stdlib_workers.observability.functions.metrics import MetricFunctions
-from stdlib_workers.observability.functions.traces import Storage, TraceFunctions
-from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
-from stdlib_workers.observability.ingest.http_server import Listener, Route
+from stdlib_workers.observability.functions.traces import TraceFunctions
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.http_server import HttpServer, Route
 from stdlib_workers.observability.ingest.otlp_http import routes
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.ingest.triggers import LOG, TRACE, Firing
-from stdlib_workers.observability.records.call_stats import Figures
-from stdlib_workers.observability.records.latest_series import Latest
-from stdlib_workers.observability.records.spans import clamp
-from stdlib_workers.observability.store.archive import Archive, Batch
+from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIGGER, Triggers
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.call_stats import CallStats
+from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.spans import MILLISECOND, clamp
+from stdlib_workers.observability.store.archive import Archive
 
-TICK = 10.0
-FEED = "observability::ingest"
-WORKERS_CHANGED = "observability::on-workers-changed"
+# Between two samples of the engine's counters and two sweeps of the archive.
+SAMPLE_INTERVAL = 10.0
+# At most, for what the exporter has queued when the worker stops.
+EXPORT_CLOSE_TIMEOUT = 5.0
+INGEST_FUNCTION = "observability::ingest"
+WORKERS_CHANGED_FUNCTION = "observability::on-workers-changed"
 
 
 class Service:
-    """Everything of one project's observability."""
+    """The observability of one project."""
 
     def __init__(self, worker: Worker, archive: Archive, options: Options) -> None:
         self._worker = worker
@@ -50,61 +53,60 @@ class Service:
         self._options = options
         self._background = background = Background("iii-observability")
         self._token = secrets.token_hex(16)
-        self._listeners: list[Listener] = []
-        self._exporter: Exporter | None = None
-        self.accepts = Accepts(live=options.live, logs=options.logs_enabled)
+        self._servers: list[HttpServer] = []
+        self._filter = IngestFilter(live=options.live, logs=options.logs_enabled)
         self.pipeline = Pipeline(archive, background)
-        self.figures = Figures()
-        self.latest = Latest()
-        self.firing = Firing(worker, background.start)
-        self.census = EngineStats(worker, self.figures)
-        actions = Actions(worker, allow_private=options.allow_private)
-        self.evaluator = AlertEvaluator(archive, self.figures, options.alerts, actions.act)
-        self._follow()
-
-    def _follow(self) -> None:
-        followers = [self._count, self.firing.take]
-        if self._options.streams:
-            followers.append(LiveFeed(self._worker, self._background.start).take)
-        self._exporter = self._make_exporter()
-        if self._exporter is not None:
-            followers.append(self._exporter.take)
-        self.pipeline.followers.extend(followers)
-
-    def _make_exporter(self) -> Exporter | None:
+        self.call_stats = CallStats()
+        self.latest_series = LatestSeries()
+        self.triggers = Triggers(worker, background.start)
+        self.engine_stats = EngineStats(worker, self.call_stats)
+        actions = ActionRunner(worker, allow_private=options.allow_private)
+        self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, actions.run)
+        self.pipeline.subscribers += [
+            lambda batch: self.call_stats.add_spans(batch.spans),
+            lambda batch: self.latest_series.add(batch.metrics),
+            self.triggers.on_batch,
+        ]
+        if options.streams:
+            self.pipeline.subscribers.append(LiveStream(worker, background.start).on_batch)
+        self._exporter: Exporter | None = None
         try:
-            return exporter_from(self._options.export, self._options.resource, os.environ)
+            self._exporter = exporter_from(options.export, options.resource, os.environ)
         except ImportError:
-            say(f"{HINT}; nothing is exported")
-            return None
-
-    def _count(self, intake: Intake) -> None:
-        self.figures.add_spans(intake.spans)
-        self.latest.add(intake.metrics)
+            write_log(f"{MISSING_EXTRA}; nothing is exported")
+        if self._exporter is not None:
+            self.pipeline.subscribers.append(self._exporter.on_batch)
 
     # Registration
 
     def register(self) -> None:
         """Register everything. The trigger types come first: bindings have to be there before the first batch."""
-        self._worker.register_trigger_type(LOG, self.firing.logs)
-        self._worker.register_trigger_type(TRACE, self.firing.traces)
+        self._worker.register_trigger_type(LOG_TRIGGER, self.triggers.logs)
+        self._worker.register_trigger_type(TRACE_TRIGGER, self.triggers.traces)
         for function_id, handler in self._functions().items():
             self._worker.register_function(function_id, handler)
-        self._worker.register_function(FEED, self.ingest, metadata={"internal": True})
-        self._worker.register_function(WORKERS_CHANGED, self.workers_changed, metadata={"internal": True})
+        self._worker.register_function(INGEST_FUNCTION, self.ingest, metadata={"internal": True})
+        self._worker.register_function(WORKERS_CHANGED_FUNCTION, self.workers_changed, metadata={"internal": True})
         if self._options.enabled:
-            self._listen()
-            self._bind("engine::workers-available", WORKERS_CHANGED, {})
-            self._bind("telemetry", FEED, self._feed_config())
-            self._start(self._tick())
-            self._start(self.evaluator.watch(self.pipeline.clock))
+            self._start_servers()
+            self._bind("engine::workers-available", WORKERS_CHANGED_FUNCTION, {})
+            telemetry_config = {
+                "spans": True,
+                "logs": self._options.logs_enabled,
+                "live": self._options.live,
+                "payloads": self._options.payload_bytes,
+                "sampling": self._options.sampling.for_engine(),
+            }
+            self._bind("telemetry", INGEST_FUNCTION, telemetry_config)
+            for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):
+                self._background.call(self._background.start, work)
         self._worker.before_stop(self.close)
 
     def _functions(self) -> dict[str, Any]:
-        storage = Storage(self._archive, self.pipeline, self._options.limits.bytes)
-        traces = TraceFunctions(self._archive, storage, self._options.collapse, self.pipeline.clock)
+        max_bytes = self._options.limits.bytes
+        traces = TraceFunctions(self._archive, self.pipeline, max_bytes, self._options.collapse)
         logs = LogFunctions(self._archive, self.pipeline, self._options)
-        metrics = MetricFunctions(self._archive, self.pipeline, self.figures)
+        metrics = MetricFunctions(self._archive, self.pipeline, self.call_stats)
         diagnostics = Diagnostics(self._options, self.pipeline)
         return {
             **{f"engine::traces::{name}": getattr(traces, name) for name in ("list", "tree", "group_by", "clear")},
@@ -122,118 +124,104 @@ class Service:
             "engine::baggage::get_all": diagnostics.all_baggage,
         }
 
-    def _bind(self, kind: str, function_id: str, config: dict[str, Any]) -> None:
+    def _bind(self, trigger_type: str, function_id: str, config: dict[str, Any]) -> None:
         binding: TriggerInput = {
-            "type": kind,
+            "type": trigger_type,
             "function_id": function_id,
             "config": config,
             "metadata": {"feed": self._token},
         }
         self._worker.register_trigger(binding)
 
-    def _feed_config(self) -> dict[str, Any]:
-        return {
-            "spans": True,
-            "logs": self._options.logs_enabled,
-            "live": self._options.live,
-            "payloads": self._options.payload_bytes,
-            "sampling": self._options.sampling.wanted(),
-        }
-
     # Functions of the worker itself
 
     async def ingest(self, payload: Any, metadata: Any = None) -> None:
-        """Take a batch of the engine's feed; answers when it is committed, which asks for the next one."""
-        # Everybody can call a function. The binding's metadata comes with what it fires, and nobody else knows it.
+        """Store a batch of the engine's telemetry. The answer, once it is committed, asks for the next batch."""
+        # Any worker can call a function. Only the engine knows the binding's metadata, and passes it with each batch.
         if metadata != {"feed": self._token}:
-            raise InvocationError("FORBIDDEN", f"{FEED} takes batches of the engine's feed only")
+            raise InvocationError("FORBIDDEN", f"{INGEST_FUNCTION} takes batches of the engine's feed only")
         if not isinstance(payload, dict):
-            raise InvocationError("deserialization_error", f"{FEED}: a batch is an object")
+            raise InvocationError("deserialization_error", f"{INGEST_FUNCTION}: a batch is an object")
         dropped = payload.get("dropped") or {}
-        intake = intake_from(payload, self.accepts, self.pipeline.clock())
-        self.figures.take_counts(payload.get("calls"))
-        self.pipeline.lose(clamp(dropped.get("spans")))
+        batch = batch_from_telemetry(payload, self._filter, self.pipeline.clock())
+        self.call_stats.take_counts(payload.get("calls"))
+        self.pipeline.count_dropped(clamp(dropped.get("spans")))
         lost = {kind: clamp(dropped.get(kind)) for kind in ("logs", "otlp")}
-        self.pipeline.lost.update({**lost, "malformed": intake.malformed})
-        await self.pipeline.take(intake)
+        self.pipeline.lost.update({**lost, "malformed": batch.malformed})
+        await self.pipeline.ingest(batch)
 
     def workers_changed(self, payload: Any) -> None:
-        """Count workers that come and go."""
-        self.figures.add_event((payload or {}).get("event"))
+        """Count workers that connect and disconnect."""
+        self.call_stats.add_event((payload or {}).get("event"))
 
     def alerts(self, _: Any) -> dict[str, Any]:
-        """List the alerts, their rules and how they stand."""
-        return self.evaluator.shape(self.pipeline.clock() // 1_000_000)
+        """List the alert rules and their states."""
+        return self.evaluator.to_json(self.pipeline.clock() // MILLISECOND)
 
     async def evaluate(self, _: Any) -> dict[str, Any]:
-        """Judge all alert rules now."""
+        """Evaluate all alert rules now."""
         now = self.pipeline.clock()
-        work = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
-        events = await asyncio.wrap_future(work)
-        found: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // 1_000_000}
-        return {**found, "triggered_alerts": events} if events else found
+        future = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
+        events = await asyncio.wrap_future(future)
+        result: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // MILLISECOND}
+        return {**result, "triggered_alerts": events} if events else result
 
     # Beside the functions
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._background.call(self._background.start, work)
-
-    async def _tick(self) -> None:
+    async def _sample_and_sweep(self) -> None:
         while True:
             now = self.pipeline.clock()
             try:
-                await self._archive.write(Batch(values=await self.census.sample(now)))
+                await self._archive.write(Batch(values=await self.engine_stats.sample(now)))
                 while await self._archive.sweep(now):
                     # In portions: batches that wait are written in between.
                     continue
             except InvocationError as error:
                 self.pipeline.last_error = str(error)
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(SAMPLE_INTERVAL)
 
-    def _listen(self) -> None:
+    def _start_servers(self) -> None:
         options = self._options
-        if options.metrics_enabled:
-            self._open("metrics", options.prometheus, self._metrics_route(), "/metrics")
-        self._open("OTLP", options.otlp_listener, routes(self.pipeline.take_now, self.accepts, self.pipeline.clock), "")
+        if options.metrics_enabled and options.prometheus.enabled:
+            try:
+                from stdlib_workers.observability.export.prometheus import Snapshot, route  # an extra
+            except ImportError:
+                write_log("/metrics needs `pip install 'iii-engine[observability]'`")
+            else:
 
-    def _open(self, what: str, wanted: ListenerOptions, table: dict[str, Route] | None, path: str) -> None:
-        if not wanted.enabled or table is None:
-            return
+                def snapshot() -> Snapshot:
+                    workers, counters = self.engine_stats.workers(), self.engine_stats.counters()
+                    series = self.latest_series.at(self.pipeline.clock())
+                    return Snapshot(self.call_stats, workers, counters, self._lost_records(), series)
+
+                self._serve("metrics", options.prometheus, {"GET /metrics": route(snapshot)}, "/metrics")
+        if options.otlp_listener.enabled:
+            otlp_routes = routes(self.pipeline.ingest_blocking, self._filter, self.pipeline.clock)
+            self._serve("OTLP", options.otlp_listener, otlp_routes, "")
+
+    def _serve(self, content: str, options: ListenerOptions, table: Mapping[str, Route], path: str) -> None:
         try:
-            listener = Listener(wanted.host, wanted.port, table, is_named=wanted.is_named)
+            server = HttpServer(options.host, options.port, table, is_named=options.is_named)
         except OSError as error:
-            say(f"cannot listen for {what} on {wanted.host}:{wanted.port}: {error}; set another port")
+            write_log(f"cannot listen for {content} on {options.host}:{options.port}: {error}; set another port")
             raise SystemExit(2) from None
-        self._listeners.append(listener)
-        say(f"{what} http://{wanted.host}:{listener.port}{path}")
+        self._servers.append(server)
+        write_log(f"{content} http://{options.host}:{server.port}{path}")
 
-    def _metrics_route(self) -> dict[str, Route] | None:
-        try:
-            from stdlib_workers.observability.export.prometheus import Snapshot, route  # an extra
-        except ImportError:
-            say("/metrics needs `pip install 'iii-engine[observability]'`")
-            return None
-
-        def take() -> Snapshot:
-            census, pipeline = self.census, self.pipeline
-            series = self.latest.at(pipeline.clock())
-            return Snapshot(self.figures, census.workers(), census.counters(), self._dropped(), series)
-
-        return {"GET /metrics": route(take)}
-
-    def _dropped(self) -> dict[str, int]:
+    def _lost_records(self) -> dict[str, int]:
+        """Return how many records were lost, by kind."""
         exported = {} if self._exporter is None else self._exporter.dropped
-        sent = {f"exported_{kind}": count for kind, count in exported.items()}
-        return {"spans": self.pipeline.dropped, **self.pipeline.lost, **sent}
+        not_exported = {f"exported_{kind}": count for kind, count in exported.items()}
+        return {"spans": self.pipeline.dropped, **self.pipeline.lost, **not_exported}
 
     def close(self, seconds: float) -> None:
-        """Stop listening and send what still waits, within `seconds`."""
-        for listener in self._listeners:
-            listener.close()
+        """Stop the servers and export what is queued, within `seconds`."""
+        for server in self._servers:
+            server.close()
         if self._exporter is not None:
-            self._exporter.close(min(seconds or 5.0, 5.0))
+            self._exporter.close(min(seconds or EXPORT_CLOSE_TIMEOUT, EXPORT_CLOSE_TIMEOUT))
 
 
-def say(text: str) -> None:
-    """Tell something in the worker's log."""
+def write_log(text: str) -> None:
+    """Write a line to the worker's log."""
     sys.stderr.write(f"observability: {text}\n")

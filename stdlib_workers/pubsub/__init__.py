@@ -1,1 +1,1 @@
-"""The standard worker `pubsub`: topics without memory. Who is subscribed when something is published, gets it."""
+"""The standard worker `pubsub`: topics without memory. A message goes to the subscribers of the moment."""

@@ -1,4 +1,4 @@
-"""`[workers.pubsub]`: offer `publish` and the trigger type `subscribe`. Run by the engine."""
+"""The process of `[workers.pubsub]`: registers the function `publish` and the trigger type `subscribe`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Publishing: every subscriber is called at once, and no one is waited for.
+"""Publishing: every subscriber is called at once, and `publish` waits for none of them.
 
-A subscriber that falls behind has a bounded number of calls on their way; what comes on top is dropped for it alone,
-counted, and told in the log.
+A subscriber has a bounded number of unanswered calls. Further messages are dropped for this subscriber alone, counted,
+and reported in the log.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 from iii import InvocationError, Logger, TriggerConfig
 from stdlib_workers.events import Bindings, Caller, Trace, current_trace, fire, target_from
-from stdlib_workers.pubsub.topics import matcher
+from stdlib_workers.pubsub.topics import topic_matcher
 from stdlib_workers.values import Payload
 
-# Calls on their way to one subscriber.
+# Unanswered calls of one subscriber.
 MAX_IN_FLIGHT = 1000
 
 
 class Subscription:
-    """One binding: what it listens to, what it calls, and how far behind it is."""
+    """One binding: its topic, the function it calls, and its unanswered calls and dropped messages."""
 
-    __slots__ = ("dropped", "in_flight", "is_for", "target", "topic")
+    __slots__ = ("dropped", "in_flight", "matches", "target", "topic")
 
     def __init__(self, config: TriggerConfig) -> None:
         fields = config.config if isinstance(config.config, dict) else {}
@@ -30,8 +30,8 @@ class Subscription:
         if not isinstance(topic, str):
             raise InvocationError("trigger_registration_failed", f"topic must be a string, got {topic!r}")
         self.topic = topic
-        # As the contract has it: without a topic the binding stands, and never fires.
-        self.is_for = matcher(topic) if topic else _never
+        # A binding without a topic is accepted, as the contract has it; published topics are never empty.
+        self.matches = topic_matcher(topic)
         self.target = target_from(config)
         self.in_flight = 0
         self.dropped = 0
@@ -50,13 +50,13 @@ class Broadcast:
         self._log = Logger(service_name="pubsub")
 
     async def publish(self, payload: Any) -> None:
-        """Call every subscriber of `topic` with `data`; returns when the calls are on their way."""
+        """Call every subscriber of `topic` with `data`, and return without waiting for them."""
         fields = Payload("publish", payload)
         topic, data = fields.string("topic"), fields.value("data")
         if not topic:
             raise InvocationError("topic_not_set", "publish: topic is empty")
         for subscription in self._bindings:
-            if subscription.is_for(topic):
+            if subscription.matches(topic):
                 self._send(subscription, data)
 
     def _send(self, subscription: Subscription, data: Any) -> None:
@@ -66,28 +66,20 @@ class Broadcast:
                 self._log.warn(f"{subscription.target.function_id} is too slow for {subscription.topic}: dropping")
             return
         subscription.in_flight += 1
-        # In an empty context: the publisher's deadline must not end what its subscribers do.
-        task = asyncio.get_running_loop().create_task(
-            self._reach(subscription, data, current_trace()), context=Context()
-        )
+        # In an empty context: the publisher's deadline is not that of its subscribers.
+        call = self._call(subscription, data, current_trace())
+        task = asyncio.get_running_loop().create_task(call, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reach(self, subscription: Subscription, data: Any, trace: Trace) -> None:
+    async def _call(self, subscription: Subscription, data: Any, trace: Trace) -> None:
         try:
             await fire(self._worker, subscription.target, data, trace)
         except InvocationError as error:
             self._log.debug(f"{subscription.target.function_id} did not take {subscription.topic}: {error}")
         finally:
             subscription.in_flight -= 1
-            self._tell_dropped(subscription)
-
-    def _tell_dropped(self, subscription: Subscription) -> None:
-        if subscription.dropped and subscription.in_flight <= MAX_IN_FLIGHT // 2:
-            data = {"dropped": subscription.dropped, "topic": subscription.topic}
-            self._log.warn(f"{subscription.target.function_id} keeps up again", data)
-            subscription.dropped = 0
-
-
-def _never(_: str) -> bool:
-    return False
+            if subscription.dropped and subscription.in_flight <= MAX_IN_FLIGHT // 2:
+                data = {"dropped": subscription.dropped, "topic": subscription.topic}
+                self._log.warn(f"{subscription.target.function_id} keeps up again", data)
+                subscription.dropped = 0

@@ -1,4 +1,4 @@
-"""The worker's configuration: there is one adapter, and it takes no options. Pure."""
+"""The worker's configuration, checked: there is one adapter, and it has no options. Pure."""
 
 from __future__ import annotations
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Return what tells whether a topic is meant by `pattern`; one without wildcards means only itself."""
+def topic_matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a topic matches `pattern`; without wildcards, only an equal topic does."""
     words = pattern.split(".")
     if "*" not in words and words[-1] != ">":
         return pattern.__eq__
-    return lambda topic: _fits(words, topic.split("."))
+    is_open = words[-1] == ">"
+    head = words[:-1] if is_open else words
 
+    def matches(topic: str) -> bool:
+        parts = topic.split(".")
+        has_length = len(parts) > len(head) if is_open else len(parts) == len(head)
+        return has_length and all(word in ("*", part) for word, part in zip(head, parts, strict=False))
 
-def _fits(pattern: list[str], topic: list[str]) -> bool:
-    if pattern[-1] == ">":
-        head = pattern[:-1]
-        return len(topic) > len(head) and _fits_words(head, topic[: len(head)])
-    return len(topic) == len(pattern) and _fits_words(pattern, topic)
-
-
-def _fits_words(pattern: list[str], topic: list[str]) -> bool:
-    return all(word in ("*", part) for word, part in zip(pattern, topic, strict=True))
+    return matches

@@ -1,7 +1,7 @@
-"""Who may open a WebSocket: only requests made for this listener, and only from pages that are named. Pure.
+"""Which WebSocket handshakes are let in: those for this listener, and from pages that the options name. Pure.
 
-A browser lets any page connect to any address; what it cannot do is lie about `Origin`. A page that makes its own
-name point here (DNS rebinding) betrays itself by `Host`.
+A browser lets any page connect to any address, but sends the page's true `Origin`. A page whose own name resolves to
+this address (DNS rebinding) sends that name as `Host`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Headers(Protocol):
 
 
 def refusal(hosts: Sequence[str], origins: Sequence[str], names: Iterable[str], allowed: Iterable[str]) -> str | None:
-    """Return why a handshake is refused, None to let it in.
+    """Return why a handshake is refused, None if it is let in.
 
-    `hosts` and `origins` are the values of the request's headers; `names` is what `hosts` may be, `allowed` what
-    `origins` may be. A request without Origin does not come from a page.
+    `hosts` and `origins` are the values of the request's headers; `names` and `allowed` are their permitted values.
+    A request without Origin does not come from a page.
     """
     if len(hosts) != 1 or hosts[0].lower() not in names:
         return f"this is not {hosts[0] if hosts else 'a listener without a name'}"
@@ -33,13 +33,13 @@ def refusal(hosts: Sequence[str], origins: Sequence[str], names: Iterable[str], 
 
 
 def names_of(host: str, port: int) -> frozenset[str]:
-    """Return the Host headers that mean this listener."""
+    """Return the values of Host that name this listener."""
     hosts = {host.lower(), *(LOOPBACK if host in LOOPBACK else ())}
     return frozenset(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in hosts)
 
 
 def request_from(target: str, headers: Iterable[tuple[str, str]], address: tuple[str, int]) -> dict[str, object]:
-    """Return what the auth function is told of a handshake."""
+    """Return the payload of the auth function for a handshake."""
     parts = urlsplit(target)
     query: dict[str, list[str]] = {}
     for pair in parts.query.split("&") if parts.query else ():
@@ -53,14 +53,14 @@ def request_from(target: str, headers: Iterable[tuple[str, str]], address: tuple
     }
 
 
-def question_from(
-    target: str, headers: Headers, ends: tuple[tuple[object, ...], tuple[object, ...]]
+def check_payload_from(
+    target: str, headers: Headers, client: tuple[object, ...], server: tuple[object, ...]
 ) -> dict[str, object]:
-    """Return what the engine is asked about a handshake; `ends` are the addresses of the client and of ours."""
+    """Return the payload of `engine::connections::check`; `client` and `server` are the addresses of both ends."""
     offered = ",".join(headers.get_all("Sec-WebSocket-Protocol"))
     return {
-        "client": list(ends[0][:2]),
-        "server": list(ends[1][:2]),
+        "client": list(client[:2]),
+        "server": list(server[:2]),
         "authorizations": headers.get_all("Authorization"),
         "subprotocols": [name.strip() for name in offered.split(",") if name.strip()],
         "query": urlsplit(target).query,

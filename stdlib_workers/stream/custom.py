@@ -1,7 +1,7 @@
 """Custom streams: a project's own functions `stream::get(NAME)` and so on stand in for the storage.
 
-Whether there is one is found by calling it. That there is none is remembered until the engine says that the functions
-have changed.
+A call finds out whether a stream has such a function. That it has none is remembered until the engine reports that the
+functions of the project have changed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 from iii import InvocationError
 from stdlib_workers.events import Caller
 
-# Answer of `call` when the stream is not a custom one.
+# Result of `call` for a stream that has no such function.
 ABSENT: Any = object()
-# Names remembered as absent; beyond, it is cheaper to ask again than to remember.
+# Functions that are remembered as absent; with more, another call costs less than the memory.
 MAX_ABSENT = 10_000
 
 
@@ -25,7 +25,7 @@ class CustomStreams:
         self._absent: set[str] = set()
 
     def forget(self, _: Any = None) -> None:
-        """Ask again for every stream: functions have come or gone."""
+        """Forget which functions are absent: the functions of the project have changed."""
         self._absent.clear()
 
     async def call(self, operation: str, stream: str, payload: Any) -> Any:
@@ -45,12 +45,12 @@ class CustomStreams:
 
 
 def old_and_new(result: Any, operation: str) -> tuple[Any, Any]:
-    """Return what a custom `set` or `update` says. InvocationError `JSON_ERROR` for another shape."""
+    """Return old and new value of a custom `set` or `update`. InvocationError `JSON_ERROR` for another result."""
     return _fields(result, operation).get("old_value"), _fields(result, operation, "new_value")["new_value"]
 
 
 def old_of(result: Any) -> Any:
-    """Return what a custom `delete` says."""
+    """Return the old value of a custom `delete`."""
     return _fields(result, "delete").get("old_value")
 
 

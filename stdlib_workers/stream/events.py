@@ -1,4 +1,4 @@
-"""What a stream says: envelopes, the `stream` trigger's filters, and names of places in the storage. Pure."""
+"""Events of streams, groups and their names in the storage, and filters of the `stream` trigger. Pure."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from stdlib_workers.events import Target, target_from
 from stdlib_workers.values import decode, encode
 
 
-class Place(NamedTuple):
+class Group(NamedTuple):
     """A group of a stream."""
 
     stream: str
-    group: str
+    id: str
 
     @property
     def bucket(self) -> str:
-        """Its name in the storage; JSON, so that no character in a name can be taken for a separator."""
-        return encode([self.stream, self.group]).decode()
+        """Its bucket in the storage, as JSON: no character of a name can be taken for a separator."""
+        return encode([self.stream, self.id]).decode()
 
     @property
     def topic(self) -> str:
-        """The journal topic of its events."""
+        """The topic of its events in the journal."""
         return f"log{self.bucket}"
 
 
-def place_from(bucket: str) -> Place:
+def group_from(bucket: str) -> Group:
     """Return the group of a storage bucket."""
-    return Place(*decode(bucket.encode()))
+    return Group(*decode(bucket.encode()))
 
 
-def envelope(place: Place, item: str | None, event: dict[str, Any], timestamp_ms: int) -> dict[str, Any]:
-    """Return an event as triggers and sockets get it."""
+def envelope(group: Group, item: str | None, event: dict[str, Any], timestamp_ms: int) -> dict[str, Any]:
+    """Return an event of a group as triggers and sockets get it."""
     return {
         "type": "stream",
         "timestamp": timestamp_ms,
-        "streamName": place.stream,
-        "groupId": place.group,
+        "streamName": group.stream,
+        "groupId": group.id,
         "id": item,
         "event": event,
     }
 
 
 def written(old: Any, new: Any) -> dict[str, Any]:
-    """Return the event of a write; the contract calls it a creation when nothing or null was there."""
+    """Return the event of a write; where nothing or null was before, the contract calls it a creation."""
     return {"type": "create" if old is None else "update", "data": new}
 
 
@@ -66,13 +66,13 @@ class Filter(NamedTuple):
     item: str | None
     target: Target
 
-    def wants(self, place: Place, item: str | None) -> bool:
-        """Tell whether an event is meant."""
-        return self.stream == place.stream and self.group in (None, place.group) and self.item in (None, item)
+    def wants(self, group: Group, item: str | None) -> bool:
+        """Whether the binding asks for an event."""
+        return self.stream == group.stream and self.group in (None, group.id) and self.item in (None, item)
 
 
 def filter_from(config: TriggerConfig) -> Filter:
-    """Return what a binding asks for. InvocationError without a stream name; an empty filter is none."""
+    """Return the filter of a binding; an empty string filters nothing. InvocationError without a stream name."""
     fields = config.config if isinstance(config.config, dict) else {}
     names = [fields.get(name) or None for name in ("stream_name", "group_id", "item_id")]
     if not names[0] or not all(isinstance(name, str | None) for name in names):

@@ -1,4 +1,4 @@
-"""The functions `stream::*`: payload in, result out. Items lie in the storage, or with a custom stream's functions."""
+"""The functions `stream::*`: payload in, result out. Items are in the storage, or a custom stream has them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from stdlib_workers.events import current_trace
 from stdlib_workers.storage import Change, Entry, KeyValue
 from stdlib_workers.stream.custom import ABSENT, CustomStreams, old_and_new, old_of
-from stdlib_workers.stream.events import Place, custom, deleted, place_from, written
+from stdlib_workers.stream.events import Group, custom, deleted, group_from, written
 from stdlib_workers.stream.log import EventLog
 from stdlib_workers.values import Payload, apply_updates, decode, encode, parse_updates
 
 
 class Stream:
-    """All of them over one store."""
+    """Handlers of these functions over one store."""
 
     def __init__(self, pairs: KeyValue, log: EventLog, custom_streams: CustomStreams) -> None:
         self._pairs = pairs
@@ -23,67 +23,67 @@ class Stream:
 
     async def set(self, payload: Any) -> dict[str, Any]:
         """Write an item."""
-        place, item, fields = _item("stream::set", payload)
+        group, item, fields = _item("stream::set", payload)
         data = fields.value("data")
-        result = await self._custom.call("set", place.stream, payload)
+        result = await self._custom.call("set", group.stream, payload)
         if result is not ABSENT:
-            return await self._tell_written(place, item, result, "set")
+            return await self._log_write(group, item, result, "set")
         value = encode(data)
-        change = await self._pairs.update(place.bucket, item, lambda _: value, self._announcer())
+        change = await self._pairs.update(group.bucket, item, lambda _: value, self._journal_entries())
         return {"old_value": _value(change.old), "new_value": data}
 
     async def get(self, payload: Any) -> Any:
-        """Return an item, nothing for one that is not there."""
-        place, item, _ = _item("stream::get", payload)
-        return await self.read(place, item)
+        """Return the value of an item, null without it."""
+        group, item, _ = _item("stream::get", payload)
+        return await self.read(group, item)
 
-    async def read(self, place: Place, item: str) -> Any:
-        """Return an item's value, None for none."""
-        asked = {"stream_name": place.stream, "group_id": place.group, "item_id": item}
-        result = await self._custom.call("get", place.stream, asked)
-        return _value(await self._pairs.get(place.bucket, item)) if result is ABSENT else result
+    async def read(self, group: Group, item: str) -> Any:
+        """Return the value of an item, None without it."""
+        payload = {"stream_name": group.stream, "group_id": group.id, "item_id": item}
+        result = await self._custom.call("get", group.stream, payload)
+        return _value(await self._pairs.get(group.bucket, item)) if result is ABSENT else result
 
     async def delete(self, payload: Any) -> dict[str, Any]:
-        """Remove an item and return what it was."""
-        place, item, _ = _item("stream::delete", payload)
-        result = await self._custom.call("delete", place.stream, payload)
+        """Remove an item and return its old value."""
+        group, item, _ = _item("stream::delete", payload)
+        result = await self._custom.call("delete", group.stream, payload)
         if result is ABSENT:
-            change = await self._pairs.update(place.bucket, item, _nothing, self._announcer())
+            change = await self._pairs.update(group.bucket, item, lambda _: None, self._journal_entries())
             return {"old_value": _value(change.old)}
         old = old_of(result)
         if old is not None:
-            await self._log.write(place, item, deleted(old))
+            await self._log.write(group, item, deleted(old))
         return {"old_value": old}
 
     async def update(self, payload: Any) -> dict[str, Any]:
-        """Apply update operations in one transaction; those that do not fit are skipped and listed in `errors`."""
-        place, item, fields = _item("stream::update", payload)
+        """Apply update operations in one transaction; operations that do not fit are skipped and listed in `errors`."""
+        group, item, fields = _item("stream::update", payload)
         updates = parse_updates(fields.value("ops"), "stream::update")
-        result = await self._custom.call("update", place.stream, payload)
+        result = await self._custom.call("update", group.stream, payload)
         if result is not ABSENT:
-            return await self._tell_written(place, item, result, "update")
+            return await self._log_write(group, item, result, "update")
         errors: list[dict[str, Any]] = []
 
         def decide(entry: Entry | None) -> bytes:
             value, errors[:] = apply_updates(_value(entry), updates, is_missing=entry is None)
             return encode(value)
 
-        change = await self._pairs.update(place.bucket, item, decide, self._announcer())
-        done = {"old_value": _value(change.old), "new_value": _value(change.new)}
-        return {**done, "errors": errors} if errors else done
+        change = await self._pairs.update(group.bucket, item, decide, self._journal_entries())
+        result = {"old_value": _value(change.old), "new_value": _value(change.new)}
+        return {**result, "errors": errors} if errors else result
 
     async def list(self, payload: Any) -> Any:
         """Return the items of a group in the order they were first written."""
         fields = Payload("stream::list", payload)
-        return await self.read_group(Place(fields.string("stream_name"), fields.string("group_id")))
+        return await self.read_group(Group(fields.string("stream_name"), fields.string("group_id")))
 
-    async def read_group(self, place: Place) -> Any:
+    async def read_group(self, group: Group) -> Any:
         """Return the values of a group."""
-        asked = {"stream_name": place.stream, "group_id": place.group}
-        result = await self._custom.call("list", place.stream, asked)
+        payload = {"stream_name": group.stream, "group_id": group.id}
+        result = await self._custom.call("list", group.stream, payload)
         if result is not ABSENT:
             return result
-        return [_value(row.entry) for row in await self._pairs.list(place.bucket)]
+        return [_value(row.entry) for row in await self._pairs.list(group.bucket)]
 
     async def list_groups(self, payload: Any) -> Any:
         """Return the ids of a stream's groups."""
@@ -91,53 +91,49 @@ class Stream:
         result = await self._custom.call("list_groups", name, payload)
         if result is not ABSENT:
             return result
-        return [place.group for place in map(place_from, await self._pairs.buckets()) if place.stream == name]
+        return [group.id for group in map(group_from, await self._pairs.buckets()) if group.stream == name]
 
     async def list_all(self, _: Any) -> dict[str, Any]:
         """Return every stream with its groups."""
         streams: dict[str, list[str]] = {}
-        for place in map(place_from, await self._pairs.buckets()):
-            streams.setdefault(place.stream, []).append(place.group)
+        for group in map(group_from, await self._pairs.buckets()):
+            streams.setdefault(group.stream, []).append(group.id)
         listed = [{"id": name, "groups": sorted(groups)} for name, groups in sorted(streams.items())]
         return {"stream": listed, "count": len(listed)}
 
     async def send(self, payload: Any) -> None:
-        """Tell a group of something that is no change of an item."""
+        """Send a group an event that changes no item."""
         fields = Payload("stream::send", payload)
-        place = Place(fields.string("stream_name"), fields.string("group_id"))
+        group = Group(fields.string("stream_name"), fields.string("group_id"))
         event = custom(fields.string("type"), fields.value("data"))
         item = fields.string("id") if fields.get("id") is not None else None
-        await self._log.write(place, item, event)
+        await self._log.write(group, item, event)
 
-    async def _tell_written(self, place: Place, item: str, result: Any, operation: str) -> dict[str, Any]:
+    async def _log_write(self, group: Group, item: str, result: Any, operation: str) -> dict[str, Any]:
         old, new = old_and_new(result, operation)
-        await self._log.write(place, item, written(old, new))
-        answer: dict[str, Any] = {**result, "old_value": old}
-        return answer
+        await self._log.write(group, item, written(old, new))
+        merged: dict[str, Any] = {**result, "old_value": old}
+        return merged
 
-    def _announcer(self) -> Callable[[Change], Any]:
-        """Return what makes the events of a write. It runs on the storage's thread: the trace is taken here."""
+    def _journal_entries(self) -> Callable[[Change], Any]:
+        """Return what makes the journal entries of a write on the storage's thread; the trace is read on this one."""
         trace = current_trace()
 
-        def announce(change: Change) -> Any:
+        def entries(change: Change) -> Any:
             if change.new is None and change.old is None:
                 return ()
             old = _value(change.old)
             event = deleted(old) if change.new is None else written(old, _value(change.new))
-            return self._log.entries(place_from(change.bucket), change.key, event, trace)
+            return self._log.entries(group_from(change.bucket), change.key, event, trace)
 
-        return announce
+        return entries
 
 
-def _item(function_id: str, payload: Any) -> tuple[Place, str, Payload]:
+def _item(function_id: str, payload: Any) -> tuple[Group, str, Payload]:
     fields = Payload(function_id, payload)
-    place = Place(fields.string("stream_name"), fields.string("group_id"))
-    return place, fields.string("item_id"), fields
+    group = Group(fields.string("stream_name"), fields.string("group_id"))
+    return group, fields.string("item_id"), fields
 
 
 def _value(entry: Entry | None) -> Any:
     return None if entry is None else decode(entry.value)
-
-
-def _nothing(_: Entry | None) -> None:
-    return None

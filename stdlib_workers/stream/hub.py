@@ -1,34 +1,35 @@
-"""Who listens to which group, and handing each event to them: encoded once, one copy a subscription.
+"""The subscriptions of all sockets by group, and the delivery of events to them.
 
-Lives on the listener's loop. What a socket may be behind is the subscriber's business.
+An event is encoded once, and copied for each subscription. Runs on the listener's loop. How far a socket may fall
+behind is decided in `subscriber`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from stdlib_workers.stream.events import Place
-from stdlib_workers.stream.log import Logged
+from stdlib_workers.stream.events import Group
+from stdlib_workers.stream.log import LoggedEvent
 from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import encode
 
 
 class Subscription:
-    """One `join`. Until it is live, events are held: what the subscriber gets first is the state of the group."""
+    """One `join`. Events are held until it is live: the subscriber gets the state of the group first."""
 
-    __slots__ = ("_after", "_held", "_suffix", "id", "item", "place", "subscriber")
+    __slots__ = ("_after", "_held", "_suffix", "group", "id", "item", "subscriber")
 
-    def __init__(self, id: str, place: Place, item: str | None, subscriber: Subscriber) -> None:
+    def __init__(self, id: str, group: Group, item: str | None, subscriber: Subscriber) -> None:
         self.id = id
-        self.place = place
+        self.group = group
         self.item = item
         self.subscriber = subscriber
         self._suffix = b',"subscriptionId":' + encode(id) + b"}"
-        self._held: list[Logged] | None = []
+        self._held: list[LoggedEvent] | None = []
         self._after = 0
 
-    def offer(self, event: Logged) -> None:
-        """Take an event if it is for this subscription."""
+    def offer(self, event: LoggedEvent) -> None:
+        """Send an event to the subscriber if it asked for the item; hold it while the subscription is not live."""
         if self.item is not None and self.item != event.item:
             return
         if self._held is not None:
@@ -36,20 +37,20 @@ class Subscription:
         elif event.position > self._after:
             self.subscriber.put(message(event) + self._suffix)
 
-    def say(self, envelope: dict[str, Any], **more: Any) -> None:
-        """Send the subscriber something that is not in the log."""
-        self.subscriber.put(encode({**envelope, **more})[:-1] + self._suffix)
+    def send(self, envelope: dict[str, Any], **fields: Any) -> None:
+        """Send the subscriber an envelope that is not in the log, with further fields."""
+        self.subscriber.put(encode({**envelope, **fields})[:-1] + self._suffix)
 
-    def go_live(self, missed: list[Logged]) -> None:
-        """Send what was missed, then what was held meanwhile, then every event as it comes."""
+    def go_live(self, missed: list[LoggedEvent]) -> None:
+        """Send the events that were missed, then those that were held meanwhile; from now on, each one at once."""
         held, self._held = self._held or [], None
         for event in [*missed, *held]:
             self.offer(event)
             self._after = max(self._after, event.position)
 
 
-def message(event: Logged) -> bytes:
-    """Return an event as sockets get it, up to where the subscription's id follows."""
+def message(event: LoggedEvent) -> bytes:
+    """Return an event as sockets get it, without the subscription's id and the closing brace."""
     return event.body[:-1] + b',"offset":%d' % event.position
 
 
@@ -57,29 +58,29 @@ class Hub:
     """The subscriptions of all sockets by group."""
 
     def __init__(self) -> None:
-        self._by_place: dict[Place, dict[tuple[Subscriber, str], Subscription]] = {}
+        self._by_group: dict[Group, dict[tuple[Subscriber, str], Subscription]] = {}
 
     def add(self, subscription: Subscription) -> None:
-        """Add one; the same id of the same socket replaces it."""
+        """Add a subscription; it replaces the one with the same id of the same socket."""
         key = subscription.subscriber, subscription.id
-        self._by_place.setdefault(subscription.place, {})[key] = subscription
+        self._by_group.setdefault(subscription.group, {})[key] = subscription
 
     def remove(self, subscription: Subscription) -> None:
-        """Remove one, unless another has taken its place."""
-        group = self._by_place.get(subscription.place, {})
+        """Remove a subscription, unless another one has replaced it."""
+        subscriptions = self._by_group.get(subscription.group, {})
         key = subscription.subscriber, subscription.id
-        if group.get(key) is subscription:
-            del group[key]
-        if not group:
-            self._by_place.pop(subscription.place, None)
+        if subscriptions.get(key) is subscription:
+            del subscriptions[key]
+        if not subscriptions:
+            self._by_group.pop(subscription.group, None)
 
-    def deliver(self, event: Logged) -> None:
-        """Hand an event to everybody who listens to its group."""
-        for subscription in tuple(self._by_place.get(event.place, {}).values()):
+    def deliver(self, event: LoggedEvent) -> None:
+        """Hand an event to every subscription of its group."""
+        for subscription in tuple(self._by_group.get(event.group, {}).values()):
             subscription.offer(event)
 
     def __len__(self) -> int:
-        return sum(len(group) for group in self._by_place.values())
+        return sum(map(len, self._by_group.values()))
 
     def __repr__(self) -> str:
-        return f"<Hub {len(self)} subscriptions, {len(self._by_place)} groups>"
+        return f"<Hub {len(self)} subscriptions, {len(self._by_group)} groups>"

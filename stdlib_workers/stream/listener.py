@@ -1,7 +1,7 @@
 """The WebSocket listener on port 3112: admission, the auth function, and three tasks for each socket.
 
-Any path is accepted; subscriptions are messages. The auth function sees the path; without one, whoever connects must be
-the engine's user or have its token, which the engine judges as it does for its own listeners.
+Any path is accepted, since subscriptions are messages; the auth function gets the path. Without an auth function, the
+client must run as the engine's user or have its token: the engine checks it as it does on its own listeners.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger
-from stdlib_workers.stream.admission import names_of, question_from, refusal, request_from
+from stdlib_workers.stream.admission import check_payload_from, names_of, refusal, request_from
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
 from stdlib_workers.stream.session import Services, Session
 from stdlib_workers.stream.subscriber import Subscriber
@@ -25,12 +25,12 @@ from stdlib_workers.stream.subscriber import Subscriber
 MAX_SOCKETS = 4096
 # A join is a few hundred bytes.
 MAX_MESSAGE = 1024 * 1024
-# A default port that is taken moves on; after so many something else is wrong.
+# From the default port on, when it is taken.
 PORTS_TRIED = 20
-# Says whether a connection is the engine's own user's.
+# Checks whether a connection comes from the engine's user, or has its token.
 CHECK = "engine::connections::check"
-# A socket that does not answer a close within this is gone anyway.
-CLOSE_SECONDS = 1.0
+# A socket that does not answer a close by then is cut off.
+CLOSE_TIMEOUT = 1.0
 
 
 class Listener:
@@ -45,7 +45,7 @@ class Listener:
         self._server: Server | None = None
 
     async def open(self) -> int:
-        """Listen; return the port. OSError when the address cannot be had."""
+        """Listen, and return the port. OSError when the address cannot be had."""
         if self._options.port is not None:
             self._server = await self._bind(self._options.port)
             return self._port()
@@ -64,7 +64,7 @@ class Listener:
             process_response=self._confirm,
             max_size=MAX_MESSAGE,
             compression=None,
-            close_timeout=CLOSE_SECONDS,
+            close_timeout=CLOSE_TIMEOUT,
         )
 
     async def close(self) -> None:
@@ -82,9 +82,9 @@ class Listener:
         """Refuse a handshake with a response, or let it go on with None."""
         headers = request.headers
         names = names_of(self._options.host, self._port())
-        why = refusal(headers.get_all("Host"), headers.get_all("Origin"), names, self._options.origins)
-        if why is not None:
-            return connection.respond(HTTPStatus.FORBIDDEN, f"{why}\n")
+        reason = refusal(headers.get_all("Host"), headers.get_all("Origin"), names, self._options.origins)
+        if reason is not None:
+            return connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
         if self._server is not None and len(self._server.connections) > MAX_SOCKETS:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {MAX_SOCKETS} sockets already\n")
         if self._options.auth_function is not None:
@@ -92,9 +92,10 @@ class Listener:
         return await self._check_user(connection, request)
 
     async def _check_user(self, connection: ServerConnection, request: Request) -> Response | None:
-        asked = question_from(request.path, request.headers, (connection.remote_address, connection.local_address))
+        addresses = connection.remote_address, connection.local_address
+        payload = check_payload_from(request.path, request.headers, *addresses)
         try:
-            answer = await self._services.worker.trigger_async({"function_id": CHECK, "payload": asked})
+            answer = await self._services.worker.trigger_async({"function_id": CHECK, "payload": payload})
         except InvocationError as error:
             self._log.warn(f"the engine does not say who connects, so nobody gets in: {error}")
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "try again\n")
@@ -110,9 +111,9 @@ class Listener:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
 
     async def _authorize(self, connection: ServerConnection, request: Request, function_id: str) -> Response | None:
-        asked = request_from(request.path, request.headers.raw_items(), connection.remote_address)
+        payload = request_from(request.path, request.headers.raw_items(), connection.remote_address)
         try:
-            result = await self._services.worker.trigger_async({"function_id": function_id, "payload": asked})
+            result = await self._services.worker.trigger_async({"function_id": function_id, "payload": payload})
         except InvocationError as error:
             self._log.warn(f"the auth function {function_id} failed, so nobody gets in: {error}")
             result = None
@@ -137,7 +138,7 @@ class Listener:
 
 
 class _Socket:
-    """A connection as a subscriber writes to it; closing one that does not read must not wait for it."""
+    """A connection as a subscriber writes to it. Closing does not wait for a client that does not read."""
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
@@ -147,6 +148,6 @@ class _Socket:
 
     async def close(self, code: int, reason: str) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._connection.close(code, reason)
         self._connection.transport.abort()

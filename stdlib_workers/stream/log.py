@@ -1,6 +1,6 @@
-"""Events of streams on their way out: into the journal with their cause, then to triggers and to sockets.
+"""The events of streams: they are committed to the journal with their cause, then go to triggers and to sockets.
 
-Each group keeps its last events, so that a subscriber can go on where it stopped.
+Each group keeps its last events, so that a subscriber can resume where it stopped.
 """
 
 from __future__ import annotations
@@ -12,89 +12,88 @@ from typing import Any, NamedTuple
 
 from stdlib_workers.events import TOPIC, Bindings, Outbox, Trace, current_trace
 from stdlib_workers.events import envelope as outbox_entry
-from stdlib_workers.storage import Change, JournalEntry, KeyValue
-from stdlib_workers.stream.events import Filter, Place, envelope
+from stdlib_workers.storage import JournalEntry, KeyValue
+from stdlib_workers.stream.events import Filter, Group, envelope, group_from
 from stdlib_workers.values import decode, encode
 
-# A group's log is cut after so many further events: a cut costs more than an event.
-TRIM_EVERY = 100
+# Further events of a group until its log is trimmed: a trim costs more than an event.
+TRIM_INTERVAL = 100
 
 
-class Logged(NamedTuple):
-    """One event of a group as it stands in the journal: `body` is the envelope as JSON."""
+class LoggedEvent(NamedTuple):
+    """One event of a group as it is in the journal; `body`: the envelope as JSON."""
 
-    place: Place
+    group: Group
     item: str | None
     position: int
     body: bytes
 
 
 class EventLog:
-    """Writes events and tells of them after the commit. `publish` gets each on the storage's thread, in order."""
+    """Writes events, and publishes them after the commit.
 
-    def __init__(self, pairs: KeyValue, filters: Bindings[Filter] | Sequence[Filter], history: int) -> None:
+    `filters`: the bindings of the `stream` trigger; `outbox` delivers to their targets. `history`: events kept of each
+    group. `publish` gets each event on the storage's thread, in the order of the commits.
+    """
+
+    def __init__(
+        self,
+        pairs: KeyValue,
+        filters: Bindings[Filter] | Sequence[Filter],
+        history: int,
+        outbox: Outbox,
+        publish: Callable[[LoggedEvent], None],
+    ) -> None:
         self._pairs = pairs
         self._filters = filters
         self._history = history
-        self._since_cut: Counter[str] = Counter()
-        self.outbox: Outbox | None = None
-        self.publish: Callable[[Logged], None] = _ignore
-        pairs.watch(self._on_change)
+        self._outbox = outbox
+        self._publish = publish
+        self._since_trim: Counter[str] = Counter()
+        pairs.watch(lambda change: self._on_commit(change.journal, change.key))
 
     def entries(
-        self, place: Place, item: str | None, event: dict[str, Any], trace: Trace | None = None
+        self, group: Group, item: str | None, event: dict[str, Any], trace: Trace | None = None
     ) -> list[tuple[str, bytes]]:
-        """Return what the journal takes for an event: the group's log, and the outbox if a trigger wants it."""
-        message = envelope(place, item, event, int(time.time() * 1000))
-        targets = [each.target for each in self._filters if each.wants(place, item)]
-        found = [(place.topic, encode(message))]
+        """Return the journal entries of an event: one of the group's log, one of the outbox if a trigger wants it."""
+        message = envelope(group, item, event, int(time.time() * 1000))
+        targets = [filter.target for filter in self._filters if filter.wants(group, item)]
+        entries = [(group.topic, encode(message))]
         if targets:
-            found.append((TOPIC, outbox_entry(place.topic, targets, message, trace)))
-        return found
+            entries.append((TOPIC, outbox_entry(group.topic, targets, message, trace)))
+        return entries
 
-    async def write(self, place: Place, item: str | None, event: dict[str, Any]) -> None:
-        """Write an event that has no change of an item beside it."""
-        await self._pairs.journal.append(
-            self.entries(place, item, event, current_trace()), lambda lines: self._tell(lines, item)
-        )
+    async def write(self, group: Group, item: str | None, event: dict[str, Any]) -> None:
+        """Write an event that changes no item of the storage."""
+        entries = self.entries(group, item, event, current_trace())
+        await self._pairs.journal.append(entries, lambda committed: self._on_commit(committed, item))
 
-    async def since(self, place: Place, offset: int) -> list[Logged] | None:
-        """Return the events after `offset`; None when some of them are gone, or the offset is not of this log."""
+    async def since(self, group: Group, offset: int) -> list[LoggedEvent] | None:
+        """Return the events after `offset`; None when some of them were trimmed, or the offset is not of this log."""
         latest = await self._pairs.journal.last()
-        entries = await self._pairs.journal.read(place.topic, 0, self._history + TRIM_EVERY)
-        is_cut = len(entries) >= self._history and entries[0].position > offset
-        if offset > latest or is_cut:
+        entries = await self._pairs.journal.read(group.topic, 0, self._history + TRIM_INTERVAL)
+        is_trimmed = len(entries) >= self._history and entries[0].position > offset
+        if offset > latest or is_trimmed:
             return None
-        return [_logged(place, entry) for entry in entries if entry.position > offset]
+        return [
+            LoggedEvent(group, decode(entry.body)["id"], entry.position, entry.body)
+            for entry in entries
+            if entry.position > offset
+        ]
 
     async def latest(self) -> int:
         """Return an offset that covers everything committed so far."""
         return await self._pairs.journal.last()
 
-    # After the commit, on the storage's thread
-
-    def _on_change(self, change: Change) -> None:
-        self._tell(change.journal, change.key)
-
-    def _tell(self, lines: Sequence[JournalEntry], item: str | None) -> None:
-        for line in lines:
-            if line.topic != TOPIC:
-                place = Place(*decode(line.topic.removeprefix("log").encode()))
-                self.publish(Logged(place, item, line.position, line.body))
-                self._count(line.topic)
-            elif self.outbox is not None:
-                self.outbox.offer([line])
-
-    def _count(self, topic: str) -> None:
-        self._since_cut[topic] += 1
-        if self._since_cut[topic] >= TRIM_EVERY:
-            del self._since_cut[topic]
-            self._pairs.journal.trim(topic, self._history)
-
-
-def _logged(place: Place, entry: JournalEntry) -> Logged:
-    return Logged(place, decode(entry.body)["id"], entry.position, entry.body)
-
-
-def _ignore(_: Logged) -> None:
-    """Nobody listens yet."""
+    def _on_commit(self, entries: Sequence[JournalEntry], item: str | None) -> None:
+        """Publish committed entries; runs on the storage's thread."""
+        for entry in entries:
+            if entry.topic == TOPIC:
+                self._outbox.offer([entry])
+                continue
+            group = group_from(entry.topic.removeprefix("log"))
+            self._publish(LoggedEvent(group, item, entry.position, entry.body))
+            self._since_trim[entry.topic] += 1
+            if self._since_trim[entry.topic] >= TRIM_INTERVAL:
+                del self._since_trim[entry.topic]
+                self._pairs.journal.trim(entry.topic, self._history)

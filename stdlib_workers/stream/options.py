@@ -8,7 +8,7 @@ from typing import Any
 
 from stdlib_workers.values import OptionError, check_names, in_memory, integer
 
-# Where pages of a project come from when nobody says otherwise: its http worker.
+# Where the pages of a project come from by default: its http worker.
 DEFAULT_ORIGINS = ("http://localhost:3111", "http://127.0.0.1:3111")
 DEFAULT_PORT = 3112
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -16,9 +16,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Options:
-    """Where to listen, whom to let in, how much to keep.
+    """Where to listen, which clients to let in, how much to keep.
 
-    `port` None: nobody has named one, so DEFAULT_PORT or the next that is free; 0: any free one.
+    `port` None: DEFAULT_PORT or the next one that is free; 0: any free port.
     `history`: events kept of each group for subscribers that come back. `origins`: pages that may connect.
     """
 
@@ -41,17 +41,14 @@ def options_from(config: Mapping[str, Any]) -> Options:
         raise OptionError(f"stream: host and auth_function must be strings, got {host!r} and {auth!r}")
     if host not in LOOPBACK and not auth:
         raise OptionError(f"stream: host {host} is open to others; set auth_function, or listen on 127.0.0.1")
+    origins = config.get("allowed_origins", DEFAULT_ORIGINS)
+    if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
+        raise OptionError(f"stream: allowed_origins must be a list of scheme://host:port, got {origins!r}")
     return Options(
         host,
         integer(config, "port", "stream", 0, 65535),
         auth or None,
         in_memory(config, "stream"),
         integer(config, "history", "stream", 1, 1_000_000) or Options.history,
-        _origins(config.get("allowed_origins", DEFAULT_ORIGINS)),
+        tuple(origins),
     )
-
-
-def _origins(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(origin, str) for origin in value):
-        raise OptionError(f"stream: allowed_origins must be a list of scheme://host:port, got {value!r}")
-    return tuple(value)

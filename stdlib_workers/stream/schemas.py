@@ -1,14 +1,16 @@
-"""What each `stream::*` function takes, as JSON Schema: for the engine's check and for `--help`."""
+"""The declarations of functions and trigger types as JSON Schema, for the engine's check and for `--help`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from iii import TriggerTypeInput
+
 _NAME = {"type": "string"}
 
 
-def _object(*required: str, **more: Any) -> dict[str, Any]:
-    properties = {**dict.fromkeys(required, _NAME), **more}
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    properties = {**dict.fromkeys(required, _NAME), **properties}
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
@@ -26,15 +28,15 @@ REQUESTS = {
     "list_all": {"type": "object"},
     "send": _object(*_GROUP, "type", data={"description": "Any JSON value."}, id={"type": ["string", "null"]}),
 }
-# What a failure of the storage is called, by function.
+# Error codes for failures of the storage, by function.
 CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in REQUESTS} | {"list": "STREAM_GET_GROUP_ERROR"}
-STREAM = {
+_STREAM_CONFIG = {
     "type": "object",
     "properties": {**dict.fromkeys((*_ITEM, "condition_function_id"), _NAME)},
     "required": ["stream_name"],
 }
-MEMBERSHIP = {"type": "object", "properties": {"condition_function_id": _NAME}}
-EVENT = {
+_SESSION_CONFIG = {"type": "object", "properties": {"condition_function_id": _NAME}}
+_EVENT = {
     "type": "object",
     "properties": {
         "type": {"const": "stream"},
@@ -45,11 +47,29 @@ EVENT = {
         "event": {"type": "object", "properties": {"type": _NAME, "data": {}}},
     },
 }
-PRESENCE = {
+_SUBSCRIPTION = {
     "type": "object",
     "properties": {
         **dict.fromkeys(("subscription_id", "stream_name", "group_id"), _NAME),
         "id": {"type": ["string", "null"]},
         "context": {},
     },
+}
+STREAM_TRIGGER: TriggerTypeInput = {
+    "id": "stream",
+    "description": "An item was created, updated or deleted, or something was sent to a group.",
+    "trigger_request_format": _STREAM_CONFIG,
+    "call_request_format": _EVENT,
+}
+JOIN_TRIGGER: TriggerTypeInput = {
+    "id": "stream:join",
+    "description": "A socket wants to subscribe; return {unauthorized: true} to deny.",
+    "trigger_request_format": _SESSION_CONFIG,
+    "call_request_format": _SUBSCRIPTION,
+}
+LEAVE_TRIGGER: TriggerTypeInput = {
+    "id": "stream:leave",
+    "description": "A socket has unsubscribed or is gone.",
+    "trigger_request_format": _SESSION_CONFIG,
+    "call_request_format": _SUBSCRIPTION,
 }

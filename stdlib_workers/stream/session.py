@@ -1,6 +1,6 @@
-"""What one socket says: `join` and `leave`, with their triggers. No I/O: replies go into the subscriber's queue.
+"""The messages of one socket, `join` and `leave`, and their triggers. No I/O: replies go into the subscriber's queue.
 
-Messages of a socket are handled one after the other. What cannot be understood is ignored, as the contract says.
+Messages of a socket are handled one after the other. Malformed messages are ignored, as the contract says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from iii import InvocationError, Logger
 from stdlib_workers.events import Caller, Target, fire
-from stdlib_workers.stream.events import Place, envelope
+from stdlib_workers.stream.events import Group, envelope
 from stdlib_workers.stream.functions import Stream
 from stdlib_workers.stream.hub import Hub, Subscription
 from stdlib_workers.stream.log import EventLog
@@ -37,13 +37,13 @@ class Join(NamedTuple):
 
     kind: str
     subscription_id: str
-    place: Place
+    group: Group
     item: str | None
     offset: int | None
 
 
 def join_from(text: str | bytes) -> Join | None:
-    """Return what a socket's message asks for, None when it cannot be understood. Pure."""
+    """Return a socket's message, None when it is malformed. Pure."""
     try:
         message = decode(text.encode() if isinstance(text, str) else text)
         data = message["data"]
@@ -51,11 +51,11 @@ def join_from(text: str | bytes) -> Join | None:
         item, offset = data.get("id"), data.get("offset")
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    is_sound = all(isinstance(name, str) for name in names) and isinstance(item, str | None)
-    if not is_sound or message.get("type") not in ("join", "leave"):
+    is_well_formed = all(isinstance(name, str) for name in names) and isinstance(item, str | None)
+    if not is_well_formed or message.get("type") not in ("join", "leave"):
         return None
-    resumes = isinstance(offset, int) and not isinstance(offset, bool)
-    return Join(message["type"], names[0], Place(names[1], names[2]), item, offset if resumes else None)
+    has_offset = isinstance(offset, int) and not isinstance(offset, bool)
+    return Join(message["type"], names[0], Group(names[1], names[2]), item, offset if has_offset else None)
 
 
 class Session:
@@ -78,40 +78,40 @@ class Session:
             await self._leave(subscription)
 
     async def end(self) -> None:
-        """Leave everything: the socket is gone."""
+        """Leave all subscriptions: the socket is closed."""
         for subscription in tuple(self._subscriptions.values()):
             await self._leave(subscription)
 
     async def _join(self, join: Join) -> None:
-        subscription = Subscription(join.subscription_id, join.place, join.item, self._subscriber)
+        subscription = Subscription(join.subscription_id, join.group, join.item, self._subscriber)
         is_full = len(self._subscriptions) >= MAX_SUBSCRIPTIONS and join.subscription_id not in self._subscriptions
         if is_full or not await self._is_allowed(subscription):
-            subscription.say(self._envelope(join.place, join.item, {"type": "unauthorized"}))
+            subscription.send(self._envelope(join.group, join.item, {"type": "unauthorized"}))
             return
-        before = self._subscriptions.get(join.subscription_id)
-        if before is not None:
-            self._services.hub.remove(before)
+        replaced = self._subscriptions.get(join.subscription_id)
+        if replaced is not None:
+            self._services.hub.remove(replaced)
         self._subscriptions[join.subscription_id] = subscription
-        # Listening begins before the state is read: what happens in between is held, and sent after it.
+        # Added before the state is read: events in between are held, and sent after it.
         self._services.hub.add(subscription)
-        await self._begin(subscription, join.offset)
+        await self._go_live(subscription, join.offset)
 
-    async def _begin(self, subscription: Subscription, offset: int | None) -> None:
+    async def _go_live(self, subscription: Subscription, offset: int | None) -> None:
         try:
-            missed = None if offset is None else await self._services.log.since(subscription.place, offset)
+            missed = None if offset is None else await self._services.log.since(subscription.group, offset)
             if missed is None:
-                await self._sync(subscription)
+                await self._send_state(subscription)
         except InvocationError as error:
-            self._log.error(f"the state of {subscription.place} could not be read: {error}")
+            self._log.error(f"the state of {subscription.group} could not be read: {error}")
             missed = None
         subscription.go_live(missed or [])
 
-    async def _sync(self, subscription: Subscription) -> None:
-        stream, place, item = self._services.stream, subscription.place, subscription.item
-        # The offset first: the state may be newer than it says, never older.
+    async def _send_state(self, subscription: Subscription) -> None:
+        stream, group, item = self._services.stream, subscription.group, subscription.item
+        # The offset is read first: the state may be newer than the offset, and never older.
         offset = await self._services.log.latest()
-        data = await stream.read_group(place) if item is None else await stream.read(place, item)
-        subscription.say(self._envelope(place, item, {"type": "sync", "data": data}), offset=offset)
+        data = await stream.read_group(group) if item is None else await stream.read(group, item)
+        subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=offset)
 
     async def _leave(self, subscription: Subscription) -> None:
         self._services.hub.remove(subscription)
@@ -123,27 +123,26 @@ class Session:
                 self._log.warn(f"the stream:leave handler {target.function_id} failed: {error}")
 
     async def _is_allowed(self, subscription: Subscription) -> bool:
-        """Ask every join handler, as the contract says; it takes one to deny."""
-        verdicts = [await self._allows(target, subscription) for target in self._services.joins]
-        return all(verdicts)
-
-    async def _allows(self, target: Target, subscription: Subscription) -> bool:
-        """Ask a join handler; one that fails denies."""
-        try:
-            verdict = await fire(self._services.worker, target, self._event(subscription))
-        except InvocationError as error:
-            self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {error}")
-            return False
-        return not (isinstance(verdict, dict) and verdict.get("unauthorized") is True)
+        """Call every join handler, as the contract says. One that denies or fails is enough to refuse the socket."""
+        is_allowed = True
+        for target in self._services.joins:
+            try:
+                result = await fire(self._services.worker, target, self._event(subscription))
+            except InvocationError as error:
+                self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {error}")
+                is_allowed = False
+            else:
+                is_allowed &= not (isinstance(result, dict) and result.get("unauthorized") is True)
+        return is_allowed
 
     def _event(self, subscription: Subscription) -> dict[str, Any]:
         return {
             "subscription_id": subscription.id,
-            "stream_name": subscription.place.stream,
-            "group_id": subscription.place.group,
+            "stream_name": subscription.group.stream,
+            "group_id": subscription.group.id,
             "id": subscription.item,
             "context": self._subscriber.context,
         }
 
-    def _envelope(self, place: Place, item: str | None, event: dict[str, Any]) -> dict[str, Any]:
-        return envelope(place, item, event, int(time.time() * 1000))
+    def _envelope(self, group: Group, item: str | None, event: dict[str, Any]) -> dict[str, Any]:
+        return envelope(group, item, event, int(time.time() * 1000))

@@ -1,7 +1,7 @@
-"""One socket's way out: a bounded queue and the task that writes it.
+"""The outgoing messages of one socket: a bounded queue, and the task that writes them.
 
-A socket that does not read fills its queue; then it is closed with 1013 instead of filling our memory. Others never
-notice.
+A socket that does not read fills its queue. Then it is closed with 1013, before it fills the memory; other sockets are
+not affected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Socket(Protocol):
 
 
 class Subscriber:
-    """Queue of one socket. `context` is what the auth function said about it."""
+    """The queue of one socket. `context`: what the auth function returned for it."""
 
     def __init__(self, socket: Socket, context: object = None) -> None:
         self.context = context
@@ -40,11 +40,11 @@ class Subscriber:
 
     @property
     def is_cut(self) -> bool:
-        """Whether it has fallen behind too far."""
+        """Whether the socket has fallen behind too far."""
         return self._overrun.is_set()
 
     def put(self, message: bytes) -> None:
-        """Queue a message; over the bounds the socket is cut instead."""
+        """Queue a message; over the bounds, drop the queue and have the socket closed."""
         if self.is_cut:
             return
         self._queue.append(message)
@@ -55,7 +55,7 @@ class Subscriber:
             self._overrun.set()
 
     async def write(self) -> None:
-        """Write what is queued, for ever; raises the connection's own error when it is closed."""
+        """Write queued messages for ever. Raises the error of the connection when it is closed."""
         while True:
             await self._filled.wait()
             self._filled.clear()

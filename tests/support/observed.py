@@ -10,9 +10,10 @@ from typing import Any
 
 from stdlib_workers.events import Background
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.store.archive import Archive, Batch
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.schema import SCHEMA
 from stdlib_workers.storage import Store
 
@@ -31,7 +32,7 @@ def span_id(number: int) -> str:
 
 
 def span(number: int = 1, parent: int | None = None, trace: int = 1, **fields: Any) -> dict[str, Any]:
-    """Return a span of the feed; `start` and `end` in milliseconds after NOW."""
+    """Return a span of the engine's telemetry; `start` and `end` in milliseconds after NOW."""
     start, end = fields.pop("start", number), fields.pop("end", None)
     return {
         "trace_id": trace_id(trace),
@@ -50,7 +51,7 @@ def span(number: int = 1, parent: int | None = None, trace: int = 1, **fields: A
 
 
 def log(body: str = "hi", **fields: Any) -> dict[str, Any]:
-    """Return a log record of the feed; `at` in milliseconds after NOW."""
+    """Return a log record of the engine's telemetry; `at` in milliseconds after NOW."""
     at = NOW + fields.pop("at", 0) * MS
     return {
         "timestamp_unix_nano": at,
@@ -99,10 +100,10 @@ def archive(path: Path | None = None, limits: Limits | None = None) -> Iterator[
 
 
 def keep(into: Archive, *spans: dict[str, Any], logs: Any = (), frames: Any = (), now: int = NOW) -> None:
-    """Write spans, logs and OTLP frames as the feed would."""
+    """Write spans, logs and OTLP frames as the engine's telemetry brings them."""
     batch = {"spans": list(spans), "logs": list(logs), "otlp": list(frames)}
-    intake = intake_from(batch, Accepts(), now)
-    into.write(Batch(intake.spans, intake.logs, intake.metrics)).result()
+    batch = batch_from_telemetry(batch, IngestFilter(), now)
+    into.write(Batch(batch.spans, batch.logs, batch.metrics)).result()
 
 
 class Bench:

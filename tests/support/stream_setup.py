@@ -12,7 +12,7 @@ from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
 from stdlib_workers.stream.hub import Hub
-from stdlib_workers.stream.log import EventLog
+from stdlib_workers.stream.log import EventLog, LoggedEvent
 from stdlib_workers.stream.session import Services, Session
 from stdlib_workers.stream.subscriber import Subscriber
 from tests.support.stand_ins import Callee
@@ -41,17 +41,22 @@ class StreamSetup:
         self.pairs = SqliteKeyValue(self.store)
         self.background = Background()
         self.filters, self.joins, self.leaves = Bindings(filter_from), Bindings(target_from), Bindings(target_from)
-        self.log = EventLog(self.pairs, self.filters, history)
-        self.log.outbox = Outbox(self.pairs.journal, self.worker, self.background)
+        self.outbox = Outbox(self.pairs.journal, self.worker, self.background)
+        self.loop: Any = None  # of the sockets; without it, events go to triggers alone
+        self.log = EventLog(self.pairs, self.filters, history, self.outbox, self._publish)
         self.custom = CustomStreams(self.worker)
         self.stream = Stream(self.pairs, self.log, self.custom)
         self.hub = Hub()
         self.services = Services(self.stream, self.log, self.hub, self.worker, self.joins, self.leaves)
-        self.log.outbox.start()
+        self.outbox.start()
 
     def listen_on(self, loop: Any) -> None:
         """Deliver events to sockets on this loop."""
-        self.log.publish = lambda event: loop.call_soon_threadsafe(self.hub.deliver, event)
+        self.loop = loop
+
+    def _publish(self, event: LoggedEvent) -> None:
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self.hub.deliver, event)
 
     def session(self, context: Any = None) -> tuple[Session, Subscriber]:
         """Return a socket's session and its queue."""

@@ -1,1 +1,1 @@
-"""Rules about clients and texts: RBAC permissions, admission, the kernel's peer uid, redaction, sanitizing."""
+"""Who may do what, and what may be shown: RBAC permissions, admission, the kernel's peer uid, sanitizing."""

@@ -21,7 +21,6 @@ from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.engine.routing.tracer import FOREVER, Span, Tracer
-from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.reports import LogLine, Report, Reporter
 from iii.engine.telemetry.log_records import log_record
@@ -32,6 +31,7 @@ from iii.engine.tracing.sampling import Sampler, Sampling
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_error, encode_value
+from iii.redaction import Redactor
 
 TYPE = "telemetry"
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
@@ -275,7 +275,7 @@ class TelemetryExporter:
             if span.error is not None:
                 span.error = (span.error[0], self.redact(span.error[1]))
             if span.payload is not None:
-                span.payload = Raw(self.redact.values(bytes(span.payload).decode()).encode())
+                span.payload = Raw(self.redact.cut_out(bytes(span.payload).decode()).encode())
             return encode_value(span_record(span, epoch, trigger_of))
 
         encoded: list[bytes] = []
@@ -283,7 +283,7 @@ class TelemetryExporter:
         quarter = max(1, count // 4)
         for foreign in tracer.worker_spans.take(quarter, MAX_PART // 4):
             foreign.status_description = self.redact(foreign.status_description)
-            encoded.append(self.redact.values(encode_value(foreign).decode()).encode())
+            encoded.append(self.redact.cut_out(encode_value(foreign).decode()).encode())
         encoded += [encode(span) for span in tracer.take_pending(quarter)]
         size = sum(map(len, encoded))
         while size < MAX_PART and (chunk := tracer.take(max(0, min(CHUNK, count - len(encoded))))):

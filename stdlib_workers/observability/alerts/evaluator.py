@@ -1,7 +1,7 @@
-"""`AlertEvaluator`: evaluates the alert rules every few seconds and on demand, and remembers how they stood.
+"""`AlertEvaluator`: evaluates the alert rules every few seconds and on demand, and keeps their states.
 
-What a rule says is decided in `alerts.py`; how its action reaches the world is `actions.py`. State is kept before any
-action begins, so a crash in between loses an action rather than repeating it for ever.
+`alert_rules` decides what a rule says of a value; `actions` runs its action. The states are stored before any action
+begins: a crash in between loses an action instead of repeating it for ever.
 """
 
 from __future__ import annotations
@@ -11,87 +11,90 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.observability.config.alert_rules import Rule, State, event_from, judge
-from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, event_from, judge
+from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
+from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
 from stdlib_workers.observability.store import metric_table
-from stdlib_workers.observability.store.archive import SECOND, Archive
+from stdlib_workers.observability.store.archive import Archive
 
-INTERVAL = 10.0
-Act = Callable[[Rule, float, int], Coroutine[Any, Any, None]]
+EVALUATION_INTERVAL = 10.0
+RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class AlertEvaluator:
     """The rules of one project and their states. All methods run on the background loop."""
 
-    def __init__(self, archive: Archive, figures: Figures, rules: Sequence[Rule], act: Act) -> None:
+    def __init__(
+        self, archive: Archive, call_stats: CallStats, rules: Sequence[AlertRule], run_action: RunAction
+    ) -> None:
         self._archive = archive
-        self._figures = figures
+        self._call_stats = call_stats
         self._rules = tuple(rules)
-        self._act = act
+        self._run_action = run_action
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
-        kept = archive.alert_states().result()
-        self.states = {rule.name: kept.get(rule.name, State()) for rule in self._rules}
+        stored = archive.alert_states().result()
+        self.states = {rule.name: stored.get(rule.name, AlertState()) for rule in self._rules}
 
     async def evaluate(self, now: int) -> list[dict[str, Any]]:
-        """Judge every rule at `now` (nanoseconds), start the actions that are due, return their events."""
-        # One at a time: two at once would both see the cooldown as over.
+        """Evaluate every rule at `now` (nanoseconds), start the actions that are due, return their events."""
+        # One evaluation at a time: two at once would both see that the cooldown is over.
         async with self._lock:
-            due: list[tuple[Rule, float]] = []
+            due: list[tuple[AlertRule, float]] = []
             states = dict(self.states)
             for rule in self._rules:
                 value = await self._value(rule, now) if rule.enabled else None
-                states[rule.name], is_due = judge(rule, self.states[rule.name], value, now // 1_000_000)
+                states[rule.name], is_due = judge(rule, self.states[rule.name], value, now // MILLISECOND)
                 if is_due and value is not None:
                     due.append((rule, value))
             if states != self.states:
                 self.states = states
                 await self._archive.keep_alert_states(states)
         for rule, value in due:
-            task = asyncio.get_running_loop().create_task(self._act(rule, value, now // 1_000_000))
+            task = asyncio.get_running_loop().create_task(self._run_action(rule, value, now // MILLISECOND))
             self._actions.add(task)
             task.add_done_callback(self._actions.discard)
-        return [event_from(rule, value, now // 1_000_000) for rule, value in due]
+        return [event_from(rule, value, now // MILLISECOND) for rule, value in due]
 
-    async def _value(self, rule: Rule, now: int) -> float | None:
-        known = self._figures.value(rule.metric)
-        if known is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
-            return known
+    async def _value(self, rule: AlertRule, now: int) -> float | None:
+        value = self._call_stats.value(rule.metric)
+        if value is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
+            return value
         start = now - int(rule.window * SECOND)
         rows = await self._archive.run(lambda connection: metric_table.find(connection, start, now, rule.metric))
         return value_in(rows)
 
-    async def watch(self, clock: Callable[[], int], sleep: Sleep = asyncio.sleep) -> None:
+    async def run(self, clock: Callable[[], int], sleep: Sleep = asyncio.sleep) -> None:
         """Evaluate for ever."""
         while True:
-            await sleep(INTERVAL)
+            await sleep(EVALUATION_INTERVAL)
             try:
                 await self.evaluate(clock())
             except InvocationError:
-                # The storage could not answer now; it is asked again, and says itself what is wrong with it.
+                # The storage reports its own failures; the next evaluation asks it again.
                 continue
 
-    def shape(self, now: int) -> dict[str, Any]:
-        """Return the answer of `engine::alerts::list`; `now` in milliseconds."""
-        alerts = [self.states[rule.name].shape(rule) for rule in self._rules]
-        found = {
+    def to_json(self, now: int) -> dict[str, Any]:
+        """Return the result of `engine::alerts::list`; `now` in milliseconds."""
+        alerts = [self.states[rule.name].to_json(rule) for rule in self._rules]
+        result = {
             "alerts": alerts,
-            "rules": [rule.shape() for rule in self._rules],
+            "rules": [rule.to_json() for rule in self._rules],
             "firing_count": sum(alert["firing"] for alert in alerts),
             "timestamp": now,
         }
-        return found if self._rules else {**found, "message": "no alerts are configured"}
+        return result if self._rules else {**result, "message": "no alerts are configured"}
 
     @property
     def count(self) -> int:
-        """How many rules are judged."""
+        """How many rules are evaluated."""
         return sum(rule.enabled for rule in self._rules)
 
 
 def value_in(rows: Sequence[MetricRow]) -> float | None:
-    """Return what a metric says in a window: gauges averaged, counters and histograms summed; None without data."""
+    """Return the value of a metric in a window: gauges averaged, counters and histograms summed; None without data."""
     numbers = [value.value for row in rows for value in values_of(row)]
     sums = [histogram.sum for row in rows for histogram in histograms_of(row)]
     if not numbers and not sums:

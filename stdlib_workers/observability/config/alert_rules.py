@@ -1,4 +1,4 @@
-"""Alert rules: reading them, judging a value, and what is told of it. Pure.
+"""Alert rules: reading them, judging a value by them, and the JSON of the outcome. Pure.
 
 An alert fires when its condition holds and its cooldown has passed since it last fired. Without data nothing changes.
 """
@@ -6,54 +6,48 @@ An alert fires when its condition holds and its cooldown has passed since it las
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from stdlib_workers.values import OptionError
 
-_COMPARE = {
-    "greaterthan": operator.gt,
-    "greaterthanorequal": operator.ge,
-    "lessthan": operator.lt,
-    "lessthanorequal": operator.le,
-    "equal": operator.eq,
-    "notequal": operator.ne,
+
+class Comparison(NamedTuple):
+    """A comparison: how it is written as a symbol, how the contract shows it, what it does."""
+
+    symbol: str
+    shown: str
+    compare: Callable[[float, float], bool]
+
+
+COMPARISONS = {
+    "greaterthan": Comparison(">", "GreaterThan", operator.gt),
+    "greaterthanorequal": Comparison(">=", "GreaterThanOrEqual", operator.ge),
+    "lessthan": Comparison("<", "LessThan", operator.lt),
+    "lessthanorequal": Comparison("<=", "LessThanOrEqual", operator.le),
+    "equal": Comparison("==", "Equal", operator.eq),
+    "notequal": Comparison("!=", "NotEqual", operator.ne),
 }
-_SYMBOLS = {
-    ">": "greaterthan",
-    ">=": "greaterthanorequal",
-    "<": "lessthan",
-    "<=": "lessthanorequal",
-    "==": "equal",
-    "!=": "notequal",
-}
-_SHOWN = {
-    "greaterthan": "GreaterThan",
-    "greaterthanorequal": "GreaterThanOrEqual",
-    "lessthan": "LessThan",
-    "lessthanorequal": "LessThanOrEqual",
-    "equal": "Equal",
-    "notequal": "NotEqual",
-}
+_BY_SYMBOL = {entry.symbol: name for name, entry in COMPARISONS.items()}
 _KEYS = ("name", "metric", "threshold", "operator", "window_seconds", "cooldown_seconds", "enabled", "action")
-# Functions that alerts must not call: they would observe the observer.
+# Functions that alerts must not call: their calls would be observed, and fire alerts again.
 _BUILT_IN = ("engine::", "observability::")
 
 
-class Action(NamedTuple):
+class AlertAction(NamedTuple):
     """What happens when an alert fires; `target`: the URL of a webhook, the id of a function."""
 
     kind: str = "log"
     target: str = ""
 
-    def shape(self) -> dict[str, str]:
-        """Return it as it stands in the configuration."""
-        names = {"webhook": {"url": self.target}, "function": {"path": self.target}}
-        return {"type": self.kind, **names.get(self.kind, {})}
+    def to_json(self) -> dict[str, str]:
+        """Return the action as it stands in the configuration."""
+        targets = {"webhook": {"url": self.target}, "function": {"path": self.target}}
+        return {"type": self.kind, **targets.get(self.kind, {})}
 
 
-class Rule(NamedTuple):
+class AlertRule(NamedTuple):
     """One alert rule; windows in seconds."""
 
     name: str
@@ -63,13 +57,13 @@ class Rule(NamedTuple):
     window: float = 60
     cooldown: float = 60
     enabled: bool = True
-    action: Action = Action()
+    action: AlertAction = AlertAction()
 
     def holds(self, value: float) -> bool:
-        """Tell whether the condition holds for a value."""
-        return bool(_COMPARE[self.operator](value, self.threshold))
+        """Whether the condition holds for a value."""
+        return COMPARISONS[self.operator].compare(value, self.threshold)
 
-    def shape(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the rule as `engine::alerts::list` shows it."""
         return {
             "name": self.name,
@@ -79,76 +73,77 @@ class Rule(NamedTuple):
             "window_seconds": self.window,
             "cooldown_seconds": self.cooldown,
             "enabled": self.enabled,
-            "action": self.action.shape(),
+            "action": self.action.to_json(),
         }
 
 
-class State(NamedTuple):
-    """How a rule stood when it was last judged; times in milliseconds, None: never."""
+class AlertState(NamedTuple):
+    """The outcome of a rule's last evaluation; times in milliseconds, None: never."""
 
     firing: bool = False
     last_evaluated: int | None = None
     last_triggered: int | None = None
     current_value: float | None = None
 
-    def shape(self, rule: Rule) -> dict[str, Any]:
+    def to_json(self, rule: AlertRule) -> dict[str, Any]:
         """Return the state as `engine::alerts::list` shows it."""
         return {
             "name": rule.name,
             **self._asdict(),
             "threshold": rule.threshold,
-            "operator": _SHOWN[rule.operator],
+            "operator": COMPARISONS[rule.operator].shown,
         }
 
 
-def judge(rule: Rule, state: State, value: float | None, now: int) -> tuple[State, bool]:
-    """Return the state after a look at `value`, and whether the action is due. `now` in milliseconds."""
+def judge(rule: AlertRule, state: AlertState, value: float | None, now: int) -> tuple[AlertState, bool]:
+    """Return the state after an evaluation of `value`, and whether the action is due. `now` in milliseconds."""
     if value is None or not rule.enabled:
         return state, False
     holds = rule.holds(value)
-    rested = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
-    is_due = holds and rested
-    return State(holds, now, now if is_due else state.last_triggered, value), is_due
+    has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
+    is_due = holds and has_cooled_down
+    return AlertState(holds, now, now if is_due else state.last_triggered, value), is_due
 
 
-def event_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
-    """Return what `engine::alerts::evaluate` tells of a rule that fired."""
-    return {"name": rule.name, **_facts(rule, value), "firing": True, "timestamp": now}
+def event_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
+    """Return a rule that fired, as `engine::alerts::evaluate` shows it."""
+    return {"name": rule.name, **_reading(rule, value), "firing": True, "timestamp": now}
 
 
-def webhook_from(rule: Rule, value: float, now: int) -> dict[str, Any]:
-    """Return the body of a webhook; a function gets `firing` beside it."""
-    return {"alert": rule.name, **_facts(rule, value), "timestamp": now}
+def webhook_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
+    """Return the body of a webhook; the payload of a function has `firing` beside it."""
+    return {"alert": rule.name, **_reading(rule, value), "timestamp": now}
 
 
-def _facts(rule: Rule, value: float) -> dict[str, Any]:
+def _reading(rule: AlertRule, value: float) -> dict[str, Any]:
     return {
         "metric": rule.metric,
         "value": value,
         "threshold": rule.threshold,
-        "operator": _SHOWN[rule.operator],
+        "operator": COMPARISONS[rule.operator].shown,
     }
 
 
-def rule_from(fields: Any) -> Rule:
-    """Return the rule a table of the configuration describes. OptionError for what does not fit."""
+def rule_from(fields: Any) -> AlertRule:
+    """Return the rule of a table of the configuration. OptionError for a key or value that does not fit."""
     if not isinstance(fields, Mapping):
         raise OptionError(f"observability: an alert must be a table, got {fields!r}")
-    _check_names(fields)
-    found = Rule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
-    return found._replace(
-        operator=_operator(fields.get("operator", "greaterthan")),
-        window=_span(fields, "window_seconds"),
-        cooldown=_span(fields, "cooldown_seconds"),
-        enabled=_flag(fields),
-        action=_action(fields.get("action", {"type": "log"})),
-    )
-
-
-def _check_names(fields: Mapping[str, Any]) -> None:
     for name in fields:
         if name not in _KEYS:
             raise OptionError(f"observability: an alert has no key {name}; there are {', '.join(_KEYS)}")
+    rule = AlertRule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
+    given_operator = fields.get("operator", "greaterthan")
+    operator_name = _BY_SYMBOL.get(str(given_operator), str(given_operator).lower().replace("_", ""))
+    if operator_name not in COMPARISONS:
+        raise OptionError(
+            f"observability: operator must be one of {', '.join(COMPARISONS)} or a symbol, got {given_operator!r}"
+        )
+    enabled = fields.get("enabled", True)
+    window, cooldown = _seconds(fields, "window_seconds"), _seconds(fields, "cooldown_seconds")
+    if not isinstance(enabled, bool):
+        raise OptionError(f"observability: enabled of an alert must be true or false, got {enabled!r}")
+    action = _action(fields.get("action", {"type": "log"}))
+    return rule._replace(operator=operator_name, window=window, cooldown=cooldown, enabled=enabled, action=action)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
@@ -165,47 +160,26 @@ def _number(fields: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _span(fields: Mapping[str, Any], name: str) -> float:
+def _seconds(fields: Mapping[str, Any], name: str) -> float:
     value = _number({name: fields.get(name, 60)}, name)
     if value < 0:
         raise OptionError(f"observability: {name} of an alert must not be negative, got {value!r}")
     return value
 
 
-def _flag(fields: Mapping[str, Any]) -> bool:
-    value = fields.get("enabled", True)
-    if not isinstance(value, bool):
-        raise OptionError(f"observability: enabled of an alert must be true or false, got {value!r}")
-    return value
-
-
-def _operator(value: Any) -> str:
-    plain = str(value).lower().replace("_", "")
-    found = _SYMBOLS.get(str(value), plain)
-    if found not in _COMPARE:
-        raise OptionError(f"observability: operator must be one of {', '.join(_COMPARE)} or a symbol, got {value!r}")
-    return found
-
-
-def _action(fields: Any) -> Action:
+def _action(fields: Any) -> AlertAction:
     kind = fields.get("type") if isinstance(fields, Mapping) else None
     if kind == "log":
-        return Action()
+        return AlertAction()
     if kind == "webhook":
-        return Action(kind, _url(fields.get("url")))
+        url = fields.get("url")
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise OptionError(f"observability: url of a webhook must be an http or https address, got {url!r}")
+        return AlertAction(kind, url)
     if kind == "function":
-        return Action(kind, _function(fields.get("path")))
+        function_id = fields.get("path")
+        if not isinstance(function_id, str) or not function_id or function_id.startswith(_BUILT_IN):
+            raise OptionError(f"observability: path of an alert must be a function of the project, got {function_id!r}")
+        return AlertAction(kind, function_id)
     raise OptionError(f"observability: the action of an alert has type log, webhook or function, got {fields!r}")
-
-
-def _url(value: Any) -> str:
-    parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise OptionError(f"observability: url of a webhook must be an http or https address, got {value!r}")
-    return str(value)
-
-
-def _function(value: Any) -> str:
-    if not isinstance(value, str) or not value or value.startswith(_BUILT_IN):
-        raise OptionError(f"observability: path of an alert must be a function of the project, got {value!r}")
-    return value

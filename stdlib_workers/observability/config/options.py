@@ -1,6 +1,7 @@
-"""The worker's configuration: the public one's keys, checked, and ours beside them. Pure.
+"""The worker's configuration, checked: the keys of the public contract, and further ones of this worker. Pure.
 
-Our defaults are larger where theirs forget within the hour: everything is on disk, and bounded by bytes as well.
+The public worker keeps records for an hour, in memory. The defaults here are larger: everything is on disk, and bounded
+by bytes as well.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stdlib_workers.observability.config.alert_rules import Rule, rule_from
+from stdlib_workers.observability.config.alert_rules import AlertRule, rule_from
 from stdlib_workers.observability.config.sampling import Sampling, ratio_from, sampling_from
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.values import OptionError, check_names, in_memory, integer
@@ -17,10 +18,10 @@ from stdlib_workers.values import OptionError, check_names, in_memory, integer
 NAME = "observability"
 MEGABYTE = 1024 * 1024
 DAY = 86_400
-# Where Prometheus looks by custom, and where OTLP over HTTP is sent by custom.
+# The customary ports: Prometheus scrapes one, OTLP over HTTP goes to the other.
 METRICS_PORT = 9464
 OTLP_PORT = 4318
-# What a payload may have to be kept for `iii replay`.
+# A larger payload is not kept for `iii replay`.
 PAYLOAD_BYTES = 8192
 
 _KEYS = (
@@ -40,7 +41,10 @@ _EXPORTERS = ("memory", "otlp", "both")
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept at most: spans, logs and metrics by count and by age in seconds, the whole file by bytes."""
+    """What is kept at most: spans, logs and metrics by count and by age in seconds, the whole file by bytes.
+
+    `pending_seconds`: the age of a snapshot of a span that has not ended.
+    """
 
     spans: int = 1_000_000
     span_seconds: int = 30 * DAY
@@ -53,8 +57,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Where something is listened for. `is_named`: the project chose the port, so no other will do."""
+class ListenerOptions:
+    """Where an HTTP server listens. `is_named`: the project chose the port, so no other one is tried."""
 
     enabled: bool
     host: str
@@ -64,7 +68,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class Export:
-    """What is sent to a collector, and how often; interval in seconds."""
+    """What is sent to a collector, and how often. `batch`: logs of one request; `interval` in seconds."""
 
     endpoint: str = "http://localhost:4318"
     spans: bool = False
@@ -76,7 +80,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Options:
-    """What the worker needs to know."""
+    """The whole configuration; `limits`, `sampling` and so on by subject."""
 
     enabled: bool = True
     in_memory: bool = False
@@ -90,41 +94,43 @@ class Options:
     logs_console: bool = True
     metrics_enabled: bool = True
     export: Export = field(default_factory=Export)
-    alerts: tuple[Rule, ...] = ()
+    alerts: tuple[AlertRule, ...] = ()
     allow_private: bool = False
     collapse: tuple[Collapse, ...] = ()
     streams: bool = True
-    prometheus: Listener = field(default_factory=lambda: Listener(True, "127.0.0.1", METRICS_PORT))
-    otlp_listener: Listener = field(default_factory=lambda: Listener(False, "127.0.0.1", OTLP_PORT))
+    prometheus: ListenerOptions = field(default_factory=lambda: ListenerOptions(True, "127.0.0.1", METRICS_PORT))
+    otlp_listener: ListenerOptions = field(default_factory=lambda: ListenerOptions(False, "127.0.0.1", OTLP_PORT))
 
 
 def options_from(config: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
     """Return the options in `[workers.observability.config]`. OptionError for a key or a value that does not fit.
 
-    `OTEL_*` variables of the environment count where the configuration says nothing.
+    `OTEL_*` variables of the environment stand in for keys that the configuration does not have.
     """
     check_names(config, _KEYS, NAME)
-    found = _with_environment(config, environ)
-    exporters = {kind: _exporter(found, f"{kind}exporter") for kind in ("", "metrics_", "logs_")}
+    settings: dict[str, Any] = {key: environ[name] for name, key in _VARIABLES.items() if environ.get(name)}
+    settings |= {key: _number(environ[name], name) for name, key in _NUMBERS.items() if environ.get(name)}
+    settings |= {key: environ[name].lower() in ("1", "true") for name, key in _FLAGS.items() if environ.get(name)}
+    settings |= config
     return Options(
-        enabled=_flag(found, "enabled", default=True),
-        in_memory=in_memory({name: found[name] for name in ("store_method", "adapter") if name in found}, NAME),
-        resource=_resource(found, environ),
-        limits=_limits(found),
-        sampling=sampling_from(found),
-        live=_flag(found, "live_spans", default=True),
-        payload_bytes=_whole(found, "payload_bytes", PAYLOAD_BYTES, 0, 64 * 1024),
-        logs_enabled=_flag(found, "logs_enabled", default=True),
-        logs_ratio=ratio_from(found.get("logs_sampling_ratio", 1.0), "logs_sampling_ratio"),
-        logs_console=_flag(found, "logs_console_output", default=True),
-        metrics_enabled=_flag(found, "metrics_enabled", default=True),
-        export=_export(found, exporters),
-        alerts=_alerts(found.get("alerts")),
-        allow_private=_flag(found, "webhook_allow_private", default=False),
-        collapse=_collapse(found.get("collapse_spans")),
-        streams=_flag(found, "streams", default=True),
-        prometheus=_listener(found, "prometheus", METRICS_PORT, enabled=True),
-        otlp_listener=_listener(found, "otlp_listener", OTLP_PORT, enabled=False),
+        enabled=_flag(settings, "enabled", default=True),
+        in_memory=in_memory({name: settings[name] for name in ("store_method", "adapter") if name in settings}, NAME),
+        resource=_resource(settings, environ),
+        limits=_limits(settings),
+        sampling=sampling_from(settings),
+        live=_flag(settings, "live_spans", default=True),
+        payload_bytes=_whole(settings, "payload_bytes", PAYLOAD_BYTES, 0, 64 * 1024),
+        logs_enabled=_flag(settings, "logs_enabled", default=True),
+        logs_ratio=ratio_from(settings.get("logs_sampling_ratio", 1.0), "logs_sampling_ratio"),
+        logs_console=_flag(settings, "logs_console_output", default=True),
+        metrics_enabled=_flag(settings, "metrics_enabled", default=True),
+        export=_export(settings),
+        alerts=_alerts(settings.get("alerts")),
+        allow_private=_flag(settings, "webhook_allow_private", default=False),
+        collapse=_collapse(settings.get("collapse_spans")),
+        streams=_flag(settings, "streams", default=True),
+        prometheus=_listener(settings, "prometheus", METRICS_PORT, enabled=True),
+        otlp_listener=_listener(settings, "otlp_listener", OTLP_PORT, enabled=False),
     )
 
 
@@ -140,14 +146,7 @@ _NUMBERS = {"OTEL_TRACES_SAMPLER_ARG": "sampling_ratio", "OTEL_MEMORY_MAX_SPANS"
 _FLAGS = {"OTEL_ENABLED": "enabled", "OTEL_LIVE_SPANS": "live_spans", "OTEL_METRICS_ENABLED": "metrics_enabled"}
 
 
-def _with_environment(config: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {key: environ[name] for name, key in _VARIABLES.items() if environ.get(name)}
-    found |= {key: _parsed(environ[name], name) for name, key in _NUMBERS.items() if environ.get(name)}
-    found |= {key: environ[name].lower() in ("1", "true") for name, key in _FLAGS.items() if environ.get(name)}
-    return {**found, **config}
-
-
-def _parsed(text: str, name: str) -> float:
+def _number(text: str, name: str) -> float:
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
@@ -162,15 +161,8 @@ def _flag(config: Mapping[str, Any], name: str, *, default: bool) -> bool:
 
 
 def _whole(config: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
-    found = integer(config, name, NAME, least, most)
-    return default if found is None else found
-
-
-def _exporter(config: Mapping[str, Any], name: str) -> str:
-    value = config.get(name, "memory")
-    if value not in _EXPORTERS:
-        raise OptionError(f"{NAME}: {name} must be memory, otlp or both, got {value!r}")
-    return str(value)
+    value = integer(config, name, NAME, least, most)
+    return default if value is None else value
 
 
 def _resource(config: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
@@ -187,58 +179,64 @@ def _resource(config: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str
 
 
 def _limits(config: Mapping[str, Any]) -> Limits:
-    usual = Limits()
+    default = Limits()
     disk = config.get("trace_storage", {})
     if not isinstance(disk, dict):
         raise OptionError(f"{NAME}: trace_storage must be a table, got {disk!r}")
     check_names(disk, _STORAGE_KEYS, f"{NAME}: trace_storage")
     most = 2**53
     return Limits(
-        _whole(config, "memory_max_spans", usual.spans, 1, most),
-        _whole(disk, "retention_seconds", usual.span_seconds, 1, most),
-        _whole(disk, "pending_max_age_seconds", usual.pending_seconds, 1, most),
-        _whole(config, "logs_max_count", usual.logs, 1, most),
-        _whole(config, "logs_retention_seconds", usual.log_seconds, 1, most),
-        _whole(config, "metrics_max_count", usual.metrics, 1, most),
-        _whole(config, "metrics_retention_seconds", usual.metric_seconds, 1, most),
-        _whole(disk, "max_disk_bytes", usual.bytes, 64 * MEGABYTE, most),
+        _whole(config, "memory_max_spans", default.spans, 1, most),
+        _whole(disk, "retention_seconds", default.span_seconds, 1, most),
+        _whole(disk, "pending_max_age_seconds", default.pending_seconds, 1, most),
+        _whole(config, "logs_max_count", default.logs, 1, most),
+        _whole(config, "logs_retention_seconds", default.log_seconds, 1, most),
+        _whole(config, "metrics_max_count", default.metrics, 1, most),
+        _whole(config, "metrics_retention_seconds", default.metric_seconds, 1, most),
+        _whole(disk, "max_disk_bytes", default.bytes, 64 * MEGABYTE, most),
     )
 
 
-def _export(config: Mapping[str, Any], exporters: Mapping[str, str]) -> Export:
+def _export(config: Mapping[str, Any]) -> Export:
+    is_exported = {}
+    for name in ("exporter", "metrics_exporter", "logs_exporter"):
+        exporter = config.get(name, "memory")
+        if exporter not in _EXPORTERS:
+            raise OptionError(f"{NAME}: {name} must be memory, otlp or both, got {exporter!r}")
+        is_exported[name] = exporter != "memory"
     endpoint = config.get("endpoint", Export.endpoint)
     if not isinstance(endpoint, str) or not endpoint.startswith(("http://", "https://")):
         raise OptionError(f"{NAME}: endpoint must be an http or https address, got {endpoint!r}")
     return Export(
-        # Theirs speak gRPC on 4317; ours speaks HTTP, which every collector takes beside it.
+        # The public worker speaks gRPC on 4317; this one speaks HTTP, which every collector takes beside it.
         endpoint.rstrip("/").replace(":4317", f":{OTLP_PORT}"),
-        exporters[""] != "memory",
-        exporters["metrics_"] != "memory",
-        exporters["logs_"] != "memory",
+        is_exported["exporter"],
+        is_exported["metrics_exporter"],
+        is_exported["logs_exporter"],
         _whole(config, "logs_batch_size", Export.batch, 1, 10_000),
         _whole(config, "logs_flush_interval_ms", int(Export.interval * 1000), 100, 3_600_000) / 1000,
     )
 
 
-def _alerts(listed: Any) -> tuple[Rule, ...]:
-    if not isinstance(listed, list | None):
-        raise OptionError(f"{NAME}: alerts must be a list of tables, got {listed!r}")
-    rules = tuple(rule_from(fields) for fields in listed or ())
+def _alerts(tables: Any) -> tuple[AlertRule, ...]:
+    if not isinstance(tables, list | None):
+        raise OptionError(f"{NAME}: alerts must be a list of tables, got {tables!r}")
+    rules = tuple(rule_from(table) for table in tables or ())
     names = [rule.name for rule in rules]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise OptionError(f"{NAME}: two alerts are called {twice!r}")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise OptionError(f"{NAME}: two alerts are called {duplicate!r}")
     return rules
 
 
-def _collapse(listed: Any) -> tuple[Collapse, ...]:
-    fits = isinstance(listed, list | None) and all(isinstance(rule, dict) for rule in listed or ())
-    if not fits or not all(isinstance(rule.get("name"), str) for rule in listed or ()):
-        raise OptionError(f"{NAME}: collapse_spans must be a list of tables with a name, got {listed!r}")
-    return tuple(Collapse(rule["name"], rule.get("service")) for rule in listed or ())
+def _collapse(tables: Any) -> tuple[Collapse, ...]:
+    is_list = isinstance(tables, list | None)
+    if not is_list or not all(isinstance(table, dict) and isinstance(table.get("name"), str) for table in tables or ()):
+        raise OptionError(f"{NAME}: collapse_spans must be a list of tables with a name, got {tables!r}")
+    return tuple(Collapse(table["name"], table.get("service")) for table in tables or ())
 
 
-def _listener(config: Mapping[str, Any], name: str, port: int, *, enabled: bool) -> Listener:
+def _listener(config: Mapping[str, Any], name: str, port: int, *, enabled: bool) -> ListenerOptions:
     fields = config.get(name, {"enabled": enabled})
     if isinstance(fields, bool):
         fields = {"enabled": fields}
@@ -247,7 +245,7 @@ def _listener(config: Mapping[str, Any], name: str, port: int, *, enabled: bool)
     check_names(fields, ("enabled", "host", "port"), f"{NAME}: {name}")
     host = fields.get("host", "127.0.0.1")
     if host not in ("127.0.0.1", "localhost", "::1"):
-        # Nothing here asks who is there: what it tells and takes stays on this machine.
+        # The servers do not authenticate: what they tell and take stays on this machine.
         raise OptionError(f"{NAME}: {name} listens on loopback only, got host {host!r}; put a proxy in front of it")
-    found = _whole(fields, "port", port, 0, 65_535)
-    return Listener(_flag(fields, "enabled", default=True), host, found, "port" in fields)
+    port = _whole(fields, "port", port, 0, 65_535)
+    return ListenerOptions(_flag(fields, "enabled", default=True), host, port, "port" in fields)

@@ -1,6 +1,6 @@
-"""The sampling that the engine is asked to do, from the worker's options, and its echo. Pure.
+"""The sampling of traces: read from the worker's options, told to the engine, and shown. Pure.
 
-The engine decides at the root of a trace; this worker only says how.
+The engine decides at the root of a trace whether it is recorded; this worker only says how.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from stdlib_workers.values import OptionError
 
-# Enough to see what a project does while somebody works on it; under load the engine's calls stay as fast as without.
+# Enough to see what a project does during development. Under load the engine's calls stay as fast as without traces.
 DEFAULT_TRACES_PER_SECOND = 100
 
 
-class Rule(NamedTuple):
+class SamplingRule(NamedTuple):
     """Traces whose root fits `operation` and `service` (`*` and `?`; None: any) are kept at `rate`."""
 
     rate: float
@@ -26,20 +26,20 @@ class Sampling(NamedTuple):
     """How traces are chosen: the rate limit first, then the first rule that fits, then the default ratio."""
 
     default: float = 1.0
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SamplingRule, ...] = ()
     parent_based: bool = True
     max_traces_per_second: float | None = DEFAULT_TRACES_PER_SECOND
 
-    def wanted(self) -> dict[str, Any]:
-        """Return what the engine's feed is told."""
+    def for_engine(self) -> dict[str, Any]:
+        """Return `sampling` of the config with which the engine's telemetry is bound."""
         return {
             "default": self.default,
-            "rules": self.echo()["rules"],
+            "rules": self.to_json()["rules"],
             "parent_based": self.parent_based,
             "max_traces_per_second": self.max_traces_per_second,
         }
 
-    def echo(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the part `traces` of `engine::sampling::rules`."""
         return {
             "default_ratio": self.default,
@@ -49,16 +49,16 @@ class Sampling(NamedTuple):
 
 
 def sampling_from(config: Mapping[str, Any]) -> Sampling:
-    """Return the sampling in a worker's options. OptionError for what does not fit."""
+    """Return the sampling in a worker's options. OptionError for a key or value that does not fit."""
     ratio = ratio_from(config.get("sampling_ratio", 1.0), "sampling_ratio")
     fields = config.get("sampling")
     if fields is None:
-        # A ratio alone is a decision: no limit on top of it.
+        # A project that sets only a ratio wants exactly this ratio: no limit on top of it.
         limit: float | None = None if "sampling_ratio" in config else DEFAULT_TRACES_PER_SECOND
         return Sampling(ratio, (), parent_based=limit is not None, max_traces_per_second=limit)
     _check(fields, ("default", "rules", "rate_limit", "parent_based"), "sampling")
     rules = tuple(_rule(rule) for rule in fields.get("rules") or ())
-    limit = _limit(fields.get("rate_limit"))
+    limit = None if fields.get("rate_limit") is None else _rate(fields["rate_limit"])
     parent_based = bool(rules) or limit is not None or fields.get("parent_based") is True
     return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), rules, parent_based, limit)
 
@@ -70,19 +70,17 @@ def ratio_from(value: Any, name: str) -> float:
     return float(value)
 
 
-def _rule(fields: Any) -> Rule:
+def _rule(fields: Any) -> SamplingRule:
     _check(fields, ("operation", "service", "rate"), "a rule of sampling.rules")
     for name in ("operation", "service"):
         if not isinstance(fields.get(name), str | None):
             raise OptionError(f"observability: {name} of a sampling rule must be a string, got {fields[name]!r}")
-    return Rule(
+    return SamplingRule(
         ratio_from(fields.get("rate"), "rate of a sampling rule"), fields.get("operation"), fields.get("service")
     )
 
 
-def _limit(fields: Any) -> float | None:
-    if fields is None:
-        return None
+def _rate(fields: Any) -> float:
     _check(fields, ("max_traces_per_second",), "sampling.rate_limit")
     value = fields.get("max_traces_per_second")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:

@@ -1,8 +1,8 @@
 """`Exporter`: sends finished spans, metrics and logs to an OTLP collector, from a thread of its own.
 
-Spans and metrics leave through OpenTelemetry's own exporters (the extra `observability`), logs as JSON. What waits is
-bounded; what comes on top, and a batch that the collector did not take, is counted and dropped: a collector that is
-away must cost neither memory nor calls.
+OpenTelemetry's own exporters (the extra `observability`) send spans and metrics; logs leave as JSON. The queues are
+bounded. Rows over the bound, and rows that the collector did not take, are counted and dropped: a collector that does
+not answer must cost neither memory nor calls.
 """
 
 from __future__ import annotations
@@ -18,64 +18,62 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from stdlib_workers.observability.config.options import Export
-from stdlib_workers.observability.ingest.batches import Intake
-from stdlib_workers.observability.records.logs import LogRow, log_shape_from
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.logs import LogRow, log_json
 from stdlib_workers.observability.records.metrics import MetricRow
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.values import encode
 
-# Rows of each kind that wait.
-MAX_WAITING = 20_000
+# Rows of each kind.
+MAX_QUEUED = 20_000
 # Spans of one request.
 MAX_BATCH = 512
-TIMEOUT = 30.0
-HINT = "exporting spans and metrics needs `pip install 'iii-engine[observability]'`"
+REQUEST_TIMEOUT = 30.0
+MISSING_EXTRA = "exporting spans and metrics needs `pip install 'iii-engine[observability]'`"
 
 
 class Sink(Protocol):
-    """Sends one kind of rows."""
+    """Sends rows of one kind."""
 
     def send(self, rows: list[Any]) -> bool:
         """Send rows, return whether the collector took them."""
         ...
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         ...
 
 
 class Exporter:
-    """The thread and what waits for it. `sinks` by kind: spans, metrics, logs; a kind without sink is not exported."""
+    """The thread and its queues. `sinks` by kind: spans, metrics, logs; a kind without a sink is not exported."""
 
     def __init__(self, sinks: Mapping[str, Sink], export: Export) -> None:
         self.dropped: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self._sinks = dict(sinks)
         self._export = export
-        self._waiting: dict[str, deque[Any]] = {kind: deque() for kind in sinks}
+        self._queues: dict[str, deque[Any]] = {kind: deque() for kind in sinks}
         self._changed = Condition()
         self._is_closed = False
         self._thread = Thread(target=self._run, name="iii-exporter", daemon=True)
         self._thread.start()
 
-    def take(self, intake: Intake) -> None:
-        """Let rows wait to be sent; never blocks."""
-        finished = (row for row in intake.spans if row.finish)
+    def on_batch(self, batch: Batch) -> None:
+        """Queue the rows of a batch; never blocks."""
+        rows_by_kind: dict[str, Iterable[Any]] = {
+            "spans": (row for row in batch.spans if row.finish),
+            "metrics": batch.metrics,
+            "logs": batch.logs,
+        }
         with self._changed:
-            for kind, rows in (("spans", finished), ("metrics", intake.metrics), ("logs", intake.logs)):
-                self._add(kind, rows)
-            if any(len(waiting) >= self._export.batch for waiting in self._waiting.values()):
+            for kind, queue in self._queues.items():
+                for row in rows_by_kind[kind]:
+                    if len(queue) < MAX_QUEUED:
+                        queue.append(row)
+                    else:
+                        self.dropped[kind] += 1
+            if any(len(queue) >= self._export.batch for queue in self._queues.values()):
                 self._changed.notify()
-
-    def _add(self, kind: str, rows: Iterable[Any]) -> None:
-        waiting = self._waiting.get(kind)
-        if waiting is None:
-            return
-        for row in rows:
-            if len(waiting) < MAX_WAITING:
-                waiting.append(row)
-            else:
-                self.dropped[kind] += 1
 
     def _run(self) -> None:
         while True:
@@ -84,25 +82,25 @@ class Exporter:
                     self._changed.wait(self._export.interval)
                 is_last = self._is_closed
             for kind in self._sinks:
-                self._empty(kind)
+                self._drain(kind)
             if is_last:
                 return
 
-    def _empty(self, kind: str) -> None:
+    def _drain(self, kind: str) -> None:
         size = self._export.batch if kind == "logs" else MAX_BATCH
-        waiting = self._waiting[kind]
-        while waiting:
+        queue = self._queues[kind]
+        while queue:
             with self._changed:
-                rows = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+                rows = [queue.popleft() for _ in range(min(size, len(queue)))]
             if self._sinks[kind].send(rows):
                 self.sent[kind] += len(rows)
             else:
                 self.dropped[kind] += len(rows)
-                # The next one would fail as well, after as long: what waits tries again after the interval.
+                # The next request would fail as well, after as long: the rest of the queue waits for the interval.
                 return
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send what waits, for at most so long, and end."""
+        """Send what is queued, for at most `seconds`, and end the thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -123,8 +121,8 @@ class LogSink:
         """POST one request."""
         request = Request(self._url, encode(log_request_from(rows)), self._headers, method="POST")
         try:
-            with urlopen(request, timeout=TIMEOUT) as answer:
-                return bool(answer.status < 300)
+            with urlopen(request, timeout=REQUEST_TIMEOUT) as response:
+                return bool(response.status < 300)
         except (URLError, OSError, http.client.HTTPException):
             return False
 
@@ -141,25 +139,25 @@ def log_request_from(rows: Iterable[LogRow]) -> dict[str, Any]:
         "resourceLogs": [
             {
                 "resource": {"attributes": [_pair("service.name", service)]},
-                "scopeLogs": [{"scope": {"name": "iii"}, "logRecords": [_record(row) for row in found]}],
+                "scopeLogs": [{"scope": {"name": "iii"}, "logRecords": [_record(row) for row in service_rows]}],
             }
-            for service, found in by_service.items()
+            for service, service_rows in by_service.items()
         ]
     }
 
 
 def _record(row: LogRow) -> dict[str, Any]:
-    found = {
+    record = {
         "timeUnixNano": str(row.time),
         "observedTimeUnixNano": str(row.observed),
         "severityNumber": row.severity,
         "severityText": row.level,
         "body": {"stringValue": row.body},
-        "attributes": [_pair(name, value) for name, value in log_shape_from(row)["attributes"].items()],
+        "attributes": [_pair(name, value) for name, value in log_json(row)["attributes"].items()],
         "traceId": row.trace,
         "spanId": row.span,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def _pair(name: str, value: Any) -> dict[str, Any]:
@@ -180,17 +178,17 @@ def any_value(value: Any) -> dict[str, Any]:
 class SpanSink:
     """Spans through OpenTelemetry's exporter."""
 
-    def __init__(self, endpoint: str, own: dict[str, str]) -> None:
+    def __init__(self, endpoint: str, project: dict[str, str]) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # an extra
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         from stdlib_workers.observability.records import otel_sdk
 
-        self._exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TIMEOUT)
+        self._exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=REQUEST_TIMEOUT)
         self._success = SpanExportResult.SUCCESS
-        self._span = otel_sdk.exportable_span
-        # A resource for each service, not for each span.
-        self._resource = lru_cache(256)(lambda service: otel_sdk.resource_of(service, own))
+        self._span = otel_sdk.otel_span
+        # One resource for each service, not for each span.
+        self._resource = lru_cache(256)(lambda service: otel_sdk.resource_of(service, project))
 
     def send(self, rows: list[SpanRow]) -> bool:
         """Send one batch."""
@@ -205,7 +203,7 @@ class SpanSink:
 class MetricSink:
     """Metrics through OpenTelemetry's exporter."""
 
-    def __init__(self, endpoint: str, own: dict[str, str]) -> None:
+    def __init__(self, endpoint: str, project: dict[str, str]) -> None:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # an extra
             OTLPMetricExporter,
         )
@@ -213,14 +211,14 @@ class MetricSink:
 
         from stdlib_workers.observability.records import otel_sdk
 
-        self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=TIMEOUT)
+        self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=REQUEST_TIMEOUT)
         self._success = MetricExportResult.SUCCESS
-        self._data: Callable[[Iterable[MetricRow], dict[str, str]], Any] = otel_sdk.exportable_metrics
-        self._own = own
+        self._data: Callable[[Iterable[MetricRow], dict[str, str]], Any] = otel_sdk.otel_metrics
+        self._project = project
 
     def send(self, rows: list[MetricRow]) -> bool:
         """Send one batch."""
-        return self._exporter.export(self._data(rows, self._own)) is self._success
+        return self._exporter.export(self._data(rows, self._project)) is self._success
 
     def close(self) -> None:
         """Close the exporter's connections."""
@@ -228,15 +226,15 @@ class MetricSink:
 
 
 def exporter_from(export: Export, resource: Mapping[str, str], environ: Mapping[str, str]) -> Exporter | None:
-    """Return the exporter the options ask for, None for none. ImportError without the extra."""
-    own = {name: value for name, value in resource.items() if name != "service.name"}
-    # It retries by itself and says so on every attempt; the count of what was dropped says it once.
+    """Return the exporter of the options; None when they export nothing. ImportError without the extra."""
+    project = {name: value for name, value in resource.items() if name != "service.name"}
+    # OpenTelemetry retries, and logs every attempt; the count of dropped rows says it once.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     sinks: dict[str, Sink] = {}
     if export.spans:
-        sinks["spans"] = SpanSink(export.endpoint, own)
+        sinks["spans"] = SpanSink(export.endpoint, project)
     if export.metrics:
-        sinks["metrics"] = MetricSink(export.endpoint, own)
+        sinks["metrics"] = MetricSink(export.endpoint, project)
     if export.logs:
         sinks["logs"] = LogSink(export.endpoint, headers_from(environ))
     return Exporter(sinks, export) if sinks else None

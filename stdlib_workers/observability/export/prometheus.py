@@ -1,7 +1,7 @@
-"""`/metrics`: everything countable in Prometheus's text format. Needs the extra `observability`; imported late.
+"""`/metrics` in Prometheus's text format. Needs the extra `observability`, so imported late.
 
-Calls and errors are the engine's counts; durations are those of recorded spans; processes are what the engine's
-psutil samples say; below these stand the latest values of SDK metrics under their own names.
+Calls and errors are the engine's counts, durations come from recorded spans, and process metrics from the engine's
+samples. The latest values of SDK metrics follow under their own names.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry
 
-from stdlib_workers.observability.ingest.http_server import Answer, Request, Route
-from stdlib_workers.observability.records.call_stats import BOUNDS, Durations, Figures
+from stdlib_workers.observability.ingest.http_server import Response, Route
+from stdlib_workers.observability.records.call_stats import BOUNDS, CallStats
 from stdlib_workers.observability.records.latest_series import Series
 
 _NAME = re.compile(r"[^a-zA-Z0-9_:]")
 _KINDS = {"counter": "counter", "gauge": "gauge", "updowncounter": "gauge", "histogram": "histogram"}
-# What the engine says of a worker's process -> name, kind, what one unit of it is.
+# Field of the engine's process metrics -> name, kind, and factor to the unit in the name.
 _PROCESS = {
     "memory_rss": ("iii_worker_memory_rss_bytes", "gauge", 1),
     "cpu_percent": ("iii_worker_cpu_percent", "gauge", 1),
@@ -32,12 +32,12 @@ _PROCESS = {
 
 
 class Snapshot(NamedTuple):
-    """What one scrape is made of.
+    """The data of one scrape.
 
-    `workers` and `counters` are the engine's answers, empty when it gave none; `dropped` is by kind of record.
+    `workers` and `counters` come from the engine, empty when it did not answer; `dropped` is by kind of record.
     """
 
-    figures: Figures
+    call_stats: CallStats
     workers: list[dict[str, Any]]
     counters: Mapping[str, int]
     dropped: Mapping[str, int]
@@ -50,18 +50,14 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
-        own = [*_calls(snapshot.figures), *_workers(snapshot), *_events(snapshot)]
+        own = [*_calls(snapshot.call_stats), *_workers(snapshot), *_events(snapshot)]
         yield from own
         yield from _sdk_metrics(snapshot.series, {metric.name for metric in own})
 
 
-def route(take: Callable[[], Snapshot]) -> Route:
+def route(snapshot: Callable[[], Snapshot]) -> Route:
     """Return the route `GET /metrics`."""
-
-    def answer(_: Request) -> Answer:
-        return Answer(200, CONTENT_TYPE_LATEST, text_of(take()))
-
-    return answer
+    return lambda _: Response(200, CONTENT_TYPE_LATEST, text_of(snapshot()))
 
 
 def text_of(snapshot: Snapshot) -> bytes:
@@ -71,24 +67,20 @@ def text_of(snapshot: Snapshot) -> bytes:
     return generate_latest(registry)
 
 
-def _calls(figures: Figures) -> Iterator[Metric]:
-    calls = figures.calls()
+def _calls(call_stats: CallStats) -> Iterator[Metric]:
+    calls = call_stats.calls()
     total = Metric("iii_invocations", "Calls, by outcome; deferred: void and enqueue.", "counter")
     for outcome in ("success", "error", "deferred"):
         total.add_sample("iii_invocations_total", {"outcome": outcome}, calls[outcome])
     yield total
     by_function = Metric("iii_function_invocations", "Calls of a function.", "counter")
-    for function_id, count in figures.by_function().items():
+    for function_id, count in call_stats.by_function().items():
         by_function.add_sample("iii_function_invocations_total", {"function": function_id}, count)
     yield by_function
     durations = Metric("iii_invocation_duration_seconds", "How long recorded calls took.", "histogram")
-    for function_id, found in tuple(figures.durations.items()):
-        _add_durations(durations, {"function": function_id}, found)
+    for function_id, measured in tuple(call_stats.durations.items()):
+        _add_histogram(durations, {"function": function_id}, measured.counts, BOUNDS, measured.sum)
     yield durations
-
-
-def _add_durations(metric: Metric, labels: dict[str, str], found: Durations) -> None:
-    _add_histogram(metric, labels, found.counts, BOUNDS, found.sum)
 
 
 def _add_histogram(
@@ -104,9 +96,9 @@ def _add_histogram(
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _single("iii_workers", "Workers that are connected.", "gauge", snapshot.figures.active)
-    yield _single("iii_worker_spawns", "Workers that connected.", "counter", snapshot.figures.spawns)
-    yield _single("iii_worker_deaths", "Workers that went.", "counter", snapshot.figures.deaths)
+    yield _single("iii_workers", "Workers that are connected.", "gauge", snapshot.call_stats.active)
+    yield _single("iii_worker_spawns", "Workers that connected.", "counter", snapshot.call_stats.spawns)
+    yield _single("iii_worker_deaths", "Workers that went.", "counter", snapshot.call_stats.deaths)
     restarts = Metric("iii_worker_restarts", "How often a worker's process was started again.", "counter")
     processes = {
         name: Metric(name, f"{field} of the worker's process.", kind) for field, (name, kind, _) in _PROCESS.items()
@@ -142,18 +134,18 @@ def _events(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _sdk_metrics(series: Iterable[Series], taken: set[str]) -> Iterator[Metric]:
     metrics: dict[str, Metric] = {}
-    for one in series:
-        name = name_from(one.name)
-        kind = _KINDS.get(one.kind, "gauge")
+    for item in series:
+        name = name_from(item.name)
+        kind = _KINDS.get(item.kind, "gauge")
         name = name.removesuffix("_total") if kind == "counter" else name
-        metric = metrics.setdefault(name, Metric(name, one.description or one.name, kind))
-        # One name, one kind: a second one under the same name would make the page unreadable for Prometheus.
+        metric = metrics.setdefault(name, Metric(name, item.description or item.name, kind))
+        # Two kinds under one name would make the page unreadable for Prometheus.
         if name not in taken and metric.type == kind:
-            _add(metric, one)
+            _add_series(metric, item)
     yield from (metric for metric in metrics.values() if metric.samples)
 
 
-def _add(metric: Metric, series: Series) -> None:
+def _add_series(metric: Metric, series: Series) -> None:
     labels = {name_from(name).replace(":", "_"): str(value) for name, value in series.labels.items()}
     labels = {"service": series.service, **labels}
     if metric.type == "histogram":
@@ -166,6 +158,6 @@ def _add(metric: Metric, series: Series) -> None:
 
 
 def name_from(text: str) -> str:
-    """Return a name that Prometheus takes."""
-    found = _NAME.sub("_", text) or "_"
-    return f"_{found}" if found[0].isdigit() else found
+    """Return `text` as a name that Prometheus takes."""
+    name = _NAME.sub("_", text) or "_"
+    return f"_{name}" if name[0].isdigit() else name

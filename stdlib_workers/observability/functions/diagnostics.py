@@ -8,21 +8,22 @@ from urllib.parse import unquote
 from iii import __version__, current_invocation
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.ingest.pipeline import Pipeline
+from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store.query_params import QueryParams
 
-# Baggage is the caller's: what is set here reaches nobody.
+# Baggage belongs to a call: no later call would get what this function sets.
 NOTE = "baggage travels with a call; set it where the call is made, it does not propagate from here"
 
 
 class Diagnostics:
-    """All of them."""
+    """Handlers of these functions."""
 
     def __init__(self, options: Options, pipeline: Pipeline) -> None:
         self._options = options
         self._pipeline = pipeline
 
     def health(self, _: Any) -> dict[str, Any]:
-        """Tell which parts are on, and whether the storage works."""
+        """Return which parts are on, and whether the storage works."""
         options, error = self._options, self._pipeline.last_error
         export = options.export
         components = {
@@ -36,16 +37,16 @@ class Diagnostics:
         return {
             "status": "healthy" if error is None else "degraded",
             "components": components,
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "timestamp": self._pipeline.clock() // MILLISECOND,
             "version": __version__,
         }
 
     def sampling(self, _: Any) -> dict[str, Any]:
-        """Tell how traces and logs are chosen."""
+        """Return the sampling of traces and logs."""
         return {
-            "traces": self._options.sampling.echo(),
+            "traces": self._options.sampling.to_json(),
             "logs": {"sampling_ratio": self._options.logs_ratio},
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "timestamp": self._pipeline.clock() // MILLISECOND,
         }
 
     def baggage(self, payload: Any) -> dict[str, Any]:
@@ -53,10 +54,10 @@ class Diagnostics:
         return {"value": _baggage().get(QueryParams("engine::baggage::get", payload).required("key"))}
 
     def set_baggage(self, payload: Any) -> dict[str, Any]:
-        """Say that baggage cannot be set from here."""
-        asking = QueryParams("engine::baggage::set", payload)
-        asking.required("key")
-        asking.required("value")
+        """Return a note that baggage cannot be set from here."""
+        params = QueryParams("engine::baggage::set", payload)
+        params.required("key")
+        params.required("value")
         return {"success": True, "note": NOTE}
 
     def all_baggage(self, _: Any) -> dict[str, Any]:
@@ -70,10 +71,10 @@ def _component(is_on: object, details: str) -> dict[str, str]:
 
 def _baggage() -> dict[str, str]:
     invocation = current_invocation()
-    return baggage_from(invocation.baggage if invocation is not None else None)
+    return baggage_from(None if invocation is None else invocation.baggage)
 
 
 def baggage_from(header: str | None) -> dict[str, str]:
     """Return the entries of a W3C baggage header; properties behind `;` are left out. Pure."""
-    items = (item.partition(";")[0].partition("=") for item in (header or "").split(","))
-    return {name.strip(): unquote(value.strip()) for name, mark, value in items if mark and name.strip()}
+    entries = (entry.partition(";")[0].partition("=") for entry in (header or "").split(","))
+    return {name.strip(): unquote(value.strip()) for name, sign, value in entries if sign and name.strip()}

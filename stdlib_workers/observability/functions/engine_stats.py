@@ -1,6 +1,7 @@
-"""What the engine itself is asked: its workers with their processes, and its counters.
+"""What the engine itself reports: its workers with their processes, and its counters.
 
-Asked at each scrape and every few seconds; an engine that does not answer in time costs only these figures.
+The worker calls the engine at each scrape and every few seconds. If the engine does not answer in time, only these
+numbers are missing.
 """
 
 from __future__ import annotations
@@ -10,53 +11,56 @@ from typing import Any
 
 from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.observability.records.aggregation import Value
-from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.records.call_stats import CallStats
 
-TIMEOUT_MS = 2000
+CALL_TIMEOUT = 2.0
 _PROCESS = {"memory_rss": "iii.worker.memory.rss", "cpu_percent": "iii.worker.cpu.percent"}
 
 
 class EngineStats:
-    """The engine's answers, of now."""
+    """Calls the engine's functions for its state of now."""
 
-    def __init__(self, worker: Worker, figures: Figures) -> None:
+    def __init__(self, worker: Worker, call_stats: CallStats) -> None:
         self._worker = worker
-        self._figures = figures
+        self._call_stats = call_stats
 
     def workers(self) -> list[dict[str, Any]]:
-        """Return the rows of the workers, blocking; empty when the engine does not answer."""
-        found = self._ask("engine::workers::list").get("workers")
-        return found if isinstance(found, list) else []
+        """Return the rows of `engine::workers::list`, blocking; empty when the engine does not answer."""
+        workers = self._call("engine::workers::list").get("workers")
+        return workers if isinstance(workers, list) else []
 
     def counters(self) -> Mapping[str, int]:
         """Return the engine's counters, blocking; empty when it does not answer."""
-        found = self._ask("engine::counters::list").get("counters")
-        return found if isinstance(found, dict) else {}
+        counters = self._call("engine::counters::list").get("counters")
+        return counters if isinstance(counters, dict) else {}
 
-    def _ask(self, function_id: str) -> dict[str, Any]:
+    def _call(self, function_id: str) -> dict[str, Any]:
         try:
-            found = self._worker.trigger({"function_id": function_id, "payload": {}, "timeout_ms": TIMEOUT_MS})
+            result = self._worker.trigger(_request(function_id))
         except InvocationError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return result if isinstance(result, dict) else {}
 
     async def sample(self, now: int) -> list[Value]:
-        """Return the engine's figures and the workers' processes as values for the rollups; `now` in nanoseconds."""
-        request: TriggerRequestInput = {"function_id": "engine::workers::list", "payload": {}, "timeout_ms": TIMEOUT_MS}
+        """Return the counts of calls and the process metrics as values for the rollups; `now` in nanoseconds."""
         try:
-            rows = (await self._worker.trigger_async(request))["workers"]
+            rows = (await self._worker.trigger_async(_request("engine::workers::list")))["workers"]
         except InvocationError:
             rows = []
-        self._figures.active = sum(row.get("status") != "disconnected" for row in rows)
-        return values_from(self._figures, rows, now)
+        self._call_stats.active = sum(row.get("status") != "disconnected" for row in rows)
+        return values_from(self._call_stats, rows, now)
 
 
-def values_from(figures: Figures, rows: Sequence[Mapping[str, Any]], now: int) -> list[Value]:
-    """Return one value for each figure and each worker's process. Pure."""
-    shape = figures.shape()
-    invocations = {name: count for name, count in shape["invocations"].items() if name != "by_function"}
+def _request(function_id: str) -> TriggerRequestInput:
+    return {"function_id": function_id, "payload": {}, "timeout_ms": int(CALL_TIMEOUT * 1000)}
+
+
+def values_from(call_stats: CallStats, rows: Sequence[Mapping[str, Any]], now: int) -> list[Value]:
+    """Return a value for each count, and for each metric of a worker's process. Pure."""
+    stats = call_stats.to_json()
+    invocations = {name: count for name, count in stats["invocations"].items() if name != "by_function"}
     values = [Value(f"iii.invocations.{name}", now, count) for name, count in invocations.items()]
-    values += [Value(f"iii.workers.{name}", now, count) for name, count in shape["workers"].items()]
+    values += [Value(f"iii.workers.{name}", now, count) for name, count in stats["workers"].items()]
     for row in rows:
         metrics = row.get("metrics") or {}
         values += [Value(name, now, metrics[field]) for field, name in _PROCESS.items() if field in metrics]

@@ -1,4 +1,4 @@
-"""`engine::log::*` and `engine::logs::*`: payload in, result out."""
+"""The functions `engine::log::*` and `engine::logs::*`: payload in, result out."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from iii import Logger
+from iii.redaction import BatchRedactor
 from stdlib_workers.observability.config.options import Options
-from stdlib_workers.observability.ingest.batches import Intake
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.logs import SEVERITIES, LogRow, log_row_from, log_shape_from, scrubbed_log
-from stdlib_workers.observability.records.redaction import Redaction
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.logs import (
+    SEVERITIES,
+    LogRow,
+    log_json,
+    log_row_from,
+    log_without_secrets,
+)
+from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.query_params import QueryParams
 
 
 class LogFunctions:
-    """All of them over one archive."""
+    """Handlers of these functions over one archive."""
 
     def __init__(self, archive: Archive, pipeline: Pipeline, options: Options) -> None:
         self._archive = archive
@@ -26,59 +33,52 @@ class LogFunctions:
         self._options = options
 
     def writer(self, level: str) -> Callable[[Any], Awaitable[None]]:
-        """Return the function `engine::log::LEVEL`."""
+        """Return the handler of `engine::log::LEVEL`."""
 
         async def write(payload: Any) -> None:
-            asking = QueryParams(f"engine::log::{level}", payload)
-            message = asking.required("message")
-            if not self._options.logs_enabled or not _is_chosen(self._options.logs_ratio):
+            params = QueryParams(f"engine::log::{level}", payload)
+            message = params.required("message")
+            ratio = self._options.logs_ratio
+            if not self._options.logs_enabled or (ratio < 1 and random.random() >= ratio):
                 return
-            row = self._row(level, message, asking, payload.get("data"))
+            row = self._row(level, message, params, payload.get("data"))
             if self._options.logs_console:
-                _show(level, row)
-            await self._pipeline.take(Intake([], [row], []))
+                logger = Logger(row.trace, row.service, row.span)
+                write_line = getattr(logger, {"trace": "debug"}.get(level, level))
+                write_line(row.body, log_json(row)["attributes"] or None)
+            await self._pipeline.ingest(Batch(logs=[row]))
 
         write.__doc__ = f"Log a message of level {level}."
         return write
 
-    def _row(self, level: str, message: str, asking: QueryParams, data: Any) -> LogRow:
-        redaction, now = Redaction(), self._pipeline.clock()
+    def _row(self, level: str, message: str, params: QueryParams, data: Any) -> LogRow:
+        redactor, now = BatchRedactor(), self._pipeline.clock()
         record = {
             "timestamp_unix_nano": now,
             "severity_number": SEVERITIES[level],
             "severity_text": level.upper(),
             "body": message,
             "attributes": data,
-            "trace_id": asking.text("trace_id"),
-            "span_id": asking.text("span_id"),
-            "service_name": asking.text("service_name") or "unknown",
+            "trace_id": params.text("trace_id"),
+            "span_id": params.text("span_id"),
+            "service_name": params.text("service_name") or "unknown",
             "resource": dict(self._options.resource),
             "instrumentation_scope_name": "iii",
         }
-        return scrubbed_log(log_row_from(record, redaction, now), redaction)
+        return log_without_secrets(log_row_from(record, redactor, now), redactor)
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List log records, the newest first."""
         query = log_table.log_query_from(payload)
         rows, total = await self._archive.run(lambda connection: log_table.find(connection, query))
         return {
-            "logs": [log_shape_from(row) for row in rows],
+            "logs": [log_json(row) for row in rows],
             "total": total,
-            "query": query.echo(),
-            "timestamp": self._pipeline.clock() // 1_000_000,
+            "query": query._asdict(),
+            "timestamp": self._pipeline.clock() // MILLISECOND,
         }
 
     async def clear(self, _: Any) -> dict[str, Any]:
         """Forget all log records."""
         await self._archive.run(log_table.clear)
         return {"success": True}
-
-
-def _is_chosen(ratio: float) -> bool:
-    return ratio >= 1 or random.random() < ratio
-
-
-def _show(level: str, row: LogRow) -> None:
-    logger = Logger(row.trace, row.service, row.span)
-    say = {"trace": logger.debug, "debug": logger.debug, "warn": logger.warn, "error": logger.error}
-    say.get(level, logger.info)(row.body, log_shape_from(row)["attributes"] or None)

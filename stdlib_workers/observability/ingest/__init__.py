@@ -1,1 +1,1 @@
-"""What comes in: the engine's batches and OTLP over HTTP."""
+"""From the engine's telemetry and OTLP over HTTP to committed batches, and the triggers they fire."""

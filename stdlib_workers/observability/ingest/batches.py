@@ -1,76 +1,68 @@
-"""What comes in, made into rows: batches of the engine's feed, and OTLP requests. Pure.
+"""Batches of the engine's telemetry and OTLP requests, made into rows. Pure.
 
-Every row has its secrets taken out here, so nothing behind this place (storage, triggers, exports) ever has them.
+Secrets are taken out of every row here, so nothing behind this module (storage, triggers, exports) ever has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.logs import LogRow, log_row_from, scrubbed_log
-from stdlib_workers.observability.records.metrics import MetricRow, metric_row_from
+from iii.redaction import BatchRedactor
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.logs import log_row_from, log_without_secrets
+from stdlib_workers.observability.records.metrics import metric_row_from
 from stdlib_workers.observability.records.otlp_json import logs_from, metrics_from, spans_from
-from stdlib_workers.observability.records.redaction import Redaction
-from stdlib_workers.observability.records.spans import SpanRow, row_from, scrubbed
+from stdlib_workers.observability.records.spans import span_row_from, span_without_secrets
 
-# The kinds of frames that SDKs send, and the OTLP/HTTP paths that take the same.
+# The kinds of OTLP requests, as the engine names the frames in which SDKs send them.
 TRACES, METRICS, LOGS = "OTLP", "MTRC", "LOGS"
 
 
-class Accepts(NamedTuple):
+class IngestFilter(NamedTuple):
     """What the configuration lets in. `live`: snapshots of running spans too."""
 
     live: bool = True
     logs: bool = True
 
 
-class Intake(NamedTuple):
-    """The rows of one batch, and how many records were nothing at all."""
-
-    spans: list[SpanRow]
-    logs: list[LogRow]
-    metrics: list[MetricRow]
-    malformed: int = 0
-
-
 class _Records(NamedTuple):
+    """Records in the JSON of the contract, not yet rows."""
+
     spans: list[Any]
     logs: list[Any]
     metrics: list[Any]
 
 
-def intake_from(batch: Mapping[str, Any], accepts: Accepts, now: int) -> Intake:
-    """Return the rows of a batch of the feed; `now` in nanoseconds."""
-    records = _Records(_listed(batch.get("spans")), _listed(batch.get("logs")), [])
+def batch_from_telemetry(telemetry: Mapping[str, Any], filter: IngestFilter, now: int) -> Batch:
+    """Return the rows of a batch of the engine's telemetry; `now` in nanoseconds."""
+    records = _Records(_list(telemetry.get("spans")), _list(telemetry.get("logs")), [])
     malformed = 0
-    for frame in _listed(batch.get("otlp")):
-        malformed += not (isinstance(frame, list) and len(frame) == 2 and _read(frame[0], frame[1], records))
-    found = _rows(records, accepts, now)
-    return found._replace(malformed=found.malformed + malformed)
+    for frame in _list(telemetry.get("otlp")):
+        try:
+            kind, text = frame
+            malformed += not _add_request(kind, msgspec.json.decode(text), records)
+        except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+            malformed += 1
+    batch = _batch_from(records, filter, now)
+    return batch._replace(malformed=batch.malformed + malformed)
 
 
-def intake_of_request(kind: str, request: Any, accepts: Accepts, now: int) -> Intake:
+def batch_from_otlp(kind: str, request: Any, filter: IngestFilter, now: int) -> Batch:
     """Return the rows of one decoded OTLP request."""
     records = _Records([], [], [])
-    _sort(kind, request, records)
-    return _rows(records, accepts, now)
+    _add_request(kind, request, records)
+    return _batch_from(records, filter, now)
 
 
-def _listed(value: Any) -> list[Any]:
+def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _read(kind: Any, text: Any, records: _Records) -> bool:
-    try:
-        return _sort(kind, msgspec.json.decode(text), records)
-    except (msgspec.DecodeError, TypeError, RecursionError):
-        return False
-
-
-def _sort(kind: Any, request: Any, records: _Records) -> bool:
+def _add_request(kind: Any, request: Any, records: _Records) -> bool:
+    """Add the records of an OTLP request; False if it is none."""
     if not isinstance(request, dict):
         return False
     if kind == TRACES:
@@ -82,23 +74,16 @@ def _sort(kind: Any, request: Any, records: _Records) -> bool:
     return kind in (TRACES, METRICS, LOGS)
 
 
-def _rows(records: _Records, accepts: Accepts, now: int) -> Intake:
-    redaction = Redaction()
-    spans = [row_from(span, redaction) for span in _objects(records.spans)]
-    logs = [log_row_from(record, redaction, now) for record in _objects(records.logs)] if accepts.logs else []
-    metrics = [metric_row_from(metric, redaction, now) for metric in records.metrics]
-    wanted = [row for row in spans if row is not None and (row.finish or accepts.live)]
-    return Intake(
-        _each(wanted, redaction, scrubbed),
-        _each(logs, redaction, scrubbed_log),
-        metrics,
-        len(records.spans) - len([row for row in spans if row is not None]),
-    )
-
-
-def _objects(items: Iterable[Any]) -> list[Mapping[str, Any]]:
-    return [item for item in items if isinstance(item, dict)]
-
-
-def _each(rows: list[Any], redaction: Redaction, clean: Callable[[Any, Redaction], Any]) -> list[Any]:
-    return [clean(row, redaction) for row in rows] if redaction.secrets else rows
+def _batch_from(records: _Records, filter: IngestFilter, now: int) -> Batch:
+    redactor = BatchRedactor()
+    spans = [row for span in records.spans if isinstance(span, dict) and (row := span_row_from(span, redactor))]
+    malformed = len(records.spans) - len(spans)
+    if not filter.live:
+        spans = [row for row in spans if row.finish]
+    logs = records.logs if filter.logs else []
+    log_rows = [log_row_from(record, redactor, now) for record in logs if isinstance(record, dict)]
+    metrics = [metric_row_from(metric, redactor, now) for metric in records.metrics]
+    if redactor.secrets:
+        spans = [span_without_secrets(row, redactor) for row in spans]
+        log_rows = [log_without_secrets(row, redactor) for row in log_rows]
+    return Batch(spans, log_rows, metrics, malformed=malformed)

@@ -1,7 +1,7 @@
-"""OTLP over HTTP: `/v1/traces`, `/v1/metrics` and `/v1/logs`, as JSON or protobuf. Routes for the listener.
+"""The routes of OTLP over HTTP: `/v1/traces`, `/v1/metrics` and `/v1/logs`, as JSON or protobuf.
 
-Answers as OTLP asks for: the empty response of the same encoding, and 503 when the storage has no room, so that a
-sender tries again.
+They respond as OTLP asks for: with the empty response of the same encoding, and with 503 when the storage has no room,
+so that the sender tries again.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from typing import Any
 import msgspec
 
 from iii import InvocationError
-from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES, Accepts, Intake, intake_of_request
-from stdlib_workers.observability.ingest.http_server import Answer, Refused, Request, Route
+from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES, IngestFilter, batch_from_otlp
+from stdlib_workers.observability.ingest.http_server import HttpError, Request, Response, Route
+from stdlib_workers.observability.records.batch import Batch
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
 PATHS = {"/v1/traces": TRACES, "/v1/metrics": METRICS, "/v1/logs": LOGS}
 
 
-def routes(take: Callable[[Intake], None], accepts: Accepts, clock: Callable[[], int]) -> dict[str, Route]:
-    """Return a route for each kind; `take` keeps an intake, blocking."""
+def routes(ingest: Callable[[Batch], None], filter: IngestFilter, clock: Callable[[], int]) -> dict[str, Route]:
+    """Return a route for each kind of request; `ingest` stores a batch, blocking."""
 
     def route_for(kind: str) -> Route:
-        def route(request: Request) -> Answer:
-            intake = intake_of_request(kind, _decoded(kind, request), accepts, clock())
+        def route(request: Request) -> Response:
+            batch = batch_from_otlp(kind, _decoded(kind, request), filter, clock())
             try:
-                take(intake)
+                ingest(batch)
             except InvocationError as error:
-                raise Refused(503, error.message) from None
-            return Answer(200, request.kind, b"{}" if request.kind == JSON else b"")
+                raise HttpError(503, error.message) from None
+            return Response(200, request.kind, b"{}" if request.kind == JSON else b"")
 
         return route
 
@@ -41,15 +42,11 @@ def _decoded(kind: str, request: Request) -> Any:
         if request.kind == JSON:
             return msgspec.json.decode(request.body)
         if request.kind == PROTOBUF:
-            return _from_protobuf(kind, request.body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not what it says: {error}") from None
-    raise Refused(415, f"content-type must be {JSON} or {PROTOBUF}, got {request.kind[:60]!r}")
+            from stdlib_workers.observability.ingest.otlp_protobuf import request_from  # an extra, and heavy
 
-
-def _from_protobuf(kind: str, body: bytes) -> Any:
-    try:
-        from stdlib_workers.observability.ingest.otlp_protobuf import request_from  # an extra, and heavy
+            return request_from(kind, request.body)
     except ImportError:
-        raise Refused(415, "protobuf needs `pip install 'iii-engine[observability]'`; send JSON without it") from None
-    return request_from(kind, body)
+        raise HttpError(415, "protobuf needs `pip install 'iii-engine[observability]'`; send JSON without it") from None
+    except (ValueError, RecursionError) as error:
+        raise HttpError(400, f"the body is not what it says: {error}") from None
+    raise HttpError(415, f"content-type must be {JSON} or {PROTOBUF}, got {request.kind[:60]!r}")

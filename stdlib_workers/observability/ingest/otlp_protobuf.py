@@ -1,7 +1,4 @@
-"""OTLP's binary requests as the JSON that `otlp.py` reads. Needs the extra `observability`; imported when one comes.
-
-Called by the receiver.
-"""
+"""OTLP's binary requests as the JSON that `otlp_json` reads. Needs the extra `observability`, so imported late."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 def request_from(kind: str, body: bytes) -> Any:
-    """Return the request of one kind as OTLP's JSON. ValueError for bytes that are none."""
+    """Return a request of one kind as OTLP's JSON. ValueError for bytes that are no such request."""
     request = _REQUESTS[kind]()
     try:
         request.ParseFromString(body)
@@ -35,14 +32,12 @@ def request_from(kind: str, body: bytes) -> Any:
 
 
 def _with_hex_ids(value: Any) -> Any:
-    # The general mapping of bytes is base64; OTLP's own is hexadecimal for ids.
+    # Protobuf's JSON mapping writes bytes as base64; OTLP writes ids in hexadecimal.
     if isinstance(value, list):
         return [_with_hex_ids(item) for item in value]
     if isinstance(value, dict):
-        return {name: _hex(inner) if name in _IDS else _with_hex_ids(inner) for name, inner in value.items()}
+        return {
+            name: b64decode(inner).hex() if name in _IDS and isinstance(inner, str) else _with_hex_ids(inner)
+            for name, inner in value.items()
+        }
     return value
-
-
-def _hex(value: Any) -> str:
-
-    return b64decode(value).hex() if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
-"""The trigger types `log` and `trace`: what bindings want, and when they are fired.
+"""The trigger types `log` and `trace`: what a binding asks for, and when its function is called.
 
-Both fire without waiting, in the default namespace. What a bound function itself logs, and its own spans, fire
-nothing: it would call itself for ever.
+Nothing waits for these calls; they are made in the default namespace. Logs and spans of a bound function itself do not
+fire: it would call itself for ever.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from typing import Any, NamedTuple
 
 from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
 from stdlib_workers.events import Bindings, Caller, Target, fire, target_from
-from stdlib_workers.observability.ingest.batches import Intake
-from stdlib_workers.observability.records.logs import LogRow, log_shape_from
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.logs import LogRow, log_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
 
+REGISTRATION_FAILED = "trigger_registration_failed"
 LEVELS = ("all", "trace", "debug", "info", "warn", "error")
-# The contract's window: traces that end within it are told together.
-WINDOW = 0.3
-# Calls on their way to one function; what comes on top is dropped for it, and told in the log.
+# The contract's window: a binding gets the traces of a window in one call.
+TRACE_WINDOW = 0.3
+# Unanswered calls of one function; further ones are dropped.
 MAX_IN_FLIGHT = 1000
-MAX_TRACES = 10_000
+# Spans of one window; further ones do not fire.
+MAX_WINDOW_SPANS = 10_000
+# Functions of this worker: their spans would fire the next ones.
 _OWN = ("observability::", "engine::traces::", "engine::logs::", "engine::log::", "engine::metrics::")
 
-LOG: TriggerTypeInput = {
+LOG_TRIGGER: TriggerTypeInput = {
     "id": "log",
     "description": "A log record was stored, of one level or of all.",
     "trigger_request_format": {"type": "object", "properties": {"level": {"type": "string", "enum": list(LEVELS)}}},
 }
-TRACE: TriggerTypeInput = {
+TRACE_TRIGGER: TriggerTypeInput = {
     "id": "trace",
     "description": "Traces have got spans that ended, told every 300 ms.",
     "trigger_request_format": {
@@ -47,7 +50,7 @@ class LogSubscription(NamedTuple):
     target: Target
 
     def wants(self, row: LogRow) -> bool:
-        """Tell whether a record is meant."""
+        """Whether the binding asks for a record."""
         return self.level in ("all", row.level.lower())
 
 
@@ -59,7 +62,7 @@ class TraceSubscription(NamedTuple):
     target: Target
 
     def wants(self, row: SpanRow) -> bool:
-        """Tell whether a span is meant."""
+        """Whether the binding asks for a span."""
         return self.service in (None, row.service.lower()) and self.status in (None, row.status)
 
 
@@ -67,7 +70,8 @@ def log_subscription_from(config: TriggerConfig) -> LogSubscription:
     """Return what a binding asks for. InvocationError for a level that there is not."""
     level = _field(config, "level") or "all"
     if level not in LEVELS:
-        raise _refused(f"level of a log trigger must be one of {', '.join(LEVELS)}, got {level!r}")
+        text = f"level of a log trigger must be one of {', '.join(LEVELS)}, got {level!r}"
+        raise InvocationError(REGISTRATION_FAILED, text)
     return LogSubscription(level, _target(config))
 
 
@@ -80,7 +84,7 @@ def _field(config: TriggerConfig, name: str) -> str | None:
     fields = config.config if isinstance(config.config, dict) else {}
     value = fields.get(name)
     if not isinstance(value, str | None):
-        raise _refused(f"{name} of a trigger must be a string, got {value!r}")
+        raise InvocationError(REGISTRATION_FAILED, f"{name} of a trigger must be a string, got {value!r}")
     return value.lower() if value else None
 
 
@@ -88,25 +92,20 @@ def _target(config: TriggerConfig) -> Target:
     return replace(target_from(config), namespace=None)
 
 
-def _refused(text: str) -> InvocationError:
-    return InvocationError("trigger_registration_failed", text)
+def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], bound: set[str]) -> list[str]:
+    """Return the ids of the traces that a binding gets, sorted; spans of `bound` functions do not count. Pure."""
+    return sorted({row.trace for row in rows if subscription.wants(row) and _fires(row, bound)})
 
 
-def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], silent: set[str]) -> list[str]:
-    """Return the traces a binding is told of, sorted; `silent`: functions whose spans say nothing. Pure."""
-    found = {row.trace for row in rows if subscription.wants(row) and _speaks(row, silent)}
-    return sorted(found)
-
-
-def _speaks(row: SpanRow, silent: set[str]) -> bool:
+def _fires(row: SpanRow, bound: set[str]) -> bool:
     if not row.finish or (row.internal and row.parent is None):
         return False
     function_id = function_of(attributes_of(row))
-    return function_id is None or not (function_id in silent or function_id.startswith(_OWN))
+    return function_id is None or not (function_id in bound or function_id.startswith(_OWN))
 
 
-class Firing:
-    """Follows the pipeline and fires both types; everything on the background loop."""
+class Triggers:
+    """The providers of both types. Subscribed to the pipeline; runs on the background loop."""
 
     def __init__(self, caller: Caller, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self.logs = Bindings(log_subscription_from)
@@ -114,48 +113,48 @@ class Firing:
         self._caller = caller
         self._start = start
         self._in_flight: dict[str, int] = {}
-        self._waiting: list[SpanRow] = []
+        self._window_spans: list[SpanRow] = []
         self._window: asyncio.TimerHandle | None = None
         self._log = Logger(service_name="observability")
 
-    def take(self, intake: Intake) -> None:
-        """Fire for the logs at once, for the spans when the window is over."""
-        if intake.logs and len(self.logs):
-            self._fire_logs(intake.logs)
-        if intake.spans and len(self.traces):
-            self._waiting.extend(intake.spans[: max(0, MAX_TRACES - len(self._waiting))])
+    def on_batch(self, batch: Batch) -> None:
+        """Fire for the logs at once, and for the spans when the window is over."""
+        if batch.logs and len(self.logs):
+            self._fire_logs(batch.logs)
+        if batch.spans and len(self.traces):
+            self._window_spans.extend(batch.spans[: max(0, MAX_WINDOW_SPANS - len(self._window_spans))])
             if self._window is None:
-                self._window = asyncio.get_running_loop().call_later(WINDOW, self.close_window)
+                self._window = asyncio.get_running_loop().call_later(TRACE_WINDOW, self.close_window)
 
     def _fire_logs(self, rows: Iterable[LogRow]) -> None:
         subscriptions = tuple(self.logs)
-        silent = {subscription.target.function_id for subscription in subscriptions}
+        bound = {subscription.target.function_id for subscription in subscriptions}
         for row in rows:
-            shape = log_shape_from(row)
-            if function_of(shape["attributes"]) in silent:
+            record = log_json(row)
+            if function_of(record["attributes"]) in bound:
                 continue
             for subscription in subscriptions:
                 if subscription.wants(row):
-                    self._fire(subscription.target, shape)
+                    self._fire(subscription.target, record)
 
     def close_window(self) -> None:
-        """Tell every binding of `trace` what has come since the window opened."""
+        """Fire every binding of `trace` that asks for spans of this window."""
         self._window = None
-        rows, self._waiting = self._waiting, []
+        rows, self._window_spans = self._window_spans, []
         subscriptions = tuple(self.traces)
-        silent = {subscription.target.function_id for subscription in subscriptions}
+        bound = {subscription.target.function_id for subscription in subscriptions}
         for subscription in subscriptions:
-            found = traces_for(subscription, rows, silent)
-            if found:
-                self._fire(subscription.target, {"trace_ids": found})
+            trace_ids = traces_for(subscription, rows, bound)
+            if trace_ids:
+                self._fire(subscription.target, {"trace_ids": trace_ids})
 
     def _fire(self, target: Target, payload: dict[str, Any]) -> None:
-        running = self._in_flight.get(target.function_id, 0)
-        if running < MAX_IN_FLIGHT:
-            self._in_flight[target.function_id] = running + 1
-            self._start(self._reach(target, payload))
+        in_flight = self._in_flight.get(target.function_id, 0)
+        if in_flight < MAX_IN_FLIGHT:
+            self._in_flight[target.function_id] = in_flight + 1
+            self._start(self._call(target, payload))
 
-    async def _reach(self, target: Target, payload: dict[str, Any]) -> None:
+    async def _call(self, target: Target, payload: dict[str, Any]) -> None:
         try:
             await fire(self._caller, target, payload)
         except InvocationError as error:

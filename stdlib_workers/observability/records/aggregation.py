@@ -1,6 +1,7 @@
 """Numbers over time: buckets, percentiles and histograms. Pure.
 
-Shapes are the contract's. A histogram's buckets are added only to those with the same bounds.
+What the functions return has the fields of the public contract. Histograms are added only to those with the same
+bounds.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-# Fewer values make no percentiles.
+from stdlib_workers.observability.records.spans import SECOND
+
+# Percentiles of fewer values would say nothing.
 LEAST_VALUES = 5
 PERCENTILES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-# The rollups' levels: 1 minute, 5 minutes, 1 hour; and how long each is kept, in nanoseconds.
-SECOND = 1_000_000_000
+# The intervals of the rollups' levels (1 minute, 5 minutes, 1 hour), and how long each is kept; nanoseconds.
 LEVELS = (60 * SECOND, 300 * SECOND, 3600 * SECOND)
-KEPT = (3600 * SECOND, 6 * 3600 * SECOND, 7 * 86400 * SECOND)
+RETENTION = (3600 * SECOND, 6 * 3600 * SECOND, 7 * 86400 * SECOND)
 
 
 class Value(NamedTuple):
@@ -44,7 +46,7 @@ def bucket_of(time: int, interval: int) -> int:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return sorted[int(n * p)], capped at the last; the contract's formula. 0 for nothing."""
+    """Return `ordered[int(n * share)]`, capped at the last (the contract's formula); 0 without numbers."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
 
 
@@ -58,25 +60,27 @@ def aggregate(values: Iterable[Value], interval: int) -> list[dict[str, Any]]:
     groups: dict[tuple[str, int], list[float]] = {}
     for value in values:
         groups.setdefault((value.name, bucket_of(value.time, interval)), []).append(value.value)
-    return [_aggregated(name, start, interval, sorted(found)) for (name, start), found in sorted(groups.items())]
-
-
-def _aggregated(name: str, start: int, interval: int, ordered: list[float]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": name,
-        "bucket_start_ns": start,
-        "bucket_end_ns": start + interval,
-        "count": len(ordered),
-        "sum": sum(ordered),
-        "min": ordered[0],
-        "max": ordered[-1],
-        "avg": sum(ordered) / len(ordered),
-    }
-    return found if len(ordered) < LEAST_VALUES else {**found, "percentiles": percentiles(ordered)}
+    buckets = []
+    for (name, start), numbers in sorted(groups.items()):
+        ordered = sorted(numbers)
+        bucket: dict[str, Any] = {
+            "name": name,
+            "bucket_start_ns": start,
+            "bucket_end_ns": start + interval,
+            "count": len(ordered),
+            "sum": sum(ordered),
+            "min": ordered[0],
+            "max": ordered[-1],
+            "avg": sum(ordered) / len(ordered),
+        }
+        if len(ordered) >= LEAST_VALUES:
+            bucket["percentiles"] = percentiles(ordered)
+        buckets.append(bucket)
+    return buckets
 
 
 def merge(first: Histogram, second: Histogram) -> Histogram:
-    """Return the sum of two histograms with the same bounds; without, only their totals."""
+    """Return the sum of two histograms with the same bounds. Bucket counts of another length are left out."""
     counts = first.counts
     if len(first.counts) == len(second.counts):
         counts = tuple(a + b for a, b in zip(first.counts, second.counts, strict=True))
@@ -93,8 +97,8 @@ def merge(first: Histogram, second: Histogram) -> Histogram:
 
 
 def _outer(choose: Any, first: float | None, second: float | None) -> float | None:
-    known = [value for value in (first, second) if value is not None]
-    return choose(known) if known else None
+    values = [value for value in (first, second) if value is not None]
+    return choose(values) if values else None
 
 
 def aggregate_histograms(histograms: Iterable[Histogram], interval: int) -> list[dict[str, Any]]:
@@ -103,11 +107,11 @@ def aggregate_histograms(histograms: Iterable[Histogram], interval: int) -> list
     for histogram in histograms:
         key = (histogram.name, bucket_of(histogram.time, interval), histogram.bounds)
         groups[key] = merge(groups[key], histogram) if key in groups else histogram
-    return [histogram_shape(found, key[1], interval) for key, found in sorted(groups.items())]
+    return [histogram_json(histogram, key[1], interval) for key, histogram in sorted(groups.items())]
 
 
-def histogram_shape(histogram: Histogram, start: int, interval: int) -> dict[str, Any]:
-    """Return the contract's histogram aggregate."""
+def histogram_json(histogram: Histogram, start: int, interval: int) -> dict[str, Any]:
+    """Return the sum of a bucket that starts at `start` as the contract shows it."""
     return {
         "name": histogram.name,
         "bucket_start_ns": start,
@@ -124,7 +128,7 @@ def histogram_shape(histogram: Histogram, start: int, interval: int) -> dict[str
 def performance(durations_ms: Iterable[float]) -> dict[str, float]:
     """Return avg, p50, p95, p99, min and max of durations; zeros for none."""
     ordered = sorted(durations_ms)
-    figures = {
+    statistics = {
         "avg": sum(ordered) / len(ordered) if ordered else 0.0,
         "p50": percentile(ordered, 0.5),
         "p95": percentile(ordered, 0.95),
@@ -132,4 +136,4 @@ def performance(durations_ms: Iterable[float]) -> dict[str, float]:
         "min": ordered[0] if ordered else 0.0,
         "max": ordered[-1] if ordered else 0.0,
     }
-    return {f"{name}_duration_ms": value for name, value in figures.items()}
+    return {f"{name}_duration_ms": value for name, value in statistics.items()}

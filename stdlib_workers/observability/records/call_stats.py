@@ -1,7 +1,7 @@
-"""The engine's own figures: calls by function, how long they took, workers that came and went. Pure.
+"""Counts of the engine's calls by function, how long they took, and workers that connected and left. Pure.
 
-Calls come counted with the feed where it does that; without, every recorded span of the engine counts one. Durations
-are of recorded spans always: a sample is enough for their shape.
+The engine's telemetry brings counts of all calls; without them, every recorded span of a call counts as one. Durations
+always come from recorded spans: a sample is enough for their distribution.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
+from stdlib_workers.observability.records.spans import SECOND, SpanRow, attributes_of, function_of
 
 # Seconds; from a call inside the machine to one that waits for a person.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-# Functions that are told apart; a project that mints ids as function names must not fill the memory.
+# Functions with durations of their own: a project that makes ids into function names must not fill the memory.
 MAX_FUNCTIONS = 1000
 OTHER = "(other)"
 
@@ -37,8 +37,8 @@ class Durations:
         self.sum += seconds
 
 
-class Figures:
-    """What is counted since this worker started."""
+class CallStats:
+    """What was counted since this worker started."""
 
     def __init__(self) -> None:
         self.durations: dict[str, Durations] = {}
@@ -47,13 +47,13 @@ class Figures:
         self.active = 0
         self._calls: Counter[str] = Counter()
         self._by_function: Counter[str] = Counter()
-        self._is_told = False
+        self._has_counts = False
 
     def take_counts(self, calls: Any) -> None:
-        """Take over the counts that came with a batch of the feed."""
+        """Replace the counts of calls by those that came with a batch of the engine's telemetry."""
         if not isinstance(calls, Mapping):
             return
-        self._is_told = True
+        self._has_counts = True
         self._calls = Counter({name: calls.get(name) or 0 for name in ("total", "success", "error", "deferred")})
         self._by_function = Counter(calls.get("by_function") or {})
 
@@ -64,16 +64,13 @@ class Figures:
             is_call = row.name.startswith(("call ", "enqueue "))
             if not row.finish or function_id is None or not is_call or row.internal:
                 continue
-            self._duration_of(function_id).add(max(row.finish - row.start, 0) / 1e9)
-            if not self._is_told:
+            is_known = function_id in self.durations or len(self.durations) < MAX_FUNCTIONS
+            durations = self.durations.setdefault(function_id if is_known else OTHER, Durations())
+            durations.add(max(row.finish - row.start, 0) / SECOND)
+            if not self._has_counts:
                 outcome = "error" if row.status == "error" else "success"
                 self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))
                 self._by_function[function_id] += 1
-
-    def _duration_of(self, function_id: str) -> Durations:
-        if function_id not in self.durations and len(self.durations) >= MAX_FUNCTIONS:
-            function_id = OTHER
-        return self.durations.setdefault(function_id, Durations())
 
     def add_event(self, event: str | None) -> None:
         """Count an event of `engine::workers-available`."""
@@ -84,7 +81,7 @@ class Figures:
         """Return total, success, error and deferred."""
         return {name: self._calls[name] for name in ("total", "success", "error", "deferred")}
 
-    def shape(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return `invocations` and `workers` of `engine::metrics::list`."""
         return {
             "invocations": {**self.calls(), "by_function": dict(self._by_function)},
@@ -97,9 +94,8 @@ class Figures:
 
     def value(self, metric: str) -> float | None:
         """Return one of `iii.invocations.*` and `iii.workers.*`, None for any other metric."""
-        workers = {"spawns": self.spawns, "deaths": self.deaths, "active": self.active}
-        known: dict[str, float] = {
+        values: dict[str, float] = {
             **{f"iii.invocations.{name}": count for name, count in self.calls().items()},
-            **{f"iii.workers.{name}": count for name, count in workers.items()},
+            **{f"iii.workers.{name}": count for name, count in self.to_json()["workers"].items()},
         }
-        return known.get(metric)
+        return values.get(metric)

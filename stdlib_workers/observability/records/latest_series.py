@@ -1,6 +1,6 @@
-"""The latest value of every series that SDKs report, for those who ask "now": Prometheus. Pure.
+"""The latest value of every series that SDKs report, for Prometheus to scrape. Pure.
 
-A series is a metric's name, its service and its attributes. What has not been heard of for five minutes is gone.
+A metric's name, its service and its attributes make a series. One that no SDK reports for five minutes has ended.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.metrics import MetricRow, metric_shape_from
+from stdlib_workers.observability.records.metrics import MetricRow, metric_json
+from stdlib_workers.observability.records.spans import SECOND
 
 MAX_SERIES = 10_000
-# As Prometheus itself: a series that is silent this long has ended.
-KEPT_NS = 300 * 1_000_000_000
+# As in Prometheus itself.
+SERIES_TIMEOUT_NS = 300 * SECOND
 
 
 class Series(NamedTuple):
@@ -29,27 +30,27 @@ class Series(NamedTuple):
     time: int
 
 
-class Latest:
-    """The series of all SDKs."""
+class LatestSeries:
+    """The series of all SDKs, in the order of their last report."""
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, str], Series] = {}
 
     def add(self, rows: Iterable[MetricRow]) -> None:
-        """Take over the newest points; the oldest series go when there are too many."""
+        """Keep the points of these metrics; over MAX_SERIES, forget the series that were reported longest ago."""
         for row in rows:
-            shape = metric_shape_from(row)
-            for point in shape["data_points"]:
+            metric = metric_json(row)
+            for point in metric["data_points"]:
                 labels = point.get("attributes") or {}
                 key = (row.name, row.service, msgspec.json.encode(labels).decode())
-                # Out and in again: the dict's order is that of the last report.
+                # Removed first: so that it moves to the end of the dict.
                 self._series.pop(key, None)
                 self._series[key] = Series(
-                    row.name, row.kind, row.service, shape.get("description") or "", labels, point, row.time
+                    row.name, row.kind, row.service, metric.get("description") or "", labels, point, row.time
                 )
         while len(self._series) > MAX_SERIES:
             del self._series[next(iter(self._series))]
 
     def at(self, now: int) -> Iterator[Series]:
-        """Yield the series that are alive at `now` (nanoseconds)."""
-        return (series for series in tuple(self._series.values()) if now - series.time <= KEPT_NS)
+        """Yield the series that have not ended at `now` (nanoseconds)."""
+        return (series for series in tuple(self._series.values()) if now - series.time <= SERIES_TIMEOUT_NS)

@@ -1,7 +1,7 @@
-"""A log record as a row of the storage and as the contract's shape. Pure.
+"""A log record as a row of the storage and as JSON. Pure.
 
-Records come from `engine::log::*`, the engine's feed, and OTLP; terminal colors are stripped and secrets gone before
-they are kept.
+Records come from `engine::log::*`, from the engine's telemetry and from OTLP. A row has no terminal colors and no
+secrets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.redaction import Redaction
+from iii.redaction import BatchRedactor
 from stdlib_workers.observability.records.spans import clamp
 
 # OpenTelemetry's numbers of the five levels.
@@ -43,16 +43,16 @@ def severity_name(number: int) -> str:
     return next((name for least, name in _NAMES if number >= least), "INFO")
 
 
-def log_row_from(record: Mapping[str, Any], redaction: Redaction, now: int) -> LogRow:
-    """Return the row of a record in the contract's shape; what is missing is filled in."""
+def log_row_from(record: Mapping[str, Any], redactor: BatchRedactor, now: int) -> LogRow:
+    """Return the row of a record, given as the contract's JSON. Missing fields get their defaults."""
     observed = clamp(record.get("observed_timestamp_unix_nano")) or now
     number = clamp(record.get("severity_number"))
     level = str(record.get("severity_text") or severity_name(number or 9)).upper()
     body = record.get("body")
     attributes = record.get("attributes")
     detail = {
-        "attributes": redaction.value(attributes) if isinstance(attributes, dict) else {},
-        "resource": redaction.value(record.get("resource") or {}),
+        "attributes": redactor.value(attributes) if isinstance(attributes, dict) else {},
+        "resource": redactor.value(record.get("resource") or {}),
         "instrumentation_scope_name": record.get("instrumentation_scope_name"),
         "instrumentation_scope_version": record.get("instrumentation_scope_version"),
     }
@@ -61,7 +61,7 @@ def log_row_from(record: Mapping[str, Any], redaction: Redaction, now: int) -> L
         observed,
         number or SEVERITIES.get(level.lower(), 9),
         level,
-        redaction.text(plain(body if isinstance(body, str) else _encode(body).decode())),
+        redactor.text(without_ansi(body if isinstance(body, str) else _encode(body).decode())),
         _id(record.get("trace_id")),
         _id(record.get("span_id")),
         str(record.get("service_name") or "unknown"),
@@ -69,22 +69,22 @@ def log_row_from(record: Mapping[str, Any], redaction: Redaction, now: int) -> L
     )
 
 
-def scrubbed_log(row: LogRow, redaction: Redaction) -> LogRow:
+def log_without_secrets(row: LogRow, redactor: BatchRedactor) -> LogRow:
     """Return the row without the secrets that other records of its batch gave away."""
-    return row._replace(body=redaction.scrub(row.body), detail=redaction.scrub(row.detail))
+    return row._replace(body=redactor.cut_out(row.body), detail=redactor.cut_out(row.detail))
 
 
-def plain(text: str) -> str:
-    """Return text without what a terminal would obey."""
+def without_ansi(text: str) -> str:
+    """Return text without escape sequences of terminals."""
     return _ANSI.sub("", text) if "\x1b" in text else text
 
 
 def _id(value: Any) -> str | None:
-    # A null id is written as zeros by some.
+    # Some SDKs write zeros for no id.
     return value if isinstance(value, str) and not _ZEROS.match(value) else None
 
 
-def log_shape_from(row: LogRow) -> dict[str, Any]:
+def log_json(row: LogRow) -> dict[str, Any]:
     """Return the record as the contract shows it, all twelve keys."""
     detail = _decode(row.detail)
     return {

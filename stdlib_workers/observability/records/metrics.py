@@ -1,7 +1,7 @@
-"""An SDK's metric as it is kept and shown, and the numbers in it. Pure.
+"""An SDK's metric as a row of the storage and as JSON, and the numbers in it. Pure.
 
-Metrics come from OTLP through `otlp.py` in the contract's shape already; here they become rows, and values for the
-rollups, the alerts and Prometheus.
+`otlp_json` makes the JSON of the contract from OTLP; here it becomes rows, and values for rollups, alerts and
+Prometheus.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from iii.redaction import BatchRedactor
 from stdlib_workers.observability.records.aggregation import Histogram, Value
-from stdlib_workers.observability.records.redaction import Redaction
 from stdlib_workers.observability.records.spans import clamp
 
 _encode = msgspec.json.Encoder().encode
@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class MetricRow(NamedTuple):
-    """One metric of one export, in the order of the table's columns. `record` is the shape as JSON text."""
+    """One metric of one export, in the order of the table's columns. `record`: the metric as JSON text."""
 
     name: str
     service: str
@@ -29,32 +29,30 @@ class MetricRow(NamedTuple):
     record: str
 
 
-def metric_row_from(metric: Mapping[str, Any], redaction: Redaction, now: int) -> MetricRow:
-    """Return the row of a metric in the contract's shape; its time is when it came in."""
-    shape = {**metric, "timestamp_unix_nano": now}
-    shape["data_points"] = [
-        {**point, "attributes": redaction.value(point.get("attributes") or {})} for point in metric["data_points"]
-    ]
+def metric_row_from(metric: Mapping[str, Any], redactor: BatchRedactor, now: int) -> MetricRow:
+    """Return the row of a metric, given as the contract's JSON; `now`, when it came in, is its time."""
+    points = [{**point, "attributes": redactor.value(point.get("attributes") or {})} for point in metric["data_points"]]
+    record = _encode({**metric, "timestamp_unix_nano": now, "data_points": points}).decode()
     service = str(metric.get("service_name") or "unknown")
-    return MetricRow(str(metric["name"]), service, str(metric["metric_type"]), now, _encode(shape).decode())
+    return MetricRow(str(metric["name"]), service, str(metric["metric_type"]), now, record)
 
 
-def metric_shape_from(row: MetricRow) -> dict[str, Any]:
+def metric_json(row: MetricRow) -> dict[str, Any]:
     """Return the metric as the contract shows it."""
-    shape: dict[str, Any] = _decode(row.record)
-    return shape
+    metric: dict[str, Any] = _decode(row.record)
+    return metric
 
 
 def values_of(row: MetricRow) -> Iterator[Value]:
     """Yield the plain numbers of a metric."""
-    for point in metric_shape_from(row)["data_points"]:
+    for point in metric_json(row)["data_points"]:
         if "value" in point:
             yield Value(row.name, clamp(point.get("timestamp_unix_nano")) or row.time, float(point["value"]))
 
 
 def histograms_of(row: MetricRow) -> Iterator[Histogram]:
     """Yield the histograms of a metric."""
-    for point in metric_shape_from(row)["data_points"]:
+    for point in metric_json(row)["data_points"]:
         if "count" in point:
             yield Histogram(
                 row.name,

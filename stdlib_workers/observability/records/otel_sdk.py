@@ -1,4 +1,4 @@
-"""Rows as the objects that OpenTelemetry's own exporters take. Needs the extra `observability`; imported late."""
+"""Rows as the objects that OpenTelemetry's own exporters take. Needs the extra `observability`, so imported late."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from stdlib_workers.observability.records.metrics import MetricRow, metric_shape_from
+from stdlib_workers.observability.records.metrics import MetricRow, metric_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of
 
 _STATUSES = {"ok": StatusCode.OK, "error": StatusCode.ERROR, "unset": StatusCode.UNSET}
@@ -31,91 +31,83 @@ _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
-def exportable_span(row: SpanRow, resource: Resource) -> ReadableSpan | None:
-    """Return a finished span, None for ids that OpenTelemetry could not write."""
+def otel_span(row: SpanRow, resource: Resource) -> ReadableSpan | None:
+    """Return a finished span; None when OpenTelemetry cannot write its ids."""
     context = _context(row.trace, row.span)
     if context is None:
         return None
     attributes: dict[str, Any] = attributes_of(row)
     detail = {} if row.detail is None else msgspec.json.decode(row.detail)
+    status = _STATUSES[row.status]
+    links = []
+    for link in detail.get("links", ()):
+        linked = _context(link.get("trace_id") or "", link.get("span_id") or "")
+        if linked is not None:
+            links.append(Link(linked, dict(link["attributes"])))
     return ReadableSpan(
         name=row.name,
         context=context,
         parent=_context(row.trace, row.parent) if row.parent else None,
         resource=resource,
         attributes=attributes,
-        events=[_event(event) for event in detail.get("events", ())],
-        links=[link for link in map(_link, detail.get("links", ())) if link is not None],
+        events=[
+            Event(event.get("name") or "", dict(event["attributes"]), event.get("timestamp_unix_nano") or 0)
+            for event in detail.get("events", ())
+        ],
+        links=links,
         kind=_KINDS.get(attributes.get("span.kind", ""), SpanKind.INTERNAL),
-        status=_status(row.status, detail.get("status_description")),
+        status=Status(status, detail.get("status_description") if status is StatusCode.ERROR else None),
         start_time=row.start,
         end_time=row.finish,
-        instrumentation_scope=_scope(detail),
+        instrumentation_scope=InstrumentationScope(
+            detail.get("instrumentation_scope_name") or "iii", detail.get("instrumentation_scope_version")
+        ),
     )
 
 
 def _context(trace: str, span: str) -> SpanContext | None:
     try:
-        found = SpanContext(int(trace, 16), int(span, 16), is_remote=False, trace_flags=_SAMPLED)
+        context = SpanContext(int(trace, 16), int(span, 16), is_remote=False, trace_flags=_SAMPLED)
     except ValueError:
         return None
-    return found if found.is_valid else None
+    return context if context.is_valid else None
 
 
-def _status(status: str, description: str | None) -> Status:
-    code = _STATUSES[status]
-    return Status(code, description if code is StatusCode.ERROR else None)
+def resource_of(service: str, project: dict[str, str]) -> Resource:
+    """Return the resource of a service; `project`: attributes that all services of the project share."""
+    return Resource({**project, "service.name": service})
 
 
-def _event(event: dict[str, Any]) -> Event:
-    return Event(event.get("name") or "", dict(event["attributes"]), event.get("timestamp_unix_nano") or 0)
-
-
-def _link(link: dict[str, Any]) -> Link | None:
-    context = _context(link.get("trace_id") or "", link.get("span_id") or "")
-    return None if context is None else Link(context, dict(link["attributes"]))
-
-
-def _scope(detail: dict[str, Any]) -> InstrumentationScope:
-    name, version = detail.get("instrumentation_scope_name"), detail.get("instrumentation_scope_version")
-    return InstrumentationScope(name or "iii", version)
-
-
-def resource_of(service: str, own: dict[str, str]) -> Resource:
-    """Return the resource of a service; `own`: namespace and version of the project."""
-    return Resource({**own, "service.name": service})
-
-
-def exportable_metrics(rows: Iterable[MetricRow], own: dict[str, str]) -> MetricsData:
-    """Return metrics, grouped by their service."""
+def otel_metrics(rows: Iterable[MetricRow], project: dict[str, str]) -> MetricsData:
+    """Return metrics by service; `project` as in `resource_of`."""
     by_service: dict[str, list[Metric]] = {}
     for row in rows:
-        by_service.setdefault(row.service, []).append(_metric(metric_shape_from(row)))
+        by_service.setdefault(row.service, []).append(_metric(metric_json(row)))
     return MetricsData(
         [
-            ResourceMetrics(resource_of(service, own), [ScopeMetrics(InstrumentationScope("iii"), metrics, "")], "")
+            ResourceMetrics(resource_of(service, project), [ScopeMetrics(InstrumentationScope("iii"), metrics, "")], "")
             for service, metrics in by_service.items()
         ]
     )
 
 
-def _metric(shape: dict[str, Any]) -> Metric:
-    points, kind = shape["data_points"], shape["metric_type"]
+def _metric(metric: dict[str, Any]) -> Metric:
+    points, kind = metric["data_points"], metric["metric_type"]
     data: Sum | Gauge | Histogram
     if kind == "histogram":
-        data = Histogram([_histogram(point) for point in points], AggregationTemporality.CUMULATIVE)
+        data = Histogram([_histogram_point(point) for point in points], AggregationTemporality.CUMULATIVE)
     elif kind == "gauge":
-        data = Gauge(_numbers(points))
+        data = Gauge(_number_points(points))
     else:
-        data = Sum(_numbers(points), AggregationTemporality.CUMULATIVE, is_monotonic=kind == "counter")
-    return Metric(shape["name"], shape.get("description") or "", shape.get("unit") or "", data)
+        data = Sum(_number_points(points), AggregationTemporality.CUMULATIVE, is_monotonic=kind == "counter")
+    return Metric(metric["name"], metric.get("description") or "", metric.get("unit") or "", data)
 
 
-def _numbers(points: Sequence[dict[str, Any]]) -> list[NumberDataPoint]:
+def _number_points(points: Sequence[dict[str, Any]]) -> list[NumberDataPoint]:
     return [NumberDataPoint(_labels(point), 0, point["timestamp_unix_nano"], point["value"]) for point in points]
 
 
-def _histogram(point: dict[str, Any]) -> HistogramDataPoint:
+def _histogram_point(point: dict[str, Any]) -> HistogramDataPoint:
     return HistogramDataPoint(
         _labels(point),
         0,
@@ -130,10 +122,8 @@ def _histogram(point: dict[str, Any]) -> HistogramDataPoint:
 
 
 def _labels(point: dict[str, Any]) -> dict[str, Any]:
-    # OpenTelemetry's attributes are plain values; what is nested goes as text.
-    plain = (str, bool, int, float)
-    labels = point.get("attributes") or {}
+    # OpenTelemetry's attributes are plain values: nested ones become JSON text.
     return {
-        name: value if isinstance(value, plain) else msgspec.json.encode(value).decode()
-        for name, value in labels.items()
+        name: value if isinstance(value, (str, bool, int, float)) else msgspec.json.encode(value).decode()
+        for name, value in (point.get("attributes") or {}).items()
     }

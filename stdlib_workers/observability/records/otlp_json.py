@@ -1,7 +1,8 @@
-"""OTLP's JSON requests as spans, logs and metrics in the contract's shapes. Pure.
+"""OTLP's JSON requests as spans, logs and metrics in the JSON of the public contract. Pure.
 
-Numbers may be numbers or strings, names may be null, ids of zeros are no ids; whatever else does not fit is left out,
-never an error: telemetry must not break the one who sends it. `protobuf.py` brings the binary form to the same JSON.
+Numbers may be numbers or strings, names may be null, and ids of zeros are no ids. Any other field that does not fit is
+left out and never an error: telemetry must not break its sender. `otlp_protobuf` makes the same JSON from the binary
+form.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from stdlib_workers.observability.records.spans import MAX_INTEGER, clamp
 
 _STATUSES = {0: "unset", 1: "ok", 2: "error"}
 _STATUS_NAMES = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
-# OTLP's kinds count from 1. Python's SDK of iii writes them from 0; both mean "unset" or "internal" by 0.
+# OTLP counts the kinds of spans from 1, iii's Python SDK from 0: 0 is "unset" in one and "internal" in the other.
 KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
-_DEPTH = 16
+# Of an attribute's value; what nests deeper is null.
+_MAX_DEPTH = 16
 
 Json = Mapping[str, Any]
 
 
 def spans_from(request: Any) -> list[dict[str, Any]]:
-    """Return the spans of an ExportTraceServiceRequest. End time 0: a snapshot of one that is running."""
+    """Return the spans of an ExportTraceServiceRequest. End time 0: a snapshot of a span that is still running."""
     return [
         _span(span, resource, scope)
         for resource, scope, spans in _parts(request, "resourceSpans", "scopeSpans", "spans")
@@ -43,18 +45,19 @@ def logs_from(request: Any) -> list[dict[str, Any]]:
 def metrics_from(request: Any) -> list[dict[str, Any]]:
     """Return the metrics of an ExportMetricsServiceRequest; kinds that the contract lacks are left out."""
     return [
-        found
+        json
         for resource, scope, metrics in _parts(request, "resourceMetrics", "scopeMetrics", "metrics")
         for metric in metrics
-        if (found := _metric(metric, resource, scope)) is not None
+        if (json := _metric(metric, resource, scope)) is not None
     ]
 
 
 def _parts(request: Any, outer: str, inner: str, items: str) -> Iterator[tuple[dict[str, Any], Json, list[Json]]]:
-    for part in _objects(_object(request).get(outer)):
-        resource = attributes_from(_object(part.get("resource")).get("attributes"))
-        for scoped in _objects(part.get(inner)):
-            yield resource, _object(scoped.get("scope")), _objects(scoped.get(items))
+    """Yield the records of each resource and instrumentation scope: resource attributes, scope, records."""
+    for by_resource in _objects(_object(request).get(outer)):
+        resource = attributes_from(_object(by_resource.get("resource")).get("attributes"))
+        for by_scope in _objects(by_resource.get(inner)):
+            yield resource, _object(by_scope.get("scope")), _objects(by_scope.get(items))
 
 
 def _object(value: Any) -> Json:
@@ -67,57 +70,54 @@ def _objects(value: Any) -> list[Json]:
 
 def _span(span: Json, resource: Json, scope: Json) -> dict[str, Any]:
     status = _object(span.get("status"))
+    code = status.get("code")
+    if isinstance(code, str):
+        code = _STATUS_NAMES.get(code, code)
     attributes = attributes_from(span.get("attributes"))
-    kind = KINDS.get(_kind(span.get("kind")))
+    kind = _kind(span.get("kind"))
     if kind and kind != "internal":
         attributes.setdefault("span.kind", kind)
     end = clamp(span.get("endTimeUnixNano"))
-    found = {
+    json = {
         "trace_id": id_from(span.get("traceId")),
         "span_id": id_from(span.get("spanId")),
         "parent_span_id": id_from(span.get("parentSpanId")),
         "name": span.get("name") or "",
         "start_time_unix_nano": clamp(span.get("startTimeUnixNano")),
         "end_time_unix_nano": end,
-        "status": _STATUSES.get(_status(status.get("code")), "unset"),
+        "status": _STATUSES.get(integer_from(code), "unset"),
         "status_description": status.get("message") or None,
         "attributes": attributes,
         "service_name": resource.get("service.name") or "unknown",
-        "events": [_event(event) for event in _objects(span.get("events"))],
-        "links": [_link(link) for link in _objects(span.get("links"))],
+        "events": [
+            {
+                "name": event.get("name") or "",
+                "timestamp_unix_nano": clamp(event.get("timeUnixNano")),
+                "attributes": _pairs(event),
+            }
+            for event in _objects(span.get("events"))
+        ],
+        "links": [
+            {
+                "trace_id": id_from(link.get("traceId")) or "",
+                "span_id": id_from(link.get("spanId")) or "",
+                "trace_state": link.get("traceState") or None,
+                "attributes": _pairs(link),
+            }
+            for link in _objects(span.get("links"))
+        ],
         "flags": integer_from(span.get("flags")) or None,
         "trace_state": span.get("traceState") or None,
         **_scope(scope),
     }
-    return found if end else {**found, "pending": True}
+    return json if end else {**json, "pending": True}
 
 
-def _kind(value: Any) -> int:
+def _kind(value: Any) -> str | None:
     if isinstance(value, str) and value.startswith("SPAN_KIND_"):
-        names = {name.upper(): number for number, name in KINDS.items()}
-        return names.get(value.removeprefix("SPAN_KIND_"), 0)
-    return integer_from(value)
-
-
-def _status(value: Any) -> int:
-    return _STATUS_NAMES.get(value, 0) if isinstance(value, str) and not value.isdigit() else integer_from(value)
-
-
-def _event(event: Json) -> dict[str, Any]:
-    return {
-        "name": event.get("name") or "",
-        "timestamp_unix_nano": clamp(event.get("timeUnixNano")),
-        "attributes": _pairs(event),
-    }
-
-
-def _link(link: Json) -> dict[str, Any]:
-    return {
-        "trace_id": id_from(link.get("traceId")) or "",
-        "span_id": id_from(link.get("spanId")) or "",
-        "trace_state": link.get("traceState") or None,
-        "attributes": _pairs(link),
-    }
+        name = value.removeprefix("SPAN_KIND_")
+        return name.lower() if name.isupper() and name.lower() in KINDS.values() else None
+    return KINDS.get(integer_from(value))
 
 
 def _pairs(owner: Json) -> list[list[Any]]:
@@ -176,10 +176,10 @@ def _points(metric: Json) -> tuple[str | None, list[dict[str, Any]]]:
 
 def _number(point: Json) -> dict[str, Any]:
     value: float = integer_from(point["asInt"]) if "asInt" in point else float_from(point.get("asDouble")) or 0.0
-    return {"value": value, **_about(point)}
+    return {"value": value, **_labels_and_time(point)}
 
 
-def _about(point: Json) -> dict[str, Any]:
+def _labels_and_time(point: Json) -> dict[str, Any]:
     return {
         "attributes": attributes_from(point.get("attributes")),
         "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
@@ -196,7 +196,7 @@ def _histogram(point: Json) -> dict[str, Any]:
         "explicit_bounds": [float_from(bound) or 0.0 for bound in bounds] if isinstance(bounds, list) else [],
         "min": float_from(point.get("min")),
         "max": float_from(point.get("max")),
-        **_about(point),
+        **_labels_and_time(point),
     }
 
 
@@ -207,7 +207,7 @@ def attributes_from(attributes: Any) -> dict[str, Any]:
 
 def value_from(value: Any, depth: int = 0) -> Any:
     """Return the JSON value of an AnyValue."""
-    if not isinstance(value, dict) or depth > _DEPTH:
+    if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return None if isinstance(value, dict) else value
     if "arrayValue" in value:
         return [value_from(item, depth + 1) for item in _objects(_object(value["arrayValue"]).get("values"))]
@@ -222,12 +222,12 @@ def value_from(value: Any, depth: int = 0) -> Any:
 
 
 def id_from(value: Any) -> str | None:
-    """Return an id in lower case, None for none and for zeros."""
+    """Return an id in lower case; None without an id, and for zeros."""
     return value.lower() if isinstance(value, str) and value.strip("0") else None
 
 
 def integer_from(value: Any) -> int:
-    """Return an integer written as a number or a string, 0 for anything else, inside 64 bits."""
+    """Return an integer written as a number or a string, clamped to 64 bits; 0 for anything else."""
     try:
         return max(-MAX_INTEGER - 1, min(int(value or 0), MAX_INTEGER))
     except (TypeError, ValueError, OverflowError):
@@ -237,7 +237,7 @@ def integer_from(value: Any) -> int:
 def float_from(value: Any) -> float | None:
     """Return a finite number written as a number or a string, None for anything else."""
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if isfinite(found) else None
+    return number if isfinite(number) else None

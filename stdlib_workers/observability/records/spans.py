@@ -1,7 +1,7 @@
-"""A span as a row of the storage and as the contract's shape, and the way between. Pure.
+"""A span as a row of the storage and as JSON. Pure.
 
-A span comes from the engine's feed with its attributes as an object, from OTLP through `otlp.py` in the same form. In
-the row every attribute is a string (nested values as JSON text) and secrets are gone.
+The engine's telemetry and `otlp_json` give a span with its attributes as an object. In the row every attribute is a
+string (a nested value: JSON text), and secrets are gone.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
-from stdlib_workers.observability.records.redaction import Redaction, may_hold_secret
+from iii.redaction import BatchRedactor, may_hold_secret
 
+# Times are nanoseconds since 1970 everywhere in this worker.
+MILLISECOND, SECOND = 1_000_000, 1_000_000_000
 # SQLite's integers end here; OTLP's times are unsigned.
 MAX_INTEGER = 2**63 - 1
-# OpenTelemetry's have 32 characters; an id is a key, not a place for text.
+# OpenTelemetry's ids have 32 characters; a longer one is text that does not belong into a key.
 MAX_ID = 64
 STATUSES = ("ok", "error", "unset")
-# What a span may have beside its columns; absent fields stay absent in the shape.
+# What a span may have beside its columns; absent fields stay absent in its JSON.
 OPTIONAL = (
     *("status_description", "events", "links", "instrumentation_scope_name", "instrumentation_scope_version"),
     *("flags", "trace_state"),
@@ -44,15 +46,15 @@ class SpanRow(NamedTuple):
     detail: str | None
 
 
-def row_from(span: Mapping[str, Any], redaction: Redaction) -> SpanRow | None:
-    """Return the row of a span of the feed, None when it has no ids."""
+def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow | None:
+    """Return the row of a span, given as JSON; None when it has no ids."""
     get = span.get
     trace, id = get("trace_id"), get("span_id")
     if not _is_id(trace) or not _is_id(id):
         return None
     parent = get("parent_span_id")
     pairs = pairs_from(get("attributes"))
-    name, attributes, detail = _texts(str(get("name") or ""), pairs, _detail(span), redaction)
+    name, attributes, detail = _redacted_texts(str(get("name") or ""), pairs, _detail(span), redactor)
     status = get("status")
     return SpanRow(
         trace,
@@ -73,31 +75,32 @@ def _is_id(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID
 
 
-def _texts(
-    name: str, pairs: list[list[str]], detail: dict[str, Any], redaction: Redaction
+def _redacted_texts(
+    name: str, pairs: list[list[str]], detail: dict[str, Any], redactor: BatchRedactor
 ) -> tuple[str, str, str | None]:
     attributes = _encode(pairs).decode()
-    more = _encode(detail).decode() if detail else ""
-    if may_hold_secret(f"{name}\n{attributes}{more}"):
-        name, attributes = redaction.text(name), _encode(redaction.value(pairs)).decode()
-        more = _encode(redaction.value(detail)).decode() if detail else ""
-    return name, attributes, more or None
+    detail_text = _encode(detail).decode() if detail else ""
+    # One look at everything: nearly all spans are harmless.
+    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
+        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
+        detail_text = _encode(redactor.value(detail)).decode() if detail else ""
+    return name, attributes, detail_text or None
 
 
 def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: span[name] for name in OPTIONAL if span.get(name)}
+    detail = {name: span[name] for name in OPTIONAL if span.get(name)}
     for name in ("events", "links"):
-        if name in found:
-            listed = found[name] if isinstance(found[name], list) else []
-            parts = [part for part in listed if isinstance(part, Mapping)]
-            found[name] = [{**part, "attributes": pairs_from(part.get("attributes"))} for part in parts]
-    return found
+        if name in detail:
+            items = detail[name] if isinstance(detail[name], list) else []
+            objects = [item for item in items if isinstance(item, Mapping)]
+            detail[name] = [{**item, "attributes": pairs_from(item.get("attributes"))} for item in objects]
+    return detail
 
 
-def scrubbed(row: SpanRow, redaction: Redaction) -> SpanRow:
+def span_without_secrets(row: SpanRow, redactor: BatchRedactor) -> SpanRow:
     """Return the row without the secrets that other rows of its batch gave away."""
-    detail = None if row.detail is None else redaction.scrub(row.detail)
-    return row._replace(attributes=redaction.scrub(row.attributes), detail=detail, name=redaction.scrub(row.name))
+    detail = None if row.detail is None else redactor.cut_out(row.detail)
+    return row._replace(attributes=redactor.cut_out(row.attributes), detail=detail, name=redactor.cut_out(row.name))
 
 
 def pairs_from(attributes: Any) -> list[list[str]]:
@@ -116,7 +119,7 @@ def string_from(value: Any) -> str:
 
 
 def is_internal(pairs: list[list[str]]) -> bool:
-    """Tell whether the engine works for itself here, not for the project."""
+    """Whether the span shows work of the engine for itself, not for the project."""
     for name, value in pairs:
         if name in _FUNCTION and value.startswith("engine::"):
             return True
@@ -126,7 +129,7 @@ def is_internal(pairs: list[list[str]]) -> bool:
 
 
 def clamp(value: Any) -> int:
-    """Return a number of nanoseconds that the storage can hold; 0 for what is none."""
+    """Return a number of nanoseconds that the storage can hold; 0 for a value that is no number."""
     if type(value) is int and 0 <= value <= MAX_INTEGER:
         return value
     try:
@@ -135,10 +138,10 @@ def clamp(value: Any) -> int:
         return 0
 
 
-def shape_from(row: SpanRow) -> dict[str, Any]:
+def span_json(row: SpanRow) -> dict[str, Any]:
     """Return the span as the contract shows it."""
     detail = {} if row.detail is None else _decode(row.detail)
-    shape = {
+    span = {
         "trace_id": row.trace,
         "span_id": row.span,
         "parent_span_id": row.parent,
@@ -152,15 +155,15 @@ def shape_from(row: SpanRow) -> dict[str, Any]:
         "links": detail.pop("links", []),
         **detail,
     }
-    return shape if row.finish else {**shape, "pending": True}
+    return span if row.finish else {**span, "pending": True}
 
 
 def attributes_of(row: SpanRow) -> dict[str, str]:
-    """Return the attributes by name, the last of a name counting."""
-    found: dict[str, str] = dict(_decode(row.attributes))
-    return found
+    """Return the attributes by name; of two with one name, the last."""
+    attributes: dict[str, str] = dict(_decode(row.attributes))
+    return attributes
 
 
 def function_of(attributes: Mapping[str, str]) -> str | None:
-    """Return the function a span is about, None when it is about none."""
+    """Return the function that these attributes of a span or log record name, None without."""
     return attributes.get("iii.function.id") or attributes.get("function_id")

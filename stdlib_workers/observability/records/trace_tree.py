@@ -7,93 +7,83 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from stdlib_workers.observability.records.spans import SpanRow, attributes_of, shape_from
+from stdlib_workers.observability.records.spans import MILLISECOND, SpanRow, attributes_of, span_json
 
-# Each level costs two of JSON's; the wire refuses what is deeper than 64. Deeper spans follow as the last level's.
+# A level of spans is two of JSON, and the wire takes 64. Deeper spans become children of the last level.
 MAX_DEPTH = 24
-# Fan-out of the engine that reached nobody says nothing.
-_SILENT = ("state_triggers", "stream_triggers")
+# Spans of the fan-out of an event: without children, no trigger was bound to it.
+_FAN_OUT = ("state_triggers", "stream_triggers")
 
 
 class Collapse(NamedTuple):
-    """Spans of this name (and service, None: any) are left out, their children move up."""
+    """A rule: spans of this name (and service, None: any) are left out, and their children move up."""
 
     name: str
     service: str | None = None
 
     def fits(self, row: SpanRow) -> bool:
-        """Tell whether a span is meant."""
+        """Whether a span is left out."""
         return fnmatchcase(row.name, self.name) and self.service in (None, row.service)
 
 
 def tree_from(rows: Iterable[SpanRow], collapse: Sequence[Collapse] = ()) -> list[dict[str, Any]]:
-    """Return the roots, each with its `children`; both in the order of their start."""
-    kept = {row.span: row for row in sorted(rows, key=lambda row: (row.start, row.span))}
-    parents = _parents_of(kept, collapse)
-    shapes: dict[str, dict[str, Any]] = {id: {**shape_from(kept[id]), "children": []} for id in parents}
+    """Return the roots, each with its `children`, as JSON; roots and children in the order of their start."""
+    spans = {row.span: row for row in sorted(rows, key=lambda row: (row.start, row.span))}
+    parents = _parents_of(spans, collapse)
+    nodes: dict[str, dict[str, Any]] = {id: {**span_json(spans[id]), "children": []} for id in parents}
     depths = _depths(parents)
     roots: list[dict[str, Any]] = []
-    for id in sorted(parents, key=lambda id: depths[id]):
-        above = _parent_at(id, parents, depths)
-        (roots if above is None else shapes[above]["children"]).append(shapes[id])
-    for shape in shapes.values():
-        shape["children"].sort(key=_start)
-    return sorted(roots, key=_start)
+    # `parents` is in the order of the spans' start, so every list of children is as well.
+    for id in parents:
+        parent = parents[id]
+        while parent is not None and depths[parent] >= MAX_DEPTH:
+            parent = parents[parent]
+        (roots if parent is None else nodes[parent]["children"]).append(nodes[id])
+    return roots
 
 
-def _start(shape: dict[str, Any]) -> tuple[int, str]:
-    return shape["start_time_unix_nano"], shape["span_id"]
-
-
-def _parents_of(kept: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict[str, str | None]:
-    """Return the parent of every span that stays, None for a root."""
-    gone = {id for id, row in kept.items() if any(rule.fits(row) for rule in collapse)}
-    parents = {id: _climb(id, kept, gone) for id in kept if id not in gone}
+def _parents_of(spans: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict[str, str | None]:
+    """Return the parent of every span that is shown, None for a root."""
+    left_out = {id for id, row in spans.items() if any(rule.fits(row) for rule in collapse)}
+    parents = {id: _shown_ancestor(id, spans, left_out) for id in spans if id not in left_out}
     children = Counter(parents.values())
-    silent = [id for id in parents if kept[id].name in _SILENT and not children[id]]
-    while silent:
-        above = parents.pop(silent.pop())
-        children[above] -= 1
-        if above is not None and kept[above].name in _SILENT and not children[above]:
-            silent.append(above)
+    empty = [id for id in parents if spans[id].name in _FAN_OUT and not children[id]]
+    while empty:
+        parent = parents.pop(empty.pop())
+        children[parent] -= 1
+        if parent is not None and spans[parent].name in _FAN_OUT and not children[parent]:
+            empty.append(parent)
     return parents
 
 
-def _climb(id: str, kept: dict[str, SpanRow], gone: set[str]) -> str | None:
+def _shown_ancestor(id: str, spans: dict[str, SpanRow], left_out: set[str]) -> str | None:
     passed = set()
-    above = kept[id].parent
-    while above in gone and above not in passed:
-        passed.add(above)
-        above = kept[above].parent
-    return above if above in kept and above not in gone else None
+    ancestor = spans[id].parent
+    while ancestor in left_out and ancestor not in passed:
+        passed.add(ancestor)
+        ancestor = spans[ancestor].parent
+    return ancestor if ancestor in spans and ancestor not in left_out else None
 
 
 def _depths(parents: dict[str, str | None]) -> dict[str, int]:
-    """Return how deep each span lies. A ring of parents is opened: one of it becomes a root."""
+    """Return how deep each span lies. Where parents form a ring, one of these spans becomes a root."""
     depths: dict[str, int] = {}
     for id in parents:
         path: dict[str, None] = {}
-        at: str | None = id
-        while at is not None and at not in depths:
-            path[at] = None
-            if parents[at] in path:
-                parents[at] = None
-            at = parents[at]
+        ancestor: str | None = id
+        while ancestor is not None and ancestor not in depths:
+            path[ancestor] = None
+            if parents[ancestor] in path:
+                parents[ancestor] = None
+            ancestor = parents[ancestor]
         for step in reversed(path):
-            above = parents[step]
-            depths[step] = 0 if above is None else depths[above] + 1
+            parent = parents[step]
+            depths[step] = 0 if parent is None else depths[parent] + 1
     return depths
 
 
-def _parent_at(id: str, parents: dict[str, str | None], depths: dict[str, int]) -> str | None:
-    above = parents[id]
-    while above is not None and depths[above] >= MAX_DEPTH:
-        above = parents[above]
-    return above
-
-
 class _Group:
-    """What is known of one value so far."""
+    """The spans in which the attribute has one value, counted."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -112,21 +102,21 @@ class _Group:
         self.first = min(self.first, row.start)
         self.last = max(self.last, row.finish or row.start)
 
-    def shape(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "value": self.value,
             "label": self.label,
             "trace_ids": sorted(self.traces),
             "span_count": self.count,
-            "first_seen_ms": self.first // 1_000_000,
-            "last_seen_ms": self.last // 1_000_000,
-            "duration_ms": (self.last - self.first) / 1e6,
+            "first_seen_ms": self.first // MILLISECOND,
+            "last_seen_ms": self.last // MILLISECOND,
+            "duration_ms": (self.last - self.first) / MILLISECOND,
             "error_count": self.errors,
         }
 
 
 def groups_from(rows: Iterable[SpanRow], attribute: str, label_attribute: str | None) -> list[dict[str, Any]]:
-    """Return a group for every value of `attribute`, the one that began last first."""
+    """Return a group for every value of `attribute`, as JSON; the group that began last comes first."""
     groups: dict[str, _Group] = {}
     for row in rows:
         attributes = attributes_of(row)
@@ -135,4 +125,4 @@ def groups_from(rows: Iterable[SpanRow], attribute: str, label_attribute: str | 
             group = groups.setdefault(value, _Group(value))
             group.add(row, attributes.get(label_attribute) if label_attribute else None)
     newest_first = sorted(groups.values(), key=lambda group: (-group.first, group.value))
-    return [group.shape() for group in newest_first]
+    return [group.to_json() for group in newest_first]

@@ -1,24 +1,22 @@
-"""`Archive`: what is kept on disk, within its bounds. The one owner of the store; called by the functions and `intake`.
+"""`Archive`: what is kept on disk, within its bounds. The one owner of the store.
 
-Batches are written whole, in one commit. What goes over a bound of bytes is forgotten with the next write, what is over
-those of count and age at each `sweep`. A full disk loses a batch, which is counted, and stops nothing.
+A batch is written whole, in one commit. Rows over the bound of bytes are forgotten with the next write, rows over the
+bounds of count and age at each `sweep`. A full disk loses the batch and stops nothing; the caller counts it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 from iii import InvocationError
-from stdlib_workers.observability.config.alert_rules import State
+from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.records.aggregation import Value
-from stdlib_workers.observability.records.logs import LogRow
-from stdlib_workers.observability.records.metrics import MetricRow
-from stdlib_workers.observability.records.spans import SpanRow
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, metric_table, span_table
 from stdlib_workers.storage import Pending, Store
 
@@ -26,20 +24,10 @@ T = TypeVar("T")
 _ADD_DROPPED = """
 INSERT INTO figures VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
 """
-SECOND = 1_000_000_000
-# Over the bound of bytes this share of the oldest goes at once, so that not every write has to forget.
+# Over the bound of bytes, this share of the rows (the oldest) goes at once: not every write has to forget.
 SHARE_FORGOTTEN = 0.1
-# Rows forgotten in one command: more would hold up the writes behind it.
+# Rows that one command forgets: more would hold up the writes behind it.
 MAX_FORGOTTEN = 50_000
-
-
-class Batch(NamedTuple):
-    """Rows that belong into one commit."""
-
-    spans: Sequence[SpanRow] = ()
-    logs: Sequence[LogRow] = ()
-    metrics: Sequence[MetricRow] = ()
-    values: Sequence[Value] = ()
 
 
 class Archive:
@@ -60,14 +48,21 @@ class Archive:
         """
 
         def command(connection: sqlite3.Connection) -> None:
-            _write(connection, batch)
+            try:
+                span_table.write(connection, batch.spans)
+                log_table.write(connection, batch.logs)
+                metric_table.write(connection, batch.metrics)
+                metric_table.roll_up(connection, batch.values)
+            except OverflowError as error:
+                # Only counts without sense add up to more than 64 bits.
+                raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
             while used_bytes(connection) > self._limits.bytes and _make_room(connection):
                 pass
 
         return self._store.run(command, then=then)
 
     def sweep(self, now: int) -> Pending[bool]:
-        """Forget what is too old or too many, a bounded number of each; True when there may be more.
+        """Forget rows that are too old or too many, a bounded number of each; True when there may be more.
 
         `now` in nanoseconds.
         """
@@ -80,8 +75,8 @@ class Archive:
             forgotten = (
                 span_table.forget_older(connection, now - limits.span_seconds * SECOND, pending, MAX_FORGOTTEN),
                 log_table.forget_older(connection, now - limits.log_seconds * SECOND, MAX_FORGOTTEN),
-                span_table.forget_oldest(connection, _over(span_table.count(connection), limits.spans)),
-                log_table.forget_oldest(connection, _over(log_table.count(connection), limits.logs)),
+                span_table.forget_oldest(connection, _excess(span_table.count(connection), limits.spans)),
+                log_table.forget_oldest(connection, _excess(log_table.count(connection), limits.logs)),
             )
             return MAX_FORGOTTEN in forgotten
 
@@ -92,7 +87,7 @@ class Archive:
         return self._store.run(used_bytes)
 
     def add_dropped(self, count: int) -> Pending[None]:
-        """Remember that spans were lost, also past a restart."""
+        """Add to the number of lost spans; it survives a restart."""
 
         def command(connection: sqlite3.Connection) -> None:
             connection.execute(_ADD_DROPPED, (count,))
@@ -100,21 +95,21 @@ class Archive:
         return self._store.run(command)
 
     def dropped(self) -> Pending[int]:
-        """Return how many spans were ever lost."""
+        """Return how many spans were lost since the archive was made."""
         query = "SELECT value FROM figures WHERE name = 'dropped'"
         return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
 
-    def alert_states(self) -> Pending[dict[str, State]]:
+    def alert_states(self) -> Pending[dict[str, AlertState]]:
         """Return the alerts' states by name."""
 
-        def command(connection: sqlite3.Connection) -> dict[str, State]:
+        def command(connection: sqlite3.Connection) -> dict[str, AlertState]:
             rows = connection.execute("SELECT name, state FROM alerts")
-            return {name: State(**msgspec.json.decode(text)) for name, text in rows}
+            return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
 
         return self._store.run(command)
 
-    def keep_alert_states(self, states: dict[str, State]) -> Pending[None]:
-        """Keep the alerts' states; those of rules that are gone go too."""
+    def keep_alert_states(self, states: dict[str, AlertState]) -> Pending[None]:
+        """Replace the alerts' states: those of rules that are gone are forgotten."""
         rows = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
 
         def command(connection: sqlite3.Connection) -> None:
@@ -124,25 +119,14 @@ class Archive:
         return self._store.run(command)
 
     def close(self) -> None:
-        """Finish what waits and close the file."""
+        """Finish the commands that wait, and close the file."""
         self._store.close()
 
     def __repr__(self) -> str:
         return f"<Archive in {self._store!r}>"
 
 
-def _write(connection: sqlite3.Connection, batch: Batch) -> None:
-    try:
-        span_table.write(connection, batch.spans)
-        log_table.write(connection, batch.logs)
-        metric_table.write(connection, batch.metrics)
-        metric_table.roll_up(connection, batch.values)
-    except OverflowError as error:
-        # Counts that add up past 64 bits: only nonsense does.
-        raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
-
-
-def _over(count: int, limit: int) -> int:
+def _excess(count: int, limit: int) -> int:
     return max(0, min(count - limit, MAX_FORGOTTEN))
 
 
@@ -156,7 +140,7 @@ def _make_room(connection: sqlite3.Connection) -> int:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return how many bytes of the file hold something."""
+    """Return how many bytes of the file are in use."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )

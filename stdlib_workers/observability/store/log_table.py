@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stdlib_workers.observability.records.logs import LogRow
-from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
+from stdlib_workers.observability.store.query_params import QueryParams
 
 COLUMNS = "time, observed, severity, level, body, trace, span, service, detail"
-# What an answer may hold: the wire's limit is 16 MiB, and every text may grow by escapes.
-MAX_ANSWER_BYTES = 6_000_000
+# The limit of a line is 16 MiB, and escapes make every text longer.
+MAX_RESULT_BYTES = 6_000_000
 
 
 class LogQuery(NamedTuple):
-    """One query; times in milliseconds as asked, None: any."""
+    """One query; times in milliseconds, None: any."""
 
     start_time: int | None = None
     end_time: int | None = None
@@ -27,23 +27,19 @@ class LogQuery(NamedTuple):
     offset: int | None = None
     limit: int | None = None
 
-    def echo(self) -> dict[str, Any]:
-        """Return all eight filters, null for those that were not given."""
-        return self._asdict()
-
 
 def log_query_from(payload: Any) -> LogQuery:
-    """Return the query a payload asks for. InvocationError for a field that does not fit."""
-    asking = QueryParams("engine::logs::list", payload)
+    """Return the query of a payload. InvocationError for a field that does not fit."""
+    params = QueryParams("engine::logs::list", payload)
     return LogQuery(
-        asking.integer("start_time"),
-        asking.integer("end_time"),
-        asking.text("trace_id"),
-        asking.text("span_id"),
-        asking.integer("severity_min"),
-        asking.text("severity_text"),
-        asking.integer("offset"),
-        asking.integer("limit"),
+        params.integer("start_time"),
+        params.integer("end_time"),
+        params.text("trace_id"),
+        params.text("span_id"),
+        params.integer("severity_min"),
+        params.text("severity_text"),
+        params.integer("offset"),
+        params.integer("limit"),
     )
 
 
@@ -56,22 +52,7 @@ def find(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[LogRow],
     """Return a page of records, the newest first, and how many there are in all."""
     if max(query.start_time or 0, query.end_time or 0) > MAX_INTEGER // MILLISECOND:
         return [], 0
-    where, values = _where(query)
-    total: int = connection.execute(f"SELECT count(*) FROM logs WHERE {where}", values).fetchone()[0]
-    page = f"SELECT {COLUMNS} FROM logs WHERE {where} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?"
-    limit = -1 if query.limit is None else query.limit
-    rows: list[LogRow] = []
-    size = 0
-    for row in connection.execute(page, (*values, limit, query.offset or 0)):
-        size += 300 + len(row[4]) + len(row[8])
-        if size > MAX_ANSWER_BYTES and rows:
-            break
-        rows.append(LogRow(*row))
-    return rows, total
-
-
-def _where(query: LogQuery) -> tuple[str, list[Any]]:
-    given = {
+    conditions = {
         "time >= ?": None if query.start_time is None else query.start_time * MILLISECOND,
         # Inclusive of the whole millisecond.
         "time < ?": None if query.end_time is None else (query.end_time + 1) * MILLISECOND,
@@ -80,8 +61,19 @@ def _where(query: LogQuery) -> tuple[str, list[Any]]:
         "severity >= ?": query.severity_min,
         "level = ?": None if query.severity_text is None else query.severity_text.upper(),
     }
-    found = {part: value for part, value in given.items() if value is not None}
-    return " AND ".join(found) or "1", list(found.values())
+    conditions = {condition: value for condition, value in conditions.items() if value is not None}
+    where, values = " AND ".join(conditions) or "1", list(conditions.values())
+    total: int = connection.execute(f"SELECT count(*) FROM logs WHERE {where}", values).fetchone()[0]
+    page = f"SELECT {COLUMNS} FROM logs WHERE {where} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?"
+    limit = -1 if query.limit is None else query.limit
+    rows: list[LogRow] = []
+    size = 0
+    for row in connection.execute(page, (*values, limit, query.offset or 0)):
+        size += 300 + len(row[4]) + len(row[8])
+        if size > MAX_RESULT_BYTES and rows:
+            break
+        rows.append(LogRow(*row))
+    return rows, total
 
 
 def clear(connection: sqlite3.Connection) -> None:
@@ -90,7 +82,7 @@ def clear(connection: sqlite3.Connection) -> None:
 
 
 def forget_older(connection: sqlite3.Connection, time: int, limit: int) -> int:
-    """Forget records of before `time`."""
+    """Forget records from before `time`; return how many, at most `limit`."""
     which = "SELECT id FROM logs WHERE time < ? LIMIT ?"
     return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (time, limit)).rowcount
 
@@ -103,5 +95,5 @@ def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
 
 def count(connection: sqlite3.Connection) -> int:
     """Return how many records there are."""
-    found: int = connection.execute("SELECT count(*) FROM logs").fetchone()[0]
-    return found
+    total: int = connection.execute("SELECT count(*) FROM logs").fetchone()[0]
+    return total

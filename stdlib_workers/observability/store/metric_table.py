@@ -1,6 +1,6 @@
-"""The tables of metrics and of their rollups. Commands for the storage thread; called by `archive.py`.
+"""The tables of metrics and of their rollups: commands for the storage thread.
 
-Every number that comes in is added to its bucket of all three levels at once, in the same commit.
+The commit that stores a number also adds it to its bucket of each of the three levels.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from stdlib_workers.observability.records.aggregation import KEPT, LEVELS, Histogram, Value, bucket_of, merge
+from stdlib_workers.observability.records.aggregation import LEVELS, RETENTION, Histogram, Value, bucket_of, merge
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
 
 COLUMNS = "name, service, kind, time, record"
-# Metrics one answer may hold.
+# Metrics of one result.
 MAX_LISTED = 10_000
 _ADD = """
 INSERT INTO rollups (level, bucket, name, count, sum, min, max) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -26,7 +26,7 @@ _HISTOGRAMS = "level, bucket, name, bounds, count, sum, min, max, counts"
 
 
 def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
-    """Insert metrics and feed the rollups."""
+    """Insert metrics, and add their numbers to the rollups."""
     connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
     roll_up(connection, (value for row in rows for value in values_of(row)))
     _roll_up_histograms(connection, [histogram for row in rows for histogram in histograms_of(row)])
@@ -38,7 +38,7 @@ def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
     for value in values:
         for level, interval in enumerate(LEVELS):
             buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value.value)
-    rows = [(*key, len(found), sum(found), min(found), max(found)) for key, found in buckets.items()]
+    rows = [(*key, len(numbers), sum(numbers), min(numbers), max(numbers)) for key, numbers in buckets.items()]
     connection.executemany(_ADD, rows)
 
 
@@ -49,11 +49,11 @@ def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[His
             key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
             query = f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE (level, bucket, name, bounds) = (?, ?, ?, ?)"
             stored = connection.execute(query, key).fetchone()
-            found = merge(_histogram(stored)[2], histogram) if stored else histogram
-            counts = msgspec.json.encode(found.counts).decode()
+            merged = merge(_histogram(stored)[2], histogram) if stored else histogram
+            counts = msgspec.json.encode(merged.counts).decode()
             connection.execute(
                 f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, found.total, found.sum, found.min, found.max, counts),
+                (*key, merged.total, merged.sum, merged.min, merged.max, counts),
             )
 
 
@@ -67,10 +67,11 @@ def find(
     connection: sqlite3.Connection, start: int | None = None, end: int | None = None, name: str | None = None
 ) -> list[MetricRow]:
     """Return metrics that came in from `start` to `end` (nanoseconds), the newest MAX_LISTED, the oldest first."""
-    given = {"time >= ?": start, "time <= ?": end, "name = ?": name}
-    found = {part: value for part, value in given.items() if value is not None}
-    query = f"SELECT {COLUMNS} FROM metrics WHERE {' AND '.join(found) or '1'} ORDER BY id DESC LIMIT {MAX_LISTED}"
-    return [MetricRow(*row) for row in connection.execute(query, list(found.values()))][::-1]
+    filters = {"time >= ?": start, "time <= ?": end, "name = ?": name}
+    conditions = {condition: value for condition, value in filters.items() if value is not None}
+    where = " AND ".join(conditions) or "1"
+    query = f"SELECT {COLUMNS} FROM metrics WHERE {where} ORDER BY id DESC LIMIT {MAX_LISTED}"
+    return [MetricRow(*row) for row in connection.execute(query, list(conditions.values()))][::-1]
 
 
 def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, na
     interval = LEVELS[level]
     return [
         {
-            "name": found,
+            "name": metric,
             "bucket_start_ns": bucket,
             "bucket_end_ns": bucket + interval,
             "count": count,
@@ -91,7 +92,7 @@ def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, na
             "max": most,
             "avg": total / count,
         }
-        for found, bucket, count, total, least, most in connection.execute(query, (level, start, end - interval, name))
+        for metric, bucket, count, total, least, most in connection.execute(query, (level, start, end - interval, name))
     ]
 
 
@@ -103,14 +104,14 @@ def histogram_rollups(
         f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
-    found = connection.execute(query, (level, start, end - LEVELS[level], name))
-    return [(bucket, histogram) for _, bucket, histogram in map(_histogram, found)]
+    rows = connection.execute(query, (level, start, end - LEVELS[level], name))
+    return [(bucket, histogram) for _, bucket, histogram in map(_histogram, rows)]
 
 
 def forget_older(connection: sqlite3.Connection, time: int, now: int) -> None:
-    """Forget metrics of before `time`, and rollups past what their level keeps."""
+    """Forget metrics from before `time`, and rollups that are older at `now` than their level keeps them."""
     connection.execute("DELETE FROM metrics WHERE time < ?", (time,))
-    for level, kept in enumerate(KEPT):
+    for level, kept in enumerate(RETENTION):
         for table in ("rollups", "histogram_rollups"):
             connection.execute(f"DELETE FROM {table} WHERE level = ? AND bucket < ?", (level, now - kept))
 

@@ -1,7 +1,7 @@
-"""Reading the optional fields of a query: null is as good as absent. Pure.
+"""Reading the optional fields of a query: null counts as absent. Pure.
 
-Codes are the contract's: `deserialization_error` for a field of the wrong type, `time_value_overflow` for a time in
-milliseconds that nanoseconds cannot hold.
+InvocationErrors have the contract's codes: `deserialization_error` for a field of the wrong type, `time_value_overflow`
+for a time in milliseconds that nanoseconds cannot hold.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.observability.records.spans import MAX_INTEGER
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
 from stdlib_workers.values import Payload, malformed
-
-MILLISECOND = 1_000_000
 
 
 class QueryParams:
-    """The fields of one query."""
+    """The payload of one query, read field by field."""
 
     def __init__(self, function_id: str, payload: Any) -> None:
         self._function_id = function_id
-        # Theirs take no payload at all for "everything".
+        # The public worker takes no payload at all for "everything".
         self._fields: dict[str, Any] = payload if isinstance(payload, dict) else {}
         self._payload = Payload(function_id, {} if payload is None else payload)
 
@@ -29,17 +27,17 @@ class QueryParams:
         return None if self._fields.get(name) is None else self._payload.string(name)
 
     def required(self, name: str) -> str:
-        """Return a string that must be there."""
+        """Return a string. InvocationError when it is absent."""
         return self._payload.string(name)
 
     def integer(self, name: str, default: int | None = None) -> int | None:
-        """Return an integer from 0."""
+        """Return an integer from 0 on."""
         return self._payload.integer(name, default, 0, MAX_INTEGER)
 
     def count(self, name: str, default: int) -> int:
-        """Return an integer from 0 that is always there."""
-        found = self.integer(name, default)
-        return default if found is None else found
+        """Return an integer from 0 on, `default` when absent."""
+        value = self.integer(name, default)
+        return default if value is None else value
 
     def number(self, name: str) -> float | None:
         """Return a number."""

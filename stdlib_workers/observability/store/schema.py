@@ -1,7 +1,7 @@
 """The tables of `.iii/observability.db`. Pure.
 
-Spans are in the order they came in (`id`), found by trace and by start. `root` is kept while spans come and go: 1
-for a span without parent or whose parent is not stored; the partial indexes hold only those.
+`id` numbers spans in the order of their arrival. `root` is 1 for a span that has no parent, or whose parent is not
+stored; every write and every forgetting keeps it right. The partial indexes hold only such spans.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of spans: writing batches, asking, forgetting. Commands for the storage thread; called by `archive.py`."""
+"""The table of spans: commands for the storage thread that write, find and forget them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.observability.store.trace_query import COLUMNS, TraceQuery, sql_from
 
-# Spans of one trace that a tree shows; a trace with more is a loop that never ended.
+# Spans of one trace that a tree shows; a trace with more is a loop that does not end.
 MAX_TREE = 20_000
-# Spans that grouping looks at, the newest.
+# The newest spans that are grouped.
 MAX_GROUPED = 200_000
 
-# A running span's snapshot never replaces the finished span; whatever else has the same ids does, in place.
+# A snapshot of a running span never replaces the finished span. Any other span with the same ids is replaced in place.
 _INSERT = f"""
 INSERT INTO spans ({COLUMNS}, root) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
   ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM spans AS above WHERE above.trace = ?1 AND above.span = ?3))
@@ -30,7 +30,7 @@ _ADOPT_ALL = """
 UPDATE spans INDEXED BY orphans SET root = 0 WHERE root = 1 AND parent IS NOT NULL AND EXISTS (
   SELECT 1 FROM spans AS above WHERE above.trace = spans.trace AND above.span = spans.parent)
 """
-# After the oldest are gone: what they were the parents of are roots now.
+# After spans were forgotten, their children are roots.
 _ORPHAN = """
 UPDATE spans SET root = 1 WHERE root = 0 AND trace IN (SELECT trace FROM gone) AND NOT EXISTS (
   SELECT 1 FROM spans AS above WHERE above.trace = spans.trace AND above.span = spans.parent)
@@ -39,32 +39,25 @@ UPDATE spans SET root = 1 WHERE root = 0 AND trace IN (SELECT trace FROM gone) A
 
 def write(connection: sqlite3.Connection, rows: Sequence[SpanRow]) -> None:
     """Insert or replace spans."""
-    # Parents start before their children: in this order most children find theirs at once.
-    ordered = sorted(rows, key=_start)
+    # Parents start before their children: in this order most children find their parent at once.
+    ordered = sorted(rows, key=lambda row: row.start)
     connection.executemany(_INSERT, ordered)
-    # From the shorter side: a project has few orphans, but one whose traces begin elsewhere has many.
+    # Few orphans: look for the parent of each. Many (their traces begin outside of the project): look for the children
+    # of each new span.
     if connection.execute(_ORPHANS, (len(rows),)).fetchone()[0] < len(rows):
         connection.execute(_ADOPT_ALL)
     else:
         connection.executemany(_ADOPT, [(row.trace, row.span) for row in ordered])
 
 
-def _start(row: SpanRow) -> int:
-    return row.start
-
-
 def find(connection: sqlite3.Connection, query: TraceQuery, now: int) -> tuple[list[SpanRow], int]:
     """Return a page of rows and how many there are in all."""
-    connection.create_function("iii_lower", 1, _lower, deterministic=True)
+    connection.create_function("iii_lower", 1, str.lower, deterministic=True)
     where, order, values = sql_from(query, now)
     total: int = connection.execute(f"SELECT count(*) FROM spans WHERE {where}", values).fetchone()[0]
     page = f"SELECT {COLUMNS} FROM spans WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
-    found = connection.execute(page, {**values, "limit": query.limit, "offset": query.offset})
-    return [SpanRow(*row) for row in found], total
-
-
-def _lower(text: str) -> str:
-    return text.lower()
+    rows = connection.execute(page, {**values, "limit": query.limit, "offset": query.offset})
+    return [SpanRow(*row) for row in rows], total
 
 
 def trace(connection: sqlite3.Connection, trace_id: str) -> list[SpanRow]:
@@ -75,9 +68,9 @@ def trace(connection: sqlite3.Connection, trace_id: str) -> list[SpanRow]:
 
 def tagged(connection: sqlite3.Connection, traces: Sequence[str]) -> list[SpanRow]:
     """Return the spans of these traces that may carry tags, the oldest first."""
-    marks = ", ".join("?" * len(traces))
+    placeholders = ", ".join("?" * len(traces))
     query = (
-        f"SELECT {COLUMNS} FROM spans WHERE trace IN ({marks}) AND (instr(attributes, '[\"iii.tag.')"
+        f"SELECT {COLUMNS} FROM spans WHERE trace IN ({placeholders}) AND (instr(attributes, '[\"iii.tag.')"
         " OR instr(attributes, '[\"iii.session.') OR instr(attributes, '[\"iii.message.id')) ORDER BY start, id"
     )
     return [SpanRow(*row) for row in connection.execute(query, traces)]
@@ -96,7 +89,7 @@ def with_attribute(
 
 
 def durations_ms(connection: sqlite3.Connection, limit: int) -> list[float]:
-    """Return how long the newest finished spans took."""
+    """Return the durations of the newest finished spans."""
     query = "SELECT (finish - start) / 1e6 FROM spans WHERE finish > 0 ORDER BY id DESC LIMIT ?"
     return [row[0] for row in connection.execute(query, (limit,))]
 
@@ -119,8 +112,8 @@ def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
 
 def count(connection: sqlite3.Connection) -> int:
     """Return how many spans there are."""
-    found: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
-    return found
+    total: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
+    return total
 
 
 def _forget(connection: sqlite3.Connection, which: str, values: dict[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """The query of `engine::traces::list`, and the SQL that answers it. Pure.
 
-Rows are roots; with `trace_id` or `search_all_spans` they are all spans. With `search_all_spans` the filters `name`
-and `attributes` ask for the trace: one of its spans has that name, and for every pair some span has it.
+The rows are roots; with `trace_id` or `search_all_spans`, all spans. With `search_all_spans` the filters `name` and
+`attributes` select traces: one span of the trace has that name, and for every pair some span of it has the pair.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.query_params import MILLISECOND, QueryParams
+from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
+from stdlib_workers.observability.store.query_params import QueryParams
 
 COLUMNS = "trace, span, parent, name, service, status, start, finish, internal, attributes, detail"
 _DURATION = "(CASE finish WHEN 0 THEN max(:now - start, 0) ELSE finish - start END)"
@@ -59,92 +59,94 @@ class Sql(NamedTuple):
 
 
 def trace_query_from(payload: Any) -> TraceQuery:
-    """Return the query a payload asks for. InvocationError for a field that does not fit."""
-    asking = QueryParams("engine::traces::list", payload)
+    """Return the query of a payload. InvocationError for a field that does not fit."""
+    params = QueryParams("engine::traces::list", payload)
     return TraceQuery(
-        asking.text("trace_id"),
-        asking.texts("trace_ids"),
-        asking.text("service_name"),
-        asking.text("name"),
-        asking.text("status"),
-        asking.number("min_duration_ms"),
-        asking.number("max_duration_ms"),
-        _time(asking.integer("start_time")),
-        _time(asking.integer("end_time")),
-        asking.pairs("attributes"),
-        asking.pairs("exclude_attributes"),
-        asking.flag("include_internal"),
-        asking.flag("search_all_spans"),
-        asking.text("sort_by") or "start_time",
-        (asking.text("sort_order") or "asc") != "asc",
-        asking.count("offset", 0),
-        asking.count("limit", 100),
+        params.text("trace_id"),
+        params.texts("trace_ids"),
+        params.text("service_name"),
+        params.text("name"),
+        params.text("status"),
+        params.number("min_duration_ms"),
+        params.number("max_duration_ms"),
+        _time(params.integer("start_time")),
+        _time(params.integer("end_time")),
+        params.pairs("attributes"),
+        params.pairs("exclude_attributes"),
+        params.flag("include_internal"),
+        params.flag("search_all_spans"),
+        params.text("sort_by") or "start_time",
+        (params.text("sort_order") or "asc") != "asc",
+        params.count("offset", 0),
+        params.count("limit", 100),
     )
 
 
 def _time(milliseconds: int | None) -> int | None:
-    # A time past all times is the end of time: a filter, not a value that anybody stores.
+    # Only a filter, and never stored: a time that nanoseconds cannot hold is as good as the last that they can.
     return None if milliseconds is None else min(milliseconds * MILLISECOND, MAX_INTEGER)
 
 
 def sql_from(query: TraceQuery, now: int) -> Sql:
     """Return the SQL of a query at a time in nanoseconds."""
     values: dict[str, Any] = {"now": now}
-    parts = [*_row_parts(query, values), *_text_parts(query, values), *_attribute_parts(query, values)]
+    conditions = [*_row_conditions(query, values), *_text_conditions(query, values), *_pair_conditions(query, values)]
     direction = "DESC" if query.descending else "ASC"
     order = _ORDERS.get(query.sort_by, "start")
-    return Sql(" AND ".join(parts) or "1", f"{order} {direction}, id {direction}", values)
+    return Sql(" AND ".join(conditions) or "1", f"{order} {direction}, id {direction}", values)
 
 
-def _row_parts(query: TraceQuery, values: dict[str, Any]) -> list[str]:
-    given = {
+def _row_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:
+    filters = {
         "trace": ("trace = :trace", query.trace_id),
         "low": (f"{_DURATION} >= :low", _nanoseconds(query.min_duration_ms)),
         "high": (f"{_DURATION} <= :high", _nanoseconds(query.max_duration_ms)),
         "until": ("start <= :until", query.end),
         "since": ("(CASE finish WHEN 0 THEN :now ELSE finish END) >= :since", query.start),
     }
-    values.update({name: value for name, (_, value) in given.items() if value is not None})
-    parts = [part for part, value in given.values() if value is not None]
+    values.update({name: value for name, (_, value) in filters.items() if value is not None})
+    conditions = [condition for condition, value in filters.values() if value is not None]
     if query.trace_id is None and query.trace_ids is not None:
         values["traces"] = msgspec.json.encode(query.trace_ids).decode()
-        parts.append("trace IN (SELECT value FROM json_each(:traces))")
+        conditions.append("trace IN (SELECT value FROM json_each(:traces))")
     if query.trace_id is None and not query.search_all_spans:
-        parts.append("root = 1")
-    return parts if query.include_internal else [*parts, "internal = 0"]
+        conditions.append("root = 1")
+    return conditions if query.include_internal else [*conditions, "internal = 0"]
 
 
 def _nanoseconds(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else milliseconds * 1e6
+    return None if milliseconds is None else milliseconds * float(MILLISECOND)
 
 
-def _text_parts(query: TraceQuery, values: dict[str, Any]) -> list[str]:
-    parts = []
+def _text_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:
+    conditions = []
     for column, needle in (("service", query.service_name), ("status", query.status), ("name", query.name)):
         if needle is not None:
             values[column] = needle.lower()
-            # SQLite's own lower() knows ASCII only; ours costs a call into Python for every row.
-            fold = "lower" if needle.isascii() else "iii_lower"
-            part = f"instr({fold}({{of}}{column}), :{column})"
-            parts.append(_of_trace(part) if column == "name" and query.search_all_spans else part.format(of=""))
-    return parts
+            # SQLite's own lower() knows ASCII only; `iii_lower` costs a call into Python for every row.
+            lower = "lower" if needle.isascii() else "iii_lower"
+            condition = f"instr({lower}({{of}}{column}), :{column})"
+            of_trace = column == "name" and query.search_all_spans
+            conditions.append(_in_trace(condition) if of_trace else condition.format(of=""))
+    return conditions
 
 
-def _attribute_parts(query: TraceQuery, values: dict[str, Any]) -> list[str]:
-    parts = []
-    for kind, pairs in (("a", query.attributes), ("x", query.exclude_attributes)):
+def _pair_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:
+    conditions = []
+    for prefix, pairs in (("a", query.attributes), ("x", query.exclude_attributes)):
         for number, (key, value) in enumerate(pairs):
-            at = f"{kind}{number}"
-            # The text of the pair is looked for first, it is faster by far; what it finds is then read.
+            at = f"{prefix}{number}"
+            # Searching for the text of the pair is faster by far; only rows that have it are parsed.
             text = msgspec.json.encode([key, value]).decode()
             values |= {f"{at}t": text, f"{at}k": key, f"{at}v": value}
-            part = _PAIR.format(of="{of}", at=at)
-            if kind == "x":
-                parts.append(f"NOT ({part.format(of='')})")
+            condition = _PAIR.format(of="{of}", at=at)
+            if prefix == "x":
+                conditions.append(f"NOT ({condition.format(of='')})")
             else:
-                parts.append(_of_trace(part) if query.search_all_spans else part.format(of=""))
-    return parts
+                conditions.append(_in_trace(condition) if query.search_all_spans else condition.format(of=""))
+    return conditions
 
 
-def _of_trace(part: str) -> str:
-    return f"trace IN (SELECT other.trace FROM spans AS other WHERE {part.format(of='other.')})"
+def _in_trace(condition: str) -> str:
+    """Return the condition that some span of the row's trace fulfills `condition`."""
+    return f"trace IN (SELECT other.trace FROM spans AS other WHERE {condition.format(of='other.')})"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from iii.engine.security.redaction import Redactor
 from iii.engine.supervision.reports import LogLine, Notice, Reporter
 from iii.engine.supervision.run import Run
 from iii.engine.telemetry.exporter import TelemetryExporter
+from iii.redaction import Redactor
 from tests.support.routing import Net
 
 BOUND = 20.0

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.bridge.functions import exposing, forwarding, invoke, invoke_async
-from stdlib_workers.bridge.options import Passage, options_from
-from stdlib_workers.bridge.remote import Remote, identity_of
+from stdlib_workers.bridge.functions import expose_handler, forward_handler, invoke, invoke_async
+from stdlib_workers.bridge.options import BridgedFunction, options_from
+from stdlib_workers.bridge.remote import RemoteEngine, worker_options
 from stdlib_workers.values import OptionError
 from tests.support.stand_ins import Callee
 
@@ -25,8 +25,8 @@ class Connected(Callee):
         return self.state
 
 
-def remote_with(worker: Connected | None) -> Remote:
-    remote = Remote(URL)
+def remote_with(worker: Connected | None) -> RemoteEngine:
+    remote = RemoteEngine(URL)
     if worker is not None:
         remote.connected.set_result(worker)
     return remote
@@ -46,15 +46,15 @@ def test_all_options_are_read() -> None:
             ],
         }
     )
-    assert options.expose == (Passage("a::f", "a::f"), Passage("a::g", "shop::g"))
-    assert options.forward == (Passage("b::f", "f", 30_000), Passage("b::g", "g", 5))
-    identity = identity_of(options)
+    assert options.expose == (BridgedFunction("a::f", "a::f"), BridgedFunction("a::g", "shop::g"))
+    assert options.forward == (BridgedFunction("b::f", "f", 30_000), BridgedFunction("b::g", "g", 5))
+    identity = worker_options(options)
     assert (identity.worker_name, identity.namespace) == ("shop", "n")
     assert identity.headers == {"Authorization": "Bearer t"}
 
 
 def test_by_default_it_has_the_contracts_name_and_the_default_namespace() -> None:
-    identity = identity_of(options_from({"url": URL}))
+    identity = worker_options(options_from({"url": URL}))
     assert (identity.worker_name, identity.namespace, identity.headers) == ("iii-bridge-client", "default", None)
 
 
@@ -94,14 +94,14 @@ def test_a_wrong_option_is_an_error_that_says_what_to_do(config: dict[str, Any],
 
 async def test_a_forwarded_call_takes_payload_metadata_and_time_and_keeps_a_null() -> None:
     worker = Connected(far__f=lambda _: None)
-    forward = forwarding(Passage("near::f", "far::f", 7), remote_with(worker))
+    forward = forward_handler(BridgedFunction("near::f", "far::f", 7), remote_with(worker))
     assert await forward([1], {"m": 1}) is None
     assert worker.requests == [{"function_id": "far::f", "payload": [1], "metadata": {"m": 1}, "timeout_ms": 7}]
 
 
 async def test_an_exposed_call_takes_payload_and_metadata_and_a_missing_result_is_a_null() -> None:
     local = Callee(near__f=lambda _: None)
-    expose = exposing(Passage("near::f", "shop::f"), local)
+    expose = expose_handler(BridgedFunction("near::f", "shop::f"), local)
     assert await expose({"n": 1}, {"m": 1}) is None
     assert await expose(None, None) is None
     first, second = local.requests
@@ -114,8 +114,8 @@ async def test_errors_of_functions_keep_their_code_both_ways() -> None:
         raise InvocationError("mine", "text", details={"a": 1})
 
     for handler in (
-        forwarding(Passage("x", "f::f"), remote_with(Connected(f__f=fail))),
-        exposing(Passage("f::f", "x"), Callee(f__f=fail)),
+        forward_handler(BridgedFunction("x", "f::f"), remote_with(Connected(f__f=fail))),
+        expose_handler(BridgedFunction("f::f", "x"), Callee(f__f=fail)),
     ):
         with pytest.raises(InvocationError) as caught:
             await handler({}, None)
@@ -161,13 +161,13 @@ async def test_without_a_connection_a_call_waits_for_one_until_its_time_is_up() 
         if worker is not None:
             worker.state = "reconnecting"
         with pytest.raises(InvocationError, match=f"f: no engine answered at {URL} for 10 ms") as caught:
-            await forwarding(Passage("x", "f", 10), remote_with(worker))({}, None)
+            await forward_handler(BridgedFunction("x", "f", 10), remote_with(worker))({}, None)
         assert caught.value.code == "bridge_error"
 
 
 async def test_a_function_that_is_too_slow_is_not_blamed_on_the_connection() -> None:
     with pytest.raises(InvocationError) as caught:
-        await forwarding(Passage("x", "f", 10), remote_with(Connected(f=timed_out)))({}, None)
+        await forward_handler(BridgedFunction("x", "f", 10), remote_with(Connected(f=timed_out)))({}, None)
     assert caught.value.code == "TIMEOUT"
 
 

@@ -16,16 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.observability.alerts import actions
-from stdlib_workers.observability.alerts.actions import Actions, WebhookRefused, checked_address, is_public, post
+from stdlib_workers.observability.alerts.actions import ActionRunner, WebhookRefused, checked_address, post
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
-from stdlib_workers.observability.config.alert_rules import Action, Rule, State, judge, rule_from
-from stdlib_workers.observability.records.call_stats import Figures
+from stdlib_workers.observability.config.alert_rules import AlertAction, AlertRule, AlertState, judge, rule_from
+from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.values import OptionError
 from tests.support.observed import MS, NOW, Bench, bench, keep, metric, metrics_request
 from tests.support.stand_ins import Callee
 
-RULE = Rule("busy", "iii.invocations.total", 5)
+RULE = AlertRule("busy", "iii.invocations.total", 5)
 MS_NOW = NOW // MS
 
 
@@ -46,7 +47,7 @@ def test_operators(operator: str, held: list[bool]) -> None:
 
 
 def test_an_alert_fires_again_only_after_its_cooldown() -> None:
-    state, due = State(), []
+    state, due = AlertState(), []
     for second, value in ((0, 9), (30, 9), (59.999, 9), (60, 9), (61, 1), (70, 9), (120, 9)):
         state, is_due = judge(RULE, state, value, int(second * 1000))
         due.append(is_due)
@@ -54,19 +55,19 @@ def test_an_alert_fires_again_only_after_its_cooldown() -> None:
 
 
 def test_without_data_or_when_off_nothing_changes() -> None:
-    state = State(True, 1, 1, 9)
+    state = AlertState(True, 1, 1, 9)
     assert judge(RULE, state, None, 99) == (state, False)
     assert judge(RULE._replace(enabled=False), state, 9, 99) == (state, False)
 
 
 def test_it_stops_firing_when_the_condition_no_longer_holds() -> None:
-    state, _ = judge(RULE, State(True, 1, 1, 9), 2, 99)
-    assert state == State(False, 99, 1, 2)
+    state, _ = judge(RULE, AlertState(True, 1, 1, 9), 2, 99)
+    assert state == AlertState(False, 99, 1, 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 10)), max_size=30))
 def test_two_firings_are_never_closer_than_the_cooldown(steps: list[tuple[int, int]]) -> None:
-    state, now, fired = State(), 0, []
+    state, now, fired = AlertState(), 0, []
     for wait, value in steps:
         now += wait
         state, is_due = judge(RULE, state, value, now)
@@ -77,7 +78,7 @@ def test_two_firings_are_never_closer_than_the_cooldown(steps: list[tuple[int, i
 
 def test_a_rule_of_the_configuration() -> None:
     fields = {"name": "n", "metric": "m", "threshold": 1.5}
-    assert rule_from(fields) == Rule("n", "m", 1.5)
+    assert rule_from(fields) == AlertRule("n", "m", 1.5)
     full = {
         **fields,
         "operator": "<=",
@@ -86,12 +87,12 @@ def test_a_rule_of_the_configuration() -> None:
         "enabled": False,
         "action": {"type": "webhook", "url": "https://example.com/x"},
     }
-    assert rule_from(full) == Rule(
-        "n", "m", 1.5, "lessthanorequal", 5, 0, False, Action("webhook", "https://example.com/x")
+    assert rule_from(full) == AlertRule(
+        "n", "m", 1.5, "lessthanorequal", 5, 0, False, AlertAction("webhook", "https://example.com/x")
     )
-    assert rule_from(full).shape() == {**full, "operator": "lessthanorequal"}
+    assert rule_from(full).to_json() == {**full, "operator": "lessthanorequal"}
     function = rule_from({**fields, "operator": "GreaterThan", "action": {"type": "function", "path": "a::b"}})
-    assert function.action.shape() == {"type": "function", "path": "a::b"}
+    assert function.action.to_json() == {"type": "function", "path": "a::b"}
 
 
 @pytest.mark.parametrize(
@@ -126,23 +127,23 @@ class Acts:
     def __init__(self) -> None:
         self.done: list[tuple[str, float, int]] = []
 
-    async def act(self, rule: Rule, value: float, now: int) -> None:
+    async def act(self, rule: AlertRule, value: float, now: int) -> None:
         self.done.append((rule.name, value, now))
 
 
-def evaluator(made: Bench, figures: Figures, *rules: Rule) -> tuple[AlertEvaluator, Acts]:
+def evaluator(made: Bench, call_stats: CallStats, *rules: AlertRule) -> tuple[AlertEvaluator, Acts]:
     acts = Acts()
 
     async def make() -> AlertEvaluator:
-        return AlertEvaluator(made.archive, figures, rules, acts.act)
+        return AlertEvaluator(made.archive, call_stats, rules, acts.act)
 
     return made.run(make()), acts
 
 
-def busy(total: int) -> Figures:
-    figures = Figures()
-    figures.take_counts({"total": total})
-    return figures
+def busy(total: int) -> CallStats:
+    call_stats = CallStats()
+    call_stats.take_counts({"total": total})
+    return call_stats
 
 
 def test_what_fired_and_the_list_of_alerts() -> None:
@@ -162,7 +163,7 @@ def test_what_fired_and_the_list_of_alerts() -> None:
             }
         ]
         assert acts.done == [("busy", 9, MS_NOW)]
-        listed = watching.shape(MS_NOW)
+        listed = watching.to_json(MS_NOW)
         assert listed["alerts"][0] == {
             "name": "busy",
             "firing": True,
@@ -199,18 +200,18 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
             raise Enough
 
     with bench() as made:
-        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), Rule("sdk", "m", 0))
+        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), AlertRule("sdk", "m", 0))
         with pytest.raises(Enough):
-            made.run(watching.watch(lambda: NOW, sleep))
+            made.run(watching.run(lambda: NOW, sleep))
         assert watching.states["busy"].last_evaluated == MS_NOW
     assert pauses == [10.0] * 4
 
 
 def test_without_rules_there_is_a_word_about_that() -> None:
     with bench() as made:
-        watching, _ = evaluator(made, Figures())
+        watching, _ = evaluator(made, CallStats())
         assert made.run(watching.evaluate(NOW)) == []
-        assert watching.shape(5)["message"] == "no alerts are configured"
+        assert watching.to_json(5)["message"] == "no alerts are configured"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_sdk_metrics_in_the_window_gauges_averaged_all_others_summed(kind: str |
             metrics = [{"name": "m", "histogram": {"dataPoints": [{"count": "2", "sum": 6.0}]}}]
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(*metrics))]])
         keep(made.archive, frames=[["MTRC", json.dumps(metrics_request(metric("m", 999)))]], now=NOW - 61_000 * MS)
-        watching, _ = evaluator(made, Figures(), Rule("r", "m", 0))
+        watching, _ = evaluator(made, CallStats(), AlertRule("r", "m", 0))
         made.run(watching.evaluate(NOW))
         assert watching.states["r"].current_value == value
 
@@ -266,13 +267,13 @@ def hook() -> Iterator[tuple[type[Hook], str]]:
     thread.join()
 
 
-def act(rule: Rule, callee: Callee | None = None, *, allow_private: bool = True, sleep: Any = no_pause) -> None:
-    asyncio.run(Actions(callee or Callee(), allow_private=allow_private, sleep=sleep).act(rule, 9, 77))
+def act(rule: AlertRule, callee: Callee | None = None, *, allow_private: bool = True, sleep: Any = no_pause) -> None:
+    asyncio.run(ActionRunner(callee or Callee(), allow_private=allow_private, sleep=sleep).run(rule, 9, 77))
 
 
 def test_a_webhook_gets_the_facts(hook: tuple[type[Hook], str]) -> None:
     receiver, url = hook
-    act(RULE._replace(action=Action("webhook", url)))
+    act(RULE._replace(action=AlertAction("webhook", url)))
     facts = {"alert": "busy", "metric": RULE.metric, "value": 9, "threshold": 5, "operator": "GreaterThan"}
     assert receiver.bodies == [("/hook?a=1", {**facts, "timestamp": 77})]
 
@@ -288,7 +289,7 @@ def test_a_webhook_is_tried_three_times_and_follows_no_redirect(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    act(RULE._replace(action=Action("webhook", url)), sleep=sleep)
+    act(RULE._replace(action=AlertAction("webhook", url)), sleep=sleep)
     assert len(receiver.bodies) == tries
     is_lost = statuses[-1] >= 300
     assert pauses == [1.0, 2.0, 4.0][: tries - (not is_lost)]
@@ -298,7 +299,7 @@ def test_a_webhook_is_tried_three_times_and_follows_no_redirect(
 def test_a_webhook_that_nobody_answers_is_told_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        act(RULE._replace(action=Action("webhook", f"http://127.0.0.1:{unused.getsockname()[1]}/secret-path")))
+        act(RULE._replace(action=AlertAction("webhook", f"http://127.0.0.1:{unused.getsockname()[1]}/secret-path")))
     said = capsys.readouterr().err
     assert "failed 3 times" in said
     assert "secret-path" not in said
@@ -306,7 +307,7 @@ def test_a_webhook_that_nobody_answers_is_told_in_the_log(capsys: pytest.Capture
 
 def test_a_webhook_into_the_private_network_is_refused(hook: tuple[type[Hook], str], capsys: Any) -> None:
     receiver, url = hook
-    act(RULE._replace(action=Action("webhook", url)), allow_private=False)
+    act(RULE._replace(action=AlertAction("webhook", url)), allow_private=False)
     assert receiver.bodies == []
     assert "not public" in capsys.readouterr().err
 
@@ -359,7 +360,7 @@ def test_other_schemes_are_refused() -> None:
 
 def test_a_function_is_called_without_waiting_in_the_default_namespace() -> None:
     callee = Callee(pager__ring=lambda _: None)
-    act(RULE._replace(action=Action("function", "pager::ring")), callee)
+    act(RULE._replace(action=AlertAction("function", "pager::ring")), callee)
     (request,) = callee.requests
     assert request["payload"]["firing"] is True
     assert request["payload"]["alert"] == "busy"
@@ -368,14 +369,14 @@ def test_a_function_is_called_without_waiting_in_the_default_namespace() -> None
 
 
 def test_a_function_that_is_not_there_is_told_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    act(RULE._replace(action=Action("function", "pager::ring")))
+    act(RULE._replace(action=AlertAction("function", "pager::ring")))
     assert "pager::ring could not be called" in capsys.readouterr().err
 
 
 def test_a_log_action_says_it(capsys: pytest.CaptureFixture[str]) -> None:
     act(RULE)
     assert "alert busy: iii.invocations.total is 9, GreaterThan 5" in capsys.readouterr().err
-    assert actions.PAUSES == (1.0, 2.0, 4.0)
+    assert actions.RETRY_INTERVALS == (1.0, 2.0, 4.0)
 
 
 def test_a_rule_is_a_table() -> None:

@@ -250,7 +250,7 @@ worker.register_trigger({"type": "trace", "function_id": "watch::traced", "confi
 """
 
 
-def test_triggers_alerts_the_feeds_door_and_otlp_over_every_way_in(tmp_path: Path) -> None:
+def test_triggers_alerts_the_engines_batches_and_otlp_over_every_way_in(tmp_path: Path) -> None:
     toml = WATCHED.replace("[engine]\n", '[engine]\nlisten = "127.0.0.1:0"\n')
     with project(tmp_path, toml, {"watch": WATCH_WORKER}) as running:
         with pytest.raises(InvocationError, match="only"):

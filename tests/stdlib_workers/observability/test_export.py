@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from stdlib_workers.observability.config.options import Export
-from stdlib_workers.observability.export.otlp import MAX_WAITING, Exporter, exporter_from, headers_from
-from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
+from stdlib_workers.observability.export.otlp import MAX_QUEUED, Exporter, exporter_from, headers_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.records.batch import Batch
 from tests.support.collector import collector
 from tests.support.observed import MS, NOW, log, metric, metrics_request, span, span_id, trace_id
 
 RESOURCE = {"service.name": "iii", "service.namespace": "eu"}
 
 
-def intake(*spans: dict[str, Any], logs: Any = (), metrics: Any = ()) -> Intake:
+def batch(*spans: dict[str, Any], logs: Any = (), metrics: Any = ()) -> Batch:
     frames = [["MTRC", json.dumps(metrics_request(*metrics))]]
-    return intake_from({"spans": list(spans), "logs": list(logs), "otlp": frames}, Accepts(), NOW)
+    return batch_from_telemetry({"spans": list(spans), "logs": list(logs), "otlp": frames}, IngestFilter(), NOW)
 
 
 def exporter(address: str, **kinds: bool) -> Exporter:
@@ -31,8 +32,8 @@ def exporter(address: str, **kinds: bool) -> Exporter:
 def test_spans_arrive_as_they_were() -> None:
     with collector() as (received, address):
         made = exporter(address, spans=True)
-        made.take(
-            intake(
+        made.on_batch(
+            batch(
                 span(
                     1,
                     parent=9,
@@ -87,8 +88,8 @@ def test_metrics_of_every_kind_arrive() -> None:
     }
     with collector() as (received, address):
         made = exporter(address, metrics=True)
-        made.take(
-            intake(
+        made.on_batch(
+            batch(
                 metrics=[metric("c", 2, labels={"k": "v"}), metric("g", 1.5, "gauge"), metric("u", -1, "u"), histogram]
             )
         )
@@ -106,7 +107,7 @@ def test_logs_leave_as_json() -> None:
     with collector() as (received, address):
         made = exporter(address, logs=True)
         record = log("hi", trace_id=trace_id(1), attributes={"n": 5, "f": 0.5, "b": True, "o": {"a": 1}})
-        made.take(intake(logs=[record]))
+        made.on_batch(batch(logs=[record]))
         received.wait(lambda: received.of("/v1/logs"))
         made.close()
     (request,) = received.of("/v1/logs")
@@ -127,7 +128,7 @@ def test_logs_leave_in_batches_of_the_size_asked_for() -> None:
     with collector() as (received, address):
         made = exporter_from(Export(address, logs=True, batch=2, interval=30), {}, {})
         assert made is not None
-        made.take(intake(logs=[log(str(number)) for number in range(5)]))
+        made.on_batch(batch(logs=[log(str(number)) for number in range(5)]))
         received.wait(lambda: len(received.of("/v1/logs")) == 3)
         made.close()
     sizes = [len(request["resourceLogs"][0]["scopeLogs"][0]["logRecords"]) for request in received.of("/v1/logs")]
@@ -139,7 +140,7 @@ def test_a_collector_that_refuses_loses_the_batch_and_it_is_counted(kind: str) -
     with collector() as (received, address):
         received.status = 400
         made = exporter(address, **{kind: True})
-        made.take(intake(span(1), logs=[log()], metrics=[metric()]))
+        made.on_batch(batch(span(1), logs=[log()], metrics=[metric()]))
         received.wait(lambda: received.requests)
         made.close()
     assert (made.dropped[kind], made.sent[kind]) == (1, 0)
@@ -163,14 +164,14 @@ class Stuck:
 def test_a_collector_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() -> None:
     sink = Stuck()
     made = Exporter({"logs": sink}, Export(logs=True, batch=10, interval=0.01))
-    made.take(intake(logs=[log() for _ in range(10)]))
+    made.on_batch(batch(logs=[log() for _ in range(10)]))
     assert sink.entered.wait(20)
-    many = intake(logs=[log()])._replace(logs=intake(logs=[log()]).logs * (MAX_WAITING + 7))
-    made.take(many)
+    many = batch(logs=[log()])._replace(logs=batch(logs=[log()]).logs * (MAX_QUEUED + 7))
+    made.on_batch(many)
     assert made.dropped["logs"] == 7
     sink.gate.set()
     made.close(20)
-    assert made.sent["logs"] == MAX_WAITING + 10
+    assert made.sent["logs"] == MAX_QUEUED + 10
 
 
 def test_nothing_to_export_makes_no_exporter() -> None:

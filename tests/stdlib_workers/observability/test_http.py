@@ -20,18 +20,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from iii import InvocationError
 from stdlib_workers.observability.export.prometheus import Snapshot, name_from, route, text_of
-from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
-from stdlib_workers.observability.ingest.http_server import MAX_BODY, Answer, Listener
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.http_server import MAX_BODY, HttpServer, Response
 from stdlib_workers.observability.ingest.otlp_http import routes
-from stdlib_workers.observability.records.call_stats import Figures
-from stdlib_workers.observability.records.latest_series import Latest
-from stdlib_workers.observability.records.otel_sdk import exportable_metrics, exportable_span
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.call_stats import CallStats
+from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.otel_sdk import otel_metrics, otel_span
 from tests.support.observed import NOW, bench, metric, metrics_request, span, span_id, trace_id
 
 
 @contextmanager
-def listening(table: Any, port: int = 0, *, is_named: bool = True) -> Iterator[Listener]:
-    made = Listener("127.0.0.1", port, table, is_named=is_named)
+def listening(table: Any, port: int = 0, *, is_named: bool = True) -> Iterator[HttpServer]:
+    made = HttpServer("127.0.0.1", port, table, is_named=is_named)
     try:
         yield made
     finally:
@@ -49,8 +50,11 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, **headers:
         connection.close()
 
 
-ECHO = {"GET /x": lambda request: Answer(200, body=b"got"), "POST /x": lambda request: Answer(200, body=request.body)}
-FULL: list[Intake] = []
+ECHO = {
+    "GET /x": lambda request: Response(200, body=b"got"),
+    "POST /x": lambda request: Response(200, body=request.body),
+}
+FULL: list[Batch] = []
 
 
 def test_paths_and_methods() -> None:
@@ -110,30 +114,30 @@ def test_a_default_port_that_is_taken_moves_and_a_named_one_does_not() -> None:
         with listening(ECHO, first.port, is_named=False) as second:
             assert second.port > first.port
         with pytest.raises(OSError, match="in use"):
-            Listener("127.0.0.1", first.port, ECHO, is_named=True)
+            HttpServer("127.0.0.1", first.port, ECHO, is_named=True)
 
 
 def test_opentelemetrys_own_exporters_are_understood() -> None:
     """What arrives is what left: through their protobuf, our receiver, and the archive."""
     with bench() as made:
-        table = routes(made.pipeline.take_now, Accepts(), made.pipeline.clock)
+        table = routes(made.pipeline.ingest_blocking, IngestFilter(), made.pipeline.clock)
         with listening(table) as receiver:
             address = f"http://127.0.0.1:{receiver.port}"
-            left = intake_from(
+            left = batch_from_telemetry(
                 {
                     "spans": [span(1, parent=2, status="error", status_description="no", attributes={"a": "b"})],
                     "otlp": [["MTRC", json.dumps(metrics_request(metric("m", 2.5, labels={"k": "v"})))]],
                 },
-                Accepts(),
+                IngestFilter(),
                 NOW,
             )
             spans = OTLPSpanExporter(f"{address}/v1/traces")
-            exported = exportable_span(left.spans[0], Resource({"service.name": "math"}))
+            exported = otel_span(left.spans[0], Resource({"service.name": "math"}))
             assert exported is not None
             assert spans.export([exported]) is SpanExportResult.SUCCESS
             spans.shutdown()
             metrics = OTLPMetricExporter(f"{address}/v1/metrics")
-            assert metrics.export(exportable_metrics(left.metrics, {})) is MetricExportResult.SUCCESS
+            assert metrics.export(otel_metrics(left.metrics, {})) is MetricExportResult.SUCCESS
             metrics.shutdown()
         stored = made.archive.run(
             lambda connection: connection.execute(
@@ -147,12 +151,12 @@ def test_opentelemetrys_own_exporters_are_understood() -> None:
 
 @contextmanager
 def receiving(take: Any) -> Iterator[int]:
-    with listening(routes(take, Accepts(), lambda: NOW)) as made:
+    with listening(routes(take, IngestFilter(), lambda: NOW)) as made:
         yield made.port
 
 
 def test_json_is_taken_and_answered_as_json() -> None:
-    taken: list[Intake] = []
+    taken: list[Batch] = []
     record = {"body": {"stringValue": "hi"}, "severityNumber": 9}
     body = json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}).encode()
     with receiving(taken.append) as port:
@@ -178,7 +182,7 @@ def test_bodies_that_are_not_what_they_say(body: bytes, kind: str, status: int) 
 
 
 def test_a_full_storage_asks_the_sender_to_try_again() -> None:
-    def full(_: Intake) -> None:
+    def full(_: Batch) -> None:
         raise InvocationError("storage_full", "the disk is full")
 
     with receiving(full) as port:
@@ -189,11 +193,13 @@ def test_a_full_storage_asks_the_sender_to_try_again() -> None:
 
 
 def snapshot() -> Snapshot:
-    figures = Figures()
-    figures.add_spans(intake_from({"spans": [span(1, start=0, end=3), span(2, start=0, end=40)]}, Accepts(), NOW).spans)
-    figures.take_counts({"total": 7, "success": 4, "error": 2, "deferred": 1, "by_function": {'we"ird\\::\n': 7}})
-    figures.active = 3
-    latest = Latest()
+    call_stats = CallStats()
+    call_stats.add_spans(
+        batch_from_telemetry({"spans": [span(1, start=0, end=3), span(2, start=0, end=40)]}, IngestFilter(), NOW).spans
+    )
+    call_stats.take_counts({"total": 7, "success": 4, "error": 2, "deferred": 1, "by_function": {'we"ird\\::\n': 7}})
+    call_stats.active = 3
+    latest = LatestSeries()
     histogram = {
         "name": "http.took",
         "histogram": {"dataPoints": [{"count": "3", "sum": 6.0, "bucketCounts": ["1", "2"], "explicitBounds": [1.0]}]},
@@ -205,12 +211,14 @@ def snapshot() -> Snapshot:
         metric("orders", 1, kind="gauge"),
         histogram,
     ]
-    latest.add(intake_from({"otlp": [["MTRC", json.dumps(metrics_request(*metrics))]]}, Accepts(), NOW).metrics)
+    latest.add(
+        batch_from_telemetry({"otlp": [["MTRC", json.dumps(metrics_request(*metrics))]]}, IngestFilter(), NOW).metrics
+    )
     workers = [
         {"name": "math", "instance": 1, "restarts": 2, "metrics": {"memory_rss": 1000, "cpu_user_micros": 2_500_000}},
         {"name": "far", "instance": None, "metrics": None},
     ]
-    return Snapshot(figures, workers, {"void_dropped": 4}, {"spans": 11, "logs": 2}, list(latest.at(NOW)))
+    return Snapshot(call_stats, workers, {"void_dropped": 4}, {"spans": 11, "logs": 2}, list(latest.at(NOW)))
 
 
 def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

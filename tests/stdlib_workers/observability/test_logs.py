@@ -126,7 +126,7 @@ def test_filters(kept: Archive, payload: Any, bodies: str) -> None:
 
 
 def test_the_query_is_echoed_with_all_eight_filters() -> None:
-    assert log_query_from({"limit": 5, "trace_id": "t"}).echo() == {
+    assert log_query_from({"limit": 5, "trace_id": "t"})._asdict() == {
         "start_time": None,
         "end_time": None,
         "trace_id": "t",

@@ -1,4 +1,4 @@
-"""Metrics: aggregates, percentiles, histograms, rollups that are fed, and the answers' shapes."""
+"""Metrics: aggregates, percentiles, histograms, rollups, and the JSON of the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.observability.functions.metrics import MetricFunctions
-from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.records.aggregation import (
     LEVELS,
     SECOND,
@@ -24,17 +24,18 @@ from stdlib_workers.observability.records.aggregation import (
     merge,
     percentile,
 )
-from stdlib_workers.observability.records.call_stats import BOUNDS, MAX_FUNCTIONS, OTHER, Figures
-from stdlib_workers.observability.records.latest_series import KEPT_NS, MAX_SERIES, Latest
+from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.records.call_stats import BOUNDS, MAX_FUNCTIONS, OTHER, CallStats
+from stdlib_workers.observability.records.latest_series import MAX_SERIES, SERIES_TIMEOUT_NS, LatestSeries
 from stdlib_workers.observability.store import metric_table
-from stdlib_workers.observability.store.archive import Archive, Batch
+from stdlib_workers.observability.store.archive import Archive
 from tests.support.observed import MS, NOW, Bench, archive, bench, keep, metric, metrics_request, span
 
 MINUTE = 60 * SECOND
 
 
-def functions(made: Bench, figures: Figures | None = None) -> MetricFunctions:
-    return MetricFunctions(made.archive, made.pipeline, figures or Figures())
+def functions(made: Bench, call_stats: CallStats | None = None) -> MetricFunctions:
+    return MetricFunctions(made.archive, made.pipeline, call_stats or CallStats())
 
 
 def report(kept: Archive, *metrics: dict[str, Any], now: int = NOW) -> None:
@@ -229,7 +230,7 @@ def test_the_answer_of_metrics() -> None:
         assert only["query"]["metric_name"] == "late"
 
 
-def test_without_anything_all_figures_are_zero() -> None:
+def test_without_anything_all_numbers_are_zero() -> None:
     with bench() as made:
         answer = made.run(functions(made).list(None))
     nothing = {"total": 0, "success": 0, "error": 0, "deferred": 0, "by_function": {}}
@@ -257,9 +258,9 @@ def test_a_range_needs_both_ends_and_an_interval_needs_a_range() -> None:
         assert [one["name"] for one in whole["aggregated_histograms"]] == ["h"]
 
 
-def test_calls_are_counted_from_spans_until_the_feed_counts_them() -> None:
-    figures = Figures()
-    rows = intake_from(
+def test_calls_are_counted_from_spans_until_the_engine_counts_them() -> None:
+    call_stats = CallStats()
+    rows = batch_from_telemetry(
         {
             "spans": [
                 span(1),
@@ -270,47 +271,47 @@ def test_calls_are_counted_from_spans_until_the_feed_counts_them() -> None:
                 span(6, pending=True),
             ]
         },
-        Accepts(),
+        IngestFilter(),
         NOW,
     ).spans
-    figures.add_spans(rows)
+    call_stats.add_spans(rows)
     calls = {"total": 3, "success": 1, "error": 1, "deferred": 1}
-    assert figures.shape()["invocations"] == {**calls, "by_function": {"math::add": 3}}
-    assert figures.durations["math::add"].total == 3
-    figures.take_counts({"total": 10, "success": 9, "error": 1, "deferred": 0, "by_function": {"a::b": 10}})
-    figures.add_spans(rows)
-    assert figures.calls() == {"total": 10, "success": 9, "error": 1, "deferred": 0}
-    assert figures.by_function() == {"a::b": 10}
-    figures.add_event("worker_connected")
-    figures.add_event("worker_disconnected")
-    figures.add_event("other")
-    figures.active = 4
-    assert [figures.value(f"iii.workers.{name}") for name in ("spawns", "deaths", "active")] == [1, 1, 4]
-    assert (figures.value("iii.invocations.total"), figures.value("other")) == (10, None)
+    assert call_stats.to_json()["invocations"] == {**calls, "by_function": {"math::add": 3}}
+    assert call_stats.durations["math::add"].total == 3
+    call_stats.take_counts({"total": 10, "success": 9, "error": 1, "deferred": 0, "by_function": {"a::b": 10}})
+    call_stats.add_spans(rows)
+    assert call_stats.calls() == {"total": 10, "success": 9, "error": 1, "deferred": 0}
+    assert call_stats.by_function() == {"a::b": 10}
+    call_stats.add_event("worker_connected")
+    call_stats.add_event("worker_disconnected")
+    call_stats.add_event("other")
+    call_stats.active = 4
+    assert [call_stats.value(f"iii.workers.{name}") for name in ("spawns", "deaths", "active")] == [1, 1, 4]
+    assert (call_stats.value("iii.invocations.total"), call_stats.value("other")) == (10, None)
 
 
 def test_durations_of_too_many_functions_go_together() -> None:
-    figures = Figures()
+    call_stats = CallStats()
     spans = [span(n, attributes={"function_id": f"f::{n}"}) for n in range(1, MAX_FUNCTIONS + 10)]
-    figures.add_spans(intake_from({"spans": spans}, Accepts(), NOW).spans)
-    assert figures.durations[OTHER].total == 9
-    assert len(figures.durations[OTHER].counts) == len(BOUNDS) + 1
+    call_stats.add_spans(batch_from_telemetry({"spans": spans}, IngestFilter(), NOW).spans)
+    assert call_stats.durations[OTHER].total == 9
+    assert len(call_stats.durations[OTHER].counts) == len(BOUNDS) + 1
 
 
 def test_the_latest_value_of_a_series_and_its_end() -> None:
-    latest = Latest()
+    latest = LatestSeries()
     for at, value in ((0, 1), (5, 2)):
         request = json.dumps(metrics_request(metric("m", value, labels={"k": "v"}, at=at)))
-        latest.add(intake_from({"otlp": [["MTRC", request]]}, Accepts(), NOW + at).metrics)
+        latest.add(batch_from_telemetry({"otlp": [["MTRC", request]]}, IngestFilter(), NOW + at).metrics)
     (series,) = latest.at(NOW)
     assert (series.name, series.service, series.labels, series.point["value"]) == ("m", "shop", {"k": "v"}, 2.0)
-    assert list(latest.at(NOW + 6 + KEPT_NS)) == []
+    assert list(latest.at(NOW + 6 + SERIES_TIMEOUT_NS)) == []
 
 
 def test_the_oldest_series_go_when_there_are_too_many() -> None:
-    latest = Latest()
+    latest = LatestSeries()
     metrics = [metric("m", 1, labels={"k": str(number)}) for number in range(MAX_SERIES + 2)]
     request = json.dumps(metrics_request(*metrics))
-    latest.add(intake_from({"otlp": [["MTRC", request]]}, Accepts(), NOW).metrics)
+    latest.add(batch_from_telemetry({"otlp": [["MTRC", request]]}, IngestFilter(), NOW).metrics)
     labels = [series.labels["k"] for series in latest.at(NOW)]
     assert (len(labels), labels[0]) == (MAX_SERIES, "2")

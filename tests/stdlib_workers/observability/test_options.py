@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stdlib_workers.observability.config.options import Limits, Listener, Options, options_from
-from stdlib_workers.observability.config.sampling import Rule, Sampling
+from stdlib_workers.observability.config.options import Limits, ListenerOptions, Options, options_from
+from stdlib_workers.observability.config.sampling import Sampling, SamplingRule
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.values import OptionError
 
@@ -17,8 +17,8 @@ def test_nothing_configured() -> None:
     assert found == Options(resource={"service.name": "iii"})
     assert found.sampling == Sampling(1.0, (), True, 100)
     assert (found.prometheus, found.otlp_listener) == (
-        Listener(True, "127.0.0.1", 9464),
-        Listener(False, "127.0.0.1", 4318),
+        ListenerOptions(True, "127.0.0.1", 9464),
+        ListenerOptions(False, "127.0.0.1", 4318),
     )
     assert (found.export.spans, found.export.metrics, found.export.logs) == (False, False, False)
 
@@ -98,7 +98,7 @@ def test_the_environment_counts_where_the_configuration_says_nothing() -> None:
         ({"sampling": {}}, Sampling(1.0, (), False, None)),
         ({"sampling": {"default": 0.1}}, Sampling(0.1, (), False, None)),
         ({"sampling_ratio": 0.3, "sampling": {"parent_based": True}}, Sampling(0.3, (), True, None)),
-        ({"sampling": {"rules": [{"rate": 0}]}}, Sampling(1.0, (Rule(0.0),), True, None)),
+        ({"sampling": {"rules": [{"rate": 0}]}}, Sampling(1.0, (SamplingRule(0.0),), True, None)),
         ({"sampling": {"rate_limit": {"max_traces_per_second": 5}}}, Sampling(1.0, (), True, 5.0)),
     ],
 )
@@ -109,8 +109,8 @@ def test_sampling(config: dict[str, Any], sampling: Sampling) -> None:
 def test_the_sampling_is_asked_of_the_engine_and_echoed() -> None:
     rules = [{"operation": "a*", "service": None, "rate": 0.5}]
     sampling = options_from({"sampling": {"default": 0.1, "rules": rules}}, {}).sampling
-    assert sampling.echo() == {"default_ratio": 0.1, "rules": rules, "parent_based": True}
-    assert sampling.wanted() == {
+    assert sampling.to_json() == {"default_ratio": 0.1, "rules": rules, "parent_based": True}
+    assert sampling.for_engine() == {
         "default": 0.1,
         "rules": rules,
         "parent_based": True,
@@ -121,14 +121,14 @@ def test_the_sampling_is_asked_of_the_engine_and_echoed() -> None:
 @pytest.mark.parametrize(
     ("fields", "listener"),
     [
-        ({"port": 5}, Listener(True, "127.0.0.1", 5, True)),
-        (True, Listener(True, "127.0.0.1", 4318)),
-        (False, Listener(False, "127.0.0.1", 4318)),
-        ({"host": "::1"}, Listener(True, "::1", 4318)),
-        ({"enabled": False, "port": 0}, Listener(False, "127.0.0.1", 0, True)),
+        ({"port": 5}, ListenerOptions(True, "127.0.0.1", 5, True)),
+        (True, ListenerOptions(True, "127.0.0.1", 4318)),
+        (False, ListenerOptions(False, "127.0.0.1", 4318)),
+        ({"host": "::1"}, ListenerOptions(True, "::1", 4318)),
+        ({"enabled": False, "port": 0}, ListenerOptions(False, "127.0.0.1", 0, True)),
     ],
 )
-def test_listeners(fields: Any, listener: Listener) -> None:
+def test_listeners(fields: Any, listener: ListenerOptions) -> None:
     assert options_from({"otlp_listener": fields}, {}).otlp_listener == listener
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.otlp_json import (
     float_from,
     id_from,
@@ -20,7 +21,6 @@ from stdlib_workers.observability.records.otlp_json import (
     value_from,
 )
 from stdlib_workers.observability.records.spans import MAX_INTEGER
-from stdlib_workers.observability.store.archive import Batch
 from tests.support.observed import NOW, archive, metric, metrics_request
 
 TRACE, SPAN = "5B8EFFF798038103D269B633813FC60C", "EEE19B7EC3C1B174"
@@ -194,15 +194,15 @@ def test_no_request_of_any_shape_raises(request: Any) -> None:
 
 @pytest.mark.parametrize("frame", [["OTLP", "{"], ["OTLP", "[]"], ["WHAT", "{}"], "x", ["OTLP"], ["MTRC", None]])
 def test_a_frame_that_is_none_is_counted_and_left_out(frame: Any) -> None:
-    intake = intake_from({"otlp": [frame, ["OTLP", "{}"]]}, Accepts(), 1)
-    assert (intake.malformed, intake.spans) == (1, [])
+    batch = batch_from_telemetry({"otlp": [frame, ["OTLP", "{}"]]}, IngestFilter(), 1)
+    assert (batch.malformed, batch.spans) == (1, [])
 
 
 def test_what_is_not_accepted_stays_outside() -> None:
     request = traces(endTimeUnixNano="0")
     batch = {"otlp": [["OTLP", json.dumps(request)]], "logs": [{"body": "x"}]}
-    assert len(intake_from(batch, Accepts(), 1).spans) == 1
-    strict = intake_from(batch, Accepts(live=False, logs=False), 1)
+    assert len(batch_from_telemetry(batch, IngestFilter(), 1).spans) == 1
+    strict = batch_from_telemetry(batch, IngestFilter(live=False, logs=False), 1)
     assert (strict.spans, strict.logs) == ([], [])
 
 
@@ -221,7 +221,7 @@ records = st.lists(st.one_of(odd, st.dictionaries(fields, odd, max_size=8)), max
 @given(records, records)
 def test_no_batch_of_any_shape_raises_and_what_is_kept_can_be_stored(spans: Any, logs: Any) -> None:
     known = [{**one, "trace_id": "t", "span_id": "s"} for one in spans if isinstance(one, dict)]
-    intake = intake_from({"spans": [*spans, *known], "logs": logs}, Accepts(), 1)
-    assert len(intake.spans) >= len(known)
+    batch = batch_from_telemetry({"spans": [*spans, *known], "logs": logs}, IngestFilter(), 1)
+    assert len(batch.spans) >= len(known)
     with archive() as kept:
-        kept.write(Batch(intake.spans, intake.logs)).result()
+        kept.write(Batch(batch.spans, batch.logs)).result()

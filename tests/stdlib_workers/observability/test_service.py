@@ -1,4 +1,4 @@
-"""The worker put together without an engine: what it registers, who may feed it, and the small diagnostic functions."""
+"""The worker without an engine: what it registers, which batches it takes, and the small diagnostic functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from iii.worker.context.invocation import CURRENT, InvocationContext
 from stdlib_workers.observability.config.options import options_from
 from stdlib_workers.observability.functions.diagnostics import baggage_from
 from stdlib_workers.observability.functions.engine_stats import values_from
-from stdlib_workers.observability.records.call_stats import Figures
-from stdlib_workers.observability.service import FEED, Service
+from stdlib_workers.observability.records.call_stats import CallStats
+from stdlib_workers.observability.service import INGEST_FUNCTION, Service
 from tests.support.observed import MS, NOW, archive, log, span, trace_id
 
 QUIET: dict[str, Any] = {"prometheus": False, "logs_console_output": False}
@@ -26,12 +26,12 @@ IDS = {
     *("engine::logs::list", "engine::logs::clear", "engine::metrics::list", "engine::rollups::list"),
     *("engine::alerts::list", "engine::alerts::evaluate", "engine::sampling::rules", "engine::health::check"),
     *("engine::baggage::get", "engine::baggage::set", "engine::baggage::get_all"),
-    *(FEED, "observability::on-workers-changed"),
+    *(INGEST_FUNCTION, "observability::on-workers-changed"),
 }
 
 
 class Registrar:
-    """Stands for the Worker: keeps what is registered, answers what the census asks."""
+    """Stands for the Worker: keeps what is registered, answers what the statistics ask."""
 
     def __init__(self) -> None:
         self.functions: dict[str, Any] = {}
@@ -76,15 +76,15 @@ def call(worker: Registrar, function_id: str, payload: Any = None, **fields: Any
     return asyncio.run(found) if asyncio.iscoroutine(found) else found
 
 
-def fed(worker: Registrar, batch: Any) -> None:
-    call(worker, FEED, batch, metadata=worker.bindings["telemetry"]["metadata"])
+def ingest(worker: Registrar, batch: Any) -> None:
+    call(worker, INGEST_FUNCTION, batch, metadata=worker.bindings["telemetry"]["metadata"])
 
 
-def test_everything_of_the_contract_is_registered_and_the_feed_is_asked_for() -> None:
+def test_everything_of_the_contract_is_registered_and_the_telemetry_is_bound() -> None:
     with serving(sampling_ratio=0.5, live_spans=False, logs_enabled=False, payload_bytes=10) as (worker, _):
         assert set(worker.functions) == IDS
         assert worker.types == ["log", "trace"]
-        assert worker.bindings["telemetry"]["function_id"] == FEED
+        assert worker.bindings["telemetry"]["function_id"] == INGEST_FUNCTION
         assert worker.bindings["telemetry"]["config"] == {
             "spans": True,
             "logs": False,
@@ -118,49 +118,49 @@ def test_the_ratio_is_for_the_log_functions_only_and_off_is_for_all() -> None:
     batch = {"logs": [log("line")], "otlp": [otlp_logs("remote")]}
     with serving(logs_sampling_ratio=0) as (worker, _):
         call(worker, "engine::log::info", {"message": "not chosen"})
-        fed(worker, batch)
+        ingest(worker, batch)
         bodies = {row["body"] for row in call(worker, "engine::logs::list")["logs"]}
         assert bodies == {"line", "remote"}
     with serving(logs_enabled=False) as (worker, _):
         call(worker, "engine::log::info", {"message": "off"})
-        fed(worker, batch)
+        ingest(worker, batch)
         assert call(worker, "engine::logs::list")["total"] == 0
 
 
 def test_running_spans_are_kept_unless_that_is_off() -> None:
     for live, kept in ((True, 1), (False, 0)):
         with serving(live_spans=live) as (worker, _):
-            fed(worker, {"spans": [span(1, pending=True)]})
+            ingest(worker, {"spans": [span(1, pending=True)]})
             assert call(worker, "engine::traces::list")["total"] == kept
 
 
-def test_batches_are_taken_from_the_feed_only() -> None:
+def test_batches_are_taken_from_the_engine_only() -> None:
     with serving() as (worker, _):
         for metadata in (None, {}, {"feed": "guess"}):
             with pytest.raises(InvocationError) as caught:
-                call(worker, FEED, {"spans": [span()]}, metadata=metadata)
+                call(worker, INGEST_FUNCTION, {"spans": [span()]}, metadata=metadata)
             assert caught.value.code == "FORBIDDEN"
-        fed(worker, {"spans": [span()], "logs": [log("fed")], "otlp": [], "dropped": {}, "time_unix_nano": NOW})
+        ingest(worker, {"spans": [span()], "logs": [log("fed")], "otlp": [], "dropped": {}, "time_unix_nano": NOW})
         assert call(worker, "engine::traces::list")["spans"][0]["trace_id"] == trace_id(1)
         assert call(worker, "engine::logs::list")["logs"][0]["body"] == "fed"
         with pytest.raises(InvocationError) as caught:
-            fed(worker, [])
+            ingest(worker, [])
         assert caught.value.code == "deserialization_error"
 
 
 def test_what_was_lost_on_the_way_is_counted() -> None:
     with serving() as (worker, service):
-        fed(worker, {"dropped": {"spans": 3, "logs": 2, "otlp": 1}, "otlp": ["x"], "calls": {"total": 8}})
-        fed(worker, {"dropped": {"spans": 1}})
+        ingest(worker, {"dropped": {"spans": 3, "logs": 2, "otlp": 1}, "otlp": ["x"], "calls": {"total": 8}})
+        ingest(worker, {"dropped": {"spans": 1}})
         storage = call(worker, "engine::traces::list")["storage"]
         assert (storage["known_dropped_spans"], storage["completeness"]) == (4, "partial")
-        assert service._dropped() == {"spans": 4, "logs": 2, "otlp": 1, "malformed": 1}
+        assert service._lost_records() == {"spans": 4, "logs": 2, "otlp": 1, "malformed": 1}
         assert call(worker, "engine::metrics::list")["engine_metrics"]["invocations"]["total"] == 8
 
 
 def test_a_batch_of_nothing_that_fits_is_taken() -> None:
     with serving() as (worker, _):
-        fed(worker, {"spans": [1, {}, {"trace_id": 5}], "logs": "x", "otlp": None, "dropped": None, "calls": []})
+        ingest(worker, {"spans": [1, {}, {"trace_id": 5}], "logs": "x", "otlp": None, "dropped": None, "calls": []})
         assert call(worker, "engine::traces::list")["total"] == 0
 
 
@@ -231,20 +231,20 @@ def test_a_baggage_header(header: str | None, entries: dict[str, str]) -> None:
     assert baggage_from(header) == entries
 
 
-def test_the_engines_figures_go_into_the_rollups() -> None:
-    figures = Figures()
-    figures.take_counts({"total": 5, "error": 1})
+def test_the_engines_counts_go_into_the_rollups() -> None:
+    call_stats = CallStats()
+    call_stats.take_counts({"total": 5, "error": 1})
     rows = [{"metrics": {"memory_rss": 100, "cpu_percent": 1.5}}, {"metrics": None}]
-    found = {(value.name, value.value) for value in values_from(figures, rows, NOW)}
+    found = {(value.name, value.value) for value in values_from(call_stats, rows, NOW)}
     assert {("iii.invocations.total", 5), ("iii.invocations.error", 1), ("iii.workers.active", 0)} <= found
     assert {("iii.worker.memory.rss", 100), ("iii.worker.cpu.percent", 1.5)} <= found
-    assert all(value.time == NOW for value in values_from(figures, rows, NOW))
+    assert all(value.time == NOW for value in values_from(call_stats, rows, NOW))
 
 
 def test_alerts_are_listed_and_evaluated() -> None:
     rule = {"name": "busy", "metric": "iii.invocations.total", "threshold": 1, "operator": ">="}
     with serving(alerts=[rule, {**rule, "name": "off", "enabled": False}]) as (worker, _):
-        fed(worker, {"calls": {"total": 4}})
+        ingest(worker, {"calls": {"total": 4}})
         answer = call(worker, "engine::alerts::evaluate")
         assert answer["timestamp"] > 0
         assert (answer["evaluated"], [event["name"] for event in answer["triggered_alerts"]]) == (1, ["busy"])

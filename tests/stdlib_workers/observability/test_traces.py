@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.functions.traces import Storage, TraceFunctions
+from stdlib_workers.observability.functions.traces import TraceFunctions
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.observability.records.trace_tree import Collapse
 from stdlib_workers.observability.store import span_table
@@ -34,8 +34,7 @@ def numbers(kept: Archive, **payload: Any) -> list[int]:
 
 
 def functions(made: Bench, collapse: Sequence[Collapse] = ()) -> TraceFunctions:
-    storage = Storage(made.archive, made.pipeline, 1024)
-    return TraceFunctions(made.archive, storage, collapse, made.pipeline.clock)
+    return TraceFunctions(made.archive, made.pipeline, 1024, collapse)
 
 
 def test_the_shape_of_a_span_and_of_the_answer() -> None:
@@ -366,13 +365,13 @@ def test_the_tree_of_a_trace() -> None:
 
 
 def test_a_batch_that_could_not_be_stored_is_counted_and_told_to_nobody() -> None:
-    from stdlib_workers.observability.ingest.batches import Accepts, intake_from
+    from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 
     told: list[Any] = []
     with bench() as made:
-        made.pipeline.followers.append(told.append)
+        made.pipeline.subscribers.append(told.append)
         made.archive.close()
-        made.run(made.pipeline.take(intake_from({"spans": [span(1), span(2)]}, Accepts(), NOW)))
+        made.run(made.pipeline.ingest(batch_from_telemetry({"spans": [span(1), span(2)]}, IngestFilter(), NOW)))
         assert made.pipeline.dropped == 2
         assert made.pipeline.last_error is not None
     assert told == []

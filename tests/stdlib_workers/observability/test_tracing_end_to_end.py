@@ -167,7 +167,7 @@ def test_a_request_is_one_tree_through_queue_state_and_trigger_and_a_cron_run_an
         assert "[REDACTED]" in next(span for span in ours if span["status"] == "error")["status_description"]
 
 
-def test_a_taker_that_dies_holds_nobody_up_and_is_fed_again(tmp_path: Path) -> None:
+def test_a_subscriber_that_dies_holds_no_call_up_and_gets_batches_again(tmp_path: Path) -> None:
     toml = '[engine]\nlisten = "off"\n[workers.eye]\nrun = "eye.py"\n[workers.shop]\nrun = "shop.py"\n'
     shop = '@worker.function("shop::add")\ndef add(payload):\n    return payload\n'
     with project(tmp_path, toml, {"eye": EYE, "shop": shop}) as running:

@@ -7,14 +7,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.observability.records.redaction import Redaction
-from stdlib_workers.observability.records.spans import SpanRow, row_from
+from iii.redaction import BatchRedactor
+from stdlib_workers.observability.records.spans import SpanRow, span_row_from
 from stdlib_workers.observability.records.trace_tree import MAX_DEPTH, Collapse, tree_from
 from tests.support.observed import span, span_id
 
 
 def rows(*spans: dict[str, Any]) -> list[SpanRow]:
-    made = [row_from(one, Redaction()) for one in spans]
+    made = [span_row_from(one, BatchRedactor()) for one in spans]
     return [row for row in made if row is not None]
 
 

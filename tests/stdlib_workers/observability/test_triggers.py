@@ -1,4 +1,4 @@
-"""The triggers `log` and `trace`, and the side feed: who is told what, and who is not."""
+"""The triggers `log` and `trace`, and the live stream: which functions are called for which records."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.observability.export.live_stream import ALL, MAX_SPANS, ROWS, TRACE, LiveFeed, messages_from
-from stdlib_workers.observability.ingest.batches import Accepts, Intake, intake_from
+from stdlib_workers.observability.export.live_stream import ALL, MAX_SPANS, ROWS, TRACE, LiveStream, messages_from
+from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.triggers import (
-    Firing,
+    Triggers,
     log_subscription_from,
     trace_subscription_from,
     traces_for,
 )
+from stdlib_workers.observability.records.batch import Batch
 from tests.support.observed import NOW, log, span, span_id, trace_id
 from tests.support.stand_ins import Callee, binding, until
 
 
-def intake(*spans: dict[str, Any], logs: Any = ()) -> Intake:
-    return intake_from({"spans": list(spans), "logs": list(logs)}, Accepts(), NOW)
+def batch(*spans: dict[str, Any], logs: Any = ()) -> Batch:
+    return batch_from_telemetry({"spans": list(spans), "logs": list(logs)}, IngestFilter(), NOW)
 
 
 class Tasks:
@@ -37,8 +38,8 @@ class Tasks:
         task.add_done_callback(self.tasks.discard)
 
 
-def firing(callee: Callee) -> Firing:
-    return Firing(callee, Tasks().start)
+def firing(callee: Callee) -> Triggers:
+    return Triggers(callee, Tasks().start)
 
 
 async def test_a_log_trigger_gets_every_record_of_its_level_with_all_twelve_keys() -> None:
@@ -46,7 +47,7 @@ async def test_a_log_trigger_gets_every_record_of_its_level_with_all_twelve_keys
     made = firing(callee)
     await made.logs.register_trigger(binding("w::all", None, "1", metadata={"m": 1}, namespace="other"))
     await made.logs.register_trigger(binding("w::warn", {"level": "WARN"}, "2"))
-    made.take(intake(logs=[log("a"), log("b", severity_number=13, severity_text="warn")]))
+    made.on_batch(batch(logs=[log("a"), log("b", severity_number=13, severity_text="warn")]))
     await until(lambda: len(callee.requests) == 3)
     assert {payload["body"] for payload in callee.payloads("w::all")} == {"a", "b"}
     (warned,) = callee.payloads("w::warn")
@@ -62,7 +63,7 @@ async def test_a_log_trigger_fires_for_records_of_otlp_too() -> None:
     await made.logs.register_trigger(binding("w::all"))
     record = {"body": {"stringValue": "remote"}, "severityNumber": 17}
     request = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
-    made.take(intake_from({"otlp": [["LOGS", json.dumps(request)]]}, Accepts(), NOW))
+    made.on_batch(batch_from_telemetry({"otlp": [["LOGS", json.dumps(request)]]}, IngestFilter(), NOW))
     await until(lambda: callee.requests)
     (told,) = callee.payloads("w::all")
     assert (told["body"], told["severity_text"], told["service_name"], len(told)) == ("remote", "ERROR", "unknown", 12)
@@ -72,7 +73,7 @@ async def test_a_trace_trigger_has_its_metadata_and_the_default_namespace() -> N
     callee = Callee(w__seen=lambda _: None)
     made = firing(callee)
     await made.traces.register_trigger(binding("w::seen", None, metadata={"m": 1}, namespace="other"))
-    made.take(intake(span(1)))
+    made.on_batch(batch(span(1)))
     made.close_window()
     await until(lambda: callee.requests)
     assert (callee.requests[0]["metadata"], callee.requests[0].get("namespace")) == ({"m": 1}, None)
@@ -82,7 +83,7 @@ async def test_what_a_bound_function_logs_fires_nothing() -> None:
     callee = Callee(w__all=lambda _: None)
     made = firing(callee)
     await made.logs.register_trigger(binding("w::all", {"level": "all"}))
-    made.take(intake(logs=[log("own", attributes={"function_id": "w::all"}), log("other")]))
+    made.on_batch(batch(logs=[log("own", attributes={"function_id": "w::all"}), log("other")]))
     await until(lambda: callee.requests)
     assert [payload["body"] for payload in callee.payloads("w::all")] == ["other"]
 
@@ -95,7 +96,7 @@ async def test_a_condition_decides_and_a_failing_handler_disturbs_nobody() -> No
     made = firing(callee)
     await made.logs.register_trigger(binding("w::all", {"condition_function_id": "w::if"}, "1"))
     await made.logs.register_trigger(binding("w::b", {}, "2"))
-    made.take(intake(logs=[log("a"), log("b")]))
+    made.on_batch(batch(logs=[log("a"), log("b")]))
     await until(lambda: len(callee.payloads("w::b")) == 2 and callee.payloads("w::all"))
     assert [payload["body"] for payload in callee.payloads("w::all")] == ["b"]
 
@@ -116,12 +117,12 @@ async def test_traces_are_told_once_a_window_sorted_and_unique() -> None:
     callee = Callee(w__seen=lambda _: None)
     made = firing(callee)
     await made.traces.register_trigger(binding("w::seen", {}))
-    made.take(intake(span(1, trace=2), span(2, trace=1)))
-    made.take(intake(span(3, trace=2), span(4, trace=3)))
+    made.on_batch(batch(span(1, trace=2), span(2, trace=1)))
+    made.on_batch(batch(span(3, trace=2), span(4, trace=3)))
     assert callee.requests == []
     await until(lambda: callee.requests)
     assert callee.payloads("w::seen") == [{"trace_ids": [trace_id(1), trace_id(2), trace_id(3)]}]
-    made.take(intake(span(5, trace=9)))
+    made.on_batch(batch(span(5, trace=9)))
     await until(lambda: len(callee.requests) == 2)
 
 
@@ -129,15 +130,15 @@ async def test_a_window_in_which_nothing_fits_tells_nothing() -> None:
     callee = Callee(w__seen=lambda _: None)
     made = firing(callee)
     await made.traces.register_trigger(binding("w::seen", {"status": "error"}))
-    made.take(intake(span(1)))
+    made.on_batch(batch(span(1)))
     made.close_window()
-    made.take(intake(span(2, trace=7, status="error")))
+    made.on_batch(batch(span(2, trace=7, status="error")))
     made.close_window()
     await until(lambda: callee.requests)
     assert callee.payloads("w::seen") == [{"trace_ids": [trace_id(7)]}]
 
 
-ROWS_OF_ALL_KINDS = intake(
+ROWS_OF_ALL_KINDS = batch(
     span(1, trace=1, service_name="Web", status="error"),
     span(2, trace=2),
     span(3, trace=3, attributes={"iii.function.kind": "internal"}),
@@ -165,12 +166,11 @@ def test_which_traces_a_binding_is_told_of(config: Any, traces: list[int]) -> No
     assert found == [trace_id(number) for number in traces]
 
 
-def test_the_three_streams_of_the_side_feed() -> None:
-    rows = intake(
-        span(1, trace=1), span(2, 1, trace=1), span(3, trace=2, attributes={"function_id": "engine::x"})
-    ).spans
+def test_the_three_streams_of_the_live_stream() -> None:
+    rows = batch(span(1, trace=1), span(2, 1, trace=1), span(3, trace=2, attributes={"function_id": "engine::x"})).spans
     found = {
-        (message.stream, message.group): [one["span_id"] for one in message.spans] for message in messages_from(rows)
+        (message["stream_name"], message["group_id"]): [one["span_id"] for one in message["data"]["spans"]]
+        for message in messages_from(rows)
     }
     assert found == {
         (ROWS, "all"): [span_id(1)],
@@ -181,10 +181,10 @@ def test_the_three_streams_of_the_side_feed() -> None:
     assert list(messages_from([])) == []
 
 
-async def test_the_side_feed_sends_the_newest_spans_of_a_window() -> None:
+async def test_the_live_stream_sends_the_newest_spans_of_a_window() -> None:
     callee = Callee(stream__send=lambda _: None)
-    feed = LiveFeed(callee, Tasks().start)
-    feed.take(intake(*[span(number + 1, start=1) for number in range(MAX_SPANS + 5)]))
+    live = LiveStream(callee, Tasks().start)
+    live.on_batch(batch(*[span(number + 1, start=1) for number in range(MAX_SPANS + 5)]))
     await until(lambda: len(callee.requests) == 3)
     first = callee.requests[0]["payload"]
     assert (first["stream_name"], first["group_id"], first["type"]) == (ROWS, "all", "spans")
@@ -192,11 +192,11 @@ async def test_the_side_feed_sends_the_newest_spans_of_a_window() -> None:
     assert first["data"]["spans"][-1]["span_id"] == span_id(MAX_SPANS + 5)
 
 
-async def test_without_a_stream_worker_the_side_feed_stays_quiet_for_a_while() -> None:
+async def test_without_a_stream_worker_the_live_stream_stays_quiet_for_a_while() -> None:
     callee = Callee()
-    feed = LiveFeed(callee, Tasks().start)
-    feed.take(intake(span(1)))
+    live = LiveStream(callee, Tasks().start)
+    live.on_batch(batch(span(1)))
     await until(lambda: callee.requests)
-    feed.take(intake(span(2)))
-    await feed.send()
+    live.on_batch(batch(span(2)))
+    await live.send()
     assert len(callee.requests) == 1

@@ -11,7 +11,7 @@ from iii import InvocationError
 from stdlib_workers.events import Bindings
 from stdlib_workers.pubsub.broadcast import MAX_IN_FLIGHT, Broadcast, Subscription
 from stdlib_workers.pubsub.options import check_options
-from stdlib_workers.pubsub.topics import matcher
+from stdlib_workers.pubsub.topics import topic_matcher
 from tests.support.stand_ins import Callee, binding, until
 
 
@@ -34,8 +34,8 @@ def make(callee: Callee) -> tuple[Broadcast, Bindings[Subscription]]:
     ],
 )
 def test_patterns(pattern: str, fitting: list[str], others: list[str]) -> None:
-    is_for = matcher(pattern)
-    assert [topic for topic in [*fitting, *others] if is_for(topic)] == fitting
+    matches = topic_matcher(pattern)
+    assert [topic for topic in [*fitting, *others] if matches(topic)] == fitting
 
 
 async def test_every_subscriber_gets_the_raw_data_and_its_metadata() -> None:

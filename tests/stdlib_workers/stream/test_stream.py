@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.stream.events import Place, filter_from, place_from
+from stdlib_workers.stream.events import Group, filter_from, group_from
 from stdlib_workers.stream.options import DEFAULT_ORIGINS, Options, options_from
 from stdlib_workers.values import OptionError
 from tests.support.stand_ins import Callee, binding, slow_step, until
@@ -260,9 +260,9 @@ async def test_absence_is_asked_once_until_functions_change(setup: StreamSetup) 
     assert await setup.stream.get(address("i")) == "mine"
 
 
-def test_a_places_name_holds_any_text() -> None:
-    for stream, group in (("a:b", "c"), ("a", "b:c"), ('"', "\\"), ("", "\0"), ("é", "\U0001f600")):
-        assert place_from(Place(stream, group).bucket) == (stream, group)
+def test_the_name_of_a_group_holds_any_text() -> None:
+    for stream, id in (("a:b", "c"), ("a", "b:c"), ('"', "\\"), ("", "\0"), ("é", "\U0001f600")):
+        assert group_from(Group(stream, id).bucket) == (stream, id)
 
 
 def test_options() -> None:
