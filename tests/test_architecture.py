@@ -39,7 +39,9 @@ class Room:
     is_light: bool = False
 
 
-BASE = ("iii/errors.py", "iii/ids.py", "iii/version.py")
+BASE = ("iii/durations.py", "iii/errors.py", "iii/ids.py", "iii/suggestions.py", "iii/version.py")
+# What a standard worker may import beside `iii` itself.
+PUBLIC_MODULES = ("iii/durations.py", "iii/suggestions.py")
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels", "codec", "context", "functions", "transport"))
@@ -137,8 +139,8 @@ ROOMS: dict[str, Room] = {
     ),
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
-    "stdlib_workers": Room(("iii", "stdlib_workers/cron")),
-    "stdlib_workers/cron": Room(("iii", "stdlib_workers")),
+    "stdlib_workers": Room((*PUBLIC_MODULES, "iii", "stdlib_workers/cron")),
+    "stdlib_workers/cron": Room((*PUBLIC_MODULES, "iii", "stdlib_workers")),
 }
 
 # Shared by several standard workers; these packages are no workers.
@@ -262,7 +264,8 @@ def _standard_worker(item: Import) -> str | None:
         return None
     own_package = ".".join(item.module.split(".")[:2])
     packages = (own_package, *SHARED_BY_STANDARD_WORKERS)
-    allowed = item.target == "iii" or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
+    is_public = item.target in ("iii", *map(module_name, PUBLIC_MODULES))
+    allowed = is_public or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
     return None if allowed else f"a standard worker uses only the public `iii` ({item.target})"
 
 
@@ -353,6 +356,7 @@ def test_the_policy_has_no_circle_and_names_no_room_that_is_not_there() -> None:
         ("iii/worker/functions/schema.py", "import msgspec", "must load without msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii.worker.worker import Worker", "only the public `iii`"),
         ("stdlib_workers/state/store.py", "import stdlib_workers.queue.core", "only the public `iii`"),
+        ("stdlib_workers/state/store.py", "from iii.errors import IIIError", "only the public `iii`"),
         ("cli/trigger/run.py", "x = 1\n" * (MAX_LINES + 1), f"the limit is {MAX_LINES}"),
     ],
 )
@@ -370,6 +374,7 @@ def test_every_rule_can_fail(path: str, source: str, message: str) -> None:
         ("iii/engine/engine.py", "from iii.engine.supervision import process, supervisor"),
         ("iii/worker/codec/codec.py", "def load():\n    import msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii import register_worker\nfrom . import store"),
+        ("stdlib_workers/state/store.py", "from iii.suggestions import nearest_names"),
         ("cli/commands/dev.py", "def run():\n    from iii.engine.engine import run"),
     ],
 )

@@ -6,12 +6,12 @@ Adds to an error what only the engine knows; how it is shown is `failures`' matt
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from cli.client.connection import Connection
 from cli.client.errors import invocation_error
 from iii.errors import ErrorCode, InvocationError
+from iii.suggestions import nearest_names
 
 
 def explained(connection: Connection, function_id: str, body: dict[str, Any], info: dict[str, Any]) -> InvocationError:
@@ -38,4 +38,4 @@ def _place(source: Any) -> dict[str, Any]:
 def _similar(connection: Connection, function_id: str) -> list[str]:
     answer = connection.exchange("engine::functions::list", {"include_internal": True}, 5000).get("result") or {}
     known = [str(row.get("function_id")) for row in answer.get("functions", [])]
-    return difflib.get_close_matches(function_id, known, n=3, cutoff=0.6)
+    return nearest_names(function_id, known, count=3)

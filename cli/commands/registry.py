@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError
+from iii.suggestions import nearest_names
 
 # command -> (module, attribute, one line for `iii --help`)
 COMMANDS = {
@@ -66,7 +67,9 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, suggesting the nearest one for a typo."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise UsageError(f"there is no command `{args[0]}`", _nearest(args[0]))
+            names = nearest_names(args[0], COMMANDS)
+            hint = f"did you mean `iii {names[0]}`?" if names else "see `iii --help`"
+            raise UsageError(f"there is no command `{args[0]}`", hint)
         return super().resolve_command(ctx, args)
 
 
@@ -94,10 +97,3 @@ def run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         raise UsageError(error.format_message(), f"see `{context.command_path} --help`" if context else "") from None
     return code if isinstance(code, int) else 0
-
-
-def _nearest(name: str) -> str:
-    import difflib  # only a typo pays for it
-
-    found = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"did you mean `iii {found[0]}`?" if found else "see `iii --help`"

@@ -18,10 +18,10 @@ from cli.client.errors import UsageError
 from cli.commands.options import json_option
 from cli.commands.project_file import project_file
 from cli.observe.log_reader import LEVELS, Row, Tails
+from iii.durations import PATTERN, parse_duration
 
 # Files tell nobody that they have grown: how often to look. People notice no delay below this.
 PAUSE = 0.1
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @click.command("logs")
@@ -69,9 +69,9 @@ def start_of(since: str | None, now: datetime) -> str:
     """Return the time from which on lines count, as the log writes it. Raises UsageError."""
     if since is None:
         return ""
-    span = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", since)
     try:
-        start = now - timedelta(**{_UNITS[span[2]]: float(span[1])}) if span else datetime.fromisoformat(since)
+        is_duration = re.fullmatch(PATTERN, since)
+        start = now - timedelta(seconds=parse_duration(since)) if is_duration else datetime.fromisoformat(since)
         return start.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         raise UsageError(f"--since {since}: that is no time", 'write "10m", "2h" or 2026-01-31T12:00') from None

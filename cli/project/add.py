@@ -52,11 +52,11 @@ def with_workers(text: str, names: tuple[str, ...]) -> str:
 
 def _check(names: tuple[str, ...], declared: Any) -> None:
     from iii.engine.config.project import STANDARD_WORKERS  # keeps `--help` light
-    from iii.engine.config.toml_document import nearest
+    from iii.suggestions import did_you_mean
 
     for name in names:
         if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
-            hint = nearest(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
+            hint = did_you_mean(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
             raise UsageError(f"there is no standard worker `{name}`", hint)
         if name in declared:
             raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")

@@ -23,11 +23,11 @@ def command(name: str, file: Path | None, profile: str | None, as_json: bool) ->
     """Show a worker's environment; variables that only a running engine knows are left out."""
     from iii.engine.config.environment import environment_of
     from iii.engine.config.project import load_project  # keeps `--help` light
-    from iii.engine.config.toml_document import nearest
+    from iii.suggestions import did_you_mean
 
     project = load_project(project_file(file), environ=os.environ, profile=profile)
     if name not in project.workers:
-        raise UsageError(f"there is no worker `{name}` in {project.file.name}", nearest(name, project.workers))
+        raise UsageError(f"there is no worker `{name}` in {project.file.name}", did_you_mean(name, project.workers))
     merged = environment_of(project.workers[name], project, os.environ)
     if as_json:
         entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}

@@ -67,7 +67,10 @@ def parse(words: list[str]) -> Arguments:
 def _add_option(arguments: Arguments, word: str, rest: object) -> None:
     name, equals, value = word.partition("=")
     if name not in OPTIONS:
-        raise _usage(f"unknown option {name}", _nearest(name))
+        from iii.suggestions import nearest_names  # only a failure pays for it
+
+        names = nearest_names(name, OPTIONS, cutoff=0.7)
+        raise _usage(f"unknown option {name}", f"did you mean {names[0]}?" if names else "see `iii trigger --help`")
     attribute, takes_value = OPTIONS[name]
     if not takes_value:
         if equals:
@@ -98,13 +101,6 @@ def _pair(word: str) -> tuple[str, str]:
     if not key:
         raise _usage(f"a key must not be empty, got `{word}`")
     return key, value
-
-
-def _nearest(name: str) -> str:
-    import difflib  # only a failure pays for it
-
-    found = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)
-    return f"did you mean {found[0]}?" if found else "see `iii trigger --help`"
 
 
 def _usage(message: str, hint: str = "") -> Exception:

@@ -15,9 +15,9 @@ from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ProjectSpec
-from iii.engine.config.toml_document import nearest
 from iii.engine.guard import Guard
 from iii.errors import AlreadyRunning, IIIError, ProjectError
+from iii.suggestions import did_you_mean
 
 EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
 
@@ -63,5 +63,5 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
 def _check_names(project: ProjectSpec, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in project.workers:
-            hint = nearest(name, project.workers) or f"there are: {', '.join(project.workers)}"
+            hint = did_you_mean(name, project.workers) or f"there are: {', '.join(project.workers)}"
             raise ProjectError(f"there is no worker `{name}`", hint=hint)

@@ -14,16 +14,17 @@ from typing import Any
 
 from msgspec import Struct
 
+from iii.durations import parse_duration
 from iii.engine.config.toml_document import Document
 from iii.engine.config.toml_positions import KeyPath
 from iii.errors import ProjectError
 
+# Shorter than what `iii.durations` knows: nothing here lasts days.
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -77,12 +78,6 @@ WORKER_KEYS = (
     Key("validate", "boolean", "Check payloads against the functions' schemas."),
     Key("config", "config", "Handed to the worker as JSON in III_CONFIG."),
 )
-
-
-def parse_duration(text: str) -> float | None:
-    """Return the seconds of `5s`, `100ms`, `1.5m` or `2h`, None for anything else."""
-    match = DURATION.fullmatch(text)
-    return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def parse_size(text: str) -> int | None:
@@ -214,7 +209,8 @@ def _choice(value: Any, at: Place, key: Key) -> str:
 
 
 def _duration(value: Any, at: Place, key: Key) -> float:
-    seconds = parse_duration(_string(value, at)) if isinstance(value, str) else None
+    text = _string(value, at) if isinstance(value, str) else ""
+    seconds = parse_duration(text) if DURATION.fullmatch(text) else None
     if seconds is None or not key.least <= seconds <= key.most:
         allowed = f'a duration from "{key.least:g}s" to "{key.most:g}s"'
         hint = f'write "{value}s"' if isinstance(value, int) and not isinstance(value, bool) and value > 0 else ""

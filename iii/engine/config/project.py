@@ -18,8 +18,9 @@ from iii.engine.config.environment import PROJECT_FILES, read_env_file
 from iii.engine.config.interpreter import Program, has_official_sdk
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import Document, nearest, read_document
+from iii.engine.config.toml_document import Document, read_document
 from iii.engine.config.toml_positions import KeyPath
+from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
@@ -98,7 +99,7 @@ def _check_names(document: Document, path: KeyPath, known: tuple[str, ...]) -> d
     for name in table:
         if name not in known:
             what = "table" if not path else "key"
-            hint = nearest(name, known) or f"known keys are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
             raise document.error((*path, name), f"unknown {what} `{name}`", hint)
     return table
 
@@ -137,7 +138,7 @@ def _tables(document: Document, profile: str | None) -> dict[str, _Entries]:
                 tables.setdefault(name, {}).update(entries)
     profiles = _table(document, ("profiles",))
     if profile is not None and profile not in profiles:
-        hint = nearest(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
+        hint = did_you_mean(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
         raise document.error(("profiles",), f"there is no profile `{profile}`", hint)
     return tables
 
@@ -216,7 +217,7 @@ def _standard(name: str, table: KeyPath, values: dict[str, Any], document: Docum
     if standard not in STANDARD_WORKERS:
         hint = f"give it a `run`; workers that need none are {', '.join(STANDARD_WORKERS)}"
         message = f"the worker `{name}` has no `run`"
-        guess = nearest(standard, STANDARD_WORKERS)
+        guess = did_you_mean(standard, STANDARD_WORKERS)
         raise document.error(table, f"{message}; {guess}" if guess else message, hint)
     if values.get("instances", 1) != 1:
         raise document.error((*table, "instances"), "a standard worker has one instance", "it owns its files")
@@ -228,7 +229,7 @@ def _check_order(workers: Mapping[str, WorkerSpec], document: Document) -> None:
         for index, other in enumerate(spec.after):
             path = ("workers", name, "after", index)
             if other not in workers:
-                hint = nearest(other, workers) or "declare it"
+                hint = did_you_mean(other, workers) or "declare it"
                 raise document.error(path, f"after: there is no worker `{other}`", hint)
             chain = _chain(other, name, workers)
             if chain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,6 @@ def read_document(path: Path, shown: str, lookup: Callable[[str], str | None]) -
     except RecursionError:
         raise ProjectError("the tables are nested too deeply", file=shown) from None
     return Document(shown, data, positions, lookup)
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return `did you mean ...?` for the known name closest to `name`, or an empty string."""
-    import difflib  # only a mistake pays for it
-
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return f"did you mean `{found[0]}`?" if found else ""
 
 
 def _text_of(path: Path, shown: str) -> str:

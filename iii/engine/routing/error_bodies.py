@@ -10,6 +10,7 @@ from iii.engine.routing.peer import Owner
 from iii.engine.routing.registry import Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
+from iii.suggestions import nearest_names
 
 NO_QUEUE = (
     "No queue provider is installed: no worker provides engine::queue::enqueue. "
@@ -24,20 +25,13 @@ def not_found(function: Function, registry: Registry, note: str = "") -> ErrorBo
     if elsewhere:
         message += f". It is registered in namespace(s): {', '.join(elsewhere)}"
     known = [other.id for other in registry if other.namespace == function.namespace and not other.is_internal]
-    suggestions = closest(function.id, known)
+    suggestions = nearest_names(function.id, known, count=3)
     if note:
         message += f" ({note})"
     elif suggestions and not elsewhere:
         message += f". Did you mean {suggestions[0]}?"
     details: dict[str, object] = {"suggestions": suggestions} if suggestions else {}
     return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message, details=details or None)
-
-
-def closest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that look like a misspelt one, nearest first."""
-    import difflib  # only a mistake pays for it
-
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
 
 
 def unavailable(owner: Owner) -> ErrorBody:
