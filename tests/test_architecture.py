@@ -174,7 +174,7 @@ HEAVY = {
     *("watchfiles", "websockets"),
 }
 # What may not be loaded before the first worker starts: `iii dev` would be later by as much.
-LATE = {"asyncio", "click", "jsonschema", "psutil", "watchfiles", "websockets"}
+LATE = {"asyncio", "click", "jsonschema", "pathspec", "psutil", "watchfiles", "websockets"}
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ Every function may read many files and belongs in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from iii.engine.reload.globs import NEVER, Ignored, fixed_part
 
@@ -54,30 +55,33 @@ def folders_of(files: Iterable[str], root: Path) -> set[str]:
     return {folder for folder in found if os.path.isdir(folder)}
 
 
-def files_of_globs(globs: Iterable[str], root: Path, ignored: Ignored) -> tuple[set[str], set[str]]:
-    """Return the folders in which files of the globs can appear, and the files that are there now."""
+def files_of_globs(globs: Iterable[str], root: Path) -> tuple[set[str], set[str], Ignored]:
+    """Return the folders in which files of the globs can appear, the files there now, and what git ignores there."""
     folders: set[str] = set()
     files: set[str] = set()
+    ignored = Ignored()
     for glob in globs:
-        for folder, subfolders, names in os.walk(root / fixed_part(glob)):
-            subfolders[:] = [name for name in subfolders if _is_wanted(Path(folder, name), root, ignored)]
-            if "**" not in glob:
-                depth = len(Path(folder).relative_to(root).parts) + 1
-                subfolders[:] = subfolders if depth < glob.count("/") + 1 else []
+        start = fixed_part(glob)
+        levels = glob.count("/") - len(PurePosixPath(start).parts)  # of folders below `start`, where no `**` has more
+        for parent in reversed(PurePosixPath(start).parents):
+            _read_gitignore(root, parent.as_posix(), ignored)
+        for folder, subfolders, names in os.walk(root / start):
+            relative = os.path.relpath(folder, root)
+            if ".gitignore" in names:
+                _read_gitignore(root, relative, ignored)
+            inside = "" if relative == "." else f"{relative}/"
+            is_deepest = "**" not in glob and len(PurePosixPath(os.path.relpath(folder, root / start)).parts) >= levels
+            subfolders[:] = [
+                name for name in subfolders if not (is_deepest or name in NEVER or ignored(f"{inside}{name}/"))
+            ]
             folders.add(folder)
             files.update(os.path.join(folder, name) for name in names)
             if len(folders) >= MAX_FOLDERS:
                 break
-    return folders, files
+    return folders, files, ignored
 
 
-def _is_wanted(folder: Path, root: Path, ignored: Ignored) -> bool:
-    return folder.name not in NEVER and not ignored(folder.relative_to(root).as_posix() + "/.")
-
-
-def read_gitignore(root: Path) -> Ignored:
-    """Return the rules of the project's .gitignore; none if there is no such file."""
-    try:
-        return Ignored((root / ".gitignore").read_text("utf-8", "replace").splitlines())
-    except OSError:
-        return Ignored()
+def _read_gitignore(root: Path, folder: str, ignored: Ignored) -> None:
+    with contextlib.suppress(OSError):
+        text = (root / folder / ".gitignore").read_text("utf-8", "replace")
+        ignored.add("" if folder == "." else folder, text)

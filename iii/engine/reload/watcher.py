@@ -162,9 +162,8 @@ class Watcher:
     def _survey(self) -> frozenset[str]:
         """Find out which folders to watch, and what the files hold of which that is not known yet."""
         root = self._project.root
-        self._ignored = watched_files.read_gitignore(root)
         globs = [glob for spec in self._project.workers.values() for glob in spec.watch or ()]
-        glob_folders, glob_files = watched_files.files_of_globs(globs, root, self._ignored)
+        glob_folders, glob_files, self._ignored = watched_files.files_of_globs(globs, root)
         files = self._graph.files | self._project_files()
         self._aliases = {os.path.realpath(file): file for file in files}
         new = {file for file in (files | glob_files) if file not in self._signatures and self._is_relevant(file)}
