@@ -123,7 +123,7 @@ class Engine:
         listener = UnixAcceptor(self._run_context.socket_path, self.worker_connections.accept)
         self._announce(is_ready=False)
         self._handle_signals()
-        self._greet(self._run_context.swept)
+        self._greet(self._run_context.killed_pids)
         watching = start_critical(self._watch(), "the watcher")
         try:
             await self._serve()

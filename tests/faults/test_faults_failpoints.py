@@ -39,7 +39,7 @@ def run(payload, metadata=None):
 """
 # What starts and ends processes, routes calls and writes facts; the first of them while the engine starts.
 STARTING = (
-    *("after RunDir.claim 1", "after make_token 1", "after HeadStart.begin 1"),
+    *("after RunDir.claim 1", "after make_token 1", "after Prestart.begin 1"),
     *("before RunDir.announce 1", "before replace 1"),
 )
 ENGINE = (
