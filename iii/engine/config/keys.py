@@ -1,7 +1,6 @@
 """Every key of iii.toml as a row of data: its kind, its range, what it is for.
 
-`check` turns a raw TOML value into what a spec holds; `config_schema` describes the same rows to editors.
-Called by `config` and by `program` for command lines.
+`check` turns a raw TOML value into what a spec holds; `json_schema` describes the same rows to editors.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from iii.engine.config.toml_document import Document
 from iii.engine.config.toml_positions import KeyPath
 from iii.errors import ProjectError
 
-# Shorter than what `iii.durations` knows: nothing here lasts days.
+# Without the days of `iii.durations`: no key takes a duration that long.
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -41,13 +40,7 @@ class Key(Struct, frozen=True):
 
 ENGINE_KEYS = (
     Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
-    Key(
-        "invocation_timeout",
-        "duration",
-        "How long a call may take by default.",
-        0.01,
-        86400,
-    ),
+    Key("invocation_timeout", "duration", "How long a call may take by default.", 0.01, 86400),
 )
 
 WORKER_KEYS = (
@@ -59,12 +52,7 @@ WORKER_KEYS = (
     Key("pass_env", "strings", "Names (globs) taken over from the shell."),
     Key("instances", "integer", "Processes that run in parallel.", 1, 64),
     Key("concurrency", "integer", "Calls in flight per instance.", 1, 100_000),
-    Key(
-        "restart",
-        "choice",
-        "When a worker starts again.",
-        choices=("always", "on-failure", "never"),
-    ),
+    Key("restart", "choice", "When a worker starts again.", choices=("always", "on-failure", "never")),
     Key("reload", "choice", "Start new code beside the old, or stop first.", choices=("swap", "exclusive")),
     Key("ready_timeout", "duration", "How long a start may take.", 0.1, 3600),
     Key("stop_timeout", "duration", "Grace between asking a worker to stop and killing it.", 0, 3600),
@@ -152,13 +140,12 @@ def _strings(value: Any, at: Place) -> tuple[str, ...]:
         return (_string(value, at),)
     if not isinstance(value, list):
         raise at.refusal("a string or a list of strings", value)
-    return tuple(_item(item, at.inside(index)) for index, item in enumerate(value))
-
-
-def _item(value: Any, at: Place) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise at.error(f"{at.path[-2]} must hold strings, got {_shown(value)}")
-    return at.interpolated(value)
+    texts = []
+    for index, item in enumerate(value):
+        if not isinstance(item, str) or not item.strip():
+            raise at.inside(index).error(f"{at.name} must hold strings, got {_shown(item)}")
+        texts.append(at.inside(index).interpolated(item))
+    return tuple(texts)
 
 
 def _names(value: Any, at: Place) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """One parsed iii.toml: its tables, the places of its keys, and the errors that point at them.
 
-Owns reading the file, syntax errors and `${VAR}` interpolation; what the keys mean is
-`keys`' and `config`'s, which call it.
+Owns reading the file, syntax errors and `${VAR}` interpolation. What the keys mean is decided in `keys` and `project`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from msgspec import Struct
 from iii.engine.config.toml_positions import KeyPath, Positions, locate
 from iii.errors import ProjectError
 
-# Above this it is not a file somebody wrote by hand, and a slip (a log, a database) would stall the start.
+# Larger than any file written by hand; a slip (a log, a database) would stall the start.
 MAX_SIZE = 1024 * 1024
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\$\{")
@@ -25,7 +24,7 @@ _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\
 
 
 class Document(Struct, frozen=True):
-    """The tables of one file. `lookup` answers the variables of `${VAR}`; None means unset."""
+    """The tables of one file. `lookup` returns the value of a `${VAR}`, None for one that is unset."""
 
     file: str  # as shown in messages
     data: dict[str, Any]
@@ -57,7 +56,7 @@ class Document(Struct, frozen=True):
             value = self.lookup(name)
             if value is None and default is None:
                 hint = f"set it, or write ${{{name}:default}}"
-                raise self.error(path, f"{_owner(path)}: the variable {name} is not set", hint)
+                raise self.error(path, f"{'.'.join(map(str, path))}: the variable {name} is not set", hint)
             return default if value is None else value
 
         return _REFERENCE.sub(replaced, text)
@@ -100,15 +99,11 @@ def _syntax_error(message: str, text: str, shown: str, positions: Positions) -> 
     if positions.repeats and ("twice" in message or "overwrite" in message or "mutate" in message):
         path, first, second = positions.repeats[0]
         name = ".".join(str(part) for part in path)
-        said = f"`{name}` is written twice, first in line {first.line}"
-        return ProjectError(said, file=shown, line=second.line, column=second.column, key=name)
+        repeated = f"`{name}` is written twice, first in line {first.line}"
+        return ProjectError(repeated, file=shown, line=second.line, column=second.column, key=name)
     place = _SYNTAX_PLACE.search(message)
     line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
     if place and place[1]:
         line, column = int(place[1]), int(place[2])
-    said = _SYNTAX_PLACE.sub("", message)
-    return ProjectError(said[:1].lower() + said[1:], file=shown, line=line, column=column)
-
-
-def _owner(path: KeyPath) -> str:
-    return ".".join(str(part) for part in path)
+    reason = _SYNTAX_PLACE.sub("", message)
+    return ProjectError(reason[:1].lower() + reason[1:], file=shown, line=line, column=column)

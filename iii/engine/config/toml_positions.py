@@ -1,7 +1,7 @@
-"""Where each key of a TOML text stands, as tomllib does not tell.
+"""Where each key of a TOML text stands, which tomllib does not tell.
 
-`locate(text)` maps key paths to `Position`s and lists the keys that are written twice. It decides nothing and
-raises nothing: on a text that tomllib refuses it stops at what it cannot read. Called by `config`.
+`locate(text)` maps key paths to `Position`s and lists the keys that are written twice. It decides nothing and raises
+nothing: on a text that tomllib refuses it stops at what it cannot read.
 """
 
 from __future__ import annotations
@@ -104,7 +104,14 @@ class _Scanner:
         start = self._position(self.at)
         is_array = self.text.startswith("[[", self.at)
         self.at += 2 if is_array else 1
-        path = self._resolved(self._dotted(), is_array=is_array)
+        path: KeyPath = ()
+        parts = self._dotted()
+        for number, (name, _) in enumerate(parts, 1):
+            path = (*path, name)
+            if is_array and number == len(parts):
+                self._arrays[path] = self._arrays.get(path, -1) + 1
+            if path in self._arrays:
+                path = (*path, self._arrays[path])
         if not is_array and path in self._headers:
             self.found.repeats.append(Repeat(path, self._headers[path], start))
         self._headers.setdefault(path, start)
@@ -112,16 +119,6 @@ class _Scanner:
             self.found.keys.setdefault(path[:length], start)
         end = self.text.find("\n", self.at)
         self.at = len(self.text) if end < 0 else end
-        return path
-
-    def _resolved(self, parts: list[tuple[str, Position]], *, is_array: bool) -> KeyPath:
-        path: KeyPath = ()
-        for number, (name, _) in enumerate(parts, 1):
-            path = (*path, name)
-            if is_array and number == len(parts):
-                self._arrays[path] = self._arrays.get(path, -1) + 1
-            if path in self._arrays:
-                path = (*path, self._arrays[path])
         return path
 
     def _pair(self, table: KeyPath) -> bool:

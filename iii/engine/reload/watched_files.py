@@ -1,4 +1,4 @@
-"""Which folders to watch, and what files hold: the file system's side of the watcher.
+"""Which folders to watch, what files hold, and which of them git ignores: the file system's side of the watcher.
 
 Every function may read many files and belongs in a thread.
 """
@@ -21,10 +21,10 @@ Signature = tuple[int, int, int]  # inode, size, modification time in ns: cheap 
 def signature_of(path: str) -> Signature | None:
     """Return what changes when a file is written or replaced, None if there is no such file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def digest_of(path: str) -> str | None:
@@ -42,17 +42,13 @@ def digests_of(paths: Iterable[str]) -> dict[str, str | None]:
 
 
 def folders_of(files: Iterable[str], root: Path) -> set[str]:
-    """Return the folders of files, of what symbolic links point to, and the folders above them inside `root`.
+    """Return the folders of files and of the targets of symbolic links, and the folders above them inside `root`.
 
-    The folders above see it when a folder itself is moved away or put back.
+    The kernel reports that a folder was moved away or put back to the folder above it.
     """
     direct = {folder for file in files for folder in (os.path.dirname(file), os.path.dirname(os.path.realpath(file)))}
-    found = {str(root)}
-    for folder in direct:
-        path = Path(folder)
-        found.add(folder)
-        found.update(str(parent) for parent in path.parents if parent.is_relative_to(root))
-    return {folder for folder in found if os.path.isdir(folder)}
+    above = {str(parent) for folder in direct for parent in Path(folder).parents if parent.is_relative_to(root)}
+    return {folder for folder in {str(root)} | direct | above if os.path.isdir(folder)}
 
 
 def files_of_globs(globs: Iterable[str], root: Path) -> tuple[set[str], set[str], Ignored]:
