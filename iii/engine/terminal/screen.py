@@ -1,6 +1,6 @@
-"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold anybody up.
+"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold up the engine.
 
-`Screen` is pure: the same report and style give the same lines. Three styles: for a terminal (short times,
+`Screen` is pure: the same report and style give the same lines. There are three styles: for a terminal (short times,
 colors), for a pipe (full times, no color), and JSON (one object a line). `Writer` owns the descriptor.
 """
 
@@ -37,7 +37,7 @@ from iii.engine.supervision.reports import (
 )
 from iii.engine.supervision.run import ExitReason, Run
 
-# Without red, yellow and grey, which mean something here, and readable on dark and light.
+# Colors of workers: without red, yellow and grey, which mean something here; readable on dark and on light.
 _PALETTE = (36, 35, 34, 32, 96, 95, 94, 92)
 _RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
 _SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
@@ -88,7 +88,7 @@ class Screen:
         rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]
         return [f"  {self._paint(title, _BOLD):<48}  {runtime}".rstrip(), *(f"  {row}" for row in rows), ""]
 
-    # One method a report.
+    # One method for each class of report.
 
     def _log_line(self, report: LogLine, _now: float) -> list[str]:
         text = sanitize(shorten(report.text), color=self._style.color)
@@ -166,18 +166,13 @@ class Screen:
 
     def _prefixed(self, run: Run, sign: str, text: str, time: float) -> str:
         name = self._paint(f"{_label(run):<{self._width}}", _color_of(run.worker))
-        return f"{self._time(time)} {name} {self._sign(sign)} {text}"
+        painted_sign = self._paint(sign, {"x": _RED, "!": _YELLOW, "|": _DIM}.get(sign, 0))
+        return f"{self._paint(self._clock(time), _DIM)} {name} {painted_sign} {text}"
 
     def _below(self, text: str) -> str:
-        return f"{' ' * (len(self._stamp(0.0)) + self._width + 2)}{self._paint('|', _DIM)} {text}"
+        return f"{' ' * (len(self._clock(0.0)) + self._width + 2)}{self._paint('|', _DIM)} {text}"
 
-    def _sign(self, sign: str) -> str:
-        return self._paint(sign, {"x": _RED, "!": _YELLOW, "|": _DIM}.get(sign, 0))
-
-    def _time(self, time: float) -> str:
-        return self._paint(self._stamp(time), _DIM)
-
-    def _stamp(self, time: float) -> str:
+    def _clock(self, time: float) -> str:
         moment = datetime.fromtimestamp(time).astimezone()
         if self._style.plain:
             return moment.isoformat(timespec="milliseconds")
@@ -188,9 +183,7 @@ class Screen:
 
 
 def to_json(report: Report, now: float) -> str:
-    """Return a report as one JSON object: `time`, `kind`, and its fields;
-    a run is spread over three of them.
-    """
+    """Return a report as one JSON object: `time`, `kind`, and its fields; a run is spread over three of them."""
     fields = {"time": now, "kind": type(report).__name__, **msgspec.to_builtins(report)}
     run = fields.pop("run", None)
     return json.dumps({**fields, **(run or {})}, separators=(",", ":"))
@@ -219,8 +212,8 @@ def _color_of(worker: str) -> int:
 class Writer:
     """Writes lines to a descriptor from a thread: a terminal stopped with Ctrl-S must not stop the engine.
 
-    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is
-    closed, the reader has gone) everything is dropped in silence.
+    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is closed, the
+    reader of the pipe has gone) everything is dropped in silence.
     """
 
     def __init__(self, fd: int, limit: int = 10_000) -> None:
@@ -238,10 +231,10 @@ class Writer:
         else:
             self._lines.put(lines)
 
-    def close(self, patience: float = 1.0) -> None:
-        """Write what waits, for at most `patience` seconds."""
+    def close(self, timeout: float = 1.0) -> None:
+        """Write what waits, for at most `timeout` seconds."""
         self._lines.put(None)
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _write_all(self) -> None:
         with contextlib.suppress(OSError):
@@ -249,12 +242,9 @@ class Writer:
                 if self.dropped and self._lines.empty():
                     lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
                     self.dropped = 0
-                self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+                view = memoryview("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+                while view:
+                    view = view[os.write(self._fd, view) :]
             return
         while self._lines.get() is not None:
-            continue  # nobody reads, but the queue must not grow
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+            continue  # the terminal is gone, but the queue must not grow
