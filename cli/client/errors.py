@@ -1,6 +1,6 @@
 """What a failure looks like in the terminal and which exit code it has.
 
-Imported only when something has failed, or by commands that are not on the short path. Called by `main`.
+Imported only when something has failed, or by commands that are not on the short path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UsageError(IIIError):
 
 
 def report(error: Exception, *, as_json: bool = False) -> int:
-    """Write `error` to stderr and return the exit code. What is nobody's mistake but ours is raised again."""
+    """Write `error` to stderr and return the exit code. An error that is a bug of ours is raised again."""
     if not isinstance(error, IIIError):
         raise error
     write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
@@ -66,27 +66,16 @@ def _text(error: IIIError) -> str:
     if isinstance(error, ProjectError):
         return f"error: {shown(str(error))}"
     if isinstance(error, InvocationError):
-        return "\n".join([f"error: {shown(error.message + _code(error) + _place(error))}", *_trail(error)])
+        # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
+        code = "" if error.code in _SENTENCES else f"  ({error.code})"
+        file, line = error.details.get("file"), error.details.get("line")
+        place = f"  ({file}:{line})" if file and line else ""
+        trail = error.stacktrace.rstrip().split("\n") if error.stacktrace else []
+        if stderr := error.details.get("stderr"):
+            last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
+            trail += [f"  | {text}" for text in last]
+        return "\n".join([f"error: {shown(error.message + code + place)}", *map(shown, trail)])
     return "\n".join(shown(line) for line in f"error: {error}".split("\n"))
-
-
-def _code(error: InvocationError) -> str:
-    # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
-    return "" if error.code in _SENTENCES else f"  ({error.code})"
-
-
-def _place(error: InvocationError) -> str:
-    file, line = error.details.get("file"), error.details.get("line")
-    return f"  ({file}:{line})" if file and line else ""
-
-
-def _trail(error: InvocationError) -> list[str]:
-    lines = (error.stacktrace or "").rstrip().split("\n") if error.stacktrace else []
-    stderr = error.details.get("stderr")
-    if stderr:
-        last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
-        lines += [f"  | {line}" for line in last]
-    return [shown(line) for line in lines]
 
 
 def _body(error: IIIError) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Says it when the engine that runs here is of another version than this command, which explains what then goes wrong.
+"""Notes that the running engine has another version than this command, which explains what then goes wrong.
 
-Called by `ps`, where one looks, and where a failure is told. Not part of the short path.
+Not part of the short path: `iii ps` notes it, and the report of a failed call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`iii cron next EXPR`: when an expression fires; needs no engine. Called by `commands`."""
+"""`iii cron next EXPR`: when an expression fires; needs no engine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> int
     from stdlib_workers.cron.upcoming import upcoming  # keeps `--help` light
 
     try:
-        found = upcoming(expression, timezone, datetime.now(UTC), count)
+        instants = upcoming(expression, timezone, datetime.now(UTC), count)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if as_json:
-        write(shown_json({"next": [moment.isoformat() for moment in found]}))
+        write(shown_json({"next": [instant.isoformat() for instant in instants]}))
         return 0
-    for moment in found:
-        write(shown(moment.strftime("%a %Y-%m-%d %H:%M:%S %Z")))
-    if not found:
+    for instant in instants:
+        write(shown(instant.strftime("%a %Y-%m-%d %H:%M:%S %Z")))
+    if not instants:
         write("never")
     return 0

@@ -1,6 +1,6 @@
 """The click side of the command line: one row a command, its module imported when it is used.
 
-A command is one file with a click command called `command`; adding one is a file and a row. Called by `main`.
+A command is one file with a click command called `command`; a new command is a file and a row.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except SystemExit as error:
-        # Beside shell completion, which exits with 0, click exits by itself for a broken pipe only.
+        # Besides shell completion, which exits with 0, click exits by itself for a broken pipe only.
         if error.code:
             raise BrokenPipeError from None
         raise

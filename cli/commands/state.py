@@ -1,4 +1,4 @@
-"""`iii state get|set|list|watch`: printers over the functions of the standard worker `state`. Called by `commands`."""
+"""`iii state get|set|list|watch`: printers over the functions of the standard worker `state`."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def list_(scope: str | None, engine: str | None, as_json: bool) -> int:
 def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
-        asked = {"scope": scope, "limit": PAGE, "max_bytes": 8_000_000, "cursor": cursor}
-        page = connection.call("state::list_entries", asked)
+        query = {"scope": scope, "limit": PAGE, "max_bytes": 8_000_000, "cursor": cursor}
+        page = connection.call("state::list_entries", query)
         yield from page["entries"]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -105,13 +105,11 @@ def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool)
     with connect(engine) as connection:
         connection.call("engine::functions::info", {"function_id": "state::get"})
         for event in follow(connection, "state", config):
-            write(shown_json(event, raw=True) if as_json else _line(event))
-            # Whoever reads a pipe wants each event when it happens.
-            sys.stdout.flush()
+            if as_json:
+                write(shown_json(event, raw=True))
+            else:
+                event_name = event["event_type"].removeprefix("state:")
+                value = "" if event_name == "deleted" else f" {shown_json(event['new_value'], raw=True)}"
+                write(shown(f"{event['scope']} {event['key']} {event_name}") + value)
+            sys.stdout.flush()  # the reader of a pipe wants each event when it happens
     return 0
-
-
-def _line(event: dict[str, Any]) -> str:
-    kind = event["event_type"].removeprefix("state:")
-    value = "" if kind == "deleted" else f" {shown_json(event['new_value'], raw=True)}"
-    return shown(f"{event['scope']} {event['key']} {kind}") + value
