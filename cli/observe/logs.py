@@ -1,4 +1,4 @@
-"""`iii logs [NAME...]`: what the workers have written. A printer over `logfiles`. Called by `commands`."""
+"""`iii logs [NAME...]`: what the workers have written. A printer over `log_reader`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from cli.client.errors import UsageError
 from cli.commands.options import json_option
 from cli.commands.project_file import project_file
 from cli.observe.log_reader import LEVELS, Row, Tails
+from cli.text.output import write
 from iii.durations import PATTERN, parse_duration
 
-# Files tell nobody that they have grown: how often to look. People notice no delay below this.
-PAUSE = 0.1
+# Seconds between two looks at the files, which cannot report that they have grown. People notice no shorter delay.
+POLL_INTERVAL = 0.1
 
 
 @click.command("logs")
@@ -50,10 +51,10 @@ def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options:
 
 
 def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:
-    """Yield what is there; when following, yield for ever what has come."""
+    """Yield the rows that are there; with `follow`, for ever those that have come."""
     yield tails.rows()
     while follow:
-        time.sleep(PAUSE)  # follows without an engine too, which could tell of new lines: looks at the files again
+        time.sleep(POLL_INTERVAL)  # no event to wait for: following works without an engine, too
         yield tails.rows()
 
 
@@ -61,8 +62,8 @@ def check_names(names: Sequence[str], known: Sequence[str]) -> None:
     """Raise UsageError for a name without a log: a typo would look like silence."""
     for name in names:
         if name not in known:
-            there = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
-            raise UsageError(f"there is no log of a worker `{name}`", there)
+            hint = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
+            raise UsageError(f"there is no log of a worker `{name}`", hint)
 
 
 def start_of(since: str | None, now: datetime) -> str:
@@ -94,10 +95,5 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
             line = LogLine(run, datetime.fromisoformat(row["time"]).timestamp(), str(row["text"]))
             lines = screen.lines(line, line.time)
         for line_text in lines:
-            sys.stdout.write(_encodable(line_text) + "\n")
+            write(line_text)
     sys.stdout.flush()
-
-
-def _encodable(text: str) -> str:
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""`iii openapi`: the OpenAPI document of the running project, from its http worker. Called by `commands`."""
+"""`iii openapi`: the OpenAPI document of the running project, from its http worker."""
 
 from __future__ import annotations
 

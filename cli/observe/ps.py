@@ -1,4 +1,4 @@
-"""`iii ps`: the workers as the engine sees them. A printer over `engine::workers::list`. Called by `commands`."""
+"""`iii ps`: the workers as the engine sees them. A printer over `engine::workers::list`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def command(engine: str | None, as_json: bool) -> int:
     with connect(engine) as connection:
         listed = connection.call("engine::workers::list")
     note_other_version()
-    if as_json:
-        write(shown_json(listed))
-    else:
-        write(table(COLUMNS, [row_of(worker) for worker in listed["workers"]]))
+    write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["workers"])))
     return 0
 
 
 def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
-    """Return the cells of one row of `engine::workers::list`; what the engine does not know is None."""
+    """Return the cells of one row of `engine::workers::list`; None for what the engine does not know."""
     metrics = worker.get("metrics") or {}
     cpu = metrics.get("cpu_percent")
+    instance = worker.get("instance") or 0
+    last_exit = worker.get("last_exit")
+    if isinstance(last_exit, dict):
+        last_exit = last_exit.get("reason") or last_exit
     return (
-        _name(worker),
+        f"{worker.get('name')}/{instance}" if instance else str(worker.get("name")),
         worker.get("state") or worker.get("status"),
         worker.get("generation"),
         worker.get("pid"),
@@ -44,17 +45,5 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
         worker.get("restarts"),
         worker.get("function_count"),
         duration(metrics.get("uptime_seconds")),
-        _last_exit(worker.get("last_exit")),
+        None if last_exit is None else str(last_exit),
     )
-
-
-def _name(worker: dict[str, Any]) -> str:
-    instance = worker.get("instance") or 0
-    name = str(worker.get("name"))
-    return f"{name}/{instance}" if instance else name
-
-
-def _last_exit(last_exit: Any) -> str | None:
-    if isinstance(last_exit, dict):
-        return str(last_exit.get("reason") or last_exit)
-    return None if last_exit is None else str(last_exit)

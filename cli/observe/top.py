@@ -1,7 +1,4 @@
-"""`iii top`: the table of `iii ps`, live. Draws over itself in a terminal, prints once elsewhere.
-
-Called by `commands`.
-"""
+"""`iii top`: the table of `iii ps`, live. Draws over itself in a terminal, prints once elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from cli.observe.ps import COLUMNS, row_of
 from cli.text.output import write
 from cli.text.table import size, table
 
-# Home, and erase what is below: the rest of the terminal's history stays as it is.
+# To the first line of the table, and erase from there: the terminal's history above stays as it is.
 _REDRAW = "\x1b[{lines}A\x1b[J"
 
 
@@ -31,12 +28,21 @@ def command(once: bool, every: float, engine: str | None, as_json: bool) -> int:
     """Show the workers and what they use, again and again. Ctrl-C leaves."""
     is_live = sys.stdout.isatty() and not once
     with connect(engine) as connection:
-        show = _show_json if as_json else _Table(is_live=is_live).show
-        show(listed(connection))
-        while is_live or (as_json and not once):
-            time.sleep(every)  # the refresh that was asked for: usage changes all the time, there is no event of it
-            show(listed(connection))
-    return 0
+        drawn = 0  # lines of the table on the screen, which the next one replaces
+        while True:
+            workers = listed(connection)
+            if as_json:
+                sys.stdout.write(json.dumps({"workers": workers}, separators=(",", ":")) + "\n")
+            else:
+                text = f"{summary(workers)}\n{table(COLUMNS, map(row_of, workers))}"
+                if drawn:
+                    sys.stdout.write(_REDRAW.format(lines=drawn))
+                write(_clipped(text) if is_live else text)
+                drawn = text.count("\n") + 1
+            sys.stdout.flush()
+            if once or not (is_live or as_json):
+                return 0
+            time.sleep(every)  # the refresh the user asked for: usage changes all the time, without an event
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:
@@ -46,7 +52,7 @@ def listed(connection: Connection) -> list[dict[str, Any]]:
 
 
 def summary(workers: list[dict[str, Any]]) -> str:
-    """Return one line about all of them."""
+    """Return one line about all workers together."""
     cpu = sum(_metric(worker, "cpu_percent") for worker in workers)
     memory = size(sum(_metric(worker, "memory_rss") for worker in workers))
     return f"{len(workers)} worker{'' if len(workers) == 1 else 's'}, {cpu:.1f}% CPU, {memory} memory"
@@ -54,27 +60,6 @@ def summary(workers: list[dict[str, Any]]) -> str:
 
 def _metric(worker: dict[str, Any], name: str) -> float:
     return float((worker.get("metrics") or {}).get(name) or 0.0)
-
-
-def _show_json(workers: list[dict[str, Any]]) -> None:
-    sys.stdout.write(json.dumps({"workers": workers}, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
-class _Table:
-    """What is on the screen now, so that the next look replaces it."""
-
-    def __init__(self, *, is_live: bool) -> None:
-        self._is_live = is_live
-        self._drawn = 0
-
-    def show(self, workers: list[dict[str, Any]]) -> None:
-        text = f"{summary(workers)}\n{table(COLUMNS, [row_of(worker) for worker in workers])}"
-        if self._drawn:
-            sys.stdout.write(_REDRAW.format(lines=self._drawn))
-        write(_clipped(text) if self._is_live else text)
-        sys.stdout.flush()
-        self._drawn = text.count("\n") + 1
 
 
 def _clipped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`iii trace [ID]`: one trace as a tree with its times. A printer over `engine::traces::tree`. Called by `commands`."""
+"""`iii trace [ID]`: one trace as a tree with its times. A printer over `engine::traces::tree`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cli.commands.options import engine_option, json_option
 from cli.text.output import shown, shown_json, write
 from cli.text.waterfall import FINE, PLAIN, waterfall
 
-# What a pipe gets; a terminal gets its own width.
+# Columns for a pipe; a terminal gets its own width.
 PIPE_WIDTH = 120
 
 
@@ -30,24 +30,20 @@ def command(trace_id: str | None, with_logs: bool, engine: str | None, as_json: 
     check_trace(trace_id)
     with connect(engine) as connection:
         id = find_trace(connection, trace_id)
-        found: dict[str, Any] = ask(connection, "engine::traces::tree", {"trace_id": id})
+        tree: dict[str, Any] = ask(connection, "engine::traces::tree", {"trace_id": id})
         if with_logs:
-            found["logs"] = ask(connection, "engine::logs::list", {"trace_id": id})["logs"][::-1]
-    if not found["roots"]:
+            tree["logs"] = ask(connection, "engine::logs::list", {"trace_id": id})["logs"][::-1]
+    if not tree["roots"]:
         raise UsageError(f"there is no trace `{id}`", "see `iii traces`")
     if as_json:
-        write(shown_json(found))
+        write(shown_json(tree))
         return 0
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else PIPE_WIDTH
     glyphs = FINE if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN
-    for line in waterfall(found["roots"], width, glyphs):
+    for line in waterfall(tree["roots"], width, glyphs):
         write(line)
-    for record in found.get("logs", ()):
-        write(_log_line(record))
+    for record in tree.get("logs", ()):
+        time = datetime.fromtimestamp(record["timestamp_unix_nano"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
+        write(shown(f"{time} {record['severity_text']:<5} {record['service_name']}  {record['body']}"))
     return 0
-
-
-def _log_line(record: dict[str, Any]) -> str:
-    time = datetime.fromtimestamp(record["timestamp_unix_nano"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
-    return shown(f"{time} {record['severity_text']:<5} {record['service_name']}  {record['body']}")

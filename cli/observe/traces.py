@@ -1,6 +1,4 @@
-"""`iii traces`: what happened lately, a row for each trace. A printer over `engine::traces::list`. Called by
-`commands`.
-"""
+"""`iii traces`: what happened lately, a row for each trace. A printer over `engine::traces::list`."""
 
 from __future__ import annotations
 
@@ -32,14 +30,20 @@ COLUMNS = ("STARTED", "TOOK", "STATUS", "NAME", "SERVICE", "TRACE")
 def command(engine: str | None, as_json: bool, **options: Any) -> int:
     """List traces, the newest first."""
     with connect(engine) as connection:
-        found = ask(connection, "engine::traces::list", payload_from(connection, options))
+        listed = ask(connection, "engine::traces::list", payload_from(connection, options))
     if as_json:
-        write(shown_json(found))
-    else:
-        write(table(COLUMNS, [_row(span) for span in found["spans"]]))
-        more = found["total"] - len(found["spans"])
-        if more > 0:
-            write(f"{more} more; see them with --limit")
+        write(shown_json(listed))
+        return 0
+    rows = []
+    for span in listed["spans"]:
+        start = span["start_time_unix_nano"]
+        started = datetime.fromtimestamp(start / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        took = "running" if span.get("pending") else milliseconds(span["end_time_unix_nano"] - start)
+        rows.append((started, took, span["status"], span["name"], span["service_name"], span["trace_id"]))
+    write(table(COLUMNS, rows))
+    more = listed["total"] - len(rows)
+    if more > 0:
+        write(f"{more} more; see them with --limit")
     return 0
 
 
@@ -56,14 +60,8 @@ def payload_from(connection: Connection, options: dict[str, Any]) -> dict[str, A
     wanted = {"status": "error"} if options["failed"] else {}
     wanted |= {"name": options["name"]} if options["name"] else {}
     if wanted:
-        # What failed, or has the name, may lie deep inside: first the traces, then their roots.
+        # The span that failed, or has the name, may lie deep inside: first find the traces, then ask for their roots.
         inside = {**query, **wanted, "search_all_spans": True, "limit": RECENT}
         spans = ask(connection, "engine::traces::list", inside)["spans"]
         query["trace_ids"] = sorted({span["trace_id"] for span in spans})
     return {**query, "limit": options["limit"]}
-
-
-def _row(span: dict[str, Any]) -> tuple[object, ...]:
-    started = datetime.fromtimestamp(span["start_time_unix_nano"] / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    took = "running" if span.get("pending") else milliseconds(span["end_time_unix_nano"] - span["start_time_unix_nano"])
-    return (started, took, span["status"], span["name"], span["service_name"], span["trace_id"])

@@ -1,4 +1,4 @@
-"""`iii check`: validate iii.toml without an engine. Called by `commands`."""
+"""`iii check`: validate iii.toml without an engine."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> int:
     if os.access(project.root, os.W_OK):
         write_schema(project.state_dir)
     names = list(project.workers)
-    if as_json:
-        write(shown_json({"file": str(project.file), "workers": names}))
-    else:
-        count = f"{len(names)} worker{'s' if len(names) != 1 else ''}"
-        write(shown(f"{project.file.name} is valid: {count}" + (f" ({', '.join(names)})" if names else "")))
+    count = f"{len(names)} worker{'s' if len(names) != 1 else ''}"
+    text = shown(f"{project.file.name} is valid: {count}" + (f" ({', '.join(names)})" if names else ""))
+    write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)
     return 0

@@ -1,7 +1,8 @@
-"""`iii doctor`: is this machine fit for iii, and is this project well? Asks `checkup`. Called by `commands`."""
+"""`iii doctor`: is this machine fit for iii, and is this project well? The judging is in `health_checks`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import socket
@@ -48,26 +49,30 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> int:
 
 
 def of_machine() -> Iterator[Finding]:
-    """Yield what is known without a project."""
+    """Yield the findings that need no project."""
     import resource  # not on every platform
 
     yield check_python()
-    yield from check_packages({name: _version(name) for name in (*PACKAGES, "iii-sdk")})
+    versions: dict[str, str | None] = dict.fromkeys((*PACKAGES, "iii-sdk"))
+    for name in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    yield from check_packages(versions)
     yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     settings = {path.name: int(path.read_text()) for path in sorted(_INOTIFY.glob("max_user_*"))}
     yield check_inotify(settings)
 
 
 def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
-    """Yield what is known about the project, if there is one here."""
+    """Yield the findings about the project, if there is one here."""
     from iii.engine.config.project import PROJECT_FILE, find_project, load_project  # keeps `--help` light
 
-    found = file / PROJECT_FILE if file is not None and file.is_dir() else file or find_project(Path(os.getcwd()))
-    if found is None:
+    path = file / PROJECT_FILE if file is not None and file.is_dir() else file or find_project(Path(os.getcwd()))
+    if path is None:
         yield Finding("project", "warn", "there is no iii.toml here or above", "make a project with `iii init`")
         return
     try:
-        project = load_project(found, environ=os.environ, profile=profile)
+        project = load_project(path, environ=os.environ, profile=profile)
     except ProjectError as error:
         yield Finding("project", "fail", str(error), "see `iii check`")
         return
@@ -103,10 +108,3 @@ def _can_bind(listen: str) -> bool:
         except OSError:
             return False
     return True
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""`iii env NAME`: the environment a worker gets, and where each value comes from. Called by `commands`."""
+"""`iii env NAME`: the environment a worker gets, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ def command(name: str, file: Path | None, profile: str | None, as_json: bool) ->
     if name not in project.workers:
         raise UsageError(f"there is no worker `{name}` in {project.file.name}", did_you_mean(name, project.workers))
     merged = environment_of(project.workers[name], project, os.environ)
-    if as_json:
-        entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
-        write(shown_json({"environment": entries}))
-    else:
-        rows = [(key, source, value) for key, (value, source) in merged.items()]
-        write(table(("NAME", "SOURCE", "VALUE"), rows))
+    entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
+    rows = [(key, source, value) for key, (value, source) in merged.items()]
+    write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows))
     return 0

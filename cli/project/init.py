@@ -1,4 +1,4 @@
-"""`iii init [DIR]`: a project that runs, without a question. Called by `commands`."""
+"""`iii init [DIR]`: a project that runs, without a question."""
 
 from __future__ import annotations
 
@@ -23,7 +23,18 @@ def command(folder: Path, template: str, as_json: bool) -> int:
     for name in files:
         if (folder / name).exists() and name != ".gitignore":
             raise UsageError(f"{folder / name} exists already", "choose an empty folder: iii init NAME")
-    created = [name for name, content in files.items() if _create(folder / name, content)]
+    created = []
+    for name, content in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(content)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        created.append(name)
     if as_json:
         write(shown_json({"created": created}))
         return 0
@@ -31,15 +42,3 @@ def command(folder: Path, template: str, as_json: bool) -> int:
     write(f"  next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}iii dev")
     write(f"  then, in a second terminal: {FIRST_CALL[template]}")
     return 0
-
-
-def _create(path: Path, content: str) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
-    return True

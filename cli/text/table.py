@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cli.text.output import shown
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return the lines of a table; None and empty cells show as `-`, numbers are set right."""
+    rows = list(rows)
     cells = [["-" if value is None or value == "" else shown(str(value)) for value in row] for row in rows]
     widths = [max(len(line[number]) for line in [list(columns), *cells]) for number in range(len(columns))]
     aligns = [
