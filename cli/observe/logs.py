@@ -82,11 +82,10 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
     """Write rows as `iii dev` shows them: short times and colors in a terminal, plain text in a pipe."""
     from iii.engine.supervision.reports import LogLine  # keeps `--help` light
     from iii.engine.supervision.run import Run
-    from iii.engine.terminal.screen import Screen, Style
+    from iii.engine.terminal.display import style_of
+    from iii.engine.terminal.screen import Screen
 
-    is_terminal = sys.stdout.isatty()
-    color = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    screen = Screen(Style(color=color, plain=not is_terminal), names, str)
+    screen = Screen(style_of("auto", os.environ, json_output=False), names, str)
     for row in rows:
         if as_json:
             lines = [json.dumps(row, separators=(",", ":"))]
