@@ -6,11 +6,13 @@ Imported only when something has failed, or by commands that are not on the shor
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
-from cli.client.version_check import note_other_version
+from cli.client.discovery import running_engine
 from cli.text.output import shown, write_error
 from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+from iii.version import VERSION
 
 FAILED = 1
 USAGE = 2
@@ -39,6 +41,14 @@ def report(error: Exception, *, as_json: bool = False) -> int:
     if isinstance(error, InvocationError) and not as_json:
         note_other_version()
     return exit_code(error)
+
+
+def note_other_version() -> None:
+    """Write a note to stderr if the running engine has another version: that explains what then goes wrong."""
+    version = str(running_engine(os.getcwd()).get("version", VERSION))
+    if version != VERSION:
+        text = f"note: the engine is iii {version} and this is iii {VERSION}; stop it and start it anew"
+        write_error(shown(text))
 
 
 def exit_code(error: IIIError) -> int:

@@ -1,6 +1,6 @@
 """The click side of the command line: one row a command, its module imported when it is used.
 
-A command is one file with a click command called `command`; a new command is a file and a row.
+A module holds one click command called `command`, or two that belong together; a new command is a module and a row.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ COMMANDS = {
     "start": ("cli.commands.dev", "start", "Start the project's workers without watching files."),
     "stop": ("cli.commands.stop", "command", "Stop the project's engine from elsewhere."),
     "trigger": ("cli.trigger.command", "command", "Call a function (aliases: call, t)."),
-    "ps": ("cli.observe.ps", "command", "Show the workers and how they are."),
+    "ps": ("cli.observe.ps", "ps", "Show the workers and how they are."),
     "functions": ("cli.observe.functions", "command", "List the functions that can be called."),
     "triggers": ("cli.observe.triggers", "command", "List what calls which function."),
     "state": ("cli.commands.state", "command", "Read, write and watch values of the state worker."),
     "stream": ("cli.commands.stream", "command", "Follow the events of a stream."),
     "logs": ("cli.observe.logs", "command", "Show what the workers have written."),
-    "trace": ("cli.observe.trace", "command", "Show one trace as a tree with its times."),
-    "traces": ("cli.observe.traces", "command", "List what was called lately, the slow and the failed."),
+    "trace": ("cli.observe.traces", "trace", "Show one trace as a tree with its times."),
+    "traces": ("cli.observe.traces", "traces", "List what was called lately, the slow and the failed."),
     "metrics": ("cli.observe.metrics", "command", "Show counts, durations and the metrics of SDKs."),
     "replay": ("cli.observe.replay", "command", "Make a call of a trace once more."),
-    "top": ("cli.observe.top", "command", "Watch the workers and what they use."),
+    "top": ("cli.observe.ps", "top", "Watch the workers and what they use."),
     "openapi": ("cli.observe.openapi", "command", "Print the OpenAPI document of the http routes."),
     "worker": ("cli.commands.worker", "command", "Restart, stop or start a worker."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
