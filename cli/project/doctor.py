@@ -12,18 +12,8 @@ from pathlib import Path
 import click
 
 from cli.commands.options import json_option, profile_option
-from cli.project.health_checks import (
-    PACKAGES,
-    Finding,
-    check_engine,
-    check_inotify,
-    check_listener,
-    check_open_files,
-    check_packages,
-    check_programs,
-    check_python,
-    check_state,
-)
+from cli.project import health_checks
+from cli.project.health_checks import Finding
 from cli.text.output import shown, shown_json, write
 from iii.engine.config.spec import ProjectSpec
 from iii.errors import ProjectError
@@ -52,15 +42,15 @@ def of_machine() -> Iterator[Finding]:
     """Yield the findings that need no project."""
     import resource  # not on every platform
 
-    yield check_python()
-    versions: dict[str, str | None] = dict.fromkeys((*PACKAGES, "iii-sdk"))
+    yield health_checks.check_python()
+    versions: dict[str, str | None] = dict.fromkeys((*health_checks.PACKAGES, "iii-sdk"))
     for name in versions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    yield from check_packages(versions)
-    yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    yield from health_checks.check_packages(versions)
+    yield health_checks.check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     settings = {path.name: int(path.read_text()) for path in sorted(_INOTIFY.glob("max_user_*"))}
-    yield check_inotify(settings)
+    yield health_checks.check_inotify(settings)
 
 
 def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
@@ -79,9 +69,9 @@ def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
     count = len(project.workers)
     yield Finding("project", "ok", f"{project.file}: {count} worker{'' if count == 1 else 's'}")
     yield from _of_running(project)
-    yield check_state(project.state_dir)
+    yield health_checks.check_state(project.state_dir)
     commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}
-    yield from check_programs(commands, os.environ.get("PATH", os.defpath))
+    yield from health_checks.check_programs(commands, os.environ.get("PATH", os.defpath))
 
 
 def _of_running(project: ProjectSpec) -> Iterator[Finding]:
@@ -89,14 +79,14 @@ def _of_running(project: ProjectSpec) -> Iterator[Finding]:
     from iii.engine.transport.tcp_address import holder_of  # keeps `--help` light
 
     pid = lock_holder(project.state_dir)
-    yield check_engine(pid, is_announced=(project.state_dir / "run" / "engine.json").exists())
+    yield health_checks.check_engine(pid, is_announced=(project.state_dir / "run" / "engine.json").exists())
     listen = project.engine.listen
     if listen == "off":
-        yield check_listener(listen, is_free=True, holder="", is_ours=False)
+        yield health_checks.check_listener(listen, is_free=True, holder="", is_ours=False)
         return
     is_free = _can_bind(listen)
     holder = "" if is_free else holder_of(int(listen.rpartition(":")[2]))
-    yield check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
+    yield health_checks.check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
 
 
 def _can_bind(listen: str) -> bool:
