@@ -76,7 +76,7 @@ def _text(error: IIIError) -> str:
     if isinstance(error, ProjectError):
         return f"error: {shown(str(error))}"
     if isinstance(error, InvocationError):
-        # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
+        # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is shown too.
         code = "" if error.code in _SENTENCES else f"  ({error.code})"
         file, line = error.details.get("file"), error.details.get("line")
         place = f"  ({file}:{line})" if file and line else ""

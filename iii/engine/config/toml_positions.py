@@ -57,7 +57,7 @@ def locate(text: str) -> Positions:
     """Find every key of the TOML `text`."""
     scanner = _Scanner(text)
     scanner.document()
-    return scanner.found
+    return scanner.positions
 
 
 class _Scanner:
@@ -66,7 +66,7 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.found = Positions()
+        self.positions = Positions()
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._headers: dict[KeyPath, Position] = {}
         self._arrays: dict[KeyPath, int] = {}  # index of the last item of each array of tables
@@ -113,10 +113,10 @@ class _Scanner:
             if path in self._arrays:
                 path = (*path, self._arrays[path])
         if not is_array and path in self._headers:
-            self.found.repeats.append(Repeat(path, self._headers[path], start))
+            self.positions.repeats.append(Repeat(path, self._headers[path], start))
         self._headers.setdefault(path, start)
         for length in range(1, len(path) + 1):  # `[a.b]` also declares `a`
-            self.found.keys.setdefault(path[:length], start)
+            self.positions.keys.setdefault(path[:length], start)
         end = self.text.find("\n", self.at)
         self.at = len(self.text) if end < 0 else end
         return path
@@ -128,9 +128,9 @@ class _Scanner:
         path = table
         for name, position in parts:
             path = (*path, name)
-            self.found.keys.setdefault(path, position)
-        if self.found.keys[path] != parts[-1][1]:
-            self.found.repeats.append(Repeat(path, self.found.keys[path], parts[-1][1]))
+            self.positions.keys.setdefault(path, position)
+        if self.positions.keys[path] != parts[-1][1]:
+            self.positions.repeats.append(Repeat(path, self.positions.keys[path], parts[-1][1]))
         self.at += 1
         self._skip(_SPACE)
         return self._value(path)
@@ -150,7 +150,7 @@ class _Scanner:
             if self._closes("]"):
                 return True
             item = (*path, index)
-            self.found.keys[item] = self._position(self.at)
+            self.positions.keys[item] = self._position(self.at)
             if not self._value(item) or not self._separates("]"):
                 return False
             index += 1

@@ -14,15 +14,24 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", re.DOTALL)
 _REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-# Nothing of interest changes in them, and some hold more files than the kernel can watch.
+# Folders in which nothing of a worker changes; some hold more files than the kernel can watch.
 NEVER = frozenset({".git", ".iii", ".venv", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache"})
-# What editors leave beside the file that is being edited: vim, emacs, JetBrains, and the `4913` of vim's write test.
+# Files that editors put beside the edited one: vim, emacs, JetBrains, and the `4913` of vim's write test.
 _SWAP = re.compile(r"(^|/)(\.[^/]*\.sw.|4913|[^/]*~|\.?#[^/]*|[^/]*___jb_(tmp|old)___|[^/]*\.py[co])$")
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """Compile one `watch` glob."""
-    return re.compile(_regex(pattern) + r"\Z")
+    regex = ""
+    for token in _TOKEN.findall(pattern):
+        if token in _REGEX:
+            regex += _REGEX[token]
+        elif len(token) > 1:  # a set: [abc], [!abc]
+            negated = token[1] == "!"
+            regex += "[" + "^" * negated + token[1 + negated : -1].replace("\\", "\\\\") + "]"
+        else:
+            regex += re.escape(token)
+    return re.compile(regex + r"\Z")
 
 
 def fixed_part(pattern: str) -> str:
@@ -33,7 +42,7 @@ def fixed_part(pattern: str) -> str:
 
 
 def is_noise(path: str) -> bool:
-    """True for caches, version control and the droppings of editors."""
+    """Tell whether a path is a cache, version control, or a file that editors leave behind."""
     return bool(_SWAP.search(path)) or not NEVER.isdisjoint(path.split("/"))
 
 
@@ -71,15 +80,3 @@ class Ignored:
             if is_ignored is not None:
                 return is_ignored
         return False
-
-
-def _regex(pattern: str) -> str:
-    return "".join(_translate(token) for token in _TOKEN.findall(pattern))
-
-
-def _translate(token: str) -> str:
-    if token in _REGEX:
-        return _REGEX[token]
-    if len(token) > 1:  # a set: [abc], [!abc]
-        return "[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", 1 if token[1] == "!" else 0) + "]"
-    return re.escape(token)

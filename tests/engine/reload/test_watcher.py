@@ -221,6 +221,18 @@ def test_a_nested_gitignore_keeps_files_and_folders_below_it_from_being_watched(
     watch(tmp_path, scenario, watch=("assets/web/**",))
 
 
+def test_a_watch_glob_may_lead_out_of_the_project(tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    (elsewhere / "folder").mkdir(parents=True)
+
+    async def scenario(_watcher: Watcher, ears: Ears) -> None:
+        (elsewhere / "x.json").write_text("1")
+        assert await ears.next() == ("a", (str(elsewhere / "x.json"),))
+
+    watch(project, scenario, watch=(f"{elsewhere}/*.json",))
+
+
 def test_the_project_file_and_env_files_are_told_apart(tmp_path: Path) -> None:
     async def scenario(_watcher: Watcher, ears: Ears) -> None:
         (tmp_path / ".env").write_text("A=1")
