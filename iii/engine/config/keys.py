@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +24,7 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+T = TypeVar("T")
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -31,7 +32,7 @@ class Key(Struct, frozen=True):
     """One key. `least` and `most` bound numbers, seconds and bytes, both inclusive."""
 
     name: str
-    kind: str  # a key of _KINDS or _RANGED
+    kind: str  # a key of _CHECKS
     text: str  # one sentence for the schema
     least: float = 0
     most: float = 0
@@ -97,6 +98,12 @@ class Place(Struct, frozen=True):
         """Return the error for a value that is not `wanted`."""
         return self.error(f"{self.name} must be {wanted}, got {_shown(value)}", hint)
 
+    def typed(self, value: Any, type_: type[T], wanted: str) -> T:
+        """Return a value of this type; raise the error for any other, which is not `wanted`."""
+        if not isinstance(value, type_):
+            raise self.refusal(wanted, value)
+        return value
+
     def interpolated(self, text: str) -> str:
         """Return `text` with its `${VAR}`s replaced."""
         return self.document.interpolated(text, self.path)
@@ -104,8 +111,7 @@ class Place(Struct, frozen=True):
 
 def check(key: Key, value: Any, path: KeyPath, document: Document) -> Any:
     """Return `value` as a spec holds it. Raises ProjectError naming key, value and what is allowed."""
-    place = Place(path, document)
-    return _RANGED[key.kind](value, place, key) if key.kind in _RANGED else _KINDS[key.kind](value, place)
+    return _CHECKS[key.kind](value, Place(path, document), key)
 
 
 def _shown(value: Any) -> str:
@@ -118,9 +124,7 @@ def _shown(value: Any) -> str:
 
 
 def _string(value: Any, at: Place) -> str:
-    if not isinstance(value, str):
-        raise at.refusal("a string", value)
-    text = at.interpolated(value)
+    text = at.interpolated(at.typed(value, str, "a string"))
     if "\0" in text:
         raise at.error(f"{at.name} holds a NUL character")
     if not text.strip():
@@ -138,34 +142,16 @@ def _name(value: Any, at: Place) -> str:
 def _strings(value: Any, at: Place) -> tuple[str, ...]:
     if isinstance(value, str):
         return (_string(value, at),)
-    if not isinstance(value, list):
-        raise at.refusal("a string or a list of strings", value)
     texts = []
-    for index, item in enumerate(value):
+    for index, item in enumerate(at.typed(value, list, "a string or a list of strings")):
         if not isinstance(item, str) or not item.strip():
             raise at.inside(index).error(f"{at.name} must hold strings, got {_shown(item)}")
         texts.append(at.inside(index).interpolated(item))
     return tuple(texts)
 
 
-def _names(value: Any, at: Place) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise at.refusal("a list of worker names", value)
-    return _strings(value, at)
-
-
-def _watch(value: Any, at: Place) -> tuple[str, ...] | None:
-    if value is False:
-        return None
-    if not isinstance(value, list):
-        raise at.refusal("a list of globs, or false", value)
-    return _strings(value, at)
-
-
 def _env(value: Any, at: Place) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise at.refusal("a table of strings", value)
-    for name, text in value.items():
+    for name, text in at.typed(value, dict, "a table of strings").items():
         if not VARIABLE.fullmatch(name):
             raise at.inside(name).error(f"{_shown(name)} is no name of a variable")
         if name.startswith("III_"):
@@ -180,12 +166,6 @@ def _env(value: Any, at: Place) -> Mapping[str, str]:
 def _integer(value: Any, at: Place, key: Key) -> int:
     if type(value) is not int or not key.least <= value <= key.most:
         raise at.refusal(f"a whole number from {key.least:g} to {int(key.most)}", value)
-    return value
-
-
-def _boolean(value: Any, at: Place) -> bool:
-    if not isinstance(value, bool):
-        raise at.refusal("true or false", value)
     return value
 
 
@@ -212,12 +192,6 @@ def _size(value: Any, at: Place, key: Key) -> int:
     return size
 
 
-def _command(value: Any, at: Place) -> tuple[str, ...]:
-    if not isinstance(value, str):
-        raise at.refusal("a command line", value)
-    return split_command(value, at)
-
-
 def split_command(value: str, at: Place) -> tuple[str, ...]:
     """Return the words of a command line, interpolated after the split: a value never makes a new word."""
     try:
@@ -238,12 +212,6 @@ def _listen(value: Any, at: Place) -> str:
     return text
 
 
-def _config(value: Any, at: Place) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise at.refusal("a table", value)
-    return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
-
-
 def _json_value(value: Any, at: Place) -> Any:
     if isinstance(value, dict):
         return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
@@ -258,19 +226,19 @@ def _json_value(value: Any, at: Place) -> Any:
     return value
 
 
-_KINDS: dict[str, Callable[[Any, Place], Any]] = {
-    "string": _string,
-    "strings": _strings,
-    "name": _name,
-    "names": _names,
-    "watch": _watch,
-    "env": _env,
-    "boolean": _boolean,
-    "command": _command,
-    "listen": _listen,
-    "config": _config,
-}
-_RANGED: dict[str, Callable[[Any, Place, Key], Any]] = {
+_CHECKS: dict[str, Callable[[Any, Place, Key], Any]] = {
+    "string": lambda value, at, _: _string(value, at),
+    "strings": lambda value, at, _: _strings(value, at),
+    "name": lambda value, at, _: _name(value, at),
+    "names": lambda value, at, _: _strings(at.typed(value, list, "a list of worker names"), at),
+    "watch": lambda value, at, _: (
+        None if value is False else _strings(at.typed(value, list, "a list of globs, or false"), at)
+    ),
+    "env": lambda value, at, _: _env(value, at),
+    "boolean": lambda value, at, _: at.typed(value, bool, "true or false"),
+    "command": lambda value, at, _: split_command(at.typed(value, str, "a command line"), at),
+    "listen": lambda value, at, _: _listen(value, at),
+    "config": lambda value, at, _: _json_value(at.typed(value, dict, "a table"), at),
     "integer": _integer,
     "choice": _choice,
     "duration": _duration,
