@@ -21,7 +21,7 @@ def command() -> None:
 @click.option("--timezone", "-z", default="UTC", show_default=True, metavar="NAME", help="A name like Europe/Berlin.")
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=5, show_default=True)
 @json_option
-def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> int:
+def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> None:
     """Show the next instants of EXPRESSION: 5 fields (crontab), 6 (from seconds), 7 (with years), or an @ form."""
     from stdlib_workers.cron.upcoming import upcoming  # keeps `--help` light
 
@@ -31,9 +31,8 @@ def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> int
         raise UsageError(str(error)) from None
     if as_json:
         write(shown_json({"next": [instant.isoformat() for instant in instants]}))
-        return 0
+        return
     for instant in instants:
         write(shown(instant.strftime("%a %Y-%m-%d %H:%M:%S %Z")))
     if not instants:
         write("never")
-    return 0

@@ -42,13 +42,13 @@ def _paged(function: Function) -> Function:
 @command.command("list")
 @engine_option
 @json_option
-def list_queues(engine: str | None, as_json: bool) -> int:
+def list_queues(engine: str | None, as_json: bool) -> None:
     """Show every queue with its figures."""
     with connect(engine) as connection:
         listed = connection.call("iii::queue::list")
     if as_json:
         write(shown_json(listed))
-        return 0
+        return
     rows = []
     for queue in listed["queues"]:
         type_name = "topic" if queue["kind"] == "topic" else queue["type"]
@@ -56,7 +56,6 @@ def list_queues(engine: str | None, as_json: bool) -> int:
         counts = (queue[name] for name in ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered"))
         rows.append((queue["name"], type_name, state, *counts, queue["concurrency"], queue["function_id"]))
     write(table(COLUMNS, rows))
-    return 0
 
 
 @command.command("peek")
@@ -64,13 +63,13 @@ def list_queues(engine: str | None, as_json: bool) -> int:
 @_paged
 @engine_option
 @json_option
-def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> int:
+def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
     with connect(engine) as connection:
         page = connection.call("iii::queue::peek", {"queue": queue, "offset": offset, "limit": limit})
     if as_json:
         write(shown_json(page))
-        return 0
+        return
     rows = []
     for job in page["messages"]:
         payload = json.dumps(job["payload"], ensure_ascii=False)
@@ -78,7 +77,6 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
         cells = (job[name] for name in ("id", "function_id", "state", "attempt", "priority", "group"))
         rows.append((*cells, _time(job["due_at"]), short))
     write(table(JOB_COLUMNS, rows))
-    return 0
 
 
 @command.command("dead")
@@ -86,7 +84,7 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
 @_paged
 @engine_option
 @json_option
-def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> int:
+def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""
     with connect(engine) as connection:
         if queue is None:
@@ -104,7 +102,6 @@ def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json
             failed_at = _time(letter["failed_at"])
             rows.append((letter["id"], letter["function_id"], failed_at, letter["retries"], first_line))
         write(table(DEAD_COLUMNS, rows))
-    return 0
 
 
 def _time(milliseconds: int) -> str:
@@ -120,7 +117,7 @@ def _time(milliseconds: int) -> str:
 @json_option
 def redrive(
     *, queue: str, message_id: str | None, everything: bool, data: str | None, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Deliver a dead letter again: one MESSAGE_ID, edited with --data, or --all."""
     if (message_id is None) != everything or (everything and data is not None):
         raise UsageError("name one MESSAGE_ID, or --all", f"see the ids with `iii queue dead {queue}`")
@@ -130,7 +127,7 @@ def redrive(
     if data is not None:
         fields["data"] = json_value(data, "--data")
     function_id = "iii::queue::redrive" if everything else "iii::queue::redrive_message"
-    return _move(function_id, fields, engine, as_json=as_json)
+    _move(function_id, fields, engine, as_json=as_json)
 
 
 @command.command("discard")
@@ -138,10 +135,10 @@ def redrive(
 @click.argument("message_id")
 @engine_option
 @json_option
-def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> int:
+def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> None:
     """Forget the dead letter MESSAGE_ID."""
     fields = {"queue": queue, "message_id": message_id}
-    return _move("iii::queue::discard_message", fields, engine, as_json=as_json, word="discarded")
+    _move("iii::queue::discard_message", fields, engine, as_json=as_json, word="discarded")
 
 
 @command.command("cancel")
@@ -162,8 +159,8 @@ def _add_pause(verb: str, text: str) -> None:
     @click.argument("queue")
     @engine_option
     @json_option
-    def pause(queue: str, engine: str | None, as_json: bool) -> int:
-        return _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
+    def pause(queue: str, engine: str | None, as_json: bool) -> None:
+        _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
 
 
 _add_pause("pause", "Start nothing more of QUEUE; what runs goes on.")
@@ -175,21 +172,21 @@ _add_pause("resume", "Start jobs of QUEUE again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @engine_option
 @json_option
-def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> int:
+def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
     """Remove every job of QUEUE that waits; what runs and what is dead stays."""
     if not yes:
         click.confirm(f"Remove every waiting job of {queue}?", abort=True, err=True)
-    return _move("iii::queue::purge", {"queue": queue}, engine, as_json=as_json)
+    _move("iii::queue::purge", {"queue": queue}, engine, as_json=as_json)
 
 
 def _move(
     function_id: str, fields: dict[str, Any], engine: str | None, *, as_json: bool, word: str = "redriven"
-) -> int:
+) -> None:
     with connect(engine) as connection:
         result = connection.call(function_id, fields)
     if as_json:
         write(shown_json(result))
-        return 0
+        return
     if "purged" in result:
         outcome = f"{result['purged']} purged"
     elif "paused" in result:
@@ -197,4 +194,3 @@ def _move(
     else:
         outcome = f"{result['redriven']} {word}"
     write(shown(f"{result['queue']}: {outcome}"))
-    return 0

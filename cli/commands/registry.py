@@ -80,7 +80,7 @@ def root() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line. Raises UsageError for what click finds wrong with it."""
+    """Run one command line; return its exit code, 0 for a command that returns none. Raises UsageError."""
     try:
         code = root.main(arguments, prog_name="iii", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -50,7 +50,7 @@ def get(scope: str, key: str, engine: str | None, as_json: bool) -> int:
 @json_option
 def set_(
     scope: str, key: str, value: str, if_version: int | None, is_text: bool, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Write VALUE: JSON if it parses, else text."""
     payload: dict[str, Any] = {"scope": scope, "key": key, "value": value if is_text else convert(value)}
     if if_version is not None:
@@ -59,14 +59,13 @@ def set_(
         result = connection.call("state::set", payload)
     if as_json:
         write(shown_json(result, raw=True))
-    return 0
 
 
 @command.command("list")
 @click.argument("scope", required=False)
 @engine_option
 @json_option
-def list_(scope: str | None, engine: str | None, as_json: bool) -> int:
+def list_(scope: str | None, engine: str | None, as_json: bool) -> None:
     """List the scopes, or the keys and values of SCOPE; --json prints one object a line."""
     with connect(engine) as connection:
         if scope is None:
@@ -80,7 +79,6 @@ def list_(scope: str | None, engine: str | None, as_json: bool) -> int:
         write(table(("SCOPE",), [(row["scope"],) for row in rows]))
     else:
         write(table(("KEY", "VALUE"), [(row["key"], shown_json(row["value"], raw=True)) for row in rows]))
-    return 0
 
 
 def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
@@ -99,7 +97,7 @@ def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
 @click.argument("key", required=False)
 @engine_option
 @json_option
-def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool) -> int:
+def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool) -> None:
     """Print every write of SCOPE (and KEY) as it happens, until Ctrl-C."""
     config = {name: value for name, value in (("scope", scope), ("key", key)) if value is not None}
     with connect(engine) as connection:
@@ -112,4 +110,3 @@ def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool)
                 value = "" if event_name == "deleted" else f" {shown_json(event['new_value'], raw=True)}"
                 write(shown(f"{event['scope']} {event['key']} {event_name}") + value)
             sys.stdout.flush()  # the reader of a pipe wants each event when it happens
-    return 0

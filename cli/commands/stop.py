@@ -23,7 +23,7 @@ STOP_TIMEOUT = 60.0
 @click.command("stop")
 @click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
 @json_option
-def command(file: Path | None, as_json: bool) -> int:
+def command(file: Path | None, as_json: bool) -> None:
     """Stop the engine of this project; returns when it is gone."""
     from iii.engine.boot.run_dir import lock_holder  # keeps `--help` light
 
@@ -34,7 +34,6 @@ def command(file: Path | None, as_json: bool) -> int:
         raise not_running()
     seconds = time.monotonic() - began
     write(shown_json({"pid": pid, "seconds": round(seconds, 3)}) if as_json else f"stopped in {seconds:.1f} s")
-    return 0
 
 
 def end(pid: int, is_still_it: Callable[[], bool]) -> bool:

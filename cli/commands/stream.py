@@ -23,7 +23,7 @@ def command() -> None:
 @click.argument("item", required=False)
 @engine_option
 @json_option
-def tail(stream: str, group: str | None, item: str | None, engine: str | None, as_json: bool) -> int:
+def tail(stream: str, group: str | None, item: str | None, engine: str | None, as_json: bool) -> None:
     """Print every event of STREAM (of a GROUP, of an ITEM) as it happens, until Ctrl-C."""
     filters = {"stream_name": stream, "group_id": group, "item_id": item}
     config = {name: value for name, value in filters.items() if value is not None}
@@ -39,4 +39,3 @@ def tail(stream: str, group: str | None, item: str | None, engine: str | None, a
                 place = " ".join(str(envelope[name]) for name in ("groupId", "id") if envelope[name] is not None)
                 write(f"{shown(place)} {shown(event['type'])} {shown_json(event.get('data'), raw=True)}")
             sys.stdout.flush()  # the reader of a pipe wants each event when it happens
-    return 0

@@ -22,18 +22,17 @@ def _add(verb: str, text: str) -> None:
     @click.argument("names", nargs=-1, required=True, metavar="NAME...")
     @engine_option
     @json_option
-    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> int:
+    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
         workers = []
         with connect(engine) as connection:
             for name in names:
                 workers += connection.call(f"engine::workers::{verb}", {"name": name}, TIMEOUT_MS)["workers"]
         if as_json:
             write(shown_json({"workers": workers}))
-            return 0
+            return
         for worker in workers:
             generation = f", generation {worker['generation']}" if worker.get("generation") else ""
             write(shown(f"{worker['name']}: {worker['state']}{generation}"))
-        return 0
 
 
 _add("restart", "Start a new process of the worker.")

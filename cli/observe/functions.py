@@ -20,14 +20,13 @@ COLUMNS = ("FUNCTION", "WORKER", "DESCRIPTION")
 @click.option("--all", "with_internal", is_flag=True, help="The engine's own functions too.")
 @engine_option
 @json_option
-def command(search: str | None, worker: str | None, with_internal: bool, engine: str | None, as_json: bool) -> int:
+def command(search: str | None, worker: str | None, with_internal: bool, engine: str | None, as_json: bool) -> None:
     """List the functions that can be called; SEARCH keeps those that contain it."""
     filters: dict[str, Any] = {"search": search, "worker": worker, "include_internal": with_internal}
     filters = {name: value for name, value in filters.items() if value}
     with connect(engine) as connection:
         listed = connection.call("engine::functions::list", filters)
     write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["functions"])))
-    return 0
 
 
 def row_of(function: dict[str, Any]) -> tuple[object, ...]:

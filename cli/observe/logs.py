@@ -33,7 +33,7 @@ POLL_INTERVAL = 0.1
 @click.option("--trace", metavar="ID", default="", help="Only what a Logger said in this trace.")
 @click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
 @json_option
-def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> int:
+def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> None:
     """Show the logs of the workers (or only NAMEs), oldest line first. Needs no running engine."""
     tails = Tails(project_file(file).absolute().parent / ".iii" / "logs", names)
     if not options["follow"]:
@@ -47,7 +47,6 @@ def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options:
             print_rows(wanted, names or tails.known, as_json=as_json)
     finally:
         tails.close()
-    return 0
 
 
 def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:

@@ -22,20 +22,19 @@ MOST_CALLED = 20
 @click.argument("name", required=False)
 @engine_option
 @json_option
-def command(name: str | None, engine: str | None, as_json: bool) -> int:
+def command(name: str | None, engine: str | None, as_json: bool) -> None:
     """Show calls, workers and durations, and the latest value of every metric of an SDK (or only of NAME)."""
     with connect(engine) as connection:
         listed = ask(connection, "engine::metrics::list", {"metric_name": name} if name else {})
     if as_json:
         write(shown_json(listed))
-        return 0
+        return
     if name is None:
         _show_engine(listed["engine_metrics"])
     if listed["sdk_metrics"]:
         write(table(COLUMNS, rows_from(listed["sdk_metrics"])))
     elif name is not None:
         write(shown(f"no metric {name} was reported lately"))
-    return 0
 
 
 def _show_engine(figures: dict[str, Any]) -> None:

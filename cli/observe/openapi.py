@@ -11,9 +11,8 @@ from cli.text.output import shown_json, write
 
 @click.command("openapi")
 @engine_option
-def command(engine: str | None) -> int:
+def command(engine: str | None) -> None:
     """Print the OpenAPI 3.1 document of all http routes that are live."""
     with connect(engine) as connection:
         document = connection.call("http::openapi", None)
     write(shown_json(document))
-    return 0

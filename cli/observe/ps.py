@@ -26,13 +26,12 @@ _REDRAW = "\x1b[{lines}A\x1b[J"
 @click.command("ps")
 @engine_option
 @json_option
-def ps(engine: str | None, as_json: bool) -> int:
+def ps(engine: str | None, as_json: bool) -> None:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
         listed = connection.call("engine::workers::list")
     note_other_version()
     write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["workers"])))
-    return 0
 
 
 def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
@@ -62,7 +61,7 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
 @click.option("--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds in between.")
 @engine_option
 @json_option
-def top(once: bool, every: float, engine: str | None, as_json: bool) -> int:
+def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
     """Show the workers and what they use, again and again. Ctrl-C leaves."""
     is_live = sys.stdout.isatty() and not once
     with connect(engine) as connection:
@@ -79,7 +78,7 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> int:
                 drawn = text.count("\n") + 1
             sys.stdout.flush()
             if once or not (is_live or as_json):
-                return 0
+                return
             time.sleep(every)  # the refresh the user asked for: usage changes all the time, without an event
 
 

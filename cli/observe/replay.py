@@ -31,7 +31,7 @@ TIMEOUT_MS = 30_000
 @json_option
 def command(
     *, trace_id: str, span_id: str | None, edit: bool, data: str | None, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Call again what TRACE_ID called, and print the result."""
     check_trace(trace_id)
     replacement = None if data is None else json_value(data, "--data")
@@ -51,7 +51,6 @@ def command(
     if answer.get("error"):
         raise invocation_error(function_id, answer["error"])
     write(shown_json(answer.get("result"), raw=as_json))
-    return 0
 
 
 def call_of(spans: list[dict[str, Any]], span_id: str | None) -> dict[str, Any]:

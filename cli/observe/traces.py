@@ -35,13 +35,13 @@ PIPE_WIDTH = 120
 @click.option("--all", "internal", is_flag=True, help="The engine's own, too.")
 @engine_option
 @json_option
-def traces(engine: str | None, as_json: bool, **options: Any) -> int:
+def traces(engine: str | None, as_json: bool, **options: Any) -> None:
     """List traces, the newest first."""
     with connect(engine) as connection:
         listed = ask(connection, "engine::traces::list", payload_from(connection, options))
     if as_json:
         write(shown_json(listed))
-        return 0
+        return
     rows = []
     for span in listed["spans"]:
         start = span["start_time_unix_nano"]
@@ -52,7 +52,6 @@ def traces(engine: str | None, as_json: bool, **options: Any) -> int:
     more = listed["total"] - len(rows)
     if more > 0:
         write(f"{more} more; see them with --limit")
-    return 0
 
 
 def payload_from(connection: Connection, options: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def payload_from(connection: Connection, options: dict[str, Any]) -> dict[str, A
 @click.option("--logs", "with_logs", is_flag=True, help="Show what was logged in it, too.")
 @engine_option
 @json_option
-def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bool) -> int:
+def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bool) -> None:
     """Show the trace TRACE_ID (or its first characters; without, the newest) as a tree."""
     check_trace(trace_id)
     with connect(engine) as connection:
@@ -92,7 +91,7 @@ def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bo
         raise UsageError(f"there is no trace `{id}`", "see `iii traces`")
     if as_json:
         write(shown_json(tree))
-        return 0
+        return
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else PIPE_WIDTH
     glyphs = FINE if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN
@@ -101,4 +100,3 @@ def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bo
     for record in tree.get("logs", ()):
         time = datetime.fromtimestamp(record["timestamp_unix_nano"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
         write(shown(f"{time} {record['severity_text']:<5} {record['service_name']}  {record['body']}"))
-    return 0

@@ -17,7 +17,7 @@ COLUMNS = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
 @click.option("--types", is_flag=True, help="List the kinds of triggers instead of the triggers.")
 @engine_option
 @json_option
-def command(search: str | None, types: bool, engine: str | None, as_json: bool) -> int:
+def command(search: str | None, types: bool, engine: str | None, as_json: bool) -> None:
     """List what calls which function; SEARCH keeps those that contain it."""
     with connect(engine) as connection:
         listed = connection.call("engine::triggers::list", {"search": search} if search else {})
@@ -29,4 +29,3 @@ def command(search: str | None, types: bool, engine: str | None, as_json: bool) 
     else:
         fields = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
         write(table(COLUMNS, [[trigger.get(name) for name in fields] for trigger in listed["triggers"]]))
-    return 0

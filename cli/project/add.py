@@ -21,7 +21,7 @@ from cli.text.output import shown_json, write
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @file_option
 @json_option
-def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> int:
+def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Add standard workers (state, queue, http, ...) to iii.toml."""
     from iii.engine.config.project import STANDARD_WORKERS, load_project  # keeps `--help` light
     from iii.suggestions import did_you_mean
@@ -44,7 +44,6 @@ def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> int:
     draft.chmod(target.stat().st_mode)
     draft.replace(target)
     write(shown_json({"added": list(names)}) if as_json else f"added {', '.join(names)} to {path.name}")
-    return 0
 
 
 def with_workers(text: str, names: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from cli.text.output import shown, shown_json, write
 @file_option
 @profile_option
 @json_option
-def command(file: Path | None, profile: str | None, as_json: bool) -> int:
+def command(file: Path | None, profile: str | None, as_json: bool) -> None:
     """Validate iii.toml and write its JSON Schema for editors."""
     from iii.engine.config.json_schema import write_schema
     from iii.engine.config.project import load_project  # keeps `--help` light
@@ -28,4 +28,3 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> int:
     count = f"{len(names)} worker{'s' if len(names) != 1 else ''}"
     text = shown(f"{project.file.name} is valid: {count}" + (f" ({', '.join(names)})" if names else ""))
     write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)
-    return 0

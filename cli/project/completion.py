@@ -10,11 +10,10 @@ from cli.text.output import write
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> int:
+def command(shell: str) -> None:
     """Print the completion script, e.g. for `source <(iii completion bash)`."""
     from cli.commands.registry import root  # `registry` imports this module
 
     script = get_completion_class(shell)
     if script is not None:
         write(script(root, {}, "iii", "_III_COMPLETE").source())
-    return 0

@@ -19,7 +19,7 @@ from cli.text.table import table
 @file_option
 @profile_option
 @json_option
-def command(name: str, file: Path | None, profile: str | None, as_json: bool) -> int:
+def command(name: str, file: Path | None, profile: str | None, as_json: bool) -> None:
     """Show a worker's environment; variables that only a running engine knows are left out."""
     from iii.engine.config.environment import environment_of
     from iii.engine.config.project import load_project  # keeps `--help` light
@@ -32,4 +32,3 @@ def command(name: str, file: Path | None, profile: str | None, as_json: bool) ->
     entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
     rows = [(key, source, value) for key, (value, source) in merged.items()]
     write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows))
-    return 0

@@ -17,7 +17,7 @@ from cli.text.output import shown_json, write
 @click.argument("folder", default=".", metavar="[DIR]", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--template", type=click.Choice(list(TEMPLATES)), default="minimal", show_default=True)
 @json_option
-def command(folder: Path, template: str, as_json: bool) -> int:
+def command(folder: Path, template: str, as_json: bool) -> None:
     """Make a new project in DIR (default: here). Existing files are never overwritten."""
     files = TEMPLATES[template]
     for name in files:
@@ -37,8 +37,7 @@ def command(folder: Path, template: str, as_json: bool) -> int:
         created.append(name)
     if as_json:
         write(shown_json({"created": created}))
-        return 0
+        return
     write(f"  created {', '.join(created)}")
     write(f"  next: {'' if folder == Path() else f'cd {shlex.quote(str(folder))} && '}iii dev")
     write(f"  then, in a second terminal: {FIRST_CALL[template]}")
-    return 0

@@ -15,11 +15,10 @@ from iii.errors import EngineNotRunning
 
 
 @click.command("token")
-def command() -> int:
+def command() -> None:
     """Print the token that lets other users, machines and browsers connect to the engine."""
     tokens = (read_token(folder / ".iii" / "run") for folder in (Path.cwd(), *Path.cwd().parents))
     token = next(filter(None, tokens), None)
     if token is None:
         raise EngineNotRunning("no engine with a WebSocket listener is running here; start one with `iii dev`")
     write(token)
-    return 0
