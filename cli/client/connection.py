@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Seconds. The engine greets at once; an engine that has not by then is frozen, and waiting on would never end.
 GREETING_TIMEOUT = 10.0
-# Seconds after the deadline of a call in which the engine must have said that the deadline has passed.
+# Seconds after a call's deadline within which the engine must have reported that the deadline has passed.
 DEADLINE_GRACE = 2.0
 # A read larger than this makes every read slower (a fresh mapping per buffer).
 CHUNK = 64 * 1024
@@ -65,7 +65,7 @@ class Connection:
         self._buffer = b""
         self._lines: list[bytes] = []
         self._is_greeted = False
-        self._taken = 0  # items of a stream that its callee has not been told of
+        self._taken = 0  # items of a stream that we have taken and not yet acknowledged
 
     def __enter__(self) -> Connection:
         return self

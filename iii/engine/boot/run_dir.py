@@ -122,7 +122,7 @@ def make_private(folder: Path) -> None:
 
 
 def make_token(run_dir: Path) -> str:
-    """Write a new token; return it. Raises `ProjectError` if the file is there and another user's."""
+    """Write a new token; return it. Raises `ProjectError` if what is there is no file of this user."""
     path = run_dir / _TOKEN
     try:
         status = path.lstat()

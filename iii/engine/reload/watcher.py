@@ -96,13 +96,18 @@ class Watcher:
             self._rearm.set()
 
     async def run(self, *, at_once: bool = True) -> None:
-        """Watch until cancelled. Unless `at_once`, the slow library is loaded after `begin`, or a second."""
+        """Watch until cancelled. Unless `at_once`, the slow library is loaded only after `begin` or a second."""
         self._begins_at = 0.0 if at_once else time.monotonic() + RESCAN_INTERVAL
         while True:
             self._rearm.clear()
             folders = await asyncio.to_thread(self._survey)
-            has_begun = self._begins_at <= time.monotonic()
-            async for paths in self._events(folders) if has_begun else self._pause():
+            if (wait := self._begins_at - time.monotonic()) > 0:
+                # Not `wait_for`, which loses a cancellation that comes just when the event is set.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._rearm.wait()
+                continue
+            async for paths in self._events(folders):
                 if self._rearm.is_set():
                     break
                 await self._on_events(paths)
@@ -111,14 +116,6 @@ class Watcher:
         """Load the library now: the workers are up, and no longer need all of the processor."""
         self._begins_at = 0.0
         self._rearm.set()
-
-    async def _pause(self) -> AsyncIterator[set[str]]:
-        """Yield one empty set when it is time to begin, or when more files are known."""
-        # Not `wait_for`, which loses a cancellation that comes just when the event is set.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._begins_at - time.monotonic()):
-                await self._rearm.wait()
-        yield set()
 
     async def _events(self, folders: frozenset[str]) -> AsyncIterator[set[str]]:
         """Yield the paths that have changed, and an empty set once a second. End when the folders to watch change."""
