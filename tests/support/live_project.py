@@ -80,7 +80,7 @@ class Project:
         with self.connect() as connection:
             if not fields:
                 return connection.call(function_id, data)
-            answer = connection.pump(function_id, data, 20_000, **fields)
+            answer = connection.exchange(function_id, data, 20_000, **fields)
             assert "error" not in answer, answer
             return answer["result"]
 
