@@ -335,9 +335,9 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
     """Run the engine until it is stopped; return the exit code."""
 
     async def main() -> int:
-        display = Display(run_context.project, style_of(options.color, os.environ, json_output=options.is_json))
+        style = style_of(options.color, os.environ, json_output=options.is_json)
+        display = Display(run_context.project, style, lambda worker: engine.describe(worker))  # noqa: PLW0108 - made below
         engine = Engine(run_context, prestart, options, display)
-        display.describe = engine.describe
         try:
             return await engine.run()
         finally:

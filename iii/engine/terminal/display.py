@@ -19,13 +19,14 @@ from iii.engine.terminal.screen import Screen, Style, Writer
 
 
 class Display:
-    """The reporter of one running engine. Call it with a report."""
+    """The reporter of one running engine. Call it with a report.
 
-    def __init__(self, project: ProjectSpec, style: Style) -> None:
+    `describe(worker)` says what the worker has registered: "2 functions, 1 route".
+    """
+
+    def __init__(self, project: ProjectSpec, style: Style, describe: Callable[[str], str]) -> None:
         self._project = project
-        self.describe: Callable[[str], str] = str  # worker -> what it has registered; set once there is an engine
-        # Asked anew for each worker: `describe` is another function by then.
-        self._screen = Screen(style, project.workers, lambda worker: self.describe(worker))  # noqa: PLW0108
+        self._screen = Screen(style, project.workers, describe)
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
         self.logs = LogBook(project.state_dir / "logs")

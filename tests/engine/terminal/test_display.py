@@ -18,7 +18,7 @@ def line(text: str) -> LogLine:
 
 
 def test_followers_hear_every_line_until_they_leave(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    display = Display(ProjectSpec(root=tmp_path, name="p", file=tmp_path / "iii.toml"), Style())
+    display = Display(ProjectSpec(root=tmp_path, name="p", file=tmp_path / "iii.toml"), Style(), str)
     heard: list[Report] = []
     leave = display.follow(heard.append)
     display(line("one"))
