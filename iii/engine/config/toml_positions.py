@@ -137,45 +137,30 @@ class _Scanner:
 
     def _value(self, path: KeyPath) -> bool:
         opening = self.text[self.at : self.at + 1]
-        if opening == "[":
-            return self._array(path)
-        if opening == "{":
-            return self._inline_table(path)
+        if opening in ("[", "{"):
+            return self._collection(path, closing="]" if opening == "[" else "}")
         return self._skip(_STRING if opening in ('"', "'") else _SCALAR)
 
-    def _array(self, path: KeyPath) -> bool:
+    def _collection(self, path: KeyPath, *, closing: str) -> bool:
+        """Read an array or an inline table; return whether it was closed."""
         index = 0
         self.at += 1
         while self._skip(_BLANK) and self.at < len(self.text):
-            if self._closes("]"):
+            if self.text.startswith(closing, self.at):
+                self.at += 1
                 return True
-            item = (*path, index)
-            self.positions.keys[item] = self._position(self.at)
-            if not self._value(item) or not self._separates("]"):
-                return False
-            index += 1
-        return False
-
-    def _inline_table(self, path: KeyPath) -> bool:
-        self.at += 1
-        while self._skip(_BLANK) and self.at < len(self.text):
-            if self._closes("}"):
-                return True
-            if not self._pair(path) or not self._separates("}"):
+            if closing == "}":
+                is_read = self._pair(path)
+            else:
+                self.positions.keys[*path, index] = self._position(self.at)
+                is_read = self._value((*path, index))
+                index += 1
+            self._skip(_BLANK)
+            if is_read and self.text.startswith(",", self.at):
+                self.at += 1
+            elif not is_read or not self.text.startswith(closing, self.at):
                 return False
         return False
-
-    def _closes(self, bracket: str) -> bool:
-        closes = self.text.startswith(bracket, self.at)
-        self.at += closes
-        return closes
-
-    def _separates(self, bracket: str) -> bool:
-        self._skip(_BLANK)
-        if self.text.startswith(",", self.at):
-            self.at += 1
-            return True
-        return self.text.startswith(bracket, self.at)
 
 
 def _unquoted(key: str) -> str:
