@@ -15,7 +15,7 @@ import click
 from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
 from cli.commands.options import engine_option, json_option
-from cli.text.output import shown_json, write
+from cli.text.output import count, shown_json, write
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
@@ -92,7 +92,7 @@ def summary(workers: list[dict[str, Any]]) -> str:
     """Return one line about all workers together."""
     cpu = sum(_metric(worker, "cpu_percent") for worker in workers)
     memory = size(sum(_metric(worker, "memory_rss") for worker in workers))
-    return f"{len(workers)} worker{'' if len(workers) == 1 else 's'}, {cpu:.1f}% CPU, {memory} memory"
+    return f"{count(len(workers), 'worker')}, {cpu:.1f}% CPU, {memory} memory"
 
 
 def _metric(worker: dict[str, Any], name: str) -> float:

@@ -9,7 +9,7 @@ import click
 
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file
-from cli.text.output import shown, shown_json, write
+from cli.text.output import count, shown, shown_json, write
 
 
 @click.command("check")
@@ -25,6 +25,6 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> None:
     if os.access(project.root, os.W_OK):
         write_schema(project.state_dir)
     names = list(project.workers)
-    count = f"{len(names)} worker{'s' if len(names) != 1 else ''}"
-    text = shown(f"{project.file.name} is valid: {count}" + (f" ({', '.join(names)})" if names else ""))
+    listed = f" ({', '.join(names)})" if names else ""
+    text = shown(f"{project.file.name} is valid: {count(len(names), 'worker')}{listed}")
     write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)

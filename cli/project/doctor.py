@@ -11,10 +11,12 @@ from pathlib import Path
 
 import click
 
+from cli.client.errors import UsageError
 from cli.commands.options import json_option, profile_option
+from cli.commands.project_file import project_file
 from cli.project import health_checks
 from cli.project.health_checks import Finding
-from cli.text.output import shown, shown_json, write
+from cli.text.output import count, shown, shown_json, write
 from iii.engine.config.spec import ProjectSpec
 from iii.errors import ProjectError
 
@@ -55,19 +57,17 @@ def of_machine() -> Iterator[Finding]:
 
 def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
     """Yield the findings about the project, if there is one here."""
-    from iii.engine.config.project import PROJECT_FILE, find_project, load_project  # keeps `--help` light
+    from iii.engine.config.project import load_project  # keeps `--help` light
 
-    path = file / PROJECT_FILE if file is not None and file.is_dir() else file or find_project(Path(os.getcwd()))
-    if path is None:
-        yield Finding("project", "warn", "there is no iii.toml here or above", "make a project with `iii init`")
-        return
     try:
-        project = load_project(path, environ=os.environ, profile=profile)
+        project = load_project(project_file(file), environ=os.environ, profile=profile)
+    except UsageError as error:
+        yield Finding("project", "warn", error.message, error.hint)
+        return
     except ProjectError as error:
         yield Finding("project", "fail", str(error), "see `iii check`")
         return
-    count = len(project.workers)
-    yield Finding("project", "ok", f"{project.file}: {count} worker{'' if count == 1 else 's'}")
+    yield Finding("project", "ok", f"{project.file}: {count(len(project.workers), 'worker')}")
     yield from _of_running(project)
     yield health_checks.check_state(project.state_dir)
     commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from cli.text.output import shown
+from cli.text.output import count, shown
 
 # The narrowest bar that shows anything; names get the rest of the line.
 LEAST_BAR = 10
@@ -54,9 +54,9 @@ def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[
     services = max(len(shown(line.span["service_name"])) for line in drawn)
     room = max(LEAST_BAR, width - names - services - 14)
     errors = sum(span["status"] == "error" for span in spans)
-    summary = [f"trace {shown(spans[0]['trace_id'])}", _count(len(spans), "span")]
-    summary += [_count(len({span["service_name"] for span in spans}), "service"), milliseconds(last - first)]
-    lines = ["  ".join([*summary, *([_count(errors, "error")] if errors else [])])]
+    summary = [f"trace {shown(spans[0]['trace_id'])}", count(len(spans), "span")]
+    summary += [count(len({span["service_name"] for span in spans}), "service"), milliseconds(last - first)]
+    lines = ["  ".join([*summary, *([count(errors, "error")] if errors else [])])]
     for line in drawn:
         bar = _bar(line.span, first, max(last - first, 1), room, glyphs)
         took = "running" if line.span.get("pending") else milliseconds(_end(line.span) - _start(line.span))
@@ -65,10 +65,6 @@ def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[
         lines.append(f"{name:<{names}}  {service:<{services}} {took:>9}  {bar}".rstrip())
         lines.extend(_notes(line))
     return lines
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _tree(spans: Sequence[Span], glyphs: Glyphs) -> Iterator[_Line]:

@@ -25,6 +25,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 T = TypeVar("T")
+# Powers of 1000 and of 1024.
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -67,12 +68,6 @@ WORKER_KEYS = (
     Key("validate", "boolean", "Check payloads against the functions' schemas."),
     Key("config", "config", "Handed to the worker as JSON in III_CONFIG."),
 )
-
-
-def parse_size(text: str) -> int | None:
-    """Return the bytes of `512MB` (powers of 1000) or `512MiB` (powers of 1024), None for anything else."""
-    match = SIZE.fullmatch(text)
-    return int(float(match[1]) * _BYTES[match[2]]) if match else None
 
 
 class Place(Struct, frozen=True):
@@ -186,7 +181,8 @@ def _duration(value: Any, at: Place, key: Key) -> float:
 
 
 def _size(value: Any, at: Place, key: Key) -> int:
-    size = parse_size(_string(value, at)) if isinstance(value, str) else None
+    match = SIZE.fullmatch(_string(value, at)) if isinstance(value, str) else None
+    size = int(float(match[1]) * _BYTES[match[2]]) if match else None
     if size is None or not key.least <= size <= key.most:
         raise at.refusal('a size from "1MB" to "1000000GB"', value)
     return size
