@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+# One duration, for callers that accept several in a row, or something else as well.
 PATTERN = r"\d+(?:\.\d+)?(?:ms|s|m|h|d)"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

@@ -1,4 +1,4 @@
-"""What somebody who misspelled a name may have meant: the one place that compares names by likeness.
+"""The known names nearest to a misspelled one: the one place that compares names by likeness.
 
 Public: standard workers may import it. Which names count, and how the answer is worded, is each caller's own.
 """

@@ -177,6 +177,11 @@ class Connection:
             raise invocation_error(function_id, answer["error"])
         return answer.get("result")
 
+    def function_info(self, function_id: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return the engine's answer to `engine::functions::info`; its `result` describes the function."""
+        request = {"function_id": function_id} | ({"namespace": namespace} if namespace else {})
+        return self.exchange("engine::functions::info", request, 5000)
+
     def settle(self) -> None:
         """Return once the engine has read everything sent so far (messages of one peer are read in order)."""
         self.send({"type": "ping"})

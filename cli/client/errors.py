@@ -55,7 +55,7 @@ def exit_code(error: IIIError) -> int:
     """Return the exit code for `error`."""
     if isinstance(error, InvocationError) and error.code == ErrorCode.TIMEOUT:
         return TIMED_OUT
-    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+    return next((code for type_, (_, code) in _CODES.items() if isinstance(error, type_)), FAILED)
 
 
 def not_running(message: str = "no engine is running") -> EngineNotRunning:
@@ -89,7 +89,7 @@ def _text(error: IIIError) -> str:
 
 
 def _body(error: IIIError) -> dict[str, Any]:
-    code = getattr(error, "code", None) or _CODES.get(type(error), ErrorCode.UNKNOWN)
+    code = getattr(error, "code", None) or _CODES.get(type(error), (ErrorCode.UNKNOWN, FAILED))[0]
     details = getattr(error, "details", {})
     body = {
         "code": code,
@@ -102,15 +102,10 @@ def _body(error: IIIError) -> dict[str, Any]:
 
 
 _SENTENCES = (ErrorCode.INVALID_PAYLOAD, ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.TIMEOUT)
-_CODES: dict[type[IIIError], str] = {
-    UsageError: "usage",
-    ProjectError: "config_error",
-    EngineNotRunning: "engine_not_running",
-    AlreadyRunning: "already_running",
-}
-_EXIT_CODES: dict[type[IIIError], int] = {
-    UsageError: USAGE,
-    ProjectError: USAGE,
-    EngineNotRunning: NO_ENGINE,
-    AlreadyRunning: ALREADY_RUNNING,
+# class -> (code in JSON, exit code)
+_CODES: dict[type[IIIError], tuple[str, int]] = {
+    UsageError: ("usage", USAGE),
+    ProjectError: ("config_error", USAGE),
+    EngineNotRunning: ("engine_not_running", NO_ENGINE),
+    AlreadyRunning: ("already_running", ALREADY_RUNNING),
 }

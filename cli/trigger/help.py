@@ -48,12 +48,9 @@ def run(arguments: Arguments) -> int:
             return 0
         write_error(f"error: missing FUNCTION\n{text}")
         return 2
-    request = {"function_id": arguments.function_id}
-    if arguments.namespace:
-        request["namespace"] = arguments.namespace
     try:
         with connect(arguments.engine) as connection:
-            answer = connection.exchange("engine::functions::info", request, 5000)
+            answer = connection.function_info(arguments.function_id, arguments.namespace)
             if body := answer.get("error"):
                 if body.get("code") == ErrorCode.NOT_FOUND:
                     body = {**body, "code": ErrorCode.FUNCTION_NOT_FOUND}

@@ -47,8 +47,11 @@ def _call(
     connection: Connection, arguments: Arguments, base: Any, fields: dict[str, Any], timeout_ms: int | None
 ) -> None:
     function_id = arguments.function_id or ""
-    info = _info(connection, arguments) if arguments.pairs else {}
-    data = build(arguments.pairs, base, info.get("request_schema"))
+    schema = None
+    if arguments.pairs:
+        # An unknown function has no description; the call itself reports it.
+        schema = (connection.function_info(function_id, arguments.namespace).get("result") or {}).get("request_schema")
+    data = build(arguments.pairs, base, schema)
     if arguments.void:
         message = {"type": "invokefunction", "function_id": function_id, "data": data}
         connection.send(message | fields)
@@ -69,7 +72,8 @@ def _call(
         from cli.client.error_hints import explained  # only a failure pays for it
         from cli.client.errors import report
 
-        error = explained(connection, function_id, answer["error"], _info(connection, arguments))
+        info = connection.function_info(function_id, arguments.namespace).get("result") or {}
+        error = explained(connection, function_id, answer["error"], info)
         if not arguments.watch:
             raise error
         report(error)
@@ -86,14 +90,6 @@ def progress_line(progress: dict[str, Any]) -> str:
     share = min(max(done / total, 0.0), 1.0)
     filled = round(share * 20)
     return f"[{'#' * filled}{'.' * (20 - filled)}] {share:.0%} {text}".strip()
-
-
-def _info(connection: Connection, arguments: Arguments) -> dict[str, Any]:
-    """Return the engine's description of the function; empty for an unknown one, which the call itself reports."""
-    request = {"function_id": arguments.function_id}
-    if arguments.namespace:
-        request["namespace"] = arguments.namespace
-    return connection.exchange("engine::functions::info", request, 5000).get("result") or {}
 
 
 def _fields(arguments: Arguments) -> dict[str, Any]:

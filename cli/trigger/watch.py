@@ -27,7 +27,7 @@ def wait_for_reload(connection: Connection, function_id: str) -> bool:
 
 def generation_of(connection: Connection, function_id: str) -> Any:
     """Return a value that changes when the function's worker reloads, None while no worker provides the function."""
-    info = connection.exchange("engine::functions::info", {"function_id": function_id}, 5000).get("result")
+    info = connection.function_info(function_id).get("result")
     if not info:
         return None
     rows = connection.call("engine::workers::list")["workers"]
