@@ -58,7 +58,7 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     variables: dict[str, str] = {}
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, optional=True))
-    document = read_document(file, file.name, {**variables, **environ}.get)
+    document = read_document(file, {**variables, **environ}.get)
     _check_names(document, (), _TOP)
     if not document.data:
         raise document.error((), "no workers are declared", "add a [workers.NAME] table, or run `iii init`")

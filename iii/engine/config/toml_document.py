@@ -62,48 +62,49 @@ class Document(Struct, frozen=True):
         return _REFERENCE.sub(replaced, text)
 
 
-def read_document(path: Path, shown: str, lookup: Callable[[str], str | None]) -> Document:
-    """Read and parse `path`; `shown` names it in messages. Raises ProjectError."""
-    text = _text_of(path, shown)
+def read_document(path: Path, lookup: Callable[[str], str | None]) -> Document:
+    """Read and parse `path`, which messages call by its name without folders. Raises ProjectError."""
+    text = _text_of(path)
     positions = locate(text)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise _syntax_error(str(error), text, shown, positions) from None
+        raise _syntax_error(str(error), text, path.name, positions) from None
     except RecursionError:
-        raise ProjectError("the tables are nested too deeply", file=shown) from None
-    return Document(shown, data, positions, lookup)
+        raise ProjectError("the tables are nested too deeply", file=path.name) from None
+    return Document(path.name, data, positions, lookup)
 
 
-def _text_of(path: Path, shown: str) -> str:
+def _text_of(path: Path) -> str:
+    file = path.name
     if path.is_dir():
-        raise ProjectError("this is a folder, not a file", file=shown)
+        raise ProjectError("this is a folder, not a file", file=file)
     try:
         raw = path.read_bytes() if path.stat().st_size <= MAX_SIZE else None
     except FileNotFoundError:
-        raise ProjectError("no such file", file=shown, hint="make one with `iii init`") from None
+        raise ProjectError("no such file", file=file, hint="make one with `iii init`") from None
     except OSError as error:
-        raise ProjectError(f"cannot be read: {error.strerror}", file=shown) from None
+        raise ProjectError(f"cannot be read: {error.strerror}", file=file) from None
     if raw is None:
-        raise ProjectError(f"the file is larger than {MAX_SIZE // 1024} KiB", file=shown)
+        raise ProjectError(f"the file is larger than {MAX_SIZE // 1024} KiB", file=file)
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
         message = f"the byte 0x{raw[error.start]:02x} is not UTF-8"
-        raise ProjectError(message, file=shown, line=line, column=column) from None
+        raise ProjectError(message, file=file, line=line, column=column) from None
 
 
-def _syntax_error(message: str, text: str, shown: str, positions: Positions) -> ProjectError:
+def _syntax_error(message: str, text: str, file: str, positions: Positions) -> ProjectError:
     if positions.repeats and ("twice" in message or "overwrite" in message or "mutate" in message):
         path, first, second = positions.repeats[0]
         name = ".".join(str(part) for part in path)
         repeated = f"`{name}` is written twice, first in line {first.line}"
-        return ProjectError(repeated, file=shown, line=second.line, column=second.column, key=name)
+        return ProjectError(repeated, file=file, line=second.line, column=second.column, key=name)
     place = _SYNTAX_PLACE.search(message)
     line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
     if place and place[1]:
         line, column = int(place[1]), int(place[2])
     reason = _SYNTAX_PLACE.sub("", message)
-    return ProjectError(reason[:1].lower() + reason[1:], file=shown, line=line, column=column)
+    return ProjectError(reason[:1].lower() + reason[1:], file=file, line=line, column=column)
