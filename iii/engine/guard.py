@@ -89,7 +89,15 @@ class Guard:
             return pid
         code = 70
         try:
-            code = self._become_engine(guard)
+            # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
+            os.setpgid(0, 0)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != guard:
+                code = 0  # the guard was killed before the kernel knew that we are to die with it
+            else:
+                os.environ[ENVIRONMENT] = str(guard)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
+                code = self._run_engine()
         except KeyboardInterrupt:
             code = INTERRUPTED  # before the engine has handlers of its own
         except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
@@ -98,16 +106,6 @@ class Guard:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-    def _become_engine(self, guard: int) -> int:
-        # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
-        os.setpgid(0, 0)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guard:
-            return 0  # the guard was killed before the kernel knew that we are to die with it
-        os.environ[ENVIRONMENT] = str(guard)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
-        return self._run_engine()
 
     def _attend(self) -> int:
         """Pass signals on and reap orphans until the engine is dead; return its wait status."""
