@@ -1,7 +1,7 @@
 """The entry of the `iii` command, and the one place where an exception becomes an exit code.
 
 `iii trigger` takes a short path that imports neither click nor asyncio, and so do `iii dev` and `iii start` without
-options; everything else is a click command. All end here. Called by the console script.
+options; everything else is a click command. All of them end here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-# How `iii trigger` may be called; the others are the names of other eras of the public CLI.
+# The names of `iii trigger`; the last two are those of other eras of the public CLI.
 TRIGGER_NAMES = ("trigger", "call", "t")
 START_NAMES = ("dev", "start")
 INTERRUPTED = 130
@@ -19,7 +19,10 @@ BROKEN_PIPE = 141
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
-    _open_streams()
+    # Started with a closed stdout (`>&-`) Python has none: what is written then goes nowhere, and is no failure.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
     try:
         code = _run([_as_utf8(word) for word in sys.argv[1:]])
         sys.stdout.flush()
@@ -27,7 +30,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _silence_stdout()
+        # The interpreter flushes stdout once more at exit; without this it would complain about the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the boundary: every failure leaves as a message and a code
         if is_interrupt(error):
@@ -39,20 +43,31 @@ def main() -> int:
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Tell whether Ctrl-C is behind it: Python 3.11 wraps one that comes while a class is made in another error."""
+    """Tell whether Ctrl-C caused an error: Python 3.11 wraps the interrupt in another error while a class is made."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__
     return error is not None
 
 
 def _run(arguments: list[str]) -> int:
-    _check_folder()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        from cli.client.errors import UsageError  # only a failure pays for it
+
+        raise UsageError("the current folder has been removed", "cd into one that is there") from None
     if arguments and arguments[0] in TRIGGER_NAMES:
         from cli.trigger.run import run  # the short path
 
         return run(arguments[1:])
     if arguments and arguments[0] in START_NAMES:
-        _die_of_interrupts()
+        # Until the engine has handlers of its own, Ctrl-C ends each process at once, and the guard what it has started.
+        # Python's own handler would raise in the middle of some import, where the interrupt may be lost, leave as
+        # another error, or leave a native module half made, in which the engine then dies.
+        import signal  # a trigger does without
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     if len(arguments) == 1 and arguments[0] in START_NAMES:
         from cli.commands.project_file import run_project  # nothing to parse, and workers that wait
 
@@ -60,25 +75,6 @@ def _run(arguments: list[str]) -> int:
     from cli.commands.registry import run as run_command  # click costs more than a whole trigger
 
     return run_command(arguments)
-
-
-def _die_of_interrupts() -> None:
-    # Until the engine has handlers of its own, Ctrl-C ends each process at once, and the guard what it has begun.
-    # Python's own handler would raise in the middle of some import, where the interrupt may be lost, leave as another
-    # error, or leave a native module half made, in which the engine then dies.
-    import signal  # a trigger does without
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _check_folder() -> None:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        from cli.client.errors import UsageError  # only a failure pays for it
-
-        raise UsageError("the current folder has been removed", "cd into one that is there") from None
 
 
 def _as_utf8(word: str) -> str:
@@ -89,18 +85,6 @@ def _as_utf8(word: str) -> str:
         return os.fsencode(word).decode()
     except UnicodeError:
         return word
-
-
-def _open_streams() -> None:
-    # Started with a closed stdout (`>&-`) Python has none: what is written then goes nowhere, and is no failure.
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
-
-
-def _silence_stdout() -> None:
-    # The interpreter flushes stdout once more at exit; without this it would complain about the pipe again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

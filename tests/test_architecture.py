@@ -39,7 +39,11 @@ class Room:
     is_light: bool = False
 
 
-BASE = ("iii/errors.py", "iii/ids.py", "iii/redaction.py", "iii/version.py")
+BASE = (
+    *("iii/durations.py", "iii/errors.py", "iii/ids.py", "iii/redaction.py", "iii/suggestions.py", "iii/version.py"),
+)
+# What a standard worker may import beside `iii` itself.
+PUBLIC_MODULES = ("iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels", "codec", "context", "functions", "transport"))
@@ -134,16 +138,14 @@ ROOMS: dict[str, Room] = {
     ),
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
-    "stdlib_workers": Room(("iii", "iii/redaction.py", "stdlib_workers/cron")),
-    "stdlib_workers/cron": Room(("iii", "stdlib_workers")),
+    "stdlib_workers": Room((*PUBLIC_MODULES, "iii", "stdlib_workers/cron")),
+    "stdlib_workers/cron": Room((*PUBLIC_MODULES, "iii", "stdlib_workers")),
     # What is installed, and where it looks for all of this.
     "iii_engine": Room(("cli", "iii/testing.py")),
 }
 
 # Shared by several standard workers; these packages are no workers.
 SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
-# Modules of `iii` that standard workers share with the engine, beside the public names.
-OPEN_TO_STANDARD_WORKERS = ("iii.redaction",)
 # Folders that may hold more modules, and why.
 MORE_MODULES = {"stdlib_workers/http"}  # about to be rebuilt on Starlette
 
@@ -173,7 +175,7 @@ HEAVY = {
     *("watchfiles", "websockets"),
 }
 # What may not be loaded before the first worker starts: `iii dev` would be later by as much.
-LATE = {"asyncio", "click", "jsonschema", "psutil", "watchfiles", "websockets"}
+LATE = {"asyncio", "click", "jsonschema", "pathspec", "psutil", "watchfiles", "websockets"}
 
 
 @dataclass(frozen=True)
@@ -263,8 +265,8 @@ def _standard_worker(item: Import) -> str | None:
         return None
     own_package = ".".join(item.module.split(".")[:2])
     packages = (own_package, *SHARED_BY_STANDARD_WORKERS)
-    is_open = item.target in ("iii", *OPEN_TO_STANDARD_WORKERS)
-    allowed = is_open or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
+    is_public = item.target in ("iii", *map(module_name, PUBLIC_MODULES))
+    allowed = is_public or f"{item.target}.".startswith(tuple(f"{name}." for name in packages))
     return None if allowed else f"a standard worker uses only the public `iii` ({item.target})"
 
 
@@ -355,6 +357,7 @@ def test_the_policy_has_no_circle_and_names_no_room_that_is_not_there() -> None:
         ("iii/worker/functions/schema.py", "import msgspec", "must load without msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii.worker.worker import Worker", "only the public `iii`"),
         ("stdlib_workers/state/store.py", "import stdlib_workers.queue.core", "only the public `iii`"),
+        ("stdlib_workers/state/store.py", "from iii.errors import IIIError", "only the public `iii`"),
         ("cli/trigger/run.py", "x = 1\n" * (MAX_LINES + 1), f"the limit is {MAX_LINES}"),
     ],
 )
@@ -372,6 +375,7 @@ def test_every_rule_can_fail(path: str, source: str, message: str) -> None:
         ("iii/engine/engine.py", "from iii.engine.supervision import process, supervisor"),
         ("iii/worker/codec/codec.py", "def load():\n    import msgspec"),
         ("stdlib_workers/state/__main__.py", "from iii import register_worker\nfrom . import store"),
+        ("stdlib_workers/state/store.py", "from iii.suggestions import nearest_names"),
         ("cli/commands/dev.py", "def run():\n    from iii.engine.engine import run"),
     ],
 )

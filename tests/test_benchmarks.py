@@ -19,7 +19,7 @@ from benchmarks.harness import Comparison, Load, Row, interleave
 from benchmarks.native import STAND_INS
 from benchmarks.notes import NOTES
 from benchmarks.report import page, table
-from benchmarks.setups import Engine, HttpFunctionProxy, worker_table
+from benchmarks.setups import Engine, Relay, worker_table
 
 
 def row(measured: Sequence[float], baseline: Sequence[float], *, smaller_is_better: bool = True) -> Row:
@@ -115,15 +115,15 @@ def test_a_script_gets_its_settings_as_config_and_a_program_as_arguments() -> No
 
 @pytest.mark.parametrize("window", [1, 8])
 def test_the_minimal_ends_meet_over_the_floor(window: int) -> None:
-    sample = HttpFunctionProxy().run(Load(window, 200))
+    sample = Relay().run(Load(window, 200))
     assert 0 < sample.p50_us <= sample.p99_us
 
 
 def test_the_ends_without_a_compiler_speak_the_same_words() -> None:
     stand_ins = {name: (sys.executable, str(path)) for name, path in STAND_INS.items()}
-    assert HttpFunctionProxy(program=stand_ins.__getitem__).run(Load(8, 100, size=1000)).calls_per_s > 0
+    assert Relay(program=stand_ins.__getitem__).run(Load(8, 100, size=1000)).calls_per_s > 0
 
 
 def test_a_caller_that_dies_is_an_error_and_not_a_wait() -> None:
     with pytest.raises(RuntimeError, match="no figures"):
-        HttpFunctionProxy(program=lambda _: ("false",)).run(Load(1, 1))
+        Relay(program=lambda _: ("false",)).run(Load(1, 1))

@@ -1,7 +1,7 @@
 """A blocking connection to the engine: JSON messages, one a line, over the unix socket.
 
 Part of the short path, so it speaks plain dicts and imports neither asyncio nor the engine's codec; the messages are
-the protocol's. A ws:// address goes through `websocket`. Called by every command that asks the engine something.
+the protocol's. A ws:// address goes through `websocket`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-# The engine greets at once; one that has not after this long is frozen, and waiting on would never end.
+# Seconds. The engine greets at once; an engine that has not by then is frozen, and waiting on would never end.
 GREETING_TIMEOUT = 10.0
-# How much longer than the engine's own deadline we wait for it to say that the deadline has passed.
-GRACE = 2.0
+# Seconds after a call's deadline within which the engine must have reported that the deadline has passed.
+DEADLINE_GRACE = 2.0
 # A read larger than this makes every read slower (a fresh mapping per buffer).
 CHUNK = 64 * 1024
-# How many items of a stream may be on their way to us.
+# Items of a stream that the callee may send before we have taken them.
 WINDOW = 64
 
 
@@ -40,29 +40,21 @@ def connect(engine: str | None = None) -> Connection:
     """Find the engine and connect. Raises EngineNotRunning."""
     address = find_engine(engine, os.environ, os.getcwd())
     if address is None:
-        from cli.client.errors import not_running  # only a failure pays for it
-
-        raise not_running()
+        raise _not_running("no engine is running")
     if address.startswith(("ws://", "wss://")):
         from cli.client.websocket import WebSocket  # most calls use the socket
 
         return Connection(WebSocket(address))
-    return Connection(_open_socket(address, is_explicit=bool(engine)))
-
-
-def _open_socket(path: str, *, is_explicit: bool) -> Transport:
     # The C module: the socket module around it builds enums that cost a fifth of a whole `iii trigger`.
-    import _socket  # with a comment of its own
+    import _socket
 
     opened = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        opened.connect(path)
+        opened.connect(address)
     except OSError:
         opened.close()
-        from cli.client.errors import not_running  # only a failure pays for it
-
-        raise not_running(f"no engine answers at {path}" if is_explicit else "no engine is running") from None
-    return opened
+        raise _not_running(f"no engine answers at {address}" if engine else "no engine is running") from None
+    return Connection(opened)
 
 
 class Connection:
@@ -73,9 +65,7 @@ class Connection:
         self._buffer = b""
         self._lines: list[bytes] = []
         self._is_greeted = False
-        # Called with every `invocationitem` of a call that asked for a stream.
-        self.on_item: Callable[[dict[str, Any]], object] = _ignore
-        self._taken = 0
+        self._taken = 0  # items of a stream that we have taken and not yet acknowledged
 
     def __enter__(self) -> Connection:
         return self
@@ -94,66 +84,75 @@ class Connection:
         try:
             self._transport.sendall(line + b"\n")
         except OSError:
-            raise _lost() from None
+            raise _not_running() from None
 
     def receive(self, timeout: float | None = None) -> dict[str, Any]:
-        """Return the next message. Raises TimeoutError after `timeout` seconds, EngineNotRunning when it is gone."""
+        """Return the next message. Raises TimeoutError after `timeout` seconds, EngineNotRunning if it is gone."""
         while not self._lines:
-            self._read(timeout)
+            self._transport.settimeout(timeout)
+            try:
+                data = self._transport.recv(CHUNK)
+            except TimeoutError:
+                raise
+            except OSError:
+                data = b""
+            if not data:
+                raise _not_running()
+            self._is_greeted = True
+            if b"\n" not in data:
+                self._buffer += data
+                continue
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            self._lines += [line for line in lines if line.strip()]
         try:
             message: dict[str, Any] = decode_line(self._lines.pop(0).decode())
         except ValueError:
-            raise _lost("what answers there is no engine") from None
+            raise _not_running("what answers there is no engine") from None
         return message
 
-    def _read(self, timeout: float | None) -> None:
-        self._transport.settimeout(timeout)
-        try:
-            data = self._transport.recv(CHUNK)
-        except TimeoutError:
-            raise
-        except OSError:
-            data = b""
-        if not data:
-            raise _lost()
-        self._is_greeted = True
-        if b"\n" not in data:
-            self._buffer += data
-            return
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._lines += [line for line in lines if line.strip()]
+    def await_message(
+        self,
+        kind: str,
+        timeout: float | None,
+        invocation_id: str | None = None,
+        on_item: Callable[[dict[str, Any]], object] | None = None,
+    ) -> dict[str, Any]:
+        """Return the next message of type `kind` (and of one call), skipping others; `on_item` gets those of a stream.
 
-    def await_message(self, kind: str, timeout: float | None, invocation_id: str | None = None) -> dict[str, Any]:
-        """Return the next message of type `kind` (and of one call), skipping others."""
+        Raises TimeoutError after `timeout` seconds, or GREETING_TIMEOUT if the engine has not sent anything at all.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            message = self.receive(self._left(deadline))
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._is_greeted:
+                left = GREETING_TIMEOUT if left is None else min(left, GREETING_TIMEOUT)
+            message = self.receive(left)
             if message.get("invocation_id") != invocation_id:
                 continue
             if message.get("type") == kind:
                 return message
             if message.get("type") == "invocationitem":
-                self.on_item(message)
-                self._note_taken(message)
+                if on_item is not None:
+                    on_item(message)
+                # Only now may the callee go on: it waits for a terminal, or a program behind a pipe, that is slow.
+                self._taken += "item" in message
+                if self._taken and (self._taken >= WINDOW // 4 or not self._lines):
+                    self.send({"type": "itemstaken", "invocation_id": invocation_id, "count": self._taken})
+                    self._taken = 0
 
-    def _note_taken(self, message: dict[str, Any]) -> None:
-        """Let the source of the items go on: it waits for a terminal, or a program behind a pipe, that is slow."""
-        self._taken += "item" in message
-        if self._taken and (self._taken >= WINDOW // 4 or not self._lines):
-            count, self._taken = self._taken, 0
-            self.send({"type": "itemstaken", "invocation_id": message["invocation_id"], "count": count})
-
-    def _left(self, deadline: float | None) -> float | None:
-        if not self._is_greeted:
-            left = GREETING_TIMEOUT if deadline is None else deadline - time.monotonic()
-            return max(0.0, min(left, GREETING_TIMEOUT))
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-    def exchange(self, function_id: str, data: Any, timeout_ms: int | None = None, **fields: Any) -> dict[str, Any]:
+    def exchange(
+        self,
+        function_id: str,
+        data: Any,
+        timeout_ms: int | None = None,
+        on_item: Callable[[dict[str, Any]], object] | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
         """Call a function and return its whole `invocationresult`, error or not.
 
-        `fields` are further fields of the invocation (`action`, `metadata`, `namespace`). `timeout_ms` is the
-        call's budget, which the engine enforces; raises EngineNotRunning when the engine itself falls silent.
+        `fields` are further fields of the invocation (`action`, `metadata`, `namespace`). `on_item` gets every
+        `invocationitem` of a call that asks for a stream. `timeout_ms` is the call's budget, which the engine enforces;
+        raises EngineNotRunning when the engine itself falls silent.
         """
         invocation_id = new_id()
         message = {"type": "invokefunction", "invocation_id": invocation_id, "function_id": function_id, "data": data}
@@ -161,11 +160,11 @@ class Connection:
             fields["deadline_ms"] = timeout_ms
         self.send(message | fields)
         try:
-            timeout = None if timeout_ms is None else timeout_ms / 1000 + GRACE
-            return self.await_message("invocationresult", timeout, invocation_id)
+            timeout = None if timeout_ms is None else timeout_ms / 1000 + DEADLINE_GRACE
+            return self.await_message("invocationresult", timeout, invocation_id, on_item)
         except TimeoutError:
             if not self._is_greeted:
-                raise _lost("the engine does not answer") from None
+                raise _not_running("the engine does not answer") from None
             error = {"code": "TIMEOUT", "message": f"no answer within {timeout_ms} ms"}
             return {"invocation_id": invocation_id, "function_id": function_id, "error": error}
 
@@ -178,13 +177,18 @@ class Connection:
             raise invocation_error(function_id, answer["error"])
         return answer.get("result")
 
+    def function_info(self, function_id: str, namespace: str | None = None) -> dict[str, Any]:
+        """Return the engine's answer to `engine::functions::info`; its `result` describes the function."""
+        request = {"function_id": function_id} | ({"namespace": namespace} if namespace else {})
+        return self.exchange("engine::functions::info", request, 5000)
+
     def settle(self) -> None:
         """Return once the engine has read everything sent so far (messages of one peer are read in order)."""
         self.send({"type": "ping"})
         try:
             self.await_message("pong", GREETING_TIMEOUT)
         except TimeoutError:
-            raise _lost("the engine does not answer") from None
+            raise _not_running("the engine does not answer") from None
 
 
 def new_id() -> str:
@@ -194,11 +198,7 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _ignore(_: dict[str, Any]) -> None:
-    """An item that nobody asked for."""
-
-
-def _lost(message: str = "the engine stopped before it answered") -> Exception:
+def _not_running(message: str = "the engine stopped before it answered") -> Exception:
     from cli.client.errors import not_running  # only a failure pays for it
 
     return not_running(message)

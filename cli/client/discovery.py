@@ -1,6 +1,6 @@
 """Where the engine is: an explicit address, the environment, or the nearest `.iii/run/engine.json` upwards.
 
-Part of the short path. Finds and judges addresses, opens nothing. Called by `connection`.
+Part of the short path. Finds and judges addresses, opens nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ RUN_FILE = os.path.join(".iii", "run", "engine.json")
 
 
 def find_engine(explicit: str | None, environ: Mapping[str, str], folder: str) -> str | None:
-    """Return the path of a unix socket or a ws:// URL, None when no engine is to be found.
+    """Return the path of a unix socket or a ws:// URL, None if there is no engine.
 
     Order: `explicit`, III_URL, III_SOCKET, the run file in `folder` or above. Inside a worker III_URL is `stdio:`,
-    which is the worker's own wire and no address. A run file whose process is gone counts as none.
+    which is the worker's own wire and no address. A run file whose process is gone does not count.
     """
     url = explicit or environ.get("III_URL", "").strip()
     if url and not url.startswith("stdio:"):
@@ -30,24 +30,19 @@ def find_engine(explicit: str | None, environ: Mapping[str, str], folder: str) -
 
 
 def running_engine(folder: str) -> dict[str, str]:
-    """Return what the nearest run file upwards says of a living engine; nothing when there is none."""
+    """Return the content of the nearest run file upwards; nothing if there is none, or if its engine is dead."""
     while True:
-        described = _read(os.path.join(folder, RUN_FILE))
-        if described is not None:
+        try:
+            with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
+                described = decode_line(file.read())
+        except (OSError, ValueError):
+            described = None
+        if isinstance(described, dict):
             return described if _is_alive(described.get("pid")) else {}
         parent = os.path.dirname(folder)
         if parent == folder:
             return {}
         folder = parent
-
-
-def _read(path: str) -> dict[str, str] | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            described = decode_line(file.read())
-    except (OSError, ValueError):
-        return None
-    return described if isinstance(described, dict) else None
 
 
 def _is_alive(pid: object) -> bool:
@@ -58,5 +53,5 @@ def _is_alive(pid: object) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # another user's, but alive
     return True

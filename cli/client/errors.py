@@ -1,16 +1,18 @@
 """What a failure looks like in the terminal and which exit code it has.
 
-Imported only when something has failed, or by commands that are not on the short path. Called by `main`.
+Imported only when something has failed, or by commands that are not on the short path.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
-from cli.client.version_check import note_other_version
+from cli.client.discovery import running_engine
 from cli.text.output import shown, write_error
 from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+from iii.version import VERSION
 
 FAILED = 1
 USAGE = 2
@@ -32,7 +34,7 @@ class UsageError(IIIError):
 
 
 def report(error: Exception, *, as_json: bool = False) -> int:
-    """Write `error` to stderr and return the exit code. What is nobody's mistake but ours is raised again."""
+    """Write `error` to stderr and return the exit code. An error that is a bug of ours is raised again."""
     if not isinstance(error, IIIError):
         raise error
     write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
@@ -41,11 +43,19 @@ def report(error: Exception, *, as_json: bool = False) -> int:
     return exit_code(error)
 
 
+def note_other_version() -> None:
+    """Write a note to stderr if the running engine has another version: that explains what then goes wrong."""
+    version = str(running_engine(os.getcwd()).get("version", VERSION))
+    if version != VERSION:
+        text = f"note: the engine is iii {version} and this is iii {VERSION}; stop it and start it anew"
+        write_error(shown(text))
+
+
 def exit_code(error: IIIError) -> int:
     """Return the exit code for `error`."""
     if isinstance(error, InvocationError) and error.code == ErrorCode.TIMEOUT:
         return TIMED_OUT
-    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+    return next((code for type_, (_, code) in _CODES.items() if isinstance(error, type_)), FAILED)
 
 
 def not_running(message: str = "no engine is running") -> EngineNotRunning:
@@ -66,31 +76,20 @@ def _text(error: IIIError) -> str:
     if isinstance(error, ProjectError):
         return f"error: {shown(str(error))}"
     if isinstance(error, InvocationError):
-        return "\n".join([f"error: {shown(error.message + _code(error) + _place(error))}", *_trail(error)])
+        # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is shown too.
+        code = "" if error.code in _SENTENCES else f"  ({error.code})"
+        file, line = error.details.get("file"), error.details.get("line")
+        place = f"  ({file}:{line})" if file and line else ""
+        trail = error.stacktrace.rstrip().split("\n") if error.stacktrace else []
+        if stderr := error.details.get("stderr"):
+            last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
+            trail += [f"  | {text}" for text in last]
+        return "\n".join([f"error: {shown(error.message + code + place)}", *map(shown, trail)])
     return "\n".join(shown(line) for line in f"error: {error}".split("\n"))
 
 
-def _code(error: InvocationError) -> str:
-    # The engine's own refusals are whole sentences; a handler's error may be any text, so its code is told too.
-    return "" if error.code in _SENTENCES else f"  ({error.code})"
-
-
-def _place(error: InvocationError) -> str:
-    file, line = error.details.get("file"), error.details.get("line")
-    return f"  ({file}:{line})" if file and line else ""
-
-
-def _trail(error: InvocationError) -> list[str]:
-    lines = (error.stacktrace or "").rstrip().split("\n") if error.stacktrace else []
-    stderr = error.details.get("stderr")
-    if stderr:
-        last = stderr if isinstance(stderr, list) else str(stderr).rstrip().split("\n")
-        lines += [f"  | {line}" for line in last]
-    return [shown(line) for line in lines]
-
-
 def _body(error: IIIError) -> dict[str, Any]:
-    code = getattr(error, "code", None) or _CODES.get(type(error), ErrorCode.UNKNOWN)
+    code = getattr(error, "code", None) or _CODES.get(type(error), (ErrorCode.UNKNOWN, FAILED))[0]
     details = getattr(error, "details", {})
     body = {
         "code": code,
@@ -103,15 +102,10 @@ def _body(error: IIIError) -> dict[str, Any]:
 
 
 _SENTENCES = (ErrorCode.INVALID_PAYLOAD, ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.TIMEOUT)
-_CODES: dict[type[IIIError], str] = {
-    UsageError: "usage",
-    ProjectError: "config_error",
-    EngineNotRunning: "engine_not_running",
-    AlreadyRunning: "already_running",
-}
-_EXIT_CODES: dict[type[IIIError], int] = {
-    UsageError: USAGE,
-    ProjectError: USAGE,
-    EngineNotRunning: NO_ENGINE,
-    AlreadyRunning: ALREADY_RUNNING,
+# class -> (code in JSON, exit code)
+_CODES: dict[type[IIIError], tuple[str, int]] = {
+    UsageError: ("usage", USAGE),
+    ProjectError: ("config_error", USAGE),
+    EngineNotRunning: ("engine_not_running", NO_ENGINE),
+    AlreadyRunning: ("already_running", ALREADY_RUNNING),
 }

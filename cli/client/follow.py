@@ -1,6 +1,6 @@
-"""Events as they happen: bind a function of this very process to a trigger and yield what it is called with.
+"""Events as they happen: a function of this process is bound to a trigger; each call of it is an event.
 
-The binding ends with the connection. Called by `state watch` and `stream tail`.
+The binding ends with the connection.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ def follow(connection: Connection, trigger_type: str, config: dict[str, Any]) ->
             connection.send({"type": "pong"})
         if message.get("type") == "invokefunction":
             yield message.get("data")
-            _answer(connection, message)
-
-
-def _answer(connection: Connection, message: dict[str, Any]) -> None:
-    # After it was shown: events of one key come one after the other, and none is counted as seen too early.
-    if message.get("invocation_id") is not None:
-        fields = {name: message[name] for name in ("invocation_id", "function_id")}
-        connection.send({"type": "invocationresult", **fields, "result": None})
+            # Answered after it was shown: events of one key come one after the other, none counts as seen too early.
+            if message.get("invocation_id") is not None:
+                fields = {name: message[name] for name in ("invocation_id", "function_id")}
+                connection.send({"type": "invocationresult", **fields, "result": None})

@@ -1,6 +1,6 @@
-"""A WebSocket that looks like a stream of lines, so that `connection` needs to know only one kind of transport.
+"""A WebSocket with the methods of a socket that `connection` uses, so that it knows one kind of transport only.
 
-For engines on other machines and for III_URL=ws://...; needs the `websocket` extra. Called by `connection`.
+For engines on other machines and for III_URL=ws://...; needs the `websocket` extra.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ class WebSocket:
         try:
             self._socket = connect(url, additional_headers=headers, open_timeout=5, max_size=None, proxy=None)
         except InvalidStatus as error:
-            raise _refused(url, error.response.status_code) from None
+            status = error.response.status_code
+            text = f"what answers at {url} is no engine (HTTP {status})"
+            if status in (401, 403):
+                text = f"{url} does not let us in (HTTP {status}); III_TOKEN must be what `iii token` prints"
+            raise EngineNotRunning(text) from None
         except (OSError, WebSocketException, ValueError) as error:
             raise not_running(f"no engine answers at {url} ({error})") from None
         self._closed = WebSocketException
@@ -52,12 +56,5 @@ class WebSocket:
         return (frame.encode() if isinstance(frame, str) else frame) + b"\n"
 
     def close(self) -> None:
-        """Close without waiting for the engine's answer to it."""
+        """Close the connection."""
         self._socket.close()
-
-
-def _refused(url: str, status: int) -> EngineNotRunning:
-    """What answers there will not have us."""
-    if status in (401, 403):
-        return EngineNotRunning(f"{url} does not let us in (HTTP {status}); III_TOKEN must be what `iii token` prints")
-    return EngineNotRunning(f"what answers at {url} is no engine (HTTP {status})")

@@ -1,4 +1,4 @@
-"""`iii cron next EXPR`: when an expression fires; needs no engine. Called by `commands`."""
+"""`iii cron next EXPR`: when an expression fires; needs no engine."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ def command() -> None:
 @click.option("--timezone", "-z", default="UTC", show_default=True, metavar="NAME", help="A name like Europe/Berlin.")
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=5, show_default=True)
 @json_option
-def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> int:
+def next_ticks(expression: str, timezone: str, count: int, as_json: bool) -> None:
     """Show the next instants of EXPRESSION: 5 fields (crontab), 6 (from seconds), 7 (with years), or an @ form."""
     from stdlib_workers.cron.expression import upcoming  # keeps `--help` light
 
     try:
-        found = upcoming(expression, timezone, datetime.now(UTC), count)
+        instants = upcoming(expression, timezone, datetime.now(UTC), count)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if as_json:
-        write(shown_json({"next": [moment.isoformat() for moment in found]}))
-        return 0
-    for moment in found:
-        write(shown(moment.strftime("%a %Y-%m-%d %H:%M:%S %Z")))
-    if not found:
+        write(shown_json({"next": [instant.isoformat() for instant in instants]}))
+        return
+    for instant in instants:
+        write(shown(instant.strftime("%a %Y-%m-%d %H:%M:%S %Z")))
+    if not instants:
         write("never")
-    return 0

@@ -1,4 +1,4 @@
-"""`iii dev` and `iii start`: hand the project to the engine and wait for its exit code. Called by `commands`."""
+"""`iii dev` and `iii start`: hand the project to the engine and wait for its exit code."""
 
 from __future__ import annotations
 

@@ -1,12 +1,15 @@
-"""Options that several commands share. Called by the click commands."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from cli.client.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,16 +21,24 @@ def engine_option(function: Function) -> Function:
 
 
 def json_option(function: Function) -> Function:
-    """Add `--json`, given to the command as `as_json`."""
+    """Add `--json`, the command's argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(function)
 
 
 def file_option(function: Function) -> Function:
-    """Add `--file`, the project file; given as a path, or None for the nearest one upwards."""
-    kind = click.Path(path_type=Path)
-    return click.option("-f", "--file", type=kind, help="The project file.  [default: nearest iii.toml]")(function)
+    """Add `--file`, the project file: a path, or None for the nearest iii.toml upwards."""
+    path = click.Path(path_type=Path)
+    return click.option("-f", "--file", type=path, help="The project file.  [default: nearest iii.toml]")(function)
 
 
 def profile_option(function: Function) -> Function:
     """Add `--profile NAME`."""
     return click.option("--profile", metavar="NAME", help="Apply [profiles.NAME].")(function)
+
+
+def json_value(text: str, name: str) -> Any:
+    """Return the value of a JSON text; `name` says in the UsageError where it was written."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is not JSON: {error}") from None

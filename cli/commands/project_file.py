@@ -13,12 +13,12 @@ def project_file(file: Path | None) -> Path:
 
     if file is not None:
         return file / PROJECT_FILE if file.is_dir() else file
-    found = find_project(Path(os.getcwd()))
-    if found is None:
+    nearest = find_project(Path(os.getcwd()))
+    if nearest is None:
         from cli.client.errors import UsageError  # only a failure pays for it
 
         raise UsageError("there is no iii.toml here or above", "make a project with `iii init`")
-    return found
+    return nearest
 
 
 def run_project(file: Path | None = None, names: tuple[str, ...] = (), *, watch: bool, **options: Any) -> int:
@@ -26,7 +26,7 @@ def run_project(file: Path | None = None, names: tuple[str, ...] = (), *, watch:
     from iii.engine.config.json_schema import write_schema  # only when an engine is started
     from iii.engine.start import run
 
-    found = project_file(file)
-    if found.is_file() and os.access(found.parent, os.W_OK):
-        write_schema(found.absolute().parent / ".iii")
-    return run(found, names=names, watch=watch, **options)
+    path = project_file(file)
+    if path.is_file() and os.access(path.parent, os.W_OK):
+        write_schema(path.absolute().parent / ".iii")
+    return run(path, names=names, watch=watch, **options)

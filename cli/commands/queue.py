@@ -1,6 +1,4 @@
-"""`iii queue ...`: look into queues and move their jobs. Printers over the queue worker's functions. Called by
-`commands`.
-"""
+"""`iii queue ...`: look into queues and move their jobs. Printers over the queue worker's functions."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ import click
 
 from cli.client.connection import connect
 from cli.client.errors import UsageError
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_option, json_option, json_value
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
 
@@ -44,22 +42,20 @@ def _paged(function: Function) -> Function:
 @command.command("list")
 @engine_option
 @json_option
-def list_queues(engine: str | None, as_json: bool) -> int:
+def list_queues(engine: str | None, as_json: bool) -> None:
     """Show every queue with its figures."""
     with connect(engine) as connection:
         listed = connection.call("iii::queue::list")
     if as_json:
         write(shown_json(listed))
-    else:
-        write(table(COLUMNS, [_queue_row(queue) for queue in listed["queues"]]))
-    return 0
-
-
-def _queue_row(queue: dict[str, Any]) -> tuple[object, ...]:
-    kind = "topic" if queue["kind"] == "topic" else queue["type"]
-    state = "paused" if queue["paused"] else "active"
-    figures = ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered", "concurrency")
-    return (queue["name"], kind, state, *(queue[name] for name in figures), queue["function_id"])
+        return
+    rows = []
+    for queue in listed["queues"]:
+        type_name = "topic" if queue["kind"] == "topic" else queue["type"]
+        state = "paused" if queue["paused"] else "active"
+        counts = (queue[name] for name in ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered"))
+        rows.append((queue["name"], type_name, state, *counts, queue["concurrency"], queue["function_id"]))
+    write(table(COLUMNS, rows))
 
 
 @command.command("peek")
@@ -67,22 +63,20 @@ def _queue_row(queue: dict[str, Any]) -> tuple[object, ...]:
 @_paged
 @engine_option
 @json_option
-def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> int:
+def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
     with connect(engine) as connection:
-        found = connection.call("iii::queue::peek", {"queue": queue, "offset": offset, "limit": limit})
+        page = connection.call("iii::queue::peek", {"queue": queue, "offset": offset, "limit": limit})
     if as_json:
-        write(shown_json(found))
-    else:
-        write(table(JOB_COLUMNS, [_job_row(job) for job in found["messages"]]))
-    return 0
-
-
-def _job_row(job: dict[str, Any]) -> tuple[object, ...]:
-    payload = json.dumps(job["payload"], ensure_ascii=False)
-    short = payload if len(payload) <= PAYLOAD_WIDTH else payload[: PAYLOAD_WIDTH - 1] + "…"
-    due = _time(job["due_at"])
-    return (job["id"], job["function_id"], job["state"], job["attempt"], job["priority"], job["group"], due, short)
+        write(shown_json(page))
+        return
+    rows = []
+    for job in page["messages"]:
+        payload = json.dumps(job["payload"], ensure_ascii=False)
+        short = payload if len(payload) <= PAYLOAD_WIDTH else payload[: PAYLOAD_WIDTH - 1] + "…"
+        cells = (job[name] for name in ("id", "function_id", "state", "attempt", "priority", "group"))
+        rows.append((*cells, _time(job["due_at"]), short))
+    write(table(JOB_COLUMNS, rows))
 
 
 @command.command("dead")
@@ -90,25 +84,24 @@ def _job_row(job: dict[str, Any]) -> tuple[object, ...]:
 @_paged
 @engine_option
 @json_option
-def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> int:
+def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""
     with connect(engine) as connection:
         if queue is None:
-            found = connection.call("engine::queue::dlq_topics")
+            listed = connection.call("engine::queue::dlq_topics")
         else:
-            found = connection.call("engine::queue::dlq_messages", {"topic": queue, "offset": offset, "limit": limit})
+            listed = connection.call("engine::queue::dlq_messages", {"topic": queue, "offset": offset, "limit": limit})
     if as_json:
-        write(shown_json(found))
+        write(shown_json(listed))
     elif queue is None:
-        write(table(("QUEUE", "DEAD"), [(row["topic"], row["message_count"]) for row in found]))
+        write(table(("QUEUE", "DEAD"), [(row["topic"], row["message_count"]) for row in listed]))
     else:
-        write(table(DEAD_COLUMNS, [_dead_row(letter) for letter in found]))
-    return 0
-
-
-def _dead_row(letter: dict[str, Any]) -> tuple[object, ...]:
-    first_line = str(letter["error"]).partition("\n")[0]
-    return (letter["id"], letter["function_id"], _time(letter["failed_at"]), letter["retries"], first_line)
+        rows = []
+        for letter in listed:
+            first_line = str(letter["error"]).partition("\n")[0]
+            failed_at = _time(letter["failed_at"])
+            rows.append((letter["id"], letter["function_id"], failed_at, letter["retries"], first_line))
+        write(table(DEAD_COLUMNS, rows))
 
 
 def _time(milliseconds: int) -> str:
@@ -124,7 +117,7 @@ def _time(milliseconds: int) -> str:
 @json_option
 def redrive(
     *, queue: str, message_id: str | None, everything: bool, data: str | None, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Deliver a dead letter again: one MESSAGE_ID, edited with --data, or --all."""
     if (message_id is None) != everything or (everything and data is not None):
         raise UsageError("name one MESSAGE_ID, or --all", f"see the ids with `iii queue dead {queue}`")
@@ -132,16 +125,9 @@ def redrive(
     if message_id is not None:
         fields["message_id"] = message_id
     if data is not None:
-        fields["data"] = _parsed(data)
+        fields["data"] = json_value(data, "--data")
     function_id = "iii::queue::redrive" if everything else "iii::queue::redrive_message"
-    return _move(function_id, fields, engine, as_json=as_json)
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--data is not JSON: {error}") from None
+    _move(function_id, fields, engine, as_json=as_json)
 
 
 @command.command("discard")
@@ -149,10 +135,10 @@ def _parsed(text: str) -> Any:
 @click.argument("message_id")
 @engine_option
 @json_option
-def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> int:
+def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> None:
     """Forget the dead letter MESSAGE_ID."""
     fields = {"queue": queue, "message_id": message_id}
-    return _move("iii::queue::discard_message", fields, engine, as_json=as_json, word="discarded")
+    _move("iii::queue::discard_message", fields, engine, as_json=as_json, word="discarded")
 
 
 @command.command("cancel")
@@ -162,12 +148,10 @@ def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> i
 def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
     """Remove the waiting job MESSAGE_ID, the receipt of its enqueue."""
     with connect(engine) as connection:
-        found = connection.call("iii::queue::cancel", {"message_id": message_id})
-    if as_json:
-        write(shown_json(found))
-    else:
-        write(shown(f"{message_id}: {'canceled' if found['canceled'] else 'not canceled, it is ' + found['state']}"))
-    return 0 if found["canceled"] else 1
+        result = connection.call("iii::queue::cancel", {"message_id": message_id})
+    outcome = "canceled" if result["canceled"] else f"not canceled, it is {result['state']}"
+    write(shown_json(result) if as_json else shown(f"{message_id}: {outcome}"))
+    return 0 if result["canceled"] else 1
 
 
 def _add_pause(verb: str, text: str) -> None:
@@ -175,8 +159,8 @@ def _add_pause(verb: str, text: str) -> None:
     @click.argument("queue")
     @engine_option
     @json_option
-    def pause(queue: str, engine: str | None, as_json: bool) -> int:
-        return _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
+    def pause(queue: str, engine: str | None, as_json: bool) -> None:
+        _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
 
 
 _add_pause("pause", "Start nothing more of QUEUE; what runs goes on.")
@@ -188,26 +172,25 @@ _add_pause("resume", "Start jobs of QUEUE again.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @engine_option
 @json_option
-def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> int:
+def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
     """Remove every job of QUEUE that waits; what runs and what is dead stays."""
     if not yes:
         click.confirm(f"Remove every waiting job of {queue}?", abort=True, err=True)
-    return _move("iii::queue::purge", {"queue": queue}, engine, as_json=as_json)
+    _move("iii::queue::purge", {"queue": queue}, engine, as_json=as_json)
 
 
 def _move(
     function_id: str, fields: dict[str, Any], engine: str | None, *, as_json: bool, word: str = "redriven"
-) -> int:
+) -> None:
     with connect(engine) as connection:
-        found = connection.call(function_id, fields)
+        result = connection.call(function_id, fields)
     if as_json:
-        write(shown_json(found))
-        return 0
-    if "purged" in found:
-        write(shown(f"{found['queue']}: {found['purged']} purged"))
-    elif "paused" in found:
-        state = "paused" if found["paused"] else "active"
-        write(shown(f"{found['queue']}: {state}{'' if found['changed'] else ' already'}"))
+        write(shown_json(result))
+        return
+    if "purged" in result:
+        outcome = f"{result['purged']} purged"
+    elif "paused" in result:
+        outcome = ("paused" if result["paused"] else "active") + ("" if result["changed"] else " already")
     else:
-        write(shown(f"{found['queue']}: {found['redriven']} {word}"))
-    return 0
+        outcome = f"{result['redriven']} {word}"
+    write(shown(f"{result['queue']}: {outcome}"))

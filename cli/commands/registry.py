@@ -1,6 +1,6 @@
 """The click side of the command line: one row a command, its module imported when it is used.
 
-A command is one file with a click command called `command`; adding one is a file and a row. Called by `main`.
+A module holds one click command called `command`, or two that belong together; a new command is a module and a row.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError
+from iii.suggestions import nearest_names
 
 # command -> (module, attribute, one line for `iii --help`)
 COMMANDS = {
@@ -18,17 +19,17 @@ COMMANDS = {
     "start": ("cli.commands.dev", "start", "Start the project's workers without watching files."),
     "stop": ("cli.commands.stop", "command", "Stop the project's engine from elsewhere."),
     "trigger": ("cli.trigger.command", "command", "Call a function (aliases: call, t)."),
-    "ps": ("cli.observe.ps", "command", "Show the workers and how they are."),
+    "ps": ("cli.observe.ps", "ps", "Show the workers and how they are."),
     "functions": ("cli.observe.functions", "command", "List the functions that can be called."),
     "triggers": ("cli.observe.triggers", "command", "List what calls which function."),
     "state": ("cli.commands.state", "command", "Read, write and watch values of the state worker."),
     "stream": ("cli.commands.stream", "command", "Follow the events of a stream."),
     "logs": ("cli.observe.logs", "command", "Show what the workers have written."),
-    "trace": ("cli.observe.trace", "command", "Show one trace as a tree with its times."),
-    "traces": ("cli.observe.traces", "command", "List what was called lately, the slow and the failed."),
+    "trace": ("cli.observe.traces", "trace", "Show one trace as a tree with its times."),
+    "traces": ("cli.observe.traces", "traces", "List what was called lately, the slow and the failed."),
     "metrics": ("cli.observe.metrics", "command", "Show counts, durations and the metrics of SDKs."),
     "replay": ("cli.observe.replay", "command", "Make a call of a trace once more."),
-    "top": ("cli.observe.top", "command", "Watch the workers and what they use."),
+    "top": ("cli.observe.ps", "top", "Watch the workers and what they use."),
     "openapi": ("cli.observe.openapi", "command", "Print the OpenAPI document of the http routes."),
     "worker": ("cli.commands.worker", "command", "Restart, stop or start a worker."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
@@ -66,7 +67,9 @@ class Commands(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, suggesting the nearest one for a typo."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise UsageError(f"there is no command `{args[0]}`", _nearest(args[0]))
+            names = nearest_names(args[0], COMMANDS)
+            hint = f"did you mean `iii {names[0]}`?" if names else "see `iii --help`"
+            raise UsageError(f"there is no command `{args[0]}`", hint)
         return super().resolve_command(ctx, args)
 
 
@@ -77,7 +80,7 @@ def root() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line. Raises UsageError for what click finds wrong with it."""
+    """Run one command line; return its exit code, 0 for a command that returns none. Raises UsageError."""
     try:
         code = root.main(arguments, prog_name="iii", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -86,7 +89,7 @@ def run(arguments: list[str]) -> int:
     except click.Abort:
         raise KeyboardInterrupt from None
     except SystemExit as error:
-        # Beside shell completion, which exits with 0, click exits by itself for a broken pipe only.
+        # Besides shell completion, which exits with 0, click exits by itself for a broken pipe only.
         if error.code:
             raise BrokenPipeError from None
         raise
@@ -94,10 +97,3 @@ def run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         raise UsageError(error.format_message(), f"see `{context.command_path} --help`" if context else "") from None
     return code if isinstance(code, int) else 0
-
-
-def _nearest(name: str) -> str:
-    import difflib  # only a typo pays for it
-
-    found = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"did you mean `iii {found[0]}`?" if found else "see `iii --help`"

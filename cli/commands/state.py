@@ -1,4 +1,4 @@
-"""`iii state get|set|list|watch`: printers over the functions of the standard worker `state`. Called by `commands`."""
+"""`iii state get|set|list|watch`: printers over the functions of the standard worker `state`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def get(scope: str, key: str, engine: str | None, as_json: bool) -> int:
 @json_option
 def set_(
     scope: str, key: str, value: str, if_version: int | None, is_text: bool, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Write VALUE: JSON if it parses, else text."""
     payload: dict[str, Any] = {"scope": scope, "key": key, "value": value if is_text else convert(value)}
     if if_version is not None:
@@ -59,14 +59,13 @@ def set_(
         result = connection.call("state::set", payload)
     if as_json:
         write(shown_json(result, raw=True))
-    return 0
 
 
 @command.command("list")
 @click.argument("scope", required=False)
 @engine_option
 @json_option
-def list_(scope: str | None, engine: str | None, as_json: bool) -> int:
+def list_(scope: str | None, engine: str | None, as_json: bool) -> None:
     """List the scopes, or the keys and values of SCOPE; --json prints one object a line."""
     with connect(engine) as connection:
         if scope is None:
@@ -80,14 +79,13 @@ def list_(scope: str | None, engine: str | None, as_json: bool) -> int:
         write(table(("SCOPE",), [(row["scope"],) for row in rows]))
     else:
         write(table(("KEY", "VALUE"), [(row["key"], shown_json(row["value"], raw=True)) for row in rows]))
-    return 0
 
 
 def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
-        asked = {"scope": scope, "limit": PAGE, "max_bytes": 8_000_000, "cursor": cursor}
-        page = connection.call("state::list_entries", asked)
+        query = {"scope": scope, "limit": PAGE, "max_bytes": 8_000_000, "cursor": cursor}
+        page = connection.call("state::list_entries", query)
         yield from page["entries"]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -99,19 +97,16 @@ def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
 @click.argument("key", required=False)
 @engine_option
 @json_option
-def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool) -> int:
+def watch(scope: str | None, key: str | None, engine: str | None, as_json: bool) -> None:
     """Print every write of SCOPE (and KEY) as it happens, until Ctrl-C."""
     config = {name: value for name, value in (("scope", scope), ("key", key)) if value is not None}
     with connect(engine) as connection:
         connection.call("engine::functions::info", {"function_id": "state::get"})
         for event in follow(connection, "state", config):
-            write(shown_json(event, raw=True) if as_json else _line(event))
-            # Whoever reads a pipe wants each event when it happens.
-            sys.stdout.flush()
-    return 0
-
-
-def _line(event: dict[str, Any]) -> str:
-    kind = event["event_type"].removeprefix("state:")
-    value = "" if kind == "deleted" else f" {shown_json(event['new_value'], raw=True)}"
-    return shown(f"{event['scope']} {event['key']} {kind}") + value
+            if as_json:
+                write(shown_json(event, raw=True))
+            else:
+                event_name = event["event_type"].removeprefix("state:")
+                value = "" if event_name == "deleted" else f" {shown_json(event['new_value'], raw=True)}"
+                write(shown(f"{event['scope']} {event['key']} {event_name}") + value)
+            sys.stdout.flush()  # the reader of a pipe wants each event when it happens

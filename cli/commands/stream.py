@@ -1,9 +1,8 @@
-"""`iii stream tail`: what happens in a stream, line by line. Called by `commands`."""
+"""`iii stream tail`: what happens in a stream, line by line."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -24,21 +23,19 @@ def command() -> None:
 @click.argument("item", required=False)
 @engine_option
 @json_option
-def tail(stream: str, group: str | None, item: str | None, engine: str | None, as_json: bool) -> int:
+def tail(stream: str, group: str | None, item: str | None, engine: str | None, as_json: bool) -> None:
     """Print every event of STREAM (of a GROUP, of an ITEM) as it happens, until Ctrl-C."""
-    config = {"stream_name": stream, "group_id": group, "item_id": item}
+    filters = {"stream_name": stream, "group_id": group, "item_id": item}
+    config = {name: value for name, value in filters.items() if value is not None}
     with connect(engine) as connection:
         connection.call("engine::functions::info", {"function_id": "stream::get"})
-        for event in follow(connection, "stream", {key: value for key, value in config.items() if value is not None}):
-            write(shown_json(event, raw=True) if as_json else _line(event))
-            # Whoever reads a pipe wants each event when it happens.
-            sys.stdout.flush()
-    return 0
-
-
-def _line(envelope: dict[str, Any]) -> str:
-    event = envelope["event"]
-    if event["type"] == "event":
-        event = event["event"]
-    place = " ".join(str(envelope[name]) for name in ("groupId", "id") if envelope[name] is not None)
-    return f"{shown(place)} {shown(event['type'])} {shown_json(event.get('data'), raw=True)}"
+        for envelope in follow(connection, "stream", config):
+            if as_json:
+                write(shown_json(envelope, raw=True))
+            else:
+                event = envelope["event"]
+                if event["type"] == "event":
+                    event = event["event"]
+                place = " ".join(str(envelope[name]) for name in ("groupId", "id") if envelope[name] is not None)
+                write(f"{shown(place)} {shown(event['type'])} {shown_json(event.get('data'), raw=True)}")
+            sys.stdout.flush()  # the reader of a pipe wants each event when it happens

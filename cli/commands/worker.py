@@ -1,4 +1,4 @@
-"""`iii worker restart|stop|start NAME...`: a printer over the engine's management functions. Called by `commands`."""
+"""`iii worker restart|stop|start NAME...`: a printer over the engine's management functions."""
 
 from __future__ import annotations
 
@@ -22,22 +22,17 @@ def _add(verb: str, text: str) -> None:
     @click.argument("names", nargs=-1, required=True, metavar="NAME...")
     @engine_option
     @json_option
-    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> int:
-        return _manage(verb, names, engine, as_json=as_json)
-
-
-def _manage(verb: str, names: tuple[str, ...], engine: str | None, *, as_json: bool) -> int:
-    workers = []
-    with connect(engine) as connection:
-        for name in names:
-            workers += connection.call(f"engine::workers::{verb}", {"name": name}, TIMEOUT_MS)["workers"]
-    if as_json:
-        write(shown_json({"workers": workers}))
-        return 0
-    for worker in workers:
-        generation = f", generation {worker['generation']}" if worker.get("generation") else ""
-        write(shown(f"{worker['name']}: {worker['state']}{generation}"))
-    return 0
+    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
+        workers = []
+        with connect(engine) as connection:
+            for name in names:
+                workers += connection.call(f"engine::workers::{verb}", {"name": name}, TIMEOUT_MS)["workers"]
+        if as_json:
+            write(shown_json({"workers": workers}))
+            return
+        for worker in workers:
+            generation = f", generation {worker['generation']}" if worker.get("generation") else ""
+            write(shown(f"{worker['name']}: {worker['state']}{generation}"))
 
 
 _add("restart", "Start a new process of the worker.")

@@ -1,4 +1,4 @@
-"""`iii functions`: what can be called. A printer over `engine::functions::list`. Called by `commands`."""
+"""`iii functions`: what can be called. A printer over `engine::functions::list`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,17 @@ COLUMNS = ("FUNCTION", "WORKER", "DESCRIPTION")
 @click.option("--all", "with_internal", is_flag=True, help="The engine's own functions too.")
 @engine_option
 @json_option
-def command(search: str | None, worker: str | None, with_internal: bool, engine: str | None, as_json: bool) -> int:
+def command(search: str | None, worker: str | None, with_internal: bool, engine: str | None, as_json: bool) -> None:
     """List the functions that can be called; SEARCH keeps those that contain it."""
-    wanted: dict[str, Any] = {"search": search, "worker": worker, "include_internal": with_internal}
+    filters: dict[str, Any] = {"search": search, "worker": worker, "include_internal": with_internal}
+    filters = {name: value for name, value in filters.items() if value}
     with connect(engine) as connection:
-        filters = {name: value for name, value in wanted.items() if value}
         listed = connection.call("engine::functions::list", filters)
-    if as_json:
-        write(shown_json(listed))
-    else:
-        write(table(COLUMNS, [row_of(function) for function in listed["functions"]]))
-    return 0
+    write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["functions"])))
 
 
 def row_of(function: dict[str, Any]) -> tuple[object, ...]:
-    """Return the cells of one row; of a description only its first line, outside `default` the namespace too."""
+    """Return the cells of one row: the first line of a description; the namespace unless it is `default`."""
     namespace = function.get("namespace", "default")
     name = function["function_id"] if namespace == "default" else f"{function['function_id']} ({namespace})"
     lines = str(function.get("description") or "").strip().split("\n")

@@ -1,11 +1,11 @@
 """The log files of `.iii/logs` as rows in the order of time, read while an engine writes and rotates them.
 
-Needs no engine: `Tail.rows()` returns what has come since the last time, so following is asking again. Called by
-`logs`.
+Needs no engine: `Tail.rows()` returns the rows that have come since the last time, so that following is repeating.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import re
@@ -32,7 +32,7 @@ _EXCEPTION = re.compile(r"Traceback \(most recent call last\)|[\w.]*(?:Error|Exc
 
 
 class Tail:
-    """One worker's files, from the oldest line on; every call of `rows` goes on where the last one ended."""
+    """One worker's files, from the oldest line on; every call of `rows` continues where the last one ended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,14 +42,17 @@ class Tail:
 
     def rows(self) -> Iterator[Row]:
         """Yield the complete lines that were not there before."""
-        while self._file is not None or self._open(self._oldest()):
-            yield from self._rest()
-            newer = self._newer()
-            if newer is None:
+        while self._file is not None or self._open(next(iter(self._chain()), None)):
+            yield from self._unread()
+            # The file that follows the open one; the oldest if the open one has been rotated away.
+            chain = self._chain()
+            places = [number for number, path in enumerate(chain) if _identity(path) == self._identity]
+            place = places[0] + 1 if places else 0
+            if place >= len(chain):
                 return
-            yield from self._rest()  # what came between the last read and the rotation
+            yield from self._unread()  # what came between the last read and the rotation
             self.close()
-            self._open(newer)
+            self._open(chain[place])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -58,7 +61,7 @@ class Tail:
             self._file = None
             self._partial = b""
 
-    def _rest(self) -> Iterator[Row]:
+    def _unread(self) -> Iterator[Row]:
         assert self._file is not None
         for line in self._file:
             if not line.endswith(b"\n"):
@@ -78,18 +81,10 @@ class Tail:
             self._identity = _identity(path) or (0, 0)
         return self._file is not None
 
-    def _oldest(self) -> Path | None:
-        return next((path for path in self._chain() if path.exists()), None)
-
-    def _newer(self) -> Path | None:
-        """Return the file that follows the open one; the oldest if the open one has been rotated away."""
-        chain = [path for path in self._chain() if path.exists()]
-        places = [number for number, path in enumerate(chain) if _identity(path) == self._identity]
-        place = places[0] + 1 if places else 0
-        return chain[place] if place < len(chain) else None
-
     def _chain(self) -> list[Path]:
-        return [self._path.with_name(self._path.name + end) for end in _ENDS]
+        """Return the files that are there, the oldest first."""
+        paths = [self._path.with_name(self._path.name + end) for end in _ENDS]
+        return [path for path in paths if path.exists()]
 
 
 class Tails:
@@ -118,7 +113,7 @@ class Tails:
 
 
 def row_of(line: bytes) -> Row | None:
-    """Return the row of a line with its `level`; None for what the engine has not written."""
+    """Return the row of a line with its `level`; None for a line that the engine has not written."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -129,10 +124,13 @@ def row_of(line: bytes) -> Row | None:
 
 
 def level_of(text: str, stream: str) -> str:
-    """Return how grave a line is: what it says itself, else `info`; the engine's own remarks are warnings."""
-    said = _said(text)
-    if said:
-        return said
+    """Return how grave a line is: what the line itself says, else `info`; the engine's own remarks are warnings."""
+    if text.startswith("{"):  # a line of the SDK's logger is an object
+        with contextlib.suppress(ValueError):
+            record = json.loads(text)
+            level = _LEVEL_OF_WORD.get(str(record.get("level")).lower()) if isinstance(record, dict) else None
+            if level is not None:
+                return level
     word = _WORD.search(text, 0, _NEAR)
     if word:
         return _LEVEL_OF_WORD[word[1].lower()]
@@ -141,20 +139,9 @@ def level_of(text: str, stream: str) -> str:
     return "warn" if stream == "engine" else "info"
 
 
-def _said(text: str) -> str:
-    """The level of a line of the SDK's logger, which is an object."""
-    if not text.startswith("{"):
-        return ""
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return ""
-    return _LEVEL_OF_WORD.get(str(record.get("level")).lower(), "") if isinstance(record, dict) else ""
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

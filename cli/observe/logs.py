@@ -1,4 +1,4 @@
-"""`iii logs [NAME...]`: what the workers have written. A printer over `logfiles`. Called by `commands`."""
+"""`iii logs [NAME...]`: what the workers have written. A printer over `log_reader`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from cli.client.errors import UsageError
 from cli.commands.options import json_option
 from cli.commands.project_file import project_file
 from cli.observe.log_reader import LEVELS, Row, Tails
+from cli.text.output import write
+from iii.durations import PATTERN, parse_duration
 
-# Files tell nobody that they have grown: how often to look. People notice no delay below this.
-PAUSE = 0.1
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# Seconds between two looks at the files, which cannot report that they have grown. People notice no shorter delay.
+POLL_INTERVAL = 0.1
 
 
 @click.command("logs")
@@ -32,7 +33,7 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 @click.option("--trace", metavar="ID", default="", help="Only what a Logger said in this trace.")
 @click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
 @json_option
-def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> int:
+def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> None:
     """Show the logs of the workers (or only NAMEs), oldest line first. Needs no running engine."""
     tails = Tails(project_file(file).absolute().parent / ".iii" / "logs", names)
     if not options["follow"]:
@@ -46,14 +47,13 @@ def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options:
             print_rows(wanted, names or tails.known, as_json=as_json)
     finally:
         tails.close()
-    return 0
 
 
 def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:
-    """Yield what is there; when following, yield for ever what has come."""
+    """Yield the rows that are there; with `follow`, for ever those that have come."""
     yield tails.rows()
     while follow:
-        time.sleep(PAUSE)  # follows without an engine too, which could tell of new lines: looks at the files again
+        time.sleep(POLL_INTERVAL)  # no event to wait for: following works without an engine, too
         yield tails.rows()
 
 
@@ -61,17 +61,17 @@ def check_names(names: Sequence[str], known: Sequence[str]) -> None:
     """Raise UsageError for a name without a log: a typo would look like silence."""
     for name in names:
         if name not in known:
-            there = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
-            raise UsageError(f"there is no log of a worker `{name}`", there)
+            hint = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
+            raise UsageError(f"there is no log of a worker `{name}`", hint)
 
 
 def start_of(since: str | None, now: datetime) -> str:
     """Return the time from which on lines count, as the log writes it. Raises UsageError."""
     if since is None:
         return ""
-    span = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", since)
     try:
-        start = now - timedelta(**{_UNITS[span[2]]: float(span[1])}) if span else datetime.fromisoformat(since)
+        is_duration = re.fullmatch(PATTERN, since)
+        start = now - timedelta(seconds=parse_duration(since)) if is_duration else datetime.fromisoformat(since)
         return start.astimezone(UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         raise UsageError(f"--since {since}: that is no time", 'write "10m", "2h" or 2026-01-31T12:00') from None
@@ -81,11 +81,10 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
     """Write rows as `iii dev` shows them: short times and colors in a terminal, plain text in a pipe."""
     from iii.engine.supervision.reports import LogLine  # keeps `--help` light
     from iii.engine.supervision.run import Run
-    from iii.engine.terminal.screen import Screen, Style
+    from iii.engine.terminal.display import style_of
+    from iii.engine.terminal.screen import Screen
 
-    is_terminal = sys.stdout.isatty()
-    color = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    screen = Screen(Style(color=color, plain=not is_terminal), names, str)
+    screen = Screen(style_of("auto", os.environ, json_output=False), names, str)
     for row in rows:
         if as_json:
             lines = [json.dumps(row, separators=(",", ":"))]
@@ -94,10 +93,5 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
             line = LogLine(run, datetime.fromisoformat(row["time"]).timestamp(), str(row["text"]))
             lines = screen.lines(line, line.time)
         for line_text in lines:
-            sys.stdout.write(_encodable(line_text) + "\n")
+            write(line_text)
     sys.stdout.flush()
-
-
-def _encodable(text: str) -> str:
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,6 +1,4 @@
-"""`iii metrics [NAME]`: the engine's figures and those of SDKs. A printer over `engine::metrics::list`. Called by
-`commands`.
-"""
+"""`iii metrics [NAME]`: the engine's figures and those of SDKs. A printer over `engine::metrics::list`."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from cli.text.table import table
 
 FUNCTION_COLUMNS = ("FUNCTION", "CALLS")
 COLUMNS = ("METRIC", "SERVICE", "TYPE", "VALUE", "UNIT", "ATTRIBUTES")
-# Functions that are worth a line; `--json` has all.
+# Functions that get a line; `--json` has all.
 MOST_CALLED = 20
 
 
@@ -24,20 +22,19 @@ MOST_CALLED = 20
 @click.argument("name", required=False)
 @engine_option
 @json_option
-def command(name: str | None, engine: str | None, as_json: bool) -> int:
+def command(name: str | None, engine: str | None, as_json: bool) -> None:
     """Show calls, workers and durations, and the latest value of every metric of an SDK (or only of NAME)."""
     with connect(engine) as connection:
-        found = ask(connection, "engine::metrics::list", {"metric_name": name} if name else {})
+        listed = ask(connection, "engine::metrics::list", {"metric_name": name} if name else {})
     if as_json:
-        write(shown_json(found))
-        return 0
+        write(shown_json(listed))
+        return
     if name is None:
-        _show_engine(found["engine_metrics"])
-    if found["sdk_metrics"]:
-        write(table(COLUMNS, rows_from(found["sdk_metrics"])))
+        _show_engine(listed["engine_metrics"])
+    if listed["sdk_metrics"]:
+        write(table(COLUMNS, rows_from(listed["sdk_metrics"])))
     elif name is not None:
         write(shown(f"no metric {name} was reported lately"))
-    return 0
 
 
 def _show_engine(figures: dict[str, Any]) -> None:
@@ -65,20 +62,10 @@ def rows_from(metrics: list[dict[str, Any]]) -> list[tuple[object, ...]]:
     for metric in metrics:
         for point in metric["data_points"]:
             labels = " ".join(f"{name}={value}" for name, value in sorted(point["attributes"].items()))
-            key = (metric["name"], metric["service_name"], labels)
-            latest[key] = (
-                metric["name"],
-                metric["service_name"],
-                metric["metric_type"],
-                _value(point),
-                metric.get("unit"),
-                labels,
-            )
+            name, service = metric["name"], metric["service_name"]
+            value = point.get("value")
+            if "value" not in point:
+                mean = point["sum"] / point["count"] if point["count"] else 0
+                value = f"{point['count']} of {mean:.4g} on average"
+            latest[name, service, labels] = (name, service, metric["metric_type"], value, metric.get("unit"), labels)
     return [latest[key] for key in sorted(latest)]
-
-
-def _value(point: dict[str, Any]) -> object:
-    if "value" in point:
-        return point["value"]
-    mean = point["sum"] / point["count"] if point["count"] else 0
-    return f"{point['count']} of {mean:.4g} on average"

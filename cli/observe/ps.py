@@ -1,41 +1,49 @@
-"""`iii ps`: the workers as the engine sees them. A printer over `engine::workers::list`. Called by `commands`."""
+"""`iii ps` and `iii top`: the workers as the engine sees them, once or live. Printers over `engine::workers::list`.
+
+`top` draws over itself in a terminal and prints once elsewhere.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from typing import Any
 
 import click
 
-from cli.client.connection import connect
-from cli.client.version_check import note_other_version
+from cli.client.connection import Connection, connect
+from cli.client.errors import note_other_version
 from cli.commands.options import engine_option, json_option
-from cli.text.output import shown_json, write
+from cli.text.output import count, shown_json, write
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
+# To the first line of the table, and erase from there: the terminal's history above stays as it is.
+_REDRAW = "\x1b[{lines}A\x1b[J"
 
 
 @click.command("ps")
 @engine_option
 @json_option
-def command(engine: str | None, as_json: bool) -> int:
+def ps(engine: str | None, as_json: bool) -> None:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
         listed = connection.call("engine::workers::list")
     note_other_version()
-    if as_json:
-        write(shown_json(listed))
-    else:
-        write(table(COLUMNS, [row_of(worker) for worker in listed["workers"]]))
-    return 0
+    write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["workers"])))
 
 
 def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
-    """Return the cells of one row of `engine::workers::list`; what the engine does not know is None."""
+    """Return the cells of one row of `engine::workers::list`; None for what the engine does not know."""
     metrics = worker.get("metrics") or {}
     cpu = metrics.get("cpu_percent")
+    instance = worker.get("instance") or 0
+    last_exit = worker.get("last_exit")
+    if isinstance(last_exit, dict):
+        last_exit = last_exit.get("reason") or last_exit
     return (
-        _name(worker),
+        f"{worker.get('name')}/{instance}" if instance else str(worker.get("name")),
         worker.get("state") or worker.get("status"),
         worker.get("generation"),
         worker.get("pid"),
@@ -44,17 +52,56 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
         worker.get("restarts"),
         worker.get("function_count"),
         duration(metrics.get("uptime_seconds")),
-        _last_exit(worker.get("last_exit")),
+        None if last_exit is None else str(last_exit),
     )
 
 
-def _name(worker: dict[str, Any]) -> str:
-    instance = worker.get("instance") or 0
-    name = str(worker.get("name"))
-    return f"{name}/{instance}" if instance else name
+@click.command("top")
+@click.option("--once", is_flag=True, help="Show it once and leave.")
+@click.option("--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds in between.")
+@engine_option
+@json_option
+def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
+    """Show the workers and what they use, again and again. Ctrl-C leaves."""
+    is_live = sys.stdout.isatty() and not once
+    with connect(engine) as connection:
+        drawn = 0  # lines of the table on the screen, which the next one replaces
+        while True:
+            workers = listed(connection)
+            if as_json:
+                sys.stdout.write(json.dumps({"workers": workers}, separators=(",", ":")) + "\n")
+            else:
+                text = f"{summary(workers)}\n{table(COLUMNS, map(row_of, workers))}"
+                if drawn:
+                    sys.stdout.write(_REDRAW.format(lines=drawn))
+                write(_clipped(text) if is_live else text)
+                drawn = text.count("\n") + 1
+            sys.stdout.flush()
+            if once or not (is_live or as_json):
+                return
+            time.sleep(every)  # the refresh the user asked for: usage changes all the time, without an event
 
 
-def _last_exit(last_exit: Any) -> str | None:
-    if isinstance(last_exit, dict):
-        return str(last_exit.get("reason") or last_exit)
-    return None if last_exit is None else str(last_exit)
+def listed(connection: Connection) -> list[dict[str, Any]]:
+    """Return the workers that have a process or a state, busiest first."""
+    workers: list[dict[str, Any]] = connection.call("engine::workers::list")["workers"]
+    return sorted(workers, key=lambda worker: (-_metric(worker, "cpu_percent"), str(worker.get("name"))))
+
+
+def summary(workers: list[dict[str, Any]]) -> str:
+    """Return one line about all workers together."""
+    cpu = sum(_metric(worker, "cpu_percent") for worker in workers)
+    memory = size(sum(_metric(worker, "memory_rss") for worker in workers))
+    return f"{count(len(workers), 'worker')}, {cpu:.1f}% CPU, {memory} memory"
+
+
+def _metric(worker: dict[str, Any], name: str) -> float:
+    return float((worker.get("metrics") or {}).get(name) or 0.0)
+
+
+def _clipped(text: str) -> str:
+    """Cut lines at the terminal's edge: a line that wraps would be two on the screen."""
+    import shutil  # a terminal only
+
+    width = max(shutil.get_terminal_size().columns, 1)
+    return "\n".join(line[:width] for line in text.split("\n"))

@@ -1,7 +1,7 @@
-"""`iii replay TRACE`: make a call of a trace once more, with the payload it had. Called by `commands`.
+"""`iii replay TRACE`: make a call of a trace once more, with the payload it had.
 
-The payload is the one that was recorded: without its secrets, and only when it was small. A call whose payload has
-lost something is not made unless somebody fills that in.
+The payload is the recorded one: without its secrets, and recorded only if it was small. A call whose payload has lost
+something is not made unless the user fills that in.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from cli.client.connection import Connection, connect
+from cli.client.connection import connect
 from cli.client.errors import UsageError, invocation_error
 from cli.client.observability import ask, check_trace, find_trace
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_option, json_option, json_value
 from cli.text.output import shown_json, write, write_error
 
 REDACTED = "[REDACTED]"
@@ -31,13 +31,18 @@ TIMEOUT_MS = 30_000
 @json_option
 def command(
     *, trace_id: str, span_id: str | None, edit: bool, data: str | None, engine: str | None, as_json: bool
-) -> int:
+) -> None:
     """Call again what TRACE_ID called, and print the result."""
     check_trace(trace_id)
-    given = None if data is None else (_parsed(data, "--data"),)
+    replacement = None if data is None else json_value(data, "--data")
     with connect(engine) as connection:
-        call = call_of(_spans(connection, find_trace(connection, trace_id)), span_id)
-        payload = given[0] if given else payload_of(call, is_edited=edit)
+        trace_id = find_trace(connection, trace_id)
+        query = {"trace_id": trace_id, "include_internal": True, "limit": 10_000}
+        spans: list[dict[str, Any]] = ask(connection, "engine::traces::list", query)["spans"]
+        if not spans:
+            raise UsageError(f"there is no trace `{trace_id}`", "see `iii traces`")
+        call = call_of(spans, span_id)
+        payload = payload_of(call, is_edited=edit) if data is None else replacement
         if edit:
             payload = _edited(payload)
         function_id = dict(call["attributes"])["iii.function.id"]
@@ -46,15 +51,6 @@ def command(
     if answer.get("error"):
         raise invocation_error(function_id, answer["error"])
     write(shown_json(answer.get("result"), raw=as_json))
-    return 0
-
-
-def _spans(connection: Connection, trace_id: str) -> list[dict[str, Any]]:
-    query = {"trace_id": trace_id, "include_internal": True, "limit": 10_000}
-    found: list[dict[str, Any]] = ask(connection, "engine::traces::list", query)["spans"]
-    if not found:
-        raise UsageError(f"there is no trace `{trace_id}`", "see `iii traces`")
-    return found
 
 
 def call_of(spans: list[dict[str, Any]], span_id: str | None) -> dict[str, Any]:
@@ -65,15 +61,12 @@ def call_of(spans: list[dict[str, Any]], span_id: str | None) -> dict[str, Any]:
         if not calls:
             raise UsageError(f"the trace has no call with the span `{span_id}`", "see the ids with `iii trace --json`")
         return calls[0]
-    recorded = [span for span in calls if _input(span) is not None and not _is_internal(span)]
-    if not recorded:
-        raise UsageError("the trace has no call whose payload was recorded", "give one with --span ID --data JSON")
-    return recorded[0]
-
-
-def _is_internal(span: dict[str, Any]) -> bool:
-    attributes = dict(span["attributes"])
-    return attributes.get("iii.function.kind") == "internal" or attributes["iii.function.id"].startswith("engine::")
+    for span in calls:
+        attributes = dict(span["attributes"])
+        is_internal = attributes.get("iii.function.kind") == "internal"
+        if _input(span) is not None and not is_internal and not attributes["iii.function.id"].startswith("engine::"):
+            return span
+    raise UsageError("the trace has no call whose payload was recorded", "give one with --span ID --data JSON")
 
 
 def _input(span: dict[str, Any]) -> dict[str, str] | None:
@@ -81,21 +74,14 @@ def _input(span: dict[str, Any]) -> dict[str, str] | None:
 
 
 def payload_of(span: dict[str, Any], *, is_edited: bool) -> Any:
-    """Return the payload of a call. UsageError when it is not whole, unless it is edited now. Pure."""
+    """Return the recorded payload of a call. Raises UsageError if it is not whole, unless it is edited now. Pure."""
     recorded = _input(span) or {}
     text = recorded.get("iii.payload.json")
     if text is None or recorded.get("iii.payload.truncated") == "true":
         raise UsageError("the payload was too large to be recorded", "give one with --data JSON")
     if REDACTED in text and not is_edited:
         raise UsageError("the payload had secrets, which are never recorded", "fill them in with --edit or --data")
-    return _parsed(text, "the recorded payload")
-
-
-def _parsed(text: str, what: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{what} is not JSON: {error}") from None
+    return json_value(text, "the recorded payload")
 
 
 def _edited(payload: Any) -> Any:
@@ -104,4 +90,4 @@ def _edited(payload: Any) -> Any:
         raise UsageError("nothing was changed, so nothing was called", "save the payload in the editor to call")
     if REDACTED in text:
         raise UsageError(f"the payload still says {REDACTED}", "put the value in its place")
-    return _parsed(text, "the edited payload")
+    return json_value(text, "the edited payload")

@@ -1,8 +1,6 @@
-"""`iii triggers`: which event calls which function. A printer over `engine::triggers::list`. Called by `commands`."""
+"""`iii triggers`: which event calls which function. A printer over `engine::triggers::list`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
@@ -19,7 +17,7 @@ COLUMNS = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
 @click.option("--types", is_flag=True, help="List the kinds of triggers instead of the triggers.")
 @engine_option
 @json_option
-def command(search: str | None, types: bool, engine: str | None, as_json: bool) -> int:
+def command(search: str | None, types: bool, engine: str | None, as_json: bool) -> None:
     """List what calls which function; SEARCH keeps those that contain it."""
     with connect(engine) as connection:
         listed = connection.call("engine::triggers::list", {"search": search} if search else {})
@@ -29,11 +27,5 @@ def command(search: str | None, types: bool, engine: str | None, as_json: bool) 
         rows = [(row["id"], row.get("worker_name"), row.get("description")) for row in listed["trigger_types"]]
         write(table(("TYPE", "WORKER", "DESCRIPTION"), rows))
     else:
-        write(table(COLUMNS, [row_of(trigger) for trigger in listed["triggers"]]))
-    return 0
-
-
-def row_of(trigger: dict[str, Any]) -> tuple[object, ...]:
-    """Return the cells of one row of `triggers`."""
-    names = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
-    return tuple(trigger.get(name) for name in names)
+        fields = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
+        write(table(COLUMNS, [[trigger.get(name) for name in fields] for trigger in listed["triggers"]]))

@@ -1,4 +1,4 @@
-"""`iii add NAME`: put a standard worker into iii.toml, comments and layout kept. Called by `commands`.
+"""`iii add NAME`: put a standard worker into iii.toml, comments and layout kept.
 
 A running engine picks the change up by itself, as any other edit of the file.
 """
@@ -21,20 +21,29 @@ from cli.text.output import shown_json, write
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @file_option
 @json_option
-def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> int:
+def command(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Add standard workers (state, queue, http, ...) to iii.toml."""
-    from iii.engine.config.project import load_project  # keeps `--help` light
+    from iii.engine.config.project import STANDARD_WORKERS, load_project  # keeps `--help` light
+    from iii.suggestions import did_you_mean
 
-    found = project_file(file)
-    _check(names, load_project(found, environ=os.environ).workers)
-    with found.open(encoding="utf-8", newline="") as stream:
-        text = stream.read()
-    _replace(found, with_workers(text, names))
-    if as_json:
-        write(shown_json({"added": list(names)}))
-    else:
-        write(f"added {', '.join(names)} to {found.name}")
-    return 0
+    path = project_file(file)
+    declared = load_project(path, environ=os.environ).workers
+    for name in names:
+        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
+            hint = did_you_mean(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
+            raise UsageError(f"there is no standard worker `{name}`", hint)
+        if name in declared:
+            raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
+    with path.open(encoding="utf-8", newline="") as stream:
+        text = with_workers(stream.read(), names)
+    # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
+    target = path.resolve()
+    draft = target.with_name(f".{target.name}.new")
+    with draft.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+    draft.chmod(target.stat().st_mode)
+    draft.replace(target)
+    write(shown_json({"added": list(names)}) if as_json else f"added {', '.join(names)} to {path.name}")
 
 
 def with_workers(text: str, names: tuple[str, ...]) -> str:
@@ -48,25 +57,3 @@ def with_workers(text: str, names: tuple[str, ...]) -> str:
     for name in names:
         workers[name] = tomlkit.table()
     return tomlkit.dumps(document)
-
-
-def _check(names: tuple[str, ...], declared: Any) -> None:
-    from iii.engine.config.project import STANDARD_WORKERS  # keeps `--help` light
-    from iii.engine.config.toml_document import nearest
-
-    for name in names:
-        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
-            hint = nearest(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
-            raise UsageError(f"there is no standard worker `{name}`", hint)
-        if name in declared:
-            raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
-
-
-def _replace(path: Path, text: str) -> None:
-    # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
-    real = path.resolve()
-    new = real.with_name(f".{real.name}.new")
-    with new.open("w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-    new.chmod(real.stat().st_mode)
-    new.replace(real)

@@ -1,4 +1,4 @@
-"""`iii check`: validate iii.toml without an engine. Called by `commands`."""
+"""`iii check`: validate iii.toml without an engine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import click
 
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file
-from cli.text.output import shown, shown_json, write
+from cli.text.output import count, shown, shown_json, write
 
 
 @click.command("check")
 @file_option
 @profile_option
 @json_option
-def command(file: Path | None, profile: str | None, as_json: bool) -> int:
+def command(file: Path | None, profile: str | None, as_json: bool) -> None:
     """Validate iii.toml and write its JSON Schema for editors."""
     from iii.engine.config.json_schema import write_schema
     from iii.engine.config.project import load_project  # keeps `--help` light
@@ -25,9 +25,6 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> int:
     if os.access(project.root, os.W_OK):
         write_schema(project.state_dir)
     names = list(project.workers)
-    if as_json:
-        write(shown_json({"file": str(project.file), "workers": names}))
-    else:
-        count = f"{len(names)} worker{'s' if len(names) != 1 else ''}"
-        write(shown(f"{project.file.name} is valid: {count}" + (f" ({', '.join(names)})" if names else "")))
-    return 0
+    listed = f" ({', '.join(names)})" if names else ""
+    text = shown(f"{project.file.name} is valid: {count(len(names), 'worker')}{listed}")
+    write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)

@@ -1,4 +1,4 @@
-"""`iii completion SHELL`: the script that teaches a shell the commands. Called by `commands`."""
+"""`iii completion SHELL`: the script that teaches a shell the commands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from cli.text.output import write
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> int:
+def command(shell: str) -> None:
     """Print the completion script, e.g. for `source <(iii completion bash)`."""
-    from cli.commands.registry import root  # `commands` imports this module
+    from cli.commands.registry import root  # `registry` imports this module
 
     script = get_completion_class(shell)
     if script is not None:
         write(script(root, {}, "iii", "_III_COMPLETE").source())
-    return 0

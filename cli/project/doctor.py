@@ -1,7 +1,8 @@
-"""`iii doctor`: is this machine fit for iii, and is this project well? Asks `checkup`. Called by `commands`."""
+"""`iii doctor`: is this machine fit for iii, and is this project well? The judging is in `health_checks`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import socket
@@ -10,20 +11,12 @@ from pathlib import Path
 
 import click
 
+from cli.client.errors import UsageError
 from cli.commands.options import json_option, profile_option
-from cli.project.health_checks import (
-    PACKAGES,
-    Finding,
-    check_engine,
-    check_inotify,
-    check_listener,
-    check_open_files,
-    check_packages,
-    check_programs,
-    check_python,
-    check_state,
-)
-from cli.text.output import shown, shown_json, write
+from cli.commands.project_file import project_file
+from cli.project import health_checks
+from cli.project.health_checks import Finding
+from cli.text.output import count, shown, shown_json, write
 from iii.engine.config.spec import ProjectSpec
 from iii.errors import ProjectError
 
@@ -48,35 +41,37 @@ def command(file: Path | None, profile: str | None, as_json: bool) -> int:
 
 
 def of_machine() -> Iterator[Finding]:
-    """Yield what is known without a project."""
+    """Yield the findings that need no project."""
     import resource  # not on every platform
 
-    yield check_python()
-    yield from check_packages({name: _version(name) for name in (*PACKAGES, "iii-sdk")})
-    yield check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
+    yield health_checks.check_python()
+    versions: dict[str, str | None] = dict.fromkeys((*health_checks.PACKAGES, "iii-sdk"))
+    for name in versions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    yield from health_checks.check_packages(versions)
+    yield health_checks.check_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
     settings = {path.name: int(path.read_text()) for path in sorted(_INOTIFY.glob("max_user_*"))}
-    yield check_inotify(settings)
+    yield health_checks.check_inotify(settings)
 
 
 def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
-    """Yield what is known about the project, if there is one here."""
-    from iii.engine.config.project import PROJECT_FILE, find_project, load_project  # keeps `--help` light
+    """Yield the findings about the project, if there is one here."""
+    from iii.engine.config.project import load_project  # keeps `--help` light
 
-    found = file / PROJECT_FILE if file is not None and file.is_dir() else file or find_project(Path(os.getcwd()))
-    if found is None:
-        yield Finding("project", "warn", "there is no iii.toml here or above", "make a project with `iii init`")
-        return
     try:
-        project = load_project(found, environ=os.environ, profile=profile)
+        project = load_project(project_file(file), environ=os.environ, profile=profile)
+    except UsageError as error:
+        yield Finding("project", "warn", error.message, error.hint)
+        return
     except ProjectError as error:
         yield Finding("project", "fail", str(error), "see `iii check`")
         return
-    count = len(project.workers)
-    yield Finding("project", "ok", f"{project.file}: {count} worker{'' if count == 1 else 's'}")
+    yield Finding("project", "ok", f"{project.file}: {count(len(project.workers), 'worker')}")
     yield from _of_running(project)
-    yield check_state(project.state_dir)
+    yield health_checks.check_state(project.state_dir)
     commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}
-    yield from check_programs(commands, os.environ.get("PATH", os.defpath))
+    yield from health_checks.check_programs(commands, os.environ.get("PATH", os.defpath))
 
 
 def _of_running(project: ProjectSpec) -> Iterator[Finding]:
@@ -84,14 +79,14 @@ def _of_running(project: ProjectSpec) -> Iterator[Finding]:
     from iii.engine.transport.tcp_address import holder_of  # keeps `--help` light
 
     pid = lock_holder(project.state_dir)
-    yield check_engine(pid, is_announced=(project.state_dir / "run" / "engine.json").exists())
+    yield health_checks.check_engine(pid, is_announced=(project.state_dir / "run" / "engine.json").exists())
     listen = project.engine.listen
     if listen == "off":
-        yield check_listener(listen, is_free=True, holder="", is_ours=False)
+        yield health_checks.check_listener(listen, is_free=True, holder="", is_ours=False)
         return
     is_free = _can_bind(listen)
     holder = "" if is_free else holder_of(int(listen.rpartition(":")[2]))
-    yield check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
+    yield health_checks.check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
 
 
 def _can_bind(listen: str) -> bool:
@@ -103,10 +98,3 @@ def _can_bind(listen: str) -> bool:
         except OSError:
             return False
     return True
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

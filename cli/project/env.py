@@ -1,4 +1,4 @@
-"""`iii env NAME`: the environment a worker gets, and where each value comes from. Called by `commands`."""
+"""`iii env NAME`: the environment a worker gets, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -19,20 +19,16 @@ from cli.text.table import table
 @file_option
 @profile_option
 @json_option
-def command(name: str, file: Path | None, profile: str | None, as_json: bool) -> int:
+def command(name: str, file: Path | None, profile: str | None, as_json: bool) -> None:
     """Show a worker's environment; variables that only a running engine knows are left out."""
     from iii.engine.config.environment import environment_of
     from iii.engine.config.project import load_project  # keeps `--help` light
-    from iii.engine.config.toml_document import nearest
+    from iii.suggestions import did_you_mean
 
     project = load_project(project_file(file), environ=os.environ, profile=profile)
     if name not in project.workers:
-        raise UsageError(f"there is no worker `{name}` in {project.file.name}", nearest(name, project.workers))
+        raise UsageError(f"there is no worker `{name}` in {project.file.name}", did_you_mean(name, project.workers))
     merged = environment_of(project.workers[name], project, os.environ)
-    if as_json:
-        entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
-        write(shown_json({"environment": entries}))
-    else:
-        rows = [(key, source, value) for key, (value, source) in merged.items()]
-        write(table(("NAME", "SOURCE", "VALUE"), rows))
-    return 0
+    entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
+    rows = [(key, source, value) for key, (value, source) in merged.items()]
+    write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows))

@@ -1,6 +1,6 @@
-"""What can be wrong with a machine or a project, one function a question. Looks, changes nothing. Called by `doctor`.
+"""What can be wrong with a machine or a project, one function a question. Looks, changes nothing.
 
-Every function takes what it judges, so that the judging is tested without a sick machine.
+Every function takes what it judges as arguments, so that it is tested without a sick machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def check_packages(versions: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Judge the packages we need (name -> installed version), and one that stands in our way."""
+    """Judge the packages we need (name -> installed version), and the one that conflicts with ours."""
     missing = [name for name in PACKAGES if versions.get(name) is None]
     if missing:
         hint = "install iii-engine again in this environment"
@@ -81,7 +81,7 @@ def check_inotify(settings: Mapping[str, int]) -> Finding:
 
 
 def check_listener(listen: str, is_free: bool, holder: str, *, is_ours: bool) -> Finding:
-    """Judge the address for official SDKs; `holder` is who has it."""
+    """Judge the address for official SDKs; `holder` is the process that has it."""
     if listen == "off":
         return Finding("listener", "ok", "off: official SDKs and the console cannot connect")
     if is_free or is_ours:
@@ -91,22 +91,20 @@ def check_listener(listen: str, is_free: bool, holder: str, *, is_ours: bool) ->
 
 
 def check_state(folder: Path) -> Finding:
-    """Judge who can read `.iii/`: it holds logs, values and the token."""
+    """Judge which users can read `.iii/`: it holds logs, values and the token."""
     if not folder.exists():
         return Finding("state", "ok", "nothing has run here yet")
-    foreign = [path for path in (folder, *folder.rglob("*")) if _is_open(path)]
-    if foreign:
-        names = ", ".join(str(path.relative_to(folder.parent)) for path in foreign[:3])
-        text = f"others may read {names}" + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+    readable = []
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        is_private = status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077
+        if not is_private and not stat.S_ISLNK(status.st_mode):
+            readable.append(path)
+    if readable:
+        names = ", ".join(str(path.relative_to(folder.parent)) for path in readable[:3])
+        text = f"others may read {names}" + (f" and {len(readable) - 3} more" if len(readable) > 3 else "")
         return Finding("state", "fail", text, f"chmod -R go= {folder}")
     return Finding("state", "ok", f"{folder} is private")
-
-
-def _is_open(path: Path) -> bool:
-    found = path.lstat()
-    return not stat.S_ISLNK(found.st_mode) and (
-        bool(stat.S_IMODE(found.st_mode) & 0o077) or found.st_uid != os.getuid()
-    )
 
 
 def check_engine(pid: int | None, *, is_announced: bool) -> Finding:
@@ -120,14 +118,14 @@ def check_engine(pid: int | None, *, is_announced: bool) -> Finding:
 
 
 def check_programs(commands: Mapping[str, str], path: str) -> Iterator[Finding]:
-    """Judge what the workers that are no Python scripts start (worker -> program)."""
+    """Judge the programs of workers that are no Python scripts (worker -> program)."""
     if commands and sys.platform == "linux" and shutil.which("setpriv") is None:
         text = "setpriv is missing: a worker that is no Python script may outlive a killed engine until the next start"
         yield Finding("setpriv", "warn", text, "install util-linux")
     for worker, program in commands.items():
-        found = shutil.which(program, path=path)
-        if found is None:
+        executable = shutil.which(program, path=path)
+        if executable is None:
             hint = f"install it, or correct `run` of worker {worker}"
             yield Finding("program", "fail", f"worker {worker}: there is no program {program}", hint)
         else:
-            yield Finding("program", "ok", f"worker {worker}: {found}")
+            yield Finding("program", "ok", f"worker {worker}: {executable}")

@@ -1,4 +1,4 @@
-"""The files of a new project, as data: template -> path -> content. Called by `init`."""
+"""The files of a new project, as data: template -> path -> content."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ TEMPLATES: dict[str, dict[str, str]] = {
     },
 }
 
-# What to try first in the second terminal.
+# The command to try first in the second terminal.
 FIRST_CALL = {
     "minimal": "iii trigger math::add a=2 b=3",
     "http": "curl -d '{\"a\": 2, \"b\": 3}' -H 'content-type: application/json' localhost:3111/add",

@@ -1,6 +1,6 @@
-"""`iii token`: print the token of the running engine's WebSocket listener. Called by `commands`.
+"""`iii token`: print the token of the running engine's WebSocket listener.
 
-Programs of the same user on the same machine need none; others show it as `Authorization: Bearer TOKEN`.
+Programs of the same user on the same machine need no token; others send it as `Authorization: Bearer TOKEN`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from iii.errors import EngineNotRunning
 
 
 @click.command("token")
-def command() -> int:
+def command() -> None:
     """Print the token that lets other users, machines and browsers connect to the engine."""
-    token = next(filter(None, map(_token_of, (Path.cwd(), *Path.cwd().parents))), None)
+    tokens = (read_token(folder / ".iii" / "run") for folder in (Path.cwd(), *Path.cwd().parents))
+    token = next(filter(None, tokens), None)
     if token is None:
         raise EngineNotRunning("no engine with a WebSocket listener is running here; start one with `iii dev`")
     write(token)
-    return 0
-
-
-def _token_of(folder: Path) -> str | None:
-    return read_token(folder / ".iii" / "run")

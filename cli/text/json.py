@@ -1,8 +1,7 @@
 """JSON for the short path: the C halves of the standard library's json, without its Python half.
 
 `import json` compiles regular expressions and builds enums, which takes longer than a whole call; the C scanner and
-encoder behind it need neither. Where they are missing (other interpreters) the json module itself serves. Called by
-`connection`, `payload`, `address` and `output`.
+encoder behind it need neither. Where they are missing (other interpreters) the json module itself serves.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _SPACE = " \t\r\n"
 
 
 def decode(text: str) -> Any:
-    """Return the value of a JSON text somebody wrote. Raises ValueError, also for NaN and Infinity."""
+    """Return the value of a JSON text that a person wrote. Raises ValueError, also for NaN and Infinity."""
     bare = text.strip(_SPACE)
     if bare[:1] in ("{", "[", '"'):
         import json  # only it can say where a structure is wrong
@@ -31,11 +30,11 @@ def decode(text: str) -> Any:
 
 
 def decode_line(line: str) -> Any:
-    """Return the value of a line that a program wrote, so that it is JSON. Raises ValueError if it is not."""
+    """Return the value of a line that a program wrote. Raises ValueError if it is not JSON."""
     try:
         return _scan(line, 0)[0]
     except (StopIteration, SystemError):
-        # The scanner looks for its exception in json.decoder, and without that module fails without one.
+        # The scanner takes its exception from json.decoder; while that is not loaded it fails without an exception.
         import json  # only a failure pays for it
 
         return json.loads(line)

@@ -1,6 +1,6 @@
 """What may reach a terminal: results as JSON that is safe to show, text with its control characters escaped.
 
-Part of the short path: imports only sys. Called by every command.
+Part of the short path: imports only sys.
 """
 
 from __future__ import annotations
@@ -29,26 +29,17 @@ def shown_json(value: object, *, raw: bool = False) -> str:
 
     Escapes only ever stand inside strings, so the text is the same JSON value for a program.
     """
-    for ascii_only in (False, True):
-        text = _dumps(value, raw=raw, ascii_only=ascii_only)
-        if _is_encodable(text):
-            break
-    return text
-
-
-def _dumps(value: object, *, raw: bool, ascii_only: bool) -> str:
-    line = encode(value) if raw else encode(value, ", ", ": ")
-    if not raw and len(line) > ONE_LINE:
+    text = encode(value) if raw else encode(value, ", ", ": ")
+    if not raw and len(text) > ONE_LINE:
         import json  # only a long result pays for it
 
-        lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
-        return "\n".join(_safe(part, ascii_only=ascii_only) for part in lines)
-    return _safe(line, ascii_only=ascii_only)
-
-
-def _safe(line: str, *, ascii_only: bool) -> str:
-    line = line.translate(_JSON_ESCAPES)
-    return "".join(char if char < "\x7f" else _escaped(char) for char in line) if ascii_only else line
+        text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = text.translate(_JSON_ESCAPES)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return "".join(char if char < "\x7f" else _escaped(char) for char in text)
+    return text
 
 
 def _escaped(char: str) -> str:
@@ -56,12 +47,9 @@ def _escaped(char: str) -> str:
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def count(number: int, noun: str) -> str:
+    """Return `1 worker`, `2 workers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def write(text: str) -> None:

@@ -1,30 +1,26 @@
-"""A table of text for the terminal. Pure. Called by the commands that list things."""
+"""A table of text for the terminal. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cli.text.output import shown
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return the lines of a table; None and empty cells show as `-`, numbers are set right."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    rows = list(rows)
+    cells = [["-" if value is None or value == "" else shown(str(value)) for value in row] for row in rows]
     widths = [max(len(line[number]) for line in [list(columns), *cells]) for number in range(len(columns))]
-    right = [
-        bool(rows) and all(isinstance(row[number], (int, float)) for row in rows) for number in range(len(columns))
+    aligns = [
+        str.rjust if rows and all(isinstance(row[number], (int, float)) for row in rows) else str.ljust
+        for number in range(len(columns))
     ]
-    lines = [columns, *cells]
-    return "\n".join(_line(line, widths, right) for line in lines)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    placed = zip(cells, widths, right, strict=True)
-    return "  ".join(cell.rjust(width) if is_right else cell.ljust(width) for cell, width, is_right in placed).rstrip()
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None or value == "" else shown(str(value))
+    lines = [
+        "  ".join(align(cell, width) for cell, width, align in zip(line, widths, aligns, strict=True)).rstrip()
+        for line in [columns, *cells]
+    ]
+    return "\n".join(lines)
 
 
 def duration(seconds: float | None) -> str | None:

@@ -1,13 +1,13 @@
-"""A trace as lines for the terminal: a tree of spans, each with its bar in time. Pure. Called by `trace`."""
+"""A trace as lines for the terminal: a tree of spans, each with its bar in time. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from cli.text.output import shown
+from cli.text.output import count, shown
 
-# The narrowest bar that still says something; names get the rest of the line.
+# The narrowest bar that shows anything; names get the rest of the line.
 LEAST_BAR = 10
 MAX_NAME = 56
 
@@ -15,7 +15,7 @@ Span = dict[str, Any]
 
 
 class Glyphs(NamedTuple):
-    """What tree and bars are drawn with."""
+    """The characters of tree and bars."""
 
     bar: str
     running: str
@@ -36,12 +36,12 @@ class _Line(NamedTuple):
 
 def spans_of(roots: Sequence[Span]) -> list[Span]:
     """Return every span of a tree."""
-    found, waiting = [], list(roots)
+    spans, waiting = [], list(roots)
     while waiting:
         span = waiting.pop()
-        found.append({name: value for name, value in span.items() if name != "children"})
+        spans.append({name: value for name, value in span.items() if name != "children"})
         waiting.extend(span.get("children", ()))
-    return sorted(found, key=_start)
+    return sorted(spans, key=_start)
 
 
 def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[str]:
@@ -53,7 +53,10 @@ def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[
     names = min(MAX_NAME, max(len(line.name) for line in drawn))
     services = max(len(shown(line.span["service_name"])) for line in drawn)
     room = max(LEAST_BAR, width - names - services - 14)
-    lines = [_summary(spans, last - first)]
+    errors = sum(span["status"] == "error" for span in spans)
+    summary = [f"trace {shown(spans[0]['trace_id'])}", count(len(spans), "span")]
+    summary += [count(len({span["service_name"] for span in spans}), "service"), milliseconds(last - first)]
+    lines = ["  ".join([*summary, *([count(errors, "error")] if errors else [])])]
     for line in drawn:
         bar = _bar(line.span, first, max(last - first, 1), room, glyphs)
         took = "running" if line.span.get("pending") else milliseconds(_end(line.span) - _start(line.span))
@@ -62,17 +65,6 @@ def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[
         lines.append(f"{name:<{names}}  {service:<{services}} {took:>9}  {bar}".rstrip())
         lines.extend(_notes(line))
     return lines
-
-
-def _summary(spans: Sequence[Span], took: int) -> str:
-    errors = sum(span["status"] == "error" for span in spans)
-    services = len({span["service_name"] for span in spans})
-    words = [f"trace {shown(spans[0]['trace_id'])}", _count(len(spans), "span"), _count(services, "service")]
-    return "  ".join([*words, milliseconds(took), *([_count(errors, "error")] if errors else [])])
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _tree(spans: Sequence[Span], glyphs: Glyphs) -> Iterator[_Line]:

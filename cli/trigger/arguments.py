@@ -1,9 +1,13 @@
 """The arguments of `iii trigger`, parsed by hand because a parser library costs more than the call.
 
-Values stay as written; `payload` turns them into JSON. Part of the short path. Called by `trigger`.
+Values stay as written; `payload` turns them into JSON. Part of the short path.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # option -> (attribute, takes a value)
 OPTIONS = {
@@ -24,7 +28,7 @@ OPTIONS = {
 
 
 class Arguments:
-    """What was written after `iii trigger`; texts not yet read as JSON."""
+    """The words after `iii trigger`, by option; texts are not yet read as JSON."""
 
     __slots__ = ("function_id", "pairs", *sorted({attribute for attribute, _ in OPTIONS.values()}))
 
@@ -52,33 +56,38 @@ class Arguments:
 def parse(words: list[str]) -> Arguments:
     """Return the parsed `words`. After `--` nothing is an option. Raises UsageError."""
     arguments = Arguments()
-    rest = iter(words)
-    for word in rest:
+    remaining = iter(words)
+    for word in remaining:
         if word == "--":
-            for literal in rest:
+            for literal in remaining:
                 _add_word(arguments, literal)
         elif word.startswith("-") and word != "-":
-            _add_option(arguments, word, rest)
+            _add_option(arguments, word, remaining)
         else:
             _add_word(arguments, word)
     return arguments
 
 
-def _add_option(arguments: Arguments, word: str, rest: object) -> None:
+def _add_option(arguments: Arguments, word: str, remaining: Iterator[str]) -> None:
     name, equals, value = word.partition("=")
     if name not in OPTIONS:
-        raise _usage(f"unknown option {name}", _nearest(name))
+        from iii.suggestions import nearest_names  # only a failure pays for it
+
+        names = nearest_names(name, OPTIONS, cutoff=0.7)
+        raise usage_error(
+            f"unknown option {name}", f"did you mean {names[0]}?" if names else "see `iii trigger --help`"
+        )
     attribute, takes_value = OPTIONS[name]
     if not takes_value:
         if equals:
-            raise _usage(f"{name} takes no value")
+            raise usage_error(f"{name} takes no value")
         setattr(arguments, attribute, True)
         return
     if not equals:
-        found = next(rest, None)  # type: ignore[call-overload]
-        if found is None:
-            raise _usage(f"{name} needs a value")
-        value = found
+        following = next(remaining, None)
+        if following is None:
+            raise usage_error(f"{name} needs a value")
+        value = following
     setattr(arguments, attribute, value)
 
 
@@ -88,26 +97,16 @@ def _add_word(arguments: Arguments, word: str) -> None:
     elif word.startswith("{") and arguments.json is None:
         arguments.json = word
     else:
-        arguments.pairs.append(_pair(word))
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise usage_error(f"expected key=value, got `{word}`")
+        if not key:
+            raise usage_error(f"a key must not be empty, got `{word}`")
+        arguments.pairs.append((key, value))
 
 
-def _pair(word: str) -> tuple[str, str]:
-    key, equals, value = word.partition("=")
-    if not equals:
-        raise _usage(f"expected key=value, got `{word}`")
-    if not key:
-        raise _usage(f"a key must not be empty, got `{word}`")
-    return key, value
-
-
-def _nearest(name: str) -> str:
-    import difflib  # only a failure pays for it
-
-    found = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)
-    return f"did you mean {found[0]}?" if found else "see `iii trigger --help`"
-
-
-def _usage(message: str, hint: str = "") -> Exception:
+def usage_error(message: str, hint: str = "") -> Exception:
+    """Return the error for a command that is written wrong. The short path does not load its class before."""
     from cli.client.errors import UsageError  # only a failure pays for it
 
     return UsageError(message, hint)

@@ -1,7 +1,4 @@
-"""`trigger` as click sees it, for `iii --help` and shell completion; `main` runs it without click.
-
-Called by `commands`.
-"""
+"""`trigger` as click sees it, for `iii --help` and shell completion; `main` runs it without click."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`iii trigger FUNCTION --help`: a page made from the function's live schema; without a function, the static page.
 
-`page` is pure. An engine that cannot be reached costs only the live part. Called by `trigger`.
+`page` is pure. An engine that cannot be reached costs only the live part.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _EXAMPLES: dict[str, Any] = {"string": "text", "number": 1, "integer": 1, "boole
 
 
 def run(arguments: Arguments) -> int:
-    """Print the page for `arguments`. Without a function it is the static page; exit code 2 if --help was not asked."""
+    """Print the page for `arguments`; without a function the static page, with exit code 2 unless --help was given."""
     if arguments.function_id is None:
         text = f"Usage: {USAGE}\n\nCall a function and print its result.\n\n{OPTIONS}\n\n{TIP}"
         if arguments.help:
@@ -49,25 +49,17 @@ def run(arguments: Arguments) -> int:
         write_error(f"error: missing FUNCTION\n{text}")
         return 2
     try:
-        write(_live_page(arguments, arguments.function_id))
+        with connect(arguments.engine) as connection:
+            answer = connection.function_info(arguments.function_id, arguments.namespace)
+            if body := answer.get("error"):
+                if body.get("code") == ErrorCode.NOT_FOUND:
+                    body = {**body, "code": ErrorCode.FUNCTION_NOT_FOUND}
+                raise explained(connection, arguments.function_id, body, {})
+        write(page(answer.get("result") or {"function_id": arguments.function_id}))
     except EngineNotRunning as error:
         write_error(f"warning: {shown(str(error))}")
         write(f"Usage: iii trigger {shown(arguments.function_id)} [key=value ...] [--json OBJECT|-]\n\n{OPTIONS}")
     return 0
-
-
-def _live_page(arguments: Arguments, function_id: str) -> str:
-    request = {"function_id": function_id}
-    if arguments.namespace:
-        request["namespace"] = arguments.namespace
-    with connect(arguments.engine) as connection:
-        answer = connection.exchange("engine::functions::info", request, 5000)
-        body = answer.get("error")
-        if body:
-            if body.get("code") == ErrorCode.NOT_FOUND:
-                body = {**body, "code": ErrorCode.FUNCTION_NOT_FOUND}
-            raise explained(connection, function_id, body, {})
-        return page(answer.get("result") or {"function_id": function_id})
 
 
 def page(info: dict[str, Any]) -> str:
@@ -80,7 +72,12 @@ def page(info: dict[str, Any]) -> str:
     parts.append(f"Usage: iii trigger {function_id} [key=value ...] [--json OBJECT|-] [options]")
     parts.append("Arguments:\n" + _parameters(schema))
     if info.get("response_schema"):
-        parts.append("Result:\n" + _result(info["response_schema"]))
+        rows = list(_rows(info["response_schema"], info["response_schema"], 0))
+        width = max((len(row[0]) for row in rows), default=0)
+        lines = [f"  {row[0].ljust(width)}  {row[1]}  {row[4]}".rstrip() for row in rows]
+        parts.append(
+            "\n".join(["Result:", *(lines or [f"  {_type_of(info['response_schema'], info['response_schema'])}"])])
+        )
     parts.append(f"Example:\n  {example(str(info['function_id']), schema)}")
     return "\n\n".join([*parts, OPTIONS])
 
@@ -97,14 +94,6 @@ def _parameters(schema: Any) -> str:
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
-def _result(schema: Any) -> str:
-    rows = list(_rows(schema, schema, 0))
-    if not rows:
-        return f"  {_type_of(schema, schema)}"
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(f"  {row[0].ljust(width)}  {row[1]}  {row[4]}".rstrip() for row in rows)
-
-
 def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
     schema = _resolved(schema, root)
     if depth > DEPTH:
@@ -116,12 +105,9 @@ def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, s
         need = "yes" if name in required else "no"
         text = shown(" ".join(str(value.get("description", "")).split()))
         yield "  " * depth + shown(str(name)), _type_of(raw, root), need, shown(default), text
-        yield from _rows(_inner(value, root), root, depth + 1)
-
-
-def _inner(schema: dict[str, Any], root: Any) -> Any:
-    """Return the schema whose properties are shown indented: an object's own, or that of a list's items."""
-    return schema if "properties" in schema else _resolved(schema.get("items"), root)
+        # Indented: the properties of an object, or of the items of a list.
+        inner = value if "properties" in value else _resolved(value.get("items"), root)
+        yield from _rows(inner, root, depth + 1)
 
 
 def _type_of(schema: Any, root: Any) -> str:
@@ -138,10 +124,10 @@ def _resolved(schema: Any, root: Any) -> dict[str, Any]:
         if not isinstance(reference, str) or not reference.startswith("#/"):
             break
         beside = {name: value for name, value in schema.items() if name != "$ref"}
-        found = root
+        target = root
         for part in reference[2:].split("/"):
-            found = found.get(part) if isinstance(found, dict) else None
-        schema = {**found, **beside} if isinstance(found, dict) else beside
+            target = target.get(part) if isinstance(target, dict) else None
+        schema = {**target, **beside} if isinstance(target, dict) else beside
     return schema if isinstance(schema, dict) else {}
 
 
@@ -150,13 +136,11 @@ def example(function_id: str, schema: Any) -> str:
     root, schema = schema, _resolved(schema, schema)
     properties = schema.get("properties") or {}
     names = schema.get("required") or list(properties)[:2]
-    pairs = [f"{name}={_example_text(_resolved(properties.get(name), root), root)}" for name in names]
+    pairs = []
+    for name in names:
+        value = _example_value(_resolved(properties.get(name), root), root, 0)
+        pairs.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
     return shown(" ".join(shlex.quote(word) for word in ("iii", "trigger", function_id, *pairs)))
-
-
-def _example_text(schema: dict[str, Any], root: Any) -> str:
-    value = _example_value(schema, root, 0)
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _example_value(schema: Any, root: Any, depth: int) -> Any:
@@ -170,5 +154,5 @@ def _example_value(schema: Any, root: Any, depth: int) -> Any:
     if schema.get("properties") and depth < DEPTH:
         names = schema.get("required") or []
         return {name: _example_value(schema["properties"].get(name), root, depth + 1) for name in names}
-    known = [_EXAMPLES[name] for name in _EXAMPLES if name in types_of(schema)]
-    return max(known[0], schema.get("minimum", known[0])) if known and known[0] == 1 else (known or ["text"])[0]
+    value = next((value for name, value in _EXAMPLES.items() if name in types_of(schema)), "text")
+    return max(value, schema.get("minimum", value)) if value == 1 else value

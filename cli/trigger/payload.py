@@ -1,11 +1,12 @@
 """`k=v` and `--json` texts -> the payload of a call, guided by the function's schema when it is known.
 
-Pure, and part of the short path. Called by `trigger`.
+Pure, and part of the short path.
 """
 
 from __future__ import annotations
 
 from cli.text.json import decode
+from cli.trigger.arguments import usage_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ def parse_json(text: str, option: str) -> Any:
     try:
         return decode(text)
     except (ValueError, RecursionError) as error:
-        from cli.client.errors import UsageError  # only a failure pays for it
-
-        raise UsageError(f"{option}: invalid JSON: {_reason(error)}", _caret(text, error)) from None
+        caret = ""
+        at: int | None = getattr(error, "pos", None)
+        if at is not None:
+            start = max(text.rfind("\n", 0, at) + 1, at - 40)
+            end = text.find("\n", at)
+            line = text[start : min(len(text) if end < 0 else end, at + 40)]
+            caret = f"  {line}\n  {' ' * (at - start)}^"
+        raise usage_error(f"{option}: invalid JSON: {getattr(error, 'msg', error)}", caret) from None
 
 
 def build(pairs: list[tuple[str, str]], base: Any, schema: Any = None) -> Any:
@@ -29,15 +35,13 @@ def build(pairs: list[tuple[str, str]], base: Any, schema: Any = None) -> Any:
     if not pairs:
         return base
     if not isinstance(base, dict):
-        from cli.client.errors import UsageError  # only a failure pays for it
-
-        raise UsageError("--json must be an object when it is combined with key=value pairs")
+        raise usage_error("--json must be an object when it is combined with key=value pairs")
     properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
     return base | {key: convert(text, properties.get(key)) for key, text in pairs}
 
 
 def convert(text: str, schema: Any = None) -> Any:
-    """Return the value that `text` stands for: JSON if it parses, else itself; a schema's types win over both."""
+    """Return the value that `text` stands for: JSON if it parses, else the text; a schema's types win over both."""
     value = _guess(text)
     types = types_of(schema)
     if not types or _fits(value, types):
@@ -45,12 +49,13 @@ def convert(text: str, schema: Any = None) -> Any:
     if "string" in types:
         return text
     if isinstance(value, str) and value != text:
-        return _fitting(_guess(value), value, types)
+        inner = _guess(value)
+        return inner if _fits(inner, types) else value
     return value
 
 
 def types_of(schema: Any) -> set[str]:
-    """Return the JSON types that a schema allows; empty when it does not say."""
+    """Return the JSON types that a schema allows; empty if it names none."""
     if not isinstance(schema, dict):
         return set()
     declared = schema.get("type", [])
@@ -59,10 +64,6 @@ def types_of(schema: Any) -> set[str]:
         for option in schema.get(word, ()):
             types |= types_of(option)
     return types
-
-
-def _fitting(value: Any, otherwise: Any, types: set[str]) -> Any:
-    return value if _fits(value, types) else otherwise
 
 
 def _guess(text: str) -> Any:
@@ -79,17 +80,3 @@ def _fits(value: Any, types: set[str]) -> bool:
         return any(name in types for name in _NUMBERS)
     names = {str: "string", list: "array", dict: "object", type(None): "null"}
     return names[type(value)] in types
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "msg", error))
-
-
-def _caret(text: str, error: Exception) -> str:
-    at = getattr(error, "pos", None)
-    if at is None:
-        return ""
-    start = max(text.rfind("\n", 0, at) + 1, at - 40)
-    end = text.find("\n", at)
-    line = text[start : min(len(text) if end < 0 else end, at + 40)]
-    return f"  {line}\n  {' ' * (at - start)}^"

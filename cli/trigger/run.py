@@ -1,6 +1,6 @@
 """`iii trigger FUNCTION [k=v...]`: one call from the terminal, for little more than the start of Python.
 
-Imports only sys, os, time and C modules; anything else is imported when a call needs it. Called by `main`.
+Imports only sys, os, time and C modules; anything else is imported when a call needs it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 from cli.client.connection import WINDOW, Connection, connect
 from cli.text.output import shown_json, write
-from cli.trigger.arguments import Arguments, parse
+from cli.trigger.arguments import Arguments, parse, usage_error
 from cli.trigger.payload import build, parse_json
 
 TYPE_CHECKING = False
@@ -24,9 +24,15 @@ def run(words: list[str]) -> int:
         from cli.trigger.help import run as show_help  # not on the short path
 
         return show_help(arguments)
-    base = _base(arguments)
+    base: Any = {}
+    if arguments.json is not None:
+        base = parse_json(sys.stdin.read() if arguments.json == "-" else arguments.json, "--json")
     fields = _fields(arguments)
-    timeout_ms = _timeout_ms(arguments.timeout_ms)
+    timeout_ms = None
+    if (text := arguments.timeout_ms) is not None:
+        if not (text.isascii() and text.isdigit() and 0 < int(text) <= 86_400_000):
+            raise usage_error(f"--timeout-ms must be from 1 to 86400000, got {text}")
+        timeout_ms = int(text)
     with connect(arguments.engine) as connection:
         _call(connection, arguments, base, fields, timeout_ms)
         if arguments.watch:
@@ -41,33 +47,42 @@ def _call(
     connection: Connection, arguments: Arguments, base: Any, fields: dict[str, Any], timeout_ms: int | None
 ) -> None:
     function_id = arguments.function_id or ""
-    info = _info(connection, arguments) if arguments.pairs else {}
-    data = build(arguments.pairs, base, info.get("request_schema"))
+    schema = None
+    if arguments.pairs:
+        # An unknown function has no description; the call itself reports it.
+        schema = (connection.function_info(function_id, arguments.namespace).get("result") or {}).get("request_schema")
+    data = build(arguments.pairs, base, schema)
     if arguments.void:
         message = {"type": "invokefunction", "function_id": function_id, "data": data}
         connection.send(message | fields)
         connection.settle()
         return
-    connection.on_item = lambda message: _show(message, raw=arguments.raw)
-    answer = connection.exchange(function_id, data, timeout_ms, stream=True, window=WINDOW, **fields)
+
+    def show(message: dict[str, Any]) -> None:
+        # Progress goes to a terminal only, on a line of its own that is written over.
+        if "item" in message:
+            write(shown_json(message["item"], raw=arguments.raw))
+            sys.stdout.flush()
+        elif sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
+            sys.stderr.flush()
+
+    answer = connection.exchange(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
     if answer.get("error"):
-        _fail(connection, arguments, answer["error"])
+        from cli.client.error_hints import explained  # only a failure pays for it
+        from cli.client.errors import report
+
+        info = connection.function_info(function_id, arguments.namespace).get("result") or {}
+        error = explained(connection, function_id, answer["error"], info)
+        if not arguments.watch:
+            raise error
+        report(error)
     elif answer.get("result") is not None:
         write(shown_json(answer["result"], raw=arguments.raw))
 
 
-def _show(message: dict[str, Any], *, raw: bool) -> None:
-    """Print an item as it comes; progress goes to a terminal only, on a line of its own that is written over."""
-    if "item" in message:
-        write(shown_json(message["item"], raw=raw))
-        sys.stdout.flush()
-    elif sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
-        sys.stderr.flush()
-
-
 def progress_line(progress: dict[str, Any]) -> str:
-    """Return `[#####.....] 50% a word about it`, or how much is done where nobody knows of how much."""
+    """Return `[#####.....] 50% a word about it`, or only how much is done if the function does not say of how much."""
     done, total = progress.get("done"), progress.get("total")
     text = "".join(letter for letter in str(progress.get("message") or "") if letter.isprintable())
     if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
@@ -77,63 +92,18 @@ def progress_line(progress: dict[str, Any]) -> str:
     return f"[{'#' * filled}{'.' * (20 - filled)}] {share:.0%} {text}".strip()
 
 
-def _info(connection: Connection, arguments: Arguments) -> dict[str, Any]:
-    """Return what the engine knows about the function; nothing if it does not know it: the call will say so."""
-    request = {"function_id": arguments.function_id}
-    if arguments.namespace:
-        request["namespace"] = arguments.namespace
-    return connection.exchange("engine::functions::info", request, 5000).get("result") or {}
-
-
-def _fail(connection: Connection, arguments: Arguments, body: dict[str, Any]) -> None:
-    from cli.client.error_hints import explained  # only a failure pays for it
-
-    error = explained(connection, arguments.function_id or "", body, _info(connection, arguments))
-    if not arguments.watch:
-        raise error
-    from cli.client.errors import report  # only a failure pays for it
-
-    report(error)
-
-
-def _base(arguments: Arguments) -> Any:
-    if arguments.json is None:
-        return {}
-    return parse_json(sys.stdin.read() if arguments.json == "-" else arguments.json, "--json")
-
-
 def _fields(arguments: Arguments) -> dict[str, Any]:
+    if sum([arguments.void, arguments.enqueue is not None, arguments.action is not None]) > 1:
+        raise usage_error("--void, --enqueue and --action exclude each other")
     fields: dict[str, Any] = {}
-    action = _action(arguments)
-    if action is not None:
+    if arguments.void:
+        fields["action"] = {"type": "void"}
+    elif arguments.enqueue is not None:
+        fields["action"] = {"type": "enqueue", "queue": arguments.enqueue}
+    elif arguments.action is not None and (action := parse_json(arguments.action, "--action")) is not None:
         fields["action"] = action
     if arguments.metadata is not None:
         fields["metadata"] = parse_json(arguments.metadata, "--metadata")
     if arguments.namespace is not None:
         fields["namespace"] = arguments.namespace
     return fields
-
-
-def _action(arguments: Arguments) -> Any:
-    given = [arguments.void, arguments.enqueue is not None, arguments.action is not None]
-    if sum(given) > 1:
-        raise _usage("--void, --enqueue and --action exclude each other")
-    if arguments.void:
-        return {"type": "void"}
-    if arguments.enqueue is not None:
-        return {"type": "enqueue", "queue": arguments.enqueue}
-    return None if arguments.action is None else parse_json(arguments.action, "--action")
-
-
-def _timeout_ms(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 86_400_000):
-        raise _usage(f"--timeout-ms must be from 1 to 86400000, got {text}")
-    return int(text)
-
-
-def _usage(message: str) -> Exception:
-    from cli.client.errors import UsageError  # only a failure pays for it
-
-    return UsageError(message)

@@ -1,7 +1,7 @@
 """`iii trigger --watch`: wait until the worker behind a function runs new code.
 
-Asks the engine, four times a second, which generation the worker is in: a reload that leaves the list of functions
-as it was fires no event, but it always counts up the generation. Called by `trigger`.
+Asks the engine, four times a second, which generation the worker is in: a reload that leaves the list of functions as
+it was fires no event, but it always raises the generation.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import Any
 
 from cli.client.connection import Connection
 
-# Fast enough to feel immediate after a save, slow enough to cost nothing.
-INTERVAL = 0.25
+# Seconds. Short enough to feel immediate after a save, long enough to cost nothing.
+POLL_INTERVAL = 0.25
 
 
 def wait_for_reload(connection: Connection, function_id: str) -> bool:
     """Return True once the function's worker is ready in another generation than now."""
     before = generation_of(connection, function_id)
     while True:
-        time.sleep(INTERVAL)  # a reload that changes no function fires no event to wait for
+        time.sleep(POLL_INTERVAL)  # a reload that changes no function fires no event to wait for
         now = generation_of(connection, function_id)
         if now is not None and now != before:
             return True
 
 
 def generation_of(connection: Connection, function_id: str) -> Any:
-    """Return what changes when the function's worker reloads, None while nobody provides the function."""
-    info = connection.exchange("engine::functions::info", {"function_id": function_id}, 5000).get("result")
+    """Return a value that changes when the function's worker reloads, None while no worker provides the function."""
+    info = connection.function_info(function_id).get("result")
     if not info:
         return None
     rows = connection.call("engine::workers::list")["workers"]

@@ -164,7 +164,7 @@ class Engine:
         facts = [("sdk", self._run_context.url)] if self._run_context.url else []
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(VERSION, facts)
-        if left := self._run_context.swept:
+        if left := self._run_context.killed_pids:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
 
     def describe(self, worker: str) -> str:
@@ -339,9 +339,9 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
     """Run the engine until it is stopped; return the exit code."""
 
     async def main() -> int:
-        display = Display(run_context.project, style_of(options.color, os.environ, json_output=options.is_json))
+        style = style_of(options.color, os.environ, json_output=options.is_json)
+        display = Display(run_context.project, style, lambda worker: engine.describe(worker))
         engine = Engine(run_context, prestart, options, display)
-        display.describe = engine.describe
         try:
             return await engine.run()
         finally:

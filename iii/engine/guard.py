@@ -1,10 +1,10 @@
-"""The tiny parent of the engine: outlives it, and leaves nothing alive when it has gone.
+"""The tiny parent of the engine: outlives the engine, and leaves no process alive when the engine has gone.
 
-`iii dev` becomes this process, which starts the engine as its child. As a subreaper it inherits every orphan
-below it, so that also a daemon that a worker has forked twice can be found and killed. It passes signals on,
-starts a crashed engine again, and the kernel kills the engine if the guard itself is killed. It holds no
-state and imports the standard library only: it must be there before anything heavy is, and never be the one
-to fail.
+`iii dev` becomes this process, which starts the engine as its child. As a subreaper the guard inherits every orphan
+below it, so that it can find and kill even a daemon that a worker has forked twice. It passes signals on and starts a
+crashed engine again; if the guard itself is killed, the kernel kills the engine. The guard knows nothing of the project
+and imports the standard library only: it must be there before anything heavy is loaded, and must never be the process
+that fails.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 
 ENVIRONMENT = "III_GUARD"  # the guard's pid, for the engine
 KEEP = b"III_KEEP_CHILDREN=1"  # in the environment of a worker whose children may outlive it
-MAX_RESTARTS = 3  # in a minute; an engine that crashes more often needs a human
-WINDOW = 60.0
-# Exit codes that ask for a new engine: an internal error, and a disk that failed (recovery runs at the
-# start).
+# An engine that crashes more often than this in this many seconds needs a human.
+MAX_RESTARTS = 3
+RESTART_INTERVAL = 60.0
+# Exit codes that ask for a new engine: an internal error, and a disk that failed (recovery runs at the start).
 CRASHED = (70, 74)
 INTERRUPTED = 130
-# What the engine gets, after a second signal, before it is killed with all below it.
-PATIENCE = 2.0
-PAUSE = 0.005  # seconds for the killed to die
+# Seconds: from the second signal until the engine is killed, and for killed processes to die.
+KILL_TIMEOUT = 2.0
+REAP_INTERVAL = 0.005  # seconds between two looks at the processes that were killed
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -54,34 +54,50 @@ class Guard:
 
     def __init__(self, engine: Callable[[], int]) -> None:
         self._run_engine = engine
-        self._engine = 0
-        self._asked = 0  # how many signals asked the engine to end
+        self._engine = 0  # pid
+        self._passed_on = 0  # signals that asked the engine to end
         self._kill_at: float | None = None
-        self._crashes: list[float] = []
-        # Ignored by whoever started us (nohup): stays ignored.
+        # A signal that the program before us ignored (nohup) stays ignored.
         self._signals = {number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
 
     def run(self) -> int:
         """Start the engine, again if it crashes; return its exit code, 128 + signal for a killed one."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals | {signal.SIGCHLD})
+        crashes: list[float] = []  # monotonic times
         while True:
             self._engine = self._start()
-            status = self._attend()
-            crashed = _has_crashed(status) and not self._asked
-            kill_descendants(spare_kept=not crashed)
-            if not crashed or not self._may_restart():
-                return _exit_code(status)
-            _say(f"the engine has died ({_words(status)}); starting it again")
+            code = os.waitstatus_to_exitcode(self._attend())  # negative for the signal that killed the engine
+            has_crashed = (code < 0 or code in CRASHED) and not self._passed_on
+            kill_descendants(spare_kept=not has_crashed)
+            if not has_crashed:
+                break
+            now = time.monotonic()
+            crashes = [at for at in crashes if now - at < RESTART_INTERVAL] + [now]
+            if len(crashes) > MAX_RESTARTS:
+                _say(f"the engine has died {len(crashes)} times in a minute; giving up")
+                break
+            cause = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            _say(f"the engine has died ({cause}); starting it again")
+        return code if code >= 0 else 128 - code
 
     def _start(self) -> int:
+        """Fork the engine; return its pid."""
         guard = os.getpid()
         pid = os.fork()
         if pid:
             return pid
         code = 70
         try:
-            code = self._become_engine(guard)
+            # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
+            os.setpgid(0, 0)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != guard:
+                code = 0  # the guard was killed before the kernel knew that we are to die with it
+            else:
+                os.environ[ENVIRONMENT] = str(guard)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
+                code = self._run_engine()
         except KeyboardInterrupt:
             code = INTERRUPTED  # before the engine has handlers of its own
         except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
@@ -91,72 +107,48 @@ class Guard:
             sys.stderr.flush()
             os._exit(code)
 
-    def _become_engine(self, guard: int) -> int:
-        # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
-        os.setpgid(0, 0)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guard:
-            return 0  # killed before the kernel knew what to do then
-        os.environ[ENVIRONMENT] = str(guard)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
-        return self._run_engine()
-
     def _attend(self) -> int:
-        """Pass signals on and bury orphans until the engine is dead; return its wait status."""
+        """Pass signals on and reap orphans until the engine is dead; return its wait status."""
+        awaited = self._signals | {signal.SIGCHLD}
         while True:
-            number = self._next_signal()
-            if number is None:
-                self._kill_engine(signal.SIGKILL)
-            elif number == signal.SIGCHLD:
-                status = self._reap()
-                if status is not None:
-                    return status
+            if self._kill_at is None:
+                number = signal.sigwait(awaited)
             else:
-                self._pass_on(number)
+                received = signal.sigtimedwait(awaited, max(0.0, self._kill_at - time.monotonic()))
+                if received is None:
+                    self._kill_at = time.monotonic() + KILL_TIMEOUT
+                    self._signal_engine(signal.SIGKILL)
+                    continue
+                number = received.si_signo
+            if number != signal.SIGCHLD:
+                self._passed_on += 1
+                if self._passed_on == 2:
+                    self._kill_at = time.monotonic() + KILL_TIMEOUT
+                self._signal_engine(number)
+            elif (status := self._reap()) is not None:
+                return status
 
-    def _next_signal(self) -> int | None:
-        waited_for = self._signals | {signal.SIGCHLD}
-        if self._kill_at is None:
-            return signal.sigwait(waited_for)
-        received = signal.sigtimedwait(waited_for, max(0.0, self._kill_at - time.monotonic()))
-        if received is None:
-            self._kill_at = time.monotonic() + PATIENCE
-        return received.si_signo if received else None
-
-    def _pass_on(self, number: int) -> None:
-        self._asked += 1
-        if self._asked == 2:
-            self._kill_at = time.monotonic() + PATIENCE
-        self._kill_engine(number)
-
-    def _kill_engine(self, number: int) -> None:
+    def _signal_engine(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._engine, number)
 
     def _reap(self) -> int | None:
-        found: int | None = None
+        """Reap every child that has ended; return the engine's wait status if it is among them."""
+        engine_status: int | None = None
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return found
+                return engine_status
             if pid == 0:
-                return found
+                return engine_status
             if pid == self._engine:
-                found = status
-
-    def _may_restart(self) -> bool:
-        now = time.monotonic()
-        self._crashes = [at for at in self._crashes if now - at < WINDOW] + [now]
-        if len(self._crashes) <= MAX_RESTARTS:
-            return True
-        _say(f"the engine has died {len(self._crashes)} times in a minute; giving up")
-        return False
+                engine_status = status
 
 
 def kill_descendants(*, spare_kept: bool) -> None:
-    """Kill every process below this one and reap it. Orphans move up to us while their parents die."""
-    deadline = time.monotonic() + PATIENCE
+    """Kill every process below this one and reap it. Orphans become our children while their parents die."""
+    deadline = time.monotonic() + KILL_TIMEOUT
     while time.monotonic() < deadline:
         doomed = [pid for pid in _children() if not (spare_kept and _is_kept(pid))]
         if not doomed:
@@ -164,31 +156,23 @@ def kill_descendants(*, spare_kept: bool) -> None:
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(PAUSE)  # no signal comes with an orphan that moves up: look again, until none is left
+        time.sleep(REAP_INTERVAL)  # no signal tells that an orphan has become our child: look again until none is left
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 continue
 
 
 def _children() -> list[int]:
-    """Return the children of this process; none where there is no /proc:
-    groups and end of stdin must do there.
-    """
-    me = os.getpid()
-    found = []
+    """Return the pids of our children; none where there is no /proc: process groups and EOF on stdin must do there."""
+    me = b"%d" % os.getpid()
+    children = []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit() and _parent_of(name) == me:
-            found.append(int(name))
-    return found
-
-
-def _parent_of(pid: str) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except OSError:
-        return 0
-    return int(stat[stat.rindex(b")") + 2 :].split()[1])
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                stat = file.read()
+                if stat[stat.rindex(b")") + 2 :].split()[1] == me:
+                    children.append(int(name))
+    return children
 
 
 def _is_kept(pid: int) -> bool:
@@ -197,20 +181,6 @@ def _is_kept(pid: int) -> bool:
             return KEEP in file.read().split(b"\0")
     except OSError:
         return False
-
-
-def _has_crashed(status: int) -> bool:
-    return os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) in CRASHED
-
-
-def _exit_code(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def _words(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _say(text: str) -> None:

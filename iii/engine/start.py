@@ -1,8 +1,7 @@
 """The start of an engine, in the order that brings its workers up soonest.
 
-Read the project, fork the guard's child, claim what the run needs, begin the first workers: for these steps little has
-to be loaded. The engine itself is loaded while those workers' interpreters come up. `run` is what `iii dev` and
-`iii start` call.
+Read the project, fork the guard's child, make the run context, start the first workers: these steps load little. The
+engine itself is loaded while the interpreters of those workers come up.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ProjectSpec
-from iii.engine.config.toml_document import nearest
 from iii.engine.guard import Guard
 from iii.errors import AlreadyRunning, IIIError, ProjectError
+from iii.suggestions import did_you_mean
 
 EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
 
@@ -32,14 +31,17 @@ def run(
     json_output: bool = False,
     debug: str | None = None,
 ) -> int:
-    """Run the project's engine until it is stopped; return the exit code. Whoever calls has seen to SIGINT.
+    """Run the project's engine until it is stopped; return the exit code. The caller has set SIGINT to its default.
 
     Raises `ProjectError` for a project that cannot be run.
     """
     project = load_project(project_file, environ=os.environ, profile=profile)
-    _check_names(project, names)
+    for name in names:
+        if name not in project.workers:
+            hint = did_you_mean(name, project.workers) or f"there are: {', '.join(project.workers)}"
+            raise ProjectError(f"there is no worker `{name}`", hint=hint)
     if debug is not None:
-        from iii.engine.config.debugger import with_debugger  # only for a debugger
+        from iii.engine.config.debugger import with_debugger  # loads subprocess
 
         project = with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug, color, json_output)
@@ -47,7 +49,7 @@ def run(
 
 
 def _run_engine(project: ProjectSpec, options: Options) -> int:
-    """The engine's whole life, in the guard's child."""
+    """Run the engine in the guard's child."""
     try:
         run_context = RunContext(project)
         prestart = Prestart()
@@ -58,10 +60,3 @@ def _run_engine(project: ProjectSpec, options: Options) -> int:
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG
-
-
-def _check_names(project: ProjectSpec, names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in project.workers:
-            hint = nearest(name, project.workers) or f"there are: {', '.join(project.workers)}"
-            raise ProjectError(f"there is no worker `{name}`", hint=hint)

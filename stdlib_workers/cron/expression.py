@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from iii.durations import PATTERN, parse_duration
 from stdlib_workers.cron.fields import CRONTAB_WEEKDAY, DAY, HOUR, MINUTE, MONTH, SECOND, WEEKDAY, YEAR
 
 SHORTHANDS = {
@@ -27,8 +28,7 @@ SHORTHANDS = {
     "@midnight": "0 0 0 * * *",
     "@hourly": "0 0 * * * *",
 }
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATIONS = re.compile(f"(?:{PATTERN})+")
 MIN_EVERY = 0.1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
@@ -163,9 +163,9 @@ def _schedule(text: str, parts: list[str], weekdays: frozenset[int], *, either_d
 
 
 def _parse_every(text: str) -> timedelta:
-    if not _DURATION.fullmatch(text):
+    if not _DURATIONS.fullmatch(text):
         raise ValueError(f"@every needs a duration like 5s or 1h30m, not {text!r}")
-    seconds = sum(float(value) * _UNITS[unit] for value, unit in re.findall(r"([\d.]+)(ms|[smhd])", text))
+    seconds = sum(map(parse_duration, re.findall(PATTERN, text)))
     if not MIN_EVERY <= seconds <= 366 * 86400:
         raise ValueError(f"@every takes 100ms to 366d, not {text!r}")
     return timedelta(milliseconds=round(seconds * 1000))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any
 
+from iii.suggestions import nearest_names
 from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
 from stdlib_workers.values import in_memory
 
@@ -37,7 +37,7 @@ def parse_config(name: str, table: Mapping[str, Any]) -> QueueConfig:
         raise ValueError(f"queue {name}: the config must be a table, not {table!r}")
     for key in table:
         if key not in _KEYS and key not in INERT:
-            near = get_close_matches(key, _KEYS, n=1)
+            near = nearest_names(key, _KEYS)
             hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(_KEYS)}"
             raise ValueError(f"queue {name}: unknown key {key}{hint}")
     for key, value in table.items():

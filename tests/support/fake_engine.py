@@ -47,7 +47,7 @@ class Refused(Exception):
 class FakeEngine:
     """Listens in `root/.iii/run`; `received` holds every message in order. A context manager."""
 
-    def __init__(self, root: Path, *, is_mute: bool = False) -> None:
+    def __init__(self, root: Path, *, is_silent: bool = False) -> None:
         self.root = root
         self.path = root / ".iii" / "run" / "engine.sock"
         self.received: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ class FakeEngine:
             "engine::functions::list": lambda _: {"functions": list(self.infos.values())},
             "engine::workers::list": lambda _: {"workers": []},
         }
-        self._is_mute = is_mute
+        self._is_silent = is_silent
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
 
@@ -114,13 +114,13 @@ class FakeEngine:
 
     def _serve(self, opened: socket.socket) -> None:
         with opened, opened.makefile("rb") as lines:
-            if not self._is_mute:
+            if not self._is_silent:
                 self._send(opened, {"type": "workerregistered", "worker_id": "w", "reattach_token": "t"})
             try:
                 for line in lines:
                     message = json.loads(line)
                     self.received.append(message)
-                    if not self._is_mute:
+                    if not self._is_silent:
                         self._answer(opened, message)
             except OSError:
                 return

@@ -1,15 +1,15 @@
-"""The first workers of a start, begun before the engine is loaded that will serve them.
+"""The first workers of a start, started before the engine that will serve them is loaded.
 
-An interpreter needs as long to come up as the engine needs to be loaded; on two processors the two overlap. What such
-a process writes waits in its pipes. No more are begun than may start at a time, and only those that nothing can keep
-from starting. Filled by `start.py`; the supervisor takes each process where it would have started it.
+An interpreter needs as long to come up as the engine needs to be loaded; on two processors the two overlap. What such a
+process writes waits in its pipes until the supervisor takes the process over, where it would have started one. No more
+processes are started here than may start at a time, and only those that have nothing to wait for.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.process import Command, Process, SpawnError, command_line, keep_mark, missing_file, spawn
@@ -18,19 +18,24 @@ from iii.engine.supervision.start_order import AT_A_TIME, with_dependencies
 
 
 class Prestart:
-    """Processes that wait to be taken over, by the command they were started with."""
+    """Processes that wait for the supervisor, by the command they were started with."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Command, Process]] = []
 
     def __repr__(self) -> str:
-        return f"<HeadStart {len(self._waiting)} waiting>"
+        return f"<Prestart {len(self._waiting)} waiting>"
 
     def begin(
         self, project: ProjectSpec, names: Iterable[str], environment: Callable[[WorkerSpec, Run], Mapping[str, str]]
     ) -> None:
-        """Start the first workers of a start of `names`. One that cannot be started is left to the supervisor."""
-        for spec, run in _first(project, names):
+        """Start the first workers of a start of `names`. The supervisor tries again what cannot be started here."""
+        wanted = with_dependencies(names, project.workers) or set(project.workers)
+        specs = [spec for spec in project.workers.values() if spec.name in wanted and not spec.after]
+        runs = [(spec, Run(spec.name, instance, 1)) for spec in specs for instance in range(spec.instances)]
+        for spec, run in runs[:AT_A_TIME]:
+            if spec.pre or missing_file(spec) is not None:
+                continue  # keeps its place: the supervisor starts no other worker in its stead
             command = Command(command_line(spec), spec.cwd, {**environment(spec, run), **keep_mark(spec)})
             process = spawn(command)
             if isinstance(process, Process):
@@ -45,20 +50,10 @@ class Prestart:
         return spawn(command)
 
     def close(self) -> None:
-        """Kill what nobody has taken."""
+        """Kill the processes that the supervisor has not taken."""
         for _, process in self._waiting:
             process.signal_group(signal.SIGKILL)
             process.reap()
             for fd in (process.stdin_fd, process.stdout_fd, process.stderr_fd):
                 os.close(fd)
         self._waiting.clear()
-
-
-def _first(project: ProjectSpec, names: Iterable[str]) -> Iterator[tuple[WorkerSpec, Run]]:
-    """Yield those of the first starts that begin with their own process, and whose script is there."""
-    wanted = with_dependencies(names, project.workers) or set(project.workers)
-    specs = [spec for spec in project.workers.values() if spec.name in wanted and not spec.after]
-    seats = [(spec, Run(spec.name, instance, 1)) for spec in specs for instance in range(spec.instances)]
-    for spec, run in seats[:AT_A_TIME]:
-        if not spec.pre and missing_file(spec) is None:
-            yield spec, run

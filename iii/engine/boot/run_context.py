@@ -1,10 +1,8 @@
-"""What one run of the engine has of its own before it starts anything.
+"""What one run of the engine has before its first worker starts, and the options it was started with.
 
-The lock of the project, an id, a token, the sockets it listens on; and with them the environment of its workers. All
-that can be wrong with these is found before the first worker starts. Loads little, because the first workers wait for
-it. Made by `start.py`, given back by the composition root.
-
-MERGED: How a run of the engine differs from the plain one: the options of `iii dev`. Pure; made by `start.py`.
+The run context owns the lock of the project, the run's id, its token, the sockets the engine listens on, and from these
+the environment of each worker. Everything that can be wrong with them is found here, before the first worker starts.
+Loads little, because the first workers wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path
-from iii.engine.boot.stale_processes import sweep
+from iii.engine.boot.stale_processes import kill_stale_processes
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.run import Run
@@ -23,7 +21,7 @@ from iii.engine.transport.tcp_address import Address
 
 
 class RunContext:
-    """One run's claim on its project. Raises `AlreadyRunning`, and `ProjectError` for what cannot be had."""
+    """What one run holds. Raises `AlreadyRunning`, and `ProjectError` for a folder or address that cannot be had."""
 
     def __init__(self, project: ProjectSpec) -> None:
         self.project = project
@@ -31,7 +29,7 @@ class RunContext:
         self.run_dir = RunDir(project.state_dir)
         self.run_dir.claim()
         self.socket_path = socket_path(self.run_dir.path)
-        self.swept = sweep(self.run_dir.path / "runs", self.run_id)  # the pids of what an earlier run had left behind
+        self.killed_pids = kill_stale_processes(self.run_dir.path / "runs", self.run_id)
         self.token = make_token(self.run_dir.path)
         engine = project.engine
         self.address = None if engine.listen == "off" else Address(engine.listen, line=engine.listen_line)
@@ -56,13 +54,13 @@ class RunContext:
         }
 
     def release(self) -> None:
-        """Give all of it back; the sockets are closed by who listens on them."""
+        """Remove the token and drop the lock. The acceptors close the sockets they accept on."""
         remove_token(self.run_dir.path)
         self.run_dir.release()
 
 
 class Options(Struct, frozen=True):
-    """`names` are the workers to start, all if there are none."""
+    """How this run differs from a plain `iii dev`. `names` are the workers to start, all if there are none."""
 
     names: tuple[str, ...] = ()
     is_watching: bool = True

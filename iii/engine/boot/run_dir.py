@@ -1,15 +1,8 @@
-"""The project's `.iii/` folder: its modes, the lock that keeps engines apart, and the file that tells where one runs.
+"""The project's `.iii/` folder: its modes, the lock that keeps engines apart, and the files of a running one.
 
-Whether an engine runs is told by a lock, never by the existence of a file: the kernel drops the lock with the
-process, however it ends.
-
-MERGED: Folders that only this user can enter, and where in them the engine's socket lies.
-
-The socket lies in `.iii/run/` (0700). A path too long for a socket address moves to a private runtime directory.
-
-MERGED: The token of a running engine: who can read `.iii/run/token` may connect to its WebSocket listener.
-
-256 bits, made anew by every engine, readable by this user only. Made by the composition root, read by `iii token`.
+Whether an engine runs is told by a lock, never by the existence of a file: the kernel drops the lock with the process,
+however it ends. `.iii/run/` (0700) holds the lock, engine.json, the engine's socket and its token: 256 random bits that
+every engine makes anew. A program that can read the token may connect to the engine's WebSocket listener.
 """
 
 from __future__ import annotations
@@ -26,6 +19,10 @@ from typing import Any
 
 from iii.errors import AlreadyRunning, ProjectError
 
+# `sun_path` holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
+_MAX_PATH = 103
+_TOKEN = "token"  # the file's name
+
 
 class RunDir:
     """`.iii/run/` of one running engine. Holds the lock from `claim` to `release`."""
@@ -36,7 +33,7 @@ class RunDir:
         self._lock_fd = -1
 
     def claim(self) -> None:
-        """Make the folders and take the lock. Raises `AlreadyRunning` with the pid of who holds it."""
+        """Make the folders and take the lock. Raises `AlreadyRunning` with the pid of the engine that holds it."""
         make_private(self._state_dir)
         make_private(self.path)
         ignore = self._state_dir / ".gitignore"
@@ -85,18 +82,13 @@ def lock_holder(state_dir: Path) -> int | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file only this user can read, in one step: a reader sees the old or the new one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    """Write a file that only this user can read, in one step: a reader sees the old file or the new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8") as stream:
         stream.write(text)
-    fresh.replace(path)
-
-
-# `sun_path` holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
-_MAX_PATH = 103
+    draft.replace(path)
 
 
 def socket_path(run_dir: Path, name: str = "engine.sock") -> Path:
@@ -105,18 +97,13 @@ def socket_path(run_dir: Path, name: str = "engine.sock") -> Path:
     if len(os.fsencode(path)) <= _MAX_PATH:
         return path
     import hashlib  # few paths are so long
-
-    digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]
-    return _runtime_dir() / f"{digest}.sock"
-
-
-def _runtime_dir() -> Path:
     import tempfile
 
+    digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]
     base = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(base) / "iii" if base else Path(tempfile.gettempdir()) / f"iii-{os.getuid()}"
     make_private(folder)
-    return folder
+    return folder / f"{digest}.sock"
 
 
 def make_private(folder: Path) -> None:
@@ -124,28 +111,25 @@ def make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
-        pass  # no directory: told below
+        pass  # something else of this name: refused below
     except OSError as error:
         text = f"{folder} cannot be made: {error.strerror}"
         raise ProjectError(text, hint="the engine keeps its state there: make the folder above it writable") from None
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise ProjectError(f"{folder} is not a directory of yours", hint="remove it, or set XDG_RUNTIME_DIR")
     folder.chmod(0o700)
 
 
-NAME = "token"
-
-
 def make_token(run_dir: Path) -> str:
-    """Write a fresh token; return it. Raises `ProjectError` if something that is not ours stands in its place."""
-    path = run_dir / NAME
+    """Write a new token; return it. Raises `ProjectError` if what is there is no file of this user."""
+    path = run_dir / _TOKEN
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         pass
     else:
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
             raise ProjectError(f"{path} is not a file of yours", hint="find out who put it there, then remove it")
         path.unlink()
     # As `secrets` does it, which would load hmac and random as well, before the first worker starts.
@@ -159,11 +143,11 @@ def make_token(run_dir: Path) -> str:
 def read_token(run_dir: Path) -> str | None:
     """Return the token of the engine that runs there, None if there is none."""
     try:
-        return (run_dir / NAME).read_text(encoding="ascii")
+        return (run_dir / _TOKEN).read_text(encoding="ascii")
     except FileNotFoundError:
         return None
 
 
 def remove_token(run_dir: Path) -> None:
-    """The engine is gone, and its token with it."""
-    (run_dir / NAME).unlink(missing_ok=True)
+    """Remove the token of an engine that ends."""
+    (run_dir / _TOKEN).unlink(missing_ok=True)

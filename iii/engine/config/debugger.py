@@ -1,7 +1,7 @@
 """`iii dev --debug NAME`: one worker in a debugger.
 
-Finds out whether the worker can have one, and where the debugger's client finds it. The launcher makes the worker
-listen (III_DEBUG); the exchange lets no deadline pass meanwhile. Called by the composition root before the start.
+Finds out whether the worker can run in a debugger, and chooses the address where the debugger's client connects. The
+launcher makes the worker listen there (III_DEBUG), and the message pump lets no deadline pass meanwhile.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from iii.engine.config.spec import ProjectSpec, WorkerSpec
+from iii.engine.config.spec import ProjectSpec
 from iii.errors import ProjectError
 
 PORT = 5678  # where editors look for debugpy unless told otherwise
-# Who stands at a breakpoint while its script starts is in no hurry.
+# A worker may stand at a breakpoint while its script starts.
 READY_TIMEOUT = 24 * 3600.0
 _PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec('debugpy') is None)"
 
@@ -34,14 +34,11 @@ def with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
     python = spec.python or Path(sys.executable)
     if subprocess.run([python, "-c", _PROBE], cwd="/", check=False).returncode:
         raise ProjectError(f"--debug {name}: {python} has no debugpy", hint=f"{python} -m pip install debugpy")
-    return _with_worker(project, replace(spec, debug=_address(), instances=1, ready_timeout=READY_TIMEOUT))
+    debugged = replace(spec, debug=_free_address(), instances=1, ready_timeout=READY_TIMEOUT)
+    return replace(project, workers={**project.workers, name: debugged})
 
 
-def _with_worker(project: ProjectSpec, spec: WorkerSpec) -> ProjectSpec:
-    return replace(project, workers={**project.workers, spec.name: spec})
-
-
-def _address() -> str:
+def _free_address() -> str:
     for port in (PORT, 0):
         with socket.socket() as probe:
             try:

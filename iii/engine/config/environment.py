@@ -1,8 +1,8 @@
 """The environment of a worker: one order, printed on request by `iii env`.
 
-reserved III_* > shell > worker `env` > worker `env_file` > `.env.local` > `.env`. From the shell only a
-short list and the names that the project declares pass: no secret reaches a worker by accident. Called by the
-supervisor, which adds what only a running engine knows (III_URL, III_RUN_ID, ...), and by the CLI.
+reserved III_* > shell > worker `env` > worker `env_file` > `.env.local` > `.env`. From the shell only a short list and
+the names that the project declares pass: no secret reaches a worker by accident. What only a running engine knows
+(III_URL, III_RUN_ID, ...) is added by the run context.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.errors import ProjectError
 
 # Beside iii.toml, strongest first; both are optional.
-PROJECT_FILES = (".env.local", ".env")
+ENV_FILES = (".env.local", ".env")
 RESERVED_PREFIX = "III_"
 
 # What any program may need to find its files, its language and its terminal; nothing here is a secret.
@@ -36,13 +36,15 @@ def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str,
     Sources are `reserved`, `shell`, `env` and names of files. Reads the env files; raises ProjectError.
     """
     layers: list[Layer] = [("env", spec.env)]
-    layers += [(_shown(file, project), read_env_file(file)) for file in reversed(spec.env_files)]
-    layers += [(name, read_env_file(project.root / name, optional=True)) for name in PROJECT_FILES]
+    for file in reversed(spec.env_files):
+        shown = file.relative_to(project.root) if file.is_relative_to(project.root) else file
+        layers.append((str(shown), read_env_file(file)))
+    layers += [(name, read_env_file(project.root / name, optional=True)) for name in ENV_FILES]
     return merge(reserved(spec), environ, layers, spec.pass_env)
 
 
 def environments_of(project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return name -> value for each worker, to see whom a changed .env file concerns. Raises ProjectError."""
+    """Return name -> value for each worker, to see which workers a changed .env file concerns. Raises ProjectError."""
     return {
         name: {key: value for key, (value, _) in environment_of(spec, project, environ).items()}
         for name, spec in project.workers.items()
@@ -67,12 +69,12 @@ def merge(
 
 @cache
 def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
-    """Return what matches any of the globs: one look at each of the shell's names, however many the globs are."""
+    """Return a predicate for any of the globs: one match for each name, however many globs there are."""
     return re.compile("|".join(map(translate, globs))).match
 
 
 def reserved(spec: WorkerSpec) -> dict[str, str]:
-    """Return the engine's own variables as far as the project file settles them."""
+    """Return the engine's own variables that the project file alone decides."""
     return {
         "III_CONFIG": json.dumps(spec.config, default=dict, separators=(",", ":")),
         "III_NAMESPACE": spec.namespace,
@@ -100,7 +102,3 @@ def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ProjectError(f"cannot be read: {error}", file=path.name) from None
     return values
-
-
-def _shown(file: Path, project: ProjectSpec) -> str:
-    return str(file.relative_to(project.root)) if file.is_relative_to(project.root) else str(file)

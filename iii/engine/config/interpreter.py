@@ -1,6 +1,6 @@
 """What a worker's `run` starts: a Python script with its interpreter, or a command.
 
-Looks at the file system, starts nothing. Called by `config`.
+Looks at the file system, starts nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def has_official_sdk(python: Path) -> bool:
 
 
 class Program(Struct, frozen=True):
-    """Answers for one worker. `cwd` is where its `run` is looked up, `root` where its `python` is."""
+    """What one worker runs. Its `run` is looked up in `cwd`, its `python` in `root`."""
 
     document: Document
     root: Path
@@ -57,18 +57,13 @@ class Program(Struct, frozen=True):
         """
         if entry is not None:
             return self._declared(*entry)
-        for folder in self._environments(script):
+        folders = [folder / ".venv" for folder in (script.parent, self.cwd) if folder != self.root]
+        if self.environ.get("VIRTUAL_ENV"):
+            folders.append(Path(self.environ["VIRTUAL_ENV"]))
+        for folder in (*folders, self.root / ".venv"):
             if os.access(folder / _INTERPRETER, os.X_OK):
                 return folder / _INTERPRETER
         return Path(sys.executable)
-
-    def _environments(self, script: Path) -> Iterator[Path]:
-        for folder in (script.parent, self.cwd):
-            if folder != self.root:
-                yield folder / ".venv"
-        if self.environ.get("VIRTUAL_ENV"):
-            yield Path(self.environ["VIRTUAL_ENV"])
-        yield self.root / ".venv"
 
     def _declared(self, value: Any, path: KeyPath) -> Path:
         if not isinstance(value, str) or not value:
@@ -76,11 +71,11 @@ class Program(Struct, frozen=True):
         text = self.document.interpolated(value, path)
         candidate = self.root / Path(text).expanduser()
         if candidate.is_dir():
-            found = shutil.which(candidate / _INTERPRETER)
+            interpreter = shutil.which(candidate / _INTERPRETER)
         elif os.path.basename(text) == text:
-            found = shutil.which(text, path=self.environ.get("PATH"))
+            interpreter = shutil.which(text, path=self.environ.get("PATH"))
         else:
-            found = shutil.which(candidate)
-        if found is None:
+            interpreter = shutil.which(candidate)
+        if interpreter is None:
             raise self.document.error(path, f"python: there is no interpreter {text}")
-        return Path(found)
+        return Path(interpreter)

@@ -1,6 +1,6 @@
-"""The JSON Schema of iii.toml, for editors; made from the same rows that `config` checks with.
+"""The JSON Schema of iii.toml, for editors; made from the same rows that `keys` checks with.
 
-`#:schema ./.iii/iii.schema.json` at the top of iii.toml points at the file written here. Called by the CLI.
+`#:schema ./.iii/iii.schema.json` at the top of iii.toml points at the file written here.
 """
 
 from __future__ import annotations
@@ -60,40 +60,30 @@ def write_schema(state_dir: Path) -> Path:
 
     Raises `ProjectError` when the folder cannot be written.
     """
-    try:
-        return _write(state_dir)
-    except OSError as error:
-        text = f"{state_dir} cannot be written: {error.strerror}"
-        raise ProjectError(text, hint="it must be a folder of yours") from None
-
-
-def _write(state_dir: Path) -> Path:
-    state_dir.mkdir(mode=0o700, exist_ok=True)
-    ignore = state_dir / ".gitignore"
-    if not ignore.exists():
-        ignore.touch(mode=0o600)
-        ignore.write_text("*\n")
     path = state_dir / "iii.schema.json"
     text = json.dumps(schema(), indent=2) + "\n"
-    # An unchanged file is left alone: editors reload it whenever it is written.
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-        path.chmod(0o600)
+    try:
+        state_dir.mkdir(mode=0o700, exist_ok=True)
+        ignore = state_dir / ".gitignore"
+        if not ignore.exists():
+            ignore.touch(mode=0o600)
+            ignore.write_text("*\n")
+        # An unchanged file is left alone: editors reload it whenever it is written.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            path.chmod(0o600)
+    except OSError as error:
+        message = f"{state_dir} cannot be written: {error.strerror}"
+        raise ProjectError(message, hint="it must be a folder of yours") from None
     return path
 
 
 def _object(keys: tuple[Key, ...]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {key.name: _property(key) for key in keys},
-        "additionalProperties": False,
-    }
-
-
-def _property(key: Key) -> dict[str, Any]:
-    shape = {**_SHAPES[key.kind], "description": key.text}
-    if key.choices:
-        shape["enum"] = list(key.choices)
-    if key.kind == "integer":
-        shape |= {"minimum": int(key.least), "maximum": int(key.most)}
-    return shape
+    properties: dict[str, Any] = {}
+    for key in keys:
+        properties[key.name] = shape = {**_SHAPES[key.kind], "description": key.text}
+        if key.choices:
+            shape["enum"] = list(key.choices)
+        if key.kind == "integer":
+            shape |= {"minimum": int(key.least), "maximum": int(key.most)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}

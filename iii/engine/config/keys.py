@@ -1,7 +1,6 @@
 """Every key of iii.toml as a row of data: its kind, its range, what it is for.
 
-`check` turns a raw TOML value into what a spec holds; `config_schema` describes the same rows to editors.
-Called by `config` and by `program` for command lines.
+`check` turns a raw TOML value into what a spec holds; `json_schema` describes the same rows to editors.
 """
 
 from __future__ import annotations
@@ -10,20 +9,23 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from iii.durations import parse_duration
 from iii.engine.config.toml_document import Document
 from iii.engine.config.toml_positions import KeyPath
 from iii.errors import ProjectError
 
+# Without the days of `iii.durations`: no key takes a duration that long.
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+T = TypeVar("T")
+# Powers of 1000 and of 1024.
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -31,7 +33,7 @@ class Key(Struct, frozen=True):
     """One key. `least` and `most` bound numbers, seconds and bytes, both inclusive."""
 
     name: str
-    kind: str  # a key of _KINDS or _RANGED
+    kind: str  # a key of _CHECKS
     text: str  # one sentence for the schema
     least: float = 0
     most: float = 0
@@ -40,13 +42,7 @@ class Key(Struct, frozen=True):
 
 ENGINE_KEYS = (
     Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
-    Key(
-        "invocation_timeout",
-        "duration",
-        "How long a call may take by default.",
-        0.01,
-        86400,
-    ),
+    Key("invocation_timeout", "duration", "How long a call may take by default.", 0.01, 86400),
 )
 
 WORKER_KEYS = (
@@ -58,12 +54,7 @@ WORKER_KEYS = (
     Key("pass_env", "strings", "Names (globs) taken over from the shell."),
     Key("instances", "integer", "Processes that run in parallel.", 1, 64),
     Key("concurrency", "integer", "Calls in flight per instance.", 1, 100_000),
-    Key(
-        "restart",
-        "choice",
-        "When a worker starts again.",
-        choices=("always", "on-failure", "never"),
-    ),
+    Key("restart", "choice", "When a worker starts again.", choices=("always", "on-failure", "never")),
     Key("reload", "choice", "Start new code beside the old, or stop first.", choices=("swap", "exclusive")),
     Key("ready_timeout", "duration", "How long a start may take.", 0.1, 3600),
     Key("stop_timeout", "duration", "Grace between asking a worker to stop and killing it.", 0, 3600),
@@ -77,18 +68,6 @@ WORKER_KEYS = (
     Key("validate", "boolean", "Check payloads against the functions' schemas."),
     Key("config", "config", "Handed to the worker as JSON in III_CONFIG."),
 )
-
-
-def parse_duration(text: str) -> float | None:
-    """Return the seconds of `5s`, `100ms`, `1.5m` or `2h`, None for anything else."""
-    match = DURATION.fullmatch(text)
-    return float(match[1]) * _SECONDS[match[2]] if match else None
-
-
-def parse_size(text: str) -> int | None:
-    """Return the bytes of `512MB` (powers of 1000) or `512MiB` (powers of 1024), None for anything else."""
-    match = SIZE.fullmatch(text)
-    return int(float(match[1]) * _BYTES[match[2]]) if match else None
 
 
 class Place(Struct, frozen=True):
@@ -114,6 +93,12 @@ class Place(Struct, frozen=True):
         """Return the error for a value that is not `wanted`."""
         return self.error(f"{self.name} must be {wanted}, got {_shown(value)}", hint)
 
+    def typed(self, value: Any, type_: type[T], wanted: str) -> T:
+        """Return a value of this type; raise the error for any other, which is not `wanted`."""
+        if not isinstance(value, type_):
+            raise self.refusal(wanted, value)
+        return value
+
     def interpolated(self, text: str) -> str:
         """Return `text` with its `${VAR}`s replaced."""
         return self.document.interpolated(text, self.path)
@@ -121,8 +106,7 @@ class Place(Struct, frozen=True):
 
 def check(key: Key, value: Any, path: KeyPath, document: Document) -> Any:
     """Return `value` as a spec holds it. Raises ProjectError naming key, value and what is allowed."""
-    place = Place(path, document)
-    return _RANGED[key.kind](value, place, key) if key.kind in _RANGED else _KINDS[key.kind](value, place)
+    return _CHECKS[key.kind](value, Place(path, document), key)
 
 
 def _shown(value: Any) -> str:
@@ -135,9 +119,7 @@ def _shown(value: Any) -> str:
 
 
 def _string(value: Any, at: Place) -> str:
-    if not isinstance(value, str):
-        raise at.refusal("a string", value)
-    text = at.interpolated(value)
+    text = at.interpolated(at.typed(value, str, "a string"))
     if "\0" in text:
         raise at.error(f"{at.name} holds a NUL character")
     if not text.strip():
@@ -155,35 +137,16 @@ def _name(value: Any, at: Place) -> str:
 def _strings(value: Any, at: Place) -> tuple[str, ...]:
     if isinstance(value, str):
         return (_string(value, at),)
-    if not isinstance(value, list):
-        raise at.refusal("a string or a list of strings", value)
-    return tuple(_item(item, at.inside(index)) for index, item in enumerate(value))
-
-
-def _item(value: Any, at: Place) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise at.error(f"{at.path[-2]} must hold strings, got {_shown(value)}")
-    return at.interpolated(value)
-
-
-def _names(value: Any, at: Place) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise at.refusal("a list of worker names", value)
-    return _strings(value, at)
-
-
-def _watch(value: Any, at: Place) -> tuple[str, ...] | None:
-    if value is False:
-        return None
-    if not isinstance(value, list):
-        raise at.refusal("a list of globs, or false", value)
-    return _strings(value, at)
+    texts = []
+    for index, item in enumerate(at.typed(value, list, "a string or a list of strings")):
+        if not isinstance(item, str) or not item.strip():
+            raise at.inside(index).error(f"{at.name} must hold strings, got {_shown(item)}")
+        texts.append(at.inside(index).interpolated(item))
+    return tuple(texts)
 
 
 def _env(value: Any, at: Place) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise at.refusal("a table of strings", value)
-    for name, text in value.items():
+    for name, text in at.typed(value, dict, "a table of strings").items():
         if not VARIABLE.fullmatch(name):
             raise at.inside(name).error(f"{_shown(name)} is no name of a variable")
         if name.startswith("III_"):
@@ -201,12 +164,6 @@ def _integer(value: Any, at: Place, key: Key) -> int:
     return value
 
 
-def _boolean(value: Any, at: Place) -> bool:
-    if not isinstance(value, bool):
-        raise at.refusal("true or false", value)
-    return value
-
-
 def _choice(value: Any, at: Place, key: Key) -> str:
     if value not in key.choices:
         raise at.refusal(" or ".join(f'"{choice}"' for choice in key.choices), value)
@@ -214,7 +171,8 @@ def _choice(value: Any, at: Place, key: Key) -> str:
 
 
 def _duration(value: Any, at: Place, key: Key) -> float:
-    seconds = parse_duration(_string(value, at)) if isinstance(value, str) else None
+    text = _string(value, at) if isinstance(value, str) else ""
+    seconds = parse_duration(text) if DURATION.fullmatch(text) else None
     if seconds is None or not key.least <= seconds <= key.most:
         allowed = f'a duration from "{key.least:g}s" to "{key.most:g}s"'
         hint = f'write "{value}s"' if isinstance(value, int) and not isinstance(value, bool) and value > 0 else ""
@@ -223,16 +181,11 @@ def _duration(value: Any, at: Place, key: Key) -> float:
 
 
 def _size(value: Any, at: Place, key: Key) -> int:
-    size = parse_size(_string(value, at)) if isinstance(value, str) else None
+    match = SIZE.fullmatch(_string(value, at)) if isinstance(value, str) else None
+    size = int(float(match[1]) * _BYTES[match[2]]) if match else None
     if size is None or not key.least <= size <= key.most:
         raise at.refusal('a size from "1MB" to "1000000GB"', value)
     return size
-
-
-def _command(value: Any, at: Place) -> tuple[str, ...]:
-    if not isinstance(value, str):
-        raise at.refusal("a command line", value)
-    return split_command(value, at)
 
 
 def split_command(value: str, at: Place) -> tuple[str, ...]:
@@ -255,12 +208,6 @@ def _listen(value: Any, at: Place) -> str:
     return text
 
 
-def _config(value: Any, at: Place) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise at.refusal("a table", value)
-    return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
-
-
 def _json_value(value: Any, at: Place) -> Any:
     if isinstance(value, dict):
         return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
@@ -275,19 +222,19 @@ def _json_value(value: Any, at: Place) -> Any:
     return value
 
 
-_KINDS: dict[str, Callable[[Any, Place], Any]] = {
-    "string": _string,
-    "strings": _strings,
-    "name": _name,
-    "names": _names,
-    "watch": _watch,
-    "env": _env,
-    "boolean": _boolean,
-    "command": _command,
-    "listen": _listen,
-    "config": _config,
-}
-_RANGED: dict[str, Callable[[Any, Place, Key], Any]] = {
+_CHECKS: dict[str, Callable[[Any, Place, Key], Any]] = {
+    "string": lambda value, at, _: _string(value, at),
+    "strings": lambda value, at, _: _strings(value, at),
+    "name": lambda value, at, _: _name(value, at),
+    "names": lambda value, at, _: _strings(at.typed(value, list, "a list of worker names"), at),
+    "watch": lambda value, at, _: (
+        None if value is False else _strings(at.typed(value, list, "a list of globs, or false"), at)
+    ),
+    "env": lambda value, at, _: _env(value, at),
+    "boolean": lambda value, at, _: at.typed(value, bool, "true or false"),
+    "command": lambda value, at, _: split_command(at.typed(value, str, "a command line"), at),
+    "listen": lambda value, at, _: _listen(value, at),
+    "config": lambda value, at, _: _json_value(at.typed(value, dict, "a table"), at),
     "integer": _integer,
     "choice": _choice,
     "duration": _duration,

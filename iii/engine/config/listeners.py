@@ -1,4 +1,4 @@
-"""`[[engine.listeners]]` of iii.toml: further WebSocket listeners, each with rules of its own. Called by `config`.
+"""`[[engine.listeners]]` of iii.toml: further WebSocket listeners, each with rules of its own.
 
 ```toml
 [[engine.listeners]]
@@ -42,10 +42,13 @@ def _listener(document: Document, path: KeyPath, written: Any) -> ListenerSpec:
     if type(port) is not int or not 0 <= port <= 65535:
         raise document.error((*path, "port"), "port must be an integer from 0 to 65535")
     host = _text(document, path, table, "host") or "127.0.0.1"
+    origins = table.get("origins", [])
+    if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
+        raise document.error((*path, "origins"), "origins must be a list of strings")
     return ListenerSpec(
         address=f"{host}:{port}",
         line=document.line((*path, "port")),
-        origins=_texts(document, path, table, "origins"),
+        origins=tuple(origins),
         middleware_function_id=_text(document, path, table, "middleware_function_id"),
         rules=_rules(document, (*path, "rbac"), table["rbac"]) if "rbac" in table else None,
     )
@@ -80,10 +83,3 @@ def _text(document: Document, path: KeyPath, table: dict[str, Any], name: str) -
     if value is not None and not (isinstance(value, str) and value):
         raise document.error((*path, name), f"{name} must be a string")
     return None if value is None else document.interpolated(value, (*path, name))
-
-
-def _texts(document: Document, path: KeyPath, table: dict[str, Any], name: str) -> tuple[str, ...]:
-    values = table.get(name, [])
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise document.error((*path, name), f"{name} must be a list of strings")
-    return tuple(values)

@@ -1,12 +1,12 @@
 """iii.toml -> frozen specs. Every mistake is a ProjectError with file, line, column and the way out.
 
-Owns what the tables mean: workers, profiles, the order of start. Single keys are `keys`, what `run` starts is
-`program`, the environment of a worker is `environment`. Called by the engine and the CLI.
+Owns what the tables mean: workers, profiles, the order of start. Single keys are checked in `keys`, what `run` starts
+is found in `interpreter`, the environment of a worker is put together in `environment`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,12 +14,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from iii.engine.config.environment import PROJECT_FILES, read_env_file
+from iii.engine.config.environment import ENV_FILES, read_env_file
 from iii.engine.config.interpreter import Program, has_official_sdk
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import Document, nearest, read_document
+from iii.engine.config.toml_document import Document, read_document
 from iii.engine.config.toml_positions import KeyPath
+from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
@@ -49,12 +50,15 @@ _Entries = dict[str, tuple[Any, KeyPath]]
 def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None = None) -> ProjectSpec:
     """Read the project file `path`.
 
-    `environ` is the shell's environment; it and the project's .env files answer `${VAR}`. `profile` names a
-    table of `[profiles]` whose workers override the ones of the file. Raises ProjectError.
+    `environ` is the shell's environment; it and the project's .env files hold the values of `${VAR}`. `profile` names
+    a table of `[profiles]` whose workers override those of the file. Raises ProjectError.
     """
     file = Path(path).absolute()
     root = file.parent
-    document = read_document(file, file.name, _lookup(root, environ))
+    variables: dict[str, str] = {}
+    for name in reversed(ENV_FILES):
+        variables.update(read_env_file(root / name, optional=True))
+    document = read_document(file, {**variables, **environ}.get)
     _check_names(document, (), _TOP)
     if not document.data:
         raise document.error((), "no workers are declared", "add a [workers.NAME] table, or run `iii init`")
@@ -69,12 +73,8 @@ def changed_workers(old: ProjectSpec, new: ProjectSpec) -> tuple[list[str], list
     added = [name for name in new.workers if name not in old.workers]
     removed = [name for name in old.workers if name not in new.workers]
     both = [name for name in new.workers if name in old.workers]
-    changed = [name for name in both if _content(old.workers[name]) != _content(new.workers[name])]
+    changed = [name for name in both if replace(old.workers[name], line=new.workers[name].line) != new.workers[name]]
     return added, removed, changed
-
-
-def _content(spec: WorkerSpec) -> WorkerSpec:
-    return replace(spec, line=0)
 
 
 def find_project(start: Path) -> Path | None:
@@ -85,20 +85,12 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
-def _lookup(root: Path, environ: Mapping[str, str]) -> Callable[[str], str | None]:
-    values: dict[str, str] = {}
-    for name in reversed(PROJECT_FILES):
-        values.update(read_env_file(root / name, optional=True))
-    values.update(environ)
-    return values.get
-
-
 def _check_names(document: Document, path: KeyPath, known: tuple[str, ...]) -> dict[str, Any]:
     table = _table(document, path)
     for name in table:
         if name not in known:
             what = "table" if not path else "key"
-            hint = nearest(name, known) or f"known keys are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
             raise document.error((*path, name), f"unknown {what} `{name}`", hint)
     return table
 
@@ -129,15 +121,15 @@ def _tables(document: Document, profile: str | None) -> dict[str, _Entries]:
     tables: dict[str, _Entries] = {}
     for name in _worker_names(document, ("workers",)):
         tables[name] = _entries(document, ("workers", name))
-    for other in _table(document, ("profiles",)):
-        _check_names(document, ("profiles", other), ("workers",))
-        for name in _worker_names(document, ("profiles", other, "workers")):
-            entries = _entries(document, ("profiles", other, "workers", name))
-            if other == profile:
-                tables.setdefault(name, {}).update(entries)
     profiles = _table(document, ("profiles",))
+    for declared in profiles:
+        _check_names(document, ("profiles", declared), ("workers",))
+        for name in _worker_names(document, ("profiles", declared, "workers")):
+            entries = _entries(document, ("profiles", declared, "workers", name))
+            if declared == profile:
+                tables.setdefault(name, {}).update(entries)
     if profile is not None and profile not in profiles:
-        hint = nearest(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
+        hint = did_you_mean(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
         raise document.error(("profiles",), f"there is no profile `{profile}`", hint)
     return tables
 
@@ -145,15 +137,14 @@ def _tables(document: Document, profile: str | None) -> dict[str, _Entries]:
 def _worker_names(document: Document, path: KeyPath) -> Iterator[str]:
     seen: dict[str, str] = {}
     for name in _table(document, path):
-        here = (*path, name)
         if not NAME.fullmatch(name):
             rule = "a name is letters, digits, `_`, `-` and `.`, begins with a letter or digit, at most 64"
-            raise document.error(here, f"`{name}` cannot name a worker", rule)
+            raise document.error((*path, name), f"`{name}` cannot name a worker", rule)
         twin = seen.setdefault(name.lower(), name)
         if twin != name:
             first = document.line((*path, twin))
             message = f"the worker `{name}` is also declared as `{twin}` in line {first}"
-            raise document.error(here, message, "names must differ by more than case")
+            raise document.error((*path, name), message, "names must differ by more than case")
         yield name
 
 
@@ -168,7 +159,12 @@ def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
     if table not in document.positions.keys and entries:
         table = next(iter(entries.values()))[1][:-1]
     values = {key: _value(key, entries, document) for key in _PLAIN if key in entries}
-    values["cwd"] = cwd = _cwd(entries, project)
+    cwd = project.root
+    if "cwd" in entries:
+        cwd = project.root / str(_value("cwd", entries, document))
+        if not cwd.is_dir():
+            raise document.error(entries["cwd"][1], f"cwd: there is no folder {cwd}")
+    values["cwd"] = cwd
     values["env_files"] = _env_files(entries, project)
     program = Program(document, project.root, cwd, project.environ)
     if "run" in entries:
@@ -180,7 +176,7 @@ def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
             values["is_official"] = has_official_sdk(values["python"])
     else:
         values["standard"] = _standard(name, table, values, document)
-        # Two generations must not own its files and ports at once. The http worker hands its port on.
+        # Two generations must not own its files and ports at once; the http worker hands its port to the next one.
         values.setdefault("reload", "swap" if values["standard"] == "http" else "exclusive")
     return WorkerSpec(name=name, line=document.line(table), **values)
 
@@ -189,15 +185,6 @@ def _value(key: str, entries: _Entries, document: Document) -> Any:
     raw, path = entries[key]
     value = check(_KEYS[key], raw, path, document)
     return MappingProxyType(value) if isinstance(value, dict) else value
-
-
-def _cwd(entries: _Entries, project: _Project) -> Path:
-    if "cwd" not in entries:
-        return project.root
-    folder = project.root / str(_value("cwd", entries, project.document))
-    if not folder.is_dir():
-        raise project.document.error(entries["cwd"][1], f"cwd: there is no folder {folder}")
-    return folder
 
 
 def _env_files(entries: _Entries, project: _Project) -> tuple[Path, ...]:
@@ -216,7 +203,7 @@ def _standard(name: str, table: KeyPath, values: dict[str, Any], document: Docum
     if standard not in STANDARD_WORKERS:
         hint = f"give it a `run`; workers that need none are {', '.join(STANDARD_WORKERS)}"
         message = f"the worker `{name}` has no `run`"
-        guess = nearest(standard, STANDARD_WORKERS)
+        guess = did_you_mean(standard, STANDARD_WORKERS)
         raise document.error(table, f"{message}; {guess}" if guess else message, hint)
     if values.get("instances", 1) != 1:
         raise document.error((*table, "instances"), "a standard worker has one instance", "it owns its files")
@@ -225,12 +212,12 @@ def _standard(name: str, table: KeyPath, values: dict[str, Any], document: Docum
 
 def _check_order(workers: Mapping[str, WorkerSpec], document: Document) -> None:
     for name, spec in workers.items():
-        for index, other in enumerate(spec.after):
+        for index, dependency in enumerate(spec.after):
             path = ("workers", name, "after", index)
-            if other not in workers:
-                hint = nearest(other, workers) or "declare it"
-                raise document.error(path, f"after: there is no worker `{other}`", hint)
-            chain = _chain(other, name, workers)
+            if dependency not in workers:
+                hint = did_you_mean(dependency, workers) or "declare it"
+                raise document.error(path, f"after: there is no worker `{dependency}`", hint)
+            chain = _chain(dependency, name, workers)
             if chain:
                 raise document.error(path, f"after: {' -> '.join((name, *chain))} is a circle", "break it")
 

@@ -1,7 +1,6 @@
 """What a project declares, as frozen values: one `WorkerSpec` a worker, one `EngineSpec`, one `ProjectSpec`.
 
-`config.py` makes them from iii.toml; the supervisor and the engine read them. Durations are float seconds,
-sizes are bytes, paths are absolute.
+Durations are float seconds, sizes are bytes, paths are absolute. What iii.toml may hold is in `keys` and `project`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where each key of a TOML text stands, as tomllib does not tell.
+"""Where each key of a TOML text stands, which tomllib does not tell.
 
-`locate(text)` maps key paths to `Position`s and lists the keys that are written twice. It decides nothing and
-raises nothing: on a text that tomllib refuses it stops at what it cannot read. Called by `config`.
+`locate(text)` maps key paths to `Position`s and lists the keys that are written twice. It decides nothing and raises
+nothing: on a text that tomllib refuses it stops at what it cannot read.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def locate(text: str) -> Positions:
     """Find every key of the TOML `text`."""
     scanner = _Scanner(text)
     scanner.document()
-    return scanner.found
+    return scanner.positions
 
 
 class _Scanner:
@@ -66,7 +66,7 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.found = Positions()
+        self.positions = Positions()
         self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._headers: dict[KeyPath, Position] = {}
         self._arrays: dict[KeyPath, int] = {}  # index of the last item of each array of tables
@@ -104,24 +104,21 @@ class _Scanner:
         start = self._position(self.at)
         is_array = self.text.startswith("[[", self.at)
         self.at += 2 if is_array else 1
-        path = self._resolved(self._dotted(), is_array=is_array)
-        if not is_array and path in self._headers:
-            self.found.repeats.append(Repeat(path, self._headers[path], start))
-        self._headers.setdefault(path, start)
-        for length in range(1, len(path) + 1):  # `[a.b]` also declares `a`
-            self.found.keys.setdefault(path[:length], start)
-        end = self.text.find("\n", self.at)
-        self.at = len(self.text) if end < 0 else end
-        return path
-
-    def _resolved(self, parts: list[tuple[str, Position]], *, is_array: bool) -> KeyPath:
         path: KeyPath = ()
+        parts = self._dotted()
         for number, (name, _) in enumerate(parts, 1):
             path = (*path, name)
             if is_array and number == len(parts):
                 self._arrays[path] = self._arrays.get(path, -1) + 1
             if path in self._arrays:
                 path = (*path, self._arrays[path])
+        if not is_array and path in self._headers:
+            self.positions.repeats.append(Repeat(path, self._headers[path], start))
+        self._headers.setdefault(path, start)
+        for length in range(1, len(path) + 1):  # `[a.b]` also declares `a`
+            self.positions.keys.setdefault(path[:length], start)
+        end = self.text.find("\n", self.at)
+        self.at = len(self.text) if end < 0 else end
         return path
 
     def _pair(self, table: KeyPath) -> bool:
@@ -131,54 +128,39 @@ class _Scanner:
         path = table
         for name, position in parts:
             path = (*path, name)
-            self.found.keys.setdefault(path, position)
-        if self.found.keys[path] != parts[-1][1]:
-            self.found.repeats.append(Repeat(path, self.found.keys[path], parts[-1][1]))
+            self.positions.keys.setdefault(path, position)
+        if self.positions.keys[path] != parts[-1][1]:
+            self.positions.repeats.append(Repeat(path, self.positions.keys[path], parts[-1][1]))
         self.at += 1
         self._skip(_SPACE)
         return self._value(path)
 
     def _value(self, path: KeyPath) -> bool:
         opening = self.text[self.at : self.at + 1]
-        if opening == "[":
-            return self._array(path)
-        if opening == "{":
-            return self._inline_table(path)
+        if opening in ("[", "{"):
+            return self._collection(path, closing="]" if opening == "[" else "}")
         return self._skip(_STRING if opening in ('"', "'") else _SCALAR)
 
-    def _array(self, path: KeyPath) -> bool:
+    def _collection(self, path: KeyPath, *, closing: str) -> bool:
+        """Read an array or an inline table; return whether it was closed."""
         index = 0
         self.at += 1
         while self._skip(_BLANK) and self.at < len(self.text):
-            if self._closes("]"):
+            if self.text.startswith(closing, self.at):
+                self.at += 1
                 return True
-            item = (*path, index)
-            self.found.keys[item] = self._position(self.at)
-            if not self._value(item) or not self._separates("]"):
-                return False
-            index += 1
-        return False
-
-    def _inline_table(self, path: KeyPath) -> bool:
-        self.at += 1
-        while self._skip(_BLANK) and self.at < len(self.text):
-            if self._closes("}"):
-                return True
-            if not self._pair(path) or not self._separates("}"):
+            if closing == "}":
+                is_read = self._pair(path)
+            else:
+                self.positions.keys[*path, index] = self._position(self.at)
+                is_read = self._value((*path, index))
+                index += 1
+            self._skip(_BLANK)
+            if is_read and self.text.startswith(",", self.at):
+                self.at += 1
+            elif not is_read or not self.text.startswith(closing, self.at):
                 return False
         return False
-
-    def _closes(self, bracket: str) -> bool:
-        closes = self.text.startswith(bracket, self.at)
-        self.at += closes
-        return closes
-
-    def _separates(self, bracket: str) -> bool:
-        self._skip(_BLANK)
-        if self.text.startswith(",", self.at):
-            self.at += 1
-            return True
-        return self.text.startswith(bracket, self.at)
 
 
 def _unquoted(key: str) -> str:

@@ -1,8 +1,8 @@
-"""Which workers a changed file concerns, and when enough has been saved to reload them. Pure.
+"""Which workers a changed file concerns, and when its saves are over, so that they are reloaded. Pure.
 
-What counts is content: a file whose digest is the same as before has not changed, whatever its times say. A
-file that vanishes changes nothing either: the code that runs is better than none. Its return does: a worker may
-have failed for the lack of it.
+Content decides: a file whose digest is the same as before has not changed, whatever its times say. A file that vanishes
+changes nothing either: the code that runs is better than none. A file that comes back is a change: a worker may have
+failed for the lack of it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-# Seconds of silence that end a save. Two writes of one save are closer; with the watcher's own 20 to 40 ms a
-# new generation starts within 100 ms.
-QUIET = 0.06
-# Seconds after which a worker is reloaded although saves keep coming. It doubles while they do: a generator
+# Seconds without a write that end a save. Two writes of one save are closer; with the watcher's own 20 to 40 ms a new
+# generation starts within 100 ms.
+SAVE_DEBOUNCE = 0.06
+# Seconds after which a worker is reloaded although saves keep coming. They double while saves keep coming: a generator
 # that rewrites files for seconds costs a few reloads, not one every half second.
-MAX_WAIT = 0.5
+MAX_DEBOUNCE = 0.5
 
 
 class _Sources(Struct):
@@ -26,7 +26,7 @@ class _Sources(Struct):
 
 
 class ReloadGraph:
-    """Files -> workers. Paths are absolute except for globs, which see them relative to `root`."""
+    """Files -> workers. Paths are absolute, except those that globs are matched with: relative to `root`."""
 
     def __init__(self, root: str) -> None:
         self._prefix = root.rstrip("/") + "/"
@@ -42,19 +42,19 @@ class ReloadGraph:
         return frozenset().union(*(sources.files for sources in self._sources.values()))
 
     def files_of(self, worker: str) -> frozenset[str]:
-        """Return the files that this worker consists of, as far as they are known."""
+        """Return the files that this worker consists of, as far as it has reported them."""
         return self._sources[worker].files if worker in self._sources else frozenset()
 
     def set_files(self, worker: str, files: frozenset[str]) -> None:
-        """The worker consists of these files."""
+        """Record the files that the worker consists of."""
         self._sources.setdefault(worker, _Sources()).files = files
 
     def set_globs(self, worker: str, globs: tuple[re.Pattern[str], ...]) -> None:
-        """The worker also wants to be reloaded when these change."""
+        """Record the globs whose files, too, reload the worker."""
         self._sources.setdefault(worker, _Sources()).globs = globs
 
     def remove(self, worker: str) -> None:
-        """The worker is gone."""
+        """Forget a worker."""
         self._sources.pop(worker, None)
 
     def workers_of(self, path: str) -> frozenset[str]:
@@ -67,7 +67,7 @@ class ReloadGraph:
         )
 
     def learn(self, digests: Mapping[str, str | None]) -> None:
-        """Take over what files hold now as what they held before; None stands for a file that is gone."""
+        """Record what files hold now, to compare with later; None stands for a file that is gone."""
         for path, digest in digests.items():
             if digest is None:
                 self._digests.pop(path, None)
@@ -75,7 +75,7 @@ class ReloadGraph:
                 self._digests[path] = digest
 
     def changed_among(self, digests: Mapping[str, str | None]) -> tuple[str, ...]:
-        """Return the files that hold something else than what was learned."""
+        """Return the files whose digest is another than the recorded one."""
         return tuple(
             path for path, digest in digests.items() if digest is not None and self._digests.get(path) != digest
         )
@@ -98,40 +98,38 @@ class _Saves(Struct):
 
 
 class Debounce:
-    """Collects the changes of each worker until a save is over."""
+    """Collects the changes of each worker until its save is over."""
 
     def __init__(self) -> None:
         self._pending: dict[str, _Saves] = {}
-        self._patience: dict[str, tuple[float, float]] = {}  # worker -> (how long, since when)
+        self._doubled: dict[str, tuple[float, float]] = {}  # worker -> (longest debounce, since when)
 
     def note(self, worker: str, files: tuple[str, ...], now: float) -> None:
-        """These files of the worker have changed."""
+        """Record that these files of the worker have changed."""
         saves = self._pending.setdefault(worker, _Saves(now, now))
         saves.last = now
         saves.files.update(dict.fromkeys(files))
 
     def due(self, now: float) -> dict[str, tuple[str, ...]]:
         """Return the workers to reload now, with the files that changed, and forget them."""
-        ready = [worker for worker in self._pending if self._due_at(worker) <= now]
-        for worker in ready:
-            self._learn_patience(worker, now)
-        return {worker: tuple(self._pending.pop(worker).files) for worker in ready}
+        due = {worker: saves for worker, saves in self._pending.items() if self._due_at(worker) <= now}
+        for worker, saves in due.items():
+            if now - saves.last < SAVE_DEBOUNCE:  # saves keep coming
+                self._doubled[worker] = (self._longest(worker, saves.first) * 2, now)
+            else:
+                self._doubled.pop(worker, None)
+            del self._pending[worker]
+        return {worker: tuple(saves.files) for worker, saves in due.items()}
 
     def next_at(self) -> float | None:
-        """Return when `due` will have something to say, None if nothing is pending."""
+        """Return when a worker will be due, None if nothing is pending."""
         return min((self._due_at(worker) for worker in self._pending), default=None)
 
     def _due_at(self, worker: str) -> float:
         saves = self._pending[worker]
-        return min(saves.last + QUIET, saves.first + self._max_wait(worker, saves.first))
+        return min(saves.last + SAVE_DEBOUNCE, saves.first + self._longest(worker, saves.first))
 
-    def _max_wait(self, worker: str, now: float) -> float:
-        wait, since = self._patience.get(worker, (MAX_WAIT, now))
-        return wait if now - since < wait else MAX_WAIT
-
-    def _learn_patience(self, worker: str, now: float) -> None:
-        saves = self._pending[worker]
-        if now - saves.last < QUIET:  # they were still coming
-            self._patience[worker] = (self._max_wait(worker, saves.first) * 2, now)
-        else:
-            self._patience.pop(worker, None)
+    def _longest(self, worker: str, now: float) -> float:
+        """Return how long saves of the worker may keep a reload waiting; a doubled time holds for as long as it is."""
+        longest, since = self._doubled.get(worker, (MAX_DEBOUNCE, now))
+        return longest if now - since < longest else MAX_DEBOUNCE

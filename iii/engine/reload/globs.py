@@ -1,26 +1,37 @@
-"""Path patterns: `watch` globs of iii.toml and the lines of a .gitignore. Pure.
+"""Path patterns: `watch` globs of iii.toml, what .gitignore files leave out, and what editors leave behind. Pure.
 
 Paths are relative to the project's root, with `/`. `*` and `?` stay within one folder, `**` crosses folders.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|.", re.DOTALL)
 _REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-# Nothing of interest changes in them, and some hold more files than the kernel can watch.
+# Folders in which nothing of a worker changes; some hold more files than the kernel can watch.
 NEVER = frozenset({".git", ".iii", ".venv", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache"})
-# What editors leave beside the file that is being edited: vim, emacs, JetBrains, and the `4913` of vim's write test.
+# Files that editors put beside the edited one: vim, emacs, JetBrains, and the `4913` of vim's write test.
 _SWAP = re.compile(r"(^|/)(\.[^/]*\.sw.|4913|[^/]*~|\.?#[^/]*|[^/]*___jb_(tmp|old)___|[^/]*\.py[co])$")
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """Compile one `watch` glob."""
-    return re.compile(_regex(pattern) + r"\Z")
+    regex = ""
+    for token in _TOKEN.findall(pattern):
+        if token in _REGEX:
+            regex += _REGEX[token]
+        elif len(token) > 1:  # a set: [abc], [!abc]
+            negated = token[1] == "!"
+            regex += "[" + "^" * negated + token[1 + negated : -1].replace("\\", "\\\\") + "]"
+        else:
+            regex += re.escape(token)
+    return re.compile(regex + r"\Z")
 
 
 def fixed_part(pattern: str) -> str:
@@ -31,48 +42,41 @@ def fixed_part(pattern: str) -> str:
 
 
 def is_noise(path: str) -> bool:
-    """True for caches, version control and the droppings of editors."""
+    """Tell whether a path is a cache, version control, or a file that editors leave behind."""
     return bool(_SWAP.search(path)) or not NEVER.isdisjoint(path.split("/"))
 
 
-class _Rule(Struct, frozen=True):
-    pattern: re.Pattern[str]
-    is_negated: bool
-
-
 class Ignored:
-    """The rules of one .gitignore at the project's root. The last rule that matches decides."""
+    """What the .gitignore files below the project's root leave out.
 
-    __slots__ = ("_rules",)
+    Within a file the last line that matches decides. A file in a deeper folder overrides those above it, but one in a
+    folder that is itself ignored counts for nothing.
+    """
 
-    def __init__(self, lines: Iterable[str] = ()) -> None:
-        self._rules: Sequence[_Rule] = [
-            _rule(line) for raw in lines if (line := raw.rstrip()) and not line.startswith("#")
-        ]
+    __slots__ = ("_specs",)
+
+    def __init__(self) -> None:
+        self._specs: dict[str, GitIgnoreSpec] = {}  # folder -> its .gitignore; "" is the root
+
+    def add(self, folder: str, text: str) -> None:
+        """Take over the text of the .gitignore in `folder`, after those above it. Lines git cannot read are skipped."""
+        if folder and self(f"{folder}/"):
+            return
+        from pathspec import GitIgnoreSpec  # 25 ms, which only a project with `watch` globs and a .gitignore pays
+
+        spec = GitIgnoreSpec([])
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, re.error):
+                spec += GitIgnoreSpec.from_lines([line])
+        self._specs[folder] = spec
 
     def __call__(self, path: str) -> bool:
-        """True when the file, or a folder that it is in, is ignored."""
-        verdicts = [not rule.is_negated for rule in self._rules if rule.pattern.match(path)]
-        return bool(verdicts) and verdicts[-1]
-
-
-def _rule(line: str) -> _Rule:
-    is_negated = line.startswith("!")
-    pattern = line.removeprefix("!")
-    # With a slash anywhere but at its end a pattern starts at the root, without one it holds in every folder.
-    is_anchored = "/" in pattern.rstrip("/")
-    body = _regex(pattern.strip("/"))
-    inside = "/.*" if pattern.endswith("/") else "(?:/.*)?"
-    return _Rule(re.compile(("" if is_anchored else "(?:.*/)?") + body + inside + r"\Z"), is_negated)
-
-
-def _regex(pattern: str) -> str:
-    return "".join(_translate(token) for token in _TOKEN.findall(pattern))
-
-
-def _translate(token: str) -> str:
-    if token in _REGEX:
-        return _REGEX[token]
-    if len(token) > 1:  # a set: [abc], [!abc]
-        return "[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", 1 if token[1] == "!" else 0) + "]"
-    return re.escape(token)
+        """Tell whether a file is ignored, by itself or with a folder that it is in. A folder's path ends with `/`."""
+        folder = path.rstrip("/")
+        while folder:
+            folder = folder.rpartition("/")[0]
+            spec = self._specs.get(folder)
+            is_ignored = spec.check_file(path[len(folder) + 1 if folder else 0 :]).include if spec else None
+            if is_ignored is not None:
+                return is_ignored
+        return False

@@ -1,15 +1,16 @@
-"""Which folders to watch, and what files hold: the file system's side of the watcher.
+"""Which folders to watch, what files hold, and which of them git ignores: the file system's side of the watcher.
 
 Every function may read many files and belongs in a thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from iii.engine.reload.globs import NEVER, Ignored, fixed_part
 
@@ -20,10 +21,10 @@ Signature = tuple[int, int, int]  # inode, size, modification time in ns: cheap 
 def signature_of(path: str) -> Signature | None:
     """Return what changes when a file is written or replaced, None if there is no such file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def digest_of(path: str) -> str | None:
@@ -41,43 +42,42 @@ def digests_of(paths: Iterable[str]) -> dict[str, str | None]:
 
 
 def folders_of(files: Iterable[str], root: Path) -> set[str]:
-    """Return the folders of files, of what symbolic links point to, and the folders above them inside `root`.
+    """Return the folders of files and of the targets of symbolic links, and the folders above them inside `root`.
 
-    The folders above see it when a folder itself is moved away or put back.
+    The kernel reports that a folder was moved away or put back to the folder above it.
     """
     direct = {folder for file in files for folder in (os.path.dirname(file), os.path.dirname(os.path.realpath(file)))}
-    found = {str(root)}
-    for folder in direct:
-        path = Path(folder)
-        found.add(folder)
-        found.update(str(parent) for parent in path.parents if parent.is_relative_to(root))
-    return {folder for folder in found if os.path.isdir(folder)}
+    above = {str(parent) for folder in direct for parent in Path(folder).parents if parent.is_relative_to(root)}
+    return {folder for folder in {str(root)} | direct | above if os.path.isdir(folder)}
 
 
-def files_of_globs(globs: Iterable[str], root: Path, ignored: Ignored) -> tuple[set[str], set[str]]:
-    """Return the folders in which files of the globs can appear, and the files that are there now."""
+def files_of_globs(globs: Iterable[str], root: Path) -> tuple[set[str], set[str], Ignored]:
+    """Return the folders in which files of the globs can appear, the files there now, and what git ignores there."""
     folders: set[str] = set()
     files: set[str] = set()
+    ignored = Ignored()
     for glob in globs:
-        for folder, subfolders, names in os.walk(root / fixed_part(glob)):
-            subfolders[:] = [name for name in subfolders if _is_wanted(Path(folder, name), root, ignored)]
-            if "**" not in glob:
-                depth = len(Path(folder).relative_to(root).parts) + 1
-                subfolders[:] = subfolders if depth < glob.count("/") + 1 else []
+        start = fixed_part(glob)
+        levels = glob.count("/") - len(PurePosixPath(start).parts)  # of folders below `start`, where no `**` has more
+        for parent in reversed(PurePosixPath(start).parents):
+            _read_gitignore(root, parent.as_posix(), ignored)
+        for folder, subfolders, names in os.walk(root / start):
+            relative = os.path.relpath(folder, root)
+            if ".gitignore" in names:
+                _read_gitignore(root, relative, ignored)
+            inside = "" if relative == "." else f"{relative}/"
+            is_deepest = "**" not in glob and len(PurePosixPath(os.path.relpath(folder, root / start)).parts) >= levels
+            subfolders[:] = [
+                name for name in subfolders if not (is_deepest or name in NEVER or ignored(f"{inside}{name}/"))
+            ]
             folders.add(folder)
             files.update(os.path.join(folder, name) for name in names)
             if len(folders) >= MAX_FOLDERS:
                 break
-    return folders, files
+    return folders, files, ignored
 
 
-def _is_wanted(folder: Path, root: Path, ignored: Ignored) -> bool:
-    return folder.name not in NEVER and not ignored(folder.relative_to(root).as_posix() + "/.")
-
-
-def read_gitignore(root: Path) -> Ignored:
-    """Return the rules of the project's .gitignore; none if there is no such file."""
-    try:
-        return Ignored((root / ".gitignore").read_text("utf-8", "replace").splitlines())
-    except OSError:
-        return Ignored()
+def _read_gitignore(root: Path, folder: str, ignored: Ignored) -> None:
+    with contextlib.suppress(OSError):
+        text = (root / folder / ".gitignore").read_text("utf-8", "replace")
+        ignored.add("" if folder == "." else folder, text)

@@ -1,9 +1,8 @@
 """File changes -> workers to reload.
 
-Watches the folders that hold what workers consist of, nothing else, and looks at the known files once a
-second as well: an event that the kernel lost, or that came while the watches were renewed, costs a second,
-not a reload. What a change means is `reload_graph.py`'s; reloading is the supervisor's. Runs as one task of
-the engine.
+The watcher watches the folders that hold the files of workers, nothing else. Once a second it compares all known files
+as well: an event that the kernel lost, or that came while the watches were renewed, costs a second, not a reload. What
+a change means is decided in `dependency_graph`; the supervisor reloads. Runs as one task of the engine.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from iii.engine.config.environment import ENV_FILES
 from iii.engine.config.spec import ProjectSpec
 from iii.engine.reload import watched_files
 from iii.engine.reload.dependency_graph import Debounce, ReloadGraph
 from iii.engine.reload.globs import Ignored, compile_glob, is_noise
 
-STEP = 20  # ms between two looks of the native watcher; half of it is what a save waits on average
-BATCH = 100  # ms after which a batch ends although events keep coming
-LOOK = 1.0  # seconds between two looks at the known files
-POLL = 300  # ms between two looks where the kernel cannot tell of changes
-PROJECT_FILES = (".env", ".env.local")  # beside iii.toml
+STEP_INTERVAL = 0.02  # between two looks of the native watcher; a save waits half of it on average
+BATCH_TIMEOUT = 0.1  # after which a batch ends although events keep coming
+RESCAN_INTERVAL = 1.0  # between two looks at the known files
+POLL_INTERVAL = 0.3  # between two looks where the kernel cannot tell of changes
 
 _EXHAUSTED = {
     errno.ENOSPC: "fs.inotify.max_user_watches",
@@ -42,8 +41,8 @@ _NO_MORE_WATCHES = "MaxFilesWatch"  # its own word for ENOSPC
 class Watcher:
     """Watches the files of a project's workers.
 
-    `changed(worker, files)`: reload it; `project_changed(files)`: iii.toml or an .env file; `warn(text)`: a
-    sentence.
+    `changed(worker, files)`: the worker is to be reloaded; `project_changed(files)`: iii.toml or an .env file has
+    changed; `warn(text)`: a sentence for the user.
     """
 
     def __init__(
@@ -61,9 +60,9 @@ class Watcher:
         self._debounce = Debounce()
         self._timer: asyncio.TimerHandle | None = None
         self._rearm = asyncio.Event()
-        self._begins_at = 0.0  # monotonic
+        self._begins_at = 0.0  # monotonic seconds
         self._signatures: dict[str, watched_files.Signature | None] = {}
-        self._aliases: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}  # real path -> the path a worker reported
         self._folders: frozenset[str] = frozenset()
         self._ignored = Ignored()
         self._is_polling = False
@@ -81,12 +80,12 @@ class Watcher:
             if spec.watch is None:
                 self._graph.set_files(name, frozenset())
             elif spec.script is not None:
-                # All that is known of a worker that has never been ready: saving it may mend it.
+                # All that is known of a worker that has never been ready; a save of its script may mend it.
                 self.set_files(name, self._graph.files_of(name) | {str(spec.script)})
         self._rearm.set()
 
     def set_files(self, worker: str, files: frozenset[str]) -> None:
-        """The worker consists of these files (absolute paths)."""
+        """Watch the files that the worker consists of (absolute paths)."""
         spec = self._project.workers.get(worker)
         if spec is None or spec.watch is None:
             return
@@ -97,74 +96,66 @@ class Watcher:
             self._rearm.set()
 
     async def run(self, *, at_once: bool = True) -> None:
-        """Watch until cancelled. Not `at_once`: what loads slowly waits for `begin`, a second at most."""
-        self._begins_at = 0.0 if at_once else time.monotonic() + LOOK
+        """Watch until cancelled. Unless `at_once`, the slow library is loaded only after `begin` or a second."""
+        self._begins_at = 0.0 if at_once else time.monotonic() + RESCAN_INTERVAL
         while True:
             self._rearm.clear()
             folders = await asyncio.to_thread(self._survey)
-            has_begun = self._begins_at <= time.monotonic()
-            async for paths in self._events(folders) if has_begun else self._pause():
+            if (wait := self._begins_at - time.monotonic()) > 0:
+                # Not `wait_for`, which loses a cancellation that comes just when the event is set.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._rearm.wait()
+                continue
+            async for paths in self._events(folders):
                 if self._rearm.is_set():
                     break
                 await self._on_events(paths)
 
     def begin(self) -> None:
-        """The workers are up, and no longer need all of the processor."""
+        """Load the library now: the workers are up, and no longer need all of the processor."""
         self._begins_at = 0.0
         self._rearm.set()
 
-    # The file system's side.
-
-    async def _pause(self) -> AsyncIterator[set[str]]:
-        """Yield nothing; end when it is time to begin, or when more files are known."""
-        # Not `wait_for`, which loses a cancellation that comes when what it waits for has just come.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._begins_at - time.monotonic()):
-                await self._rearm.wait()
-        yield set()
-
     async def _events(self, folders: frozenset[str]) -> AsyncIterator[set[str]]:
-        """Yield what has changed, and an empty set once a second;
-        end when the folders to watch are others.
-        """
+        """Yield the paths that have changed, and an empty set once a second. End when the folders to watch change."""
         import watchfiles  # 40 ms that no worker has to wait for
 
-        yield set()  # what changed while nobody watched
+        yield set()  # for what changed before the watches were there
         try:
             async for changes in watchfiles.awatch(
                 *sorted(folders),
                 watch_filter=None,
-                step=STEP,
-                debounce=BATCH,
+                step=round(STEP_INTERVAL * 1000),
+                debounce=round(BATCH_TIMEOUT * 1000),
                 stop_event=self._rearm,
-                rust_timeout=int(LOOK * 1000),
+                rust_timeout=round(RESCAN_INTERVAL * 1000),
                 yield_on_timeout=True,
                 recursive=False,
                 force_polling=self._is_polling,
-                poll_delay_ms=POLL,
-                # The survey leaves out what we may not read. Told to ignore it, the library would keep an exhausted
-                # kernel to itself as well.
+                poll_delay_ms=round(POLL_INTERVAL * 1000),
+                # The survey leaves out what we may not read. If told to ignore it, the library would hide an exhausted
+                # kernel as well.
                 ignore_permission_denied=False,
                 raise_interrupt=None,
             ):
                 yield {path for _, path in changes}
         except _WATCH_ERRORS as error:
             self._on_watch_error(error)
-            await asyncio.sleep(POLL / 1000)
+            await asyncio.sleep(POLL_INTERVAL)
 
     def _on_watch_error(self, error: Exception) -> None:
-        """A folder that vanished meanwhile needs another survey; an exhausted kernel needs polling."""
+        """Poll from now on if the kernel is exhausted; after any other error the next survey is enough."""
         setting = _EXHAUSTED.get(_number_of(error))
         if setting and not self._is_polling:
             self._is_polling = True
             self._warn(f"the kernel cannot watch more files: polling instead. To end this, raise {setting}")
 
     def _survey(self) -> frozenset[str]:
-        """Find out which folders to watch, and what the files hold of which that is not known yet."""
+        """Find the folders to watch, and read the files that are new."""
         root = self._project.root
-        self._ignored = watched_files.read_gitignore(root)
         globs = [glob for spec in self._project.workers.values() for glob in spec.watch or ()]
-        glob_folders, glob_files = watched_files.files_of_globs(globs, root, self._ignored)
+        glob_folders, glob_files, self._ignored = watched_files.files_of_globs(globs, root)
         files = self._graph.files | self._project_files()
         self._aliases = {os.path.realpath(file): file for file in files}
         new = {file for file in (files | glob_files) if file not in self._signatures and self._is_relevant(file)}
@@ -176,7 +167,7 @@ class Watcher:
 
     def _project_files(self) -> frozenset[str]:
         root = self._project.root
-        return frozenset({str(self._project.file), *(str(root / name) for name in PROJECT_FILES)})
+        return frozenset({str(self._project.file), *(str(root / name) for name in ENV_FILES)})
 
     def _is_relevant(self, path: str) -> bool:
         if path in self._project_files() or path in self._graph.files:
@@ -184,33 +175,29 @@ class Watcher:
         relative = path.removeprefix(f"{self._project.root}/")
         return not is_noise(relative) and not self._ignored(relative) and bool(self._graph.workers_of(path))
 
-    # What has changed.
-
     async def _on_events(self, paths: set[str]) -> None:
         named = {self._aliases.get(path, path) for path in paths}
         if any(path in self._folders or os.path.isdir(path) for path in named):
             self._rearm.set()  # a folder came, went or moved
         known = set(self._signatures)
-        fresh = {path for path in named - known if self._is_relevant(path)}
-        signatures = {path: watched_files.signature_of(path) for path in known | fresh}
-        suspects = {path for path, found in signatures.items() if path in fresh or self._signatures[path] != found}
+        new = {path for path in named - known if self._is_relevant(path)}
+        signatures = {path: watched_files.signature_of(path) for path in known | new}
+        changed = {path for path, signature in signatures.items() if path in new or self._signatures[path] != signature}
         self._signatures.update(signatures)
-        if suspects:
-            digests = await asyncio.to_thread(watched_files.digests_of, suspects)
-            self._on_digests(digests)
-
-    def _on_digests(self, digests: dict[str, str | None]) -> None:
-        self._tell_project(digests)
+        if not changed:
+            return
+        digests = await asyncio.to_thread(watched_files.digests_of, changed)
+        project_files = self._project_files() & digests.keys()
+        if changed_project_files := self._graph.changed_among({path: digests[path] for path in project_files}):
+            self._project_changed(changed_project_files)
         now = time.monotonic()
         for worker, files in self._graph.observe(digests).items():
             self._debounce.note(worker, tuple(map(self._shown, files)), now)
         self._arm_debounce()
 
-    def _tell_project(self, digests: dict[str, str | None]) -> None:
-        project_files = self._project_files()
-        mine = {path: digest for path, digest in digests.items() if path in project_files}
-        if changed := self._graph.changed_among(mine):
-            self._project_changed(changed)
+    def _shown(self, path: str) -> str:
+        root = self._project.root
+        return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
     def _arm_debounce(self) -> None:
         if self._timer is not None:
@@ -227,16 +214,12 @@ class Watcher:
             self._changed(worker, files)
         self._arm_debounce()
 
-    def _shown(self, path: str) -> str:
-        root = Path(self._project.root)
-        return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
-
 
 def _number_of(error: Exception) -> int:
     """Return the errno that the native library puts into its text, 0 if there is none."""
-    texts = [str(inner) for inner in error.exceptions] if isinstance(error, ExceptionGroup) else [str(error)]
-    text = " ".join(texts)
+    errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+    text = " ".join(map(str, errors))
     if _NO_MORE_WATCHES in text:
         return errno.ENOSPC
-    found = _NUMBER.search(text)
-    return int(found[1]) if found else 0
+    number = _NUMBER.search(text)
+    return int(number[1]) if number else 0

@@ -13,6 +13,7 @@ from iii.engine.routing.peer import Owner
 from iii.engine.routing.registry import Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
+from iii.suggestions import nearest_names
 
 
 def function_not_found(function: Function, registry: Registry, note: str = "") -> ErrorBody:
@@ -20,14 +21,13 @@ def function_not_found(function: Function, registry: Registry, note: str = "") -
 
     `note` says what happened to a function that was there.
     """
-    import difflib  # loaded by the first call to an unknown function
 
     message = f"Function {function.id} not found in namespace {function.namespace}"
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
         message += f". It is registered in namespace(s): {', '.join(elsewhere)}"
     ids = [known.id for known in registry if known.namespace == function.namespace and not known.is_internal]
-    suggestions = difflib.get_close_matches(function.id, ids, n=3, cutoff=0.6)
+    suggestions = nearest_names(function.id, ids, count=3)
     if note:
         message += f" ({note})"
     elif suggestions and not elsewhere:

@@ -1,11 +1,12 @@
-"""Where reports go: to the screen of `iii dev`, and the workers' own lines to their files as well.
+"""Where reports go: to the screen of `iii dev`, to followers, and the lines of workers to their log files as well.
 
-Joins `Screen` (what it looks like), `Writer` (a descriptor that cannot hold anybody up) and `LogBook` (the files).
-Made by the composition root; called with every report.
+Joins `Screen` (what a report looks like), `Writer` (a descriptor that cannot hold up the engine) and `LogBook` (the
+files).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -18,34 +19,38 @@ from iii.engine.terminal.screen import Screen, Style, Writer
 
 
 class Display:
-    """The reporter of one running engine. Call it with a report."""
+    """The reporter of one running engine. Call it with a report.
 
-    def __init__(self, project: ProjectSpec, style: Style) -> None:
+    `describe(worker)` says what the worker has registered: "2 functions, 1 route".
+    """
+
+    def __init__(self, project: ProjectSpec, style: Style, describe: Callable[[str], str]) -> None:
         self._project = project
-        self.describe: Callable[[str], str] = str  # worker -> what it has registered; set once there is an engine
-        self._screen = Screen(style, project.workers, self._described)
+        self._screen = Screen(style, project.workers, describe)
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
         self.logs = LogBook(project.state_dir / "logs")
         self._followers: list[Reporter] = []
 
     def __call__(self, report: Report) -> None:
-        """Show a report; keep it too if it is a line of a worker."""
+        """Show a report, pass it to the followers, and keep it if it is a line of a worker."""
         now = time.time()
         for follower in tuple(self._followers):
             follower(report)
         if isinstance(report, LogLine):
-            # Also one that was shown early: what follows comes as a line of its own.
+            # Also a line that was shown before its end: what follows comes as a line of its own.
             self.logs.write(report)
         self._writer.write(self._screen.lines(report, now))
 
     def follow(self, follower: Reporter) -> Callable[[], None]:
-        """Tell `follower` every report from now on; return what ends that."""
+        """Call `follower` with every report from now on; return the function that ends that."""
         self._followers.append(follower)
-        return lambda: self._followers.remove(follower)
 
-    def _described(self, worker: str) -> str:
-        return self.describe(worker)
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                self._followers.remove(follower)
+
+        return end
 
     def open(self, version: str, facts: Sequence[tuple[str, str]]) -> None:
         """Show the banner: version, project, interpreter, and the addresses in `facts`."""

@@ -1,7 +1,7 @@
-"""What workers write, kept: one JSON lines file a worker in `.iii/logs`, and whoever follows.
+"""The log files of workers: one file of JSON lines for each worker in `.iii/logs`, which `iii logs` reads.
 
-A full disk, a removed folder or a read-only one loses lines, which are counted, and never disturbs the
-engine; the file is opened again with the next line. `iii logs` reads the files.
+A full disk, a removed folder or a read-only one loses lines, which are counted, and never disturbs the engine; the file
+is opened again with the next line.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from iii.engine.supervision.reports import LogLine
 
 MAX_FILE = 10 * 1024 * 1024  # bytes, then the file is rotated
-MAX_FILES = 3  # with the current one
-RETRY = 5.0  # seconds after a failed write until the disk is tried again
-
-Follower = Callable[[LogLine], None]
+MAX_FILES = 3  # of one worker, the current one included
+RETRY_INTERVAL = 5.0  # seconds after a failed write until the disk is tried again
 
 
 def to_json(line: LogLine) -> str:
@@ -50,10 +48,18 @@ class LogFile:
     def append(self, text: str) -> None:
         """Write one line. It is in the file when this returns."""
         data = text.encode() + b"\n"
-        if self._fd >= 0 and (self._size + len(data) > self._limit or not self._is_there()):
-            self._rotate_or_reopen()
+        if self._fd >= 0:
+            is_removed = os.fstat(self._fd).st_nlink == 0
+            is_full = self._size + len(data) > self._limit
+            if is_removed or is_full:
+                self.close()
+            if is_full and not is_removed:
+                self._rotate()
         if self._fd < 0:
-            self._open()
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._path, flags, 0o600)
+            self._size = os.fstat(self._fd).st_size
         self._size += os.write(self._fd, data)
 
     def close(self) -> None:
@@ -62,71 +68,40 @@ class LogFile:
             os.close(self._fd)
             self._fd = -1
 
-    def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags, 0o600)
-        self._size = os.fstat(self._fd).st_size
-
-    def _is_there(self) -> bool:
-        return os.fstat(self._fd).st_nlink > 0
-
-    def _rotate_or_reopen(self) -> None:
-        is_there = self._is_there()
-        self.close()
-        if not is_there:
-            return
-        for number in range(self._files - 1, 0, -1):
-            older = self._numbered(number)
+    def _rotate(self) -> None:
+        paths = [self._path, *(self._path.with_name(f"{self._path.name}.{age}") for age in range(1, self._files))]
+        for newer, older in reversed(list(pairwise(paths))):
             with contextlib.suppress(FileNotFoundError):
-                os.replace(self._numbered(number - 1), older)
-
-    def _numbered(self, number: int) -> Path:
-        return self._path if number == 0 else self._path.with_name(f"{self._path.name}.{number}")
+                os.replace(newer, older)
 
 
 class LogBook:
-    """The log files of all workers, and those who follow."""
+    """The log files of all workers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, LogFile] = {}
-        self._followers: list[Follower] = []
-        self._silent_until = 0.0
+        self._retry_at = 0.0  # monotonic seconds
         self.dropped = 0  # lines that could not be written
 
     def __repr__(self) -> str:
-        return f"<LogBook {len(self._files)} files, {len(self._followers)} followers, {self.dropped} dropped>"
-
-    def follow(self, follower: Follower) -> Callable[[], None]:
-        """Call `follower` with every line from now on; return what ends that."""
-        self._followers.append(follower)
-
-        def end() -> None:
-            with contextlib.suppress(ValueError):
-                self._followers.remove(follower)
-
-        return end
+        return f"<LogBook {len(self._files)} files, {self.dropped} dropped>"
 
     def write(self, line: LogLine) -> None:
-        """Keep one line. Never raises for the disk's sake."""
-        for follower in tuple(self._followers):
-            follower(line)
-        if time.monotonic() < self._silent_until:
+        """Write one line to the file of its worker. A line that the disk refuses is counted, not raised."""
+        if time.monotonic() < self._retry_at:
             self.dropped += 1
             return
+        worker = line.run.worker
+        if worker not in self._files:
+            self._files[worker] = LogFile(self._folder / f"{worker}.log")
         try:
-            self._file(line.run.worker).append(to_json(line))
+            self._files[worker].append(to_json(line))
         except OSError:
             self.dropped += 1
-            self._silent_until = time.monotonic() + RETRY
+            self._retry_at = time.monotonic() + RETRY_INTERVAL
 
     def close(self) -> None:
         """Close every file."""
         for file in self._files.values():
             file.close()
-
-    def _file(self, worker: str) -> LogFile:
-        if worker not in self._files:
-            self._files[worker] = LogFile(self._folder / f"{worker}.log")
-        return self._files[worker]

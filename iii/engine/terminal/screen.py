@@ -1,6 +1,6 @@
-"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold anybody up.
+"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold up the engine.
 
-`Screen` is pure: the same report and style give the same lines. Three styles: for a terminal (short times,
+`Screen` is pure: the same report and style give the same lines. There are three styles: for a terminal (short times,
 colors), for a pipe (full times, no color), and JSON (one object a line). `Writer` owns the descriptor.
 """
 
@@ -20,24 +20,11 @@ import msgspec
 from msgspec import Struct
 
 from iii.engine.security.sanitize import sanitize, shorten
-from iii.engine.supervision.reports import (
-    AllReady,
-    AllStopped,
-    Became,
-    Exited,
-    Failed,
-    Finished,
-    Holding,
-    LeftBehind,
-    LogLine,
-    Notice,
-    Reloaded,
-    ReloadFailed,
-    Report,
-)
+from iii.engine.supervision import reports
+from iii.engine.supervision.reports import Report
 from iii.engine.supervision.run import ExitReason, Run
 
-# Without red, yellow and grey, which mean something here, and readable on dark and light.
+# Colors of workers: without red, yellow and grey, which mean something here; readable on dark and on light.
 _PALETTE = (36, 35, 34, 32, 96, 95, 94, 92)
 _RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
 _SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
@@ -59,18 +46,18 @@ class Screen:
         self._width = max(map(len, names), default=0)
         self._describe = describe
         self._formats: dict[type, Callable[[Any, float], list[str]]] = {
-            LogLine: self._log_line,
-            Became: self._became,
-            AllReady: self._all_ready,
-            Reloaded: self._reloaded,
-            ReloadFailed: self._reload_failed,
-            Exited: self._exited,
-            Failed: self._failed,
-            Finished: self._finished,
-            Holding: self._holding,
-            LeftBehind: self._left_behind,
-            AllStopped: self._all_stopped,
-            Notice: self._notice,
+            reports.LogLine: self._log_line,
+            reports.Became: self._became,
+            reports.AllReady: self._all_ready,
+            reports.Reloaded: self._reloaded,
+            reports.ReloadFailed: self._reload_failed,
+            reports.Exited: self._exited,
+            reports.Failed: self._failed,
+            reports.Finished: self._finished,
+            reports.Holding: self._holding,
+            reports.LeftBehind: self._left_behind,
+            reports.AllStopped: self._all_stopped,
+            reports.Notice: self._notice,
         }
 
     def lines(self, report: Report, now: float) -> list[str]:
@@ -88,60 +75,60 @@ class Screen:
         rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]
         return [f"  {self._paint(title, _BOLD):<48}  {runtime}".rstrip(), *(f"  {row}" for row in rows), ""]
 
-    # One method a report.
+    # One method for each class of report.
 
-    def _log_line(self, report: LogLine, _now: float) -> list[str]:
+    def _log_line(self, report: reports.LogLine, _now: float) -> list[str]:
         text = sanitize(shorten(report.text), color=self._style.color)
         return [self._prefixed(report.run, "|", text, report.time)]
 
-    def _became(self, report: Became, _now: float) -> list[str]:
+    def _became(self, report: reports.Became, _now: float) -> list[str]:
         name = f"{_label(report.run):<{self._width}}"
         what = self._describe(report.run.worker)
         return [f"  + {self._paint(name, _color_of(report.run.worker))}   {what:<42}{duration(report.seconds)}"]
 
-    def _all_ready(self, report: AllReady, _now: float) -> list[str]:
+    def _all_ready(self, report: reports.AllReady, _now: float) -> list[str]:
         line = f"  ready in {duration(report.seconds)}"
         if report.failed:
             line += self._paint(f", but not {', '.join(report.failed)}", _RED)
         return [f"{line:<50}Ctrl-C stops", ""]
 
-    def _reloaded(self, report: Reloaded, now: float) -> list[str]:
+    def _reloaded(self, report: reports.Reloaded, now: float) -> list[str]:
         calls = f" ({count(report.finishing, 'call')} finishing on the old code)" if report.finishing else ""
         why = f"{', '.join(report.files)} changed: reloaded" if report.files else "ready again"
         return [self._prefixed(report.run, "~", f"{sanitize(why)} in {duration(report.seconds)}{calls}", now)]
 
-    def _reload_failed(self, report: ReloadFailed, now: float) -> list[str]:
+    def _reload_failed(self, report: reports.ReloadFailed, now: float) -> list[str]:
         since = f"{datetime.fromtimestamp(report.since):%H:%M:%S}"
         return [*self._error(report.run, report.reason, now), self._below(f"still serving the version from {since}")]
 
-    def _exited(self, report: Exited, now: float) -> list[str]:
+    def _exited(self, report: reports.Exited, now: float) -> list[str]:
         of = f" of {report.limit}" if report.limit else ""
         text = f"{report.reason.words}, restart {report.count}{of} in {duration(report.delay)}"
         return [self._prefixed(report.run, "!", self._paint(sanitize(text), _YELLOW), now), *self._where(report.reason)]
 
-    def _failed(self, report: Failed, now: float) -> list[str]:
+    def _failed(self, report: reports.Failed, now: float) -> list[str]:
         times = f" ({count(report.count, 'exit')} in a minute)" if report.count else ""
         lines = self._error(report.run, report.reason, now)
         hint = f"stopped{times}: save a file or run `iii worker restart {report.run.worker}` to try again"
         return [*lines, self._below(hint)]
 
-    def _finished(self, report: Finished, now: float) -> list[str]:
+    def _finished(self, report: reports.Finished, now: float) -> list[str]:
         return [self._prefixed(report.run, "!", f"{report.reason.words}; not restarted", now)]
 
-    def _holding(self, report: Holding, now: float) -> list[str]:
+    def _holding(self, report: reports.Holding, now: float) -> list[str]:
         what = f"{count(report.calls, 'call')} in flight" if report.calls else "the process to exit"
         text = f"waiting for {what}, at most {duration(report.seconds)} more"
         return [self._prefixed(report.run, "~", text, now)]
 
-    def _left_behind(self, report: LeftBehind, now: float) -> list[str]:
+    def _left_behind(self, report: reports.LeftBehind, now: float) -> list[str]:
         pids = ", ".join(map(str, report.pids))
         why = "keeps running (keep_children)" if report.on_purpose else "cannot be killed"
         return [self._prefixed(report.run, "!", f"{why}: {pids}", now)]
 
-    def _all_stopped(self, report: AllStopped, _now: float) -> list[str]:
+    def _all_stopped(self, report: reports.AllStopped, _now: float) -> list[str]:
         return [f"  stopped {count(report.workers, 'worker')} in {duration(report.seconds)}"]
 
-    def _notice(self, report: Notice, now: float) -> list[str]:
+    def _notice(self, report: reports.Notice, now: float) -> list[str]:
         color = {"info": 0, "warning": _YELLOW, "error": _RED}[report.level]
         text = self._paint(sanitize(report.text), color)
         first = self._prefixed(Run(report.worker or "iii", 0, 0), "!", text, now)
@@ -166,18 +153,13 @@ class Screen:
 
     def _prefixed(self, run: Run, sign: str, text: str, time: float) -> str:
         name = self._paint(f"{_label(run):<{self._width}}", _color_of(run.worker))
-        return f"{self._time(time)} {name} {self._sign(sign)} {text}"
+        painted_sign = self._paint(sign, {"x": _RED, "!": _YELLOW, "|": _DIM}.get(sign, 0))
+        return f"{self._paint(self._clock(time), _DIM)} {name} {painted_sign} {text}"
 
     def _below(self, text: str) -> str:
-        return f"{' ' * (len(self._stamp(0.0)) + self._width + 2)}{self._paint('|', _DIM)} {text}"
+        return f"{' ' * (len(self._clock(0.0)) + self._width + 2)}{self._paint('|', _DIM)} {text}"
 
-    def _sign(self, sign: str) -> str:
-        return self._paint(sign, {"x": _RED, "!": _YELLOW, "|": _DIM}.get(sign, 0))
-
-    def _time(self, time: float) -> str:
-        return self._paint(self._stamp(time), _DIM)
-
-    def _stamp(self, time: float) -> str:
+    def _clock(self, time: float) -> str:
         moment = datetime.fromtimestamp(time).astimezone()
         if self._style.plain:
             return moment.isoformat(timespec="milliseconds")
@@ -188,9 +170,7 @@ class Screen:
 
 
 def to_json(report: Report, now: float) -> str:
-    """Return a report as one JSON object: `time`, `kind`, and its fields;
-    a run is spread over three of them.
-    """
+    """Return a report as one JSON object: `time`, `kind`, and its fields; a run is spread over three of them."""
     fields = {"time": now, "kind": type(report).__name__, **msgspec.to_builtins(report)}
     run = fields.pop("run", None)
     return json.dumps({**fields, **(run or {})}, separators=(",", ":"))
@@ -219,8 +199,8 @@ def _color_of(worker: str) -> int:
 class Writer:
     """Writes lines to a descriptor from a thread: a terminal stopped with Ctrl-S must not stop the engine.
 
-    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is
-    closed, the reader has gone) everything is dropped in silence.
+    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is closed, the
+    reader of the pipe has gone) everything is dropped in silence.
     """
 
     def __init__(self, fd: int, limit: int = 10_000) -> None:
@@ -238,10 +218,10 @@ class Writer:
         else:
             self._lines.put(lines)
 
-    def close(self, patience: float = 1.0) -> None:
-        """Write what waits, for at most `patience` seconds."""
+    def close(self, timeout: float = 1.0) -> None:
+        """Write what waits, for at most `timeout` seconds."""
         self._lines.put(None)
-        self._thread.join(patience)
+        self._thread.join(timeout)
 
     def _write_all(self) -> None:
         with contextlib.suppress(OSError):
@@ -249,12 +229,9 @@ class Writer:
                 if self.dropped and self._lines.empty():
                     lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
                     self.dropped = 0
-                self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+                view = memoryview("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+                while view:
+                    view = view[os.write(self._fd, view) :]
             return
         while self._lines.get() is not None:
-            continue  # nobody reads, but the queue must not grow
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+            continue  # the terminal is gone, but the queue must not grow

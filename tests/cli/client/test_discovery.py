@@ -66,7 +66,7 @@ def test_an_explicit_socket_that_refuses_is_named(iii: Iii) -> None:
 
 
 def test_a_frozen_engine_exits_with_3_at_the_timeout(folder: Path, iii: Iii) -> None:
-    with FakeEngine(folder, is_mute=True):
+    with FakeEngine(folder, is_silent=True):
         done = iii("trigger", "math::add", "--timeout-ms", "10")
     assert (done.stderr, done.returncode) == ("error: the engine does not answer; start one with `iii dev`\n", 3)
 

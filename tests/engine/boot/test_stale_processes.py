@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from iii.engine.boot.stale_processes import read_runs, sweep
+from iii.engine.boot.stale_processes import kill_stale_processes, recorded_runs
 from iii.engine.supervision import procfs
 from iii.engine.supervision.orphans import belonging
 from iii.engine.supervision.process import SpawnError
@@ -31,12 +31,12 @@ def sleeper(**environment: str) -> subprocess.Popen[bytes]:
 
 def test_a_sweep_kills_what_carries_an_old_id_and_spares_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "run/runs"
-    assert sweep(file, f"old-{os.getpid()}") == ()
+    assert kill_stale_processes(file, f"old-{os.getpid()}") == ()
     left = sleeper(III_RUN_ID=f"old-{os.getpid()}")
     kept = sleeper(III_RUN_ID=f"old-{os.getpid()}", III_KEEP_CHILDREN="1")
     stranger = sleeper(III_RUN_ID=f"old-{os.getpid()}-not")
     try:
-        assert sweep(file, "new") == (left.pid,)
+        assert kill_stale_processes(file, "new") == (left.pid,)
         assert left.wait() == -9
         assert kept.poll() is None
         assert stranger.poll() is None
@@ -44,14 +44,14 @@ def test_a_sweep_kills_what_carries_an_old_id_and_spares_the_rest(tmp_path: Path
         for process in (left, kept, stranger):
             process.kill()
             process.wait()
-    assert read_runs(file) == [f"old-{os.getpid()}", "new"]
+    assert recorded_runs(file) == [f"old-{os.getpid()}", "new"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_only_the_last_runs_are_remembered(tmp_path: Path) -> None:
     for number in range(25):
-        sweep(tmp_path / "runs", f"run-{number}", lambda: [])
-    assert read_runs(tmp_path / "runs") == [f"run-{number}" for number in range(5, 25)]
+        kill_stale_processes(tmp_path / "runs", f"run-{number}", lambda: [])
+    assert recorded_runs(tmp_path / "runs") == [f"run-{number}" for number in range(5, 25)]
 
 
 def test_a_pid_that_has_a_new_owner_is_not_killed(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_pid_that_has_a_new_owner_is_not_killed(tmp_path: Path) -> None:
         (tmp_path / "runs").write_text("old\n")
         seen = Entry(stranger.pid, 1, 1, start_time=1, is_alive=True, marks=frozenset({b"III_RUN_ID=old"}))
         readings = [[seen], []]
-        sweep(tmp_path / "runs", "new", lambda: readings.pop(0))
+        kill_stale_processes(tmp_path / "runs", "new", lambda: readings.pop(0))
         assert stranger.poll() is None
     finally:
         stranger.kill()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii.engine.reload.dependency_graph import MAX_WAIT, QUIET, Debounce, ReloadGraph
+from iii.engine.reload.dependency_graph import MAX_DEBOUNCE, SAVE_DEBOUNCE, Debounce, ReloadGraph
 from iii.engine.reload.globs import compile_glob
 from iii.engine.supervision.reload_loop import LoopGuard
 
@@ -66,8 +66,8 @@ def reload_times(saves: list[float]) -> list[float]:
 
 
 def test_a_save_is_over_after_a_short_silence() -> None:
-    assert reload_times([1.0]) == [1.0 + QUIET]
-    assert reload_times([1.0, 1.05]) == [1.05 + QUIET]
+    assert reload_times([1.0]) == [1.0 + SAVE_DEBOUNCE]
+    assert reload_times([1.0, 1.05]) == [1.05 + SAVE_DEBOUNCE]
     assert len(reload_times([1.0, 2.0])) == 2
 
 
@@ -75,23 +75,23 @@ def test_two_hundred_saves_in_two_seconds_are_at_most_three_reloads() -> None:
     saves = [number / 100 for number in range(200)]
     reloads = reload_times(saves)
     assert len(reloads) <= 3
-    assert reloads[0] == MAX_WAIT
+    assert reloads[0] == MAX_DEBOUNCE
     assert reloads[-1] > saves[-1]
 
 
-def test_the_patience_of_a_storm_is_forgotten_after_it() -> None:
+def test_the_longer_debounce_of_a_storm_is_forgotten_after_it() -> None:
     storm = [number / 100 for number in range(200)]
     later = [10 + number / 100 for number in range(100)]
     first_later = next(time for time in reload_times(storm + later) if time > 10)
-    assert first_later == 10 + MAX_WAIT
+    assert first_later == 10 + MAX_DEBOUNCE
 
 
 def test_workers_are_debounced_one_by_one() -> None:
     debounce = Debounce()
     debounce.note("a", ("x",), 1.0)
     debounce.note("b", ("y",), 1.04)
-    assert debounce.due(1.0 + QUIET) == {"a": ("x",)}
-    assert debounce.due(1.04 + QUIET) == {"b": ("y",)}
+    assert debounce.due(1.0 + SAVE_DEBOUNCE) == {"a": ("x",)}
+    assert debounce.due(1.04 + SAVE_DEBOUNCE) == {"b": ("y",)}
     assert debounce.next_at() is None
 
 

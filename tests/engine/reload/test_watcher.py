@@ -205,6 +205,34 @@ def test_a_new_file_of_a_watch_glob_is_told_also_in_a_new_folder_but_not_an_igno
     watch(tmp_path, scenario, watch=("templates/**",))
 
 
+def test_a_nested_gitignore_keeps_files_and_folders_below_it_from_being_watched(tmp_path: Path) -> None:
+    (tmp_path / "assets/web/build/deep").mkdir(parents=True)
+    (tmp_path / "assets/web/src").mkdir()
+    (tmp_path / "assets/web/.gitignore").write_text("build/\n*.tmp\n")
+    (tmp_path / "assets/.gitignore").write_text("*.css\n")
+
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        assert not any("build" in folder for folder in watcher._folders)
+        (tmp_path / "assets/web/src/x.tmp").write_text("1")
+        (tmp_path / "assets/web/src/x.css").write_text("1")  # ignored above the folder where looking begins
+        (tmp_path / "assets/web/src/x.js").write_text("1")
+        assert await ears.next() == ("a", ("assets/web/src/x.js",))
+
+    watch(tmp_path, scenario, watch=("assets/web/**",))
+
+
+def test_a_watch_glob_may_lead_out_of_the_project(tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    (elsewhere / "folder").mkdir(parents=True)
+
+    async def scenario(_watcher: Watcher, ears: Ears) -> None:
+        (elsewhere / "x.json").write_text("1")
+        assert await ears.next() == ("a", (str(elsewhere / "x.json"),))
+
+    watch(project, scenario, watch=(f"{elsewhere}/*.json",))
+
+
 def test_the_project_file_and_env_files_are_told_apart(tmp_path: Path) -> None:
     async def scenario(_watcher: Watcher, ears: Ears) -> None:
         (tmp_path / ".env").write_text("A=1")
