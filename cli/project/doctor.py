@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def of_machine() -> Iterator[Finding]:
     import resource  # not on every platform
 
     yield health_checks.check_python()
-    versions: dict[str, str | None] = dict.fromkeys((*health_checks.PACKAGES, "iii-sdk"))
+    versions: dict[str, str | None] = dict.fromkeys(health_checks.PACKAGES)
     for name in versions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
@@ -70,6 +71,7 @@ def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
     yield Finding("project", "ok", f"{project.file}: {count(len(project.workers), 'worker')}")
     yield from _of_running(project)
     yield health_checks.check_state(project.state_dir)
+    yield from _of_sdks(project)
     commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}
     yield from health_checks.check_programs(commands, os.environ.get("PATH", os.defpath))
 
@@ -87,6 +89,23 @@ def _of_running(project: ProjectSpec) -> Iterator[Finding]:
     is_free = _can_bind(listen)
     holder = "" if is_free else holder_of(int(listen.rpartition(":")[2]))
     yield health_checks.check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
+
+
+def _of_sdks(project: ProjectSpec) -> Iterator[Finding]:
+    """Say which SDK the Python workers use, once for each interpreter."""
+    by_python: dict[str, list[str]] = {}
+    for spec in project.workers.values():
+        if spec.python is not None:
+            by_python.setdefault(str(spec.python), []).append(spec.name)
+    for python, workers in by_python.items():
+        try:
+            package = health_checks.sdk_package(python)
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            yield Finding(
+                "sdk", "fail", f"{', '.join(workers)}: {python} does not run: {error}", "mend that environment"
+            )
+            continue
+        yield health_checks.check_sdk(workers, python, package, listens=project.engine.listen != "off")
 
 
 def _can_bind(listen: str) -> bool:

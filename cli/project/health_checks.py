@@ -5,11 +5,13 @@ Every function takes what it judges as arguments, so that it is tested without a
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +25,31 @@ FILES_NEEDED = 1024
 # One watch a folder below the workers' files; trees with build output have thousands.
 WATCHES_NEEDED = 8192
 INSTANCES_NEEDED = 64
+
+
+# Run by a worker's interpreter. Without the current folder on the path, which the launcher leaves out too.
+_WHICH_SDK = """
+import importlib.metadata as metadata, importlib.util, json, os, sys
+sys.path = [folder for folder in sys.path if folder]
+spec = importlib.util.find_spec("iii")
+owners = ["iii-engine"]
+if spec and spec.origin and not os.path.exists(os.path.join(os.path.dirname(spec.origin), "worker", "launch.py")):
+    owners = metadata.packages_distributions().get("iii", ["another program"])
+try:
+    version = metadata.version(owners[0])
+except metadata.PackageNotFoundError:
+    version = ""
+print(json.dumps({"name": owners[0], "version": version, "file": spec.origin} if spec and spec.origin else None))
+"""
+
+
+@dataclass(frozen=True)
+class SdkPackage:
+    """The installed package that a worker's `import iii` loads, and the file it loads."""
+
+    name: str
+    version: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -48,16 +75,41 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def check_packages(versions: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Judge the packages we need (name -> installed version), and the one that conflicts with ours."""
+    """Judge the packages we need (name -> installed version)."""
     missing = [name for name in PACKAGES if versions.get(name) is None]
     if missing:
         hint = "install iii-engine again in this environment"
         yield Finding("packages", "fail", f"missing: {', '.join(missing)}", hint)
     else:
         yield Finding("packages", "ok", ", ".join(f"{name} {versions[name]}" for name in PACKAGES))
-    if versions.get("iii-sdk") is not None:
-        text = f"iii-sdk {versions['iii-sdk']} is in the same environment, and both install the package iii"
-        yield Finding("packages", "warn", text, "keep iii-engine in an environment of its own")
+
+
+def check_sdk(workers: Sequence[str], python: str, package: SdkPackage | None, *, listens: bool) -> Finding:
+    """Judge which `iii` these workers import: `package` is what their interpreter has under that name."""
+    names = ", ".join(workers)
+    if package is None:
+        return Finding("sdk", "ok", f"{names}: ours, by the path of {python}")
+    if package.name == "iii-engine":
+        return Finding("sdk", "ok", f"{names}: iii-engine {package.version} in {python}")
+    if package.name != "iii-sdk":
+        text = f"{names}: `iii` in {python} belongs to {package.name} {package.version}, not to an SDK ({package.file})"
+        return Finding("sdk", "fail", text, f"uninstall {package.name} there, or give the workers another `python`")
+    text = f"{names}: the official iii-sdk {package.version} in {python}, which connects over WebSocket"
+    if not listens:
+        return Finding(
+            "sdk", "fail", text, "set [engine] listen, or uninstall iii-sdk there to use the SDK of this engine"
+        )
+    return Finding("sdk", "ok", text)
+
+
+def sdk_package(python: str) -> SdkPackage | None:
+    """Ask an interpreter which package its `iii` belongs to; None if it has none, and gets ours from the engine.
+
+    Raises OSError, subprocess.SubprocessError or ValueError for an interpreter that cannot say.
+    """
+    done = subprocess.run([python, "-c", _WHICH_SDK], capture_output=True, text=True, timeout=10, check=True)
+    answer = json.loads(done.stdout)
+    return None if answer is None else SdkPackage(**answer)
 
 
 def check_open_files(soft: int, hard: int) -> Finding:

@@ -117,6 +117,14 @@ class Environment:
             assert [answer["doubled"] for answer in answers.values()] == [4, 4, 4]
             is_official = {name: "site-packages/iii/" in answer["file"] for name, answer in answers.items()}
             assert is_official == {"own": own == "official", "ours": False, "official": True}, answers
+            sdks = json.loads(run(self.iii, "doctor", "--json", cwd=self.project, check=False).stdout)["checks"]
+            texts = {check["text"].partition(":")[0]: check["text"] for check in sdks if check["name"] == "sdk"}
+            assert ("official iii-sdk" in texts["own"], "iii-engine" in texts["own"]) == (
+                own == "official",
+                own == "ours",
+            )
+            assert "ours, by the path" in texts["ours"]
+            assert "official iii-sdk" in texts["official"]
             self.trigger("state::set", "scope=s", "key=k", "value=7")
             assert self.trigger("state::get", "scope=s", "key=k") == "7"
         imports = "\n    ".join(f"import {name}\n    assert {name}.OWNER == 'foreign'" for name in foreign) or "pass"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli.project import health_checks
-from cli.project.health_checks import Finding
+from cli.project.health_checks import Finding, SdkPackage
 from tests.support.command import Iii
 
 
@@ -49,14 +51,39 @@ def test_an_old_python_fails() -> None:
     assert health_checks.check_python((3, 11, 0)).state == "ok"
 
 
-def test_missing_packages_and_a_rival_are_told() -> None:
+def test_missing_packages_are_named() -> None:
     all_there: dict[str, str | None] = dict.fromkeys(health_checks.PACKAGES, "1.0")
     assert only(health_checks.check_packages(all_there)).state == "ok"
     assert only(health_checks.check_packages({**all_there, "orjson": None})).text == "missing: orjson"
-    assert [finding.state for finding in health_checks.check_packages({**all_there, "iii-sdk": "0.25"})] == [
-        "ok",
-        "warn",
-    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "listens", "state", "words"),
+    [
+        (None, True, "ok", "a, b: ours"),
+        (SdkPackage("iii-engine", "0.1.0", "/x/iii/__init__.py"), False, "ok", "a, b: iii-engine 0.1.0"),
+        (SdkPackage("iii-sdk", "0.25.0", "/x/iii/__init__.py"), True, "ok", "the official iii-sdk 0.25.0"),
+        (SdkPackage("iii-sdk", "0.25.0", "/x/iii/__init__.py"), False, "fail", "the official iii-sdk 0.25.0"),
+        (SdkPackage("iii", "3.0", "/x/iii/__init__.py"), True, "fail", "belongs to iii 3.0, not to an SDK"),
+    ],
+)
+def test_it_says_which_sdk_workers_import(package: SdkPackage | None, listens: bool, state: str, words: str) -> None:
+    finding = health_checks.check_sdk(["a", "b"], "/x/python", package, listens=listens)
+    assert (finding.state, words in finding.text) == (state, True), finding
+
+
+def test_an_interpreter_is_asked_whose_iii_it_loads(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    python = str(bare / "bin" / "python")
+    assert health_checks.sdk_package(python) is None
+    packages = next((bare / "lib").glob("python3*/site-packages"))
+    (packages / "iii.py").write_text("")
+    package = health_checks.sdk_package(python)
+    assert package is not None
+    assert (package.name, package.file) == ("another program", str(packages / "iii.py"))
+    with pytest.raises(OSError):
+        health_checks.sdk_package(str(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize(("soft", "state"), [(64, "warn"), (1023, "warn"), (1024, "ok"), (-1, "ok")])
