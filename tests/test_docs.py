@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,20 @@ def test_the_architecture_shows_the_lifecycle_tables_as_they_are() -> None:
     assert block_after(text, "lifecycle") == diagram() + "\n"
 
 
+def test_the_architecture_shows_every_room_and_names_classes_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text.partition("```\n")[2].partition("```")[0]
+    rooms = {path.parent.name for folder in ("iii", "cli") for path in (ROOT / folder).rglob("__init__.py")}
+    assert {room for room in rooms if f"{room}/ " not in tree} <= {"iii", "cli"}
+    sources = [path for folder in ("iii", "stdlib_workers") for path in (ROOT / folder).rglob("*.py")]
+    source = "".join(path.read_text(encoding="utf-8") for path in sources)
+    classes = set(re.findall(r"^(?:class )?(\w+)(?:\(|:| = )", source, re.MULTILINE))
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([A-Z]\w+)`", row)}
+    assert len(named) > 80
+    assert named - classes == set()
+
+
 def test_the_protocol_names_every_message() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     tags = {kind.__struct_config__.tag for kind in messages.Message.__subclasses__()}
@@ -38,6 +54,12 @@ def test_the_readme_explains_every_key_of_the_project_file() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [key.name for key in WORKER_KEYS if f"| `{key.name}` |" not in text] == []
     assert [key.name for key in ENGINE_KEYS if f"`{key.name}`" not in text] == []
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    command = [sys.executable, "scripts/api-docs", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
