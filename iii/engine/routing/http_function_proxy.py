@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.calls import Calls
-from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.message_forms import redirected
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
@@ -36,7 +35,7 @@ class HttpFunctionProxy(Peer):
         self._calls = calls
 
     def _forward_calls(self) -> None:
-        for message in take_messages(self, self._calls):
+        for message in self._calls.take_messages(self):
             if isinstance(message, m.InvokeFunction):
                 self._forward(message)
 

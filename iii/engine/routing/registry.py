@@ -96,8 +96,6 @@ class Function:
 class Action:
     """A trigger action: the declaration's `function_id` carries it out. `providers` are peers of its owner."""
 
-    __slots__ = ("declaration", "owner", "peer", "providers")
-
     def __init__(self, declaration: RegisterAction, peer: Peer) -> None:
         self.declaration = declaration
         self.owner = peer.owner
@@ -122,9 +120,6 @@ class Registry:
     def __iter__(self) -> Iterator[Function]:
         for functions in self.namespaces.values():
             yield from functions.values()
-
-    def __repr__(self) -> str:
-        return f"<Registry {sum(map(len, self.namespaces.values()))} functions, {len(self.actions)} actions>"
 
     def find(self, namespace: str, function_id: str) -> Function | None:
         """Return the function of that id in exactly that namespace."""

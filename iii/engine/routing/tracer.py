@@ -1,7 +1,7 @@
 """The spans of calls: which call gets one, its place in its trace, its outcome. Pure: ids and clock are handed in.
 
-A tracer exists while a worker subscribes to telemetry. The router and `TracedCalls` report the beginning and the end of
-calls to it. A span keeps the values it gets as they are; only telemetry makes them into JSON.
+A tracer exists while a worker subscribes to telemetry. The router and the call table report the beginning and the end
+of calls to it. A span keeps the values it gets as they are; only telemetry makes them into JSON.
 
 Theory of operation. The tracer pauses when the rate limit is used up, and when too many finished spans wait to be
 handed over; `paused_until` says for how long. While it is paused no new trace begins, and the router takes calls that
@@ -24,7 +24,7 @@ from iii.engine.tracing.sampling import Sampler
 from iii.engine.tracing.trace_context import TraceContext, context_from
 from iii.engine.tracing.worker_spans import WorkerSpan, raw_items, worker_span_from
 from iii.protocol.codec import decode_value
-from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction
+from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction, is_empty
 
 # Finished spans that wait to be handed over. At the first bound no new trace begins, at the second spans are dropped.
 PAUSE_AT, MAX_FINISHED = 10_000, 20_000
@@ -99,10 +99,6 @@ class Tracer:
         self._on_finished = on_finished
         self._on_state_changed = on_state_changed
         self._decided: OrderedDict[str, bool] = OrderedDict()
-
-    def __repr__(self) -> str:
-        state = "paused" if self.paused_until else "open"
-        return f"<Tracer {state}, {len(self.spans)} spans under way, {len(self.finished)} finished>"
 
     # New traces
 
@@ -314,3 +310,13 @@ class Tracer:
 def error_from(body: ErrorBody) -> tuple[str, str]:
     """Return code and message of an error, cut to what a span keeps."""
     return body.code[:MAX_ID], body.message[:MAX_MESSAGE]
+
+
+def error_in(result: Raw) -> tuple[str, str] | None:
+    """As `error_from`, of the `error` field of a worker's result; None when it is null."""
+    if is_empty(result):
+        return None
+    try:
+        return error_from(decode_value(result, type=ErrorBody))
+    except ValueError:
+        return "UNKNOWN", "the worker's error has no code and message"

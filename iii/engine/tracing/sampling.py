@@ -58,9 +58,6 @@ class Sampler:
         self._rate_of = lru_cache(MAX_CACHED)(self._find_rate)
         self.spent_until = 0.0  # the rate limit lets no trace begin before
 
-    def __repr__(self) -> str:
-        return f"<Sampler {self.sampling.default:g}, {len(self._rules)} rules, {self._limit or 'no'} limit>"
-
     @property
     def is_closed(self) -> bool:
         """Whether no trace ever begins here."""

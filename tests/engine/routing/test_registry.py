@@ -188,7 +188,7 @@ def test_dropping_a_function_leaves_a_successor_of_the_same_id_alone(net: Net) -
     net.register(peer, "f")
     net.router.registry.drop(old)
     assert net.router.registry.find("default", "f") is not old
-    assert "1 functions" in repr(net.router.registry)
+    assert len(list(net.router.registry)) == 1
     assert "f of a, 1 providers" in repr(net.router.registry.default["f"])
 
 
