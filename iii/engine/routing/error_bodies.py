@@ -47,10 +47,7 @@ def worker_unavailable(owner: Owner) -> ErrorBody:
 def overloaded(reason: str) -> ErrorBody:
     """A bound was reached; the call was not started."""
     return ErrorBody(
-        ErrorCode.OVERLOADED,
-        f"{reason}; try again later",
-        details={"retry_after_ms": 100},
-        retryable=True,
+        ErrorCode.OVERLOADED, f"{reason}; try again later", details={"retry_after_ms": 100}, retryable=True
     )
 
 

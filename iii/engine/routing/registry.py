@@ -185,6 +185,5 @@ def check_id(id: str) -> None:
         raise InvocationError(ErrorCode.INVALID_MESSAGE, f"an id has 1 to {MAX_ID} characters, this one {len(id)}")
     if not id.isprintable() or _FORBIDDEN_ID.search(id):
         raise InvocationError(
-            ErrorCode.INVALID_MESSAGE,
-            f"an id holds no spaces, control or bidi characters and no '..': {id!r}",
+            ErrorCode.INVALID_MESSAGE, f"an id holds no spaces, control or bidi characters and no '..': {id!r}"
         )

@@ -22,7 +22,7 @@ from iii.engine.routing.registry import Function
 from iii.engine.tracing.bounded_queue import BoundedQueue
 from iii.engine.tracing.sampling import Sampler
 from iii.engine.tracing.trace_context import TraceContext, context_from
-from iii.engine.tracing.worker_spans import WorkerSpan, raw_items, worker_span_from
+from iii.engine.tracing.worker_spans import WorkerSpan, worker_spans_in
 from iii.protocol.codec import decode_value
 from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction, is_empty
 
@@ -268,16 +268,15 @@ class Tracer:
         if self.worker_spans.is_full:  # not decoded: that would cost more than the spans are worth
             self.worker_spans.dropped += bytes(spans).count(b'"trace_id"')
             return
-        for raw in raw_items(spans):
-            span = worker_span_from(raw)
+        for span, size in worker_spans_in(spans):
             if span is None:
                 self.worker_spans.dropped += 1
-            elif origin.owner is not self.subscriber and self._decide(
-                span.context, origin, span.name, None, self._clock()
-            ):
-                span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
-                self.worker_spans.add(span, len(raw))
-                self._on_finished()
+            elif origin.owner is not self.subscriber:
+                context = TraceContext(span.trace_id, span.span_id, span.flags)
+                if self._decide(context, origin, span.name, None, self._clock()):
+                    span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
+                    self.worker_spans.add(span, size)
+                    self._on_finished()
 
     def _release(self, span: Span) -> None:
         if span.payload is not None:
