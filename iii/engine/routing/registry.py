@@ -153,7 +153,11 @@ class Registry:
         return function
 
     def provide_action(self, declaration: RegisterAction, peer: Peer) -> None:
-        """Add a peer's action: beside the other processes of its worker, in place of any other worker's."""
+        """Add a peer's action: beside the other processes of its worker, in place of any other worker's.
+
+        Raises `InvocationError` when the id breaks the grammar.
+        """
+        check_id(declaration.id)
         former = self.actions.get(declaration.id)
         action = self.actions[declaration.id] = Action(declaration, peer)
         if former is not None and former.owner is peer.owner:

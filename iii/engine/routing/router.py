@@ -54,7 +54,9 @@ class Router:
         self.events: list[Event] = self.calls.events
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             **dict.fromkeys(self.registrations.handlers, self.registrations.receive),
-            m.TriggerRegistrationResult: self.registrations.trigger_answered,
+            m.TriggerRegistrationResult: lambda peer, message: self.registrations.send_all(
+                self.bindings.answered(peer, message)
+            ),
             m.Ready: self._ready,
             m.Cancel: self.calls.cancel,
             m.InvocationItem: self._forward_item,
