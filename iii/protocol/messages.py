@@ -228,7 +228,7 @@ class ChannelOpen(Message):
 
 
 class ChannelOpened(Message):
-    """The connection is an end of the channel now: frames follow, see `channel_frames.py`."""
+    """The connection is an end of the channel now: frames follow, see `frames.py`."""
 
 
 class Error(Message):

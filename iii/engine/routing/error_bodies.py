@@ -21,7 +21,6 @@ def function_not_found(function: Function, registry: Registry, note: str = "") -
 
     `note` says what happened to a function that was there.
     """
-
     message = f"Function {function.id} not found in namespace {function.namespace}"
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
@@ -71,7 +70,6 @@ def loop_detected(invocation: Invocation, limit: int) -> ErrorBody:
 
 
 def timeout(invocation: Invocation) -> ErrorBody:
-    """The deadline passed before the callee answered."""
     waited = "" if invocation.callee else " while waiting for a worker that can run it"
     message = f"{invocation.function.id}: invocation timed out after {round(invocation.timeout * 1000)}ms{waited}"
     return ErrorBody(ErrorCode.TIMEOUT, message, details={"started": invocation.is_started}, retryable=True)
@@ -87,19 +85,16 @@ def invocation_stopped(invocation: Invocation, reason: Mapping[str, Any]) -> Err
 
 
 def engine_stopping() -> ErrorBody:
-    """The engine shuts down and takes no new calls."""
     return ErrorBody(ErrorCode.ENGINE_STOPPING, "the engine is stopping and takes no new calls", retryable=True)
 
 
 def action_not_found(action: str, known: Iterable[str]) -> ErrorBody:
-    """No peer provides this trigger action."""
     names = sorted({"void", *known})
     message = f"unknown trigger action {action!r}; there are: {', '.join(names)}"
     return ErrorBody(ErrorCode.ACTION_NOT_FOUND, message, details={"actions": names})
 
 
 def no_queue() -> ErrorBody:
-    """A call is to be enqueued, and there is no queue worker."""
     message = (
         "No queue provider is installed: no worker provides engine::queue::enqueue. "
         "Add the standard one with `iii add queue`"
@@ -108,7 +103,6 @@ def no_queue() -> ErrorBody:
 
 
 def no_http_worker(function: Function) -> ErrorBody:
-    """The function lives behind a URL, and no worker makes requests."""
     message = (
         f"Function {function.id} lives behind a URL, and no worker makes requests: "
         "add the standard one with `iii add http_functions`"
@@ -117,7 +111,6 @@ def no_http_worker(function: Function) -> ErrorBody:
 
 
 def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody:
-    """The payload does not fit the function's request format."""
     message = f"{function.id}: {details['message']}"
     without_message = {key: value for key, value in details.items() if key != "message"}
     return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=without_message)
