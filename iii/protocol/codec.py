@@ -249,7 +249,5 @@ def _refuse_bombs(line: bytes, message: Any) -> None:
 
 
 def _invalid_json(message: str, offset: int, invocation_id: str | None) -> RemoteProtocolError:
-    where = f" at byte {offset}" if offset >= 0 else ""
-    return RemoteProtocolError(
-        ErrorCode.INVALID_JSON, f"invalid JSON{where}: {message}", offset=offset, invocation_id=invocation_id
-    )
+    text = f"invalid JSON{f' at byte {offset}' if offset >= 0 else ''}: {message}"
+    return RemoteProtocolError(ErrorCode.INVALID_JSON, text, offset=offset, invocation_id=invocation_id)

@@ -45,9 +45,8 @@ def worker_unavailable(owner: Owner) -> ErrorBody:
 
 def overloaded(reason: str) -> ErrorBody:
     """A bound was reached; the call was not started."""
-    return ErrorBody(
-        ErrorCode.OVERLOADED, f"{reason}; try again later", details={"retry_after_ms": 100}, retryable=True
-    )
+    message = f"{reason}; try again later"
+    return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100}, retryable=True)
 
 
 def deadlock_detected(invocation: Invocation) -> ErrorBody:
@@ -63,10 +62,8 @@ def deadlock_detected(invocation: Invocation) -> ErrorBody:
 def loop_detected(invocation: Invocation, limit: int) -> ErrorBody:
     """Calls are nested deeper than the limit: a function calls itself by way of others."""
     chain = invocation.chain
-    shown = " -> ".join([*chain[:3], "...", *chain[-3:]])
-    return ErrorBody(
-        ErrorCode.LOOP_DETECTED, f"calls are nested deeper than {limit}: {shown}", details={"chain": chain}
-    )
+    message = f"calls are nested deeper than {limit}: {' -> '.join([*chain[:3], '...', *chain[-3:]])}"
+    return ErrorBody(ErrorCode.LOOP_DETECTED, message, details={"chain": chain})
 
 
 def timeout(invocation: Invocation) -> ErrorBody:
@@ -118,10 +115,8 @@ def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody
 
 def invalid_namespace(field: str) -> ErrorBody:
     """The message names a namespace, and the name is blank."""
-    return ErrorBody(
-        ErrorCode.INVALID_NAMESPACE,
-        f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace",
-    )
+    message = f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace"
+    return ErrorBody(ErrorCode.INVALID_NAMESPACE, message)
 
 
 def invalid_message(message: str) -> ErrorBody:

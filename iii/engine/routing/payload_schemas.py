@@ -70,9 +70,8 @@ def _check(function_id: str, schema: Any) -> bool:
     for node in _nodes(schema):
         reference = node.get("$ref")
         if isinstance(reference, str) and not reference.startswith("#"):
-            raise InvocationError(
-                ErrorCode.INVALID_SCHEMA, f"{function_id}: $ref {reference!r} is not local; put it under $defs"
-            )
+            text = f"$ref {reference!r} is not local; put it under $defs"
+            raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: {text}")
         for pattern in (node.get("pattern"), *(node.get("patternProperties") or {})):
             if not isinstance(pattern, str):
                 continue

@@ -35,10 +35,7 @@ class PeerTable:
 
     def owner_of(self, worker: str, namespace: str = DEFAULT_NAMESPACE) -> Owner:
         """Return the owner of a supervised worker's functions; the first call makes it."""
-        owner = self.owners.get(worker)
-        if owner is None:
-            owner = self.owners[worker] = Owner(worker, namespace, is_supervised=True)
-        return owner
+        return self.owners.setdefault(worker, Owner(worker, namespace, is_supervised=True))
 
     def attach(self, peer: Peer) -> None:
         """A peer connected. A supervised one serves only once it is promoted."""

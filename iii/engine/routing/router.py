@@ -155,9 +155,8 @@ class Router:
                 # The call waits for a queue worker that starts: ours, whose action would have had the metadata.
                 payload["metadata"] = message.metadata
         else:
-            self._answer(
-                peer, message, error_bodies.action_not_found(action.type, self.registry.actions), is_void=is_void
-            )
+            error = error_bodies.action_not_found(action.type, self.registry.actions)
+            self._answer(peer, message, error, is_void=is_void)
             return
         function = self.registry.find(namespace, target)
         if function is None and provided is None and not self.calls.starting:
@@ -176,9 +175,9 @@ class Router:
             self.calls.tracer.end(message.invocation_id or "", None, error_from(error))
         if is_void:
             self.calls.note_dropped(peer, message.function_id, error)
-            return
-        result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
-        self.calls.send(peer, encode(result))
+        else:
+            result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
+            self.calls.send(peer, encode(result))
 
     def _forward_item(self, peer: Peer, message: m.InvocationItem) -> None:
         """Give the caller an item of a streamed result. The call of a caller that does not read its items ends."""

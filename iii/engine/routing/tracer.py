@@ -153,10 +153,8 @@ class Tracer:
         elif caller is not None:
             # A peer can only speak for calls that run on it.
             invocation = self._in_flight.get(caller.invocation_id or "")
-            if invocation is None or invocation.callee is not origin:
-                return False
-            parent = self.spans.get(invocation.id)
-            if parent is None:
+            parent = self.spans.get(caller.invocation_id or "")
+            if parent is None or invocation is None or invocation.callee is not origin:
                 return False
             span = self._add(f"{self._mint(64):016x}", parent.trace_id, parent.span_id, origin, message, function)
         elif self.paused_until or not self.begin_root(origin, message, function, now):
