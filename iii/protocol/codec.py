@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from iii.errors import ErrorCode, RemoteProtocolError
+from iii.protocol.lines import HEAD
 from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, Message, is_empty
 from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
 
@@ -28,8 +29,6 @@ from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
 _SHALLOW = 150
 # Bytes. The payload of a longer line from a trusted writer is not read at all.
 UNREAD = 4096
-# Bytes at the start of a line that cannot be decoded in which an invocation id is looked for.
-_HEAD = 4096
 
 _ID = re.compile(rb'"invocation_id"\s*:\s*"([A-Za-z0-9_.:-]{1,128})"')
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -128,7 +127,7 @@ def _decode_head(line: bytes) -> Any:
     If the first `,"data":` stood deeper down or in a string, the bytes before it and a brace would not be an object.
     """
     for key, message_type, field in _PAYLOADS:
-        end = line.find(key, 0, _HEAD)
+        end = line.find(key, 0, HEAD)
         if end > 0:
             try:
                 message = _decode(line[:end] + b"}")
@@ -153,7 +152,7 @@ def decode_object(raw: Raw) -> dict[str, Any]:
 
 def invocation_id_in(head: bytes) -> str | None:
     """Return the first invocation id in a line that cannot be decoded (its first 4 KiB), if one shows."""
-    match = _ID.search(head[:_HEAD])
+    match = _ID.search(head[:HEAD])
     return match[1].decode() if match else None
 
 

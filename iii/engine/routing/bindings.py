@@ -92,7 +92,6 @@ class Bindings:
         return iter(self._bindings.values())
 
     def find(self, id: str) -> Binding | None:
-        """Return the binding of that id."""
         return self._bindings.get(self._aliases.get(id, id))
 
     def type_of(self, binding: Binding) -> TriggerType | None:

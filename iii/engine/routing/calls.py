@@ -67,10 +67,10 @@ class Calls:
         `line` is what the callee gets. `now` is monotonic seconds. Only a first-level call with the default deadline,
         to a function that one peer runs without limits, is placed here; `admit_in_full` takes all others.
         """
-        invocation_id = message.invocation_id
-        callee = None if function is None else function.direct_callee
+        invocation_id: str = message.invocation_id  # type: ignore[assignment]  # calls without an id do not come here
         if (
-            callee is None
+            function is None
+            or (callee := function.direct_callee) is None
             or message.caller is not ABSENT
             or message.deadline_ms is not None
             or invocation_id in self.in_flight
@@ -80,17 +80,8 @@ class Calls:
             self.admit_in_full(origin, message, function, line, now)
             return
         timeout = self.timeout
-        invocation = Invocation(
-            invocation_id,  # type: ignore[arg-type]  # calls without an id do not come here
-            function,  # type: ignore[arg-type]
-            line,
-            origin,
-            now + timeout,
-            timeout,
-            origin,
-            callee,
-        )
-        self.in_flight[invocation_id] = invocation  # type: ignore[index]
+        invocation = Invocation(invocation_id, function, line, origin, now + timeout, timeout, origin, callee)
+        self.in_flight[invocation_id] = invocation
         self._watch(invocation)
         origin.outgoing += 1
         callee.busy += 1
@@ -125,14 +116,8 @@ class Calls:
             line = encode(message)  # the call of a recorded call has a span, though its message brought no trace
         if function is None:
             function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NO_OWNER)
-        invocation = Invocation(
-            message.invocation_id,  # type: ignore[arg-type]  # void calls were given one
-            function,
-            line,
-            origin,
-            now + timeout,
-            timeout,
-        )
+        id: str = message.invocation_id  # type: ignore[assignment]  # void calls were given one
+        invocation = Invocation(id, function, line, origin, now + timeout, timeout)
         if is_nested:
             # A call made by a running one is deeper by one, and never has a later deadline.
             parent = self.in_flight.get(parent_id(message.caller) or "")
@@ -345,7 +330,6 @@ class Calls:
         self.events.append(Notice(origin.name, text, "void_dropped"))
 
     def cancel(self, caller: Peer, message: Cancel) -> None:
-        """The caller gave up on its call."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.caller is not caller:
             self.counters["unknown_cancel"] += 1

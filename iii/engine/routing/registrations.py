@@ -133,7 +133,6 @@ class Registrations:
             self._reject(peer, message.id, error.code, error.message)
 
     def send_all(self, outgoing: Outgoing) -> None:
-        """Send each peer its message."""
         for peer, message in outgoing:
             self._calls.send(peer, encode(message))
 

@@ -17,8 +17,6 @@ from msgspec import Meta, Struct
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 # Functions and services whose rate is remembered.
 MAX_CACHED = 4096
-# The part of a trace id that the ratio is compared with: its last 64 bits, as OpenTelemetry does it.
-_SPACE = 1 << 64
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,7 +86,8 @@ class Sampler:
 
 def is_within_ratio(trace_id: str, ratio: float) -> bool:
     """Whether the trace is in the share that `ratio` lets through."""
-    return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * _SPACE
+    # The last 64 bits of the id are compared, as OpenTelemetry does it.
+    return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * 2**64
 
 
 def _matcher(pattern: str | None) -> Callable[[str], object]:
