@@ -6,8 +6,8 @@ own line, byte for byte, and its result goes back the same way. Only the callee 
 call that no peer can take now (worker starting, reloading, backing off, or at its concurrency) waits in its owner's
 queue, in order, within its deadline.
 
-`admit` and `settle` are the hot path and know no tracer: `admit_traced` and `settle_traced` replace them while calls are
-recorded. Which peers are connected, and which functions they have, is decided elsewhere.
+`admit` and `settle` are the hot path and know no tracer: `admit_traced` and `settle_traced` replace them while calls
+are recorded. Which peers are connected, and which functions they have, is decided elsewhere.
 """
 
 from __future__ import annotations
