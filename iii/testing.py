@@ -147,7 +147,7 @@ class Engine:
                 try:
                     message = decode(line)
                 except RemoteProtocolError as error:
-                    self._router.refuse(peer, error)
+                    self._router.calls.refuse(peer, error)
                 else:
                     self._router.receive(peer, message, line, self.now)
             self._deliver()
@@ -198,7 +198,7 @@ class _MemoryTransport:
         self._engine = engine
         self._peer = peer
         self._inbox, self._outbox = PairTransport.pair()
-        peer.connect(lambda: self._outbox.write(b"".join(line + b"\n" for line in peer.take_outbox())))
+        peer.flush = lambda: self._outbox.write(b"".join(line + b"\n" for line in peer.take_outbox()))
         engine.attach(peer)
 
     def read(self, timeout: float | None) -> bytes | None:

@@ -11,24 +11,24 @@ The work per line is one msgspec decode (0.4 us) plus a length comparison that p
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import reduce
 from json import JSONDecoder
+from operator import or_
 from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Raw, Struct
 
 from iii.errors import ErrorCode, RemoteProtocolError
-from iii.protocol.messages import ABSENT, AnyMessage, ErrorBody, InvocationResult, InvokeFunction, Message, is_empty
+from iii.protocol.lines import HEAD
+from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, Message, is_empty
 from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
 
 # Bytes. A line up to this size cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
 _SHALLOW = 150
-# Bytes. A line up to this size cannot hold too many values.
-_FEW = MAX_NODES
 # Bytes. The payload of a longer line from a trusted writer is not read at all.
 UNREAD = 4096
-# Bytes at the start of a line that cannot be decoded in which an invocation id is looked for.
-_HEAD = 4096
 
 _ID = re.compile(rb'"invocation_id"\s*:\s*"([A-Za-z0-9_.:-]{1,128})"')
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -43,13 +43,14 @@ _CALLER_OVERHEAD = len(',"caller":')
 # What stands before a payload, the type of message that has it, and its field.
 _PAYLOADS = ((b',"data":', InvokeFunction, "data"), (b',"result":', InvocationResult, "result"))
 
-_decode = msgspec.json.Decoder(AnyMessage).decode
-_fields_decoder = msgspec.json.Decoder(dict[str, Raw])
-_encoder = msgspec.json.Encoder()
-encode_value = _encoder.encode
+_decode = msgspec.json.Decoder(reduce(or_, Message.__subclasses__())).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+decode_value = msgspec.json.decode
+encode_value = msgspec.json.Encoder().encode
+# Returns the line of a message, without its newline.
+encode: Callable[[Message], bytes] = encode_value
 # Numbers are not built: an integer of a million digits takes minutes.
 _parse = JSONDecoder(parse_int=len, parse_float=len).raw_decode
-decode_value = msgspec.json.decode
 
 
 class NotAMessage(RemoteProtocolError):
@@ -69,17 +70,9 @@ class _Head(Struct):
     invocation_id: Raw = ABSENT
 
 
-_head_decoder = msgspec.json.Decoder(_Head)
-
-
-def encode(message: Message) -> bytes:
-    """Return the line of `message`, without its newline."""
-    return _encoder.encode(message)
-
-
 def encode_error(body: ErrorBody) -> Raw:
     """Return an error body as a raw value for an `error` field."""
-    return Raw(_encoder.encode(body))
+    return Raw(encode_value(body))
 
 
 def decode(line: bytes) -> Any:
@@ -134,7 +127,7 @@ def _decode_head(line: bytes) -> Any:
     If the first `,"data":` stood deeper down or in a string, the bytes before it and a brace would not be an object.
     """
     for key, message_type, field in _PAYLOADS:
-        end = line.find(key, 0, _HEAD)
+        end = line.find(key, 0, HEAD)
         if end > 0:
             try:
                 message = _decode(line[:end] + b"}")
@@ -159,7 +152,7 @@ def decode_object(raw: Raw) -> dict[str, Any]:
 
 def invocation_id_in(head: bytes) -> str | None:
     """Return the first invocation id in a line that cannot be decoded (its first 4 KiB), if one shows."""
-    match = _ID.search(head[:_HEAD])
+    match = _ID.search(head[:HEAD])
     return match[1].decode() if match else None
 
 
@@ -184,7 +177,7 @@ def _refuse(line: bytes, error: Exception) -> NoReturn:
 def _refuse_shape(line: bytes, text: str) -> NoReturn:
     """The line, as far as it was read, is JSON but not a message that this version knows."""
     try:
-        head = _head_decoder.decode(line)
+        head = decode_value(line, type=_Head)
     except msgspec.ValidationError:
         head = _Head()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -212,7 +205,7 @@ def _refuse_duplicate_keys(line: bytes) -> None:
     In a compact line the lengths of the distinct fields add up to its own; only lines with insignificant whitespace or
     escaped keys are parsed in full.
     """
-    fields = _fields_decoder.decode(line)
+    fields = _decode_fields(line)
     if len(line) == 1 + sum(len(key) + 4 + len(value) for key, value in fields.items()):
         return
     text = line.decode()
@@ -241,10 +234,9 @@ def _refuse_bad_utf8(line: bytes) -> None:
 
 def _refuse_bombs(line: bytes, message: Any) -> None:
     """Refuse a raw field nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
-    if len(line) <= _FEW and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1:
-        return
-    # The envelope is one level of the line.
-    if is_moderate(line, envelope=1):
+    # A line of up to as many bytes cannot hold too many values. The envelope is one level of it.
+    has_few_values = len(line) <= MAX_NODES
+    if (has_few_values and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1) or is_moderate(line, envelope=1):
         return
     for field in message.__struct_fields__:
         value = getattr(message, field)
@@ -256,7 +248,5 @@ def _refuse_bombs(line: bytes, message: Any) -> None:
 
 
 def _invalid_json(message: str, offset: int, invocation_id: str | None) -> RemoteProtocolError:
-    where = f" at byte {offset}" if offset >= 0 else ""
-    return RemoteProtocolError(
-        ErrorCode.INVALID_JSON, f"invalid JSON{where}: {message}", offset=offset, invocation_id=invocation_id
-    )
+    text = f"invalid JSON{f' at byte {offset}' if offset >= 0 else ''}: {message}"
+    return RemoteProtocolError(ErrorCode.INVALID_JSON, text, offset=offset, invocation_id=invocation_id)

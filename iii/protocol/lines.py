@@ -26,35 +26,25 @@ class Oversized:
 class LineSplitter:
     """Takes bytes and returns complete lines, in order, without their newline."""
 
-    __slots__ = ("_head", "_limit", "_parts", "_size", "_skipping")
+    __slots__ = ("_head", "_limit", "_parts", "is_over", "pending")
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
         self._parts: list[bytes | memoryview] = []
-        self._size = 0
-        self._skipping = False
         self._head = b""
-
-    @property
-    def pending(self) -> int:
-        """Bytes of the unfinished last line."""
-        return self._size
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the unfinished last line is over the limit already."""
-        return self._skipping
+        self.pending = 0  # bytes of the unfinished last line
+        self.is_over = False  # that line is over the limit already, and only its head is kept
 
     @property
     def partial(self) -> bytes:
         """The unfinished last line (only its head once it is over the limit)."""
-        return self._head if self._skipping else b"".join(self._parts)
+        return self._head if self.is_over else b"".join(self._parts)
 
     def feed(self, data: bytes) -> list[bytes | Oversized]:
         """Return the lines completed by `data`, empty ones left out."""
         lines: list[bytes | Oversized] = data.split(b"\n")  # type: ignore[assignment]
         partial: bytes = lines.pop()  # type: ignore[assignment]
-        if self._size or self._skipping:
+        if self.pending:
             if not lines:
                 self._keep(partial)
                 return []
@@ -80,20 +70,20 @@ class LineSplitter:
         return [self._finish(view[:end]), *self.feed(bytes(view[end + 1 :]))]
 
     def _keep(self, data: bytes | memoryview) -> None:
-        self._size += len(data)
-        if self._skipping:
+        self.pending += len(data)
+        if self.is_over:
             return
         self._parts.append(data)
-        if self._size > self._limit:
+        if self.pending > self._limit:
             self._head = b"".join(self._parts)[:HEAD]
             self._parts.clear()
-            self._skipping = True
+            self.is_over = True
 
     def _finish(self, tail: bytes | memoryview) -> bytes | Oversized:
         self._keep(tail)
-        size, self._size = self._size, 0
-        if self._skipping:
-            self._skipping = False
+        size, self.pending = self.pending, 0
+        if self.is_over:
+            self.is_over = False
             head, self._head = self._head, b""
             return Oversized(head, size)
         line = b"".join(self._parts)

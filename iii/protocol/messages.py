@@ -228,7 +228,7 @@ class ChannelOpen(Message):
 
 
 class ChannelOpened(Message):
-    """The connection is an end of the channel now: frames follow, see `channel_frames.py`."""
+    """The connection is an end of the channel now: frames follow, see `frames.py`."""
 
 
 class Error(Message):
@@ -259,33 +259,3 @@ class ActionField(Struct, gc=False):
 
     type: str
     queue: str | None = None
-
-
-AnyMessage = (
-    InvokeFunction
-    | InvocationResult
-    | InvocationItem
-    | ItemsTaken
-    | RegisterFunction
-    | UnregisterFunction
-    | RegisterService
-    | RegisterTriggerType
-    | UnregisterTriggerType
-    | RegisterTrigger
-    | UnregisterTrigger
-    | TriggerRegistrationResult
-    | RegisterAction
-    | UnregisterAction
-    | Ready
-    | Telemetry
-    | Cancel
-    | Stop
-    | Ping
-    | Pong
-    | Reattach
-    | WorkerRegistered
-    | RegistrationRejected
-    | ChannelOpen
-    | ChannelOpened
-    | Error
-)

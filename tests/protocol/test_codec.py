@@ -26,7 +26,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 RAW = JSON.map(lambda value: Raw(encode_value(value)))
-TYPES = list(m.AnyMessage.__args__)
+TYPES = m.Message.__subclasses__()
 
 
 def refusal(line: bytes) -> RemoteProtocolError:

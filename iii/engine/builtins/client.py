@@ -10,7 +10,6 @@ from typing import Any
 
 from msgspec import Raw
 
-from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.message_pump import MessagePump
 from iii.errors import InvocationError
@@ -53,7 +52,7 @@ class EngineClient:
         return m.NULL if result.result is m.ABSENT else result.result
 
     def _read_outbox(self) -> None:
-        for message in take_messages(self._peer, self._pump.router.calls):
+        for message in self._pump.router.calls.take_messages(self._peer):
             if isinstance(message, m.InvocationResult):
                 answered = self._waiting.get(message.invocation_id)
                 if answered is not None and not answered.done():

@@ -18,7 +18,6 @@ from msgspec import Raw, Struct, convert
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
-from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.telemetry.metrics import WorkerMetrics
@@ -160,7 +159,7 @@ class Builtins:
     # Calls of the engine's functions
 
     def _run_outbox(self) -> None:
-        for message in take_messages(self.peer, self._router.calls):
+        for message in self._router.calls.take_messages(self.peer):
             if isinstance(message, m.InvokeFunction):
                 self._run(message)
             elif isinstance(message, m.RegisterTrigger):

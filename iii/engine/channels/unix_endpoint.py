@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 from iii.engine.channels.channel import Channel, Channels, Direction
 from iii.errors import ErrorCode, RemoteProtocolError
-from iii.protocol.channel_frames import ChannelFrameError, ChannelFrameSplitter, frame
 from iii.protocol.codec import decode, encode, encode_error
+from iii.protocol.frames import ChannelFrameError, ChannelFrameSplitter, frame
 from iii.protocol.lines import Oversized
 from iii.protocol.messages import ChannelOpen, ChannelOpened, Error, ErrorBody
 

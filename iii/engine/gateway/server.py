@@ -31,7 +31,7 @@ from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.session import Session
 from iii.engine.transport.tcp_address import Address
-from iii.protocol.websocket_frames import MAX_MESSAGE
+from iii.protocol.frames import MAX_MESSAGE
 
 if TYPE_CHECKING:
     from websockets.http11 import Request

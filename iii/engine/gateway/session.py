@@ -22,9 +22,9 @@ from iii.engine.transport.websocket_frames import without_newlines
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, encode, encode_error
+from iii.protocol.frames import BINARY, MAX_MESSAGE
 from iii.protocol.lines import MAX_LINE
 from iii.protocol.messages import DEFAULT_NAMESPACE
-from iii.protocol.websocket_frames import BINARY, MAX_MESSAGE
 
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from iii.engine.routing.peer import Owner, Peer
 from iii.protocol.messages import (
     DEFAULT_NAMESPACE,
@@ -30,31 +32,12 @@ class TriggerType:
     the newest standby takes over.
     """
 
-    __slots__ = ("declaration", "id", "namespace", "provider", "standbys")
-
     def __init__(self, declaration: RegisterTriggerType, namespace: str, provider: Peer) -> None:
         self.id = declaration.id
         self.namespace = namespace
         self.provider = provider
         self.declaration = declaration
         self.standbys: list[TriggerType] = []
-
-    def take_over(self, former: TriggerType) -> None:
-        """Take the place of the former provider, which becomes a standby if it is another process of this worker."""
-        if former.provider.owner is self.provider.owner:
-            standbys = [*former.standbys, former]
-            self.standbys = [standby for standby in standbys if standby.provider is not self.provider]
-
-    def without(self, provider: Peer) -> TriggerType | None:
-        """Return the trigger type as it is once this process no longer provides it; None when no process does."""
-        self.standbys = [standby for standby in self.standbys if standby.provider is not provider]
-        if self.provider is not provider:
-            return self
-        if not self.standbys:
-            return None
-        *standbys, successor = self.standbys
-        successor.standbys = standbys
-        return successor
 
 
 class Binding:
@@ -64,20 +47,6 @@ class Binding:
     a binding, and a new generation takes over the old one's. A durable binding (`engine::register_trigger`) has no
     binders, and stays when the peer that asked for it leaves.
     """
-
-    __slots__ = (
-        "binders",
-        "config",
-        "function_id",
-        "home",
-        "id",
-        "metadata",
-        "namespace",
-        "owner",
-        "provider",
-        "strict_namespace",
-        "trigger_type",
-    )
 
     def __init__(self, message: RegisterTrigger, binder: Peer | None) -> None:
         self.id = message.id
@@ -94,14 +63,7 @@ class Binding:
 
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
-        return (
-            self.trigger_type == other.trigger_type
-            and self.function_id == other.function_id
-            and self.namespace == other.namespace
-            and self.strict_namespace == other.strict_namespace
-            and bytes(self.config) == bytes(other.config)
-            and bytes(self.metadata) == bytes(other.metadata)
-        )
+        return replace(other.request(), id=self.id) == self.request()
 
     def request(self) -> RegisterTrigger:
         """Return the message that registers this binding with the provider."""
@@ -129,12 +91,7 @@ class Bindings:
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._bindings.values())
 
-    def __repr__(self) -> str:
-        parked = sum(binding.provider is None for binding in self)
-        return f"<Bindings {len(self.types)} types, {len(self._bindings)} bindings, {parked} parked>"
-
     def find(self, id: str) -> Binding | None:
-        """Return the binding of that id."""
         return self._bindings.get(self._aliases.get(id, id))
 
     def type_of(self, binding: Binding) -> TriggerType | None:
@@ -191,20 +148,28 @@ class Bindings:
     def provide(self, declaration: RegisterTriggerType, provider: Peer) -> Outgoing:
         """Add or replace a trigger type, and hand its bindings to the new provider."""
         namespace = declaration.namespace or provider.namespace
-        provided = TriggerType(declaration, namespace, provider)
-        if former := self.types.get((namespace, declaration.id)):
-            provided.take_over(former)
-        self.types[namespace, declaration.id] = provided
+        former = self.types.get((namespace, declaration.id))
+        provided = self.types[namespace, declaration.id] = TriggerType(declaration, namespace, provider)
+        if former is not None and former.provider.owner is provider.owner:
+            standbys = [*former.standbys, former]
+            provided.standbys = [standby for standby in standbys if standby.provider is not provider]
         return self._replace_all(declaration.id)
 
     def withdraw(self, provider: Peer, id: str, namespace: str | None = None) -> Outgoing:
         """Take a trigger type from this provider; its bindings go to another provider or are parked."""
         key = (namespace or provider.namespace, id)
-        before = self.types.pop(key, None)
-        after = before.without(provider) if before else None
-        if after is not None:
-            self.types[key] = after
-        return [] if after is before else self._replace_all(id)
+        trigger_type = self.types.pop(key, None)
+        if trigger_type is None:
+            return []
+        standbys = [standby for standby in trigger_type.standbys if standby.provider is not provider]
+        if trigger_type.provider is not provider:
+            self.types[key] = trigger_type
+            trigger_type.standbys = standbys
+            return []
+        if standbys:
+            successor = self.types[key] = standbys.pop()
+            successor.standbys = standbys
+        return self._replace_all(id)
 
     def forget_binder(self, binder: Peer) -> Outgoing:
         """Take the peer out of the bindings it made, and remove those that have no other binder."""

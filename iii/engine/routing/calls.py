@@ -6,15 +6,17 @@ own line, byte for byte, and its result goes back the same way. Only the callee 
 call that no peer can take now (worker starting, reloading, backing off, or at its concurrency) waits in its owner's
 queue, in order, within its deadline.
 
-`admit` and `settle` are the hot path. Which peers are connected, and which functions they have, is decided elsewhere.
+`admit` and `settle` are the hot path and know no tracer: `admit_traced` and `settle_traced` replace them while calls
+are recorded. Which peers are connected, and which functions they have, is decided elsewhere.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from operator import attrgetter
-from typing import Protocol
+from typing import Any
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.events import Event, Notice, PeerDrained
@@ -22,29 +24,14 @@ from iii.engine.routing.invocation import Deadlines, Invocation, Limits
 from iii.engine.routing.message_forms import parent_id, result_for_caller
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import NO_OWNER, Function, Registry
-from iii.protocol.codec import encode, encode_error
+from iii.engine.routing.tracer import Tracer, error_from, error_in
+from iii.engine.tracing.trace_context import baggage_for
+from iii.errors import ProtocolError, RemoteProtocolError
+from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
-
-class CallObserver(Protocol):
-    """Follows what happens to calls beside the hot path: a tracer's, while calls are recorded."""
-
-    def nested_line(
-        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
-    ) -> bytes:
-        """A running call makes this one: return the line that its callee gets."""
-
-    def on_dispatched(self, invocation: Invocation) -> None:
-        """The call was given to its callee."""
-
-    def on_failed(self, invocation: Invocation, error: ErrorBody) -> None:
-        """The engine is about to answer the call with an error."""
-
-    def on_abandoned(self, invocation: Invocation) -> None:
-        """The caller waits no longer."""
-
-    def settle(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
-        """Take a result in place of `Calls.settle`."""
+# Cached: a traced call mostly comes without baggage, and to one of the same few functions.
+_own_baggage = lru_cache(4096)(lambda function_id: baggage_for(function_id, None))
 
 
 class Calls:
@@ -66,10 +53,7 @@ class Calls:
         self.starting: set[str] = set()  # supervised workers that may still register anything
         self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
-        self.observer: CallObserver | None = None  # gets reports beside the hot path only
-
-    def __repr__(self) -> str:
-        return f"<Calls {len(self.in_flight)} in flight, {len(self.unresolved)} unresolved>"
+        self.tracer: Tracer | None = None  # while calls are recorded
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on, except those that running ones make."""
@@ -84,10 +68,10 @@ class Calls:
         `line` is what the callee gets. `now` is monotonic seconds. Only a first-level call with the default deadline,
         to a function that one peer runs without limits, is placed here; `admit_in_full` takes all others.
         """
-        invocation_id = message.invocation_id
-        callee = None if function is None else function.direct_callee
+        invocation_id: str = message.invocation_id  # type: ignore[assignment]  # calls without an id do not come here
         if (
-            callee is None
+            function is None
+            or (callee := function.direct_callee) is None
             or message.caller is not ABSENT
             or message.deadline_ms is not None
             or invocation_id in self.in_flight
@@ -97,17 +81,8 @@ class Calls:
             self.admit_in_full(origin, message, function, line, now)
             return
         timeout = self.timeout
-        invocation = Invocation(
-            invocation_id,  # type: ignore[arg-type]  # calls without an id do not come here
-            function,  # type: ignore[arg-type]
-            line,
-            origin,
-            now + timeout,
-            timeout,
-            origin,
-            callee,
-        )
-        self.in_flight[invocation_id] = invocation  # type: ignore[index]
+        invocation = Invocation(invocation_id, function, line, origin, now + timeout, timeout, origin, callee)
+        self.in_flight[invocation_id] = invocation
         self._watch(invocation)
         origin.outgoing += 1
         callee.busy += 1
@@ -130,18 +105,20 @@ class Calls:
         """Take any call, and place it; None when it was refused. No caller waits for the outcome of a void call."""
         timeout = self.timeout if message.deadline_ms is None else message.deadline_ms / 1000
         is_nested = message.caller is not ABSENT
-        if is_nested and self.observer is not None and not is_void:
-            line = self.observer.nested_line(origin, message, function, line, now)
+        if (
+            is_nested
+            and not is_void
+            and message.traceparent is None
+            and self.tracer is not None
+            and self.tracer.spans
+            and message.invocation_id not in self.in_flight
+            and self.tracer.begin(origin, message, function, now)
+        ):
+            line = encode(message)  # the call of a recorded call has a span, though its message brought no trace
         if function is None:
             function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NO_OWNER)
-        invocation = Invocation(
-            message.invocation_id,  # type: ignore[arg-type]  # void calls were given one
-            function,
-            line,
-            origin,
-            now + timeout,
-            timeout,
-        )
+        id: str = message.invocation_id  # type: ignore[assignment]  # void calls were given one
+        invocation = Invocation(id, function, line, origin, now + timeout, timeout)
         if is_nested:
             # A call made by a running one is deeper by one, and never has a later deadline.
             parent = self.in_flight.get(parent_id(message.caller) or "")
@@ -199,8 +176,8 @@ class Calls:
         callee.busy += 1
         self.send(callee, invocation.line)
         invocation.line_end = callee.enqueued
-        if self.observer is not None:
-            self.observer.on_dispatched(invocation)
+        if self.tracer is not None:
+            self.tracer.dispatched(invocation)
 
     def _place_without_provider(self, invocation: Invocation) -> None:
         function = invocation.function
@@ -332,8 +309,9 @@ class Calls:
 
     def tell(self, invocation: Invocation, error: ErrorBody) -> None:
         """Answer the caller with an error; from here on no peer waits for the call."""
-        if self.observer is not None:
-            self.observer.on_failed(invocation, error)
+        # A call that is refused because its id is in flight has no span: that id's span is the other call's.
+        if self.tracer is not None and self.in_flight.get(invocation.id) in (None, invocation):
+            self.tracer.end(invocation.id, invocation, error_from(error))
         caller, invocation.caller = invocation.caller, None
         if caller is None:
             self.note_dropped(invocation.origin, invocation.function.id, error)
@@ -353,7 +331,6 @@ class Calls:
         self.events.append(Notice(origin.name, text, "void_dropped"))
 
     def cancel(self, caller: Peer, message: Cancel) -> None:
-        """The caller gave up on its call."""
         invocation = self.in_flight.get(message.invocation_id)
         if invocation is None or invocation.caller is not caller:
             self.counters["unknown_cancel"] += 1
@@ -364,8 +341,8 @@ class Calls:
 
     def abandon(self, invocation: Invocation) -> None:
         """The caller waits no longer: take the call out of the queue, or tell its callee to stop."""
-        if self.observer is not None:
-            self.observer.on_abandoned(invocation)
+        if self.tracer is not None:
+            self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
         if (callee := invocation.callee) is not None:
             # The call stays in the table until the callee answers or dies: the callee still runs it.
             invocation.is_abandoned = True
@@ -389,6 +366,33 @@ class Calls:
                 self.tell(invocation, error_bodies.timeout(invocation))
                 self.abandon(invocation)
 
+    # While calls are recorded
+
+    def admit_traced(
+        self, origin: Peer, message: InvokeFunction, function: Function | None, line: bytes, now: float
+    ) -> None:
+        """As `admit`; a call that belongs to no trace yet may begin one. Its line is then written anew."""
+        if (
+            message.caller is ABSENT
+            and message.invocation_id not in self.in_flight
+            and self.tracer is not None
+            and self.tracer.begin_root(origin, message, function, now)
+        ):
+            message.baggage = _own_baggage(message.function_id)
+            line = encode(message)
+        self.admit(origin, message, function, line, now)
+
+    def settle_traced(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
+        """As `settle`, after the span of the call has ended."""
+        if self.tracer is not None and message.invocation_id in self.tracer.spans:
+            invocation = self.in_flight.get(message.invocation_id)
+            if invocation is not None and invocation.callee is callee:
+                error = None if message.error is ABSENT else error_in(message.error)
+                self.tracer.end(message.invocation_id, invocation, error)
+        self.settle(callee, message, line)
+
+    # Outboxes, and lines that cannot be decoded
+
     def send(self, peer: Peer, line: bytes) -> None:
         """Put a line into the peer's outbox."""
         if peer.is_gone:
@@ -398,6 +402,33 @@ class Calls:
             self.dirty.append(peer)
         outbox.append(line)
         peer.enqueued += len(line) + 1
+
+    def take_messages(self, peer: Peer) -> Iterator[Any]:
+        """Yield the messages in the outbox of a peer that lives in the engine; its lines count as written.
+
+        A line of a trusted worker is decoded here for the first time. If it cannot be, a call is answered with the
+        error, and a result becomes one.
+        """
+        for line in peer.take_outbox():
+            try:
+                message = decode(line)
+            except RemoteProtocolError as error:
+                self.refuse(peer, error)
+            else:
+                yield message
+
+    def refuse(self, peer: Peer, error: ProtocolError) -> None:
+        """A line from or for `peer` could not be decoded: answer where its id shows, report the error otherwise."""
+        self.counters[error.code] += 1
+        invocation = self.in_flight.get(error.invocation_id or "")
+        body = ErrorBody(error.code, error.message, details={"offset": error.offset})
+        if invocation is not None and invocation.callee is peer:
+            result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(body))
+            self.settle_traced(peer, result, encode(result))
+        elif error.invocation_id is not None and invocation is None:
+            self.send(peer, encode(InvocationResult(error.invocation_id, error=encode_error(body))))
+        else:
+            self.events.append(Notice(peer.name, f"refused a message: {error.message}", error.code))
 
 
 _load = attrgetter("busy")

@@ -21,7 +21,6 @@ def function_not_found(function: Function, registry: Registry, note: str = "") -
 
     `note` says what happened to a function that was there.
     """
-
     message = f"Function {function.id} not found in namespace {function.namespace}"
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
@@ -46,12 +45,8 @@ def worker_unavailable(owner: Owner) -> ErrorBody:
 
 def overloaded(reason: str) -> ErrorBody:
     """A bound was reached; the call was not started."""
-    return ErrorBody(
-        ErrorCode.OVERLOADED,
-        f"{reason}; try again later",
-        details={"retry_after_ms": 100},
-        retryable=True,
-    )
+    message = f"{reason}; try again later"
+    return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100}, retryable=True)
 
 
 def deadlock_detected(invocation: Invocation) -> ErrorBody:
@@ -67,14 +62,11 @@ def deadlock_detected(invocation: Invocation) -> ErrorBody:
 def loop_detected(invocation: Invocation, limit: int) -> ErrorBody:
     """Calls are nested deeper than the limit: a function calls itself by way of others."""
     chain = invocation.chain
-    shown = " -> ".join([*chain[:3], "...", *chain[-3:]])
-    return ErrorBody(
-        ErrorCode.LOOP_DETECTED, f"calls are nested deeper than {limit}: {shown}", details={"chain": chain}
-    )
+    message = f"calls are nested deeper than {limit}: {' -> '.join([*chain[:3], '...', *chain[-3:]])}"
+    return ErrorBody(ErrorCode.LOOP_DETECTED, message, details={"chain": chain})
 
 
 def timeout(invocation: Invocation) -> ErrorBody:
-    """The deadline passed before the callee answered."""
     waited = "" if invocation.callee else " while waiting for a worker that can run it"
     message = f"{invocation.function.id}: invocation timed out after {round(invocation.timeout * 1000)}ms{waited}"
     return ErrorBody(ErrorCode.TIMEOUT, message, details={"started": invocation.is_started}, retryable=True)
@@ -90,19 +82,16 @@ def invocation_stopped(invocation: Invocation, reason: Mapping[str, Any]) -> Err
 
 
 def engine_stopping() -> ErrorBody:
-    """The engine shuts down and takes no new calls."""
     return ErrorBody(ErrorCode.ENGINE_STOPPING, "the engine is stopping and takes no new calls", retryable=True)
 
 
 def action_not_found(action: str, known: Iterable[str]) -> ErrorBody:
-    """No peer provides this trigger action."""
     names = sorted({"void", *known})
     message = f"unknown trigger action {action!r}; there are: {', '.join(names)}"
     return ErrorBody(ErrorCode.ACTION_NOT_FOUND, message, details={"actions": names})
 
 
 def no_queue() -> ErrorBody:
-    """A call is to be enqueued, and there is no queue worker."""
     message = (
         "No queue provider is installed: no worker provides engine::queue::enqueue. "
         "Add the standard one with `iii add queue`"
@@ -111,7 +100,6 @@ def no_queue() -> ErrorBody:
 
 
 def no_http_worker(function: Function) -> ErrorBody:
-    """The function lives behind a URL, and no worker makes requests."""
     message = (
         f"Function {function.id} lives behind a URL, and no worker makes requests: "
         "add the standard one with `iii add http_functions`"
@@ -120,7 +108,6 @@ def no_http_worker(function: Function) -> ErrorBody:
 
 
 def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody:
-    """The payload does not fit the function's request format."""
     message = f"{function.id}: {details['message']}"
     without_message = {key: value for key, value in details.items() if key != "message"}
     return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=without_message)
@@ -128,10 +115,8 @@ def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody
 
 def invalid_namespace(field: str) -> ErrorBody:
     """The message names a namespace, and the name is blank."""
-    return ErrorBody(
-        ErrorCode.INVALID_NAMESPACE,
-        f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace",
-    )
+    message = f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace"
+    return ErrorBody(ErrorCode.INVALID_NAMESPACE, message)
 
 
 def invalid_message(message: str) -> ErrorBody:

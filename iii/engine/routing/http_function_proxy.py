@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.calls import Calls
-from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.message_forms import redirected
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
@@ -36,30 +35,28 @@ class HttpFunctionProxy(Peer):
         self._calls = calls
 
     def _forward_calls(self) -> None:
-        for message in take_messages(self, self._calls):
-            if isinstance(message, m.InvokeFunction):
-                self._forward(message)
-
-    def _forward(self, message: m.InvokeFunction) -> None:
-        invocation = self._calls.in_flight.get(message.invocation_id or "")
-        if invocation is None or invocation.callee is not self:
-            return
-        if invocation.is_abandoned:
-            self._calls.settle(self, m.InvocationResult(invocation.id), b"")
-            return
-        self.busy -= 1
-        invocation.callee = None
-        target = self._calls.registry.find(DEFAULT_NAMESPACE, INVOKE)
-        if target is None and not self._calls.starting:
-            self._calls.fail(invocation, error_bodies.no_http_worker(invocation.function))
-            return
-        payload = {
-            "function_id": invocation.function.id,
-            "namespace": invocation.function.namespace,
-            "invocation": invocation.function.declaration.invocation,
-            "data": m.or_null(message.data),
-            "caller_worker_id": invocation.origin.id,
-        }
-        invocation.line = encode(redirected(message, INVOKE, payload))
-        invocation.function = target or Function(INVOKE, DEFAULT_NAMESPACE, self.owner)
-        self._calls.place(invocation)
+        calls = self._calls
+        for message in calls.take_messages(self):
+            is_call = isinstance(message, m.InvokeFunction)
+            invocation = calls.in_flight.get(message.invocation_id) if is_call else None
+            if invocation is None or invocation.callee is not self:
+                continue
+            if invocation.is_abandoned:
+                calls.settle(self, m.InvocationResult(invocation.id), b"")
+                continue
+            self.busy -= 1
+            invocation.callee = None
+            target = calls.registry.find(DEFAULT_NAMESPACE, INVOKE)
+            if target is None and not calls.starting:
+                calls.fail(invocation, error_bodies.no_http_worker(invocation.function))
+                continue
+            payload = {
+                "function_id": invocation.function.id,
+                "namespace": invocation.function.namespace,
+                "invocation": invocation.function.declaration.invocation,
+                "data": m.or_null(message.data),
+                "caller_worker_id": invocation.origin.id,
+            }
+            invocation.line = encode(redirected(message, INVOKE, payload))
+            invocation.function = target or Function(INVOKE, DEFAULT_NAMESPACE, self.owner)
+            calls.place(invocation)

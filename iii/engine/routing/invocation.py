@@ -62,33 +62,26 @@ class Invocation(Struct, gc=False, eq=False):
 class Deadlines:
     """All deadlines in one heap, with one timer. Finished calls are dropped lazily.
 
-    A new call waits in `_unsorted` for one tick before it enters the heap: short calls cost one list append each, and
+    A new call waits in `unsorted` for one tick before it enters the heap: short calls cost one list append each, and
     the heap does not fill with calls that have ended.
     """
 
-    __slots__ = ("_count", "_heap", "_unsorted", "add")
-
     def __init__(self) -> None:
-        self._unsorted: list[Invocation] = []
-        self.add = self._unsorted.append  # the hot path adds a call without a method between
+        self.unsorted: list[Invocation] = []
+        self.add = self.unsorted.append  # the hot path adds a call without a method between
         self._heap: list[tuple[float, int, Invocation]] = []
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._unsorted) + len(self._heap)
-
-    @property
-    def has_unsorted(self) -> bool:
-        """Whether there are calls whose deadlines are not in the heap yet."""
-        return bool(self._unsorted)
+        return len(self.unsorted) + len(self._heap)
 
     def expired(self, now: float) -> list[Invocation]:
         """Return the calls whose deadline has passed, earliest first, and forget them."""
-        for invocation in self._unsorted:
+        for invocation in self.unsorted:
             if not invocation.is_done:
                 self._count += 1
                 heapq.heappush(self._heap, (invocation.deadline, self._count, invocation))
-        self._unsorted.clear()
+        self.unsorted.clear()
         if len(self._heap) > 64 and sum(not entry[2].is_done for entry in self._heap) * 2 < len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].is_done]
             heapq.heapify(self._heap)
@@ -101,7 +94,7 @@ class Deadlines:
 
     def wait(self, now: float) -> float | None:
         """Seconds until `expired` should be called again; None when there is nothing to watch."""
-        if self._unsorted:
+        if self.unsorted:
             return TICK
         return max(self._heap[0][0] - now, 0.0) if self._heap else None
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from iii.engine.routing.invocation import Invocation
 from iii.engine.tracing.trace_context import baggage_for
@@ -33,19 +34,8 @@ def parent_id(field: Raw) -> str | None:
 
 def callee_line(message: InvokeFunction) -> bytes:
     """Return the line that the callee gets of a call: always with an id and data, never a namespace or an action."""
-    call = InvokeFunction(
-        function_id=message.function_id,
-        invocation_id=message.invocation_id,
-        data=or_null(message.data),
-        metadata=message.metadata,
-        traceparent=message.traceparent,
-        baggage=_baggage_of(message),
-        caller=message.caller,
-        deadline_ms=message.deadline_ms,
-        stream=message.stream,
-        window=message.window,
-    )
-    return encode(call)
+    data, baggage = or_null(message.data), _baggage_of(message)
+    return encode(replace(message, data=data, baggage=baggage, namespace=None, action=ABSENT, idempotent=None))
 
 
 def action_payload(message: InvokeFunction, receipt: str) -> dict[str, Any]:
@@ -86,14 +76,12 @@ def result_for_caller(invocation: Invocation, message: InvocationResult) -> byte
 
     The error of an enqueued call has the contract's one code, `enqueue_error`, whatever the queue's error was.
     """
-    result, error = message.result, message.error
-    if invocation.receipt is not None:
-        if is_empty(error):
-            result = Raw(encode_value({"messageReceiptId": invocation.receipt}))
-            error = ABSENT
-        else:
-            result = ABSENT
-            error = encode_error(_enqueue_error(error))
+    if invocation.receipt is None:
+        result, error = message.result, message.error
+    elif is_empty(message.error):
+        result, error = Raw(encode_value({"messageReceiptId": invocation.receipt})), ABSENT
+    else:
+        result, error = ABSENT, encode_error(_enqueue_error(message.error))
     return encode(InvocationResult(message.invocation_id, message.function_id, result, error))
 
 

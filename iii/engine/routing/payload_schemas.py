@@ -7,7 +7,6 @@ schema may not refer to another document (`$ref`), nor hold a pattern that could
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,8 +50,18 @@ def compile_schema(declaration: RegisterFunction) -> Validator | None:
     except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
         text = str(error).split("\n", 1)[0]
         raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{declaration.id}: request format: {text}") from None
-    reason = functools.partial(explain_safely, validator) if has_patterns else explain
-    return functools.partial(_mismatch, schema, validator.is_valid, reason)
+    is_valid = validator.is_valid
+
+    def mismatch(payload: Raw) -> dict[str, object] | None:
+        try:
+            value = orjson.loads(memoryview(payload)) if len(payload) else None
+        except orjson.JSONDecodeError as error:
+            return {"message": str(error), "path": "$", "expected": "JSON", "got": "something else"}
+        if is_valid(value):
+            return None
+        return explain_safely(validator, schema, value) if has_patterns else explain(schema, value)
+
+    return mismatch
 
 
 def _check(function_id: str, schema: Any) -> bool:
@@ -61,14 +70,18 @@ def _check(function_id: str, schema: Any) -> bool:
     for node in _nodes(schema):
         reference = node.get("$ref")
         if isinstance(reference, str) and not reference.startswith("#"):
-            raise InvocationError(
-                ErrorCode.INVALID_SCHEMA, f"{function_id}: $ref {reference!r} is not local; put it under $defs"
-            )
-        patterns = [node.get("pattern"), *(node.get("patternProperties") or {})]
-        for pattern in patterns:
-            if isinstance(pattern, str):
-                has_patterns = True
-                _check_pattern(function_id, pattern)
+            text = f"$ref {reference!r} is not local; put it under $defs"
+            raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: {text}")
+        for pattern in (node.get("pattern"), *(node.get("patternProperties") or {})):
+            if not isinstance(pattern, str):
+                continue
+            has_patterns = True
+            if len(pattern) > MAX_PATTERN:
+                text = f"a pattern has {len(pattern)} characters, {MAX_PATTERN} at most"
+                raise InvocationError(ErrorCode.UNSAFE_PATTERN, f"{function_id}: {text}")
+            if _NESTED_REPEAT.search(pattern) or _ALTERNATION_REPEAT.search(pattern):
+                text = f"pattern {pattern!r} repeats a group that repeats or alternates; it could run for minutes"
+                raise InvocationError(ErrorCode.UNSAFE_PATTERN, f"{function_id}: {text}")
     return has_patterns
 
 
@@ -82,29 +95,6 @@ def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
             pending += node.values()
         elif isinstance(node, list):
             pending += node
-
-
-def _check_pattern(function_id: str, pattern: str) -> None:
-    if len(pattern) > MAX_PATTERN:
-        raise InvocationError(
-            ErrorCode.UNSAFE_PATTERN, f"{function_id}: a pattern has {len(pattern)} characters, {MAX_PATTERN} at most"
-        )
-    if _NESTED_REPEAT.search(pattern) or _ALTERNATION_REPEAT.search(pattern):
-        raise InvocationError(
-            ErrorCode.UNSAFE_PATTERN,
-            f"{function_id}: pattern {pattern!r} repeats a group that repeats or alternates; it could run for minutes",
-        )
-
-
-def _mismatch(schema: Any, is_valid: Any, reason: Any, payload: Raw) -> dict[str, object] | None:
-    try:
-        value = orjson.loads(memoryview(payload)) if len(payload) else None
-    except orjson.JSONDecodeError as error:
-        return {"message": str(error), "path": "$", "expected": "JSON", "got": "something else"}
-    if is_valid(value):
-        return None
-    mismatch: dict[str, object] = reason(schema, value)
-    return mismatch
 
 
 def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]:

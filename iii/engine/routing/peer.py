@@ -55,16 +55,13 @@ class Owner:
         """Whether a serving peer can take one more call."""
         return any(peer.has_room for peer in self.peers)
 
-    def __repr__(self) -> str:
-        return f"<Owner {self.name} {len(self.waiting)} waiting>"
-
 
 @dataclass(slots=True, eq=False, repr=False)
 class Peer:
     """One connection. `is_serving` is false while a new generation registers, and again once it is retired.
 
     `flush`, `drain` and `close` belong to the transport: write the outbox, read what is left, close. A connection
-    that is made after its peer hands `flush` in by `connect`.
+    that is made after its peer sets its `flush` then.
     """
 
     id: str
@@ -107,10 +104,6 @@ class Peer:
         if self.owner is None:
             self.owner = Owner(self.name or self.id, self.namespace, is_supervised=False)
         self.is_serving = not self.owner.is_supervised
-
-    def connect(self, flush: Callable[[], None]) -> None:
-        """Let a transport write the outbox from now on."""
-        self.flush = flush
 
     def take_outbox(self) -> list[bytes]:
         """Return the lines of the outbox and count them as written: for transports that take everything at once."""

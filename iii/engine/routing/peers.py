@@ -33,15 +33,9 @@ class PeerTable:
         self._calls = calls
         self._registrations = registrations
 
-    def __repr__(self) -> str:
-        return f"<PeerTable {len(self.peers)} peers, {len(self.owners)} supervised workers>"
-
     def owner_of(self, worker: str, namespace: str = DEFAULT_NAMESPACE) -> Owner:
         """Return the owner of a supervised worker's functions; the first call makes it."""
-        owner = self.owners.get(worker)
-        if owner is None:
-            owner = self.owners[worker] = Owner(worker, namespace, is_supervised=True)
-        return owner
+        return self.owners.setdefault(worker, Owner(worker, namespace, is_supervised=True))
 
     def attach(self, peer: Peer) -> None:
         """A peer connected. A supervised one serves only once it is promoted."""
@@ -183,19 +177,14 @@ class PeerTable:
                 calls.abandon(invocation)
             if invocation.callee is not peer or invocation.is_done:
                 continue
+            invocation.attempt += invocation.is_started
+            may_repeat = invocation.function.is_idempotent and invocation.attempt <= calls.limits.attempts
             if invocation.is_abandoned:
                 calls.in_flight.pop(invocation.id, None)
                 invocation.is_done = True
-            elif self._may_run_again(invocation):
+            elif may_repeat or not invocation.is_started:
                 to_requeue.append(invocation)
             else:
                 calls.fail(invocation, error_bodies.invocation_stopped(invocation, reason))
         peer.busy = peer.abandoned = 0
         calls.requeue(to_requeue)
-
-    def _may_run_again(self, invocation: Invocation) -> bool:
-        """Whether a call of a dead callee goes to another: if it had not started, or its function is idempotent."""
-        if not invocation.is_started:
-            return True
-        invocation.attempt += 1
-        return invocation.function.is_idempotent and invocation.attempt <= self._calls.limits.attempts

@@ -15,7 +15,7 @@ from iii.engine.routing.calls import Calls
 from iii.engine.routing.events import FunctionsChanged, HttpFunctionRegistered, Notice
 from iii.engine.routing.http_function_proxy import HttpFunctionProxy
 from iii.engine.routing.peer import Owner, Peer
-from iii.engine.routing.registry import Function, Registry, Validator, check_id
+from iii.engine.routing.registry import Function, Registry, Validator
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import encode, encode_error
@@ -126,20 +126,13 @@ class Registrations:
         else:
             self.send_all(self._bindings.bind(binding))
 
-    def trigger_answered(self, provider: Peer, message: m.TriggerRegistrationResult) -> None:
-        """A provider has accepted or refused a binding."""
-        self.send_all(self._bindings.answered(provider, message))
-
     def _register_action(self, peer: Peer, message: m.RegisterAction) -> None:
         try:
-            check_id(message.id)
+            self._registry.provide_action(message, peer)
         except InvocationError as error:
             self._reject(peer, message.id, error.code, error.message)
-            return
-        self._registry.provide_action(message, peer)
 
     def send_all(self, outgoing: Outgoing) -> None:
-        """Send each peer its message."""
         for peer, message in outgoing:
             self._calls.send(peer, encode(message))
 

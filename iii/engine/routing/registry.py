@@ -89,14 +89,9 @@ class Function:
         hidden = self.id.startswith("engine::") and not self.id.startswith("engine::queue::")
         return hidden or self.metadata.get("internal") is True
 
-    def __repr__(self) -> str:
-        return f"<Function {self.id} of {self.owner.name}, {len(self.providers)} providers>"
-
 
 class Action:
     """A trigger action: the declaration's `function_id` carries it out. `providers` are peers of its owner."""
-
-    __slots__ = ("declaration", "owner", "peer", "providers")
 
     def __init__(self, declaration: RegisterAction, peer: Peer) -> None:
         self.declaration = declaration
@@ -123,9 +118,6 @@ class Registry:
         for functions in self.namespaces.values():
             yield from functions.values()
 
-    def __repr__(self) -> str:
-        return f"<Registry {sum(map(len, self.namespaces.values()))} functions, {len(self.actions)} actions>"
-
     def find(self, namespace: str, function_id: str) -> Function | None:
         """Return the function of that id in exactly that namespace."""
         return self.namespaces.get(namespace, {}).get(function_id)
@@ -144,9 +136,8 @@ class Registry:
         function = functions.get(declaration.id)
         if function is None:
             if len(peer.functions) >= MAX_FUNCTIONS_PER_PEER:
-                raise InvocationError(
-                    ErrorCode.LIMIT_EXCEEDED, f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
-                )
+                text = f"{peer.name} has {MAX_FUNCTIONS_PER_PEER} functions already"
+                raise InvocationError(ErrorCode.LIMIT_EXCEEDED, text)
             function = functions[declaration.id] = Function(declaration.id, peer.namespace, peer.owner)
         elif function.owner is not peer.owner:
             if function.owner.is_expected or function.providers:
@@ -158,7 +149,11 @@ class Registry:
         return function
 
     def provide_action(self, declaration: RegisterAction, peer: Peer) -> None:
-        """Add a peer's action: beside the other processes of its worker, in place of any other worker's."""
+        """Add a peer's action: beside the other processes of its worker, in place of any other worker's.
+
+        Raises `InvocationError` when the id breaks the grammar.
+        """
+        check_id(declaration.id)
         former = self.actions.get(declaration.id)
         action = self.actions[declaration.id] = Action(declaration, peer)
         if former is not None and former.owner is peer.owner:
@@ -189,7 +184,5 @@ def check_id(id: str) -> None:
     if not 0 < len(id) <= MAX_ID:
         raise InvocationError(ErrorCode.INVALID_MESSAGE, f"an id has 1 to {MAX_ID} characters, this one {len(id)}")
     if not id.isprintable() or _FORBIDDEN_ID.search(id):
-        raise InvocationError(
-            ErrorCode.INVALID_MESSAGE,
-            f"an id holds no spaces, control or bidi characters and no '..': {id!r}",
-        )
+        text = f"an id holds no spaces, control or bidi characters and no '..': {id!r}"
+        raise InvocationError(ErrorCode.INVALID_MESSAGE, text)

@@ -5,7 +5,8 @@ Theory of operation. A message of a peer goes in through `receive`; lines for ot
 actions), the bindings (trigger types, triggers), the calls (in flight) and the peer table; the router joins them.
 
 A plain call goes straight to `Calls.admit`, and its result to `Calls.settle`. The router holds these two as attributes:
-while calls are traced they are those of `TracedCalls`, so that untraced calls never ask whether they are recorded.
+while calls are traced they are `admit_traced` and `settle_traced`, so that untraced calls never ask whether they are
+recorded.
 """
 
 from __future__ import annotations
@@ -18,15 +19,12 @@ from iii.engine.routing.bindings import Bindings
 from iii.engine.routing.calls import Calls
 from iii.engine.routing.events import Event, PeerReady
 from iii.engine.routing.invocation import Limits
-from iii.engine.routing.local_peer import refuse
 from iii.engine.routing.message_forms import action_payload, callee_line, redirected
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
 from iii.engine.routing.registry import Registry
-from iii.engine.routing.traced_calls import TracedCalls
 from iii.engine.routing.tracer import VOID, Tracer, error_from
-from iii.errors import ProtocolError
 from iii.ids import mint_id
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_trusted, decode_value, encode, encode_error
@@ -48,8 +46,6 @@ class Router:
         self._default_functions = self.registry.default
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
-        self.tracer: Tracer | None = None
-        self._traced_calls: TracedCalls | None = None
         self._admit = self.calls.admit
         self._settle = self.calls.settle
         self.void_calls = self.enqueue_calls = 0  # received since the start
@@ -58,7 +54,9 @@ class Router:
         self.events: list[Event] = self.calls.events
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             **dict.fromkeys(self.registrations.handlers, self.registrations.receive),
-            m.TriggerRegistrationResult: self.registrations.trigger_answered,
+            m.TriggerRegistrationResult: lambda peer, message: self.registrations.send_all(
+                self.bindings.answered(peer, message)
+            ),
             m.Ready: self._ready,
             m.Cancel: self.calls.cancel,
             m.InvocationItem: self._forward_item,
@@ -74,19 +72,16 @@ class Router:
 
     def trace(self, tracer: Tracer | None) -> None:
         """Record calls with this tracer from now on; None: record none."""
-        self.tracer = tracer
-        self._traced_calls = self.calls.observer = None if tracer is None else TracedCalls(self.calls, tracer)
+        self.calls.tracer = tracer
         self.choose_path()
 
     def choose_path(self) -> None:
-        """Send calls and results through the traced table while any of them can concern the tracer."""
-        self._admit, self._settle = self.calls.admit, self.calls.settle
-        if self.tracer is not None and self._traced_calls is not None:
-            may_begin = not self.tracer.paused_until
-            if may_begin:
-                self._admit = self._traced_calls.admit
-            if may_begin or self.tracer.spans:
-                self._settle = self._traced_calls.settle
+        """Show calls and results to the tracer while any of them can concern it."""
+        calls, tracer = self.calls, self.calls.tracer
+        may_begin = tracer is not None and not tracer.paused_until
+        may_end = may_begin or (tracer is not None and bool(tracer.spans))
+        self._admit = calls.admit_traced if may_begin else calls.admit
+        self._settle = calls.settle_traced if may_end else calls.settle
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`, decoded from `line`. `now` is monotonic seconds."""
@@ -108,10 +103,6 @@ class Router:
             handler = self._handlers.get(message_type)
             if handler is not None:
                 handler(peer, message)
-
-    def refuse(self, peer: Peer, error: ProtocolError) -> None:
-        """A line of `peer` could not be decoded: answer where its invocation id shows, report the error otherwise."""
-        refuse(self.calls, peer, error)
 
     def _invoke_in_full(self, peer: Peer, message: m.InvokeFunction, now: float) -> None:
         """Take the rarer forms of a call: with a namespace, an action or a trace, or without an id.
@@ -135,8 +126,9 @@ class Router:
             self.void_calls += 1
         elif action_type == "enqueue":
             self.enqueue_calls += 1
-        if self.tracer is not None and peer.kind != "engine" and message.invocation_id not in self.calls.in_flight:
-            self.tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
+        tracer = self.calls.tracer
+        if tracer is not None and peer.kind != "engine" and message.invocation_id not in self.calls.in_flight:
+            tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
         if action is None or action_type == "void":
             is_void = is_void or action is not None
             self.calls.admit_in_full(peer, message, function, callee_line(message), now, is_void=is_void)
@@ -163,9 +155,8 @@ class Router:
                 # The call waits for a queue worker that starts: ours, whose action would have had the metadata.
                 payload["metadata"] = message.metadata
         else:
-            self._answer(
-                peer, message, error_bodies.action_not_found(action.type, self.registry.actions), is_void=is_void
-            )
+            error = error_bodies.action_not_found(action.type, self.registry.actions)
+            self._answer(peer, message, error, is_void=is_void)
             return
         function = self.registry.find(namespace, target)
         if function is None and provided is None and not self.calls.starting:
@@ -180,13 +171,13 @@ class Router:
 
     def _answer(self, peer: Peer, message: m.InvokeFunction, error: m.ErrorBody, *, is_void: bool) -> None:
         """Answer a call that does not come into the table."""
-        if self.tracer is not None and message.invocation_id not in self.calls.in_flight:
-            self.tracer.end(message.invocation_id or "", None, error_from(error))
+        if self.calls.tracer is not None and message.invocation_id not in self.calls.in_flight:
+            self.calls.tracer.end(message.invocation_id or "", None, error_from(error))
         if is_void:
             self.calls.note_dropped(peer, message.function_id, error)
-            return
-        result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
-        self.calls.send(peer, encode(result))
+        else:
+            result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
+            self.calls.send(peer, encode(result))
 
     def _forward_item(self, peer: Peer, message: m.InvocationItem) -> None:
         """Give the caller an item of a streamed result. The call of a caller that does not read its items ends."""
@@ -206,8 +197,8 @@ class Router:
             self.calls.send(invocation.callee, encode(message))
 
     def _take_spans(self, peer: Peer, message: m.Telemetry) -> None:
-        if self.tracer is not None:
-            self.tracer.take_worker_spans(peer, message.spans)
+        if self.calls.tracer is not None:
+            self.calls.tracer.take_worker_spans(peer, message.spans)
 
     def _ready(self, peer: Peer, message: m.Ready) -> None:
         peer.drains_clients = message.lingers

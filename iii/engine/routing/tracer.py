@@ -1,7 +1,7 @@
 """The spans of calls: which call gets one, its place in its trace, its outcome. Pure: ids and clock are handed in.
 
-A tracer exists while a worker subscribes to telemetry. The router and `TracedCalls` report the beginning and the end of
-calls to it. A span keeps the values it gets as they are; only telemetry makes them into JSON.
+A tracer exists while a worker subscribes to telemetry. The router and the call table report the beginning and the end
+of calls to it. A span keeps the values it gets as they are; only telemetry makes them into JSON.
 
 Theory of operation. The tracer pauses when the rate limit is used up, and when too many finished spans wait to be
 handed over; `paused_until` says for how long. While it is paused no new trace begins, and the router takes calls that
@@ -22,9 +22,9 @@ from iii.engine.routing.registry import Function
 from iii.engine.tracing.bounded_queue import BoundedQueue
 from iii.engine.tracing.sampling import Sampler
 from iii.engine.tracing.trace_context import TraceContext, context_from
-from iii.engine.tracing.worker_spans import WorkerSpan, raw_items, worker_span_from
+from iii.engine.tracing.worker_spans import WorkerSpan, worker_spans_in
 from iii.protocol.codec import decode_value
-from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction
+from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, InvokeFunction, is_empty
 
 # Finished spans that wait to be handed over. At the first bound no new trace begins, at the second spans are dropped.
 PAUSE_AT, MAX_FINISHED = 10_000, 20_000
@@ -100,10 +100,6 @@ class Tracer:
         self._on_state_changed = on_state_changed
         self._decided: OrderedDict[str, bool] = OrderedDict()
 
-    def __repr__(self) -> str:
-        state = "paused" if self.paused_until else "open"
-        return f"<Tracer {state}, {len(self.spans)} spans under way, {len(self.finished)} finished>"
-
     # New traces
 
     def pause(self, until: float) -> None:
@@ -157,10 +153,8 @@ class Tracer:
         elif caller is not None:
             # A peer can only speak for calls that run on it.
             invocation = self._in_flight.get(caller.invocation_id or "")
-            if invocation is None or invocation.callee is not origin:
-                return False
-            parent = self.spans.get(invocation.id)
-            if parent is None:
+            parent = self.spans.get(caller.invocation_id or "")
+            if parent is None or invocation is None or invocation.callee is not origin:
                 return False
             span = self._add(f"{self._mint(64):016x}", parent.trace_id, parent.span_id, origin, message, function)
         elif self.paused_until or not self.begin_root(origin, message, function, now):
@@ -272,16 +266,15 @@ class Tracer:
         if self.worker_spans.is_full:  # not decoded: that would cost more than the spans are worth
             self.worker_spans.dropped += bytes(spans).count(b'"trace_id"')
             return
-        for raw in raw_items(spans):
-            span = worker_span_from(raw)
+        for span, size in worker_spans_in(spans):
             if span is None:
                 self.worker_spans.dropped += 1
-            elif origin.owner is not self.subscriber and self._decide(
-                span.context, origin, span.name, None, self._clock()
-            ):
-                span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
-                self.worker_spans.add(span, len(raw))
-                self._on_finished()
+            elif origin.owner is not self.subscriber:
+                context = TraceContext(span.trace_id, span.span_id, span.flags)
+                if self._decide(context, origin, span.name, None, self._clock()):
+                    span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
+                    self.worker_spans.add(span, size)
+                    self._on_finished()
 
     def _release(self, span: Span) -> None:
         if span.payload is not None:
@@ -314,3 +307,13 @@ class Tracer:
 def error_from(body: ErrorBody) -> tuple[str, str]:
     """Return code and message of an error, cut to what a span keeps."""
     return body.code[:MAX_ID], body.message[:MAX_MESSAGE]
+
+
+def error_in(result: Raw) -> tuple[str, str] | None:
+    """As `error_from`, of the `error` field of a worker's result; None when it is null."""
+    if is_empty(result):
+        return None
+    try:
+        return error_from(decode_value(result, type=ErrorBody))
+    except ValueError:
+        return "UNKNOWN", "the worker's error has no code and message"

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 
-from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.engine.routing.tracer import FOREVER, Span, Tracer
@@ -123,7 +122,7 @@ class TelemetryExporter:
     # Bindings
 
     def _read_outbox(self) -> None:
-        for message in take_messages(self.peer, self._router.calls):
+        for message in self._router.calls.take_messages(self.peer):
             if isinstance(message, m.InvocationResult):
                 # The batch of a removed binding may still be answered: that answer is ignored.
                 is_current = message.invocation_id == self._batch_id

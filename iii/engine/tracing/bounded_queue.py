@@ -21,9 +21,6 @@ class BoundedQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __repr__(self) -> str:
-        return f"<BoundedQueue {len(self)} items, {self._size} bytes, {self.dropped} dropped>"
-
     @property
     def is_full(self) -> bool:
         """Whether the next item would be dropped whatever its size."""

@@ -17,10 +17,6 @@ from msgspec import Meta, Struct
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 # Functions and services whose rate is remembered.
 MAX_CACHED = 4096
-# The part of a trace id that the ratio is compared with: its last 64 bits, as OpenTelemetry does it.
-_SPACE = 1 << 64
-
-Matches = Callable[[str], object]
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,11 +35,6 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
     parent_based: bool = False
     max_traces_per_second: Annotated[float, Meta(gt=0.0)] | None = None
 
-    @property
-    def follows_parents(self) -> bool:
-        """Whether the sampled flag of a context from outside decides."""
-        return self.parent_based or bool(self.rules) or self.max_traces_per_second is not None
-
 
 class Sampler:
     """The decisions of one binding. `now` is monotonic seconds."""
@@ -58,9 +49,6 @@ class Sampler:
         self._rate_of = lru_cache(MAX_CACHED)(self._find_rate)
         self.spent_until = 0.0  # the rate limit lets no trace begin before
 
-    def __repr__(self) -> str:
-        return f"<Sampler {self.sampling.default:g}, {len(self._rules)} rules, {self._limit or 'no'} limit>"
-
     @property
     def is_closed(self) -> bool:
         """Whether no trace ever begins here."""
@@ -74,7 +62,8 @@ class Sampler:
 
     def should_follow(self, trace_id: str, *, is_sampled: bool) -> bool:
         """Whether a call is recorded whose trace began outside and came with a decision."""
-        return is_sampled if self.sampling.follows_parents else is_within_ratio(trace_id, self.sampling.default)
+        follows_parents = self.sampling.parent_based or bool(self._rules) or self._limit is not None
+        return is_sampled if follows_parents else is_within_ratio(trace_id, self.sampling.default)
 
     def _take_token(self, now: float) -> bool:
         assert self._limit is not None
@@ -89,21 +78,19 @@ class Sampler:
 
     def _find_rate(self, function_id: str, service: str) -> float:
         for matches_operation, matches_service, rate in self._rules:
-            is_operation = (
-                matches_operation is None or matches_operation(function_id) or matches_operation(f"call {function_id}")
-            )
-            if is_operation and (matches_service is None or matches_service(service)):
+            is_operation = matches_operation(function_id) or matches_operation(f"call {function_id}")
+            if is_operation and matches_service(service):
                 return rate
         return self.sampling.default
 
 
 def is_within_ratio(trace_id: str, ratio: float) -> bool:
     """Whether the trace is in the share that `ratio` lets through."""
-    return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * _SPACE
+    # The last 64 bits of the id are compared, as OpenTelemetry does it.
+    return ratio >= 1.0 or int(trace_id[16:], 16) < ratio * 2**64
 
 
-def _matcher(pattern: str | None) -> Matches | None:
-    if pattern is None:
-        return None
-    expression = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+def _matcher(pattern: str | None) -> Callable[[str], object]:
+    wildcards = {"*": ".*", "?": "."}
+    expression = "".join(wildcards.get(char, re.escape(char)) for char in ("*" if pattern is None else pattern))
     return re.compile(expression, re.DOTALL).fullmatch

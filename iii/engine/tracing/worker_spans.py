@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from msgspec import DecodeError, Meta, Raw, Struct
 
-from iii.engine.tracing.trace_context import TraceContext
 from iii.protocol.codec import decode_value
 
 # Bytes of one span as JSON.
@@ -44,25 +45,16 @@ class WorkerSpan(Struct, omit_defaults=False):
     service_name: str = ""
     instrumentation_scope_name: str = "iii.worker"
 
-    @property
-    def context(self) -> TraceContext:
-        """Its trace and span id, and the sender's decision about sampling."""
-        return TraceContext(self.trace_id, self.span_id, self.flags)
 
-
-def raw_items(array: Raw) -> list[Raw]:
-    """Return the items of a JSON array; no items of any other value."""
+def worker_spans_in(array: Raw) -> Iterator[tuple[WorkerSpan | None, int]]:
+    """Yield the spans in an array that a worker has sent, and their bytes as JSON; None for an item that is no span."""
     try:
-        return decode_value(array, type=list[Raw])
+        items = decode_value(array, type=list[Raw])
     except (DecodeError, RecursionError):
-        return []
-
-
-def worker_span_from(raw: Raw) -> WorkerSpan | None:
-    """Decode a span that a worker has sent; None for a value that is no span."""
-    if len(raw) > MAX_SIZE:
-        return None
-    try:
-        return decode_value(raw, type=WorkerSpan)
-    except (DecodeError, RecursionError):
-        return None
+        return
+    for item in items:
+        span = None
+        if len(item) <= MAX_SIZE:
+            with suppress(DecodeError, RecursionError):
+                span = decode_value(item, type=WorkerSpan)
+        yield span, len(item)

@@ -64,7 +64,7 @@ class Connection:
         self._pending: list[memoryview] = []  # taken from the outbox, not yet by the kernel
         self._poller = poller
         self._is_waiting_for_room = False
-        peer.connect(self.flush)
+        peer.flush = self.flush
         for fd in {read_fd, write_fd}:
             os.set_blocking(fd, False)
         self._poller.add_reader(read_fd, self._on_readable)

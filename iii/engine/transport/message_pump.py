@@ -85,7 +85,7 @@ class MessagePump:
         if self._timer is None:
             if len(calls.deadlines):
                 self._arm()
-        elif self._is_timer_far and calls.deadlines.has_unsorted:
+        elif self._is_timer_far and calls.deadlines.unsorted:
             # A new call may have an earlier deadline than the one the timer waits for.
             self._timer.cancel()
             self._arm()
@@ -124,14 +124,14 @@ class MessagePump:
         elif isinstance(error, UnknownType) and error.invocation_id is None:
             self.router.calls.counters["unknown_type"] += 1
         else:
-            self.router.refuse(peer, error)
+            self.router.calls.refuse(peer, error)
 
     def _on_oversized_line(self, connection: PeerConnection, line: Oversized) -> None:
         """Answer an over-long line with an error if it shows an invocation id; expel its peer otherwise."""
         message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
         invocation_id = invocation_id_in(line.head)
         error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)
-        self.router.refuse(connection.peer, error)
+        self.router.calls.refuse(connection.peer, error)
         if invocation_id is None:
             self.router.calls.events.append(PeerExpelled(connection.peer, f"wrote {message}"))
 

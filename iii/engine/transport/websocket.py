@@ -22,7 +22,7 @@ from websockets.server import ServerProtocol
 
 from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
-from iii.protocol.websocket_frames import FINAL, MAX_MESSAGE, PING, TEXT, header
+from iii.protocol.frames import FINAL, MAX_MESSAGE, PING, TEXT, header
 
 try:
     from websockets.speedups import apply_mask

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from iii.protocol.websocket_frames import CONTINUATION, FINAL, MASKED, MAX_FRAME, RESERVED, TEXT, header
+from iii.protocol.frames import CONTINUATION, FINAL, MASKED, MAX_FRAME, RESERVED, TEXT, header
 
 # Bytes to write, and how many bytes of lines (newlines included) they carry.
 Chunk = tuple[bytes, int]

@@ -13,7 +13,7 @@ from threading import Lock
 from urllib.parse import quote
 
 from iii.errors import IIIError
-from iii.protocol.websocket_frames import BINARY, CLOSE, PING, PONG, TEXT
+from iii.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT
 from iii.worker.channels.unix_socket import ChannelSocket
 
 TYPE_CHECKING = False

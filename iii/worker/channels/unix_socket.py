@@ -9,7 +9,7 @@ import contextlib
 import select
 import socket
 
-from iii.protocol.channel_frames import ChannelFrameError, ChannelFrameSplitter, frame
+from iii.protocol.frames import ChannelFrameError, ChannelFrameSplitter, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from collections import deque
 from threading import Event, Lock
 from time import monotonic
 
-from iii.protocol.websocket_frames import CLOSE, PING, PONG, TEXT
+from iii.protocol.frames import CLOSE, PING, PONG, TEXT
 from iii.worker.transport.websocket_frames import (
     ServerFrameReader,
     WebSocketError,

@@ -1,12 +1,12 @@
 """RFC 6455 as a client needs it: the handshake's text, frames out, messages in. Pure.
 
 Server frames are unmasked, client frames masked; no extension is offered. What the engine's side of a WebSocket has in
-common with it is in `iii/protocol/websocket_frames.py`.
+common with it is in `iii/protocol/frames.py`.
 """
 
 from __future__ import annotations
 
-from iii.protocol.websocket_frames import CLOSE, CONTINUATION, FINAL, MASKED, MAX_FRAME, MAX_MESSAGE, RESERVED, header
+from iii.protocol.frames import CLOSE, CONTINUATION, FINAL, MASKED, MAX_FRAME, MAX_MESSAGE, RESERVED, header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import socket
 
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
-from iii.protocol.channel_frames import TEXT, ChannelFrameSplitter, frame
+from iii.protocol.frames import TEXT, ChannelFrameSplitter, frame
 from iii.protocol.messages import ChannelOpen
 
 BOUND = 20.0

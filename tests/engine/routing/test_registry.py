@@ -188,8 +188,8 @@ def test_dropping_a_function_leaves_a_successor_of_the_same_id_alone(net: Net) -
     net.register(peer, "f")
     net.router.registry.drop(old)
     assert net.router.registry.find("default", "f") is not old
-    assert "1 functions" in repr(net.router.registry)
-    assert "f of a, 1 providers" in repr(net.router.registry.default["f"])
+    assert len(list(net.router.registry)) == 1
+    assert net.router.registry.default["f"].providers == [peer]
 
 
 def test_a_bad_schema_costs_only_its_function() -> None:

@@ -222,7 +222,7 @@ def test_a_provided_action_gets_the_whole_call_and_its_result_goes_to_the_caller
 def refuse(net: Net, peer: Peer, line: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode(line)
-    net.router.refuse(peer, caught.value)
+    net.router.calls.refuse(peer, caught.value)
 
 
 def test_a_broken_call_is_answered_to_its_caller(net: Net, caller: Peer) -> None:

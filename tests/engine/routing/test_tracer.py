@@ -400,7 +400,7 @@ def test_without_a_tracer_the_plain_table_runs() -> None:
     net.router.trace(None)
     net.call(net.caller, "math::add")
     assert is_plain(net)
-    assert net.router.calls.observer is None
+    assert net.router.calls.tracer is None
     assert "traceparent" not in net.one(net.callee)
 
 

@@ -92,14 +92,14 @@ def line(text: str, worker: str = "math") -> LogLine:
 
 def test_nothing_is_recorded_without_a_subscriber() -> None:
     async def scene(net: Exporting) -> None:
-        assert net.router.calls.observer is None
+        assert net.router.calls.tracer is None
         assert net.followers == []
         net.want()
-        assert net.router.calls.observer is not None
+        assert net.router.calls.tracer is not None
         assert len(net.followers) == 1
         net.send(net.eye, "unregistertrigger", id="b1", trigger_type="telemetry")
         net.turn()
-        assert net.router.calls.observer is None
+        assert net.router.calls.tracer is None
         assert net.followers == []
 
     run(scene)
@@ -147,7 +147,7 @@ def test_a_wrong_config_is_refused_by_its_key(config: Any, named: str) -> None:
         assert answer["type"] == "triggerregistrationresult"
         assert answer["error"]["code"] == "trigger_registration_failed"
         assert named in answer["error"]["message"]
-        assert net.router.calls.observer is None
+        assert net.router.calls.tracer is None
 
     run(scene)
 
@@ -158,7 +158,7 @@ def test_a_client_may_not_take_what_everybody_does() -> None:
         net.bind(stranger, "b1", "telemetry", "eye::take", config={})
         net.turn()
         assert "only a worker of this project" in net.one(stranger)["error"]["message"]
-        assert net.router.calls.observer is None
+        assert net.router.calls.tracer is None
 
     run(scene)
 
@@ -167,7 +167,7 @@ def test_a_config_of_null_means_the_defaults() -> None:
     async def scene(net: Exporting) -> None:
         net.bind(net.eye, "b1", "telemetry", "eye::take", config=None)
         net.turn()
-        assert net.router.calls.observer is not None
+        assert net.router.calls.tracer is not None
 
     run(scene)
 
@@ -178,7 +178,7 @@ def test_the_latest_binding_gets_the_batches_and_the_one_before_again_when_it_go
         net.want("b1")
         net.bind(net.eye, "b2", "telemetry", "eye::other", config={"window_ms": 5, "spans": False})
         net.turn()
-        assert net.router.calls.observer is None
+        assert net.router.calls.tracer is None
         net.send(net.eye, "unregistertrigger", id="b2", trigger_type="telemetry")
         net.turn()
         net.calls()
@@ -218,14 +218,14 @@ def test_what_a_failed_batch_held_counts_as_dropped() -> None:
 def test_a_subscriber_that_is_gone_costs_no_call_anything_and_its_drop_is_told() -> None:
     async def scene(net: Exporting) -> None:
         net.want()
-        assert net.router.tracer is not None
-        net.router.tracer.pause_at = 50
+        assert net.router.calls.tracer is not None
+        net.router.calls.tracer.pause_at = 50
         net.router.peer_table.detach(net.eye)
         net.router.peer_table.refuse_calls("eye", {"state": "failed"})
         for _ in range(5):
             net.calls(100)
             await asyncio.sleep(0.01)
-        assert len(net.router.tracer.finished) <= 100
+        assert len(net.router.calls.tracer.finished) <= 100
         assert net.router.calls.in_flight == {}
 
     run(scene)
@@ -234,15 +234,15 @@ def test_a_subscriber_that_is_gone_costs_no_call_anything_and_its_drop_is_told()
 def test_a_subscriber_that_hangs_holds_up_no_call() -> None:
     async def scene(net: Exporting) -> None:
         net.want(max_batch=10)
-        assert net.router.tracer is not None
-        net.router.tracer.pause_at = 40
+        assert net.router.calls.tracer is not None
+        net.router.calls.tracer.pause_at = 40
         net.calls(10)
         message = await until(lambda: next(iter(net.got(net.eye)), None))
         net.calls(200)
         for number in range(20_000):
             net.report(line(f"line {number}"))
         assert net.got(net.eye) == []
-        assert len(net.router.tracer.finished) == 40
+        assert len(net.router.calls.tracer.finished) == 40
         net.answer(net.eye, message["invocation_id"])
         net.turn()
         batch = await net.batch()

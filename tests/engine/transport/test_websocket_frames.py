@@ -13,7 +13,7 @@ from websockets.speedups import apply_mask
 from websockets.uri import parse_uri
 
 from iii.engine.transport import websocket_frames
-from iii.protocol.websocket_frames import MAX_FRAME
+from iii.protocol.frames import MAX_FRAME
 
 payloads = st.one_of(st.binary(max_size=300), st.integers(65_530, 65_540).map(lambda size: b"x" * size))
 

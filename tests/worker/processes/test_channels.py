@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from iii.helpers import extract_channel_refs, is_channel_ref
-from iii.protocol.channel_frames import BINARY, TEXT, frame
+from iii.protocol.frames import BINARY, TEXT, frame
 from tests.support.live_project import BOUND, ROOT, project
 
 TOML = """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from iii.protocol.websocket_frames import BINARY, MAX_FRAME, PING, TEXT
+from iii.protocol.frames import BINARY, MAX_FRAME, PING, TEXT
 from iii.worker.transport.websocket import Reconnection, parse_address
 from iii.worker.transport.websocket_frames import (
     ServerFrameReader,

@@ -1,12 +1,27 @@
-"""Messages of a channel survive any cutting of their bytes; what is no message is refused."""
+"""Messages of a channel survive any cutting of their bytes; what is no message is refused.
+
+The header of a WebSocket frame is held against the library's own writer, for both directions.
+"""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
 
-from iii.protocol.channel_frames import BINARY, MAX_MESSAGE, TEXT, ChannelFrameError, ChannelFrameSplitter, frame
+from iii.protocol.frames import (
+    BINARY,
+    CONTINUATION,
+    FINAL,
+    MASKED,
+    MAX_MESSAGE,
+    TEXT,
+    ChannelFrameError,
+    ChannelFrameSplitter,
+    frame,
+    header,
+)
 
 MESSAGES = st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.binary(max_size=300)), max_size=10)
 
@@ -48,3 +63,15 @@ def test_the_limits_of_a_head(kind: int, size: int, fits: bool) -> None:
     else:
         with pytest.raises(ChannelFrameError, match=str(size)):
             ChannelFrameSplitter().feed(head)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 0xFFFF, 0x10000])
+@pytest.mark.parametrize("is_final", [True, False])
+@pytest.mark.parametrize(("opcode", "name"), [(TEXT, Opcode.TEXT), (CONTINUATION, Opcode.CONT)])
+def test_a_header_is_the_one_of_the_library(size: int, is_final: bool, opcode: int, name: Opcode) -> None:
+    expected = Frame(name, b"x" * size, fin=is_final)
+    first = opcode | FINAL if is_final else opcode
+    assert header(first, size) + b"x" * size == expected.serialize(mask=False)
+    masked = header(first, size, MASKED)
+    assert expected.serialize(mask=True).startswith(masked)
+    assert len(masked) + 4 + size == len(expected.serialize(mask=True))
