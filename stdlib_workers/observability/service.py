@@ -163,7 +163,7 @@ class Service:
         now = self.pipeline.clock()
         future = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
         events = await asyncio.wrap_future(future)
-        result: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // MILLISECOND}
+        result: dict[str, Any] = {"evaluated": self.evaluator.enabled_rules, "timestamp": now // MILLISECOND}
         return {**result, "triggered_alerts": events} if events else result
 
     # Beside the functions

@@ -11,13 +11,7 @@ from iii.redaction import BatchRedactor
 from stdlib_workers.observability.config.options import Options
 from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.records.batch import Batch
-from stdlib_workers.observability.records.logs import (
-    SEVERITIES,
-    LogRow,
-    log_json,
-    log_row_from,
-    log_without_secrets,
-)
+from stdlib_workers.observability.records.logs import SEVERITIES, LogRow, log_json, log_row_from, log_without_secrets
 from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
