@@ -32,7 +32,7 @@ from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIGGER, Triggers
 from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.spans import MILLISECOND, clamp
 from stdlib_workers.observability.store.archive import Archive
 

@@ -61,7 +61,7 @@ class AlertEvaluator:
         return [{"name": rule.name, **rule.reading(value), **outcome} for rule, value in due]
 
     async def _value(self, rule: AlertRule, now: int) -> float | None:
-        value = self._call_stats.value(rule.metric)
+        value = self._call_stats.metrics().get(rule.metric)
         if value is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
             return value
         start = now - int(rule.window * SECOND)

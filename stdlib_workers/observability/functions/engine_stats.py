@@ -57,10 +57,7 @@ def _request(function_id: str) -> TriggerRequestInput:
 
 def values_from(call_stats: CallStats, rows: Sequence[Mapping[str, Any]], now: int) -> list[Value]:
     """Return a value for each count, and for each metric of a worker's process. Pure."""
-    stats = call_stats.to_json()
-    invocations = {name: count for name, count in stats["invocations"].items() if name != "by_function"}
-    values = [Value(f"iii.invocations.{name}", now, count) for name, count in invocations.items()]
-    values += [Value(f"iii.workers.{name}", now, count) for name, count in stats["workers"].items()]
+    values = [Value(name, now, count) for name, count in call_stats.metrics().items()]
     for row in rows:
         metrics = row.get("metrics") or {}
         values += [Value(name, now, metrics[field]) for field, name in _PROCESS.items() if field in metrics]

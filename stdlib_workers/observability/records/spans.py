@@ -54,7 +54,13 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
         return None
     parent = get("parent_span_id")
     pairs = pairs_from(get("attributes"))
-    name, attributes, detail = _redacted_texts(str(get("name") or ""), pairs, _detail(span), redactor)
+    detail = _detail(span)
+    name, attributes = str(get("name") or ""), _encode(pairs).decode()
+    detail_text = _encode(detail).decode() if detail else ""
+    # One look at everything: nearly all spans are harmless.
+    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
+        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
+        detail_text = _encode(redactor.value(detail)).decode() if detail else ""
     status = get("status")
     return SpanRow(
         trace,
@@ -67,24 +73,12 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
         0 if get("pending") else clamp(get("end_time_unix_nano")),
         int(is_internal(pairs)),
         attributes,
-        detail,
+        detail_text or None,
     )
 
 
 def _is_id(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID
-
-
-def _redacted_texts(
-    name: str, pairs: list[list[str]], detail: dict[str, Any], redactor: BatchRedactor
-) -> tuple[str, str, str | None]:
-    attributes = _encode(pairs).decode()
-    detail_text = _encode(detail).decode() if detail else ""
-    # One look at everything: nearly all spans are harmless.
-    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
-        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
-        detail_text = _encode(redactor.value(detail)).decode() if detail else ""
-    return name, attributes, detail_text or None
 
 
 def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,8 +154,7 @@ def span_json(row: SpanRow) -> dict[str, Any]:
 
 def attributes_of(row: SpanRow) -> dict[str, str]:
     """Return the attributes by name; of two with one name, the last."""
-    attributes: dict[str, str] = dict(_decode(row.attributes))
-    return attributes
+    return dict(_decode(row.attributes))
 
 
 def function_of(attributes: Mapping[str, str]) -> str | None:

@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec
 
-from stdlib_workers.observability.records.aggregation import LEVELS, RETENTION, Histogram, Value, bucket_of, merge
+from stdlib_workers.observability.records.aggregation import (
+    LEVELS,
+    RETENTION,
+    Histogram,
+    Value,
+    bucket_json,
+    bucket_of,
+    merge,
+)
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
 
 COLUMNS = "name, service, kind, time, record"
@@ -81,19 +89,8 @@ def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, na
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
     interval = LEVELS[level]
-    return [
-        {
-            "name": metric,
-            "bucket_start_ns": bucket,
-            "bucket_end_ns": bucket + interval,
-            "count": count,
-            "sum": total,
-            "min": least,
-            "max": most,
-            "avg": total / count,
-        }
-        for metric, bucket, count, total, least, most in connection.execute(query, (level, start, end - interval, name))
-    ]
+    rows = connection.execute(query, (level, start, end - interval, name))
+    return [bucket_json(metric, bucket, interval, *numbers) for metric, bucket, *numbers in rows]
 
 
 def histogram_rollups(

@@ -25,7 +25,7 @@ from stdlib_workers.observability.ingest.http_server import MAX_BODY, HttpServer
 from stdlib_workers.observability.ingest.otlp_http import routes
 from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.otel_sdk import otel_metrics, otel_span
 from tests.support.observed import NOW, bench, metric, metrics_request, span, span_id, trace_id
 
