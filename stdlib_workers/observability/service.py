@@ -89,7 +89,6 @@ class Service:
         self._worker.register_function(WORKERS_CHANGED_FUNCTION, self.workers_changed, metadata={"internal": True})
         if self._options.enabled:
             self._start_servers()
-            self._bind("engine::workers-available", WORKERS_CHANGED_FUNCTION, {})
             telemetry_config = {
                 "spans": True,
                 "logs": self._options.logs_enabled,
@@ -97,7 +96,13 @@ class Service:
                 "payloads": self._options.payload_bytes,
                 "sampling": self._options.sampling.for_engine(),
             }
-            self._bind("telemetry", INGEST_FUNCTION, telemetry_config)
+            for trigger_type, function_id, config in (
+                ("engine::workers-available", WORKERS_CHANGED_FUNCTION, {}),
+                ("telemetry", INGEST_FUNCTION, telemetry_config),
+            ):
+                metadata = {"feed": self._token}
+                binding: TriggerInput = {"type": trigger_type, "function_id": function_id, "config": config}
+                self._worker.register_trigger({**binding, "metadata": metadata})
             for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):
                 self._background.call(self._background.start, work)
         self._worker.before_stop(self.close)
@@ -123,15 +128,6 @@ class Service:
             "engine::baggage::set": diagnostics.set_baggage,
             "engine::baggage::get_all": diagnostics.all_baggage,
         }
-
-    def _bind(self, trigger_type: str, function_id: str, config: dict[str, Any]) -> None:
-        binding: TriggerInput = {
-            "type": trigger_type,
-            "function_id": function_id,
-            "config": config,
-            "metadata": {"feed": self._token},
-        }
-        self._worker.register_trigger(binding)
 
     # Functions of the worker itself
 

@@ -31,7 +31,7 @@ class LogFunctions:
 
         async def write(payload: Any) -> None:
             params = QueryParams(f"engine::log::{level}", payload)
-            message = params.required("message")
+            message = params.string("message")
             ratio = self._options.logs_ratio
             if not self._options.logs_enabled or (ratio < 1 and random.random() >= ratio):
                 return

@@ -66,14 +66,9 @@ class HttpServer:
                 first_error = first_error or error
         else:
             raise first_error or OSError("no port")
+        self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, name="iii-listener", daemon=True)
         self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        port: int = self._server.server_address[1]
-        return port
 
     def close(self) -> None:
         """Stop listening."""
@@ -170,18 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
             return body
         if coding != "gzip":
             raise HttpError(415, f"content-encoding must be gzip or none, got {coding[:20]!r}")
-        return decompressed(body)
+        try:
+            content = decompressobj(_GZIP).decompress(body, MAX_BODY + 1)
+        except ZlibError:
+            raise HttpError(400, "the body is not gzip") from None
+        if len(content) > MAX_BODY:
+            raise HttpError(413, f"a body has at most {MAX_BODY} bytes when unpacked")
+        return content
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: each line would be another record of this worker's own."""
-
-
-def decompressed(body: bytes) -> bytes:
-    """Return the content of a gzip body. HttpError for a body that is no gzip, or whose content is too large."""
-    try:
-        content = decompressobj(_GZIP).decompress(body, MAX_BODY + 1)
-    except ZlibError:
-        raise HttpError(400, "the body is not gzip") from None
-    if len(content) > MAX_BODY:
-        raise HttpError(413, f"a body has at most {MAX_BODY} bytes when unpacked")
-    return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -82,10 +82,6 @@ class Archive:
 
         return self._store.run(command)
 
-    def used(self) -> Pending[int]:
-        """Return how many bytes are in use."""
-        return self._store.run(used_bytes)
-
     def add_dropped(self, count: int) -> Pending[None]:
         """Add to the number of lost spans; it survives a restart."""
 
@@ -122,9 +118,6 @@ class Archive:
         """Finish the commands that wait, and close the file."""
         self._store.close()
 
-    def __repr__(self) -> str:
-        return f"<Archive in {self._store!r}>"
-
 
 def _excess(count: int, limit: int) -> int:
     return max(0, min(count - limit, MAX_FORGOTTEN))
@@ -132,11 +125,10 @@ def _excess(count: int, limit: int) -> int:
 
 def _make_room(connection: sqlite3.Connection) -> int:
     """Forget the oldest share of spans and of logs, return how many rows that were."""
-    forgotten = 0
-    for table in (span_table, log_table):
-        share = int(table.count(connection) * SHARE_FORGOTTEN) + 1
-        forgotten += table.forget_oldest(connection, min(share, MAX_FORGOTTEN))
-    return forgotten
+    return sum(
+        table.forget_oldest(connection, min(int(table.count(connection) * SHARE_FORGOTTEN) + 1, MAX_FORGOTTEN))
+        for table in (span_table, log_table)
+    )
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -144,5 +136,4 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    used: Any = (pages - free) * size
-    return int(used)
+    return int((pages - free) * size)

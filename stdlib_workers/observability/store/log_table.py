@@ -32,14 +32,14 @@ def log_query_from(payload: Any) -> LogQuery:
     """Return the query of a payload. InvocationError for a field that does not fit."""
     params = QueryParams("engine::logs::list", payload)
     return LogQuery(
-        params.integer("start_time"),
-        params.integer("end_time"),
+        params.whole("start_time"),
+        params.whole("end_time"),
         params.text("trace_id"),
         params.text("span_id"),
-        params.integer("severity_min"),
+        params.whole("severity_min"),
         params.text("severity_text"),
-        params.integer("offset"),
-        params.integer("limit"),
+        params.whole("offset"),
+        params.whole("limit"),
     )
 
 
@@ -95,5 +95,4 @@ def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
 
 def count(connection: sqlite3.Connection) -> int:
     """Return how many records there are."""
-    total: int = connection.execute("SELECT count(*) FROM logs").fetchone()[0]
-    return total
+    return int(connection.execute("SELECT count(*) FROM logs").fetchone()[0])

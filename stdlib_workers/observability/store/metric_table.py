@@ -18,6 +18,7 @@ from stdlib_workers.observability.records.aggregation import (
     Value,
     bucket_json,
     bucket_of,
+    histogram_json,
     merge,
 )
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
@@ -57,7 +58,7 @@ def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[His
             key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
             query = f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE (level, bucket, name, bounds) = (?, ?, ?, ?)"
             stored = connection.execute(query, key).fetchone()
-            merged = merge(_histogram(stored)[2], histogram) if stored else histogram
+            merged = merge(_histogram(stored), histogram) if stored else histogram
             counts = msgspec.json.encode(merged.counts).decode()
             connection.execute(
                 f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -65,10 +66,10 @@ def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[His
             )
 
 
-def _histogram(row: Sequence[Any]) -> tuple[int, int, Histogram]:
-    level, bucket, name, bounds, count, total, least, most, counts = row
+def _histogram(row: Sequence[Any]) -> Histogram:
+    _, bucket, name, bounds, count, total, least, most, counts = row
     numbers, edges = tuple(msgspec.json.decode(counts)), tuple(msgspec.json.decode(bounds))
-    return level, bucket, Histogram(name, bucket, count, total, least, most, numbers, edges)
+    return Histogram(name, bucket, count, total, least, most, numbers, edges)
 
 
 def find(
@@ -95,14 +96,15 @@ def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, na
 
 def histogram_rollups(
     connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None
-) -> list[tuple[int, Histogram]]:
-    """Return the buckets of a level that lie inside `start` to `end`, each with its start."""
+) -> list[dict[str, Any]]:
+    """Return the histograms of the buckets of a level that lie inside `start` to `end` (nanoseconds)."""
     query = (
         f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
-    rows = connection.execute(query, (level, start, end - LEVELS[level], name))
-    return [(bucket, histogram) for _, bucket, histogram in map(_histogram, rows)]
+    interval = LEVELS[level]
+    rows = connection.execute(query, (level, start, end - interval, name))
+    return [histogram_json(histogram, histogram.time, interval) for histogram in map(_histogram, rows)]
 
 
 def forget_older(connection: sqlite3.Connection, time: int, now: int) -> None:

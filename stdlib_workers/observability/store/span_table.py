@@ -112,8 +112,7 @@ def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
 
 def count(connection: sqlite3.Connection) -> int:
     """Return how many spans there are."""
-    total: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
-    return total
+    return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
 
 
 def _forget(connection: sqlite3.Connection, which: str, values: dict[str, Any]) -> int:
