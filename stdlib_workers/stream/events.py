@@ -53,11 +53,6 @@ def deleted(old: Any) -> dict[str, Any]:
     return {"type": "delete", "data": old}
 
 
-def custom(kind: str, data: Any) -> dict[str, Any]:
-    """Return the event of a `stream::send`."""
-    return {"type": "event", "event": {"type": kind, "data": data}}
-
-
 class Filter(NamedTuple):
     """One binding of the `stream` trigger; None stands for any group or item."""
 

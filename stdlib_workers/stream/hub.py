@@ -24,6 +24,7 @@ class Subscription:
         self.group = group
         self.item = item
         self.subscriber = subscriber
+        # What each message ends with, in place of the closing brace of its event.
         self._suffix = b',"subscriptionId":' + encode(id) + b"}"
         self._held: list[LoggedEvent] | None = []
         self._after = 0
@@ -35,7 +36,7 @@ class Subscription:
         if self._held is not None:
             self._held.append(event)
         elif event.position > self._after:
-            self.subscriber.put(message(event) + self._suffix)
+            self.subscriber.put(event.body[:-1] + b',"offset":%d' % event.position + self._suffix)
 
     def send(self, envelope: dict[str, Any], **fields: Any) -> None:
         """Send the subscriber an envelope that is not in the log, with further fields."""
@@ -47,11 +48,6 @@ class Subscription:
         for event in [*missed, *held]:
             self.offer(event)
             self._after = max(self._after, event.position)
-
-
-def message(event: LoggedEvent) -> bytes:
-    """Return an event as sockets get it, without the subscription's id and the closing brace."""
-    return event.body[:-1] + b',"offset":%d' % event.position
 
 
 class Hub:
@@ -81,6 +77,3 @@ class Hub:
 
     def __len__(self) -> int:
         return sum(map(len, self._by_group.values()))
-
-    def __repr__(self) -> str:
-        return f"<Hub {len(self)} subscriptions, {len(self._by_group)} groups>"

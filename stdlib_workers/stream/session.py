@@ -100,18 +100,15 @@ class Session:
         try:
             missed = None if offset is None else await self._services.log.since(subscription.group, offset)
             if missed is None:
-                await self._send_state(subscription)
+                stream, group, item = self._services.stream, subscription.group, subscription.item
+                # The offset is read first: the state may be newer than the offset, and never older.
+                latest = await self._services.log.latest()
+                data = await stream.read_group(group) if item is None else await stream.read(group, item)
+                subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=latest)
         except InvocationError as error:
             self._log.error(f"the state of {subscription.group} could not be read: {error}")
             missed = None
         subscription.go_live(missed or [])
-
-    async def _send_state(self, subscription: Subscription) -> None:
-        stream, group, item = self._services.stream, subscription.group, subscription.item
-        # The offset is read first: the state may be newer than the offset, and never older.
-        offset = await self._services.log.latest()
-        data = await stream.read_group(group) if item is None else await stream.read(group, item)
-        subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=offset)
 
     async def _leave(self, subscription: Subscription) -> None:
         self._services.hub.remove(subscription)

@@ -16,15 +16,11 @@ TRY_AGAIN_LATER = 1013
 
 
 class Socket(Protocol):
-    """The part of a WebSocket that is written to."""
+    """The part of a WebSocket that is written to; `send` returns when the socket takes more."""
 
-    async def send(self, message: str, /) -> None:
-        """Send one message; returns when the socket takes more."""
-        ...
+    async def send(self, message: str, /) -> None: ...
 
-    async def close(self, code: int, reason: str) -> None:
-        """Close it."""
-        ...
+    async def close(self, code: int, reason: str) -> None: ...
 
 
 class Subscriber:
@@ -68,6 +64,3 @@ class Subscriber:
         """Wait until the socket has fallen behind, then close it."""
         await self._overrun.wait()
         await self._socket.close(TRY_AGAIN_LATER, "slow_consumer")
-
-    def __repr__(self) -> str:
-        return f"<Subscriber {len(self._queue)} messages, {self._bytes} bytes waiting>"

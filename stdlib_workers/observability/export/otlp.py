@@ -32,15 +32,11 @@ MISSING_EXTRA = "exporting spans and metrics needs `pip install 'iii-engine[obse
 
 
 class Sink(Protocol):
-    """Sends rows of one kind."""
+    """Sends rows of one kind; `send` returns whether the collector took them."""
 
-    def send(self, rows: list[Any]) -> bool:
-        """Send rows, return whether the collector took them."""
-        ...
+    def send(self, rows: list[Any]) -> bool: ...
 
-    def close(self) -> None:
-        """Close connections."""
-        ...
+    def close(self) -> None: ...
 
 
 class Exporter:
