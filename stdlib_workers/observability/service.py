@@ -19,7 +19,7 @@ from stdlib_workers.observability.alerts.actions import ActionRunner
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.options import ListenerOptions, Options
 from stdlib_workers.observability.export.live_stream import LiveStream
-from stdlib_workers.observability.export.otlp import MISSING_EXTRA, Exporter, exporter_from
+from stdlib_workers.observability.export.otlp import Exporter, exporter_from
 from stdlib_workers.observability.functions.diagnostics import Diagnostics
 from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
@@ -73,11 +73,10 @@ class Service:
         try:
             self._exporter = exporter_from(options.export, options.resource, os.environ)
         except ImportError:
-            write_log(f"{MISSING_EXTRA}; nothing is exported")
+            extra = "pip install 'iii-engine[observability]'"
+            write_log(f"exporting spans and metrics needs `{extra}`; nothing is exported")
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
-
-    # Registration
 
     def register(self) -> None:
         """Register everything. The trigger types come first: bindings have to be there before the first batch."""
@@ -129,8 +128,6 @@ class Service:
             "engine::baggage::get_all": diagnostics.all_baggage,
         }
 
-    # Functions of the worker itself
-
     async def ingest(self, payload: Any, metadata: Any = None) -> None:
         """Store a batch of the engine's telemetry. The answer, once it is committed, asks for the next batch."""
         # Any worker can call a function. Only the engine knows the binding's metadata, and passes it with each batch.
@@ -161,8 +158,6 @@ class Service:
         events = await asyncio.wrap_future(future)
         result: dict[str, Any] = {"evaluated": self.evaluator.enabled_rules, "timestamp": now // MILLISECOND}
         return {**result, "triggered_alerts": events} if events else result
-
-    # Beside the functions
 
     async def _sample_and_sweep(self) -> None:
         while True:

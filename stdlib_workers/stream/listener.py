@@ -142,9 +142,7 @@ class _Socket:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-
-    async def send(self, message: str, /) -> None:
-        await self._connection.send(message)
+        self.send = connection.send
 
     async def close(self, code: int, reason: str) -> None:
         with contextlib.suppress(TimeoutError):

@@ -94,19 +94,16 @@ class Session:
         self._subscriptions[join.subscription_id] = subscription
         # Added before the state is read: events in between are held, and sent after it.
         self._services.hub.add(subscription)
-        await self._go_live(subscription, join.offset)
-
-    async def _go_live(self, subscription: Subscription, offset: int | None) -> None:
+        stream, log, group, item = self._services.stream, self._services.log, join.group, join.item
         try:
-            missed = None if offset is None else await self._services.log.since(subscription.group, offset)
+            missed = None if join.offset is None else await log.since(group, join.offset)
             if missed is None:
-                stream, group, item = self._services.stream, subscription.group, subscription.item
                 # The offset is read first: the state may be newer than the offset, and never older.
-                latest = await self._services.log.latest()
+                latest = await log.latest()
                 data = await stream.read_group(group) if item is None else await stream.read(group, item)
                 subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=latest)
         except InvocationError as error:
-            self._log.error(f"the state of {subscription.group} could not be read: {error}")
+            self._log.error(f"the state of {group} could not be read: {error}")
             missed = None
         subscription.go_live(missed or [])
 

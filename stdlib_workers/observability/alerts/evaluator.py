@@ -20,7 +20,6 @@ from stdlib_workers.observability.store.archive import Archive
 
 EVALUATION_INTERVAL = 10.0
 RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
-Sleep = Callable[[float], Awaitable[None]]
 
 
 class AlertEvaluator:
@@ -68,7 +67,7 @@ class AlertEvaluator:
         rows = await self._archive.run(lambda connection: metric_table.find(connection, start, now, rule.metric))
         return value_in(rows)
 
-    async def run(self, clock: Callable[[], int], sleep: Sleep = asyncio.sleep) -> None:
+    async def run(self, clock: Callable[[], int], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Evaluate for ever."""
         while True:
             await sleep(EVALUATION_INTERVAL)

@@ -28,7 +28,6 @@ MAX_QUEUED = 20_000
 # Spans of one request.
 MAX_BATCH = 512
 REQUEST_TIMEOUT = 30.0
-MISSING_EXTRA = "exporting spans and metrics needs `pip install 'iii-engine[observability]'`"
 
 
 class Sink(Protocol):

@@ -72,8 +72,12 @@ def _metric(name: str, text: str, kind: str, samples: Iterable[tuple[dict[str, s
     """Return a counter or gauge with its samples: labels and values."""
     metric = Metric(name, text, kind)
     for labels, value in samples:
-        metric.add_sample(f"{name}_total" if kind == "counter" else name, labels, value)
+        _add_sample(metric, labels, value)
     return metric
+
+
+def _add_sample(metric: Metric, labels: dict[str, str], value: float) -> None:
+    metric.add_sample(f"{metric.name}_total" if metric.type == "counter" else metric.name, labels, value)
 
 
 def _calls(call_stats: CallStats) -> Iterator[Metric]:
@@ -124,21 +128,16 @@ def _sdk_metrics(series: Iterable[Series], taken: set[str]) -> Iterator[Metric]:
         name = name.removesuffix("_total") if kind == "counter" else name
         metric = metrics.setdefault(name, Metric(name, item.description or item.name, kind))
         # Two kinds under one name would make the page unreadable for Prometheus.
-        if name not in taken and metric.type == kind:
-            _add_series(metric, item)
+        if name in taken or metric.type != kind:
+            continue
+        attributes = {name_from(label).replace(":", "_"): str(value) for label, value in item.labels.items()}
+        labels, point = {"service": item.service, **attributes}, item.point
+        if kind == "histogram":
+            counts = point.get("bucket_counts") or [point.get("count", 0)]
+            _add_histogram(metric, labels, counts, point.get("explicit_bounds") or [], point.get("sum") or 0.0)
+        else:
+            _add_sample(metric, labels, float(point.get("value") or 0.0))
     yield from (metric for metric in metrics.values() if metric.samples)
-
-
-def _add_series(metric: Metric, series: Series) -> None:
-    labels = {name_from(name).replace(":", "_"): str(value) for name, value in series.labels.items()}
-    labels = {"service": series.service, **labels}
-    if metric.type == "histogram":
-        point = series.point
-        counts = point.get("bucket_counts") or [point.get("count", 0)]
-        _add_histogram(metric, labels, counts, point.get("explicit_bounds") or [], point.get("sum") or 0.0)
-    else:
-        sample = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        metric.add_sample(sample, labels, float(series.point.get("value") or 0.0))
 
 
 def name_from(text: str) -> str:

@@ -115,17 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT
 
     def do_GET(self) -> None:
-        self._respond("GET")
-
-    def do_POST(self) -> None:
-        self._respond("POST")
-
-    def _respond(self, method: str) -> None:
         try:
             self._check_origin()
-            route = self._route(method)
+            route = self._route()
             kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
-            response = route(Request(kind, self._body() if method == "POST" else b""))
+            response = route(Request(kind, self._body() if self.command == "POST" else b""))
         except HttpError as error:
             # The body may be unread: the connection cannot go on.
             self.close_connection = True
@@ -137,14 +131,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.body)
 
-    def _route(self, method: str) -> Route:
+    do_POST = do_GET
+
+    def _route(self) -> Route:
         path = self.path.partition("?")[0]
-        route = self.server.routes.get(f"{method} {path}")
-        if route is None and any(key.endswith(f" {path}") for key in self.server.routes):
+        route = self.server.routes.get(f"{self.command} {path}")
+        if route is not None:
+            return route
+        if any(key.endswith(f" {path}") for key in self.server.routes):
             raise HttpError(405, "this path takes another method")
-        if route is None:
-            raise HttpError(404, "there is nothing here")
-        return route
+        raise HttpError(404, "there is nothing here")
 
     def _check_origin(self) -> None:
         hosts = self.headers.get_all("host") or []

@@ -21,10 +21,6 @@ class Collapse(NamedTuple):
     name: str
     service: str | None = None
 
-    def fits(self, row: SpanRow) -> bool:
-        """Whether a span is left out."""
-        return fnmatchcase(row.name, self.name) and self.service in (None, row.service)
-
 
 def tree_from(rows: Iterable[SpanRow], collapse: Sequence[Collapse] = ()) -> list[dict[str, Any]]:
     """Return the roots, each with its `children`, as JSON; roots and children in the order of their start."""
@@ -44,8 +40,20 @@ def tree_from(rows: Iterable[SpanRow], collapse: Sequence[Collapse] = ()) -> lis
 
 def _parents_of(spans: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict[str, str | None]:
     """Return the parent of every span that is shown, None for a root."""
-    left_out = {id for id, row in spans.items() if any(rule.fits(row) for rule in collapse)}
-    parents = {id: _shown_ancestor(id, spans, left_out) for id in spans if id not in left_out}
+    left_out = {
+        id
+        for id, row in spans.items()
+        if any(fnmatchcase(row.name, rule.name) and rule.service in (None, row.service) for rule in collapse)
+    }
+    parents: dict[str, str | None] = {}
+    for id, row in spans.items():
+        if id in left_out:
+            continue
+        ancestor, passed = row.parent, set()
+        while ancestor in left_out and ancestor not in passed:
+            passed.add(ancestor)
+            ancestor = spans[ancestor].parent
+        parents[id] = ancestor if ancestor in spans and ancestor not in left_out else None
     children = Counter(parents.values())
     empty = [id for id in parents if spans[id].name in _FAN_OUT and not children[id]]
     while empty:
@@ -54,15 +62,6 @@ def _parents_of(spans: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict
         if parent is not None and spans[parent].name in _FAN_OUT and not children[parent]:
             empty.append(parent)
     return parents
-
-
-def _shown_ancestor(id: str, spans: dict[str, SpanRow], left_out: set[str]) -> str | None:
-    passed = set()
-    ancestor = spans[id].parent
-    while ancestor in left_out and ancestor not in passed:
-        passed.add(ancestor)
-        ancestor = spans[ancestor].parent
-    return ancestor if ancestor in spans and ancestor not in left_out else None
 
 
 def _depths(parents: dict[str, str | None]) -> dict[str, int]:

@@ -38,21 +38,7 @@ def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
     """Insert metrics, and add their numbers to the rollups."""
     connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
     roll_up(connection, (value for row in rows for value in values_of(row)))
-    _roll_up_histograms(connection, [histogram for row in rows for histogram in histograms_of(row)])
-
-
-def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
-    """Add numbers to their buckets."""
-    buckets: dict[tuple[int, int, str], list[float]] = {}
-    for value in values:
-        for level, interval in enumerate(LEVELS):
-            buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value.value)
-    rows = [(*key, len(numbers), sum(numbers), min(numbers), max(numbers)) for key, numbers in buckets.items()]
-    connection.executemany(_ADD, rows)
-
-
-def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[Histogram]) -> None:
-    for histogram in histograms:
+    for histogram in (histogram for row in rows for histogram in histograms_of(row)):
         for level, interval in enumerate(LEVELS):
             bounds = msgspec.json.encode(histogram.bounds).decode()
             key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
@@ -64,6 +50,16 @@ def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[His
                 f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*key, merged.total, merged.sum, merged.min, merged.max, counts),
             )
+
+
+def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
+    """Add numbers to their buckets."""
+    buckets: dict[tuple[int, int, str], list[float]] = {}
+    for value in values:
+        for level, interval in enumerate(LEVELS):
+            buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value.value)
+    rows = [(*key, len(numbers), sum(numbers), min(numbers), max(numbers)) for key, numbers in buckets.items()]
+    connection.executemany(_ADD, rows)
 
 
 def _histogram(row: Sequence[Any]) -> Histogram:
