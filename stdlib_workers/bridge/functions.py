@@ -43,7 +43,6 @@ class Call:
     action: Any = None
 
     def request(self) -> TriggerRequestInput:
-        """Return the request of the SDK's `trigger`."""
         request: TriggerRequestInput = {"function_id": self.function_id, "payload": self.payload}
         if self.action is not None:
             request["action"] = self.action
@@ -68,14 +67,9 @@ class RemoteEngine:
         except TimeoutError:
             raise self._unreachable(call) from None
         except InvocationError as error:
-            if error.code == "TIMEOUT" and not self.is_connected:
+            if error.code == "TIMEOUT" and worker.get_connection_state() != "connected":
                 raise self._unreachable(call) from None
             raise
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the connection is open."""
-        return self.connected.done() and self.connected.result().get_connection_state() == "connected"
 
     def _unreachable(self, call: Call) -> InvocationError:
         text = f"{call.function_id}: no engine answered at {self.url} for {call.timeout_ms} ms"

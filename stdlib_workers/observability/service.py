@@ -25,12 +25,11 @@ from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
 from stdlib_workers.observability.functions.metrics import MetricFunctions
 from stdlib_workers.observability.functions.traces import TraceFunctions
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.http_server import HttpServer, Route
 from stdlib_workers.observability.ingest.otlp_http import routes
 from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIGGER, Triggers
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.spans import MILLISECOND, clamp

@@ -71,7 +71,6 @@ class Hub:
             self._by_group.pop(subscription.group, None)
 
     def deliver(self, event: LoggedEvent) -> None:
-        """Hand an event to every subscription of its group."""
         for subscription in tuple(self._by_group.get(event.group, {}).values()):
             subscription.offer(event)
 

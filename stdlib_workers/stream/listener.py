@@ -46,26 +46,24 @@ class Listener:
 
     async def open(self) -> int:
         """Listen, and return the port. OSError when the address cannot be had."""
-        if self._options.port is not None:
-            self._server = await self._bind(self._options.port)
-            return self._port()
-        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
-            with contextlib.suppress(OSError):
-                self._server = await self._bind(port)
-                return port
+        named = self._options.port
+        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED) if named is None else (named,):
+            try:
+                self._server = await serve(
+                    self._serve,
+                    self._options.host,
+                    port,
+                    process_request=self._admit,
+                    process_response=self._confirm,
+                    max_size=MAX_MESSAGE,
+                    compression=None,
+                    close_timeout=CLOSE_TIMEOUT,
+                )
+                return self._port()
+            except OSError:
+                if named is not None:
+                    raise
         raise OSError(f"{PORTS_TRIED} ports from {DEFAULT_PORT} on are taken")
-
-    async def _bind(self, port: int) -> Server:
-        return await serve(
-            self._serve,
-            self._options.host,
-            port,
-            process_request=self._admit,
-            process_response=self._confirm,
-            max_size=MAX_MESSAGE,
-            compression=None,
-            close_timeout=CLOSE_TIMEOUT,
-        )
 
     async def close(self) -> None:
         """Stop listening and close every socket."""

@@ -68,7 +68,6 @@ class Session:
         self._log = Logger(service_name="stream")
 
     async def receive(self, text: str | bytes) -> None:
-        """Act on one message."""
         join = join_from(text)
         if join is None:
             return

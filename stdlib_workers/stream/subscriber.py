@@ -36,7 +36,6 @@ class Subscriber:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the socket has fallen behind too far."""
         return self._overrun.is_set()
 
     def put(self, message: bytes) -> None:

@@ -63,12 +63,11 @@ class AlertEvaluator:
         value = self._call_stats.metrics().get(rule.metric)
         if value is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
             return value
-        start = now - int(rule.window * SECOND)
+        start = now - int(rule.window_seconds * SECOND)
         rows = await self._archive.run(lambda connection: metric_table.find(connection, start, now, rule.metric))
         return value_in(rows)
 
     async def run(self, clock: Callable[[], int], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Evaluate for ever."""
         while True:
             await sleep(EVALUATION_INTERVAL)
             try:

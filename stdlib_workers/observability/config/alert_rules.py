@@ -49,14 +49,14 @@ class AlertAction(NamedTuple):
 
 
 class AlertRule(NamedTuple):
-    """One alert rule; windows in seconds."""
+    """One alert rule, by the keys of the configuration."""
 
     name: str
     metric: str
     threshold: float
     operator: str = "greaterthan"
-    window: float = 60
-    cooldown: float = 60
+    window_seconds: float = 60
+    cooldown_seconds: float = 60
     enabled: bool = True
     action: AlertAction = AlertAction()
 
@@ -71,16 +71,7 @@ class AlertRule(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as `engine::alerts::list` shows it."""
-        return {
-            "name": self.name,
-            "metric": self.metric,
-            "threshold": self.threshold,
-            "operator": self.operator,
-            "window_seconds": self.window,
-            "cooldown_seconds": self.cooldown,
-            "enabled": self.enabled,
-            "action": self.action.to_json(),
-        }
+        return {**self._asdict(), "action": self.action.to_json()}
 
 
 class AlertState(NamedTuple):
@@ -106,7 +97,7 @@ def judge(rule: AlertRule, state: AlertState, value: float | None, now: int) -> 
     if value is None or not rule.enabled:
         return state, False
     holds = COMPARISONS[rule.operator].compare(value, rule.threshold)
-    has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
+    has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown_seconds * 1000
     is_due = holds and has_cooled_down
     return AlertState(holds, now, now if is_due else state.last_triggered, value), is_due
 
@@ -114,7 +105,7 @@ def judge(rule: AlertRule, state: AlertState, value: float | None, now: int) -> 
 def rule_from(fields: Any) -> AlertRule:
     """Return the rule of a table of the configuration. OptionError for a key or value that does not fit."""
     check_table(fields, _KEYS, "an alert")
-    rule = AlertRule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
+    name, metric, threshold = _text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold")
     given_operator = fields.get("operator", "greaterthan")
     operator_name = _BY_SYMBOL.get(str(given_operator), str(given_operator).lower().replace("_", ""))
     if operator_name not in COMPARISONS:
@@ -126,7 +117,7 @@ def rule_from(fields: Any) -> AlertRule:
     if not isinstance(enabled, bool):
         raise OptionError(f"observability: enabled of an alert must be true or false, got {enabled!r}")
     action = _action(fields.get("action", {"type": "log"}))
-    return rule._replace(operator=operator_name, window=window, cooldown=cooldown, enabled=enabled, action=action)
+    return AlertRule(name, metric, threshold, operator_name, window, cooldown, enabled, action)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

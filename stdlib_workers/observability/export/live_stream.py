@@ -11,7 +11,7 @@ from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.events import Caller
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.spans import SpanRow, span_json
 
 ROWS, ALL, TRACE = "iii:devtools:trace-rows", "iii:devtools:all-spans", "iii:devtools:trace-spans"
@@ -59,7 +59,6 @@ class LiveStream:
             loop.call_later(SEND_WINDOW, lambda: self._start(self.send()))
 
     async def send(self) -> None:
-        """Send the queued spans."""
         rows, self._queued = self._queued, []
         try:
             for message in messages_from(rows):

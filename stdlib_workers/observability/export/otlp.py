@@ -18,7 +18,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from stdlib_workers.observability.config.options import Export
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import LogRow, log_json
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.values import encode
@@ -109,7 +109,6 @@ class LogSink:
         self._headers = {**headers, "content-type": "application/json"}
 
     def send(self, rows: list[LogRow]) -> bool:
-        """POST one request."""
         request = Request(self._url, encode(log_request_from(rows)), self._headers, method="POST")
         try:
             with urlopen(request, timeout=REQUEST_TIMEOUT) as response:
@@ -122,7 +121,6 @@ class LogSink:
 
 
 def log_request_from(rows: Iterable[LogRow]) -> dict[str, Any]:
-    """Return an ExportLogsServiceRequest as OTLP's JSON."""
     records: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         record = {
@@ -172,41 +170,10 @@ class OtelSink:
         self._convert = convert
 
     def send(self, rows: list[Any]) -> bool:
-        """Send one batch."""
         return self._exporter.export(self._convert(rows)) is self._success
 
     def close(self) -> None:
-        """Close the exporter's connections."""
         self._exporter.shutdown()
-
-
-def span_sink(endpoint: str, project: dict[str, str]) -> OtelSink:
-    """Return the sink of spans. ImportError without the extra."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace.export import SpanExportResult
-
-    from stdlib_workers.observability.records.otel_sdk import otel_span, resource_of
-
-    # One resource for each service, not for each span.
-    resource = lru_cache(256)(partial(resource_of, project=project))
-
-    def convert(rows: list[SpanRow]) -> list[Any]:
-        spans = (otel_span(row, resource(row.service)) for row in rows)
-        return [span for span in spans if span is not None]
-
-    exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=REQUEST_TIMEOUT)
-    return OtelSink(exporter, SpanExportResult.SUCCESS, convert)
-
-
-def metric_sink(endpoint: str, project: dict[str, str]) -> OtelSink:
-    """Return the sink of metrics. ImportError without the extra."""
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.sdk.metrics.export import MetricExportResult
-
-    from stdlib_workers.observability.records.otel_sdk import otel_metrics
-
-    exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=REQUEST_TIMEOUT)
-    return OtelSink(exporter, MetricExportResult.SUCCESS, partial(otel_metrics, project=project))
 
 
 def exporter_from(export: Export, resource: Mapping[str, str], environ: Mapping[str, str]) -> Exporter | None:
@@ -216,9 +183,28 @@ def exporter_from(export: Export, resource: Mapping[str, str], environ: Mapping[
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     sinks: dict[str, Sink] = {}
     if export.spans:
-        sinks["spans"] = span_sink(export.endpoint, project)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        from stdlib_workers.observability.records.otel_sdk import otel_span, resource_of
+
+        # One resource for each service, not for each span.
+        resource_for = lru_cache(256)(partial(resource_of, project=project))
+
+        def otel_spans(rows: list[SpanRow]) -> list[Any]:
+            spans = (otel_span(row, resource_for(row.service)) for row in rows)
+            return [span for span in spans if span is not None]
+
+        spans = OTLPSpanExporter(f"{export.endpoint}/v1/traces", timeout=REQUEST_TIMEOUT)
+        sinks["spans"] = OtelSink(spans, SpanExportResult.SUCCESS, otel_spans)
     if export.metrics:
-        sinks["metrics"] = metric_sink(export.endpoint, project)
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.sdk.metrics.export import MetricExportResult
+
+        from stdlib_workers.observability.records.otel_sdk import otel_metrics
+
+        metrics = OTLPMetricExporter(f"{export.endpoint}/v1/metrics", timeout=REQUEST_TIMEOUT)
+        sinks["metrics"] = OtelSink(metrics, MetricExportResult.SUCCESS, partial(otel_metrics, project=project))
     if export.logs:
         sinks["logs"] = LogSink(export.endpoint, headers_from(environ))
     return Exporter(sinks, export) if sinks else None

@@ -57,12 +57,10 @@ class Snapshot:
 
 
 def route(snapshot: Callable[[], Snapshot]) -> Route:
-    """Return the route `GET /metrics`."""
     return lambda _: Response(200, CONTENT_TYPE_LATEST, text_of(snapshot()))
 
 
 def text_of(snapshot: Snapshot) -> bytes:
-    """Return the text of one scrape."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(snapshot)
     return generate_latest(registry)

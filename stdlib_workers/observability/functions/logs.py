@@ -9,8 +9,8 @@ from typing import Any
 from iii import Logger
 from iii.redaction import BatchRedactor
 from stdlib_workers.observability.config.options import Options
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.logs import SEVERITIES, log_json, log_row_from, log_without_secrets
 from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store import log_table

@@ -5,17 +5,17 @@ Secrets are taken out of every row here, so nothing behind this module (storage,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from iii.redaction import BatchRedactor
-from stdlib_workers.observability.records.batch import Batch
-from stdlib_workers.observability.records.logs import log_row_from, log_without_secrets
-from stdlib_workers.observability.records.metrics import metric_row_from
+from stdlib_workers.observability.records.aggregation import Value
+from stdlib_workers.observability.records.logs import LogRow, log_row_from, log_without_secrets
+from stdlib_workers.observability.records.metrics import MetricRow, metric_row_from
 from stdlib_workers.observability.records.otlp_json import logs_from, metrics_from, spans_from
-from stdlib_workers.observability.records.spans import span_row_from, span_without_secrets
+from stdlib_workers.observability.records.spans import SpanRow, span_row_from, span_without_secrets
 
 # The kinds of OTLP requests, as the engine names the frames in which SDKs send them.
 TRACES, METRICS, LOGS = "OTLP", "MTRC", "LOGS"
@@ -23,6 +23,19 @@ _READERS = {TRACES: ("spans", spans_from), METRICS: ("metrics", metrics_from), L
 
 # Records of each kind, in the JSON of the contract: not yet rows.
 _Records = dict[str, list[Any]]
+
+
+class Batch(NamedTuple):
+    """Rows that are stored in one commit, and that every subscriber of the pipeline then gets.
+
+    `values` are samples for the rollups alone; `malformed` counts records that made no row.
+    """
+
+    spans: Sequence[SpanRow] = ()
+    logs: Sequence[LogRow] = ()
+    metrics: Sequence[MetricRow] = ()
+    values: Sequence[Value] = ()
+    malformed: int = 0
 
 
 class IngestFilter(NamedTuple):

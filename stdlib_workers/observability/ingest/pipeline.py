@@ -12,7 +12,7 @@ from time import time_ns
 
 from iii import InvocationError
 from stdlib_workers.events import Background
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.store.archive import Archive
 
 

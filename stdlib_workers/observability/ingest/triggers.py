@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
 from stdlib_workers.events import Bindings, Caller, Target, fire, target_from
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import log_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
 

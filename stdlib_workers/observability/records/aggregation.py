@@ -41,7 +41,6 @@ class Histogram(NamedTuple):
 
 
 def bucket_of(time: int, interval: int) -> int:
-    """Return the start of the bucket that holds a time."""
     return time // interval * interval
 
 

@@ -30,7 +30,6 @@ class Durations:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum += seconds
 
@@ -76,7 +75,6 @@ class CallStats:
         self.deaths += event == "worker_disconnected"
 
     def calls(self) -> dict[str, int]:
-        """Return total, success, error and deferred."""
         return {name: self._calls[name] for name in ("total", "success", "error", "deferred")}
 
     def to_json(self) -> dict[str, Any]:

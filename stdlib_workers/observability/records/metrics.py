@@ -46,14 +46,12 @@ def metric_json(row: MetricRow) -> dict[str, Any]:
 
 
 def values_of(row: MetricRow) -> Iterator[Value]:
-    """Yield the plain numbers of a metric."""
     for point in metric_json(row)["data_points"]:
         if "value" in point:
             yield Value(row.name, clamp(point.get("timestamp_unix_nano")) or row.time, float(point["value"]))
 
 
 def histograms_of(row: MetricRow) -> Iterator[Histogram]:
-    """Yield the histograms of a metric."""
     for point in metric_json(row)["data_points"]:
         if "count" in point:
             yield Histogram(

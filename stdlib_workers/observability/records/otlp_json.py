@@ -30,7 +30,6 @@ def spans_from(request: Any) -> list[dict[str, Any]]:
 
 
 def logs_from(request: Any) -> list[dict[str, Any]]:
-    """Return the records of an ExportLogsServiceRequest."""
     return [
         _log(record, resource, origin)
         for record, resource, origin in _records(request, "resourceLogs", "scopeLogs", "logRecords")
@@ -188,7 +187,6 @@ def attributes_from(attributes: Any) -> dict[str, Any]:
 
 
 def value_from(value: Any, depth: int = 0) -> Any:
-    """Return the JSON value of an AnyValue."""
     if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return None if isinstance(value, dict) else value
     if "arrayValue" in value:

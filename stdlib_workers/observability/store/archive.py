@@ -15,7 +15,7 @@ import msgspec
 from iii import InvocationError
 from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, metric_table, span_table
 from stdlib_workers.storage import Pending, Store
@@ -96,7 +96,6 @@ class Archive:
         return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
 
     def alert_states(self) -> Pending[dict[str, AlertState]]:
-        """Return the alerts' states by name."""
 
         def command(connection: sqlite3.Connection) -> dict[str, AlertState]:
             rows = connection.execute("SELECT name, state FROM alerts")
@@ -132,7 +131,6 @@ def _make_room(connection: sqlite3.Connection) -> int:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return how many bytes of the file are in use."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )

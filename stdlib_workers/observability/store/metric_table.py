@@ -53,7 +53,6 @@ def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
 
 
 def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
-    """Add numbers to their buckets."""
     buckets: dict[tuple[int, int, str], list[float]] = {}
     for value in values:
         for level, interval in enumerate(LEVELS):

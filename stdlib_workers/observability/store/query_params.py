@@ -20,7 +20,6 @@ class QueryParams(Payload):
         super().__init__(function_id, {} if payload is None else payload)
 
     def text(self, name: str) -> str | None:
-        """Return a string."""
         return None if self.get(name) is None else self.string(name)
 
     def whole(self, name: str) -> int | None:
@@ -32,7 +31,6 @@ class QueryParams(Payload):
         return self.integer(name, default, 0, MAX_INTEGER) or 0
 
     def number(self, name: str) -> float | None:
-        """Return a number."""
         value: float | None = self.get(name)
         if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
             return value
@@ -46,7 +44,6 @@ class QueryParams(Payload):
         raise malformed(self._function_id, f"{name} must be true or false, got {value!r}")
 
     def texts(self, name: str) -> tuple[str, ...] | None:
-        """Return a list of strings."""
         value = self.get(name)
         if value is None:
             return None

@@ -200,7 +200,7 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
             raise Enough
 
     with bench() as made:
-        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), AlertRule("sdk", "m", 0))
+        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown_seconds=0), AlertRule("sdk", "m", 0))
         with pytest.raises(Enough):
             made.run(watching.run(lambda: NOW, sleep))
         assert watching.states["busy"].last_evaluated == MS_NOW

@@ -10,8 +10,7 @@ import pytest
 
 from stdlib_workers.observability.config.options import Export
 from stdlib_workers.observability.export.otlp import MAX_QUEUED, Exporter, exporter_from, headers_from
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from tests.support.collector import collector
 from tests.support.observed import MS, NOW, log, metric, metrics_request, span, span_id, trace_id
 

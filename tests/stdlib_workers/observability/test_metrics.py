@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.observability.functions.metrics import MetricFunctions
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.records.aggregation import (
     LEVELS,
     SECOND,
@@ -24,7 +24,6 @@ from stdlib_workers.observability.records.aggregation import (
     merge,
     percentile,
 )
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import BOUNDS, MAX_FUNCTIONS, OTHER, CallStats
 from stdlib_workers.observability.records.metrics import MAX_SERIES, SERIES_TIMEOUT_NS, LatestSeries
 from stdlib_workers.observability.store import metric_table
