@@ -18,9 +18,9 @@ from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger
 from stdlib_workers.stream.admission import check_payload_from, names_of, refusal, request_from
+from stdlib_workers.stream.hub import Subscriber
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
 from stdlib_workers.stream.session import Services, Session
-from stdlib_workers.stream.subscriber import Subscriber
 
 MAX_SOCKETS = 4096
 # A join is a few hundred bytes.

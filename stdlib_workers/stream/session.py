@@ -13,9 +13,8 @@ from iii import InvocationError, Logger
 from stdlib_workers.events import Caller, Target, fire
 from stdlib_workers.stream.events import Group, envelope
 from stdlib_workers.stream.functions import Stream
-from stdlib_workers.stream.hub import Hub, Subscription
+from stdlib_workers.stream.hub import Hub, Subscriber, Subscription
 from stdlib_workers.stream.log import EventLog
-from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import decode
 
 MAX_SUBSCRIPTIONS = 1000

@@ -57,15 +57,15 @@ class HttpServer:
 
     def __init__(self, host: str, port: int, routes: Mapping[str, Route], *, is_named: bool) -> None:
         ports = [port] if is_named or port == 0 else range(port, port + PORTS_TRIED)
-        first_error: OSError | None = None
+        errors: list[OSError] = []
         for candidate in ports:
             try:
                 self._server = _Server(host, candidate, routes)
                 break
             except OSError as error:
-                first_error = first_error or error
+                errors.append(error)
         else:
-            raise first_error or OSError("no port")
+            raise errors[0]
         self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, name="iii-listener", daemon=True)
         self._thread.start()
@@ -115,7 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._check_origin()
+            hosts = self.headers.get_all("host") or []
+            if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
+                raise HttpError(421, "this server does not answer for that Host")
+            if self.headers.get("origin") or self.headers.get("sec-fetch-site") not in (None, "none"):
+                raise HttpError(403, "web pages may not ask this")
             route = self._route()
             kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
             response = route(Request(kind, self._body() if self.command == "POST" else b""))
@@ -140,13 +144,6 @@ class _Handler(BaseHTTPRequestHandler):
         if any(key.endswith(f" {path}") for key in self.server.routes):
             raise HttpError(405, "this path takes another method")
         raise HttpError(404, "there is nothing here")
-
-    def _check_origin(self) -> None:
-        hosts = self.headers.get_all("host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise HttpError(421, "this server does not answer for that Host")
-        if self.headers.get("origin") or self.headers.get("sec-fetch-site") not in (None, "none"):
-            raise HttpError(403, "web pages may not ask this")
 
     def _body(self) -> bytes:
         length = self.headers.get("content-length") or ""

@@ -64,12 +64,13 @@ def log_subscription_from(config: TriggerConfig) -> LogSubscription:
     if level not in LEVELS:
         text = f"level of a log trigger must be one of {', '.join(LEVELS)}, got {level!r}"
         raise InvocationError(REGISTRATION_FAILED, text)
-    return LogSubscription(level, _target(config))
+    return LogSubscription(level, replace(target_from(config), namespace=None))
 
 
 def trace_subscription_from(config: TriggerConfig) -> TraceSubscription:
     """Return what a binding asks for. InvocationError for a filter that is no string."""
-    return TraceSubscription(_field(config, "service_name"), _field(config, "status"), _target(config))
+    target = replace(target_from(config), namespace=None)
+    return TraceSubscription(_field(config, "service_name"), _field(config, "status"), target)
 
 
 def _field(config: TriggerConfig, name: str) -> str | None:
@@ -78,10 +79,6 @@ def _field(config: TriggerConfig, name: str) -> str | None:
     if not isinstance(value, str | None):
         raise InvocationError(REGISTRATION_FAILED, f"{name} of a trigger must be a string, got {value!r}")
     return value.lower() if value else None
-
-
-def _target(config: TriggerConfig) -> Target:
-    return replace(target_from(config), namespace=None)
 
 
 def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], bound: set[str]) -> list[str]:

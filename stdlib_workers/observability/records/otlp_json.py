@@ -30,10 +30,23 @@ def spans_from(request: Any) -> list[dict[str, Any]]:
 
 
 def logs_from(request: Any) -> list[dict[str, Any]]:
-    return [
-        _log(record, resource, origin)
-        for record, resource, origin in _records(request, "resourceLogs", "scopeLogs", "logRecords")
-    ]
+    logs = []
+    for record, resource, origin in _records(request, "resourceLogs", "scopeLogs", "logRecords"):
+        number = integer_from(record.get("severityNumber"))
+        log = {
+            "timestamp_unix_nano": clamp(record.get("timeUnixNano")),
+            "observed_timestamp_unix_nano": clamp(record.get("observedTimeUnixNano")),
+            "severity_number": number,
+            "severity_text": record.get("severityText") or severity_name(number or 9),
+            "body": value_from(record.get("body")) if record.get("body") is not None else "",
+            "attributes": attributes_from(record.get("attributes")),
+            "trace_id": id_from(record.get("traceId")),
+            "span_id": id_from(record.get("spanId")),
+            "resource": resource,
+            **origin,
+        }
+        logs.append(log)
+    return logs
 
 
 def metrics_from(request: Any) -> list[dict[str, Any]]:
@@ -54,16 +67,8 @@ def metrics_from(request: Any) -> list[dict[str, Any]]:
             }
             for point in _objects(metric[field].get("dataPoints"))
         ]
-        metrics.append(
-            {
-                "name": metric.get("name") or "",
-                "description": metric.get("description") or "",
-                "unit": metric.get("unit") or "",
-                "metric_type": kind,
-                "data_points": points,
-                **origin,
-            }
-        )
+        texts = {name: metric.get(name) or "" for name in ("name", "description", "unit")}
+        metrics.append({**texts, "metric_type": kind, "data_points": points, **origin})
     return metrics
 
 
@@ -143,22 +148,6 @@ def _kind(value: Any) -> str | None:
 
 def _pairs(owner: Json) -> list[list[Any]]:
     return [[name, value] for name, value in attributes_from(owner.get("attributes")).items()]
-
-
-def _log(record: Json, resource: Json, origin: Json) -> dict[str, Any]:
-    number = integer_from(record.get("severityNumber"))
-    return {
-        "timestamp_unix_nano": clamp(record.get("timeUnixNano")),
-        "observed_timestamp_unix_nano": clamp(record.get("observedTimeUnixNano")),
-        "severity_number": number,
-        "severity_text": record.get("severityText") or severity_name(number or 9),
-        "body": value_from(record.get("body")) if record.get("body") is not None else "",
-        "attributes": attributes_from(record.get("attributes")),
-        "trace_id": id_from(record.get("traceId")),
-        "span_id": id_from(record.get("spanId")),
-        "resource": resource,
-        **origin,
-    }
 
 
 def _number(point: Json) -> dict[str, Any]:
