@@ -1,4 +1,4 @@
-"""The worker's configuration, checked. Pure."""
+"""The worker's configuration, checked, and what the bridge is called on the other engine. Pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,17 @@ def options_from(config: Mapping[str, Any], own_urls: tuple[str, ...] = ()) -> O
         _functions(config, "expose", ("local_function",), ("remote_function",)),
         _functions(config, "forward", ("local_function", "remote_function"), ("timeout_ms",)),
     )
-    _check_ids(options)
+    exposed = [bridged.remote for bridged in options.expose]
+    forwarded = [bridged.local for bridged in options.forward]
+    for ids, what in ((exposed, "exposed as"), (forwarded, "forwarded as")):
+        duplicate = next((id for id in ids if ids.count(id) > 1), None)
+        if duplicate is not None:
+            raise OptionError(f"bridge: two functions are {what} {duplicate}")
+    exposed_again = next((bridged.local for bridged in options.expose if bridged.local in forwarded), None)
+    if exposed_again is not None:
+        raise OptionError(
+            f"bridge: {exposed_again} comes from the other engine; exposing it there again would make a circle"
+        )
     return options
 
 
@@ -98,21 +108,6 @@ def _functions(
         local = str(ids["local_function"])
         functions.append(BridgedFunction(local, ids["remote_function"] or local, timeout))
     return tuple(functions)
-
-
-def _check_ids(options: Options) -> None:
-    """Raise OptionError for two functions with one id, and for a forwarded function that is exposed again."""
-    exposed = [bridged.remote for bridged in options.expose]
-    forwarded = [bridged.local for bridged in options.forward]
-    for ids, what in ((exposed, "exposed as"), (forwarded, "forwarded as")):
-        duplicate = next((id for id in ids if ids.count(id) > 1), None)
-        if duplicate is not None:
-            raise OptionError(f"bridge: two functions are {what} {duplicate}")
-    exposed_again = next((bridged.local for bridged in options.expose if bridged.local in forwarded), None)
-    if exposed_again is not None:
-        raise OptionError(
-            f"bridge: {exposed_again} comes from the other engine; exposing it there again would make a circle"
-        )
 
 
 def _text(config: Mapping[str, Any], name: str, where: str) -> str | None:

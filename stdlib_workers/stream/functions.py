@@ -81,9 +81,7 @@ class Stream:
         """Return the values of a group."""
         payload = {"stream_name": group.stream, "group_id": group.id}
         result = await self._custom.call("list", group.stream, payload)
-        if result is not ABSENT:
-            return result
-        return [_value(row.entry) for row in await self._pairs.list(group.bucket)]
+        return [_value(row.entry) for row in await self._pairs.list(group.bucket)] if result is ABSENT else result
 
     async def list_groups(self, payload: Any) -> Any:
         """Return the ids of a stream's groups."""

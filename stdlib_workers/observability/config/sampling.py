@@ -52,7 +52,14 @@ def sampling_from(config: Mapping[str, Any]) -> Sampling:
         has_limit = "sampling_ratio" not in config
         return Sampling(ratio, (), has_limit, DEFAULT_TRACES_PER_SECOND if has_limit else None)
     check_table(fields, ("default", "rules", "rate_limit", "parent_based"), "sampling")
-    rules = tuple(_rule(rule) for rule in fields.get("rules") or ())
+    rules = []
+    for rule in fields.get("rules") or ():
+        check_table(rule, ("operation", "service", "rate"), "a rule of sampling.rules")
+        for name in ("operation", "service"):
+            if not isinstance(rule.get(name), str | None):
+                raise OptionError(f"observability: {name} of a sampling rule must be a string, got {rule[name]!r}")
+        rate = ratio_from(rule.get("rate"), "rate of a sampling rule")
+        rules.append(SamplingRule(rate, rule.get("operation"), rule.get("service")))
     limit = None
     if fields.get("rate_limit") is not None:
         check_table(fields["rate_limit"], ("max_traces_per_second",), "sampling.rate_limit")
@@ -61,7 +68,7 @@ def sampling_from(config: Mapping[str, Any]) -> Sampling:
             raise OptionError(f"observability: max_traces_per_second must be a number from 0, got {limit!r}")
         limit = float(limit)
     parent_based = bool(rules) or limit is not None or fields.get("parent_based") is True
-    return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), rules, parent_based, limit)
+    return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), tuple(rules), parent_based, limit)
 
 
 def ratio_from(value: Any, name: str) -> float:
@@ -69,15 +76,6 @@ def ratio_from(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise OptionError(f"observability: {name} must be a number from 0 to 1, got {value!r}")
     return float(value)
-
-
-def _rule(fields: Any) -> SamplingRule:
-    check_table(fields, ("operation", "service", "rate"), "a rule of sampling.rules")
-    for name in ("operation", "service"):
-        if not isinstance(fields.get(name), str | None):
-            raise OptionError(f"observability: {name} of a sampling rule must be a string, got {fields[name]!r}")
-    ratio = ratio_from(fields.get("rate"), "rate of a sampling rule")
-    return SamplingRule(ratio, fields.get("operation"), fields.get("service"))
 
 
 def check_table(fields: Any, names: tuple[str, ...], what: str) -> None:

@@ -71,11 +71,9 @@ class MetricFunctions:
         }
         result: dict[str, Any] = {"rollups": [], "histogram_rollups": [], "level": level, "query": query}
         if level < len(LEVELS):
-            for field, read in (
-                ("rollups", metric_table.rollups),
-                ("histogram_rollups", metric_table.histogram_rollups),
-            ):
-                result[field] = await self._archive.run(partial(read, level=level, start=start, end=end, name=name))
+            inside: dict[str, Any] = {"level": level, "start": start, "end": end, "name": name}
+            result["rollups"] = await self._archive.run(partial(metric_table.rollups, **inside))
+            result["histogram_rollups"] = await self._archive.run(partial(metric_table.histogram_rollups, **inside))
         else:
             result["message"] = "levels are 0 (1 minute), 1 (5 minutes) and 2 (1 hour)"
         return {**result, "source": "stored", "timestamp": now // MILLISECOND}
