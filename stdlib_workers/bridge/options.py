@@ -101,12 +101,14 @@ def _functions(
             raise OptionError(f"{where}: an entry is a table with {', '.join(keys)}, got {entry!r}")
         check_names(entry, keys, where)
         timeout = integer(entry, "timeout_ms", where, 1, MAX_TIMEOUT_MS) or DEFAULT_TIMEOUT_MS
-        ids = {key: _text(entry, key, where) for key in ("local_function", "remote_function")}
-        for key in required:
-            if ids[key] is None:
+        ids: list[str] = []
+        for key in ("local_function", "remote_function"):
+            id = _text(entry, key, where)
+            if id is None and key in required:
                 raise OptionError(f"{where}: {key} is missing")
-        local = str(ids["local_function"])
-        functions.append(BridgedFunction(local, ids["remote_function"] or local, timeout))
+            # Only the id on the other engine may be left out: the function is then called there as it is here.
+            ids.append(id or ids[0])
+        functions.append(BridgedFunction(ids[0], ids[1], timeout))
     return tuple(functions)
 
 
