@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from iii import InvocationError, TriggerInput, Worker
+from iii import InvocationError, Worker
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts.actions import ActionRunner
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
@@ -94,13 +94,14 @@ class Service:
                 "payloads": self._options.payload_bytes,
                 "sampling": self._options.sampling.for_engine(),
             }
+            metadata = {"feed": self._token}
             for trigger_type, function_id, config in (
                 ("engine::workers-available", WORKERS_CHANGED_FUNCTION, {}),
                 ("telemetry", INGEST_FUNCTION, telemetry_config),
             ):
-                metadata = {"feed": self._token}
-                binding: TriggerInput = {"type": trigger_type, "function_id": function_id, "config": config}
-                self._worker.register_trigger({**binding, "metadata": metadata})
+                self._worker.register_trigger(
+                    {"type": trigger_type, "function_id": function_id, "config": config, "metadata": metadata}
+                )
             for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):
                 self._background.call(self._background.start, work)
         self._worker.before_stop(self.close)

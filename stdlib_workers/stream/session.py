@@ -67,8 +67,7 @@ class Session:
         self._log = Logger(service_name="stream")
 
     async def receive(self, text: str | bytes) -> None:
-        join = join_from(text)
-        if join is None:
+        if (join := join_from(text)) is None:
             return
         if join.kind == "join":
             await self._join(join)

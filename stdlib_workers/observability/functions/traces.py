@@ -50,8 +50,7 @@ class TraceFunctions:
         tags: dict[str, dict[str, str]] = {}
         # SQLite takes a bounded number of values in one statement.
         for start in range(0, len(traces), 500):
-            chunk = traces[start : start + 500]
-            for row in await self._archive.run(partial(span_table.tagged, traces=chunk)):
+            for row in await self._archive.run(partial(span_table.tagged, traces=traces[start : start + 500])):
                 for name, value in attributes_of(row).items():
                     if name.startswith("iii.tag.") or name in _TAGS:
                         tags.setdefault(row.trace, {})[name] = value

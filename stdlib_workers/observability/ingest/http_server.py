@@ -20,7 +20,6 @@ READ_TIMEOUT = 10.0
 MAX_CONNECTIONS = 32
 # From the default one on, when it is taken.
 PORTS_TRIED = 20
-_GZIP = 16 + MAX_WBITS
 
 
 class Request(NamedTuple):
@@ -158,7 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         if coding != "gzip":
             raise HttpError(415, f"content-encoding must be gzip or none, got {coding[:20]!r}")
         try:
-            content = decompressobj(_GZIP).decompress(body, MAX_BODY + 1)
+            # 16: gzip alone, not zlib's own form.
+            content = decompressobj(16 + MAX_WBITS).decompress(body, MAX_BODY + 1)
         except ZlibError:
             raise HttpError(400, "the body is not gzip") from None
         if len(content) > MAX_BODY:
