@@ -98,18 +98,13 @@ def span_without_secrets(row: SpanRow, redactor: BatchRedactor) -> SpanRow:
 
 
 def pairs_from(attributes: Any) -> list[list[str]]:
-    """Return attributes as pairs of strings, from an object or from pairs."""
+    """Return attributes, given as an object or as pairs, as pairs of strings: a nested value is JSON text."""
     if isinstance(attributes, Mapping):
-        return [[name, value if type(value) is str else string_from(value)] for name, value in attributes.items()]
+        return [[name, item if isinstance(item, str) else _encode(item).decode()] for name, item in attributes.items()]
     if isinstance(attributes, (list, tuple)):
         pairs = (pair for pair in attributes if isinstance(pair, (list, tuple)) and len(pair) == 2)
-        return [[str(name), string_from(value)] for name, value in pairs]
+        return [[str(name), item if isinstance(item, str) else _encode(item).decode()] for name, item in pairs]
     return []
-
-
-def string_from(value: Any) -> str:
-    """Return an attribute's value as the contract has it: a string, nested values as JSON text."""
-    return value if isinstance(value, str) else _encode(value).decode()
 
 
 def is_internal(pairs: list[list[str]]) -> bool:
