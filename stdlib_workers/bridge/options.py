@@ -106,7 +106,7 @@ def _functions(
             id = _text(entry, key, where)
             if id is None and key in required:
                 raise OptionError(f"{where}: {key} is missing")
-            # Only the id on the other engine may be left out: the function is then called there as it is here.
+            # Without an id of its own on the other engine, an exposed function has the same id there.
             ids.append(id or ids[0])
         functions.append(BridgedFunction(ids[0], ids[1], timeout))
     return tuple(functions)
