@@ -25,9 +25,8 @@ from benchmarks.report import table
 from benchmarks.setups import ENDS, PATIENCE, engine, worker_table
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
 from stdlib_workers.stream.events import Group, envelope
-from stdlib_workers.stream.hub import Hub, Subscription
+from stdlib_workers.stream.hub import Hub, Subscriber, Subscription
 from stdlib_workers.stream.log import LoggedEvent
-from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import encode
 
 WINDOW = 64

@@ -10,17 +10,8 @@ from threading import Event
 from typing import NoReturn
 
 from iii import InitOptions, RegistrationRejectedError, Worker, register_worker
-from stdlib_workers.bridge.functions import (
-    INVOKE,
-    INVOKE_ASYNC,
-    REQUEST,
-    expose_handler,
-    forward_handler,
-    invoke,
-    invoke_async,
-)
-from stdlib_workers.bridge.options import Options, options_from
-from stdlib_workers.bridge.remote import RemoteEngine, worker_options
+from stdlib_workers.bridge import functions
+from stdlib_workers.bridge.options import Options, options_from, worker_options
 from stdlib_workers.values import OptionError
 
 
@@ -33,7 +24,7 @@ def main() -> None:
     except OptionError as error:
         _exit(str(error), 2)
     local = register_worker(options=InitOptions(worker_name="bridge"))
-    remote = RemoteEngine(options.url)
+    remote = functions.RemoteEngine(options.url)
     offer(local, remote, options)
     # Functions of this project can be called before the other engine is there.
     local.ready()
@@ -43,26 +34,25 @@ def main() -> None:
         _exit(f"bridge: {options.url} has a worker {options.name!r} already: {error}; set another name", 1)
 
 
-def offer(local: Worker, remote: RemoteEngine, options: Options) -> None:
+def offer(local: Worker, remote: functions.RemoteEngine, options: Options) -> None:
     """Register the functions with which this project calls the other engine."""
-    local.register_function(
-        INVOKE, partial(invoke, remote), description="Call the other engine", request_format=REQUEST
-    )
-    local.register_function(
-        INVOKE_ASYNC, partial(invoke_async, remote), description="Call it without waiting", request_format=REQUEST
-    )
+    for function_id, handler, description in (
+        (functions.INVOKE, functions.invoke, "Call the other engine"),
+        (functions.INVOKE_ASYNC, functions.invoke_async, "Call it without waiting"),
+    ):
+        handle = partial(handler, remote)
+        local.register_function(function_id, handle, description=description, request_format=functions.REQUEST)
     for bridged in options.forward:
         description = f"{bridged.remote} of {options.url}"
-        local.register_function(bridged.local, forward_handler(bridged, remote), description=description)
+        local.register_function(bridged.local, functions.forward_handler(bridged, remote), description=description)
 
 
-def _connect(local: Worker, remote: RemoteEngine, options: Options) -> NoReturn:
+def _connect(local: Worker, remote: functions.RemoteEngine, options: Options) -> NoReturn:
     """Be a worker of the other engine until it rejects this one for good; the process ends with its own engine."""
     worker = register_worker(options.url, worker_options(options))
     for bridged in options.expose:
-        worker.register_function(
-            bridged.remote, expose_handler(bridged, local), description=f"{bridged.local}, bridged"
-        )
+        handler = functions.expose_handler(bridged, local)
+        worker.register_function(bridged.remote, handler, description=f"{bridged.local}, bridged")
     remote.connected.set_result(worker)
     rejected = Event()
     worker.add_connection_state_listener(lambda _: rejected.set() if worker.rejection is not None else None)

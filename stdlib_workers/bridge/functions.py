@@ -1,19 +1,26 @@
-"""Handlers of the bridge: forwarded functions, exposed functions, and `bridge.invoke` for all others."""
+"""Handlers of the bridge (forwarded functions, exposed functions, `bridge.invoke` for all others), and their calls.
+
+The other engine is one connection that the SDK makes again whenever it breaks. A call without a connection waits for
+one until its timeout.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
-from iii import InvocationError, TriggerAction
-from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, BridgedFunction
-from stdlib_workers.bridge.remote import BRIDGE_ERROR, Call, Caller, RemoteEngine
+from iii import InvocationError, TriggerAction, TriggerRequestInput, Worker
+from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, BridgedFunction
 from stdlib_workers.values import Payload
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 INVOKE, INVOKE_ASYNC = "bridge.invoke", "bridge.invoke_async"
-_MAX_TIMEOUT_MS = 86_400_000
+# The bridge itself failed; errors of the called function keep their own code.
+BRIDGE_ERROR = "bridge_error"
 REQUEST = {
     "type": "object",
     "properties": {
@@ -25,6 +32,50 @@ REQUEST = {
 }
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call to the other side. `action` None waits for the result."""
+
+    function_id: str
+    payload: Any = None
+    metadata: Any = None
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    action: Any = None
+
+    def request(self) -> TriggerRequestInput:
+        request: TriggerRequestInput = {"function_id": self.function_id, "payload": self.payload}
+        if self.action is not None:
+            request["action"] = self.action
+        else:
+            request["timeout_ms"] = self.timeout_ms
+        return request if self.metadata is None else {**request, "metadata": self.metadata}
+
+
+class RemoteEngine:
+    """The other engine. `connected` is the bridge's worker there, once it has one."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.connected: Future[Worker] = Future()
+
+    async def call(self, call: Call) -> Any:
+        """Make a call there and return its result. InvocationError of the function, or `bridge_error`."""
+        try:
+            async with asyncio.timeout(call.timeout_ms / 1000):
+                worker = await asyncio.wrap_future(self.connected)
+            return await worker.trigger_async(call.request())
+        except TimeoutError:
+            raise self._unreachable(call) from None
+        except InvocationError as error:
+            if error.code == "TIMEOUT" and worker.get_connection_state() != "connected":
+                raise self._unreachable(call) from None
+            raise
+
+    def _unreachable(self, call: Call) -> InvocationError:
+        text = f"{call.function_id}: no engine answered at {self.url} for {call.timeout_ms} ms"
+        return InvocationError(BRIDGE_ERROR, text, call.function_id)
+
+
 def forward_handler(bridged: BridgedFunction, remote: RemoteEngine) -> Handler:
     """Return the handler of a local function that calls one of the other engine."""
 
@@ -34,7 +85,7 @@ def forward_handler(bridged: BridgedFunction, remote: RemoteEngine) -> Handler:
     return forward
 
 
-def expose_handler(bridged: BridgedFunction, local: Caller) -> Handler:
+def expose_handler(bridged: BridgedFunction, local: Worker) -> Handler:
     """Return the handler that the other engine gets for a function of this project."""
 
     async def expose(payload: Any, metadata: Any = None) -> Any:
@@ -65,5 +116,5 @@ async def invoke_async(remote: RemoteEngine, payload: Any) -> None:
 
 def _call_from(function_id: str, payload: Any) -> Call:
     fields = Payload(function_id, payload)
-    timeout = fields.integer("timeout_ms", DEFAULT_TIMEOUT_MS, 1, _MAX_TIMEOUT_MS)
+    timeout = fields.integer("timeout_ms", DEFAULT_TIMEOUT_MS, 1, MAX_TIMEOUT_MS)
     return Call(fields.string("function_id"), fields.get("data"), None, timeout or DEFAULT_TIMEOUT_MS)

@@ -1,17 +1,21 @@
-"""The worker's configuration, checked. Pure."""
+"""The worker's configuration, checked, and what the bridge is called on the other engine. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from stdlib_workers.values import OptionError, check_names
+from iii import InitOptions
+from stdlib_workers.values import OptionError, check_names, integer
 
 DEFAULT_TIMEOUT_MS = 30_000
 # Under this name the other engine lists the bridge (public contract).
 DEFAULT_NAME = "iii-bridge-client"
-_MAX_TIMEOUT_MS = 86_400_000
+MAX_TIMEOUT_MS = 86_400_000
+# Reconnect soon, since both engines belong to the same developers; with jitter, since several bridges may wait.
+RECONNECTION = SimpleNamespace(initial_delay_ms=200, max_delay_ms=5000, jitter_factor=0.3)
 
 
 @dataclass(frozen=True)
@@ -55,45 +59,9 @@ def options_from(config: Mapping[str, Any], own_urls: tuple[str, ...] = ()) -> O
         _text(config, "token", "bridge"),
         _text(config, "name", "bridge") or DEFAULT_NAME,
         _text(config, "namespace", "bridge"),
-        tuple(_exposed_function(entry) for entry in _entries(config, "expose")),
-        tuple(_forwarded_function(entry) for entry in _entries(config, "forward")),
+        _functions(config, "expose", ("local_function",), ("remote_function",)),
+        _functions(config, "forward", ("local_function", "remote_function"), ("timeout_ms",)),
     )
-    _check_ids(options)
-    return options
-
-
-def _entries(config: Mapping[str, Any], name: str) -> list[Any]:
-    entries = config.get(name, [])
-    if not isinstance(entries, list | tuple):
-        raise OptionError(f"bridge: {name} must be a list of tables, got {entries!r}")
-    return list(entries)
-
-
-def _exposed_function(entry: Any) -> BridgedFunction:
-    _check_entry(entry, ("local_function", "remote_function"), "bridge: expose")
-    local = _id(entry, "local_function", "bridge: expose")
-    return BridgedFunction(local, _text(entry, "remote_function", "bridge: expose") or local)
-
-
-def _forwarded_function(entry: Any) -> BridgedFunction:
-    _check_entry(entry, ("local_function", "remote_function", "timeout_ms"), "bridge: forward")
-    timeout = entry.get("timeout_ms", DEFAULT_TIMEOUT_MS)
-    if type(timeout) is not int or not 1 <= timeout <= _MAX_TIMEOUT_MS:
-        raise OptionError(
-            f"bridge: forward: timeout_ms must be an integer from 1 to {_MAX_TIMEOUT_MS}, got {timeout!r}"
-        )
-    local, remote = (_id(entry, name, "bridge: forward") for name in ("local_function", "remote_function"))
-    return BridgedFunction(local, remote, timeout)
-
-
-def _check_entry(entry: Any, names: tuple[str, ...], where: str) -> None:
-    if not isinstance(entry, Mapping):
-        raise OptionError(f"{where}: an entry is a table with {', '.join(names)}, got {entry!r}")
-    check_names(entry, names, where)
-
-
-def _check_ids(options: Options) -> None:
-    """Raise OptionError for two functions with one id, and for a forwarded function that is exposed again."""
     exposed = [bridged.remote for bridged in options.expose]
     forwarded = [bridged.local for bridged in options.forward]
     for ids, what in ((exposed, "exposed as"), (forwarded, "forwarded as")):
@@ -105,13 +73,43 @@ def _check_ids(options: Options) -> None:
         raise OptionError(
             f"bridge: {exposed_again} comes from the other engine; exposing it there again would make a circle"
         )
+    return options
 
 
-def _id(entry: Mapping[str, Any], name: str, where: str) -> str:
-    value = _text(entry, name, where)
-    if value is None:
-        raise OptionError(f"{where}: {name} is missing")
-    return value
+def worker_options(options: Options) -> InitOptions:
+    """Return the options with which the bridge registers on the other engine."""
+    return InitOptions(
+        worker_name=options.name,
+        worker_description="Joins another engine to this one",
+        # Not None: that would mean the namespace of this worker on its own engine.
+        namespace=options.namespace or "default",
+        headers={"Authorization": f"Bearer {options.token}"} if options.token else None,
+        reconnection_config=RECONNECTION,
+    )
+
+
+def _functions(
+    config: Mapping[str, Any], name: str, required: tuple[str, ...], optional: tuple[str, ...]
+) -> tuple[BridgedFunction, ...]:
+    """Return the functions of the list `name`, whose entries have these keys."""
+    entries, where, keys = config.get(name, []), f"bridge: {name}", (*required, *optional)
+    if not isinstance(entries, list | tuple):
+        raise OptionError(f"{where} must be a list of tables, got {entries!r}")
+    functions = []
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise OptionError(f"{where}: an entry is a table with {', '.join(keys)}, got {entry!r}")
+        check_names(entry, keys, where)
+        timeout = integer(entry, "timeout_ms", where, 1, MAX_TIMEOUT_MS) or DEFAULT_TIMEOUT_MS
+        ids: list[str] = []
+        for key in ("local_function", "remote_function"):
+            id = _text(entry, key, where)
+            if id is None and key in required:
+                raise OptionError(f"{where}: {key} is missing")
+            # Without an id of its own on the other engine, an exposed function has the same id there.
+            ids.append(id or ids[0])
+        functions.append(BridgedFunction(ids[0], ids[1], timeout))
+    return tuple(functions)
 
 
 def _text(config: Mapping[str, Any], name: str, where: str) -> str | None:

@@ -13,26 +13,25 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from iii import InvocationError, TriggerInput, Worker
+from iii import InvocationError, Worker
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts.actions import ActionRunner
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.options import ListenerOptions, Options
 from stdlib_workers.observability.export.live_stream import LiveStream
-from stdlib_workers.observability.export.otlp import MISSING_EXTRA, Exporter, exporter_from
+from stdlib_workers.observability.export.otlp import Exporter, exporter_from
 from stdlib_workers.observability.functions.diagnostics import Diagnostics
 from stdlib_workers.observability.functions.engine_stats import EngineStats
 from stdlib_workers.observability.functions.logs import LogFunctions
 from stdlib_workers.observability.functions.metrics import MetricFunctions
 from stdlib_workers.observability.functions.traces import TraceFunctions
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.http_server import HttpServer, Route
 from stdlib_workers.observability.ingest.otlp_http import routes
 from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIGGER, Triggers
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.spans import MILLISECOND, clamp
 from stdlib_workers.observability.store.archive import Archive
 
@@ -73,11 +72,10 @@ class Service:
         try:
             self._exporter = exporter_from(options.export, options.resource, os.environ)
         except ImportError:
-            write_log(f"{MISSING_EXTRA}; nothing is exported")
+            extra = "pip install 'iii-engine[observability]'"
+            write_log(f"exporting spans and metrics needs `{extra}`; nothing is exported")
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
-
-    # Registration
 
     def register(self) -> None:
         """Register everything. The trigger types come first: bindings have to be there before the first batch."""
@@ -89,7 +87,6 @@ class Service:
         self._worker.register_function(WORKERS_CHANGED_FUNCTION, self.workers_changed, metadata={"internal": True})
         if self._options.enabled:
             self._start_servers()
-            self._bind("engine::workers-available", WORKERS_CHANGED_FUNCTION, {})
             telemetry_config = {
                 "spans": True,
                 "logs": self._options.logs_enabled,
@@ -97,7 +94,14 @@ class Service:
                 "payloads": self._options.payload_bytes,
                 "sampling": self._options.sampling.for_engine(),
             }
-            self._bind("telemetry", INGEST_FUNCTION, telemetry_config)
+            metadata = {"feed": self._token}
+            for trigger_type, function_id, config in (
+                ("engine::workers-available", WORKERS_CHANGED_FUNCTION, {}),
+                ("telemetry", INGEST_FUNCTION, telemetry_config),
+            ):
+                self._worker.register_trigger(
+                    {"type": trigger_type, "function_id": function_id, "config": config, "metadata": metadata}
+                )
             for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):
                 self._background.call(self._background.start, work)
         self._worker.before_stop(self.close)
@@ -123,17 +127,6 @@ class Service:
             "engine::baggage::set": diagnostics.set_baggage,
             "engine::baggage::get_all": diagnostics.all_baggage,
         }
-
-    def _bind(self, trigger_type: str, function_id: str, config: dict[str, Any]) -> None:
-        binding: TriggerInput = {
-            "type": trigger_type,
-            "function_id": function_id,
-            "config": config,
-            "metadata": {"feed": self._token},
-        }
-        self._worker.register_trigger(binding)
-
-    # Functions of the worker itself
 
     async def ingest(self, payload: Any, metadata: Any = None) -> None:
         """Store a batch of the engine's telemetry. The answer, once it is committed, asks for the next batch."""
@@ -163,10 +156,8 @@ class Service:
         now = self.pipeline.clock()
         future = asyncio.run_coroutine_threadsafe(self.evaluator.evaluate(now), self._background.loop)
         events = await asyncio.wrap_future(future)
-        result: dict[str, Any] = {"evaluated": self.evaluator.count, "timestamp": now // MILLISECOND}
+        result: dict[str, Any] = {"evaluated": self.evaluator.enabled_rules, "timestamp": now // MILLISECOND}
         return {**result, "triggered_alerts": events} if events else result
-
-    # Beside the functions
 
     async def _sample_and_sweep(self) -> None:
         while True:

@@ -36,9 +36,6 @@ class Subscription:
         self.in_flight = 0
         self.dropped = 0
 
-    def __repr__(self) -> str:
-        return f"<Subscription {self.topic} -> {self.target.function_id}, {self.in_flight} in flight>"
-
 
 class Broadcast:
     """The function `publish`."""

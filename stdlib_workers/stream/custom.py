@@ -44,17 +44,8 @@ class CustomStreams:
         return ABSENT
 
 
-def old_and_new(result: Any, operation: str) -> tuple[Any, Any]:
-    """Return old and new value of a custom `set` or `update`. InvocationError `JSON_ERROR` for another result."""
-    return _fields(result, operation).get("old_value"), _fields(result, operation, "new_value")["new_value"]
-
-
-def old_of(result: Any) -> Any:
-    """Return the old value of a custom `delete`."""
-    return _fields(result, "delete").get("old_value")
-
-
-def _fields(result: Any, operation: str, *required: str) -> dict[str, Any]:
+def fields_of(result: Any, operation: str, *required: str) -> dict[str, Any]:
+    """Return the result of a custom `set`, `update` or `delete`. InvocationError `JSON_ERROR` for what does not fit."""
     if result is None:
         code = f"STREAM_{operation.upper()}_ERROR"
         raise InvocationError(code, f"the custom stream's {operation} returned nothing")

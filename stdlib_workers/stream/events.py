@@ -10,8 +10,6 @@ from stdlib_workers.values import decode, encode
 
 
 class Group(NamedTuple):
-    """A group of a stream."""
-
     stream: str
     id: str
 
@@ -22,12 +20,10 @@ class Group(NamedTuple):
 
     @property
     def topic(self) -> str:
-        """The topic of its events in the journal."""
         return f"log{self.bucket}"
 
 
 def group_from(bucket: str) -> Group:
-    """Return the group of a storage bucket."""
     return Group(*decode(bucket.encode()))
 
 
@@ -49,13 +45,7 @@ def written(old: Any, new: Any) -> dict[str, Any]:
 
 
 def deleted(old: Any) -> dict[str, Any]:
-    """Return the event of a removal."""
     return {"type": "delete", "data": old}
-
-
-def custom(kind: str, data: Any) -> dict[str, Any]:
-    """Return the event of a `stream::send`."""
-    return {"type": "event", "event": {"type": kind, "data": data}}
 
 
 class Filter(NamedTuple):
@@ -67,7 +57,6 @@ class Filter(NamedTuple):
     target: Target
 
     def wants(self, group: Group, item: str | None) -> bool:
-        """Whether the binding asks for an event."""
         return self.stream == group.stream and self.group in (None, group.id) and self.item in (None, item)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from stdlib_workers.events import current_trace
 from stdlib_workers.storage import Change, Entry, KeyValue
-from stdlib_workers.stream.custom import ABSENT, CustomStreams, old_and_new, old_of
-from stdlib_workers.stream.events import Group, custom, deleted, group_from, written
+from stdlib_workers.stream.custom import ABSENT, CustomStreams, fields_of
+from stdlib_workers.stream.events import Group, deleted, group_from, written
 from stdlib_workers.stream.log import EventLog
 from stdlib_workers.values import Payload, apply_updates, decode, encode, parse_updates
 
@@ -50,7 +50,7 @@ class Stream:
         if result is ABSENT:
             change = await self._pairs.update(group.bucket, item, lambda _: None, self._journal_entries())
             return {"old_value": _value(change.old)}
-        old = old_of(result)
+        old = fields_of(result, "delete").get("old_value")
         if old is not None:
             await self._log.write(group, item, deleted(old))
         return {"old_value": old}
@@ -81,9 +81,7 @@ class Stream:
         """Return the values of a group."""
         payload = {"stream_name": group.stream, "group_id": group.id}
         result = await self._custom.call("list", group.stream, payload)
-        if result is not ABSENT:
-            return result
-        return [_value(row.entry) for row in await self._pairs.list(group.bucket)]
+        return [_value(row.entry) for row in await self._pairs.list(group.bucket)] if result is ABSENT else result
 
     async def list_groups(self, payload: Any) -> Any:
         """Return the ids of a stream's groups."""
@@ -105,15 +103,15 @@ class Stream:
         """Send a group an event that changes no item."""
         fields = Payload("stream::send", payload)
         group = Group(fields.string("stream_name"), fields.string("group_id"))
-        event = custom(fields.string("type"), fields.value("data"))
+        event = {"type": "event", "event": {"type": fields.string("type"), "data": fields.value("data")}}
         item = fields.string("id") if fields.get("id") is not None else None
         await self._log.write(group, item, event)
 
     async def _log_write(self, group: Group, item: str, result: Any, operation: str) -> dict[str, Any]:
-        old, new = old_and_new(result, operation)
-        await self._log.write(group, item, written(old, new))
-        merged: dict[str, Any] = {**result, "old_value": old}
-        return merged
+        fields = fields_of(result, operation, "new_value")
+        old = fields.get("old_value")
+        await self._log.write(group, item, written(old, fields["new_value"]))
+        return {**fields, "old_value": old}
 
     def _journal_entries(self) -> Callable[[Change], Any]:
         """Return what makes the journal entries of a write on the storage's thread; the trace is read on this one."""

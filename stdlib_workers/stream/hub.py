@@ -1,17 +1,72 @@
-"""The subscriptions of all sockets by group, and the delivery of events to them.
+"""The bounded queue of each socket, the subscriptions of all sockets by group, and the delivery of events to them.
 
-An event is encoded once, and copied for each subscription. Runs on the listener's loop. How far a socket may fall
-behind is decided in `subscriber`.
+An event is encoded once, and copied for each subscription. A socket that does not read fills its queue: then it is
+closed with 1013, before it fills the memory; other sockets are not affected. Runs on the listener's loop.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections import deque
+from typing import Any, Protocol
 
 from stdlib_workers.stream.events import Group
 from stdlib_workers.stream.log import LoggedEvent
-from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import encode
+
+MAX_ITEMS = 1000
+MAX_BYTES = 8 * 1024 * 1024
+TRY_AGAIN_LATER = 1013
+
+
+class Socket(Protocol):
+    """The part of a WebSocket that is written to; `send` returns when the socket takes more."""
+
+    async def send(self, message: str, /) -> None: ...
+
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+class Subscriber:
+    """The queue of one socket. `context`: what the auth function returned for it."""
+
+    def __init__(self, socket: Socket, context: object = None) -> None:
+        self.context = context
+        self._socket = socket
+        self._queue: deque[bytes] = deque()
+        self._bytes = 0
+        self._filled = asyncio.Event()
+        self._overrun = asyncio.Event()
+
+    @property
+    def is_cut(self) -> bool:
+        return self._overrun.is_set()
+
+    def put(self, message: bytes) -> None:
+        """Queue a message; over the bounds, drop the queue and have the socket closed."""
+        if self.is_cut:
+            return
+        self._queue.append(message)
+        self._bytes += len(message)
+        self._filled.set()
+        if len(self._queue) > MAX_ITEMS or self._bytes > MAX_BYTES:
+            self._queue.clear()
+            self._overrun.set()
+
+    async def write(self) -> None:
+        """Write queued messages for ever. Raises the error of the connection when it is closed."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                message = self._queue.popleft()
+                self._bytes -= len(message)
+                await self._socket.send(message.decode())
+
+    async def cut(self) -> None:
+        """Wait until the socket has fallen behind, then close it."""
+        await self._overrun.wait()
+        await self._socket.close(TRY_AGAIN_LATER, "slow_consumer")
 
 
 class Subscription:
@@ -24,6 +79,7 @@ class Subscription:
         self.group = group
         self.item = item
         self.subscriber = subscriber
+        # What each message ends with, in place of the closing brace of its event.
         self._suffix = b',"subscriptionId":' + encode(id) + b"}"
         self._held: list[LoggedEvent] | None = []
         self._after = 0
@@ -35,7 +91,7 @@ class Subscription:
         if self._held is not None:
             self._held.append(event)
         elif event.position > self._after:
-            self.subscriber.put(message(event) + self._suffix)
+            self.subscriber.put(event.body[:-1] + b',"offset":%d' % event.position + self._suffix)
 
     def send(self, envelope: dict[str, Any], **fields: Any) -> None:
         """Send the subscriber an envelope that is not in the log, with further fields."""
@@ -47,11 +103,6 @@ class Subscription:
         for event in [*missed, *held]:
             self.offer(event)
             self._after = max(self._after, event.position)
-
-
-def message(event: LoggedEvent) -> bytes:
-    """Return an event as sockets get it, without the subscription's id and the closing brace."""
-    return event.body[:-1] + b',"offset":%d' % event.position
 
 
 class Hub:
@@ -75,12 +126,8 @@ class Hub:
             self._by_group.pop(subscription.group, None)
 
     def deliver(self, event: LoggedEvent) -> None:
-        """Hand an event to every subscription of its group."""
         for subscription in tuple(self._by_group.get(event.group, {}).values()):
             subscription.offer(event)
 
     def __len__(self) -> int:
         return sum(map(len, self._by_group.values()))
-
-    def __repr__(self) -> str:
-        return f"<Hub {len(self)} subscriptions, {len(self._by_group)} groups>"

@@ -18,9 +18,9 @@ from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger
 from stdlib_workers.stream.admission import check_payload_from, names_of, refusal, request_from
+from stdlib_workers.stream.hub import Subscriber
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
 from stdlib_workers.stream.session import Services, Session
-from stdlib_workers.stream.subscriber import Subscriber
 
 MAX_SOCKETS = 4096
 # A join is a few hundred bytes.
@@ -46,26 +46,24 @@ class Listener:
 
     async def open(self) -> int:
         """Listen, and return the port. OSError when the address cannot be had."""
-        if self._options.port is not None:
-            self._server = await self._bind(self._options.port)
-            return self._port()
-        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
-            with contextlib.suppress(OSError):
-                self._server = await self._bind(port)
-                return port
+        named = self._options.port
+        for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED) if named is None else (named,):
+            try:
+                self._server = await serve(
+                    self._serve,
+                    self._options.host,
+                    port,
+                    process_request=self._admit,
+                    process_response=self._confirm,
+                    max_size=MAX_MESSAGE,
+                    compression=None,
+                    close_timeout=CLOSE_TIMEOUT,
+                )
+                return self._port()
+            except OSError:
+                if named is not None:
+                    raise
         raise OSError(f"{PORTS_TRIED} ports from {DEFAULT_PORT} on are taken")
-
-    async def _bind(self, port: int) -> Server:
-        return await serve(
-            self._serve,
-            self._options.host,
-            port,
-            process_request=self._admit,
-            process_response=self._confirm,
-            max_size=MAX_MESSAGE,
-            compression=None,
-            close_timeout=CLOSE_TIMEOUT,
-        )
 
     async def close(self) -> None:
         """Stop listening and close every socket."""
@@ -142,9 +140,7 @@ class _Socket:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-
-    async def send(self, message: str, /) -> None:
-        await self._connection.send(message)
+        self.send = connection.send
 
     async def close(self, code: int, reason: str) -> None:
         with contextlib.suppress(TimeoutError):

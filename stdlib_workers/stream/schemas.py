@@ -30,23 +30,7 @@ REQUESTS = {
 }
 # Error codes for failures of the storage, by function.
 CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in REQUESTS} | {"list": "STREAM_GET_GROUP_ERROR"}
-_STREAM_CONFIG = {
-    "type": "object",
-    "properties": {**dict.fromkeys((*_ITEM, "condition_function_id"), _NAME)},
-    "required": ["stream_name"],
-}
 _SESSION_CONFIG = {"type": "object", "properties": {"condition_function_id": _NAME}}
-_EVENT = {
-    "type": "object",
-    "properties": {
-        "type": {"const": "stream"},
-        "timestamp": {"type": "integer", "description": "Milliseconds since 1970."},
-        "streamName": _NAME,
-        "groupId": _NAME,
-        "id": {"type": ["string", "null"]},
-        "event": {"type": "object", "properties": {"type": _NAME, "data": {}}},
-    },
-}
 _SUBSCRIPTION = {
     "type": "object",
     "properties": {
@@ -58,8 +42,22 @@ _SUBSCRIPTION = {
 STREAM_TRIGGER: TriggerTypeInput = {
     "id": "stream",
     "description": "An item was created, updated or deleted, or something was sent to a group.",
-    "trigger_request_format": _STREAM_CONFIG,
-    "call_request_format": _EVENT,
+    "trigger_request_format": {
+        "type": "object",
+        "properties": dict.fromkeys((*_ITEM, "condition_function_id"), _NAME),
+        "required": ["stream_name"],
+    },
+    "call_request_format": {
+        "type": "object",
+        "properties": {
+            "type": {"const": "stream"},
+            "timestamp": {"type": "integer", "description": "Milliseconds since 1970."},
+            "streamName": _NAME,
+            "groupId": _NAME,
+            "id": {"type": ["string", "null"]},
+            "event": {"type": "object", "properties": {"type": _NAME, "data": {}}},
+        },
+    },
 }
 JOIN_TRIGGER: TriggerTypeInput = {
     "id": "stream:join",

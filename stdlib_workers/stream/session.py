@@ -13,9 +13,8 @@ from iii import InvocationError, Logger
 from stdlib_workers.events import Caller, Target, fire
 from stdlib_workers.stream.events import Group, envelope
 from stdlib_workers.stream.functions import Stream
-from stdlib_workers.stream.hub import Hub, Subscription
+from stdlib_workers.stream.hub import Hub, Subscriber, Subscription
 from stdlib_workers.stream.log import EventLog
-from stdlib_workers.stream.subscriber import Subscriber
 from stdlib_workers.values import decode
 
 MAX_SUBSCRIPTIONS = 1000
@@ -68,9 +67,7 @@ class Session:
         self._log = Logger(service_name="stream")
 
     async def receive(self, text: str | bytes) -> None:
-        """Act on one message."""
-        join = join_from(text)
-        if join is None:
+        if (join := join_from(text)) is None:
             return
         if join.kind == "join":
             await self._join(join)
@@ -94,24 +91,18 @@ class Session:
         self._subscriptions[join.subscription_id] = subscription
         # Added before the state is read: events in between are held, and sent after it.
         self._services.hub.add(subscription)
-        await self._go_live(subscription, join.offset)
-
-    async def _go_live(self, subscription: Subscription, offset: int | None) -> None:
+        stream, log, group, item = self._services.stream, self._services.log, join.group, join.item
         try:
-            missed = None if offset is None else await self._services.log.since(subscription.group, offset)
+            missed = None if join.offset is None else await log.since(group, join.offset)
             if missed is None:
-                await self._send_state(subscription)
+                # The offset is read first: the state may be newer than the offset, and never older.
+                latest = await log.latest()
+                data = await stream.read_group(group) if item is None else await stream.read(group, item)
+                subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=latest)
         except InvocationError as error:
-            self._log.error(f"the state of {subscription.group} could not be read: {error}")
+            self._log.error(f"the state of {group} could not be read: {error}")
             missed = None
         subscription.go_live(missed or [])
-
-    async def _send_state(self, subscription: Subscription) -> None:
-        stream, group, item = self._services.stream, subscription.group, subscription.item
-        # The offset is read first: the state may be newer than the offset, and never older.
-        offset = await self._services.log.latest()
-        data = await stream.read_group(group) if item is None else await stream.read(group, item)
-        subscription.send(self._envelope(group, item, {"type": "sync", "data": data}), offset=offset)
 
     async def _leave(self, subscription: Subscription) -> None:
         self._services.hub.remove(subscription)

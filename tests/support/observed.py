@@ -10,9 +10,8 @@ from typing import Any
 
 from stdlib_workers.events import Background
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.schema import SCHEMA
 from stdlib_workers.storage import Store

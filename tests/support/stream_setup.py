@@ -11,10 +11,9 @@ from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
-from stdlib_workers.stream.hub import Hub
+from stdlib_workers.stream.hub import Hub, Subscriber
 from stdlib_workers.stream.log import EventLog, LoggedEvent
 from stdlib_workers.stream.session import Services, Session
-from stdlib_workers.stream.subscriber import Subscriber
 from tests.support.stand_ins import Callee
 
 

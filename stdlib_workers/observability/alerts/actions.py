@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from iii import InvocationError, Logger, TriggerAction
 from stdlib_workers.egress.addresses import is_public
+from stdlib_workers.egress.client import resolve
 from stdlib_workers.events import Caller
-from stdlib_workers.observability.config.alert_rules import AlertRule, webhook_from
+from stdlib_workers.observability.config.alert_rules import AlertRule
 from stdlib_workers.values import encode
 
 # After each of the three attempts; after the last interval the webhook has failed.
@@ -45,7 +46,7 @@ class ActionRunner:
 
     async def run(self, rule: AlertRule, value: float, now: int) -> None:
         """Run the action of a rule that fired; `now` in milliseconds. A failure is logged."""
-        body = webhook_from(rule, value, now)
+        body = {"alert": rule.name, **rule.reading(value), "timestamp": now}
         if rule.action.kind == "webhook":
             await self._post(rule, body)
         elif rule.action.kind == "function":
@@ -90,9 +91,21 @@ def post(url: str, body: bytes, *, allow_private: bool = False) -> int:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise WebhookRefused("a webhook is an http or https address")
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    address = checked_address(parts.hostname, port, allow_private=allow_private)
-    connection = _PinnedConnection(parts.hostname, port, address, is_tls=parts.scheme == "https")
+    addresses = resolve(parts.hostname, port)
+    # All of them are checked: else a name with a public and a private address gets around the check.
+    refused = None if allow_private else next((address for address in addresses if not is_public(address)), None)
+    if refused is not None:
+        raise WebhookRefused(
+            f"the webhook at {parts.hostname} is at {refused}, which is not public; "
+            "set webhook_allow_private = true to allow that"
+        )
+    connection = http.client.HTTPConnection(parts.hostname, port)
+    # Connected here to the address that was checked: `http.client` would resolve the name again.
+    connection.sock = socket.create_connection((addresses[0], port), WEBHOOK_TIMEOUT)
     try:
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {"content-type": "application/json", "user-agent": "iii"})
         response = connection.getresponse()
@@ -100,34 +113,3 @@ def post(url: str, body: bytes, *, allow_private: bool = False) -> int:
         return response.status
     finally:
         connection.close()
-
-
-def checked_address(host: str, port: int, *, allow_private: bool) -> str:
-    """Return the address of a host to connect to. WebhookRefused when any of its addresses is not public."""
-    addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    if not allow_private:
-        # All of them: else a name with a public and a private address gets around the check.
-        refused = next((address for address in addresses if not is_public(address)), None)
-        if refused is not None:
-            raise WebhookRefused(
-                f"the webhook at {host} is at {refused}, which is not public; "
-                "set webhook_allow_private = true to allow that"
-            )
-    return addresses[0]
-
-
-class _PinnedConnection(http.client.HTTPConnection):
-    """A connection to one checked address under the name of its host."""
-
-    def __init__(self, host: str, port: int, address: str, *, is_tls: bool) -> None:
-        super().__init__(host, port, timeout=WEBHOOK_TIMEOUT)
-        self._address = address
-        self._context = ssl.create_default_context() if is_tls else None
-
-    def connect(self) -> None:
-        """Connect to the address that was checked, not to what the name resolves to by now."""
-        connected = socket.create_connection((self._address, self.port), self.timeout)
-        if self._context is None:
-            self.sock = connected
-        else:
-            self.sock = self._context.wrap_socket(connected, server_hostname=self.host)

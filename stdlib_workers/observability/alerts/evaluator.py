@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, event_from, judge
+from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, judge
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
 from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
@@ -20,7 +20,6 @@ from stdlib_workers.observability.store.archive import Archive
 
 EVALUATION_INTERVAL = 10.0
 RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
-Sleep = Callable[[float], Awaitable[None]]
 
 
 class AlertEvaluator:
@@ -32,6 +31,7 @@ class AlertEvaluator:
         self._archive = archive
         self._call_stats = call_stats
         self._rules = tuple(rules)
+        self.enabled_rules = sum(rule.enabled for rule in rules)
         self._run_action = run_action
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
@@ -56,18 +56,18 @@ class AlertEvaluator:
             task = asyncio.get_running_loop().create_task(self._run_action(rule, value, now // MILLISECOND))
             self._actions.add(task)
             task.add_done_callback(self._actions.discard)
-        return [event_from(rule, value, now // MILLISECOND) for rule, value in due]
+        outcome = {"firing": True, "timestamp": now // MILLISECOND}
+        return [{"name": rule.name, **rule.reading(value), **outcome} for rule, value in due]
 
     async def _value(self, rule: AlertRule, now: int) -> float | None:
-        value = self._call_stats.value(rule.metric)
+        value = self._call_stats.metrics().get(rule.metric)
         if value is not None or rule.metric.startswith(("iii.invocations.", "iii.workers.")):
             return value
-        start = now - int(rule.window * SECOND)
+        start = now - int(rule.window_seconds * SECOND)
         rows = await self._archive.run(lambda connection: metric_table.find(connection, start, now, rule.metric))
         return value_in(rows)
 
-    async def run(self, clock: Callable[[], int], sleep: Sleep = asyncio.sleep) -> None:
-        """Evaluate for ever."""
+    async def run(self, clock: Callable[[], int], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         while True:
             await sleep(EVALUATION_INTERVAL)
             try:
@@ -78,19 +78,13 @@ class AlertEvaluator:
 
     def to_json(self, now: int) -> dict[str, Any]:
         """Return the result of `engine::alerts::list`; `now` in milliseconds."""
-        alerts = [self.states[rule.name].to_json(rule) for rule in self._rules]
         result = {
-            "alerts": alerts,
+            "alerts": [self.states[rule.name].to_json(rule) for rule in self._rules],
             "rules": [rule.to_json() for rule in self._rules],
-            "firing_count": sum(alert["firing"] for alert in alerts),
+            "firing_count": sum(state.firing for state in self.states.values()),
             "timestamp": now,
         }
         return result if self._rules else {**result, "message": "no alerts are configured"}
-
-    @property
-    def count(self) -> int:
-        """How many rules are evaluated."""
-        return sum(rule.enabled for rule in self._rules)
 
 
 def value_in(rows: Sequence[MetricRow]) -> float | None:

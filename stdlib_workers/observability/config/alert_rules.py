@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from stdlib_workers.observability.config.sampling import check_table
 from stdlib_workers.values import OptionError
 
 
@@ -48,33 +49,29 @@ class AlertAction(NamedTuple):
 
 
 class AlertRule(NamedTuple):
-    """One alert rule; windows in seconds."""
+    """One alert rule, by the keys of the configuration."""
 
     name: str
     metric: str
     threshold: float
     operator: str = "greaterthan"
-    window: float = 60
-    cooldown: float = 60
+    window_seconds: float = 60
+    cooldown_seconds: float = 60
     enabled: bool = True
     action: AlertAction = AlertAction()
 
-    def holds(self, value: float) -> bool:
-        """Whether the condition holds for a value."""
-        return COMPARISONS[self.operator].compare(value, self.threshold)
+    def reading(self, value: float) -> dict[str, Any]:
+        """Return the rule and a value that it was judged by, as events and webhooks show them."""
+        return {
+            "metric": self.metric,
+            "value": value,
+            "threshold": self.threshold,
+            "operator": COMPARISONS[self.operator].shown,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the rule as `engine::alerts::list` shows it."""
-        return {
-            "name": self.name,
-            "metric": self.metric,
-            "threshold": self.threshold,
-            "operator": self.operator,
-            "window_seconds": self.window,
-            "cooldown_seconds": self.cooldown,
-            "enabled": self.enabled,
-            "action": self.action.to_json(),
-        }
+        return {**self._asdict(), "action": self.action.to_json()}
 
 
 class AlertState(NamedTuple):
@@ -99,39 +96,16 @@ def judge(rule: AlertRule, state: AlertState, value: float | None, now: int) -> 
     """Return the state after an evaluation of `value`, and whether the action is due. `now` in milliseconds."""
     if value is None or not rule.enabled:
         return state, False
-    holds = rule.holds(value)
-    has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown * 1000
+    holds = COMPARISONS[rule.operator].compare(value, rule.threshold)
+    has_cooled_down = state.last_triggered is None or now - state.last_triggered >= rule.cooldown_seconds * 1000
     is_due = holds and has_cooled_down
     return AlertState(holds, now, now if is_due else state.last_triggered, value), is_due
 
 
-def event_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
-    """Return a rule that fired, as `engine::alerts::evaluate` shows it."""
-    return {"name": rule.name, **_reading(rule, value), "firing": True, "timestamp": now}
-
-
-def webhook_from(rule: AlertRule, value: float, now: int) -> dict[str, Any]:
-    """Return the body of a webhook; the payload of a function has `firing` beside it."""
-    return {"alert": rule.name, **_reading(rule, value), "timestamp": now}
-
-
-def _reading(rule: AlertRule, value: float) -> dict[str, Any]:
-    return {
-        "metric": rule.metric,
-        "value": value,
-        "threshold": rule.threshold,
-        "operator": COMPARISONS[rule.operator].shown,
-    }
-
-
 def rule_from(fields: Any) -> AlertRule:
     """Return the rule of a table of the configuration. OptionError for a key or value that does not fit."""
-    if not isinstance(fields, Mapping):
-        raise OptionError(f"observability: an alert must be a table, got {fields!r}")
-    for name in fields:
-        if name not in _KEYS:
-            raise OptionError(f"observability: an alert has no key {name}; there are {', '.join(_KEYS)}")
-    rule = AlertRule(_text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold"))
+    check_table(fields, _KEYS, "an alert")
+    name, metric, threshold = _text(fields, "name"), _text(fields, "metric"), _number(fields, "threshold")
     given_operator = fields.get("operator", "greaterthan")
     operator_name = _BY_SYMBOL.get(str(given_operator), str(given_operator).lower().replace("_", ""))
     if operator_name not in COMPARISONS:
@@ -143,7 +117,7 @@ def rule_from(fields: Any) -> AlertRule:
     if not isinstance(enabled, bool):
         raise OptionError(f"observability: enabled of an alert must be true or false, got {enabled!r}")
     action = _action(fields.get("action", {"type": "log"}))
-    return rule._replace(operator=operator_name, window=window, cooldown=cooldown, enabled=enabled, action=action)
+    return AlertRule(name, metric, threshold, operator_name, window, cooldown, enabled, action)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

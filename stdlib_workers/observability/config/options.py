@@ -36,7 +36,6 @@ _STORAGE_KEYS = (
     *("enabled", "directory", "max_disk_bytes", "retention_seconds", "memory_max_bytes"),
     *("memory_low_watermark_ratio", "pending_max_age_seconds"),
 )
-_EXPORTERS = ("memory", "otlp", "both")
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def _export(config: Mapping[str, Any]) -> Export:
     is_exported = {}
     for name in ("exporter", "metrics_exporter", "logs_exporter"):
         exporter = config.get(name, "memory")
-        if exporter not in _EXPORTERS:
+        if exporter not in ("memory", "otlp", "both"):
             raise OptionError(f"{NAME}: {name} must be memory, otlp or both, got {exporter!r}")
         is_exported[name] = exporter != "memory"
     endpoint = config.get("endpoint", Export.endpoint)

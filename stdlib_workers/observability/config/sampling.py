@@ -32,12 +32,7 @@ class Sampling(NamedTuple):
 
     def for_engine(self) -> dict[str, Any]:
         """Return `sampling` of the config with which the engine's telemetry is bound."""
-        return {
-            "default": self.default,
-            "rules": self.to_json()["rules"],
-            "parent_based": self.parent_based,
-            "max_traces_per_second": self.max_traces_per_second,
-        }
+        return {**self._asdict(), "rules": self.to_json()["rules"]}
 
     def to_json(self) -> dict[str, Any]:
         """Return the part `traces` of `engine::sampling::rules`."""
@@ -54,13 +49,26 @@ def sampling_from(config: Mapping[str, Any]) -> Sampling:
     fields = config.get("sampling")
     if fields is None:
         # A project that sets only a ratio wants exactly this ratio: no limit on top of it.
-        limit: float | None = None if "sampling_ratio" in config else DEFAULT_TRACES_PER_SECOND
-        return Sampling(ratio, (), parent_based=limit is not None, max_traces_per_second=limit)
-    _check(fields, ("default", "rules", "rate_limit", "parent_based"), "sampling")
-    rules = tuple(_rule(rule) for rule in fields.get("rules") or ())
-    limit = None if fields.get("rate_limit") is None else _rate(fields["rate_limit"])
+        has_limit = "sampling_ratio" not in config
+        return Sampling(ratio, (), has_limit, DEFAULT_TRACES_PER_SECOND if has_limit else None)
+    check_table(fields, ("default", "rules", "rate_limit", "parent_based"), "sampling")
+    rules = []
+    for rule in fields.get("rules") or ():
+        check_table(rule, ("operation", "service", "rate"), "a rule of sampling.rules")
+        for name in ("operation", "service"):
+            if not isinstance(rule.get(name), str | None):
+                raise OptionError(f"observability: {name} of a sampling rule must be a string, got {rule[name]!r}")
+        rate = ratio_from(rule.get("rate"), "rate of a sampling rule")
+        rules.append(SamplingRule(rate, rule.get("operation"), rule.get("service")))
+    limit = None
+    if fields.get("rate_limit") is not None:
+        check_table(fields["rate_limit"], ("max_traces_per_second",), "sampling.rate_limit")
+        limit = fields["rate_limit"].get("max_traces_per_second")
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
+            raise OptionError(f"observability: max_traces_per_second must be a number from 0, got {limit!r}")
+        limit = float(limit)
     parent_based = bool(rules) or limit is not None or fields.get("parent_based") is True
-    return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), rules, parent_based, limit)
+    return Sampling(ratio_from(fields.get("default", ratio), "sampling.default"), tuple(rules), parent_based, limit)
 
 
 def ratio_from(value: Any, name: str) -> float:
@@ -70,25 +78,8 @@ def ratio_from(value: Any, name: str) -> float:
     return float(value)
 
 
-def _rule(fields: Any) -> SamplingRule:
-    _check(fields, ("operation", "service", "rate"), "a rule of sampling.rules")
-    for name in ("operation", "service"):
-        if not isinstance(fields.get(name), str | None):
-            raise OptionError(f"observability: {name} of a sampling rule must be a string, got {fields[name]!r}")
-    return SamplingRule(
-        ratio_from(fields.get("rate"), "rate of a sampling rule"), fields.get("operation"), fields.get("service")
-    )
-
-
-def _rate(fields: Any) -> float:
-    _check(fields, ("max_traces_per_second",), "sampling.rate_limit")
-    value = fields.get("max_traces_per_second")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise OptionError(f"observability: max_traces_per_second must be a number from 0, got {value!r}")
-    return float(value)
-
-
-def _check(fields: Any, names: tuple[str, ...], what: str) -> None:
+def check_table(fields: Any, names: tuple[str, ...], what: str) -> None:
+    """Raise OptionError for what is no table, and for a key that is not among `names`."""
     if not isinstance(fields, dict):
         raise OptionError(f"observability: {what} must be a table, got {fields!r}")
     for name in fields:

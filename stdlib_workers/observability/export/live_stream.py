@@ -11,7 +11,7 @@ from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.events import Caller
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.spans import SpanRow, span_json
 
 ROWS, ALL, TRACE = "iii:devtools:trace-rows", "iii:devtools:all-spans", "iii:devtools:trace-spans"
@@ -25,20 +25,17 @@ RETRY_INTERVAL = 30.0
 def messages_from(rows: Iterable[SpanRow]) -> Iterator[dict[str, Any]]:
     """Yield the payloads of `stream::send` that bring some spans to the three streams. Pure."""
     spans = [(row, span_json(row)) for row in rows]
-    roots = [span for row, span in spans if row.parent is None and not row.internal]
-    if roots:
-        yield _message(ROWS, "all", roots)
-    if spans:
-        yield _message(ALL, "all", [span for _, span in spans])
     by_trace: dict[str, list[dict[str, Any]]] = {}
     for row, span in spans:
         by_trace.setdefault(row.trace, []).append(span)
-    for trace, trace_spans in by_trace.items():
-        yield _message(TRACE, trace, trace_spans)
-
-
-def _message(stream: str, group: str, spans: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"stream_name": stream, "group_id": group, "type": "spans", "data": {"spans": spans}}
+    groups = [
+        (ROWS, "all", [span for row, span in spans if row.parent is None and not row.internal]),
+        (ALL, "all", [span for _, span in spans]),
+        *((TRACE, trace, trace_spans) for trace, trace_spans in by_trace.items()),
+    ]
+    for stream, group, group_spans in groups:
+        if group_spans:
+            yield {"stream_name": stream, "group_id": group, "type": "spans", "data": {"spans": group_spans}}
 
 
 class LiveStream:
@@ -62,7 +59,6 @@ class LiveStream:
             loop.call_later(SEND_WINDOW, lambda: self._start(self.send()))
 
     async def send(self) -> None:
-        """Send the queued spans."""
         rows, self._queued = self._queued, []
         try:
             for message in messages_from(rows):

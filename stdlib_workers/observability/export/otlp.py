@@ -11,16 +11,15 @@ import http.client
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Condition, Thread
 from typing import Any, Protocol
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from stdlib_workers.observability.config.options import Export
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import LogRow, log_json
-from stdlib_workers.observability.records.metrics import MetricRow
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.values import encode
 
@@ -29,19 +28,14 @@ MAX_QUEUED = 20_000
 # Spans of one request.
 MAX_BATCH = 512
 REQUEST_TIMEOUT = 30.0
-MISSING_EXTRA = "exporting spans and metrics needs `pip install 'iii-engine[observability]'`"
 
 
 class Sink(Protocol):
-    """Sends rows of one kind."""
+    """Sends rows of one kind; `send` returns whether the collector took them."""
 
-    def send(self, rows: list[Any]) -> bool:
-        """Send rows, return whether the collector took them."""
-        ...
+    def send(self, rows: list[Any]) -> bool: ...
 
-    def close(self) -> None:
-        """Close connections."""
-        ...
+    def close(self) -> None: ...
 
 
 class Exporter:
@@ -49,7 +43,6 @@ class Exporter:
 
     def __init__(self, sinks: Mapping[str, Sink], export: Export) -> None:
         self.dropped: Counter[str] = Counter()
-        self.sent: Counter[str] = Counter()
         self._sinks = dict(sinks)
         self._export = export
         self._queues: dict[str, deque[Any]] = {kind: deque() for kind in sinks}
@@ -92,9 +85,7 @@ class Exporter:
         while queue:
             with self._changed:
                 rows = [queue.popleft() for _ in range(min(size, len(queue)))]
-            if self._sinks[kind].send(rows):
-                self.sent[kind] += len(rows)
-            else:
+            if not self._sinks[kind].send(rows):
                 self.dropped[kind] += len(rows)
                 # The next request would fail as well, after as long: the rest of the queue waits for the interval.
                 return
@@ -118,7 +109,6 @@ class LogSink:
         self._headers = {**headers, "content-type": "application/json"}
 
     def send(self, rows: list[LogRow]) -> bool:
-        """POST one request."""
         request = Request(self._url, encode(log_request_from(rows)), self._headers, method="POST")
         try:
             with urlopen(request, timeout=REQUEST_TIMEOUT) as response:
@@ -131,37 +121,33 @@ class LogSink:
 
 
 def log_request_from(rows: Iterable[LogRow]) -> dict[str, Any]:
-    """Return an ExportLogsServiceRequest as OTLP's JSON."""
-    by_service: dict[str, list[LogRow]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        by_service.setdefault(row.service, []).append(row)
+        record = {
+            "timeUnixNano": str(row.time),
+            "observedTimeUnixNano": str(row.observed),
+            "severityNumber": row.severity,
+            "severityText": row.level,
+            "body": {"stringValue": row.body},
+            "attributes": _attributes(log_json(row)["attributes"]),
+            "traceId": row.trace,
+            "spanId": row.span,
+        }
+        present = {name: value for name, value in record.items() if value is not None}
+        records.setdefault(row.service, []).append(present)
     return {
         "resourceLogs": [
             {
-                "resource": {"attributes": [_pair("service.name", service)]},
-                "scopeLogs": [{"scope": {"name": "iii"}, "logRecords": [_record(row) for row in service_rows]}],
+                "resource": {"attributes": _attributes({"service.name": service})},
+                "scopeLogs": [{"scope": {"name": "iii"}, "logRecords": service_records}],
             }
-            for service, service_rows in by_service.items()
+            for service, service_records in records.items()
         ]
     }
 
 
-def _record(row: LogRow) -> dict[str, Any]:
-    record = {
-        "timeUnixNano": str(row.time),
-        "observedTimeUnixNano": str(row.observed),
-        "severityNumber": row.severity,
-        "severityText": row.level,
-        "body": {"stringValue": row.body},
-        "attributes": [_pair(name, value) for name, value in log_json(row)["attributes"].items()],
-        "traceId": row.trace,
-        "spanId": row.span,
-    }
-    return {name: value for name, value in record.items() if value is not None}
-
-
-def _pair(name: str, value: Any) -> dict[str, Any]:
-    return {"key": name, "value": any_value(value)}
+def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": any_value(value)} for name, value in values.items()]
 
 
 def any_value(value: Any) -> dict[str, Any]:
@@ -175,53 +161,18 @@ def any_value(value: Any) -> dict[str, Any]:
     return {"stringValue": value if isinstance(value, str) else encode(value).decode()}
 
 
-class SpanSink:
-    """Spans through OpenTelemetry's exporter."""
+class OtelSink:
+    """Spans or metrics through one of OpenTelemetry's exporters; `convert` makes rows into what it takes."""
 
-    def __init__(self, endpoint: str, project: dict[str, str]) -> None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # an extra
-        from opentelemetry.sdk.trace.export import SpanExportResult
+    def __init__(self, exporter: Any, success: object, convert: Callable[[list[Any]], Any]) -> None:
+        self._exporter = exporter
+        self._success = success
+        self._convert = convert
 
-        from stdlib_workers.observability.records import otel_sdk
-
-        self._exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=REQUEST_TIMEOUT)
-        self._success = SpanExportResult.SUCCESS
-        self._span = otel_sdk.otel_span
-        # One resource for each service, not for each span.
-        self._resource = lru_cache(256)(lambda service: otel_sdk.resource_of(service, project))
-
-    def send(self, rows: list[SpanRow]) -> bool:
-        """Send one batch."""
-        spans = [self._span(row, self._resource(row.service)) for row in rows]
-        return self._exporter.export([span for span in spans if span is not None]) is self._success
+    def send(self, rows: list[Any]) -> bool:
+        return self._exporter.export(self._convert(rows)) is self._success
 
     def close(self) -> None:
-        """Close the exporter's connections."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # theirs has no types
-
-
-class MetricSink:
-    """Metrics through OpenTelemetry's exporter."""
-
-    def __init__(self, endpoint: str, project: dict[str, str]) -> None:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # an extra
-            OTLPMetricExporter,
-        )
-        from opentelemetry.sdk.metrics.export import MetricExportResult
-
-        from stdlib_workers.observability.records import otel_sdk
-
-        self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=REQUEST_TIMEOUT)
-        self._success = MetricExportResult.SUCCESS
-        self._data: Callable[[Iterable[MetricRow], dict[str, str]], Any] = otel_sdk.otel_metrics
-        self._project = project
-
-    def send(self, rows: list[MetricRow]) -> bool:
-        """Send one batch."""
-        return self._exporter.export(self._data(rows, self._project)) is self._success
-
-    def close(self) -> None:
-        """Close the exporter's connections."""
         self._exporter.shutdown()
 
 
@@ -232,9 +183,28 @@ def exporter_from(export: Export, resource: Mapping[str, str], environ: Mapping[
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     sinks: dict[str, Sink] = {}
     if export.spans:
-        sinks["spans"] = SpanSink(export.endpoint, project)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        from stdlib_workers.observability.records.otel_sdk import otel_span, resource_of
+
+        # One resource for each service, not for each span.
+        resource_for = lru_cache(256)(partial(resource_of, project=project))
+
+        def otel_spans(rows: list[SpanRow]) -> list[Any]:
+            spans = (otel_span(row, resource_for(row.service)) for row in rows)
+            return [span for span in spans if span is not None]
+
+        spans = OTLPSpanExporter(f"{export.endpoint}/v1/traces", timeout=REQUEST_TIMEOUT)
+        sinks["spans"] = OtelSink(spans, SpanExportResult.SUCCESS, otel_spans)
     if export.metrics:
-        sinks["metrics"] = MetricSink(export.endpoint, project)
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.sdk.metrics.export import MetricExportResult
+
+        from stdlib_workers.observability.records.otel_sdk import otel_metrics
+
+        metrics = OTLPMetricExporter(f"{export.endpoint}/v1/metrics", timeout=REQUEST_TIMEOUT)
+        sinks["metrics"] = OtelSink(metrics, MetricExportResult.SUCCESS, partial(otel_metrics, project=project))
     if export.logs:
         sinks["logs"] = LogSink(export.endpoint, headers_from(environ))
     return Exporter(sinks, export) if sinks else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -16,7 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from stdlib_workers.observability.ingest.http_server import Response, Route
 from stdlib_workers.observability.records.call_stats import BOUNDS, CallStats
-from stdlib_workers.observability.records.latest_series import Series
+from stdlib_workers.observability.records.metrics import Series
 
 _NAME = re.compile(r"[^a-zA-Z0-9_:]")
 _KINDS = {"counter": "counter", "gauge": "gauge", "updowncounter": "gauge", "histogram": "histogram"}
@@ -31,8 +32,9 @@ _PROCESS = {
 }
 
 
-class Snapshot(NamedTuple):
-    """The data of one scrape.
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The data of one scrape, and the collector that `prometheus_client` reads it from.
 
     `workers` and `counters` come from the engine, empty when it did not answer; `dropped` is by kind of record.
     """
@@ -43,40 +45,45 @@ class Snapshot(NamedTuple):
     dropped: Mapping[str, int]
     series: Iterable[Series]
 
-
-class _Collector:
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        own = [*_calls(snapshot.call_stats), *_workers(snapshot), *_events(snapshot)]
+        """Yield the metrics of the project, then those of SDKs under names that are not taken."""
+        own = [*_calls(self.call_stats), *_workers(self)]
+        dropped = [({"kind": kind}, count) for kind, count in self.dropped.items()]
+        own.append(_metric("iii_dropped", "Records that were lost for want of room, by kind.", "counter", dropped))
+        events = [({"cause": cause}, count) for cause, count in self.counters.items()]
+        own.append(_metric("iii_engine_events", "What the engine dropped or refused, by cause.", "counter", events))
         yield from own
-        yield from _sdk_metrics(snapshot.series, {metric.name for metric in own})
+        yield from _sdk_metrics(self.series, {metric.name for metric in own})
 
 
 def route(snapshot: Callable[[], Snapshot]) -> Route:
-    """Return the route `GET /metrics`."""
     return lambda _: Response(200, CONTENT_TYPE_LATEST, text_of(snapshot()))
 
 
 def text_of(snapshot: Snapshot) -> bytes:
-    """Return the text of one scrape."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(snapshot))
+    registry.register(snapshot)
     return generate_latest(registry)
+
+
+def _metric(name: str, text: str, kind: str, samples: Iterable[tuple[dict[str, str], float]]) -> Metric:
+    """Return a counter or gauge with its samples: labels and values."""
+    metric = Metric(name, text, kind)
+    for labels, value in samples:
+        _add_sample(metric, labels, value)
+    return metric
+
+
+def _add_sample(metric: Metric, labels: dict[str, str], value: float) -> None:
+    metric.add_sample(f"{metric.name}_total" if metric.type == "counter" else metric.name, labels, value)
 
 
 def _calls(call_stats: CallStats) -> Iterator[Metric]:
     calls = call_stats.calls()
-    total = Metric("iii_invocations", "Calls, by outcome; deferred: void and enqueue.", "counter")
-    for outcome in ("success", "error", "deferred"):
-        total.add_sample("iii_invocations_total", {"outcome": outcome}, calls[outcome])
-    yield total
-    by_function = Metric("iii_function_invocations", "Calls of a function.", "counter")
-    for function_id, count in call_stats.by_function().items():
-        by_function.add_sample("iii_function_invocations_total", {"function": function_id}, count)
-    yield by_function
+    outcomes = [({"outcome": outcome}, calls[outcome]) for outcome in ("success", "error", "deferred")]
+    yield _metric("iii_invocations", "Calls, by outcome; deferred: void and enqueue.", "counter", outcomes)
+    functions = [({"function": function_id}, count) for function_id, count in dict(call_stats.by_function).items()]
+    yield _metric("iii_function_invocations", "Calls of a function.", "counter", functions)
     durations = Metric("iii_invocation_duration_seconds", "How long recorded calls took.", "histogram")
     for function_id, measured in tuple(call_stats.durations.items()):
         _add_histogram(durations, {"function": function_id}, measured.counts, BOUNDS, measured.sum)
@@ -96,40 +103,19 @@ def _add_histogram(
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
-    yield _single("iii_workers", "Workers that are connected.", "gauge", snapshot.call_stats.active)
-    yield _single("iii_worker_spawns", "Workers that connected.", "counter", snapshot.call_stats.spawns)
-    yield _single("iii_worker_deaths", "Workers that went.", "counter", snapshot.call_stats.deaths)
-    restarts = Metric("iii_worker_restarts", "How often a worker's process was started again.", "counter")
-    processes = {
-        name: Metric(name, f"{field} of the worker's process.", kind) for field, (name, kind, _) in _PROCESS.items()
-    }
-    for row in snapshot.workers:
-        labels = {"worker": str(row.get("name")), "instance": str(row.get("instance") or 0)}
-        restarts.add_sample("iii_worker_restarts_total", labels, row.get("restarts") or 0)
-        metrics = row.get("metrics") or {}
-        for field, (name, kind, unit) in _PROCESS.items():
-            if field in metrics:
-                sample = f"{name}_total" if kind == "counter" else name
-                processes[name].add_sample(sample, labels, metrics[field] * unit)
-    yield restarts
-    yield from processes.values()
-
-
-def _single(name: str, text: str, kind: str, value: float) -> Metric:
-    metric = Metric(name, text, kind)
-    metric.add_sample(f"{name}_total" if kind == "counter" else name, {}, value)
-    return metric
-
-
-def _events(snapshot: Snapshot) -> Iterator[Metric]:
-    dropped = Metric("iii_dropped", "Records that were lost for want of room, by kind.", "counter")
-    for kind, count in snapshot.dropped.items():
-        dropped.add_sample("iii_dropped_total", {"kind": kind}, count)
-    yield dropped
-    events = Metric("iii_engine_events", "What the engine dropped or refused, by cause.", "counter")
-    for cause, count in snapshot.counters.items():
-        events.add_sample("iii_engine_events_total", {"cause": cause}, count)
-    yield events
+    stats = snapshot.call_stats
+    yield _metric("iii_workers", "Workers that are connected.", "gauge", [({}, stats.active)])
+    yield _metric("iii_worker_spawns", "Workers that connected.", "counter", [({}, stats.spawns)])
+    yield _metric("iii_worker_deaths", "Workers that went.", "counter", [({}, stats.deaths)])
+    rows = [
+        ({"worker": str(row.get("name")), "instance": str(row.get("instance") or 0)}, row) for row in snapshot.workers
+    ]
+    restarts = [(labels, row.get("restarts") or 0) for labels, row in rows]
+    yield _metric("iii_worker_restarts", "How often a worker's process was started again.", "counter", restarts)
+    processes = [(labels, row.get("metrics") or {}) for labels, row in rows]
+    for field, (name, kind, unit) in _PROCESS.items():
+        samples = [(labels, metrics[field] * unit) for labels, metrics in processes if field in metrics]
+        yield _metric(name, f"{field} of the worker's process.", kind, samples)
 
 
 def _sdk_metrics(series: Iterable[Series], taken: set[str]) -> Iterator[Metric]:
@@ -140,21 +126,16 @@ def _sdk_metrics(series: Iterable[Series], taken: set[str]) -> Iterator[Metric]:
         name = name.removesuffix("_total") if kind == "counter" else name
         metric = metrics.setdefault(name, Metric(name, item.description or item.name, kind))
         # Two kinds under one name would make the page unreadable for Prometheus.
-        if name not in taken and metric.type == kind:
-            _add_series(metric, item)
+        if name in taken or metric.type != kind:
+            continue
+        attributes = {name_from(label).replace(":", "_"): str(value) for label, value in item.labels.items()}
+        labels, point = {"service": item.service, **attributes}, item.point
+        if kind == "histogram":
+            counts = point.get("bucket_counts") or [point.get("count", 0)]
+            _add_histogram(metric, labels, counts, point.get("explicit_bounds") or [], point.get("sum") or 0.0)
+        else:
+            _add_sample(metric, labels, float(point.get("value") or 0.0))
     yield from (metric for metric in metrics.values() if metric.samples)
-
-
-def _add_series(metric: Metric, series: Series) -> None:
-    labels = {name_from(name).replace(":", "_"): str(value) for name, value in series.labels.items()}
-    labels = {"service": series.service, **labels}
-    if metric.type == "histogram":
-        point = series.point
-        counts = point.get("bucket_counts") or [point.get("count", 0)]
-        _add_histogram(metric, labels, counts, point.get("explicit_bounds") or [], point.get("sum") or 0.0)
-    else:
-        sample = f"{metric.name}_total" if metric.type == "counter" else metric.name
-        metric.add_sample(sample, labels, float(series.point.get("value") or 0.0))
 
 
 def name_from(text: str) -> str:

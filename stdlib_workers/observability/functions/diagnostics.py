@@ -51,13 +51,13 @@ class Diagnostics:
 
     def baggage(self, payload: Any) -> dict[str, Any]:
         """Return one entry of the baggage this call came with."""
-        return {"value": _baggage().get(QueryParams("engine::baggage::get", payload).required("key"))}
+        return {"value": _baggage().get(QueryParams("engine::baggage::get", payload).string("key"))}
 
     def set_baggage(self, payload: Any) -> dict[str, Any]:
         """Return a note that baggage cannot be set from here."""
         params = QueryParams("engine::baggage::set", payload)
-        params.required("key")
-        params.required("value")
+        params.string("key")
+        params.string("value")
         return {"success": True, "note": NOTE}
 
     def all_baggage(self, _: Any) -> dict[str, Any]:

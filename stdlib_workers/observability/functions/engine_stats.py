@@ -7,12 +7,13 @@ numbers are missing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.observability.records.aggregation import Value
 from stdlib_workers.observability.records.call_stats import CallStats
 
+T = TypeVar("T")
 CALL_TIMEOUT = 2.0
 _PROCESS = {"memory_rss": "iii.worker.memory.rss", "cpu_percent": "iii.worker.cpu.percent"}
 
@@ -26,20 +27,19 @@ class EngineStats:
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the rows of `engine::workers::list`, blocking; empty when the engine does not answer."""
-        workers = self._call("engine::workers::list").get("workers")
-        return workers if isinstance(workers, list) else []
+        return self._call("engine::workers::list", "workers", [])
 
     def counters(self) -> Mapping[str, int]:
         """Return the engine's counters, blocking; empty when it does not answer."""
-        counters = self._call("engine::counters::list").get("counters")
-        return counters if isinstance(counters, dict) else {}
+        return self._call("engine::counters::list", "counters", {})
 
-    def _call(self, function_id: str) -> dict[str, Any]:
+    def _call(self, function_id: str, field: str, default: T) -> T:
         try:
             result = self._worker.trigger(_request(function_id))
         except InvocationError:
-            return {}
-        return result if isinstance(result, dict) else {}
+            return default
+        value = result.get(field) if isinstance(result, dict) else None
+        return value if isinstance(value, type(default)) else default
 
     async def sample(self, now: int) -> list[Value]:
         """Return the counts of calls and the process metrics as values for the rollups; `now` in nanoseconds."""
@@ -57,10 +57,7 @@ def _request(function_id: str) -> TriggerRequestInput:
 
 def values_from(call_stats: CallStats, rows: Sequence[Mapping[str, Any]], now: int) -> list[Value]:
     """Return a value for each count, and for each metric of a worker's process. Pure."""
-    stats = call_stats.to_json()
-    invocations = {name: count for name, count in stats["invocations"].items() if name != "by_function"}
-    values = [Value(f"iii.invocations.{name}", now, count) for name, count in invocations.items()]
-    values += [Value(f"iii.workers.{name}", now, count) for name, count in stats["workers"].items()]
+    values = [Value(name, now, count) for name, count in call_stats.metrics().items()]
     for row in rows:
         metrics = row.get("metrics") or {}
         values += [Value(name, now, metrics[field]) for field, name in _PROCESS.items() if field in metrics]

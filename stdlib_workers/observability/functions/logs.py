@@ -9,15 +9,9 @@ from typing import Any
 from iii import Logger
 from iii.redaction import BatchRedactor
 from stdlib_workers.observability.config.options import Options
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.batch import Batch
-from stdlib_workers.observability.records.logs import (
-    SEVERITIES,
-    LogRow,
-    log_json,
-    log_row_from,
-    log_without_secrets,
-)
+from stdlib_workers.observability.records.logs import SEVERITIES, log_json, log_row_from, log_without_secrets
 from stdlib_workers.observability.records.spans import MILLISECOND
 from stdlib_workers.observability.store import log_table
 from stdlib_workers.observability.store.archive import Archive
@@ -37,11 +31,24 @@ class LogFunctions:
 
         async def write(payload: Any) -> None:
             params = QueryParams(f"engine::log::{level}", payload)
-            message = params.required("message")
+            message = params.string("message")
             ratio = self._options.logs_ratio
             if not self._options.logs_enabled or (ratio < 1 and random.random() >= ratio):
                 return
-            row = self._row(level, message, params, payload.get("data"))
+            redactor, now = BatchRedactor(), self._pipeline.clock()
+            record = {
+                "timestamp_unix_nano": now,
+                "severity_number": SEVERITIES[level],
+                "severity_text": level.upper(),
+                "body": message,
+                "attributes": payload.get("data"),
+                "trace_id": params.text("trace_id"),
+                "span_id": params.text("span_id"),
+                "service_name": params.text("service_name") or "unknown",
+                "resource": self._options.resource,
+                "instrumentation_scope_name": "iii",
+            }
+            row = log_without_secrets(log_row_from(record, redactor, now), redactor)
             if self._options.logs_console:
                 logger = Logger(row.trace, row.service, row.span)
                 write_line = getattr(logger, {"trace": "debug"}.get(level, level))
@@ -50,22 +57,6 @@ class LogFunctions:
 
         write.__doc__ = f"Log a message of level {level}."
         return write
-
-    def _row(self, level: str, message: str, params: QueryParams, data: Any) -> LogRow:
-        redactor, now = BatchRedactor(), self._pipeline.clock()
-        record = {
-            "timestamp_unix_nano": now,
-            "severity_number": SEVERITIES[level],
-            "severity_text": level.upper(),
-            "body": message,
-            "attributes": data,
-            "trace_id": params.text("trace_id"),
-            "span_id": params.text("span_id"),
-            "service_name": params.text("service_name") or "unknown",
-            "resource": dict(self._options.resource),
-            "instrumentation_scope_name": "iii",
-        }
-        return log_without_secrets(log_row_from(record, redactor, now), redactor)
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List log records, the newest first."""

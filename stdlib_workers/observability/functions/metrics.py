@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.records.aggregation import (
-    LEVELS,
-    aggregate,
-    aggregate_histograms,
-    histogram_json,
-    performance,
-)
+from stdlib_workers.observability.records.aggregation import LEVELS, aggregate, aggregate_histograms, performance
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import histograms_of, metric_json, values_of
 from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
@@ -38,7 +33,7 @@ class MetricFunctions:
         """List the engine's own metrics and those of SDKs, aggregated when the payload has an interval."""
         params = QueryParams("engine::metrics::list", payload)
         start, end = params.nanoseconds("start_time"), params.nanoseconds("end_time")
-        name, interval = params.text("metric_name"), params.integer("aggregate_interval")
+        name, interval = params.text("metric_name"), params.whole("aggregate_interval")
         is_range = start is not None and end is not None
         if not is_range:
             start = end = None
@@ -76,15 +71,9 @@ class MetricFunctions:
         }
         result: dict[str, Any] = {"rollups": [], "histogram_rollups": [], "level": level, "query": query}
         if level < len(LEVELS):
-            result["rollups"] = await self._archive.run(
-                lambda connection: metric_table.rollups(connection, level, start, end, name)
-            )
-            histograms = await self._archive.run(
-                lambda connection: metric_table.histogram_rollups(connection, level, start, end, name)
-            )
-            result["histogram_rollups"] = [
-                histogram_json(histogram, start, LEVELS[level]) for start, histogram in histograms
-            ]
+            inside: dict[str, Any] = {"level": level, "start": start, "end": end, "name": name}
+            result["rollups"] = await self._archive.run(partial(metric_table.rollups, **inside))
+            result["histogram_rollups"] = await self._archive.run(partial(metric_table.histogram_rollups, **inside))
         else:
             result["message"] = "levels are 0 (1 minute), 1 (5 minutes) and 2 (1 hour)"
         return {**result, "source": "stored", "timestamp": now // MILLISECOND}

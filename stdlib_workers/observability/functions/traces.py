@@ -12,7 +12,7 @@ from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of, span_json
 from stdlib_workers.observability.records.trace_tree import Collapse, groups_from, tree_from
 from stdlib_workers.observability.store import span_table
-from stdlib_workers.observability.store.archive import Archive
+from stdlib_workers.observability.store.archive import Archive, used_bytes
 from stdlib_workers.observability.store.query_params import QueryParams
 from stdlib_workers.observability.store.trace_query import trace_query_from
 
@@ -37,9 +37,8 @@ class TraceFunctions:
         bounded = query._replace(limit=min(query.limit, MAX_LIMIT))
         now = self._pipeline.clock()
         rows, total = await self._archive.run(lambda connection: span_table.find(connection, bounded, now))
-        rows = _fitting(rows)
         return {
-            "spans": await self._with_tags(rows),
+            "spans": await self._with_tags(_fitting(rows)),
             "total": total,
             "offset": query.offset,
             "limit": query.limit,
@@ -51,8 +50,7 @@ class TraceFunctions:
         tags: dict[str, dict[str, str]] = {}
         # SQLite takes a bounded number of values in one statement.
         for start in range(0, len(traces), 500):
-            chunk = traces[start : start + 500]
-            for row in await self._archive.run(partial(span_table.tagged, traces=chunk)):
+            for row in await self._archive.run(partial(span_table.tagged, traces=traces[start : start + 500])):
                 for name, value in attributes_of(row).items():
                     if name.startswith("iii.tag.") or name in _TAGS:
                         tags.setdefault(row.trace, {})[name] = value
@@ -67,21 +65,21 @@ class TraceFunctions:
             "archive": "healthy" if error is None else "degraded",
             "completeness": "partial" if dropped else "complete",
             "known_dropped_spans": dropped,
-            "physical_bytes": await self._archive.used(),
+            "physical_bytes": await self._archive.run(used_bytes),
             "max_disk_bytes": self._max_bytes,
             "last_error": error,
         }
 
     async def tree(self, payload: Any) -> dict[str, Any]:
         """Return one trace as a tree."""
-        trace_id = QueryParams("engine::traces::tree", payload).required("trace_id")
+        trace_id = QueryParams("engine::traces::tree", payload).string("trace_id")
         rows = await self._archive.run(lambda connection: span_table.trace(connection, trace_id))
         return {"roots": tree_from(_fitting(rows), self._collapse), "storage": await self._storage()}
 
     async def group_by(self, payload: Any) -> dict[str, Any]:
         """Group spans by the value of an attribute."""
         params = QueryParams("engine::traces::group_by", payload)
-        attribute, label = params.required("attribute"), params.text("label_attribute")
+        attribute, label = params.string("attribute"), params.text("label_attribute")
         since, internal = params.nanoseconds("since_ms") or 0, params.flag("include_internal")
         limit = params.count("limit", 100)
         rows = await self._archive.run(

@@ -5,20 +5,37 @@ Secrets are taken out of every row here, so nothing behind this module (storage,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from iii.redaction import BatchRedactor
-from stdlib_workers.observability.records.batch import Batch
-from stdlib_workers.observability.records.logs import log_row_from, log_without_secrets
-from stdlib_workers.observability.records.metrics import metric_row_from
+from stdlib_workers.observability.records.aggregation import Value
+from stdlib_workers.observability.records.logs import LogRow, log_row_from, log_without_secrets
+from stdlib_workers.observability.records.metrics import MetricRow, metric_row_from
 from stdlib_workers.observability.records.otlp_json import logs_from, metrics_from, spans_from
-from stdlib_workers.observability.records.spans import span_row_from, span_without_secrets
+from stdlib_workers.observability.records.spans import SpanRow, span_row_from, span_without_secrets
 
 # The kinds of OTLP requests, as the engine names the frames in which SDKs send them.
 TRACES, METRICS, LOGS = "OTLP", "MTRC", "LOGS"
+_READERS = {TRACES: ("spans", spans_from), METRICS: ("metrics", metrics_from), LOGS: ("logs", logs_from)}
+
+# Records of each kind, in the JSON of the contract: not yet rows.
+_Records = dict[str, list[Any]]
+
+
+class Batch(NamedTuple):
+    """Rows that are stored in one commit, and that every subscriber of the pipeline then gets.
+
+    `values` are samples for the rollups alone; `malformed` counts records that made no row.
+    """
+
+    spans: Sequence[SpanRow] = ()
+    logs: Sequence[LogRow] = ()
+    metrics: Sequence[MetricRow] = ()
+    values: Sequence[Value] = ()
+    malformed: int = 0
 
 
 class IngestFilter(NamedTuple):
@@ -28,17 +45,9 @@ class IngestFilter(NamedTuple):
     logs: bool = True
 
 
-class _Records(NamedTuple):
-    """Records in the JSON of the contract, not yet rows."""
-
-    spans: list[Any]
-    logs: list[Any]
-    metrics: list[Any]
-
-
 def batch_from_telemetry(telemetry: Mapping[str, Any], filter: IngestFilter, now: int) -> Batch:
     """Return the rows of a batch of the engine's telemetry; `now` in nanoseconds."""
-    records = _Records(_list(telemetry.get("spans")), _list(telemetry.get("logs")), [])
+    records = {"spans": _list(telemetry.get("spans")), "logs": _list(telemetry.get("logs")), "metrics": []}
     malformed = 0
     for frame in _list(telemetry.get("otlp")):
         try:
@@ -52,7 +61,7 @@ def batch_from_telemetry(telemetry: Mapping[str, Any], filter: IngestFilter, now
 
 def batch_from_otlp(kind: str, request: Any, filter: IngestFilter, now: int) -> Batch:
     """Return the rows of one decoded OTLP request."""
-    records = _Records([], [], [])
+    records: _Records = {"spans": [], "logs": [], "metrics": []}
     _add_request(kind, request, records)
     return _batch_from(records, filter, now)
 
@@ -63,26 +72,22 @@ def _list(value: Any) -> list[Any]:
 
 def _add_request(kind: Any, request: Any, records: _Records) -> bool:
     """Add the records of an OTLP request; False if it is none."""
-    if not isinstance(request, dict):
+    if not isinstance(request, dict) or kind not in _READERS:
         return False
-    if kind == TRACES:
-        records.spans.extend(spans_from(request))
-    elif kind == METRICS:
-        records.metrics.extend(metrics_from(request))
-    elif kind == LOGS:
-        records.logs.extend(logs_from(request))
-    return kind in (TRACES, METRICS, LOGS)
+    name, read = _READERS[kind]
+    records[name].extend(read(request))
+    return True
 
 
 def _batch_from(records: _Records, filter: IngestFilter, now: int) -> Batch:
     redactor = BatchRedactor()
-    spans = [row for span in records.spans if isinstance(span, dict) and (row := span_row_from(span, redactor))]
-    malformed = len(records.spans) - len(spans)
+    spans = [row for span in records["spans"] if isinstance(span, dict) and (row := span_row_from(span, redactor))]
+    malformed = len(records["spans"]) - len(spans)
     if not filter.live:
         spans = [row for row in spans if row.finish]
-    logs = records.logs if filter.logs else []
+    logs = records["logs"] if filter.logs else []
     log_rows = [log_row_from(record, redactor, now) for record in logs if isinstance(record, dict)]
-    metrics = [metric_row_from(metric, redactor, now) for metric in records.metrics]
+    metrics = [metric_row_from(metric, redactor, now) for metric in records["metrics"]]
     if redactor.secrets:
         spans = [span_without_secrets(row, redactor) for row in spans]
         log_rows = [log_without_secrets(row, redactor) for row in log_rows]

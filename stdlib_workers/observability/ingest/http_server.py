@@ -20,7 +20,6 @@ READ_TIMEOUT = 10.0
 MAX_CONNECTIONS = 32
 # From the default one on, when it is taken.
 PORTS_TRIED = 20
-_GZIP = 16 + MAX_WBITS
 
 
 class Request(NamedTuple):
@@ -57,26 +56,20 @@ class HttpServer:
 
     def __init__(self, host: str, port: int, routes: Mapping[str, Route], *, is_named: bool) -> None:
         ports = [port] if is_named or port == 0 else range(port, port + PORTS_TRIED)
-        first_error: OSError | None = None
+        errors: list[OSError] = []
         for candidate in ports:
             try:
                 self._server = _Server(host, candidate, routes)
                 break
             except OSError as error:
-                first_error = first_error or error
+                errors.append(error)
         else:
-            raise first_error or OSError("no port")
+            raise errors[0]
+        self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, name="iii-listener", daemon=True)
         self._thread.start()
 
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        port: int = self._server.server_address[1]
-        return port
-
     def close(self) -> None:
-        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -120,17 +113,15 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_TIMEOUT
 
     def do_GET(self) -> None:
-        self._respond("GET")
-
-    def do_POST(self) -> None:
-        self._respond("POST")
-
-    def _respond(self, method: str) -> None:
         try:
-            self._check_origin()
-            route = self._route(method)
+            hosts = self.headers.get_all("host") or []
+            if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
+                raise HttpError(421, "this server does not answer for that Host")
+            if self.headers.get("origin") or self.headers.get("sec-fetch-site") not in (None, "none"):
+                raise HttpError(403, "web pages may not ask this")
+            route = self._route()
             kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
-            response = route(Request(kind, self._body() if method == "POST" else b""))
+            response = route(Request(kind, self._body() if self.command == "POST" else b""))
         except HttpError as error:
             # The body may be unread: the connection cannot go on.
             self.close_connection = True
@@ -142,21 +133,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.body)
 
-    def _route(self, method: str) -> Route:
-        path = self.path.partition("?")[0]
-        route = self.server.routes.get(f"{method} {path}")
-        if route is None and any(key.endswith(f" {path}") for key in self.server.routes):
-            raise HttpError(405, "this path takes another method")
-        if route is None:
-            raise HttpError(404, "there is nothing here")
-        return route
+    do_POST = do_GET
 
-    def _check_origin(self) -> None:
-        hosts = self.headers.get_all("host") or []
-        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise HttpError(421, "this server does not answer for that Host")
-        if self.headers.get("origin") or self.headers.get("sec-fetch-site") not in (None, "none"):
-            raise HttpError(403, "web pages may not ask this")
+    def _route(self) -> Route:
+        path = self.path.partition("?")[0]
+        route = self.server.routes.get(f"{self.command} {path}")
+        if route is not None:
+            return route
+        if any(key.endswith(f" {path}") for key in self.server.routes):
+            raise HttpError(405, "this path takes another method")
+        raise HttpError(404, "there is nothing here")
 
     def _body(self) -> bytes:
         length = self.headers.get("content-length") or ""
@@ -170,18 +156,14 @@ class _Handler(BaseHTTPRequestHandler):
             return body
         if coding != "gzip":
             raise HttpError(415, f"content-encoding must be gzip or none, got {coding[:20]!r}")
-        return decompressed(body)
+        try:
+            # 16: gzip alone, not zlib's own form.
+            content = decompressobj(16 + MAX_WBITS).decompress(body, MAX_BODY + 1)
+        except ZlibError:
+            raise HttpError(400, "the body is not gzip") from None
+        if len(content) > MAX_BODY:
+            raise HttpError(413, f"a body has at most {MAX_BODY} bytes when unpacked")
+        return content
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: each line would be another record of this worker's own."""
-
-
-def decompressed(body: bytes) -> bytes:
-    """Return the content of a gzip body. HttpError for a body that is no gzip, or whose content is too large."""
-    try:
-        content = decompressobj(_GZIP).decompress(body, MAX_BODY + 1)
-    except ZlibError:
-        raise HttpError(400, "the body is not gzip") from None
-    if len(content) > MAX_BODY:
-        raise HttpError(413, f"a body has at most {MAX_BODY} bytes when unpacked")
-    return content

@@ -7,14 +7,14 @@ so that the sender tries again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from iii import InvocationError
-from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES, IngestFilter, batch_from_otlp
+from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES, Batch, IngestFilter, batch_from_otlp
 from stdlib_workers.observability.ingest.http_server import HttpError, Request, Response, Route
-from stdlib_workers.observability.records.batch import Batch
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
 PATHS = {"/v1/traces": TRACES, "/v1/metrics": METRICS, "/v1/logs": LOGS}
@@ -23,18 +23,15 @@ PATHS = {"/v1/traces": TRACES, "/v1/metrics": METRICS, "/v1/logs": LOGS}
 def routes(ingest: Callable[[Batch], None], filter: IngestFilter, clock: Callable[[], int]) -> dict[str, Route]:
     """Return a route for each kind of request; `ingest` stores a batch, blocking."""
 
-    def route_for(kind: str) -> Route:
-        def route(request: Request) -> Response:
-            batch = batch_from_otlp(kind, _decoded(kind, request), filter, clock())
-            try:
-                ingest(batch)
-            except InvocationError as error:
-                raise HttpError(503, error.message) from None
-            return Response(200, request.kind, b"{}" if request.kind == JSON else b"")
+    def route(kind: str, request: Request) -> Response:
+        batch = batch_from_otlp(kind, _decoded(kind, request), filter, clock())
+        try:
+            ingest(batch)
+        except InvocationError as error:
+            raise HttpError(503, error.message) from None
+        return Response(200, request.kind, b"{}" if request.kind == JSON else b"")
 
-        return route
-
-    return {f"POST {path}": route_for(kind) for path, kind in PATHS.items()}
+    return {f"POST {path}": partial(route, kind) for path, kind in PATHS.items()}
 
 
 def _decoded(kind: str, request: Request) -> Any:

@@ -12,10 +12,8 @@ from time import time_ns
 
 from iii import InvocationError
 from stdlib_workers.events import Background
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.store.archive import Archive
-
-Subscriber = Callable[[Batch], None]
 
 
 class Pipeline:
@@ -23,7 +21,7 @@ class Pipeline:
 
     def __init__(self, archive: Archive, background: Background, clock: Callable[[], int] = time_ns) -> None:
         self.clock = clock
-        self.subscribers: list[Subscriber] = []
+        self.subscribers: list[Callable[[Batch], None]] = []
         self.dropped = archive.dropped().result()
         # Lost records that are no spans, by kind; since this worker started.
         self.lost: Counter[str] = Counter()
@@ -63,6 +61,3 @@ class Pipeline:
         # On the storage thread: no subscriber may hold that up.
         for subscriber in self.subscribers:
             self._background.call(subscriber, batch)
-
-    def __repr__(self) -> str:
-        return f"<Pipeline to {len(self.subscribers)} subscribers, {self.dropped} spans dropped>"

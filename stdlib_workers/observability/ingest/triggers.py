@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
 from stdlib_workers.events import Bindings, Caller, Target, fire, target_from
-from stdlib_workers.observability.records.batch import Batch
-from stdlib_workers.observability.records.logs import LogRow, log_json
+from stdlib_workers.observability.ingest.batches import Batch
+from stdlib_workers.observability.records.logs import log_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
 
 REGISTRATION_FAILED = "trigger_registration_failed"
@@ -49,10 +49,6 @@ class LogSubscription(NamedTuple):
     level: str
     target: Target
 
-    def wants(self, row: LogRow) -> bool:
-        """Whether the binding asks for a record."""
-        return self.level in ("all", row.level.lower())
-
 
 class TraceSubscription(NamedTuple):
     """One binding of `trace`; None: any."""
@@ -61,10 +57,6 @@ class TraceSubscription(NamedTuple):
     status: str | None
     target: Target
 
-    def wants(self, row: SpanRow) -> bool:
-        """Whether the binding asks for a span."""
-        return self.service in (None, row.service.lower()) and self.status in (None, row.status)
-
 
 def log_subscription_from(config: TriggerConfig) -> LogSubscription:
     """Return what a binding asks for. InvocationError for a level that there is not."""
@@ -72,12 +64,13 @@ def log_subscription_from(config: TriggerConfig) -> LogSubscription:
     if level not in LEVELS:
         text = f"level of a log trigger must be one of {', '.join(LEVELS)}, got {level!r}"
         raise InvocationError(REGISTRATION_FAILED, text)
-    return LogSubscription(level, _target(config))
+    return LogSubscription(level, replace(target_from(config), namespace=None))
 
 
 def trace_subscription_from(config: TriggerConfig) -> TraceSubscription:
     """Return what a binding asks for. InvocationError for a filter that is no string."""
-    return TraceSubscription(_field(config, "service_name"), _field(config, "status"), _target(config))
+    target = replace(target_from(config), namespace=None)
+    return TraceSubscription(_field(config, "service_name"), _field(config, "status"), target)
 
 
 def _field(config: TriggerConfig, name: str) -> str | None:
@@ -88,20 +81,17 @@ def _field(config: TriggerConfig, name: str) -> str | None:
     return value.lower() if value else None
 
 
-def _target(config: TriggerConfig) -> Target:
-    return replace(target_from(config), namespace=None)
-
-
 def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], bound: set[str]) -> list[str]:
     """Return the ids of the traces that a binding gets, sorted; spans of `bound` functions do not count. Pure."""
-    return sorted({row.trace for row in rows if subscription.wants(row) and _fires(row, bound)})
-
-
-def _fires(row: SpanRow, bound: set[str]) -> bool:
-    if not row.finish or (row.internal and row.parent is None):
-        return False
-    function_id = function_of(attributes_of(row))
-    return function_id is None or not (function_id in bound or function_id.startswith(_OWN))
+    traces = set()
+    for row in rows:
+        is_asked_for = subscription.service in (None, row.service.lower()) and subscription.status in (None, row.status)
+        if not is_asked_for or not row.finish or (row.internal and row.parent is None):
+            continue
+        function_id = function_of(attributes_of(row))
+        if function_id is None or not (function_id in bound or function_id.startswith(_OWN)):
+            traces.add(row.trace)
+    return sorted(traces)
 
 
 class Triggers:
@@ -119,23 +109,19 @@ class Triggers:
 
     def on_batch(self, batch: Batch) -> None:
         """Fire for the logs at once, and for the spans when the window is over."""
-        if batch.logs and len(self.logs):
-            self._fire_logs(batch.logs)
-        if batch.spans and len(self.traces):
-            self._window_spans.extend(batch.spans[: max(0, MAX_WINDOW_SPANS - len(self._window_spans))])
-            if self._window is None:
-                self._window = asyncio.get_running_loop().call_later(TRACE_WINDOW, self.close_window)
-
-    def _fire_logs(self, rows: Iterable[LogRow]) -> None:
         subscriptions = tuple(self.logs)
         bound = {subscription.target.function_id for subscription in subscriptions}
-        for row in rows:
+        for row in batch.logs if subscriptions else ():
             record = log_json(row)
             if function_of(record["attributes"]) in bound:
                 continue
             for subscription in subscriptions:
-                if subscription.wants(row):
+                if subscription.level in ("all", row.level.lower()):
                     self._fire(subscription.target, record)
+        if batch.spans and len(self.traces):
+            self._window_spans.extend(batch.spans[: max(0, MAX_WINDOW_SPANS - len(self._window_spans))])
+            if self._window is None:
+                self._window = asyncio.get_running_loop().call_later(TRACE_WINDOW, self.close_window)
 
     def close_window(self) -> None:
         """Fire every binding of `trace` that asks for spans of this window."""

@@ -41,18 +41,12 @@ class Histogram(NamedTuple):
 
 
 def bucket_of(time: int, interval: int) -> int:
-    """Return the start of the bucket that holds a time."""
     return time // interval * interval
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
     """Return `ordered[int(n * share)]`, capped at the last (the contract's formula); 0 without numbers."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
-
-
-def percentiles(ordered: Sequence[float]) -> dict[str, float]:
-    """Return p50 to p99."""
-    return {name: percentile(ordered, share) for name, share in PERCENTILES.items()}
 
 
 def aggregate(values: Iterable[Value], interval: int) -> list[dict[str, Any]]:
@@ -63,20 +57,27 @@ def aggregate(values: Iterable[Value], interval: int) -> list[dict[str, Any]]:
     buckets = []
     for (name, start), numbers in sorted(groups.items()):
         ordered = sorted(numbers)
-        bucket: dict[str, Any] = {
-            "name": name,
-            "bucket_start_ns": start,
-            "bucket_end_ns": start + interval,
-            "count": len(ordered),
-            "sum": sum(ordered),
-            "min": ordered[0],
-            "max": ordered[-1],
-            "avg": sum(ordered) / len(ordered),
-        }
+        bucket = bucket_json(name, start, interval, len(ordered), sum(ordered), ordered[0], ordered[-1])
         if len(ordered) >= LEAST_VALUES:
-            bucket["percentiles"] = percentiles(ordered)
+            bucket["percentiles"] = {name: percentile(ordered, share) for name, share in PERCENTILES.items()}
         buckets.append(bucket)
     return buckets
+
+
+def bucket_json(
+    name: str, start: int, interval: int, count: int, total: float, least: float, most: float
+) -> dict[str, Any]:
+    """Return the sum of a bucket that starts at `start` as the contract shows it."""
+    return {
+        "name": name,
+        "bucket_start_ns": start,
+        "bucket_end_ns": start + interval,
+        "count": count,
+        "sum": total,
+        "min": least,
+        "max": most,
+        "avg": total / count,
+    }
 
 
 def merge(first: Histogram, second: Histogram) -> Histogram:
@@ -89,16 +90,11 @@ def merge(first: Histogram, second: Histogram) -> Histogram:
         min(first.time, second.time),
         first.total + second.total,
         first.sum + second.sum,
-        _outer(min, first.min, second.min),
-        _outer(max, first.max, second.max),
+        min((least for least in (first.min, second.min) if least is not None), default=None),
+        max((most for most in (first.max, second.max) if most is not None), default=None),
         counts,
         first.bounds,
     )
-
-
-def _outer(choose: Any, first: float | None, second: float | None) -> float | None:
-    values = [value for value in (first, second) if value is not None]
-    return choose(values) if values else None
 
 
 def aggregate_histograms(histograms: Iterable[Histogram], interval: int) -> list[dict[str, Any]]:
@@ -127,13 +123,13 @@ def histogram_json(histogram: Histogram, start: int, interval: int) -> dict[str,
 
 def performance(durations_ms: Iterable[float]) -> dict[str, float]:
     """Return avg, p50, p95, p99, min and max of durations; zeros for none."""
-    ordered = sorted(durations_ms)
+    ordered = sorted(durations_ms) or [0.0]
     statistics = {
-        "avg": sum(ordered) / len(ordered) if ordered else 0.0,
+        "avg": sum(ordered) / len(ordered),
         "p50": percentile(ordered, 0.5),
         "p95": percentile(ordered, 0.95),
         "p99": percentile(ordered, 0.99),
-        "min": ordered[0] if ordered else 0.0,
-        "max": ordered[-1] if ordered else 0.0,
+        "min": ordered[0],
+        "max": ordered[-1],
     }
     return {f"{name}_duration_ms": value for name, value in statistics.items()}

@@ -23,17 +23,14 @@ OTHER = "(other)"
 class Durations:
     """A histogram of seconds."""
 
-    __slots__ = ("counts", "sum", "total")
+    __slots__ = ("counts", "sum")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += 1
         self.sum += seconds
 
 
@@ -46,7 +43,7 @@ class CallStats:
         self.deaths = 0
         self.active = 0
         self._calls: Counter[str] = Counter()
-        self._by_function: Counter[str] = Counter()
+        self.by_function: Counter[str] = Counter()
         self._has_counts = False
 
     def take_counts(self, calls: Any) -> None:
@@ -55,7 +52,7 @@ class CallStats:
             return
         self._has_counts = True
         self._calls = Counter({name: calls.get(name) or 0 for name in ("total", "success", "error", "deferred")})
-        self._by_function = Counter(calls.get("by_function") or {})
+        self.by_function = Counter(calls.get("by_function") or {})
 
     def add_spans(self, rows: Iterable[SpanRow]) -> None:
         """Count finished spans of calls."""
@@ -70,7 +67,7 @@ class CallStats:
             if not self._has_counts:
                 outcome = "error" if row.status == "error" else "success"
                 self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))
-                self._by_function[function_id] += 1
+                self.by_function[function_id] += 1
 
     def add_event(self, event: str | None) -> None:
         """Count an event of `engine::workers-available`."""
@@ -78,24 +75,18 @@ class CallStats:
         self.deaths += event == "worker_disconnected"
 
     def calls(self) -> dict[str, int]:
-        """Return total, success, error and deferred."""
         return {name: self._calls[name] for name in ("total", "success", "error", "deferred")}
 
     def to_json(self) -> dict[str, Any]:
         """Return `invocations` and `workers` of `engine::metrics::list`."""
         return {
-            "invocations": {**self.calls(), "by_function": dict(self._by_function)},
+            "invocations": {**self.calls(), "by_function": dict(self.by_function)},
             "workers": {"spawns": self.spawns, "deaths": self.deaths, "active": self.active},
         }
 
-    def by_function(self) -> dict[str, int]:
-        """Return the calls of each function."""
-        return dict(self._by_function)
-
-    def value(self, metric: str) -> float | None:
-        """Return one of `iii.invocations.*` and `iii.workers.*`, None for any other metric."""
-        values: dict[str, float] = {
+    def metrics(self) -> dict[str, float]:
+        """Return the counts under the names by which rollups and alerts know them."""
+        return {
             **{f"iii.invocations.{name}": count for name, count in self.calls().items()},
             **{f"iii.workers.{name}": count for name, count in self.to_json()["workers"].items()},
         }
-        return values.get(metric)

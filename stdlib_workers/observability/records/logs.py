@@ -49,6 +49,7 @@ def log_row_from(record: Mapping[str, Any], redactor: BatchRedactor, now: int) -
     number = clamp(record.get("severity_number"))
     level = str(record.get("severity_text") or severity_name(number or 9)).upper()
     body = record.get("body")
+    text = body if isinstance(body, str) else _encode(body).decode()
     attributes = record.get("attributes")
     detail = {
         "attributes": redactor.value(attributes) if isinstance(attributes, dict) else {},
@@ -61,7 +62,7 @@ def log_row_from(record: Mapping[str, Any], redactor: BatchRedactor, now: int) -
         observed,
         number or SEVERITIES.get(level.lower(), 9),
         level,
-        redactor.text(without_ansi(body if isinstance(body, str) else _encode(body).decode())),
+        redactor.text(_ANSI.sub("", text) if "\x1b" in text else text),
         _id(record.get("trace_id")),
         _id(record.get("span_id")),
         str(record.get("service_name") or "unknown"),
@@ -72,11 +73,6 @@ def log_row_from(record: Mapping[str, Any], redactor: BatchRedactor, now: int) -
 def log_without_secrets(row: LogRow, redactor: BatchRedactor) -> LogRow:
     """Return the row without the secrets that other records of its batch gave away."""
     return row._replace(body=redactor.cut_out(row.body), detail=redactor.cut_out(row.detail))
-
-
-def without_ansi(text: str) -> str:
-    """Return text without escape sequences of terminals."""
-    return _ANSI.sub("", text) if "\x1b" in text else text
 
 
 def _id(value: Any) -> str | None:

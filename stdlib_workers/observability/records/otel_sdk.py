@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -39,11 +39,6 @@ def otel_span(row: SpanRow, resource: Resource) -> ReadableSpan | None:
     attributes: dict[str, Any] = attributes_of(row)
     detail = {} if row.detail is None else msgspec.json.decode(row.detail)
     status = _STATUSES[row.status]
-    links = []
-    for link in detail.get("links", ()):
-        linked = _context(link.get("trace_id") or "", link.get("span_id") or "")
-        if linked is not None:
-            links.append(Link(linked, dict(link["attributes"])))
     return ReadableSpan(
         name=row.name,
         context=context,
@@ -54,7 +49,11 @@ def otel_span(row: SpanRow, resource: Resource) -> ReadableSpan | None:
             Event(event.get("name") or "", dict(event["attributes"]), event.get("timestamp_unix_nano") or 0)
             for event in detail.get("events", ())
         ],
-        links=links,
+        links=[
+            Link(linked, dict(link["attributes"]))
+            for link in detail.get("links", ())
+            if (linked := _context(link.get("trace_id") or "", link.get("span_id") or "")) is not None
+        ],
         kind=_KINDS.get(attributes.get("span.kind", ""), SpanKind.INTERNAL),
         status=Status(status, detail.get("status_description") if status is StatusCode.ERROR else None),
         start_time=row.start,
@@ -95,30 +94,27 @@ def _metric(metric: dict[str, Any]) -> Metric:
     points, kind = metric["data_points"], metric["metric_type"]
     data: Sum | Gauge | Histogram
     if kind == "histogram":
-        data = Histogram([_histogram_point(point) for point in points], AggregationTemporality.CUMULATIVE)
-    elif kind == "gauge":
-        data = Gauge(_number_points(points))
+        histogram_points = [
+            HistogramDataPoint(
+                _labels(point),
+                0,
+                point["timestamp_unix_nano"],
+                point["count"],
+                point["sum"],
+                point["bucket_counts"],
+                point["explicit_bounds"],
+                point["min"] or 0.0,
+                point["max"] or 0.0,
+            )
+            for point in points
+        ]
+        data = Histogram(histogram_points, AggregationTemporality.CUMULATIVE)
     else:
-        data = Sum(_number_points(points), AggregationTemporality.CUMULATIVE, is_monotonic=kind == "counter")
+        numbers = [NumberDataPoint(_labels(point), 0, point["timestamp_unix_nano"], point["value"]) for point in points]
+        data = Gauge(numbers)
+        if kind != "gauge":
+            data = Sum(numbers, AggregationTemporality.CUMULATIVE, is_monotonic=kind == "counter")
     return Metric(metric["name"], metric.get("description") or "", metric.get("unit") or "", data)
-
-
-def _number_points(points: Sequence[dict[str, Any]]) -> list[NumberDataPoint]:
-    return [NumberDataPoint(_labels(point), 0, point["timestamp_unix_nano"], point["value"]) for point in points]
-
-
-def _histogram_point(point: dict[str, Any]) -> HistogramDataPoint:
-    return HistogramDataPoint(
-        _labels(point),
-        0,
-        point["timestamp_unix_nano"],
-        point["count"],
-        point["sum"],
-        point["bucket_counts"],
-        point["explicit_bounds"],
-        0.0 if point["min"] is None else point["min"],
-        0.0 if point["max"] is None else point["max"],
-    )
 
 
 def _labels(point: dict[str, Any]) -> dict[str, Any]:

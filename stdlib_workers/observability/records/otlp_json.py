@@ -26,38 +26,65 @@ Json = Mapping[str, Any]
 
 def spans_from(request: Any) -> list[dict[str, Any]]:
     """Return the spans of an ExportTraceServiceRequest. End time 0: a snapshot of a span that is still running."""
-    return [
-        _span(span, resource, scope)
-        for resource, scope, spans in _parts(request, "resourceSpans", "scopeSpans", "spans")
-        for span in spans
-    ]
+    return [_span(span, origin) for span, _, origin in _records(request, "resourceSpans", "scopeSpans", "spans")]
 
 
 def logs_from(request: Any) -> list[dict[str, Any]]:
-    """Return the records of an ExportLogsServiceRequest."""
-    return [
-        _log(record, resource, scope)
-        for resource, scope, records in _parts(request, "resourceLogs", "scopeLogs", "logRecords")
-        for record in records
-    ]
+    logs = []
+    for record, resource, origin in _records(request, "resourceLogs", "scopeLogs", "logRecords"):
+        number = integer_from(record.get("severityNumber"))
+        log = {
+            "timestamp_unix_nano": clamp(record.get("timeUnixNano")),
+            "observed_timestamp_unix_nano": clamp(record.get("observedTimeUnixNano")),
+            "severity_number": number,
+            "severity_text": record.get("severityText") or severity_name(number or 9),
+            "body": value_from(record.get("body")) if record.get("body") is not None else "",
+            "attributes": attributes_from(record.get("attributes")),
+            "trace_id": id_from(record.get("traceId")),
+            "span_id": id_from(record.get("spanId")),
+            "resource": resource,
+            **origin,
+        }
+        logs.append(log)
+    return logs
 
 
 def metrics_from(request: Any) -> list[dict[str, Any]]:
     """Return the metrics of an ExportMetricsServiceRequest; kinds that the contract lacks are left out."""
-    return [
-        json
-        for resource, scope, metrics in _parts(request, "resourceMetrics", "scopeMetrics", "metrics")
-        for metric in metrics
-        if (json := _metric(metric, resource, scope)) is not None
-    ]
+    metrics = []
+    for metric, _, origin in _records(request, "resourceMetrics", "scopeMetrics", "metrics"):
+        field = next((field for field in _POINTS if isinstance(metric.get(field), dict)), None)
+        if field is None:
+            continue
+        kind = field
+        if field == "sum":
+            kind = "counter" if metric["sum"].get("isMonotonic") else "updowncounter"
+        points = [
+            {
+                **_POINTS[field](point),
+                "attributes": attributes_from(point.get("attributes")),
+                "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
+            }
+            for point in _objects(metric[field].get("dataPoints"))
+        ]
+        texts = {name: metric.get(name) or "" for name in ("name", "description", "unit")}
+        metrics.append({**texts, "metric_type": kind, "data_points": points, **origin})
+    return metrics
 
 
-def _parts(request: Any, outer: str, inner: str, items: str) -> Iterator[tuple[dict[str, Any], Json, list[Json]]]:
-    """Yield the records of each resource and instrumentation scope: resource attributes, scope, records."""
+def _records(request: Any, outer: str, inner: str, items: str) -> Iterator[tuple[Json, Json, Json]]:
+    """Yield each record, the attributes of its resource, and the fields that say where it comes from."""
     for by_resource in _objects(_object(request).get(outer)):
         resource = attributes_from(_object(by_resource.get("resource")).get("attributes"))
         for by_scope in _objects(by_resource.get(inner)):
-            yield resource, _object(by_scope.get("scope")), _objects(by_scope.get(items))
+            scope = _object(by_scope.get("scope"))
+            origin = {
+                "service_name": resource.get("service.name") or "unknown",
+                "instrumentation_scope_name": scope.get("name") or None,
+                "instrumentation_scope_version": scope.get("version") or None,
+            }
+            for record in _objects(by_scope.get(items)):
+                yield record, resource, origin
 
 
 def _object(value: Any) -> Json:
@@ -68,7 +95,7 @@ def _objects(value: Any) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _span(span: Json, resource: Json, scope: Json) -> dict[str, Any]:
+def _span(span: Json, origin: Json) -> dict[str, Any]:
     status = _object(span.get("status"))
     code = status.get("code")
     if isinstance(code, str):
@@ -88,7 +115,6 @@ def _span(span: Json, resource: Json, scope: Json) -> dict[str, Any]:
         "status": _STATUSES.get(integer_from(code), "unset"),
         "status_description": status.get("message") or None,
         "attributes": attributes,
-        "service_name": resource.get("service.name") or "unknown",
         "events": [
             {
                 "name": event.get("name") or "",
@@ -108,7 +134,7 @@ def _span(span: Json, resource: Json, scope: Json) -> dict[str, Any]:
         ],
         "flags": integer_from(span.get("flags")) or None,
         "trace_state": span.get("traceState") or None,
-        **_scope(scope),
+        **origin,
     }
     return json if end else {**json, "pending": True}
 
@@ -124,71 +150,12 @@ def _pairs(owner: Json) -> list[list[Any]]:
     return [[name, value] for name, value in attributes_from(owner.get("attributes")).items()]
 
 
-def _scope(scope: Json) -> dict[str, Any]:
-    return {
-        "instrumentation_scope_name": scope.get("name") or None,
-        "instrumentation_scope_version": scope.get("version") or None,
-    }
-
-
-def _log(record: Json, resource: Json, scope: Json) -> dict[str, Any]:
-    number = integer_from(record.get("severityNumber"))
-    return {
-        "timestamp_unix_nano": clamp(record.get("timeUnixNano")),
-        "observed_timestamp_unix_nano": clamp(record.get("observedTimeUnixNano")),
-        "severity_number": number,
-        "severity_text": record.get("severityText") or severity_name(number or 9),
-        "body": value_from(record.get("body")) if record.get("body") is not None else "",
-        "attributes": attributes_from(record.get("attributes")),
-        "trace_id": id_from(record.get("traceId")),
-        "span_id": id_from(record.get("spanId")),
-        "resource": resource,
-        "service_name": resource.get("service.name") or "unknown",
-        **_scope(scope),
-    }
-
-
-def _metric(metric: Json, resource: Json, scope: Json) -> dict[str, Any] | None:
-    kind, points = _points(metric)
-    if kind is None:
-        return None
-    return {
-        "name": metric.get("name") or "",
-        "description": metric.get("description") or "",
-        "unit": metric.get("unit") or "",
-        "metric_type": kind,
-        "data_points": points,
-        "service_name": resource.get("service.name") or "unknown",
-        **_scope(scope),
-    }
-
-
-def _points(metric: Json) -> tuple[str | None, list[dict[str, Any]]]:
-    if isinstance(metric.get("gauge"), dict):
-        return "gauge", [_number(point) for point in _objects(metric["gauge"].get("dataPoints"))]
-    if isinstance(metric.get("sum"), dict):
-        kind = "counter" if metric["sum"].get("isMonotonic") else "updowncounter"
-        return kind, [_number(point) for point in _objects(metric["sum"].get("dataPoints"))]
-    if isinstance(metric.get("histogram"), dict):
-        return "histogram", [_histogram(point) for point in _objects(metric["histogram"].get("dataPoints"))]
-    return None, []
-
-
 def _number(point: Json) -> dict[str, Any]:
-    value: float = integer_from(point["asInt"]) if "asInt" in point else float_from(point.get("asDouble")) or 0.0
-    return {"value": value, **_labels_and_time(point)}
-
-
-def _labels_and_time(point: Json) -> dict[str, Any]:
-    return {
-        "attributes": attributes_from(point.get("attributes")),
-        "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
-    }
+    return {"value": integer_from(point["asInt"]) if "asInt" in point else float_from(point.get("asDouble")) or 0.0}
 
 
 def _histogram(point: Json) -> dict[str, Any]:
-    counts = point.get("bucketCounts")
-    bounds = point.get("explicitBounds")
+    counts, bounds = point.get("bucketCounts"), point.get("explicitBounds")
     return {
         "count": integer_from(point.get("count")),
         "sum": float_from(point.get("sum")) or 0.0,
@@ -196,8 +163,11 @@ def _histogram(point: Json) -> dict[str, Any]:
         "explicit_bounds": [float_from(bound) or 0.0 for bound in bounds] if isinstance(bounds, list) else [],
         "min": float_from(point.get("min")),
         "max": float_from(point.get("max")),
-        **_labels_and_time(point),
     }
+
+
+# Field of a metric that the contract knows -> what it reads of each data point.
+_POINTS = {"gauge": _number, "sum": _number, "histogram": _histogram}
 
 
 def attributes_from(attributes: Any) -> dict[str, Any]:
@@ -206,7 +176,6 @@ def attributes_from(attributes: Any) -> dict[str, Any]:
 
 
 def value_from(value: Any, depth: int = 0) -> Any:
-    """Return the JSON value of an AnyValue."""
     if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return None if isinstance(value, dict) else value
     if "arrayValue" in value:

@@ -54,7 +54,13 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
         return None
     parent = get("parent_span_id")
     pairs = pairs_from(get("attributes"))
-    name, attributes, detail = _redacted_texts(str(get("name") or ""), pairs, _detail(span), redactor)
+    detail = _detail(span)
+    name, attributes = str(get("name") or ""), _encode(pairs).decode()
+    detail_text = _encode(detail).decode() if detail else ""
+    # One look at everything: nearly all spans are harmless.
+    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
+        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
+        detail_text = _encode(redactor.value(detail)).decode() if detail else ""
     status = get("status")
     return SpanRow(
         trace,
@@ -67,24 +73,12 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
         0 if get("pending") else clamp(get("end_time_unix_nano")),
         int(is_internal(pairs)),
         attributes,
-        detail,
+        detail_text or None,
     )
 
 
 def _is_id(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and 0 < len(value) <= MAX_ID
-
-
-def _redacted_texts(
-    name: str, pairs: list[list[str]], detail: dict[str, Any], redactor: BatchRedactor
-) -> tuple[str, str, str | None]:
-    attributes = _encode(pairs).decode()
-    detail_text = _encode(detail).decode() if detail else ""
-    # One look at everything: nearly all spans are harmless.
-    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
-        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
-        detail_text = _encode(redactor.value(detail)).decode() if detail else ""
-    return name, attributes, detail_text or None
 
 
 def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,18 +98,13 @@ def span_without_secrets(row: SpanRow, redactor: BatchRedactor) -> SpanRow:
 
 
 def pairs_from(attributes: Any) -> list[list[str]]:
-    """Return attributes as pairs of strings, from an object or from pairs."""
+    """Return attributes, given as an object or as pairs, as pairs of strings: a nested value is JSON text."""
     if isinstance(attributes, Mapping):
-        return [[name, value if type(value) is str else string_from(value)] for name, value in attributes.items()]
+        return [[name, item if isinstance(item, str) else _encode(item).decode()] for name, item in attributes.items()]
     if isinstance(attributes, (list, tuple)):
         pairs = (pair for pair in attributes if isinstance(pair, (list, tuple)) and len(pair) == 2)
-        return [[str(name), string_from(value)] for name, value in pairs]
+        return [[str(name), item if isinstance(item, str) else _encode(item).decode()] for name, item in pairs]
     return []
-
-
-def string_from(value: Any) -> str:
-    """Return an attribute's value as the contract has it: a string, nested values as JSON text."""
-    return value if isinstance(value, str) else _encode(value).decode()
 
 
 def is_internal(pairs: list[list[str]]) -> bool:
@@ -160,8 +149,7 @@ def span_json(row: SpanRow) -> dict[str, Any]:
 
 def attributes_of(row: SpanRow) -> dict[str, str]:
     """Return the attributes by name; of two with one name, the last."""
-    attributes: dict[str, str] = dict(_decode(row.attributes))
-    return attributes
+    return dict(_decode(row.attributes))
 
 
 def function_of(attributes: Mapping[str, str]) -> str | None:

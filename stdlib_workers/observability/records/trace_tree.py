@@ -21,10 +21,6 @@ class Collapse(NamedTuple):
     name: str
     service: str | None = None
 
-    def fits(self, row: SpanRow) -> bool:
-        """Whether a span is left out."""
-        return fnmatchcase(row.name, self.name) and self.service in (None, row.service)
-
 
 def tree_from(rows: Iterable[SpanRow], collapse: Sequence[Collapse] = ()) -> list[dict[str, Any]]:
     """Return the roots, each with its `children`, as JSON; roots and children in the order of their start."""
@@ -44,8 +40,20 @@ def tree_from(rows: Iterable[SpanRow], collapse: Sequence[Collapse] = ()) -> lis
 
 def _parents_of(spans: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict[str, str | None]:
     """Return the parent of every span that is shown, None for a root."""
-    left_out = {id for id, row in spans.items() if any(rule.fits(row) for rule in collapse)}
-    parents = {id: _shown_ancestor(id, spans, left_out) for id in spans if id not in left_out}
+    left_out = {
+        id
+        for id, row in spans.items()
+        if any(fnmatchcase(row.name, rule.name) and rule.service in (None, row.service) for rule in collapse)
+    }
+    parents: dict[str, str | None] = {}
+    for id, row in spans.items():
+        if id in left_out:
+            continue
+        ancestor, passed = row.parent, set()
+        while ancestor in left_out and ancestor not in passed:
+            passed.add(ancestor)
+            ancestor = spans[ancestor].parent
+        parents[id] = ancestor if ancestor in spans and ancestor not in left_out else None
     children = Counter(parents.values())
     empty = [id for id in parents if spans[id].name in _FAN_OUT and not children[id]]
     while empty:
@@ -54,15 +62,6 @@ def _parents_of(spans: dict[str, SpanRow], collapse: Sequence[Collapse]) -> dict
         if parent is not None and spans[parent].name in _FAN_OUT and not children[parent]:
             empty.append(parent)
     return parents
-
-
-def _shown_ancestor(id: str, spans: dict[str, SpanRow], left_out: set[str]) -> str | None:
-    passed = set()
-    ancestor = spans[id].parent
-    while ancestor in left_out and ancestor not in passed:
-        passed.add(ancestor)
-        ancestor = spans[ancestor].parent
-    return ancestor if ancestor in spans and ancestor not in left_out else None
 
 
 def _depths(parents: dict[str, str | None]) -> dict[str, int]:
@@ -82,47 +81,31 @@ def _depths(parents: dict[str, str | None]) -> dict[str, int]:
     return depths
 
 
-class _Group:
-    """The spans in which the attribute has one value, counted."""
-
-    def __init__(self, value: str) -> None:
-        self.value = value
-        self.label: str | None = None
-        self.traces: set[str] = set()
-        self.count = 0
-        self.errors = 0
-        self.first = 2**63
-        self.last = 0
-
-    def add(self, row: SpanRow, label: str | None) -> None:
-        self.label = self.label or label
-        self.traces.add(row.trace)
-        self.count += 1
-        self.errors += row.status == "error"
-        self.first = min(self.first, row.start)
-        self.last = max(self.last, row.finish or row.start)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "value": self.value,
-            "label": self.label,
-            "trace_ids": sorted(self.traces),
-            "span_count": self.count,
-            "first_seen_ms": self.first // MILLISECOND,
-            "last_seen_ms": self.last // MILLISECOND,
-            "duration_ms": (self.last - self.first) / MILLISECOND,
-            "error_count": self.errors,
-        }
-
-
 def groups_from(rows: Iterable[SpanRow], attribute: str, label_attribute: str | None) -> list[dict[str, Any]]:
     """Return a group for every value of `attribute`, as JSON; the group that began last comes first."""
-    groups: dict[str, _Group] = {}
+    groups: dict[str, list[SpanRow]] = {}
+    labels: dict[str, str | None] = {}
     for row in rows:
         attributes = attributes_of(row)
         value = attributes.get(attribute)
         if value is not None:
-            group = groups.setdefault(value, _Group(value))
-            group.add(row, attributes.get(label_attribute) if label_attribute else None)
-    newest_first = sorted(groups.values(), key=lambda group: (-group.first, group.value))
-    return [group.to_json() for group in newest_first]
+            groups.setdefault(value, []).append(row)
+            label = attributes.get(label_attribute) if label_attribute else None
+            labels[value] = labels.get(value) or label
+    periods = {
+        value: (min(row.start for row in spans), max(row.finish or row.start for row in spans))
+        for value, spans in groups.items()
+    }
+    return [
+        {
+            "value": value,
+            "label": labels[value],
+            "trace_ids": sorted({row.trace for row in groups[value]}),
+            "span_count": len(groups[value]),
+            "first_seen_ms": first // MILLISECOND,
+            "last_seen_ms": last // MILLISECOND,
+            "duration_ms": (last - first) / MILLISECOND,
+            "error_count": sum(row.status == "error" for row in groups[value]),
+        }
+        for value, (first, last) in sorted(periods.items(), key=lambda item: (-item[1][0], item[0]))
+    ]

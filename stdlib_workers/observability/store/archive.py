@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from iii import InvocationError
 from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, metric_table, span_table
 from stdlib_workers.storage import Pending, Store
@@ -82,10 +82,6 @@ class Archive:
 
         return self._store.run(command)
 
-    def used(self) -> Pending[int]:
-        """Return how many bytes are in use."""
-        return self._store.run(used_bytes)
-
     def add_dropped(self, count: int) -> Pending[None]:
         """Add to the number of lost spans; it survives a restart."""
 
@@ -100,7 +96,6 @@ class Archive:
         return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
 
     def alert_states(self) -> Pending[dict[str, AlertState]]:
-        """Return the alerts' states by name."""
 
         def command(connection: sqlite3.Connection) -> dict[str, AlertState]:
             rows = connection.execute("SELECT name, state FROM alerts")
@@ -122,9 +117,6 @@ class Archive:
         """Finish the commands that wait, and close the file."""
         self._store.close()
 
-    def __repr__(self) -> str:
-        return f"<Archive in {self._store!r}>"
-
 
 def _excess(count: int, limit: int) -> int:
     return max(0, min(count - limit, MAX_FORGOTTEN))
@@ -132,17 +124,14 @@ def _excess(count: int, limit: int) -> int:
 
 def _make_room(connection: sqlite3.Connection) -> int:
     """Forget the oldest share of spans and of logs, return how many rows that were."""
-    forgotten = 0
-    for table in (span_table, log_table):
-        share = int(table.count(connection) * SHARE_FORGOTTEN) + 1
-        forgotten += table.forget_oldest(connection, min(share, MAX_FORGOTTEN))
-    return forgotten
+    return sum(
+        table.forget_oldest(connection, min(int(table.count(connection) * SHARE_FORGOTTEN) + 1, MAX_FORGOTTEN))
+        for table in (span_table, log_table)
+    )
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return how many bytes of the file are in use."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    used: Any = (pages - free) * size
-    return int(used)
+    return int((pages - free) * size)

@@ -32,19 +32,18 @@ def log_query_from(payload: Any) -> LogQuery:
     """Return the query of a payload. InvocationError for a field that does not fit."""
     params = QueryParams("engine::logs::list", payload)
     return LogQuery(
-        params.integer("start_time"),
-        params.integer("end_time"),
+        params.whole("start_time"),
+        params.whole("end_time"),
         params.text("trace_id"),
         params.text("span_id"),
-        params.integer("severity_min"),
+        params.whole("severity_min"),
         params.text("severity_text"),
-        params.integer("offset"),
-        params.integer("limit"),
+        params.whole("offset"),
+        params.whole("limit"),
     )
 
 
 def write(connection: sqlite3.Connection, rows: Sequence[LogRow]) -> None:
-    """Insert records."""
     connection.executemany(f"INSERT INTO logs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
@@ -77,7 +76,6 @@ def find(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[LogRow],
 
 
 def clear(connection: sqlite3.Connection) -> None:
-    """Forget all records."""
     connection.execute("DELETE FROM logs")
 
 
@@ -88,12 +86,9 @@ def forget_older(connection: sqlite3.Connection, time: int, limit: int) -> int:
 
 
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
-    """Forget the `count` records that came in first."""
     which = "SELECT id FROM logs ORDER BY id LIMIT ?"
     return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (count,)).rowcount
 
 
 def count(connection: sqlite3.Connection) -> int:
-    """Return how many records there are."""
-    total: int = connection.execute("SELECT count(*) FROM logs").fetchone()[0]
-    return total
+    return int(connection.execute("SELECT count(*) FROM logs").fetchone()[0])

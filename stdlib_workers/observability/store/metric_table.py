@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-from stdlib_workers.observability.records.aggregation import LEVELS, RETENTION, Histogram, Value, bucket_of, merge
+from stdlib_workers.observability.records.aggregation import (
+    LEVELS,
+    RETENTION,
+    Histogram,
+    Value,
+    bucket_json,
+    bucket_of,
+    histogram_json,
+    merge,
+)
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
 
 COLUMNS = "name, service, kind, time, record"
@@ -29,11 +38,21 @@ def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
     """Insert metrics, and add their numbers to the rollups."""
     connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
     roll_up(connection, (value for row in rows for value in values_of(row)))
-    _roll_up_histograms(connection, [histogram for row in rows for histogram in histograms_of(row)])
+    for histogram in (histogram for row in rows for histogram in histograms_of(row)):
+        for level, interval in enumerate(LEVELS):
+            bounds = msgspec.json.encode(histogram.bounds).decode()
+            key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
+            query = f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE (level, bucket, name, bounds) = (?, ?, ?, ?)"
+            stored = connection.execute(query, key).fetchone()
+            merged = merge(_histogram(stored), histogram) if stored else histogram
+            counts = msgspec.json.encode(merged.counts).decode()
+            connection.execute(
+                f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key, merged.total, merged.sum, merged.min, merged.max, counts),
+            )
 
 
 def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
-    """Add numbers to their buckets."""
     buckets: dict[tuple[int, int, str], list[float]] = {}
     for value in values:
         for level, interval in enumerate(LEVELS):
@@ -42,25 +61,10 @@ def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
     connection.executemany(_ADD, rows)
 
 
-def _roll_up_histograms(connection: sqlite3.Connection, histograms: Sequence[Histogram]) -> None:
-    for histogram in histograms:
-        for level, interval in enumerate(LEVELS):
-            bounds = msgspec.json.encode(histogram.bounds).decode()
-            key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
-            query = f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE (level, bucket, name, bounds) = (?, ?, ?, ?)"
-            stored = connection.execute(query, key).fetchone()
-            merged = merge(_histogram(stored)[2], histogram) if stored else histogram
-            counts = msgspec.json.encode(merged.counts).decode()
-            connection.execute(
-                f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, merged.total, merged.sum, merged.min, merged.max, counts),
-            )
-
-
-def _histogram(row: Sequence[Any]) -> tuple[int, int, Histogram]:
-    level, bucket, name, bounds, count, total, least, most, counts = row
+def _histogram(row: Sequence[Any]) -> Histogram:
+    _, bucket, name, bounds, count, total, least, most, counts = row
     numbers, edges = tuple(msgspec.json.decode(counts)), tuple(msgspec.json.decode(bounds))
-    return level, bucket, Histogram(name, bucket, count, total, least, most, numbers, edges)
+    return Histogram(name, bucket, count, total, least, most, numbers, edges)
 
 
 def find(
@@ -81,31 +85,21 @@ def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, na
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
     interval = LEVELS[level]
-    return [
-        {
-            "name": metric,
-            "bucket_start_ns": bucket,
-            "bucket_end_ns": bucket + interval,
-            "count": count,
-            "sum": total,
-            "min": least,
-            "max": most,
-            "avg": total / count,
-        }
-        for metric, bucket, count, total, least, most in connection.execute(query, (level, start, end - interval, name))
-    ]
+    rows = connection.execute(query, (level, start, end - interval, name))
+    return [bucket_json(metric, bucket, interval, *numbers) for metric, bucket, *numbers in rows]
 
 
 def histogram_rollups(
     connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None
-) -> list[tuple[int, Histogram]]:
-    """Return the buckets of a level that lie inside `start` to `end`, each with its start."""
+) -> list[dict[str, Any]]:
+    """Return the histograms of the buckets of a level that lie inside `start` to `end` (nanoseconds)."""
     query = (
         f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
-    rows = connection.execute(query, (level, start, end - LEVELS[level], name))
-    return [(bucket, histogram) for _, bucket, histogram in map(_histogram, rows)]
+    interval = LEVELS[level]
+    rows = connection.execute(query, (level, start, end - interval, name))
+    return [histogram_json(histogram, histogram.time, interval) for histogram in map(_histogram, rows)]
 
 
 def forget_older(connection: sqlite3.Connection, time: int, now: int) -> None:

@@ -61,7 +61,6 @@ def find(connection: sqlite3.Connection, query: TraceQuery, now: int) -> tuple[l
 
 
 def trace(connection: sqlite3.Connection, trace_id: str) -> list[SpanRow]:
-    """Return the spans of a trace."""
     query = f"SELECT {COLUMNS} FROM spans WHERE trace = ? ORDER BY start, id LIMIT ?"
     return [SpanRow(*row) for row in connection.execute(query, (trace_id, MAX_TREE))]
 
@@ -89,13 +88,11 @@ def with_attribute(
 
 
 def durations_ms(connection: sqlite3.Connection, limit: int) -> list[float]:
-    """Return the durations of the newest finished spans."""
     query = "SELECT (finish - start) / 1e6 FROM spans WHERE finish > 0 ORDER BY id DESC LIMIT ?"
     return [row[0] for row in connection.execute(query, (limit,))]
 
 
 def clear(connection: sqlite3.Connection) -> None:
-    """Forget all spans."""
     connection.execute("DELETE FROM spans")
 
 
@@ -106,14 +103,11 @@ def forget_older(connection: sqlite3.Connection, time: int, pending_time: int, l
 
 
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
-    """Forget the `count` spans that came in first."""
     return _forget(connection, "SELECT id FROM spans ORDER BY id LIMIT :count", {"count": count})
 
 
 def count(connection: sqlite3.Connection) -> int:
-    """Return how many spans there are."""
-    total: int = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
-    return total
+    return int(connection.execute("SELECT count(*) FROM spans").fetchone()[0])
 
 
 def _forget(connection: sqlite3.Connection, which: str, values: dict[str, Any]) -> int:

@@ -50,14 +50,6 @@ class TraceQuery(NamedTuple):
     limit: int = 100
 
 
-class Sql(NamedTuple):
-    """A condition, an order, and the values of both."""
-
-    where: str
-    order: str
-    values: dict[str, Any]
-
-
 def trace_query_from(payload: Any) -> TraceQuery:
     """Return the query of a payload. InvocationError for a field that does not fit."""
     params = QueryParams("engine::traces::list", payload)
@@ -69,8 +61,8 @@ def trace_query_from(payload: Any) -> TraceQuery:
         params.text("status"),
         params.number("min_duration_ms"),
         params.number("max_duration_ms"),
-        _time(params.integer("start_time")),
-        _time(params.integer("end_time")),
+        _time(params.whole("start_time")),
+        _time(params.whole("end_time")),
         params.pairs("attributes"),
         params.pairs("exclude_attributes"),
         params.flag("include_internal"),
@@ -87,13 +79,13 @@ def _time(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else min(milliseconds * MILLISECOND, MAX_INTEGER)
 
 
-def sql_from(query: TraceQuery, now: int) -> Sql:
-    """Return the SQL of a query at a time in nanoseconds."""
+def sql_from(query: TraceQuery, now: int) -> tuple[str, str, dict[str, Any]]:
+    """Return the condition and the order of a query at a time in nanoseconds, and the values of both."""
     values: dict[str, Any] = {"now": now}
     conditions = [*_row_conditions(query, values), *_text_conditions(query, values), *_pair_conditions(query, values)]
     direction = "DESC" if query.descending else "ASC"
     order = _ORDERS.get(query.sort_by, "start")
-    return Sql(" AND ".join(conditions) or "1", f"{order} {direction}, id {direction}", values)
+    return " AND ".join(conditions) or "1", f"{order} {direction}, id {direction}", values
 
 
 def _row_conditions(query: TraceQuery, values: dict[str, Any]) -> list[str]:

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.bridge.functions import expose_handler, forward_handler, invoke, invoke_async
-from stdlib_workers.bridge.options import BridgedFunction, options_from
-from stdlib_workers.bridge.remote import RemoteEngine, worker_options
+from stdlib_workers.bridge.functions import RemoteEngine, expose_handler, forward_handler, invoke, invoke_async
+from stdlib_workers.bridge.options import BridgedFunction, options_from, worker_options
 from stdlib_workers.values import OptionError
 from tests.support.stand_ins import Callee
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.observability.alerts import actions
-from stdlib_workers.observability.alerts.actions import ActionRunner, WebhookRefused, checked_address, post
+from stdlib_workers.observability.alerts.actions import ActionRunner, WebhookRefused, post
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
 from stdlib_workers.observability.config.alert_rules import AlertAction, AlertRule, AlertState, judge, rule_from
 from stdlib_workers.observability.records.call_stats import CallStats
@@ -43,7 +43,7 @@ MS_NOW = NOW // MS
 )
 def test_operators(operator: str, held: list[bool]) -> None:
     rule = RULE._replace(operator=operator)
-    assert [rule.holds(value) for value in (4, 5, 6)] == held
+    assert [judge(rule, AlertState(), value, 0)[0].firing for value in (4, 5, 6)] == held
 
 
 def test_an_alert_fires_again_only_after_its_cooldown() -> None:
@@ -200,7 +200,7 @@ def test_rules_are_judged_every_ten_seconds_whatever_the_storage_says() -> None:
             raise Enough
 
     with bench() as made:
-        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown=0), AlertRule("sdk", "m", 0))
+        watching, _ = evaluator(made, busy(9), RULE._replace(cooldown_seconds=0), AlertRule("sdk", "m", 0))
         with pytest.raises(Enough):
             made.run(watching.run(lambda: NOW, sleep))
         assert watching.states["busy"].last_evaluated == MS_NOW
@@ -344,7 +344,7 @@ def test_a_name_with_one_private_address_among_public_ones_is_refused(monkeypatc
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(WebhookRefused, match=r"127\.0\.0\.1"):
-        checked_address("rebind.example", 80, allow_private=False)
+        post("http://rebind.example", b"{}")
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "127.1", "localhost"])

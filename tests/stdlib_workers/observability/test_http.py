@@ -20,12 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from iii import InvocationError
 from stdlib_workers.observability.export.prometheus import Snapshot, name_from, route, text_of
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.http_server import MAX_BODY, HttpServer, Response
 from stdlib_workers.observability.ingest.otlp_http import routes
-from stdlib_workers.observability.records.batch import Batch
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.latest_series import LatestSeries
+from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.otel_sdk import otel_metrics, otel_span
 from tests.support.observed import NOW, bench, metric, metrics_request, span, span_id, trace_id
 

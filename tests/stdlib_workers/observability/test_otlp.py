@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
-from stdlib_workers.observability.records.batch import Batch
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.records.otlp_json import (
     float_from,
     id_from,

@@ -10,14 +10,13 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.observability.export.live_stream import ALL, MAX_SPANS, ROWS, TRACE, LiveStream, messages_from
-from stdlib_workers.observability.ingest.batches import IngestFilter, batch_from_telemetry
+from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.triggers import (
     Triggers,
     log_subscription_from,
     trace_subscription_from,
     traces_for,
 )
-from stdlib_workers.observability.records.batch import Batch
 from tests.support.observed import NOW, log, span, span_id, trace_id
 from tests.support.stand_ins import Callee, binding, until
 

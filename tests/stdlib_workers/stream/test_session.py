@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
+from stdlib_workers.stream.hub import MAX_BYTES, MAX_ITEMS, Subscriber
 from stdlib_workers.stream.session import MAX_SUBSCRIPTIONS, join_from
-from stdlib_workers.stream.subscriber import MAX_BYTES, MAX_ITEMS, Subscriber
 from tests.support.stand_ins import Callee, binding, until
 from tests.support.stream_setup import FakeSocket, StreamSetup, drained, join
 
