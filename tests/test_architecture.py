@@ -78,10 +78,7 @@ ROOMS: dict[str, Room] = {
     f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"), frozenset({"channel"})),
     f"{_E}/supervision": Room(
         (*BASE, f"{_E}/config"),
-        frozenset(
-            {"lifecycle", "reload_loop", "replacement", "reports", "restart_policy", "run", "start_order"}
-            | {"stderr_lines"}
-        ),
+        frozenset({"lifecycle", "replacement", "reports", "restart_policy", "run", "start_order", "stderr_lines"}),
     ),
     f"{_E}/telemetry": Room(
         (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "tracing"))),

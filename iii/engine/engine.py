@@ -31,7 +31,7 @@ from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import Gateway, ListenerOptions
-from iii.engine.health.heartbeat import Heartbeat, SlowConsumerCheck
+from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
 from iii.engine.routing.events import (
@@ -118,15 +118,12 @@ class Engine:
         self.heartbeat = Heartbeat(
             self.pump,
             serving=self.worker_connections.serving,
+            peers=lambda: [*self.worker_connections.peers, *self.local_clients.peers],
             on_lost=self._on_lost,
+            on_slow=self.worker_connections.expel,
             on_held_up=lambda seconds: self.warn(
                 f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded"
             ),
-        )
-        self.slow_consumer_check = SlowConsumerCheck(
-            self.router.calls,
-            peers=lambda: [*self.worker_connections.peers, *self.local_clients.peers],
-            on_slow=self.worker_connections.expel,
         )
         self.builtins = Builtins(self.router, self, self.pump.turn)
         self.http_check = HttpFunctionCheck(self.pump)
@@ -191,7 +188,7 @@ class Engine:
 
     async def _shut_down(self) -> None:
         self.router.calls.stop_admitting()
-        self.heartbeat.stop()
+        self.heartbeat.stop_checking_workers()
         await self.supervisor.shutdown()
         self._prestart.close()
         self.builtins.close()
@@ -199,7 +196,7 @@ class Engine:
         for gateway in self.gateways:
             gateway.close()
         self.pump.close()
-        self.slow_consumer_check.stop()
+        self.heartbeat.stop()
         self.local_clients.close()
         self.worker_connections.close()
         self._poller.close()
@@ -273,8 +270,7 @@ class Engine:
             self.warn(event.text, event.peer_name)
 
     def _on_lost(self, peer: Peer, why: str) -> None:
-        run = run_of(peer)
-        if run is not None:
+        if (run := run_of(peer)) is not None:
             self.supervisor.on_unresponsive(run, why, at_once=True)
 
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
@@ -299,31 +295,24 @@ class Engine:
     # `Control`: what the management functions may do
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per instance of the supervised workers."""
         return self.supervisor.rows()
 
     async def start_worker(self, name: str) -> list[dict[str, Any]]:
-        """Start a worker. Raises KeyError for an unknown name, as the next two do."""
         return await self.supervisor.start_worker(name)
 
     async def stop_worker(self, name: str) -> list[dict[str, Any]]:
-        """Stop a worker."""
         return await self.supervisor.stop_worker(name)
 
     async def restart_worker(self, name: str) -> list[dict[str, Any]]:
-        """Replace the processes of a worker."""
         return await self.supervisor.restart_worker(name)
 
     def counters(self) -> dict[str, int]:
-        """Return how much was dropped or refused, by cause."""
         return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
 
     def adopt(self, peer: Peer, pid: int) -> bool:
-        """Route the worker process with `pid` through this peer; False if there is no such process."""
         return self.worker_connections.adopt(peer, pid)
 
     def identified(self, peer: Peer) -> None:
-        """A peer has said who it is."""
         self.worker_connections.identified(peer)
 
 

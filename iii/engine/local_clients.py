@@ -26,9 +26,6 @@ class LocalClients:
         self._peer_table = pump.router.peer_table
         self._connections: set[Connection] = set()
 
-    def __repr__(self) -> str:
-        return f"<LocalClients {len(self._connections)} connections>"
-
     @property
     def peers(self) -> list[Peer]:
         return [connection.peer for connection in self._connections]

@@ -17,12 +17,12 @@ from typing import Any
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.health.foreign_readiness import readiness_timeout
-from iii.engine.readiness_timers import ReadinessTimers
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
 from iii.engine.supervision.process import Process
 from iii.engine.supervision.reports import Stream
 from iii.engine.supervision.run import ExitReason, Run
+from iii.engine.supervision.timers import Timers
 from iii.engine.transport.connection import Connection, Lines
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import Poller
@@ -67,21 +67,17 @@ class WorkerConnections:
         self._promoted: set[Run] = set()
         self._foreign: set[Run] = set()  # processes without our SDK
         self._hinted: set[Run] = set()  # processes whose log has the hint about stdout
-        self._readiness_timers = ReadinessTimers(self._readiness_timeout, lambda run: on_ready(run, ()))
+        self._readiness_timers = Timers()  # of programs that never send `ready`: their silence makes them ready
         self._loop = asyncio.get_running_loop()
-
-    def __repr__(self) -> str:
-        return f"<WorkerConnections {len(self._by_run)} processes, {len(self._promoted)} serving>"
 
     @property
     def peers(self) -> list[Peer]:
         """The peers of all pipes."""
         return [connection.peer for connection in self._by_run.values()]
 
-    # Hooks of the supervisor
+    # `SupervisorHooks`
 
     def opened(self, run: Run, spec: WorkerSpec, process: Process) -> None:
-        """Make the peer and the connection of a new process."""
         owner = self._router.peer_table.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
         owner.has_own_connections = owner.has_own_connections or spec.is_official
@@ -112,24 +108,21 @@ class WorkerConnections:
         self._pump.turn()
         if spec.is_foreign:
             self._foreign.add(run)
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
     def promote(self, run: Run) -> None:
-        """Route to this generation."""
         self._promoted.add(run)
         for peer in self._peers_of(run):
             self._router.peer_table.promote(peer)
         self._pump.turn()
 
     def retire(self, run: Run) -> None:
-        """Route nothing new to this generation."""
         self._promoted.discard(run)
         for peer in self._peers_of(run):
             self._router.peer_table.retire(peer)
         self._pump.turn()
 
     def send_stop(self, run: Run, deadline: float) -> None:
-        """Ask a process to stop within `deadline` seconds; close its stdin unless it still waits for messages."""
         connection = self._by_run.get(run)
         if connection is None:
             return
@@ -140,7 +133,6 @@ class WorkerConnections:
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:
-        """Take the last results of a process that is gone, and fail the rest of its calls."""
         self._readiness_timers.cancel(run)
         connection = self._by_run.pop(run, None)
         if connection is None:
@@ -152,32 +144,36 @@ class WorkerConnections:
         self._promoted.discard(run)
         self._foreign.discard(run)
         self._hinted.discard(run)
+        facts = {
+            "words": reason.words,
+            "stderr": list(reason.stderr),
+            "signal": reason.signal,
+            "exit_code": reason.exit_code,
+            "reason": "reload" if reason.cause == "reload" else None,
+        }
+        details = {key: value for key, value in facts.items() if value is not None}
         for peer in [*self._adopted.pop(run, []), connection.peer]:
             peer.drain()
-            self._router.peer_table.detach(peer, _details(reason))
+            self._router.peer_table.detach(peer, details)
             peer.close()
         connection.close()
         self._pump.turn()
 
     def expect(self, worker: str) -> None:
-        """Park calls to this worker."""
         self._router.peer_table.expect(worker)
         self._pump.turn()
 
     def unavailable(self, worker: str, reason: Mapping[str, Any]) -> None:
-        """Refuse calls to this worker; forget its functions if it is no longer in iii.toml."""
-        if reason.get("state") == "removed":
+        if reason.get("state") == "removed":  # it is no longer in iii.toml
             self._router.peer_table.forget(worker)
         else:
             self._router.peer_table.refuse_calls(worker, reason)
         self._pump.turn()
 
     def busy(self, run: Run) -> int:
-        """Return how many calls are in flight on a process."""
         return sum(peer.busy for peer in self._peers_of(run))
 
     def owed(self, run: Run) -> int:
-        """Return how many calls a process must still finish."""
         return sum(peer.owed for peer in self._peers_of(run))
 
     # Events of the router
@@ -224,17 +220,22 @@ class WorkerConnections:
         """A peer's messages were routed: more registrations may follow, so its process is not ready yet."""
         run = run_of(peer)
         if run is not None and run in self._readiness_timers:
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
     def identified(self, peer: Peer) -> None:
         """A peer called `engine::workers::register`: after that, a foreign worker registers little more."""
         run = run_of(peer)
         if run is not None and run not in self._promoted and run in self._by_run and not peer.is_retired:
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
-    def _readiness_timeout(self, run: Run) -> float | None:
+    def _await_silence(self, run: Run) -> None:
+        """From now on, wait for the silence that makes a process ready."""
         owner = self._by_run[run].peer.owner
-        return readiness_timeout(owner, self._peers_of(run), is_adopted=run in self._adopted)
+        timeout = readiness_timeout(owner, self._peers_of(run), is_adopted=run in self._adopted)
+        if timeout is None:
+            self._readiness_timers.cancel(run)
+        else:
+            self._readiness_timers.arm(run, timeout, lambda: self._on_ready(run, ()))
 
     # Processes that connect by themselves
 
@@ -262,8 +263,7 @@ class WorkerConnections:
             session = os.getsid(pid)
         except (OSError, OverflowError):
             return None
-        runs = {connection.peer.pid: run for run, connection in self._by_run.items()}
-        return runs.get(session)
+        return next((run for run, connection in self._by_run.items() if connection.peer.pid == session), None)
 
     def _peers_of(self, run: Run) -> list[Peer]:
         """Return the peers that a process speaks through: its own connections if it made any, else its pipes."""
@@ -286,15 +286,14 @@ class WorkerConnections:
         self._pump.turn()
 
     def _on_pipe_closed(self, connection: Connection) -> None:
-        """A process closed its stdin or stdout, but may live on: then it can answer no call any more."""
+        """Replace a process that closed its stdin or stdout and lives on: it can answer no call any more."""
         run = run_of(connection.peer)
 
         def replace() -> None:
             if run is not None and run in self._by_run:
                 self._on_unresponsive(run, "closed its stdin or stdout and did not exit")
 
-        if run in self._by_run:
-            self._loop.call_later(CLOSED_PIPE_TIMEOUT, replace)
+        self._loop.call_later(CLOSED_PIPE_TIMEOUT, replace)
 
     # Health
 
@@ -318,7 +317,7 @@ class WorkerConnections:
         """Close every connection."""
         for connection in self._by_run.values():
             connection.close()
-        self._readiness_timers.close()
+        self._readiness_timers.clear()
 
 
 def run_of(peer: Peer) -> Run | None:
@@ -326,15 +325,3 @@ def run_of(peer: Peer) -> Run | None:
     if peer.owner.is_supervised and peer.instance is not None and peer.generation is not None:
         return Run(peer.owner.name, peer.instance, peer.generation)
     return None
-
-
-def _details(reason: ExitReason) -> dict[str, Any]:
-    """Return the details of the error that the callers of a dead process get."""
-    details: dict[str, Any] = {"words": reason.words, "stderr": list(reason.stderr)}
-    if reason.signal is not None:
-        details["signal"] = reason.signal
-    if reason.exit_code is not None:
-        details["exit_code"] = reason.exit_code
-    if reason.cause == "reload":
-        details["reason"] = "reload"
-    return details

@@ -58,9 +58,6 @@ class Liveness:
         self._checked_at = 0.0
         self._awake_since = 0.0
 
-    def __repr__(self) -> str:
-        return f"<Liveness {len(self._observed)} peers>"
-
     def check(self, peers: Iterable[tuple[Peer, bool]], now: float) -> list[tuple[Peer, str]]:
         """Ping the silent peers; return the lost ones, each with why. `peers`: each with whether it answers pings."""
         if now - self._checked_at > PAUSE_TIMEOUT:

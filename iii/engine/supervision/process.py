@@ -78,9 +78,6 @@ class Process:
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
 
-    def __repr__(self) -> str:
-        return f"<Process {self.pid}>"
-
     def signal_group(self, number: int) -> None:
         """Send a signal to the whole group. Safe until `reap`: until then no other process can get this pid."""
         if self._popen.returncode is None:
@@ -209,45 +206,26 @@ def _missing_interpreter(script: str) -> SpawnError | None:
     return SpawnError(errno.ENOENT, f"{script}, whose interpreter is {os.fsdecode(words[0])}")
 
 
-def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
-    """Call `callback` once when `pid`, an unreaped child, has died. Return a function that ends the watch."""
-    if not hasattr(os, "pidfd_open"):
-        return _watch_exit_in_thread(pid, loop, callback)
-    fd = os.pidfd_open(pid)
+def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call `callback` once when `pid`, an unreaped child, has died."""
+    if hasattr(os, "pidfd_open"):
+        fd = os.pidfd_open(pid)
 
-    def end() -> None:
-        nonlocal fd
-        if fd >= 0:
+        def on_readable() -> None:
             loop.remove_reader(fd)
             os.close(fd)
-            fd = -1
+            callback()
 
-    def on_readable() -> None:
-        end()
-        callback()
+        loop.add_reader(fd, on_readable)
+        return
 
-    loop.add_reader(fd, on_readable)
-    return end
-
-
-def _watch_exit_in_thread(
-    pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
-) -> Callable[[], None]:
-    """Do the same without pidfd: a thread waits for the exit and leaves the process unreaped."""
-    is_wanted = True
-
-    def wait() -> None:
+    def wait() -> None:  # without pidfd: a thread waits for the exit and leaves the process unreaped
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to call
-            loop.call_soon_threadsafe(lambda: callback() if is_wanted else None)
-
-    def end() -> None:
-        nonlocal is_wanted
-        is_wanted = False
+            loop.call_soon_threadsafe(callback)
 
     threading.Thread(target=wait, name=f"wait-{pid}", daemon=True).start()
-    return end
 
 
 def kill_pids(pids: list[int]) -> None:

@@ -18,15 +18,14 @@ from msgspec.structs import replace
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import Environment, Spawn, SupervisionContext, SupervisorHooks
-from iii.engine.supervision.instance import Instance
+from iii.engine.supervision.instance import Instance, unavailable_reason
 from iii.engine.supervision.lifecycle import Actual, Availability, Desired, Event
 from iii.engine.supervision.process import spawn
 from iii.engine.supervision.process_metrics import ProcessMetrics
-from iii.engine.supervision.reload_loop import LoopGuard
 from iii.engine.supervision.reports import AllReady, AllStopped, LogLine, Notice, Reporter, Stream
+from iii.engine.supervision.restart_policy import LoopGuard
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
-from iii.engine.supervision.status_rows import row, unavailable_reason
 
 _SETTLED = (Actual.READY, Actual.FAILED, Actual.STOPPED)
 
@@ -62,10 +61,6 @@ class Supervisor:
         for spec in project.workers.values():
             for index in range(spec.instances):
                 self._add_instance(spec, index)
-
-    def __repr__(self) -> str:
-        ready = sum(instance.state.lifecycle.actual is Actual.READY for instance in self._instances.values())
-        return f"<Supervisor {len(self._project.workers)} workers, {ready} of {len(self._instances)} instances ready>"
 
     # Commands.
 
@@ -205,13 +200,13 @@ class Supervisor:
         self._context.report(LogLine(run, time.time(), self._context.redact(text), stream))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per instance, sorted by name; see status_rows.py for the keys."""
+        """Return one row per instance, sorted by name; see `Instance.row` for the keys."""
         return [self._row(self._instances[key]) for key in sorted(self._instances)]
 
     # Inside.
 
     def _row(self, instance: Instance) -> dict[str, Any]:
-        return row(instance, self._process_metrics.of(instance.serving))
+        return instance.row(self._process_metrics.of(instance.serving))
 
     def _add_instance(self, spec: WorkerSpec, index: int) -> Instance:
         instance = self._instances[spec.name, index] = Instance(
