@@ -73,7 +73,7 @@ ROOMS: dict[str, Room] = {
     f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),
     f"{_E}/health": Room(
         (*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"),
-        frozenset({"foreign_readiness", "liveness", "slow_consumers"}),
+        frozenset({"foreign_readiness", "liveness"}),
     ),
     f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"), frozenset({"channel"})),
     f"{_E}/supervision": Room(

@@ -10,12 +10,12 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import uvloop
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -48,6 +48,7 @@ from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
 from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
+from iii.engine.supervision import lifecycle
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.supervisor import Supervisor
@@ -91,15 +92,7 @@ class Engine:
         self._poller = make_poller(self.pump.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels))
-        self.worker_connections = WorkerConnections(
-            self.pump,
-            self._poller,
-            on_ready=lambda run, files: self.supervisor.on_ready(run, files),
-            on_files=lambda run, files: self.supervisor.on_files(run, files),
-            on_drained=lambda run: self.supervisor.on_drained(run),
-            on_unresponsive=lambda run, why: self.supervisor.on_unresponsive(run, why),
-            on_output=lambda run, text, stream: self.supervisor.log(run, text, stream),
-        )
+        self.worker_connections = WorkerConnections(self.pump, self._poller, supervisor=lambda: self.supervisor)
         self.supervisor = Supervisor(
             project,
             hooks=self.worker_connections,
@@ -110,10 +103,7 @@ class Engine:
             spawn=prestart.take,
         )
         self.watcher = Watcher(
-            project,
-            changed=self.supervisor.on_changed,
-            project_changed=self._on_project_changed,
-            warn=self.warn,
+            project, changed=self.supervisor.on_changed, project_changed=self._on_project_changed, warn=self.warn
         )
         self.heartbeat = Heartbeat(
             self.pump,
@@ -298,13 +288,13 @@ class Engine:
         return self.supervisor.rows()
 
     async def start_worker(self, name: str) -> list[dict[str, Any]]:
-        return await self.supervisor.start_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.START)
 
     async def stop_worker(self, name: str) -> list[dict[str, Any]]:
-        return await self.supervisor.stop_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.STOP)
 
     async def restart_worker(self, name: str) -> list[dict[str, Any]]:
-        return await self.supervisor.restart_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.RESTART)
 
     def counters(self) -> dict[str, int]:
         return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
@@ -336,10 +326,5 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
         finally:
             display.close()
 
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if sys.platform != "win32":
-        import uvloop  # not available everywhere
-
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())

@@ -32,6 +32,18 @@ class LocalClients:
 
     def accept(self, connected: socket.socket) -> None:
         """Make a peer for an accepted socket."""
+
+        def take_first(peer: Peer, lines: Lines) -> None:
+            """The first line tells whether the connection is a peer or an end of a channel."""
+            request = request_in(lines)
+            if request is None:
+                connection.on_lines = self._pump.take
+                self._pump.take(peer, lines)
+                return
+            self._connections.discard(connection)
+            self._peer_table.detach(peer)
+            self._channels.open(connection.release(), request)
+
         peer = Peer(
             str(uuid.uuid4()),
             kind="client",
@@ -40,21 +52,10 @@ class LocalClients:
             close=lambda: self._on_closed(connection),
         )
         fd = connected.detach()
-        connection = Connection(peer, fd, fd, poller=self._poller, on_lines=self._take_first, on_closed=self._on_closed)
+        connection = Connection(peer, fd, fd, poller=self._poller, on_lines=take_first, on_closed=self._on_closed)
         self._connections.add(connection)
         self._peer_table.attach(peer)
         self._pump.turn()
-
-    def _take_first(self, connection: Connection, lines: Lines) -> None:
-        """The first line tells whether the connection is a peer or an end of a channel."""
-        request = request_in(lines)
-        if request is None:
-            connection.on_lines = self._pump.take
-            self._pump.take(connection, lines)
-            return
-        self._connections.discard(connection)
-        self._peer_table.detach(connection.peer)
-        self._channels.open(connection.release(), request)
 
     def _on_closed(self, connection: Connection) -> None:
         if connection in self._connections:

@@ -2,7 +2,7 @@
 
 Every process has a connection over its pipes; a program with an official SDK makes its own over WebSocket, and is
 adopted. The supervisor's hooks are implemented here. What the router and the transports say about a process is passed
-on by the callables that the constructor gets. Runs on the event loop's thread.
+on to the supervisor. Runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from iii.engine.config.spec import WorkerSpec
@@ -20,8 +20,8 @@ from iii.engine.health.foreign_readiness import readiness_timeout
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
 from iii.engine.supervision.process import Process
-from iii.engine.supervision.reports import Stream
 from iii.engine.supervision.run import ExitReason, Run
+from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.supervision.timers import Timers
 from iii.engine.transport.connection import Connection, Lines
 from iii.engine.transport.message_pump import MessagePump
@@ -38,29 +38,13 @@ CLOSED_PIPE_TIMEOUT = 2.0
 class WorkerConnections:
     """The connections of all worker processes. Implements `SupervisorHooks`.
 
-    `on_ready(run, files)`: the worker has registered everything, `files` are those it has imported; `on_files(run,
-    files)`: it has imported more; `on_drained(run)`: it has finished its calls after it was retired;
-    `on_unresponsive(run, why)`: it must be replaced; `on_output(run, text, stream)`: a line for its log.
+    `supervisor` returns the supervisor: it gets these hooks, so it is made after them.
     """
 
-    def __init__(
-        self,
-        pump: MessagePump,
-        poller: Poller,
-        *,
-        on_ready: Callable[[Run, Iterable[str]], None],
-        on_files: Callable[[Run, Iterable[str]], None],
-        on_drained: Callable[[Run], None],
-        on_unresponsive: Callable[[Run, str], None],
-        on_output: Callable[[Run, str, Stream], None],
-    ) -> None:
+    def __init__(self, pump: MessagePump, poller: Poller, supervisor: Callable[[], Supervisor]) -> None:
         self._pump = pump
         self._poller = poller
-        self._on_ready = on_ready
-        self._on_files = on_files
-        self._on_drained = on_drained
-        self._on_unresponsive = on_unresponsive
-        self._on_output = on_output
+        self._supervisor = supervisor
         self._router = pump.router
         self._by_run: dict[Run, Connection] = {}
         self._adopted: dict[Run, list[Peer]] = {}  # the connections that processes have made themselves
@@ -140,7 +124,7 @@ class WorkerConnections:
         connection.drain()
         connection.take_back_unread()
         if connection.truncated:
-            self._on_output(run, f"truncated {connection.truncated} bytes at exit", "engine")
+            self._supervisor().log(run, f"truncated {connection.truncated} bytes at exit", "engine")
         self._promoted.discard(run)
         self._foreign.discard(run)
         self._hinted.discard(run)
@@ -184,37 +168,37 @@ class WorkerConnections:
         if run is None:
             return
         if event.peer.is_serving:
-            self._on_files(run, event.files)
+            self._supervisor().on_files(run, event.files)
         else:
             self._readiness_timers.cancel(run)
-            self._on_ready(run, event.files)
+            self._supervisor().on_ready(run, event.files)
 
     def on_peer_drained(self, event: PeerDrained) -> None:
         """A connection of a retired process has finished its calls."""
         run = run_of(event.peer)
         if run is not None and not self.owed(run):
-            self._on_drained(run)
+            self._supervisor().on_drained(run)
 
     def on_printed(self, peer: Peer, line: bytes) -> None:
         """Log a line on stdout that is no message: the worker's own output."""
         run = run_of(peer)
         if run is None:
             return
-        self._on_output(run, line.decode("utf-8", "replace"), "stdout")
+        self._supervisor().log(run, line.decode("utf-8", "replace"))
         # A program that never speaks the protocol (a server, a build) may print what it likes.
         if (peer.functions or peer.staged) and run not in self._hinted:
             self._hinted.add(run)
-            self._on_output(run, "this worker speaks the protocol on stdout: let it print to stderr", "engine")
+            self._supervisor().log(run, "this worker speaks the protocol on stdout: let it print to stderr", "engine")
 
     # Programs without our SDK
 
-    def _take_foreign(self, connection: Connection, lines: Lines) -> None:
-        if connection.peer.is_gone:  # the program was adopted: on its stdout it only prints
+    def _take_foreign(self, peer: Peer, lines: Lines) -> None:
+        if peer.is_gone:  # the program was adopted: on its stdout it only prints
             for line in lines:
-                self.on_printed(connection.peer, line if isinstance(line, bytes) else line.head)
+                self.on_printed(peer, line if isinstance(line, bytes) else line.head)
             return
-        self._pump.take(connection, lines)
-        self.spoke(connection.peer)
+        self._pump.take(peer, lines)
+        self.spoke(peer)
 
     def spoke(self, peer: Peer) -> None:
         """A peer's messages were routed: more registrations may follow, so its process is not ready yet."""
@@ -235,7 +219,7 @@ class WorkerConnections:
         if timeout is None:
             self._readiness_timers.cancel(run)
         else:
-            self._readiness_timers.arm(run, timeout, lambda: self._on_ready(run, ()))
+            self._readiness_timers.arm(run, timeout, lambda: self._supervisor().on_ready(run, ()))
 
     # Processes that connect by themselves
 
@@ -291,7 +275,7 @@ class WorkerConnections:
 
         def replace() -> None:
             if run is not None and run in self._by_run:
-                self._on_unresponsive(run, "closed its stdin or stdout and did not exit")
+                self._supervisor().on_unresponsive(run, "closed its stdin or stdout and did not exit")
 
         self._loop.call_later(CLOSED_PIPE_TIMEOUT, replace)
 
@@ -309,7 +293,7 @@ class WorkerConnections:
         """Replace the worker behind a peer because of `why`; close any other peer after this turn has written to it."""
         run = run_of(peer)
         if why and run is not None and run in self._by_run:
-            self._on_unresponsive(run, why)
+            self._supervisor().on_unresponsive(run, why)
         else:
             self._loop.call_soon(peer.close)
 

@@ -1,7 +1,7 @@
 """The checks once a second: whether workers still work, and whether peers read what they are sent.
 
-The decisions are those of `liveness` and `slow_consumers`; here is their timer. The caller passes in which peers to
-check, and what to do with the ones that fail.
+The decisions are those of `liveness`; here is their timer. The caller passes in which peers to check, and what to do
+with the ones that fail.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from iii.engine.health.liveness import Liveness
-from iii.engine.health.slow_consumers import SlowConsumers
+from iii.engine.health.liveness import Liveness, SlowConsumers
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.message_pump import MessagePump
 

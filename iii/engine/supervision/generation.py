@@ -10,6 +10,7 @@ dead when its pidfd says so; the generation is over when the leader's group is e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -250,14 +251,12 @@ class Generation:
     def _close_stderr(self, process: Process) -> None:
         """Read what a dead process has left in the pipe. Every other writer is dead too, or is a child to be kept."""
         self._loop.remove_reader(process.stderr_fd)
-        for _ in range(64):  # more than any pipe holds; a kept child that goes on writing must not keep us here
-            try:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):  # more than any pipe holds; a kept child that goes on writing must not keep us here
                 data = os.read(process.stderr_fd, READ_SIZE)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            self._log(self._stderr_lines.feed(data, time.monotonic()))
+                if not data:
+                    break
+                self._log(self._stderr_lines.feed(data, time.monotonic()))
         os.close(process.stderr_fd)
         self._log(self._stderr_lines.close())
 

@@ -98,19 +98,11 @@ class Supervisor:
         for generation in self._generations():
             generation.kill()
 
-    async def start_worker(self, name: str) -> list[dict[str, Any]]:
-        """Start one worker; return its rows when it is up or has failed. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.START)
+    async def command_worker(self, name: str, event: Event) -> list[dict[str, Any]]:
+        """START, STOP or RESTART one worker; return its rows when it is up, has failed, or its processes are gone.
 
-    async def stop_worker(self, name: str) -> list[dict[str, Any]]:
-        """Stop one worker; return its rows when its processes are gone. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.STOP)
-
-    async def restart_worker(self, name: str) -> list[dict[str, Any]]:
-        """Replace one worker's processes; return its rows afterwards. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.RESTART)
-
-    async def _command_worker(self, name: str, event: Event) -> list[dict[str, Any]]:
+        Raises KeyError for an unknown name.
+        """
         instances = self._instances_of(name)
         if not instances:
             raise KeyError(name)
