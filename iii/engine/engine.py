@@ -134,7 +134,11 @@ class Engine:
         self._announce(is_ready=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
-        self._greet()
+        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
+        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
+        self._display.open(VERSION, facts)
+        if left := self._run_context.killed_pids:
+            self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
         watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
@@ -146,13 +150,6 @@ class Engine:
             listener.close()
             await self._shut_down()
         return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
-
-    def _greet(self) -> None:
-        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
-        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
-        self._display.open(VERSION, facts)
-        if left := self._run_context.killed_pids:
-            self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
 
     def describe(self, worker: str) -> str:
         """Return what a worker has registered: `2 functions`."""

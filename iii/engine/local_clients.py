@@ -31,8 +31,6 @@ class LocalClients:
         return [connection.peer for connection in self._connections]
 
     def accept(self, connected: socket.socket) -> None:
-        """Make a peer for an accepted socket."""
-
         def take_first(peer: Peer, lines: Lines) -> None:
             """The first line tells whether the connection is a peer or an end of a channel."""
             request = request_in(lines)
@@ -65,7 +63,6 @@ class LocalClients:
             self._pump.turn()
 
     def close(self) -> None:
-        """Close every connection."""
         self._channels.close()
         for connection in list(self._connections):
             connection.close()

@@ -56,7 +56,6 @@ class WorkerConnections:
 
     @property
     def peers(self) -> list[Peer]:
-        """The peers of all pipes."""
         return [connection.peer for connection in self._by_run.values()]
 
     # `SupervisorHooks`
@@ -298,7 +297,6 @@ class WorkerConnections:
             self._loop.call_soon(peer.close)
 
     def close(self) -> None:
-        """Close every connection."""
         for connection in self._by_run.values():
             connection.close()
         self._readiness_timers.clear()

@@ -55,7 +55,6 @@ class Heartbeat:
         self._are_workers_checked = False
 
     def stop(self) -> None:
-        """Stop checking."""
         self._timer.cancel()
 
     def _check(self) -> None:

@@ -135,7 +135,6 @@ class Generation:
                 self._terminate()
 
     def kill(self) -> None:
-        """Kill the process group now."""
         self._cause = self._cause or "stop"
         if self.process is None:
             self.end(self._cause, 0.0)

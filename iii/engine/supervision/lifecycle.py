@@ -108,9 +108,7 @@ ENTER: dict[Actual, Action] = {
 
 _AVAILABLE: dict[Actual, Availability] = {
     Actual.READY: Availability.SERVING,
-    Actual.STARTING: Availability.EXPECTED,
-    Actual.STOPPING: Availability.EXPECTED,
-    Actual.BACKOFF: Availability.EXPECTED,
+    **dict.fromkeys((Actual.STARTING, Actual.STOPPING, Actual.BACKOFF), Availability.EXPECTED),
 }
 
 

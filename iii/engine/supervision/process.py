@@ -229,7 +229,6 @@ def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[],
 
 
 def kill_pids(pids: list[int]) -> None:
-    """Kill these processes, each by itself."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

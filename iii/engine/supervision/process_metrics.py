@@ -37,7 +37,6 @@ class ProcessMetrics:
             self._task = start_critical(self._sample_for_ever(running), "vitals")
 
     def stop(self) -> None:
-        """Stop sampling."""
         if self._task is not None:
             self._task.cancel()
             self._task = None

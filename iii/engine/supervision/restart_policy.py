@@ -75,10 +75,7 @@ def judge(
 
 
 def is_refusal(exit_code: int, *, is_standard: bool, was_ready: bool) -> bool:
-    """Tell whether the exit code says that starting the worker again cannot help until the user changes something.
-
-    Only the exit codes of standard workers have that meaning.
-    """
+    """Whether the exit code, which only a standard worker gives a meaning, says that starting again cannot help."""
     return is_standard and not was_ready and exit_code in REFUSALS
 
 

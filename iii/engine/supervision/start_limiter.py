@@ -1,7 +1,6 @@
-"""Lets only a few processes start at the same time.
+"""Lets only a few processes start at the same time (`start_order.AT_A_TIME` says why).
 
-Interpreters that all start at once are slower than two at a time, and take the processor from the workers that serve
-already. A start waits until there is room and until what the worker depends on has come up.
+A start waits until there is room and until what the worker depends on has come up.
 """
 
 from __future__ import annotations

@@ -72,9 +72,7 @@ class Supervisor:
         wanted = with_dependencies(names, self._project.workers) or set(self._project.workers)
         instances = [instance for instance in self._instances.values() if instance.spec.name in wanted]
         self._process_metrics.start(self._generations)
-        for instance in instances:
-            instance.command(Event.START)
-        await self._until_settled(instances)
+        await self._command(instances, Event.START)
         # The first workers may have been spawned before this engine was loaded.
         began = min([began, *(generation.started_at for generation in self._generations() if generation.started_at)])
         down = {instance.spec.name for instance in instances if instance.availability is not Availability.SERVING}
@@ -85,11 +83,8 @@ class Supervisor:
         began = time.monotonic()
         running = {instance.spec.name for instance in self._instances.values() if not instance.state.is_empty}
         for names in dependents_first(self._project.workers):
-            instances = [instance for name in names for instance in self._instances_of(name)]
-            for instance in instances:
-                instance.command(Event.STOP)
-            await self._until_empty(instances)
-        await self._until_empty(list(self._instances.values()))
+            await self._command([instance for name in names for instance in self._instances_of(name)], Event.STOP)
+        await self._until(lambda: all(instance.state.is_empty for instance in self._instances.values()))
         self._process_metrics.stop()
         self._context.report(AllStopped(time.monotonic() - began, len(running)))
 
@@ -106,12 +101,7 @@ class Supervisor:
         instances = self._instances_of(name)
         if not instances:
             raise KeyError(name)
-        for instance in instances:
-            instance.command(event)
-        if event is Event.STOP:
-            await self._until_empty(instances)
-        else:
-            await self._until_settled(instances)
+        await self._command(instances, event)
         return [self._row(instance) for instance in instances]
 
     def apply(self, project: ProjectSpec, touched: Collection[str] = (), files: tuple[str, ...] = ()) -> None:
@@ -211,18 +201,20 @@ class Supervisor:
         )
         return instance
 
-    async def _until_settled(self, instances: list[Instance]) -> None:
-        await self._until(lambda: all(instance.state.is_settled for instance in instances))
-
-    async def _until_empty(self, instances: list[Instance]) -> None:
-        await self._until(lambda: all(instance.state.is_empty for instance in instances))
+    async def _command(self, instances: list[Instance], event: Event) -> None:
+        """Command instances; wait until no process of them is left after STOP, else until each is up or has failed."""
+        for instance in instances:
+            instance.command(event)
+        if event is Event.STOP:
+            await self._until(lambda: all(instance.state.is_empty for instance in instances))
+        else:
+            await self._until(lambda: all(instance.state.is_settled for instance in instances))
 
     async def _until(self, is_met: Callable[[], bool]) -> None:
-        if is_met():
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((is_met, waiter))
-        await waiter
+        if not is_met():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((is_met, waiter))
+            await waiter
 
     def _on_instance_changed(self, instance: Instance) -> None:
         name = instance.spec.name
@@ -281,14 +273,11 @@ class Supervisor:
         if worker not in self._project.workers:
             return
         script = self._project.workers[worker].script
-        reported = [files for run, files in self._files.items() if run.worker == worker]
         own = frozenset({str(script)}) if script else frozenset()
-        self._on_files(worker, own.union(*reported))
+        self._on_files(worker, own.union(*(files for run, files in self._files.items() if run.worker == worker)))
 
     def _generation(self, run: Run) -> Generation | None:
-        instance = self._instances.get((run.worker, run.instance))
-        generations = instance.generations if instance else ()
-        return next((generation for generation in generations if generation.run == run), None)
+        return next((generation for generation in self._generations() if generation.run == run), None)
 
     def _generations(self) -> list[Generation]:
         return [generation for instance in self._instances.values() for generation in instance.generations]

@@ -32,6 +32,5 @@ class Timers:
             timer.cancel()
 
     def clear(self) -> None:
-        """Cancel every timer."""
         for name in list(self._pending):
             self.cancel(name)

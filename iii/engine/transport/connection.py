@@ -193,7 +193,6 @@ class Connection:
         return fd
 
     def close(self) -> None:
-        """Close both ends."""
         self._stop_writing()
         self._stop_reading()
         self.peer.disconnect()

@@ -127,7 +127,6 @@ class MessagePump:
             self.router.calls.events.append(PeerExpelled(peer, f"wrote {message}"))
 
     def close(self) -> None:
-        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -42,14 +42,12 @@ class Spin:
         self._sleeps_left = 0
 
     def is_worthwhile(self) -> bool:
-        """Whether to spin before this sleep."""
         if self._sleeps_left:
             self._sleeps_left -= 1
             return False
         return self._is_possible
 
     def note(self, *, found: bool) -> None:
-        """Record the outcome of one attempt."""
         self._success += ((1.0 if found else 0.0) - self._success) / 16
         if self._success < _MIN_SUCCESS:
             self._sleeps_left = _SLEEPS_WITHOUT_SPIN
@@ -71,7 +69,6 @@ class Poller:
         self._watch(fd)
 
     def remove_reader(self, fd: int) -> None:
-        """Undo `add_reader`."""
         self._readers.pop(fd, None)
         self._watch(fd)
 
@@ -81,18 +78,15 @@ class Poller:
         self._watch(fd)
 
     def remove_writer(self, fd: int) -> None:
-        """Undo `add_writer`."""
         self._writers.pop(fd, None)
         self._watch(fd)
 
     def close(self) -> None:
-        """Stop watching everything."""
         for fd in {*self._readers, *self._writers}:
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
 
     def _watch(self, fd: int) -> None:
-        """Watch a descriptor for what there are callbacks for."""
         if fd in self._readers:
             self._loop.add_reader(fd, self._call, self._readers[fd])
         else:

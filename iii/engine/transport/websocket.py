@@ -120,7 +120,6 @@ class WebSocketConnection:
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        """Read again."""
         if not self.is_reading and self._fd >= 0:
             self.is_reading = True
             self._loop.add_reader(self._fd, self._read)
