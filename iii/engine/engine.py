@@ -19,10 +19,8 @@ import uvloop
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.builtins import connection_check
 from iii.engine.builtins.client import EngineClient
-from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTION
-from iii.engine.builtins.connection_check import ID as CHECK
-from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
@@ -34,15 +32,7 @@ from iii.engine.gateway.server import Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
-from iii.engine.routing.events import (
-    Event,
-    FunctionsChanged,
-    HttpFunctionRegistered,
-    PeerDrained,
-    PeerExpelled,
-    PeerReady,
-    WorkersChanged,
-)
+from iii.engine.routing import events
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
@@ -127,8 +117,8 @@ class Engine:
         end_with_critical_tasks(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
-        self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
+        check = connection_check.ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
+        self.builtins.serve(connection_check.ID, check.answer, connection_check.DESCRIPTION)
         self._open_gateways()
         listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
@@ -242,16 +232,16 @@ class Engine:
 
     # What the parts report
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, PeerReady):
+    def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.PeerReady):
             self.worker_connections.on_peer_ready(event)
-        elif isinstance(event, PeerDrained):
+        elif isinstance(event, events.PeerDrained):
             self.worker_connections.on_peer_drained(event)
-        elif isinstance(event, PeerExpelled):
+        elif isinstance(event, events.PeerExpelled):
             self.worker_connections.expel(event.peer, event.why)
-        elif isinstance(event, FunctionsChanged | WorkersChanged):
+        elif isinstance(event, events.FunctionsChanged | events.WorkersChanged):
             self.builtins.on_event(event)
-        elif isinstance(event, HttpFunctionRegistered):
+        elif isinstance(event, events.HttpFunctionRegistered):
             self.http_check.on_registered(event)
         else:
             self.warn(event.text, event.peer_name)

@@ -16,6 +16,7 @@ A peer that does not read costs memory and never answers. The router refuses new
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from msgspec import Struct
 
@@ -49,12 +50,8 @@ class _Observed(Struct):
 class _Load(Struct):
     """The calls that a peer is running."""
 
-    overdue_at: float | None = None  # the earliest deadline that has passed
-    live_since: float | None = None  # when it got the oldest call that is inside its deadline
-
-    def excuses(self, since: float) -> bool:
-        """Whether a live call that the peer had before `since` may explain what it does from then on."""
-        return self.live_since is not None and self.live_since <= since
+    overdue_at: float = inf  # the earliest deadline that has passed
+    live_since: float = inf  # when it got the oldest call that is inside its deadline: it excuses what happens later
 
 
 class Liveness:
@@ -95,15 +92,13 @@ class Liveness:
             observed.last_ping_at = now
             observed.pinged_at = observed.pinged_at or now
             self._calls.send(peer, _PING)
-        if observed.pinged_at is None or silence < LOST_TIMEOUT or load.excuses(observed.pinged_at):
+        if observed.pinged_at is None or silence < LOST_TIMEOUT or load.live_since <= observed.pinged_at:
             return ""
         return f"gave no sign of life for {silence:.0f} s"
 
     def _why_hanging(self, observed: _Observed, load: _Load, now: float) -> str:
-        if load.overdue_at is None:
-            return ""
         since = max(load.overdue_at, observed.progress_at, self._awake_since)
-        if now - since < HANG_TIMEOUT or load.excuses(since):
+        if now - since < HANG_TIMEOUT or load.live_since <= since:
             return ""
         return (
             f"ended no call for {now - since:.0f} s and goes on with one that is {now - load.overdue_at:.0f} s overdue"
@@ -116,10 +111,10 @@ class Liveness:
                 continue
             load = loads.setdefault(invocation.callee, _Load())
             if not invocation.is_abandoned:
-                load.live_since = _earlier(load.live_since, invocation.deadline - invocation.timeout)
+                load.live_since = min(load.live_since, invocation.deadline - invocation.timeout)
             elif invocation.deadline <= self._checked_at:
                 # An abandoned call whose deadline has not passed was given up by its caller: the worker may go on.
-                load.overdue_at = _earlier(load.overdue_at, invocation.deadline)
+                load.overdue_at = min(load.overdue_at, invocation.deadline)
         return loads
 
 
@@ -147,7 +142,3 @@ class SlowConsumers:
             elif idle_checks >= MAX_IDLE_CHECKS and not has_live_call(peer):
                 slow.append((peer, f"has read nothing of its input for {MAX_IDLE_CHECKS} s"))
         return slow
-
-
-def _earlier(earliest: float | None, time: float) -> float:
-    return time if earliest is None else min(earliest, time)

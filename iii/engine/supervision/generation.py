@@ -23,15 +23,7 @@ from iii.engine.config.spec import WorkerSpec
 from iii.engine.supervision import procfs
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.hooks import SupervisionContext
-from iii.engine.supervision.process import (
-    Command,
-    Process,
-    SpawnError,
-    command_line,
-    keep_mark,
-    missing_file,
-    watch_exit,
-)
+from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, watch_exit
 from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
 from iii.engine.supervision.restart_policy import is_refusal
 from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words, parse_traceback
@@ -159,14 +151,14 @@ class Generation:
             return ExitReason("stopped before it had started", cause=self._cause)
         self._timers.arm("place", START_PLACE_TIMEOUT, self._leave_start_limiter)
         self.started_at = time.monotonic()
-        environment = {**self._context.environment(self.spec, self.run), **keep_mark(self.spec)}
+        command = command_of(self.spec, self._context.environment(self.spec, self.run))
         if self.spec.pre:
-            reason = await self._run_process(Command(self.spec.pre, self.spec.cwd, environment, wire=False))
+            reason = await self._run_process(replace(command, argv=self.spec.pre, wire=False))
             if self.is_ending or reason.exit_code != 0:
                 return replace(reason, words=f"pre: {reason.words}", cause=self._cause or "pre")
         if failure := missing_file(self.spec):
             return self._not_started(failure)
-        return await self._run_process(Command(command_line(self.spec), self.spec.cwd, environment))
+        return await self._run_process(command)
 
     async def _run_process(self, command: Command) -> ExitReason:
         process = self._context.spawn(command)

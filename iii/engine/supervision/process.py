@@ -90,23 +90,19 @@ class Process:
         return self._popen.wait()
 
 
-def command_line(spec: WorkerSpec) -> tuple[str, ...]:
-    """Return the argument vector of a worker: Python scripts run under the launcher, any other program directly."""
+def command_of(spec: WorkerSpec, environment: Mapping[str, str]) -> Command:
+    """Return the command of a worker: Python scripts run under the launcher, any other program directly.
+
+    Processes which may outlive their worker are marked: the guard, and the cleanup of the next start, leave them alone.
+    """
+    argv = spec.command
     if spec.standard is not None:
-        return (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
-    if spec.script is not None:
+        argv = (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
+    elif spec.script is not None:
         # A debugger cannot stop in modules that are frozen into the interpreter.
         options = ("-X", "frozen_modules=off") if spec.debug else ()
-        return (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
-    return spec.command
-
-
-def keep_mark(spec: WorkerSpec) -> dict[str, str]:
-    """Return the variable that marks processes which may outlive their worker, or none.
-
-    The guard, and the cleanup of the next start, leave the marked processes alone.
-    """
-    return {KEEP: "1"} if spec.keep_children else {}
+        argv = (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
+    return Command(argv, spec.cwd, {**environment, **({KEEP: "1"} if spec.keep_children else {})})
 
 
 def missing_file(spec: WorkerSpec) -> SpawnError | None:
