@@ -31,6 +31,8 @@ class LocalClients:
         return [connection.peer for connection in self._connections]
 
     def accept(self, connected: socket.socket) -> None:
+        """Make a peer for an accepted socket."""
+
         def take_first(peer: Peer, lines: Lines) -> None:
             """The first line tells whether the connection is a peer or an end of a channel."""
             request = request_in(lines)

@@ -177,9 +177,11 @@ class Generation:
             self.was_opened = True
             self._context.hooks.opened(self.run, self.spec, process)
         await died
-        # Kill what is left of the process group, then reap the leader: until then no other process can get its pid.
+        return await self._bury(process, procfs.marks_of(command.env.items()))
+
+    async def _bury(self, process: Process, marks: frozenset[bytes]) -> ExitReason:
+        """Kill what is left of the process group, then reap the leader: until then no other process can get its pid."""
         process.signal_group(signal.SIGKILL)
-        marks = procfs.marks_of(command.env.items())
         left = await self._context.orphans.clear(process.pid, marks, keep_children=self.spec.keep_children)
         if left:
             self._context.report(LeftBehind(self.run, left, on_purpose=self.spec.keep_children))
