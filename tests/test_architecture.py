@@ -73,15 +73,12 @@ ROOMS: dict[str, Room] = {
     f"{_E}/transport": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"websocket_frames"})),
     f"{_E}/health": Room(
         (*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"),
-        frozenset({"foreign_readiness", "liveness", "slow_consumers"}),
+        frozenset({"foreign_readiness", "liveness"}),
     ),
     f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"), frozenset({"channel"})),
     f"{_E}/supervision": Room(
         (*BASE, f"{_E}/config"),
-        frozenset(
-            {"lifecycle", "reload_loop", "replacement", "reports", "restart_policy", "run", "start_order"}
-            | {"stderr_lines"}
-        ),
+        frozenset({"lifecycle", "replacement", "reports", "restart_policy", "run", "start_order", "stderr_lines"}),
     ),
     f"{_E}/telemetry": Room(
         (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "tracing"))),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from iii.engine.config.keys import ENGINE_KEYS, WORKER_KEYS
-from iii.engine.supervision.lifecycle import diagram
+from iii.engine.supervision.lifecycle import ENTER, MOVES
 from iii.protocol import messages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +22,19 @@ def block_after(text: str, marker: str) -> str:
     match = re.search(rf"<!-- {marker} -->\n```\w*\n(.*?)```", text, re.DOTALL)
     assert match, marker
     return match[1]
+
+
+def diagram() -> str:
+    """Return the lifecycle's tables as text, one line per transition."""
+    lines = []
+    for desired, table in MOVES.items():
+        lines.append(f"desired {desired.value}:")
+        for actual, moves in table.items():
+            lines += [
+                f"  {actual.value:<8}  --{event.value}-->  {after.value:<8}  [{ENTER[after].value}]"
+                for event, after in moves.items()
+            ]
+    return "\n".join(lines)
 
 
 def test_the_architecture_shows_the_lifecycle_tables_as_they_are() -> None:
@@ -41,6 +54,12 @@ def test_the_architecture_shows_every_room_and_names_classes_that_exist() -> Non
     named = {name for row in rows for name in re.findall(r"`([A-Z]\w+)`", row)}
     assert len(named) > 80
     assert named - classes == set()
+
+
+def test_the_diagram_has_one_line_for_every_transition() -> None:
+    transitions = sum(len(moves) for table in MOVES.values() for moves in table.values())
+    assert diagram().count("-->") == transitions
+    assert "starting  --ready sent-->  ready     [promote]" in diagram()
 
 
 def test_the_protocol_names_every_message() -> None:

@@ -10,19 +10,17 @@ import contextlib
 import gc
 import os
 import signal
-import sys
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import uvloop
+
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.builtins import connection_check
 from iii.engine.builtins.client import EngineClient
-from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTION
-from iii.engine.builtins.connection_check import ID as CHECK
-from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
@@ -31,23 +29,16 @@ from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import Gateway, ListenerOptions
-from iii.engine.health.heartbeat import Heartbeat, SlowConsumerCheck
+from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
-from iii.engine.routing.events import (
-    Event,
-    FunctionsChanged,
-    HttpFunctionRegistered,
-    PeerDrained,
-    PeerExpelled,
-    PeerReady,
-    WorkersChanged,
-)
+from iii.engine.routing import events
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
 from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
+from iii.engine.supervision import lifecycle
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice
 from iii.engine.supervision.supervisor import Supervisor
@@ -91,15 +82,7 @@ class Engine:
         self._poller = make_poller(self.pump.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels))
-        self.worker_connections = WorkerConnections(
-            self.pump,
-            self._poller,
-            on_ready=lambda run, files: self.supervisor.on_ready(run, files),
-            on_files=lambda run, files: self.supervisor.on_files(run, files),
-            on_drained=lambda run: self.supervisor.on_drained(run),
-            on_unresponsive=lambda run, why: self.supervisor.on_unresponsive(run, why),
-            on_output=lambda run, text, stream: self.supervisor.log(run, text, stream),
-        )
+        self.worker_connections = WorkerConnections(self.pump, self._poller, supervisor=lambda: self.supervisor)
         self.supervisor = Supervisor(
             project,
             hooks=self.worker_connections,
@@ -110,23 +93,17 @@ class Engine:
             spawn=prestart.take,
         )
         self.watcher = Watcher(
-            project,
-            changed=self.supervisor.on_changed,
-            project_changed=self._on_project_changed,
-            warn=self.warn,
+            project, changed=self.supervisor.on_changed, project_changed=self._on_project_changed, warn=self.warn
         )
         self.heartbeat = Heartbeat(
             self.pump,
             serving=self.worker_connections.serving,
+            peers=lambda: [*self.worker_connections.peers, *self.local_clients.peers],
             on_lost=self._on_lost,
+            on_slow=self.worker_connections.expel,
             on_held_up=lambda seconds: self.warn(
                 f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded"
             ),
-        )
-        self.slow_consumer_check = SlowConsumerCheck(
-            self.router.calls,
-            peers=lambda: [*self.worker_connections.peers, *self.local_clients.peers],
-            on_slow=self.worker_connections.expel,
         )
         self.builtins = Builtins(self.router, self, self.pump.turn)
         self.http_check = HttpFunctionCheck(self.pump)
@@ -140,14 +117,18 @@ class Engine:
         end_with_critical_tasks(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
-        self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
+        check = connection_check.ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
+        self.builtins.serve(connection_check.ID, check.answer, connection_check.DESCRIPTION)
         self._open_gateways()
         listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
-        self._greet()
+        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
+        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
+        self._display.open(VERSION, facts)
+        if left := self._run_context.killed_pids:
+            self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
         watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
@@ -159,13 +140,6 @@ class Engine:
             listener.close()
             await self._shut_down()
         return EXIT_INTERRUPTED if self._is_killed else EXIT_OK
-
-    def _greet(self) -> None:
-        facts = [("sdk", self._run_context.url)] if self._run_context.url else []
-        facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
-        self._display.open(VERSION, facts)
-        if left := self._run_context.killed_pids:
-            self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
 
     def describe(self, worker: str) -> str:
         """Return what a worker has registered: `2 functions`."""
@@ -191,7 +165,7 @@ class Engine:
 
     async def _shut_down(self) -> None:
         self.router.calls.stop_admitting()
-        self.heartbeat.stop()
+        self.heartbeat.stop_checking_workers()
         await self.supervisor.shutdown()
         self._prestart.close()
         self.builtins.close()
@@ -199,7 +173,7 @@ class Engine:
         for gateway in self.gateways:
             gateway.close()
         self.pump.close()
-        self.slow_consumer_check.stop()
+        self.heartbeat.stop()
         self.local_clients.close()
         self.worker_connections.close()
         self._poller.close()
@@ -258,23 +232,22 @@ class Engine:
 
     # What the parts report
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, PeerReady):
+    def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.PeerReady):
             self.worker_connections.on_peer_ready(event)
-        elif isinstance(event, PeerDrained):
+        elif isinstance(event, events.PeerDrained):
             self.worker_connections.on_peer_drained(event)
-        elif isinstance(event, PeerExpelled):
+        elif isinstance(event, events.PeerExpelled):
             self.worker_connections.expel(event.peer, event.why)
-        elif isinstance(event, FunctionsChanged | WorkersChanged):
+        elif isinstance(event, events.FunctionsChanged | events.WorkersChanged):
             self.builtins.on_event(event)
-        elif isinstance(event, HttpFunctionRegistered):
+        elif isinstance(event, events.HttpFunctionRegistered):
             self.http_check.on_registered(event)
         else:
             self.warn(event.text, event.peer_name)
 
     def _on_lost(self, peer: Peer, why: str) -> None:
-        run = run_of(peer)
-        if run is not None:
+        if (run := run_of(peer)) is not None:
             self.supervisor.on_unresponsive(run, why, at_once=True)
 
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
@@ -299,31 +272,24 @@ class Engine:
     # `Control`: what the management functions may do
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per instance of the supervised workers."""
         return self.supervisor.rows()
 
     async def start_worker(self, name: str) -> list[dict[str, Any]]:
-        """Start a worker. Raises KeyError for an unknown name, as the next two do."""
-        return await self.supervisor.start_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.START)
 
     async def stop_worker(self, name: str) -> list[dict[str, Any]]:
-        """Stop a worker."""
-        return await self.supervisor.stop_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.STOP)
 
     async def restart_worker(self, name: str) -> list[dict[str, Any]]:
-        """Replace the processes of a worker."""
-        return await self.supervisor.restart_worker(name)
+        return await self.supervisor.command_worker(name, lifecycle.Event.RESTART)
 
     def counters(self) -> dict[str, int]:
-        """Return how much was dropped or refused, by cause."""
         return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
 
     def adopt(self, peer: Peer, pid: int) -> bool:
-        """Route the worker process with `pid` through this peer; False if there is no such process."""
         return self.worker_connections.adopt(peer, pid)
 
     def identified(self, peer: Peer) -> None:
-        """A peer has said who it is."""
         self.worker_connections.identified(peer)
 
 
@@ -347,10 +313,5 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options) ->
         finally:
             display.close()
 
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if sys.platform != "win32":
-        import uvloop  # not available everywhere
-
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())

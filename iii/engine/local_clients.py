@@ -26,15 +26,24 @@ class LocalClients:
         self._peer_table = pump.router.peer_table
         self._connections: set[Connection] = set()
 
-    def __repr__(self) -> str:
-        return f"<LocalClients {len(self._connections)} connections>"
-
     @property
     def peers(self) -> list[Peer]:
         return [connection.peer for connection in self._connections]
 
     def accept(self, connected: socket.socket) -> None:
         """Make a peer for an accepted socket."""
+
+        def take_first(peer: Peer, lines: Lines) -> None:
+            """The first line tells whether the connection is a peer or an end of a channel."""
+            request = request_in(lines)
+            if request is None:
+                connection.on_lines = self._pump.take
+                self._pump.take(peer, lines)
+                return
+            self._connections.discard(connection)
+            self._peer_table.detach(peer)
+            self._channels.open(connection.release(), request)
+
         peer = Peer(
             str(uuid.uuid4()),
             kind="client",
@@ -43,21 +52,10 @@ class LocalClients:
             close=lambda: self._on_closed(connection),
         )
         fd = connected.detach()
-        connection = Connection(peer, fd, fd, poller=self._poller, on_lines=self._take_first, on_closed=self._on_closed)
+        connection = Connection(peer, fd, fd, poller=self._poller, on_lines=take_first, on_closed=self._on_closed)
         self._connections.add(connection)
         self._peer_table.attach(peer)
         self._pump.turn()
-
-    def _take_first(self, connection: Connection, lines: Lines) -> None:
-        """The first line tells whether the connection is a peer or an end of a channel."""
-        request = request_in(lines)
-        if request is None:
-            connection.on_lines = self._pump.take
-            self._pump.take(connection, lines)
-            return
-        self._connections.discard(connection)
-        self._peer_table.detach(connection.peer)
-        self._channels.open(connection.release(), request)
 
     def _on_closed(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -67,7 +65,6 @@ class LocalClients:
             self._pump.turn()
 
     def close(self) -> None:
-        """Close every connection."""
         self._channels.close()
         for connection in list(self._connections):
             connection.close()

@@ -2,7 +2,7 @@
 
 Every process has a connection over its pipes; a program with an official SDK makes its own over WebSocket, and is
 adopted. The supervisor's hooks are implemented here. What the router and the transports say about a process is passed
-on by the callables that the constructor gets. Runs on the event loop's thread.
+on to the supervisor. Runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.health.foreign_readiness import readiness_timeout
-from iii.engine.readiness_timers import ReadinessTimers
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
 from iii.engine.supervision.process import Process
-from iii.engine.supervision.reports import Stream
 from iii.engine.supervision.run import ExitReason, Run
+from iii.engine.supervision.supervisor import Supervisor
+from iii.engine.supervision.timers import Timers
 from iii.engine.transport.connection import Connection, Lines
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import Poller
@@ -38,50 +38,29 @@ CLOSED_PIPE_TIMEOUT = 2.0
 class WorkerConnections:
     """The connections of all worker processes. Implements `SupervisorHooks`.
 
-    `on_ready(run, files)`: the worker has registered everything, `files` are those it has imported; `on_files(run,
-    files)`: it has imported more; `on_drained(run)`: it has finished its calls after it was retired;
-    `on_unresponsive(run, why)`: it must be replaced; `on_output(run, text, stream)`: a line for its log.
+    `supervisor` returns the supervisor: it gets these hooks, so it is made after them.
     """
 
-    def __init__(
-        self,
-        pump: MessagePump,
-        poller: Poller,
-        *,
-        on_ready: Callable[[Run, Iterable[str]], None],
-        on_files: Callable[[Run, Iterable[str]], None],
-        on_drained: Callable[[Run], None],
-        on_unresponsive: Callable[[Run, str], None],
-        on_output: Callable[[Run, str, Stream], None],
-    ) -> None:
+    def __init__(self, pump: MessagePump, poller: Poller, supervisor: Callable[[], Supervisor]) -> None:
         self._pump = pump
         self._poller = poller
-        self._on_ready = on_ready
-        self._on_files = on_files
-        self._on_drained = on_drained
-        self._on_unresponsive = on_unresponsive
-        self._on_output = on_output
+        self._supervisor = supervisor
         self._router = pump.router
         self._by_run: dict[Run, Connection] = {}
         self._adopted: dict[Run, list[Peer]] = {}  # the connections that processes have made themselves
         self._promoted: set[Run] = set()
         self._foreign: set[Run] = set()  # processes without our SDK
         self._hinted: set[Run] = set()  # processes whose log has the hint about stdout
-        self._readiness_timers = ReadinessTimers(self._readiness_timeout, lambda run: on_ready(run, ()))
+        self._readiness_timers = Timers()  # of programs that never send `ready`: their silence makes them ready
         self._loop = asyncio.get_running_loop()
-
-    def __repr__(self) -> str:
-        return f"<WorkerConnections {len(self._by_run)} processes, {len(self._promoted)} serving>"
 
     @property
     def peers(self) -> list[Peer]:
-        """The peers of all pipes."""
         return [connection.peer for connection in self._by_run.values()]
 
-    # Hooks of the supervisor
+    # `SupervisorHooks`
 
     def opened(self, run: Run, spec: WorkerSpec, process: Process) -> None:
-        """Make the peer and the connection of a new process."""
         owner = self._router.peer_table.owner_of(spec.name, spec.namespace)
         owner.is_validated = spec.validate
         owner.has_own_connections = owner.has_own_connections or spec.is_official
@@ -112,24 +91,21 @@ class WorkerConnections:
         self._pump.turn()
         if spec.is_foreign:
             self._foreign.add(run)
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
     def promote(self, run: Run) -> None:
-        """Route to this generation."""
         self._promoted.add(run)
         for peer in self._peers_of(run):
             self._router.peer_table.promote(peer)
         self._pump.turn()
 
     def retire(self, run: Run) -> None:
-        """Route nothing new to this generation."""
         self._promoted.discard(run)
         for peer in self._peers_of(run):
             self._router.peer_table.retire(peer)
         self._pump.turn()
 
     def send_stop(self, run: Run, deadline: float) -> None:
-        """Ask a process to stop within `deadline` seconds; close its stdin unless it still waits for messages."""
         connection = self._by_run.get(run)
         if connection is None:
             return
@@ -140,7 +116,6 @@ class WorkerConnections:
             connection.close_input()
 
     def closed(self, run: Run, reason: ExitReason) -> None:
-        """Take the last results of a process that is gone, and fail the rest of its calls."""
         self._readiness_timers.cancel(run)
         connection = self._by_run.pop(run, None)
         if connection is None:
@@ -148,36 +123,40 @@ class WorkerConnections:
         connection.drain()
         connection.take_back_unread()
         if connection.truncated:
-            self._on_output(run, f"truncated {connection.truncated} bytes at exit", "engine")
+            self._supervisor().log(run, f"truncated {connection.truncated} bytes at exit", "engine")
         self._promoted.discard(run)
         self._foreign.discard(run)
         self._hinted.discard(run)
+        facts = {
+            "words": reason.words,
+            "stderr": list(reason.stderr),
+            "signal": reason.signal,
+            "exit_code": reason.exit_code,
+            "reason": "reload" if reason.cause == "reload" else None,
+        }
+        details = {key: value for key, value in facts.items() if value is not None}
         for peer in [*self._adopted.pop(run, []), connection.peer]:
             peer.drain()
-            self._router.peer_table.detach(peer, _details(reason))
+            self._router.peer_table.detach(peer, details)
             peer.close()
         connection.close()
         self._pump.turn()
 
     def expect(self, worker: str) -> None:
-        """Park calls to this worker."""
         self._router.peer_table.expect(worker)
         self._pump.turn()
 
     def unavailable(self, worker: str, reason: Mapping[str, Any]) -> None:
-        """Refuse calls to this worker; forget its functions if it is no longer in iii.toml."""
-        if reason.get("state") == "removed":
+        if reason.get("state") == "removed":  # it is no longer in iii.toml
             self._router.peer_table.forget(worker)
         else:
             self._router.peer_table.refuse_calls(worker, reason)
         self._pump.turn()
 
     def busy(self, run: Run) -> int:
-        """Return how many calls are in flight on a process."""
         return sum(peer.busy for peer in self._peers_of(run))
 
     def owed(self, run: Run) -> int:
-        """Return how many calls a process must still finish."""
         return sum(peer.owed for peer in self._peers_of(run))
 
     # Events of the router
@@ -188,53 +167,58 @@ class WorkerConnections:
         if run is None:
             return
         if event.peer.is_serving:
-            self._on_files(run, event.files)
+            self._supervisor().on_files(run, event.files)
         else:
             self._readiness_timers.cancel(run)
-            self._on_ready(run, event.files)
+            self._supervisor().on_ready(run, event.files)
 
     def on_peer_drained(self, event: PeerDrained) -> None:
         """A connection of a retired process has finished its calls."""
         run = run_of(event.peer)
         if run is not None and not self.owed(run):
-            self._on_drained(run)
+            self._supervisor().on_drained(run)
 
     def on_printed(self, peer: Peer, line: bytes) -> None:
         """Log a line on stdout that is no message: the worker's own output."""
         run = run_of(peer)
         if run is None:
             return
-        self._on_output(run, line.decode("utf-8", "replace"), "stdout")
+        self._supervisor().log(run, line.decode("utf-8", "replace"))
         # A program that never speaks the protocol (a server, a build) may print what it likes.
         if (peer.functions or peer.staged) and run not in self._hinted:
             self._hinted.add(run)
-            self._on_output(run, "this worker speaks the protocol on stdout: let it print to stderr", "engine")
+            self._supervisor().log(run, "this worker speaks the protocol on stdout: let it print to stderr", "engine")
 
     # Programs without our SDK
 
-    def _take_foreign(self, connection: Connection, lines: Lines) -> None:
-        if connection.peer.is_gone:  # the program was adopted: on its stdout it only prints
+    def _take_foreign(self, peer: Peer, lines: Lines) -> None:
+        if peer.is_gone:  # the program was adopted: on its stdout it only prints
             for line in lines:
-                self.on_printed(connection.peer, line if isinstance(line, bytes) else line.head)
+                self.on_printed(peer, line if isinstance(line, bytes) else line.head)
             return
-        self._pump.take(connection, lines)
-        self.spoke(connection.peer)
+        self._pump.take(peer, lines)
+        self.spoke(peer)
 
     def spoke(self, peer: Peer) -> None:
         """A peer's messages were routed: more registrations may follow, so its process is not ready yet."""
         run = run_of(peer)
         if run is not None and run in self._readiness_timers:
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
     def identified(self, peer: Peer) -> None:
         """A peer called `engine::workers::register`: after that, a foreign worker registers little more."""
         run = run_of(peer)
         if run is not None and run not in self._promoted and run in self._by_run and not peer.is_retired:
-            self._readiness_timers.restart(run)
+            self._await_silence(run)
 
-    def _readiness_timeout(self, run: Run) -> float | None:
+    def _await_silence(self, run: Run) -> None:
+        """From now on, wait for the silence that makes a process ready."""
         owner = self._by_run[run].peer.owner
-        return readiness_timeout(owner, self._peers_of(run), is_adopted=run in self._adopted)
+        timeout = readiness_timeout(owner, self._peers_of(run), is_adopted=run in self._adopted)
+        if timeout is None:
+            self._readiness_timers.cancel(run)
+        else:
+            self._readiness_timers.arm(run, timeout, lambda: self._supervisor().on_ready(run, ()))
 
     # Processes that connect by themselves
 
@@ -262,8 +246,7 @@ class WorkerConnections:
             session = os.getsid(pid)
         except (OSError, OverflowError):
             return None
-        runs = {connection.peer.pid: run for run, connection in self._by_run.items()}
-        return runs.get(session)
+        return next((run for run, connection in self._by_run.items() if connection.peer.pid == session), None)
 
     def _peers_of(self, run: Run) -> list[Peer]:
         """Return the peers that a process speaks through: its own connections if it made any, else its pipes."""
@@ -286,15 +269,14 @@ class WorkerConnections:
         self._pump.turn()
 
     def _on_pipe_closed(self, connection: Connection) -> None:
-        """A process closed its stdin or stdout, but may live on: then it can answer no call any more."""
+        """Replace a process that closed its stdin or stdout and lives on: it can answer no call any more."""
         run = run_of(connection.peer)
 
         def replace() -> None:
             if run is not None and run in self._by_run:
-                self._on_unresponsive(run, "closed its stdin or stdout and did not exit")
+                self._supervisor().on_unresponsive(run, "closed its stdin or stdout and did not exit")
 
-        if run in self._by_run:
-            self._loop.call_later(CLOSED_PIPE_TIMEOUT, replace)
+        self._loop.call_later(CLOSED_PIPE_TIMEOUT, replace)
 
     # Health
 
@@ -310,15 +292,14 @@ class WorkerConnections:
         """Replace the worker behind a peer because of `why`; close any other peer after this turn has written to it."""
         run = run_of(peer)
         if why and run is not None and run in self._by_run:
-            self._on_unresponsive(run, why)
+            self._supervisor().on_unresponsive(run, why)
         else:
             self._loop.call_soon(peer.close)
 
     def close(self) -> None:
-        """Close every connection."""
         for connection in self._by_run.values():
             connection.close()
-        self._readiness_timers.close()
+        self._readiness_timers.clear()
 
 
 def run_of(peer: Peer) -> Run | None:
@@ -326,15 +307,3 @@ def run_of(peer: Peer) -> Run | None:
     if peer.owner.is_supervised and peer.instance is not None and peer.generation is not None:
         return Run(peer.owner.name, peer.instance, peer.generation)
     return None
-
-
-def _details(reason: ExitReason) -> dict[str, Any]:
-    """Return the details of the error that the callers of a dead process get."""
-    details: dict[str, Any] = {"words": reason.words, "stderr": list(reason.stderr)}
-    if reason.signal is not None:
-        details["signal"] = reason.signal
-    if reason.exit_code is not None:
-        details["exit_code"] = reason.exit_code
-    if reason.cause == "reload":
-        details["reason"] = "reload"
-    return details

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
-from iii.engine.supervision.process import Command, Process, SpawnError, command_line, keep_mark, missing_file, spawn
+from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, spawn
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import AT_A_TIME, with_dependencies
 
@@ -36,7 +36,7 @@ class Prestart:
         for spec, run in runs[:AT_A_TIME]:
             if spec.pre or missing_file(spec) is not None:
                 continue  # keeps its place: the supervisor starts no other worker in its stead
-            command = Command(command_line(spec), spec.cwd, {**environment(spec, run), **keep_mark(spec)})
+            command = command_of(spec, environment(spec, run))
             process = spawn(command)
             if isinstance(process, Process):
                 self._waiting.append((command, process))

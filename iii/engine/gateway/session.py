@@ -104,7 +104,7 @@ class PeerSession(Session):
         self._route(lines)
 
     def _route(self, lines: list[bytes]) -> None:
-        self._pump.take(self, lines)
+        self._pump.take(self.peer, lines)
         if not self.peer.is_serving:
             self._host.on_routed(self.peer)
         self._pump.turn()

@@ -1,4 +1,4 @@
-"""Which workers no longer work although their process lives, and which are merely busy. Pure.
+"""Which workers no longer work although their process lives, and which peers do not read what they are sent. Pure.
 
 Theory of operation. Two things show that a worker no longer works. First, silence: our SDK answers `ping` from a thread
 that no handler blocks, so a worker that has sent nothing for a while is pinged, and if it stays silent it is lost.
@@ -8,11 +8,15 @@ period after that deadline, it hangs.
 Neither counts against a worker that has a live call (one inside its deadline) which it got before the first unanswered
 ping, or before its overdue call began to count: its handler may be slow, and may even let no other thread run. And time
 only counts while the engine itself runs: after a pause (suspended, blocked) it starts anew for every worker.
+
+A peer that does not read costs memory and never answers. The router refuses new calls to it early
+(`Limits.unsent_bytes`); `SlowConsumers` is about results, and about what was sent before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import inf
 
 from msgspec import Struct
 
@@ -25,6 +29,11 @@ PING_INTERVAL = 5.0  # seconds of silence before the first ping, and between two
 LOST_TIMEOUT = 15.0  # seconds of silence, most of them after unanswered pings
 HANG_TIMEOUT = 10.0  # seconds after a call's deadline in which its worker must end this call or another
 PAUSE_TIMEOUT = 3.0  # seconds between two checks (they should be 1 s apart) after which the engine was paused itself
+# Bytes that may wait for one peer: more than for a peer that writes 50 MB of calls before it reads the first result.
+MAX_BACKLOG = 64 * 1024 * 1024
+# Checks in a row (one a second) at which a peer may have read nothing. They are counted instead of measured as time,
+# because while the whole machine sleeps no peer can read.
+MAX_IDLE_CHECKS = 10
 
 _PING = encode(Ping())
 
@@ -41,12 +50,8 @@ class _Observed(Struct):
 class _Load(Struct):
     """The calls that a peer is running."""
 
-    overdue_at: float | None = None  # the earliest deadline that has passed
-    live_since: float | None = None  # when it got the oldest call that is inside its deadline
-
-    def excuses(self, since: float) -> bool:
-        """Whether a live call that the peer had before `since` may explain what it does from then on."""
-        return self.live_since is not None and self.live_since <= since
+    overdue_at: float = inf  # the earliest deadline that has passed
+    live_since: float = inf  # when it got the oldest call that is inside its deadline: it excuses what happens later
 
 
 class Liveness:
@@ -57,9 +62,6 @@ class Liveness:
         self._observed: dict[Peer, _Observed] = {}
         self._checked_at = 0.0
         self._awake_since = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Liveness {len(self._observed)} peers>"
 
     def check(self, peers: Iterable[tuple[Peer, bool]], now: float) -> list[tuple[Peer, str]]:
         """Ping the silent peers; return the lost ones, each with why. `peers`: each with whether it answers pings."""
@@ -90,15 +92,13 @@ class Liveness:
             observed.last_ping_at = now
             observed.pinged_at = observed.pinged_at or now
             self._calls.send(peer, _PING)
-        if observed.pinged_at is None or silence < LOST_TIMEOUT or load.excuses(observed.pinged_at):
+        if observed.pinged_at is None or silence < LOST_TIMEOUT or load.live_since <= observed.pinged_at:
             return ""
         return f"gave no sign of life for {silence:.0f} s"
 
     def _why_hanging(self, observed: _Observed, load: _Load, now: float) -> str:
-        if load.overdue_at is None:
-            return ""
         since = max(load.overdue_at, observed.progress_at, self._awake_since)
-        if now - since < HANG_TIMEOUT or load.excuses(since):
+        if now - since < HANG_TIMEOUT or load.live_since <= since:
             return ""
         return (
             f"ended no call for {now - since:.0f} s and goes on with one that is {now - load.overdue_at:.0f} s overdue"
@@ -111,12 +111,34 @@ class Liveness:
                 continue
             load = loads.setdefault(invocation.callee, _Load())
             if not invocation.is_abandoned:
-                load.live_since = _earlier(load.live_since, invocation.deadline - invocation.timeout)
+                load.live_since = min(load.live_since, invocation.deadline - invocation.timeout)
             elif invocation.deadline <= self._checked_at:
                 # An abandoned call whose deadline has not passed was given up by its caller: the worker may go on.
-                load.overdue_at = _earlier(load.overdue_at, invocation.deadline)
+                load.overdue_at = min(load.overdue_at, invocation.deadline)
         return loads
 
 
-def _earlier(earliest: float | None, time: float) -> float:
-    return time if earliest is None else min(earliest, time)
+class SlowConsumers:
+    """Remembers how many bytes each peer had read at the last check."""
+
+    def __init__(self) -> None:
+        self._progress: dict[Peer, tuple[int, int]] = {}  # bytes read, checks since then
+
+    def check(self, peers: Iterable[Peer], has_live_call: Callable[[Peer], bool]) -> list[tuple[Peer, str]]:
+        """Return the peers to disconnect and why.
+
+        A peer with a live call (in flight, inside its deadline) may be busy with it, and is only held to MAX_BACKLOG.
+        """
+        previous, self._progress = self._progress, {}
+        slow = []
+        for peer in peers:
+            if not peer.unsent_bytes:
+                continue
+            written, idle_checks = previous.get(peer, (peer.written, -1))
+            idle_checks = idle_checks + 1 if written == peer.written else 0
+            self._progress[peer] = (peer.written, idle_checks)
+            if peer.unsent_bytes > MAX_BACKLOG:
+                slow.append((peer, f"does not read its input: {peer.unsent_bytes >> 20} MiB wait for it"))
+            elif idle_checks >= MAX_IDLE_CHECKS and not has_live_call(peer):
+                slow.append((peer, f"has read nothing of its input for {MAX_IDLE_CHECKS} s"))
+        return slow

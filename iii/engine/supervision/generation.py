@@ -10,33 +10,26 @@ dead when its pidfd says so; the generation is over when the leader's group is e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.supervision import procfs
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.hooks import SupervisionContext
-from iii.engine.supervision.process import (
-    Command,
-    Process,
-    SpawnError,
-    command_line,
-    keep_mark,
-    missing_file,
-    watch_exit,
-)
+from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, watch_exit
 from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
 from iii.engine.supervision.restart_policy import is_refusal
 from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words, parse_traceback
 from iii.engine.supervision.start_limiter import Ticket
 from iii.engine.supervision.stderr_lines import PARTIAL_LINE_TIMEOUT, StderrLines
+from iii.engine.supervision.timers import Timers
 
 # Share of stop_timeout between `stop` and SIGTERM. A drained worker on our SDK needs milliseconds to leave.
 STOP_SHARE = 0.5
@@ -50,25 +43,6 @@ MAX_STDERR_LINES = 20  # kept for the error that a caller sees
 READ_SIZE = 64 * 1024  # larger reads cross malloc's threshold and cost ten times as much
 # Exit codes of a shell or `setpriv` that cannot execute a program.
 _NOT_EXECUTABLE = (126, 127)
-
-
-class _Timers(Struct):
-    """The pending timers of one generation, by what they are for."""
-
-    loop: asyncio.AbstractEventLoop
-    pending: dict[str, asyncio.TimerHandle]
-
-    def arm(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        self.cancel(name)
-        self.pending[name] = self.loop.call_later(delay, action)
-
-    def cancel(self, name: str) -> None:
-        if timer := self.pending.pop(name, None):
-            timer.cancel()
-
-    def clear(self) -> None:
-        for name in list(self.pending):
-            self.cancel(name)
 
 
 class Generation:
@@ -91,17 +65,13 @@ class Generation:
         self._context = context
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
-        self._timers = _Timers(self._loop, {})
+        self._timers = Timers()
         self._stderr_lines = StderrLines()
         self._tail: deque[str] = deque(maxlen=MAX_STDERR_LINES)
         self._cause: Cause = ""
         self._why = ""
-        self._holds_place = False
         self._life: asyncio.Task[None] | None = None
         self._ticket: Ticket | None = None
-
-    def __repr__(self) -> str:
-        return f"<Generation {self.run} pid {self.process.pid if self.process else None}>"
 
     @property
     def stderr(self) -> tuple[str, ...]:
@@ -128,8 +98,7 @@ class Generation:
         self.is_ending = True
         self._cause = self._cause or cause
         if self.process is None:
-            if self._ticket is not None:
-                self._context.start_limiter.give_back(self._ticket)
+            self._leave_start_limiter()
         elif self.ready_at is None:
             self._terminate()
         else:
@@ -142,7 +111,7 @@ class Generation:
 
     def on_drained(self) -> None:
         """No caller waits for this process any more: go on with the stop ladder."""
-        if self.is_ending and "drain" in self._timers.pending:
+        if self.is_ending and "drain" in self._timers:
             self._ask_to_stop()
 
     def give_up(self, cause: Cause, why: str, *, at_once: bool = False) -> None:
@@ -158,7 +127,6 @@ class Generation:
                 self._terminate()
 
     def kill(self) -> None:
-        """Kill the process group now."""
         self._cause = self._cause or "stop"
         if self.process is None:
             self.end(self._cause, 0.0)
@@ -176,29 +144,21 @@ class Generation:
         self._on_ended(self, reason)
 
     async def _start_and_die(self, can_start: Callable[[], bool]) -> ExitReason:
-        if not await self._is_admitted(can_start):
+        if not self.is_ending:
+            self._ticket = self._context.start_limiter.enter(can_start)
+            await self._ticket.admitted
+        if self.is_ending:  # since before this task ran, or while it was queued, or since it was admitted
             return ExitReason("stopped before it had started", cause=self._cause)
         self._timers.arm("place", START_PLACE_TIMEOUT, self._leave_start_limiter)
         self.started_at = time.monotonic()
-        environment = {**self._context.environment(self.spec, self.run), **keep_mark(self.spec)}
+        command = command_of(self.spec, self._context.environment(self.spec, self.run))
         if self.spec.pre:
-            reason = await self._run_process(Command(self.spec.pre, self.spec.cwd, environment, wire=False))
+            reason = await self._run_process(replace(command, argv=self.spec.pre, wire=False))
             if self.is_ending or reason.exit_code != 0:
                 return replace(reason, words=f"pre: {reason.words}", cause=self._cause or "pre")
         if failure := missing_file(self.spec):
             return self._not_started(failure)
-        return await self._run_process(Command(command_line(self.spec), self.spec.cwd, environment))
-
-    async def _is_admitted(self, can_start: Callable[[], bool]) -> bool:
-        """Wait for a place to start; return false if the generation was ended meanwhile.
-
-        That can happen while it is queued, and also after it was admitted and before this task runs again.
-        """
-        if self.is_ending:
-            return False
-        self._ticket = self._context.start_limiter.enter(can_start)
-        self._holds_place = await self._ticket.admitted
-        return self._holds_place and not self.is_ending
+        return await self._run_process(command)
 
     async def _run_process(self, command: Command) -> ExitReason:
         process = self._context.spawn(command)
@@ -217,12 +177,11 @@ class Generation:
             self.was_opened = True
             self._context.hooks.opened(self.run, self.spec, process)
         await died
-        return await self._bury(process, command.env)
+        return await self._bury(process, procfs.marks_of(command.env.items()))
 
-    async def _bury(self, process: Process, environment: Mapping[str, str]) -> ExitReason:
+    async def _bury(self, process: Process, marks: frozenset[bytes]) -> ExitReason:
         """Kill what is left of the process group, then reap the leader: until then no other process can get its pid."""
         process.signal_group(signal.SIGKILL)
-        marks = procfs.marks_of(environment.items())
         left = await self._context.orphans.clear(process.pid, marks, keep_children=self.spec.keep_children)
         if left:
             self._context.report(LeftBehind(self.run, left, on_purpose=self.spec.keep_children))
@@ -258,10 +217,9 @@ class Generation:
         self._timers.arm("holding", HOLDING_TIMEOUT, report)
 
     def _leave_start_limiter(self) -> None:
-        if self._holds_place:
-            self._holds_place = False
-            self._timers.cancel("place")
-            self._context.start_limiter.leave()
+        self._timers.cancel("place")
+        if self._ticket is not None:
+            self._context.start_limiter.leave(self._ticket)
 
     # What the process writes to stderr.
 
@@ -273,26 +231,25 @@ class Generation:
         if not data:
             self._loop.remove_reader(fd)
         self._log(self._stderr_lines.feed(data, time.monotonic()))
-        if self._stderr_lines.is_waiting and "flush" not in self._timers.pending:
-            self._timers.arm("flush", PARTIAL_LINE_TIMEOUT, self._flush)
+        self._flush_later()
 
-    def _flush(self) -> None:
-        self._timers.cancel("flush")
-        self._log(self._stderr_lines.flush(time.monotonic()), is_partial=True)
-        if self._stderr_lines.is_waiting:
-            self._timers.arm("flush", PARTIAL_LINE_TIMEOUT, self._flush)
+    def _flush_later(self) -> None:
+        def flush() -> None:
+            self._log(self._stderr_lines.flush(time.monotonic()), is_partial=True)
+            self._flush_later()
+
+        if self._stderr_lines.is_waiting and "flush" not in self._timers:
+            self._timers.arm("flush", PARTIAL_LINE_TIMEOUT, flush)
 
     def _close_stderr(self, process: Process) -> None:
         """Read what a dead process has left in the pipe. Every other writer is dead too, or is a child to be kept."""
         self._loop.remove_reader(process.stderr_fd)
-        for _ in range(64):  # more than any pipe holds; a kept child that goes on writing must not keep us here
-            try:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):  # more than any pipe holds; a kept child that goes on writing must not keep us here
                 data = os.read(process.stderr_fd, READ_SIZE)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            self._log(self._stderr_lines.feed(data, time.monotonic()))
+                if not data:
+                    break
+                self._log(self._stderr_lines.feed(data, time.monotonic()))
         os.close(process.stderr_fd)
         self._log(self._stderr_lines.close())
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -21,7 +23,7 @@ from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
 from iii.engine.supervision.replacement import InstanceState, Plan
 from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Reloaded, ReloadFailed
-from iii.engine.supervision.restart_policy import MAX_UNBLAMED, Exit, History, Verdict, judge
+from iii.engine.supervision.restart_policy import MAX_UNBLAMED, History, Verdict, judge
 from iii.engine.supervision.run import Cause, ExitReason, Run
 
 # Most seconds that a stop waits for calls; a reload may wait longer, because no user waits for it at the terminal.
@@ -72,9 +74,6 @@ class Instance:
             Action.KEEP: self._report_kept,
         }
 
-    def __repr__(self) -> str:
-        return f"<Instance {self.spec.name}[{self.index}] {self.state.lifecycle.actual.value} #{self.state.serving}>"
-
     @property
     def availability(self) -> Availability:
         return self.state.lifecycle.availability
@@ -98,6 +97,31 @@ class Instance:
             if began <= moment <= until:
                 return True
         return False
+
+    def row(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `iii ps` and the console show: name, instance, generation, pid, state, reloading, restarts,
+        last_exit (words), last_error {file, line, text}, started_at and retry_at (seconds since the epoch), runtime,
+        python, metrics.
+        """
+        spec, actual, last_exit = self.spec, self.state.lifecycle.actual, self.last_exit
+        process = self.serving.process if self.serving else None
+        is_source_missing = actual is Actual.READY and spec.script is not None and not Path(spec.script).exists()
+        return {
+            "name": spec.name,
+            "instance": self.index,
+            "generation": self.state.serving or self.state.generation,
+            "pid": process.pid if process else None,
+            "state": "source_missing" if is_source_missing else actual.value,
+            "reloading": bool(self.state.candidate),
+            "restarts": self.restarts,
+            "last_exit": last_exit.words if last_exit else None,
+            "last_error": last_exit.source_error if last_exit else None,
+            "started_at": self.started_at or None,
+            "retry_at": self.retry_at if actual is Actual.BACKOFF else None,
+            "runtime": "other" if spec.command else "python",
+            "python": str(spec.python) if spec.python else None,
+            "metrics": dict(metrics),
+        }
 
     # Events.
 
@@ -132,9 +156,10 @@ class Instance:
         self.last_exit = reason
         if generation.run.generation != self.state.serving:
             return Event.CRASHED
-        ready_for = time.monotonic() - generation.ready_at if generation.ready_at is not None else -1.0
-        exit = Exit(reason, time.monotonic(), ready_for, random.uniform(-1, 1))
-        self._history, self._verdict = judge(self._history, exit, self.spec.restart)
+        now, jitter = time.monotonic(), random.uniform(-1, 1)
+        ready_for = now - generation.ready_at if generation.ready_at is not None else -1.0
+        judged = judge(self._history, self.spec.restart, reason, now, ready_for=ready_for, jitter=jitter)
+        self._history, self._verdict = judged
         return self._verdict.event
 
     def _advance(self, outcome: tuple[InstanceState, Plan]) -> None:
@@ -214,3 +239,18 @@ class Instance:
 
     def _exit_reason(self) -> ExitReason:
         return self.last_exit or ExitReason("never started")
+
+
+def unavailable_reason(instances: Sequence[Instance]) -> dict[str, Any]:
+    """Return why calls to a worker are refused: its state, and what is known of its last exit."""
+    if not instances:
+        return {"state": "removed", "words": "no longer in iii.toml", "stderr": []}
+    failed = (instance for instance in instances if instance.state.lifecycle.actual is Actual.FAILED)
+    worst = next(failed, instances[0])
+    reason = worst.last_exit or ExitReason("stopped")
+    return {
+        "state": worst.state.lifecycle.actual.value,
+        "words": reason.words,
+        "stderr": list(reason.stderr),
+        **(reason.source_error or {}),
+    }

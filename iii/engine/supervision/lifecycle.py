@@ -67,17 +67,9 @@ class Availability(Enum):
     UNAVAILABLE = "unavailable"
 
 
-COMMANDS: dict[Event, Desired] = {
-    Event.START: Desired.UP,
-    Event.RESTART: Desired.UP,
-    Event.STOP: Desired.DOWN,
-}
+COMMANDS: dict[Event, Desired] = {Event.START: Desired.UP, Event.RESTART: Desired.UP, Event.STOP: Desired.DOWN}
 
-_START_AGAIN = {
-    Event.START: Actual.STARTING,
-    Event.RESTART: Actual.STARTING,
-    Event.CHANGED: Actual.STARTING,
-}
+_START_AGAIN = {Event.START: Actual.STARTING, Event.RESTART: Actual.STARTING, Event.CHANGED: Actual.STARTING}
 _DIED = {
     Event.CRASHED: Actual.BACKOFF,
     Event.GAVE_UP: Actual.FAILED,
@@ -116,9 +108,7 @@ ENTER: dict[Actual, Action] = {
 
 _AVAILABLE: dict[Actual, Availability] = {
     Actual.READY: Availability.SERVING,
-    Actual.STARTING: Availability.EXPECTED,
-    Actual.STOPPING: Availability.EXPECTED,
-    Actual.BACKOFF: Availability.EXPECTED,
+    **dict.fromkeys((Actual.STARTING, Actual.STOPPING, Actual.BACKOFF), Availability.EXPECTED),
 }
 
 
@@ -143,16 +133,3 @@ def step(state: State, event: Event) -> tuple[State, Action | None]:
     if actual is None:
         return State(desired, state.actual), None
     return State(desired, actual), ENTER[actual]
-
-
-def diagram() -> str:
-    """Return the tables as text for the documentation, one line per transition."""
-    lines = []
-    for desired, table in MOVES.items():
-        lines.append(f"desired {desired.value}:")
-        for actual, moves in table.items():
-            lines += [
-                f"  {actual.value:<8}  --{event.value}-->  {after.value:<8}  [{ENTER[after].value}]"
-                for event, after in moves.items()
-            ]
-    return "\n".join(lines)

@@ -78,9 +78,6 @@ class Process:
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
 
-    def __repr__(self) -> str:
-        return f"<Process {self.pid}>"
-
     def signal_group(self, number: int) -> None:
         """Send a signal to the whole group. Safe until `reap`: until then no other process can get this pid."""
         if self._popen.returncode is None:
@@ -93,23 +90,19 @@ class Process:
         return self._popen.wait()
 
 
-def command_line(spec: WorkerSpec) -> tuple[str, ...]:
-    """Return the argument vector of a worker: Python scripts run under the launcher, any other program directly."""
+def command_of(spec: WorkerSpec, environment: Mapping[str, str]) -> Command:
+    """Return the command of a worker: Python scripts run under the launcher, any other program directly.
+
+    Processes which may outlive their worker are marked: the guard, and the cleanup of the next start, leave them alone.
+    """
+    argv = spec.command
     if spec.standard is not None:
-        return (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
-    if spec.script is not None:
+        argv = (sys.executable, str(LAUNCHER), "-m", f"stdlib_workers.{spec.standard}")
+    elif spec.script is not None:
         # A debugger cannot stop in modules that are frozen into the interpreter.
         options = ("-X", "frozen_modules=off") if spec.debug else ()
-        return (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
-    return spec.command
-
-
-def keep_mark(spec: WorkerSpec) -> dict[str, str]:
-    """Return the variable that marks processes which may outlive their worker, or none.
-
-    The guard, and the cleanup of the next start, leave the marked processes alone.
-    """
-    return {KEEP: "1"} if spec.keep_children else {}
+        argv = (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
+    return Command(argv, spec.cwd, {**environment, **({KEEP: "1"} if spec.keep_children else {})})
 
 
 def missing_file(spec: WorkerSpec) -> SpawnError | None:
@@ -209,49 +202,29 @@ def _missing_interpreter(script: str) -> SpawnError | None:
     return SpawnError(errno.ENOENT, f"{script}, whose interpreter is {os.fsdecode(words[0])}")
 
 
-def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Callable[[], None]:
-    """Call `callback` once when `pid`, an unreaped child, has died. Return a function that ends the watch."""
-    if not hasattr(os, "pidfd_open"):
-        return _watch_exit_in_thread(pid, loop, callback)
-    fd = os.pidfd_open(pid)
+def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Call `callback` once when `pid`, an unreaped child, has died."""
+    if hasattr(os, "pidfd_open"):
+        fd = os.pidfd_open(pid)
 
-    def end() -> None:
-        nonlocal fd
-        if fd >= 0:
+        def on_readable() -> None:
             loop.remove_reader(fd)
             os.close(fd)
-            fd = -1
+            callback()
 
-    def on_readable() -> None:
-        end()
-        callback()
+        loop.add_reader(fd, on_readable)
+        return
 
-    loop.add_reader(fd, on_readable)
-    return end
-
-
-def _watch_exit_in_thread(
-    pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]
-) -> Callable[[], None]:
-    """Do the same without pidfd: a thread waits for the exit and leaves the process unreaped."""
-    is_wanted = True
-
-    def wait() -> None:
+    def wait() -> None:  # without pidfd: a thread waits for the exit and leaves the process unreaped
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing to call
-            loop.call_soon_threadsafe(lambda: callback() if is_wanted else None)
-
-    def end() -> None:
-        nonlocal is_wanted
-        is_wanted = False
+            loop.call_soon_threadsafe(callback)
 
     threading.Thread(target=wait, name=f"wait-{pid}", daemon=True).start()
-    return end
 
 
 def kill_pids(pids: list[int]) -> None:
-    """Kill these processes, each by itself."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

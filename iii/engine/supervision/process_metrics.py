@@ -8,6 +8,7 @@ values under the names of the public contract. The supervisor is called with the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ class ProcessMetrics:
 
     def __init__(self, on_memory: Callable[[Generation, int], None]) -> None:
         self._on_memory = on_memory
-        self._probes: dict[int, Probe] = {}
+        self._processes: dict[int, psutil.Process] = {}
         self._samples: dict[int, dict[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -36,7 +37,6 @@ class ProcessMetrics:
             self._task = start_critical(self._sample_for_ever(running), "vitals")
 
     def stop(self) -> None:
-        """Stop sampling."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -51,9 +51,9 @@ class ProcessMetrics:
         while True:
             generations = [generation for generation in running() if generation.process is not None]
             pids = {generation.process.pid for generation in generations if generation.process}
-            for pid in self._probes.keys() - pids:
-                del self._probes[pid]
-                self._samples.pop(pid, None)
+            for pid in self._samples.keys() - pids:
+                del self._samples[pid]
+                self._processes.pop(pid, None)
             for generation in generations:
                 if generation.process is not None:
                     self._on_memory(generation, self._sample(generation.process.pid).get("memory_rss", 0))
@@ -62,44 +62,26 @@ class ProcessMetrics:
                 await asyncio.sleep(SAMPLE_INTERVAL)
 
     def _sample(self, pid: int) -> dict[str, Any]:
-        probe = self._probes.get(pid)
-        if probe is None:
-            probe = self._probes[pid] = Probe(pid)
-        sample = self._samples[pid] = probe.sample()
-        return sample
-
-
-class Probe:
-    """Samples one process."""
-
-    def __init__(self, pid: int) -> None:
-        # Imported with the first sample: psutil's 15 ms are better spent once the workers are up.
-        import psutil
-
-        self._gone = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
-        try:
-            self._process: psutil.Process | None = psutil.Process(pid)
-        except self._gone:
-            self._process = None
-
-    def sample(self) -> dict[str, Any]:
         """Return memory, CPU, threads and uptime now; empty when the process is gone.
 
         `cpu_percent` is the share since the sample before (0 at the first).
         """
-        if self._process is None:
-            return {}
-        try:
-            cpu = self._process.cpu_times()
+        import psutil  # with the first sample: psutil's 15 ms are better spent once the workers are up
+
+        sample = {}
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie counts as no process
+            process = self._processes.get(pid) or psutil.Process(pid)
+            self._processes[pid] = process
+            cpu = process.cpu_times()
             now = time.time()
-            return {
-                "memory_rss": self._process.memory_info().rss,
-                "cpu_percent": self._process.cpu_percent(),
+            sample = {
+                "memory_rss": process.memory_info().rss,
+                "cpu_percent": process.cpu_percent(),
                 "cpu_user_micros": int(cpu.user * 1e6),
                 "cpu_system_micros": int(cpu.system * 1e6),
-                "threads": self._process.num_threads(),
-                "uptime_seconds": round(now - self._process.create_time(), 3),
+                "threads": process.num_threads(),
+                "uptime_seconds": round(now - process.create_time(), 3),
                 "timestamp_ms": int(now * 1000),
             }
-        except self._gone:
-            return {}
+        self._samples[pid] = sample
+        return sample

@@ -7,6 +7,7 @@ Where there is no /proc (macOS) every function finds nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -38,8 +39,12 @@ def entries() -> list[Entry]:
     user, found = os.getuid(), []
     for name in names:
         entry = read_entry(int(name), user) if name.isdigit() else None
+        if entry is not None and entry.is_alive:
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+                entry = replace(entry, marks=frozenset(each for each in variables if each.startswith(_PREFIX)))
         if entry is not None:
-            found.append(replace(entry, marks=_marks(entry.pid)) if entry.is_alive else entry)
+            found.append(entry)
     return found
 
 
@@ -66,12 +71,3 @@ def marks_of(environment: Iterable[tuple[str, str]]) -> frozenset[bytes]:
     """Return the marks that a process with this environment carries."""
     pairs = (f"{name}={value}".encode() for name, value in environment)
     return frozenset(pair for pair in pairs if pair.startswith(_PREFIX))
-
-
-def _marks(pid: int) -> frozenset[bytes]:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return frozenset()
-    return frozenset(variable for variable in variables if variable.startswith(_PREFIX))

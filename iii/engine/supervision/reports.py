@@ -16,7 +16,11 @@ from iii.engine.supervision.run import ExitReason, Run
 Stream = Literal["stderr", "stdout", "engine"]
 
 
-class LogLine(Struct, frozen=True):
+class Report(Struct, frozen=True):
+    """Anything that the supervisor reports."""
+
+
+class LogLine(Report, frozen=True):
     """One line that a worker wrote, without newline. `is_partial`: it is shown early, and may go on."""
 
     run: Run
@@ -26,21 +30,21 @@ class LogLine(Struct, frozen=True):
     is_partial: bool = False
 
 
-class Became(Struct, frozen=True):
+class Became(Report, frozen=True):
     """An instance of a worker is ready for the first time."""
 
     run: Run
     seconds: float
 
 
-class AllReady(Struct, frozen=True):
+class AllReady(Report, frozen=True):
     """The start of the project is over; `failed` names the workers that are not up."""
 
     seconds: float
     failed: tuple[str, ...] = ()
 
 
-class Reloaded(Struct, frozen=True):
+class Reloaded(Report, frozen=True):
     """A new generation serves. `finishing` calls are still running on the old one."""
 
     run: Run
@@ -49,7 +53,7 @@ class Reloaded(Struct, frozen=True):
     finishing: int = 0
 
 
-class ReloadFailed(Struct, frozen=True):
+class ReloadFailed(Report, frozen=True):
     """The new generation did not become ready; the old one, ready since `since`, goes on serving."""
 
     run: Run
@@ -57,7 +61,7 @@ class ReloadFailed(Struct, frozen=True):
     since: float = 0.0
 
 
-class Exited(Struct, frozen=True):
+class Exited(Report, frozen=True):
     """A worker died and is started again in `delay` seconds: restart `count` of `limit` (0: no limit)."""
 
     run: Run
@@ -67,7 +71,7 @@ class Exited(Struct, frozen=True):
     limit: int
 
 
-class Failed(Struct, frozen=True):
+class Failed(Report, frozen=True):
     """A worker died and stays down until a file changes or the user restarts it."""
 
     run: Run
@@ -75,14 +79,14 @@ class Failed(Struct, frozen=True):
     count: int = 0
 
 
-class Finished(Struct, frozen=True):
+class Finished(Report, frozen=True):
     """A worker ended by itself, and its restart policy does not start it again."""
 
     run: Run
     reason: ExitReason
 
 
-class Holding(Struct, frozen=True):
+class Holding(Report, frozen=True):
     """A stop or reload waits, at most `seconds` more: for `calls` in flight, or with 0 for the process to exit."""
 
     run: Run
@@ -90,7 +94,7 @@ class Holding(Struct, frozen=True):
     seconds: float
 
 
-class LeftBehind(Struct, frozen=True):
+class LeftBehind(Report, frozen=True):
     """Processes of a dead worker that are still alive: kept on purpose, or impossible to kill."""
 
     run: Run
@@ -98,14 +102,14 @@ class LeftBehind(Struct, frozen=True):
     on_purpose: bool
 
 
-class AllStopped(Struct, frozen=True):
+class AllStopped(Report, frozen=True):
     """Every worker has stopped; `workers` is how many were running before."""
 
     seconds: float
     workers: int
 
 
-class Notice(Struct, frozen=True):
+class Notice(Report, frozen=True):
     """A sentence about the engine or one worker: a warning, a paused reload, a missing file."""
 
     text: str
@@ -114,18 +118,4 @@ class Notice(Struct, frozen=True):
     details: tuple[str, ...] = ()
 
 
-Report = (
-    LogLine
-    | Became
-    | AllReady
-    | Reloaded
-    | ReloadFailed
-    | Exited
-    | Failed
-    | Finished
-    | Holding
-    | LeftBehind
-    | AllStopped
-    | Notice
-)
 Reporter = Callable[[Report], None]

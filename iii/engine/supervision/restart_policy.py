@@ -1,4 +1,4 @@
-"""Whether and when a worker that died is started again. Pure: the history goes in and comes out.
+"""Whether and when a worker that died, or that reloads itself, is started again. Pure.
 
 An exit while calls were running is *blamed* on the call, any other exit on the worker. The two are counted apart,
 because one poisonous call must not condemn a healthy worker, and a broken worker must not use up its calls' retries.
@@ -20,6 +20,8 @@ EXIT_WINDOW = 60.0  # seconds in which exits are counted
 MAX_UNBLAMED = 5  # restarts within the window after exits blamed on the worker; then it is FAILED
 MAX_BLAMED = 20  # exits within the window blamed on calls; then the delay grows
 HEALTHY_AFTER = 30.0  # seconds that a worker was ready: earlier exits are forgotten
+MAX_OWN_RELOADS = 5  # reloads within the window that a worker causes itself, by rewriting a file it is watched for
+OWN_RELOAD_WINDOW = 10.0  # seconds
 
 # Exit codes of a standard worker that refuses to start: 2 for a wrong option, 4 for a store that another process has
 # open, 5 for a store that must not be used.
@@ -43,53 +45,53 @@ class Verdict(Struct, frozen=True):
     count: int = 0  # exits in the window with the same blame
 
 
-class Exit(Struct, frozen=True):
-    """One exit to judge. The worker had been ready for `ready_for` seconds, -1 if it never was; `jitter` in [-1, 1]."""
+def judge(
+    history: History, policy: Policy, reason: ExitReason, at: float, *, ready_for: float = -1.0, jitter: float = 0.0
+) -> tuple[History, Verdict]:
+    """Return the history with this exit in it, and what follows.
 
-    reason: ExitReason
-    at: float
-    ready_for: float = -1.0
-    jitter: float = 0.0
-
-
-def judge(history: History, exit: Exit, policy: Policy) -> tuple[History, Verdict]:
-    """Return the history with this exit in it, and what follows."""
-    if exit.reason.permanent:
+    The worker had been ready for `ready_for` seconds, -1 if it never was; `jitter` in [-1, 1].
+    """
+    if reason.permanent:
         return history, Verdict(Event.GAVE_UP)
     # Exit code 0 is only a success for a worker that had been ready and was not in the middle of a call.
-    has_finished = exit.reason.is_clean and exit.ready_for >= 0 and not exit.reason.blamed
+    has_finished = reason.is_clean and ready_for >= 0 and not reason.blamed
     if policy == "never" or (policy == "on-failure" and has_finished):
-        return history, Verdict(Event.FINISHED if exit.reason.is_clean else Event.GAVE_UP)
-    if exit.ready_for >= HEALTHY_AFTER:
+        return history, Verdict(Event.FINISHED if reason.is_clean else Event.GAVE_UP)
+    if ready_for >= HEALTHY_AFTER:
         history = History()
-    if exit.reason.blamed:
-        blamed = (*_recent(history.blamed, exit.at), exit.at)
-        count = len(blamed)
-        # The first crashes that calls have caused cost only the shortest delay.
-        delay = _delay(max(0, count - MAX_BLAMED), exit.jitter)
-        return History(history.unblamed, blamed), Verdict(Event.CRASHED, delay, count)
-    unblamed = (*_recent(history.unblamed, exit.at), exit.at)
-    count = len(unblamed)
-    verdict = (
-        Verdict(Event.GAVE_UP, count=count)
-        if count > MAX_UNBLAMED
-        else Verdict(Event.CRASHED, _delay(count - 1, exit.jitter), count)
-    )
-    return History(unblamed, history.blamed), verdict
+    if reason.blamed:
+        history = History(history.unblamed, (*_recent(history.blamed, at, EXIT_WINDOW), at))
+        count = len(history.blamed)
+        doublings = max(0, count - MAX_BLAMED)  # the first crashes that calls have caused cost the shortest delay
+    else:
+        history = History((*_recent(history.unblamed, at, EXIT_WINDOW), at), history.blamed)
+        count = len(history.unblamed)
+        doublings = count - 1
+        if count > MAX_UNBLAMED:
+            return history, Verdict(Event.GAVE_UP, count=count)
+    delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(doublings, 16)) * (1 + JITTER * jitter)
+    return history, Verdict(Event.CRASHED, delay, count)
 
 
 def is_refusal(exit_code: int, *, is_standard: bool, was_ready: bool) -> bool:
-    """Tell whether the exit code says that starting the worker again cannot help until the user changes something.
-
-    Only the exit codes of standard workers have that meaning.
-    """
+    """Whether the exit code, which only a standard worker gives a meaning, says that starting again cannot help."""
     return is_standard and not was_ready and exit_code in REFUSALS
 
 
-def _recent(times: tuple[float, ...], now: float) -> tuple[float, ...]:
-    return tuple(time for time in times if now - time < EXIT_WINDOW)
+class LoopGuard:
+    """Counts the reloads that each worker causes itself: changes made while one of its generations was starting."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, tuple[float, ...]] = {}
+
+    def allows(self, worker: str, now: float) -> bool:
+        """Count a change that the worker's start has made; return whether to reload the worker once more."""
+        recent = _recent(self._times.get(worker, ()), now, OWN_RELOAD_WINDOW)
+        is_allowed = len(recent) < MAX_OWN_RELOADS
+        self._times[worker] = (*recent, now) if is_allowed else recent
+        return is_allowed
 
 
-def _delay(doublings: int, jitter: float) -> float:
-    delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(doublings, 16))
-    return float(delay * (1 + JITTER * jitter))
+def _recent(times: tuple[float, ...], now: float, window: float) -> tuple[float, ...]:
+    return tuple(time for time in times if now - time < window)

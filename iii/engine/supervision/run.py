@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -62,6 +62,12 @@ class ExitReason(Struct, frozen=True):
     def is_clean(self) -> bool:
         """True for exit code 0, and for an exit that the engine had asked for."""
         return self.exit_code == 0 or self.cause in ("stop", "reload")
+
+    @property
+    def source_error(self) -> dict[str, Any] | None:
+        """`error` as plain data: file, line, text."""
+        error = self.error
+        return {"file": error.file, "line": error.line, "text": error.text} if error else None
 
 
 def exit_words(exit_code: int | None, signal_number: int | None, cause: Cause = "") -> str:

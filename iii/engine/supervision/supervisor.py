@@ -18,15 +18,14 @@ from msgspec.structs import replace
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import Environment, Spawn, SupervisionContext, SupervisorHooks
-from iii.engine.supervision.instance import Instance
+from iii.engine.supervision.instance import Instance, unavailable_reason
 from iii.engine.supervision.lifecycle import Actual, Availability, Desired, Event
 from iii.engine.supervision.process import spawn
 from iii.engine.supervision.process_metrics import ProcessMetrics
-from iii.engine.supervision.reload_loop import LoopGuard
 from iii.engine.supervision.reports import AllReady, AllStopped, LogLine, Notice, Reporter, Stream
+from iii.engine.supervision.restart_policy import LoopGuard
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
-from iii.engine.supervision.status_rows import row, unavailable_reason
 
 _SETTLED = (Actual.READY, Actual.FAILED, Actual.STOPPED)
 
@@ -63,10 +62,6 @@ class Supervisor:
             for index in range(spec.instances):
                 self._add_instance(spec, index)
 
-    def __repr__(self) -> str:
-        ready = sum(instance.state.lifecycle.actual is Actual.READY for instance in self._instances.values())
-        return f"<Supervisor {len(self._project.workers)} workers, {ready} of {len(self._instances)} instances ready>"
-
     # Commands.
 
     async def start(self, names: Iterable[str] = ()) -> None:
@@ -77,9 +72,7 @@ class Supervisor:
         wanted = with_dependencies(names, self._project.workers) or set(self._project.workers)
         instances = [instance for instance in self._instances.values() if instance.spec.name in wanted]
         self._process_metrics.start(self._generations)
-        for instance in instances:
-            instance.command(Event.START)
-        await self._until_settled(instances)
+        await self._command(instances, Event.START)
         # The first workers may have been spawned before this engine was loaded.
         began = min([began, *(generation.started_at for generation in self._generations() if generation.started_at)])
         down = {instance.spec.name for instance in instances if instance.availability is not Availability.SERVING}
@@ -90,11 +83,8 @@ class Supervisor:
         began = time.monotonic()
         running = {instance.spec.name for instance in self._instances.values() if not instance.state.is_empty}
         for names in dependents_first(self._project.workers):
-            instances = [instance for name in names for instance in self._instances_of(name)]
-            for instance in instances:
-                instance.command(Event.STOP)
-            await self._until_empty(instances)
-        await self._until_empty(list(self._instances.values()))
+            await self._command([instance for name in names for instance in self._instances_of(name)], Event.STOP)
+        await self._until(lambda: all(instance.state.is_empty for instance in self._instances.values()))
         self._process_metrics.stop()
         self._context.report(AllStopped(time.monotonic() - began, len(running)))
 
@@ -103,28 +93,15 @@ class Supervisor:
         for generation in self._generations():
             generation.kill()
 
-    async def start_worker(self, name: str) -> list[dict[str, Any]]:
-        """Start one worker; return its rows when it is up or has failed. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.START)
+    async def command_worker(self, name: str, event: Event) -> list[dict[str, Any]]:
+        """START, STOP or RESTART one worker; return its rows when it is up, has failed, or its processes are gone.
 
-    async def stop_worker(self, name: str) -> list[dict[str, Any]]:
-        """Stop one worker; return its rows when its processes are gone. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.STOP)
-
-    async def restart_worker(self, name: str) -> list[dict[str, Any]]:
-        """Replace one worker's processes; return its rows afterwards. Raises KeyError for an unknown name."""
-        return await self._command_worker(name, Event.RESTART)
-
-    async def _command_worker(self, name: str, event: Event) -> list[dict[str, Any]]:
+        Raises KeyError for an unknown name.
+        """
         instances = self._instances_of(name)
         if not instances:
             raise KeyError(name)
-        for instance in instances:
-            instance.command(event)
-        if event is Event.STOP:
-            await self._until_empty(instances)
-        else:
-            await self._until_settled(instances)
+        await self._command(instances, event)
         return [self._row(instance) for instance in instances]
 
     def apply(self, project: ProjectSpec, touched: Collection[str] = (), files: tuple[str, ...] = ()) -> None:
@@ -205,13 +182,13 @@ class Supervisor:
         self._context.report(LogLine(run, time.time(), self._context.redact(text), stream))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per instance, sorted by name; see status_rows.py for the keys."""
+        """Return one row per instance, sorted by name; see `Instance.row` for the keys."""
         return [self._row(self._instances[key]) for key in sorted(self._instances)]
 
     # Inside.
 
     def _row(self, instance: Instance) -> dict[str, Any]:
-        return row(instance, self._process_metrics.of(instance.serving))
+        return instance.row(self._process_metrics.of(instance.serving))
 
     def _add_instance(self, spec: WorkerSpec, index: int) -> Instance:
         instance = self._instances[spec.name, index] = Instance(
@@ -224,18 +201,20 @@ class Supervisor:
         )
         return instance
 
-    async def _until_settled(self, instances: list[Instance]) -> None:
-        await self._until(lambda: all(instance.state.is_settled for instance in instances))
-
-    async def _until_empty(self, instances: list[Instance]) -> None:
-        await self._until(lambda: all(instance.state.is_empty for instance in instances))
+    async def _command(self, instances: list[Instance], event: Event) -> None:
+        """Command instances; wait until no process of them is left after STOP, else until each is up or has failed."""
+        for instance in instances:
+            instance.command(event)
+        if event is Event.STOP:
+            await self._until(lambda: all(instance.state.is_empty for instance in instances))
+        else:
+            await self._until(lambda: all(instance.state.is_settled for instance in instances))
 
     async def _until(self, is_met: Callable[[], bool]) -> None:
-        if is_met():
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((is_met, waiter))
-        await waiter
+        if not is_met():
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((is_met, waiter))
+            await waiter
 
     def _on_instance_changed(self, instance: Instance) -> None:
         name = instance.spec.name
@@ -294,14 +273,11 @@ class Supervisor:
         if worker not in self._project.workers:
             return
         script = self._project.workers[worker].script
-        reported = [files for run, files in self._files.items() if run.worker == worker]
         own = frozenset({str(script)}) if script else frozenset()
-        self._on_files(worker, own.union(*reported))
+        self._on_files(worker, own.union(*(files for run, files in self._files.items() if run.worker == worker)))
 
     def _generation(self, run: Run) -> Generation | None:
-        instance = self._instances.get((run.worker, run.instance))
-        generations = instance.generations if instance else ()
-        return next((generation for generation in generations if generation.run == run), None)
+        return next((generation for generation in self._generations() if generation.run == run), None)
 
     def _generations(self) -> list[Generation]:
         return [generation for instance in self._instances.values() for generation in instance.generations]

@@ -20,20 +20,11 @@ _RETRY_INTERVAL = 0.1
 
 
 class Acceptor:
-    """Accepts connections on a listening socket and owns it.
+    """Accepts connections on a listening socket, which it owns, and hands each accepted socket to `on_accept`."""
 
-    `is_allowed` decides about each accepted socket before it is handed to `on_accept`; a refused one is closed.
-    """
-
-    def __init__(
-        self,
-        listening: socket.socket,
-        on_accept: Callable[[socket.socket], None],
-        is_allowed: Callable[[socket.socket], bool] = lambda _: True,
-    ) -> None:
+    def __init__(self, listening: socket.socket, on_accept: Callable[[socket.socket], None]) -> None:
         self._socket = listening
         self._on_accept = on_accept
-        self._is_allowed = is_allowed
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
@@ -47,10 +38,7 @@ class Acceptor:
             self._loop.call_later(_RETRY_INTERVAL, self._resume)
             return
         connected.setblocking(False)
-        if self._is_allowed(connected):
-            self._on_accept(connected)
-        else:
-            connected.close()
+        self._on_accept(connected)
 
     def _resume(self) -> None:
         if self._socket.fileno() >= 0:
@@ -70,6 +58,15 @@ class Acceptor:
 
 def accept_local_peers(path: Path, on_accept: Callable[[socket.socket], None]) -> Acceptor:
     """Listen on a unix socket at `path` for processes of the same user."""
+
+    def accept_same_user(connected: socket.socket) -> None:
+        if hasattr(socket, "SO_PEERCRED"):  # elsewhere the modes of the socket and its folder keep other users out
+            credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            if _UCRED.unpack(credentials)[1] != os.getuid():
+                connected.close()
+                return
+        on_accept(connected)
+
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -80,11 +77,4 @@ def accept_local_peers(path: Path, on_accept: Callable[[socket.socket], None]) -
         os.umask(mask)
     listening.setblocking(False)
     listening.listen(256)
-    return Acceptor(listening, on_accept, _is_same_user)
-
-
-def _is_same_user(connected: socket.socket) -> bool:
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # elsewhere the modes of the socket and its folder keep other users out
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return bool(_UCRED.unpack(credentials)[1] == os.getuid())
+    return Acceptor(listening, accept_same_user)

@@ -41,7 +41,7 @@ _MMAP_BYTES = 4 * 1024 * 1024
 class Connection:
     """The transport of one peer on file descriptors. Owns and closes them.
 
-    `on_lines(connection, lines)` gets every batch. `on_closed(connection)` is called when the other side has closed
+    `on_lines(peer, lines)` gets every batch. `on_closed(connection)` is called when the other side has closed
     an end or a descriptor fails: once for a socket, once for each of two pipes. `close()` does not call it.
     """
 
@@ -52,7 +52,7 @@ class Connection:
         write_fd: int,
         *,
         poller: Poller,
-        on_lines: Callable[[Connection, Lines], None],
+        on_lines: Callable[[Peer, Lines], None],
         on_closed: Callable[[Connection], None],
     ) -> None:
         self.peer = peer
@@ -69,9 +69,6 @@ class Connection:
             os.set_blocking(fd, False)
         self._poller.add_reader(read_fd, self._on_readable)
 
-    def __repr__(self) -> str:
-        return f"<Connection {self.peer!r}>"
-
     @property
     def truncated(self) -> int:
         """Bytes of an unfinished last line."""
@@ -84,9 +81,11 @@ class Connection:
             lines = self._read()
             if lines is not None:
                 if lines:
-                    self.on_lines(self, lines)
-                if self._splitter.is_over:
-                    self._stop_at_endless_line()
+                    self.on_lines(self.peer, lines)
+                # An unfinished line over the limit that shows no invocation id: no call can be answered.
+                if self._splitter.is_over and invocation_id_in(self._splitter.partial) is None:
+                    self._stop_reading()
+                    self.on_lines(self.peer, [Oversized(self._splitter.partial, self._splitter.pending)])
                 return
         except MemoryError:
             # The peer goes with the data: where its next line begins is no longer known.
@@ -109,13 +108,6 @@ class Connection:
         except OSError:
             return None
 
-    def _stop_at_endless_line(self) -> None:
-        """Stop reading in an unfinished line over the limit that shows no invocation id: no call can be answered."""
-        head = self._splitter.partial
-        if invocation_id_in(head) is None:
-            self._stop_reading()
-            self.on_lines(self, [Oversized(head, self._splitter.pending)])
-
     def drain(self) -> None:
         """Read what an exited process left in its pipe, so that its last results count."""
         while self._read_fd >= 0:
@@ -125,9 +117,8 @@ class Connection:
                 return
             if not data:
                 return
-            lines = self._splitter.feed(data)
-            if lines:
-                self.on_lines(self, lines)
+            if lines := self._splitter.feed(data):
+                self.on_lines(self.peer, lines)
 
     # Writing
 
@@ -202,7 +193,6 @@ class Connection:
         return fd
 
     def close(self) -> None:
-        """Close both ends."""
         self._stop_writing()
         self._stop_reading()
         self.peer.disconnect()

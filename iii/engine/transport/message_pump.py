@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from iii.engine.routing.events import Event, PeerExpelled
 from iii.engine.routing.invocation import TICK
@@ -19,9 +18,6 @@ from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol.codec import NotAMessage, UnknownType, invocation_id_in
 from iii.protocol.lines import Oversized
 
-# Called with a line that is not a message: a program printed it on its stdout.
-OnOutput = Callable[[Peer, bytes], None]
-
 # Seconds that the deadline timer may be late; beyond that, the engine was blocked or suspended.
 STALL_THRESHOLD = 0.25
 # Time to read the answers that came in meanwhile before calls are expired: one poll of the event loop.
@@ -30,17 +26,16 @@ CATCH_UP_TIMEOUT = 0.02
 _PAUSED_INTERVAL = 1.0
 
 
-class PeerConnection(Protocol):
-    """A connection that brings a peer's lines: pipes, a unix socket, a session over WebSocket."""
-
-    @property
-    def peer(self) -> Peer: ...
-
-
 class MessagePump:
-    """Runs the router against real connections."""
+    """Runs the router against real connections.
 
-    def __init__(self, router: Router, *, on_event: Callable[[Event], None], on_output: OnOutput) -> None:
+    `on_event(event)` gets the router's events, `on_output(peer, line)` each line that is no message: a program printed
+    it on its stdout.
+    """
+
+    def __init__(
+        self, router: Router, *, on_event: Callable[[Event], None], on_output: Callable[[Peer, bytes], None]
+    ) -> None:
         self.router = router
         self._on_event = on_event
         self._on_output = on_output
@@ -51,20 +46,24 @@ class MessagePump:
         self._due_at = 0.0
         self.are_deadlines_paused = False  # while a debugger is attached
 
-    def take(self, connection: PeerConnection, lines: Sequence[bytes | Oversized]) -> None:
+    def take(self, peer: Peer, lines: Sequence[bytes | Oversized]) -> None:
         """Route a batch of lines of one peer, in order. The caller then ends its turn with `turn`."""
-        peer = connection.peer
         receive = self.router.receive
         decode = peer.decode
         now = peer.heard_at = self._clock()
         for line in lines:
             if type(line) is not bytes:
-                self._on_oversized_line(connection, line)  # type: ignore[arg-type]
+                self._on_oversized_line(peer, line)  # type: ignore[arg-type]
                 continue
             try:
                 receive(peer, decode(line), line, now)
+            except NotAMessage:
+                self._on_output(peer, line)
             except RemoteProtocolError as error:
-                self._on_invalid_line(peer, line, error)
+                if isinstance(error, UnknownType) and error.invocation_id is None:
+                    self.router.calls.counters["unknown_type"] += 1
+                else:
+                    self.router.calls.refuse(peer, error)
             except Exception as error:  # noqa: BLE001 - the wire's boundary: a bug costs the peer that met it
                 self._expel(peer, error)
 
@@ -118,25 +117,16 @@ class MessagePump:
         self._loop.call_exception_handler(context)
         self.router.calls.events.append(PeerExpelled(peer, "met an internal error of the engine"))
 
-    def _on_invalid_line(self, peer: Peer, line: bytes, error: RemoteProtocolError) -> None:
-        if isinstance(error, NotAMessage):
-            self._on_output(peer, line)
-        elif isinstance(error, UnknownType) and error.invocation_id is None:
-            self.router.calls.counters["unknown_type"] += 1
-        else:
-            self.router.calls.refuse(peer, error)
-
-    def _on_oversized_line(self, connection: PeerConnection, line: Oversized) -> None:
+    def _on_oversized_line(self, peer: Peer, line: Oversized) -> None:
         """Answer an over-long line with an error if it shows an invocation id; expel its peer otherwise."""
         message = f"a line of {line.size} bytes is over the limit; send large data through a channel"
         invocation_id = invocation_id_in(line.head)
         error = RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, message, invocation_id=invocation_id)
-        self.router.calls.refuse(connection.peer, error)
+        self.router.calls.refuse(peer, error)
         if invocation_id is None:
-            self.router.calls.events.append(PeerExpelled(connection.peer, f"wrote {message}"))
+            self.router.calls.events.append(PeerExpelled(peer, f"wrote {message}"))
 
     def close(self) -> None:
-        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -42,101 +42,81 @@ class Spin:
         self._sleeps_left = 0
 
     def is_worthwhile(self) -> bool:
-        """Whether to spin before this sleep."""
         if self._sleeps_left:
             self._sleeps_left -= 1
             return False
         return self._is_possible
 
     def note(self, *, found: bool) -> None:
-        """Record the outcome of one attempt."""
         self._success += ((1.0 if found else 0.0) - self._success) / 16
         if self._success < _MIN_SUCCESS:
             self._sleeps_left = _SLEEPS_WITHOUT_SPIN
             self._success = 0.75
 
 
-class LoopPoller:
-    """Where there is no epoll: one callback of the event loop per descriptor."""
+class Poller:
+    """Calls back when descriptors can be read or written: here by one callback of the event loop per descriptor."""
 
     def __init__(self, on_turn: Callback) -> None:
-        self._loop = asyncio.get_running_loop()
         self._on_turn = on_turn
-        self._readers: set[int] = set()
-        self._writers: set[int] = set()
-
-    def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call back whenever there is something to read, or the other side has closed."""
-        self._readers.add(fd)
-        self._loop.add_reader(fd, self._run, callback)
-
-    def remove_reader(self, fd: int) -> None:
-        """Undo `add_reader`."""
-        self._readers.discard(fd)
-        self._loop.remove_reader(fd)
-
-    def add_writer(self, fd: int, callback: Callback) -> None:
-        """Call back whenever there is room to write."""
-        self._writers.add(fd)
-        self._loop.add_writer(fd, self._run, callback)
-
-    def remove_writer(self, fd: int) -> None:
-        """Undo `add_writer`."""
-        self._writers.discard(fd)
-        self._loop.remove_writer(fd)
-
-    def close(self) -> None:
-        """Stop watching everything."""
-        for fd in list(self._readers):
-            self.remove_reader(fd)
-        for fd in list(self._writers):
-            self.remove_writer(fd)
-
-    def _run(self, callback: Callback) -> None:
-        callback()
-        self._on_turn()
-
-
-class EpollPoller:
-    """An epoll set inside the event loop, with spinning. Linux."""
-
-    def __init__(self, on_turn: Callback) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
-        self._on_turn = on_turn
-        has_affinity = hasattr(os, "sched_getaffinity")
-        self._spin = Spin(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
-        self._loop.add_reader(self._epoll.fileno(), self._run)
+        self._loop = asyncio.get_running_loop()
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call back whenever there is something to read, or the other side has closed."""
         self._readers[fd] = callback
-        self._set(fd)
+        self._watch(fd)
 
     def remove_reader(self, fd: int) -> None:
-        """Undo `add_reader`."""
         self._readers.pop(fd, None)
-        self._set(fd)
+        self._watch(fd)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call back whenever there is room to write."""
         self._writers[fd] = callback
-        self._set(fd)
+        self._watch(fd)
 
     def remove_writer(self, fd: int) -> None:
-        """Undo `add_writer`."""
         self._writers.pop(fd, None)
-        self._set(fd)
+        self._watch(fd)
 
     def close(self) -> None:
-        """Stop watching everything."""
+        for fd in {*self._readers, *self._writers}:
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+
+    def _watch(self, fd: int) -> None:
+        if fd in self._readers:
+            self._loop.add_reader(fd, self._call, self._readers[fd])
+        else:
+            self._loop.remove_reader(fd)
+        if fd in self._writers:
+            self._loop.add_writer(fd, self._call, self._writers[fd])
+        else:
+            self._loop.remove_writer(fd)
+
+    def _call(self, callback: Callback) -> None:
+        callback()
+        self._on_turn()
+
+
+class EpollPoller(Poller):
+    """An epoll set inside the event loop, with spinning. Linux."""
+
+    def __init__(self, on_turn: Callback) -> None:
+        super().__init__(on_turn)
+        self._epoll = select.epoll()
+        has_affinity = hasattr(os, "sched_getaffinity")
+        self._spin = Spin(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
+        self._loop.add_reader(self._epoll.fileno(), self._run)
+
+    def close(self) -> None:
         if not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
 
-    def _set(self, fd: int) -> None:
+    def _watch(self, fd: int) -> None:
         mask = (select.EPOLLIN if fd in self._readers else 0) | (select.EPOLLOUT if fd in self._writers else 0)
         try:
             self._epoll.modify(fd, mask)
@@ -171,18 +151,13 @@ class EpollPoller:
         poll = self._epoll.poll
         end = perf_counter() + _SPIN_TIMEOUT
         while perf_counter() < end:
-            events = poll(0, _MAX_EVENTS)
-            if events:
+            if events := poll(0, _MAX_EVENTS):
                 self._spin.note(found=True)
                 return events
         self._spin.note(found=False)
         return []
 
 
-# Both call back when descriptors can be read or written, on the event loop's thread.
-Poller = EpollPoller | LoopPoller
-
-
 def make_poller(on_turn: Callback) -> Poller:
     """Return the best poller of this system; it calls `on_turn` after every batch of events."""
-    return EpollPoller(on_turn) if hasattr(select, "epoll") else LoopPoller(on_turn)
+    return EpollPoller(on_turn) if hasattr(select, "epoll") else Poller(on_turn)

@@ -6,6 +6,7 @@ and never probed: a port that was free a moment ago may be taken. Accepting is `
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -80,8 +81,6 @@ def holder_of(port: int) -> str:
     for connection in connections:
         is_listening = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         if is_listening and connection.pid:
-            try:
+            with contextlib.suppress(psutil.Error):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-            except psutil.Error:
-                break
     return "another process"

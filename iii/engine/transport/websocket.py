@@ -20,6 +20,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from iii.engine.transport.connection import LARGE_READ_SIZE, READ_SIZE
 from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
 from iii.protocol.frames import FINAL, MAX_MESSAGE, PING, TEXT, header
@@ -31,9 +32,6 @@ except ImportError:  # a platform without its C extension
 
 # The Python SDK cuts 64 MiB into 64 fragments; thousands of fragments are an attack on the engine's memory.
 MAX_FRAGMENTS = 4096
-# 64 KiB: a larger buffer crosses malloc's mmap threshold and costs ten times as much per read.
-READ_SIZE = 64 * 1024
-LARGE_READ_SIZE = 1024 * 1024
 # How long the client may take to answer the engine's close before the socket is closed without the answer.
 CLOSE_TIMEOUT = 2.0
 
@@ -79,9 +77,6 @@ class WebSocketConnection:
         self.received_at = self.sent_at = self.opened_at = self._loop.time()
         self._loop.add_reader(self._fd, self._read)
 
-    def __repr__(self) -> str:
-        return f"<WebSocketConnection {self.client[0]}:{self.client[1]} {self._protocol.state.name.lower()}>"
-
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
@@ -125,7 +120,6 @@ class WebSocketConnection:
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        """Read again."""
         if not self.is_reading and self._fd >= 0:
             self.is_reading = True
             self._loop.add_reader(self._fd, self._read)

@@ -13,7 +13,6 @@ from iii.protocol.frames import CONTINUATION, FINAL, MASKED, MAX_FRAME, RESERVED
 
 # Bytes to write, and how many bytes of lines (newlines included) they carry.
 Chunk = tuple[bytes, int]
-Unmask = Callable[[bytes, bytes], bytes]
 
 # The payload of one frame of a fragmented message.
 FRAGMENT = 8 * 1024 * 1024
@@ -65,7 +64,7 @@ class ClientFrameSplitter:
 
     __slots__ = ("_is_broken", "_max_size", "_needed", "_tail", "_unmask")
 
-    def __init__(self, unmask: Unmask, max_size: int) -> None:
+    def __init__(self, unmask: Callable[[bytes, bytes], bytes], max_size: int) -> None:
         self._unmask = unmask
         self._max_size = max_size
         self._tail = bytearray()

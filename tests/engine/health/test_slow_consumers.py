@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii.engine.health.slow_consumers import MAX_BACKLOG, MAX_IDLE_CHECKS, SlowConsumers
+from iii.engine.health.liveness import MAX_BACKLOG, MAX_IDLE_CHECKS, SlowConsumers
 from iii.engine.routing.peer import Peer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from iii.engine.reload.dependency_graph import MAX_DEBOUNCE, SAVE_DEBOUNCE, Debounce, ReloadGraph
 from iii.engine.reload.globs import compile_glob
-from iii.engine.supervision.reload_loop import LoopGuard
+from iii.engine.supervision.restart_policy import LoopGuard
 
 
 def graph() -> ReloadGraph:

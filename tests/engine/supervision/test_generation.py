@@ -27,15 +27,15 @@ def test_a_process_that_is_ended_before_it_runs_is_never_started(moment: str, tm
         spec = worker("a", SERVE, tmp_path)
         context = SupervisionContext(tmp_path, hooks, environment, hooks.on_report, redact=str, start_limiter=limiter)
         generation = Generation(Run("a", 0, 1), spec, context, lambda _, reason: ends.put_nowait(reason))
-        limiter.enter(lambda: True)  # another generation is starting
+        another = limiter.enter(lambda: True)  # generation is starting
         generation.start(lambda: True)
         if moment != "before its first step":
             await turns(3)
         if moment == "just admitted":
-            limiter.leave()
+            limiter.leave(another)
         generation.end("stop", 0.0)
         if moment != "just admitted":
-            limiter.leave()
+            limiter.leave(another)
         reason = await asyncio.wait_for(ends.get(), 20)
         return hooks.history, [reason], repr(limiter)
 

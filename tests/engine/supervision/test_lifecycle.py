@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iii.engine.supervision.lifecycle import (
-    ENTER,
-    MOVES,
-    Action,
-    Actual,
-    Availability,
-    Desired,
-    Event,
-    State,
-    diagram,
-    step,
-)
+from iii.engine.supervision.lifecycle import ENTER, MOVES, Action, Actual, Availability, Desired, Event, State, step
 
 HISTORIES = [
     ("a start that works", ["start", "ready sent"], ["spawn", "promote"], "ready"),
@@ -92,9 +81,3 @@ def test_calls_wait_only_for_a_worker_that_is_on_its_way_up(
     desired: Desired, actual: Actual, expected: Availability
 ) -> None:
     assert State(desired, actual).availability is expected
-
-
-def test_the_diagram_has_one_line_for_every_transition() -> None:
-    transitions = sum(len(moves) for table in MOVES.values() for moves in table.values())
-    assert diagram().count("-->") == transitions
-    assert "starting  --ready sent-->  ready     [promote]" in diagram()

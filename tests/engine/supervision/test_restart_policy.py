@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iii.engine.supervision.lifecycle import Event
-from iii.engine.supervision.restart_policy import Exit, History, Policy, Verdict, is_refusal, judge
+from iii.engine.supervision.restart_policy import History, Policy, Verdict, is_refusal, judge
 from iii.engine.supervision.run import ExitReason
 
 CRASH = ExitReason("exited with code 1", exit_code=1)
@@ -16,7 +16,7 @@ BLAMED = ExitReason("killed by SIGSEGV", signal=11, blamed=True)
 def judge_all(reason: ExitReason, times: list[float], *, ready_for: float = -1.0, jitter: float = 0.0) -> list[Verdict]:
     history, verdicts = History(), []
     for at in times:
-        history, verdict = judge(history, Exit(reason, at, ready_for, jitter), "on-failure")
+        history, verdict = judge(history, "on-failure", reason, at, ready_for=ready_for, jitter=jitter)
         verdicts.append(verdict)
     return verdicts
 
@@ -47,8 +47,8 @@ def test_crashes_blamed_on_calls_never_give_up_but_back_off_after_twenty() -> No
 def test_blamed_crashes_do_not_count_as_the_workers_own() -> None:
     history = History()
     for at in range(20):
-        history, _ = judge(history, Exit(BLAMED, at), "on-failure")
-    assert judge(history, Exit(CRASH, 20), "on-failure")[1].count == 1
+        history, _ = judge(history, "on-failure", BLAMED, at)
+    assert judge(history, "on-failure", CRASH, 20)[1].count == 1
 
 
 def test_jitter_moves_the_delay_by_a_fifth_at_most() -> None:
@@ -69,7 +69,7 @@ def test_jitter_moves_the_delay_by_a_fifth_at_most() -> None:
     ],
 )
 def test_the_policy_decides(policy: Policy, reason: ExitReason, ready_for: float, expected: Event) -> None:
-    assert judge(History(), Exit(reason, 0.0, ready_for), policy)[1].event is expected
+    assert judge(History(), policy, reason, 0.0, ready_for=ready_for)[1].event is expected
 
 
 @pytest.mark.parametrize(

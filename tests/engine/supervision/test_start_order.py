@@ -35,9 +35,10 @@ def test_only_so_many_start_at_a_time_and_in_order() -> None:
         tickets = [limiter.enter(lambda: True) for _ in range(4)]
         assert [ticket.admitted.done() for ticket in tickets] == [True, True, False, False]
         assert repr(limiter) == "<StartLimiter 0 free, 2 waiting>"
-        limiter.give_back(tickets[2])
-        limiter.give_back(tickets[0])  # it was admitted: it leaves instead
-        limiter.leave()
+        limiter.leave(tickets[2])
+        limiter.leave(tickets[0])
+        limiter.leave(tickets[0])
+        assert repr(limiter) == "<StartLimiter 0 free, 0 waiting>"
         assert [await ticket.admitted for ticket in tickets] == [True, True, False, True]
 
     asyncio.run(play())
@@ -51,7 +52,7 @@ def test_a_start_that_cannot_begin_yet_is_passed_over() -> None:
         other = limiter.enter(lambda: True)
         assert (waiting.admitted.done(), other.admitted.done()) == (False, True)
         can_start = True
-        limiter.leave()
+        limiter.leave(other)
         assert await waiting.admitted
 
     asyncio.run(play())

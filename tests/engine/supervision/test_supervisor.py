@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from iii.engine.config.spec import WorkerSpec
+from iii.engine.supervision.lifecycle import Event
 from iii.engine.supervision.reports import AllReady, Exited, Failed, Holding, LeftBehind, LogLine, Notice, ReloadFailed
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.supervisor import Supervisor
@@ -147,7 +148,7 @@ def test_an_exclusive_reload_parks_calls_and_never_overlaps(tmp_path: Path) -> N
 
 def test_every_instance_is_reloaded_each_with_its_own_generation(tmp_path: Path) -> None:
     async def scenario(supervisor: Supervisor, hooks: RecordingHooks) -> None:
-        rows = await supervisor.restart_worker("a")
+        rows = await supervisor.command_worker("a", Event.RESTART)
         assert [(row["instance"], row["generation"], row["state"]) for row in rows] == [
             (0, 2, "ready"),
             (1, 2, "ready"),

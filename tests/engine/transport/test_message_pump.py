@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 from iii.engine.routing.events import Event, PeerExpelled
@@ -31,7 +30,7 @@ async def _meet_an_internal_error() -> None:
     good = Peer("good", kind="client", name="good", flush=lambda: written.extend(good.take_outbox()))
     for peer in (bad, good):
         router.peer_table.attach(peer)
-    pump.take(SimpleNamespace(peer=good), [b'{"type":"ping"}'])  # type: ignore[arg-type]
+    pump.take(good, [b'{"type":"ping"}'])
     pump.turn()
     pump.close()
     assert written[-1] == b'{"type":"pong"}'

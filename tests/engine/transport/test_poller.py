@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from iii.engine.transport.poller import EpollPoller, LoopPoller, Poller, Spin, make_poller
+from iii.engine.transport.poller import EpollPoller, Poller, Spin, make_poller
 
 BOUND = 10.0
 
 
-@pytest.mark.parametrize("make", [EpollPoller, LoopPoller])
+@pytest.mark.parametrize("make", [EpollPoller, Poller])
 def test_a_readable_descriptor_is_called_back_and_the_turn_ends_after_it(make: Callable[..., Poller]) -> None:
     async def main() -> list[str]:
         told: list[str] = []
@@ -37,7 +37,7 @@ def test_a_readable_descriptor_is_called_back_and_the_turn_ends_after_it(make: C
     assert asyncio.run(main())[:2] == ["hello", "turn"]
 
 
-@pytest.mark.parametrize("make", [EpollPoller, LoopPoller])
+@pytest.mark.parametrize("make", [EpollPoller, Poller])
 def test_room_to_write_is_told_until_it_is_no_longer_asked_for(make: Callable[..., Poller]) -> None:
     async def main() -> int:
         calls = 0
@@ -62,7 +62,7 @@ def test_room_to_write_is_told_until_it_is_no_longer_asked_for(make: Callable[..
     assert asyncio.run(main()) == 1
 
 
-@pytest.mark.parametrize("make", [EpollPoller, LoopPoller])
+@pytest.mark.parametrize("make", [EpollPoller, Poller])
 def test_a_callback_may_remove_another_that_is_due_in_the_same_turn(make: Callable[..., Poller]) -> None:
     async def main() -> int:
         calls = 0
