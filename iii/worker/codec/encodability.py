@@ -76,8 +76,9 @@ def _first_fault(parts: Iterable[tuple[str, Any, Any]], depth: int) -> tuple[str
     for path, key, item in parts:
         if not isinstance(key, str | int | float | bool | None):
             return path, f"a key of type {type(key).__name__}"
-        if _scalar_fault(key):
-            return path, "lone surrogate in a key"
+        key_fault = _scalar_fault(key)
+        if key_fault:
+            return path, f"{key_fault} in a key"
         fault = find_unencodable(item, path, depth + 1)
         if fault:
             return fault
