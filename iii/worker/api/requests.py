@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 else:
     TriggerRequestInput = dict
 
-KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
-TRACE_KEYS = ("traceparent", "baggage")
+# Beside `function_id`, in the order of the parameters of `TriggerRequest`.
+OPTIONAL_KEYS = ("payload", "action", "timeout_ms", "metadata", "namespace", "trace")
 # Ids with these prefixes live in the default namespace, whatever the worker's own is.
 SHARED_PREFIXES = ("engine::", "configuration::")
 
@@ -78,7 +78,7 @@ def request_from(request: Any, payload: Any = None) -> TriggerRequest:
     elif isinstance(request, str):
         request = TriggerRequest(request, payload)
     elif request.__class__ is not TriggerRequest:
-        request = _request_from_dict({key: getattr(request, key, None) for key in KEYS})
+        request = _request_from_dict({key: getattr(request, key, None) for key in ("function_id", *OPTIONAL_KEYS)})
     function_id, timeout = request.function_id, request.timeout_ms
     if not isinstance(function_id, str) or not function_id.strip():
         raise ValueError(f"function_id must be a service::name, not {function_id!r}")
@@ -92,16 +92,7 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
         raise ValueError(f"a request needs a function_id; it has {sorted(fields)}")
     if len(fields) == 2 and "payload" in fields:
         return TriggerRequest(fields["function_id"], fields["payload"])
-    get = fields.get
-    return TriggerRequest(
-        fields["function_id"],
-        get("payload"),
-        get("action"),
-        get("timeout_ms"),
-        get("metadata"),
-        get("namespace"),
-        get("trace"),
-    )
+    return TriggerRequest(fields["function_id"], *map(fields.get, OPTIONAL_KEYS))
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:
@@ -110,7 +101,7 @@ def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[
     if request.metadata is not None:
         message["metadata"] = request.metadata
     if request.trace is not None:
-        message.update({key: request.trace[key] for key in TRACE_KEYS if request.trace.get(key)})
+        message.update({key: request.trace[key] for key in ("traceparent", "baggage") if request.trace.get(key)})
     if request.action is not None:
         message["action"] = action_to_wire(request.action)
     namespace = request.namespace

@@ -93,9 +93,6 @@ class Span:
         }
         self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
 
-    def __repr__(self) -> str:
-        return f"<Span {self.name} {self.traceparent or 'not recorded'}>"
-
 
 _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)
 
