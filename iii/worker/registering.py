@@ -12,7 +12,8 @@ import sys
 from iii.ids import mint_id
 from iii.version import VERSION
 from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
-from iii.worker.functions.handler import describe, handler_from, source_of, typed_handler_from
+from iii.worker.functions.handler import describe, handler_from, typed_handler_from
+from iii.worker.functions.signature import source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

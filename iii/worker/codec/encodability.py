@@ -39,19 +39,23 @@ def _plain_scalar(value: Any) -> Any:
         import base64  # needed for bytes only
 
         return base64.b64encode(value).decode()
-    if _is_instance(value, "enum", "Enum"):
+    cls = type(value)
+    if is_subclass(cls, "enum", "Enum"):
         return value.value
-    if _is_instance(value, "datetime", "date", "datetime", "time"):
+    if is_subclass(cls, "datetime", "date", "time"):
         return value.isoformat()
-    if _is_instance(value, "uuid", "UUID") or _is_instance(value, "decimal", "Decimal"):
+    if is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
         return str(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
+    raise TypeError(f"{cls.__name__} is not JSON")
 
 
-def _is_instance(value: Any, module: str, *names: str) -> bool:
-    # A value of a class from a module that is not loaded cannot exist: no import needed to ask.
+def is_subclass(cls: type, module: str, *names: str) -> bool:
+    """Tell whether `cls` is one of these classes, or below one, without importing their module.
+
+    A class from a module that is not loaded cannot be met.
+    """
     loaded = sys.modules.get(module)
-    return loaded is not None and any(isinstance(value, getattr(loaded, name)) for name in names)
+    return loaded is not None and issubclass(cls, tuple(getattr(loaded, name) for name in names))
 
 
 def find_unencodable(value: Any, path: str = "$", depth: int = 0) -> tuple[str, str] | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.codec.stdlib_json import encode_with_json
 from iii.worker.functions.docstring import first_paragraph
-from iii.worker.functions.schema import format_from_hint, format_from_parameters
-from iii.worker.functions.signature import find_source, is_coroutine_function, read_signature
+from iii.worker.functions.schema import format_from_hint, format_from_parameters, is_mapping
+from iii.worker.functions.signature import is_coroutine_function, read_signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,22 +64,18 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
                 _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
+    takes_metadata = _HIDDEN in signature.names
 
     def call(payload: Any, metadata: Any = None) -> Any:
         arguments = arguments_from(payload, signature, function_id)
         for name, converter in converters.items():
             if name in arguments:
                 arguments[name] = _converted(arguments[name], name, converter, function_id)
-        if _HIDDEN in signature.names:
+        if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
 
-    return Handler(
-        function_id,
-        call,
-        is_async=is_coroutine_function(function),
-        takes_metadata=_HIDDEN in signature.names,
-    )
+    return Handler(function_id, call, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
 
 
 def converters_from(signature: Signature) -> dict[str, Converter]:
@@ -113,7 +109,7 @@ def takes_whole_payload(signature: Signature) -> bool:
     cls = getattr(hint, "__origin__", hint)
     if not isinstance(cls, type):
         return str(hint) == "typing.Any"
-    return issubclass(cls, dict) or cls.__name__ in ("Mapping", "MutableMapping")
+    return is_mapping(cls)
 
 
 def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict[str, Any]:
@@ -142,26 +138,15 @@ def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationEr
 
 
 def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
-    """Return the `description`, `request_format` and `response_format` that docstring and hints give, without Nones."""
+    """Return the `description`, `request_format` and `response_format` that docstring and hints give, or None."""
     signature = read_signature(function)
     if typed and not takes_whole_payload(signature):
         request: Any = format_from_parameters(signature, function.__doc__)
     else:
         first = signature.positional[:1]
         request = format_from_hint(signature.annotations.get(first[0])) if first else None
-    details = {
+    return {
         "description": first_paragraph(function.__doc__),
         "request_format": request,
         "response_format": format_from_hint(signature.annotations.get("return")),
     }
-    return {key: value for key, value in details.items() if value is not None}
-
-
-def source_of(function: Callable[..., Any], project: str) -> dict[str, Any] | None:
-    """Return `{"file", "line"}` of the definition; a file under the folder `project` is relative to that."""
-    source = find_source(function)
-    if source is None:
-        return None
-    file, line = source
-    root = project.rstrip("/") + "/"
-    return {"file": file.removeprefix(root) if project else file, "line": line}

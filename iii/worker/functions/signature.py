@@ -11,6 +11,7 @@ from types import FunctionType, MethodType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
     from typing import Any
 
 _HAS_KEYWORDS = 0x08
@@ -105,18 +106,24 @@ def is_coroutine_function(function: Any) -> bool:
     """Tell whether the result of `function` needs an event loop: to be awaited, or iterated with `async for`."""
     while hasattr(function, "func"):
         function = function.func
-    target = getattr(function, "__func__", function)
-    if not hasattr(target, "__code__"):
-        target = vars(type(function)).get("__call__")
-    code = getattr(target, "__code__", None)
+    code = _code_of(function)
     return code is not None and bool(code.co_flags & _NEEDS_LOOP)
 
 
-def find_source(function: Any) -> tuple[str, int] | None:
-    """Return (file, line) of a handler's definition, None for callables without Python code."""
+def source_of(function: Any, project: str) -> dict[str, Any] | None:
+    """Return `{"file", "line"}` of the definition; a file under the folder `project` is relative to that.
+
+    None for callables without Python code.
+    """
     while hasattr(function, "__wrapped__") or hasattr(function, "func"):
         function = getattr(function, "__wrapped__", None) or function.func
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    code = _code_of(function)
     if code is None:
-        code = getattr(vars(type(function)).get("__call__"), "__code__", None)
-    return None if code is None else (code.co_filename, code.co_firstlineno)
+        return None
+    file = code.co_filename.removeprefix(project.rstrip("/") + "/") if project else code.co_filename
+    return {"file": file, "line": code.co_firstlineno}
+
+
+def _code_of(function: Any) -> CodeType | None:
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code or getattr(vars(type(function)).get("__call__"), "__code__", None)
