@@ -37,38 +37,16 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = [
-    "DEFAULT_ENGINE_URL",
-    "EngineNotRunning",
-    "EnqueueResult",
-    "FunctionOptions",
-    "FunctionRef",
-    "IIIError",
-    "InitOptions",
-    "InvocationContext",
-    "InvocationError",
-    "Logger",
-    "ProjectError",
-    "ProtocolError",
-    "RegistrationRejectedError",
-    "StreamRequest",
-    "StreamResponse",
-    "TelemetryOptions",
-    "Trigger",
-    "TriggerAction",
-    "TriggerActionEnqueue",
-    "TriggerActionVoid",
-    "TriggerConfig",
-    "TriggerHandler",
-    "TriggerInput",
-    "TriggerRequest",
-    "TriggerRequestInput",
-    "TriggerTypeInput",
-    "TriggerTypeRef",
-    "Worker",
-    "current_invocation",
-    "register_worker",
-]
+# Spelled out, and not made of `_HOMES`, for type checkers.
+__all__ = ["DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions", "Worker", "register_worker"]
+__all__ += ["EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"]
+__all__ += ["TriggerRequest", "TriggerRequestInput"]
+__all__ += ["FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"]
+__all__ += ["TriggerTypeInput", "TriggerTypeRef"]
+__all__ += ["InvocationContext", "Logger", "current_invocation"]
+__all__ += ["StreamRequest", "StreamResponse"]
+__all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
+__all__ += ["RegistrationRejectedError"]
 
 _HOMES = {
     "iii.errors": (

@@ -22,7 +22,6 @@ _TOKEN = re.compile(
 # A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
 _LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
 _INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
-_BLANK = re.compile(r"[ \t\r\n]*")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
 # What may come next. A container may end where its first value or key may stand, and after a value.
@@ -82,8 +81,7 @@ class _Scan:
         return None if at == len(self._text) else ("extra characters after the value", at)
 
     def _skip_blank(self, at: int) -> int:
-        blank = _BLANK.match(self._text, at)
-        return blank.end() if blank else at
+        return len(self._text) - len(self._text[at:].lstrip(" \t\r\n"))
 
     def _accept(self, token_type: str, token: str, fraction: str | None) -> str | None:
         if token_type == "punctuation":

@@ -6,7 +6,7 @@ import json
 import sys
 from time import time
 
-from iii.worker.codec.encodability import plain_value
+from iii.worker.codec.stdlib_json import plain_value
 from iii.worker.context.invocation import CURRENT
 from iii.worker.context.tracing import current_trace
 

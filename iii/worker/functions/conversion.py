@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from iii.worker.codec.encodability import is_subclass
+from iii.worker.codec.stdlib_json import is_subclass
 from iii.worker.functions.schema import MAX_NESTING, is_mapping, is_union
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from iii.worker.codec.encodability import is_subclass
+from iii.worker.codec.stdlib_json import is_subclass
 from iii.worker.functions.docstring import first_paragraph, parameter_descriptions
 
 TYPE_CHECKING = False
