@@ -18,9 +18,15 @@ if TYPE_CHECKING:
         RegistrationRejectedError,
     )
     from iii.http import StreamRequest, StreamResponse
-    from iii.worker.api.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
     from iii.worker.api.options import DEFAULT_ENGINE_URL, FunctionOptions, InitOptions, TelemetryOptions
-    from iii.worker.api.requests import TriggerRequest, TriggerRequestInput
+    from iii.worker.api.requests import (
+        EnqueueResult,
+        TriggerAction,
+        TriggerActionEnqueue,
+        TriggerActionVoid,
+        TriggerRequest,
+        TriggerRequestInput,
+    )
     from iii.worker.api.triggers import (
         FunctionRef,
         Trigger,
@@ -48,40 +54,28 @@ __all__ += ["StreamRequest", "StreamResponse"]
 __all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
 __all__ += ["RegistrationRejectedError"]
 
-_HOMES = {
-    "iii.errors": (
-        "EngineNotRunning",
-        "IIIError",
-        "InvocationError",
-        "ProjectError",
-        "ProtocolError",
-        "RegistrationRejectedError",
-    ),
-    "iii.http": ("StreamRequest", "StreamResponse"),
-    "iii.worker.api.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
-    "iii.worker.connect": ("register_worker",),
-    "iii.worker.context.invocation": ("InvocationContext", "current_invocation"),
-    "iii.worker.context.logger": ("Logger",),
-    "iii.worker.api.options": ("DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
-    "iii.worker.api.requests": ("TriggerRequest", "TriggerRequestInput"),
-    "iii.worker.api.triggers": (
-        "FunctionRef",
-        "Trigger",
-        "TriggerConfig",
-        "TriggerHandler",
-        "TriggerInput",
-        "TriggerTypeInput",
-        "TriggerTypeRef",
-    ),
-    "iii.worker.worker": ("Worker",),
-}
+# A module, and names that it defines.
+_HOMES = (
+    ("iii.errors", "EngineNotRunning", "IIIError", "InvocationError"),
+    ("iii.errors", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
+    ("iii.http", "StreamRequest", "StreamResponse"),
+    ("iii.worker.api.options", "DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
+    ("iii.worker.api.requests", "EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
+    ("iii.worker.api.requests", "TriggerRequest", "TriggerRequestInput"),
+    ("iii.worker.api.triggers", "FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"),
+    ("iii.worker.api.triggers", "TriggerTypeInput", "TriggerTypeRef"),
+    ("iii.worker.connect", "register_worker"),
+    ("iii.worker.context.invocation", "InvocationContext", "current_invocation"),
+    ("iii.worker.context.logger", "Logger"),
+    ("iii.worker.worker", "Worker"),
+)
 
 
 # Hidden from type checkers, for which any name would exist: `from iii import Nothing` must be an error.
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        for module, names in _HOMES.items():
+        for module, *names in _HOMES:
             if name in names:
                 value = getattr(__import__(module, fromlist=[name]), name)
                 globals()[name] = value

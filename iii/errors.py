@@ -10,18 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = [
-    "AlreadyRunning",
-    "EngineNotRunning",
-    "ErrorCode",
-    "IIIError",
-    "InvocationError",
-    "LocalProtocolError",
-    "ProjectError",
-    "ProtocolError",
-    "RegistrationRejectedError",
-    "RemoteProtocolError",
-]
+__all__ = ["AlreadyRunning", "EngineNotRunning", "ErrorCode", "IIIError", "InvocationError", "ProjectError"]
+__all__ += ["LocalProtocolError", "ProtocolError", "RegistrationRejectedError", "RemoteProtocolError"]
 
 
 class ErrorCode:

@@ -181,7 +181,6 @@ class _MemoryTransport:
             router.peer_table.attach(peer)
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return what the engine has sent."""
         return self._inbox.read(timeout)
 
     def write(self, data: bytes) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from iii import EnqueueResult, InvocationError, TriggerAction, TriggerRequest
 from iii.ids import BATCH, mint_id, uuids_from_bytes
-from iii.worker.api.actions import action_to_wire
-from iii.worker.api.requests import message_from, request_from
+from iii.worker.api.requests import action_to_wire, message_from, request_from
 from iii.worker.calls.call_table import prepare
 from iii.worker.calls.errors import body_from_exception, error_from_body
 from iii.worker.context.invocation import CURRENT, InvocationContext

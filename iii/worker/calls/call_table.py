@@ -10,8 +10,7 @@ from threading import Lock, get_ident
 
 from iii.errors import ErrorCode, InvocationError
 from iii.ids import mint_id
-from iii.worker.api.actions import EnqueueResult
-from iii.worker.api.requests import message_from
+from iii.worker.api.requests import EnqueueResult, message_from
 from iii.worker.calls.errors import error_from_body
 from iii.worker.context.invocation import CURRENT
 from iii.worker.context.tracing import current_trace
@@ -48,12 +47,10 @@ class Call:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is an answer."""
         return self.answer is not None
 
     @property
     def function_id(self) -> str:
-        """The function that is called."""
         return str(self.head["function_id"])
 
     @property
@@ -94,8 +91,7 @@ class BlockingCall(Call):
         self.thread = get_ident()
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer and let the caller go on."""
-        super().settle(answer)
+        self.answer = answer
         self.lock.release()
 
 
@@ -134,8 +130,7 @@ class StreamedCall(Call):
         self.deliver = deliver
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer and deliver it as the last message."""
-        super().settle(answer)
+        self.answer = answer
         self.deliver({**answer, "type": "invocationresult"})
 
 
@@ -170,7 +165,6 @@ class CallTable:
         return call_id in self._calls
 
     def drop(self, call: Call) -> None:
-        """Forget a call that its caller has given up."""
         self._calls.pop(call.id, None)
 
     def settle(self, answer: Message) -> int:

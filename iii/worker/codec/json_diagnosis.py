@@ -113,12 +113,13 @@ class _Scan:
         return None
 
     def _accept_punctuation(self, sign: str) -> str | None:
+        first = _FIRST_KEY if sign in "{}" else _FIRST_VALUE
         if sign in "{[" and self._state in (_VALUE, _FIRST_VALUE):
             if len(self._open) > MAX_DEPTH:
                 return f"nested deeper than {MAX_DEPTH}"
             self._open.append(set() if sign == "{" else None)
-            self._state = _FIRST_KEY if sign == "{" else _FIRST_VALUE
-        elif sign in "}]" and self._may_close(sign):
+            self._state = first
+        elif sign in "}]" and self._state in (first, _AFTER) and (self._open[-1] is None) is (sign == "]"):
             self._open.pop()
             self._state = _AFTER if self._open else _END
         elif sign == ":" and self._state == _COLON:
@@ -128,11 +129,6 @@ class _Scan:
         else:
             return f"unexpected {sign!r}"
         return None
-
-    def _may_close(self, sign: str) -> bool:
-        is_object = sign == "}"
-        is_open = bool(self._open) and (self._open[-1] is not None) is is_object
-        return is_open and self._state in (_FIRST_KEY if is_object else _FIRST_VALUE, _AFTER)
 
 
 def _surrogate_fault(token: str) -> str | None:

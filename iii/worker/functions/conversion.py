@@ -110,16 +110,12 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
     elif is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
         converter = _from_text_class(cls)
     elif cls is bytes:
-        converter = _bytes_from_base64
+        import base64  # needed for bytes only
+
+        return lambda value: base64.b64decode(value, validate=True)
     elif cls in (set, frozenset, tuple):
         return lambda value: cls(_listed(value))
     return converter
-
-
-def _bytes_from_base64(value: Any) -> bytes:
-    import base64  # needed for bytes only
-
-    return base64.b64decode(value, validate=True)
 
 
 def _from_text_class(cls: Any) -> Converter:

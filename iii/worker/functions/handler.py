@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.codec.stdlib_json import encode_with_json
-from iii.worker.functions.docstring import first_paragraph
-from iii.worker.functions.schema import format_from_hint, format_from_parameters, is_mapping
+from iii.worker.functions.schema import first_paragraph, format_from_hint, format_from_parameters, is_mapping
 from iii.worker.functions.signature import is_coroutine_function, read_signature
 
 TYPE_CHECKING = False

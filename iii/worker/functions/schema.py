@@ -1,4 +1,4 @@
-"""Type hints to JSON Schema (draft 2020-12).
+"""Type hints to JSON Schema (draft 2020-12), with the descriptions that docstrings hold.
 
 Builtins, Optional, Union, Literal, list, tuple, set, dict, TypedDict, dataclasses, Enum, dates, UUID, Annotated;
 pydantic models and msgspec Structs describe themselves. A hint that says nothing (`Any`, a foreign class) gives
@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
-from iii.worker.functions.docstring import first_paragraph, parameter_descriptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     Schema = dict[str, Any]
 
+_SECTION_HEADS = ("args:", "arguments:", "attributes:", "parameters:")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # A type that contains itself ends here with an open schema.
 MAX_NESTING = 16
@@ -257,3 +257,51 @@ def is_union(hint: Any) -> bool:
 def is_mapping(cls: type) -> bool:
     """Tell whether values of this class are JSON objects with any keys."""
     return issubclass(cls, dict) or cls.__name__ in ("Mapping", "MutableMapping")
+
+
+def first_paragraph(doc: str | None) -> str | None:
+    """Return the first paragraph of a docstring on one line, None when there is none."""
+    head = (doc or "").strip().partition("\n\n")[0]
+    return " ".join(line.strip() for line in head.splitlines()) or None
+
+
+def parameter_descriptions(doc: str | None) -> dict[str, str]:
+    """Return the text for each parameter that a docstring describes, on one line each.
+
+    Two forms are read: `Args:` with indented `name: text` lines (also `Attributes:` and `Parameters:`), and
+    `:param name: text`.
+    """
+    lines = (doc or "").expandtabs().splitlines()
+    descriptions = _from_section(lines)
+    for line in lines:
+        head, _, text = line.strip().removeprefix(":").partition(":")
+        words = head.split()
+        # `:param name:` or `:param type name:`
+        if words[:1] == ["param"] and line.strip().startswith(":") and len(words) > 1 and text.strip():
+            descriptions[words[-1]] = text.strip()
+    return descriptions
+
+
+def _from_section(lines: list[str]) -> dict[str, str]:
+    """Return what stands below the first `Args:` until the indentation ends."""
+    outer, inner = -1, 0
+    descriptions: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        text = line.strip()
+        if outer < 0:  # still above the section
+            outer = _indent(line) if text.lower() in _SECTION_HEADS else -1
+            continue
+        if text and _indent(line) <= outer:
+            break
+        inner = inner or _indent(line)
+        if text and _indent(line) == inner:
+            name, _, text = (part.strip() for part in text.partition(":"))
+            name = name.partition("(")[0].strip().lstrip("*")
+        if name and text:
+            descriptions[name] = f"{descriptions.get(name, '')} {text}".strip()
+    return descriptions
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip()) if line.strip() else 0

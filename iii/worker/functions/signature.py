@@ -46,7 +46,6 @@ class Signature:
 
     @property
     def required(self) -> list[str]:
-        """Parameters without a default."""
         return [name for name in self.names if name not in self.defaults]
 
 
