@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from iii.worker.api.options import FunctionOptions, InitOptions
     from iii.worker.api.triggers import TriggerHandler, TriggerInput, TriggerTypeInput
     from iii.worker.codec.codec import Message
+    from iii.worker.functions.handler import Handler
     from iii.worker.runtime.readiness import Readiness
     from iii.worker.runtime.receiver import Receiver
 
@@ -64,19 +65,15 @@ class Registering:
 
             worker.register_function("math::double", double)
         """
-        options: FunctionOptions = {
-            "description": description,
-            "metadata": metadata,
-            "request_format": request_format,
-            "response_format": response_format,
-        }
+        options: FunctionOptions = {"description": description, "metadata": metadata}
+        options |= {"request_format": request_format, "response_format": response_format}
         if not hasattr(handler, "url"):
             return self._register(function_id, handler, options, typed=False)
         from iii.worker.api.http_functions import invocation_to_wire, refuse_locally  # few workers have such functions
 
         self._check_function(function_id, refuse_locally)
-        self._receiver.functions[function_id] = handler_from(function_id, refuse_locally)
-        return self._offer(function_id, {**options, "invocation": invocation_to_wire(handler)})
+        details = {**options, "invocation": invocation_to_wire(handler)}
+        return self._offer(handler_from(function_id, refuse_locally), details)
 
     def function(self, function_id: str, **options: Unpack[FunctionOptions]) -> Callable[[F], F]:
         """Decorate a function with typed parameters: the payload's keys become its arguments.
@@ -101,10 +98,9 @@ class Registering:
         self._check_function(function_id, handler)
         details = describe(handler, typed=typed)
         details.update({key: value for key, value in options.items() if value is not None})
-        source = source_of(handler, os.environ.get("III_PROJECT", ""))
+        details["source"] = source_of(handler, os.environ.get("III_PROJECT", ""))
         wrap = typed_handler_from if typed else handler_from
-        self._receiver.functions[function_id] = wrap(function_id, handler)
-        return self._offer(function_id, {**details, "source": source})
+        return self._offer(wrap(function_id, handler), details)
 
     def _check_function(self, function_id: str, handler: Any) -> None:
         if not isinstance(function_id, str) or not function_id.strip():
@@ -114,11 +110,14 @@ class Registering:
         if function_id in self._receiver.functions:
             raise ValueError(f"function {function_id} is registered already in this worker")
 
-    def _offer(self, function_id: str, details: dict[str, Any]) -> FunctionRef:
+    def _offer(self, handler: Handler, details: dict[str, Any]) -> FunctionRef:
+        functions, function_id = self._receiver.functions, handler.function_id
+
         def unregister() -> None:
-            if self._receiver.functions.pop(function_id, None) is not None:
+            if functions.pop(function_id, None) is not None:
                 self._withdraw("registerfunction", {"type": "unregisterfunction", "id": function_id})
 
+        functions[function_id] = handler
         self._send_registration({"type": "registerfunction", "id": function_id, **details})
         return FunctionRef(function_id, unregister)
 

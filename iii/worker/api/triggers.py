@@ -112,12 +112,8 @@ def config_from_message(message: Message) -> TriggerConfig:
 
 def answer_from(message: Message, error: BaseException | None) -> Message:
     """Return the provider's answer to a `registertrigger`; `error` is what the provider raised to refuse it."""
-    answer: Message = {
-        "type": "triggerregistrationresult",
-        "id": message["id"],
-        "trigger_type": message["trigger_type"],
-        "function_id": message.get("function_id") or "",
-    }
+    answer: Message = {"type": "triggerregistrationresult", "function_id": message.get("function_id") or ""}
+    answer |= {"id": message["id"], "trigger_type": message["trigger_type"]}
     if isinstance(error, InvocationError):
         answer["error"] = {"code": error.code, "message": error.message}
     elif error is not None:

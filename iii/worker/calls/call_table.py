@@ -247,6 +247,5 @@ def prepare(
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
         message["deadline_ms"] = max(1, int(timeout))
     if window is not None:
-        message["stream"] = True
-        message["window"] = window
+        message |= {"stream": True, "window": window}
     return message

@@ -58,9 +58,7 @@ class Codec:
         self.package = "json"
         self.encode_text: Callable[[str], bytes] = encode_with_json
         self._encode: Callable[[Any], bytes] = encode_with_json
-        self._decode_lines: Callable[[bytes], list[Any]] = lambda block: [
-            decode_with_json(line) for line in _lines_of(block)
-        ]
+        self._decode_lines: Callable[[bytes], list[Any]] = lambda block: list(map(decode_with_json, _lines_of(block)))
         self._encode_lines: Callable[[list[Any]], bytes] | None = None  # the parser is exact by itself
 
     def _use_msgspec(self) -> None:

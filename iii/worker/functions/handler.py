@@ -58,18 +58,18 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
     if takes_whole_payload(signature):
         handler = handler_from(function_id, function)
         if converters:
-            ((whole_name, whole_converter),) = converters.items()
+            ((name, convert),) = converters.items()
             handler.call = lambda payload, **metadata: function(
-                _converted(payload, whole_name, whole_converter, function_id), **metadata
+                _converted(payload, name, convert, function_id), **metadata
             )
         return handler
     takes_metadata = _HIDDEN in signature.names
 
     def call(payload: Any, metadata: Any = None) -> Any:
         arguments = arguments_from(payload, signature, function_id)
-        for name, converter in converters.items():
-            if name in arguments:
-                arguments[name] = _converted(arguments[name], name, converter, function_id)
+        for key, converter in converters.items():
+            if key in arguments:
+                arguments[key] = _converted(arguments[key], key, converter, function_id)
         if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
@@ -128,12 +128,9 @@ def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict
 
 
 def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationError:
-    return InvocationError(
-        ErrorCode.INVALID_PAYLOAD,
-        f"{function_id}: {path} must be {expected}, got {got!r}",
-        function_id,
-        details={"path": path, "expected": expected, "got": got},
-    )
+    text = f"{function_id}: {path} must be {expected}, got {got!r}"
+    details = {"path": path, "expected": expected, "got": got}
+    return InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details)
 
 
 def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:

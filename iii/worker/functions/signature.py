@@ -60,13 +60,10 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     values = plain.__defaults__ or ()
     defaults = dict(zip(positional[len(positional) - len(values) :], values, strict=True))
     defaults.update(plain.__kwdefaults__ or {})
-    return Signature(
-        positional[1:] if isinstance(function, MethodType) else positional,
-        keyword_only,
-        defaults,
-        read_annotations(plain),
-        takes_any_keyword=bool(code.co_flags & _HAS_KEYWORDS),
-    )
+    if isinstance(function, MethodType):
+        positional = positional[1:]
+    takes_any_keyword = bool(code.co_flags & _HAS_KEYWORDS)
+    return Signature(positional, keyword_only, defaults, read_annotations(plain), takes_any_keyword=takes_any_keyword)
 
 
 def _inspected(function: Callable[..., Any]) -> Signature:
