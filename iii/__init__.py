@@ -49,8 +49,7 @@ __all__ += ["EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerAc
 __all__ += ["TriggerRequest", "TriggerRequestInput"]
 __all__ += ["FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"]
 __all__ += ["TriggerTypeInput", "TriggerTypeRef"]
-__all__ += ["InvocationContext", "Logger", "current_invocation"]
-__all__ += ["StreamRequest", "StreamResponse"]
+__all__ += ["InvocationContext", "Logger", "StreamRequest", "StreamResponse", "current_invocation"]
 __all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
 __all__ += ["RegistrationRejectedError"]
 

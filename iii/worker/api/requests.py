@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 else:
     TriggerRequestInput = dict
 
-# Beside `function_id`, in the order of the parameters of `TriggerRequest`.
-OPTIONAL_KEYS = ("payload", "action", "timeout_ms", "metadata", "namespace", "trace")
+KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
 # Ids with these prefixes live in the default namespace, whatever the worker's own is.
 SHARED_PREFIXES = ("engine::", "configuration::")
 
@@ -161,7 +160,7 @@ def request_from(request: Any, payload: Any = None) -> TriggerRequest:
     elif isinstance(request, str):
         request = TriggerRequest(request, payload)
     elif request.__class__ is not TriggerRequest:
-        request = _request_from_dict({key: getattr(request, key, None) for key in ("function_id", *OPTIONAL_KEYS)})
+        request = _request_from_dict({key: getattr(request, key, None) for key in KEYS})
     function_id, timeout = request.function_id, request.timeout_ms
     if not isinstance(function_id, str) or not function_id.strip():
         raise ValueError(f"function_id must be a service::name, not {function_id!r}")
@@ -175,7 +174,9 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
         raise ValueError(f"a request needs a function_id; it has {sorted(fields)}")
     if len(fields) == 2 and "payload" in fields:
         return TriggerRequest(fields["function_id"], fields["payload"])
-    return TriggerRequest(fields["function_id"], *map(fields.get, OPTIONAL_KEYS))
+    get = fields.get
+    payload, action, timeout_ms, metadata = get("payload"), get("action"), get("timeout_ms"), get("metadata")
+    return TriggerRequest(fields["function_id"], payload, action, timeout_ms, metadata, get("namespace"), get("trace"))
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:

@@ -19,12 +19,11 @@ SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def body_from_exception(error: BaseException) -> dict[str, Any]:
     """Return the error body of a handler that raised `error`; an InvocationError keeps its code and details."""
-    body: dict[str, Any]
     if not isinstance(error, InvocationError):
         class_name = type(error).__name__
-        body = {"code": ErrorCode.INVOCATION_FAILED, "message": str(error) or class_name}
-        return {**body, "stacktrace": _traceback_of(error), "details": {"exception": class_name}}
-    body = {"code": error.code, "message": error.message}
+        failure = {"code": ErrorCode.INVOCATION_FAILED, "message": str(error) or class_name}
+        return {**failure, "stacktrace": _traceback_of(error), "details": {"exception": class_name}}
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.stacktrace:
         body["stacktrace"] = error.stacktrace
     elif error.invocation_id is not None:

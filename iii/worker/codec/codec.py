@@ -116,8 +116,11 @@ class Codec:
 
         is_message = isinstance(value, dict) and not depth
         parts = {f"$.{key}": item for key, item in value.items()} if is_message else {"$": value}
-        excesses = ((path, shape.excess_of(self._encode(part))) for path, part in parts.items())
-        return next(((path, excess) for path, excess in excesses if excess), None)
+        for path, part in parts.items():
+            excess = shape.excess_of(self._encode(part))
+            if excess:
+                return path, excess
+        return None
 
     def encode_call(self, head: Message, payload: Any) -> bytes:
         """Return the line of a call: `head`, and `payload` as its last key `data`. Errors as in `encode`."""

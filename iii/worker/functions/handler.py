@@ -58,18 +58,18 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
     if takes_whole_payload(signature):
         handler = handler_from(function_id, function)
         if converters:
-            ((name, convert),) = converters.items()
+            ((whole_name, whole_converter),) = converters.items()
             handler.call = lambda payload, **metadata: function(
-                _converted(payload, name, convert, function_id), **metadata
+                _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
     takes_metadata = _HIDDEN in signature.names
 
     def call(payload: Any, metadata: Any = None) -> Any:
         arguments = arguments_from(payload, signature, function_id)
-        for key, converter in converters.items():
-            if key in arguments:
-                arguments[key] = _converted(arguments[key], key, converter, function_id)
+        for name, converter in converters.items():
+            if name in arguments:
+                arguments[name] = _converted(arguments[name], name, converter, function_id)
         if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
@@ -113,8 +113,7 @@ def takes_whole_payload(signature: Signature) -> bool:
 
 def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict[str, Any]:
     """Return the keyword arguments in a payload. InvocationError `invalid_payload` names what does not fit."""
-    if payload is None:
-        payload = {}
+    payload = {} if payload is None else payload
     if not isinstance(payload, dict):
         raise _unfit(function_id, "$", "an object", payload)
     for name in signature.required:
