@@ -18,9 +18,15 @@ if TYPE_CHECKING:
         RegistrationRejectedError,
     )
     from iii.http import StreamRequest, StreamResponse
-    from iii.worker.api.actions import EnqueueResult, TriggerAction, TriggerActionEnqueue, TriggerActionVoid
     from iii.worker.api.options import DEFAULT_ENGINE_URL, FunctionOptions, InitOptions, TelemetryOptions
-    from iii.worker.api.requests import TriggerRequest, TriggerRequestInput
+    from iii.worker.api.requests import (
+        EnqueueResult,
+        TriggerAction,
+        TriggerActionEnqueue,
+        TriggerActionVoid,
+        TriggerRequest,
+        TriggerRequestInput,
+    )
     from iii.worker.api.triggers import (
         FunctionRef,
         Trigger,
@@ -37,73 +43,38 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = [
-    "DEFAULT_ENGINE_URL",
-    "EngineNotRunning",
-    "EnqueueResult",
-    "FunctionOptions",
-    "FunctionRef",
-    "IIIError",
-    "InitOptions",
-    "InvocationContext",
-    "InvocationError",
-    "Logger",
-    "ProjectError",
-    "ProtocolError",
-    "RegistrationRejectedError",
-    "StreamRequest",
-    "StreamResponse",
-    "TelemetryOptions",
-    "Trigger",
-    "TriggerAction",
-    "TriggerActionEnqueue",
-    "TriggerActionVoid",
-    "TriggerConfig",
-    "TriggerHandler",
-    "TriggerInput",
-    "TriggerRequest",
-    "TriggerRequestInput",
-    "TriggerTypeInput",
-    "TriggerTypeRef",
-    "Worker",
-    "current_invocation",
-    "register_worker",
-]
+# Spelled out, and not made of `_HOMES`, for type checkers.
+__all__ = ["DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions", "Worker", "register_worker"]
+__all__ += ["EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"]
+__all__ += ["TriggerRequest", "TriggerRequestInput"]
+__all__ += ["FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"]
+__all__ += ["TriggerTypeInput", "TriggerTypeRef"]
+__all__ += ["InvocationContext", "Logger", "StreamRequest", "StreamResponse", "current_invocation"]
+__all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
+__all__ += ["RegistrationRejectedError"]
 
-_HOMES = {
-    "iii.errors": (
-        "EngineNotRunning",
-        "IIIError",
-        "InvocationError",
-        "ProjectError",
-        "ProtocolError",
-        "RegistrationRejectedError",
-    ),
-    "iii.http": ("StreamRequest", "StreamResponse"),
-    "iii.worker.api.actions": ("EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
-    "iii.worker.connect": ("register_worker",),
-    "iii.worker.context.invocation": ("InvocationContext", "current_invocation"),
-    "iii.worker.context.logger": ("Logger",),
-    "iii.worker.api.options": ("DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
-    "iii.worker.api.requests": ("TriggerRequest", "TriggerRequestInput"),
-    "iii.worker.api.triggers": (
-        "FunctionRef",
-        "Trigger",
-        "TriggerConfig",
-        "TriggerHandler",
-        "TriggerInput",
-        "TriggerTypeInput",
-        "TriggerTypeRef",
-    ),
-    "iii.worker.worker": ("Worker",),
-}
+# A module, and names that it defines.
+_HOMES = (
+    ("iii.errors", "EngineNotRunning", "IIIError", "InvocationError"),
+    ("iii.errors", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
+    ("iii.http", "StreamRequest", "StreamResponse"),
+    ("iii.worker.api.options", "DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
+    ("iii.worker.api.requests", "EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
+    ("iii.worker.api.requests", "TriggerRequest", "TriggerRequestInput"),
+    ("iii.worker.api.triggers", "FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"),
+    ("iii.worker.api.triggers", "TriggerTypeInput", "TriggerTypeRef"),
+    ("iii.worker.connect", "register_worker"),
+    ("iii.worker.context.invocation", "InvocationContext", "current_invocation"),
+    ("iii.worker.context.logger", "Logger"),
+    ("iii.worker.worker", "Worker"),
+)
 
 
 # Hidden from type checkers, for which any name would exist: `from iii import Nothing` must be an error.
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        for module, names in _HOMES.items():
+        for module, *names in _HOMES:
             if name in names:
                 value = getattr(__import__(module, fromlist=[name]), name)
                 globals()[name] = value

@@ -10,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+__all__ = ["AlreadyRunning", "EngineNotRunning", "ErrorCode", "IIIError", "InvocationError", "ProjectError"]
+__all__ += ["LocalProtocolError", "ProtocolError", "RegistrationRejectedError", "RemoteProtocolError"]
+
 
 class ErrorCode:
     """The `code` of an error body. Those in upper case are spelled by the public wire contract."""

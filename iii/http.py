@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[["StreamRequest", "StreamResponse"], Awaitable[Any]]
 
-__all__ = [
-    "HttpAuthApiKey",
-    "HttpAuthBearer",
-    "HttpAuthHmac",
-    "HttpInvocationConfig",
-    "StreamRequest",
-    "StreamResponse",
-    "http",
-]
+__all__ = ["HttpAuthApiKey", "HttpAuthBearer", "HttpAuthHmac", "HttpInvocationConfig"]
+__all__ += ["StreamRequest", "StreamResponse", "http"]
 
 
 class StreamRequest:

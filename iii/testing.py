@@ -25,6 +25,8 @@ from iii.worker.connect import STAND_IN
 from iii.worker.transport.base import PairTransport
 from iii.worker.worker import Worker
 
+__all__ = ["Engine", "project"]
+
 # Real seconds after which a call without an answer fails its test.
 CALL_TIMEOUT = 20.0
 
@@ -127,45 +129,21 @@ class Engine:
 
     def advance(self, seconds: float) -> None:
         """Move the engine's clock; calls whose deadline is reached end with `TIMEOUT`."""
-        with self._turn:
+        with self._routing() as router:
             self.now += seconds
-            self._router.calls.expire(self.now)
-            self._deliver()
+            router.calls.expire(self.now)
 
-    # For the transports of the workers
-
-    def attach(self, peer: Peer) -> None:
-        """Add a worker's peer."""
+    @contextmanager
+    def _routing(self) -> Iterator[Router]:
+        """Take a turn at the router, and at its end deliver what the router has put into outboxes."""
         with self._turn:
-            self._router.peer_table.attach(peer)
-            self._deliver()
-
-    def take(self, peer: Peer, data: bytes) -> None:
-        """Route the complete lines of a worker."""
-        with self._turn:
-            for line in filter(None, data.split(b"\n")):
-                try:
-                    message = decode(line)
-                except RemoteProtocolError as error:
-                    self._router.calls.refuse(peer, error)
-                else:
-                    self._router.receive(peer, message, line, self.now)
-            self._deliver()
-
-    def _deliver(self) -> None:
-        calls = self._router.calls
-        while calls.dirty:
-            dirty, calls.dirty = calls.dirty, []
-            for peer in dirty:
-                peer.flush()
-        calls.events.clear()
-
-    def detach(self, peer: Peer) -> None:
-        """Remove a worker's peer; calls that it was running fail."""
-        with self._turn:
-            if not peer.is_gone:
-                self._router.peer_table.detach(peer)
-                self._deliver()
+            yield self._router
+            calls = self._router.calls
+            while calls.dirty:
+                dirty, calls.dirty = calls.dirty, []
+                for peer in dirty:
+                    peer.flush()
+            calls.events.clear()
 
     def close(self) -> None:
         """Shut all workers down, and forget the modules that their scripts have imported from their own folders."""
@@ -199,19 +177,28 @@ class _MemoryTransport:
         self._peer = peer
         self._inbox, self._outbox = PairTransport.pair()
         peer.flush = lambda: self._outbox.write(b"".join(line + b"\n" for line in peer.take_outbox()))
-        engine.attach(peer)
+        with engine._routing() as router:
+            router.peer_table.attach(peer)
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return what the engine has sent."""
         return self._inbox.read(timeout)
 
     def write(self, data: bytes) -> None:
-        """Let the engine route lines."""
-        self._engine.take(self._peer, data)
+        """Let the engine route complete lines."""
+        with self._engine._routing() as router:
+            for line in filter(None, data.split(b"\n")):
+                try:
+                    message = decode(line)
+                except RemoteProtocolError as error:
+                    router.calls.refuse(self._peer, error)
+                else:
+                    router.receive(self._peer, message, line, self._engine.now)
 
     def close(self) -> None:
-        """Leave the engine."""
-        self._engine.detach(self._peer)
+        """Leave the engine; calls that the worker was running fail."""
+        with self._engine._routing() as router:
+            if not self._peer.is_gone:
+                router.peer_table.detach(self._peer)
         self._inbox.close()
 
 
@@ -221,19 +208,15 @@ def project(folder: str | Path = ".") -> Iterator[Engine]:
 
     TOMLDecodeError for an iii.toml that is not TOML; exceptions of the scripts pass through.
     """
-    with Engine() as engine:
-        for script in scripts_of(Path(folder)):
-            engine.load(script)
-        yield engine
-
-
-def scripts_of(folder: Path) -> list[Path]:
-    """Return the Python scripts that the nearest iii.toml runs, in its order; none without one."""
     import tomllib  # tests of single workers need none
 
-    for place in (folder.resolve(), *folder.resolve().parents):
-        if (place / "iii.toml").is_file():
-            workers = tomllib.loads((place / "iii.toml").read_text(encoding="utf-8")).get("workers", {})
+    start = Path(folder).resolve()
+    with Engine() as engine:
+        root = next((place for place in (start, *start.parents) if (place / "iii.toml").is_file()), None)
+        if root is not None:
+            workers = tomllib.loads((root / "iii.toml").read_text(encoding="utf-8")).get("workers", {})
             runs = [str(worker.get("run", "")) for worker in workers.values()]
-            return [place / run for run in runs if run.endswith(".py") and " " not in run]
-    return []
+            for run in runs:
+                if run.endswith(".py") and " " not in run:
+                    engine.load(root / run)
+        yield engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii.worker.api.actions import TriggerActionVoid
+from iii.worker.api.requests import TriggerActionVoid
 from iii.worker.api.triggers import Trigger, TriggerConfig, TriggerHandler
 
 __all__ = ["Trigger", "TriggerActionVoid", "TriggerConfig", "TriggerHandler"]

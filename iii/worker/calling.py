@@ -11,7 +11,7 @@ from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
-from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, prepare
+from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, AwaitedCall, BlockingCall, StreamedCall, prepare
 from iii.worker.codec.limits import MAX_LINE
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from iii.worker.api.options import InitOptions
     from iii.worker.api.requests import RequestFields, RequestInput, TriggerRequestInput
     from iii.worker.api.triggers import TriggerConfig
-    from iii.worker.calls.call_table import Call, CallTable, StreamedCall
+    from iii.worker.calls.call_table import Call, CallTable
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.runtime.dispatcher import Dispatcher
     from iii.worker.runtime.event_loop import LoopThread
@@ -75,7 +75,7 @@ class Calling:
         if "invocation_id" not in head:
             self._send({**head, "data": payload})
             return None
-        call = self._calls.open(head)
+        call = self._calls.add(BlockingCall(head))
         self._writer.add(self._encode_call(call, payload))
         if not self._dispatcher.wait(call, call.answer_timeout):
             self._give_up(call)
@@ -100,7 +100,7 @@ class Calling:
             return None
         # A running loop has loaded asyncio; an import statement here would cost 40 ns more.
         loop: AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
-        call = self._calls.open_awaited(head, loop)
+        call = self._calls.add(AwaitedCall(head, loop, self._calls.settled))
         self._writer.add(self._encode_call(call, payload))
         self._writer.flush_soon(loop)
         self._reader_lock.offer_loop(loop, get_ident())
@@ -188,7 +188,7 @@ class Calling:
         head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
         if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
-        call = self._calls.open_streamed(head, deliver)
+        call = self._calls.add(StreamedCall(head, deliver))
         self._writer.add(self._encode_call(call, payload))
         return call
 

@@ -12,17 +12,19 @@ import sys
 from iii.ids import mint_id
 from iii.version import VERSION
 from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
-from iii.worker.functions.handler import describe, handler_from, source_of, typed_handler_from
+from iii.worker.functions.handler import describe, handler_from, typed_handler_from
+from iii.worker.functions.signature import source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, TypeVar, Unpack
 
     from iii.worker.api.http_functions import HttpInvocationConfig, HttpInvocationModel
     from iii.worker.api.options import FunctionOptions, InitOptions
     from iii.worker.api.triggers import TriggerHandler, TriggerInput, TriggerTypeInput
     from iii.worker.codec.codec import Message
+    from iii.worker.functions.handler import Handler
     from iii.worker.runtime.readiness import Readiness
     from iii.worker.runtime.receiver import Receiver
 
@@ -63,19 +65,15 @@ class Registering:
 
             worker.register_function("math::double", double)
         """
-        options: FunctionOptions = {
-            "description": description,
-            "metadata": metadata,
-            "request_format": request_format,
-            "response_format": response_format,
-        }
+        options: FunctionOptions = {"description": description, "metadata": metadata}
+        options |= {"request_format": request_format, "response_format": response_format}
         if not hasattr(handler, "url"):
             return self._register(function_id, handler, options, typed=False)
         from iii.worker.api.http_functions import invocation_to_wire, refuse_locally  # few workers have such functions
 
         self._check_function(function_id, refuse_locally)
-        self._receiver.functions[function_id] = handler_from(function_id, refuse_locally)
-        return self._offer(function_id, {**options, "invocation": invocation_to_wire(handler)})
+        details = {**options, "invocation": invocation_to_wire(handler)}
+        return self._offer(handler_from(function_id, refuse_locally), details)
 
     def function(self, function_id: str, **options: Unpack[FunctionOptions]) -> Callable[[F], F]:
         """Decorate a function with typed parameters: the payload's keys become its arguments.
@@ -100,10 +98,9 @@ class Registering:
         self._check_function(function_id, handler)
         details = describe(handler, typed=typed)
         details.update({key: value for key, value in options.items() if value is not None})
-        source = source_of(handler, os.environ.get("III_PROJECT", ""))
+        details["source"] = source_of(handler, os.environ.get("III_PROJECT", ""))
         wrap = typed_handler_from if typed else handler_from
-        self._receiver.functions[function_id] = wrap(function_id, handler)
-        return self._offer(function_id, {**details, "source": source})
+        return self._offer(wrap(function_id, handler), details)
 
     def _check_function(self, function_id: str, handler: Any) -> None:
         if not isinstance(function_id, str) or not function_id.strip():
@@ -113,13 +110,15 @@ class Registering:
         if function_id in self._receiver.functions:
             raise ValueError(f"function {function_id} is registered already in this worker")
 
-    def _offer(self, function_id: str, details: dict[str, Any]) -> FunctionRef:
+    def _offer(self, handler: Handler, details: dict[str, Any]) -> FunctionRef:
+        functions, function_id = self._receiver.functions, handler.function_id
+
         def unregister() -> None:
-            if self._receiver.functions.pop(function_id, None) is not None:
+            if functions.pop(function_id, None) is not None:
                 self._withdraw("registerfunction", {"type": "unregisterfunction", "id": function_id})
 
-        known = {key: value for key, value in details.items() if value is not None}
-        self._send_registration({"type": "registerfunction", "id": function_id, **known})
+        functions[function_id] = handler
+        self._send_registration({"type": "registerfunction", "id": function_id, **details})
         return FunctionRef(function_id, unregister)
 
     # Triggers, trigger types, actions
@@ -135,11 +134,16 @@ class Registering:
                 {"type": "http", "function_id": "math::add", "config": {"api_path": "add", "http_method": "POST"}}
             )
         """
-        message = trigger_message(trigger, mint_id(), self._namespace)
-        self._send_registration(message)
-        trigger_id, trigger_type = message["id"], message["trigger_type"]
-        withdrawal = {"type": "unregistertrigger", "id": trigger_id, "trigger_type": trigger_type}
-        return Trigger(trigger_id, lambda: self._withdraw("registertrigger", withdrawal))
+        for key in ("type", "function_id"):
+            value = trigger.get(key)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"a trigger needs a {key}, not {value!r}")
+        binding = {"id": mint_id(), "trigger_type": trigger["type"]}
+        fields: Message = {key: trigger.get(key) for key in ("function_id", "metadata", "trigger_namespace")}
+        fields |= {"config": trigger.get("config") or {}, "namespace": trigger.get("namespace") or self._namespace}
+        self._send_registration({"type": "registertrigger", **binding, **fields})
+        withdrawal = {"type": "unregistertrigger", **binding}
+        return Trigger(binding["id"], lambda: self._withdraw("registertrigger", withdrawal))
 
     def register_trigger_type(self, trigger_type: TriggerTypeInput, handler: TriggerHandler) -> TriggerTypeRef:
         """Provide a trigger type: the engine tells `handler` of each binding, and the handler's worker fires them.
@@ -153,8 +157,8 @@ class Registering:
         if not isinstance(type_id, str) or not type_id.strip():
             raise ValueError(f"a trigger type needs an id, not {type_id!r}")
         self._receiver.providers[type_id] = handler
-        fields = {key: value for key, value in trigger_type.items() if value is not None}
-        self._send_registration({"type": "registertriggertype", "description": "", **fields})
+        description = trigger_type.get("description") or ""
+        self._send_registration({"type": "registertriggertype", **trigger_type, "description": description})
         return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
 
     def unregister_trigger_type(self, trigger_type: TriggerTypeInput) -> None:
@@ -177,9 +181,8 @@ class Registering:
         the action's options.
         """
         function = self.register_function(f"action::{action_id}", handler, description=description)
-        fields = {"description": description, "options_format": options_format}
-        known = {key: value for key, value in fields.items() if value is not None}
-        self._send_registration({"type": "registeraction", "id": action_id, "function_id": function.id, **known})
+        details = {"function_id": function.id, "description": description, "options_format": options_format}
+        self._send_registration({"type": "registeraction", "id": action_id, **details})
 
         def unregister() -> None:
             self._withdraw("registeraction", {"type": "unregisteraction", "id": action_id})
@@ -187,7 +190,9 @@ class Registering:
 
         return FunctionRef(function.id, unregister)
 
-    def _send_registration(self, message: Message) -> None:
+    def _send_registration(self, fields: Message) -> None:
+        """Send a registration, without the fields that are None, and keep it for the next connection."""
+        message = {key: value for key, value in fields.items() if value is not None}
         self._readiness.touch()
         self._registrations[message["type"], message["id"]] = message
         self._send(message)
@@ -215,24 +220,3 @@ def announcement_from(options: InitOptions, namespace: str | None) -> Message:
     if options.telemetry is not None:
         data["telemetry"] = {key: value for key, value in vars(options.telemetry).items() if value}
     return {"type": "invokefunction", "function_id": REGISTER, "action": {"type": "void"}, "data": data}
-
-
-def trigger_message(trigger: Mapping[str, Any], trigger_id: str, worker_namespace: str | None) -> Message:
-    """Return the `registertrigger` of a binding. ValueError names what is missing."""
-    for key in ("type", "function_id"):
-        if not isinstance(trigger.get(key), str) or not trigger[key].strip():
-            raise ValueError(f"a trigger needs a {key}, not {trigger.get(key)!r}")
-    message: Message = {
-        "type": "registertrigger",
-        "id": trigger_id,
-        "trigger_type": trigger["type"],
-        "function_id": trigger["function_id"],
-        "config": trigger.get("config") or {},
-    }
-    optional = {
-        "metadata": trigger.get("metadata"),
-        "namespace": trigger.get("namespace") or worker_namespace,
-        "trigger_namespace": trigger.get("trigger_namespace"),
-    }
-    message.update({key: value for key, value in optional.items() if value is not None})
-    return message

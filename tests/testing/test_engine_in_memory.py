@@ -11,7 +11,7 @@ import pytest
 
 from cli.project.project_templates import TEMPLATES
 from iii import InvocationError, TriggerAction
-from iii.testing import Engine, project, scripts_of
+from iii.testing import Engine, project
 
 ROOT = Path(__file__).resolve().parents[2]
 BOUND = 30.0
@@ -138,16 +138,17 @@ def test_a_projects_scripts_are_run_with_a_worker_of_the_engine(tmp_path):
             "src/beside_a.py": "NAME = 'ada'\n",
         },
     )
-    assert scripts_of(tmp_path / "src") == [tmp_path / "src" / "a.py"]
     path = list(sys.path)
     with project(tmp_path / "src") as engine:
         assert engine.call("a::name") == "ada"
+        assert ", 1 workers," in repr(engine)
     assert "beside_a" not in sys.modules
     assert sys.path == path
 
 
 def test_a_folder_without_a_project_has_no_scripts(tmp_path):
-    assert scripts_of(tmp_path) == []
+    with project(tmp_path) as engine:
+        assert ", 0 workers," in repr(engine)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

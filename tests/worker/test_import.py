@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import iii
+import iii.errors
+import iii.testing
 from iii import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,12 @@ def test_every_public_name_exists():
     assert all(getattr(iii, name) is not None for name in iii.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = iii.no_such_name
+
+
+@pytest.mark.parametrize("module", [iii.errors, iii.testing])
+def test_a_public_module_names_what_is_public_and_only_that(module):
+    own = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    assert set(module.__all__) == {name for name in own if not name.startswith("_")}
 
 
 def test_every_public_name_of_a_worker_is_documented():

@@ -65,6 +65,11 @@ def test_a_trigger_is_bound_and_withdrawn_by_the_same_id(joined):
     assert engine.expect("unregistertrigger")["id"] == trigger.id
 
 
+def test_a_trigger_without_a_function_is_refused(joined):
+    with pytest.raises(ValueError, match="a trigger needs a function_id, not None"):
+        joined[0].register_trigger({"type": "cron"})
+
+
 def test_an_action_is_a_function_with_a_name_for_callers(joined):
     worker, engine = joined
     worker.register_trigger_action("delay", lambda request: request["action"]["seconds"], options_format={})

@@ -10,14 +10,12 @@ import pytest
 
 from iii import EnqueueResult, InvocationError, TriggerAction, TriggerRequest
 from iii.ids import BATCH, mint_id, uuids_from_bytes
-from iii.worker.api.actions import action_to_wire
-from iii.worker.api.requests import message_from, request_from
+from iii.worker.api.requests import action_to_wire, message_from, request_from
 from iii.worker.calls.call_table import prepare
 from iii.worker.calls.errors import body_from_exception, error_from_body
 from iii.worker.context.invocation import CURRENT, InvocationContext
 from iii.worker.functions.handler import arguments_from, describe, handler_from, typed_handler_from
 from iii.worker.functions.signature import is_coroutine_function, read_signature
-from iii.worker.registering import trigger_message
 from iii.worker.runtime.readiness import find_project_files
 
 
@@ -241,11 +239,6 @@ def test_docstring_and_hints_describe_a_function():
     assert found["description"] == "Add two numbers."
     assert found["response_format"]["type"] == "integer"
     assert found["request_format"]["required"] == ["a"]
-
-
-def test_a_trigger_without_a_function_is_refused():
-    with pytest.raises(ValueError, match="function_id"):
-        trigger_message({"type": "cron"}, "t1", None)
 
 
 def test_only_the_projects_own_files_are_reported(tmp_path):

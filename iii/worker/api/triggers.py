@@ -44,12 +44,7 @@ class TriggerConfig:
     """
 
     def __init__(
-        self,
-        id: str,
-        function_id: str = "",
-        config: Any = None,
-        metadata: Any = None,
-        namespace: str | None = None,
+        self, id: str, function_id: str = "", config: Any = None, metadata: Any = None, namespace: str | None = None
     ) -> None:
         self.id = id
         self.function_id = function_id
@@ -72,12 +67,7 @@ class TriggerConfig:
         The condition is the function that `condition_function_id` in the binding's config names.
         """
         function_id = self.config.get("condition_function_id") if isinstance(self.config, dict) else None
-        if not function_id:
-            return None
-        request: TriggerRequestInput = {"function_id": function_id, "payload": payload}
-        if self.namespace is not None:
-            request["namespace"] = self.namespace
-        return request
+        return TriggerConfig(self.id, function_id, namespace=self.namespace).request(payload) if function_id else None
 
 
 class TriggerHandler:
@@ -116,23 +106,14 @@ class FunctionRef(_Registration):
 
 def config_from_message(message: Message) -> TriggerConfig:
     """Return the binding in a `registertrigger` or `unregistertrigger`."""
-    return TriggerConfig(
-        message["id"],
-        message.get("function_id") or "",
-        message.get("config"),
-        message.get("metadata"),
-        message.get("namespace"),
-    )
+    fields = (message.get(key) for key in ("config", "metadata", "namespace"))
+    return TriggerConfig(message["id"], message.get("function_id") or "", *fields)
 
 
 def answer_from(message: Message, error: BaseException | None) -> Message:
     """Return the provider's answer to a `registertrigger`; `error` is what the provider raised to refuse it."""
-    answer: Message = {
-        "type": "triggerregistrationresult",
-        "id": message["id"],
-        "trigger_type": message["trigger_type"],
-        "function_id": message.get("function_id") or "",
-    }
+    answer: Message = {"type": "triggerregistrationresult", "function_id": message.get("function_id") or ""}
+    answer |= {"id": message["id"], "trigger_type": message["trigger_type"]}
     if isinstance(error, InvocationError):
         answer["error"] = {"code": error.code, "message": error.message}
     elif error is not None:

@@ -10,8 +10,7 @@ from threading import Lock, get_ident
 
 from iii.errors import ErrorCode, InvocationError
 from iii.ids import mint_id
-from iii.worker.api.actions import EnqueueResult
-from iii.worker.api.requests import message_from
+from iii.worker.api.requests import EnqueueResult, message_from
 from iii.worker.calls.errors import error_from_body
 from iii.worker.context.invocation import CURRENT
 from iii.worker.context.tracing import current_trace
@@ -20,10 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
     from iii.worker.api.requests import TriggerRequest
     from iii.worker.codec.codec import Message
+
+    C = TypeVar("C", bound="Call")
 
 # How long after the deadline a caller still waits for the engine's TIMEOUT before it takes the answer for lost.
 LOST_ANSWER_TIMEOUT = 1.0
@@ -46,12 +47,10 @@ class Call:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is an answer."""
         return self.answer is not None
 
     @property
     def function_id(self) -> str:
-        """The function that is called."""
         return str(self.head["function_id"])
 
     @property
@@ -92,8 +91,7 @@ class BlockingCall(Call):
         self.thread = get_ident()
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer and let the caller go on."""
-        super().settle(answer)
+        self.answer = answer
         self.lock.release()
 
 
@@ -132,39 +130,28 @@ class StreamedCall(Call):
         self.deliver = deliver
 
     def settle(self, answer: Message) -> None:
-        """Keep the answer and deliver it as the last message."""
-        super().settle(answer)
+        self.answer = answer
         self.deliver({**answer, "type": "invocationresult"})
 
 
 class CallTable:
-    """Outstanding calls by id. `unknown_results` counts the answers to calls that the caller had given up."""
+    """Outstanding calls by id. `settled` holds the awaited calls whose loop `wake` is to tell."""
 
     def __init__(self) -> None:
         self._calls: dict[str, Call] = {}
-        self._settled: list[AwaitedCall] = []
+        self.settled: list[AwaitedCall] = []
         self._end: InvocationError | None = None
-        self.unknown_results = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def open(self, head: Message) -> BlockingCall:
-        """Add a call of this thread."""
-        call = BlockingCall(head)
-        self._add(call)
-        return call
-
-    def open_awaited(self, head: Message, loop: AbstractEventLoop) -> AwaitedCall:
-        """Add a call of a coroutine on `loop`."""
-        call = AwaitedCall(head, loop, self._settled)
-        self._add(call)
-        return call
-
-    def open_streamed(self, head: Message, deliver: Callable[[Message], None]) -> StreamedCall:
-        """Add a call whose messages go to `deliver`."""
-        call = StreamedCall(head, deliver)
-        self._add(call)
+    def add(self, call: C) -> C:
+        """Add a call and return it. InvocationError when the table has ended."""
+        # First added, then asked: `end` on another thread finds the call, or this thread finds the end.
+        self._calls[call.id] = call
+        if self._end is not None:
+            self._calls.pop(call.id, None)
+            raise self._end
         return call
 
     def add_item(self, message: Message) -> None:
@@ -173,29 +160,20 @@ class CallTable:
         if isinstance(call, StreamedCall):
             call.deliver(message)
 
-    def _add(self, call: Call) -> None:
-        # First added, then asked: `end` on another thread finds the call, or this thread finds the end.
-        self._calls[call.id] = call
-        if self._end is not None:
-            self._calls.pop(call.id, None)
-            raise self._end
-
     def has(self, call_id: str) -> bool:
         """Whether a caller in this process waits for the answer to this call."""
         return call_id in self._calls
 
     def drop(self, call: Call) -> None:
-        """Forget a call that its caller has given up."""
         self._calls.pop(call.id, None)
 
     def settle(self, answer: Message) -> int:
-        """Give an answer to its caller; count it when the caller has given up.
+        """Give an answer to its caller, unless the caller has given up.
 
         Returns the caller's thread if the caller blocks and no other call is outstanding, else 0.
         """
         call = self._calls.pop(str(answer.get("invocation_id")), None)
         if call is None:
-            self.unknown_results += 1
             return 0
         call.settle(answer)
         return 0 if self._calls else call.thread
@@ -205,10 +183,10 @@ class CallTable:
 
         `here` is the loop whose thread this is, None on a thread without one.
         """
-        if not self._settled:
+        if not self.settled:
             return
-        settled = self._settled[:]
-        del self._settled[: len(settled)]
+        settled = self.settled[:]
+        del self.settled[: len(settled)]
         by_loop: dict[AbstractEventLoop, list[AwaitedCall]] = {}
         for call in settled:
             if call.loop is here:
@@ -269,6 +247,5 @@ def prepare(
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
         message["deadline_ms"] = max(1, int(timeout))
     if window is not None:
-        message["stream"] = True
-        message["window"] = window
+        message |= {"stream": True, "window": window}
     return message

@@ -11,7 +11,6 @@ from iii.errors import ErrorCode, InvocationError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Any
 
 # Frames of files below it are left out of the tracebacks that callers get.
@@ -21,18 +20,15 @@ SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def body_from_exception(error: BaseException) -> dict[str, Any]:
     """Return the error body of a handler that raised `error`; an InvocationError keeps its code and details."""
     if not isinstance(error, InvocationError):
-        return {
-            "code": ErrorCode.INVOCATION_FAILED,
-            "message": str(error) or type(error).__name__,
-            "stacktrace": format_user_traceback(error),
-            "details": {"exception": type(error).__name__},
-        }
+        class_name = type(error).__name__
+        failure = {"code": ErrorCode.INVOCATION_FAILED, "message": str(error) or class_name}
+        return {**failure, "stacktrace": _traceback_of(error), "details": {"exception": class_name}}
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.stacktrace:
         body["stacktrace"] = error.stacktrace
     elif error.invocation_id is not None:
         # A call that the handler made failed. Without the trace the engine would seem to have refused this call.
-        body["stacktrace"] = format_user_traceback(error)
+        body["stacktrace"] = _traceback_of(error)
     if error.details:
         body["details"] = error.details
     if error.retryable:
@@ -56,15 +52,11 @@ def error_from_body(body: Any, function_id: str | None, invocation_id: str | Non
     )
 
 
-def format_user_traceback(error: BaseException) -> str:
+def _traceback_of(error: BaseException) -> str:
     """Format a traceback from the first frame outside the SDK on."""
     import traceback  # only failures need it
 
-    return "".join(traceback.format_exception(type(error), error, skip_sdk_frames(error.__traceback__)))
-
-
-def skip_sdk_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Drop the leading frames that belong to the SDK."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(SDK_FOLDER):
         trace = trace.tb_next
-    return trace
+    return "".join(traceback.format_exception(type(error), error, trace))

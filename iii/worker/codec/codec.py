@@ -13,14 +13,12 @@ from __future__ import annotations
 import sys
 
 from iii.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from iii.worker.codec.encodability import find_unencodable, plain_value
 from iii.worker.codec.limits import MAX_DEPTH, MAX_LINE, MAX_NODES
-from iii.worker.codec.stdlib_json import decode_with_json, encode_with_json
+from iii.worker.codec.stdlib_json import decode_with_json, encode_with_json, find_unencodable, plain_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
     Message = dict[str, Any]
@@ -60,9 +58,7 @@ class Codec:
         self.package = "json"
         self.encode_text: Callable[[str], bytes] = encode_with_json
         self._encode: Callable[[Any], bytes] = encode_with_json
-        self._decode_lines: Callable[[bytes], list[Any]] = lambda block: [
-            decode_with_json(line) for line in _lines_of(block)
-        ]
+        self._decode_lines: Callable[[bytes], list[Any]] = lambda block: list(map(decode_with_json, _lines_of(block)))
         self._encode_lines: Callable[[list[Any]], bytes] | None = None  # the parser is exact by itself
 
     def _use_msgspec(self) -> None:
@@ -90,35 +86,38 @@ class Codec:
 
         `depth` is how many containers the value will stand in: 1 for the payload of a message.
         """
+        fault: tuple[str, str] | None
         try:
             body = self._encode(value)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            path, reason = _locate(value, depth) or ("$", str(error))
-            raise _not_serializable(path, reason) from None
-        # Most bodies are short, without null, and without a long run of digits.
-        size = len(body)
-        if (
-            size <= 2 * MAX_DEPTH
-            and body.find(b"null") < 0
-            and (size < _LONG_DIGITS or body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0)
-        ):
-            return body
-        if self.package == "json":
-            self.slow_bytes += size
-        # Fast encoders write NaN as null, and some write integers of any size. (`find`: `in` takes twice its time.)
-        has_wrong_number = (body.find(b"null") >= 0 and not _is_finite(value)) or _has_long_number(body)
-        if has_wrong_number or _may_exceed(body, 1, depth):
-            fault = _locate(value, depth) or self._find_excess(value, depth)
-            if fault:
-                raise _not_serializable(*fault)
-        return body
+            fault = _locate(value, depth) or ("$", str(error))
+        else:
+            # Most bodies are short, without null, and without a long run of digits.
+            size = len(body)
+            if (
+                size <= 2 * MAX_DEPTH
+                and body.find(b"null") < 0
+                and (size < _LONG_DIGITS or body.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0)
+            ):
+                return body
+            if self.package == "json":
+                self.slow_bytes += size
+            # Fast encoders write NaN as null, and some integers of any size. (`find`: `in` takes twice its time.)
+            has_wrong_number = (body.find(b"null") >= 0 and not _is_finite(value)) or _has_long_number(body)
+            is_suspect = has_wrong_number or _may_exceed(body, 1, depth)
+            fault = (_locate(value, depth) or self._find_excess(value, depth)) if is_suspect else None
+            if fault is None:
+                return body
+        raise LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, ": ".join(fault))
 
     def _find_excess(self, value: Any, depth: int) -> tuple[str, str] | None:
         """Return (path, reason) where a message, or a payload that has depth 1, is nested too deep or too large."""
+        from iii.protocol import shape  # short messages need no look at their shape
+
         is_message = isinstance(value, dict) and not depth
         parts = {f"$.{key}": item for key, item in value.items()} if is_message else {"$": value}
         for path, part in parts.items():
-            excess = _shape().excess_of(self._encode(part))
+            excess = shape.excess_of(self._encode(part))
             if excess:
                 return path, excess
         return None
@@ -175,46 +174,32 @@ def _lines_of(block: bytes) -> list[bytes]:
 
 
 def _decode_exactly(line: bytes) -> Message | RemoteProtocolError:
+    from iii.worker.codec.json_diagnosis import find_fault, read_invocation_id  # as in `_has_long_number`
+
     fault = None
     try:
         value = decode_with_json(line)
         if value.__class__ is not dict:
-            fault = _diagnosis().find_fault(line) or ("not an object", 0)
+            fault = find_fault(line) or ("not an object", 0)
         elif _has_long_number(line) or _may_exceed(line, 1):
-            fault = _diagnosis().find_fault(line)
+            fault = find_fault(line)
     except (ValueError, RecursionError) as error:
-        fault = _diagnosis().find_fault(line) or (str(error), 0)
+        fault = find_fault(line) or (str(error), 0)
     if fault is None:
         return value  # type: ignore[no-any-return]
     message, offset = fault
-    invocation_id = _diagnosis().read_invocation_id(line)
+    invocation_id = read_invocation_id(line)
     text = f"{message} at byte {offset}"
     return RemoteProtocolError(ErrorCode.INVALID_JSON, text, offset=offset, invocation_id=invocation_id)
 
 
 def oversized(head: bytes, size: int) -> RemoteProtocolError:
     """The error of a line of `size` bytes, over the limit, of which `head` is the beginning."""
+    from iii.worker.codec.json_diagnosis import read_invocation_id  # as in `_has_long_number`
+
     text = f"a line of {size} bytes is over the limit of {MAX_LINE}"
-    invocation_id = _diagnosis().read_invocation_id(head)
+    invocation_id = read_invocation_id(head)
     return RemoteProtocolError(ErrorCode.PAYLOAD_TOO_LARGE, text, offset=MAX_LINE, invocation_id=invocation_id)
-
-
-def _diagnosis() -> ModuleType:
-    # Compiling its patterns costs a millisecond at start, and most workers never need it.
-    from iii.worker.codec import json_diagnosis
-
-    return json_diagnosis
-
-
-def _shape() -> ModuleType:
-    # Short messages need no look at their shape.
-    from iii.protocol import shape
-
-    return shape
-
-
-def _not_serializable(path: str, reason: str) -> LocalProtocolError:
-    return LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, f"{path}: {reason}")
 
 
 def _locate(value: Any, depth: int) -> tuple[str, str] | None:
@@ -225,7 +210,12 @@ def _locate(value: Any, depth: int) -> tuple[str, str] | None:
 
 
 def _has_long_number(data: bytes) -> bool:
-    return data.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) >= 0 and bool(_diagnosis().has_long_integer(data))
+    if data.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0:
+        return False
+    # Compiling its patterns costs a millisecond at start, and most workers never need it.
+    from iii.worker.codec.json_diagnosis import has_long_integer
+
+    return has_long_integer(data)
 
 
 def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:
@@ -238,7 +228,11 @@ def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:
     if block.find(b"[") >= 0:  # takes less time than to count none
         brackets += block.count(b"[")
     is_suspect = brackets > MAX_DEPTH + lines - depth or len(block) > 2 * MAX_NODES
-    return is_suspect and not _shape().is_moderate(block, envelope=1 - depth)
+    if not is_suspect:
+        return False
+    from iii.protocol import shape  # short messages need no look at their shape
+
+    return not shape.is_moderate(block, envelope=1 - depth)
 
 
 def _is_finite(value: Any) -> bool:

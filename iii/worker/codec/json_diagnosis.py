@@ -22,7 +22,6 @@ _TOKEN = re.compile(
 # A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
 _LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
 _INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
-_BLANK = re.compile(r"[ \t\r\n]*")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
 # What may come next. A container may end where its first value or key may stand, and after a value.
@@ -82,8 +81,7 @@ class _Scan:
         return None if at == len(self._text) else ("extra characters after the value", at)
 
     def _skip_blank(self, at: int) -> int:
-        blank = _BLANK.match(self._text, at)
-        return blank.end() if blank else at
+        return len(self._text) - len(self._text[at:].lstrip(" \t\r\n"))
 
     def _accept(self, token_type: str, token: str, fraction: str | None) -> str | None:
         if token_type == "punctuation":
@@ -115,12 +113,13 @@ class _Scan:
         return None
 
     def _accept_punctuation(self, sign: str) -> str | None:
+        first = _FIRST_KEY if sign in "{}" else _FIRST_VALUE
         if sign in "{[" and self._state in (_VALUE, _FIRST_VALUE):
             if len(self._open) > MAX_DEPTH:
                 return f"nested deeper than {MAX_DEPTH}"
             self._open.append(set() if sign == "{" else None)
-            self._state = _FIRST_KEY if sign == "{" else _FIRST_VALUE
-        elif sign in "}]" and self._may_close(sign):
+            self._state = first
+        elif sign in "}]" and self._state in (first, _AFTER) and (self._open[-1] is None) is (sign == "]"):
             self._open.pop()
             self._state = _AFTER if self._open else _END
         elif sign == ":" and self._state == _COLON:
@@ -130,11 +129,6 @@ class _Scan:
         else:
             return f"unexpected {sign!r}"
         return None
-
-    def _may_close(self, sign: str) -> bool:
-        is_object = sign == "}"
-        is_open = bool(self._open) and (self._open[-1] is not None) is is_object
-        return is_open and self._state in (_FIRST_KEY if is_object else _FIRST_VALUE, _AFTER)
 
 
 def _surrogate_fault(token: str) -> str | None:

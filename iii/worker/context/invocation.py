@@ -41,8 +41,7 @@ class InvocationContext:
     @property
     def function_id(self) -> str:
         """The id of the called function."""
-        function_id: str = self.message["function_id"]
-        return function_id
+        return self.message["function_id"]  # type: ignore[no-any-return]
 
     @property
     def invocation_id(self) -> str | None:

@@ -6,7 +6,7 @@ import json
 import sys
 from time import time
 
-from iii.worker.codec.encodability import plain_value
+from iii.worker.codec.stdlib_json import plain_value
 from iii.worker.context.invocation import CURRENT
 from iii.worker.context.tracing import current_trace
 
@@ -55,8 +55,7 @@ class Logger:
         record.update({key: value for key, value in self._fields.items() if value})
         invocation = CURRENT.get()
         if invocation is not None:
-            record["function_id"] = invocation.function_id
-            record["invocation_id"] = invocation.invocation_id
+            record |= {"function_id": invocation.function_id, "invocation_id": invocation.invocation_id}
         traceparent = current_trace().get("traceparent")
         if traceparent:
             # `version-trace-span-flags`; one of another form is a trace id as it is.

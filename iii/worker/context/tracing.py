@@ -69,13 +69,8 @@ class Span:
             trace_id, parent_id, flags = parts[1], parts[2], parts[3]
         span_id = os.urandom(8).hex()
         self.trace = {**outer, "traceparent": f"00-{trace_id}-{span_id}-{flags}"}
-        self._fields = {
-            "trace_id": trace_id,
-            "span_id": span_id,
-            "parent_span_id": parent_id,
-            "flags": int(flags),
-            "start_time_unix_nano": time.time_ns(),
-        }
+        self._fields = {"trace_id": trace_id, "span_id": span_id, "parent_span_id": parent_id, "flags": int(flags)}
+        self._fields["start_time_unix_nano"] = time.time_ns()
         self._token = _SPAN.set(self)
         return self
 
@@ -92,9 +87,6 @@ class Span:
             key: value if isinstance(value, str | int | float) else str(value) for key, value in self.attributes.items()
         }
         self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
-
-    def __repr__(self) -> str:
-        return f"<Span {self.name} {self.traceparent or 'not recorded'}>"
 
 
 _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import sys
 
+from iii.worker.codec.stdlib_json import is_subclass
+from iii.worker.functions.schema import MAX_NESTING, is_mapping, is_union
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,31 +18,21 @@ if TYPE_CHECKING:
 
     Converter = Callable[[Any], Any]
 
-# A type that contains itself is converted this deep, and left as JSON below.
-MAX_NESTING = 16
-
-_ISO_CLASSES = (("datetime", "datetime"), ("datetime", "date"), ("datetime", "time"))
-_TEXT_CLASSES = (("uuid", "UUID"), ("decimal", "Decimal"))
 # The classes that a JSON value may have where a union's member needs no conversion.
-_JSON_CLASSES: dict[Any, Any] = {
-    str: str,
-    int: int,
-    float: (int, float),
-    bool: bool,
-    dict: dict,
-    list: list,
-    type(None): type(None),
-}
+_JSON_CLASSES: dict[Any, Any] = {cls: cls for cls in (str, int, bool, dict, list, type(None))} | {float: (int, float)}
 
 
 def converter_from_hint(hint: Any, nesting: int = 0) -> Converter | None:
-    """Return the function that turns a JSON value into one of this type, None when the value may stay as it is."""
+    """Return the function that turns a JSON value into one of this type, None when the value may stay as it is.
+
+    A type that contains itself is converted `MAX_NESTING` deep, and left as JSON below.
+    """
     if nesting > MAX_NESTING or hint is None:
         return None
     if isinstance(hint, type) and not hasattr(hint, "__origin__"):
         return _from_class(hint, nesting)
     origin, arguments = getattr(hint, "__origin__", None), getattr(hint, "__args__", None)
-    if type(hint).__name__ == "UnionType" or str(origin) == "typing.Union":
+    if is_union(hint):
         return _from_union(hint.__args__, nesting)
     if str(origin) == "typing.Literal":
         by_value = {choice.value: choice for choice in hint.__args__ if hasattr(choice, "value")}
@@ -76,7 +69,7 @@ def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
 
 def _from_container(origin: type, arguments: tuple[Any, ...], nesting: int) -> Converter | None:
     converters = [converter_from_hint(argument, nesting + 1) for argument in arguments]
-    if issubclass(origin, dict) or origin.__name__ in ("Mapping", "MutableMapping"):
+    if is_mapping(origin):
         convert_value = converters[1] if len(converters) == 2 else None
         if convert_value is None:
             return None
@@ -106,27 +99,23 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
     if callable(validate):
         return validate  # type: ignore[no-any-return]
     converter: Converter | None = None
-    if _is_one_of(cls, (("msgspec", "Struct"),)):
+    if is_subclass(cls, "msgspec", "Struct"):
         converter = _from_struct(cls)
-    elif _is_one_of(cls, (("enum", "Enum"),)):
+    elif is_subclass(cls, "enum", "Enum"):
         converter = cls
     elif hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__"):
         converter = _from_fields(cls, nesting)
-    elif _is_one_of(cls, _ISO_CLASSES):
+    elif is_subclass(cls, "datetime", "date", "time"):
         converter = cls.fromisoformat
-    elif _is_one_of(cls, _TEXT_CLASSES):
+    elif is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
         converter = _from_text_class(cls)
     elif cls is bytes:
-        converter = _bytes_from_base64
+        import base64  # needed for bytes only
+
+        return lambda value: base64.b64decode(value, validate=True)
     elif cls in (set, frozenset, tuple):
         return lambda value: cls(_listed(value))
     return converter
-
-
-def _bytes_from_base64(value: Any) -> bytes:
-    import base64  # needed for bytes only
-
-    return base64.b64decode(value, validate=True)
 
 
 def _from_text_class(cls: Any) -> Converter:
@@ -169,8 +158,3 @@ def _from_fields(cls: Any, nesting: int) -> Converter | None:
         return cls(**{name: item for name, item in items.items() if name in fields}) if is_dataclass else items
 
     return convert
-
-
-def _is_one_of(cls: Any, names: tuple[tuple[str, str], ...]) -> bool:
-    # A class of a module that no code has imported cannot be met.
-    return any(module in sys.modules and issubclass(cls, getattr(sys.modules[module], name)) for module, name in names)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.codec.stdlib_json import encode_with_json
-from iii.worker.functions.docstring import first_paragraph
-from iii.worker.functions.schema import format_from_hint, format_from_parameters
-from iii.worker.functions.signature import find_source, is_coroutine_function, read_signature
+from iii.worker.functions.schema import first_paragraph, format_from_hint, format_from_parameters, is_mapping
+from iii.worker.functions.signature import is_coroutine_function, read_signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,22 +63,18 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
                 _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
+    takes_metadata = _HIDDEN in signature.names
 
     def call(payload: Any, metadata: Any = None) -> Any:
         arguments = arguments_from(payload, signature, function_id)
         for name, converter in converters.items():
             if name in arguments:
                 arguments[name] = _converted(arguments[name], name, converter, function_id)
-        if _HIDDEN in signature.names:
+        if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
 
-    return Handler(
-        function_id,
-        call,
-        is_async=is_coroutine_function(function),
-        takes_metadata=_HIDDEN in signature.names,
-    )
+    return Handler(function_id, call, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
 
 
 def converters_from(signature: Signature) -> dict[str, Converter]:
@@ -113,13 +108,12 @@ def takes_whole_payload(signature: Signature) -> bool:
     cls = getattr(hint, "__origin__", hint)
     if not isinstance(cls, type):
         return str(hint) == "typing.Any"
-    return issubclass(cls, dict) or cls.__name__ in ("Mapping", "MutableMapping")
+    return is_mapping(cls)
 
 
 def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict[str, Any]:
     """Return the keyword arguments in a payload. InvocationError `invalid_payload` names what does not fit."""
-    if payload is None:
-        payload = {}
+    payload = {} if payload is None else payload
     if not isinstance(payload, dict):
         raise _unfit(function_id, "$", "an object", payload)
     for name in signature.required:
@@ -133,35 +127,21 @@ def arguments_from(payload: Any, signature: Signature, function_id: str) -> dict
 
 
 def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationError:
-    return InvocationError(
-        ErrorCode.INVALID_PAYLOAD,
-        f"{function_id}: {path} must be {expected}, got {got!r}",
-        function_id,
-        details={"path": path, "expected": expected, "got": got},
-    )
+    text = f"{function_id}: {path} must be {expected}, got {got!r}"
+    details = {"path": path, "expected": expected, "got": got}
+    return InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details)
 
 
 def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
-    """Return the `description`, `request_format` and `response_format` that docstring and hints give, without Nones."""
+    """Return the `description`, `request_format` and `response_format` that docstring and hints give, or None."""
     signature = read_signature(function)
     if typed and not takes_whole_payload(signature):
         request: Any = format_from_parameters(signature, function.__doc__)
     else:
         first = signature.positional[:1]
         request = format_from_hint(signature.annotations.get(first[0])) if first else None
-    details = {
+    return {
         "description": first_paragraph(function.__doc__),
         "request_format": request,
         "response_format": format_from_hint(signature.annotations.get("return")),
     }
-    return {key: value for key, value in details.items() if value is not None}
-
-
-def source_of(function: Callable[..., Any], project: str) -> dict[str, Any] | None:
-    """Return `{"file", "line"}` of the definition; a file under the folder `project` is relative to that."""
-    source = find_source(function)
-    if source is None:
-        return None
-    file, line = source
-    root = project.rstrip("/") + "/"
-    return {"file": file.removeprefix(root) if project else file, "line": line}

@@ -1,4 +1,4 @@
-"""Type hints to JSON Schema (draft 2020-12).
+"""Type hints to JSON Schema (draft 2020-12), with the descriptions that docstrings hold.
 
 Builtins, Optional, Union, Literal, list, tuple, set, dict, TypedDict, dataclasses, Enum, dates, UUID, Annotated;
 pydantic models and msgspec Structs describe themselves. A hint that says nothing (`Any`, a foreign class) gives
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from iii.worker.functions.docstring import first_paragraph, parameter_descriptions
+from iii.worker.codec.stdlib_json import is_subclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Schema = dict[str, Any]
 
+_SECTION_HEADS = ("args:", "arguments:", "attributes:", "parameters:")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 # A type that contains itself ends here with an open schema.
 MAX_NESTING = 16
@@ -55,18 +56,9 @@ def format_from_hint(hint: Any) -> Schema | None:
 
 def format_from_parameters(signature: Signature, doc: str | None = None) -> Schema:
     """Return the schema of an object whose keys are the handler's parameters, described by its docstring."""
-    properties = {}
-    descriptions = parameter_descriptions(doc)
-    for name in signature.names:
-        if name == "metadata":
-            continue
-        field = dict(schema_from_hint(signature.annotations.get(name)) or {})
-        if name in signature.defaults and _is_json_scalar(signature.defaults[name]):
-            field["default"] = signature.defaults[name]
-        if name in descriptions:
-            field["description"] = descriptions[name]
-        properties[name] = field
+    hints = {name: signature.annotations.get(name) for name in signature.names if name != "metadata"}
     required = [name for name in signature.required if name != "metadata"]
+    properties = _properties(hints, signature.defaults, doc, nesting=0)
     schema = _object(properties, required, closed=not signature.takes_any_keyword)
     if not required:
         schema["type"] = ["object", "null"]  # a call without a payload is a call without arguments
@@ -82,7 +74,7 @@ def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
     if not hasattr(hint, "__metadata__") and type(hint).__hash__ is not None and hint in _SIMPLE:
         return dict(_SIMPLE[hint])
     origin = getattr(hint, "__origin__", None)
-    if origin is not None or _is_union(hint):
+    if origin is not None or is_union(hint):
         return _from_generic(hint, origin, nesting)
     if isinstance(hint, type):
         return _from_class(hint, nesting)
@@ -92,7 +84,7 @@ def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
 
 def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
     arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
-    if _is_union(hint):
+    if is_union(hint):
         return _from_union(arguments, nesting)
     if getattr(origin, "_name", None) == "Literal" or str(origin) == "typing.Literal":
         return _from_values(list(arguments))
@@ -124,7 +116,7 @@ def _from_values(values: list[Any]) -> Schema:
 def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Schema | None:
     if not isinstance(origin, type):
         return None
-    if issubclass(origin, dict) or origin.__name__ in ("Mapping", "MutableMapping"):
+    if is_mapping(origin):
         values = schema_from_hint(arguments[1], nesting + 1) if len(arguments) == 2 else None
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
@@ -141,14 +133,12 @@ def _from_class(cls: Any, nesting: int) -> Schema | None:
     schema = _from_describing_class(cls)
     if schema is not None:
         return schema
-    if _is_subclass(cls, "enum", "Enum"):
+    if is_subclass(cls, "enum", "Enum"):
         return _from_values([member.value for member in cls])
-    if hasattr(cls, "__required_keys__"):
-        return _from_typed_dict(cls, nesting)
-    if hasattr(cls, "__dataclass_fields__"):
-        return _from_dataclass(cls, nesting)
+    if hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__"):
+        return _from_fields(cls, nesting)
     for (module, name), text_schema in _STRING_CLASSES.items():
-        if _is_subclass(cls, module, name):
+        if is_subclass(cls, module, name):
             return dict(text_schema)
     return {"type": "object"} if issubclass(cls, dict) else None
 
@@ -157,7 +147,7 @@ def _from_describing_class(cls: type) -> Schema | None:
     describe = getattr(cls, "model_json_schema", None)
     if callable(describe):
         return dict(describe())
-    if not _is_subclass(cls, "msgspec", "Struct"):
+    if not is_subclass(cls, "msgspec", "Struct"):
         return None
     (schema,), definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
     if "$ref" not in schema:
@@ -168,41 +158,48 @@ def _from_describing_class(cls: type) -> Schema | None:
     return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
 
 
-def _from_typed_dict(cls: Any, nesting: int) -> Schema:
-    hints = _resolved(cls)
-    # Where annotations are strings, `__required_keys__` has not seen the qualifier.
-    qualifiers = {name: str(getattr(hint, "__origin__", "")) for name, hint in hints.items()}
-    required = [
-        name
-        for name, qualifier in qualifiers.items()
-        if qualifier == "typing.Required" or (qualifier != "typing.NotRequired" and name in cls.__required_keys__)
-    ]
-    return _described(cls, _object(_properties(hints, nesting), required, closed=False))
-
-
-def _from_dataclass(cls: Any, nesting: int) -> Schema:
-    hints = _resolved(cls)
-    missing = sys.modules["dataclasses"].MISSING
-    fields = {name: field for name, field in cls.__dataclass_fields__.items() if field.init}
-    properties = _properties({name: hints.get(name) for name in fields}, nesting)
-    for name, field in fields.items():
-        if field.default is not missing and _is_json_scalar(field.default):
-            properties[name]["default"] = field.default
-    required = [name for name, field in fields.items() if field.default is missing and field.default_factory is missing]
-    return _described(cls, _object(properties, required, closed=False))
-
-
-def _resolved(cls: Any) -> dict[str, Any]:
+def _from_fields(cls: Any, nesting: int) -> Schema:
+    """Return the schema of a TypedDict or a dataclass."""
     import typing  # loaded already by the module that defines such a class
 
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, include_extras=True)
     except (NameError, TypeError, AttributeError):
-        return dict.fromkeys(getattr(cls, "__annotations__", {}))
+        hints = dict.fromkeys(getattr(cls, "__annotations__", {}))
+    if hasattr(cls, "__required_keys__"):
+        defaults = {}
+        # Where annotations are strings, `__required_keys__` has not seen the qualifier.
+        qualifiers = {name: str(getattr(hint, "__origin__", "")) for name, hint in hints.items()}
+        required = [
+            name
+            for name, qualifier in qualifiers.items()
+            if qualifier == "typing.Required" or (qualifier != "typing.NotRequired" and name in cls.__required_keys__)
+        ]
+    else:
+        missing = sys.modules["dataclasses"].MISSING
+        fields = {name: field for name, field in cls.__dataclass_fields__.items() if field.init}
+        hints = {name: hints.get(name) for name in fields}
+        defaults = {name: field.default for name, field in fields.items() if field.default is not missing}
+        required = [name for name in fields if name not in defaults and fields[name].default_factory is missing]
+    schema = _object(_properties(hints, defaults, cls.__doc__, nesting + 1), required, closed=False)
+    doc = first_paragraph(cls.__doc__)
+    # A dataclass without a docstring gets its signature as one.
+    return {**schema, "description": doc} if doc and not doc.startswith(f"{cls.__name__}(") else schema
 
 
-def _properties(hints: dict[str, Any], nesting: int) -> dict[str, Schema]:
-    return {name: schema_from_hint(hint, nesting + 1) or {} for name, hint in hints.items()}
+def _properties(hints: dict[str, Any], defaults: dict[str, Any], doc: str | None, nesting: int) -> dict[str, Schema]:
+    """Return the schema of each field or parameter, with its default and what the docstring says of it."""
+    descriptions = parameter_descriptions(doc)
+    properties = {}
+    for name, hint in hints.items():
+        schema = dict(schema_from_hint(hint, nesting) or {})
+        default = defaults.get(name, ...)
+        if default is None or isinstance(default, bool | int | float | str):
+            schema["default"] = default
+        if name in descriptions:
+            schema["description"] = descriptions[name]
+        properties[name] = schema
+    return properties
 
 
 def _rooted(schema: Schema) -> Schema:
@@ -218,19 +215,16 @@ def _without_definitions(node: Any, definitions: dict[str, tuple[Schema, Schema]
     if not isinstance(node, dict):
         return node
     own: Schema = node.get("$defs", {})
-    names = {name: _free_name(name, own, definitions) for name in own}
+    names = {}
+    for name in own:
+        free, number = name, 2
+        while free in definitions and definitions[free][1] != own:  # a different definition has the name
+            free, number = f"{name}_{number}", number + 1
+        names[name] = free
     for name in own:
         definitions[names[name]] = (_renamed(own[name], names), own)
     bare = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
     return _renamed(bare, names) if own else bare
-
-
-def _free_name(name: str, own: Schema, definitions: dict[str, tuple[Schema, Schema]]) -> str:
-    """Return the name of a model's definition at the root: its own, numbered if a different definition has that."""
-    free, number = name, 2
-    while free in definitions and definitions[free][1] != own:
-        free, number = f"{name}_{number}", number + 1
-    return free
 
 
 def _renamed(node: Any, names: dict[str, str]) -> Any:
@@ -255,25 +249,59 @@ def _object(properties: dict[str, Schema], required: list[str], *, closed: bool)
     return schema
 
 
-def _described(cls: type, schema: Schema) -> Schema:
-    doc = first_paragraph(cls.__doc__)
-    # A dataclass without a docstring gets its signature as one.
-    if doc and not doc.startswith(f"{cls.__name__}("):
-        schema["description"] = doc
-    for name, text in parameter_descriptions(cls.__doc__).items():
-        if name in schema["properties"]:
-            schema["properties"][name]["description"] = text
-    return schema
-
-
-def _is_union(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+    """Tell whether this is a `Union`, an `Optional` or an `A | B`."""
     return type(hint).__name__ == "UnionType" or str(getattr(hint, "__origin__", "")) == "typing.Union"
 
 
-def _is_subclass(cls: type, module: str, name: str) -> bool:
-    loaded = sys.modules.get(module)
-    return loaded is not None and issubclass(cls, getattr(loaded, name))
+def is_mapping(cls: type) -> bool:
+    """Tell whether values of this class are JSON objects with any keys."""
+    return issubclass(cls, dict) or cls.__name__ in ("Mapping", "MutableMapping")
 
 
-def _is_json_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+def first_paragraph(doc: str | None) -> str | None:
+    """Return the first paragraph of a docstring on one line, None when there is none."""
+    head = (doc or "").strip().partition("\n\n")[0]
+    return " ".join(line.strip() for line in head.splitlines()) or None
+
+
+def parameter_descriptions(doc: str | None) -> dict[str, str]:
+    """Return the text for each parameter that a docstring describes, on one line each.
+
+    Two forms are read: `Args:` with indented `name: text` lines (also `Attributes:` and `Parameters:`), and
+    `:param name: text`.
+    """
+    lines = (doc or "").expandtabs().splitlines()
+    descriptions = _from_section(lines)
+    for line in lines:
+        head, _, text = line.strip().removeprefix(":").partition(":")
+        words = head.split()
+        # `:param name:` or `:param type name:`
+        if words[:1] == ["param"] and line.strip().startswith(":") and len(words) > 1 and text.strip():
+            descriptions[words[-1]] = text.strip()
+    return descriptions
+
+
+def _from_section(lines: list[str]) -> dict[str, str]:
+    """Return what stands below the first `Args:` until the indentation ends."""
+    outer, inner = -1, 0
+    descriptions: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        text = line.strip()
+        if outer < 0:  # still above the section
+            outer = _indent(line) if text.lower() in _SECTION_HEADS else -1
+            continue
+        if text and _indent(line) <= outer:
+            break
+        inner = inner or _indent(line)
+        if text and _indent(line) == inner:
+            name, _, text = (part.strip() for part in text.partition(":"))
+            name = name.partition("(")[0].strip().lstrip("*")
+        if name and text:
+            descriptions[name] = f"{descriptions.get(name, '')} {text}".strip()
+    return descriptions
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip()) if line.strip() else 0

@@ -11,6 +11,7 @@ from types import FunctionType, MethodType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
     from typing import Any
 
 _HAS_KEYWORDS = 0x08
@@ -45,7 +46,6 @@ class Signature:
 
     @property
     def required(self) -> list[str]:
-        """Parameters without a default."""
         return [name for name in self.names if name not in self.defaults]
 
 
@@ -60,13 +60,10 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     values = plain.__defaults__ or ()
     defaults = dict(zip(positional[len(positional) - len(values) :], values, strict=True))
     defaults.update(plain.__kwdefaults__ or {})
-    return Signature(
-        positional[1:] if isinstance(function, MethodType) else positional,
-        keyword_only,
-        defaults,
-        read_annotations(plain),
-        takes_any_keyword=bool(code.co_flags & _HAS_KEYWORDS),
-    )
+    if isinstance(function, MethodType):
+        positional = positional[1:]
+    takes_any_keyword = bool(code.co_flags & _HAS_KEYWORDS)
+    return Signature(positional, keyword_only, defaults, read_annotations(plain), takes_any_keyword=takes_any_keyword)
 
 
 def _inspected(function: Callable[..., Any]) -> Signature:
@@ -105,18 +102,24 @@ def is_coroutine_function(function: Any) -> bool:
     """Tell whether the result of `function` needs an event loop: to be awaited, or iterated with `async for`."""
     while hasattr(function, "func"):
         function = function.func
-    target = getattr(function, "__func__", function)
-    if not hasattr(target, "__code__"):
-        target = vars(type(function)).get("__call__")
-    code = getattr(target, "__code__", None)
+    code = _code_of(function)
     return code is not None and bool(code.co_flags & _NEEDS_LOOP)
 
 
-def find_source(function: Any) -> tuple[str, int] | None:
-    """Return (file, line) of a handler's definition, None for callables without Python code."""
+def source_of(function: Any, project: str) -> dict[str, Any] | None:
+    """Return `{"file", "line"}` of the definition; a file under the folder `project` is relative to that.
+
+    None for callables without Python code.
+    """
     while hasattr(function, "__wrapped__") or hasattr(function, "func"):
         function = getattr(function, "__wrapped__", None) or function.func
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    code = _code_of(function)
     if code is None:
-        code = getattr(vars(type(function)).get("__call__"), "__code__", None)
-    return None if code is None else (code.co_filename, code.co_firstlineno)
+        return None
+    file = code.co_filename.removeprefix(project.rstrip("/") + "/") if project else code.co_filename
+    return {"file": file, "line": code.co_firstlineno}
+
+
+def _code_of(function: Any) -> CodeType | None:
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code or getattr(vars(type(function)).get("__call__"), "__code__", None)

@@ -202,6 +202,23 @@ def test_a_value_json_cannot_hold_is_refused_with_its_path(codec, value, path):
     assert caught.value.message.startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("\ud800", "lone surrogate in a key"),
+        (2**64, "integer beyond 64 bits in a key"),
+        (float("nan"), "nan is not JSON in a key"),
+        ((1,), "a key of type tuple"),
+    ],
+    ids=["surrogate", "integer", "nan", "tuple"],
+)
+def test_a_key_json_cannot_hold_is_refused_for_what_it_is(codec, key, reason):
+    # Some libraries write some of these keys; the value beside them is refused by all.
+    with pytest.raises(LocalProtocolError) as caught:
+        codec.encode({key: float("nan")})
+    assert caught.value.message == f"$.{key}: {reason}"
+
+
 @pytest.mark.parametrize("value", [CIRCLE, DEEP], ids=["circle", "deep"])
 def test_endless_nesting_is_refused(codec, value):
     with pytest.raises(LocalProtocolError, match="nested"):

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from iii.worker.functions.conversion import converter_from_hint
-from iii.worker.functions.docstring import parameter_descriptions
+from iii.worker.functions.schema import parameter_descriptions
 
 NOON = datetime.datetime(2024, 5, 1, 12, 0, tzinfo=datetime.UTC)
 ID = uuid.UUID("8c7bd2b1-5a0e-4f6e-9a53-0f6d2f3c1a77")
