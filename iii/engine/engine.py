@@ -19,12 +19,9 @@ from typing import Any
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
-from iii.engine.builtins.client import EngineClient
-from iii.engine.builtins.connection_check import DESCRIPTION as CHECK_DESCRIPTION
-from iii.engine.builtins.connection_check import ID as CHECK
+from iii.engine.builtins.client import EngineClient, HttpFunctionCheck
 from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
-from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
@@ -140,8 +137,11 @@ class Engine:
         end_with_critical_tasks(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        connection_check = ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
-        self.builtins.serve(CHECK, connection_check.answer, CHECK_DESCRIPTION)
+        self.builtins.serve(
+            "engine::connections::check",
+            ConnectionCheck(self._run_context.token, self._throttle, is_same_user).answer,
+            "Say whether a connection to a worker's own listener comes from the engine's user, or shows the token",
+        )
         self._open_gateways()
         listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)

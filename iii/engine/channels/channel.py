@@ -68,9 +68,6 @@ class Channel:
         self._bytes = 0
         self._has_writer_left = False  # then no more messages follow
 
-    def __repr__(self) -> str:
-        return f"<Channel {self.id} {sorted(self._taken)} {len(self._waiting)} waiting>"
-
     @property
     def is_open(self) -> bool:
         """Whether both ends were taken."""
@@ -131,9 +128,6 @@ class Channels:
         self._mint = mint
         self._clock = clock
         self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
-
-    def __repr__(self) -> str:
-        return f"<Channels {len(self._channels)}>"
 
     def __len__(self) -> int:
         return len(self._channels)
