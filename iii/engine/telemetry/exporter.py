@@ -66,7 +66,6 @@ class ExporterConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Binding(Struct, frozen=True):
-    id: str
     function_id: str
     namespace: str
     metadata: Raw
@@ -81,18 +80,13 @@ class TelemetryExporter:
     """
 
     def __init__(
-        self,
-        router: Router,
-        turn: Callable[[], None],
-        *,
-        follow: Follow,
-        worker_metrics: WorkerMetrics | None = None,
+        self, router: Router, turn: Callable[[], None], *, follow: Follow, worker_metrics: WorkerMetrics
     ) -> None:
         self._router = router
         self._turn = turn
         self._follow = follow
-        self._worker_metrics = worker_metrics or WorkerMetrics()
-        self._unfollow: Callable[[], None] | None = None
+        self._worker_metrics = worker_metrics
+        self._recording = contextlib.ExitStack()  # closed to end what the latest binding began
         self._subscriber: Owner | None = None  # the worker of the bound function
         self._call_counts = CallCounts(router)
         self._last_counts: dict[str, Any] = {}  # in the previous batch
@@ -101,7 +95,6 @@ class TelemetryExporter:
         self._loop = asyncio.get_running_loop()
         self._bindings: dict[str, _Binding] = {}
         self._tracer: Tracer | None = None
-        self._delivery: asyncio.Task[None] | None = None
         self._has_news = asyncio.Event()
         self._answer: asyncio.Future[m.InvocationResult] | None = None
         self._batch_id = ""  # of the call that delivers a batch
@@ -112,15 +105,10 @@ class TelemetryExporter:
         router.peer_table.attach(self.peer)
         router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
 
-    def __repr__(self) -> str:
-        return f"<TelemetryExporter {len(self._bindings)} bindings, {self._tracer!r}>"
-
     def close(self) -> None:
         """Record nothing any more."""
         self._bindings.clear()
         self._apply_latest_binding()
-
-    # Bindings
 
     def _read_outbox(self) -> None:
         for message in take_messages(self.peer, self._router.calls):
@@ -146,21 +134,16 @@ class TelemetryExporter:
         else:
             self._bindings.pop(message.id, None)
             namespace = message.namespace or "default"
-            self._bindings[message.id] = _Binding(message.id, message.function_id, namespace, message.metadata, config)
+            self._bindings[message.id] = _Binding(message.function_id, namespace, message.metadata, config)
             self._apply_latest_binding()
         self._router.receive(self.peer, answer, b"", 0.0)
 
     def _apply_latest_binding(self) -> None:
         """Stop recording, drop what waits, and record anew what the latest binding asks for."""
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        self._recording.close()
         if self._resume_timer is not None:
             self._resume_timer.cancel()
             self._resume_timer = None
-        if self._unfollow is not None:
-            self._unfollow()
-            self._unfollow = None
         self.logs.clear()
         self.frames.clear()
         binding = next(reversed(self._bindings.values()), None)
@@ -169,8 +152,9 @@ class TelemetryExporter:
         if binding is not None:
             self._find_subscriber(binding)
             self._call_counts = CallCounts(self._router)
-            self._unfollow = self._follow(self._take_report) if binding.config.logs else None
-            self._delivery = start_critical(self._deliver_batches(binding), "the telemetry feed")
+            if binding.config.logs:
+                self._recording.callback(self._follow(self._take_report))
+            self._recording.callback(start_critical(self._deliver_batches(binding), "the telemetry feed").cancel)
 
     def _make_tracer(self, config: ExporterConfig) -> Tracer:
         tracer = Tracer(
@@ -204,8 +188,6 @@ class TelemetryExporter:
         if self._tracer is not None:
             self._tracer.subscriber = self._subscriber
 
-    # Recording
-
     def _take_report(self, report: Report) -> None:
         """Record a report of the engine, but no log line of the subscriber: its own lines would come back to it."""
         if not isinstance(report, LogLine):
@@ -219,7 +201,7 @@ class TelemetryExporter:
     def take_frame(self, prefix: str, data: bytes) -> None:
         """Record a telemetry frame of an SDK: its prefix (`OTLP`, `MTRC` or `LOGS`) and its text."""
         self._worker_metrics.take(prefix, data, time.time())
-        if self._delivery is None:
+        if not self._bindings:
             return
         try:
             entry = encode_value([prefix, data.decode()])
@@ -230,8 +212,6 @@ class TelemetryExporter:
         else:
             self.frames.dropped += 1
         self._has_news.set()
-
-    # Batches
 
     async def _deliver_batches(self, binding: _Binding) -> None:
         """Deliver what is recorded, one batch after the other."""
@@ -256,7 +236,12 @@ class TelemetryExporter:
         frames = self.frames.take(count, MAX_PART)
         parts = {"spans": spans, "logs": logs, "otlp": frames}
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
-        counts, dropped = self._call_counts.report(self._subscriber), self._take_dropped()
+        counts = self._call_counts.report(self._subscriber)
+        dropped, self._lost = self._lost, dict.fromkeys(parts, 0)  # since the previous batch
+        dropped["logs"] += self.logs.take_dropped()
+        dropped["otlp"] += self.frames.take_dropped()
+        if self._tracer is not None:
+            dropped["spans"] += self._tracer.take_dropped()
         if counts == self._last_counts and not (spans or logs or frames or any(dropped.values())):
             return b"", {}
         self._last_counts = counts
@@ -304,16 +289,6 @@ class TelemetryExporter:
                 await asyncio.sleep(0)
         return encoded
 
-    def _take_dropped(self) -> dict[str, int]:
-        """Return how much of each part was lost since the previous batch."""
-        dropped = dict(self._lost)
-        self._lost = dict.fromkeys(dropped, 0)
-        dropped["logs"] += self.logs.take_dropped()
-        dropped["otlp"] += self.frames.take_dropped()
-        if self._tracer is not None:
-            dropped["spans"] += self._tracer.take_dropped()
-        return dropped
-
     async def _deliver(self, binding: _Binding, batch: bytes) -> bool:
         """Call the function with a batch and wait for its answer; return False if it failed."""
         self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
@@ -326,5 +301,4 @@ class TelemetryExporter:
         )
         self._router.receive(self.peer, call, b"", self._loop.time())
         self._turn()
-        answer = await self._answer
-        return m.is_empty(answer.error)
+        return m.is_empty((await self._answer).error)
