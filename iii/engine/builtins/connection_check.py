@@ -16,8 +16,7 @@ from msgspec.json import decode
 
 from iii.engine.routing.peer import Peer
 from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit_user
-
-Address = tuple[str, int]
+from iii.engine.security.peer_uid import Address
 
 
 class ConnectionQuestion(Struct):

@@ -123,15 +123,17 @@ def detail(router: Router, function: Function) -> Row:
     declaration = function.declaration
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
-    for key, raw in {**schemas, "source": declaration.source}.items():
-        if not is_empty(raw):
-            row[key] = decode_value(raw)
+    row |= _decoded({**schemas, "source": declaration.source})
     row["registered_triggers"] = [
         {"id": binding.id, "trigger_type": binding.trigger_type, "config": decode_value(binding.config)}
         for binding in router.bindings
         if binding.function_id == function.id and binding.namespace == function.namespace
     ]
     return row
+
+
+def _decoded(fields: Mapping[str, Raw]) -> Row:
+    return {key: decode_value(raw) for key, raw in fields.items() if not is_empty(raw)}
 
 
 def trigger_types_list(router: Router, filters: Filters) -> Row:
@@ -168,13 +170,12 @@ def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
     if trigger_type is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
     declaration = trigger_type.declaration
-    row = type_summary(trigger_type)
-    if not is_empty(declaration.trigger_request_format):
-        row["configuration_schema"] = decode_value(declaration.trigger_request_format)
-    if not is_empty(declaration.call_request_format):
-        row["request_schema"] = decode_value(declaration.call_request_format)
-    bindings = [binding for binding in router.bindings if router.bindings.type_of(binding) is trigger_type]
-    return {**row, "instance_count": len(bindings)}
+    schemas = {
+        "configuration_schema": declaration.trigger_request_format,
+        "request_schema": declaration.call_request_format,
+    }
+    count = sum(router.bindings.type_of(binding) is trigger_type for binding in router.bindings)
+    return {**type_summary(trigger_type), **_decoded(schemas), "instance_count": count}
 
 
 def registered_triggers_list(router: Router, filters: Filters) -> Row:
@@ -201,24 +202,25 @@ def registered_triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
     binding = router.bindings.find(str(payload.get("id")))
     if binding is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger {payload.get('id')} not found")
-    trigger_type = router.bindings.type_of(binding)
-    function = router.registry.find(binding.namespace, binding.function_id)
-    trigger = (
-        triggers_info(router, {"id": trigger_type.id, "namespace": trigger_type.namespace}) if trigger_type else None
-    )
-    return {**binding_row(binding), "trigger": trigger, "function": detail(router, function) if function else None}
+    row = {**binding_row(binding), "trigger": None, "function": None}
+    if (type := router.bindings.type_of(binding)) is not None:
+        row["trigger"] = triggers_info(router, {"id": type.id, "namespace": type.namespace})
+    if (function := router.registry.find(binding.namespace, binding.function_id)) is not None:
+        row["function"] = detail(router, function)
+    return row
 
 
 def binding_row(binding: Binding) -> Row:
     """Return one binding's row. `state` is `bound`, or `parked` while its type has no provider."""
-    compact = encode_value(decode_value(binding.config)).decode()
+    config = decode_value(binding.config)
+    compact = encode_value(config).decode()
     row: Row = {
         "id": binding.id,
         "trigger_type": binding.trigger_type,
         "function_id": binding.function_id,
         "worker_name": _binder_name(binding),
         "namespace": binding.namespace,
-        "config": decode_value(binding.config),
+        "config": config,
         "config_summary": compact if len(compact) <= _SUMMARY else compact[:_SUMMARY] + "…",
         "state": "bound" if binding.provider is not None else "parked",
     }

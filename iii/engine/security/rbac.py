@@ -16,14 +16,11 @@ from msgspec import Raw, Struct, field
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
 # Functions that every SDK calls by itself (public contract).
-INFRASTRUCTURE = frozenset(
-    {
-        "engine::channels::create",
-        "engine::workers::register",
-        *(f"engine::log::{level}" for level in ("info", "warn", "error", "debug", "trace")),
-        *(f"engine::baggage::{verb}" for verb in ("get", "set", "get_all")),
-    }
-)
+INFRASTRUCTURE = {
+    *("engine::channels::create", "engine::workers::register"),
+    *(f"engine::log::{level}" for level in ("info", "warn", "error", "debug", "trace")),
+    *(f"engine::baggage::{verb}" for verb in ("get", "set", "get_all")),
+}
 _MATCH = re.compile(r'match\("(.*)"\)')
 
 
@@ -166,8 +163,7 @@ def filter_of(entry: Any) -> Filter:
         return Filter(match=entry)
     if not isinstance(entry, dict):
         raise ValueError("an entry is a pattern, or a table with `match` or `metadata`")
-    unknown = sorted(entry.keys() - {"match", "metadata", "namespace"})
-    if unknown:
+    if unknown := sorted(entry.keys() - {"match", "metadata", "namespace"}):
         raise ValueError(f"unknown key `{unknown[0]}`; an entry has `match` or `metadata`, and `namespace`")
     match, metadata = entry.get("match"), entry.get("metadata")
     namespace = entry.get("namespace", DEFAULT_NAMESPACE)
