@@ -143,7 +143,6 @@ class Redactor:
         return self._hide(value) if is_secret_field(name) else self.value(value, depth + 1)
 
     def _hide(self, _: Any) -> str:
-        """Return what replaces a secret."""
         return REDACTED
 
 
@@ -237,11 +236,6 @@ def _secrets_of(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _secrets_of(inner)
-
-
-def redactor_of(tables: Iterable[Mapping[str, Any]]) -> Redactor:
-    """Return what hides the secrets of environments and config tables."""
-    return Redactor(secret for table in tables for secret in secrets_in(table))
 
 
 def secrets_in(fields: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iii.redaction import REDACTED, BatchRedactor, Redactor, is_secret_name, redactor_of, secrets_in
+from iii.redaction import REDACTED, BatchRedactor, Redactor, is_secret_name, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_secrets_are_found_at_any_depth_of_a_config() -> None:
         "cookies": ["c-1", 5],
     }
     assert sorted(secrets_in(config)) == ["c-1", "d-1", "p-1", "s-1", "t-1", "u-1"]
-    hide = redactor_of([config, {"API_TOKEN": "canary-2"}])
+    hide = Redactor([*secrets_in(config), *secrets_in({"API_TOKEN": "canary-2"})])
     assert hide("it says canary-2") == f"it says {REDACTED}"
 
 

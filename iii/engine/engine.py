@@ -56,7 +56,7 @@ from iii.engine.transport.poller import make_poller
 from iii.engine.worker_connections import WorkerConnections, run_of
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
-from iii.redaction import Redactor, redactor_of
+from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
@@ -293,8 +293,9 @@ class Engine:
         self.supervisor.apply(project, touched, files)
 
     def _hide_secrets(self) -> None:
-        configs = [worker.config for worker in self.project.workers.values()]
-        self.telemetry_exporter.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
+        tables = [*self._environments.values(), *(worker.config for worker in self.project.workers.values())]
+        redactor = Redactor(secret for table in tables for secret in secrets_in(table))
+        self.telemetry_exporter.redact = self._redactor = redactor
 
     # `Control`: what the management functions may do
 

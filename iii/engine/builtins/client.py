@@ -59,7 +59,7 @@ class EngineClient:
         if not m.is_empty(result.error):
             body = decode_value(result.error, type=m.ErrorBody)
             raise InvocationError(body.code, body.message, details=body.details)
-        return m.NULL if result.result is m.ABSENT else result.result
+        return m.or_null(result.result)
 
     def _read_outbox(self) -> None:
         for message in take_messages(self._peer, self._pump.router.calls):

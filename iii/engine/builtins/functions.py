@@ -293,6 +293,5 @@ class Builtins:
                 self._router.receive(self.peer, call, b"", self._loop.time())
 
     def close(self) -> None:
-        """Stop announcing."""
         if self._announce_timer is not None:
             self._announce_timer.cancel()

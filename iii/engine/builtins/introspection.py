@@ -71,7 +71,6 @@ def _rank(row: Row, search: str) -> int:
 
 
 def summary(function: Function) -> Row:
-    """Return one row of `functions::list`."""
     row: Row = {"function_id": function.id, "namespace": function.namespace, "worker_name": worker_of(function)}
     if function.declaration.description:
         row["description"] = function.declaration.description
@@ -119,7 +118,6 @@ def _resolve(router: Router, function_id: str, namespace: str | None) -> Functio
 
 
 def detail(router: Router, function: Function) -> Row:
-    """Return the details of one function."""
     declaration = function.declaration
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
@@ -149,7 +147,6 @@ def trigger_types_list(router: Router, filters: Filters) -> Row:
 
 
 def type_summary(trigger_type: TriggerType) -> Row:
-    """Return one trigger type's row."""
     return {
         "id": trigger_type.id,
         "namespace": trigger_type.namespace,

@@ -47,11 +47,9 @@ class ChannelEnd(Protocol):
     def finish(self) -> None:
         """Close the connection when everything delivered is sent."""
 
-    def pause(self) -> None:
-        """Stop reading."""
+    def pause(self) -> None: ...
 
-    def resume(self) -> None:
-        """Read again."""
+    def resume(self) -> None: ...
 
 
 class Channel:
@@ -128,9 +126,6 @@ class Channels:
         self._mint = mint
         self._clock = clock
         self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
-
-    def __len__(self) -> int:
-        return len(self._channels)
 
     def answer(self, payload: Raw, _: Peer) -> dict[str, dict[str, str]]:
         """Run `engine::channels::create`. Raises `ValueError` for an invalid payload."""

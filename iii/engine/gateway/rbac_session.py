@@ -23,7 +23,6 @@ from iii.engine.security.rbac import Permissions, Rules, function_ids_in
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_object, decode_value, encode, encode_error, encode_value
-from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
@@ -119,8 +118,6 @@ class RbacSession(PeerSession):
         message.function_id = self._permissions.own_id(message.function_id)
         return encode(message)
 
-    # Messages are checked in order, one after the other
-
     def _route(self, lines: list[bytes]) -> None:
         self._waiting.extend(lines)
         if len(self._waiting) > MAX_WAITING:
@@ -166,10 +163,8 @@ class RbacSession(PeerSession):
         self._host.counters["dropped_by_rules"] += 1
         self._router.events.append(Notice(self.peer.name, f"not registered: {registration}", "dropped_by_rules"))
 
-    # Calls
-
     def _check_call(self, call: m.InvokeFunction) -> m.InvokeFunction | None:
-        namespace = call.namespace or DEFAULT_NAMESPACE
+        namespace = call.namespace or m.DEFAULT_NAMESPACE
         function = self._router.registry.find(namespace, call.function_id)
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
         denial = self._denial_of(call, namespace)
@@ -177,8 +172,16 @@ class RbacSession(PeerSession):
             self._answer(call, _error(ErrorCode.FORBIDDEN, denial))
         elif is_builtin and call.function_id in _LISTINGS:
             self._start(self._answer_with(call, self._permitted_listing(call)))
-        elif self._policy.middleware_function_id and not is_builtin:
-            self._start(self._answer_with(call, self._through_middleware(call, namespace)))
+        elif (middleware := self._policy.middleware_function_id) and not is_builtin:
+            question = {
+                "function_id": call.function_id,
+                "payload": m.or_null(call.data),
+                "action": m.or_null(call.action),
+                "context": self._permissions.auth.context,
+                "namespace": namespace,
+            }
+            answer = self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
+            self._start(self._answer_with(call, answer))
         else:
             return self._with_caller(call, function)
         return None
@@ -208,28 +211,17 @@ class RbacSession(PeerSession):
         if call.function_id != "engine::workers::register":
             return None
         own_namespace = _as_object(call.data).get("namespace")
-        return self._permissions.namespace_denial(str(own_namespace or DEFAULT_NAMESPACE))
+        return self._permissions.namespace_denial(str(own_namespace or m.DEFAULT_NAMESPACE))
 
     def _may_invoke(self, namespace: str, function_id: str) -> bool:
         function = self._router.registry.find(namespace, function_id)
         return self._permissions.may_invoke(namespace, function_id, function.metadata if function else {})
 
-    async def _through_middleware(self, call: m.InvokeFunction, namespace: str) -> Raw:
-        question = {
-            "function_id": call.function_id,
-            "payload": m.NULL if call.data is m.ABSENT else call.data,
-            "action": m.NULL if call.action is m.ABSENT else call.action,
-            "context": self._permissions.auth.context,
-            "namespace": namespace,
-        }
-        middleware = str(self._policy.middleware_function_id)
-        return await self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
-
     async def _permitted_listing(self, call: m.InvokeFunction) -> Raw:
         """Return a listing without the functions that the session may not call, an info with them as `forbidden`."""
 
         def may_see(row: dict[str, Any]) -> bool:
-            return self._may_invoke(row.get("namespace") or DEFAULT_NAMESPACE, row["function_id"])
+            return self._may_invoke(row.get("namespace") or m.DEFAULT_NAMESPACE, row["function_id"])
 
         query = _as_object(call.data)
         if isinstance(query.get("function_id"), str) and not may_see(query):
@@ -256,8 +248,6 @@ class RbacSession(PeerSession):
         if call.invocation_id is not None:
             answer = m.InvocationResult(call.invocation_id, call.function_id, result=result, error=error)
             self._router.calls.send(self.peer, encode(answer))
-
-    # Registrations
 
     async def _check_registration(self, message: _Registration) -> _Registration | None:
         """Return a registration as its hook and the session's prefix change it; None if it is denied."""
@@ -291,7 +281,7 @@ class RbacSession(PeerSession):
         if isinstance(message, m.RegisterFunction):
             question["namespace"] = self.peer.namespace
         elif isinstance(message, m.RegisterTrigger):
-            question["namespace"] = message.namespace or DEFAULT_NAMESPACE
+            question["namespace"] = message.namespace or m.DEFAULT_NAMESPACE
         question["context"] = self._permissions.auth.context
         try:
             answer = decode_value(await self._policy.engine_client.call(function_id, question))
@@ -301,7 +291,7 @@ class RbacSession(PeerSession):
 
     def _may_bind(self, message: m.RegisterTrigger) -> bool:
         """Whether the session may call what the trigger calls later; answer with an error if not."""
-        namespace = message.namespace or DEFAULT_NAMESPACE
+        namespace = message.namespace or m.DEFAULT_NAMESPACE
         function_ids = [message.function_id, *function_ids_in(_as_object(message.config))]
         denied = next((id for id in function_ids if not self._may_invoke(namespace, id)), None)
         if denied is None:

@@ -75,7 +75,8 @@ class Gateway:
     """One listener and all its connections.
 
     `on_telemetry(prefix, data)` gets the telemetry frames of SDKs. `on_routed(peer)` is called after each batch of
-    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone.
+    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone: it detaches
+    the peer, now or when its process has exited.
     """
 
     def __init__(

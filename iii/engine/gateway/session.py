@@ -41,11 +41,9 @@ class SessionHost(Protocol):
     pump: MessagePump
     counters: Counter[str]
 
-    def on_routed(self, peer: Peer) -> None:
-        """A batch of messages was routed for a peer that is not serving yet."""
+    def on_routed(self, peer: Peer) -> None: ...
 
-    def on_left(self, peer: Peer) -> None:
-        """The peer's connection is gone: detach it, now or when its process has exited."""
+    def on_left(self, peer: Peer) -> None: ...
 
     def take_telemetry(self, data: bytes) -> bool:
         """Pass a telemetry frame on; return False if it is none."""

@@ -32,7 +32,6 @@ class Filter(Struct, frozen=True):
     namespace: str = DEFAULT_NAMESPACE
 
     def admits(self, namespace: str, function_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Whether the listener exposes this function."""
         if namespace != self.namespace:
             return False
         if self.match is not None:
@@ -103,7 +102,6 @@ class Permissions(Struct, frozen=True):
         return f"namespace '{namespace}' not allowed for this session (permitted: {', '.join(sorted(permitted))})"
 
     def may_bind_to(self, trigger_type: str) -> bool:
-        """Whether the session may bind functions to this trigger type."""
         return self.auth.allowed_trigger_types is None or trigger_type in self.auth.allowed_trigger_types
 
     @property

@@ -214,7 +214,6 @@ class TelemetryExporter:
         self._has_news.set()
 
     async def _deliver_batches(self, binding: _Binding) -> None:
-        """Deliver what is recorded, one batch after the other."""
         window = binding.config.window_ms / 1000
         while True:
             with contextlib.suppress(TimeoutError):
@@ -279,7 +278,6 @@ class TelemetryExporter:
         return encoded
 
     async def _encode_logs(self, count: int) -> list[bytes]:
-        """Encode log records, a few at a time."""
         encoded: list[bytes] = []
         for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
             record = log_record(report, now)
