@@ -238,10 +238,9 @@ class RbacSession(PeerSession):
 
     async def _answer_with(self, call: m.InvokeFunction, answer: Awaitable[Raw]) -> None:
         try:
-            result, error = await answer, m.ABSENT
+            self._answer(call, m.ABSENT, await answer)
         except InvocationError as failure:
-            result, error = m.ABSENT, _error(failure.code, failure.message)
-        self._answer(call, error, result)
+            self._answer(call, _error(failure.code, failure.message))
         self._pump.turn()
 
     def _answer(self, call: m.InvokeFunction, error: Raw, result: Raw = m.ABSENT) -> None:
@@ -272,8 +271,7 @@ class RbacSession(PeerSession):
 
     async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:
         """Return the answer of the hook, `{}` if there is none; None if it denies: any answer but an object does."""
-        function_id = hook.function_id(self._policy.rules) if self._policy.rules is not None else None
-        if function_id is None:
+        if self._policy.rules is None or (function_id := hook.function_id(self._policy.rules)) is None:
             return {}
         question: dict[str, Any] = {key: getattr(message, attribute) for key, attribute in hook.text_fields.items()}
         for key in hook.json_fields + hook.read_only_fields:

@@ -178,15 +178,14 @@ class Gateway:
         url = urlsplit(request.path)
         query = parse_qs(url.query)
         key, direction = query.get("key", [""])[0], query.get("dir", [""])[0]
+        channel = self.channels.find(url.path.removeprefix(_CHANNELS), key)
         if not key or direction not in ("read", "write"):
             self._reject(connection, 400)
-            return
-        channel = self.channels.find(url.path.removeprefix(_CHANNELS), key)
-        if channel is None:
+        elif channel is None:
             connection.reject(404, "Channel not found")
-            return
-        session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
-        connection.accept(request, session, subprotocol)
+        else:
+            session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
+            connection.accept(request, session, subprotocol)
 
     def _reject_unauthorized(self, connection: WebSocketConnection) -> None:
         """Reject a client of another user; one that tries again and again has to wait for the answer."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 
+from iii.engine.routing.bindings import Binding
 from iii.engine.routing.local_peer import take_messages
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
@@ -65,13 +66,6 @@ class ExporterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
 
 
-class _Binding(Struct, frozen=True):
-    function_id: str
-    namespace: str
-    metadata: Raw
-    config: ExporterConfig
-
-
 class TelemetryExporter:
     """Records what the latest binding asks for, and delivers it to the function of that binding.
 
@@ -93,7 +87,7 @@ class TelemetryExporter:
         self._resume_timer: asyncio.TimerHandle | None = None
         self.redact = Redactor()
         self._loop = asyncio.get_running_loop()
-        self._bindings: dict[str, _Binding] = {}
+        self._bindings: dict[str, tuple[Binding, ExporterConfig]] = {}
         self._tracer: Tracer | None = None
         self._has_news = asyncio.Event()
         self._answer: asyncio.Future[m.InvocationResult] | None = None
@@ -133,8 +127,7 @@ class TelemetryExporter:
             answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
         else:
             self._bindings.pop(message.id, None)
-            namespace = message.namespace or "default"
-            self._bindings[message.id] = _Binding(message.function_id, namespace, message.metadata, config)
+            self._bindings[message.id] = binding, config
             self._apply_latest_binding()
         self._router.receive(self.peer, answer, b"", 0.0)
 
@@ -146,15 +139,17 @@ class TelemetryExporter:
             self._resume_timer = None
         self.logs.clear()
         self.frames.clear()
-        binding = next(reversed(self._bindings.values()), None)
-        self._tracer = self._make_tracer(binding.config) if binding is not None and binding.config.spans else None
+        binding, config = next(reversed(self._bindings.values()), (None, ExporterConfig()))
+        self._tracer = self._make_tracer(config) if binding is not None and config.spans else None
         self._router.trace(self._tracer)
         if binding is not None:
             self._find_subscriber(binding)
             self._call_counts = CallCounts(self._router)
-            if binding.config.logs:
+            if config.logs:
                 self._recording.callback(self._follow(self._take_report))
-            self._recording.callback(start_critical(self._deliver_batches(binding), "the telemetry feed").cancel)
+            self._recording.callback(
+                start_critical(self._deliver_batches(binding, config), "the telemetry feed").cancel
+            )
 
     def _make_tracer(self, config: ExporterConfig) -> Tracer:
         tracer = Tracer(
@@ -182,7 +177,7 @@ class TelemetryExporter:
             timeout = max(tracer.paused_until - self._loop.time(), MIN_RESUME_TIMEOUT)
             self._resume_timer = self._loop.call_later(timeout, tracer.resume)
 
-    def _find_subscriber(self, binding: _Binding) -> None:
+    def _find_subscriber(self, binding: Binding) -> None:
         function = self._router.registry.find(binding.namespace, binding.function_id)
         self._subscriber = None if function is None else function.owner
         if self._tracer is not None:
@@ -213,15 +208,14 @@ class TelemetryExporter:
             self.frames.dropped += 1
         self._has_news.set()
 
-    async def _deliver_batches(self, binding: _Binding) -> None:
-        window = binding.config.window_ms / 1000
+    async def _deliver_batches(self, binding: Binding, config: ExporterConfig) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_news.wait(), COUNTS_INTERVAL)
-            await asyncio.sleep(window)
+            await asyncio.sleep(config.window_ms / 1000)
             self._has_news.clear()
             self._find_subscriber(binding)
-            batch, sizes = await self._make_batch(binding.config.max_batch)
+            batch, sizes = await self._make_batch(config.max_batch)
             if batch and not await self._deliver(binding, batch):
                 for part, size in sizes.items():
                     self._lost[part] += size
@@ -280,14 +274,13 @@ class TelemetryExporter:
     async def _encode_logs(self, count: int) -> list[bytes]:
         encoded: list[bytes] = []
         for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
-            record = log_record(report, now)
-            if record is not None:
+            if (record := log_record(report, now)) is not None:
                 encoded.append(encode_value(record))
             if number % CHUNK == CHUNK - 1:
                 await asyncio.sleep(0)
         return encoded
 
-    async def _deliver(self, binding: _Binding, batch: bytes) -> bool:
+    async def _deliver(self, binding: Binding, batch: bytes) -> bool:
         """Call the function with a batch and wait for its answer; return False if it failed."""
         self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
         call = m.InvokeFunction(
