@@ -82,7 +82,6 @@ class HttpFunctionCheck:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def on_registered(self, event: HttpFunctionRegistered) -> None:
-        """Have the function checked, and withdraw it if it is refused."""
         self._engine_client = self._engine_client or EngineClient(self._pump)
         task = asyncio.get_running_loop().create_task(self._check(event, self._engine_client))
         self._tasks.add(task)

@@ -200,18 +200,14 @@ class Builtins:
             answer.error = encode_error(m.ErrorBody(ErrorCode.INVOCATION_ERROR, f"internal error: {result}"))
         self._router.receive(self.peer, answer, encode(answer), self._loop.time())
 
-    def _workers_list(self, payload: Raw, _: Peer) -> Any:
-        fields = decode_object(payload)
-        rows = self._control.rows()
-        if fields.get("worker_id"):
-            return {"workers": [introspection.workers_info(self._router, rows, fields, self._reported)["worker"]]}
-        return introspection.workers_list(self._router, rows, introspection.filters_from(payload))
+    def _workers_list(self, payload: Raw, origin: Peer) -> Any:
+        if decode_object(payload).get("worker_id"):
+            return {"workers": [self._workers_info(payload, origin)["worker"]]}
+        return introspection.workers_list(self._router, self._control.rows(), introspection.filters_from(payload))
 
     def _workers_info(self, payload: Raw, _: Peer) -> Any:
-        return introspection.workers_info(self._router, self._control.rows(), decode_object(payload), self._reported)
-
-    def _reported(self, worker: str) -> dict[str, Any] | None:
-        return self.worker_metrics.latest(worker, time.time())
+        rows, fields, now = self._control.rows(), decode_object(payload), time.time()
+        return introspection.workers_info(self._router, rows, fields, lambda id: self.worker_metrics.latest(id, now))
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
         fields = decode_object(payload)

@@ -41,8 +41,7 @@ class ChannelEnd(Protocol):
     def is_congested(self) -> bool:
         """Whether the reader is behind with what was sent to it."""
 
-    def deliver(self, opcode: int, data: bytes) -> None:
-        """Send one message."""
+    def deliver(self, opcode: int, data: bytes) -> None: ...
 
     def finish(self) -> None:
         """Close the connection when everything delivered is sent."""
@@ -82,7 +81,6 @@ class Channel:
         return True
 
     def write(self, opcode: int, data: bytes) -> None:
-        """Take a message of the writer."""
         self._waiting.append((opcode, data))
         self._bytes += len(data)
         self.pump()

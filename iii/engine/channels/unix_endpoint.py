@@ -67,7 +67,6 @@ class ChannelAcceptor:
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
     def close(self) -> None:
-        """Close every connection: the engine stops."""
         self._sweeper.cancel()
         for end in list(self._ends):
             end.close()
@@ -101,7 +100,6 @@ class UnixChannelEnd:
             self.reject(ErrorCode.NOT_FOUND, f"somebody has the {direction} end of this channel already")
 
     def reject(self, code: str, message: str) -> None:
-        """Answer with an error, and close."""
         self._outgoing.clear()
         self._queue(encode(Error(encode_error(ErrorBody(code, message)))) + b"\n")
         self.finish()
@@ -181,7 +179,6 @@ class UnixChannelEnd:
             self._channel.pump()
 
     def close(self) -> None:
-        """Close the connection and leave the channel."""
         if self._fd < 0:
             return
         self.pause()

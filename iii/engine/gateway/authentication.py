@@ -84,7 +84,6 @@ class AuthenticatingSession(Session):
             self.connection.resume()
 
     def on_closed(self) -> None:
-        """The connection is gone: the auth function's answer is not awaited any more."""
         if self._task is not None:
             self._task.cancel()
 

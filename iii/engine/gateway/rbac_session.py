@@ -97,7 +97,6 @@ class RbacSession(PeerSession):
         self._is_checking = False
 
     def on_closed(self) -> None:
-        """The connection is gone: no answer of a hook is awaited any more."""
         for task in self._tasks:
             task.cancel()
         super().on_closed()

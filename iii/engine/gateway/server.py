@@ -127,7 +127,6 @@ class Gateway:
             self.connections.add(connection)
 
     def _on_request(self, connection: WebSocketConnection, request: Request) -> None:
-        """Admit the client to the session of its path, or reject it."""
         url = urlsplit(request.path)
         headers = request.headers
         handshake = HandshakeRequest(
@@ -239,7 +238,6 @@ class Gateway:
         return True
 
     def close(self) -> None:
-        """Close every connection: the engine stops."""
         self._acceptor.close()
         self._sweeper.cancel()
         for connection in list(self.connections):

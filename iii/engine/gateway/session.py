@@ -114,7 +114,6 @@ class PeerSession(Session):
         self._host.on_left(self.peer)
 
     def flush(self) -> None:
-        """Write the outbox."""
         outbox = self.peer.outbox
         self._connection.send_lines(outbox)
         outbox.clear()

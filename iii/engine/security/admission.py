@@ -57,7 +57,6 @@ class HandshakeResponse(Struct, frozen=True):
 
 
 def loopback_hosts(port: int) -> tuple[str, ...]:
-    """Return the `Host` values of a loopback listener."""
     return tuple(f"{name}:{port}" for name in LOOPBACK_NAMES)
 
 

@@ -100,7 +100,6 @@ class TelemetryExporter:
         router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
 
     def close(self) -> None:
-        """Record nothing any more."""
         self._bindings.clear()
         self._apply_latest_binding()
 

@@ -48,8 +48,6 @@ class Attributes(Struct, omit_defaults=True, gc=False):
 
 
 class Event(Struct, gc=False):
-    """An event within a span."""
-
     name: str
     timestamp_unix_nano: int
     attributes: list[tuple[str, str]]
