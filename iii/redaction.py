@@ -193,25 +193,20 @@ def _redacted(text: str, redact: Callable[[str], str], walk: Callable[[Any], Any
     return again if _is_json(again) else walked
 
 
-def _parse(text: str) -> Any:
-    """Return the value of a JSON text. ValueError for text that is none, RecursionError for one that nests too deep."""
-    return _decoder.decode(text)
-
-
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: `json.loads` and `json.dumps` make one for each call with options.
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+# Made once: `json.loads` and `json.dumps` make a decoder or encoder for each call with options. `_parse` raises
+# ValueError for a text that is no JSON, and RecursionError for one that nests too deep.
+_parse = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _dump(value: Any, source: str) -> str:
     # Half of a surrogate pair can only be written as an escape.
-    encoder = _ascii_encoder if "\\ud" in source or "\\uD" in source else _encoder
-    return encoder.encode(value)
+    return _encode_ascii(value) if "\\ud" in source or "\\uD" in source else _encode(value)
 
 
 def _is_json(text: str) -> bool:

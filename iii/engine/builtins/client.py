@@ -21,14 +21,10 @@ from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.lines import MAX_LINE
 
 # Errors that say something about the checking worker, and nothing about the function.
-_INCONCLUSIVE = (
-    ErrorCode.FUNCTION_NOT_FOUND,
-    ErrorCode.WORKER_UNAVAILABLE,
-    ErrorCode.INVOCATION_STOPPED,
-    ErrorCode.OVERLOADED,
-    ErrorCode.ENGINE_STOPPING,
-    ErrorCode.TIMEOUT,
-)
+_INCONCLUSIVE = {
+    *(ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.WORKER_UNAVAILABLE, ErrorCode.INVOCATION_STOPPED),
+    *(ErrorCode.OVERLOADED, ErrorCode.ENGINE_STOPPING, ErrorCode.TIMEOUT),
+}
 
 
 class EngineClient:

@@ -39,14 +39,9 @@ class ConnectionCheck(Struct, frozen=True):
     async def answer(self, payload: Raw, _: Peer) -> dict[str, Any]:
         """Return `{"allowed", "subprotocol"}`; the worker confirms the subprotocol in the handshake's response."""
         question = decode(payload, type=ConnectionQuestion)
-        handshake = HandshakeRequest(
-            hosts=(),
-            origins=(),
-            authorizations=question.authorizations,
-            subprotocols=question.subprotocols,
-            query=question.query,
-            is_same_user=self.is_same_user(question.client, question.server),
-        )
+        is_same_user = self.is_same_user(question.client, question.server)
+        shown = question.authorizations, question.subprotocols, question.query
+        handshake = HandshakeRequest((), (), *shown, is_same_user=is_same_user)  # hosts and origins: for the worker
         response = admit_user(AdmissionPolicy(hosts=None, token=self.token), handshake)
         is_allowed = response.status == 101
         if not is_allowed:

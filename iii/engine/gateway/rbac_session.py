@@ -143,26 +143,27 @@ class RbacSession(PeerSession):
             message = decode(line)
         except RemoteProtocolError:
             return line  # the message pump rejects it, as any other line
-        passed: m.Message | None = message
+        is_passed = True
         if isinstance(message, m.InvokeFunction):
-            passed = self._check_call(message)
+            is_passed = self._check_call(message)
         elif isinstance(message, _Registration):
-            passed = await self._check_registration(message)
+            is_passed = await self._check_registration(message)
         elif isinstance(message, m.UnregisterFunction):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterAction):
             # An action sees the calls of all peers: only the project's own workers may have one.
             self._drop(f"action {message.id}")
-            passed = None
+            is_passed = False
         else:
             return line
-        return None if passed is None else encode(passed)
+        return encode(message) if is_passed else None
 
     def _drop(self, registration: str) -> None:
         self._host.counters["dropped_by_rules"] += 1
         self._router.events.append(Notice(self.peer.name, f"not registered: {registration}", "dropped_by_rules"))
 
-    def _check_call(self, call: m.InvokeFunction) -> m.InvokeFunction | None:
+    def _check_call(self, call: m.InvokeFunction) -> bool:
+        """Name the caller in a call, and return True; False if it is denied, or answered in another way."""
         namespace = call.namespace or m.DEFAULT_NAMESPACE
         function = self._router.registry.find(namespace, call.function_id)
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
@@ -182,10 +183,11 @@ class RbacSession(PeerSession):
             answer = self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
             self._start(self._answer_with(call, answer))
         else:
-            return self._with_caller(call, function)
-        return None
+            self._name_caller(call, function)
+            return True
+        return False
 
-    def _with_caller(self, call: m.InvokeFunction, function: Function | None) -> m.InvokeFunction:
+    def _name_caller(self, call: m.InvokeFunction, function: Function | None) -> None:
         """Name the caller in the payload: the public contract of listeners with rules.
 
         What the client wrote in that field is removed. The field stays away if the function's schema does not admit it.
@@ -197,7 +199,6 @@ class RbacSession(PeerSession):
             if schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {}):
                 payload[_CALLER] = Raw(encode_value(self.peer.id))
             call.data = Raw(encode_value(payload))
-        return call
 
     def _denial_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
         """Return why the session may not make this call; None if it may."""
@@ -247,14 +248,14 @@ class RbacSession(PeerSession):
             answer = m.InvocationResult(call.invocation_id, call.function_id, result=result, error=error)
             self._router.calls.send(self.peer, encode(answer))
 
-    async def _check_registration(self, message: _Registration) -> _Registration | None:
-        """Return a registration as its hook and the session's prefix change it; None if it is denied."""
+    async def _check_registration(self, message: _Registration) -> bool:
+        """Change a registration as its hook and the session's prefix ask for; return False if it is denied."""
         hook = _HOOKS[type(message)]
         registered = f"{hook.label}{message.id}"
         answer = await self._ask(hook, message) if hook.is_permitted(self._permissions, message) else None
         if answer is None:
             self._drop(registered)
-            return None
+            return False
         for key, attribute in hook.text_fields.items():
             if isinstance(answer.get(key), str):
                 setattr(message, attribute, answer[key])
@@ -265,8 +266,8 @@ class RbacSession(PeerSession):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterTrigger):
             message.function_id = self._permissions.registered_id(message.function_id)
-            return message if self._may_bind(message) else None
-        return message
+            return self._may_bind(message)
+        return True
 
     async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:
         """Return the answer of the hook, `{}` if there is none; None if it denies: any answer but an object does."""

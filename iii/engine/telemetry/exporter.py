@@ -215,9 +215,20 @@ class TelemetryExporter:
             self._has_news.clear()
             self._find_subscriber(binding)
             batch, sizes = await self._make_batch(config.max_batch)
-            if batch and not await self._deliver(binding, batch):
-                for part, size in sizes.items():
-                    self._lost[part] += size
+            if batch:
+                self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
+                call = m.InvokeFunction(
+                    binding.function_id,
+                    invocation_id=self._batch_id,
+                    data=Raw(batch),
+                    metadata=binding.metadata,
+                    namespace=binding.namespace,
+                )
+                self._router.receive(self.peer, call, b"", self._loop.time())
+                self._turn()
+                if not m.is_empty((await self._answer).error):
+                    for part, size in sizes.items():
+                        self._lost[part] += size
             tracer = self._tracer
             if self.logs or self.frames or (tracer and (tracer.finished or tracer.newly_begun or tracer.worker_spans)):
                 self._has_news.set()
@@ -278,17 +289,3 @@ class TelemetryExporter:
             if number % CHUNK == CHUNK - 1:
                 await asyncio.sleep(0)
         return encoded
-
-    async def _deliver(self, binding: Binding, batch: bytes) -> bool:
-        """Call the function with a batch and wait for its answer; return False if it failed."""
-        self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
-        call = m.InvokeFunction(
-            binding.function_id,
-            invocation_id=self._batch_id,
-            data=Raw(batch),
-            metadata=binding.metadata,
-            namespace=binding.namespace,
-        )
-        self._router.receive(self.peer, call, b"", self._loop.time())
-        self._turn()
-        return m.is_empty((await self._answer).error)
