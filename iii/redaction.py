@@ -22,9 +22,10 @@ MAX_BATCH_SECRETS = 64
 # Nothing that is logged or traced nests deeper; what does is replaced whole.
 MAX_DEPTH = 32
 
+# The first letters of all words stand in front: they spare the words most positions of a text, and half of the time.
 _WORDS = (
-    r"passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)"
-    r"|(?:api|access|private|signing|encryption|auth|ssh|client|master|account|license)[-_. ]?key"
+    r"(?=[acdelmpst])(?:passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)"
+    r"|(?:api|access|private|signing|encryption|auth|ssh|client|master|account|license)[-_. ]?key)"
 )
 _FIELD = re.compile(_WORDS, re.IGNORECASE)
 _VARIABLE = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)

@@ -50,7 +50,13 @@ def test_json_stays_json_when_values_are_replaced() -> None:
     assert json.loads(text) == {"token": 5, "x": [REDACTED]}
 
 
-@pytest.mark.parametrize("name", ["API_KEY", "apiKey", "DB_PASSWORD", "SECRET", "Authorization", "KEY", "SENTRY_DSN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("API_KEY", "apiKey", "DB_PASSWORD", "SECRET", "Authorization", "KEY", "SENTRY_DSN", "COOKIES", "pwd"),
+        *("ENCRYPTION_KEY", "license-key", "MasterKey", "refresh_token", "passphrase", "my credentials", "ſecret"),
+    ],
+)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
