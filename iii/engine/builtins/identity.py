@@ -17,9 +17,6 @@ from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode
 from iii.protocol.messages import RegistrationRejected
 
-# Characters. Longer names, and control or bidi characters in them, serve only to deceive the reader of a list.
-MAX_NAME = 280
-
 
 def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     """Give an unsupervised peer the name and namespace it asks for; if the name is taken, reject it and return False.
@@ -28,12 +25,12 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     """
     namespace = fields.get("namespace")
     if isinstance(namespace, str) and not namespace.strip():
-        body = error_bodies.invalid_namespace("namespace")
-        raise InvocationError(ErrorCode.INVALID_NAMESPACE, body.message)
+        raise InvocationError(ErrorCode.INVALID_NAMESPACE, error_bodies.invalid_namespace("namespace").message)
     if peer.owner.is_supervised:
         return True
     declared = fields.get("name")
-    name = "".join(filter(str.isprintable, declared))[:MAX_NAME] if isinstance(declared, str) else ""
+    # Longer names, and control or bidi characters in them, serve only to deceive the reader of a list.
+    name = "".join(filter(str.isprintable, declared))[:280] if isinstance(declared, str) else ""
     holder = router.peer_table.introduce(peer, name, namespace if isinstance(namespace, str) else None)
     if holder is None:
         return True

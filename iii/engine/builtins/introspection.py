@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from iii.engine.routing.bindings import Binding, TriggerType
 from iii.engine.routing.peer import Peer
@@ -20,8 +19,6 @@ from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, is_empty
 
 Row = dict[str, Any]
-# Returns the latest metrics that a worker has reported of its own process, by the worker's id.
-Reported = Callable[[str], Row | None]
 
 # Characters of a trigger's config that a list shows: it fits a column of a table.
 _SUMMARY = 80
@@ -29,7 +26,7 @@ _SUMMARY = 80
 _MAX_BATCH = 32
 
 
-class Filters(msgspec.Struct, gc=False):
+class Filters(Struct, gc=False):
     """What the list functions take; unknown keys are ignored."""
 
     search: str | None = None
@@ -248,11 +245,11 @@ def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Fil
 
 
 def workers_info(
-    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Reported
+    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Callable[[str], Row | None]
 ) -> Row:
     """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
 
-    `latest_metrics` are those of a process that the engine measures, else what the worker itself has `reported`.
+    `latest_metrics` are those of a process that the engine measures, else what `reported(id)` has of the worker itself.
     """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
     key, value = ("id", id) if id else ("name", name)

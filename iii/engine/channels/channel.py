@@ -67,7 +67,6 @@ class Channel:
 
     @property
     def is_open(self) -> bool:
-        """Whether both ends were taken."""
         return len(self._taken) == 2
 
     def take(self, direction: Direction, end: ChannelEnd) -> bool:
@@ -141,9 +140,8 @@ class Channels:
     def find(self, id: str, key: str) -> Channel | None:
         """Return the channel, None if there is none or the key is wrong."""
         channel, _ = self._channels.get(id, (None, 0.0))
-        if channel is None or not hmac.compare_digest(channel.key.encode(), key.encode()):
-            return None
-        return channel
+        is_right = channel is not None and hmac.compare_digest(channel.key.encode(), key.encode())
+        return channel if is_right else None
 
     def sweep(self) -> None:
         """Close channels of which an end was not taken in time."""

@@ -169,7 +169,7 @@ class RbacSession(PeerSession):
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
         denial = self._denial_of(call, namespace)
         if denial is not None:
-            self._answer(call, _error(ErrorCode.FORBIDDEN, denial))
+            self._answer(call, encode_error(m.ErrorBody(ErrorCode.FORBIDDEN, denial)))
         elif is_builtin and call.function_id in _LISTINGS:
             self._start(self._answer_with(call, self._permitted_listing(call)))
         elif (middleware := self._policy.middleware_function_id) and not is_builtin:
@@ -240,7 +240,7 @@ class RbacSession(PeerSession):
         try:
             self._answer(call, m.ABSENT, await answer)
         except InvocationError as failure:
-            self._answer(call, _error(failure.code, failure.message))
+            self._answer(call, encode_error(m.ErrorBody(failure.code, failure.message)))
         self._pump.turn()
 
     def _answer(self, call: m.InvokeFunction, error: Raw, result: Raw = m.ABSENT) -> None:
@@ -294,8 +294,8 @@ class RbacSession(PeerSession):
         denied = next((id for id in function_ids if not self._may_invoke(namespace, id)), None)
         if denied is None:
             return True
-        error = _error(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
-        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
+        body = m.ErrorBody(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
+        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, encode_error(body))
         self._router.calls.send(self.peer, encode(answer))
         return False
 
@@ -305,7 +305,3 @@ def _as_object(data: Raw) -> dict[str, Any]:
         return decode_object(data)
     except ValueError:  # e.g. a lone surrogate: the callee refuses the call
         return {}
-
-
-def _error(code: str, message: str) -> Raw:
-    return encode_error(m.ErrorBody(code, message))

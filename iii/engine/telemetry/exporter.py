@@ -34,7 +34,6 @@ from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_error, encode_value
 from iii.redaction import Redactor
 
-TYPE = "telemetry"
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
 # Records that are encoded before the loop routes calls again.
 CHUNK = 64
@@ -97,7 +96,7 @@ class TelemetryExporter:
         self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
         router.peer_table.attach(self.peer)
-        router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
+        router.receive(self.peer, m.RegisterTriggerType("telemetry", DESCRIPTION), b"", 0.0)
 
     def close(self) -> None:
         self._bindings.clear()
@@ -235,9 +234,8 @@ class TelemetryExporter:
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
         """Return a batch as JSON and the sizes of its parts; an empty one if there is nothing new."""
-        spans, logs = await self._encode_spans(count), await self._encode_logs(count)
-        frames = self.frames.take(count, MAX_PART)
-        parts = {"spans": spans, "logs": logs, "otlp": frames}
+        parts = {"spans": await self._encode_spans(count), "logs": await self._encode_logs(count)}
+        parts["otlp"] = self.frames.take(count, MAX_PART)
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
         counts = self._call_counts.report(self._subscriber)
         dropped, self._lost = self._lost, dict.fromkeys(parts, 0)  # since the previous batch
@@ -245,7 +243,7 @@ class TelemetryExporter:
         dropped["otlp"] += self.frames.take_dropped()
         if self._tracer is not None:
             dropped["spans"] += self._tracer.take_dropped()
-        if counts == self._last_counts and not (spans or logs or frames or any(dropped.values())):
+        if counts == self._last_counts and not any([*parts.values(), *dropped.values()]):
             return b"", {}
         self._last_counts = counts
         fields += [b'"dropped":' + encode_value(dropped), b'"calls":' + encode_value(counts)]
