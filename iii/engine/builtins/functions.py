@@ -105,18 +105,6 @@ class Builtins:
         def lookup(answer: Callable[[Router, Mapping[str, Any]], Any]) -> Handler:
             return lambda payload, _: answer(self._router, decode_object(payload))
 
-        def command(act: Callable[[str], Awaitable[list[dict[str, Any]]]]) -> Handler:
-            async def manage(payload: Raw, _: Peer) -> Any:
-                name = decode_object(payload).get("name")
-                try:
-                    return {"workers": await act(str(name))}
-                except KeyError:
-                    names = sorted({row["name"] for row in self._control.rows()})
-                    message = f"there is no worker {name!r}; there are: {', '.join(names)}"
-                    raise InvocationError(ErrorCode.NOT_FOUND, message) from None
-
-            return manage
-
         return {
             "engine::functions::list": (listing(introspection.functions_list), "List the registered functions"),
             "engine::functions::info": (lookup(introspection.functions_info), "Describe one function"),
@@ -140,10 +128,22 @@ class Builtins:
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),
             "engine::workers::info": (self._workers_info, "Describe one worker"),
             "engine::workers::register": (self._workers_register, "Say who the calling worker is"),
-            "engine::workers::restart": (command(self._control.restart_worker), "Replace a worker's processes"),
-            "engine::workers::stop": (command(self._control.stop_worker), "Stop a worker"),
-            "engine::workers::start": (command(self._control.start_worker), "Start a stopped worker"),
+            "engine::workers::restart": (self._command(self._control.restart_worker), "Replace a worker's processes"),
+            "engine::workers::stop": (self._command(self._control.stop_worker), "Stop a worker"),
+            "engine::workers::start": (self._command(self._control.start_worker), "Start a stopped worker"),
         }
+
+    def _command(self, act: Callable[[str], Awaitable[list[dict[str, Any]]]]) -> Handler:
+        async def manage(payload: Raw, _: Peer) -> Any:
+            name = decode_object(payload).get("name")
+            try:
+                return {"workers": await act(str(name))}
+            except KeyError:
+                names = sorted({row["name"] for row in self._control.rows()})
+                message = f"there is no worker {name!r}; there are: {', '.join(names)}"
+                raise InvocationError(ErrorCode.NOT_FOUND, message) from None
+
+        return manage
 
     def serve(self, id: str, handler: Handler, description: str) -> None:
         """Add a function; its handler may be another part of the engine."""

@@ -145,9 +145,8 @@ class TelemetryExporter:
             self._call_counts = CallCounts(self._router)
             if config.logs:
                 self._recording.callback(self._follow(self._take_report))
-            self._recording.callback(
-                start_critical(self._deliver_batches(binding, config), "the telemetry feed").cancel
-            )
+            delivery = start_critical(self._deliver_batches(binding, config), "the telemetry feed")
+            self._recording.callback(delivery.cancel)
 
     def _make_tracer(self, config: ExporterConfig) -> Tracer:
         tracer = Tracer(
