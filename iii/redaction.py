@@ -22,9 +22,10 @@ MAX_BATCH_SECRETS = 64
 # Nothing that is logged or traced nests deeper; what does is replaced whole.
 MAX_DEPTH = 32
 
+# The first letters of all words stand in front: they spare the words most positions of a text, and half of the time.
 _WORDS = (
-    r"passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)"
-    r"|(?:api|access|private|signing|encryption|auth|ssh|client|master|account|license)[-_. ]?key"
+    r"(?=[acdelmpst])(?:passw|passphrase|pwd|secret|credential|authorization|cookie|dsn|token(?!s)"
+    r"|(?:api|access|private|signing|encryption|auth|ssh|client|master|account|license)[-_. ]?key)"
 )
 _FIELD = re.compile(_WORDS, re.IGNORECASE)
 _VARIABLE = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)
@@ -143,7 +144,6 @@ class Redactor:
         return self._hide(value) if is_secret_field(name) else self.value(value, depth + 1)
 
     def _hide(self, _: Any) -> str:
-        """Return what replaces a secret."""
         return REDACTED
 
 
@@ -194,25 +194,20 @@ def _redacted(text: str, redact: Callable[[str], str], walk: Callable[[Any], Any
     return again if _is_json(again) else walked
 
 
-def _parse(text: str) -> Any:
-    """Return the value of a JSON text. ValueError for text that is none, RecursionError for one that nests too deep."""
-    return _decoder.decode(text)
-
-
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: `json.loads` and `json.dumps` make one for each call with options.
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_ascii_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+# Made once: `json.loads` and `json.dumps` make a decoder or encoder for each call with options. `_parse` raises
+# ValueError for a text that is no JSON, and RecursionError for one that nests too deep.
+_parse = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode_ascii = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _dump(value: Any, source: str) -> str:
     # Half of a surrogate pair can only be written as an escape.
-    encoder = _ascii_encoder if "\\ud" in source or "\\uD" in source else _encoder
-    return encoder.encode(value)
+    return _encode_ascii(value) if "\\ud" in source or "\\uD" in source else _encode(value)
 
 
 def _is_json(text: str) -> bool:
@@ -237,11 +232,6 @@ def _secrets_of(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             yield from _secrets_of(inner)
-
-
-def redactor_of(tables: Iterable[Mapping[str, Any]]) -> Redactor:
-    """Return what hides the secrets of environments and config tables."""
-    return Redactor(secret for table in tables for secret in secrets_in(table))
 
 
 def secrets_in(fields: Mapping[str, Any]) -> Iterator[str]:

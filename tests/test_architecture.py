@@ -75,7 +75,7 @@ ROOMS: dict[str, Room] = {
         (*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"),
         frozenset({"foreign_readiness", "liveness"}),
     ),
-    f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/transport"), frozenset({"channel"})),
+    f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"channel"})),
     f"{_E}/supervision": Room(
         (*BASE, f"{_E}/config"),
         frozenset({"lifecycle", "replacement", "reports", "restart_policy", "run", "start_order", "stderr_lines"}),

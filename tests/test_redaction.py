@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iii.redaction import REDACTED, BatchRedactor, Redactor, is_secret_name, redactor_of, secrets_in
+from iii.redaction import REDACTED, BatchRedactor, Redactor, is_secret_name, secrets_in
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,13 @@ def test_json_stays_json_when_values_are_replaced() -> None:
     assert json.loads(text) == {"token": 5, "x": [REDACTED]}
 
 
-@pytest.mark.parametrize("name", ["API_KEY", "apiKey", "DB_PASSWORD", "SECRET", "Authorization", "KEY", "SENTRY_DSN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("API_KEY", "apiKey", "DB_PASSWORD", "SECRET", "Authorization", "KEY", "SENTRY_DSN", "COOKIES", "pwd"),
+        *("ENCRYPTION_KEY", "license-key", "MasterKey", "refresh_token", "passphrase", "my credentials", "ſecret"),
+    ],
+)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
@@ -69,7 +75,7 @@ def test_secrets_are_found_at_any_depth_of_a_config() -> None:
         "cookies": ["c-1", 5],
     }
     assert sorted(secrets_in(config)) == ["c-1", "d-1", "p-1", "s-1", "t-1", "u-1"]
-    hide = redactor_of([config, {"API_TOKEN": "canary-2"}])
+    hide = Redactor([*secrets_in(config), *secrets_in({"API_TOKEN": "canary-2"})])
     assert hide("it says canary-2") == f"it says {REDACTED}"
 
 

@@ -19,10 +19,9 @@ import uvloop
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
-from iii.engine.builtins import connection_check
-from iii.engine.builtins.client import EngineClient
+from iii.engine.builtins.client import EngineClient, HttpFunctionCheck
+from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
-from iii.engine.builtins.http_function_check import HttpFunctionCheck
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
@@ -50,7 +49,7 @@ from iii.engine.transport.poller import make_poller
 from iii.engine.worker_connections import WorkerConnections, run_of
 from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
-from iii.redaction import Redactor, redactor_of
+from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
@@ -117,8 +116,11 @@ class Engine:
         end_with_critical_tasks(self._display.close)
         # Two threads are enough for the few things that block, and more would stay for good.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="pool"))
-        check = connection_check.ConnectionCheck(self._run_context.token, self._throttle, is_same_user)
-        self.builtins.serve(connection_check.ID, check.answer, connection_check.DESCRIPTION)
+        self.builtins.serve(
+            "engine::connections::check",
+            ConnectionCheck(self._run_context.token, self._throttle, is_same_user).answer,
+            "Say whether a connection to a worker's own listener comes from the engine's user, or shows the token",
+        )
         self._open_gateways()
         listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
         self._announce(is_ready=False)
@@ -266,8 +268,9 @@ class Engine:
         self.supervisor.apply(project, touched, files)
 
     def _hide_secrets(self) -> None:
-        configs = [worker.config for worker in self.project.workers.values()]
-        self.telemetry_exporter.redact = self._redactor = redactor_of((*self._environments.values(), *configs))
+        tables = [*self._environments.values(), *(worker.config for worker in self.project.workers.values())]
+        redactor = Redactor(secret for table in tables for secret in secrets_in(table))
+        self.telemetry_exporter.redact = self._redactor = redactor
 
     # `Control`: what the management functions may do
 

@@ -151,7 +151,7 @@ def test_on_a_listener_with_rules_it_may_what_its_token_may(sdk: str, engine: En
     client.say_who("gate")
     client.sync()
     calls = ["api::open", "db::secret", "no::such"]
-    visit = {"url": engine.guarded.url, "token": f"of {sdk}", "calls": calls}
+    visit = {"url": engine.guarded_url, "token": f"of {sdk}", "calls": calls}
     client.send({"type": "invokefunction", "invocation_id": "visit", "function_id": f"{sdk}::visit", "data": visit})
     asked = client.expect("invokefunction", function_id="gate::auth")
     assert asked["data"]["headers"]["authorization"] == f"Bearer of {sdk}"

@@ -130,7 +130,11 @@ class Engine:
 
     @property
     def url(self) -> str:
-        return self.gateway.url
+        return f"ws://{self.gateway.address}"
+
+    @property
+    def guarded_url(self) -> str:
+        return f"ws://{self.guarded.address}"
 
     @property
     def port(self) -> int:
@@ -158,7 +162,7 @@ class Engine:
     @contextmanager
     def guarded_client(self, path: str = "/", **options: Any) -> Iterator[Client]:
         """A client of the listener with rules."""
-        with self.client(path, self.guarded.url, **options) as client:
+        with self.client(path, self.guarded_url, **options) as client:
             yield client
 
     @contextmanager

@@ -10,12 +10,20 @@ from typing import Any
 
 from msgspec import Raw
 
+from iii.engine.routing.events import HttpFunctionRegistered, Notice
+from iii.engine.routing.http_function_proxy import CHECK
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.message_pump import MessagePump
-from iii.errors import InvocationError
+from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.lines import MAX_LINE
+
+# Errors that say something about the checking worker, and nothing about the function.
+_INCONCLUSIVE = {
+    *(ErrorCode.FUNCTION_NOT_FOUND, ErrorCode.WORKER_UNAVAILABLE, ErrorCode.INVOCATION_STOPPED),
+    *(ErrorCode.OVERLOADED, ErrorCode.ENGINE_STOPPING, ErrorCode.TIMEOUT),
+}
 
 
 class EngineClient:
@@ -27,9 +35,6 @@ class EngineClient:
         self._waiting: dict[str, asyncio.Future[m.InvocationResult]] = {}
         self._peer = Peer("gate", kind="engine", name="gate", max_line=4 * MAX_LINE, flush=self._read_outbox)
         pump.router.peer_table.attach(self._peer)
-
-    def __repr__(self) -> str:
-        return f"<EngineClient {len(self._waiting)} waiting>"
 
     async def call(self, function_id: str, data: Any, *, namespace: str | None = None, metadata: Raw = m.ABSENT) -> Raw:
         """Call a function and return its result as raw JSON. Raises `InvocationError` with its error."""
@@ -49,7 +54,7 @@ class EngineClient:
         if not m.is_empty(result.error):
             body = decode_value(result.error, type=m.ErrorBody)
             raise InvocationError(body.code, body.message, details=body.details)
-        return m.NULL if result.result is m.ABSENT else result.result
+        return m.or_null(result.result)
 
     def _read_outbox(self) -> None:
         for message in self._pump.router.calls.take_messages(self._peer):
@@ -57,3 +62,36 @@ class EngineClient:
                 answered = self._waiting.get(message.invocation_id)
                 if answered is not None and not answered.done():
                     answered.set_result(message)
+
+
+class HttpFunctionCheck:
+    """Whether functions that live behind a URL may be registered: the worker that makes the requests decides.
+
+    A function that it refuses (an address inside the network, a secret that is not set) is withdrawn, with a line in
+    the log. Without such a worker the function stays, and calls of it fail with an error that says what is missing.
+    """
+
+    def __init__(self, pump: MessagePump) -> None:
+        self._pump = pump
+        self._engine_client: EngineClient | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def on_registered(self, event: HttpFunctionRegistered) -> None:
+        self._engine_client = self._engine_client or EngineClient(self._pump)
+        task = asyncio.get_running_loop().create_task(self._check(event, self._engine_client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check(self, event: HttpFunctionRegistered, engine_client: EngineClient) -> None:
+        try:
+            await engine_client.call(CHECK, {"function_id": event.function_id, "invocation": event.invocation})
+        except InvocationError as error:
+            router = self._pump.router
+            function = router.registry.find(event.peer.namespace, event.function_id)
+            # If it has been registered anew meanwhile, that registration has a check of its own.
+            is_current = function is not None and bytes(function.declaration.invocation) == bytes(event.invocation)
+            if error.code not in _INCONCLUSIVE and is_current:
+                text = f"function {event.function_id} not registered: {error}"
+                router.events.append(Notice(event.peer.name, text, error.code))
+                router.registrations.withdraw(event.peer, event.function_id, f"refused: {error.message}")
+                self._pump.turn()

@@ -16,50 +16,34 @@ from msgspec.json import decode
 
 from iii.engine.routing.peer import Peer
 from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit_user
-
-Address = tuple[str, int]
-
-ID = "engine::connections::check"
-DESCRIPTION = "Say whether a connection to a worker's own listener comes from the engine's user, or shows the token"
+from iii.engine.security.peer_uid import Address
 
 
 class ConnectionQuestion(Struct):
     """The payload. `client` and `server` are the two ends as (host, port); the others are from the handshake."""
 
-    client: tuple[str, int]
-    server: tuple[str, int]
+    client: Address
+    server: Address
     authorizations: list[str] = field(default_factory=list)
     subprotocols: list[str] = field(default_factory=list)
     query: str = ""
 
 
-class ConnectionCheck:
+class ConnectionCheck(Struct, frozen=True):
     """The function. `is_same_user(client, server)` asks the kernel whether the client runs as the engine's user."""
 
-    def __init__(
-        self,
-        token: str,
-        throttle: AuthThrottle,
-        is_same_user: Callable[[Address, Address], bool],
-    ) -> None:
-        self._policy = AdmissionPolicy(hosts=None, token=token)
-        self._throttle = throttle
-        self._is_same_user = is_same_user
+    token: str
+    throttle: AuthThrottle
+    is_same_user: Callable[[Address, Address], bool]
 
     async def answer(self, payload: Raw, _: Peer) -> dict[str, Any]:
         """Return `{"allowed", "subprotocol"}`; the worker confirms the subprotocol in the handshake's response."""
         question = decode(payload, type=ConnectionQuestion)
-        handshake = HandshakeRequest(
-            hosts=(),
-            origins=(),
-            authorizations=question.authorizations,
-            subprotocols=question.subprotocols,
-            query=question.query,
-            is_same_user=self._is_same_user(question.client, question.server),
-        )
-        response = admit_user(self._policy, handshake)
+        is_same_user = self.is_same_user(question.client, question.server)
+        shown = question.authorizations, question.subprotocols, question.query
+        handshake = HandshakeRequest((), (), *shown, is_same_user=is_same_user)  # hosts and origins: for the worker
+        response = admit_user(AdmissionPolicy(hosts=None, token=self.token), handshake)
         is_allowed = response.status == 101
         if not is_allowed:
-            now = asyncio.get_running_loop().time()
-            await asyncio.sleep(self._throttle.delay(question.client[0], now))
+            await asyncio.sleep(self.throttle.delay(question.client[0], asyncio.get_running_loop().time()))
         return {"allowed": is_allowed, "subprotocol": response.subprotocol}

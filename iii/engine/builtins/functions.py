@@ -34,9 +34,6 @@ WORKERS_AVAILABLE = "engine::workers-available"
 # Seconds that a provider may take to say whether it accepts a binding (public contract).
 PROVIDER_TIMEOUT = 10.0
 
-# What a handler returns to leave `result` out of the answer.
-NOTHING = object()
-
 
 class Control(Protocol):
     """What the management functions need of the running engine."""
@@ -69,18 +66,6 @@ class DurableTrigger(Struct):
     metadata: Any = None
     trigger_namespace: str | None = None
 
-    def message(self, id: str) -> m.RegisterTrigger:
-        """Return the registration of this trigger; its function is one of the default namespace."""
-        metadata = m.ABSENT if self.metadata is None else Raw(encode_value(self.metadata))
-        return m.RegisterTrigger(
-            id=id,
-            trigger_type=self.trigger_type,
-            function_id=self.function_id,
-            config=Raw(encode_value(self.config)),
-            metadata=metadata,
-            trigger_namespace=self.trigger_namespace,
-        )
-
 
 Handler = Callable[[Raw, Peer], "Any | Awaitable[Any]"]
 
@@ -105,11 +90,10 @@ class Builtins:
         self._handlers: dict[str, Handler] = {}
         for id, (handler, description) in self._functions().items():
             self.serve(id, handler, description)
-        types = {
-            FUNCTIONS_AVAILABLE: "Fires when the set of registered functions changes",
-            WORKERS_AVAILABLE: "Fires when a worker connects, disconnects or says who it is",
-        }
-        for id, description in types.items():
+        for id, description in (
+            (FUNCTIONS_AVAILABLE, "Fires when the set of registered functions changes"),
+            (WORKERS_AVAILABLE, "Fires when a worker connects, disconnects or says who it is"),
+        ):
             router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
         self._announced_ids = self._function_ids()
 
@@ -119,9 +103,6 @@ class Builtins:
 
         def lookup(answer: Callable[[Router, Mapping[str, Any]], Any]) -> Handler:
             return lambda payload, _: answer(self._router, decode_object(payload))
-
-        def command(act: Callable[[str], Awaitable[list[dict[str, Any]]]]) -> Handler:
-            return lambda payload, _: self._manage(act, payload)
 
         return {
             "engine::functions::list": (listing(introspection.functions_list), "List the registered functions"),
@@ -146,17 +127,27 @@ class Builtins:
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),
             "engine::workers::info": (self._workers_info, "Describe one worker"),
             "engine::workers::register": (self._workers_register, "Say who the calling worker is"),
-            "engine::workers::restart": (command(self._control.restart_worker), "Replace a worker's processes"),
-            "engine::workers::stop": (command(self._control.stop_worker), "Stop a worker"),
-            "engine::workers::start": (command(self._control.start_worker), "Start a stopped worker"),
+            "engine::workers::restart": (self._command(self._control.restart_worker), "Replace a worker's processes"),
+            "engine::workers::stop": (self._command(self._control.stop_worker), "Stop a worker"),
+            "engine::workers::start": (self._command(self._control.start_worker), "Start a stopped worker"),
         }
+
+    def _command(self, act: Callable[[str], Awaitable[list[dict[str, Any]]]]) -> Handler:
+        async def manage(payload: Raw, _: Peer) -> Any:
+            name = decode_object(payload).get("name")
+            try:
+                return {"workers": await act(str(name))}
+            except KeyError:
+                names = sorted({row["name"] for row in self._control.rows()})
+                message = f"there is no worker {name!r}; there are: {', '.join(names)}"
+                raise InvocationError(ErrorCode.NOT_FOUND, message) from None
+
+        return manage
 
     def serve(self, id: str, handler: Handler, description: str) -> None:
         """Add a function; its handler may be another part of the engine."""
         self._handlers[id] = handler
         self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
-
-    # Calls of the engine's functions
 
     def _run_outbox(self) -> None:
         for message in self._router.calls.take_messages(self.peer):
@@ -174,58 +165,48 @@ class Builtins:
         handler = self._handlers[message.function_id]
         try:
             result = handler(message.data, invocation.origin)
-        except Exception as error:  # noqa: BLE001 - see `_failure`
-            self._answer(message, self._failure(message, error))
+        except Exception as error:  # noqa: BLE001 - see `_answer`
+            result = error
+        if inspect.isawaitable(result):
+            task = self._loop.create_task(self._finish(message, result))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
-            if inspect.isawaitable(result):
-                task = self._loop.create_task(self._finish(message, result))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._answer(message, result)
+            self._answer(message, result)
 
     async def _finish(self, message: m.InvokeFunction, result: Awaitable[Any]) -> None:
         try:
             value = await result
-        except Exception as error:  # noqa: BLE001 - see `_failure`
-            value = self._failure(message, error)
+        except Exception as error:  # noqa: BLE001 - see `_answer`
+            value = error
         self._answer(message, value)
         self._turn()
 
-    def _failure(self, message: m.InvokeFunction, error: Exception) -> InvocationError:
-        """Return the error for the caller. A bug in one of our functions costs the call, not the caller."""
-        if isinstance(error, NotAnObject):
-            return InvocationError(ErrorCode.DESERIALIZATION_ERROR, "the payload must be an object")
-        if isinstance(error, InvocationError):
-            return error
-        if isinstance(error, (ValueError, TypeError)):
-            text = f"Failed to deserialize input for {message.function_id}: {error}"
-            return InvocationError(ErrorCode.DESERIALIZATION_ERROR, text)
-        self._loop.call_exception_handler({"message": message.function_id, "exception": error})
-        return InvocationError(ErrorCode.INVOCATION_ERROR, f"internal error: {error}")
-
-    def _answer(self, message: m.InvokeFunction, value: Any) -> None:
+    def _answer(self, message: m.InvokeFunction, result: Any) -> None:
+        """Answer with a result or an exception. A bug in one of our functions costs the call, not the caller."""
         answer = m.InvocationResult(message.invocation_id or "", message.function_id)
-        if isinstance(value, InvocationError):
-            answer.error = encode_error(m.ErrorBody(value.code, value.message, details=value.details or None))
-        elif value is not NOTHING:
-            answer.result = Raw(encode_value(value))
+        if not isinstance(result, Exception):
+            answer.result = Raw(encode_value(result))
+        elif isinstance(result, InvocationError):
+            answer.error = encode_error(m.ErrorBody(result.code, result.message, details=result.details or None))
+        elif isinstance(result, NotAnObject):
+            answer.error = encode_error(m.ErrorBody(ErrorCode.DESERIALIZATION_ERROR, "the payload must be an object"))
+        elif isinstance(result, (ValueError, TypeError)):
+            text = f"Failed to deserialize input for {message.function_id}: {result}"
+            answer.error = encode_error(m.ErrorBody(ErrorCode.DESERIALIZATION_ERROR, text))
+        else:
+            self._loop.call_exception_handler({"message": message.function_id, "exception": result})
+            answer.error = encode_error(m.ErrorBody(ErrorCode.INVOCATION_ERROR, f"internal error: {result}"))
         self._router.receive(self.peer, answer, encode(answer), self._loop.time())
 
-    # Handlers
-
-    def _workers_list(self, payload: Raw, _: Peer) -> Any:
-        fields = decode_object(payload)
-        rows = self._control.rows()
-        if fields.get("worker_id"):
-            return {"workers": [introspection.workers_info(self._router, rows, fields, self._reported)["worker"]]}
-        return introspection.workers_list(self._router, rows, introspection.filters_from(payload))
+    def _workers_list(self, payload: Raw, origin: Peer) -> Any:
+        if decode_object(payload).get("worker_id"):
+            return {"workers": [self._workers_info(payload, origin)["worker"]]}
+        return introspection.workers_list(self._router, self._control.rows(), introspection.filters_from(payload))
 
     def _workers_info(self, payload: Raw, _: Peer) -> Any:
-        return introspection.workers_info(self._router, self._control.rows(), decode_object(payload), self._reported)
-
-    def _reported(self, worker: str) -> dict[str, Any] | None:
-        return self.worker_metrics.latest(worker, time.time())
+        rows, fields, now = self._control.rows(), decode_object(payload), time.time()
+        return introspection.workers_info(self._router, rows, fields, lambda id: self.worker_metrics.latest(id, now))
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
         fields = decode_object(payload)
@@ -237,21 +218,18 @@ class Builtins:
         self._control.identified(origin)
         return {"success": True}
 
-    async def _manage(self, act: Callable[[str], Awaitable[list[dict[str, Any]]]], payload: Raw) -> Any:
-        name = decode_object(payload).get("name")
-        try:
-            rows = await act(str(name))
-        except KeyError:
-            names = sorted({row["name"] for row in self._control.rows()})
-            message = f"there is no worker {name!r}; there are: {', '.join(names)}"
-            raise InvocationError(ErrorCode.NOT_FOUND, message) from None
-        return {"workers": rows}
-
-    # Durable bindings: no peer owns them
-
     async def _register_trigger(self, payload: Raw, _: Peer) -> Any:
+        """Bind a function of the default namespace to an event. No peer owns the binding: it outlives its caller."""
         trigger = convert(decode_object(payload), DurableTrigger)
-        binding = Binding(trigger.message(self._router.calls.mint_id()), None)
+        message = m.RegisterTrigger(
+            id=self._router.calls.mint_id(),
+            trigger_type=trigger.trigger_type,
+            function_id=trigger.function_id,
+            config=Raw(encode_value(trigger.config)),
+            metadata=m.ABSENT if trigger.metadata is None else Raw(encode_value(trigger.metadata)),
+            trigger_namespace=trigger.trigger_namespace,
+        )
+        binding = Binding(message, None)
         answered: asyncio.Future[m.TriggerRegistrationResult] = self._loop.create_future()
         self._router.bindings.awaited[binding.id] = answered.set_result
         self._router.registrations.send_all(self._router.bindings.bind(binding))
@@ -277,8 +255,6 @@ class Builtins:
             return {"removed": False}
         self._router.registrations.send_all(self._router.bindings.remove(id))
         return {"removed": True}
-
-    # Events of the engine's own trigger types
 
     def on_event(self, event: FunctionsChanged | WorkersChanged) -> None:
         """Call the functions that are bound to the engine's own trigger types."""
@@ -312,6 +288,5 @@ class Builtins:
                 self._router.receive(self.peer, call, b"", self._loop.time())
 
     def close(self) -> None:
-        """Stop announcing."""
         if self._announce_timer is not None:
             self._announce_timer.cancel()

@@ -17,9 +17,6 @@ from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode
 from iii.protocol.messages import RegistrationRejected
 
-# Characters. Longer names, and invisible characters in them, serve only to deceive the reader of a list.
-MAX_NAME = 280
-
 
 def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     """Give an unsupervised peer the name and namespace it asks for; if the name is taken, reject it and return False.
@@ -28,17 +25,17 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     """
     namespace = fields.get("namespace")
     if isinstance(namespace, str) and not namespace.strip():
-        body = error_bodies.invalid_namespace("namespace")
-        raise InvocationError(ErrorCode.INVALID_NAMESPACE, body.message)
+        raise InvocationError(ErrorCode.INVALID_NAMESPACE, error_bodies.invalid_namespace("namespace").message)
     if peer.owner.is_supervised:
         return True
-    name = clean_name(fields.get("name"))
+    declared = fields.get("name")
+    # Longer names, and control or bidi characters in them, serve only to deceive the reader of a list.
+    name = "".join(filter(str.isprintable, declared))[:280] if isinstance(declared, str) else ""
     holder = router.peer_table.introduce(peer, name, namespace if isinstance(namespace, str) else None)
     if holder is None:
         return True
-    conflict = ErrorCode.WORKER_NAMESPACE_CONFLICT
-    rejection = RegistrationRejected(conflict, holder.namespace, holder.id, worker_name=name)
-    router.calls.send(peer, encode(rejection))
+    code = ErrorCode.WORKER_NAMESPACE_CONFLICT
+    router.calls.send(peer, encode(RegistrationRejected(code, holder.namespace, holder.id, worker_name=name)))
     peer.staged.clear()
     peer.is_retired = True  # nothing it still registers takes effect
     router.events.append(PeerExpelled(peer))
@@ -54,9 +51,3 @@ def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None
     if peer.pid is None and type(fields.get("pid")) is int:
         peer.pid = fields["pid"]
     router.events.append(WorkersChanged("worker_metadata_updated", peer.id))
-
-
-def clean_name(name: Any) -> str:
-    """Return a worker's name as it may be shown: no control or bidi characters, at most 280."""
-    text = name if isinstance(name, str) else ""
-    return "".join(character for character in text if character.isprintable())[:MAX_NAME]

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from iii.engine.routing.bindings import Binding, TriggerType
 from iii.engine.routing.peer import Peer
@@ -20,8 +19,6 @@ from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, is_empty
 
 Row = dict[str, Any]
-# Returns the latest metrics that a worker has reported of its own process, by the worker's id.
-Reported = Callable[[str], Row | None]
 
 # Characters of a trigger's config that a list shows: it fits a column of a table.
 _SUMMARY = 80
@@ -29,7 +26,7 @@ _SUMMARY = 80
 _MAX_BATCH = 32
 
 
-class Filters(msgspec.Struct, gc=False):
+class Filters(Struct, gc=False):
     """What the list functions take; unknown keys are ignored."""
 
     search: str | None = None
@@ -71,7 +68,6 @@ def _rank(row: Row, search: str) -> int:
 
 
 def summary(function: Function) -> Row:
-    """Return one row of `functions::list`."""
     row: Row = {"function_id": function.id, "namespace": function.namespace, "worker_name": worker_of(function)}
     if function.declaration.description:
         row["description"] = function.declaration.description
@@ -119,19 +115,20 @@ def _resolve(router: Router, function_id: str, namespace: str | None) -> Functio
 
 
 def detail(router: Router, function: Function) -> Row:
-    """Return the details of one function."""
     declaration = function.declaration
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
-    for key, raw in {**schemas, "source": declaration.source}.items():
-        if not is_empty(raw):
-            row[key] = decode_value(raw)
+    row |= _decoded({**schemas, "source": declaration.source})
     row["registered_triggers"] = [
         {"id": binding.id, "trigger_type": binding.trigger_type, "config": decode_value(binding.config)}
         for binding in router.bindings
         if binding.function_id == function.id and binding.namespace == function.namespace
     ]
     return row
+
+
+def _decoded(fields: Mapping[str, Raw]) -> Row:
+    return {key: decode_value(raw) for key, raw in fields.items() if not is_empty(raw)}
 
 
 def trigger_types_list(router: Router, filters: Filters) -> Row:
@@ -147,7 +144,6 @@ def trigger_types_list(router: Router, filters: Filters) -> Row:
 
 
 def type_summary(trigger_type: TriggerType) -> Row:
-    """Return one trigger type's row."""
     return {
         "id": trigger_type.id,
         "namespace": trigger_type.namespace,
@@ -168,13 +164,12 @@ def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
     if trigger_type is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
     declaration = trigger_type.declaration
-    row = type_summary(trigger_type)
-    if not is_empty(declaration.trigger_request_format):
-        row["configuration_schema"] = decode_value(declaration.trigger_request_format)
-    if not is_empty(declaration.call_request_format):
-        row["request_schema"] = decode_value(declaration.call_request_format)
-    bindings = [binding for binding in router.bindings if router.bindings.type_of(binding) is trigger_type]
-    return {**row, "instance_count": len(bindings)}
+    schemas = {
+        "configuration_schema": declaration.trigger_request_format,
+        "request_schema": declaration.call_request_format,
+    }
+    count = sum(router.bindings.type_of(binding) is trigger_type for binding in router.bindings)
+    return {**type_summary(trigger_type), **_decoded(schemas), "instance_count": count}
 
 
 def registered_triggers_list(router: Router, filters: Filters) -> Row:
@@ -201,24 +196,25 @@ def registered_triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
     binding = router.bindings.find(str(payload.get("id")))
     if binding is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger {payload.get('id')} not found")
-    trigger_type = router.bindings.type_of(binding)
-    function = router.registry.find(binding.namespace, binding.function_id)
-    trigger = (
-        triggers_info(router, {"id": trigger_type.id, "namespace": trigger_type.namespace}) if trigger_type else None
-    )
-    return {**binding_row(binding), "trigger": trigger, "function": detail(router, function) if function else None}
+    row = {**binding_row(binding), "trigger": None, "function": None}
+    if (type := router.bindings.type_of(binding)) is not None:
+        row["trigger"] = triggers_info(router, {"id": type.id, "namespace": type.namespace})
+    if (function := router.registry.find(binding.namespace, binding.function_id)) is not None:
+        row["function"] = detail(router, function)
+    return row
 
 
 def binding_row(binding: Binding) -> Row:
     """Return one binding's row. `state` is `bound`, or `parked` while its type has no provider."""
-    compact = encode_value(decode_value(binding.config)).decode()
+    config = decode_value(binding.config)
+    compact = encode_value(config).decode()
     row: Row = {
         "id": binding.id,
         "trigger_type": binding.trigger_type,
         "function_id": binding.function_id,
         "worker_name": _binder_name(binding),
         "namespace": binding.namespace,
-        "config": decode_value(binding.config),
+        "config": config,
         "config_summary": compact if len(compact) <= _SUMMARY else compact[:_SUMMARY] + "…",
         "state": "bound" if binding.provider is not None else "parked",
     }
@@ -249,11 +245,11 @@ def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Fil
 
 
 def workers_info(
-    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Reported
+    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Callable[[str], Row | None]
 ) -> Row:
     """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
 
-    `latest_metrics` are those of a process that the engine measures, else what the worker itself has `reported`.
+    `latest_metrics` are those of a process that the engine measures, else what `reported(id)` has of the worker itself.
     """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
     key, value = ("id", id) if id else ("name", name)

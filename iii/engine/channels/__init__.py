@@ -1,1 +1,1 @@
-"""Channels between a reader and a writer, and their ends over the unix socket and over WebSocket."""
+"""Channels between a reader and a writer, and their ends over the unix socket."""

@@ -41,17 +41,14 @@ class ChannelEnd(Protocol):
     def is_congested(self) -> bool:
         """Whether the reader is behind with what was sent to it."""
 
-    def deliver(self, opcode: int, data: bytes) -> None:
-        """Send one message."""
+    def deliver(self, opcode: int, data: bytes) -> None: ...
 
     def finish(self) -> None:
         """Close the connection when everything delivered is sent."""
 
-    def pause(self) -> None:
-        """Stop reading."""
+    def pause(self) -> None: ...
 
-    def resume(self) -> None:
-        """Read again."""
+    def resume(self) -> None: ...
 
 
 class Channel:
@@ -68,12 +65,8 @@ class Channel:
         self._bytes = 0
         self._has_writer_left = False  # then no more messages follow
 
-    def __repr__(self) -> str:
-        return f"<Channel {self.id} {sorted(self._taken)} {len(self._waiting)} waiting>"
-
     @property
     def is_open(self) -> bool:
-        """Whether both ends were taken."""
         return len(self._taken) == 2
 
     def take(self, direction: Direction, end: ChannelEnd) -> bool:
@@ -87,7 +80,6 @@ class Channel:
         return True
 
     def write(self, opcode: int, data: bytes) -> None:
-        """Take a message of the writer."""
         self._waiting.append((opcode, data))
         self._bytes += len(data)
         self.pump()
@@ -132,12 +124,6 @@ class Channels:
         self._clock = clock
         self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
 
-    def __repr__(self) -> str:
-        return f"<Channels {len(self._channels)}>"
-
-    def __len__(self) -> int:
-        return len(self._channels)
-
     def answer(self, payload: Raw, _: Peer) -> dict[str, dict[str, str]]:
         """Run `engine::channels::create`. Raises `ValueError` for an invalid payload."""
         request = CreateChannel() if is_empty(payload) else decode_value(payload, type=CreateChannel)
@@ -154,9 +140,8 @@ class Channels:
     def find(self, id: str, key: str) -> Channel | None:
         """Return the channel, None if there is none or the key is wrong."""
         channel, _ = self._channels.get(id, (None, 0.0))
-        if channel is None or not hmac.compare_digest(channel.key.encode(), key.encode()):
-            return None
-        return channel
+        is_right = channel is not None and hmac.compare_digest(channel.key.encode(), key.encode())
+        return channel if is_right else None
 
     def sweep(self) -> None:
         """Close channels of which an end was not taken in time."""

@@ -50,9 +50,6 @@ class ChannelAcceptor:
         self._ends: set[UnixChannelEnd] = set()
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
-    def __repr__(self) -> str:
-        return f"<ChannelAcceptor {len(self._ends)} connections>"
-
     def open(self, fd: int, request: ChannelOpen) -> None:
         """Take over the connection `fd`: attach it to the end that it asks for, or answer with an error and close."""
         end = UnixChannelEnd(fd, self._ends.discard)
@@ -70,14 +67,13 @@ class ChannelAcceptor:
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
     def close(self) -> None:
-        """Close every connection: the engine stops."""
         self._sweeper.cancel()
         for end in list(self._ends):
             end.close()
 
 
 class UnixChannelEnd:
-    """The connection of a reader or a writer. Owns the descriptor, reads and writes without blocking."""
+    """A `ChannelEnd`: the connection of a reader or a writer. Owns the descriptor, never blocks."""
 
     def __init__(self, fd: int, on_closed: Callable[[UnixChannelEnd], None]) -> None:
         self._fd = fd
@@ -104,20 +100,15 @@ class UnixChannelEnd:
             self.reject(ErrorCode.NOT_FOUND, f"somebody has the {direction} end of this channel already")
 
     def reject(self, code: str, message: str) -> None:
-        """Answer with an error, and close."""
         self._outgoing.clear()
         self._queue(encode(Error(encode_error(ErrorBody(code, message)))) + b"\n")
         self.finish()
 
-    # Called by the channel
-
     @property
     def is_congested(self) -> bool:
-        """Whether the reader is behind with what was sent to it."""
         return self._unsent_bytes > CONGESTED
 
     def deliver(self, opcode: int, data: bytes) -> None:
-        """Send one message."""
         self._queue(frame(opcode, data))
         self._flush()
 
@@ -128,18 +119,14 @@ class UnixChannelEnd:
         self._flush()
 
     def pause(self) -> None:
-        """Stop reading."""
         if self._is_reading:
             self._is_reading = False
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        """Read again."""
         if not self._is_reading and self._fd >= 0:
             self._is_reading = True
             self._loop.add_reader(self._fd, self._on_readable)
-
-    # Input and output
 
     def _on_readable(self) -> None:
         try:
@@ -192,7 +179,6 @@ class UnixChannelEnd:
             self._channel.pump()
 
     def close(self) -> None:
-        """Close the connection and leave the channel."""
         if self._fd < 0:
             return
         self.pause()

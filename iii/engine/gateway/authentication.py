@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -54,44 +55,35 @@ class AuthPolicy(Struct, frozen=True):
             raise InvocationError(ErrorCode.AUTH_ERROR, f"no usable result: {error}") from None
 
 
+@dataclass(eq=False)
 class AuthenticatingSession(Session):
     """The session of a connection until its client is authenticated. Nothing is read from it meanwhile.
 
     `on_authenticated` gets the permissions and gives the connection its next session.
     """
 
-    def __init__(
-        self,
-        connection: WebSocketConnection,
-        policy: AuthPolicy,
-        client: ConnectingClient,
-        on_authenticated: Callable[[Permissions], None],
-    ) -> None:
-        self._connection = connection
-        self._policy = policy
-        self._client = client
-        self._on_authenticated = on_authenticated
-        self._task: asyncio.Task[None] | None = None
+    connection: WebSocketConnection
+    policy: AuthPolicy
+    client: ConnectingClient
+    on_authenticated: Callable[[Permissions], None]
+    _task: asyncio.Task[None] | None = field(default=None, init=False)
 
     def open(self) -> None:
-        """Begin to authenticate the client."""
-        self._connection.pause()
-        self._task = start_check(self._connection, self._authenticate(), name=self._client.ip_address)
+        self.connection.pause()
+        self._task = start_check(self.connection, self._authenticate(), name=self.client.ip_address)
 
     async def _authenticate(self) -> None:
         try:
-            permissions = await self._policy.authenticate(self._client)
+            permissions = await self.policy.authenticate(self.client)
         except InvocationError as error:
-            body = encode_error(ErrorBody(error.code, error.message))
-            self._connection.send_lines([encode(Error(body))])
-            self._connection.close()
+            self.connection.send_lines([encode(Error(encode_error(ErrorBody(error.code, error.message))))])
+            self.connection.close()
             return
-        if self._connection.is_open:
-            self._on_authenticated(permissions)
-            self._connection.resume()
+        if self.connection.is_open:
+            self.on_authenticated(permissions)
+            self.connection.resume()
 
     def on_closed(self) -> None:
-        """The connection is gone: the auth function's answer is not awaited any more."""
         if self._task is not None:
             self._task.cancel()
 

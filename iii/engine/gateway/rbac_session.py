@@ -23,7 +23,6 @@ from iii.engine.security.rbac import Permissions, Rules, function_ids_in
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_object, decode_value, encode, encode_error, encode_value
-from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
@@ -98,7 +97,6 @@ class RbacSession(PeerSession):
         self._is_checking = False
 
     def on_closed(self) -> None:
-        """The connection is gone: no answer of a hook is awaited any more."""
         for task in self._tasks:
             task.cancel()
         super().on_closed()
@@ -118,8 +116,6 @@ class RbacSession(PeerSession):
             return line
         message.function_id = self._permissions.own_id(message.function_id)
         return encode(message)
-
-    # Messages are checked in order, one after the other
 
     def _route(self, lines: list[bytes]) -> None:
         self._waiting.extend(lines)
@@ -147,43 +143,51 @@ class RbacSession(PeerSession):
             message = decode(line)
         except RemoteProtocolError:
             return line  # the message pump rejects it, as any other line
-        passed: m.Message | None = message
+        is_passed = True
         if isinstance(message, m.InvokeFunction):
-            passed = self._check_call(message)
+            is_passed = self._check_call(message)
         elif isinstance(message, _Registration):
-            passed = await self._check_registration(message)
+            is_passed = await self._check_registration(message)
         elif isinstance(message, m.UnregisterFunction):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterAction):
             # An action sees the calls of all peers: only the project's own workers may have one.
             self._drop(f"action {message.id}")
-            passed = None
+            is_passed = False
         else:
             return line
-        return None if passed is None else encode(passed)
+        return encode(message) if is_passed else None
 
     def _drop(self, registration: str) -> None:
         self._host.counters["dropped_by_rules"] += 1
         self._router.events.append(Notice(self.peer.name, f"not registered: {registration}", "dropped_by_rules"))
 
-    # Calls
-
-    def _check_call(self, call: m.InvokeFunction) -> m.InvokeFunction | None:
-        namespace = call.namespace or DEFAULT_NAMESPACE
+    def _check_call(self, call: m.InvokeFunction) -> bool:
+        """Name the caller in a call, and return True; False if it is denied, or answered in another way."""
+        namespace = call.namespace or m.DEFAULT_NAMESPACE
         function = self._router.registry.find(namespace, call.function_id)
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
         denial = self._denial_of(call, namespace)
         if denial is not None:
-            self._answer(call, _error(ErrorCode.FORBIDDEN, denial))
+            self._answer(call, encode_error(m.ErrorBody(ErrorCode.FORBIDDEN, denial)))
         elif is_builtin and call.function_id in _LISTINGS:
             self._start(self._answer_with(call, self._permitted_listing(call)))
-        elif self._policy.middleware_function_id and not is_builtin:
-            self._start(self._answer_with(call, self._through_middleware(call, namespace)))
+        elif (middleware := self._policy.middleware_function_id) and not is_builtin:
+            question = {
+                "function_id": call.function_id,
+                "payload": m.or_null(call.data),
+                "action": m.or_null(call.action),
+                "context": self._permissions.auth.context,
+                "namespace": namespace,
+            }
+            answer = self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
+            self._start(self._answer_with(call, answer))
         else:
-            return self._with_caller(call, function)
-        return None
+            self._name_caller(call, function)
+            return True
+        return False
 
-    def _with_caller(self, call: m.InvokeFunction, function: Function | None) -> m.InvokeFunction:
+    def _name_caller(self, call: m.InvokeFunction, function: Function | None) -> None:
         """Name the caller in the payload: the public contract of listeners with rules.
 
         What the client wrote in that field is removed. The field stays away if the function's schema does not admit it.
@@ -195,7 +199,6 @@ class RbacSession(PeerSession):
             if schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {}):
                 payload[_CALLER] = Raw(encode_value(self.peer.id))
             call.data = Raw(encode_value(payload))
-        return call
 
     def _denial_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
         """Return why the session may not make this call; None if it may."""
@@ -208,28 +211,17 @@ class RbacSession(PeerSession):
         if call.function_id != "engine::workers::register":
             return None
         own_namespace = _as_object(call.data).get("namespace")
-        return self._permissions.namespace_denial(str(own_namespace or DEFAULT_NAMESPACE))
+        return self._permissions.namespace_denial(str(own_namespace or m.DEFAULT_NAMESPACE))
 
     def _may_invoke(self, namespace: str, function_id: str) -> bool:
         function = self._router.registry.find(namespace, function_id)
         return self._permissions.may_invoke(namespace, function_id, function.metadata if function else {})
 
-    async def _through_middleware(self, call: m.InvokeFunction, namespace: str) -> Raw:
-        question = {
-            "function_id": call.function_id,
-            "payload": m.NULL if call.data is m.ABSENT else call.data,
-            "action": m.NULL if call.action is m.ABSENT else call.action,
-            "context": self._permissions.auth.context,
-            "namespace": namespace,
-        }
-        middleware = str(self._policy.middleware_function_id)
-        return await self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
-
     async def _permitted_listing(self, call: m.InvokeFunction) -> Raw:
         """Return a listing without the functions that the session may not call, an info with them as `forbidden`."""
 
         def may_see(row: dict[str, Any]) -> bool:
-            return self._may_invoke(row.get("namespace") or DEFAULT_NAMESPACE, row["function_id"])
+            return self._may_invoke(row.get("namespace") or m.DEFAULT_NAMESPACE, row["function_id"])
 
         query = _as_object(call.data)
         if isinstance(query.get("function_id"), str) and not may_see(query):
@@ -246,10 +238,9 @@ class RbacSession(PeerSession):
 
     async def _answer_with(self, call: m.InvokeFunction, answer: Awaitable[Raw]) -> None:
         try:
-            result, error = await answer, m.ABSENT
+            self._answer(call, m.ABSENT, await answer)
         except InvocationError as failure:
-            result, error = m.ABSENT, _error(failure.code, failure.message)
-        self._answer(call, error, result)
+            self._answer(call, encode_error(m.ErrorBody(failure.code, failure.message)))
         self._pump.turn()
 
     def _answer(self, call: m.InvokeFunction, error: Raw, result: Raw = m.ABSENT) -> None:
@@ -257,16 +248,14 @@ class RbacSession(PeerSession):
             answer = m.InvocationResult(call.invocation_id, call.function_id, result=result, error=error)
             self._router.calls.send(self.peer, encode(answer))
 
-    # Registrations
-
-    async def _check_registration(self, message: _Registration) -> _Registration | None:
-        """Return a registration as its hook and the session's prefix change it; None if it is denied."""
+    async def _check_registration(self, message: _Registration) -> bool:
+        """Change a registration as its hook and the session's prefix ask for; return False if it is denied."""
         hook = _HOOKS[type(message)]
         registered = f"{hook.label}{message.id}"
         answer = await self._ask(hook, message) if hook.is_permitted(self._permissions, message) else None
         if answer is None:
             self._drop(registered)
-            return None
+            return False
         for key, attribute in hook.text_fields.items():
             if isinstance(answer.get(key), str):
                 setattr(message, attribute, answer[key])
@@ -277,13 +266,12 @@ class RbacSession(PeerSession):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterTrigger):
             message.function_id = self._permissions.registered_id(message.function_id)
-            return message if self._may_bind(message) else None
-        return message
+            return self._may_bind(message)
+        return True
 
     async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:
         """Return the answer of the hook, `{}` if there is none; None if it denies: any answer but an object does."""
-        function_id = hook.function_id(self._policy.rules) if self._policy.rules is not None else None
-        if function_id is None:
+        if self._policy.rules is None or (function_id := hook.function_id(self._policy.rules)) is None:
             return {}
         question: dict[str, Any] = {key: getattr(message, attribute) for key, attribute in hook.text_fields.items()}
         for key in hook.json_fields + hook.read_only_fields:
@@ -291,7 +279,7 @@ class RbacSession(PeerSession):
         if isinstance(message, m.RegisterFunction):
             question["namespace"] = self.peer.namespace
         elif isinstance(message, m.RegisterTrigger):
-            question["namespace"] = message.namespace or DEFAULT_NAMESPACE
+            question["namespace"] = message.namespace or m.DEFAULT_NAMESPACE
         question["context"] = self._permissions.auth.context
         try:
             answer = decode_value(await self._policy.engine_client.call(function_id, question))
@@ -301,13 +289,13 @@ class RbacSession(PeerSession):
 
     def _may_bind(self, message: m.RegisterTrigger) -> bool:
         """Whether the session may call what the trigger calls later; answer with an error if not."""
-        namespace = message.namespace or DEFAULT_NAMESPACE
+        namespace = message.namespace or m.DEFAULT_NAMESPACE
         function_ids = [message.function_id, *function_ids_in(_as_object(message.config))]
         denied = next((id for id in function_ids if not self._may_invoke(namespace, id)), None)
         if denied is None:
             return True
-        error = _error(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
-        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
+        body = m.ErrorBody(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
+        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, encode_error(body))
         self._router.calls.send(self.peer, encode(answer))
         return False
 
@@ -317,7 +305,3 @@ def _as_object(data: Raw) -> dict[str, Any]:
         return decode_object(data)
     except ValueError:  # e.g. a lone surrogate: the callee refuses the call
         return {}
-
-
-def _error(code: str, message: str) -> Raw:
-    return encode_error(m.ErrorBody(code, message))

@@ -19,10 +19,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from iii.engine.channels.channel import Channels
-from iii.engine.channels.websocket_endpoint import ChannelSession
 from iii.engine.gateway.authentication import AuthenticatingSession, AuthPolicy, ConnectingClient
 from iii.engine.gateway.rbac_session import RbacSession
-from iii.engine.gateway.session import PeerSession, TelemetrySession
+from iii.engine.gateway.session import ChannelSession, PeerSession, TelemetrySession
 from iii.engine.routing.peer import Peer
 from iii.engine.security import peer_uid
 from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit, loopback_hosts
@@ -76,7 +75,8 @@ class Gateway:
     """One listener and all its connections.
 
     `on_telemetry(prefix, data)` gets the telemetry frames of SDKs. `on_routed(peer)` is called after each batch of
-    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone.
+    messages of a peer that is not serving yet. `on_left(peer)` is called when a peer's connection is gone: it detaches
+    the peer, now or when its process has exited.
     """
 
     def __init__(
@@ -98,8 +98,7 @@ class Gateway:
         self.on_routed = on_routed
         self.on_left = on_left
         self.address = options.address
-        self._auth_policy = options.auth_policy
-        self._throttle = options.throttle
+        self._options = options
         self._admission_policy = AdmissionPolicy(
             hosts=loopback_hosts(options.address.port) if options.address.is_loopback else None,
             origins=options.origins,
@@ -109,14 +108,6 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._acceptor = Acceptor(options.address.socket, self._accept)
         self._sweeper = self._loop.call_later(self.limits.sweep_interval, self._sweep)
-
-    def __repr__(self) -> str:
-        return f"<Gateway {self.url} {len(self.connections)} connections>"
-
-    @property
-    def url(self) -> str:
-        """The address for programs on this machine."""
-        return f"ws://{self.address}"
 
     def _accept(self, connected: socket.socket) -> None:
         # The library is a tenth of what an engine's start would import, and most projects' workers speak over pipes.
@@ -135,10 +126,7 @@ class Gateway:
         else:
             self.connections.add(connection)
 
-    # The handshake
-
     def _on_request(self, connection: WebSocketConnection, request: Request) -> None:
-        """Admit the client to the session of its path, or reject it."""
         url = urlsplit(request.path)
         headers = request.headers
         handshake = HandshakeRequest(
@@ -171,7 +159,7 @@ class Gateway:
             self._reject(connection, 404)
 
     def _first_session(self, connection: WebSocketConnection, request: Request, *, is_peer: bool) -> Session:
-        policy = self._auth_policy
+        policy = self._options.auth_policy
         if policy is None:
             return PeerSession(connection, self) if is_peer else TelemetrySession(self)
 
@@ -189,19 +177,18 @@ class Gateway:
         url = urlsplit(request.path)
         query = parse_qs(url.query)
         key, direction = query.get("key", [""])[0], query.get("dir", [""])[0]
+        channel = self.channels.find(url.path.removeprefix(_CHANNELS), key)
         if not key or direction not in ("read", "write"):
             self._reject(connection, 400)
-            return
-        channel = self.channels.find(url.path.removeprefix(_CHANNELS), key)
-        if channel is None:
+        elif channel is None:
             connection.reject(404, "Channel not found")
-            return
-        session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
-        connection.accept(request, session, subprotocol)
+        else:
+            session = ChannelSession(connection, channel, "read" if direction == "read" else "write")
+            connection.accept(request, session, subprotocol)
 
     def _reject_unauthorized(self, connection: WebSocketConnection) -> None:
         """Reject a client of another user; one that tries again and again has to wait for the answer."""
-        delay = self._throttle.delay(connection.client[0], self._loop.time())
+        delay = self._options.throttle.delay(connection.client[0], self._loop.time())
         if delay:
             self.counters["throttled"] += 1
             self._loop.call_later(delay, self._reject, connection, 401)
@@ -211,8 +198,6 @@ class Gateway:
     def _reject(self, connection: WebSocketConnection, status: int) -> None:
         self.counters[f"refused_{status}"] += 1
         connection.reject(status, _REASONS[status])
-
-    # Dead and slow clients
 
     def _sweep(self) -> None:
         now = self._loop.time()
@@ -240,13 +225,11 @@ class Gateway:
         return "gone" if now - connection.received_at > limits.silence_timeout else None
 
     def abort_if_slow(self, connection: WebSocketConnection) -> None:
-        """Drop a client that has left too much unread, after this turn."""
         if connection.unsent_bytes > self.limits.unsent_bytes + MAX_MESSAGE:
             self.counters["slow_consumer"] += 1
             self._loop.call_soon(connection.abort)
 
     def take_telemetry(self, data: bytes) -> bool:
-        """Pass a telemetry frame on; return False if it is none."""
         prefix = data[:4]
         if prefix not in TELEMETRY:
             return False
@@ -255,7 +238,6 @@ class Gateway:
         return True
 
     def close(self) -> None:
-        """Close every connection: the engine stops."""
         self._acceptor.close()
         self._sweeper.cancel()
         for connection in list(self.connections):

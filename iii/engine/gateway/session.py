@@ -1,4 +1,4 @@
-"""The sessions of WebSocket connections: a peer (`/`), or telemetry only (`/otel`).
+"""The sessions of WebSocket connections: a peer (`/`), telemetry (`/otel`), one end of a channel (`/ws/channels/{id}`).
 
 A peer's messages go to the message pump like those of a worker on pipes. Two things are special: the peer's
 registrations wait for its namespace, which an SDK sends last, and a message may be larger (64 MiB) than the pipe of its
@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+from iii.engine.channels.channel import Channel, Direction
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.transport.message_pump import MessagePump
@@ -24,13 +25,14 @@ from iii.protocol import messages as m
 from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.frames import BINARY, MAX_MESSAGE
 from iii.protocol.lines import MAX_LINE
-from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
 
 # How long registrations wait for the namespace of their peer (public contract).
 NAMESPACE_TIMEOUT = 5.0
+# Unsent bytes at which a channel's reader counts as congested: a few of the SDKs' frames of 64 KiB.
+CONGESTED = 1024 * 1024
 
 
 class SessionHost(Protocol):
@@ -39,17 +41,15 @@ class SessionHost(Protocol):
     pump: MessagePump
     counters: Counter[str]
 
-    def on_routed(self, peer: Peer) -> None:
-        """A batch of messages was routed for a peer that is not serving yet."""
+    def on_routed(self, peer: Peer) -> None: ...
 
-    def on_left(self, peer: Peer) -> None:
-        """The peer's connection is gone: detach it, now or when its process has exited."""
+    def on_left(self, peer: Peer) -> None: ...
 
     def take_telemetry(self, data: bytes) -> bool:
         """Pass a telemetry frame on; return False if it is none."""
 
     def abort_if_slow(self, connection: WebSocketConnection) -> None:
-        """Drop a client that has left too much unread."""
+        """Drop a client that has left too much unread, after this turn."""
 
 
 class PeerSession(Session):
@@ -73,9 +73,6 @@ class PeerSession(Session):
         )
         self.peer.is_serving = False  # its registrations wait for its namespace
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.peer!r}>"
-
     def open(self) -> None:
         """Attach the peer after the handshake, and wait for its namespace."""
         declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
@@ -91,16 +88,15 @@ class PeerSession(Session):
         self._pump.turn()
 
     def on_messages(self, messages: Received) -> None:
-        """Route a batch."""
         lines: list[bytes] = []
         for opcode, data in messages:
             if not data or (opcode == BINARY and self._host.take_telemetry(data)):
                 continue
-            line: bytes | None = without_newlines(data)
-            if len(data) > MAX_LINE:
-                line = answer_if_too_large(self._pump.router, self.peer, without_newlines(data))
-            if line is not None:
+            line = without_newlines(data)
+            if len(data) <= MAX_LINE:
                 lines.append(line)
+            elif (replaced := answer_if_too_large(self._pump.router, self.peer, line)) is not None:
+                lines.append(replaced)
         self._route(lines)
 
     def _route(self, lines: list[bytes]) -> None:
@@ -110,17 +106,14 @@ class PeerSession(Session):
         self._pump.turn()
 
     def on_written(self, credit: int) -> None:
-        """Count bytes of lines that the kernel took."""
         self.peer.written += credit
 
     def on_closed(self) -> None:
-        """The connection is gone."""
         if self._namespace_timer is not None:
             self._namespace_timer.cancel()
         self._host.on_left(self.peer)
 
     def flush(self) -> None:
-        """Write the outbox."""
         outbox = self.peer.outbox
         self._connection.send_lines(outbox)
         outbox.clear()
@@ -140,6 +133,42 @@ class TelemetrySession(Session):
                 self._host.counters["unknown_telemetry"] += 1
 
 
+class ChannelSession(Session):
+    """The session of `/ws/channels/{id}`: a `ChannelEnd`."""
+
+    def __init__(self, connection: WebSocketConnection, channel: Channel, direction: Direction) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._direction: Direction = direction
+        connection.may_be_silent = True  # a reader may be slow, and a paused writer's pongs are not read
+        self.deliver = connection.send
+        self.finish = connection.close
+        self.pause = connection.pause
+        self.resume = connection.resume
+
+    @property
+    def is_congested(self) -> bool:
+        return self._connection.unsent_bytes > CONGESTED
+
+    def open(self) -> None:
+        """Take the channel's end after the handshake; close if another connection has it."""
+        if not self._channel.take(self._direction, self):
+            self._connection.close()
+
+    def on_messages(self, messages: Received) -> None:
+        """Write a batch to the channel; what a reader sends is ignored."""
+        if self._direction == "write":
+            for opcode, data in messages:
+                self._channel.write(opcode, data)
+
+    def on_written(self, credit: int) -> None:  # noqa: ARG002 - the signature of a session
+        """The reader's socket took something: there may be room for more."""
+        self._channel.pump()
+
+    def on_closed(self) -> None:
+        self._channel.leave(self._direction)
+
+
 def answer_if_too_large(router: Router, sender: Peer, line: bytes) -> bytes | None:
     """Return the line to route for a line that is over the limit of pipes.
 
@@ -151,7 +180,7 @@ def answer_if_too_large(router: Router, sender: Peer, line: bytes) -> bytes | No
     except RemoteProtocolError:
         return line  # the message pump rejects it, as any other line
     if isinstance(message, m.InvokeFunction):
-        function = router.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
+        function = router.registry.find(message.namespace or m.DEFAULT_NAMESPACE, message.function_id)
         providers = function.providers if function is not None else []
         max_line = min((provider.max_line for provider in providers), default=MAX_LINE)
     elif isinstance(message, m.InvocationResult):

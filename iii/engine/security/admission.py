@@ -57,7 +57,6 @@ class HandshakeResponse(Struct, frozen=True):
 
 
 def loopback_hosts(port: int) -> tuple[str, ...]:
-    """Return the `Host` values of a loopback listener."""
     return tuple(f"{name}:{port}" for name in LOOPBACK_NAMES)
 
 
@@ -80,17 +79,14 @@ def admit_user(policy: AdmissionPolicy, request: HandshakeRequest) -> HandshakeR
         return HandshakeResponse(101, confirmed)
     if "token" in parse_qs(request.query, keep_blank_values=True):
         return HandshakeResponse(401)  # a token in a URL ends up in logs
-    shown = [*map(_token_from_header, request.authorizations), *map(_token_from_subprotocol, offered)]
+    headers = [authorization.partition(" ") for authorization in request.authorizations]
+    shown = [token.strip() if scheme.lower() == "bearer" else "" for scheme, _, token in headers]
+    shown += map(_token_from_subprotocol, offered)
     if not shown:
         return HandshakeResponse(101 if request.is_same_user else 401)
     # Compared in constant time: how long a rejection takes tells nothing about the token.
     is_right = all(hmac.compare_digest(policy.token.encode(), token.encode()) for token in shown)
     return HandshakeResponse(101, confirmed) if is_right else HandshakeResponse(401)
-
-
-def _token_from_header(authorization: str) -> str:
-    scheme, _, token = authorization.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _token_from_subprotocol(name: str) -> str:

@@ -42,9 +42,8 @@ def owner_in(table: bytes, client: Address, server: Address) -> int | None:
 
 def _hex(address: Address, mapped: bool) -> bytes:
     """Format an address as the table does: 32-bit words in the machine's byte order."""
-    ip = ipaddress.ip_address(address[0])
-    packed = ip.packed
-    if mapped and ip.version == 4:
+    packed = ipaddress.ip_address(address[0]).packed
+    if mapped and len(packed) == 4:
         packed = b"\0" * 10 + b"\xff\xff" + packed
     words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
     text = "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)

@@ -16,14 +16,11 @@ from msgspec import Raw, Struct, field
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
 # Functions that every SDK calls by itself (public contract).
-INFRASTRUCTURE = frozenset(
-    {
-        "engine::channels::create",
-        "engine::workers::register",
-        *(f"engine::log::{level}" for level in ("info", "warn", "error", "debug", "trace")),
-        *(f"engine::baggage::{verb}" for verb in ("get", "set", "get_all")),
-    }
-)
+INFRASTRUCTURE = {
+    *("engine::channels::create", "engine::workers::register"),
+    *(f"engine::log::{level}" for level in ("info", "warn", "error", "debug", "trace")),
+    *(f"engine::baggage::{verb}" for verb in ("get", "set", "get_all")),
+}
 _MATCH = re.compile(r'match\("(.*)"\)')
 
 
@@ -35,7 +32,6 @@ class Filter(Struct, frozen=True):
     namespace: str = DEFAULT_NAMESPACE
 
     def admits(self, namespace: str, function_id: str, metadata: Mapping[str, Any]) -> bool:
-        """Whether the listener exposes this function."""
         if namespace != self.namespace:
             return False
         if self.match is not None:
@@ -106,7 +102,6 @@ class Permissions(Struct, frozen=True):
         return f"namespace '{namespace}' not allowed for this session (permitted: {', '.join(sorted(permitted))})"
 
     def may_bind_to(self, trigger_type: str) -> bool:
-        """Whether the session may bind functions to this trigger type."""
         return self.auth.allowed_trigger_types is None or trigger_type in self.auth.allowed_trigger_types
 
     @property
@@ -166,8 +161,7 @@ def filter_of(entry: Any) -> Filter:
         return Filter(match=entry)
     if not isinstance(entry, dict):
         raise ValueError("an entry is a pattern, or a table with `match` or `metadata`")
-    unknown = sorted(entry.keys() - {"match", "metadata", "namespace"})
-    if unknown:
+    if unknown := sorted(entry.keys() - {"match", "metadata", "namespace"}):
         raise ValueError(f"unknown key `{unknown[0]}`; an entry has `match` or `metadata`, and `namespace`")
     match, metadata = entry.get("match"), entry.get("metadata")
     namespace = entry.get("namespace", DEFAULT_NAMESPACE)

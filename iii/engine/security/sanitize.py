@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_SGR = re.compile(r"\x1b\[[0-9;:]*m")
+_SGR = re.compile(r"(\x1b\[[0-9;:]*m)")
 # CSI other than SGR, OSC (titles, links) with either end, and two-character sequences.
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>0-9a-z])")
 # C0 except tab, DEL, C1, and the characters that reorder text or hide in it.
@@ -26,11 +26,8 @@ def sanitize(text: str, *, color: bool = False) -> str:
     if not color:
         return _plain(_SGR.sub("", text))
     pieces = _SGR.split(text)
-    codes = _SGR.findall(text)
-    shown = _plain(pieces[0])
-    for code, piece in zip(codes, pieces[1:], strict=True):
-        shown += code + _plain(piece)
-    return f"{shown}\x1b[0m" if codes else shown
+    pieces[::2] = map(_plain, pieces[::2])  # the others are colors
+    return "".join(pieces) + ("\x1b[0m" if len(pieces) > 1 else "")
 
 
 def shorten(text: str) -> str:

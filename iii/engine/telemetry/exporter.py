@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 
+from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.engine.routing.tracer import FOREVER, Span, Tracer
@@ -32,7 +33,6 @@ from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_error, encode_value
 from iii.redaction import Redactor
 
-TYPE = "telemetry"
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
 # Records that are encoded before the loop routes calls again.
 CHUNK = 64
@@ -64,14 +64,6 @@ class ExporterConfig(Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: Annotated[int, Meta(ge=5, le=10_000)] = 100
 
 
-class _Binding(Struct, frozen=True):
-    id: str
-    function_id: str
-    namespace: str
-    metadata: Raw
-    config: ExporterConfig
-
-
 class TelemetryExporter:
     """Records what the latest binding asks for, and delivers it to the function of that binding.
 
@@ -80,27 +72,21 @@ class TelemetryExporter:
     """
 
     def __init__(
-        self,
-        router: Router,
-        turn: Callable[[], None],
-        *,
-        follow: Follow,
-        worker_metrics: WorkerMetrics | None = None,
+        self, router: Router, turn: Callable[[], None], *, follow: Follow, worker_metrics: WorkerMetrics
     ) -> None:
         self._router = router
         self._turn = turn
         self._follow = follow
-        self._worker_metrics = worker_metrics or WorkerMetrics()
-        self._unfollow: Callable[[], None] | None = None
+        self._worker_metrics = worker_metrics
+        self._recording = contextlib.ExitStack()  # closed to end what the latest binding began
         self._subscriber: Owner | None = None  # the worker of the bound function
         self._call_counts = CallCounts(router)
         self._last_counts: dict[str, Any] = {}  # in the previous batch
         self._resume_timer: asyncio.TimerHandle | None = None
         self.redact = Redactor()
         self._loop = asyncio.get_running_loop()
-        self._bindings: dict[str, _Binding] = {}
+        self._bindings: dict[str, tuple[Binding, ExporterConfig]] = {}
         self._tracer: Tracer | None = None
-        self._delivery: asyncio.Task[None] | None = None
         self._has_news = asyncio.Event()
         self._answer: asyncio.Future[m.InvocationResult] | None = None
         self._batch_id = ""  # of the call that delivers a batch
@@ -109,17 +95,11 @@ class TelemetryExporter:
         self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
         router.peer_table.attach(self.peer)
-        router.receive(self.peer, m.RegisterTriggerType(TYPE, DESCRIPTION), b"", 0.0)
-
-    def __repr__(self) -> str:
-        return f"<TelemetryExporter {len(self._bindings)} bindings, {self._tracer!r}>"
+        router.receive(self.peer, m.RegisterTriggerType("telemetry", DESCRIPTION), b"", 0.0)
 
     def close(self) -> None:
-        """Record nothing any more."""
         self._bindings.clear()
         self._apply_latest_binding()
-
-    # Bindings
 
     def _read_outbox(self) -> None:
         for message in self._router.calls.take_messages(self.peer):
@@ -144,32 +124,28 @@ class TelemetryExporter:
             answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
         else:
             self._bindings.pop(message.id, None)
-            namespace = message.namespace or "default"
-            self._bindings[message.id] = _Binding(message.id, message.function_id, namespace, message.metadata, config)
+            self._bindings[message.id] = binding, config
             self._apply_latest_binding()
         self._router.receive(self.peer, answer, b"", 0.0)
 
     def _apply_latest_binding(self) -> None:
         """Stop recording, drop what waits, and record anew what the latest binding asks for."""
-        if self._delivery is not None:
-            self._delivery.cancel()
-            self._delivery = None
+        self._recording.close()
         if self._resume_timer is not None:
             self._resume_timer.cancel()
             self._resume_timer = None
-        if self._unfollow is not None:
-            self._unfollow()
-            self._unfollow = None
         self.logs.clear()
         self.frames.clear()
-        binding = next(reversed(self._bindings.values()), None)
-        self._tracer = self._make_tracer(binding.config) if binding is not None and binding.config.spans else None
+        binding, config = next(reversed(self._bindings.values()), (None, ExporterConfig()))
+        self._tracer = self._make_tracer(config) if binding is not None and config.spans else None
         self._router.trace(self._tracer)
         if binding is not None:
             self._find_subscriber(binding)
             self._call_counts = CallCounts(self._router)
-            self._unfollow = self._follow(self._take_report) if binding.config.logs else None
-            self._delivery = start_critical(self._deliver_batches(binding), "the telemetry feed")
+            if config.logs:
+                self._recording.callback(self._follow(self._take_report))
+            delivery = start_critical(self._deliver_batches(binding, config), "the telemetry feed")
+            self._recording.callback(delivery.cancel)
 
     def _make_tracer(self, config: ExporterConfig) -> Tracer:
         tracer = Tracer(
@@ -197,13 +173,11 @@ class TelemetryExporter:
             timeout = max(tracer.paused_until - self._loop.time(), MIN_RESUME_TIMEOUT)
             self._resume_timer = self._loop.call_later(timeout, tracer.resume)
 
-    def _find_subscriber(self, binding: _Binding) -> None:
+    def _find_subscriber(self, binding: Binding) -> None:
         function = self._router.registry.find(binding.namespace, binding.function_id)
         self._subscriber = None if function is None else function.owner
         if self._tracer is not None:
             self._tracer.subscriber = self._subscriber
-
-    # Recording
 
     def _take_report(self, report: Report) -> None:
         """Record a report of the engine, but no log line of the subscriber: its own lines would come back to it."""
@@ -218,7 +192,7 @@ class TelemetryExporter:
     def take_frame(self, prefix: str, data: bytes) -> None:
         """Record a telemetry frame of an SDK: its prefix (`OTLP`, `MTRC` or `LOGS`) and its text."""
         self._worker_metrics.take(prefix, data, time.time())
-        if self._delivery is None:
+        if not self._bindings:
             return
         try:
             entry = encode_value([prefix, data.decode()])
@@ -230,33 +204,44 @@ class TelemetryExporter:
             self.frames.dropped += 1
         self._has_news.set()
 
-    # Batches
-
-    async def _deliver_batches(self, binding: _Binding) -> None:
-        """Deliver what is recorded, one batch after the other."""
-        window = binding.config.window_ms / 1000
+    async def _deliver_batches(self, binding: Binding, config: ExporterConfig) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_news.wait(), COUNTS_INTERVAL)
-            await asyncio.sleep(window)
+            await asyncio.sleep(config.window_ms / 1000)
             self._has_news.clear()
             self._find_subscriber(binding)
-            batch, sizes = await self._make_batch(binding.config.max_batch)
-            if batch and not await self._deliver(binding, batch):
-                for part, size in sizes.items():
-                    self._lost[part] += size
+            batch, sizes = await self._make_batch(config.max_batch)
+            if batch:
+                self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
+                call = m.InvokeFunction(
+                    binding.function_id,
+                    invocation_id=self._batch_id,
+                    data=Raw(batch),
+                    metadata=binding.metadata,
+                    namespace=binding.namespace,
+                )
+                self._router.receive(self.peer, call, b"", self._loop.time())
+                self._turn()
+                if not m.is_empty((await self._answer).error):
+                    for part, size in sizes.items():
+                        self._lost[part] += size
             tracer = self._tracer
             if self.logs or self.frames or (tracer and (tracer.finished or tracer.newly_begun or tracer.worker_spans)):
                 self._has_news.set()
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
         """Return a batch as JSON and the sizes of its parts; an empty one if there is nothing new."""
-        spans, logs = await self._encode_spans(count), await self._encode_logs(count)
-        frames = self.frames.take(count, MAX_PART)
-        parts = {"spans": spans, "logs": logs, "otlp": frames}
+        parts = {"spans": await self._encode_spans(count), "logs": await self._encode_logs(count)}
+        parts["otlp"] = self.frames.take(count, MAX_PART)
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
-        counts, dropped = self._call_counts.report(self._subscriber), self._take_dropped()
-        if counts == self._last_counts and not (spans or logs or frames or any(dropped.values())):
+        counts = self._call_counts.report(self._subscriber)
+        dropped, self._lost = self._lost, dict.fromkeys(parts, 0)  # since the previous batch
+        dropped["logs"] += self.logs.take_dropped()
+        dropped["otlp"] += self.frames.take_dropped()
+        if self._tracer is not None:
+            dropped["spans"] += self._tracer.take_dropped()
+        if counts == self._last_counts and not any([*parts.values(), *dropped.values()]):
             return b"", {}
         self._last_counts = counts
         fields += [b'"dropped":' + encode_value(dropped), b'"calls":' + encode_value(counts)]
@@ -293,37 +278,10 @@ class TelemetryExporter:
         return encoded
 
     async def _encode_logs(self, count: int) -> list[bytes]:
-        """Encode log records, a few at a time."""
         encoded: list[bytes] = []
         for number, (report, now) in enumerate(self.logs.take(count, MAX_PART // 2)):
-            record = log_record(report, now)
-            if record is not None:
+            if (record := log_record(report, now)) is not None:
                 encoded.append(encode_value(record))
             if number % CHUNK == CHUNK - 1:
                 await asyncio.sleep(0)
         return encoded
-
-    def _take_dropped(self) -> dict[str, int]:
-        """Return how much of each part was lost since the previous batch."""
-        dropped = dict(self._lost)
-        self._lost = dict.fromkeys(dropped, 0)
-        dropped["logs"] += self.logs.take_dropped()
-        dropped["otlp"] += self.frames.take_dropped()
-        if self._tracer is not None:
-            dropped["spans"] += self._tracer.take_dropped()
-        return dropped
-
-    async def _deliver(self, binding: _Binding, batch: bytes) -> bool:
-        """Call the function with a batch and wait for its answer; return False if it failed."""
-        self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
-        call = m.InvokeFunction(
-            binding.function_id,
-            invocation_id=self._batch_id,
-            data=Raw(batch),
-            metadata=binding.metadata,
-            namespace=binding.namespace,
-        )
-        self._router.receive(self.peer, call, b"", self._loop.time())
-        self._turn()
-        answer = await self._answer
-        return m.is_empty(answer.error)

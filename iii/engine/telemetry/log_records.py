@@ -6,22 +6,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import DecodeError, Struct, field
+from msgspec import DecodeError, Struct
 
 from iii.engine.security.sanitize import sanitize
-from iii.engine.supervision.reports import (
-    Became,
-    Exited,
-    Failed,
-    Finished,
-    Holding,
-    LeftBehind,
-    LogLine,
-    Notice,
-    Reloaded,
-    ReloadFailed,
-    Report,
-)
+from iii.engine.supervision import reports
+from iii.engine.supervision.reports import LogLine, Notice, Report
 from iii.engine.telemetry.span_records import SERVICE, nanoseconds
 from iii.protocol.codec import decode_value
 
@@ -45,7 +34,7 @@ class LogRecord(Struct, gc=False):
     attributes: dict[str, Any]
     trace_id: str | None = None
     span_id: str | None = None
-    resource: dict[str, Any] = field(default_factory=dict)
+    resource: dict[str, Any] = {}
     instrumentation_scope_name: str | None = "iii"
     instrumentation_scope_version: str | None = None
 
@@ -132,13 +121,13 @@ def _body_of_exit(report: Any) -> str:
 
 # Level and body for each type of report that is logged. The others only say that all is well.
 _RECORDED: dict[type, Callable[[Any], tuple[str, str]]] = {
-    Became: lambda r: ("info", f"{r.run.worker} is ready after {r.seconds:.3f} s"),
-    Reloaded: lambda r: ("info", f"{r.run.worker} reloaded in {r.seconds:.3f} s"),
-    ReloadFailed: lambda r: ("error", f"{_body_of_exit(r)}; the version before serves on"),
-    Exited: lambda r: ("warn", f"{_body_of_exit(r)}, restart {r.count} in {r.delay:.1f} s"),
-    Failed: lambda r: ("error", f"{_body_of_exit(r)}; it is not started again"),
-    Finished: lambda r: ("info", _body_of_exit(r)),
-    Holding: lambda r: ("info", f"{r.run.worker}: waiting at most {r.seconds:.1f} s for {r.calls} calls"),
-    LeftBehind: lambda r: ("warn", f"{r.run.worker} left processes behind: {', '.join(map(str, r.pids))}"),
+    reports.Became: lambda r: ("info", f"{r.run.worker} is ready after {r.seconds:.3f} s"),
+    reports.Reloaded: lambda r: ("info", f"{r.run.worker} reloaded in {r.seconds:.3f} s"),
+    reports.ReloadFailed: lambda r: ("error", f"{_body_of_exit(r)}; the version before serves on"),
+    reports.Exited: lambda r: ("warn", f"{_body_of_exit(r)}, restart {r.count} in {r.delay:.1f} s"),
+    reports.Failed: lambda r: ("error", f"{_body_of_exit(r)}; it is not started again"),
+    reports.Finished: lambda r: ("info", _body_of_exit(r)),
+    reports.Holding: lambda r: ("info", f"{r.run.worker}: waiting at most {r.seconds:.1f} s for {r.calls} calls"),
+    reports.LeftBehind: lambda r: ("warn", f"{r.run.worker} left processes behind: {', '.join(map(str, r.pids))}"),
     Notice: lambda r: (_LEVELS.get(r.level, "info"), " ".join((r.text, *r.details))),
 }

@@ -18,12 +18,10 @@ from iii.engine.routing.router import Router
 from iii.protocol.codec import decode_value
 
 _PREFIX = "iii.worker."
-_FIELDS = frozenset(
-    {
-        *("memory_heap_used", "memory_heap_total", "memory_rss", "memory_external"),
-        *("cpu_percent", "cpu_user_micros", "cpu_system_micros", "event_loop_lag_ms", "uptime_seconds"),
-    }
-)
+_FIELDS = {
+    *("memory_heap_used", "memory_heap_total", "memory_rss", "memory_external"),
+    *("cpu_percent", "cpu_user_micros", "cpu_system_micros", "event_loop_lag_ms", "uptime_seconds"),
+}
 # Age at which a worker's report no longer counts (public contract).
 REPORT_TIMEOUT = 120.0
 # Bytes of the largest frame that is decoded: reports have about 4 KB, and the engine's loop does the work.

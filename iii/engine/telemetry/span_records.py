@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Peer
@@ -25,60 +25,36 @@ MIN_WAIT = 0.001
 TriggerOf = Callable[[Span], "tuple[str | None, str | None]"]
 
 
-class Attributes(
-    Struct,
-    omit_defaults=True,
-    gc=False,
-    rename={
-        "function": "iii.function.id",
-        "invocation": "iii.invocation.id",
-        "kind": "iii.function.kind",
-        "namespace": "iii.function.namespace",
-        "caller": "iii.caller.worker",
-        "caller_function": "iii.caller.function",
-        "callee": "iii.callee.worker",
-        "instance": "iii.callee.instance",
-        "generation": "iii.worker.generation",
-        "trigger_type": "iii.trigger.type",
-        "trigger_id": "iii.trigger.id",
-        "wait_ms": "iii.queue.wait_ms",
-        "action": "iii.action",
-        "queue": "iii.queue.name",
-        "attempt": "iii.attempt",
-        "error_code": "error.code",
-    },
-):
+class Attributes(Struct, omit_defaults=True, gc=False):
     """The known attributes of a call, under the names of docs/observability.md; unknown ones are left out."""
 
-    function: str
+    function: str = field(name="iii.function.id")
     function_id: str
-    invocation: str
-    caller: str
-    kind: str | None = None
-    namespace: str = "default"
-    caller_function: str | None = None
-    callee: str | None = None
-    instance: int | None = None
-    generation: int | None = None
-    trigger_type: str | None = None
-    trigger_id: str | None = None
-    wait_ms: float | None = None
-    action: str | None = None
-    queue: str | None = None
-    attempt: int = 1
-    error_code: str | None = None
+    invocation: str = field(name="iii.invocation.id")
+    caller: str = field(name="iii.caller.worker")
+    kind: str | None = field(name="iii.function.kind", default=None)
+    namespace: str = field(name="iii.function.namespace", default="default")
+    caller_function: str | None = field(name="iii.caller.function", default=None)
+    callee: str | None = field(name="iii.callee.worker", default=None)
+    instance: int | None = field(name="iii.callee.instance", default=None)
+    generation: int | None = field(name="iii.worker.generation", default=None)
+    trigger_type: str | None = field(name="iii.trigger.type", default=None)
+    trigger_id: str | None = field(name="iii.trigger.id", default=None)
+    wait_ms: float | None = field(name="iii.queue.wait_ms", default=None)
+    action: str | None = field(name="iii.action", default=None)
+    queue: str | None = field(name="iii.queue.name", default=None)
+    attempt: int = field(name="iii.attempt", default=1)
+    error_code: str | None = field(name="error.code", default=None)
 
 
 class Event(Struct, gc=False):
-    """An event within a span."""
-
     name: str
     timestamp_unix_nano: int
     attributes: list[tuple[str, str]]
 
 
 class SpanRecord(Struct, gc=False):
-    """A finished span as JSON."""
+    """A span as JSON."""
 
     trace_id: str
     span_id: str
@@ -89,22 +65,12 @@ class SpanRecord(Struct, gc=False):
     status: Literal["ok", "error", "unset"]
     attributes: Attributes
     service_name: str
-    events: list[Event] = field(default_factory=list)
-    links: list[Event] = field(default_factory=list)
+    events: list[Event]
+    links: list[Event] = []
     instrumentation_scope_name: str = "iii"
     flags: int = 1
-
-
-class FailedSpanRecord(SpanRecord, gc=False):
-    """The span of a failed call."""
-
-    status_description: str = ""
-
-
-class PendingSpanRecord(SpanRecord, gc=False):
-    """The span of a call that has not ended."""
-
-    pending: bool = True
+    status_description: str | UnsetType = UNSET  # of a failed call
+    pending: bool | UnsetType = UNSET  # of a call that has not ended
 
 
 def span_record(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanRecord:
@@ -112,29 +78,26 @@ def span_record(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanRecord:
     name = f"call {span.function_id}"
     if span.action is not None and span.action.type == "enqueue":
         name = f"enqueue {span.function_id} → {_short(span.action.queue or 'default')}"
-    record_type = SpanRecord if span.end and not span.error else FailedSpanRecord if span.error else PendingSpanRecord
-    record: SpanRecord = record_type(
+    start = nanoseconds(span.start + epoch)
+    events = []
+    if span.payload is not None:
+        events = [Event("iii.invocation.input", start, [("iii.payload.json", bytes(span.payload).decode())])]
+    elif span.is_payload_cut:
+        events = [Event("iii.invocation.input", start, [("iii.payload.truncated", "true")])]
+    return SpanRecord(
         span.trace_id,
         span.span_id,
         span.parent_id,
         name,
-        nanoseconds(span.start + epoch),
+        start,
         nanoseconds(span.end + epoch) if span.end else 0,
         "error" if span.error else "ok" if span.end else "unset",
         _attributes(span, trigger_of),
         _short(span.owner.name) if span.owner and span.owner.name else SERVICE,
+        events,
+        status_description=span.error[1] if span.error else UNSET,
+        pending=UNSET if span.end or span.error else True,
     )
-    if span.error:
-        record.status_description = span.error[1]  # type: ignore[attr-defined]  # it is a FailedSpanRecord
-    if span.payload is not None:
-        record.events = [_input(record, ("iii.payload.json", bytes(span.payload).decode()))]
-    elif span.is_payload_cut:
-        record.events = [_input(record, ("iii.payload.truncated", "true"))]
-    return record
-
-
-def _input(record: SpanRecord, attribute: tuple[str, str]) -> Event:
-    return Event("iii.invocation.input", record.start_time_unix_nano, [attribute])
 
 
 def nanoseconds(seconds: float) -> int:
@@ -156,17 +119,14 @@ def _attributes(span: Span, trigger_of: TriggerOf) -> Attributes:
         trigger_type=trigger_type,
         trigger_id=trigger_id,
         attempt=span.attempt,
+        error_code=span.error[0] if span.error else None,
     )
-    callee = span.callee
-    if callee is not None:
+    if (callee := span.callee) is not None:
         attributes.callee = _short(callee.name or callee.id)
-        attributes.generation = callee.generation
-        attributes.instance = callee.instance
+        attributes.generation, attributes.instance = callee.generation, callee.instance
     wait = span.dispatched - span.start
     if wait >= MIN_WAIT:
         attributes.wait_ms = round(wait * 1000, 3)
-    if span.error:
-        attributes.error_code = span.error[0]
     if span.action is not None:
         attributes.action = _short(span.action.type)
         attributes.queue = _short(span.action.queue or "default") if span.action.type == "enqueue" else None

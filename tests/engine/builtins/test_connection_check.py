@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw, ValidationError
 from msgspec.json import encode
 
-from iii.engine.builtins.connection_check import Address, ConnectionCheck
+from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.routing.peer import Peer
 from iii.engine.security.admission import (
     COUNTING_INTERVAL,
@@ -18,6 +18,7 @@ from iii.engine.security.admission import (
     REJECTION_INTERVAL,
     AuthThrottle,
 )
+from iii.engine.security.peer_uid import Address
 
 OURS, THEIRS = ("127.0.0.1", 1), ("127.0.0.1", 2)
 # "secret" in base64url

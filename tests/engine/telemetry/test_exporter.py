@@ -12,6 +12,7 @@ import pytest
 from iii.engine.supervision.reports import LogLine, Notice, Reporter
 from iii.engine.supervision.run import Run
 from iii.engine.telemetry.exporter import TelemetryExporter
+from iii.engine.telemetry.metrics import WorkerMetrics
 from iii.redaction import Redactor
 from tests.support.routing import Net
 
@@ -25,7 +26,9 @@ class Exporting(Net):
         super().__init__()
         self.now = asyncio.get_running_loop().time()
         self.followers: list[Reporter] = []
-        self.exporter = TelemetryExporter(self.router, lambda: None, follow=self._follow)
+        self.exporter = TelemetryExporter(
+            self.router, lambda: None, follow=self._follow, worker_metrics=WorkerMetrics()
+        )
         self.eye = self.serving("eye", "eye::take")
         self.caller = self.serving("calc")
         self.callee = self.serving("math", "math::add")
