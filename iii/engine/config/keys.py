@@ -81,9 +81,14 @@ class Place(Struct, frozen=True):
         """The key's own name."""
         return str(self.path[-1])
 
-    def inside(self, part: str | int) -> Place:
-        """Return the place of one item or one key of the value."""
-        return Place((*self.path, part), self.document)
+    @property
+    def line(self) -> int:
+        """The line in the file."""
+        return self.document.positions.of(self.path).line
+
+    def inside(self, *parts: str | int) -> Place:
+        """Return the place of one item or one key of the value, or one deeper in it."""
+        return Place((*self.path, *parts), self.document)
 
     def error(self, message: str, hint: str = "") -> ProjectError:
         """Return an error that points here."""
@@ -104,9 +109,9 @@ class Place(Struct, frozen=True):
         return self.document.interpolated(text, self.path)
 
 
-def check(key: Key, value: Any, path: KeyPath, document: Document) -> Any:
+def check(key: Key, value: Any, at: Place) -> Any:
     """Return `value` as a spec holds it. Raises ProjectError naming key, value and what is allowed."""
-    return _CHECKS[key.kind](value, Place(path, document), key)
+    return _CHECKS[key.kind](value, at, key)
 
 
 def _shown(value: Any) -> str:

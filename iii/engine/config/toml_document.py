@@ -37,10 +37,6 @@ class Document(Struct, frozen=True):
         key = ".".join(str(part) for part in path)
         return ProjectError(message, file=self.file, line=line, column=column, key=key, hint=hint)
 
-    def line(self, path: KeyPath) -> int:
-        """Return the line of the key `path`."""
-        return self.positions.of(path).line
-
     def interpolated(self, text: str, path: KeyPath) -> str:
         """Return `text` with `${VAR}`, `${VAR:default}` and `${VAR:-default}` replaced; `$${` gives `${`.
 
