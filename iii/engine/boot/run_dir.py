@@ -134,9 +134,7 @@ def make_token(run_dir: Path) -> str:
         path.unlink()
     # As `secrets` does it, which would load hmac and random as well, before the first worker starts.
     token = urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode("ascii")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="ascii") as stream:
-        stream.write(token)
+    write_private(path, token)
     return token
 
 

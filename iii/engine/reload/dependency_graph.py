@@ -33,9 +33,6 @@ class ReloadGraph:
         self._sources: dict[str, _Sources] = {}
         self._digests: dict[str, str] = {}
 
-    def __repr__(self) -> str:
-        return f"<ReloadGraph {len(self._sources)} workers, {len(self.files)} files>"
-
     @property
     def files(self) -> frozenset[str]:
         """Every file that some worker consists of."""
