@@ -11,7 +11,7 @@ import click
 
 from cli.client.connection import connect
 from cli.client.errors import UsageError
-from cli.commands.options import engine_option, json_option, json_value
+from cli.commands.options import engine_options, json_value
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
 
@@ -40,8 +40,7 @@ def _paged(function: Function) -> Function:
 
 
 @command.command("list")
-@engine_option
-@json_option
+@engine_options
 def list_queues(engine: str | None, as_json: bool) -> None:
     """Show every queue with its figures."""
     with connect(engine) as connection:
@@ -61,8 +60,7 @@ def list_queues(engine: str | None, as_json: bool) -> None:
 @command.command("peek")
 @click.argument("queue")
 @_paged
-@engine_option
-@json_option
+@engine_options
 def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
     with connect(engine) as connection:
@@ -82,8 +80,7 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
 @command.command("dead")
 @click.argument("queue", required=False)
 @_paged
-@engine_option
-@json_option
+@engine_options
 def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""
     with connect(engine) as connection:
@@ -113,8 +110,7 @@ def _time(milliseconds: int) -> str:
 @click.argument("message_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="All dead letters of the queue, the oldest first.")
 @click.option("--data", metavar="JSON", help="A new payload for the one message.")
-@engine_option
-@json_option
+@engine_options
 def redrive(
     *, queue: str, message_id: str | None, everything: bool, data: str | None, engine: str | None, as_json: bool
 ) -> None:
@@ -133,8 +129,7 @@ def redrive(
 @command.command("discard")
 @click.argument("queue")
 @click.argument("message_id")
-@engine_option
-@json_option
+@engine_options
 def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> None:
     """Forget the dead letter MESSAGE_ID."""
     fields = {"queue": queue, "message_id": message_id}
@@ -143,8 +138,7 @@ def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> N
 
 @command.command("cancel")
 @click.argument("message_id")
-@engine_option
-@json_option
+@engine_options
 def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
     """Remove the waiting job MESSAGE_ID, the receipt of its enqueue."""
     with connect(engine) as connection:
@@ -157,8 +151,7 @@ def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
 def _add_pause(verb: str, text: str) -> None:
     @command.command(verb, help=text)
     @click.argument("queue")
-    @engine_option
-    @json_option
+    @engine_options
     def pause(queue: str, engine: str | None, as_json: bool) -> None:
         _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
 
@@ -170,8 +163,7 @@ _add_pause("resume", "Start jobs of QUEUE again.")
 @command.command("purge")
 @click.argument("queue")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@engine_option
-@json_option
+@engine_options
 def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
     """Remove every job of QUEUE that waits; what runs and what is dead stays."""
     if not yes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.client.connection import connect
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_options
 from cli.text.output import shown, shown_json, write
 
 # A restart waits for the new generation's `ready`, a stop for the old one's last process.
@@ -20,8 +20,7 @@ def command() -> None:
 def _add(verb: str, text: str) -> None:
     @command.command(verb, help=text)
     @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-    @engine_option
-    @json_option
+    @engine_options
     def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
         workers = []
         with connect(engine) as connection:

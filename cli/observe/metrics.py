@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from cli.client.connection import connect
-from cli.client.observability import ask
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_options
+from cli.observe.traces import ask
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
 
@@ -20,8 +20,7 @@ MOST_CALLED = 20
 
 @click.command("metrics")
 @click.argument("name", required=False)
-@engine_option
-@json_option
+@engine_options
 def command(name: str | None, engine: str | None, as_json: bool) -> None:
     """Show calls, workers and durations, and the latest value of every metric of an SDK (or only of NAME)."""
     with connect(engine) as connection:

@@ -14,7 +14,7 @@ import click
 
 from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_options
 from cli.text.output import count, shown_json, write
 from cli.text.table import duration, size, table
 
@@ -24,8 +24,7 @@ _REDRAW = "\x1b[{lines}A\x1b[J"
 
 
 @click.command("ps")
-@engine_option
-@json_option
+@engine_options
 def ps(engine: str | None, as_json: bool) -> None:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
@@ -59,8 +58,7 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
 @click.command("top")
 @click.option("--once", is_flag=True, help="Show it once and leave.")
 @click.option("--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds in between.")
-@engine_option
-@json_option
+@engine_options
 def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
     """Show the workers and what they use, again and again. Ctrl-C leaves."""
     is_live = sys.stdout.isatty() and not once
