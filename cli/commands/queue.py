@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -14,8 +13,6 @@ from cli.client.errors import UsageError
 from cli.commands.options import engine_options, json_value
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 COLUMNS = (
     *("QUEUE", "TYPE", "STATE", "READY", "DELAYED", "RUNNING", "BEHIND", "HELD", "DEAD", "DONE"),
@@ -26,17 +23,13 @@ DEAD_COLUMNS = ("ID", "FUNCTION", "FAILED", "ATTEMPTS", "ERROR")
 # A payload in a table shows its beginning; `--json` shows it whole.
 PAYLOAD_WIDTH = 40
 
+_limit_option = click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True)
+_offset_option = click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True)
+
 
 @click.group("queue")
 def command() -> None:
     """Look into queues, and redrive, discard, pause, resume or purge."""
-
-
-def _paged(function: Function) -> Function:
-    for name in ("offset", "limit"):
-        default = 0 if name == "offset" else 20
-        function = click.option(f"--{name}", type=click.IntRange(min=0), default=default, show_default=True)(function)
-    return function
 
 
 @command.command("list")
@@ -59,7 +52,8 @@ def list_queues(engine: str | None, as_json: bool) -> None:
 
 @command.command("peek")
 @click.argument("queue")
-@_paged
+@_limit_option
+@_offset_option
 @engine_options
 def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
@@ -79,7 +73,8 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
 
 @command.command("dead")
 @click.argument("queue", required=False)
-@_paged
+@_limit_option
+@_offset_option
 @engine_options
 def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""

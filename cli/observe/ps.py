@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from typing import Any
@@ -72,7 +73,10 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
                 text = f"{summary(workers)}\n{table(COLUMNS, map(row_of, workers))}"
                 if drawn:
                     sys.stdout.write(_REDRAW.format(lines=drawn))
-                write(_clipped(text) if is_live else text)
+                if is_live:  # cut at the terminal's edge: a line that wraps would be two on the screen
+                    width = max(shutil.get_terminal_size().columns, 1)
+                    text = "\n".join(line[:width] for line in text.split("\n"))
+                write(text)
                 drawn = text.count("\n") + 1
             sys.stdout.flush()
             if once or not (is_live or as_json):
@@ -95,11 +99,3 @@ def summary(workers: list[dict[str, Any]]) -> str:
 
 def _metric(worker: dict[str, Any], name: str) -> float:
     return float((worker.get("metrics") or {}).get(name) or 0.0)
-
-
-def _clipped(text: str) -> str:
-    """Cut lines at the terminal's edge: a line that wraps would be two on the screen."""
-    import shutil  # a terminal only
-
-    width = max(shutil.get_terminal_size().columns, 1)
-    return "\n".join(line[:width] for line in text.split("\n"))

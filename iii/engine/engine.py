@@ -148,7 +148,7 @@ class Engine:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
         self._greet()
-        watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
+        watching = start_critical(self.watcher.run(), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
         finally:

@@ -91,9 +91,9 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def socket_path(run_dir: Path, name: str = "engine.sock") -> Path:
+def socket_path(run_dir: Path) -> Path:
     """Return where the socket goes: in `run_dir`, or, if that path is too long, in a private runtime directory."""
-    path = run_dir / name
+    path = run_dir / "engine.sock"
     if len(os.fsencode(path)) <= _MAX_PATH:
         return path
     import hashlib  # few paths are so long

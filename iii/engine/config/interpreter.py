@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iii.engine.config.keys import Place, split_command
+from iii.engine.config.keys import split_command
+from iii.engine.config.toml_document import Place
 
 _INTERPRETER = Path("Scripts/python.exe") if sys.platform == "win32" else Path("bin/python")
 

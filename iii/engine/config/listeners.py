@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from iii.engine.config.keys import Place
 from iii.engine.config.spec import ListenerSpec
+from iii.engine.config.toml_document import Place
 from iii.engine.security.rbac import Rules, filter_of
 
 _KEYS = ("port", "host", "origins", "middleware_function_id", "rbac")

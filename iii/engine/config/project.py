@@ -13,9 +13,9 @@ from typing import Any
 
 from iii.engine.config.environment import ENV_FILES, read_env_file
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
-from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, Place, check
+from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import read_document
+from iii.engine.config.toml_document import Place, read_document
 from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
@@ -44,7 +44,7 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     variables: dict[str, str] = {}
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, optional=True))
-    top = Place((), read_document(file, {**variables, **environ}.get))
+    top = read_document(file, {**variables, **environ}.get)
     if not _table(top, _TOP):
         raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
     workers = {name: _worker(name, entries, top, root, environ) for name, entries in _tables(top, profile).items()}
@@ -66,7 +66,7 @@ def _table(at: Place, known: Iterable[str] = ()) -> dict[str, Any]:
     for part in at.path:
         table = table.get(part, {})
     if not isinstance(table, dict):
-        raise at.error(f"{'.'.join(map(str, at.path))} must be a table", f"write [{at.path[0]}.NAME]")
+        raise at.error(f"{at.dotted} must be a table", f"write [{at.path[0]}.NAME]")
     known = tuple(known)
     for name in table if known else ():
         if name not in known:

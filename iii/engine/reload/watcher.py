@@ -93,9 +93,9 @@ class Watcher:
         if not self._graph.files <= before:
             self._rearm.set()
 
-    async def run(self, *, at_once: bool = True) -> None:
-        """Watch until cancelled. Unless `at_once`, the slow library is loaded only after `begin` or a second."""
-        self._begins_at = 0.0 if at_once else time.monotonic() + RESCAN_INTERVAL
+    async def run(self) -> None:
+        """Watch until cancelled. The slow library is loaded after `begin`, or a second from now."""
+        self._begins_at = time.monotonic() + RESCAN_INTERVAL
         while True:
             self._rearm.clear()
             folders = await asyncio.to_thread(self._survey)
