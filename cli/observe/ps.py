@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from typing import Any
@@ -74,6 +73,8 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
                 if drawn:
                     sys.stdout.write(_REDRAW.format(lines=drawn))
                 if is_live:  # cut at the terminal's edge: a line that wraps would be two on the screen
+                    import shutil  # a terminal only
+
                     width = max(shutil.get_terminal_size().columns, 1)
                     text = "\n".join(line[:width] for line in text.split("\n"))
                 write(text)
