@@ -6,7 +6,7 @@ is found in `interpreter`, the environment of a worker is put together in `envir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,14 +60,13 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
-def _table(at: Place, known: Iterable[str] = ()) -> dict[str, Any]:
+def _table(at: Place, known: Collection[str] = ()) -> dict[str, Any]:
     """Return the table that is written there, an empty one if there is none; with `known`, other names are errors."""
     table: Any = at.document.data
     for part in at.path:
         table = table.get(part, {})
     if not isinstance(table, dict):
         raise at.error(f"{at.dotted} must be a table", f"write [{at.path[0]}.NAME]")
-    known = tuple(known)
     for name in table if known else ():
         if name not in known:
             hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"

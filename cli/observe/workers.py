@@ -1,4 +1,4 @@
-"""`iii ps` and `iii top`: the workers as the engine sees them, once or live. Printers over `engine::workers::list`.
+"""`iii ps`, `iii top` and `iii worker`: the workers as the engine sees them, once or live; restart, stop or start one.
 
 `top` draws over itself in a terminal and prints once elsewhere.
 """
@@ -15,12 +15,14 @@ import click
 from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
 from cli.commands.options import engine_options
-from cli.text.output import count, shown_json, write
+from cli.text.output import count, shown, shown_json, write
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
 # To the first line of the table, and erase from there: the terminal's history above stays as it is.
 _REDRAW = "\x1b[{lines}A\x1b[J"
+# A restart waits for the new generation's `ready`, a stop for the old one's last process.
+WORKER_TIMEOUT_MS = 120_000
 
 
 @click.command("ps")
@@ -100,3 +102,30 @@ def summary(workers: list[dict[str, Any]]) -> str:
 
 def _metric(worker: dict[str, Any], name: str) -> float:
     return float((worker.get("metrics") or {}).get(name) or 0.0)
+
+
+@click.group("worker")
+def worker() -> None:
+    """Restart, stop or start a worker; returns when it has happened."""
+
+
+def _add_verb(verb: str, text: str) -> None:
+    @worker.command(verb, help=text)
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @engine_options
+    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
+        workers = []
+        with connect(engine) as connection:
+            for name in names:
+                workers += connection.call(f"engine::workers::{verb}", {"name": name}, WORKER_TIMEOUT_MS)["workers"]
+        if as_json:
+            write(shown_json({"workers": workers}))
+            return
+        for row in workers:
+            generation = f", generation {row['generation']}" if row.get("generation") else ""
+            write(shown(f"{row['name']}: {row['state']}{generation}"))
+
+
+_add_verb("restart", "Start a new process of the worker.")
+_add_verb("stop", "Stop the worker until it is started again.")
+_add_verb("start", "Start a worker that was stopped or has failed.")
