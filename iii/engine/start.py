@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,9 +59,6 @@ def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
 
     The launcher makes the worker listen there (III_DEBUG), and the message pump lets no deadline pass meanwhile.
     """
-    import socket  # few runs need these two
-    import subprocess
-
     spec = project.workers.get(name)
     if spec is None:
         hint = f"there are: {', '.join(project.workers)}"

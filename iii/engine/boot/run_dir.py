@@ -147,5 +147,4 @@ def read_token(run_dir: Path) -> str | None:
 
 
 def remove_token(run_dir: Path) -> None:
-    """Remove the token of an engine that ends."""
     (run_dir / _TOKEN).unlink(missing_ok=True)

@@ -42,7 +42,6 @@ class Place(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The key's own name."""
         return str(self.path[-1])
 
     @property
@@ -52,7 +51,6 @@ class Place(Struct, frozen=True):
 
     @property
     def line(self) -> int:
-        """The line in the file."""
         return self.document.positions.of(self.path).line
 
     def inside(self, *parts: str | int) -> Place:

@@ -99,6 +99,5 @@ class LogBook:
             self._retry_at = time.monotonic() + RETRY_INTERVAL
 
     def close(self) -> None:
-        """Close every file."""
         for file in self._files.values():
             file.close()
