@@ -156,7 +156,6 @@ FORBIDDEN_IN_PURE = frozenset(
 )
 # Pure modules that may name one of these all the same, and why.
 MAY_USE = {
-    "iii.engine.config.debugger": {"pathlib", "socket", "subprocess"},  # a free port; asks for debugpy
     "iii.engine.config.environment": {"pathlib"},
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
     "iii.engine.config.json_schema": {"pathlib"},

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    OnItem = Callable[[dict[str, Any]], object]
+
     class Transport(Protocol):
         """The part of a socket that is used here."""
 
@@ -111,11 +113,7 @@ class Connection:
         return message
 
     def await_message(
-        self,
-        kind: str,
-        timeout: float | None,
-        invocation_id: str | None = None,
-        on_item: Callable[[dict[str, Any]], object] | None = None,
+        self, kind: str, timeout: float | None, invocation_id: str | None = None, on_item: OnItem | None = None
     ) -> dict[str, Any]:
         """Return the next message of type `kind` (and of one call), skipping others; `on_item` gets those of a stream.
 
@@ -141,12 +139,7 @@ class Connection:
                     self._taken = 0
 
     def exchange(
-        self,
-        function_id: str,
-        data: Any,
-        timeout_ms: int | None = None,
-        on_item: Callable[[dict[str, Any]], object] | None = None,
-        **fields: Any,
+        self, function_id: str, data: Any, timeout_ms: int | None = None, on_item: OnItem | None = None, **fields: Any
     ) -> dict[str, Any]:
         """Call a function and return its whole `invocationresult`, error or not.
 

@@ -52,14 +52,12 @@ def note_other_version() -> None:
 
 
 def exit_code(error: IIIError) -> int:
-    """Return the exit code for `error`."""
     if isinstance(error, InvocationError) and error.code == ErrorCode.TIMEOUT:
         return TIMED_OUT
     return next((code for type_, (_, code) in _CODES.items() if isinstance(error, type_)), FAILED)
 
 
 def not_running(message: str = "no engine is running") -> EngineNotRunning:
-    """Return the error for an engine that is not there."""
     return EngineNotRunning(f"{message}; start one with `iii dev`")
 
 

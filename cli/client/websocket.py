@@ -56,5 +56,4 @@ class WebSocket:
         return (frame.encode() if isinstance(frame, str) else frame) + b"\n"
 
     def close(self) -> None:
-        """Close the connection."""
         self._socket.close()

@@ -13,27 +13,18 @@ from cli.client.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def engine_option(function: Function) -> Function:
-    """Add `--engine ADDRESS`."""
-    text = "Socket path or ws:// URL of the engine."
-    return click.option("--engine", metavar="ADDRESS", help=text)(function)
-
-
-def json_option(function: Function) -> Function:
-    """Add `--json`, the command's argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(function)
+engine_option = click.option("--engine", metavar="ADDRESS", help="Socket path or ws:// URL of the engine.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
+profile_option = click.option("--profile", metavar="NAME", help="Apply [profiles.NAME].")
+# A path, or None for the nearest iii.toml upwards.
+file_option = click.option(
+    "-f", "--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]"
+)
 
 
-def file_option(function: Function) -> Function:
-    """Add `--file`, the project file: a path, or None for the nearest iii.toml upwards."""
-    path = click.Path(path_type=Path)
-    return click.option("-f", "--file", type=path, help="The project file.  [default: nearest iii.toml]")(function)
-
-
-def profile_option(function: Function) -> Function:
-    """Add `--profile NAME`."""
-    return click.option("--profile", metavar="NAME", help="Apply [profiles.NAME].")(function)
+def engine_options(function: Function) -> Function:
+    """Add `--engine` and `--json`, which every command has that asks an engine for something."""
+    return engine_option(json_option(function))
 
 
 def json_value(text: str, name: str) -> Any:

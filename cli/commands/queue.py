@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from cli.client.connection import connect
 from cli.client.errors import UsageError
-from cli.commands.options import engine_option, json_option, json_value
+from cli.commands.options import engine_options, json_value
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 COLUMNS = (
     *("QUEUE", "TYPE", "STATE", "READY", "DELAYED", "RUNNING", "BEHIND", "HELD", "DEAD", "DONE"),
@@ -26,22 +23,17 @@ DEAD_COLUMNS = ("ID", "FUNCTION", "FAILED", "ATTEMPTS", "ERROR")
 # A payload in a table shows its beginning; `--json` shows it whole.
 PAYLOAD_WIDTH = 40
 
+_limit_option = click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True)
+_offset_option = click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True)
+
 
 @click.group("queue")
 def command() -> None:
     """Look into queues, and redrive, discard, pause, resume or purge."""
 
 
-def _paged(function: Function) -> Function:
-    for name in ("offset", "limit"):
-        default = 0 if name == "offset" else 20
-        function = click.option(f"--{name}", type=click.IntRange(min=0), default=default, show_default=True)(function)
-    return function
-
-
 @command.command("list")
-@engine_option
-@json_option
+@engine_options
 def list_queues(engine: str | None, as_json: bool) -> None:
     """Show every queue with its figures."""
     with connect(engine) as connection:
@@ -60,9 +52,9 @@ def list_queues(engine: str | None, as_json: bool) -> None:
 
 @command.command("peek")
 @click.argument("queue")
-@_paged
-@engine_option
-@json_option
+@_limit_option
+@_offset_option
+@engine_options
 def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
     with connect(engine) as connection:
@@ -81,9 +73,9 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
 
 @command.command("dead")
 @click.argument("queue", required=False)
-@_paged
-@engine_option
-@json_option
+@_limit_option
+@_offset_option
+@engine_options
 def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""
     with connect(engine) as connection:
@@ -113,8 +105,7 @@ def _time(milliseconds: int) -> str:
 @click.argument("message_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="All dead letters of the queue, the oldest first.")
 @click.option("--data", metavar="JSON", help="A new payload for the one message.")
-@engine_option
-@json_option
+@engine_options
 def redrive(
     *, queue: str, message_id: str | None, everything: bool, data: str | None, engine: str | None, as_json: bool
 ) -> None:
@@ -133,8 +124,7 @@ def redrive(
 @command.command("discard")
 @click.argument("queue")
 @click.argument("message_id")
-@engine_option
-@json_option
+@engine_options
 def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> None:
     """Forget the dead letter MESSAGE_ID."""
     fields = {"queue": queue, "message_id": message_id}
@@ -143,8 +133,7 @@ def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> N
 
 @command.command("cancel")
 @click.argument("message_id")
-@engine_option
-@json_option
+@engine_options
 def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
     """Remove the waiting job MESSAGE_ID, the receipt of its enqueue."""
     with connect(engine) as connection:
@@ -157,8 +146,7 @@ def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
 def _add_pause(verb: str, text: str) -> None:
     @command.command(verb, help=text)
     @click.argument("queue")
-    @engine_option
-    @json_option
+    @engine_options
     def pause(queue: str, engine: str | None, as_json: bool) -> None:
         _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
 
@@ -170,8 +158,7 @@ _add_pause("resume", "Start jobs of QUEUE again.")
 @command.command("purge")
 @click.argument("queue")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@engine_option
-@json_option
+@engine_options
 def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
     """Remove every job of QUEUE that waits; what runs and what is dead stays."""
     if not yes:

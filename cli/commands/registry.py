@@ -1,6 +1,6 @@
 """The click side of the command line: one row a command, its module imported when it is used.
 
-A module holds one click command called `command`, or two that belong together; a new command is a module and a row.
+A new command is a click command in the module of its subject, and a row.
 """
 
 from __future__ import annotations
@@ -11,37 +11,40 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError
+from cli.text.output import write
 from iii.suggestions import nearest_names
 
 # command -> (module, attribute, one line for `iii --help`)
 COMMANDS = {
-    "dev": ("cli.commands.dev", "dev", "Start the project's workers and reload what changes."),
-    "start": ("cli.commands.dev", "start", "Start the project's workers without watching files."),
-    "stop": ("cli.commands.stop", "command", "Stop the project's engine from elsewhere."),
-    "trigger": ("cli.trigger.command", "command", "Call a function (aliases: call, t)."),
-    "ps": ("cli.observe.ps", "ps", "Show the workers and how they are."),
-    "functions": ("cli.observe.functions", "command", "List the functions that can be called."),
-    "triggers": ("cli.observe.triggers", "command", "List what calls which function."),
-    "state": ("cli.commands.state", "command", "Read, write and watch values of the state worker."),
-    "stream": ("cli.commands.stream", "command", "Follow the events of a stream."),
+    "dev": ("cli.commands.engine", "dev", "Start the project's workers and reload what changes."),
+    "start": ("cli.commands.engine", "start", "Start the project's workers without watching files."),
+    "stop": ("cli.commands.engine", "stop", "Stop the project's engine from elsewhere."),
+    "trigger": ("cli.commands.registry", "trigger", "Call a function (aliases: call, t)."),
+    "ps": ("cli.observe.workers", "ps", "Show the workers and how they are."),
+    "functions": ("cli.observe.registrations", "functions", "List the functions that can be called."),
+    "triggers": ("cli.observe.registrations", "triggers", "List what calls which function."),
+    "state": ("cli.commands.stores", "state", "Read, write and watch values of the state worker."),
+    "stream": ("cli.commands.stores", "stream", "Follow the events of a stream."),
     "logs": ("cli.observe.logs", "command", "Show what the workers have written."),
     "trace": ("cli.observe.traces", "trace", "Show one trace as a tree with its times."),
     "traces": ("cli.observe.traces", "traces", "List what was called lately, the slow and the failed."),
     "metrics": ("cli.observe.metrics", "command", "Show counts, durations and the metrics of SDKs."),
-    "replay": ("cli.observe.replay", "command", "Make a call of a trace once more."),
-    "top": ("cli.observe.ps", "top", "Watch the workers and what they use."),
-    "openapi": ("cli.observe.openapi", "command", "Print the OpenAPI document of the http routes."),
-    "worker": ("cli.commands.worker", "command", "Restart, stop or start a worker."),
+    "replay": ("cli.observe.traces", "replay", "Make a call of a trace once more."),
+    "top": ("cli.observe.workers", "top", "Watch the workers and what they use."),
+    "openapi": ("cli.observe.registrations", "openapi", "Print the OpenAPI document of the http routes."),
+    "worker": ("cli.observe.workers", "worker", "Restart, stop or start a worker."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.commands.cron", "command", "Show when a cron expression fires."),
-    "check": ("cli.project.check", "command", "Validate iii.toml without starting anything."),
-    "env": ("cli.project.env", "command", "Show a worker's environment and where it comes from."),
+    "check": ("cli.project.declarations", "check", "Validate iii.toml without starting anything."),
+    "env": ("cli.project.declarations", "env", "Show a worker's environment and where it comes from."),
     "doctor": ("cli.project.doctor", "command", "Check the machine and the project."),
     "init": ("cli.project.init", "command", "Make a new project."),
-    "add": ("cli.project.add", "command", "Add a standard worker to iii.toml."),
-    "token": ("cli.project.token", "command", "Print the token for connections from elsewhere."),
-    "completion": ("cli.project.completion", "command", "Print the completion script of a shell."),
+    "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml."),
+    "token": ("cli.commands.engine", "token", "Print the token for connections from elsewhere."),
+    "completion": ("cli.commands.registry", "completion", "Print the completion script of a shell."),
 }
+
+_ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class Commands(click.Group):
@@ -52,7 +55,6 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -77,6 +79,26 @@ class Commands(click.Group):
 @click.version_option(package_name="iii-engine", prog_name="iii")
 def root() -> None:
     """iii: workers are plain scripts, functions are callable from anywhere."""
+
+
+@click.command("trigger", add_help_option=False, context_settings=_ANY_WORDS)
+@click.pass_context
+def trigger(context: click.Context) -> int:
+    """Call a function and print its result."""
+    from cli.trigger.run import run as run_trigger  # for `iii --help` and shell completion; `main` goes there directly
+
+    return run_trigger(context.args)
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script, e.g. for `source <(iii completion bash)`."""
+    from click.shell_completion import get_completion_class  # no other command needs it
+
+    script = get_completion_class(shell)
+    if script is not None:
+        write(script(root, {}, "iii", "_III_COMPLETE").source())
 
 
 def run(arguments: list[str]) -> int:

@@ -1,1 +1,1 @@
-"""Commands that show a running project."""
+"""Commands about a running project: what it is, what it does, and what has happened in it."""

@@ -55,7 +55,6 @@ class Tail:
             self._open(chain[place])
 
     def close(self) -> None:
-        """Let go of the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -107,7 +106,6 @@ class Tails:
         return heapq.merge(*(tail.rows() for tail in self._tails.values()), key=lambda row: str(row["time"]))
 
     def close(self) -> None:
-        """Let go of the files."""
         for tail in self._tails.values():
             tail.close()
 

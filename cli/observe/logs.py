@@ -33,36 +33,25 @@ POLL_INTERVAL = 0.1
 @click.option("--trace", metavar="ID", default="", help="Only what a Logger said in this trace.")
 @click.option("--file", type=click.Path(path_type=Path), help="The project file.  [default: nearest iii.toml]")
 @json_option
-def command(names: tuple[str, ...], file: Path | None, as_json: bool, **options: Any) -> None:
+def command(names: tuple[str, ...], follow: bool, file: Path | None, as_json: bool, **options: Any) -> None:
     """Show the logs of the workers (or only NAMEs), oldest line first. Needs no running engine."""
     tails = Tails(project_file(file).absolute().parent / ".iii" / "logs", names)
-    if not options["follow"]:
-        check_names(names, tails.known)
+    for name in () if follow else names:
+        if name not in tails.known:  # a typo would look like silence
+            hint = f"there are logs of: {', '.join(tails.known)}" if tails.known else "nothing has been logged yet"
+            raise UsageError(f"there is no log of a worker `{name}`", hint)
     first = start_of(options["since"], datetime.now(UTC))
     least = LEVELS.index(options["level"] or LEVELS[0])
     try:
-        for rows in batches(tails, follow=options["follow"]):
-            wanted = (row for row in rows if row["time"] >= first and LEVELS.index(row["level"]) >= least)
-            wanted = (row for row in wanted if options["trace"] in row["text"])
+        while True:
+            rows = (row for row in tails.rows() if row["time"] >= first and LEVELS.index(row["level"]) >= least)
+            wanted = (row for row in rows if options["trace"] in row["text"])
             print_rows(wanted, names or tails.known, as_json=as_json)
+            if not follow:
+                return
+            time.sleep(POLL_INTERVAL)  # no event to wait for: following works without an engine, too
     finally:
         tails.close()
-
-
-def batches(tails: Tails, *, follow: bool) -> Iterator[Iterator[Row]]:
-    """Yield the rows that are there; with `follow`, for ever those that have come."""
-    yield tails.rows()
-    while follow:
-        time.sleep(POLL_INTERVAL)  # no event to wait for: following works without an engine, too
-        yield tails.rows()
-
-
-def check_names(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise UsageError for a name without a log: a typo would look like silence."""
-    for name in names:
-        if name not in known:
-            hint = f"there are logs of: {', '.join(known)}" if known else "nothing has been logged yet"
-            raise UsageError(f"there is no log of a worker `{name}`", hint)
 
 
 def start_of(since: str | None, now: datetime) -> str:

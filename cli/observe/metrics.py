@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from cli.client.connection import connect
-from cli.client.observability import ask
-from cli.commands.options import engine_option, json_option
+from cli.commands.options import engine_options
+from cli.observe.traces import ask
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
 
-FUNCTION_COLUMNS = ("FUNCTION", "CALLS")
 COLUMNS = ("METRIC", "SERVICE", "TYPE", "VALUE", "UNIT", "ATTRIBUTES")
 # Functions that get a line; `--json` has all.
 MOST_CALLED = 20
@@ -20,8 +19,7 @@ MOST_CALLED = 20
 
 @click.command("metrics")
 @click.argument("name", required=False)
-@engine_option
-@json_option
+@engine_options
 def command(name: str | None, engine: str | None, as_json: bool) -> None:
     """Show calls, workers and durations, and the latest value of every metric of an SDK (or only of NAME)."""
     with connect(engine) as connection:
@@ -39,7 +37,7 @@ def command(name: str | None, engine: str | None, as_json: bool) -> None:
 
 def _show_engine(figures: dict[str, Any]) -> None:
     calls, workers, took = figures["invocations"], figures["workers"], figures["performance"]
-    counts = ", ".join(f"{calls[kind]} {word}" for kind, word in _OUTCOMES.items())
+    counts = f"{calls['success']} ok, {calls['error']} failed, {calls['deferred']} not waited for"
     write(f"calls    {calls['total']}: {counts}")
     write(
         f"took     p50 {took['p50_duration_ms']:.1f} ms, p95 {took['p95_duration_ms']:.1f} ms, "
@@ -49,11 +47,8 @@ def _show_engine(figures: dict[str, Any]) -> None:
     most = sorted(calls["by_function"].items(), key=lambda item: (-item[1], item[0]))[:MOST_CALLED]
     if most:
         write("")
-        write(table(FUNCTION_COLUMNS, most))
+        write(table(("FUNCTION", "CALLS"), most))
         write("")
-
-
-_OUTCOMES = {"success": "ok", "error": "failed", "deferred": "not waited for"}
 
 
 def rows_from(metrics: list[dict[str, Any]]) -> list[tuple[object, ...]]:

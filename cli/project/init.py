@@ -1,4 +1,7 @@
-"""`iii init [DIR]`: a project that runs, without a question."""
+"""`iii init [DIR]`: a project that runs, without a question.
+
+The files of each template stand here as data: template -> path -> content.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,109 @@ import click
 
 from cli.client.errors import UsageError
 from cli.commands.options import json_option
-from cli.project.project_templates import FIRST_CALL, TEMPLATES
 from cli.text.output import shown_json, write
+
+_MATH = '''\
+from iii import InitOptions, register_worker
+
+worker = register_worker(options=InitOptions(worker_name="math"))
+
+
+def add(payload: dict) -> dict:
+    """Add two numbers."""
+    return {"c": payload["a"] + payload["b"]}
+
+
+worker.register_function(
+    "math::add",
+    add,
+    request_format={
+        "type": "object",
+        "properties": {"a": {"type": "number"}, "b": {"type": "number"}},
+        "required": ["a", "b"],
+    },
+)
+'''
+
+_TEST = """\
+def test_add_returns_the_sum(iii):
+    assert iii.call("math::add", a=2, b=3) == {"c": 5}
+"""
+
+_IGNORE = """\
+.iii/
+.venv/
+__pycache__/
+.env.local
+"""
+
+_HEAD = """\
+#:schema ./.iii/iii.schema.json
+# One table a worker. `iii check` validates this file, `iii dev` runs it and follows its changes.
+
+[workers.math]
+run = "workers/math.py"
+"""
+
+_MAIL = '''\
+from iii import InitOptions, register_worker
+
+worker = register_worker(options=InitOptions(worker_name="mail"))
+
+
+def send(payload: dict) -> dict:
+    """Send one mail. Called for each job of the queue `emails`; an exception means: try again later."""
+    print(f"sending mail to {payload['to']}")
+    return {"sent": True}
+
+
+worker.register_function("mail::send", send)
+'''
+
+_WEB = '''\
+from iii import InitOptions, register_worker
+
+worker = register_worker(options=InitOptions(worker_name="web"))
+
+
+def add(request: dict) -> dict:
+    """Answer POST /add with the sum of the body's `a` and `b`."""
+    result = worker.trigger({"function_id": "math::add", "payload": request["body"]})
+    return {"status_code": 200, "body": result}
+
+
+worker.register_function("web::add", add)
+worker.register_trigger(
+    {"type": "http", "function_id": "web::add", "config": {"api_path": "/add", "http_method": "POST"}}
+)
+'''
+
+_BASE = {"workers/math.py": _MATH, "tests/test_math.py": _TEST, ".gitignore": _IGNORE}
+
+TEMPLATES: dict[str, dict[str, str]] = {
+    "minimal": {"iii.toml": _HEAD, **_BASE},
+    "http": {
+        "iii.toml": _HEAD
+        + '\n[workers.web]\nrun = "workers/web.py"\nafter = ["math", "http"]\n'
+        + "\n[workers.http.config]\nport = 3111\n",
+        **_BASE,
+        "workers/web.py": _WEB,
+    },
+    "queue": {
+        "iii.toml": _HEAD
+        + '\n[workers.mail]\nrun = "workers/mail.py"\nafter = ["queue"]\n'
+        + "\n[workers.queue.config.queue_configs.emails]\nmax_retries = 5\nconcurrency = 4\n",
+        **_BASE,
+        "workers/mail.py": _MAIL,
+    },
+}
+
+# The command to try first in the second terminal.
+FIRST_CALL = {
+    "minimal": "iii trigger math::add a=2 b=3",
+    "http": "curl -d '{\"a\": 2, \"b\": 3}' -H 'content-type: application/json' localhost:3111/add",
+    "queue": "iii trigger mail::send to=ada@example.org --enqueue emails",
+}
 
 
 @click.command("init")

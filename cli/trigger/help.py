@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cli.client.connection import connect
@@ -70,27 +70,20 @@ def page(info: dict[str, Any]) -> str:
     if info.get("description"):
         parts.append("\n".join(shown(line) for line in str(info["description"]).strip().split("\n")))
     parts.append(f"Usage: iii trigger {function_id} [key=value ...] [--json OBJECT|-] [options]")
-    parts.append("Arguments:\n" + _parameters(schema))
-    if info.get("response_schema"):
-        rows = list(_rows(info["response_schema"], info["response_schema"], 0))
-        width = max((len(row[0]) for row in rows), default=0)
-        lines = [f"  {row[0].ljust(width)}  {row[1]}  {row[4]}".rstrip() for row in rows]
-        parts.append(
-            "\n".join(["Result:", *(lines or [f"  {_type_of(info['response_schema'], info['response_schema'])}"])])
-        )
+    head = ("name", "type", "required", "default", "description")
+    rows = list(_rows(schema, schema, 0))
+    nothing = "  (none)" if schema else "  (no request schema published)"
+    parts.append(f"Arguments:\n{_aligned([head, *rows]) if rows else nothing}")
+    if result := info.get("response_schema"):
+        fields = [(name, f"{type_}  {text}") for name, type_, _, _, text in _rows(result, result, 0)]
+        parts.append(f"Result:\n{_aligned(fields) if fields else f'  {_type_of(result, result)}'}")
     parts.append(f"Example:\n  {example(str(info['function_id']), schema)}")
     return "\n\n".join([*parts, OPTIONS])
 
 
-def _parameters(schema: Any) -> str:
-    rows = list(_rows(schema, schema, 0))
-    if not rows:
-        return "  (no request schema published)" if not schema else "  (none)"
-    table = [("name", "type", "required", "default", "description"), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(4)]
-    lines = (
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in table
-    )
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 

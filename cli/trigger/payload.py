@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_NUMBERS = ("number", "integer")
-
 
 def parse_json(text: str, option: str) -> Any:
     """Return the value of a JSON text. Raises UsageError with a caret under what is wrong."""
@@ -77,6 +75,6 @@ def _fits(value: Any, types: set[str]) -> bool:
     if isinstance(value, bool):
         return "boolean" in types
     if isinstance(value, (int, float)):
-        return any(name in types for name in _NUMBERS)
+        return not types.isdisjoint(("number", "integer"))
     names = {str: "string", list: "array", dict: "object", type(None): "null"}
     return names[type(value)] in types

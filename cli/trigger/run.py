@@ -6,6 +6,7 @@ Imports only sys, os, time and C modules; anything else is imported when a call 
 from __future__ import annotations
 
 import sys
+import time
 
 from cli.client.connection import WINDOW, Connection, connect
 from cli.text.output import shown_json, write
@@ -15,6 +16,9 @@ from cli.trigger.payload import build, parse_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+# Seconds between two questions for the worker's generation, while nothing has been saved.
+RELOAD_POLL_INTERVAL = 0.25
 
 
 def run(words: list[str]) -> int:
@@ -36,9 +40,8 @@ def run(words: list[str]) -> int:
     with connect(arguments.engine) as connection:
         _call(connection, arguments, base, fields, timeout_ms)
         if arguments.watch:
-            from cli.trigger.watch import wait_for_reload  # not on the short path
-
-            while wait_for_reload(connection, arguments.function_id):
+            while True:
+                _wait_for_reload(connection, arguments.function_id)
                 _call(connection, arguments, base, fields, timeout_ms)
     return 0
 
@@ -107,3 +110,27 @@ def _fields(arguments: Arguments) -> dict[str, Any]:
     if arguments.namespace is not None:
         fields["namespace"] = arguments.namespace
     return fields
+
+
+def _wait_for_reload(connection: Connection, function_id: str) -> None:
+    """Return once the function's worker is ready in another generation than now.
+
+    The engine is asked again and again: a reload that leaves the list of functions as it was fires no event, but it
+    always raises the generation.
+    """
+    before = _generation_of(connection, function_id)
+    while True:
+        time.sleep(RELOAD_POLL_INTERVAL)
+        now = _generation_of(connection, function_id)
+        if now is not None and now != before:
+            return
+
+
+def _generation_of(connection: Connection, function_id: str) -> Any:
+    """Return a value that changes when the function's worker reloads, None while no worker provides the function."""
+    info = connection.function_info(function_id).get("result")
+    if not info:
+        return None
+    rows = connection.call("engine::workers::list")["workers"]
+    named = [row for row in rows if row.get("name") == info.get("worker_name")]
+    return sorted((row.get("instance") or 0, row.get("generation") or 0, row.get("pid") or 0) for row in named)

@@ -131,7 +131,7 @@ class Engine:
         self._display.open(VERSION, facts)
         if left := self._run_context.killed_pids:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
-        watching = start_critical(self.watcher.run(at_once=False), "the watcher") if self.options.is_watching else None
+        watching = start_critical(self.watcher.run(), "the watcher") if self.options.is_watching else None
         try:
             await self._serve()
         finally:

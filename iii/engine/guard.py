@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 ENVIRONMENT = "III_GUARD"  # the guard's pid, for the engine
 KEEP = b"III_KEEP_CHILDREN=1"  # in the environment of a worker whose children may outlive it
@@ -31,19 +31,6 @@ REAP_INTERVAL = 0.005  # seconds between two looks at the processes that were ki
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run the program `argv` as the engine until it ends for good; return its exit code."""
-
-    def become() -> int:
-        try:
-            os.execvp(argv[0], list(argv))
-        except OSError as error:
-            _say(f"cannot start {argv[0]}: {error.strerror}")
-            return 127
-
-    return Guard(become).run()
 
 
 class Guard:
@@ -194,7 +181,3 @@ def _prctl(option: int, value: int) -> None:
     import ctypes  # costs milliseconds, and not every platform has prctl
 
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,9 +6,14 @@ engine itself is loaded while the interpreters of those workers come up.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -19,6 +24,9 @@ from iii.errors import AlreadyRunning, IIIError, ProjectError
 from iii.suggestions import did_you_mean
 
 EXIT_CONFIG, EXIT_ALREADY_RUNNING = 2, 4
+DEBUG_PORT = 5678  # where editors look for debugpy unless told otherwise
+DEBUG_READY_TIMEOUT = 24 * 3600.0  # a worker may stand at a breakpoint while its script starts
+_DEBUGPY_PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec('debugpy') is None)"
 
 
 def run(
@@ -41,11 +49,34 @@ def run(
             hint = did_you_mean(name, project.workers) or f"there are: {', '.join(project.workers)}"
             raise ProjectError(f"there is no worker `{name}`", hint=hint)
     if debug is not None:
-        from iii.engine.config.debugger import with_debugger  # loads subprocess
-
-        project = with_debugger(project, debug)
+        project = _with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug, color, json_output)
     return Guard(lambda: _run_engine(project, options)).run()
+
+
+def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
+    """Return the project with this worker waiting for a debugger, at an address where the debugger's client connects.
+
+    The launcher makes the worker listen there (III_DEBUG), and the message pump lets no deadline pass meanwhile.
+    """
+    spec = project.workers.get(name)
+    if spec is None:
+        hint = f"there are: {', '.join(project.workers)}"
+        raise ProjectError(f"--debug {name}: there is no worker {name}", hint=hint)
+    if spec.script is None:
+        raise ProjectError(f"--debug {name}: worker {name} is no Python script", hint="start it with its own debugger")
+    python = spec.python or Path(sys.executable)
+    if subprocess.run([python, "-c", _DEBUGPY_PROBE], cwd="/", check=False).returncode:
+        raise ProjectError(f"--debug {name}: {python} has no debugpy", hint=f"{python} -m pip install debugpy")
+    for port in (DEBUG_PORT, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+            break
+    else:
+        raise ProjectError("--debug: no port is free on 127.0.0.1", hint="close something")
+    debugged = replace(spec, debug=address, instances=1, ready_timeout=DEBUG_READY_TIMEOUT)
+    return replace(project, workers={**project.workers, name: debugged})
 
 
 def _run_engine(project: ProjectSpec, options: Options) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.project.project_templates import TEMPLATES
+from cli.project.init import TEMPLATES
 from iii import InvocationError, TriggerAction
 from iii.testing import Engine, project
 

@@ -23,9 +23,6 @@ class Prestart:
     def __init__(self) -> None:
         self._waiting: list[tuple[Command, Process]] = []
 
-    def __repr__(self) -> str:
-        return f"<Prestart {len(self._waiting)} waiting>"
-
     def begin(
         self, project: ProjectSpec, names: Iterable[str], environment: Callable[[WorkerSpec, Run], Mapping[str, str]]
     ) -> None:

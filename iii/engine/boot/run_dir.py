@@ -91,9 +91,9 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def socket_path(run_dir: Path, name: str = "engine.sock") -> Path:
+def socket_path(run_dir: Path) -> Path:
     """Return where the socket goes: in `run_dir`, or, if that path is too long, in a private runtime directory."""
-    path = run_dir / name
+    path = run_dir / "engine.sock"
     if len(os.fsencode(path)) <= _MAX_PATH:
         return path
     import hashlib  # few paths are so long
@@ -134,9 +134,7 @@ def make_token(run_dir: Path) -> str:
         path.unlink()
     # As `secrets` does it, which would load hmac and random as well, before the first worker starts.
     token = urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode("ascii")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="ascii") as stream:
-        stream.write(token)
+    write_private(path, token)
     return token
 
 
@@ -149,5 +147,4 @@ def read_token(run_dir: Path) -> str | None:
 
 
 def remove_token(run_dir: Path) -> None:
-    """Remove the token of an engine that ends."""
     (run_dir / _TOKEN).unlink(missing_ok=True)

@@ -28,22 +28,17 @@ def kill_stale_processes(file: Path, run_id: str, read: Callable[[], list[Entry]
     Takes milliseconds, up to KILL_TIMEOUT if a process is slow to go: not for the event loop. Raises OSError if the
     file cannot be written.
     """
-    run_ids = recorded_runs(file)
-    killed = kill_runs(run_ids, read)
+    try:
+        run_ids = file.read_text("utf-8", "replace").split()
+    except OSError:
+        run_ids = []
+    killed = _kill_runs(run_ids, read)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(file, "\n".join([*run_ids, run_id][-MAX_RUNS:]) + "\n")
     return killed
 
 
-def recorded_runs(file: Path) -> list[str]:
-    """Return the recorded ids; none if there is no file."""
-    try:
-        return file.read_text("utf-8", "replace").split()
-    except OSError:
-        return []
-
-
-def kill_runs(run_ids: list[str], read: Callable[[], list[Entry]] = procfs.entries) -> tuple[int, ...]:
+def _kill_runs(run_ids: list[str], read: Callable[[], list[Entry]]) -> tuple[int, ...]:
     """Kill every process that carries one of these ids, except this one, its ancestors and what is kept on purpose."""
     marks = frozenset(f"III_RUN_ID={run_id}".encode() for run_id in run_ids)
     keep = f"{procfs.KEEP}=1".encode()

@@ -40,7 +40,15 @@ def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str,
         shown = file.relative_to(project.root) if file.is_relative_to(project.root) else file
         layers.append((str(shown), read_env_file(file)))
     layers += [(name, read_env_file(project.root / name, optional=True)) for name in ENV_FILES]
-    return merge(reserved(spec), environ, layers, spec.pass_env)
+    # The engine's own variables, as far as the project file alone decides them.
+    reserved = {
+        "III_CONFIG": json.dumps(spec.config, default=dict, separators=(",", ":")),
+        "III_NAMESPACE": spec.namespace,
+        "III_WORKER_NAME": spec.name,
+        "PYTHONUNBUFFERED": "1",
+        **({"III_DEBUG": spec.debug} if spec.debug else {}),
+    }
+    return merge(reserved, environ, layers, spec.pass_env)
 
 
 def environments_of(project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -71,17 +79,6 @@ def merge(
 def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
     """Return a predicate for any of the globs: one match for each name, however many globs there are."""
     return re.compile("|".join(map(translate, globs))).match
-
-
-def reserved(spec: WorkerSpec) -> dict[str, str]:
-    """Return the engine's own variables that the project file alone decides."""
-    return {
-        "III_CONFIG": json.dumps(spec.config, default=dict, separators=(",", ":")),
-        "III_NAMESPACE": spec.namespace,
-        "III_WORKER_NAME": spec.name,
-        "PYTHONUNBUFFERED": "1",
-        **({"III_DEBUG": spec.debug} if spec.debug else {}),
-    }
 
 
 def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:

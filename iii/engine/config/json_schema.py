@@ -15,9 +15,7 @@ from iii.errors import ProjectError
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _SHAPES: dict[str, dict[str, Any]] = {
-    "string": _TEXT,
-    "command": _TEXT,
-    "listen": _TEXT,
+    **dict.fromkeys(("string", "command", "listen", "choice"), _TEXT),
     "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
     "strings": {"anyOf": [_TEXT, _TEXTS]},
     "names": _TEXTS,
@@ -25,7 +23,6 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "env": {"type": "object", "additionalProperties": _TEXT},
     "integer": {"type": "integer"},
     "boolean": {"type": "boolean"},
-    "choice": _TEXT,
     "duration": {"type": "string", "pattern": f"^{DURATION.pattern}$"},
     "size": {"type": "string", "pattern": f"^{SIZE.pattern}$"},
     "config": {"type": "object"},

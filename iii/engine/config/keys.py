@@ -9,14 +9,12 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
 from iii.durations import parse_duration
-from iii.engine.config.toml_document import Document
-from iii.engine.config.toml_positions import KeyPath
-from iii.errors import ProjectError
+from iii.engine.config.toml_document import Place, shown
 
 # Without the days of `iii.durations`: no key takes a duration that long.
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -24,7 +22,6 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-T = TypeVar("T")
 # Powers of 1000 and of 1024.
 _BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -70,52 +67,9 @@ WORKER_KEYS = (
 )
 
 
-class Place(Struct, frozen=True):
-    """Where a value is written; makes the errors about it."""
-
-    path: KeyPath
-    document: Document
-
-    @property
-    def name(self) -> str:
-        """The key's own name."""
-        return str(self.path[-1])
-
-    def inside(self, part: str | int) -> Place:
-        """Return the place of one item or one key of the value."""
-        return Place((*self.path, part), self.document)
-
-    def error(self, message: str, hint: str = "") -> ProjectError:
-        """Return an error that points here."""
-        return self.document.error(self.path, message, hint)
-
-    def refusal(self, wanted: str, value: Any, hint: str = "") -> ProjectError:
-        """Return the error for a value that is not `wanted`."""
-        return self.error(f"{self.name} must be {wanted}, got {_shown(value)}", hint)
-
-    def typed(self, value: Any, type_: type[T], wanted: str) -> T:
-        """Return a value of this type; raise the error for any other, which is not `wanted`."""
-        if not isinstance(value, type_):
-            raise self.refusal(wanted, value)
-        return value
-
-    def interpolated(self, text: str) -> str:
-        """Return `text` with its `${VAR}`s replaced."""
-        return self.document.interpolated(text, self.path)
-
-
-def check(key: Key, value: Any, path: KeyPath, document: Document) -> Any:
+def check(key: Key, value: Any, at: Place) -> Any:
     """Return `value` as a spec holds it. Raises ProjectError naming key, value and what is allowed."""
-    return _CHECKS[key.kind](value, Place(path, document), key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _CHECKS[key.kind](value, at, key)
 
 
 def _string(value: Any, at: Place) -> str:
@@ -140,7 +94,7 @@ def _strings(value: Any, at: Place) -> tuple[str, ...]:
     texts = []
     for index, item in enumerate(at.typed(value, list, "a string or a list of strings")):
         if not isinstance(item, str) or not item.strip():
-            raise at.inside(index).error(f"{at.name} must hold strings, got {_shown(item)}")
+            raise at.inside(index).error(f"{at.name} must hold strings, got {shown(item)}")
         texts.append(at.inside(index).interpolated(item))
     return tuple(texts)
 
@@ -148,11 +102,11 @@ def _strings(value: Any, at: Place) -> tuple[str, ...]:
 def _env(value: Any, at: Place) -> Mapping[str, str]:
     for name, text in at.typed(value, dict, "a table of strings").items():
         if not VARIABLE.fullmatch(name):
-            raise at.inside(name).error(f"{_shown(name)} is no name of a variable")
+            raise at.inside(name).error(f"{shown(name)} is no name of a variable")
         if name.startswith("III_"):
             raise at.inside(name).error(f"{name} is reserved", "III_ names are the engine's")
         if not isinstance(text, str):
-            raise at.inside(name).refusal("a string", text, f'write "{_shown(text)}"')
+            raise at.inside(name).refusal("a string", text, f'write "{shown(text)}"')
         if "\0" in text:
             raise at.inside(name).error(f"{name} holds a NUL character")
     return {name: at.inside(name).interpolated(text) for name, text in value.items()}
@@ -193,7 +147,7 @@ def split_command(value: str, at: Place) -> tuple[str, ...]:
     try:
         words = shlex.split(value)
     except ValueError as error:
-        raise at.error(f"{at.name}: {str(error).lower()} in {_shown(value)}") from None
+        raise at.error(f"{at.name}: {str(error).lower()} in {shown(value)}") from None
     if not words or "\0" in value:
         raise at.refusal("a command line", value)
     return tuple(at.interpolated(word) for word in words)

@@ -6,20 +6,16 @@ is found in `interpreter`, the environment of a worker is put together in `envir
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import Struct
-from msgspec.structs import replace
-
 from iii.engine.config.environment import ENV_FILES, read_env_file
-from iii.engine.config.interpreter import Program, has_official_sdk
+from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import Document, read_document
-from iii.engine.config.toml_positions import KeyPath
+from iii.engine.config.toml_document import Place, read_document
 from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
@@ -31,20 +27,10 @@ PROJECT_FILE = "iii.toml"
 _TOP = ("engine", "workers", "profiles")
 _KEYS = {key.name: key for key in WORKER_KEYS}
 # These need the file system; all other keys go into the spec under their own name.
-_ELSEWHERE = ("run", "cwd", "env_file", "python")
-_PLAIN = tuple(name for name in _KEYS if name not in _ELSEWHERE)
-
-
-class _Project(Struct, frozen=True):
-    """What every table of one load needs."""
-
-    document: Document
-    root: Path
-    environ: Mapping[str, str]
-
+_PLAIN = tuple(name for name in _KEYS if name not in ("run", "cwd", "env_file", "python"))
 
 # The entries of one worker: key -> (raw value, where it is written). A profile replaces single entries.
-_Entries = dict[str, tuple[Any, KeyPath]]
+_Entries = dict[str, tuple[Any, Place]]
 
 
 def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None = None) -> ProjectSpec:
@@ -58,23 +44,12 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     variables: dict[str, str] = {}
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, optional=True))
-    document = read_document(file, {**variables, **environ}.get)
-    _check_names(document, (), _TOP)
-    if not document.data:
-        raise document.error((), "no workers are declared", "add a [workers.NAME] table, or run `iii init`")
-    project = _Project(document, root, environ)
-    workers = {name: _worker(name, entries, project) for name, entries in _tables(document, profile).items()}
-    _check_order(workers, document)
-    return ProjectSpec(root, root.name, file, _engine(document), MappingProxyType(workers))
-
-
-def changed_workers(old: ProjectSpec, new: ProjectSpec) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of the added, removed and changed workers; a table that only moved is unchanged."""
-    added = [name for name in new.workers if name not in old.workers]
-    removed = [name for name in old.workers if name not in new.workers]
-    both = [name for name in new.workers if name in old.workers]
-    changed = [name for name in both if replace(old.workers[name], line=new.workers[name].line) != new.workers[name]]
-    return added, removed, changed
+    top = read_document(file, {**variables, **environ}.get)
+    if not _table(top, _TOP):
+        raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
+    workers = {name: _worker(name, entries, top, root, environ) for name, entries in _tables(top, profile).items()}
+    _check_order(workers, top)
+    return ProjectSpec(root, root.name, file, _engine(top.inside("engine")), MappingProxyType(workers))
 
 
 def find_project(start: Path) -> Path | None:
@@ -85,141 +60,126 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
-def _check_names(document: Document, path: KeyPath, known: tuple[str, ...]) -> dict[str, Any]:
-    table = _table(document, path)
-    for name in table:
+def _table(at: Place, known: Collection[str] = ()) -> dict[str, Any]:
+    """Return the table that is written there, an empty one if there is none; with `known`, other names are errors."""
+    table: Any = at.document.data
+    for part in at.path:
+        table = table.get(part, {})
+    if not isinstance(table, dict):
+        raise at.error(f"{at.dotted} must be a table", f"write [{at.path[0]}.NAME]")
+    for name in table if known else ():
         if name not in known:
-            what = "table" if not path else "key"
             hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
-            raise document.error((*path, name), f"unknown {what} `{name}`", hint)
+            raise at.inside(name).error(f"unknown {'key' if at.path else 'table'} `{name}`", hint)
     return table
 
 
-def _table(document: Document, path: KeyPath) -> dict[str, Any]:
-    value: Any = document.data
-    for part in path:
-        value = value.get(part, {}) if isinstance(part, str) else value[part]
-    if not isinstance(value, dict):
-        raise document.error(path, f"{'.'.join(map(str, path))} must be a table", f"write [{path[0]}.NAME]")
-    return value
-
-
-def _engine(document: Document) -> EngineSpec:
-    table = _check_names(document, ("engine",), (*(key.name for key in ENGINE_KEYS), "listeners"))
-    rows = (key for key in ENGINE_KEYS if key.name in table)
-    values = {key.name: check(key, table[key.name], ("engine", key.name), document) for key in rows}
+def _engine(at: Place) -> EngineSpec:
+    table = _table(at, (*(key.name for key in ENGINE_KEYS), "listeners"))
+    values = {key.name: check(key, table[key.name], at.inside(key.name)) for key in ENGINE_KEYS if key.name in table}
     if "listen" in values:
-        values["listen_line"] = document.line(("engine", "listen"))
+        values["listen_line"] = at.inside("listen").line
     if "listeners" in table:
         from iii.engine.config.listeners import listeners_of  # few projects have any
 
-        values["listeners"] = listeners_of(document, table["listeners"])
+        values["listeners"] = listeners_of(table["listeners"], at.inside("listeners"))
     return EngineSpec(**values)
 
 
-def _tables(document: Document, profile: str | None) -> dict[str, _Entries]:
-    tables: dict[str, _Entries] = {}
-    for name in _worker_names(document, ("workers",)):
-        tables[name] = _entries(document, ("workers", name))
-    profiles = _table(document, ("profiles",))
-    for declared in profiles:
-        _check_names(document, ("profiles", declared), ("workers",))
-        for name in _worker_names(document, ("profiles", declared, "workers")):
-            entries = _entries(document, ("profiles", declared, "workers", name))
-            if declared == profile:
-                tables.setdefault(name, {}).update(entries)
+def _tables(top: Place, profile: str | None) -> dict[str, _Entries]:
+    tables = dict(_declared(top.inside("workers")))
+    profiles = _table(top.inside("profiles"))
+    for name in profiles:
+        _table(top.inside("profiles", name), ("workers",))
+        for worker, entries in _declared(top.inside("profiles", name, "workers")):
+            if name == profile:
+                tables.setdefault(worker, {}).update(entries)
     if profile is not None and profile not in profiles:
         hint = did_you_mean(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
-        raise document.error(("profiles",), f"there is no profile `{profile}`", hint)
+        raise top.inside("profiles").error(f"there is no profile `{profile}`", hint)
     return tables
 
 
-def _worker_names(document: Document, path: KeyPath) -> Iterator[str]:
+def _declared(at: Place) -> Iterator[tuple[str, _Entries]]:
     seen: dict[str, str] = {}
-    for name in _table(document, path):
+    for name in _table(at):
+        place = at.inside(name)
         if not NAME.fullmatch(name):
             rule = "a name is letters, digits, `_`, `-` and `.`, begins with a letter or digit, at most 64"
-            raise document.error((*path, name), f"`{name}` cannot name a worker", rule)
+            raise place.error(f"`{name}` cannot name a worker", rule)
         twin = seen.setdefault(name.lower(), name)
         if twin != name:
-            first = document.line((*path, twin))
-            message = f"the worker `{name}` is also declared as `{twin}` in line {first}"
-            raise document.error((*path, name), message, "names must differ by more than case")
-        yield name
+            message = f"the worker `{name}` is also declared as `{twin}` in line {at.inside(twin).line}"
+            raise place.error(message, "names must differ by more than case")
+        yield name, {key: (value, place.inside(key)) for key, value in _table(place, _KEYS).items()}
 
 
-def _entries(document: Document, path: KeyPath) -> _Entries:
-    table = _check_names(document, path, tuple(_KEYS))
-    return {name: (value, (*path, name)) for name, value in table.items()}
-
-
-def _worker(name: str, entries: _Entries, project: _Project) -> WorkerSpec:
-    document = project.document
-    table: KeyPath = ("workers", name)
-    if table not in document.positions.keys and entries:
-        table = next(iter(entries.values()))[1][:-1]
-    values = {key: _value(key, entries, document) for key in _PLAIN if key in entries}
-    cwd = project.root
+def _worker(name: str, entries: _Entries, top: Place, root: Path, environ: Mapping[str, str]) -> WorkerSpec:
+    at = top.inside("workers", name)
+    if at.path not in top.document.positions.keys and entries:
+        at = Place(next(iter(entries.values()))[1].path[:-1], top.document)
+    values = {key: _value(key, entries) for key in _PLAIN if key in entries}
+    cwd = root
     if "cwd" in entries:
-        cwd = project.root / str(_value("cwd", entries, document))
+        cwd = root / str(_value("cwd", entries))
         if not cwd.is_dir():
-            raise document.error(entries["cwd"][1], f"cwd: there is no folder {cwd}")
+            raise entries["cwd"][1].error(f"cwd: there is no folder {cwd}")
     values["cwd"] = cwd
-    values["env_files"] = _env_files(entries, project)
-    program = Program(document, project.root, cwd, project.environ)
+    if "env_file" in entries:
+        values["env_files"] = tuple(root / file for file in _value("env_file", entries))
+        for file in values["env_files"]:
+            if not file.is_file():
+                raise entries["env_file"][1].error(f"env_file: there is no file {file}")
+            read_env_file(file)
     if "run" in entries:
-        values.update(program.of_run(*entries["run"]))
-        if "python" in entries and "script" not in values:
-            raise document.error(entries["python"][1], "python is for a `run` that is a .py file")
-        if "script" in values:
-            values["python"] = program.python(values["script"], entries.get("python"))
-            values["is_official"] = has_official_sdk(values["python"])
+        values.update(_program(entries, cwd, root, environ))
     else:
-        values["standard"] = _standard(name, table, values, document)
+        values["standard"] = _standard(name, at, values)
         # Two generations must not own its files and ports at once; the http worker hands its port to the next one.
         values.setdefault("reload", "swap" if values["standard"] == "http" else "exclusive")
-    return WorkerSpec(name=name, line=document.line(table), **values)
+    return WorkerSpec(name=name, line=at.line, **values)
 
 
-def _value(key: str, entries: _Entries, document: Document) -> Any:
-    raw, path = entries[key]
-    value = check(_KEYS[key], raw, path, document)
+def _program(entries: _Entries, cwd: Path, root: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    values = program_of(*entries["run"], cwd)
+    if "script" not in values:
+        if "python" in entries:
+            raise entries["python"][1].error("python is for a `run` that is a .py file")
+        return values
+    if "python" in entries:
+        python = declared_python(*entries["python"], root, environ)
+    else:
+        python = nearest_python(values["script"], cwd, root, environ)
+    return {**values, "python": python, "is_official": has_official_sdk(python)}
+
+
+def _value(key: str, entries: _Entries) -> Any:
+    value = check(_KEYS[key], *entries[key])
     return MappingProxyType(value) if isinstance(value, dict) else value
 
 
-def _env_files(entries: _Entries, project: _Project) -> tuple[Path, ...]:
-    if "env_file" not in entries:
-        return ()
-    files = tuple(project.root / name for name in _value("env_file", entries, project.document))
-    for file in files:
-        if not file.is_file():
-            raise project.document.error(entries["env_file"][1], f"env_file: there is no file {file}")
-        read_env_file(file)
-    return files
-
-
-def _standard(name: str, table: KeyPath, values: dict[str, Any], document: Document) -> str:
+def _standard(name: str, at: Place, values: dict[str, Any]) -> str:
     standard = name.removeprefix("iii-").replace("-", "_")
     if standard not in STANDARD_WORKERS:
         hint = f"give it a `run`; workers that need none are {', '.join(STANDARD_WORKERS)}"
         message = f"the worker `{name}` has no `run`"
         guess = did_you_mean(standard, STANDARD_WORKERS)
-        raise document.error(table, f"{message}; {guess}" if guess else message, hint)
+        raise at.error(f"{message}; {guess}" if guess else message, hint)
     if values.get("instances", 1) != 1:
-        raise document.error((*table, "instances"), "a standard worker has one instance", "it owns its files")
+        raise at.inside("instances").error("a standard worker has one instance", "it owns its files")
     return standard
 
 
-def _check_order(workers: Mapping[str, WorkerSpec], document: Document) -> None:
+def _check_order(workers: Mapping[str, WorkerSpec], top: Place) -> None:
     for name, spec in workers.items():
         for index, dependency in enumerate(spec.after):
-            path = ("workers", name, "after", index)
+            at = top.inside("workers", name, "after", index)
             if dependency not in workers:
                 hint = did_you_mean(dependency, workers) or "declare it"
-                raise document.error(path, f"after: there is no worker `{dependency}`", hint)
+                raise at.error(f"after: there is no worker `{dependency}`", hint)
             chain = _chain(dependency, name, workers)
             if chain:
-                raise document.error(path, f"after: {' -> '.join((name, *chain))} is a circle", "break it")
+                raise at.error(f"after: {' -> '.join((name, *chain))} is a circle", "break it")
 
 
 def _chain(start: str, end: str, workers: Mapping[str, WorkerSpec]) -> tuple[str, ...]:

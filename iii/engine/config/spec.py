@@ -10,15 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from iii.engine.security.rbac import Rules
 
 
-def _empty() -> Mapping[str, Any]:
-    # A factory, because dataclasses of 3.11 refuse the unhashable proxy as a plain default.
-    return MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class WorkerSpec(Struct, frozen=True):
@@ -31,7 +29,7 @@ class WorkerSpec(Struct, frozen=True):
     standard: str | None = None  # a package of stdlib_workers, e.g. "state"
     python: Path | None = None  # interpreter of `script`; symlinks of a virtual environment are kept
     namespace: str = "default"
-    env: Mapping[str, str] = field(default_factory=_empty)  # the shell's value of a declared name wins
+    env: Mapping[str, str] = _EMPTY  # the shell's value of a declared name wins
     env_files: tuple[Path, ...] = ()
     pass_env: tuple[str, ...] = ()  # further names (globs) taken over from the shell
     after: tuple[str, ...] = ()
@@ -49,7 +47,7 @@ class WorkerSpec(Struct, frozen=True):
     validate: bool = True
     is_official: bool = False  # its own Python environment has the official SDK, which connects over WebSocket
     debug: str = ""  # 127.0.0.1:PORT where a debugger finds it
-    config: Mapping[str, Any] = field(default_factory=_empty)  # handed to the worker as III_CONFIG
+    config: Mapping[str, Any] = _EMPTY  # handed to the worker as III_CONFIG
     line: int = 0  # of the table in iii.toml, for messages
 
     @property
@@ -83,8 +81,8 @@ class ProjectSpec(Struct, frozen=True):
     root: Path
     name: str
     file: Path
-    engine: EngineSpec = field(default_factory=EngineSpec)
-    workers: Mapping[str, WorkerSpec] = field(default_factory=_empty)
+    engine: EngineSpec = EngineSpec()
+    workers: Mapping[str, WorkerSpec] = _EMPTY
 
     @property
     def state_dir(self) -> Path:

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -18,6 +18,8 @@ from iii.errors import ProjectError
 
 # Larger than any file written by hand; a slip (a log, a database) would stall the start.
 MAX_SIZE = 1024 * 1024
+
+T = TypeVar("T")
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\$\{")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -31,17 +33,46 @@ class Document(Struct, frozen=True):
     positions: Positions
     lookup: Callable[[str], str | None]
 
-    def error(self, path: KeyPath, message: str, hint: str = "") -> ProjectError:
-        """Return the error that points at the key `path`."""
-        line, column = self.positions.of(path)
-        key = ".".join(str(part) for part in path)
-        return ProjectError(message, file=self.file, line=line, column=column, key=key, hint=hint)
 
-    def line(self, path: KeyPath) -> int:
-        """Return the line of the key `path`."""
-        return self.positions.of(path).line
+class Place(Struct, frozen=True):
+    """Where a value is written; makes the errors about it. The empty path is the whole file."""
 
-    def interpolated(self, text: str, path: KeyPath) -> str:
+    path: KeyPath
+    document: Document
+
+    @property
+    def name(self) -> str:
+        return str(self.path[-1])
+
+    @property
+    def dotted(self) -> str:
+        """The names of the key and of the tables it is in."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def line(self) -> int:
+        return self.document.positions.of(self.path).line
+
+    def inside(self, *parts: str | int) -> Place:
+        """Return the place of one item or one key of the value, or one deeper in it."""
+        return Place((*self.path, *parts), self.document)
+
+    def error(self, message: str, hint: str = "") -> ProjectError:
+        """Return an error that points here."""
+        line, column = self.document.positions.of(self.path)
+        return ProjectError(message, file=self.document.file, line=line, column=column, key=self.dotted, hint=hint)
+
+    def refusal(self, wanted: str, value: Any, hint: str = "") -> ProjectError:
+        """Return the error for a value that is not `wanted`."""
+        return self.error(f"{self.name} must be {wanted}, got {shown(value)}", hint)
+
+    def typed(self, value: Any, type_: type[T], wanted: str) -> T:
+        """Return a value of this type; raise the error for any other, which is not `wanted`."""
+        if not isinstance(value, type_):
+            raise self.refusal(wanted, value)
+        return value
+
+    def interpolated(self, text: str) -> str:
         """Return `text` with `${VAR}`, `${VAR:default}` and `${VAR:-default}` replaced; `$${` gives `${`.
 
         Raises ProjectError for a variable that is unset and has no default, without showing any value.
@@ -52,17 +83,27 @@ class Document(Struct, frozen=True):
             if match[0] == "$${":
                 return "${"
             if name is None:
-                raise self.error(path, f"{path[-1]}: a variable is written ${{NAME}} or ${{NAME:default}}")
-            value = self.lookup(name)
+                raise self.error(f"{self.name}: a variable is written ${{NAME}} or ${{NAME:default}}")
+            value = self.document.lookup(name)
             if value is None and default is None:
                 hint = f"set it, or write ${{{name}:default}}"
-                raise self.error(path, f"{'.'.join(map(str, path))}: the variable {name} is not set", hint)
+                raise self.error(f"{self.dotted}: the variable {name} is not set", hint)
             return default if value is None else value
 
         return _REFERENCE.sub(replaced, text)
 
 
-def read_document(path: Path, lookup: Callable[[str], str | None]) -> Document:
+def shown(value: Any) -> str:
+    """Return a value as a message quotes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_document(path: Path, lookup: Callable[[str], str | None]) -> Place:
     """Read and parse `path`, which messages call by its name without folders. Raises ProjectError."""
     text = _text_of(path)
     positions = locate(text)
@@ -72,7 +113,7 @@ def read_document(path: Path, lookup: Callable[[str], str | None]) -> Document:
         raise _syntax_error(str(error), text, path.name, positions) from None
     except RecursionError:
         raise ProjectError("the tables are nested too deeply", file=path.name) from None
-    return Document(path.name, data, positions, lookup)
+    return Place((), Document(path.name, data, positions, lookup))
 
 
 def _text_of(path: Path) -> str:

@@ -54,7 +54,6 @@ class Positions(Struct, frozen=True):
 
 
 def locate(text: str) -> Positions:
-    """Find every key of the TOML `text`."""
     scanner = _Scanner(text)
     scanner.document()
     return scanner.positions

@@ -33,9 +33,6 @@ class ReloadGraph:
         self._sources: dict[str, _Sources] = {}
         self._digests: dict[str, str] = {}
 
-    def __repr__(self) -> str:
-        return f"<ReloadGraph {len(self._sources)} workers, {len(self.files)} files>"
-
     @property
     def files(self) -> frozenset[str]:
         """Every file that some worker consists of."""
@@ -46,19 +43,15 @@ class ReloadGraph:
         return self._sources[worker].files if worker in self._sources else frozenset()
 
     def set_files(self, worker: str, files: frozenset[str]) -> None:
-        """Record the files that the worker consists of."""
         self._sources.setdefault(worker, _Sources()).files = files
 
     def set_globs(self, worker: str, globs: tuple[re.Pattern[str], ...]) -> None:
-        """Record the globs whose files, too, reload the worker."""
         self._sources.setdefault(worker, _Sources()).globs = globs
 
     def remove(self, worker: str) -> None:
-        """Forget a worker."""
         self._sources.pop(worker, None)
 
     def workers_of(self, path: str) -> frozenset[str]:
-        """Return the workers that a file concerns."""
         relative = path.removeprefix(self._prefix)
         return frozenset(
             worker
@@ -105,7 +98,6 @@ class Debounce:
         self._doubled: dict[str, tuple[float, float]] = {}  # worker -> (longest debounce, since when)
 
     def note(self, worker: str, files: tuple[str, ...], now: float) -> None:
-        """Record that these files of the worker have changed."""
         saves = self._pending.setdefault(worker, _Saves(now, now))
         saves.last = now
         saves.files.update(dict.fromkeys(files))

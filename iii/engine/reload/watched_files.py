@@ -27,18 +27,13 @@ def signature_of(path: str) -> Signature | None:
     return (status.st_ino, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def digest_of(path: str) -> str | None:
-    """Return the hash of a file's content, None if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError:
-        return None
-
-
 def digests_of(paths: Iterable[str]) -> dict[str, str | None]:
-    """Return the hash of every file's content."""
-    return {path: digest_of(path) for path in paths}
+    """Return the hash of every file's content, None for a file that cannot be read."""
+    digests: dict[str, str | None] = dict.fromkeys(paths)
+    for path in digests:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            digests[path] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return digests
 
 
 def folders_of(files: Iterable[str], root: Path) -> set[str]:

@@ -14,7 +14,6 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 from iii.engine.config.environment import ENV_FILES
 from iii.engine.config.spec import ProjectSpec
@@ -27,10 +26,7 @@ BATCH_TIMEOUT = 0.1  # after which a batch ends although events keep coming
 RESCAN_INTERVAL = 1.0  # between two looks at the known files
 POLL_INTERVAL = 0.3  # between two looks where the kernel cannot tell of changes
 
-_EXHAUSTED = {
-    errno.ENOSPC: "fs.inotify.max_user_watches",
-    errno.EMFILE: "fs.inotify.max_user_instances",
-}
+_EXHAUSTED = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.inotify.max_user_instances"}
 
 # The library's own errors are RuntimeErrors, in a group if they come from its thread.
 _WATCH_ERRORS = (OSError, RuntimeError, ExceptionGroup)
@@ -56,6 +52,7 @@ class Watcher:
         self._changed = changed
         self._project_changed = project_changed
         self._warn = warn
+        self._prefix = str(project.root).rstrip("/") + "/"
         self._graph = ReloadGraph(str(project.root))
         self._debounce = Debounce()
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +71,7 @@ class Watcher:
         for name in self._project.workers.keys() - project.workers.keys():
             self._graph.remove(name)
         self._project = project
+        self._project_files = frozenset({str(project.file), *(str(project.root / name) for name in ENV_FILES)})
         for name, spec in project.workers.items():
             globs = spec.watch or ()
             self._graph.set_globs(name, tuple(compile_glob(glob) for glob in globs))
@@ -95,9 +93,9 @@ class Watcher:
         if not self._graph.files <= before:
             self._rearm.set()
 
-    async def run(self, *, at_once: bool = True) -> None:
-        """Watch until cancelled. Unless `at_once`, the slow library is loaded only after `begin` or a second."""
-        self._begins_at = 0.0 if at_once else time.monotonic() + RESCAN_INTERVAL
+    async def run(self) -> None:
+        """Watch until cancelled. The slow library is loaded after `begin`, or a second from now."""
+        self._begins_at = time.monotonic() + RESCAN_INTERVAL
         while True:
             self._rearm.clear()
             folders = await asyncio.to_thread(self._survey)
@@ -156,7 +154,7 @@ class Watcher:
         root = self._project.root
         globs = [glob for spec in self._project.workers.values() for glob in spec.watch or ()]
         glob_folders, glob_files, self._ignored = watched_files.files_of_globs(globs, root)
-        files = self._graph.files | self._project_files()
+        files = self._graph.files | self._project_files
         self._aliases = {os.path.realpath(file): file for file in files}
         new = {file for file in (files | glob_files) if file not in self._signatures and self._is_relevant(file)}
         self._signatures.update({file: watched_files.signature_of(file) for file in new})
@@ -165,14 +163,10 @@ class Watcher:
         self._folders = frozenset(folder for folder in folders if os.access(folder, os.R_OK))
         return self._folders
 
-    def _project_files(self) -> frozenset[str]:
-        root = self._project.root
-        return frozenset({str(self._project.file), *(str(root / name) for name in ENV_FILES)})
-
     def _is_relevant(self, path: str) -> bool:
-        if path in self._project_files() or path in self._graph.files:
+        if path in self._project_files or path in self._graph.files:
             return True
-        relative = path.removeprefix(f"{self._project.root}/")
+        relative = path.removeprefix(self._prefix)
         return not is_noise(relative) and not self._ignored(relative) and bool(self._graph.workers_of(path))
 
     async def _on_events(self, paths: set[str]) -> None:
@@ -187,17 +181,13 @@ class Watcher:
         if not changed:
             return
         digests = await asyncio.to_thread(watched_files.digests_of, changed)
-        project_files = self._project_files() & digests.keys()
+        project_files = self._project_files & digests.keys()
         if changed_project_files := self._graph.changed_among({path: digests[path] for path in project_files}):
             self._project_changed(changed_project_files)
         now = time.monotonic()
         for worker, files in self._graph.observe(digests).items():
-            self._debounce.note(worker, tuple(map(self._shown, files)), now)
+            self._debounce.note(worker, tuple(file.removeprefix(self._prefix) for file in files), now)
         self._arm_debounce()
-
-    def _shown(self, path: str) -> str:
-        root = self._project.root
-        return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
     def _arm_debounce(self) -> None:
         if self._timer is not None:

@@ -71,8 +71,4 @@ def style_of(color: str, environ: Mapping[str, str], *, json_output: bool) -> St
     """Return how to show: `color` is auto, always or never; a terminal gets short times, a pipe full ones."""
     is_terminal = sys.stdout.isatty()
     wants_color = is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return Style(
-        color=color == "always" or (color == "auto" and wants_color),
-        plain=not is_terminal,
-        json=json_output,
-    )
+    return Style(color=color == "always" or (color == "auto" and wants_color), plain=not is_terminal, json=json_output)

@@ -84,9 +84,6 @@ class LogBook:
         self._retry_at = 0.0  # monotonic seconds
         self.dropped = 0  # lines that could not be written
 
-    def __repr__(self) -> str:
-        return f"<LogBook {len(self._files)} files, {self.dropped} dropped>"
-
     def write(self, line: LogLine) -> None:
         """Write one line to the file of its worker. A line that the disk refuses is counted, not raised."""
         if time.monotonic() < self._retry_at:
@@ -102,6 +99,5 @@ class LogBook:
             self._retry_at = time.monotonic() + RETRY_INTERVAL
 
     def close(self) -> None:
-        """Close every file."""
         for file in self._files.values():
             file.close()

@@ -68,8 +68,6 @@ class Screen:
 
     def banner(self, title: str, runtime: str, facts: Sequence[tuple[str, str]]) -> list[str]:
         """Return the head of the screen: `iii 0.1.0  hello`, the Python, and two facts a line."""
-        if self._style.json:
-            return [json.dumps({"kind": "Banner", "title": title, "runtime": runtime, **dict(facts)})]
         cells = [f"{name:<9}{value}" for name, value in facts]
         width = max(map(len, cells), default=0) + 4
         rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]

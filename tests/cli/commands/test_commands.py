@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cli.commands.registry import COMMANDS
-from cli.project.add import with_workers
-from cli.project.project_templates import FIRST_CALL, TEMPLATES
+from cli.project.declarations import with_workers
+from cli.project.init import FIRST_CALL, TEMPLATES
 from tests.support.command import Iii, environment
 from tests.support.fake_engine import FakeEngine, Refused
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.stop import end
+from cli.commands.engine import end
 from iii.engine.boot.run_dir import RunDir, lock_holder
 from tests.support.command import Iii
 from tests.support.fake_engine import FakeEngine

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.observe.ps import row_of
+from cli.observe.workers import row_of
 from cli.text.output import shown
 from cli.text.table import duration, size, table
 from cli.trigger.help import example, page

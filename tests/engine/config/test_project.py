@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
-from iii.engine.config.project import changed_workers, find_project, load_project
+from iii.engine.config.project import find_project, load_project
 from iii.engine.config.spec import EngineSpec, ProjectSpec
 from iii.errors import ProjectError
 
@@ -297,13 +296,6 @@ def test_the_python_of_a_worker_is_the_nearest_and_its_link_is_kept(load: Load, 
     assert python('python = "shell/bin/python"') == shell
     assert python('python = "shell"') == shell
     assert python('python = "python"', PATH=str(shell.parent)) == shell
-
-
-def test_only_what_differs_counts_as_changed(load: Load) -> None:
-    old = load("[workers.a]\nrun = 'x'\n[workers.b]\nrun = 'x'\n[workers.c]\nrun = 'x'")
-    new = load("# moved\n[workers.a]\nrun = 'x'\n[workers.b]\nrun = 'y'\n[workers.d]\nrun = 'x'")
-    assert changed_workers(old, new) == (["d"], ["c"], ["b"])
-    assert changed_workers(old, replace(old, engine=EngineSpec(listen="off"))) == ([], [], [])
 
 
 def test_the_nearest_project_upwards_is_found(load: Load, tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ def watch(
         )
         if files:
             watcher.set_files("a", frozenset(str(root / file) for file in files))
-        task = asyncio.create_task(watcher.run(at_once=at_once))
+        task = asyncio.create_task(watcher.run())
+        await asyncio.sleep(0)  # it has begun to wait
+        if at_once:
+            watcher.begin()
         try:
             await (is_armed(root, ears) if at_once else is_surveyed(watcher, root))
             await scenario(watcher, ears)

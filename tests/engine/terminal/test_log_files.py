@@ -72,4 +72,3 @@ def test_a_disk_that_refuses_costs_lines_that_are_counted(tmp_path: Path) -> Non
     book.write(line("one"))
     book.write(line("two"))
     assert book.dropped == 2
-    assert repr(book) == "<LogBook 1 files, 2 dropped>"

@@ -118,7 +118,6 @@ def test_json_is_one_object_a_line() -> None:
     value = json.loads(line)
     assert (value["kind"], value["worker"], value["generation"]) == ("ReloadFailed", "web", 2)
     assert value["reason"]["error"]["line"] == 12
-    assert json.loads(screen.banner("iii 0.1.0", "Python", [("sdk", "ws://x")])[0])["sdk"] == "ws://x"
 
 
 def test_the_banner_has_two_facts_a_line() -> None:

@@ -1,4 +1,4 @@
-"""`iii ps` and `iii top`: the workers as the engine sees them, once or live. Printers over `engine::workers::list`.
+"""`iii ps`, `iii top` and `iii worker`: the workers as the engine sees them, once or live; restart, stop or start one.
 
 `top` draws over itself in a terminal and prints once elsewhere.
 """
@@ -14,18 +14,19 @@ import click
 
 from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
-from cli.commands.options import engine_option, json_option
-from cli.text.output import count, shown_json, write
+from cli.commands.options import engine_options
+from cli.text.output import count, shown, shown_json, write
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
 # To the first line of the table, and erase from there: the terminal's history above stays as it is.
 _REDRAW = "\x1b[{lines}A\x1b[J"
+# A restart waits for the new generation's `ready`, a stop for the old one's last process.
+WORKER_TIMEOUT_MS = 120_000
 
 
 @click.command("ps")
-@engine_option
-@json_option
+@engine_options
 def ps(engine: str | None, as_json: bool) -> None:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
@@ -59,8 +60,7 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
 @click.command("top")
 @click.option("--once", is_flag=True, help="Show it once and leave.")
 @click.option("--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds in between.")
-@engine_option
-@json_option
+@engine_options
 def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
     """Show the workers and what they use, again and again. Ctrl-C leaves."""
     is_live = sys.stdout.isatty() and not once
@@ -74,7 +74,12 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
                 text = f"{summary(workers)}\n{table(COLUMNS, map(row_of, workers))}"
                 if drawn:
                     sys.stdout.write(_REDRAW.format(lines=drawn))
-                write(_clipped(text) if is_live else text)
+                if is_live:  # cut at the terminal's edge: a line that wraps would be two on the screen
+                    import shutil  # a terminal only
+
+                    width = max(shutil.get_terminal_size().columns, 1)
+                    text = "\n".join(line[:width] for line in text.split("\n"))
+                write(text)
                 drawn = text.count("\n") + 1
             sys.stdout.flush()
             if once or not (is_live or as_json):
@@ -99,9 +104,28 @@ def _metric(worker: dict[str, Any], name: str) -> float:
     return float((worker.get("metrics") or {}).get(name) or 0.0)
 
 
-def _clipped(text: str) -> str:
-    """Cut lines at the terminal's edge: a line that wraps would be two on the screen."""
-    import shutil  # a terminal only
+@click.group("worker")
+def worker() -> None:
+    """Restart, stop or start a worker; returns when it has happened."""
 
-    width = max(shutil.get_terminal_size().columns, 1)
-    return "\n".join(line[:width] for line in text.split("\n"))
+
+def _add_verb(verb: str, text: str) -> None:
+    @worker.command(verb, help=text)
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @engine_options
+    def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
+        workers = []
+        with connect(engine) as connection:
+            for name in names:
+                workers += connection.call(f"engine::workers::{verb}", {"name": name}, WORKER_TIMEOUT_MS)["workers"]
+        if as_json:
+            write(shown_json({"workers": workers}))
+            return
+        for row in workers:
+            generation = f", generation {row['generation']}" if row.get("generation") else ""
+            write(shown(f"{row['name']}: {row['state']}{generation}"))
+
+
+_add_verb("restart", "Start a new process of the worker.")
+_add_verb("stop", "Stop the worker until it is started again.")
+_add_verb("start", "Start a worker that was stopped or has failed.")

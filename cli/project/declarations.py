@@ -1,0 +1,98 @@
+"""`iii check`, `iii env` and `iii add`: what iii.toml declares. They need no engine.
+
+A running engine picks an added worker up by itself, as any other edit of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.client.errors import UsageError
+from cli.commands.options import file_option, json_option, profile_option
+from cli.commands.project_file import project_file
+from cli.text.output import count, shown, shown_json, write
+from cli.text.table import table
+
+
+@click.command("check")
+@file_option
+@profile_option
+@json_option
+def check(file: Path | None, profile: str | None, as_json: bool) -> None:
+    """Validate iii.toml and write its JSON Schema for editors."""
+    from iii.engine.config.json_schema import write_schema
+    from iii.engine.config.project import load_project  # keeps `--help` light
+
+    project = load_project(project_file(file), environ=os.environ, profile=profile)
+    if os.access(project.root, os.W_OK):
+        write_schema(project.state_dir)
+    names = list(project.workers)
+    listed = f" ({', '.join(names)})" if names else ""
+    text = shown(f"{project.file.name} is valid: {count(len(names), 'worker')}{listed}")
+    write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)
+
+
+@click.command("env")
+@click.argument("name")
+@file_option
+@profile_option
+@json_option
+def env(name: str, file: Path | None, profile: str | None, as_json: bool) -> None:
+    """Show a worker's environment; variables that only a running engine knows are left out."""
+    from iii.engine.config.environment import environment_of
+    from iii.engine.config.project import load_project  # keeps `--help` light
+    from iii.suggestions import did_you_mean
+
+    project = load_project(project_file(file), environ=os.environ, profile=profile)
+    if name not in project.workers:
+        raise UsageError(f"there is no worker `{name}` in {project.file.name}", did_you_mean(name, project.workers))
+    merged = environment_of(project.workers[name], project, os.environ)
+    entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
+    rows = [(key, source, value) for key, (value, source) in merged.items()]
+    write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows))
+
+
+@click.command("add")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@file_option
+@json_option
+def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
+    """Add standard workers (state, queue, http, ...) to iii.toml."""
+    from iii.engine.config.project import STANDARD_WORKERS, load_project  # keeps `--help` light
+    from iii.suggestions import did_you_mean
+
+    path = project_file(file)
+    declared = load_project(path, environ=os.environ).workers
+    for name in names:
+        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
+            hint = did_you_mean(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
+            raise UsageError(f"there is no standard worker `{name}`", hint)
+        if name in declared:
+            raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
+    with path.open(encoding="utf-8", newline="") as stream:
+        text = with_workers(stream.read(), names)
+    # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
+    target = path.resolve()
+    draft = target.with_name(f".{target.name}.new")
+    with draft.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+    draft.chmod(target.stat().st_mode)
+    draft.replace(target)
+    write(shown_json({"added": list(names)}) if as_json else f"added {', '.join(names)} to {path.name}")
+
+
+def with_workers(text: str, names: tuple[str, ...]) -> str:
+    """Return the TOML `text` with an empty `[workers.NAME]` table for each name. Pure."""
+    import tomlkit  # keeps `--help` light
+
+    document = tomlkit.parse(text)
+    if "workers" not in document:
+        document["workers"] = tomlkit.table(is_super_table=True)
+    workers: Any = document["workers"]
+    for name in names:
+        workers[name] = tomlkit.table()
+    return tomlkit.dumps(document)
