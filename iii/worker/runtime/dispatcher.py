@@ -212,8 +212,8 @@ class Dispatcher:
 
     def _release(self) -> None:
         lock = self._lock
+        lock.releases += 1  # first: the monitor must not see a free lock with an old number
         lock.free.append(None)
-        lock.releases += 1
         if lock.needs_monitor:
             self._monitor.call()
 

@@ -20,7 +20,7 @@ class LatePool(ThreadPool):
 
     def run(self, task):
         started = super().run(task)
-        if getattr(task, "__name__", "") == "_watch":
+        if task.__qualname__.startswith("Monitor."):
             self._took_over.wait(BOUND)
         return started
 

@@ -14,8 +14,8 @@ from tests.support.worker_support import BOUND, in_thread
 
 
 @pytest.fixture
-def lock():
-    return ReaderLock(None)
+def lock(request):
+    return getattr(request, "param", ReaderLock)(None)
 
 
 @pytest.fixture
@@ -92,6 +92,63 @@ def test_behind_a_retired_monitor_another_takes_over(lock, watch):
     monitor.retire()
     lock.free.append(None)
     assert lock.needs_monitor
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+class HookedLock(ReaderLock):
+    """Calls `on_sleep` once, at the moment in which the monitor is about to sleep."""
+
+    def __init__(self, input_fd):
+        self._needs_monitor, self.on_sleep = True, None
+        super().__init__(input_fd)
+
+    @property
+    def needs_monitor(self):
+        return self._needs_monitor
+
+    @needs_monitor.setter
+    def needs_monitor(self, value):
+        self._needs_monitor = value
+        if value and self.on_sleep is not None:
+            on_sleep, self.on_sleep = self.on_sleep, None
+            on_sleep()
+
+
+@pytest.mark.parametrize("lock", [HookedLock], indirect=True)
+def test_a_monitor_that_is_retired_on_its_way_to_sleep_takes_no_wake_up_from_its_successor(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+    retired = threading.Event()
+
+    def retire():
+        monitor.retire()
+        retired.set()
+
+    lock.on_sleep = retire
+    assert monitor.call()
+    assert retired.wait(BOUND)
+    assert monitor.call()
+    asleep = threading.Event()
+    while not lock.needs_monitor:
+        asleep.wait(0.001)
+    lock.free.append(None)
+    lock.releases += 1
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+@pytest.mark.parametrize("lock", [HookedLock], indirect=True)
+def test_a_release_that_a_retired_monitor_sees_on_its_way_to_sleep_starts_its_successor(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+
+    def retire_and_release():
+        monitor.retire()
+        lock.releases += 1
+        lock.free.append(None)
+
+    lock.on_sleep = retire_and_release
     assert monitor.call()
     assert taken.wait(BOUND)
 
