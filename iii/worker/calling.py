@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.runtime.dispatcher import Dispatcher
-    from iii.worker.runtime.event_loop import LoopThread
-    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.lines import LineWriter
     from iii.worker.runtime.reader_lock import ReaderLock
     from iii.worker.runtime.receiver import Receiver
+    from iii.worker.runtime.threads import LoopThread
 
 
 class Calling:

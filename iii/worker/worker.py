@@ -20,14 +20,12 @@ from iii.worker.context.tracing import Tracing
 from iii.worker.process_exit import ProcessExit
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
-from iii.worker.runtime.event_loop import LoopThread
-from iii.worker.runtime.line_reader import LineReader
-from iii.worker.runtime.line_writer import LineWriter
+from iii.worker.runtime.lines import LineReader, LineWriter
 from iii.worker.runtime.reader_lock import ReaderLock
 from iii.worker.runtime.readiness import Readiness
 from iii.worker.runtime.receiver import Receiver
 from iii.worker.runtime.runner import Runner
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.threads import LoopThread, ThreadPool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.functions.handler import Handler
-    from iii.worker.runtime.event_loop import LoopThread
-    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.lines import LineWriter
+    from iii.worker.runtime.threads import LoopThread
 
 _set_current = CURRENT.set
 _ANSWER = b'{"type":"invocationresult","invocation_id":'

@@ -7,9 +7,8 @@ import threading
 
 import pytest
 
-from iii.worker.runtime.monitor import Monitor
-from iii.worker.runtime.reader_lock import ReaderLock
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.reader_lock import Monitor, ReaderLock
+from iii.worker.runtime.threads import ThreadPool
 from tests.support.worker_support import BOUND, in_thread
 
 
@@ -62,11 +61,21 @@ def test_a_loop_becomes_a_candidate_only_where_a_descriptor_can_be_watched(lock)
     loop.close()
 
 
-def test_a_monitor_takes_a_free_lock_whose_leader_makes_no_progress(lock, watch):
-    monitor, taken = watch()
+class HeldPool(ThreadPool):
+    """Keeps a task instead of running it."""
+
+    def run(self, task):
+        self.task = task
+        return True
+
+
+def test_a_monitor_takes_a_free_lock_whose_leader_makes_no_progress(lock):
+    thread_pool, taken = HeldPool(), threading.Event()
+    monitor = Monitor(lock, thread_pool, taken.set, threading.Event())
     assert monitor.call()
     assert not lock.needs_monitor
-    assert taken.wait(BOUND)
+    in_thread(thread_pool.task)()
+    assert taken.is_set()
     assert not lock.free
     assert lock.needs_monitor
 

@@ -1,16 +1,15 @@
-"""Bytes from the wire to messages, a block of complete lines at a time.
-
-Splits on `b"\\n"` only. A line over the limit costs that line: its first bytes are kept for the invocation id. A
-payload that holds references to channels gets live ends in their place; one search of the block's bytes finds them.
-"""
+"""The lines of the wire: bytes into messages, a block of complete lines at a time, and lines out in combined writes."""
 
 from __future__ import annotations
+
+from threading import Lock
 
 from iii.worker.codec.codec import oversized
 from iii.worker.codec.limits import HEAD, MAX_LINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any
 
@@ -25,7 +24,8 @@ _CHANNEL_KEY = b'"access_key"'
 class LineReader:
     """`feed` bytes, get messages; a refused line gives its error in the message's place.
 
-    `revive` turns the channel references of a payload into live ends.
+    Splits on `b"\\n"` only. A line over the limit costs that line: its first bytes are kept for the invocation id.
+    `revive` puts live ends in the place of a payload's channel references; one search of the block's bytes finds them.
     """
 
     def __init__(
@@ -78,3 +78,42 @@ class LineReader:
         line = b"".join(self._parts)
         self._parts.clear()
         return self._decode(line)
+
+
+class LineWriter:
+    """Any thread may `add` a line without its newline, then `flush`. The order of adding is the order on the wire."""
+
+    __slots__ = ("_lines", "_scheduled_on", "_write", "_writing", "add")
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._lines: list[bytes] = []
+        self._writing = Lock()
+        self._scheduled_on: AbstractEventLoop | None = None
+        self.add = self._lines.append
+
+    def flush(self) -> None:
+        """Write all lines at once, or leave them to the thread that is writing."""
+        # Checked again after each release: a line added while the lock was held must not stay behind.
+        while self._lines and self._writing.acquire(False):
+            try:
+                # Copy, then delete as many: another thread may append in between, and must append to this same list.
+                lines = self._lines[:]
+                del self._lines[: len(lines)]
+                lines.append(b"")
+                self._write(b"\n".join(lines))
+            except OSError:
+                pass  # the engine is gone: the thread that reads finds the end of the stream, and ends the worker
+            finally:
+                self._writing.release()
+
+    def flush_soon(self, loop: AbstractEventLoop) -> None:
+        """Flush once, after the callbacks that `loop` has ready. Call it on that loop."""
+        # Kept by loop: a loop that has stopped for good must not swallow the flush of another.
+        if self._scheduled_on is not loop:
+            self._scheduled_on = loop
+            loop.call_soon(self._flush_scheduled)
+
+    def _flush_scheduled(self) -> None:
+        self._scheduled_on = None
+        self.flush()
