@@ -34,7 +34,7 @@ def main() -> None:
     parent = os.getppid()
     _prepare_path()
     if os.environ.get("III_URL") == "stdio:":
-        wire = _claim()
+        wire = claim_wire()
     _die_with_parent(parent)
     _cache_no_fresh_bytecode()
     if os.environ.get("III_DEBUG"):
@@ -65,8 +65,11 @@ def _prepare_path() -> None:
         sys.path.append(sdk)
 
 
-def _claim() -> tuple[int, int]:
-    # As `claim` of `transport/stdio.py`, which cannot be imported here. F_DUPFD_CLOEXEC: children do not inherit them.
+def claim_wire() -> tuple[int, int]:
+    """Move stdin and stdout to private descriptors (read, write) that children do not inherit, and return them.
+
+    Fd 1 becomes stderr and fd 0 /dev/null, so that `print`, C code and child processes cannot break the protocol.
+    """
     import fcntl  # not for a worker over WebSocket
 
     descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -19,23 +19,16 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT = 0.5
 
 
-class ProcessExit:
-    """Ends the process. `serving` is set while the main thread only serves and will return by itself."""
+_is_leaving = Event()
 
-    def __init__(self) -> None:
-        self._is_leaving = Event()
-        self.serving = Event()
 
-    def leave(self, *, main_returns: bool) -> None:
-        """End the process with code 0 within the grace period. Returns at once; safe to call twice.
+def leave_process(*, main_returns: bool) -> None:
+    """End the process with code 0 within the grace period. Returns at once; safe to call twice.
 
-        `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
-        """
-        if not self._is_leaving.is_set():
-            self._is_leaving.set()
-            Thread(target=self._end, args=(main_returns,), name="iii-exit", daemon=True).start()
+    `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
+    """
 
-    def _end(self, main_returns: bool) -> None:
+    def leave() -> None:
         if main_returns:
             Event().wait(EXIT_TIMEOUT)
         else:
@@ -43,6 +36,10 @@ class ProcessExit:
             finisher.start()
             finisher.join(EXIT_TIMEOUT)
         os._exit(0)
+
+    if not _is_leaving.is_set():
+        _is_leaving.set()
+        Thread(target=leave, name="iii-exit", daemon=True).start()
 
 
 def _run_exit_handlers() -> None:

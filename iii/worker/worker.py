@@ -17,7 +17,7 @@ from iii.worker.calls.call_table import CallTable
 from iii.worker.codec.codec import Codec
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
-from iii.worker.process_exit import ProcessExit
+from iii.worker.process_exit import leave_process
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
 from iii.worker.runtime.lines import LineReader, LineWriter
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from iii.errors import RegistrationRejectedError
-    from iii.worker.channels.channels import ChannelConnector
+    from iii.worker.channels import ChannelConnector
     from iii.worker.codec.codec import Message
     from iii.worker.transport.base import Transport
 
@@ -65,6 +65,7 @@ class Worker(Registering, Calling, Tracing):
         self._transport = transport
         self._address = address
         self._state = state
+        self._main_serves = False
         self._state_listeners: list[Callable[[str], None]] = []
         self._stop_listeners: list[Callable[[float], None]] = []
         self._registrations: dict[tuple[str, str], Message] = {}
@@ -96,7 +97,6 @@ class Worker(Registering, Calling, Tracing):
             self._runner,
             self._on_end,
         )
-        self._process_exit = ProcessExit()
         self._send(announcement_from(self._options, self._namespace))
 
     @property
@@ -175,7 +175,7 @@ class Worker(Registering, Calling, Tracing):
 
     def _serve(self) -> None:
         """Serve on this thread until the engine closes the wire. The main thread does, once the script has ended."""
-        self._process_exit.serving.set()
+        self._main_serves = True
         self._readiness.announce()
         self._dispatcher.lead()
         # From here on another thread leads, or has to begin.
@@ -190,7 +190,7 @@ class Worker(Registering, Calling, Tracing):
 
         def begin_when_parked() -> None:
             self._readiness.announce_when_parked()
-            if not self._process_exit.serving.is_set():
+            if not self._main_serves:
                 self._dispatcher.watch()
 
         self._thread_pool.run(begin_when_parked)
@@ -223,7 +223,7 @@ class Worker(Registering, Calling, Tracing):
         if self._state != "failed":
             self._set_state("disconnected")
         if self._transport.owns_process:
-            self._process_exit.leave(main_returns=self._process_exit.serving.is_set())
+            leave_process(main_returns=self._main_serves)
 
     def _on_stop(self, seconds: float) -> None:
         """Let listeners and running handlers end within `seconds` (0: no limit), then leave: the engine asks for it."""
@@ -235,7 +235,7 @@ class Worker(Registering, Calling, Tracing):
             self._writer.flush()
             if self._transport.owns_process:
                 # The main thread may be blocked in a read: it cannot be the one that leaves.
-                self._process_exit.leave(main_returns=False)
+                leave_process(main_returns=False)
             else:
                 self._dispatcher.end()
 
@@ -252,12 +252,12 @@ class Worker(Registering, Calling, Tracing):
     @property
     def _channel_connector(self) -> ChannelConnector:
         """Opens this worker's ends of channels."""
-        from iii.worker.channels.channels import ChannelConnector  # most workers have none
+        from iii.worker.channels import ChannelConnector  # most workers have none
 
         return ChannelConnector(self._address, headers_from(self._options))
 
     def _revive(self, payload: Any) -> Any:
-        from iii.worker.channels.channels import revive  # most workers have no channels
+        from iii.worker.channels import revive  # most workers have no channels
 
         return revive(payload, self._channel_connector)
 

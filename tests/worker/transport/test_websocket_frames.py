@@ -14,7 +14,6 @@ from iii.worker.transport.websocket_frames import (
     ServerFrameReader,
     WebSocketError,
     check_response,
-    frame,
     frames,
     masked,
     request_bytes,
@@ -46,7 +45,7 @@ def served(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 200_000])
 def test_other_implementations_read_our_frames(size):
     payload = bytes(range(256)) * (size // 256 + 1)
-    (got,) = parsed(frame(TEXT, payload[:size], b"mask"))
+    (got,) = parsed(frames(TEXT, payload[:size], b"mask"))
     assert (got.opcode, bytes(got.data), got.fin) == (Opcode.TEXT, payload[:size], True)
 
 
@@ -88,7 +87,7 @@ def test_a_message_over_the_limit_is_refused_before_it_has_come():
 
 def test_a_masked_frame_from_a_server_is_refused():
     with pytest.raises(WebSocketError, match="mask"):
-        ServerFrameReader().feed(frame(TEXT, b"x", b"mask"))
+        ServerFrameReader().feed(frames(TEXT, b"x", b"mask"))
 
 
 def test_the_handshake_is_checked_against_its_key():
