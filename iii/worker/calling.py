@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import Call, CallTable, StreamedCall
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.runtime.dispatcher import Dispatcher
+    from iii.worker.runtime.flow_control import TakenItems
     from iii.worker.runtime.lines import LineWriter
     from iii.worker.runtime.reader_lock import ReaderLock
     from iii.worker.runtime.receiver import Receiver
@@ -134,11 +135,8 @@ class Calling:
         """
         from queue import SimpleQueue  # few workers stream
 
-        from iii.worker.runtime.flow_control import TakenItems
-
         messages: SimpleQueue[Message] = SimpleQueue()
-        call = self._begin_stream(request, payload, messages.put)
-        taken = TakenItems(call.id, self._send)
+        call, taken = self._begin_stream(request, payload, messages.put)
         self._writer.flush()
         self._dispatcher.watch()
         try:
@@ -159,16 +157,13 @@ class Calling:
         """As `stream`, for `async for`."""
         import asyncio  # loaded by the loop this runs on
 
-        from iii.worker.runtime.flow_control import TakenItems  # few workers stream
-
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        call = self._begin_stream(
+        call, taken = self._begin_stream(
             request, payload, lambda message: loop.call_soon_threadsafe(messages.put_nowait, message)
         )
         loop.call_soon(self._writer.flush)
         self._dispatcher.watch()
-        taken = TakenItems(call.id, self._send)
         try:
             while (message := await messages.get())["type"] != "invocationresult":
                 for item in _items_of(message, on_progress):
@@ -182,15 +177,17 @@ class Calling:
             if not call.is_settled:
                 self._give_up(call)
 
-    def _begin_stream(self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
-        from iii.worker.runtime.flow_control import WINDOW_ITEMS  # few workers stream
+    def _begin_stream(
+        self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]
+    ) -> tuple[StreamedCall, TakenItems]:
+        from iii.worker.runtime.flow_control import WINDOW_ITEMS, TakenItems  # few workers stream
 
         head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
         if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
         call = self._calls.open_streamed(head, deliver)
         self._writer.add(self._encode_call(call, payload))
-        return call
+        return call, TakenItems(call.id, self._send)
 
     call = trigger
     call_async = trigger_async

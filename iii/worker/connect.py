@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextvars import ContextVar
 
 from iii.errors import IIIError
 from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
-from iii.worker.process_exit import serve_after_main
 from iii.worker.worker import Worker
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
     if launcher is not None:
         launcher.serve = worker._serve  # type: ignore[attr-defined]
     else:
-        serve_after_main(worker._serve)
+        _serve_after_main(worker._serve)
     worker._serve_on_threads()
     return worker
 
@@ -87,10 +87,7 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
     from iii.worker.transport.websocket import Reconnection, WebSocketTransport, parse_address  # this transport only
 
-    try:
-        parse_address(address)
-    except ValueError as error:
-        raise IIIError(str(error)) from None
+    parse_address(address)
     # The transport connects when the worker first reads: the worker exists by then.
     transport = WebSocketTransport(
         address,
@@ -108,5 +105,22 @@ def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
         raise worker.rejection
     elif worker.get_connection_state() == "failed":
         raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
-    serve_after_main(worker._serve)
+    _serve_after_main(worker._serve)
     return worker
+
+
+def _serve_after_main(serve: Callable[[], None]) -> None:
+    """Call `serve()` on the main thread when the body of a script started by hand has ended; Ctrl-C ends it."""
+    # Python ends executors right after the body, last registered first. This import registers theirs before ours, so
+    # that they still run while handlers use them.
+    import concurrent.futures.thread  # noqa: F401 - scripts started by hand only
+
+    def work() -> None:
+        # Python keeps an uncaught exception here: then the script has failed, and the process shall end.
+        if getattr(sys, "last_value", None) is None:
+            try:
+                serve()
+            except KeyboardInterrupt:
+                return  # Ctrl-C is how a script run by hand is meant to end
+
+    threading._register_atexit(work)  # type: ignore[attr-defined]  # what executors themselves use

@@ -14,7 +14,6 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -44,10 +43,20 @@ def main() -> None:
         host, _, port = os.environ["III_DEBUG"].rpartition(":")
         debugpy.listen((host, int(port)))
     del sys.argv[0]
-    if sys.argv[0] == "-m":
-        _run_module()
-    else:
-        _run_script(os.path.abspath(sys.argv[0]))
+    try:
+        if sys.argv[0] == "-m":
+            _run_module()
+        else:
+            _run_script(os.path.abspath(sys.argv[0]))
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_globals.get("__name__") in (__name__, "runpy"):
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.stderr.flush()
+        raise SystemExit(1) from None
     if serve is not None:
         serve()
 
@@ -125,14 +134,9 @@ def _run_script(path: str) -> None:
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
     sys.modules["__main__"] = module
-    try:
-        with open(path, "rb") as file:
-            source = file.read()
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
-        _fail(error, error.__traceback__.tb_next if error.__traceback__ else None)
+    with open(path, "rb") as file:
+        source = file.read()
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
 
 
 def _run_module() -> None:
@@ -140,18 +144,4 @@ def _run_module() -> None:
 
     del sys.argv[0]
     _add_to_path(os.getcwd())
-    try:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - as above
-        trace = error.__traceback__
-        while trace and ("runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_globals is globals()):
-            trace = trace.tb_next
-        _fail(error, trace)
-
-
-def _fail(error: BaseException, trace: TracebackType | None) -> None:
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
-    sys.stderr.flush()
-    raise SystemExit(1)
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from threading import Event, Thread
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.api.options import InitOptions, headers_from
@@ -17,7 +18,6 @@ from iii.worker.calls.call_table import CallTable
 from iii.worker.codec.codec import Codec
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
-from iii.worker.process_exit import leave_process
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
 from iii.worker.runtime.lines import LineReader, LineWriter
@@ -43,6 +43,8 @@ CALLS_BEFORE_UPGRADE = 50
 BYTES_BEFORE_UPGRADE = 256 * 1024
 # The engine answers the first line of a worker at once; after this, `worker_id` is None.
 IDENTITY_TIMEOUT = 10.0
+# For `atexit` handlers and threads that are about to end; no caller waits for their results any more.
+EXIT_TIMEOUT = 0.5
 
 
 class Worker(Registering, Calling, Tracing):
@@ -77,25 +79,14 @@ class Worker(Registering, Calling, Tracing):
         self._reader_lock = ReaderLock(transport.input_fd)
         self._loop = LoopThread(self._reader_lock.offer_loop)
         self._runner = Runner(self._codec, self._writer, self._loop, self._after_run)
+        on_rejected = transport.close if closes_when_rejected else lambda: None
         self._receiver = Receiver(
-            self._runner,
-            self._calls,
-            self._loop,
-            self._thread_pool,
-            self._send,
-            on_stop=self._on_stop,
-            on_rejected=transport.close if closes_when_rejected else lambda: None,
+            self._runner, self._calls, self._loop, self._thread_pool, self._send, self._on_stop, on_rejected
         )
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
+        reader, lock, pool = LineReader(self._codec, revive=self._revive), self._reader_lock, self._thread_pool
         self._dispatcher = Dispatcher(
-            transport,
-            self._reader_lock,
-            LineReader(self._codec, revive=self._revive),
-            self._writer,
-            self._thread_pool,
-            self._receiver,
-            self._runner,
-            self._on_end,
+            transport, lock, reader, self._writer, pool, self._receiver, self._runner, self._on_end
         )
         self._send(announcement_from(self._options, self._namespace))
 
@@ -251,7 +242,6 @@ class Worker(Registering, Calling, Tracing):
 
     @property
     def _channel_connector(self) -> ChannelConnector:
-        """Opens this worker's ends of channels."""
         from iii.worker.channels import ChannelConnector  # most workers have none
 
         return ChannelConnector(self._address, headers_from(self._options))
@@ -283,3 +273,35 @@ class Worker(Registering, Calling, Tracing):
     def __repr__(self) -> str:
         name = self._options.worker_name or "unnamed"
         return f"<Worker {name} {self._state}, {len(self._receiver.functions)} functions, {len(self._runner)} running>"
+
+
+_is_leaving = Event()
+
+
+def leave_process(*, main_returns: bool) -> None:
+    """End the process with code 0 within `EXIT_TIMEOUT`, whatever user threads do. Returns at once; safe to call twice.
+
+    `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
+    """
+
+    def leave() -> None:
+        if main_returns:
+            Event().wait(EXIT_TIMEOUT)
+        else:
+            finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)
+            finisher.start()
+            finisher.join(EXIT_TIMEOUT)
+        os._exit(0)
+
+    if not _is_leaving.is_set():
+        _is_leaving.set()
+        Thread(target=leave, name="iii-exit", daemon=True).start()
+
+
+def _run_exit_handlers() -> None:
+    import atexit  # only at the very end
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

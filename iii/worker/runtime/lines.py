@@ -39,7 +39,6 @@ class LineReader:
         self._head = b""
 
     def feed(self, data: bytes) -> list[Message | RemoteProtocolError]:
-        """Return the messages completed by `data`."""
         cut = data.rfind(b"\n")
         if cut == len(data) - 1 and not self._size:
             return self._decode(data)

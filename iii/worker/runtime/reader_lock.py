@@ -165,9 +165,13 @@ class Monitor:
             self.call()
 
     def _has_input(self, *, wait: bool) -> bool:
-        from iii.worker.transport.stdio import has_input  # loaded only where there is a descriptor
+        """Tell whether the wire has bytes or its end, without reading it; with `wait`, block until it has."""
+        import select  # loaded only where there is a descriptor
 
-        return has_input(self._lock.input_fd, wait=wait)
+        input_poll = select.poll()
+        if self._lock.input_fd is not None:
+            input_poll.register(self._lock.input_fd, select.POLLIN)
+        return bool(input_poll.poll(None if wait else 0))
 
 
 def _release(alarm: Lock | None) -> None:

@@ -39,8 +39,7 @@ class Runner:
         self._loop = loop
         self._after_run = after_run
         self._running: dict[str | int, InvocationContext] = {}
-        self._is_draining = False
-        self._drained = Event()
+        self._drained: Event | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -60,11 +59,10 @@ class Runner:
             self._answer(handler, message, result)
         self._running.pop(invocation.key, None)
         self._after_run()
-        if self._is_draining:
-            self._note_drained()
+        if self._drained is not None and not self._running:
+            self._drained.set()
 
     def submit(self, handler: Handler, message: Message) -> None:
-        """Run an async handler on the loop."""
         invocation = InvocationContext(message)
         self._running[invocation.key] = invocation  # now: a `cancel` may come before the loop starts the handler
         if "stream" in message:
@@ -100,8 +98,8 @@ class Runner:
         invocation.task = invocation.unbegun = None
         self._running.pop(invocation.key, None)
         self._after_run()
-        if self._is_draining:
-            self._note_drained()
+        if self._drained is not None and not self._running:
+            self._drained.set()
         self._writer.flush_soon(self._loop.loop)
 
     def _open_window(self, invocation: InvocationContext) -> None:
@@ -134,10 +132,6 @@ class Runner:
             if invocation.window is not None:
                 self.cancel(str(invocation.invocation_id))
 
-    def _note_drained(self) -> None:
-        if not self._running:
-            self._drained.set()
-
     def _answer(self, handler: Handler, message: Message, result: Any) -> None:
         """Add the result of an invocation; without an id the caller wants none."""
         invocation_id = message.get("invocation_id")
@@ -158,7 +152,6 @@ class Runner:
         self._writer.add(line)
 
     def answer_error(self, message: Message, body: dict[str, Any]) -> None:
-        """Add an error as the answer."""
         invocation_id = message.get("invocation_id")
         if invocation_id is None:
             return
@@ -188,9 +181,10 @@ class Runner:
 
     def drain(self) -> Event:
         """Return an event that is set once no invocation runs."""
-        self._is_draining = True
-        self._note_drained()
-        return self._drained
+        drained = self._drained = self._drained or Event()
+        if not self._running:
+            drained.set()
+        return drained
 
 
 def _call_to_end(handler: Handler, invocation: InvocationContext) -> Any:

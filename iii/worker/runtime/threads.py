@@ -143,7 +143,6 @@ class LoopThread:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_current(self) -> bool:
-        """Whether the calling thread is the loop's."""
         return self._thread.ident == get_ident()
 
     @property

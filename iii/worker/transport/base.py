@@ -61,14 +61,12 @@ class PairTransport:
         return data
 
     def write(self, data: bytes) -> None:
-        """Hand `data` to the other end."""
         if self._closed.is_set():
             raise BrokenPipeError("the connection is closed")
         if data:
             self._outgoing.put(data)
 
     def close(self) -> None:
-        """Close both directions."""
         self._closed.set()
         self._incoming.put(b"")
         self._outgoing.put(b"")

@@ -28,7 +28,6 @@ class StdioTransport:
         self._poll.register(read_fd, select.POLLIN)
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return some bytes, `b""` at the end, None after `timeout` seconds."""
         data = None
         while data is None:
             if timeout is not None and not self._poll.poll(timeout * 1000):
@@ -44,7 +43,6 @@ class StdioTransport:
         return data
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`."""
         written = os.write(self._write_fd, data)
         while written < len(data):
             data = data[written:]
@@ -55,11 +53,3 @@ class StdioTransport:
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1
-
-
-def has_input(fd: int | None, *, wait: bool) -> bool:
-    """Tell whether a descriptor has bytes or its end, without reading it; with `wait`, block until it has."""
-    input_poll = select.poll()
-    if fd is not None:
-        input_poll.register(fd, select.POLLIN)
-    return bool(input_poll.poll(None if wait else 0))

@@ -16,6 +16,7 @@ from collections import deque
 from threading import Event, Lock
 from time import monotonic
 
+from iii.errors import IIIError
 from iii.protocol.websocket_frames import CLOSE, PING, PONG, TEXT
 from iii.worker.transport.websocket_frames import (
     ServerFrameReader,
@@ -310,7 +311,6 @@ class WebSocketTransport:
             return
 
     def close(self) -> None:
-        """Close for good."""
         self._closing.set()
         self.connected.set()
         with self._changing:
@@ -324,14 +324,14 @@ def _is_call(line: bytes) -> bool:
 
 
 def parse_address(address: str) -> tuple[str, int, str, bool]:
-    """Return host, port, target (path and query) and whether TLS is asked for. ValueError for anything else."""
+    """Return host, port, target (path and query) and whether TLS is asked for. IIIError for anything else."""
     scheme, separator, location = address.partition("://")
     if scheme not in ("ws", "wss") or not separator:
-        raise ValueError(f"an engine's address is ws://host:port, not {address!r}")
+        raise IIIError(f"an engine's address is ws://host:port, not {address!r}")
     authority, slash, path = location.partition("/")
     host, colon, port = authority.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = authority, "443" if scheme == "wss" else "80"
     if not host or not port.isdigit():
-        raise ValueError(f"an engine's address is ws://host:port, not {address!r}")
+        raise IIIError(f"an engine's address is ws://host:port, not {address!r}")
     return host.strip("[]"), int(port), slash + path or "/", scheme == "wss"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from iii.errors import IIIError
 from iii.protocol.websocket_frames import BINARY, MAX_FRAME, PING, TEXT
 from iii.worker.transport.websocket import Reconnection, parse_address
 from iii.worker.transport.websocket_frames import (
@@ -120,7 +121,7 @@ def test_addresses(address, parts):
 
 @pytest.mark.parametrize("address", ["http://h", "ws://", "ws://h:x", "h:5"])
 def test_what_is_no_address_is_refused(address):
-    with pytest.raises(ValueError, match="ws://host:port"):
+    with pytest.raises(IIIError, match="ws://host:port"):
         parse_address(address)
 
 
