@@ -146,7 +146,8 @@ class Calling:
                     taken.add()
                 if messages.empty():
                     taken.report()
-            yield from _last_of(call)
+            if (result := call.result()) is not None:  # a generator's is None
+                yield result
         finally:
             if not call.is_settled:
                 self._give_up(call)
@@ -171,8 +172,8 @@ class Calling:
                     taken.add()
                 if messages.empty():
                     taken.report()
-            for item in _last_of(call):
-                yield item
+            if (result := call.result()) is not None:
+                yield result
         finally:
             if not call.is_settled:
                 self._give_up(call)
@@ -245,10 +246,3 @@ def _items_of(message: Message, on_progress: Callable[[dict[str, Any]], None] | 
         yield message["item"]
     if message.get("progress") is not None and on_progress is not None:
         on_progress(message["progress"])
-
-
-def _last_of(call: StreamedCall) -> Iterator[Any]:
-    """Yield the result that ends a stream, unless it is a generator's, which has none. InvocationError for an error."""
-    result = call.result()
-    if result is not None:
-        yield result

@@ -97,7 +97,6 @@ class ChannelSocket:
             data = remaining  # the engine greets every connection; only peers need that line
 
     def receive(self, timeout: float | None) -> list[tuple[int, bytes]] | None:
-        """Return what has arrived; None after `timeout` seconds. OSError at the end."""
         if self._received:
             received, self._received = self._received, []
             return received
@@ -128,7 +127,6 @@ class ChannelSocket:
             self.socket.close()
 
     def close(self) -> None:
-        """Close; a thread that blocks in `receive` gets the end."""
         with contextlib.suppress(OSError):  # it is closed already
             self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
@@ -178,6 +176,16 @@ class _End:
             self._connection = self._connection or self._connector.connect(self.ref)
             return self._connection
 
+    def close(self) -> None:
+        """Close this end: a reader reads no more, and the writer's next writes fail."""
+        self._is_closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    async def close_async(self) -> None:
+        """As `close`, without blocking the loop."""
+        await _in_thread(self.close)
+
 
 class ChannelWriter(_End):
     """The end to write to. Writes block while the reader is behind; OSError once the reader is gone."""
@@ -212,10 +220,6 @@ class ChannelWriter(_End):
         connection = self._connect()
         self._is_closed = True
         connection.finish(CLOSE_TIMEOUT)
-
-    async def close_async(self) -> None:
-        """As `close`, without blocking the loop."""
-        await _in_thread(self.close)
 
 
 class ChannelReader(_End):
@@ -266,16 +270,6 @@ class ChannelReader(_End):
     async def read_all(self) -> bytes:
         """As `read`, without blocking the loop."""
         return await _in_thread(self.read)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Read no more: the writer's next writes fail."""
-        self._is_closed = True
-        if self._connection is not None:
-            self._connection.close()
-
-    async def close_async(self) -> None:
-        """As `close`, for code on an event loop."""
-        await _in_thread(self.close)
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -45,7 +45,11 @@ def main() -> None:
     del sys.argv[0]
     try:
         if sys.argv[0] == "-m":
-            _run_module()
+            import runpy  # only for -m
+
+            del sys.argv[0]
+            _add_to_path(os.getcwd())
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
             _run_script(os.path.abspath(sys.argv[0]))
     except SystemExit:
@@ -137,11 +141,3 @@ def _run_script(path: str) -> None:
     with open(path, "rb") as file:
         source = file.read()
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-
-
-def _run_module() -> None:
-    import runpy  # only for -m
-
-    del sys.argv[0]
-    _add_to_path(os.getcwd())
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

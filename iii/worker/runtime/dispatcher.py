@@ -121,11 +121,7 @@ class Dispatcher:
                     self._writer.flush()
                     return
             self._writer.flush()
-            if (
-                lock.candidate is not None
-                and self._batches_without_sync > BATCHES_BEFORE_LOOP_READS
-                and self._hand_to_loop()
-            ):
+            if lock.candidate and self._batches_without_sync > BATCHES_BEFORE_LOOP_READS and self._hand_to_loop():
                 return
             self._read(None)
             if self._waiting_thread and self._leave_to_waiting_thread():

@@ -34,7 +34,6 @@ class ItemWindow:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next item has to wait."""
         if self._items is None or self._is_over:
             return False
         return len(self._sizes) >= self._items or self._bytes >= WINDOW_BYTES

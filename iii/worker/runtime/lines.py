@@ -46,7 +46,11 @@ class LineReader:
             self._keep(data)
             return []
         first = data.find(b"\n")
-        messages = self._finish(data[:first])
+        self._keep(data[:first])  # now the kept parts are one line
+        is_oversized = self._size > self._limit
+        messages = [oversized(self._head, self._size)] if is_oversized else self._decode(b"".join(self._parts))
+        self._parts.clear()
+        self._size, self._head = 0, b""
         messages += self._decode(data[first + 1 : cut])
         self._keep(data[cut + 1 :])
         return messages
@@ -66,17 +70,6 @@ class LineReader:
         elif not self._head:
             self._head = (b"".join(self._parts) + data)[:HEAD]
             self._parts.clear()
-
-    def _finish(self, tail: bytes) -> list[Message | RemoteProtocolError]:
-        """Return the message of the kept parts and `tail`, which complete one line."""
-        self._keep(tail)
-        size, self._size = self._size, 0
-        head, self._head = self._head, b""
-        if size > self._limit:
-            return [oversized(head, size)]
-        line = b"".join(self._parts)
-        self._parts.clear()
-        return self._decode(line)
 
 
 class LineWriter:

@@ -63,9 +63,7 @@ class Receiver:
             "invokefunction": self._invoke,
             "invocationresult": calls.settle,
             "invocationitem": calls.add_item,
-            "itemstaken": lambda message: runner.count_taken(
-                str(message.get("invocation_id")), int(message.get("count") or 0)
-            ),
+            "itemstaken": runner.count_taken,
             "cancel": lambda message: runner.cancel(str(message.get("invocation_id"))),
             "stop": lambda message: on_stop((message.get("deadline_ms") or 0) / 1000),
             "ping": lambda _: send({"type": "pong"}),
@@ -120,24 +118,21 @@ class Receiver:
 
     def receive(self, message: Message | RemoteProtocolError) -> None:
         """Act on a message, or on the error of a refused line; unknown types are ignored. Must not block."""
-        if not isinstance(message, dict):
-            self._answer_refused_line(message)
+        if isinstance(message, dict):
+            act = self._by_type.get(str(message.get("type")))
+            if act is not None:
+                act(message)
             return
-        act = self._by_type.get(str(message.get("type")))
-        if act is not None:
-            act(message)
-
-    def _answer_refused_line(self, error: RemoteProtocolError) -> None:
-        _warn(f"a line from the engine was refused: {error.message}")
-        if error.invocation_id is None:
+        _warn(f"a line from the engine was refused: {message.message}")
+        if message.invocation_id is None:
             return
-        message = {"invocation_id": error.invocation_id, "function_id": ""}
-        body = {"code": error.code, "message": error.message, "details": {"offset": error.offset}}
-        if self._calls.has(error.invocation_id):
-            self._calls.settle(message | {"error": body})
+        answer = {"invocation_id": message.invocation_id, "function_id": ""}
+        body = {"code": message.code, "message": message.message, "details": {"offset": message.offset}}
+        if self._calls.has(message.invocation_id):
+            self._calls.settle(answer | {"error": body})
             self._calls.wake()
         else:
-            self._runner.answer_error(message, body)
+            self._runner.answer_error(answer, body)
 
     def _invoke(self, message: Message) -> None:
         function_id = message.get("function_id")

@@ -120,11 +120,11 @@ class Runner:
 
         invocation.send_item = send_item
 
-    def count_taken(self, invocation_id: str, count: int) -> None:
+    def count_taken(self, message: Message) -> None:
         """Count items that the caller of a streamed invocation has taken; its handler may send as many more."""
-        invocation = self._running.get(invocation_id)
+        invocation = self._running.get(str(message.get("invocation_id")))
         if invocation is not None and invocation.window is not None:
-            invocation.window.taken(count)
+            invocation.window.taken(int(message.get("count") or 0))
 
     def end_streams(self) -> None:
         """Cancel the streamed invocations: the connection that carried their items is lost."""

@@ -325,13 +325,11 @@ def _is_call(line: bytes) -> bool:
 
 def parse_address(address: str) -> tuple[str, int, str, bool]:
     """Return host, port, target (path and query) and whether TLS is asked for. IIIError for anything else."""
-    scheme, separator, location = address.partition("://")
-    if scheme not in ("ws", "wss") or not separator:
-        raise IIIError(f"an engine's address is ws://host:port, not {address!r}")
+    scheme, _, location = address.partition("://")
     authority, slash, path = location.partition("/")
     host, colon, port = authority.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = authority, "443" if scheme == "wss" else "80"
-    if not host or not port.isdigit():
+    if scheme not in ("ws", "wss") or not host or not port.isdigit():
         raise IIIError(f"an engine's address is ws://host:port, not {address!r}")
     return host.strip("[]"), int(port), slash + path or "/", scheme == "wss"
