@@ -220,8 +220,6 @@ class Calling:
         self._calls.drop(call)
         self._send({"type": "cancel", "invocation_id": call.id})
 
-    # Firing a binding, for providers of trigger types
-
     def fire(self, binding: TriggerConfig, payload: Any = None) -> Any:
         """Call the function of a binding with its metadata; return its result, None when its condition stopped it.
 

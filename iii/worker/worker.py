@@ -75,8 +75,8 @@ class Worker(Registering, Calling, Tracing):
         self._codec = Codec()
         self._writer = LineWriter(transport.write)
         self._calls = CallTable()
-        self._thread_pool = thread_pool or ThreadPool()
-        self._reader_lock = ReaderLock(transport.input_fd)
+        self._thread_pool = thread_pool = thread_pool or ThreadPool()
+        self._reader_lock = lock = ReaderLock(transport.input_fd)
         self._loop = LoopThread(self._reader_lock.offer_loop)
         self._runner = Runner(self._codec, self._writer, self._loop, self._after_run)
         on_rejected = transport.close if closes_when_rejected else lambda: None
@@ -84,9 +84,9 @@ class Worker(Registering, Calling, Tracing):
             self._runner, self._calls, self._loop, self._thread_pool, self._send, self._on_stop, on_rejected
         )
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
-        reader, lock, pool = LineReader(self._codec, revive=self._revive), self._reader_lock, self._thread_pool
+        reader = LineReader(self._codec, revive=self._revive)
         self._dispatcher = Dispatcher(
-            transport, lock, reader, self._writer, pool, self._receiver, self._runner, self._on_end
+            transport, lock, reader, self._writer, thread_pool, self._receiver, self._runner, self._on_end
         )
         self._send(announcement_from(self._options, self._namespace))
 
@@ -100,8 +100,7 @@ class Worker(Registering, Calling, Tracing):
     @property
     def config(self) -> dict[str, Any]:
         """The worker's `config` table of iii.toml as a dict, empty without one."""
-        line = (os.environ.get("III_CONFIG") or "{}").encode()
-        (config,) = self._codec.decode_block(line)
+        (config,) = self._codec.decode_block((os.environ.get("III_CONFIG") or "{}").encode())
         return config if isinstance(config, dict) else {}
 
     @property
@@ -162,8 +161,6 @@ class Worker(Registering, Calling, Tracing):
 
         await asyncio.to_thread(self.shutdown)
 
-    # Serving
-
     def _serve(self) -> None:
         """Serve on this thread until the engine closes the wire. The main thread does, once the script has ended."""
         self._main_serves = True
@@ -187,8 +184,6 @@ class Worker(Registering, Calling, Tracing):
         self._thread_pool.run(begin_when_parked)
         if at_once:
             self._dispatcher.watch()
-
-    # The connection
 
     def _greeting(self) -> list[bytes]:
         """Return the lines that open a new connection of this worker: who it is and was, and all it has registered."""
@@ -237,8 +232,6 @@ class Worker(Registering, Calling, Tracing):
             self._state = state
             for listener in list(self._state_listeners):
                 listener(state)
-
-    # For the other parts of the SDK
 
     @property
     def _channel_connector(self) -> ChannelConnector:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from iii.errors import RemoteProtocolError
     from iii.worker.codec.codec import Codec, Message
 
-
 # Every reference to a channel holds this key.
 _CHANNEL_KEY = b'"access_key"'
 
@@ -28,9 +27,7 @@ class LineReader:
     `revive` puts live ends in the place of a payload's channel references; one search of the block's bytes finds them.
     """
 
-    def __init__(
-        self, codec: Codec, limit: int = MAX_LINE, *, revive: Callable[[Any], Any] = lambda data: data
-    ) -> None:
+    def __init__(self, codec: Codec, limit: int = MAX_LINE, revive: Callable[[Any], Any] = lambda data: data) -> None:
         self._codec = codec
         self._limit = limit
         self._revive = revive
@@ -47,10 +44,10 @@ class LineReader:
             return []
         first = data.find(b"\n")
         self._keep(data[:first])  # now the kept parts are one line
-        is_oversized = self._size > self._limit
-        messages = [oversized(self._head, self._size)] if is_oversized else self._decode(b"".join(self._parts))
+        head, line, size = self._head, b"".join(self._parts), self._size
+        self._head, self._size = b"", 0
         self._parts.clear()
-        self._size, self._head = 0, b""
+        messages = [oversized(head, size)] if size > self._limit else self._decode(line)
         messages += self._decode(data[first + 1 : cut])
         self._keep(data[cut + 1 :])
         return messages

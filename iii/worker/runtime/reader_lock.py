@@ -112,16 +112,17 @@ class Monitor:
         if self._alarm is not None:
             self.wake()
             return True
-        # Set first: when `run` returns, the monitor may have taken over, and be no monitor any more.
-        alarm = self._alarm = Lock()
+        alarm = Lock()
         alarm.acquire()
+        # Set first: when `run` returns, the monitor may have taken over, and be no monitor any more.
+        overtaken, self._alarm = self._alarm, alarm
+        _release(overtaken)  # of another thread that called at the same time: its monitor leaves
         if self._thread_pool.run(lambda: self._watch(alarm)):
             return True
         self.retire()
         return False
 
     def wake(self) -> None:
-        """Let a monitor that sleeps check again."""
         _release(self._alarm)
 
     def retire(self) -> None:

@@ -1,7 +1,8 @@
 """What each incoming message means: the worker's half of the protocol.
 
 The thread or loop that reads the wire hands each message over, and is never blocked here: the dispatcher runs sync
-handlers, the event loop runs async ones, and a provider hears of its bindings on a thread of the pool.
+handlers, the event loop runs async ones, and a provider hears of its bindings on a thread of the pool. Every call
+passes through `sort` and `find_inline`.
 """
 
 from __future__ import annotations
@@ -75,8 +76,6 @@ class Receiver:
             "error": _warn_of_error,
         }
 
-    # The hot path
-
     def sort(
         self, messages: list[Message | RemoteProtocolError], inbox: deque[Any], here: AbstractEventLoop | None
     ) -> int:
@@ -113,8 +112,6 @@ class Receiver:
         text = f"all threads of this worker are busy; {message['function_id']} was not started"
         body = {"code": ErrorCode.OVERLOADED, "message": text, "retryable": True}
         self._runner.answer_error(message, body)
-
-    # All other messages
 
     def receive(self, message: Message | RemoteProtocolError) -> None:
         """Act on a message, or on the error of a refused line; unknown types are ignored. Must not block."""
@@ -161,8 +158,6 @@ class Receiver:
             self.rejection = error
             self._calls.end(InvocationError(code, str(error)))
             self._on_rejected()
-
-    # Providing a trigger type
 
     def _bind(self, message: Message) -> None:
         provider = self.providers.get(str(message.get("trigger_type")))

@@ -85,7 +85,7 @@ class Runner:
                 raise InvocationError(ErrorCode.CANCELLED, "the caller gave up")
             _set_current(invocation)
             data = message.get("data")
-            result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
+            result = handler.call(data, metadata=invocation.metadata) if handler.takes_metadata else handler.call(data)
             result = await (result if result.__class__ is CoroutineType else _resolve(result, invocation))
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
             import asyncio  # loaded by the loop this runs on
@@ -188,19 +188,17 @@ class Runner:
 
 
 def _call_to_end(handler: Handler, invocation: InvocationContext) -> Any:
+    """Call a sync handler. A generator's items go to a caller that streams, or are collected for any other."""
     _set_current(invocation)
     data = invocation.message.get("data")
-    result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
-    return _run_generator(result, invocation) if result.__class__ is GeneratorType else result
-
-
-def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | None:
-    """Send the items of a generator to a caller that streams, or collect them for one that wants a single result."""
+    result = handler.call(data, metadata=invocation.metadata) if handler.takes_metadata else handler.call(data)
+    if result.__class__ is not GeneratorType:
+        return result
     if not invocation.is_streamed:
-        return list(items)
-    for item in items:
+        return list(result)
+    for item in result:
         if invocation.cancelled:
-            items.close()
+            result.close()
             break
         invocation.send_item({"item": item})
         invocation.window.wait()
@@ -218,7 +216,3 @@ async def _resolve(result: Any, invocation: InvocationContext) -> Any:
         if invocation.window.is_full:
             await invocation.window.wait_async()
     return None
-
-
-def _call_with_metadata(handler: Handler, invocation: InvocationContext) -> Any:
-    return handler.call(invocation.message.get("data"), metadata=invocation.metadata)

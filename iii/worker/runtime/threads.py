@@ -147,7 +147,6 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, for code that runs on it."""
         assert self._loop is not None
         return self._loop
 

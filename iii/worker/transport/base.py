@@ -62,7 +62,7 @@ class PairTransport:
 
     def write(self, data: bytes) -> None:
         if self._closed.is_set():
-            raise BrokenPipeError("the connection is closed")
+            raise BrokenPipeError("the other end is closed")
         if data:
             self._outgoing.put(data)
 

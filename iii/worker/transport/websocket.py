@@ -179,23 +179,19 @@ class WebSocketTransport:
         self._attempts = 0
         self._next_attempt = 0.0
         self._last_received = 0.0
-        self._has_connected = False
         self._is_greeted = False
         self.connected = Event()
         self.failure: OSError | None = None
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return lines, `b""` once closed or given up, None after `timeout` seconds."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self._closing.is_set():
             remaining = None if deadline is None else max(0.0, deadline - monotonic())
             websocket = self._websocket
             if websocket is None:
                 self._connect_when_due(remaining)
-            else:
-                lines = self._read_lines(websocket, remaining)
-                if lines:
-                    return lines
+            elif lines := self._read_lines(websocket, remaining):
+                return lines
             if deadline is not None and monotonic() >= deadline:
                 return None
         return b""
@@ -239,8 +235,6 @@ class WebSocketTransport:
                 lines.append(payload.replace(b"\n", b" "))
         return b"".join([line + b"\n" for line in lines])
 
-    # Connecting
-
     def _connect_when_due(self, remaining: float | None) -> None:
         """Wait for the time of the next attempt, at most `remaining` seconds, and connect once it has come.
 
@@ -251,7 +245,7 @@ class WebSocketTransport:
             self._closing.wait(delay if remaining is None else min(delay, remaining))
         if monotonic() < self._next_attempt or self._closing.is_set():
             return
-        self._on_state("reconnecting" if self._has_connected else "connecting")
+        self._on_state("reconnecting" if self.connected.is_set() else "connecting")
         try:
             websocket = WebSocket(self._address, self._headers)
             self._greet(websocket)
@@ -285,11 +279,8 @@ class WebSocketTransport:
             pending = list(self._pending)
             self._pending.clear()
             websocket.send(TEXT, *pending)
-        self._has_connected = True
         self.connected.set()
         self._on_state("connected")
-
-    # Writing
 
     def write(self, data: bytes) -> None:
         """Send lines; without a connection they wait for it. OSError once closed."""

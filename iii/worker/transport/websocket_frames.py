@@ -6,6 +6,9 @@ common with it is in `iii/protocol/websocket_frames.py`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 from iii.protocol.websocket_frames import CLOSE, CONTINUATION, FINAL, MASKED, MAX_FRAME, MAX_MESSAGE, RESERVED, header
 
 TYPE_CHECKING = False
@@ -37,9 +40,6 @@ def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) 
 
 def check_response(head: bytes, key: str) -> None:
     """Accept the server's response head. WebSocketError with its status line if it refuses."""
-    import base64  # once a connection
-    import hashlib  # once a connection
-
     status, *lines = head.decode("latin-1").split("\r\n")
     if status.split(" ", 2)[1:2] != ["101"]:
         raise WebSocketError(f"the server refused the WebSocket: {status}")
