@@ -268,7 +268,7 @@ class Worker(Registering, Calling, Tracing):
         return f"<Worker {name} {self._state}, {len(self._receiver.functions)} functions, {len(self._runner)} running>"
 
 
-_is_leaving = Event()
+_is_leaving = Event()  # set by the first call of `leave_process`
 
 
 def leave_process(*, main_returns: bool) -> None:
