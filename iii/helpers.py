@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iii.worker.channels.channels import Channel, extract_channel_refs, is_channel_ref
+from iii.worker.channels import Channel, extract_channel_refs, is_channel_ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

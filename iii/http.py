@@ -7,7 +7,7 @@ status and headers go ahead of the body's first bytes, as texts of the same chan
 from __future__ import annotations
 
 from iii.worker.api.http_functions import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
-from iii.worker.channels.channels import ChannelReader, ChannelWriter
+from iii.worker.channels import ChannelReader, ChannelWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ BASE = (
 PUBLIC_MODULES = ("iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
 _E = "iii/engine"
 _W = "iii/worker"
-_SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels", "codec", "context", "functions", "transport"))
+_SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels.py", "codec", "context", "functions", "transport"))
 
 # The longest entry that fits places a module. An entry may import itself and what it names.
 ROOMS: dict[str, Room] = {
@@ -59,7 +59,7 @@ ROOMS: dict[str, Room] = {
     f"{_W}/context": Room((*BASE, f"{_W}/codec"), is_light=True),
     f"{_W}/functions": Room((*BASE, f"{_W}/codec"), frozenset({"conversion", "schema"}), is_light=True),
     f"{_W}/calls": Room((*BASE, f"{_W}/api", f"{_W}/codec", f"{_W}/context"), is_light=True),
-    f"{_W}/channels": Room((*BASE, "iii/protocol", f"{_W}/transport"), is_light=True),
+    f"{_W}/channels.py": Room((*BASE, "iii/protocol", f"{_W}/transport"), is_light=True),
     f"{_W}/runtime": Room((*BASE, *_SDK), is_light=True),
     _W: Room((*BASE, *_SDK, f"{_W}/runtime"), is_light=True),
     "iii": Room((*BASE, "iii/protocol", _W, *_SDK), is_light=True),

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import Call, CallTable
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.runtime.dispatcher import Dispatcher
-    from iii.worker.runtime.event_loop import LoopThread
-    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.flow_control import TakenItems
+    from iii.worker.runtime.lines import LineWriter
     from iii.worker.runtime.reader_lock import ReaderLock
     from iii.worker.runtime.receiver import Receiver
+    from iii.worker.runtime.threads import LoopThread
 
 
 class Calling:
@@ -134,11 +135,8 @@ class Calling:
         """
         from queue import SimpleQueue  # few workers stream
 
-        from iii.worker.runtime.flow_control import TakenItems
-
         messages: SimpleQueue[Message] = SimpleQueue()
-        call = self._begin_stream(request, payload, messages.put)
-        taken = TakenItems(call.id, self._send)
+        call, taken = self._begin_stream(request, payload, messages.put)
         self._writer.flush()
         self._dispatcher.watch()
         try:
@@ -148,7 +146,8 @@ class Calling:
                     taken.add()
                 if messages.empty():
                     taken.report()
-            yield from _last_of(call)
+            if (result := call.result()) is not None:  # a generator's is None
+                yield result
         finally:
             if not call.is_settled:
                 self._give_up(call)
@@ -159,16 +158,13 @@ class Calling:
         """As `stream`, for `async for`."""
         import asyncio  # loaded by the loop this runs on
 
-        from iii.worker.runtime.flow_control import TakenItems  # few workers stream
-
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        call = self._begin_stream(
+        call, taken = self._begin_stream(
             request, payload, lambda message: loop.call_soon_threadsafe(messages.put_nowait, message)
         )
         loop.call_soon(self._writer.flush)
         self._dispatcher.watch()
-        taken = TakenItems(call.id, self._send)
         try:
             while (message := await messages.get())["type"] != "invocationresult":
                 for item in _items_of(message, on_progress):
@@ -176,21 +172,23 @@ class Calling:
                     taken.add()
                 if messages.empty():
                     taken.report()
-            for item in _last_of(call):
-                yield item
+            if (result := call.result()) is not None:
+                yield result
         finally:
             if not call.is_settled:
                 self._give_up(call)
 
-    def _begin_stream(self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]) -> StreamedCall:
-        from iii.worker.runtime.flow_control import WINDOW_ITEMS  # few workers stream
+    def _begin_stream(
+        self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]
+    ) -> tuple[StreamedCall, TakenItems]:
+        from iii.worker.runtime.flow_control import WINDOW_ITEMS, TakenItems  # few workers stream
 
         head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
         if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
         call = self._calls.add(StreamedCall(head, deliver))
         self._writer.add(self._encode_call(call, payload))
-        return call
+        return call, TakenItems(call.id, self._send)
 
     call = trigger
     call_async = trigger_async
@@ -222,8 +220,6 @@ class Calling:
         self._calls.drop(call)
         self._send({"type": "cancel", "invocation_id": call.id})
 
-    # Firing a binding, for providers of trigger types
-
     def fire(self, binding: TriggerConfig, payload: Any = None) -> Any:
         """Call the function of a binding with its metadata; return its result, None when its condition stopped it.
 
@@ -248,10 +244,3 @@ def _items_of(message: Message, on_progress: Callable[[dict[str, Any]], None] | 
         yield message["item"]
     if message.get("progress") is not None and on_progress is not None:
         on_progress(message["progress"])
-
-
-def _last_of(call: StreamedCall) -> Iterator[Any]:
-    """Yield the result that ends a stream, unless it is a generator's, which has none. InvocationError for an error."""
-    result = call.result()
-    if result is not None:
-        yield result

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextvars import ContextVar
 
 from iii.errors import IIIError
 from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
-from iii.worker.process_exit import serve_after_main
 from iii.worker.worker import Worker
 
 TYPE_CHECKING = False
@@ -55,45 +55,44 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
 
 
 def _register_stdio_worker(options: InitOptions | None) -> Worker:
-    from iii.worker.transport.stdio import LAUNCHER, StdioTransport, claimed_descriptors  # this transport only
+    from iii.worker.transport.stdio import StdioTransport  # this transport only
 
     global _stdio_worker  # noqa: PLW0603 - as the descriptors are the process's
     if _stdio_worker is not None and _stdio_worker.get_connection_state() != "disconnected":
-        if options is not None:
-            _check_same_worker(_stdio_worker._options, options)
+        existing, requested = _stdio_worker._options, options or InitOptions()
+        for word, old, new in (
+            ("name", existing.worker_name, requested.worker_name),
+            ("namespace", existing.namespace, requested.namespace),
+        ):
+            if new is not None and new != old:
+                text = f"this process is a worker already, with the {word} {old or 'that iii.toml gives it'}"
+                raise IIIError(f"{text}; for {new} give a script of its own an entry in iii.toml")
         return _stdio_worker
-    worker = _stdio_worker = Worker(StdioTransport(*claimed_descriptors()), options, address="stdio:")
-    launcher = sys.modules.get(LAUNCHER)
+    launcher = sys.modules.get("iii_launcher")
+    wire = getattr(launcher, "wire", None)
+    if wire is None:
+        from iii.worker.launcher import claim_wire  # a script started by hand
+
+        sys.stdout.flush()
+        wire = claim_wire()
+    worker = _stdio_worker = Worker(StdioTransport(*wire), options, address="stdio:")
     if launcher is not None:
         launcher.serve = worker._serve  # type: ignore[attr-defined]
     else:
-        serve_after_main(worker._serve)
+        _serve_after_main(worker._serve)
     worker._serve_on_threads()
     return worker
-
-
-def _check_same_worker(existing: InitOptions, requested: InitOptions) -> None:
-    for word, old, new in (
-        ("name", existing.worker_name, requested.worker_name),
-        ("namespace", existing.namespace, requested.namespace),
-    ):
-        if new is not None and new != old:
-            text = f"this process is a worker already, with the {word} {old or 'that iii.toml gives it'}"
-            raise IIIError(f"{text}; for {new} give a script of its own an entry in iii.toml")
 
 
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
     from iii.worker.transport.websocket import Reconnection, WebSocketTransport, parse_address  # this transport only
 
-    try:
-        parse_address(address)
-    except ValueError as error:
-        raise IIIError(str(error)) from None
+    parse_address(address)
     # The transport connects when the worker first reads: the worker exists by then.
     transport = WebSocketTransport(
         address,
         headers_from(options),
-        Reconnection.from_config(options.reconnection_config),
+        Reconnection(options.reconnection_config),
         greeting=lambda: worker._greeting(),  # noqa: PLW0108 - the worker is made below
         on_state=lambda state: worker._set_state(state),  # noqa: PLW0108 - as above
         on_lost=lambda: worker._on_lost(),  # noqa: PLW0108 - as above
@@ -106,5 +105,22 @@ def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
         raise worker.rejection
     elif worker.get_connection_state() == "failed":
         raise ConnectionError(f"no engine answers at {address}: {transport.failure}")
-    serve_after_main(worker._serve)
+    _serve_after_main(worker._serve)
     return worker
+
+
+def _serve_after_main(serve: Callable[[], None]) -> None:
+    """Call `serve()` on the main thread when the body of a script started by hand has ended; Ctrl-C ends it."""
+    # Python ends executors right after the body, last registered first. This import registers theirs before ours, so
+    # that they still run while handlers use them.
+    import concurrent.futures.thread  # noqa: F401 - scripts started by hand only
+
+    def work() -> None:
+        # Python keeps an uncaught exception here: then the script has failed, and the process shall end.
+        if getattr(sys, "last_value", None) is None:
+            try:
+                serve()
+            except KeyboardInterrupt:
+                return  # Ctrl-C is how a script run by hand is meant to end
+
+    threading._register_atexit(work)  # type: ignore[attr-defined]  # what executors themselves use

@@ -14,7 +14,6 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Any
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,7 +33,7 @@ def main() -> None:
     parent = os.getppid()
     _prepare_path()
     if os.environ.get("III_URL") == "stdio:":
-        wire = _claim()
+        wire = claim_wire()
     _die_with_parent(parent)
     _cache_no_fresh_bytecode()
     if os.environ.get("III_DEBUG"):
@@ -44,10 +43,24 @@ def main() -> None:
         host, _, port = os.environ["III_DEBUG"].rpartition(":")
         debugpy.listen((host, int(port)))
     del sys.argv[0]
-    if sys.argv[0] == "-m":
-        _run_module()
-    else:
-        _run_script(os.path.abspath(sys.argv[0]))
+    try:
+        if sys.argv[0] == "-m":
+            import runpy  # only for -m
+
+            del sys.argv[0]
+            _add_to_path(os.getcwd())
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            _run_script(os.path.abspath(sys.argv[0]))
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
+        trace = error.__traceback__
+        while trace and trace.tb_frame.f_globals.get("__name__") in (__name__, "runpy"):
+            trace = trace.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.stderr.flush()
+        raise SystemExit(1) from None
     if serve is not None:
         serve()
 
@@ -65,8 +78,11 @@ def _prepare_path() -> None:
         sys.path.append(sdk)
 
 
-def _claim() -> tuple[int, int]:
-    # As `claim` of `transport/stdio.py`, which cannot be imported here. F_DUPFD_CLOEXEC: children do not inherit them.
+def claim_wire() -> tuple[int, int]:
+    """Move stdin and stdout to private descriptors (read, write) that children do not inherit, and return them.
+
+    Fd 1 becomes stderr and fd 0 /dev/null, so that `print`, C code and child processes cannot break the protocol.
+    """
     import fcntl  # not for a worker over WebSocket
 
     descriptors = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -122,33 +138,6 @@ def _run_script(path: str) -> None:
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
     sys.modules["__main__"] = module
-    try:
-        with open(path, "rb") as file:
-            source = file.read()
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
-        _fail(error, error.__traceback__.tb_next if error.__traceback__ else None)
-
-
-def _run_module() -> None:
-    import runpy  # only for -m
-
-    del sys.argv[0]
-    _add_to_path(os.getcwd())
-    try:
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    except SystemExit:
-        raise
-    except BaseException as error:  # noqa: BLE001 - as above
-        trace = error.__traceback__
-        while trace and ("runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_globals is globals()):
-            trace = trace.tb_next
-        _fail(error, trace)
-
-
-def _fail(error: BaseException, trace: TracebackType | None) -> None:
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
-    sys.stderr.flush()
-    raise SystemExit(1)
+    with open(path, "rb") as file:
+        source = file.read()
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from threading import Event, Thread
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.api.options import InitOptions, headers_from
@@ -17,17 +18,14 @@ from iii.worker.calls.call_table import CallTable
 from iii.worker.codec.codec import Codec
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
-from iii.worker.process_exit import ProcessExit
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
-from iii.worker.runtime.event_loop import LoopThread
-from iii.worker.runtime.line_reader import LineReader
-from iii.worker.runtime.line_writer import LineWriter
+from iii.worker.runtime.lines import LineReader, LineWriter
 from iii.worker.runtime.reader_lock import ReaderLock
 from iii.worker.runtime.readiness import Readiness
 from iii.worker.runtime.receiver import Receiver
 from iii.worker.runtime.runner import Runner
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.threads import LoopThread, ThreadPool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from iii.errors import RegistrationRejectedError
-    from iii.worker.channels.channels import ChannelConnector
+    from iii.worker.channels import ChannelConnector
     from iii.worker.codec.codec import Message
     from iii.worker.transport.base import Transport
 
@@ -45,6 +43,8 @@ CALLS_BEFORE_UPGRADE = 50
 BYTES_BEFORE_UPGRADE = 256 * 1024
 # The engine answers the first line of a worker at once; after this, `worker_id` is None.
 IDENTITY_TIMEOUT = 10.0
+# For `atexit` handlers and threads that are about to end; no caller waits for their results any more.
+EXIT_TIMEOUT = 0.5
 
 
 class Worker(Registering, Calling, Tracing):
@@ -67,6 +67,7 @@ class Worker(Registering, Calling, Tracing):
         self._transport = transport
         self._address = address
         self._state = state
+        self._main_serves = False
         self._state_listeners: list[Callable[[str], None]] = []
         self._stop_listeners: list[Callable[[float], None]] = []
         self._registrations: dict[tuple[str, str], Message] = {}
@@ -74,31 +75,19 @@ class Worker(Registering, Calling, Tracing):
         self._codec = Codec()
         self._writer = LineWriter(transport.write)
         self._calls = CallTable()
-        self._thread_pool = thread_pool or ThreadPool()
-        self._reader_lock = ReaderLock(transport.input_fd)
+        self._thread_pool = thread_pool = thread_pool or ThreadPool()
+        self._reader_lock = lock = ReaderLock(transport.input_fd)
         self._loop = LoopThread(self._reader_lock.offer_loop)
         self._runner = Runner(self._codec, self._writer, self._loop, self._after_run)
+        on_rejected = transport.close if closes_when_rejected else lambda: None
         self._receiver = Receiver(
-            self._runner,
-            self._calls,
-            self._loop,
-            self._thread_pool,
-            self._send,
-            on_stop=self._on_stop,
-            on_rejected=transport.close if closes_when_rejected else lambda: None,
+            self._runner, self._calls, self._loop, self._thread_pool, self._send, self._on_stop, on_rejected
         )
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
+        reader = LineReader(self._codec, revive=self._revive)
         self._dispatcher = Dispatcher(
-            transport,
-            self._reader_lock,
-            LineReader(self._codec, revive=self._revive),
-            self._writer,
-            self._thread_pool,
-            self._receiver,
-            self._runner,
-            self._on_end,
+            transport, lock, reader, self._writer, thread_pool, self._receiver, self._runner, self._on_end
         )
-        self._process_exit = ProcessExit()
         self._send(announcement_from(self._options, self._namespace))
 
     @property
@@ -111,8 +100,7 @@ class Worker(Registering, Calling, Tracing):
     @property
     def config(self) -> dict[str, Any]:
         """The worker's `config` table of iii.toml as a dict, empty without one."""
-        line = (os.environ.get("III_CONFIG") or "{}").encode()
-        (config,) = self._codec.decode_block(line)
+        (config,) = self._codec.decode_block((os.environ.get("III_CONFIG") or "{}").encode())
         return config if isinstance(config, dict) else {}
 
     @property
@@ -173,11 +161,9 @@ class Worker(Registering, Calling, Tracing):
 
         await asyncio.to_thread(self.shutdown)
 
-    # Serving
-
     def _serve(self) -> None:
         """Serve on this thread until the engine closes the wire. The main thread does, once the script has ended."""
-        self._process_exit.serving.set()
+        self._main_serves = True
         self._readiness.announce()
         self._dispatcher.lead()
         # From here on another thread leads, or has to begin.
@@ -192,14 +178,12 @@ class Worker(Registering, Calling, Tracing):
 
         def begin_when_parked() -> None:
             self._readiness.announce_when_parked()
-            if not self._process_exit.serving.is_set():
+            if not self._main_serves:
                 self._dispatcher.watch()
 
         self._thread_pool.run(begin_when_parked)
         if at_once:
             self._dispatcher.watch()
-
-    # The connection
 
     def _greeting(self) -> list[bytes]:
         """Return the lines that open a new connection of this worker: who it is and was, and all it has registered."""
@@ -225,7 +209,7 @@ class Worker(Registering, Calling, Tracing):
         if self._state != "failed":
             self._set_state("disconnected")
         if self._transport.owns_process:
-            self._process_exit.leave(main_returns=self._process_exit.serving.is_set())
+            leave_process(main_returns=self._main_serves)
 
     def _on_stop(self, seconds: float) -> None:
         """Let listeners and running handlers end within `seconds` (0: no limit), then leave: the engine asks for it."""
@@ -237,7 +221,7 @@ class Worker(Registering, Calling, Tracing):
             self._writer.flush()
             if self._transport.owns_process:
                 # The main thread may be blocked in a read: it cannot be the one that leaves.
-                self._process_exit.leave(main_returns=False)
+                leave_process(main_returns=False)
             else:
                 self._dispatcher.end()
 
@@ -249,17 +233,14 @@ class Worker(Registering, Calling, Tracing):
             for listener in list(self._state_listeners):
                 listener(state)
 
-    # For the other parts of the SDK
-
     @property
     def _channel_connector(self) -> ChannelConnector:
-        """Opens this worker's ends of channels."""
-        from iii.worker.channels.channels import ChannelConnector  # most workers have none
+        from iii.worker.channels import ChannelConnector  # most workers have none
 
         return ChannelConnector(self._address, headers_from(self._options))
 
     def _revive(self, payload: Any) -> Any:
-        from iii.worker.channels.channels import revive  # most workers have no channels
+        from iii.worker.channels import revive  # most workers have no channels
 
         return revive(payload, self._channel_connector)
 
@@ -285,3 +266,35 @@ class Worker(Registering, Calling, Tracing):
     def __repr__(self) -> str:
         name = self._options.worker_name or "unnamed"
         return f"<Worker {name} {self._state}, {len(self._receiver.functions)} functions, {len(self._runner)} running>"
+
+
+_is_leaving = Event()  # set by the first call of `leave_process`
+
+
+def leave_process(*, main_returns: bool) -> None:
+    """End the process with code 0 within `EXIT_TIMEOUT`, whatever user threads do. Returns at once; safe to call twice.
+
+    `main_returns`: the main thread is about to end the interpreter the usual way, unless a user thread keeps it.
+    """
+
+    def leave() -> None:
+        if main_returns:
+            Event().wait(EXIT_TIMEOUT)
+        else:
+            finisher = Thread(target=_run_exit_handlers, name="iii-atexit", daemon=True)
+            finisher.start()
+            finisher.join(EXIT_TIMEOUT)
+        os._exit(0)
+
+    if not _is_leaving.is_set():
+        _is_leaving.set()
+        Thread(target=leave, name="iii-exit", daemon=True).start()
+
+
+def _run_exit_handlers() -> None:
+    import atexit  # only at the very end
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

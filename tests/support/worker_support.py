@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iii.worker.api.options import InitOptions
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.threads import ThreadPool
 from iii.worker.transport.base import PairTransport
 from iii.worker.transport.stdio import StdioTransport
 from iii.worker.worker import Worker

@@ -18,7 +18,7 @@ from collections import deque
 from threading import Event, get_ident
 from time import monotonic
 
-from iii.worker.runtime.monitor import HANDLER_TIMEOUT, Monitor
+from iii.worker.runtime.reader_lock import HANDLER_TIMEOUT, Monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import BlockingCall
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
-    from iii.worker.runtime.line_reader import LineReader
-    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.lines import LineReader, LineWriter
     from iii.worker.runtime.reader_lock import ReaderLock
     from iii.worker.runtime.receiver import Receiver
     from iii.worker.runtime.runner import Runner
-    from iii.worker.runtime.thread_pool import ThreadPool
+    from iii.worker.runtime.threads import ThreadPool
     from iii.worker.transport.base import Transport
 
 # Results of a batch wait for the batch's end, but no longer than this.
@@ -119,13 +118,10 @@ class Dispatcher:
         while not self.ended.is_set():
             while inbox:
                 if not self._dispatch(inbox.popleft(), lock, me):
+                    self._writer.flush()
                     return
             self._writer.flush()
-            if (
-                lock.candidate is not None
-                and self._batches_without_sync > BATCHES_BEFORE_LOOP_READS
-                and self._hand_to_loop()
-            ):
+            if lock.candidate and self._batches_without_sync > BATCHES_BEFORE_LOOP_READS and self._hand_to_loop():
                 return
             self._read(None)
             if self._waiting_thread and self._leave_to_waiting_thread():
@@ -148,7 +144,7 @@ class Dispatcher:
         return True
 
     def _dispatch(self, message: Any, lock: ReaderLock, me: int) -> bool:
-        """Act on one message on this thread, `me`; False when another thread leads from here on."""
+        """Act on one message on this thread, `me`; False when another thread has taken the lock and leads."""
         handler = self._find_inline(message) if message.__class__ is dict else None
         if handler is None:
             self._receiver.receive(message)
@@ -167,11 +163,11 @@ class Dispatcher:
             return True
         self._run(handler, message)
         if lock.thread != me:
-            return self._step_down()
+            return False
         try:
             lock.free.pop()
         except IndexError:
-            return self._step_down()
+            return False
         self._running = None
         if monotonic() - self._batch_time > FLUSH_TIMEOUT:
             self._writer.flush()
@@ -179,11 +175,6 @@ class Dispatcher:
             handler.is_slow = now - self._batch_time > HANDLER_TIMEOUT
             self._batch_time = now
         return True
-
-    def _step_down(self) -> bool:
-        """Leave leading to the thread that has taken the lock."""
-        self._writer.flush()
-        return False
 
     def _run_slow(self, handler: Handler, message: Message) -> bool:
         """Let another thread lead, and run a handler that was slow the last time on this one."""
@@ -193,7 +184,6 @@ class Dispatcher:
             return True
         started = monotonic()
         self._run(handler, message)
-        self._writer.flush()
         handler.is_slow = monotonic() - started > HANDLER_TIMEOUT / 2
         return False
 
@@ -212,8 +202,8 @@ class Dispatcher:
 
     def _release(self) -> None:
         lock = self._lock
+        lock.releases += 1  # first: the monitor must not see a free lock with an old number
         lock.free.append(None)
-        lock.releases += 1
         if lock.needs_monitor:
             self._monitor.call()
 

@@ -11,7 +11,7 @@ from threading import Condition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    import asyncio
     from collections.abc import Callable
     from typing import Any
 
@@ -30,11 +30,10 @@ class ItemWindow:
         self._bytes = 0
         self._is_over = False
         self._changed = Condition()
-        self._waiter: tuple[AbstractEventLoop, Future[None]] | None = None
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether the next item has to wait."""
         if self._items is None or self._is_over:
             return False
         return len(self._sizes) >= self._items or self._bytes >= WINDOW_BYTES
@@ -47,7 +46,6 @@ class ItemWindow:
                 self._bytes += size
 
     def taken(self, count: int) -> None:
-        """Count `count` more items as taken by the caller."""
         with self._changed:
             for _ in range(min(count, len(self._sizes))):
                 self._bytes -= self._sizes.popleft()
@@ -64,10 +62,9 @@ class ItemWindow:
             return
         self._changed.notify_all()
         if self._waiter is not None:
-            loop, future = self._waiter
-            self._waiter = None
+            (loop, room), self._waiter = self._waiter, None
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_complete, future)
+                loop.call_soon_threadsafe(room.set)
 
     def wait(self) -> None:
         """Block until the window has room."""
@@ -78,20 +75,12 @@ class ItemWindow:
         """As `wait`, without blocking the loop."""
         import asyncio  # loaded by the loop this runs on
 
-        loop = asyncio.get_running_loop()
-        while True:
-            with self._changed:
-                if not self.is_full:
-                    return
-                future: Future[None] = loop.create_future()
-                self._waiter = (loop, future)
-            await future
-
-
-def _complete(future: Future[None]) -> None:
-    # A cancelled task has completed its future already.
-    if not future.done():
-        future.set_result(None)
+        room = asyncio.Event()
+        with self._changed:
+            if not self.is_full:
+                return
+            self._waiter = asyncio.get_running_loop(), room
+        await room.wait()
 
 
 class TakenItems:
@@ -103,13 +92,11 @@ class TakenItems:
         self._count = 0
 
     def add(self) -> None:
-        """Count one more item that the caller's code was given."""
         self._count += 1
         if self._count >= WINDOW_ITEMS // 4:
             self.report()
 
     def report(self) -> None:
-        """Send the count to the callee, unless it is 0."""
         if self._count:
             count, self._count = self._count, 0
             self._send({"type": "itemstaken", "invocation_id": self._invocation_id, "count": count})

@@ -55,7 +55,6 @@ class Readiness:
         self._debounce = REGISTRATION_DEBOUNCE
 
     def announce(self) -> None:
-        """Send `ready` unless it has been sent."""
         with self._lock:
             if not self.announced.is_set():
                 self._send_ready()
@@ -74,12 +73,11 @@ class Readiness:
 
     def refresh(self) -> None:
         """Send the files again if modules of the project have been imported since, and `ready` was sent."""
-        if len(sys.modules) == self.module_count or not self.announced.is_set():
-            return
-        with self._lock:
-            self.module_count = len(sys.modules)
-            if find_project_files(sys.modules, self._project) != self._files:
-                self._send_ready()
+        if self.announced.is_set():
+            with self._lock:
+                self.module_count = len(sys.modules)
+                if find_project_files(sys.modules, self._project) != self._files:
+                    self._send_ready()
 
     def _send_ready(self) -> None:
         self.module_count = len(sys.modules)

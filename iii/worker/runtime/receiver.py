@@ -1,22 +1,24 @@
 """What each incoming message means: the worker's half of the protocol.
 
 The thread or loop that reads the wire hands each message over, and is never blocked here: the dispatcher runs sync
-handlers, the event loop runs async ones, and a provider hears of its bindings on a thread of the pool.
+handlers, the event loop runs async ones, and a provider hears of its bindings on a thread of the pool. Every call
+passes through `sort` and `find_inline`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import deque
-from threading import Event, Lock
+from threading import Event
 
 from iii.errors import ErrorCode, InvocationError, RegistrationRejectedError
 from iii.worker.api.triggers import answer_from, config_from_message
 from iii.worker.functions.signature import is_coroutine_function
+from iii.worker.runtime.threads import SerialExecutor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections import deque
     from collections.abc import Callable
     from typing import Any
 
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
     from iii.worker.calls.call_table import CallTable
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
-    from iii.worker.runtime.event_loop import LoopThread
     from iii.worker.runtime.runner import Runner
-    from iii.worker.runtime.thread_pool import ThreadPool
+    from iii.worker.runtime.threads import LoopThread, ThreadPool
 
 REJECTED_FUNCTION = "FUNCTION_NAMESPACE_CONFLICT"
 
@@ -63,9 +64,7 @@ class Receiver:
             "invokefunction": self._invoke,
             "invocationresult": calls.settle,
             "invocationitem": calls.add_item,
-            "itemstaken": lambda message: runner.count_taken(
-                str(message.get("invocation_id")), int(message.get("count") or 0)
-            ),
+            "itemstaken": runner.count_taken,
             "cancel": lambda message: runner.cancel(str(message.get("invocation_id"))),
             "stop": lambda message: on_stop((message.get("deadline_ms") or 0) / 1000),
             "ping": lambda _: send({"type": "pong"}),
@@ -73,11 +72,9 @@ class Receiver:
             "unregistertrigger": self._unbind,
             "workerregistered": self._identify,
             "registrationrejected": self._reject,
-            "triggerregistrationresult": self._warn_of_refused_trigger,
-            "error": lambda message: _warn(_error_text(message)),
+            "triggerregistrationresult": _warn_of_error,
+            "error": _warn_of_error,
         }
-
-    # The hot path
 
     def sort(
         self, messages: list[Message | RemoteProtocolError], inbox: deque[Any], here: AbstractEventLoop | None
@@ -116,28 +113,23 @@ class Receiver:
         body = {"code": ErrorCode.OVERLOADED, "message": text, "retryable": True}
         self._runner.answer_error(message, body)
 
-    # All other messages
-
     def receive(self, message: Message | RemoteProtocolError) -> None:
         """Act on a message, or on the error of a refused line; unknown types are ignored. Must not block."""
-        if not isinstance(message, dict):
-            self._answer_refused_line(message)
+        if isinstance(message, dict):
+            act = self._by_type.get(str(message.get("type")))
+            if act is not None:
+                act(message)
             return
-        act = self._by_type.get(str(message.get("type")))
-        if act is not None:
-            act(message)
-
-    def _answer_refused_line(self, error: RemoteProtocolError) -> None:
-        _warn(f"a line from the engine was refused: {error.message}")
-        if error.invocation_id is None:
+        _warn(f"a line from the engine was refused: {message.message}")
+        if message.invocation_id is None:
             return
-        message = {"invocation_id": error.invocation_id, "function_id": ""}
-        body = {"code": error.code, "message": error.message, "details": {"offset": error.offset}}
-        if self._calls.has(error.invocation_id):
-            self._calls.settle(message | {"error": body})
+        answer = {"invocation_id": message.invocation_id, "function_id": ""}
+        body = {"code": message.code, "message": message.message, "details": {"offset": message.offset}}
+        if self._calls.has(message.invocation_id):
+            self._calls.settle(answer | {"error": body})
             self._calls.wake()
         else:
-            self._runner.answer_error(message, body)
+            self._runner.answer_error(answer, body)
 
     def _invoke(self, message: Message) -> None:
         function_id = message.get("function_id")
@@ -167,13 +159,6 @@ class Receiver:
             self._calls.end(InvocationError(code, str(error)))
             self._on_rejected()
 
-    def _warn_of_refused_trigger(self, message: Message) -> None:
-        if message.get("error"):
-            trigger = f"the {message.get('trigger_type')} trigger of {message.get('function_id')}"
-            _warn(f"{trigger} was refused: {_error_text(message)}")
-
-    # Providing a trigger type
-
     def _bind(self, message: Message) -> None:
         provider = self.providers.get(str(message.get("trigger_type")))
         if provider is None:
@@ -183,12 +168,19 @@ class Receiver:
             self._notify(provider.register_trigger, message, lambda error: self._send(answer_from(message, error)))
 
     def _unbind(self, message: Message) -> None:
+        def warn(error: BaseException | None) -> None:
+            if error is not None:
+                _warn(f"unregister_trigger raised {type(error).__name__}: {error}")
+
         provider = self.providers.get(str(message.get("trigger_type")))
         if provider is not None:
-            self._notify(provider.unregister_trigger, message, _warn_of_failed_unbinding)
+            self._notify(provider.unregister_trigger, message, warn)
 
     def _notify(self, method: Any, message: Message, answer: Callable[[BaseException | None], None]) -> None:
-        """Call a provider's method with the binding of `message`, then `answer` with what it raised or None."""
+        """Call a provider's method with the binding of `message`, then `answer` with what it raised or None.
+
+        A provider hears of its bindings in the order of the wire, however long it takes with each.
+        """
         config = config_from_message(message)
 
         def attempt() -> None:
@@ -217,46 +209,11 @@ def _warn(text: str) -> None:
     sys.stderr.write(f"iii: {text}\n")
 
 
-def _warn_of_failed_unbinding(error: BaseException | None) -> None:
-    if error is not None:
-        _warn(f"unregister_trigger raised {type(error).__name__}: {error}")
-
-
-def _error_text(message: Message) -> str:
+def _warn_of_error(message: Message) -> None:
+    """Show the error of a message, if it has one: of a refused trigger, or the engine's own."""
     error = message.get("error") or {}
-    return f"{error.get('code')}: {error.get('message')}"
-
-
-class SerialExecutor:
-    """Runs tasks on the threads of a pool, one after the other, in the order in which one thread adds them.
-
-    A provider hears of its bindings in the order of the wire, however long it takes with each.
-    """
-
-    def __init__(self, thread_pool: ThreadPool) -> None:
-        self._thread_pool = thread_pool
-        self._tasks: deque[Callable[[], None]] = deque()
-        self._changing = Lock()
-        self._is_running = False
-
-    def add(self, task: Callable[[], None]) -> bool:
-        """Run `task` after those before it; False when the pool has no thread left to begin with it."""
-        with self._changing:
-            self._tasks.append(task)
-            if self._is_running:
-                return True
-            self._is_running = True
-        if self._thread_pool.run(self._run_tasks):
-            return True
-        self._tasks.clear()
-        self._is_running = False
-        return False
-
-    def _run_tasks(self) -> None:
-        while True:
-            with self._changing:
-                if not self._tasks:
-                    self._is_running = False
-                    return
-                task = self._tasks.popleft()
-            task()
+    text = f"{error.get('code')}: {error.get('message')}"
+    if message["type"] == "error":
+        _warn(text)
+    elif error:
+        _warn(f"the {message.get('trigger_type')} trigger of {message.get('function_id')} was refused: {text}")

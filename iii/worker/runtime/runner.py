@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from iii.worker.codec.codec import Codec, Message
     from iii.worker.functions.handler import Handler
-    from iii.worker.runtime.event_loop import LoopThread
-    from iii.worker.runtime.line_writer import LineWriter
+    from iii.worker.runtime.lines import LineWriter
+    from iii.worker.runtime.threads import LoopThread
 
 _set_current = CURRENT.set
 _ANSWER = b'{"type":"invocationresult","invocation_id":'
@@ -39,8 +39,7 @@ class Runner:
         self._loop = loop
         self._after_run = after_run
         self._running: dict[str | int, InvocationContext] = {}
-        self._is_draining = False
-        self._drained = Event()
+        self._drained: Event | None = None
 
     def __len__(self) -> int:
         return len(self._running)
@@ -60,11 +59,10 @@ class Runner:
             self._answer(handler, message, result)
         self._running.pop(invocation.key, None)
         self._after_run()
-        if self._is_draining:
-            self._note_drained()
+        if self._drained is not None and not self._running:
+            self._drained.set()
 
     def submit(self, handler: Handler, message: Message) -> None:
-        """Run an async handler on the loop."""
         invocation = InvocationContext(message)
         self._running[invocation.key] = invocation  # now: a `cancel` may come before the loop starts the handler
         if "stream" in message:
@@ -87,7 +85,7 @@ class Runner:
                 raise InvocationError(ErrorCode.CANCELLED, "the caller gave up")
             _set_current(invocation)
             data = message.get("data")
-            result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
+            result = handler.call(data, metadata=invocation.metadata) if handler.takes_metadata else handler.call(data)
             result = await (result if result.__class__ is CoroutineType else _resolve(result, invocation))
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
             import asyncio  # loaded by the loop this runs on
@@ -100,8 +98,8 @@ class Runner:
         invocation.task = invocation.unbegun = None
         self._running.pop(invocation.key, None)
         self._after_run()
-        if self._is_draining:
-            self._note_drained()
+        if self._drained is not None and not self._running:
+            self._drained.set()
         self._writer.flush_soon(self._loop.loop)
 
     def _open_window(self, invocation: InvocationContext) -> None:
@@ -122,21 +120,17 @@ class Runner:
 
         invocation.send_item = send_item
 
-    def count_taken(self, invocation_id: str, count: int) -> None:
+    def count_taken(self, message: Message) -> None:
         """Count items that the caller of a streamed invocation has taken; its handler may send as many more."""
-        invocation = self._running.get(invocation_id)
+        invocation = self._running.get(str(message.get("invocation_id")))
         if invocation is not None and invocation.window is not None:
-            invocation.window.taken(count)
+            invocation.window.taken(int(message.get("count") or 0))
 
     def end_streams(self) -> None:
         """Cancel the streamed invocations: the connection that carried their items is lost."""
         for invocation in list(self._running.values()):
             if invocation.window is not None:
                 self.cancel(str(invocation.invocation_id))
-
-    def _note_drained(self) -> None:
-        if not self._running:
-            self._drained.set()
 
     def _answer(self, handler: Handler, message: Message, result: Any) -> None:
         """Add the result of an invocation; without an id the caller wants none."""
@@ -158,7 +152,6 @@ class Runner:
         self._writer.add(line)
 
     def answer_error(self, message: Message, body: dict[str, Any]) -> None:
-        """Add an error as the answer."""
         invocation_id = message.get("invocation_id")
         if invocation_id is None:
             return
@@ -188,25 +181,24 @@ class Runner:
 
     def drain(self) -> Event:
         """Return an event that is set once no invocation runs."""
-        self._is_draining = True
-        self._note_drained()
-        return self._drained
+        drained = self._drained = self._drained or Event()
+        if not self._running:
+            drained.set()
+        return drained
 
 
 def _call_to_end(handler: Handler, invocation: InvocationContext) -> Any:
+    """Call a sync handler. A generator's items go to a caller that streams, or are collected for any other."""
     _set_current(invocation)
     data = invocation.message.get("data")
-    result = _call_with_metadata(handler, invocation) if handler.takes_metadata else handler.call(data)
-    return _run_generator(result, invocation) if result.__class__ is GeneratorType else result
-
-
-def _run_generator(items: Any, invocation: InvocationContext) -> list[Any] | None:
-    """Send the items of a generator to a caller that streams, or collect them for one that wants a single result."""
+    result = handler.call(data, metadata=invocation.metadata) if handler.takes_metadata else handler.call(data)
+    if result.__class__ is not GeneratorType:
+        return result
     if not invocation.is_streamed:
-        return list(items)
-    for item in items:
+        return list(result)
+    for item in result:
         if invocation.cancelled:
-            items.close()
+            result.close()
             break
         invocation.send_item({"item": item})
         invocation.window.wait()
@@ -224,7 +216,3 @@ async def _resolve(result: Any, invocation: InvocationContext) -> Any:
         if invocation.window.is_full:
             await invocation.window.wait_async()
     return None
-
-
-def _call_with_metadata(handler: Handler, invocation: InvocationContext) -> Any:
-    return handler.call(invocation.message.get("data"), metadata=invocation.metadata)

@@ -6,7 +6,8 @@ transports of real workers.
 
 from __future__ import annotations
 
-from threading import Condition
+from queue import Empty, SimpleQueue
+from threading import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,60 +31,42 @@ if TYPE_CHECKING:
             """Stop reading and writing; a blocked `read` returns `b""`."""
 
 
-class _Stream:
-    """Bytes in one direction."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._closed = False
-        self._changed = Condition()
-
-    def put(self, data: bytes) -> None:
-        with self._changed:
-            if self._closed:
-                raise BrokenPipeError("the other end is closed")
-            self._bytes += data
-            self._changed.notify_all()
-
-    def take(self, timeout: float | None) -> bytes | None:
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._bytes or self._closed, timeout):
-                return None
-            data = bytes(self._bytes)
-            self._bytes.clear()
-            return data
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
 class PairTransport:
     """One end of an in-memory connection; `PairTransport.pair()` makes both."""
 
     owns_process = False
     input_fd: int | None = None
 
-    def __init__(self, incoming: _Stream, outgoing: _Stream) -> None:
+    def __init__(self, incoming: SimpleQueue[bytes], outgoing: SimpleQueue[bytes], closed: Event) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
+        self._closed = closed
 
     @classmethod
     def pair(cls) -> tuple[PairTransport, PairTransport]:
         """Return two ends; each reads what the other writes."""
-        first_to_second, second_to_first = _Stream(), _Stream()
-        return cls(second_to_first, first_to_second), cls(first_to_second, second_to_first)
+        first: SimpleQueue[bytes] = SimpleQueue()
+        second: SimpleQueue[bytes] = SimpleQueue()
+        closed = Event()
+        return cls(first, second, closed), cls(second, first, closed)
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return what has arrived, `b""` at the end, None after `timeout` seconds."""
-        return self._incoming.take(timeout)
+        """Return what one `write` has sent, `b""` at the end, None after `timeout` seconds."""
+        try:
+            data = self._incoming.get(timeout=timeout)
+        except Empty:
+            return None
+        if not data:
+            self._incoming.put(b"")  # the next read shall find the end too
+        return data
 
     def write(self, data: bytes) -> None:
-        """Hand `data` to the other end."""
-        self._outgoing.put(data)
+        if self._closed.is_set():
+            raise BrokenPipeError("the other end is closed")
+        if data:
+            self._outgoing.put(data)
 
     def close(self) -> None:
-        """Close both directions."""
-        self._incoming.close()
-        self._outgoing.close()
+        self._closed.set()
+        self._incoming.put(b"")
+        self._outgoing.put(b"")

@@ -1,45 +1,17 @@
-"""The transport of a supervised worker: its own stdin and stdout, which no other code of the process can reach.
+"""The transport of a supervised worker: the pipes that were its stdin and stdout.
 
-`claim` moves descriptors 0 and 1 to private ones that children do not inherit, and points fd 1 at stderr and fd 0 at
-/dev/null, so that `print`, C code and child processes cannot break the protocol. The launcher claims them before user
-code runs; in a script started by hand, `register_worker` does.
+`claim_wire` of `launcher.py` has moved them to private descriptors, which no other code of the process can reach.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import sys
 
 # A read of this size stays below malloc's mmap threshold: 2 us, against 20 us for 256 KiB.
 READ_SIZE = 64 * 1024
 # While a large line is coming in, fewer and larger reads are cheaper.
 LARGE_READ_SIZE = 1024 * 1024
-# Under this name the launcher is found in `sys.modules` by the SDK it started.
-LAUNCHER = "iii_launcher"
-
-
-def claim() -> tuple[int, int]:
-    """Return private descriptors (read, write) of the wire; 0 and 1 become ordinary ones that any code may use."""
-    import fcntl  # not under the launcher, which has claimed already
-
-    read = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
-    write = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
-    return read, write
-
-
-def claimed_descriptors() -> tuple[int, int]:
-    """Return the descriptors the launcher has claimed, or claim them now."""
-    launcher = sys.modules.get(LAUNCHER)
-    wire: tuple[int, int] | None = getattr(launcher, "wire", None)
-    if wire is None:
-        sys.stdout.flush()
-        return claim()
-    return wire
 
 
 class StdioTransport:
@@ -56,7 +28,6 @@ class StdioTransport:
         self._poll.register(read_fd, select.POLLIN)
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return some bytes, `b""` at the end, None after `timeout` seconds."""
         data = None
         while data is None:
             if timeout is not None and not self._poll.poll(timeout * 1000):
@@ -72,7 +43,6 @@ class StdioTransport:
         return data
 
     def write(self, data: bytes) -> None:
-        """Write all of `data`."""
         written = os.write(self._write_fd, data)
         while written < len(data):
             data = data[written:]
@@ -83,11 +53,3 @@ class StdioTransport:
         if self._write_fd >= 0:
             os.close(self._write_fd)
             self._write_fd = -1
-
-
-def has_input(fd: int | None, *, wait: bool) -> bool:
-    """Tell whether a descriptor has bytes or its end, without reading it; with `wait`, block until it has."""
-    input_poll = select.poll()
-    if fd is not None:
-        input_poll.register(fd, select.POLLIN)
-    return bool(input_poll.poll(None if wait else 0))

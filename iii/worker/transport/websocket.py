@@ -16,12 +16,12 @@ from collections import deque
 from threading import Event, Lock
 from time import monotonic
 
+from iii.errors import IIIError
 from iii.protocol.frames import CLOSE, PING, PONG, TEXT
 from iii.worker.transport.websocket_frames import (
     ServerFrameReader,
     WebSocketError,
     check_response,
-    frame,
     frames,
     request_bytes,
 )
@@ -48,41 +48,23 @@ _ANNOUNCEMENT = b'"function_id":"engine::workers::register"'
 
 
 class Reconnection:
-    """How long to wait before the next attempt: `initial` seconds, times `factor` up to `limit`, spread by `jitter`.
+    """When to try again: as a `ReconnectionConfig` of the public SDK says, the defaults are those of its contract.
 
-    `attempts` in a row without success end the connection; a negative number of them means never.
+    The first delay is multiplied for each further attempt up to the longest one, and spread by the jitter. `attempts`
+    in a row without success end the connection; a negative number of them means never.
     """
 
-    def __init__(
-        self,
-        initial: float = 1.0,
-        limit: float = 30.0,
-        factor: float = 2.0,
-        jitter: float = 0.3,
-        attempts: int = -1,
-    ) -> None:
-        self.initial = initial
-        self.limit = limit
-        self.factor = factor
-        self.jitter = jitter
-        self.attempts = attempts
-
-    @classmethod
-    def from_config(cls, config: object) -> Reconnection:
-        """Return the numbers of a `ReconnectionConfig` of the public SDK (milliseconds), its defaults for None."""
-        default = cls()
-        return cls(
-            getattr(config, "initial_delay_ms", default.initial * 1000) / 1000,
-            getattr(config, "max_delay_ms", default.limit * 1000) / 1000,
-            getattr(config, "backoff_multiplier", default.factor),
-            getattr(config, "jitter_factor", default.jitter),
-            getattr(config, "max_retries", default.attempts),
-        )
+    def __init__(self, config: object = None) -> None:
+        self._initial_delay = getattr(config, "initial_delay_ms", 1000) / 1000
+        self._max_delay = getattr(config, "max_delay_ms", 30_000) / 1000
+        self._multiplier = getattr(config, "backoff_multiplier", 2.0)
+        self._jitter = getattr(config, "jitter_factor", 0.3)
+        self.attempts: int = getattr(config, "max_retries", -1)
 
     def delay(self, attempt: int, noise: float) -> float:
         """Return the seconds before retry `attempt` (from 1); `noise` is between -1 and 1."""
-        seconds = min(self.limit, self.initial * self.factor ** min(attempt - 1, 64))
-        return seconds * (1 + self.jitter * noise)
+        seconds: float = min(self._max_delay, self._initial_delay * self._multiplier ** min(attempt - 1, 64))
+        return seconds * (1 + self._jitter * noise)
 
 
 class WebSocket:
@@ -134,16 +116,10 @@ class WebSocket:
             raise WebSocketError("the server closed the connection")
         return self._reader.feed(data)
 
-    def send(self, opcode: int, payload: bytes) -> None:
-        """Send one message."""
-        data = frames(opcode, payload, os.urandom(4))
-        with self._sending:
-            self.socket.sendall(data)
-
-    def send_texts(self, lines: list[bytes]) -> None:
-        """Send each line as a text message, together."""
+    def send(self, opcode: int, *payloads: bytes) -> None:
+        """Send each payload as a message, together."""
         mask = os.urandom(4)
-        data = b"".join([frames(TEXT, line, mask) for line in lines])
+        data = b"".join([frames(opcode, payload, mask) for payload in payloads])
         with self._sending:
             self.socket.sendall(data)
 
@@ -162,8 +138,7 @@ class WebSocket:
     def close(self) -> None:
         """Send a close frame and close; a thread that blocks in `receive` gets the end."""
         try:
-            with self._sending:
-                self.socket.sendall(frame(CLOSE, _NORMAL_CLOSURE, os.urandom(4)))
+            self.send(CLOSE, _NORMAL_CLOSURE)
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed already
@@ -204,23 +179,19 @@ class WebSocketTransport:
         self._attempts = 0
         self._next_attempt = 0.0
         self._last_received = 0.0
-        self._has_connected = False
         self._is_greeted = False
         self.connected = Event()
         self.failure: OSError | None = None
 
     def read(self, timeout: float | None) -> bytes | None:
-        """Return lines, `b""` once closed or given up, None after `timeout` seconds."""
         deadline = None if timeout is None else monotonic() + timeout
         while not self._closing.is_set():
             remaining = None if deadline is None else max(0.0, deadline - monotonic())
             websocket = self._websocket
             if websocket is None:
                 self._connect_when_due(remaining)
-            else:
-                lines = self._read_lines(websocket, remaining)
-                if lines:
-                    return lines
+            elif lines := self._read_lines(websocket, remaining):
+                return lines
             if deadline is not None and monotonic() >= deadline:
                 return None
         return b""
@@ -231,11 +202,16 @@ class WebSocketTransport:
         timeout = check_interval if remaining is None else min(remaining, check_interval)
         try:
             messages = websocket.receive(timeout)
-            if messages is None:
-                self._check(websocket)
-                return b""
-            self._last_received = monotonic()
-            return self._lines_from(websocket, messages)
+            if messages is not None:
+                self._last_received = monotonic()
+                return self._lines_from(websocket, messages)
+            silence = monotonic() - self._last_received
+            if not self._is_greeted and silence >= PONG_TIMEOUT:
+                self._begin(websocket)
+            if silence > SILENCE_TIMEOUT:
+                raise WebSocketError(f"the engine has been silent for {silence:.0f} s")
+            if silence > PING_INTERVAL:
+                websocket.send(PING, b"")
         except OSError as error:
             self.failure = error
             with self._changing:
@@ -243,17 +219,7 @@ class WebSocketTransport:
                 # Under the lock: lines that are written from here on belong to the next connection.
                 self._on_lost()
             websocket.close()
-            return b""
-
-    def _check(self, websocket: WebSocket) -> None:
-        """Act on the engine's silence: stop waiting for its pong, ping, or give the connection up (OSError)."""
-        silence = monotonic() - self._last_received
-        if not self._is_greeted and silence >= PONG_TIMEOUT:
-            self._begin(websocket)
-        if silence > SILENCE_TIMEOUT:
-            raise WebSocketError(f"the engine has been silent for {silence:.0f} s")
-        if silence > PING_INTERVAL:
-            websocket.send(PING, b"")
+        return b""
 
     def _lines_from(self, websocket: WebSocket, messages: list[tuple[int, bytes]]) -> bytes:
         lines = []
@@ -269,8 +235,6 @@ class WebSocketTransport:
                 lines.append(payload.replace(b"\n", b" "))
         return b"".join([line + b"\n" for line in lines])
 
-    # Connecting
-
     def _connect_when_due(self, remaining: float | None) -> None:
         """Wait for the time of the next attempt, at most `remaining` seconds, and connect once it has come.
 
@@ -281,7 +245,7 @@ class WebSocketTransport:
             self._closing.wait(delay if remaining is None else min(delay, remaining))
         if monotonic() < self._next_attempt or self._closing.is_set():
             return
-        self._on_state("reconnecting" if self._has_connected else "connecting")
+        self._on_state("reconnecting" if self.connected.is_set() else "connecting")
         try:
             websocket = WebSocket(self._address, self._headers)
             self._greet(websocket)
@@ -299,7 +263,7 @@ class WebSocketTransport:
         """Send who the worker is and what it has; calls wait until the engine has acted on that (`_begin`)."""
         with self._changing:
             try:
-                websocket.send_texts([*self._greeting(), _PING_LINE])
+                websocket.send(TEXT, *self._greeting(), _PING_LINE)
             except OSError:
                 websocket.close()
                 raise
@@ -314,12 +278,9 @@ class WebSocketTransport:
             self._is_greeted = True
             pending = list(self._pending)
             self._pending.clear()
-            websocket.send_texts(pending)
-        self._has_connected = True
+            websocket.send(TEXT, *pending)
         self.connected.set()
         self._on_state("connected")
-
-    # Writing
 
     def write(self, data: bytes) -> None:
         """Send lines; without a connection they wait for it. OSError once closed."""
@@ -334,14 +295,13 @@ class WebSocketTransport:
             if websocket is None:
                 return
         try:
-            websocket.send_texts(lines)
+            websocket.send(TEXT, *lines)
         except OSError:
             # The reading thread finds the same end, fails the calls of this connection, these among them, and connects
             # anew.
             return
 
     def close(self) -> None:
-        """Close for good."""
         self._closing.set()
         self.connected.set()
         with self._changing:
@@ -355,14 +315,12 @@ def _is_call(line: bytes) -> bool:
 
 
 def parse_address(address: str) -> tuple[str, int, str, bool]:
-    """Return host, port, target (path and query) and whether TLS is asked for. ValueError for anything else."""
-    scheme, separator, location = address.partition("://")
-    if scheme not in ("ws", "wss") or not separator:
-        raise ValueError(f"an engine's address is ws://host:port, not {address!r}")
+    """Return host, port, target (path and query) and whether TLS is asked for. IIIError for anything else."""
+    scheme, _, location = address.partition("://")
     authority, slash, path = location.partition("/")
     host, colon, port = authority.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = authority, "443" if scheme == "wss" else "80"
-    if not host or not port.isdigit():
-        raise ValueError(f"an engine's address is ws://host:port, not {address!r}")
+    if scheme not in ("ws", "wss") or not host or not port.isdigit():
+        raise IIIError(f"an engine's address is ws://host:port, not {address!r}")
     return host.strip("[]"), int(port), slash + path or "/", scheme == "wss"

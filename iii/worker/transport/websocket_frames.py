@@ -6,6 +6,9 @@ common with it is in `iii/protocol/frames.py`.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 from iii.protocol.frames import CLOSE, CONTINUATION, FINAL, MASKED, MAX_FRAME, MAX_MESSAGE, RESERVED, header
 
 TYPE_CHECKING = False
@@ -37,9 +40,6 @@ def request_bytes(host: str, target: str, key: str, headers: Mapping[str, str]) 
 
 def check_response(head: bytes, key: str) -> None:
     """Accept the server's response head. WebSocketError with its status line if it refuses."""
-    import base64  # once a connection
-    import hashlib  # once a connection
-
     status, *lines = head.decode("latin-1").split("\r\n")
     if status.split(" ", 2)[1:2] != ["101"]:
         raise WebSocketError(f"the server refused the WebSocket: {status}")
@@ -49,21 +49,14 @@ def check_response(head: bytes, key: str) -> None:
         raise WebSocketError("the server's handshake does not answer ours")
 
 
-def frame(opcode: int, payload: bytes, mask: bytes, *, is_final: bool = True) -> bytes:
-    """Return one masked frame."""
-    return header(opcode | FINAL if is_final else opcode, len(payload), MASKED) + mask + masked(payload, mask)
-
-
 def frames(opcode: int, payload: bytes, mask: bytes) -> bytes:
-    """Return a message, as several frames when it is larger than one may be."""
-    if len(payload) <= MAX_FRAME:
-        return frame(opcode, payload, mask)
-    parts = [payload[start : start + MAX_FRAME] for start in range(0, len(payload), MAX_FRAME)]
-    last = len(parts) - 1
-    made = [
-        frame(CONTINUATION if place else opcode, part, mask, is_final=place == last) for place, part in enumerate(parts)
-    ]
-    return b"".join(made)
+    """Return a message as a masked frame, or as several when it is larger than one may be."""
+    result: list[bytes] = []
+    for start in range(0, len(payload) or 1, MAX_FRAME):
+        part = payload[start : start + MAX_FRAME]
+        first = (CONTINUATION if start else opcode) | (FINAL if start + MAX_FRAME >= len(payload) else 0)
+        result += header(first, len(part), MASKED), mask, masked(part, mask)
+    return b"".join(result)
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:

@@ -17,7 +17,7 @@ from iii.errors import LocalProtocolError, RemoteProtocolError
 from iii.worker.codec.codec import Codec
 from iii.worker.codec.json_diagnosis import find_fault
 from iii.worker.codec.limits import MAX_DEPTH, MAX_NODES
-from iii.worker.runtime.line_reader import LineReader
+from iii.worker.runtime.lines import LineReader
 
 # A busy machine is slow; that decides no test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

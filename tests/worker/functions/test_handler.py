@@ -9,7 +9,7 @@ import time
 import pytest
 
 from iii import InvocationError, current_invocation
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.threads import ThreadPool
 from tests.support.worker_support import BOUND, pair
 
 

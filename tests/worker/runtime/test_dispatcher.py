@@ -7,7 +7,7 @@ import threading
 from contextlib import suppress
 from time import monotonic
 
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.threads import ThreadPool
 from tests.support.worker_support import BOUND, in_thread, next_call, pair, piped
 
 
@@ -20,7 +20,7 @@ class LatePool(ThreadPool):
 
     def run(self, task):
         started = super().run(task)
-        if getattr(task, "__name__", "") == "_watch":
+        if task.__qualname__.startswith("Monitor."):
             self._took_over.wait(BOUND)
         return started
 

@@ -7,15 +7,14 @@ import threading
 
 import pytest
 
-from iii.worker.runtime.monitor import Monitor
-from iii.worker.runtime.reader_lock import ReaderLock
-from iii.worker.runtime.thread_pool import ThreadPool
+from iii.worker.runtime.reader_lock import Monitor, ReaderLock
+from iii.worker.runtime.threads import ThreadPool
 from tests.support.worker_support import BOUND, in_thread
 
 
 @pytest.fixture
-def lock():
-    return ReaderLock(None)
+def lock(request):
+    return getattr(request, "param", ReaderLock)(None)
 
 
 @pytest.fixture
@@ -62,11 +61,21 @@ def test_a_loop_becomes_a_candidate_only_where_a_descriptor_can_be_watched(lock)
     loop.close()
 
 
-def test_a_monitor_takes_a_free_lock_whose_leader_makes_no_progress(lock, watch):
-    monitor, taken = watch()
+class HeldPool(ThreadPool):
+    """Keeps a task instead of running it."""
+
+    def run(self, task):
+        self.task = task
+        return True
+
+
+def test_a_monitor_takes_a_free_lock_whose_leader_makes_no_progress(lock):
+    thread_pool, taken = HeldPool(), threading.Event()
+    monitor = Monitor(lock, thread_pool, taken.set, threading.Event())
     assert monitor.call()
     assert not lock.needs_monitor
-    assert taken.wait(BOUND)
+    in_thread(thread_pool.task)()
+    assert taken.is_set()
     assert not lock.free
     assert lock.needs_monitor
 
@@ -92,6 +101,63 @@ def test_behind_a_retired_monitor_another_takes_over(lock, watch):
     monitor.retire()
     lock.free.append(None)
     assert lock.needs_monitor
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+class HookedLock(ReaderLock):
+    """Calls `on_sleep` once, at the moment in which the monitor is about to sleep."""
+
+    def __init__(self, input_fd):
+        self._needs_monitor, self.on_sleep = True, None
+        super().__init__(input_fd)
+
+    @property
+    def needs_monitor(self):
+        return self._needs_monitor
+
+    @needs_monitor.setter
+    def needs_monitor(self, value):
+        self._needs_monitor = value
+        if value and self.on_sleep is not None:
+            on_sleep, self.on_sleep = self.on_sleep, None
+            on_sleep()
+
+
+@pytest.mark.parametrize("lock", [HookedLock], indirect=True)
+def test_a_monitor_that_is_retired_on_its_way_to_sleep_takes_no_wake_up_from_its_successor(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+    retired = threading.Event()
+
+    def retire():
+        monitor.retire()
+        retired.set()
+
+    lock.on_sleep = retire
+    assert monitor.call()
+    assert retired.wait(BOUND)
+    assert monitor.call()
+    asleep = threading.Event()
+    while not lock.needs_monitor:
+        asleep.wait(0.001)
+    lock.free.append(None)
+    lock.releases += 1
+    assert monitor.call()
+    assert taken.wait(BOUND)
+
+
+@pytest.mark.parametrize("lock", [HookedLock], indirect=True)
+def test_a_release_that_a_retired_monitor_sees_on_its_way_to_sleep_starts_its_successor(lock, watch):
+    monitor, taken = watch()
+    assert lock.take_back()
+
+    def retire_and_release():
+        monitor.retire()
+        lock.releases += 1
+        lock.free.append(None)
+
+    lock.on_sleep = retire_and_release
     assert monitor.call()
     assert taken.wait(BOUND)
 

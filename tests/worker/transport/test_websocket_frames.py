@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from iii.errors import IIIError
 from iii.protocol.frames import BINARY, MAX_FRAME, PING, TEXT
 from iii.worker.transport.websocket import Reconnection, parse_address
 from iii.worker.transport.websocket_frames import (
     ServerFrameReader,
     WebSocketError,
     check_response,
-    frame,
     frames,
     masked,
     request_bytes,
@@ -46,7 +46,7 @@ def served(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 200_000])
 def test_other_implementations_read_our_frames(size):
     payload = bytes(range(256)) * (size // 256 + 1)
-    (got,) = parsed(frame(TEXT, payload[:size], b"mask"))
+    (got,) = parsed(frames(TEXT, payload[:size], b"mask"))
     assert (got.opcode, bytes(got.data), got.fin) == (Opcode.TEXT, payload[:size], True)
 
 
@@ -88,7 +88,7 @@ def test_a_message_over_the_limit_is_refused_before_it_has_come():
 
 def test_a_masked_frame_from_a_server_is_refused():
     with pytest.raises(WebSocketError, match="mask"):
-        ServerFrameReader().feed(frame(TEXT, b"x", b"mask"))
+        ServerFrameReader().feed(frames(TEXT, b"x", b"mask"))
 
 
 def test_the_handshake_is_checked_against_its_key():
@@ -121,7 +121,7 @@ def test_addresses(address, parts):
 
 @pytest.mark.parametrize("address", ["http://h", "ws://", "ws://h:x", "h:5"])
 def test_what_is_no_address_is_refused(address):
-    with pytest.raises(ValueError, match="ws://host:port"):
+    with pytest.raises(IIIError, match="ws://host:port"):
         parse_address(address)
 
 

@@ -8,13 +8,15 @@ Each end has blocking methods for threads and async ones for event loops.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import socket
 from threading import Lock
 from urllib.parse import quote
 
 from iii.errors import IIIError
-from iii.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT
-from iii.worker.channels.unix_socket import ChannelSocket
+from iii.protocol.frames import BINARY, CLOSE, PING, PONG, TEXT, ChannelFrameError, ChannelFrameSplitter, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ CHUNK = 64 * 1024
 # A closing writer waits until the engine has read everything. The engine gives a channel up after five minutes
 # without a reader, so it answers before this.
 CLOSE_TIMEOUT = 330.0
-DIRECTIONS = ("read", "write")
+READ_SIZE = 256 * 1024
+OPEN_TIMEOUT = 10.0
+# The engine's lines before the channel's bytes are short.
+_MAX_HEAD = 64 * 1024
 
 
 class StreamChannelRef:
@@ -42,6 +47,88 @@ class StreamChannelRef:
     def model_dump(self, **_: Any) -> dict[str, str]:
         """Return the JSON form."""
         return {"channel_id": self.channel_id, "access_key": self.access_key, "direction": self.direction}
+
+
+class ChannelClosed(OSError):
+    """The engine does not open this end of a channel, or has closed it; the text says why."""
+
+
+class ChannelSocket:
+    """One open end over the engine's unix socket, with the methods of `WebSocket` that are used here.
+
+    `path` is the engine's socket, `reference` the JSON form. OSError when the engine refuses it.
+    """
+
+    def __init__(self, path: str, reference: dict[str, str]) -> None:
+        import json  # few workers have channels
+
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._splitter = ChannelFrameSplitter()
+        self._received: list[tuple[int, bytes]] = []
+        try:
+            self.socket.settimeout(OPEN_TIMEOUT)
+            self.socket.connect(path)
+            self.socket.sendall(json.dumps({"type": "channelopen", **reference}).encode() + b"\n")
+            self._received = self._splitter.feed(self._wait_until_open(json.loads))
+            self.socket.settimeout(None)
+        except BaseException:
+            self.socket.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
+
+    def _wait_until_open(self, loads: Any) -> bytes:
+        """Read the engine's lines up to the one that opens the end; return the bytes that came behind it."""
+        data = b""
+        while True:
+            line, newline, remaining = data.partition(b"\n")
+            if not newline:
+                part = self.socket.recv(READ_SIZE)
+                if not part or len(data) > _MAX_HEAD:
+                    raise ChannelClosed("the engine closed the connection")
+                data += part
+                continue
+            answer = loads(line)
+            if answer.get("type") == "error":
+                raise ChannelClosed(answer["error"]["message"])
+            if answer.get("type") == "channelopened":
+                return remaining
+            data = remaining  # the engine greets every connection; only peers need that line
+
+    def receive(self, timeout: float | None) -> list[tuple[int, bytes]] | None:
+        if self._received:
+            received, self._received = self._received, []
+            return received
+        if timeout is not None and not self._poll.poll(timeout * 1000):
+            return None
+        data = self.socket.recv(READ_SIZE)
+        if not data:
+            raise ChannelClosed("the other end is closed")
+        try:
+            return self._splitter.feed(data)
+        except ChannelFrameError as error:
+            raise ChannelClosed(f"the engine sent {error}") from None
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """Send one message; blocks while the reader is behind. OSError once the reader is gone."""
+        self.socket.sendall(frame(opcode, payload))
+
+    def finish(self, timeout: float) -> None:
+        """End the stream, and wait at most `timeout` seconds until the engine has read all of it and closes."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+            self.socket.settimeout(timeout)
+            while self.socket.recv(READ_SIZE):
+                pass
+        except OSError:
+            pass  # the engine has closed the connection first, or the reader has left
+        finally:
+            self.socket.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed already
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 class ChannelConnector:
@@ -88,6 +175,16 @@ class _End:
             self._connection = self._connection or self._connector.connect(self.ref)
             return self._connection
 
+    def close(self) -> None:
+        """Close this end: a reader reads no more, and the writer's next writes fail."""
+        self._is_closed = True
+        if self._connection is not None:
+            self._connection.close()
+
+    async def close_async(self) -> None:
+        """As `close`, without blocking the loop."""
+        await _in_thread(self.close)
+
 
 class ChannelWriter(_End):
     """The end to write to. Writes block while the reader is behind; OSError once the reader is gone."""
@@ -122,10 +219,6 @@ class ChannelWriter(_End):
         connection = self._connect()
         self._is_closed = True
         connection.finish(CLOSE_TIMEOUT)
-
-    async def close_async(self) -> None:
-        """As `close`, without blocking the loop."""
-        await _in_thread(self.close)
 
 
 class ChannelReader(_End):
@@ -177,16 +270,6 @@ class ChannelReader(_End):
         """As `read`, without blocking the loop."""
         return await _in_thread(self.read)  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        """Read no more: the writer's next writes fail."""
-        self._is_closed = True
-        if self._connection is not None:
-            self._connection.close()
-
-    async def close_async(self) -> None:
-        """As `close`, for code on an event loop."""
-        await _in_thread(self.close)
-
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     import asyncio  # loaded by the loop this runs on
@@ -210,7 +293,7 @@ def is_channel_ref(value: Any) -> bool:
         isinstance(value, dict)
         and isinstance(value.get("channel_id"), str)
         and isinstance(value.get("access_key"), str)
-        and value.get("direction") in DIRECTIONS
+        and value.get("direction") in ("read", "write")
     )
 
 
