@@ -61,7 +61,7 @@ class Scheduler:
     """All jobs of one engine, by key."""
 
     def __init__(
-        self, store: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
+        self, store: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], object] = lambda _: None
     ) -> None:
         self._store = store
         self._fire = fire

@@ -15,7 +15,7 @@ from typing import Any
 from iii import InvocationError, Logger
 from stdlib_workers.events.background import Background
 from stdlib_workers.events.firing import Caller, Target, Trace, fire
-from stdlib_workers.storage import Journal, JournalEntry
+from stdlib_workers.storage import JournalEntry, SqliteJournal
 from stdlib_workers.values import decode, encode
 
 TOPIC = "outbox"
@@ -46,7 +46,7 @@ def envelope(ordering_key: str, targets: list[Target], payload: Any, trace: Trac
 class Outbox:
     """Delivers the journal's `outbox` entries through a worker."""
 
-    def __init__(self, journal: Journal, worker: Caller, background: Background) -> None:
+    def __init__(self, journal: SqliteJournal, worker: Caller, background: Background) -> None:
         self._journal = journal
         self._worker = worker
         self._background = background

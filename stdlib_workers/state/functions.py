@@ -15,7 +15,7 @@ from stdlib_workers.state.events import Subscription, outbox_entry, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.options import Options
 from stdlib_workers.state.pages import cursor_from, page_of
-from stdlib_workers.storage import Change, Entry, KeyValue
+from stdlib_workers.storage import Change, Entry, SqliteKeyValue
 from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
 
 # The value of `expected` when it is not in the payload: null is a value that a caller may expect.
@@ -27,7 +27,7 @@ class State:
 
     def __init__(
         self,
-        key_values: KeyValue,
+        key_values: SqliteKeyValue,
         options: Options,
         bindings: Bindings[Subscription] | Sequence[Subscription] = (),
         outbox: Outbox | None = None,

@@ -1,4 +1,4 @@
-"""Reading a payload field by field, with the contract's `deserialization_error` for what does not fit. Pure.
+"""JSON payloads: read field by field, with the contract's `deserialization_error`; values to bytes and back. Pure.
 
 The engine has checked the schema already, unless the project has turned that off; these checks always run.
 Unknown fields are ignored.
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import msgspec
+
 from iii import InvocationError
 
 _MISSING: Any = object()
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
 _NAMES = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
 
 
@@ -76,3 +80,16 @@ class Payload:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def encode(value: Any) -> bytes:
+    """Return compact JSON. InvocationError `serialization_error` for what JSON or UTF-8 cannot hold."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvocationError("serialization_error", f"the value is not JSON: {error}") from None
+
+
+def decode(text: bytes) -> Any:
+    """Return the value of JSON that `encode` made."""
+    return _decoder.decode(text)

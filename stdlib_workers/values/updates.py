@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stdlib_workers.values.json_bytes import decode, encode
-from stdlib_workers.values.payload import malformed
+from stdlib_workers.values.payload import decode, encode, malformed
 
 MAX_SEGMENTS = 32
 MAX_SEGMENT_BYTES = 256

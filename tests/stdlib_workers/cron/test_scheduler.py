@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from iii import InvocationError
+from stdlib_workers.cron.__main__ import store_in_memory
 from stdlib_workers.cron.expression import parse
 from stdlib_workers.cron.job_store import SCHEMA, JobRecord, SqliteJobStore
 from stdlib_workers.cron.jobs import MAX_MISSED, Decision, Job, decide, job_from, payload_from
-from stdlib_workers.cron.options import store_in_memory
 from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.storage import Store
 from stdlib_workers.values import OptionError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from stdlib_workers.queue import admin, catalog, dead_letters
-from stdlib_workers.queue.clock import Clock
+from stdlib_workers.queue.__main__ import Clock
 from stdlib_workers.queue.delivery import advance, recover, settle
 from stdlib_workers.queue.model import NewJob, Outcome, Queue, QueueConfig, Verdict
 from stdlib_workers.queue.new_jobs import enqueue

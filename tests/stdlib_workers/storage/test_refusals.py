@@ -15,7 +15,7 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.storage import CORRUPT, KEY_VALUE_SCHEMA, Refusal, Schema, SqliteKeyValue, Store
-from stdlib_workers.storage.lock import lock
+from stdlib_workers.storage.database import lock
 
 KEEP_OPEN = """
 import os, sys
