@@ -9,13 +9,16 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
 
-from iii import InitOptions, Worker, register_worker
+import orjson
+
+from iii import InitOptions, TriggerConfig, TriggerHandler, Worker, register_worker
 from stdlib_workers.queue.broker import Broker
+from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.options import options_from
+from stdlib_workers.queue.model import Queue
+from stdlib_workers.queue.options import options_from, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.queue.subscriber import Subscribers
 from stdlib_workers.storage import open_store
 from stdlib_workers.values import read_options
 
@@ -33,6 +36,31 @@ class Clock:
     def __call__(self) -> int:
         """Return the time now."""
         return int((self._steady() + self._offset) * 1000)
+
+
+class Subscribers(TriggerHandler):
+    """The trigger type `durable:subscriber`: every function bound to a topic gets its own copy of each message."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def register_trigger(self, config: TriggerConfig) -> None:
+        """Start delivering. ValueError without a topic."""
+        topic, queue_config = parse_subscriber(config.config if isinstance(config.config, dict) else {})
+        queue = Queue(
+            id=0,
+            name=topic_name(topic, config.namespace, config.function_id),
+            config=queue_config,
+            topic=topic,
+            namespace=config.namespace,
+            function_id=config.function_id,
+            metadata=None if config.metadata is None else orjson.dumps(config.metadata),
+        )
+        await self._broker.bind(queue, config.id)
+
+    async def unregister_trigger(self, config: TriggerConfig) -> None:
+        """Stop delivering; what is published meanwhile is kept."""
+        self._broker.unbind(config.id)
 
 
 def main() -> None:

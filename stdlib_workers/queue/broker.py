@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from stdlib_workers.queue import admin, catalog, dead_letters
+from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
 from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State, Verdict
-from stdlib_workers.queue.new_jobs import enqueue, forget_keys, is_plain, plain_row
+from stdlib_workers.queue.new_jobs import enqueue, forget_keys, plain_row
 from stdlib_workers.queue.scheduler import Scheduler
 from stdlib_workers.storage import Pending, Store
 
@@ -64,7 +64,7 @@ class Broker:
 
     async def enqueue(self, queue: Queue, job: NewJob) -> str:
         """Take a job in; returns its receipt when it is durable."""
-        if not is_plain(job):
+        if job.key is not None or job.group is not None:
             return await self._transact(lambda connection, now: enqueue(connection, queue, job, now), (queue,))
 
         def command(_: sqlite3.Connection) -> str:
@@ -182,22 +182,22 @@ class Broker:
 
     async def letters(self, queues: list[Queue], offset: int, limit: int) -> list[dict[str, Any]]:
         """Return dead letters, the newest first."""
-        return await self._transact(lambda connection, _: dead_letters.letters(connection, queues, offset, limit))
+        return await self._transact(lambda connection, _: admin.letters(connection, queues, offset, limit))
 
     async def redrive(self, queues: list[Queue], job: str | None, data: bytes | None = None) -> int:
         """Deliver one dead letter again, or all; returns how many."""
 
         def work(connection: sqlite3.Connection, now: int) -> int:
             if job is None:
-                return sum(dead_letters.redrive_all(connection, queue, now) for queue in queues)
-            return sum(dead_letters.redrive(connection, queue, job, now, data) for queue in queues)
+                return sum(admin.redrive_all(connection, queue, now) for queue in queues)
+            return sum(admin.redrive(connection, queue, job, now, data) for queue in queues)
 
         return await self._transact(work, queues)
 
     async def discard(self, queues: list[Queue], job: str) -> int:
         """Forget a dead letter; returns 0 when there is none."""
         return await self._transact(
-            lambda connection, now: sum(dead_letters.discard(connection, queue, job, now) for queue in queues), queues
+            lambda connection, now: sum(admin.discard(connection, queue, job, now) for queue in queues), queues
         )
 
     async def purge(self, queues: list[Queue]) -> int:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
-from stdlib_workers.queue.schema import QUEUE_COLUMNS, config_to_text, queue_from_row
+
+_SELECT = "SELECT id, name, config, topic, namespace, function_id, metadata FROM queues"
 
 
 def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
@@ -15,7 +20,7 @@ def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tu
         return existing, False
     connection.execute(
         "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
-        (name, config_to_text(config)),
+        (name, orjson.dumps(config).decode()),
     )
     return _stored(connection, name), True
 
@@ -25,18 +30,12 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 
     The first subscriber of a topic gets what was published to the topic before.
     """
+    config = orjson.dumps(queue.config).decode()
     is_first = not subscriptions(connection, str(queue.topic))
     connection.execute(
         "INSERT INTO queues (name, config, topic, namespace, function_id, metadata) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata",
-        (
-            queue.name,
-            config_to_text(queue.config),
-            queue.topic,
-            queue.namespace,
-            queue.function_id,
-            queue.metadata,
-        ),
+        (queue.name, config, queue.topic, queue.namespace, queue.function_id, queue.metadata),
     )
     stored = _stored(connection, queue.name)
     if is_first:
@@ -73,19 +72,22 @@ def topic_name(topic: str, namespace: str | None = None, function_id: str = "") 
 
 def subscriptions(connection: sqlite3.Connection, topic: str) -> list[Queue]:
     """Return the queues of a topic's subscribers, in the order in which they subscribed."""
-    rows = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE topic = ? ORDER BY id", (topic,))
-    return [queue_from_row(row) for row in rows]
+    return _queues(connection.execute(f"{_SELECT} WHERE topic = ? ORDER BY id", (topic,)))
 
 
 def find(connection: sqlite3.Connection, name: str) -> Queue | None:
     """Return the queue of this name."""
-    row = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE name = ?", (name,)).fetchone()
-    return None if row is None else queue_from_row(row)
+    return next(iter(_queues(connection.execute(f"{_SELECT} WHERE name = ?", (name,)))), None)
 
 
 def load(connection: sqlite3.Connection) -> list[Queue]:
     """Return all queues."""
-    return [queue_from_row(row) for row in connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues ORDER BY id")]
+    return _queues(connection.execute(f"{_SELECT} ORDER BY id"))
+
+
+def _queues(rows: Iterable[Any]) -> list[Queue]:
+    # What a stored configuration does not say has its default.
+    return [Queue(row[0], row[1], QueueConfig(**orjson.loads(row[2])), *row[3:]) for row in rows]
 
 
 def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool:

@@ -1,10 +1,10 @@
 """The words of the queue: a job's states and what moves it between them, queues, deliveries. Pure.
 
 A job's life is the table `LIFE`; the SQL of the other modules moves rows along that table only. Of an ordered group
-exactly one job, the head, is in a state of `LIVE`; the others wait `BEHIND` it. So ordering needs no lock and no
-bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when their
-worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is found,
-and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
+exactly one job, the head, is neither `BEHIND` nor `DEAD`; the others wait `BEHIND` it. So ordering needs no lock and
+no bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when
+their worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is
+found, and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ class State(IntEnum):
     DEAD = 5
 
 
-# The head of a group is in one of these.
-LIVE = (State.READY, State.DELAYED, State.RUNNING, State.HELD)
 WAITING = (State.READY, State.DELAYED, State.BEHIND, State.HELD)
 
 

@@ -97,6 +97,3 @@ class Scheduler(TransactionHook):
     def stop(self) -> None:
         """Start nothing more: the process is about to end."""
         self._is_stopping = True
-
-    def __repr__(self) -> str:
-        return f"<Scheduler {len(self._changed)} queues changed, {len(self._rows)} jobs to write>"

@@ -59,11 +59,7 @@ CODES = {
 }
 TRIGGER = {
     "type": "object",
-    "properties": {
-        "scope": {"type": "string"},
-        "key": {"type": "string"},
-        "condition_function_id": {"type": "string"},
-    },
+    "properties": {"scope": {"type": "string"}, "key": {"type": "string"}, "condition_function_id": {"type": "string"}},
 }
 EVENT = {
     "type": "object",
