@@ -14,7 +14,7 @@ from typing import Any
 
 from iii import InvocationError, Logger
 from stdlib_workers.events.background import Background
-from stdlib_workers.events.firing import Caller, Target, Trace, fire
+from stdlib_workers.events.bindings import Caller, Target, Trace, fire
 from stdlib_workers.storage import JournalEntry, SqliteJournal
 from stdlib_workers.values import decode, encode
 
@@ -146,6 +146,3 @@ class Outbox:
     def _remove_handled(self) -> None:
         positions, self._handled = self._handled, []
         self._journal.remove(positions)
-
-    def __repr__(self) -> str:
-        return f"<Outbox {self._in_memory} in memory, {len(self._by_key)} ordering keys>"

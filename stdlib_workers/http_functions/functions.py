@@ -10,8 +10,7 @@ from typing import Any
 from iii import InvocationError, current_invocation
 from stdlib_workers.egress import EgressDenied, RequestFailed, ResponseFailed, Rules, send
 from stdlib_workers.egress.client import check
-from stdlib_workers.http_functions.http_messages import CallDetails, outcome_of, request_for, secret_of
-from stdlib_workers.http_functions.invocation import invocation_from
+from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
 
 
 class HttpFunctions:

@@ -84,17 +84,15 @@ class Dispatcher:
             self._is_idle.clear()
             self._attempts.add(task)
             task.add_done_callback(self._on_attempt_ended)
-        if started.due is None or not self._is_earlier(started.due):
-            return
+        if started.due is not None and self._is_earlier(started.due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = started.due
+            self._timer = self._loop.call_later(max(0, started.due - self._clock()) / 1000, self._on_due)
 
-        def on_due() -> None:
-            self._timer = self._due = None
-            self._spawn(self._broker.sweep())
-
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due = started.due
-        self._timer = self._loop.call_later(max(0, started.due - self._clock()) / 1000, on_due)
+    def _on_due(self) -> None:
+        self._timer = self._due = None
+        self._spawn(self._broker.sweep())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)

@@ -20,6 +20,7 @@ _COLUMNS = "id, queue, state, priority, due, grp, created, function_id, namespac
 # The values of these columns, in their order.
 JobRow = tuple[Any, ...]
 
+
 def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
     """Return the row of a job without key and group: it depends on nothing that is stored."""
     return _row(queue, job, State.DELAYED if job.delay_ms > 0 else State.READY, now)
