@@ -10,19 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.cron.job_store import JobRecord
+from stdlib_workers.cron.job_store import SqliteJobStore
 from stdlib_workers.cron.jobs import Decision, Job, decide, iso_utc, payload_from
-
-
-class JobStore(Protocol):
-    """What the scheduler needs of `SqliteJobStore`."""
-
-    def open(self, key: str, now: datetime) -> Awaitable[JobRecord]: ...
-    def claim_tick(self, key: str, seen: datetime, decision: Decision, *, fires: bool) -> Awaitable[bool]: ...
-    def mark_ended(self, key: str, tick: datetime) -> Awaitable[None]: ...
 
 
 class Time:
@@ -61,7 +53,12 @@ class Scheduler:
     """All jobs of one engine, by key."""
 
     def __init__(
-        self, store: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], object] = lambda _: None
+        self,
+        store: SqliteJobStore,
+        fire: Fire,
+        *,
+        time: Time | None = None,
+        log: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._store = store
         self._fire = fire

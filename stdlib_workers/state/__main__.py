@@ -5,8 +5,7 @@ from __future__ import annotations
 from iii import InitOptions, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options, options_from
+from stdlib_workers.state.functions import Options, State, options_from
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.values import read_options

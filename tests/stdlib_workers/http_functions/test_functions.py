@@ -18,7 +18,7 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.egress import Response, Rules
-from stdlib_workers.http_functions.functions import HttpFunctions
+from stdlib_workers.http_functions.__main__ import HttpFunctions
 from stdlib_workers.http_functions.invocation import (
     CallDetails,
     HttpInvocation,

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.storage import FULL, KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, Store
 
 ROOT = Path(__file__).resolve().parents[3]
