@@ -94,11 +94,7 @@ async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""
-
-        async def rows() -> list[dict[str, Any]]:
-            return provider.scheduler.rows()
-
-        return {"jobs": await provider.on_loop(rows())}
+        return {"jobs": await provider.on_loop(provider.scheduler.rows())}
 
     async def run_now(payload: Any) -> Any:
         """Fire the job `job` now, beside its schedule, and wait for its run."""

@@ -156,7 +156,7 @@ class Scheduler:
         if queued is not None:
             self._start(scheduled, *queued)
 
-    def rows(self) -> list[dict[str, Any]]:
+    async def rows(self) -> list[dict[str, Any]]:
         """Return every job with its next tick, as `cron::list` shows it."""
         rows = []
         for scheduled in self.jobs.values():

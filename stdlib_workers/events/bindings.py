@@ -6,7 +6,7 @@ Only an explicit JSON `false` of the condition function blocks. The binding's me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,9 +23,7 @@ _mint = Random().getrandbits
 class Caller(Protocol):
     """The part of a Worker that calls functions."""
 
-    async def trigger_async(self, request: Any, payload: Any = None) -> Any:
-        """Call a function and return its result."""
-        ...
+    async def trigger_async(self, request: Any, payload: Any = None) -> Any: ...
 
 
 class Bindings(TriggerHandler, Generic[F]):
@@ -52,7 +50,6 @@ class Bindings(TriggerHandler, Generic[F]):
         self._by_id[config.id] = self._read(config)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
-        """Remove this one binding."""
         self._by_id.pop(config.id, None)
 
 
@@ -64,10 +61,6 @@ class Target:
     namespace: str | None = None
     metadata: Any = None
     condition: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields that are set."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def binding(self) -> TriggerConfig:
         """Return the SDK's form of the binding, which makes the requests of condition and function."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 from iii import InvocationError, Logger
@@ -39,7 +40,8 @@ _NOT_DELIVERED = frozenset(
 
 def envelope(ordering_key: str, targets: list[Target], payload: Any, trace: Trace | None = None) -> bytes:
     """Return the journal entry of an event, with the trace of what caused it. Pure."""
-    entry = {"lane": ordering_key, "targets": [target.as_json() for target in targets], "payload": payload}
+    set_fields = [{key: value for key, value in asdict(target).items() if value is not None} for target in targets]
+    entry = {"lane": ordering_key, "targets": set_fields, "payload": payload}
     return encode({**entry, "trace": trace} if trace else entry)
 
 

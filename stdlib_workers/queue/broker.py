@@ -2,7 +2,8 @@
 
 Each method names the queues in which its transaction makes room or work; the scheduler starts what it can at the end
 of the same transaction. That happens on the storage thread, so an enqueue whose caller gives up cannot lose an attempt
-that it has started. The SQL is in the modules beside this one.
+that it has started. The SQL is in the modules beside this one, whose functions say
+more about what a method of the same name does.
 """
 
 from __future__ import annotations
@@ -106,11 +107,9 @@ class Broker:
         await self._transact(forget_keys, self.queues.values())
 
     async def held(self) -> set[Target]:
-        """Return the functions that jobs wait for."""
         return await self._transact(lambda connection, _: held_targets(connection))
 
     async def release(self, function_id: str, *, limit: int) -> int:
-        """Let jobs that waited for a function start; returns how many."""
         return await self._transact(
             lambda connection, _: release(connection, function_id, limit=limit), self.queues.values()
         )
@@ -145,7 +144,6 @@ class Broker:
         self.scheduler.unbind(trigger_id)
 
     async def unsubscribe(self, topic: str, function_id: str) -> int:
-        """Remove a subscription with everything that waits for it; returns how many jobs that were."""
         removed = await self._transact(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
         for queue in self.find(topic):
             if queue.function_id == function_id:
@@ -173,15 +171,12 @@ class Broker:
     # Questions and manual moves
 
     async def counts(self, queues: list[Queue]) -> list[dict[str, Any]]:
-        """Return the figures of each queue."""
         return await self._transact(lambda connection, _: [admin.counts(connection, queue) for queue in queues])
 
     async def peek(self, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
-        """Return live jobs, the oldest first."""
         return await self._transact(lambda connection, _: admin.peek(connection, queue, offset, limit))
 
     async def letters(self, queues: list[Queue], offset: int, limit: int) -> list[dict[str, Any]]:
-        """Return dead letters, the newest first."""
         return await self._transact(lambda connection, _: admin.letters(connection, queues, offset, limit))
 
     async def redrive(self, queues: list[Queue], job: str | None, data: bytes | None = None) -> int:
@@ -195,13 +190,11 @@ class Broker:
         return await self._transact(work, queues)
 
     async def discard(self, queues: list[Queue], job: str) -> int:
-        """Forget a dead letter; returns 0 when there is none."""
         return await self._transact(
             lambda connection, now: sum(admin.discard(connection, queue, job, now) for queue in queues), queues
         )
 
     async def purge(self, queues: list[Queue]) -> int:
-        """Remove every job that waits; returns how many."""
         return await self._transact(
             lambda connection, _: sum(admin.purge(connection, queue) for queue in queues), queues
         )

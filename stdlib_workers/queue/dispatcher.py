@@ -67,7 +67,7 @@ class Dispatcher:
 
     def finish(self, timeout: float) -> None:
         """Start nothing more and wait, up to `timeout` (0: no limit), until what is under way has been written down."""
-        self._broker.scheduler.stop()
+        self._broker.scheduler.is_stopping = True
         self._is_idle.wait(max(0.0, timeout - EXIT_TIMEOUT) if timeout else None)
 
     async def run(self) -> None:
@@ -178,9 +178,9 @@ class MissingFunctions:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        # Holds back the missing functions, without those that a probe is trying.
+        self._scheduler = broker.scheduler
         self._missing: set[Target] = set()
-        # As `_missing`, without those that a probe is trying.
-        self._held_back: frozenset[Target] = frozenset()
 
     def __contains__(self, target: Target) -> bool:
         return target in self._missing
@@ -188,13 +188,13 @@ class MissingFunctions:
     def add(self, target: Target) -> None:
         """From now on let jobs of this function wait without calling it."""
         self._missing.add(target)
-        self._hold_back(self._held_back | {target})
+        self._scheduler.held_back |= {target}
 
     async def on_registered(self, function_ids: list[str]) -> None:
         """Let all jobs of these functions start."""
         registered = {function_id for _, function_id in self._missing} & set(function_ids)
         self._missing = {target for target in self._missing if target[1] not in registered}
-        self._hold_back(frozenset(self._missing))
+        self._scheduler.held_back = frozenset(self._missing)
         for function_id in registered:
             while await self._broker.release(function_id, limit=BATCH) == BATCH:
                 pass
@@ -205,13 +205,9 @@ class MissingFunctions:
         while True:
             for target in list(self._missing):
                 # The released job must start to find out whether its function is still missing.
-                self._hold_back(self._held_back - {target})
+                self._scheduler.held_back -= {target}
                 await self._broker.release(target[1], limit=1)
             await asyncio.sleep(PROBE_INTERVAL)
-
-    def _hold_back(self, targets: frozenset[Target]) -> None:
-        self._held_back = targets
-        self._broker.scheduler.hold_back(targets)
 
 
 def sidecar(delivery: Delivery) -> Any:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from iii import InitOptions, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
-from stdlib_workers.state.functions import Options, State, options_from
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
-from stdlib_workers.values import read_options
+from stdlib_workers.values import OptionError, check_names, in_memory, integer, read_options
+
+# Keys of the public worker. Those that only say how it stores its files have no effect: ours are under `.iii/`.
+_KEYS = ("adapter", "triggers_enabled", "max_value_bytes", "save_interval_ms", "store_method")
+
+
+def options_from(config: Mapping[str, Any]) -> Options:
+    """Return the options in `[workers.state.config]`. OptionError for an unknown key or a value that does not fit."""
+    check_names(config, _KEYS, "state")
+    integer(config, "save_interval_ms", "state", 100, 3_600_000)
+    enabled = config.get("triggers_enabled", True)
+    if not isinstance(enabled, bool):
+        raise OptionError(f"state: triggers_enabled must be true or false, got {enabled!r}")
+    return Options(in_memory(config, "state"), enabled, integer(config, "max_value_bytes", "state", 1, 2**53))
 
 
 def main() -> None:
@@ -36,4 +52,5 @@ def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> No
     outbox.start()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ way to the disk at once, and share its fsync.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +16,7 @@ from stdlib_workers.state.events import Subscription, outbox_entry, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.pages import cursor_from, page_of
 from stdlib_workers.storage import Change, Entry, SqliteKeyValue
-from stdlib_workers.values import (
-    OptionError,
-    Payload,
-    apply_updates,
-    check_names,
-    encode,
-    in_memory,
-    integer,
-    malformed,
-    parse_updates,
-)
-
-# Keys of the public worker. Those that only say how it stores its files have no effect: ours are under `.iii/`.
-_KEYS = ("adapter", "triggers_enabled", "max_value_bytes", "save_interval_ms", "store_method")
+from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
 
 # The value of `expected` when it is not in the payload: null is a value that a caller may expect.
 _ANY: Any = object()
@@ -42,16 +29,6 @@ class Options:
     in_memory: bool = False
     triggers_enabled: bool = True
     max_value_bytes: int | None = None
-
-
-def options_from(config: Mapping[str, Any]) -> Options:
-    """Return the options in `[workers.state.config]`. OptionError for an unknown key or a value that does not fit."""
-    check_names(config, _KEYS, "state")
-    integer(config, "save_interval_ms", "state", 100, 3_600_000)
-    enabled = config.get("triggers_enabled", True)
-    if not isinstance(enabled, bool):
-        raise OptionError(f"state: triggers_enabled must be true or false, got {enabled!r}")
-    return Options(in_memory(config, "state"), enabled, integer(config, "max_value_bytes", "state", 1, 2**53))
 
 
 class State:

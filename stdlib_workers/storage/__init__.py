@@ -4,8 +4,8 @@
 journal (state, stream).
 """
 
-from stdlib_workers.storage.database import Schema, open_database
-from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure, map_storage_errors
+from stdlib_workers.storage.database import Schema
+from stdlib_workers.storage.errors import UNUSABLE, map_storage_errors
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, Change, Decide, Row, SqliteKeyValue
@@ -13,8 +13,6 @@ from stdlib_workers.storage.store import Store, TransactionHook, open_store
 from stdlib_workers.storage.write_buffer import Entry
 
 __all__ = [
-    "CORRUPT",
-    "FULL",
     "KEY_VALUE_SCHEMA",
     "UNUSABLE",
     "Change",
@@ -22,15 +20,12 @@ __all__ = [
     "Entry",
     "JournalEntry",
     "Pending",
-    "Refusal",
     "Row",
     "Schema",
     "SqliteJournal",
     "SqliteKeyValue",
-    "StorageFailure",
     "Store",
     "TransactionHook",
     "map_storage_errors",
-    "open_database",
     "open_store",
 ]

@@ -12,10 +12,8 @@ import msgspec
 
 from iii import InvocationError
 
-_MISSING: Any = object()
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
-_NAMES = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
 
 
 def malformed(function_id: str, message: str) -> InvocationError:
@@ -37,13 +35,12 @@ class Payload:
     def __contains__(self, name: str) -> bool:
         return name in self._fields
 
-    def string(self, name: str, default: str = _MISSING) -> str:
-        """Return a string field, required unless there is a default."""
-        value = self._fields.get(name, default)
-        if value is _MISSING or not (isinstance(value, str) or value is default):
-            self._refuse(name, str)
-        text: str = value
-        return text
+    def string(self, name: str) -> str:
+        """Return a required string field."""
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            self._refuse(name, "a string")
+        return value
 
     def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:
         """Return an optional integer field from `least` to `most`; null counts as absent."""
@@ -51,11 +48,10 @@ class Payload:
         if value is None:
             return default
         if not isinstance(value, int) or isinstance(value, bool):
-            self._refuse(name, int)
+            self._refuse(name, "an integer")
         if not least <= value <= most:
             raise malformed(self._function_id, f"{name} must be {least} to {most}, got {value}")
-        number: int = value
-        return number
+        return value
 
     def value(self, name: str, alias: str | None = None) -> Any:
         """Return a required field of any JSON value, null too. A payload with both `name` and `alias` is an error."""
@@ -71,10 +67,10 @@ class Payload:
         """Return an optional field."""
         return self._fields.get(name)
 
-    def _refuse(self, name: str, wanted: type) -> NoReturn:
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
         if name not in self._fields:
             raise malformed(self._function_id, f"{name} is missing")
-        raise malformed(self._function_id, f"{name} must be {_NAMES[wanted]}, got {_shown(self._fields[name])}")
+        raise malformed(self._function_id, f"{name} must be {wanted}, got {_shown(self._fields[name])}")
 
 
 def _shown(value: Any) -> str:

@@ -108,10 +108,8 @@ def _fail(update: Update, reason: str, message: str) -> _Inapplicable:
     return _Inapplicable(f"{update.type}.{reason}", f"{update.type} {where}: {message}")
 
 
-# Checks before an operation runs: the path, then a merge's value.
-
-
 def _check(update: Update) -> None:
+    """Check the path, then a merge's value, before the operation runs."""
     if len(update.path) > MAX_SEGMENTS:
         raise _fail(update, "path.too_deep", f"the path has {len(update.path)} segments, the limit is {MAX_SEGMENTS}")
     for segment in update.path:

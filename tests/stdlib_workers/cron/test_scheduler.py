@@ -253,7 +253,7 @@ async def test_a_job_can_be_run_now_and_listed(stage: Stage) -> None:
     stage.scheduler.add("t", job("0 * * * *", name="report"))
     await settle()
     assert (await stage.scheduler.run_now("report"))["trigger"] == "manual"
-    [row] = stage.scheduler.rows()
+    [row] = await stage.scheduler.rows()
     assert (row["job"], row["next"], row["running"]) == ("report", "2026-01-01T01:00:00+00:00", False)
     with pytest.raises(KeyError):
         await stage.scheduler.run_now("nothing")
