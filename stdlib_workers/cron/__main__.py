@@ -22,7 +22,7 @@ from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
 from stdlib_workers.cron.scheduler import Scheduler
-from stdlib_workers.events import Target, is_wanted, new_trace, target_from
+from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import open_store
 from stdlib_workers.values import check_names, in_memory, read_options
 

@@ -34,6 +34,7 @@ class Time:
 
 # Calls the function of a trigger id with a payload.
 Fire = Callable[[str, dict[str, Any]], Awaitable[Any]]
+Log = Callable[[str], object]
 
 
 @dataclass
@@ -53,12 +54,7 @@ class Scheduler:
     """All jobs of one engine, by key."""
 
     def __init__(
-        self,
-        store: SqliteJobStore,
-        fire: Fire,
-        *,
-        time: Time | None = None,
-        log: Callable[[str], object] = lambda _: None,
+        self, store: SqliteJobStore, fire: Fire, *, time: Time | None = None, log: Log = lambda _: None
     ) -> None:
         self._store = store
         self._fire = fire

@@ -115,7 +115,12 @@ class Outbox:
                     if not await self._reach(Target(**fields), event["payload"], event.get("trace")):
                         return
                 queue.popleft()
-                self._finish(entry)
+                self._in_memory -= 1
+                if not self._handled:
+                    self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
+                self._handled.append(entry.position)
+                if self._is_behind and self._in_memory <= MAX_IN_MEMORY // 2 and not self._is_reading:
+                    self._background.start(self._catch_up())
         del self._by_key[ordering_key]
 
     async def _reach(self, target: Target, payload: Any, trace: Trace | None) -> bool:
@@ -136,14 +141,6 @@ class Outbox:
                     return True
             await asyncio.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
-
-    def _finish(self, entry: JournalEntry) -> None:
-        self._in_memory -= 1
-        if not self._handled:
-            self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
-        self._handled.append(entry.position)
-        if self._is_behind and self._in_memory <= MAX_IN_MEMORY // 2 and not self._is_reading:
-            self._background.start(self._catch_up())
 
     def _remove_handled(self) -> None:
         positions, self._handled = self._handled, []

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Any
 
 import orjson
 
@@ -47,20 +46,14 @@ class Subscribers(TriggerHandler):
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Start delivering. ValueError without a topic."""
         topic, queue_config = parse_subscriber(config.config if isinstance(config.config, dict) else {})
-        queue = Queue(
-            id=0,
-            name=topic_name(topic, config.namespace, config.function_id),
-            config=queue_config,
-            topic=topic,
-            namespace=config.namespace,
-            function_id=config.function_id,
-            metadata=None if config.metadata is None else orjson.dumps(config.metadata),
-        )
+        name = topic_name(topic, config.namespace, config.function_id)
+        metadata = None if config.metadata is None else orjson.dumps(config.metadata)
+        queue = Queue(0, name, queue_config, topic, config.namespace, config.function_id, metadata)
         await self._broker.bind(queue, config.id)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """Stop delivering; what is published meanwhile is kept."""
-        self._broker.unbind(config.id)
+        self._broker.scheduler.unbind(config.id)
 
 
 def main() -> None:
@@ -85,11 +78,9 @@ async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
         {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},
         Subscribers(broker),
     )
-
-    def functions_available(payload: Any) -> None:
-        dispatcher.functions_added(payload.get("added") or [])
-
-    worker.register_function("queue::on-functions-available", functions_available, metadata={"internal": True})
+    worker.register_function(
+        "queue::on-functions-available", dispatcher.on_functions_available, metadata={"internal": True}
+    )
     worker.register_trigger(
         {"type": "engine::functions-available", "function_id": "queue::on-functions-available", "config": {}}
     )

@@ -2,8 +2,8 @@
 
 Each method names the queues in which its transaction makes room or work; the scheduler starts what it can at the end
 of the same transaction. That happens on the storage thread, so an enqueue whose caller gives up cannot lose an attempt
-that it has started. The SQL is in the modules beside this one, whose functions say
-more about what a method of the same name does.
+that it has started. The SQL is in the modules beside this one; a method without a description does what the function
+of its name says.
 """
 
 from __future__ import annotations
@@ -93,14 +93,12 @@ class Broker:
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> State | None:
         """Write down how an attempt has ended, and start what that made room for."""
-
-        def work(connection: sqlite3.Connection, now: int) -> State | None:
-            return settle(connection, delivery, verdict, now, random.random())
-
-        if delivery.possible_poison:
-            # One possible poison message runs at a time: the next may be in any queue.
-            return await self._transact(work, self.queues.values())
-        return await self._transact(work, (self.queues.get(delivery.queue.name, delivery.queue),))
+        own_queue = self.queues.get(delivery.queue.name, delivery.queue)
+        # One possible poison message runs at a time: the next may be in any queue.
+        changed = self.queues.values() if delivery.possible_poison else (own_queue,)
+        return await self._transact(
+            lambda connection, now: settle(connection, delivery, verdict, now, random.random()), changed
+        )
 
     async def sweep(self) -> None:
         """Start whatever is due, in every queue; forget old keys."""
@@ -139,10 +137,6 @@ class Broker:
         self.scheduler.bind(queue.name, trigger_id)
         self._keep([await self._transact(work)])
 
-    def unbind(self, trigger_id: str) -> None:
-        """Take a subscription's trigger away; its queue keeps what is published meanwhile."""
-        self.scheduler.unbind(trigger_id)
-
     async def unsubscribe(self, topic: str, function_id: str) -> int:
         removed = await self._transact(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
         for queue in self.find(topic):
@@ -152,11 +146,9 @@ class Broker:
 
     async def pause(self, queues: list[Queue], *, paused: bool) -> bool:
         """Pause or resume queues; returns whether that changed anything."""
-
-        def work(connection: sqlite3.Connection, _: int) -> bool:
-            return any([catalog.pause(connection, queue, paused=paused) for queue in queues])
-
-        return await self._transact(work, queues)
+        return await self._transact(
+            lambda connection, _: any([catalog.pause(connection, queue, paused=paused) for queue in queues]), queues
+        )
 
     def find(self, name: str) -> list[Queue]:
         """Return the named queue, or all queues of the topic."""

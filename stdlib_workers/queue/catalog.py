@@ -10,7 +10,8 @@ import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
 
-_SELECT = "SELECT id, name, config, topic, namespace, function_id, metadata FROM queues"
+_COLUMNS = "id, name, config, topic, namespace, function_id, metadata"
+_SELECT = f"SELECT {_COLUMNS} FROM queues"
 
 
 def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
@@ -18,11 +19,12 @@ def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tu
     existing = find(connection, name)
     if existing is not None and existing.config == config:
         return existing, False
-    connection.execute(
-        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
+    rows = connection.execute(
+        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config "
+        f"RETURNING {_COLUMNS}",
         (name, orjson.dumps(config).decode()),
     )
-    return _stored(connection, name), True
+    return _queues(rows)[0], True
 
 
 def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
@@ -32,12 +34,12 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
     """
     config = orjson.dumps(queue.config).decode()
     is_first = not subscriptions(connection, str(queue.topic))
-    connection.execute(
+    rows = connection.execute(
         "INSERT INTO queues (name, config, topic, namespace, function_id, metadata) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata",
+        f"ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata RETURNING {_COLUMNS}",
         (queue.name, config, queue.topic, queue.namespace, queue.function_id, queue.metadata),
     )
-    stored = _stored(connection, queue.name)
+    stored = _queues(rows)[0]
     if is_first:
         connection.execute(
             "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ? "
@@ -50,9 +52,7 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) -> int:
     """Remove a subscription with everything that waits for it; returns how many jobs that were."""
     removed = 0
-    for queue in subscriptions(connection, topic):
-        if queue.function_id != function_id:
-            continue
+    for queue in [each for each in subscriptions(connection, topic) if each.function_id == function_id]:
         removed += connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
         connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
     return removed
@@ -94,9 +94,3 @@ def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool
     """Pause or resume a queue, for good; returns whether that changed anything."""
     statement = "UPDATE queues SET paused = ? WHERE id = ? AND paused != ?"
     return bool(connection.execute(statement, (paused, queue.id, paused)).rowcount)
-
-
-def _stored(connection: sqlite3.Connection, name: str) -> Queue:
-    queue = find(connection, name)
-    assert queue is not None
-    return queue

@@ -61,8 +61,9 @@ class Dispatcher:
         if started.deliveries or self._is_earlier(started.due):
             self._loop.call_soon_threadsafe(self._start, started)
 
-    def functions_added(self, function_ids: list[str]) -> None:
-        """Start the jobs that wait for these functions, which have just been registered."""
+    def on_functions_available(self, payload: Any) -> None:
+        # The jobs that wait for one of these functions start.
+        function_ids = payload.get("added") or []
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._missing_functions.on_registered(function_ids)))
 
     def finish(self, timeout: float) -> None:

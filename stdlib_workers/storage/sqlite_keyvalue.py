@@ -2,6 +2,7 @@
 
 Values are JSON as bytes. A bucket holds keys in the order of their first write. Nothing in the methods is SQLite's: a
 NATS bucket and stream fit them too, with `update` as a loop of compare-and-set.
+
 A flipped bit in a row is found when the row is read and becomes `storage_corrupt`; it is never served.
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, JournalEntry, SqliteJournal, append
 from stdlib_workers.storage.store import Store
 from stdlib_workers.storage.write_buffer import Cache, Entry, WriteBuffer, entry_from
+
+T = TypeVar("T")
 
 # Versions reserved at a time: a restart skips up to as many.
 RESERVE = 1 << 20
@@ -152,25 +155,22 @@ class SqliteKeyValue:
     def _set_reserved(self, reserved: int) -> None:
         self._reserved = reserved
 
-    def count(self, bucket: str) -> Pending[int]:
-        """Return how many keys a bucket has."""
-
-        def command(connection: sqlite3.Connection) -> int:
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> Pending[T]:
+        def command(connection: sqlite3.Connection) -> T:
             self._buffer.flush(connection)
-            row = connection.execute("SELECT entries FROM bucket WHERE name = ?", (bucket,)).fetchone()
-            return row[0] if row else 0
+            return query(connection)
 
         return self._store.run(command)
+
+    def count(self, bucket: str) -> Pending[int]:
+        """Return how many keys a bucket has."""
+        statement = "SELECT entries FROM bucket WHERE name = ?"
+        return self._read(lambda connection: (connection.execute(statement, (bucket,)).fetchone() or (0,))[0])
 
     def buckets(self) -> Pending[list[str]]:
         """Return the buckets that hold a key, sorted."""
-
-        def command(connection: sqlite3.Connection) -> list[str]:
-            self._buffer.flush(connection)
-            rows = connection.execute("SELECT name FROM bucket WHERE entries > 0 ORDER BY name")
-            return [row[0] for row in rows]
-
-        return self._store.run(command)
+        statement = "SELECT name FROM bucket WHERE entries > 0 ORDER BY name"
+        return self._read(lambda connection: [row[0] for row in connection.execute(statement)])
 
     def watch(self, callback: Callable[[Change], None]) -> None:
         """Call `callback` after every change from now on, on the storage's thread, in the order of the commits."""
@@ -178,13 +178,13 @@ class SqliteKeyValue:
 
     def list(self, bucket: str, after: int = 0, limit: int | None = None) -> Pending[list[Row]]:
         """Return the entries of a bucket in the order of their first write, `limit` of them after a position."""
-
-        def command(connection: sqlite3.Connection) -> list[Row]:
-            self._buffer.flush(connection)
-            rows = connection.execute(_LIST, (bucket, after, -1 if limit is None else limit))
-            return [Row(row[0], row[1], entry_from(bucket, row[1], row[2:])) for row in rows]
-
-        return self._store.run(command)
+        parameters = (bucket, after, -1 if limit is None else limit)
+        return self._read(
+            lambda connection: [
+                Row(row[0], row[1], entry_from(bucket, row[1], row[2:]))
+                for row in connection.execute(_LIST, parameters)
+            ]
+        )
 
 
 def _reserve_versions(connection: sqlite3.Connection) -> int:

@@ -233,9 +233,6 @@ class Store:
                 waiting.append(submission)
         self._answer(waiting)
 
-    def __repr__(self) -> str:
-        return f"<Store {self._path or 'in memory'}, {self.commits} commits>"
-
 
 class _PartialWrite(Exception):
     """A command has failed after it had written something."""
