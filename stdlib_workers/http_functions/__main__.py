@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from iii import InitOptions, InvocationError, current_invocation, register_worker
-from stdlib_workers.egress import EgressDenied, RequestFailed, ResponseFailed, Rules, rules_from, send
-from stdlib_workers.egress.client import check
+from stdlib_workers.egress.client import RequestFailed, ResponseFailed, check, send
+from stdlib_workers.egress.rules import EgressDenied, Rules, rules_from
 from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
 from stdlib_workers.values import check_names, read_options
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.egress import Request, Response
+from stdlib_workers.egress.client import Request, Response
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS = 30_000
@@ -126,13 +126,12 @@ def request_for(invocation: HttpInvocation, call: CallDetails, payload: Any, sec
         "x-iii-Function-Path": call.function_id,
         "x-iii-Invocation-ID": call.invocation_id,
         "x-iii-Timestamp": str(call.timestamp),
+        "x-iii-Caller-Function": call.caller_function,
+        "x-iii-Trace-ID": call.trace_id,
     }
-    if call.caller_function:
-        headers["x-iii-Caller-Function"] = call.caller_function
-    if call.trace_id:
-        headers["x-iii-Trace-ID"] = call.trace_id
+    own_headers = [(name, value) for name, value in headers.items() if value]
     # A header that the registration names too is sent twice: so the contract has it.
-    fields = (*headers.items(), *invocation.headers, *_credentials(invocation, call.timestamp, body, secret))
+    fields = (*own_headers, *invocation.headers, *_credentials(invocation, call.timestamp, body, secret))
     return Request(invocation.method, invocation.url, fields, body, timeout)
 
 

@@ -86,7 +86,7 @@ class Broker:
             return queues
 
         queues = await self._transact(work)
-        self._keep(queues)
+        self.queues.update((queue.name, queue) for queue in queues)
         return sum(queue.topic is not None for queue in queues)
 
     # The ends of attempts
@@ -123,7 +123,7 @@ class Broker:
             return queue, has_changed
 
         queue, has_changed = await self._transact(work)
-        self._keep([queue])
+        self.queues[queue.name] = queue
         return has_changed
 
     async def bind(self, queue: Queue, trigger_id: str) -> None:
@@ -135,7 +135,7 @@ class Broker:
             return stored
 
         self.scheduler.bind(queue.name, trigger_id)
-        self._keep([await self._transact(work)])
+        self.queues[queue.name] = await self._transact(work)
 
     async def unsubscribe(self, topic: str, function_id: str) -> int:
         removed = await self._transact(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
@@ -156,9 +156,6 @@ class Broker:
             return [self.queues[name]]
         own = catalog.topic_name(name)
         return [queue for queue in self.queues.values() if queue.topic == name or queue.name == own]
-
-    def _keep(self, queues: Iterable[Queue]) -> None:
-        self.queues.update((queue.name, queue) for queue in queues)
 
     # Questions and manual moves
 

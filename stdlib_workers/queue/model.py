@@ -25,9 +25,6 @@ class State(IntEnum):
     DEAD = 5
 
 
-WAITING = (State.READY, State.DELAYED, State.BEHIND, State.HELD)
-
-
 class Event(Enum):
     """What happens to a job."""
 
@@ -57,7 +54,7 @@ LIFE: dict[tuple[State, Event], tuple[State | None, ...]] = {
     (State.RUNNING, Event.RETURNED): (State.READY, State.DELAYED, State.DEAD),
     (State.RUNNING, Event.MISSING): (State.HELD,),
     (State.DEAD, Event.REDRIVEN): (State.READY, State.DELAYED, State.BEHIND),
-    **{(state, Event.REMOVED): (None,) for state in (*WAITING, State.DEAD)},
+    **{(state, Event.REMOVED): (None,) for state in State if state is not State.RUNNING},
 }
 
 

@@ -168,14 +168,9 @@ def _check_from(fields: Payload) -> Callable[[Entry | None], None]:
         raise malformed("state::set", "give expected or if_version, not both")
 
     def check(entry: Entry | None) -> None:
-        if version is not None and version != (entry.version if entry else 0):
-            raise _conflict(entry)
-        if expected is not _ANY and value_of(entry) != expected:
-            raise _conflict(entry)
+        current = entry.version if entry else 0
+        if version not in (None, current) or (expected is not _ANY and value_of(entry) != expected):
+            details = {"version": current, "value": value_of(entry)}
+            raise InvocationError("CONFLICT", "the value is another one by now", details=details)
 
     return check
-
-
-def _conflict(entry: Entry | None) -> InvocationError:
-    details = {"version": entry.version if entry else 0, "value": value_of(entry)}
-    return InvocationError("CONFLICT", "the value is another one by now", details=details)

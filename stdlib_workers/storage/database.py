@@ -127,7 +127,8 @@ def _create_file(path: Path, schema: Schema) -> None:
 
 
 def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise refusal(path, "it is empty")
     has_log = path.with_name(path.name + "-wal").exists()
     connection = sqlite3.connect(path, isolation_level=None)
@@ -137,7 +138,11 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
         is_open = connection.execute("SELECT is_open FROM iii_life").fetchone()[0]
         if is_open and not has_log:
             raise refusal(path, f"its log {path.name}-wal is missing, and the last commits with it")
-        _check_pages(connection, path)
+        if size <= QUICK_CHECK_BYTES:
+            check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
+            problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+            if problem != "ok":
+                raise refusal(path, f"it is damaged: {problem}")
         _configure(connection, path)
         for step in range(_pragma(connection, "user_version"), schema.version):
             connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
@@ -158,16 +163,6 @@ def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) 
             f"{path} has schema version {version}, this iii knows up to {schema.version}; "
             "start the newer iii that wrote it, nothing was changed"
         )
-
-
-def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    size = path.stat().st_size
-    if size > QUICK_CHECK_BYTES:
-        return
-    check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
-    problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-    if problem != "ok":
-        raise refusal(path, f"it is damaged: {problem}")
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:

@@ -95,10 +95,6 @@ class SqliteKeyValue:
         """Write a value, whether the key exists or not."""
         return self.update(bucket, key, lambda _: value)
 
-    def delete(self, bucket: str, key: str) -> Pending[Change]:
-        """Remove a key; a key that does not exist is no error."""
-        return self.update(bucket, key, lambda _: None)
-
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
         write = (bucket, key, decide)

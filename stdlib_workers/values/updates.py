@@ -42,7 +42,6 @@ class _Inapplicable(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
 
 
 def parse_updates(ops: Any, function_id: str) -> list[Update]:
@@ -98,7 +97,7 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
             root = _APPLY[update.type](root, update, is_untouched)
             is_untouched = False
         except _Inapplicable as problem:
-            error = {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
+            error = {"op_index": index, "code": problem.code, "message": str(problem), "doc_url": DOCUMENTATION}
             errors.append(error)
     return root, errors
 

@@ -84,10 +84,6 @@ class MemoryKeyValue:
         """Write a value."""
         return self.update(bucket, key, lambda _: value)
 
-    def delete(self, bucket: str, key: str) -> Pending[Change]:
-        """Remove a key."""
-        return self.update(bucket, key, lambda _: None)
-
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what is decided."""
         try:

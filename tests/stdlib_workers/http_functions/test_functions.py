@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.egress import Response, Rules
+from stdlib_workers.egress.client import Response
+from stdlib_workers.egress.rules import Rules
 from stdlib_workers.http_functions.__main__ import HttpFunctions
 from stdlib_workers.http_functions.invocation import (
     CallDetails,

@@ -9,8 +9,12 @@ from threading import Event
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, SqliteKeyValue, Store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Change, Entry, Pending, SqliteKeyValue, Store
 from tests.support.memory_keyvalue import MemoryKeyValue
+
+
+def delete(pairs: SqliteKeyValue, bucket: str, key: str) -> Pending[Change]:
+    return pairs.update(bucket, key, lambda _: None)
 
 
 @pytest.fixture(params=["file", "memory", "another"])
@@ -26,10 +30,10 @@ def pairs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteKeyV
 def test_a_change_tells_what_was_and_what_is(pairs: SqliteKeyValue) -> None:
     created = pairs.put("b", "k", b"1").result(10)
     updated = pairs.put("b", "k", b"2").result(10)
-    deleted = pairs.delete("b", "k").result(10)
+    deleted = delete(pairs, "b", "k").result(10)
     assert (created.old, updated.old, deleted.old) == (None, created.new, updated.new)
     assert deleted.new is None
-    assert pairs.delete("b", "k").result(10) == Change("b", "k", None, None)
+    assert delete(pairs, "b", "k").result(10) == Change("b", "k", None, None)
     assert pairs.get("b", "k").result(10) is None
 
 
@@ -51,7 +55,7 @@ def test_a_version_never_comes_back_after_a_delete_and_a_restart(tmp_path: Path)
         new = pairs.put("b", "k", b"1").result(10).new
         assert new is not None
         versions.append(new.version)
-        pairs.delete("b", "k").result(10)
+        delete(pairs, "b", "k").result(10)
         store.close()
     assert len(set(versions)) == 3
     assert versions == sorted(versions)
@@ -71,7 +75,7 @@ def test_a_bucket_without_keys_is_gone(pairs: SqliteKeyValue) -> None:
     for bucket in ("y", "x"):
         pairs.put(bucket, "k", b"0").result(10)
     assert pairs.buckets().result(10) == ["x", "y"]
-    pairs.delete("x", "k").result(10)
+    delete(pairs, "x", "k").result(10)
     assert pairs.buckets().result(10) == ["y"]
 
 
@@ -117,7 +121,7 @@ def test_writes_in_one_step_build_on_each_other_and_are_all_or_none(pairs: Sqlit
 def test_a_key_that_is_written_again_after_its_deletion_comes_last(pairs: SqliteKeyValue) -> None:
     for key in "ab":
         pairs.put("b", key, b"1")
-    pairs.delete("b", "a")
+    delete(pairs, "b", "a")
     pairs.put("b", "a", b"2")
     assert [row.key for row in pairs.list("b").result(10)] == ["b", "a"]
     assert pairs.count("b").result(10) == 2
@@ -129,7 +133,7 @@ def test_what_is_at_hand_is_what_was_written_last(pairs: SqliteKeyValue) -> None
     found = pairs.recent("b", "k")
     assert found is not None
     assert found.value == b"2"
-    pairs.delete("b", "k").result(10)
+    delete(pairs, "b", "k").result(10)
     assert pairs.recent("b", "k") is None
 
 
