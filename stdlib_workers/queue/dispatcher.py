@@ -62,7 +62,7 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._start, started)
 
     def on_functions_available(self, payload: Any) -> None:
-        # The jobs that wait for one of these functions start.
+        # Announced by the engine; the jobs that wait for one of these functions start.
         function_ids = payload.get("added") or []
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._missing_functions.on_registered(function_ids)))
 
