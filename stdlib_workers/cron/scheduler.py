@@ -24,7 +24,6 @@ class Time:
     longest_sleep = 30.0
 
     def now(self) -> datetime:
-        """Return the time."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:

@@ -33,7 +33,6 @@ class Clock:
         self._offset = wall() - steady()
 
     def __call__(self) -> int:
-        """Return the time now."""
         return int((self._steady() + self._offset) * 1000)
 
 

@@ -38,7 +38,6 @@ class Scheduler(TransactionHook):
         self._rows.append(row)
 
     def write_added(self, connection: sqlite3.Connection) -> None:
-        """Write the added jobs now."""
         if self._rows:
             insert(connection, self._rows)
             self._rows.clear()
@@ -67,7 +66,6 @@ class Scheduler(TransactionHook):
         self._started = StartedJobs([delivery for started in by_queue for delivery in started.deliveries], due)
 
     def committed(self) -> None:
-        """Hand the started jobs on."""
         if self._started.deliveries or self._started.due is not None:
             self._on_started(self._started)
 

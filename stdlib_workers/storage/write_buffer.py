@@ -75,7 +75,6 @@ class WriteBuffer(TransactionHook):
         self._counts: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Forget what the last transaction has written."""
         self._entries.clear()
         self._unwritten.clear()
         self._counts.clear()
@@ -104,7 +103,6 @@ class WriteBuffer(TransactionHook):
         return entry
 
     def write(self, bucket: str, key: str, entry: Entry, *, is_new: bool) -> None:
-        """Take a write."""
         self._entries[bucket, key] = self._unwritten[bucket, key] = entry
         if is_new:
             self._counts[bucket] = self._counts.get(bucket, 0) + 1
