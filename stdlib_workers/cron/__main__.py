@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,15 +21,17 @@ from iii import (
 from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
-from stdlib_workers.cron.options import store_in_memory
 from stdlib_workers.cron.scheduler import Scheduler
-from stdlib_workers.events import Target, is_wanted, new_trace, target_from
-from stdlib_workers.storage import Refusal, open_store
-from stdlib_workers.values import OptionError
+from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
+from stdlib_workers.storage import open_store
+from stdlib_workers.values import check_names, in_memory, read_options
 
 MAX_UPCOMING = 1000
 # A run that never ends would stop its job for ever.
 RUN_TIMEOUT_MS = 86_400_000
+# The names of the public worker's adapters, and how those keep a lock: here a tick is claimed in the store instead.
+_ADAPTERS = ("kv", "local", "in_memory")
+_LOCK = ("lock_ttl_ms", "lock_index")
 
 
 class Provider(TriggerHandler):
@@ -40,7 +41,7 @@ class Provider(TriggerHandler):
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, Target] = {}
-        self.scheduler = Scheduler(job_store, self._fire, log=_log)
+        self.scheduler = Scheduler(job_store, self._fire, log=lambda text: sys.stderr.write(f"{text}\n"))
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Start a job. ValueError for a wrong expression or option."""
@@ -77,16 +78,14 @@ class Provider(TriggerHandler):
 def main() -> None:
     """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready.
-    try:
-        is_in_memory = store_in_memory(json.loads(os.environ.get("III_CONFIG") or "{}"))
-        store = open_store("cron", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=is_in_memory)
-    except OptionError as error:
-        _log(str(error))
-        raise SystemExit(2) from None
-    except Refusal as error:
-        _log(f"cron: {error}")
-        raise SystemExit(error.exit_code) from None
+    store = open_store("cron", SCHEMA, in_memory=read_options(store_in_memory))
     asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), SqliteJobStore(store)))
+
+
+def store_in_memory(config: Mapping[str, Any]) -> bool:
+    """Tell whether the store shall end with the process. OptionError for an unknown key or adapter."""
+    check_names(config, ("adapter", "store_method"), "cron")
+    return in_memory(config, "cron", _ADAPTERS, _LOCK)
 
 
 async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
@@ -95,11 +94,7 @@ async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""
-
-        async def rows() -> list[dict[str, Any]]:
-            return provider.scheduler.rows()
-
-        return {"jobs": await provider.on_loop(rows())}
+        return {"jobs": await provider.on_loop(provider.scheduler.rows())}
 
     async def run_now(payload: Any) -> Any:
         """Fire the job `job` now, beside its schedule, and wait for its run."""
@@ -128,10 +123,6 @@ async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
         worker.register_function(function_id, handler)
     worker.ready()
     await asyncio.Event().wait()
-
-
-def _log(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

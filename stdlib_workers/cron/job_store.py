@@ -44,10 +44,8 @@ class SqliteJobStore:
 
         def command(connection: sqlite3.Connection) -> JobRecord:
             connection.execute("INSERT INTO jobs (key, last) VALUES (?, ?) ON CONFLICT DO NOTHING", (key, iso_utc(now)))
-            row = connection.execute(
-                "SELECT last, running, missed, repeated FROM jobs WHERE key = ?", (key,)
-            ).fetchone()
-            last, running, missed, repeated = row
+            statement = "SELECT last, running, missed, repeated FROM jobs WHERE key = ?"
+            last, running, missed, repeated = connection.execute(statement, (key,)).fetchone()
             if running is None or repeated:
                 connection.execute("UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ?", (key,))
                 return JobRecord(_moment(last))
@@ -72,9 +70,8 @@ class SqliteJobStore:
         """Note that the run of a tick has ended."""
 
         def command(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ? AND running = ?", (key, iso_utc(tick))
-            )
+            statement = "UPDATE jobs SET running = NULL, repeated = 0 WHERE key = ? AND running = ?"
+            connection.execute(statement, (key, iso_utc(tick)))
 
         return self._store.run(command)
 

@@ -10,19 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from iii import InvocationError
-from stdlib_workers.cron.job_store import JobRecord
+from stdlib_workers.cron.job_store import SqliteJobStore
 from stdlib_workers.cron.jobs import Decision, Job, decide, iso_utc, payload_from
-
-
-class JobStore(Protocol):
-    """What the scheduler needs of `SqliteJobStore`."""
-
-    def open(self, key: str, now: datetime) -> Awaitable[JobRecord]: ...
-    def claim_tick(self, key: str, seen: datetime, decision: Decision, *, fires: bool) -> Awaitable[bool]: ...
-    def mark_ended(self, key: str, tick: datetime) -> Awaitable[None]: ...
 
 
 class Time:
@@ -32,7 +24,6 @@ class Time:
     longest_sleep = 30.0
 
     def now(self) -> datetime:
-        """Return the time."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
@@ -42,6 +33,7 @@ class Time:
 
 # Calls the function of a trigger id with a payload.
 Fire = Callable[[str, dict[str, Any]], Awaitable[Any]]
+Log = Callable[[str], object]
 
 
 @dataclass
@@ -61,7 +53,7 @@ class Scheduler:
     """All jobs of one engine, by key."""
 
     def __init__(
-        self, store: JobStore, fire: Fire, *, time: Time | None = None, log: Callable[[str], None] = lambda _: None
+        self, store: SqliteJobStore, fire: Fire, *, time: Time | None = None, log: Log = lambda _: None
     ) -> None:
         self._store = store
         self._fire = fire
@@ -159,7 +151,7 @@ class Scheduler:
         if queued is not None:
             self._start(scheduled, *queued)
 
-    def rows(self) -> list[dict[str, Any]]:
+    async def rows(self) -> list[dict[str, Any]]:
         """Return every job with its next tick, as `cron::list` shows it."""
         rows = []
         for scheduled in self.jobs.values():

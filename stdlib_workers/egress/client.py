@@ -113,8 +113,8 @@ def _remaining(deadline: float) -> float:
     return remaining
 
 
-class _TimedSocket:
-    """A connected socket for `http.client`. All of its operations end at one deadline."""
+class _TimedSocket(io.RawIOBase):
+    """A connected socket for `http.client`, and the stream it reads. All operations end at one deadline."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
         self._socket = connected
@@ -124,32 +124,21 @@ class _TimedSocket:
         self._socket.settimeout(_remaining(self._deadline))
         self._socket.sendall(data)
 
-    def receive_into(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int:
         self._socket.settimeout(_remaining(self._deadline))
         return self._socket.recv_into(buffer)
 
     def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(_Incoming(self))
-
-    def close(self) -> None:
-        """Do nothing: `http.client` closes its socket while the body is still to be read."""
-
-    def __enter__(self) -> _TimedSocket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-class _Incoming(io.RawIOBase):
-    def __init__(self, timed: _TimedSocket) -> None:
-        self._timed = timed
+        return io.BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        return self._timed.receive_into(buffer)
+    def close(self) -> None:
+        """Do nothing: `http.client` closes its socket while the body is still to be read."""
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
 
 
 def _send_on(timed: _TimedSocket, target: Target, request: Request) -> Response:

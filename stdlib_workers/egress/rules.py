@@ -1,7 +1,9 @@
 """Where requests may go: the URL's form, the hosts on the list, the addresses behind them. Pure.
 
 `target_of` judges the URL, `check_addresses` the addresses that its host resolves to; the client does both before it
-connects, and connects to none but those addresses.
+connects, and connects to none but those addresses. An address that is not on the public internet is internal: this
+machine, its network, its cloud's metadata service. Addresses that carry another one inside (v4-mapped, NAT64, 6to4,
+Teredo) are judged by what they carry.
 """
 
 from __future__ import annotations
@@ -10,11 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
-from stdlib_workers.egress.addresses import is_in, is_public
 from stdlib_workers.values import OptionError, check_names
 
 ANY_HOST = ("*",)
@@ -23,6 +24,10 @@ _PORTS = {"http": 80, "https": 443}
 _SUSPICIOUS = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 _KEYS = ("url_allowlist", "block_private_ips", "require_https", "allowed_networks")
+# Translators put the IPv4 address into the last 32 bits (RFC 6052).
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+# Internal networks that not every Python version knows: `::a.b.c.d`, a network's own translator (RFC 8215), site-local.
+_INTERNAL = tuple(IPv6Network(text) for text in ("::/96", "64:ff9b:1::/48", "fec0::/10"))
 
 
 class EgressDenied(Exception):
@@ -126,3 +131,35 @@ def _boolean(table: Mapping[str, Any], name: str, worker: str) -> bool:
     if not isinstance(value, bool):
         raise OptionError(f"{worker}: security.{name} must be true or false, got {value!r}")
     return value
+
+
+def is_public(text: str) -> bool:
+    """Tell whether a numeric address, as a resolver returns it, is public. ValueError for anything else."""
+    return all(
+        address.is_global
+        and not address.is_multicast
+        and not (isinstance(address, IPv6Address) and any(address in network for network in _INTERNAL))
+        for address in _forms(_address(text))
+    )
+
+
+def is_in(text: str, networks: tuple[str, ...]) -> bool:
+    """Tell whether the address is in one of `networks` (`10.1.0.0/16`, or one address)."""
+    parsed = [ip_network(network) for network in networks]
+    return any(address in network for address in _forms(_address(text)) for network in parsed)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text.partition("%")[0])  # what follows a % is an interface of this machine
+
+
+def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """Return the address and those inside of it, without wrappers that are no addresses by themselves."""
+    if isinstance(address, IPv4Address):
+        return [address]
+    if address.ipv4_mapped is not None:
+        return [address.ipv4_mapped]
+    if address in _TRANSLATED:
+        return [IPv4Address(int(address) & 0xFFFFFFFF)]
+    carried = [address.sixtofour, *(address.teredo or ())]
+    return [address, *[inner for inner in carried if inner is not None]]

@@ -4,8 +4,7 @@ What the events mean is the workers' own.
 """
 
 from stdlib_workers.events.background import Background
-from stdlib_workers.events.bindings import Bindings
-from stdlib_workers.events.firing import Caller, Target, Trace, current_trace, fire, is_wanted, new_trace, target_from
+from stdlib_workers.events.bindings import Bindings, Caller, Target, Trace, current_trace, fire, target_from
 from stdlib_workers.events.outbox import TOPIC, Outbox, envelope
 
 __all__ = [
@@ -19,7 +18,5 @@ __all__ = [
     "current_trace",
     "envelope",
     "fire",
-    "is_wanted",
-    "new_trace",
     "target_from",
 ]

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 from iii import InvocationError, Logger
 from stdlib_workers.events.background import Background
-from stdlib_workers.events.firing import Caller, Target, Trace, fire
-from stdlib_workers.storage import Journal, JournalEntry
+from stdlib_workers.events.bindings import Caller, Target, Trace, fire
+from stdlib_workers.storage import JournalEntry, SqliteJournal
 from stdlib_workers.values import decode, encode
 
 TOPIC = "outbox"
@@ -39,14 +40,15 @@ _NOT_DELIVERED = frozenset(
 
 def envelope(ordering_key: str, targets: list[Target], payload: Any, trace: Trace | None = None) -> bytes:
     """Return the journal entry of an event, with the trace of what caused it. Pure."""
-    entry = {"lane": ordering_key, "targets": [target.as_json() for target in targets], "payload": payload}
+    set_fields = [{key: value for key, value in asdict(target).items() if value is not None} for target in targets]
+    entry = {"lane": ordering_key, "targets": set_fields, "payload": payload}
     return encode({**entry, "trace": trace} if trace else entry)
 
 
 class Outbox:
     """Delivers the journal's `outbox` entries through a worker."""
 
-    def __init__(self, journal: Journal, worker: Caller, background: Background) -> None:
+    def __init__(self, journal: SqliteJournal, worker: Caller, background: Background) -> None:
         self._journal = journal
         self._worker = worker
         self._background = background
@@ -113,7 +115,12 @@ class Outbox:
                     if not await self._reach(Target(**fields), event["payload"], event.get("trace")):
                         return
                 queue.popleft()
-                self._finish(entry)
+                self._in_memory -= 1
+                if not self._handled:
+                    self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
+                self._handled.append(entry.position)
+                if self._is_behind and self._in_memory <= MAX_IN_MEMORY // 2 and not self._is_reading:
+                    self._background.start(self._catch_up())
         del self._by_key[ordering_key]
 
     async def _reach(self, target: Target, payload: Any, trace: Trace | None) -> bool:
@@ -135,17 +142,6 @@ class Outbox:
             await asyncio.sleep(interval)
             interval = min(interval * 2, MAX_RETRY_INTERVAL)
 
-    def _finish(self, entry: JournalEntry) -> None:
-        self._in_memory -= 1
-        if not self._handled:
-            self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
-        self._handled.append(entry.position)
-        if self._is_behind and self._in_memory <= MAX_IN_MEMORY // 2 and not self._is_reading:
-            self._background.start(self._catch_up())
-
     def _remove_handled(self) -> None:
         positions, self._handled = self._handled, []
         self._journal.remove(positions)
-
-    def __repr__(self) -> str:
-        return f"<Outbox {self._in_memory} in memory, {len(self._by_key)} ordering keys>"

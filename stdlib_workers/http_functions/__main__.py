@@ -1,31 +1,92 @@
-"""`[workers.http_functions]`: register the functions that the engine calls for functions behind a URL."""
+"""`[workers.http_functions]`: the two functions that the engine calls for functions behind a URL.
+
+One checks a function's registration, the other calls the function.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
 
-from iii import InitOptions, register_worker
-from stdlib_workers.egress import rules_from
-from stdlib_workers.http_functions.functions import HttpFunctions
-from stdlib_workers.values import OptionError, check_names
+from iii import InitOptions, InvocationError, current_invocation, register_worker
+from stdlib_workers.egress.client import RequestFailed, ResponseFailed, check, send
+from stdlib_workers.egress.rules import EgressDenied, Rules, rules_from
+from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
+from stdlib_workers.values import check_names, read_options
 
 NAME = "http_functions"
 
 
+class HttpFunctions:
+    """Keeps no state between calls: the engine says each time where the function is."""
+
+    def __init__(self, rules: Rules, environ: Mapping[str, str]) -> None:
+        self._rules = rules
+        self._environ = environ
+
+    def check(self, payload: dict[str, Any]) -> None:
+        """Raise InvocationError if a function with `payload["invocation"]` could not be called now."""
+        invocation = invocation_from(payload["invocation"])
+        secret_of(invocation, self._environ)
+        try:
+            check(invocation.url, self._rules)
+        except EgressDenied as denied:
+            raise _denial(denied) from None
+
+    def invoke(self, payload: dict[str, Any]) -> Any:
+        """Call the function `payload["function_id"]` with `payload["data"]`; return the result in its response."""
+        invocation = invocation_from(payload["invocation"])
+        secret = secret_of(invocation, self._environ)
+        data = payload.get("data")
+        if isinstance(data, dict):
+            data = data | {"_caller_worker_id": payload.get("caller_worker_id")}
+        running = current_invocation()
+        remaining_ms = running.remaining_ms if running else None
+        timeout_ms = invocation.timeout_ms if remaining_ms is None else min(invocation.timeout_ms, remaining_ms)
+        request = request_for(invocation, _call_details(payload), data, secret, max(timeout_ms, 1.0) / 1000)
+        try:
+            response = send(request, self._rules)
+        except EgressDenied as denied:
+            raise _denial(denied) from None
+        except RequestFailed as error:
+            raise InvocationError("http_request_failed", str(error), retryable=True) from None
+        except ResponseFailed as error:
+            raise InvocationError("http_response_failed", str(error)) from None
+        return outcome_of(response)
+
+
+def _denial(denied: EgressDenied) -> InvocationError:
+    details = {"reason": "egress_denied", "rule": denied.reason}
+    return InvocationError("url_validation_failed", str(denied), details=details)
+
+
+def _call_details(payload: dict[str, Any]) -> CallDetails:
+    running = current_invocation()
+    trace = (running.traceparent or "").split("-") if running else []
+    return CallDetails(
+        str(payload["function_id"]),
+        str(uuid.uuid4()),
+        int(time.time()),
+        ((running.caller or {}) if running else {}).get("function_id"),
+        trace[1] if len(trace) > 1 else None,
+    )
+
+
 def main() -> None:
     """Start the worker; exit code 2 for a wrong option."""
-    config = json.loads(os.environ.get("III_CONFIG") or "{}")
-    try:
+
+    def parse(config: dict[str, Any]) -> Rules:
         check_names(config, ("security",), NAME)
-        functions = HttpFunctions(rules_from(config.get("security", {}), NAME), os.environ)
-    except OptionError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
+        return rules_from(config.get("security", {}), NAME)
+
+    functions = HttpFunctions(read_options(parse), os.environ)
     worker = register_worker(options=InitOptions(worker_name=NAME))
     for name in ("check", "invoke"):
         worker.register_function(f"engine::{NAME}::{name}", getattr(functions, name), metadata={"internal": True})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,21 @@
-"""What a function's registration says about its URL: the `invocation` object, read and checked. Pure."""
+"""A function behind a URL: its registration's `invocation`, a call's HTTP request, the result in the response. Pure.
+
+Headers, signature and the meaning of status and body are those of the public contract.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from iii import InvocationError
+from stdlib_workers.egress.client import Request, Response
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS = 30_000
@@ -17,8 +25,12 @@ MAX_TIMEOUT_MS = 60_000
 _FRAMING = ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-# The fields of each type of auth; all are strings.
-_AUTH = {"hmac": ("secret_key",), "bearer": ("token_key",), "api_key": ("header", "value_key")}
+# For each type of auth, the field that names its environment variable, and the error code when that is not set.
+_AUTH = {
+    "hmac": ("secret_key", "secret_not_found"),
+    "bearer": ("token_key", "token_not_found"),
+    "api_key": ("value_key", "api_key_not_found"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,17 @@ class HttpInvocation:
     timeout_ms: float = DEFAULT_TIMEOUT_MS
     headers: tuple[tuple[str, str], ...] = ()
     auth: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallDetails:
+    """One call of a function. `timestamp` is in unix seconds."""
+
+    function_id: str
+    invocation_id: str
+    timestamp: int
+    caller_function: str | None = None
+    trace_id: str | None = None
 
 
 def invocation_from(value: Any) -> HttpInvocation:
@@ -69,13 +92,77 @@ def _auth_from(value: Any) -> dict[str, str] | None:
     auth_type = value.get("type") if isinstance(value, dict) else None
     if auth_type not in _AUTH:
         raise _invalid(f"auth.type must be one of {', '.join(_AUTH)}", auth_type)
-    for field in _AUTH[auth_type]:
+    fields = (("header",) if auth_type == "api_key" else ()) + _AUTH[auth_type][:1]
+    for field in fields:
         if not isinstance(value.get(field), str) or not value[field]:
             raise _invalid(f"auth of type {auth_type} needs {field}", value.get(field))
     if auth_type == "api_key":
         _check_name(value["header"])
-    return {"type": auth_type, **{field: value[field] for field in _AUTH[auth_type]}}
+    return {"type": auth_type, **{field: value[field] for field in fields}}
 
 
 def _invalid(wanted: str, got: Any) -> InvocationError:
     return InvocationError("invalid_invocation", f"invocation: {wanted}, got {got!r}")
+
+
+def secret_of(invocation: HttpInvocation, environ: Mapping[str, str]) -> str:
+    """Return the secret that the invocation's auth names, "" without auth. InvocationError when it is not set."""
+    if invocation.auth is None:
+        return ""
+    field, code = _AUTH[invocation.auth["type"]]
+    variable = invocation.auth[field]
+    secret = environ.get(variable, "")
+    if not secret or not secret.isprintable():
+        text = f"the environment variable {variable} of the worker http_functions is not set to printable text"
+        raise InvocationError(code, text)
+    return secret
+
+
+def request_for(invocation: HttpInvocation, call: CallDetails, payload: Any, secret: str, timeout: float) -> Request:
+    """Return the request that delivers `payload`."""
+    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "x-iii-Function-Path": call.function_id,
+        "x-iii-Invocation-ID": call.invocation_id,
+        "x-iii-Timestamp": str(call.timestamp),
+        "x-iii-Caller-Function": call.caller_function,
+        "x-iii-Trace-ID": call.trace_id,
+    }
+    own_headers = [(name, value) for name, value in headers.items() if value]
+    # A header that the registration names too is sent twice: so the contract has it.
+    fields = (*own_headers, *invocation.headers, *_credentials(invocation, call.timestamp, body, secret))
+    return Request(invocation.method, invocation.url, fields, body, timeout)
+
+
+def _credentials(invocation: HttpInvocation, timestamp: int, body: bytes, secret: str) -> tuple[tuple[str, str], ...]:
+    auth = invocation.auth
+    if auth is None:
+        return ()
+    if auth["type"] == "bearer":
+        return (("Authorization", f"Bearer {secret}"),)
+    if auth["type"] == "api_key":
+        return ((auth["header"], secret),)
+    signed = f"{timestamp}:{base64.b64encode(body).decode()}".encode()
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    return (("x-iii-Signature", f"sha256={digest}"),)
+
+
+def outcome_of(response: Response) -> Any:
+    """Return the result in a response, None for an empty one. InvocationError for a failure."""
+    if response.status >= 400:
+        try:
+            error = json.loads(response.body)["error"]
+            code, message = error.get("code"), error.get("message")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            code = message = None
+        raise InvocationError(str(code or "http_error"), str(message or f"HTTP {response.status}"))
+    if not response.body:
+        return None
+    try:
+        return json.loads(response.body)
+    except ValueError:  # of the decoding to text too
+        if not 200 <= response.status < 300:
+            return None  # a redirect, which is not followed, with a page for people
+        text = f"HTTP {response.status} with a body that is not JSON"
+        raise InvocationError("invalid_response", text) from None

@@ -5,35 +5,61 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from time import monotonic, time
 
 import orjson
 
-from iii import InitOptions, Worker, register_worker
+from iii import InitOptions, TriggerConfig, TriggerHandler, Worker, register_worker
 from stdlib_workers.queue.broker import Broker
-from stdlib_workers.queue.clock import Clock
+from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.options import parse_project, store_in_memory
+from stdlib_workers.queue.model import Queue
+from stdlib_workers.queue.options import options_from, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.queue.subscriber import Subscribers
-from stdlib_workers.storage import Refusal, open_store
+from stdlib_workers.storage import open_store
+from stdlib_workers.values import read_options
 
-EXIT_CONFIG = 2
-FUNCTIONS_AVAILABLE = "engine::functions-available"
+
+class Clock:
+    """Milliseconds since the epoch. Reads the `wall` clock once, then only the `steady` one, both in seconds.
+
+    So a wall clock that is set while the process runs moves no retry.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = monotonic) -> None:
+        self._steady = steady
+        self._offset = wall() - steady()
+
+    def __call__(self) -> int:
+        return int((self._steady() + self._offset) * 1000)
+
+
+class Subscribers(TriggerHandler):
+    """The trigger type `durable:subscriber`: every function bound to a topic gets its own copy of each message."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def register_trigger(self, config: TriggerConfig) -> None:
+        """Start delivering. ValueError without a topic."""
+        topic, queue_config = parse_subscriber(config.config if isinstance(config.config, dict) else {})
+        name = topic_name(topic, config.namespace, config.function_id)
+        metadata = None if config.metadata is None else orjson.dumps(config.metadata)
+        queue = Queue(0, name, queue_config, topic, config.namespace, config.function_id, metadata)
+        await self._broker.bind(queue, config.id)
+
+    async def unregister_trigger(self, config: TriggerConfig) -> None:
+        """Stop delivering; what is published meanwhile is kept."""
+        self._broker.scheduler.unbind(config.id)
 
 
 def main() -> None:
     """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready, and opening a large file takes time.
-    try:
-        config = orjson.loads(os.environ.get("III_CONFIG") or "{}")
-        configs = parse_project(config)
-        in_memory = store_in_memory(config)
-        store = open_store("queue", SCHEMA, project=os.environ.get("III_PROJECT", ""), in_memory=in_memory)
-    except (ValueError, Refusal) as error:
-        sys.stderr.write(f"queue: {error}\n")
-        raise SystemExit(error.exit_code if isinstance(error, Refusal) else EXIT_CONFIG) from error
+    configs, in_memory = read_options(options_from)
+    store = open_store("queue", SCHEMA, in_memory=in_memory)
     clock = Clock()
     broker = Broker(store, os.environ.get("III_RUN_ID", ""), clock)
     recovered = broker.start(configs)
@@ -51,12 +77,12 @@ async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
         {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},
         Subscribers(broker),
     )
-
-    def functions_available(payload: Any) -> None:
-        dispatcher.functions_added(payload.get("added") or [])
-
-    worker.register_function("queue::on-functions-available", functions_available, metadata={"internal": True})
-    worker.register_trigger({"type": FUNCTIONS_AVAILABLE, "function_id": "queue::on-functions-available", "config": {}})
+    worker.register_function(
+        "queue::on-functions-available", dispatcher.on_functions_available, metadata={"internal": True}
+    )
+    worker.register_trigger(
+        {"type": "engine::functions-available", "function_id": "queue::on-functions-available", "config": {}}
+    )
     worker.ready()
     await dispatcher.run()
 

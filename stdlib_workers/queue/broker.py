@@ -2,7 +2,8 @@
 
 Each method names the queues in which its transaction makes room or work; the scheduler starts what it can at the end
 of the same transaction. That happens on the storage thread, so an enqueue whose caller gives up cannot lose an attempt
-that it has started. The SQL is in the modules beside this one.
+that it has started. The SQL is in the modules beside this one; a method without a description does what the function
+of its name says.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from stdlib_workers.queue import admin, catalog, dead_letters
+from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
 from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State, Verdict
-from stdlib_workers.queue.new_jobs import enqueue, forget_keys, is_plain, plain_row
+from stdlib_workers.queue.new_jobs import enqueue, forget_keys, plain_row
 from stdlib_workers.queue.scheduler import Scheduler
 from stdlib_workers.storage import Pending, Store
 
@@ -64,7 +65,7 @@ class Broker:
 
     async def enqueue(self, queue: Queue, job: NewJob) -> str:
         """Take a job in; returns its receipt when it is durable."""
-        if not is_plain(job):
+        if job.key is not None or job.group is not None:
             return await self._transact(lambda connection, now: enqueue(connection, queue, job, now), (queue,))
 
         def command(_: sqlite3.Connection) -> str:
@@ -85,32 +86,28 @@ class Broker:
             return queues
 
         queues = await self._transact(work)
-        self._keep(queues)
+        self.queues.update((queue.name, queue) for queue in queues)
         return sum(queue.topic is not None for queue in queues)
 
     # The ends of attempts
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> State | None:
         """Write down how an attempt has ended, and start what that made room for."""
-
-        def work(connection: sqlite3.Connection, now: int) -> State | None:
-            return settle(connection, delivery, verdict, now, random.random())
-
-        if delivery.possible_poison:
-            # One possible poison message runs at a time: the next may be in any queue.
-            return await self._transact(work, self.queues.values())
-        return await self._transact(work, (self.queues.get(delivery.queue.name, delivery.queue),))
+        own_queue = self.queues.get(delivery.queue.name, delivery.queue)
+        # One possible poison message runs at a time: the next may be in any queue.
+        changed = self.queues.values() if delivery.possible_poison else (own_queue,)
+        return await self._transact(
+            lambda connection, now: settle(connection, delivery, verdict, now, random.random()), changed
+        )
 
     async def sweep(self) -> None:
         """Start whatever is due, in every queue; forget old keys."""
         await self._transact(forget_keys, self.queues.values())
 
     async def held(self) -> set[Target]:
-        """Return the functions that jobs wait for."""
         return await self._transact(lambda connection, _: held_targets(connection))
 
     async def release(self, function_id: str, *, limit: int) -> int:
-        """Let jobs that waited for a function start; returns how many."""
         return await self._transact(
             lambda connection, _: release(connection, function_id, limit=limit), self.queues.values()
         )
@@ -126,7 +123,7 @@ class Broker:
             return queue, has_changed
 
         queue, has_changed = await self._transact(work)
-        self._keep([queue])
+        self.queues[queue.name] = queue
         return has_changed
 
     async def bind(self, queue: Queue, trigger_id: str) -> None:
@@ -138,14 +135,9 @@ class Broker:
             return stored
 
         self.scheduler.bind(queue.name, trigger_id)
-        self._keep([await self._transact(work)])
-
-    def unbind(self, trigger_id: str) -> None:
-        """Take a subscription's trigger away; its queue keeps what is published meanwhile."""
-        self.scheduler.unbind(trigger_id)
+        self.queues[queue.name] = await self._transact(work)
 
     async def unsubscribe(self, topic: str, function_id: str) -> int:
-        """Remove a subscription with everything that waits for it; returns how many jobs that were."""
         removed = await self._transact(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
         for queue in self.find(topic):
             if queue.function_id == function_id:
@@ -154,11 +146,9 @@ class Broker:
 
     async def pause(self, queues: list[Queue], *, paused: bool) -> bool:
         """Pause or resume queues; returns whether that changed anything."""
-
-        def work(connection: sqlite3.Connection, _: int) -> bool:
-            return any([catalog.pause(connection, queue, paused=paused) for queue in queues])
-
-        return await self._transact(work, queues)
+        return await self._transact(
+            lambda connection, _: any([catalog.pause(connection, queue, paused=paused) for queue in queues]), queues
+        )
 
     def find(self, name: str) -> list[Queue]:
         """Return the named queue, or all queues of the topic."""
@@ -167,41 +157,33 @@ class Broker:
         own = catalog.topic_name(name)
         return [queue for queue in self.queues.values() if queue.topic == name or queue.name == own]
 
-    def _keep(self, queues: Iterable[Queue]) -> None:
-        self.queues.update((queue.name, queue) for queue in queues)
-
     # Questions and manual moves
 
     async def counts(self, queues: list[Queue]) -> list[dict[str, Any]]:
-        """Return the figures of each queue."""
         return await self._transact(lambda connection, _: [admin.counts(connection, queue) for queue in queues])
 
     async def peek(self, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
-        """Return live jobs, the oldest first."""
         return await self._transact(lambda connection, _: admin.peek(connection, queue, offset, limit))
 
     async def letters(self, queues: list[Queue], offset: int, limit: int) -> list[dict[str, Any]]:
-        """Return dead letters, the newest first."""
-        return await self._transact(lambda connection, _: dead_letters.letters(connection, queues, offset, limit))
+        return await self._transact(lambda connection, _: admin.letters(connection, queues, offset, limit))
 
     async def redrive(self, queues: list[Queue], job: str | None, data: bytes | None = None) -> int:
         """Deliver one dead letter again, or all; returns how many."""
 
         def work(connection: sqlite3.Connection, now: int) -> int:
             if job is None:
-                return sum(dead_letters.redrive_all(connection, queue, now) for queue in queues)
-            return sum(dead_letters.redrive(connection, queue, job, now, data) for queue in queues)
+                return sum(admin.redrive_all(connection, queue, now) for queue in queues)
+            return sum(admin.redrive(connection, queue, job, now, data) for queue in queues)
 
         return await self._transact(work, queues)
 
     async def discard(self, queues: list[Queue], job: str) -> int:
-        """Forget a dead letter; returns 0 when there is none."""
         return await self._transact(
-            lambda connection, now: sum(dead_letters.discard(connection, queue, job, now) for queue in queues), queues
+            lambda connection, now: sum(admin.discard(connection, queue, job, now) for queue in queues), queues
         )
 
     async def purge(self, queues: list[Queue]) -> int:
-        """Remove every job that waits; returns how many."""
         return await self._transact(
             lambda connection, _: sum(admin.purge(connection, queue) for queue in queues), queues
         )

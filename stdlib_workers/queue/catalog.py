@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
-from stdlib_workers.queue.schema import QUEUE_COLUMNS, config_to_text, queue_from_row
+
+_COLUMNS = "id, name, config, topic, namespace, function_id, metadata"
+_SELECT = f"SELECT {_COLUMNS} FROM queues"
 
 
 def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
@@ -13,11 +19,12 @@ def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tu
     existing = find(connection, name)
     if existing is not None and existing.config == config:
         return existing, False
-    connection.execute(
-        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
-        (name, config_to_text(config)),
+    rows = connection.execute(
+        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config "
+        f"RETURNING {_COLUMNS}",
+        (name, orjson.dumps(config).decode()),
     )
-    return _stored(connection, name), True
+    return _queues(rows)[0], True
 
 
 def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
@@ -25,20 +32,14 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 
     The first subscriber of a topic gets what was published to the topic before.
     """
+    config = orjson.dumps(queue.config).decode()
     is_first = not subscriptions(connection, str(queue.topic))
-    connection.execute(
+    rows = connection.execute(
         "INSERT INTO queues (name, config, topic, namespace, function_id, metadata) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata",
-        (
-            queue.name,
-            config_to_text(queue.config),
-            queue.topic,
-            queue.namespace,
-            queue.function_id,
-            queue.metadata,
-        ),
+        f"ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata RETURNING {_COLUMNS}",
+        (queue.name, config, queue.topic, queue.namespace, queue.function_id, queue.metadata),
     )
-    stored = _stored(connection, queue.name)
+    stored = _queues(rows)[0]
     if is_first:
         connection.execute(
             "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ? "
@@ -51,9 +52,7 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) -> int:
     """Remove a subscription with everything that waits for it; returns how many jobs that were."""
     removed = 0
-    for queue in subscriptions(connection, topic):
-        if queue.function_id != function_id:
-            continue
+    for queue in [each for each in subscriptions(connection, topic) if each.function_id == function_id]:
         removed += connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
         connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
     return removed
@@ -73,28 +72,25 @@ def topic_name(topic: str, namespace: str | None = None, function_id: str = "") 
 
 def subscriptions(connection: sqlite3.Connection, topic: str) -> list[Queue]:
     """Return the queues of a topic's subscribers, in the order in which they subscribed."""
-    rows = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE topic = ? ORDER BY id", (topic,))
-    return [queue_from_row(row) for row in rows]
+    return _queues(connection.execute(f"{_SELECT} WHERE topic = ? ORDER BY id", (topic,)))
 
 
 def find(connection: sqlite3.Connection, name: str) -> Queue | None:
     """Return the queue of this name."""
-    row = connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues WHERE name = ?", (name,)).fetchone()
-    return None if row is None else queue_from_row(row)
+    return next(iter(_queues(connection.execute(f"{_SELECT} WHERE name = ?", (name,)))), None)
 
 
 def load(connection: sqlite3.Connection) -> list[Queue]:
     """Return all queues."""
-    return [queue_from_row(row) for row in connection.execute(f"SELECT {QUEUE_COLUMNS} FROM queues ORDER BY id")]
+    return _queues(connection.execute(f"{_SELECT} ORDER BY id"))
+
+
+def _queues(rows: Iterable[Any]) -> list[Queue]:
+    # What a stored configuration does not say has its default.
+    return [Queue(row[0], row[1], QueueConfig(**orjson.loads(row[2])), *row[3:]) for row in rows]
 
 
 def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool:
     """Pause or resume a queue, for good; returns whether that changed anything."""
     statement = "UPDATE queues SET paused = ? WHERE id = ? AND paused != ?"
     return bool(connection.execute(statement, (paused, queue.id, paused)).rowcount)
-
-
-def _stored(connection: sqlite3.Connection, name: str) -> Queue:
-    queue = find(connection, name)
-    assert queue is not None
-    return queue

@@ -45,8 +45,13 @@ def advance(
     connection: sqlite3.Connection, queue: Queue, run: str, now: int, missing: AbstractSet[Target] = frozenset()
 ) -> StartedJobs:
     """Start what can start. A queue with all slots taken needs no timer: the end of an attempt comes here again."""
-    free = free_slots(connection, queue)
-    if free <= 0:
+    row = connection.execute(
+        "SELECT paused, (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 2) FROM queues WHERE id = ?1",
+        (queue.id,),
+    ).fetchone()
+    paused, running = row or (True, 0)  # a queue that has been removed starts nothing
+    free = queue.config.concurrency - running
+    if paused or free <= 0:
         return StartedJobs([])
     connection.execute(
         "UPDATE jobs SET state = 0 WHERE seq IN "
@@ -63,40 +68,26 @@ def advance(
     return StartedJobs(deliveries, due)
 
 
-def free_slots(connection: sqlite3.Connection, queue: Queue) -> int:
-    """Return how many more jobs of the queue may run; 0 while it is paused, or when it has been removed."""
-    row = connection.execute(
-        "SELECT paused, (SELECT count(*) FROM jobs WHERE queue = ?1 AND state = 2) FROM queues WHERE id = ?1",
-        (queue.id,),
-    ).fetchone()
-    paused, running = row or (True, 0)
-    return 0 if paused else queue.config.concurrency - int(running)
-
-
 def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[Target]) -> list[int]:
     """Return the `seq` of up to `count` jobs to start. Jobs of missing functions go into state HELD on the way."""
     ready = (
         "SELECT seq, namespace, function_id FROM jobs WHERE queue = ? AND state = 0 AND suspect = 0 "
         "ORDER BY priority DESC, seq LIMIT ?"
     )
-    poison = _first_possible_poison(connection, queue)
+    # Of the possible poison messages only the oldest, and none while another one runs in any queue. There are no more
+    # running rows than slots: looking through them costs nothing.
+    poison = connection.execute(
+        "SELECT seq FROM jobs WHERE queue = ? AND state = 0 AND suspect = 1 ORDER BY seq LIMIT 1", (queue.id,)
+    ).fetchone()
+    if poison and connection.execute("SELECT 1 FROM jobs WHERE state = 2 AND suspect = 1").fetchone():
+        poison = None
     while True:
         rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
         held = [(seq,) for seq, *target in rows if tuple(target) in missing]
-        startable = poison + [seq for seq, *target in rows if tuple(target) not in missing]
+        startable = [*(poison or ()), *(seq for seq, *target in rows if tuple(target) not in missing)]
         connection.executemany("UPDATE jobs SET state = 4 WHERE seq = ? AND state = 0", held)
         if not held or len(startable) >= count:
             return startable[:count]
-
-
-def _first_possible_poison(connection: sqlite3.Connection, queue: Queue) -> list[int]:
-    """Return the `seq` of the oldest possible poison message, nothing while another one runs in any queue."""
-    statement = "SELECT seq FROM jobs WHERE queue = ? AND state = 0 AND suspect = 1 ORDER BY seq LIMIT 1"
-    row = connection.execute(statement, (queue.id,)).fetchone()
-    # There are no more running rows than slots: looking through them costs nothing.
-    if row is None or connection.execute("SELECT 1 FROM jobs WHERE state = 2 AND suspect = 1").fetchone():
-        return []
-    return [row[0]]
 
 
 def settle(

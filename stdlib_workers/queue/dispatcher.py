@@ -16,9 +16,7 @@ import orjson
 
 from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.queue.broker import Broker
-from stdlib_workers.queue.crash_correlation import CrashCorrelation
-from stdlib_workers.queue.delivery import StartedJobs
-from stdlib_workers.queue.missing_functions import MissingFunctions
+from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
 from stdlib_workers.queue.model import DONE, Delivery, Outcome, Verdict
 from stdlib_workers.queue.policy import blame, is_end_of_engine, verdict_from
 
@@ -29,6 +27,11 @@ EXIT_TIMEOUT = 0.2
 # A process that has lost the engine lives for half a second at most. One that still lives after this had not lost it:
 # the error was the answer of a function.
 ENGINE_END_TIMEOUT = 5.0
+# The engine ends all calls of a crashed worker at once; the queue worker needs this long to read those answers.
+CRASH_DEBOUNCE = 0.02
+# The engine announces each registration. An announcement can be missed: one job of each function that is missing is
+# tried so often all the same.
+PROBE_INTERVAL = 5.0
 # The key of the metadata under which a handler finds its job.
 JOB = "iii.job"
 # Say how the sender's own call is to be shown in a trace: not true of the job (public contract).
@@ -44,13 +47,13 @@ class Dispatcher:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._missing_functions = MissingFunctions(broker)
-        self._crashes = CrashCorrelation()
+        self._crashed_jobs: dict[str, int] = {}  # by worker, how many jobs its crash has ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_idle = Event()
         self._is_idle.set()
         self._timer: asyncio.TimerHandle | None = None
-        self._due: int | None = None
+        self._due: int | None = None  # when the timer fires
         broker.scheduler.deliver_to(self.dispatch)
 
     def dispatch(self, started: StartedJobs) -> None:
@@ -58,13 +61,14 @@ class Dispatcher:
         if started.deliveries or self._is_earlier(started.due):
             self._loop.call_soon_threadsafe(self._start, started)
 
-    def functions_added(self, function_ids: list[str]) -> None:
-        """Start the jobs that wait for these functions, which have just been registered."""
+    def on_functions_available(self, payload: Any) -> None:
+        # Announced by the engine; the jobs that wait for one of these functions start.
+        function_ids = payload.get("added") or []
         self._loop.call_soon_threadsafe(lambda: self._spawn(self._missing_functions.on_registered(function_ids)))
 
     def finish(self, timeout: float) -> None:
         """Start nothing more and wait, up to `timeout` (0: no limit), until what is under way has been written down."""
-        self._broker.scheduler.stop()
+        self._broker.scheduler.is_stopping = True
         self._is_idle.wait(max(0.0, timeout - EXIT_TIMEOUT) if timeout else None)
 
     async def run(self) -> None:
@@ -87,6 +91,10 @@ class Dispatcher:
             self._due = started.due
             self._timer = self._loop.call_later(max(0, started.due - self._clock()) / 1000, self._on_due)
 
+    def _on_due(self) -> None:
+        self._timer = self._due = None
+        self._spawn(self._broker.sweep())
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
@@ -97,10 +105,6 @@ class Dispatcher:
         self._attempts.discard(task)
         if not self._attempts:
             self._is_idle.set()
-
-    def _on_due(self) -> None:
-        self._timer = self._due = None
-        self._spawn(self._broker.sweep())
 
     async def _deliver(self, delivery: Delivery) -> None:
         verdict = await self._attempt(delivery)
@@ -133,10 +137,29 @@ class Dispatcher:
                 await asyncio.sleep(ENGINE_END_TIMEOUT)
             verdict = verdict_from(error, delivery.function_id)
             if verdict.killed:
-                is_shared = await self._crashes.is_shared(str(error.details.get("worker")))
+                is_shared = await self._is_shared_crash(str(error.details.get("worker")))
                 return blame(delivery, verdict, is_shared=is_shared)
             return verdict
         return DONE
+
+    async def _is_shared_crash(self, worker: str) -> bool:
+        """Whether a crash has ended other jobs too: then any of them may be the poison message.
+
+        Call it for each job, as soon as its end is known.
+        """
+        crashed_jobs = self._crashed_jobs
+        crashed_jobs[worker] = crashed_jobs.get(worker, 0) + 1
+        await asyncio.sleep(CRASH_DEBOUNCE)
+        is_shared = crashed_jobs[worker] > 1
+
+        def forget() -> None:
+            crashed_jobs[worker] -= 1
+            if not crashed_jobs[worker]:
+                del crashed_jobs[worker]
+
+        # The jobs of one crash wake up within a turn or two of the loop: the count may shrink when all have read it.
+        self._loop.call_later(CRASH_DEBOUNCE, forget)
+        return is_shared
 
     async def _settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """Write the end down. Until the storage has taken it the job keeps its slot: no other attempt may start."""
@@ -150,8 +173,42 @@ class Dispatcher:
                     return
             await asyncio.sleep(STORAGE_RETRY_INTERVAL)
 
-    def __repr__(self) -> str:
-        return f"<Dispatcher {len(self._attempts)} under way, {len(self._broker.queues)} queues>"
+
+class MissingFunctions:
+    """Functions that no worker had registered when a job last called them: their jobs wait."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        # Holds back the missing functions, without those that a probe is trying.
+        self._scheduler = broker.scheduler
+        self._missing: set[Target] = set()
+
+    def __contains__(self, target: Target) -> bool:
+        return target in self._missing
+
+    def add(self, target: Target) -> None:
+        """From now on let jobs of this function wait without calling it."""
+        self._missing.add(target)
+        self._scheduler.held_back |= {target}
+
+    async def on_registered(self, function_ids: list[str]) -> None:
+        """Let all jobs of these functions start."""
+        registered = {function_id for _, function_id in self._missing} & set(function_ids)
+        self._missing = {target for target in self._missing if target[1] not in registered}
+        self._scheduler.held_back = frozenset(self._missing)
+        for function_id in registered:
+            while await self._broker.release(function_id, limit=BATCH) == BATCH:
+                pass
+
+    async def probe(self) -> None:
+        """Try one job of each missing function now and then, for ever."""
+        self._missing |= await self._broker.held()
+        while True:
+            for target in list(self._missing):
+                # The released job must start to find out whether its function is still missing.
+                self._scheduler.held_back -= {target}
+                await self._broker.release(target[1], limit=1)
+            await asyncio.sleep(PROBE_INTERVAL)
 
 
 def sidecar(delivery: Delivery) -> Any:

@@ -19,18 +19,12 @@ from stdlib_workers.queue.options import check_name, parse_config, with_options
 from stdlib_workers.storage import UNUSABLE, map_storage_errors
 
 OPTIONS = ("delay_ms", "group", "key", "priority")
-_ENQUEUE_FIELDS = (
-    "queue",
-    "function_id",
-    "data",
-    "messageReceiptId",
-    "traceparent",
-    "baggage",
-    "namespace",
-    "metadata",
-)
 # The engine writes this field into payloads of sessions, so it is never the caller's mistake.
 _CALLER = "_caller_worker_id"
+_ENQUEUE_FIELDS = {
+    *("queue", "function_id", "data", "messageReceiptId", "traceparent", "baggage", "namespace", "metadata"),
+    *(*OPTIONS, _CALLER),
+}
 MAX_PAGE = 1000
 ENQUEUE_ERROR = "enqueue_error"
 # The code of a failure of the storage, by function, where the contract has one.
@@ -95,7 +89,7 @@ class Functions:
     async def enqueue(self, payload: Any) -> dict[str, str]:
         """Take in a call; `queue`, `function_id` and `messageReceiptId` must not be blank."""
         fields = _object(payload)
-        unknown = sorted(set(fields) - {*_ENQUEUE_FIELDS, *OPTIONS, _CALLER})
+        unknown = sorted(set(fields) - _ENQUEUE_FIELDS)
         if unknown:
             raise refused("invalid_options", f"unknown field {unknown[0]}")
         _text(fields, "messageReceiptId", code=ENQUEUE_ERROR)
@@ -108,16 +102,12 @@ class Functions:
             raise refused(
                 "queue_not_found", f"there is no queue {name!r}; define it with queue::define. There are: {names}"
             )
+        receipt = _text(fields, "messageReceiptId", code=ENQUEUE_ERROR)
+        function_id = _text(fields, "function_id", code=ENQUEUE_ERROR)
         data, metadata = fields.get("data"), fields.get("metadata")
-        job = NewJob(
-            _text(fields, "messageReceiptId", code=ENQUEUE_ERROR),
-            _text(fields, "function_id", code=ENQUEUE_ERROR),
-            orjson.dumps(data),
-            fields.get("namespace"),
-            None if metadata is None else orjson.dumps(metadata),
-            fields.get("traceparent"),
-            fields.get("baggage"),
-        )
+        encoded_metadata = None if metadata is None else orjson.dumps(metadata)
+        trace = fields.get("traceparent"), fields.get("baggage")
+        job = NewJob(receipt, function_id, orjson.dumps(data), fields.get("namespace"), encoded_metadata, *trace)
         if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:
             try:
                 job = with_options(queue, job, data, options)
@@ -131,18 +121,11 @@ class Functions:
         topic = _text(fields, "topic", "queue", code="topic_not_set")
         data = fields.get("data")
         encoded = orjson.dumps(data)
-        trace = current_trace()
+        current = current_trace()
+        trace = current.get("traceparent"), current.get("baggage")
 
         def job_for(queue: Queue) -> NewJob:
-            job = NewJob(
-                str(uuid4()),
-                queue.function_id or "",
-                encoded,
-                queue.namespace,
-                queue.metadata,
-                trace.get("traceparent"),
-                trace.get("baggage"),
-            )
+            job = NewJob(str(uuid4()), queue.function_id or "", encoded, queue.namespace, queue.metadata, *trace)
             return with_options(queue, job, data, {})
 
         try:
@@ -184,8 +167,9 @@ class Functions:
         return {"queues": rows}
 
     def _consumers(self, queue: Queue) -> int:
-        is_named = queue.topic is None
-        return queue.config.concurrency if is_named else self._broker.scheduler.count_bindings(queue.name)
+        if queue.topic is None:
+            return queue.config.concurrency
+        return self._broker.scheduler.count_bindings(queue.name)
 
     async def peek(self, payload: Any) -> dict[str, Any]:
         """Return live jobs of `queue`, the oldest first; `offset`, `limit`."""

@@ -6,31 +6,28 @@ import sqlite3
 
 from stdlib_workers.queue.model import Queue, State
 
+# Conditions of partial indexes: a head that runs or will run, and a dead one, which no other job of a group passes with
+# `on_dead_letter = "block"`.
+_LIVE, _DEAD = "state IN (0, 1, 2, 4)", "state = 5"
+
 
 def entry_state(connection: sqlite3.Connection, queue: Queue, group: str | None, *, due: int, now: int) -> State:
     """Return the state in which a job joins the end of its group, or the queue."""
     if group is not None and (
-        has_live_head(connection, queue, group) or (queue.blocks and has_dead_head(connection, queue, group))
+        _has_head(connection, queue, group, _LIVE) or (queue.blocks and _has_head(connection, queue, group, _DEAD))
     ):
         return State.BEHIND
     return State.DELAYED if due > now else State.READY
 
 
-def has_live_head(connection: sqlite3.Connection, queue: Queue, group: str) -> bool:
-    """Whether the group has a head that runs or will run."""
-    live = "SELECT 1 FROM jobs WHERE queue = ? AND grp = ? AND state IN (0, 1, 2, 4) AND grp IS NOT NULL"
-    return connection.execute(live, (queue.id, group)).fetchone() is not None
-
-
-def has_dead_head(connection: sqlite3.Connection, queue: Queue, group: str) -> bool:
-    """Whether the group has a dead job: with `on_dead_letter = "block"` no other job passes it."""
-    dead = "SELECT 1 FROM jobs WHERE queue = ? AND grp = ? AND state = 5 AND grp IS NOT NULL"
-    return connection.execute(dead, (queue.id, group)).fetchone() is not None
+def _has_head(connection: sqlite3.Connection, queue: Queue, group: str, states: str) -> bool:
+    statement = f"SELECT 1 FROM jobs WHERE queue = ? AND grp = ? AND {states} AND grp IS NOT NULL"
+    return connection.execute(statement, (queue.id, group)).fetchone() is not None
 
 
 def promote_next(connection: sqlite3.Connection, queue: Queue, group: str | None, now: int) -> None:
     """Make the oldest job that waits the head of its group. The group's last head must be gone."""
-    if group is None or (queue.blocks and has_dead_head(connection, queue, group)):
+    if group is None or (queue.blocks and _has_head(connection, queue, group, _DEAD)):
         return
     oldest = "SELECT seq, due FROM jobs WHERE queue = ? AND grp = ? AND state = 3 ORDER BY seq LIMIT 1"
     row = connection.execute(oldest, (queue.id, group)).fetchone()
@@ -41,5 +38,5 @@ def promote_next(connection: sqlite3.Connection, queue: Queue, group: str | None
 
 def promote_if_headless(connection: sqlite3.Connection, queue: Queue, group: str, now: int) -> None:
     """Make the oldest job that waits the head of its group, unless the group has a live one."""
-    if not has_live_head(connection, queue, group):
+    if not _has_head(connection, queue, group, _LIVE):
         promote_next(connection, queue, group, now)

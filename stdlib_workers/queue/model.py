@@ -1,10 +1,10 @@
 """The words of the queue: a job's states and what moves it between them, queues, deliveries. Pure.
 
 A job's life is the table `LIFE`; the SQL of the other modules moves rows along that table only. Of an ordered group
-exactly one job, the head, is in a state of `LIVE`; the others wait `BEHIND` it. So ordering needs no lock and no
-bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when their
-worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is found,
-and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
+exactly one job, the head, is neither `BEHIND` nor `DEAD`; the others wait `BEHIND` it. So ordering needs no lock and
+no bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when
+their worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is
+found, and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ class State(IntEnum):
     BEHIND = 3  # waits for the head of its group
     HELD = 4  # its function is not registered
     DEAD = 5
-
-
-# The head of a group is in one of these.
-LIVE = (State.READY, State.DELAYED, State.RUNNING, State.HELD)
-WAITING = (State.READY, State.DELAYED, State.BEHIND, State.HELD)
 
 
 class Event(Enum):
@@ -59,7 +54,7 @@ LIFE: dict[tuple[State, Event], tuple[State | None, ...]] = {
     (State.RUNNING, Event.RETURNED): (State.READY, State.DELAYED, State.DEAD),
     (State.RUNNING, Event.MISSING): (State.HELD,),
     (State.DEAD, Event.REDRIVEN): (State.READY, State.DELAYED, State.BEHIND),
-    **{(state, Event.REMOVED): (None,) for state in (*WAITING, State.DEAD)},
+    **{(state, Event.REMOVED): (None,) for state in State if state is not State.RUNNING},
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any
 
 from stdlib_workers.queue.groups import entry_state
 from stdlib_workers.queue.model import NewJob, Queue, State
@@ -17,40 +17,18 @@ from stdlib_workers.queue.model import NewJob, Queue, State
 MAX_ROWS = 32
 
 _COLUMNS = "id, queue, state, priority, due, grp, created, function_id, namespace, traceparent, baggage, metadata, data"
-
-
-class JobRow(NamedTuple):
-    """A row of `jobs` as a new one begins: the fields of `_COLUMNS`."""
-
-    id: str
-    queue: int
-    state: int
-    priority: int
-    due: int
-    group: str | None
-    created: int
-    function_id: str
-    namespace: str | None
-    traceparent: str | None
-    baggage: str | None
-    metadata: bytes | None
-    data: bytes
-
-
-def is_plain(job: NewJob) -> bool:
-    """Whether a job has neither a key nor a group: then its row depends on nothing that is stored."""
-    return job.key is None and job.group is None
+# The values of these columns, in their order.
+JobRow = tuple[Any, ...]
 
 
 def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
-    """Return the row of a plain job."""
+    """Return the row of a job without key and group: it depends on nothing that is stored."""
     return _row(queue, job, State.DELAYED if job.delay_ms > 0 else State.READY, now)
 
 
 def _row(queue: Queue, job: NewJob, state: State, now: int) -> JobRow:
-    due = now + job.delay_ms
-    head = (job.id, queue.id, state, job.priority, due, job.group, now)
-    return JobRow(*head, job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
+    head = (job.id, queue.id, state, job.priority, now + job.delay_ms, job.group, now)
+    return (*head, job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
 
 
 def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int) -> str:
@@ -82,7 +60,7 @@ def insert(connection: sqlite3.Connection, jobs: Sequence[JobRow]) -> None:
 
 @cache
 def _insert_statement(rows: int) -> str:
-    row = f"({', '.join('?' * len(JobRow._fields))})"
+    row = f"({', '.join('?' * len(_COLUMNS.split(', ')))})"
     return f"INSERT INTO jobs ({_COLUMNS}) VALUES {', '.join([row] * rows)} ON CONFLICT (id) DO NOTHING"
 
 

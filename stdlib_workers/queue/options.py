@@ -169,6 +169,9 @@ def check_name(name: Any) -> str:
     return name.strip()
 
 
-def store_in_memory(config: Mapping[str, Any]) -> bool:
-    """Whether the adapter asks for a store that ends with the process. ValueError for an unknown adapter."""
-    return in_memory(config, "config", ("builtin",))
+def options_from(config: Any) -> tuple[dict[str, QueueConfig], bool]:
+    """Return the worker's named queues, and whether its adapter asks for a store that ends with the process."""
+    try:
+        return parse_project(config), in_memory(config, "config", ("builtin",))
+    except ValueError as error:
+        raise ValueError(f"queue: {error}") from None

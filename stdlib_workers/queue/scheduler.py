@@ -27,8 +27,9 @@ class Scheduler(TransactionHook):
         self._started = StartedJobs([])
         self._on_started: Callable[[StartedJobs], None] = lambda _: None
         self._bindings: dict[str, set[str]] = {}  # trigger ids by the name of a subscriber's queue
-        self._held_back: frozenset[Target] = frozenset()
-        self._is_stopping = False
+        # Jobs of these functions, and of no others, wait in state HELD instead of starting.
+        self.held_back: frozenset[Target] = frozenset()
+        self.is_stopping = False  # start nothing more: the process is about to end
 
     # For commands, on the storage thread
 
@@ -37,7 +38,6 @@ class Scheduler(TransactionHook):
         self._rows.append(row)
 
     def write_added(self, connection: sqlite3.Connection) -> None:
-        """Write the added jobs now."""
         if self._rows:
             insert(connection, self._rows)
             self._rows.clear()
@@ -50,7 +50,6 @@ class Scheduler(TransactionHook):
     # The hook of the transaction, on the storage thread
 
     def begin(self) -> None:
-        """Forget what the last transaction has left here."""
         self._changed.clear()
         self._rows.clear()
 
@@ -59,15 +58,14 @@ class Scheduler(TransactionHook):
         self.write_added(connection)
         now = self._clock()
         by_queue = [
-            advance(connection, queue, self._run, now, self._held_back)
+            advance(connection, queue, self._run, now, self.held_back)
             for queue in self._changed.values()
-            if not self._is_stopping and (queue.topic is None or self._bindings.get(queue.name))
+            if not self.is_stopping and (queue.topic is None or self._bindings.get(queue.name))
         ]
         due = min((started.due for started in by_queue if started.due is not None), default=None)
         self._started = StartedJobs([delivery for started in by_queue for delivery in started.deliveries], due)
 
     def committed(self) -> None:
-        """Hand the started jobs on."""
         if self._started.deliveries or self._started.due is not None:
             self._on_started(self._started)
 
@@ -89,14 +87,3 @@ class Scheduler(TransactionHook):
     def count_bindings(self, queue_name: str) -> int:
         """Return how many triggers are bound to the queue of a subscriber."""
         return len(self._bindings.get(queue_name, ()))
-
-    def hold_back(self, functions: frozenset[Target]) -> None:
-        """From now on, let jobs of these functions, and of no others, wait in state HELD instead of starting."""
-        self._held_back = functions
-
-    def stop(self) -> None:
-        """Start nothing more: the process is about to end."""
-        self._is_stopping = True
-
-    def __repr__(self) -> str:
-        return f"<Scheduler {len(self._changed)} queues changed, {len(self._rows)} jobs to write>"

@@ -1,4 +1,4 @@
-"""The tables of the queue's database, and how a row becomes a value.
+"""The tables of the queue's database.
 
 Partial indexes keep each query as small as its answer: a million waiting jobs do not slow down a claim. The
 unique index on group heads is the ordering guarantee itself. AUTOINCREMENT: a sequence number, half of a job's
@@ -7,13 +7,7 @@ fence, is never used twice.
 
 from __future__ import annotations
 
-import orjson
-
-from stdlib_workers.queue.model import Queue, QueueConfig
 from stdlib_workers.storage import Schema
-
-# "iiiQ": tells this file from any other SQLite file.
-APPLICATION_ID = 0x69696951
 
 TABLES = """
 CREATE TABLE queues (
@@ -48,24 +42,5 @@ CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4) AND g
 CREATE INDEX failures_of ON failures (job);
 CREATE INDEX expiry ON keys (expires);
 """
-
-
-SCHEMA = Schema(APPLICATION_ID, TABLES)
-
-
-def config_to_text(config: QueueConfig) -> str:
-    """Return the JSON that `config_from_text` reads."""
-    return orjson.dumps(config).decode()
-
-
-def config_from_text(text: str) -> QueueConfig:
-    """Read a stored configuration; what is not in it has its default."""
-    return QueueConfig(**orjson.loads(text))
-
-
-QUEUE_COLUMNS = "id, name, config, topic, namespace, function_id, metadata"
-
-
-def queue_from_row(row: tuple[int, str, str, str | None, str | None, str | None, bytes | None]) -> Queue:
-    """Return a queue from its `QUEUE_COLUMNS`."""
-    return Queue(row[0], row[1], config_from_text(row[2]), *row[3:])
+# "iiiQ": tells this file from any other SQLite file.
+SCHEMA = Schema(0x69696951, TABLES)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+from collections.abc import Mapping
+from typing import Any
 
 from iii import InitOptions, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options, options_from
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, map_storage_errors, open_store
-from stdlib_workers.values import OptionError
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
+from stdlib_workers.values import OptionError, check_names, in_memory, integer, read_options
+
+# Keys of the public worker. Those that only say how it stores its files have no effect: ours are under `.iii/`.
+_KEYS = ("adapter", "triggers_enabled", "max_value_bytes", "save_interval_ms", "store_method")
+
+
+def options_from(config: Mapping[str, Any]) -> Options:
+    """Return the options in `[workers.state.config]`. OptionError for an unknown key or a value that does not fit."""
+    check_names(config, _KEYS, "state")
+    integer(config, "save_interval_ms", "state", 100, 3_600_000)
+    enabled = config.get("triggers_enabled", True)
+    if not isinstance(enabled, bool):
+        raise OptionError(f"state: triggers_enabled must be true or false, got {enabled!r}")
+    return Options(in_memory(config, "state"), enabled, integer(config, "max_value_bytes", "state", 1, 2**53))
 
 
 def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 and 5 when the storage must not be used."""
-    try:
-        options = options_from(json.loads(os.environ.get("III_CONFIG") or "{}"))
-        project = os.environ.get("III_PROJECT", "")
-        key_values = SqliteKeyValue(open_store("state", KEY_VALUE_SCHEMA, project=project, in_memory=options.in_memory))
-    except OptionError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
-    except Refusal as refusal:
-        sys.stderr.write(f"state: {refusal}\n")
-        raise SystemExit(refusal.exit_code) from None
-    register(register_worker(options=InitOptions(worker_name="state")), key_values, options)
+    options = read_options(options_from)
+    store = open_store("state", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
+    register(register_worker(options=InitOptions(worker_name="state")), SqliteKeyValue(store), options)
 
 
 def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> None:
@@ -49,4 +52,5 @@ def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> No
     outbox.start()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,19 +7,28 @@ way to the disk at once, and share its fsync.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.events import TOPIC, Bindings, Outbox, current_trace
 from stdlib_workers.state.events import Subscription, outbox_entry, value_of
 from stdlib_workers.state.once import Recorded, writes_from
-from stdlib_workers.state.options import Options
 from stdlib_workers.state.pages import cursor_from, page_of
-from stdlib_workers.storage import Change, Entry, KeyValue
+from stdlib_workers.storage import Change, Entry, SqliteKeyValue
 from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
 
 # The value of `expected` when it is not in the payload: null is a value that a caller may expect.
 _ANY: Any = object()
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the worker."""
+
+    in_memory: bool = False
+    triggers_enabled: bool = True
+    max_value_bytes: int | None = None
 
 
 class State:
@@ -27,7 +36,7 @@ class State:
 
     def __init__(
         self,
-        key_values: KeyValue,
+        key_values: SqliteKeyValue,
         options: Options,
         bindings: Bindings[Subscription] | Sequence[Subscription] = (),
         outbox: Outbox | None = None,
@@ -159,14 +168,9 @@ def _check_from(fields: Payload) -> Callable[[Entry | None], None]:
         raise malformed("state::set", "give expected or if_version, not both")
 
     def check(entry: Entry | None) -> None:
-        if version is not None and version != (entry.version if entry else 0):
-            raise _conflict(entry)
-        if expected is not _ANY and value_of(entry) != expected:
-            raise _conflict(entry)
+        current = entry.version if entry else 0
+        if version not in (None, current) or (expected is not _ANY and value_of(entry) != expected):
+            details = {"version": current, "value": value_of(entry)}
+            raise InvocationError("CONFLICT", "the value is another one by now", details=details)
 
     return check
-
-
-def _conflict(entry: Entry | None) -> InvocationError:
-    details = {"version": entry.version if entry else 0, "value": value_of(entry)}
-    return InvocationError("CONFLICT", "the value is another one by now", details=details)

@@ -11,8 +11,7 @@ from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.state.events import value_of
-from stdlib_workers.storage import Entry
-from stdlib_workers.storage.keyvalue import Decide
+from stdlib_workers.storage import Decide, Entry
 from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
 
 FUNCTION = "state::once"

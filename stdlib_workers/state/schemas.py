@@ -4,41 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-_SCOPE = {"type": "string", "description": "Group of keys."}
-_KEY = {"type": "string"}
+_SCOPE = {"scope": {"type": "string", "description": "Group of keys."}}
+_PLACE = {**_SCOPE, "key": {"type": "string"}}
 _OPS = {"type": "array", "description": "Operations {type, path, value | by}, applied in order."}
 
 
-def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(required)}
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
 
 
 REQUESTS = {
     "set": _object(
-        ("scope", "key"),
-        scope=_SCOPE,
-        key=_KEY,
+        _PLACE,
         value={"description": "Any JSON value (alias: data)."},
         expected={"description": "Write only if the value is this one; null also means none."},
         if_version={"type": "integer", "description": "Write only over this version; 0: the key must not exist."},
     ),
-    "get": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
-    "get_entry": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
-    "delete": _object(("scope", "key"), scope=_SCOPE, key=_KEY),
-    "update": _object(("scope", "key", "ops"), scope=_SCOPE, key=_KEY, ops=_OPS),
+    "get": _object(_PLACE),
+    "get_entry": _object(_PLACE),
+    "delete": _object(_PLACE),
+    "update": _object({**_PLACE, "ops": _OPS}),
     "once": _object(
-        ("scope", "key"),
-        scope=_SCOPE,
-        key={"type": "string", "description": "What is done once; a job's id."},
+        {**_SCOPE, "key": {"type": "string", "description": "What is done once; a job's id."}},
         result={"description": "Any JSON value: what is answered whenever it is asked again."},
         writes={"type": "array", "description": "The effect: {scope, key} with value, ops, or delete."},
     ),
-    "list": _object(("scope",), scope=_SCOPE),
-    "list_keys": _object(("scope",), scope=_SCOPE),
+    "list": _object(_SCOPE),
+    "list_keys": _object(_SCOPE),
     "list_groups": {"type": "object"},
     "list_entries": _object(
-        ("scope",),
-        scope=_SCOPE,
+        _SCOPE,
         cursor={"type": ["string", "null"], "description": "next_cursor of the page before."},
         limit={"type": ["integer", "null"], "description": "Most entries of a page, 1 to 1000."},
         max_bytes={"type": ["integer", "null"], "description": "Most bytes of a page, 256 to 8000000."},
@@ -59,11 +54,7 @@ CODES = {
 }
 TRIGGER = {
     "type": "object",
-    "properties": {
-        "scope": {"type": "string"},
-        "key": {"type": "string"},
-        "condition_function_id": {"type": "string"},
-    },
+    "properties": {"scope": {"type": "string"}, "key": {"type": "string"}, "condition_function_id": {"type": "string"}},
 }
 EVENT = {
     "type": "object",

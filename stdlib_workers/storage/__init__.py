@@ -1,35 +1,31 @@
 """Durable storage of the standard workers: one SQLite file each, owned by one thread, committed in groups.
 
-`Store.run` is for a worker with tables of its own (queue). `KeyValue` is the interface for workers that need keys and
-a journal (state, stream); another backend can implement it.
+`Store.run` is for a worker with tables of its own (queue, cron), `SqliteKeyValue` for workers that need keys and a
+journal (state, stream).
 """
 
-from stdlib_workers.storage.database import Schema, open_database
-from stdlib_workers.storage.errors import CORRUPT, FULL, UNUSABLE, Refusal, StorageFailure, map_storage_errors
-from stdlib_workers.storage.keyvalue import Change, Entry, Journal, JournalEntry, KeyValue, Row
+from stdlib_workers.storage.database import Schema
+from stdlib_workers.storage.errors import UNUSABLE, map_storage_errors
 from stdlib_workers.storage.pending import Pending
-from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, SqliteKeyValue
+from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
+from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, Change, Decide, Row, SqliteKeyValue
 from stdlib_workers.storage.store import Store, TransactionHook, open_store
+from stdlib_workers.storage.write_buffer import Entry
 
 __all__ = [
-    "CORRUPT",
-    "FULL",
     "KEY_VALUE_SCHEMA",
     "UNUSABLE",
     "Change",
+    "Decide",
     "Entry",
-    "Journal",
     "JournalEntry",
-    "KeyValue",
     "Pending",
-    "Refusal",
     "Row",
     "Schema",
+    "SqliteJournal",
     "SqliteKeyValue",
-    "StorageFailure",
     "Store",
     "TransactionHook",
     "map_storage_errors",
-    "open_database",
     "open_store",
 ]

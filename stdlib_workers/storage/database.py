@@ -1,4 +1,4 @@
-"""Opening a database file: create it whole, or accept it only after checks; never repair, never delete.
+"""Opening a database file: lock it, create it whole, or accept it only after checks; never repair, never delete.
 
 A file is refused (exit code 5) when it is empty, foreign, of a newer schema, read-only, damaged, or was cut off from
 its write-ahead log. A connection may be used on the thread that opened it only.
@@ -6,16 +6,21 @@ its write-ahead log. A connection may be used on the thread that opened it only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, Refusal, is_disks_own
+from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, EXIT_TAKEN, Refusal, is_disks_own
 
 # How long SQLite waits for another program's lock on the file, in seconds.
 BUSY_TIMEOUT = 5.0
+# The kernel ends the workers of a killed engine with it, but a new engine may be faster, and a refusal is final.
+LOCK_TIMEOUT = 5.0
+LOCK_RETRY_INTERVAL = 0.02
 # Pages of 4 KiB in the log after which a commit also moves them into the file: 8 MiB.
 CHECKPOINT_PAGES = 2000
 # Up to this size the whole file is checked at every start; a larger one only by `quick_check`, which skips indexes.
@@ -42,6 +47,32 @@ class Schema:
     def version(self) -> int:
         """The version that `create` makes; counts from 1."""
         return len(self.upgrades) + 1
+
+
+def lock(path: Path, timeout: float = LOCK_TIMEOUT) -> int:
+    """Return the descriptor that holds the lock of `path`. Refusal (exit code 4) when another process has it.
+
+    It is an `flock` on `NAME.lock` beside the file. The kernel drops the lock with its holder, so a crash leaves
+    nothing to clean up. The lock file's text is the holder's pid, for the message only.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path.with_name(path.name + ".lock")
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            # Waiting for the lock in the kernel would have no timeout: try again.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise Refusal(f"{path} is in use by process {holder}; stop that engine first", EXIT_TAKEN) from None
+        time.sleep(LOCK_RETRY_INTERVAL)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
 
 
 def open_database(path: Path | None, schema: Schema) -> sqlite3.Connection:
@@ -96,7 +127,8 @@ def _create_file(path: Path, schema: Schema) -> None:
 
 
 def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise refusal(path, "it is empty")
     has_log = path.with_name(path.name + "-wal").exists()
     connection = sqlite3.connect(path, isolation_level=None)
@@ -106,7 +138,11 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
         is_open = connection.execute("SELECT is_open FROM iii_life").fetchone()[0]
         if is_open and not has_log:
             raise refusal(path, f"its log {path.name}-wal is missing, and the last commits with it")
-        _check_pages(connection, path)
+        if size <= QUICK_CHECK_BYTES:
+            check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
+            problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
+            if problem != "ok":
+                raise refusal(path, f"it is damaged: {problem}")
         _configure(connection, path)
         for step in range(_pragma(connection, "user_version"), schema.version):
             connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
@@ -127,16 +163,6 @@ def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) 
             f"{path} has schema version {version}, this iii knows up to {schema.version}; "
             "start the newer iii that wrote it, nothing was changed"
         )
-
-
-def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    size = path.stat().st_size
-    if size > QUICK_CHECK_BYTES:
-        return
-    check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
-    problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
-    if problem != "ok":
-        raise refusal(path, f"it is damaged: {problem}")
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:

@@ -1,16 +1,17 @@
-"""`Journal` over SQLite: lines by topic in the order of their commits, with a checksum each.
+"""The journal: entries of one topic each in the order of their commits, with a checksum each.
 
-The journal is in the file of its keys (`sqlite_keyvalue.py`), whose transactions append to it.
+It is in the file of its keys (`sqlite_keyvalue.py`), and a change of a key may append to it in the same transaction: a
+transactional outbox, or a log of events.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from stdlib_workers.storage.errors import CORRUPT, StorageFailure
-from stdlib_workers.storage.keyvalue import Appended, Journal, JournalEntry
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.store import Store
 
@@ -30,16 +31,28 @@ _TRIM = (
 )
 
 
-class SqliteJournal(Journal):
-    """The journal of a `SqliteKeyValue`. `Journal` documents the methods."""
+class JournalEntry(NamedTuple):
+    """One line of the journal. Positions grow and are never given out twice."""
+
+    position: int
+    topic: str
+    body: bytes
+
+
+class SqliteJournal:
+    """The journal of a `SqliteKeyValue`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def append(self, lines: Sequence[tuple[str, bytes]], then: Appended | None = None) -> Pending[list[JournalEntry]]:
+    def append(
+        self, lines: Sequence[tuple[str, bytes]], then: Callable[[list[JournalEntry]], None] | None = None
+    ) -> Pending[list[JournalEntry]]:
+        """Add entries, (topic, body) each, in one step. `then` gets them first, in order with what watchers get."""
         return self._store.run(lambda connection: [append(connection, topic, body) for topic, body in lines], then=then)
 
     def read(self, topic: str, after: int, limit: int) -> Pending[list[JournalEntry]]:
+        """Return up to `limit` entries of a topic with a position over `after`."""
 
         def command(connection: sqlite3.Connection) -> list[JournalEntry]:
             entries = []
@@ -52,6 +65,8 @@ class SqliteJournal(Journal):
         return self._store.run(command)
 
     def last(self) -> Pending[int]:
+        """Return the position of the newest entry ever appended, 0 for none."""
+
         def command(connection: sqlite3.Connection) -> int:
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
             return row[0] if row else 0
@@ -59,6 +74,7 @@ class SqliteJournal(Journal):
         return self._store.run(command)
 
     def remove(self, positions: Sequence[int]) -> Pending[None]:
+        """Forget entries, for good and only those."""
         rows = [(position,) for position in positions]
 
         def command(connection: sqlite3.Connection) -> None:
@@ -67,6 +83,8 @@ class SqliteJournal(Journal):
         return self._store.run(command)
 
     def trim(self, topic: str, keep: int) -> Pending[None]:
+        """Forget all but the last `keep` entries of a topic."""
+
         def command(connection: sqlite3.Connection) -> None:
             connection.execute(_TRIM, (topic, keep))
 

@@ -1,4 +1,7 @@
-"""`KeyValue` over SQLite: a table of entries with a checksum in every row, and the journal beside it.
+"""A store of keys: a table of entries with a checksum in every row, and the journal beside it.
+
+Values are JSON as bytes. A bucket holds keys in the order of their first write. Nothing in the methods is SQLite's: a
+NATS bucket and stream fit them too, with `update` as a loop of compare-and-set.
 
 A flipped bit in a row is found when the row is read and becomes `storage_corrupt`; it is never served.
 """
@@ -7,14 +10,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
-from stdlib_workers.storage.cache import Cache
 from stdlib_workers.storage.database import Schema
-from stdlib_workers.storage.keyvalue import Announce, Change, Decide, Entry, KeyValue, Row, Watch
 from stdlib_workers.storage.pending import Pending
-from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, SqliteJournal, append
+from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, JournalEntry, SqliteJournal, append
 from stdlib_workers.storage.store import Store
-from stdlib_workers.storage.write_buffer import WriteBuffer, entry_from
+from stdlib_workers.storage.write_buffer import Cache, Entry, WriteBuffer, entry_from
+
+T = TypeVar("T")
 
 # Versions reserved at a time: a restart skips up to as many.
 RESERVE = 1 << 20
@@ -39,36 +43,71 @@ KEY_VALUE_SCHEMA = Schema(
 _LIST = "SELECT id, key, value, version, checksum FROM entry WHERE bucket = ? AND id > ? ORDER BY id LIMIT ?"
 
 
-class SqliteKeyValue(KeyValue):
-    """Keys and journal in one `Store` that was opened with KEY_VALUE_SCHEMA. `KeyValue` documents the methods."""
+class Change(NamedTuple):
+    """One write: the entry before and after it (None for none), and the journal entries that it has appended."""
+
+    bucket: str
+    key: str
+    old: Entry | None
+    new: Entry | None
+    journal: Sequence[JournalEntry] = ()
+
+
+class Row(NamedTuple):
+    """One key in a listing. The next page starts after `position`."""
+
+    position: int
+    key: str
+    entry: Entry
+
+
+# Decides a write: the current entry -> the new value, None to delete. Raises to leave everything as it is.
+Decide = Callable[[Entry | None], bytes | None]
+# What a change appends to the journal: (topic, body) pairs.
+Announce = Callable[[Change], Sequence[tuple[str, bytes]]]
+
+
+class SqliteKeyValue:
+    """Keys in buckets and their journal, in one `Store` that was opened with KEY_VALUE_SCHEMA.
+
+    Every write is durable when its `Pending` has its result.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._watchers: list[Watch] = []
+        self._watchers: list[Callable[[Change], None]] = []
         self._recent = Cache()
         self._buffer = WriteBuffer(self._recent)
         store.attach(self._buffer)
         self._reserved = store.run(_reserve_versions).result()
         self._version = self._reserved - RESERVE
-        self._journal = SqliteJournal(store)
-
-    @property
-    def journal(self) -> SqliteJournal:
-        return self._journal
+        self.journal = SqliteJournal(store)
 
     def recent(self, bucket: str, key: str) -> Entry | None:
+        """Return a durable entry that is in memory; None only means to call `get`. Safe on any thread."""
         return self._recent.find(bucket, key)
 
     def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
+        """Return an entry. `then` gets it first, in order with what watchers get."""
         return self._store.run(lambda connection: self._buffer.find(connection, bucket, key), then=then)
 
+    def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
+        """Write a value, whether the key exists or not."""
+        return self.update(bucket, key, lambda _: value)
+
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
+        """Write what `decide` makes of the entry, and append what `announce` makes of the change, in one step."""
         write = (bucket, key, decide)
         return self._store.run(lambda connection: self._change(connection, write, announce), then=self._notify)
 
     def update_all(
         self, writes: Sequence[tuple[str, str, Decide]], announce: Announce | None = None
     ) -> Pending[list[Change]]:
+        """As `update` for several (bucket, key, decide) in one step: decided in order; if one raises, none is written.
+
+        A key that is written twice is decided the second time with the result of the first.
+        """
+
         def command(connection: sqlite3.Connection) -> list[Change]:
             with self._buffer.rollback_on_error():
                 return [self._change(connection, write, announce) for write in writes]
@@ -112,32 +151,36 @@ class SqliteKeyValue(KeyValue):
     def _set_reserved(self, reserved: int) -> None:
         self._reserved = reserved
 
-    def count(self, bucket: str) -> Pending[int]:
-        def command(connection: sqlite3.Connection) -> int:
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> Pending[T]:
+        def command(connection: sqlite3.Connection) -> T:
             self._buffer.flush(connection)
-            row = connection.execute("SELECT entries FROM bucket WHERE name = ?", (bucket,)).fetchone()
-            return row[0] if row else 0
+            return query(connection)
 
         return self._store.run(command)
+
+    def count(self, bucket: str) -> Pending[int]:
+        """Return how many keys a bucket has."""
+        statement = "SELECT entries FROM bucket WHERE name = ?"
+        return self._read(lambda connection: (connection.execute(statement, (bucket,)).fetchone() or (0,))[0])
 
     def buckets(self) -> Pending[list[str]]:
-        def command(connection: sqlite3.Connection) -> list[str]:
-            self._buffer.flush(connection)
-            rows = connection.execute("SELECT name FROM bucket WHERE entries > 0 ORDER BY name")
-            return [row[0] for row in rows]
+        """Return the buckets that hold a key, sorted."""
+        statement = "SELECT name FROM bucket WHERE entries > 0 ORDER BY name"
+        return self._read(lambda connection: [row[0] for row in connection.execute(statement)])
 
-        return self._store.run(command)
-
-    def watch(self, callback: Watch) -> None:
+    def watch(self, callback: Callable[[Change], None]) -> None:
+        """Call `callback` after every change from now on, on the storage's thread, in the order of the commits."""
         self._watchers.append(callback)
 
     def list(self, bucket: str, after: int = 0, limit: int | None = None) -> Pending[list[Row]]:
-        def command(connection: sqlite3.Connection) -> list[Row]:
-            self._buffer.flush(connection)
-            rows = connection.execute(_LIST, (bucket, after, -1 if limit is None else limit))
-            return [Row(row[0], row[1], entry_from(bucket, row[1], row[2:])) for row in rows]
-
-        return self._store.run(command)
+        """Return the entries of a bucket in the order of their first write, `limit` of them after a position."""
+        parameters = (bucket, after, -1 if limit is None else limit)
+        return self._read(
+            lambda connection: [
+                Row(row[0], row[1], entry_from(bucket, row[1], row[2:]))
+                for row in connection.execute(_LIST, parameters)
+            ]
+        )
 
 
 def _reserve_versions(connection: sqlite3.Connection) -> int:

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
@@ -18,10 +19,10 @@ from traceback import clear_frames
 from typing import Any, TypeVar
 
 from iii import InvocationError
-from stdlib_workers.storage.database import Schema, close_database, open_database
+from stdlib_workers.storage.database import Schema, close_database, lock, open_database
 from stdlib_workers.storage.errors import EXIT_IO, Refusal, error_from, is_fatal, is_full, stopped
-from stdlib_workers.storage.lock import lock
 from stdlib_workers.storage.pending import Pending, settled, wake
+from stdlib_workers.values import end_worker
 
 T = TypeVar("T")
 Command = Callable[[sqlite3.Connection], T]
@@ -36,17 +37,15 @@ EXIT_TIMEOUT = 0.2
 MAX_LOG_BYTES = 64 * 1024 * 1024
 
 
+@dataclass(slots=True, eq=False)
 class _Submission:
     """A command, its result, and what to do once that is durable."""
 
-    __slots__ = ("command", "error", "pending", "then", "value")
-
-    def __init__(self, command: Command[Any], then: Callable[[Any], None] | None) -> None:
-        self.command = command
-        self.then = then
-        self.pending: Pending[Any] = Pending()
-        self.value: Any = None
-        self.error: BaseException | None = None
+    command: Command[Any]
+    then: Callable[[Any], None] | None
+    pending: Pending[Any] = field(default_factory=Pending)
+    value: Any = None
+    error: BaseException | None = None
 
 
 class TransactionHook:
@@ -234,9 +233,6 @@ class Store:
                 waiting.append(submission)
         self._answer(waiting)
 
-    def __repr__(self) -> str:
-        return f"<Store {self._path or 'in memory'}, {self.commits} commits>"
-
 
 class _PartialWrite(Exception):
     """A command has failed after it had written something."""
@@ -286,6 +282,10 @@ def _end_process(error: BaseException) -> None:
     timer.start()
 
 
-def open_store(name: str, schema: Schema, *, project: str, in_memory: bool = False) -> Store:
-    """Open `.iii/NAME.db` of a project folder (or nothing but memory). Refusal when it cannot be used."""
-    return Store(None if in_memory else Path(project or ".", ".iii", f"{name}.db"), schema)
+def open_store(name: str, schema: Schema, *, in_memory: bool) -> Store:
+    """Open `.iii/NAME.db` of the worker's project, or nothing but memory. Ends the process when it must not be used."""
+    path = None if in_memory else Path(os.environ.get("III_PROJECT") or ".", ".iii", f"{name}.db")
+    try:
+        return Store(path, schema)
+    except Refusal as refusal:
+        end_worker(f"{name}: {refusal}", refusal.exit_code)

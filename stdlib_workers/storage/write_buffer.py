@@ -1,7 +1,9 @@
-"""The keys that one transaction writes, held in memory until its end: one statement writes them all.
+"""Entries in memory: those that were read or written lately, and those that one transaction writes.
 
-The write buffer is the transaction hook of the store behind a `SqliteKeyValue`. A command reads what the commands
-before it in the same transaction have written: from the buffer, else from the cache, else from the disk.
+The storage thread writes the cache, after each commit, in the order of commits; any thread reads it without a lock (one
+dict lookup). It never holds what is not durable. The write buffer is the transaction hook of the store behind a
+`SqliteKeyValue`: one statement writes all keys at the end of a transaction. A command reads what the commands before it
+in the same transaction have written: from the buffer, else from the cache, else from the disk.
 """
 
 from __future__ import annotations
@@ -10,19 +12,57 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
-from stdlib_workers.storage.cache import Cache
 from stdlib_workers.storage.errors import CORRUPT, StorageFailure
-from stdlib_workers.storage.keyvalue import Entry
 from stdlib_workers.storage.sqlite_journal import checksum_of
 from stdlib_workers.storage.store import TransactionHook
 
 # Rows of one statement: more gain nothing, and each count is a statement of its own to prepare.
 MAX_ROWS = 64
+MAX_CACHE_BYTES = 64 * 1024 * 1024
+# What a dict entry and its strings cost beside the value.
+OVERHEAD = 200
 
 _FIND = "SELECT value, version, checksum FROM entry WHERE bucket = ? AND key = ?"
 _DELETE = "DELETE FROM entry WHERE bucket = ? AND key = ?"
 _COUNT = "INSERT INTO bucket VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET entries = entries + excluded.entries"
+
+
+class Entry(NamedTuple):
+    """A stored value. `version` grows with every write of the store; 0 never occurs."""
+
+    value: bytes
+    version: int
+
+
+class Cache:
+    """Entries by bucket and key, the oldest dropped first when they are over `max_bytes`."""
+
+    def __init__(self, max_bytes: int = MAX_CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._bytes = 0
+
+    def find(self, bucket: str, key: str) -> Entry | None:
+        """Return an entry; None means only that the cache does not hold it."""
+        return self._entries.get((bucket, key))
+
+    def keep(self, bucket: str, key: str, entry: Entry | None) -> None:
+        """Hold the current entry of a key, None for a key that does not exist."""
+        old = self._entries.pop((bucket, key), None)
+        if old is not None:
+            self._bytes -= len(old.value) + OVERHEAD
+        if entry is None:
+            return
+        self._entries[bucket, key] = entry
+        self._bytes += len(entry.value) + OVERHEAD
+        while self._bytes > self._max_bytes:
+            oldest = next(iter(self._entries))
+            self._bytes -= len(self._entries.pop(oldest).value) + OVERHEAD
+
+    def __repr__(self) -> str:
+        return f"<Cache {len(self._entries)} entries, {self._bytes} bytes>"
 
 
 class WriteBuffer(TransactionHook):
@@ -35,7 +75,6 @@ class WriteBuffer(TransactionHook):
         self._counts: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Forget what the last transaction has written."""
         self._entries.clear()
         self._unwritten.clear()
         self._counts.clear()
@@ -64,7 +103,6 @@ class WriteBuffer(TransactionHook):
         return entry
 
     def write(self, bucket: str, key: str, entry: Entry, *, is_new: bool) -> None:
-        """Take a write."""
         self._entries[bucket, key] = self._unwritten[bucket, key] = entry
         if is_new:
             self._counts[bucket] = self._counts.get(bucket, 0) + 1

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from typing import NoReturn
 
 from iii import InitOptions, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox, target_from
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, KeyValue, Refusal, SqliteKeyValue, map_storage_errors, open_store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
@@ -19,23 +16,17 @@ from stdlib_workers.stream.log import EventLog
 from stdlib_workers.stream.options import Options, options_from
 from stdlib_workers.stream.schemas import CODES, JOIN_TRIGGER, LEAVE_TRIGGER, REQUESTS, STREAM_TRIGGER
 from stdlib_workers.stream.session import Services
-from stdlib_workers.values import OptionError
+from stdlib_workers.values import end_worker, read_options
 
 
 def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 or 5 when the storage must not be used."""
-    try:
-        options = options_from(json.loads(os.environ.get("III_CONFIG") or "{}"))
-        project = os.environ.get("III_PROJECT", "")
-        pairs = SqliteKeyValue(open_store("stream", KEY_VALUE_SCHEMA, project=project, in_memory=options.in_memory))
-    except OptionError as error:
-        _fail(str(error), 2)
-    except Refusal as refusal:
-        _fail(f"stream: {refusal}", refusal.exit_code)
-    offer(register_worker(options=InitOptions(worker_name="stream")), pairs, options)
+    options = read_options(options_from)
+    store = open_store("stream", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
+    offer(register_worker(options=InitOptions(worker_name="stream")), SqliteKeyValue(store), options)
 
 
-def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
+def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     """Register everything. The trigger types come first: bindings have to be there before the first write."""
     filters, joins, leaves = Bindings(filter_from), Bindings(target_from), Bindings(target_from)
     background, hub = Background(), Hub()
@@ -47,7 +38,7 @@ def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
     try:
         port = background.wait(listener.open())
     except OSError as error:
-        _fail(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
+        end_worker(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
     sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
     worker.before_stop(lambda seconds: background.wait(listener.close(), seconds or None))
 
@@ -61,11 +52,6 @@ def offer(worker: Worker, pairs: KeyValue, options: Options) -> None:
         {"type": "engine::functions-available", "function_id": "stream::on-functions-changed", "config": {}}
     )
     outbox.start()
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
-    raise SystemExit(code)
 
 
 main()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stdlib_workers.events import current_trace
-from stdlib_workers.storage import Change, Entry, KeyValue
+from stdlib_workers.storage import Change, Entry, SqliteKeyValue
 from stdlib_workers.stream.custom import ABSENT, CustomStreams, fields_of
 from stdlib_workers.stream.events import Group, deleted, group_from, written
 from stdlib_workers.stream.log import EventLog
@@ -16,7 +16,7 @@ from stdlib_workers.values import Payload, apply_updates, decode, encode, parse_
 class Stream:
     """Handlers of these functions over one store."""
 
-    def __init__(self, pairs: KeyValue, log: EventLog, custom_streams: CustomStreams) -> None:
+    def __init__(self, pairs: SqliteKeyValue, log: EventLog, custom_streams: CustomStreams) -> None:
         self._pairs = pairs
         self._log = log
         self._custom = custom_streams

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from stdlib_workers.events import TOPIC, Bindings, Outbox, Trace, current_trace
 from stdlib_workers.events import envelope as outbox_entry
-from stdlib_workers.storage import JournalEntry, KeyValue
+from stdlib_workers.storage import JournalEntry, SqliteKeyValue
 from stdlib_workers.stream.events import Filter, Group, envelope, group_from
 from stdlib_workers.values import decode, encode
 
@@ -38,7 +38,7 @@ class EventLog:
 
     def __init__(
         self,
-        pairs: KeyValue,
+        pairs: SqliteKeyValue,
         filters: Bindings[Filter] | Sequence[Filter],
         history: int,
         outbox: Outbox,

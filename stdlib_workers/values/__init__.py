@@ -1,20 +1,21 @@
-"""JSON values in the standard workers: payload fields, options, bytes, and the update operations. Pure."""
+"""JSON values in the standard workers: payload fields, options, bytes, and the update operations."""
 
-from stdlib_workers.values.json_bytes import decode, encode
+from stdlib_workers.values.environment import end_worker, read_options
 from stdlib_workers.values.options import OptionError, check_names, in_memory, integer
-from stdlib_workers.values.payload import Payload, malformed
-from stdlib_workers.values.updates import Update, apply_updates, parse_updates
+from stdlib_workers.values.payload import Payload, decode, encode, malformed
+from stdlib_workers.values.updates import apply_updates, parse_updates
 
 __all__ = [
     "OptionError",
     "Payload",
-    "Update",
     "apply_updates",
     "check_names",
     "decode",
     "encode",
+    "end_worker",
     "in_memory",
     "integer",
     "malformed",
     "parse_updates",
+    "read_options",
 ]

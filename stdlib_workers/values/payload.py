@@ -1,4 +1,4 @@
-"""Reading a payload field by field, with the contract's `deserialization_error` for what does not fit. Pure.
+"""JSON payloads: read field by field, with the contract's `deserialization_error`; values to bytes and back. Pure.
 
 The engine has checked the schema already, unless the project has turned that off; these checks always run.
 Unknown fields are ignored.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import msgspec
+
 from iii import InvocationError
 
-_MISSING: Any = object()
-_NAMES = {str: "a string", int: "an integer", bool: "a boolean", list: "an array", dict: "an object"}
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
 
 
 def malformed(function_id: str, message: str) -> InvocationError:
@@ -33,13 +35,12 @@ class Payload:
     def __contains__(self, name: str) -> bool:
         return name in self._fields
 
-    def string(self, name: str, default: str = _MISSING) -> str:
-        """Return a string field, required unless there is a default."""
-        value = self._fields.get(name, default)
-        if value is _MISSING or not (isinstance(value, str) or value is default):
-            self._refuse(name, str)
-        text: str = value
-        return text
+    def string(self, name: str) -> str:
+        """Return a required string field."""
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            self._refuse(name, "a string")
+        return value
 
     def integer(self, name: str, default: int | None, least: int, most: int) -> int | None:
         """Return an optional integer field from `least` to `most`; null counts as absent."""
@@ -47,11 +48,10 @@ class Payload:
         if value is None:
             return default
         if not isinstance(value, int) or isinstance(value, bool):
-            self._refuse(name, int)
+            self._refuse(name, "an integer")
         if not least <= value <= most:
             raise malformed(self._function_id, f"{name} must be {least} to {most}, got {value}")
-        number: int = value
-        return number
+        return value
 
     def value(self, name: str, alias: str | None = None) -> Any:
         """Return a required field of any JSON value, null too. A payload with both `name` and `alias` is an error."""
@@ -67,12 +67,25 @@ class Payload:
         """Return an optional field."""
         return self._fields.get(name)
 
-    def _refuse(self, name: str, wanted: type) -> NoReturn:
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
         if name not in self._fields:
             raise malformed(self._function_id, f"{name} is missing")
-        raise malformed(self._function_id, f"{name} must be {_NAMES[wanted]}, got {_shown(self._fields[name])}")
+        raise malformed(self._function_id, f"{name} must be {wanted}, got {_shown(self._fields[name])}")
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def encode(value: Any) -> bytes:
+    """Return compact JSON. InvocationError `serialization_error` for what JSON or UTF-8 cannot hold."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvocationError("serialization_error", f"the value is not JSON: {error}") from None
+
+
+def decode(text: bytes) -> Any:
+    """Return the value of JSON that `encode` made."""
+    return _decoder.decode(text)

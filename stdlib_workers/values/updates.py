@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stdlib_workers.values.json_bytes import decode, encode
-from stdlib_workers.values.payload import malformed
+from stdlib_workers.values.payload import decode, encode, malformed
 
 MAX_SEGMENTS = 32
 MAX_SEGMENT_BYTES = 256
@@ -43,7 +42,6 @@ class _Inapplicable(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
 
 
 def parse_updates(ops: Any, function_id: str) -> list[Update]:
@@ -99,7 +97,7 @@ def apply_updates(value: Any, updates: list[Update], *, is_missing: bool) -> tup
             root = _APPLY[update.type](root, update, is_untouched)
             is_untouched = False
         except _Inapplicable as problem:
-            error = {"op_index": index, "code": problem.code, "message": problem.message, "doc_url": DOCUMENTATION}
+            error = {"op_index": index, "code": problem.code, "message": str(problem), "doc_url": DOCUMENTATION}
             errors.append(error)
     return root, errors
 
@@ -109,10 +107,8 @@ def _fail(update: Update, reason: str, message: str) -> _Inapplicable:
     return _Inapplicable(f"{update.type}.{reason}", f"{update.type} {where}: {message}")
 
 
-# Checks before an operation runs: the path, then a merge's value.
-
-
 def _check(update: Update) -> None:
+    """Check the path, then a merge's value, before the operation runs."""
     if len(update.path) > MAX_SEGMENTS:
         raise _fail(update, "path.too_deep", f"the path has {len(update.path)} segments, the limit is {MAX_SEGMENTS}")
     for segment in update.path:

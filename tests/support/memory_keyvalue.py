@@ -1,13 +1,16 @@
-"""A second backend of `KeyValue`, of dicts: shows that the interface needs no SQLite, and what it needs at least."""
+"""A second backend with the methods of `SqliteKeyValue`, of dicts: shows that they need no SQLite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from iii import InvocationError
-from stdlib_workers.storage import Change, Entry, JournalEntry, KeyValue, Pending, Row
-from stdlib_workers.storage.keyvalue import Announce, Appended, Decide, Watch
+from stdlib_workers.storage import Change, Decide, Entry, JournalEntry, Pending, Row
 from stdlib_workers.storage.pending import settled
+from stdlib_workers.storage.sqlite_keyvalue import Announce
+
+Appended = Callable[[list[JournalEntry]], None]
+Watch = Callable[[Change], None]
 
 
 class MemoryJournal:
@@ -50,7 +53,7 @@ class MemoryJournal:
         return self.remove(ours[: max(0, len(ours) - keep)])
 
 
-class MemoryKeyValue(KeyValue):
+class MemoryKeyValue:
     """Entries in a dict; every write is as durable as the process."""
 
     def __init__(self) -> None:
@@ -76,6 +79,10 @@ class MemoryKeyValue(KeyValue):
         if then is not None:
             then(found)
         return settled(found)
+
+    def put(self, bucket: str, key: str, value: bytes) -> Pending[Change]:
+        """Write a value."""
+        return self.update(bucket, key, lambda _: value)
 
     def update(self, bucket: str, key: str, decide: Decide, announce: Announce | None = None) -> Pending[Change]:
         """Write what is decided."""

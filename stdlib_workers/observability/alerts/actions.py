@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from iii import InvocationError, Logger, TriggerAction
-from stdlib_workers.egress.addresses import is_public
 from stdlib_workers.egress.client import resolve
+from stdlib_workers.egress.rules import is_public
 from stdlib_workers.events import Caller
 from stdlib_workers.observability.config.alert_rules import AlertRule
 from stdlib_workers.values import encode

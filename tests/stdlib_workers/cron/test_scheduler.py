@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from iii import InvocationError
+from stdlib_workers.cron.__main__ import store_in_memory
 from stdlib_workers.cron.expression import parse
 from stdlib_workers.cron.job_store import SCHEMA, JobRecord, SqliteJobStore
 from stdlib_workers.cron.jobs import MAX_MISSED, Decision, Job, decide, job_from, payload_from
-from stdlib_workers.cron.options import store_in_memory
 from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.storage import Store
 from stdlib_workers.values import OptionError
@@ -253,7 +253,7 @@ async def test_a_job_can_be_run_now_and_listed(stage: Stage) -> None:
     stage.scheduler.add("t", job("0 * * * *", name="report"))
     await settle()
     assert (await stage.scheduler.run_now("report"))["trigger"] == "manual"
-    [row] = stage.scheduler.rows()
+    [row] = await stage.scheduler.rows()
     assert (row["job"], row["next"], row["running"]) == ("report", "2026-01-01T01:00:00+00:00", False)
     with pytest.raises(KeyError):
         await stage.scheduler.run_now("nothing")

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from stdlib_workers.egress import EgressDenied, Request, RequestFailed, ResponseFailed, Rules, rules_from, send
-from stdlib_workers.egress.addresses import is_in, is_public
-from stdlib_workers.egress.client import MAX_BODY
+from stdlib_workers.egress.client import MAX_BODY, Request, RequestFailed, ResponseFailed, send
+from stdlib_workers.egress.rules import EgressDenied, Rules, is_in, is_public, rules_from
 from stdlib_workers.values import OptionError
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "172.32.0.1", "11.0.0.1", "2606:4700::1111", "64:ff9b::8.8.8.8", "2001:4860::8888"]

@@ -13,8 +13,7 @@ from iii import InvocationError
 from stdlib_workers.events import TOPIC, Background, Bindings, Outbox
 from stdlib_workers.events import outbox as outbox_module
 from stdlib_workers.state.events import Subscription, subscription_from
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
 from tests.support.stand_ins import Callee, binding, slow_step, until
 

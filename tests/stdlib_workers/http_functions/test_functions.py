@@ -17,10 +17,17 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.egress import Response, Rules
-from stdlib_workers.http_functions.functions import HttpFunctions
-from stdlib_workers.http_functions.http_messages import CallDetails, outcome_of, request_for, secret_of
-from stdlib_workers.http_functions.invocation import HttpInvocation, invocation_from
+from stdlib_workers.egress.client import Response
+from stdlib_workers.egress.rules import Rules
+from stdlib_workers.http_functions.__main__ import HttpFunctions
+from stdlib_workers.http_functions.invocation import (
+    CallDetails,
+    HttpInvocation,
+    invocation_from,
+    outcome_of,
+    request_for,
+    secret_of,
+)
 from tests.support.live_project import project
 
 URL = "https://api.example/f"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.egress.addresses import is_public
+from stdlib_workers.egress.rules import is_public
 from stdlib_workers.observability.alerts import actions
 from stdlib_workers.observability.alerts.actions import ActionRunner, WebhookRefused, post
 from stdlib_workers.observability.alerts.evaluator import AlertEvaluator

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from stdlib_workers.queue import admin, catalog, dead_letters
-from stdlib_workers.queue.clock import Clock
+from stdlib_workers.queue import admin, catalog
+from stdlib_workers.queue.__main__ import Clock
 from stdlib_workers.queue.delivery import advance, recover, settle
 from stdlib_workers.queue.model import NewJob, Outcome, Queue, QueueConfig, Verdict
 from stdlib_workers.queue.new_jobs import enqueue
@@ -70,12 +70,12 @@ def test_q11_redriving_twice_and_halfway_delivers_each_job_once(connection: sqli
     for delivery in advance(connection, queue, "run", 0).deliveries:
         settle(connection, delivery, FAILED, 0, 0.5)
     failures = 0
-    for _ in break_everywhere(connection, lambda: dead_letters.redrive_all(connection, queue, 1)):
+    for _ in break_everywhere(connection, lambda: admin.redrive_all(connection, queue, 1)):
         failures += 1
         assert admin.counts(connection, queue) | {"dlq_depth": 9, "depth": 0} == admin.counts(connection, queue)
     assert failures > 3
     assert admin.counts(connection, queue) | {"dlq_depth": 0, "ready": 9} == admin.counts(connection, queue)
-    assert dead_letters.redrive_all(connection, queue, 2) == 0
+    assert admin.redrive_all(connection, queue, 2) == 0
     assert {d.id for d in advance(connection, queue, "run", 2).deliveries} == {f"job-{n}" for n in range(9)}
 
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stdlib_workers.queue import admin, catalog, dead_letters
+from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, advance, held_targets, recover, release, settle
 from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, NewJob, Outcome, Queue, QueueConfig, State, Verdict
 from stdlib_workers.queue.new_jobs import enqueue, forget_keys
@@ -94,7 +94,7 @@ def test_q09_failures_back_off_and_end_in_the_dead_letters_with_their_story(conn
         settle(connection, delivery, FAILED, now, 0.5)
         now = advance(connection, queue, "run", now).due or now
     assert started == [0, 1000, 3000]
-    [letter] = dead_letters.letters(connection, [queue], 0, 50)
+    [letter] = admin.letters(connection, [queue], 0, 50)
     assert letter["error"] == "invocation_failed: no"
     assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
     assert (letter["retries"], letter["traceparent"]) == (3, "00-a-b-01")
@@ -156,7 +156,7 @@ def test_q05_the_job_that_kills_workers_pays_and_those_beside_it_do_not(connecti
         for delivery in batch:
             verdict = blame(delivery, KILLED, is_shared=len(batch) > 1) if died else DONE
             done += settle(connection, delivery, verdict, now, 0.5) is None
-    [letter] = dead_letters.letters(connection, [queue], 0, 9)
+    [letter] = admin.letters(connection, [queue], 0, 9)
     assert (letter["id"], done) == (poison, 3)
     assert [attempt["attempt"] for attempt in letter["attempts"]] == [1, 2, 3]
 
@@ -208,11 +208,11 @@ def test_q08_a_blocked_group_waits_for_its_dead_head_and_others_do_not(connectio
     settle(connection, other, DONE, 0, 0.5)
     enqueue(connection, queue, job(4, group="a"), 0)
     assert claim(connection, queue, "run", 0) == []
-    assert dead_letters.redrive(connection, queue, "job-000", 1)
+    assert admin.redrive(connection, queue, "job-000", 1)
     [again] = claim(connection, queue, "run", 1)
     assert (again.id, again.attempt, again.spent) == ("job-000", 2, 0)
     settle(connection, again, FAILED, 1, 0.5)
-    assert dead_letters.discard(connection, queue, "job-000", 2)
+    assert admin.discard(connection, queue, "job-000", 2)
     assert [d.id for d in claim(connection, queue, "run", 2)] == ["job-001"]
 
 
@@ -222,7 +222,7 @@ def test_q08_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection:
         enqueue(connection, queue, job(number, group="a"), 0)
     [head] = claim(connection, queue, "run", 0)
     settle(connection, head, FAILED, 0, 0.5)
-    assert dead_letters.redrive(connection, queue, "job-000", 1, data=b'{"edited":true}')
+    assert admin.redrive(connection, queue, "job-000", 1, data=b'{"edited":true}')
     order = []
     while claimed := claim(connection, queue, "run", 2):
         [delivery] = claimed
@@ -234,9 +234,9 @@ def test_q08_a_skipped_group_goes_on_and_the_redriven_job_comes_last(connection:
 def test_redriving_what_is_not_dead_says_so(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection)
     enqueue(connection, queue, job(1), 0)
-    assert not dead_letters.redrive(connection, queue, "job-001", 0)
-    assert not dead_letters.discard(connection, queue, "nothing", 0)
-    assert dead_letters.redrive_all(connection, queue, 0) == 0
+    assert not admin.redrive(connection, queue, "job-001", 0)
+    assert not admin.discard(connection, queue, "nothing", 0)
+    assert admin.redrive_all(connection, queue, 0) == 0
 
 
 def test_purge_leaves_what_runs_and_what_is_dead(connection: sqlite3.Connection) -> None:
@@ -347,7 +347,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def redrive(self) -> None:
-        dead_letters.redrive_all(self.connection, self.queue, self.now)
+        admin.redrive_all(self.connection, self.queue, self.now)
 
     @rule(number=st.integers(1, 30))
     def cancel(self, number: int) -> None:
@@ -356,7 +356,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 30))
     def discard(self, number: int) -> None:
-        if dead_letters.discard(self.connection, self.queue, f"job-{number:03}", self.now):
+        if admin.discard(self.connection, self.queue, f"job-{number:03}", self.now):
             self.removed.add(f"job-{number:03}")
 
     def rows(self) -> list[tuple[str, int, str | None, int]]:

@@ -12,10 +12,10 @@ from iii import InvocationError
 from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Outcome, Queue, QueueConfig
 from stdlib_workers.queue.options import (
     check_name,
+    options_from,
     parse_config,
     parse_project,
     parse_subscriber,
-    store_in_memory,
     with_options,
 )
 from stdlib_workers.queue.policy import BACKOFF_CAP_MS, is_end_of_engine, retry_delay_ms, verdict_from
@@ -219,9 +219,9 @@ def test_options_that_make_no_sense_are_refused(payload: Any, options: dict[str,
 
 
 def test_the_only_adapter_is_ours() -> None:
-    assert store_in_memory({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})
-    assert not store_in_memory({})
-    assert not store_in_memory({"adapter": {"name": "builtin", "config": {"file_path": "x"}}})
+    assert options_from({"adapter": {"name": "builtin", "config": {"store_method": "in_memory"}}})[1]
+    assert not options_from({})[1]
+    assert not options_from({"adapter": {"name": "builtin", "config": {"file_path": "x"}}})[1]
 
 
 @pytest.mark.parametrize(
@@ -236,4 +236,4 @@ def test_the_only_adapter_is_ours() -> None:
 )
 def test_an_adapter_that_is_not_ours_is_refused(adapter: Any) -> None:
     with pytest.raises(ValueError, match=r"builtin|store_meth"):
-        store_in_memory({"adapter": adapter})
+        options_from({"adapter": adapter})[1]

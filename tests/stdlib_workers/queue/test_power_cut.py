@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.storage import Refusal, open_database
+from stdlib_workers.storage.database import open_database
+from stdlib_workers.storage.errors import Refusal
 from tests.support.power_cut import STRACE, Disk, Said, Sync, Write, events_from, rebuild
 
 ROOT = Path(__file__).resolve().parents[3]

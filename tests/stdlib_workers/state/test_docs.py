@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stdlib_workers.state import options as state_options
+from stdlib_workers.state import __main__ as state_main
 from stdlib_workers.state.schemas import CODES as STATE_CODES
-from stdlib_workers.storage import CORRUPT, FULL, UNUSABLE
+from stdlib_workers.storage import UNUSABLE
+from stdlib_workers.storage.errors import CORRUPT, FULL
 from stdlib_workers.storage.store import MAX_WAITING
 from stdlib_workers.stream import options as stream_options
 from stdlib_workers.stream.schemas import CODES as STREAM_CODES
@@ -21,7 +22,7 @@ def test_the_page_has_the_code_of_every_function_and_reason() -> None:
     assert [code for code in sorted(codes) if f"`{code}`" not in TEXT] == []
 
 
-@pytest.mark.parametrize("keys", [state_options._KEYS, stream_options._KEYS])
+@pytest.mark.parametrize("keys", [state_main._KEYS, stream_options._KEYS])
 def test_the_page_has_every_option(keys: tuple[str, ...]) -> None:
     assert [key for key in keys if f"`{key}`" not in TEXT and f"`{key} =" not in TEXT] == []
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options, options_from
+from stdlib_workers.state.__main__ import options_from
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, Entry, SqliteKeyValue, Store
-from stdlib_workers.storage.cache import OVERHEAD, Cache
+from stdlib_workers.storage.write_buffer import OVERHEAD, Cache
 from stdlib_workers.values import OptionError
 from tests.support.memory_keyvalue import MemoryKeyValue
 

@@ -15,10 +15,10 @@ from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.functions import Functions
 from stdlib_workers.queue.model import QueueConfig
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options
+from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES as STATE_CODES
-from stdlib_workers.storage import FULL, KEY_VALUE_SCHEMA, SqliteKeyValue, StorageFailure, Store, map_storage_errors
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store, map_storage_errors
+from stdlib_workers.storage.errors import FULL, StorageFailure
 from stdlib_workers.stream.schemas import CODES as STREAM_CODES
 from tests.support.stream_setup import StreamSetup
 

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.state.functions import State
-from stdlib_workers.state.options import Options
-from stdlib_workers.storage import FULL, KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, Store
+from stdlib_workers.state.functions import Options, State
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
+from stdlib_workers.storage.errors import FULL, Refusal
 
 ROOT = Path(__file__).resolve().parents[3]
 NOBODY = 65534
@@ -162,7 +162,8 @@ import os, sys
 from pathlib import Path
 from threading import Event
 from iii import InvocationError
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, SqliteKeyValue, Store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
+from stdlib_workers.storage.errors import Refusal
 
 def tell(error, number):
     print(error.code, number, flush=True)
@@ -269,7 +270,8 @@ def test_q16_what_may_not_be_written_is_refused(quick_folder: Path, what: str) -
 OPEN = """
 import os, sys
 from pathlib import Path
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, Refusal, Store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Store
+from stdlib_workers.storage.errors import Refusal
 if os.geteuid() == 0:
     os.setgroups([])
     os.setresgid(*[int(sys.argv[2])] * 3)

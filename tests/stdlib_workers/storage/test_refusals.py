@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.storage import CORRUPT, KEY_VALUE_SCHEMA, Refusal, Schema, SqliteKeyValue, Store
-from stdlib_workers.storage.lock import lock
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, Schema, SqliteKeyValue, Store
+from stdlib_workers.storage.database import lock
+from stdlib_workers.storage.errors import CORRUPT, Refusal
 
 KEEP_OPEN = """
 import os, sys

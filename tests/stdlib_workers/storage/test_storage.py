@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.storage import CORRUPT, FULL, UNUSABLE, Schema, Store
+from stdlib_workers.storage import UNUSABLE, Schema, Store
+from stdlib_workers.storage.errors import CORRUPT, FULL
 from stdlib_workers.storage.store import MAX_BATCH
 
 SCHEMA = Schema(0x1234, "CREATE TABLE item (name TEXT PRIMARY KEY, body BLOB) STRICT;")
