@@ -20,7 +20,7 @@ from iii import InitOptions, register_worker
 worker = register_worker(options=InitOptions(worker_name="math"))
 
 
-def add(payload: dict) -> dict:
+def add(payload: dict[str, float]) -> dict[str, float]:
     """Add two numbers."""
     return {"c": payload["a"] + payload["b"]}
 
@@ -37,7 +37,10 @@ worker.register_function(
 '''
 
 _TEST = """\
-def test_add_returns_the_sum(iii):
+from iii.testing import Engine
+
+
+def test_add_returns_the_sum(iii: Engine) -> None:
     assert iii.call("math::add", a=2, b=3) == {"c": 5}
 """
 
@@ -57,12 +60,14 @@ run = "workers/math.py"
 """
 
 _MAIL = '''\
+from typing import Any
+
 from iii import InitOptions, register_worker
 
 worker = register_worker(options=InitOptions(worker_name="mail"))
 
 
-def send(payload: dict) -> dict:
+def send(payload: dict[str, Any]) -> dict[str, bool]:
     """Send one mail. Called for each job of the queue `emails`; an exception means: try again later."""
     print(f"sending mail to {payload['to']}")
     return {"sent": True}
@@ -72,12 +77,14 @@ worker.register_function("mail::send", send)
 '''
 
 _WEB = '''\
+from typing import Any
+
 from iii import InitOptions, register_worker
 
 worker = register_worker(options=InitOptions(worker_name="web"))
 
 
-def add(request: dict) -> dict:
+def add(request: dict[str, Any]) -> dict[str, Any]:
     """Answer POST /add with the sum of the body's `a` and `b`."""
     result = worker.trigger({"function_id": "math::add", "payload": request["body"]})
     return {"status_code": 200, "body": result}

@@ -73,11 +73,11 @@ class TriggerConfig:
 class TriggerHandler:
     """Base of a trigger type's provider. Both methods may be `async`; an exception refuses the binding."""
 
-    def register_trigger(self, config: TriggerConfig) -> Any:
+    def register_trigger(self, config: TriggerConfig, /) -> Any:
         """Start calling `config.function_id` for events that `config.config` selects."""
         raise NotImplementedError
 
-    def unregister_trigger(self, config: TriggerConfig) -> Any:
+    def unregister_trigger(self, config: TriggerConfig, /) -> Any:
         """Stop firing the binding `config.id`."""
         raise NotImplementedError
 
