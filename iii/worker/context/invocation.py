@@ -95,8 +95,10 @@ CURRENT: ContextVar[InvocationContext | None] = ContextVar("iii_invocation", def
 def current_invocation() -> InvocationContext | None:
     """Return the invocation that the calling code runs in, None outside a handler.
 
-    invocation = current_invocation()
-    if invocation is not None and invocation.cancelled:
-        return
+    A handler that works for long asks whether its caller still waits:
+
+        invocation = current_invocation()
+        if invocation is not None and invocation.cancelled:
+            return
     """
     return CURRENT.get()
