@@ -61,7 +61,7 @@ def eventually(look: Callable[[], T], bound: float = BOUND) -> T:
     deadline = time.monotonic() + bound
     while not (value := look()):
         assert time.monotonic() < deadline, f"did not happen within {bound:.0f} s: {look}"
-        time.sleep(PAUSE)
+        time.sleep(PAUSE)  # between two looks
     return value
 
 

@@ -141,7 +141,7 @@ def produce(folder: Path, number: int, jobs: int) -> None:
                     send_all(connection, log, [Job(n) for n in block])
             return
         except (EngineNotRunning, TimeoutError, OSError, ValueError, KeyError):
-            time.sleep(RETRY_INTERVAL)
+            time.sleep(RETRY_INTERVAL)  # the queue is away
 
 
 def send_all(connection: Connection, log: Log, jobs: list[Job]) -> None:

@@ -166,7 +166,7 @@ def wait_for_progress(producers: Producers, size: int) -> None:
     for _ in range(500):
         if producers.logged() >= goal:
             return
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks
 
 
 def kill_at_random(running: Project, producers: Producers, history: History, dice: random.Random) -> None:
@@ -208,7 +208,7 @@ def await_service(running: Project) -> None:
             stats(running, "any")
             return
         except (InvocationError, EngineNotRunning, OSError):
-            time.sleep(0.02)
+            time.sleep(0.02)  # between two looks
 
 
 def stats(running: Project, queue: str) -> dict[str, int]:
@@ -220,7 +220,7 @@ def stats(running: Project, queue: str) -> dict[str, int]:
 def drain(running: Project) -> None:
     """Wait until nothing waits and nothing runs."""
     while any(stats(running, queue)["depth"] for queue in QUEUES):
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks
 
 
 def probe(running: Project, history: History, jobs: int) -> None:

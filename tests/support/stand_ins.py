@@ -54,5 +54,5 @@ async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
     deadline = asyncio.get_running_loop().time() + seconds
     while not (found := condition()):
         assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # between two looks
     return found

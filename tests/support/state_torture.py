@@ -73,7 +73,7 @@ class Client(Thread):
                     while self.acknowledged < self.share:
                         self._step(connection)
             except (EngineNotRunning, OSError, ValueError, KeyError):
-                time.sleep(RETRY_INTERVAL)
+                time.sleep(RETRY_INTERVAL)  # the engine is away
 
     def _step(self, connection: Connection) -> None:
         key, kind = self._dice.choice(KEYS), self._dice.choice(FUNCTIONS)
@@ -152,7 +152,7 @@ def wait_for(clients: list[Client], goal: int, deadline: float) -> None:
     while sum(client.acknowledged for client in clients) < goal and time.monotonic() < deadline:
         if not any(client.is_alive() for client in clients):
             return
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:

@@ -34,7 +34,7 @@ async def visit(port: int, number: int, outcomes: Counter[str]) -> None:
             outcomes[answer.decode().strip() or "closed"] += 1
         else:
             outcomes["silent"] += 1
-        await asyncio.sleep(STAY_SECONDS)
+        await asyncio.sleep(STAY_SECONDS)  # how long each of the crowd stays
     except OSError:
         outcomes["reset"] += 1
     finally:

@@ -91,7 +91,7 @@ async def is_armed(root: Path, ears: Ears) -> None:
 async def is_surveyed(watcher: Watcher, folder: Path) -> None:
     """Wait until the watcher knows what the files of a folder held, which is before it hears of changes."""
     while str(folder) not in watcher._folders:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # between two looks
 
 
 @pytest.mark.parametrize("is_up", [True, False])

@@ -17,7 +17,7 @@ def expired_after(delay: float, *steps: str) -> list[str]:
             arguments = {"arm": ("a", delay, lambda: called.append("a")), "cancel": ("a",), "clear": ()}[step]
             getattr(timers, step)(*arguments)
         for _ in range(100):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # time in which the timer could fire
             if called:
                 break
         assert "a" not in timers or delay == 60.0

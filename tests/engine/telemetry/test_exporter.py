@@ -72,7 +72,7 @@ class Exporting(Net):
 async def until(found: Callable[[], Any]) -> Any:
     async with asyncio.timeout(BOUND):
         while (value := found()) is None:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # between two looks
     return value
 
 
@@ -227,7 +227,7 @@ def test_a_subscriber_that_is_gone_costs_no_call_anything_and_its_drop_is_told()
         net.router.peer_table.refuse_calls("eye", {"state": "failed"})
         for _ in range(5):
             net.calls(100)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # time in which a batch could leave
         assert len(net.router.calls.tracer.finished) <= 100
         assert net.router.calls.in_flight == {}
 

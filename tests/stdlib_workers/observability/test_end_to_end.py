@@ -77,7 +77,7 @@ def eventually(ask: Callable[[], T]) -> T:
     deadline = time.monotonic() + BOUND
     while not (found := ask()):
         assert time.monotonic() < deadline, "it did not become visible in time"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks
     return found
 
 

@@ -66,7 +66,7 @@ async def test_q13_a_short_lock_from_outside_is_waited_for_and_holds_up_nobody_e
     writing = asyncio.ensure_future(awaited(pairs.put("b", "k", b"1")))
     turns = 0
     while not writing.done():
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the loop must go on turning while the disk is slow
         turns += 1
     assert (await writing).new.value == b"1"
     assert turns >= 5  # the loop went round meanwhile
