@@ -138,7 +138,7 @@ class Connection:
                     self.send({"type": "itemstaken", "invocation_id": invocation_id, "count": self._taken})
                     self._taken = 0
 
-    def exchange(
+    def request(
         self, function_id: str, data: Any, timeout_ms: int | None = None, on_item: OnItem | None = None, **fields: Any
     ) -> dict[str, Any]:
         """Call a function and return its whole `invocationresult`, error or not.
@@ -163,7 +163,7 @@ class Connection:
 
     def call(self, function_id: str, data: Any = None, timeout_ms: int = 30_000) -> Any:
         """Call a function and return its result. Raises InvocationError."""
-        answer = self.exchange(function_id, {} if data is None else data, timeout_ms)
+        answer = self.request(function_id, {} if data is None else data, timeout_ms)
         if answer.get("error"):
             from cli.client.errors import invocation_error  # only a failure pays for it
 
@@ -173,7 +173,7 @@ class Connection:
     def function_info(self, function_id: str, namespace: str | None = None) -> dict[str, Any]:
         """Return the engine's answer to `engine::functions::info`; its `result` describes the function."""
         request = {"function_id": function_id} | ({"namespace": namespace} if namespace else {})
-        return self.exchange("engine::functions::info", request, 5000)
+        return self.request("engine::functions::info", request, 5000)
 
     def settle(self) -> None:
         """Return once the engine has read everything sent so far (messages of one peer are read in order)."""

@@ -19,9 +19,7 @@ def explained(connection: Connection, function_id: str, body: dict[str, Any], in
     if error.code == ErrorCode.FUNCTION_NOT_FOUND and not info:
         suggestions = error.details.get("suggestions")
         if not suggestions:
-            listed = (
-                connection.exchange("engine::functions::list", {"include_internal": True}, 5000).get("result") or {}
-            )
+            listed = connection.request("engine::functions::list", {"include_internal": True}, 5000).get("result") or {}
             known = [str(row.get("function_id")) for row in listed.get("functions", [])]
             suggestions = nearest_names(function_id, known, count=3)
         hint = f" Did you mean {' or '.join(suggestions[:3])}?" if suggestions else ""

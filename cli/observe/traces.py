@@ -133,7 +133,7 @@ def replay(
             payload = _edited(payload)
         function_id = dict(call["attributes"])["iii.function.id"]
         write_error(f"calling {function_id} again")
-        answer = connection.exchange(function_id, payload, TIMEOUT_MS)
+        answer = connection.request(function_id, payload, TIMEOUT_MS)
     if answer.get("error"):
         raise invocation_error(function_id, answer["error"])
     write(shown_json(answer.get("result"), raw=as_json))

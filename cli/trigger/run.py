@@ -70,7 +70,7 @@ def _call(
             sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
             sys.stderr.flush()
 
-    answer = connection.exchange(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
+    answer = connection.request(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
     if answer.get("error"):
         from cli.client.error_hints import explained  # only a failure pays for it
         from cli.client.errors import report

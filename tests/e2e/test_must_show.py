@@ -203,7 +203,7 @@ class Load:
     def _run(self, ground: Ground, function: str) -> None:
         with ground.connection() as connection:
             while not self._over.is_set():
-                outcome = connection.exchange(function, None, 20_000)
+                outcome = connection.request(function, None, 20_000)
                 (self.errors if outcome.get("error") else self.answers).append(outcome.get("result"))
 
 

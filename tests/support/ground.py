@@ -209,7 +209,7 @@ class Ground:
     def outcome(self, function_id: str, data: Any = None, timeout_ms: int = 20_000, **fields: Any) -> dict[str, Any]:
         """Call a function and return the whole `invocationresult`."""
         with self.connection() as connection:
-            return connection.exchange(function_id, data, timeout_ms, **fields)
+            return connection.request(function_id, data, timeout_ms, **fields)
 
     def begin(self, function_id: str, data: Any = None, timeout_ms: int = 20_000) -> Future[dict[str, Any]]:
         """Start a call on a connection of its own; the future has its whole `invocationresult`."""
@@ -328,7 +328,7 @@ class Canary:
         while not self._is_over.wait(0.02):
             number += 1
             began = time.monotonic()
-            answer = connection.exchange("canary::sing", number, 10_000)
+            answer = connection.request("canary::sing", number, 10_000)
             self.times.append(time.monotonic() - began)
             if answer.get("result") != number:
                 self.errors.append(f"call {number}: {answer}")

@@ -80,7 +80,7 @@ class Project:
         with self.connect() as connection:
             if not fields:
                 return connection.call(function_id, data)
-            answer = connection.exchange(function_id, data, 20_000, **fields)
+            answer = connection.request(function_id, data, 20_000, **fields)
             assert "error" not in answer, answer
             return answer["result"]
 

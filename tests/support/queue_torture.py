@@ -238,7 +238,7 @@ def probe(running: Project, history: History, jobs: int) -> None:
             job = Job(n)
             history.sent[n] = time.monotonic()
             payload = job.payload() | {"seconds": PROBE_SECONDS}
-            answer = connection.exchange("jobs::run", payload, 20_000, action=job.action())
+            answer = connection.request("jobs::run", payload, 20_000, action=job.action())
             history.acked[n] = time.monotonic()
             history.receipts[n].add(answer["result"]["messageReceiptId"])
     for queue in QUEUES:

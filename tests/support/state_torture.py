@@ -83,7 +83,7 @@ class Client(Thread):
         start = time.monotonic()
         if kind != "get":
             self._open.append((key, None if kind == "delete" else value, start))
-        answer = connection.exchange(function_id, {"scope": SCOPE, "key": key, **more}, ANSWER_TIMEOUT_MS)
+        answer = connection.request(function_id, {"scope": SCOPE, "key": key, **more}, ANSWER_TIMEOUT_MS)
         end = time.monotonic()
         error = answer.get("error")
         if error is None:

@@ -66,7 +66,7 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.positions = Positions()
-        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._headers: dict[KeyPath, Position] = {}
         self._arrays: dict[KeyPath, int] = {}  # index of the last item of each array of tables
 
@@ -85,8 +85,8 @@ class _Scanner:
         return match is not None
 
     def _position(self, offset: int) -> Position:
-        line = bisect_right(self._starts, offset)
-        return Position(line, offset - self._starts[line - 1] + 1)
+        line = bisect_right(self._line_starts, offset)
+        return Position(line, offset - self._line_starts[line - 1] + 1)
 
     def _dotted(self) -> list[tuple[str, Position]]:
         parts: list[tuple[str, Position]] = []

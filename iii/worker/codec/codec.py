@@ -104,8 +104,8 @@ class Codec:
                 self.slow_bytes += size
             # Fast encoders write NaN as null, and some integers of any size. (`find`: `in` takes twice its time.)
             has_wrong_number = (body.find(b"null") >= 0 and not _is_finite(value)) or _has_long_number(body)
-            is_suspect = has_wrong_number or _may_exceed(body, 1, depth)
-            fault = (_locate(value, depth) or self._find_excess(value, depth)) if is_suspect else None
+            needs_a_look = has_wrong_number or _may_exceed(body, 1, depth)
+            fault = (_locate(value, depth) or self._find_excess(value, depth)) if needs_a_look else None
             if fault is None:
                 return body
         raise LocalProtocolError(ErrorCode.RESULT_NOT_SERIALIZABLE, ": ".join(fault))
@@ -227,8 +227,8 @@ def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:
     brackets = block.count(b"{")
     if block.find(b"[") >= 0:  # takes less time than to count none
         brackets += block.count(b"[")
-    is_suspect = brackets > MAX_DEPTH + lines - depth or len(block) > 2 * MAX_NODES
-    if not is_suspect:
+    needs_a_look = brackets > MAX_DEPTH + lines - depth or len(block) > 2 * MAX_NODES
+    if not needs_a_look:
         return False
     from iii.protocol import shape  # short messages need no look at their shape
 

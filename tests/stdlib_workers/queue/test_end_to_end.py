@@ -253,7 +253,7 @@ def test_q26_refusals_name_their_reason(running: Project) -> None:
     ):
         with running.connect() as connection:
             action = {"type": "enqueue", "queue": queue, **options}
-            error = connection.exchange("jobs::run", {}, 20_000, action=action)["error"]
+            error = connection.request("jobs::run", {}, 20_000, action=action)["error"]
         assert (error["code"], error["details"]["reason"]) == ("enqueue_error", reason)
 
 
