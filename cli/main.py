@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-# The names of `iii trigger`; the last two are those of other eras of the public CLI.
+# The names of `iii trigger`; the public command line of other versions has the last two.
 TRIGGER_NAMES = ("trigger", "call", "t")
 START_NAMES = ("dev", "start")
 INTERRUPTED = 130

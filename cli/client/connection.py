@@ -115,7 +115,7 @@ class Connection:
     def await_message(
         self, kind: str, timeout: float | None, invocation_id: str | None = None, on_item: OnItem | None = None
     ) -> dict[str, Any]:
-        """Return the next message of type `kind` (and of one call), skipping others; `on_item` gets those of a stream.
+        """Return the next message of type `kind` (and of one call), skipping others; `on_item` gets a stream's items.
 
         Raises TimeoutError after `timeout` seconds, or GREETING_TIMEOUT if the engine has not sent anything at all.
         """

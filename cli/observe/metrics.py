@@ -1,4 +1,4 @@
-"""`iii metrics [NAME]`: the engine's figures and those of SDKs. A printer over `engine::metrics::list`."""
+"""`iii metrics [NAME]`: the metrics of the engine and of the workers' SDKs, printed from `engine::metrics::list`."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def _cache_no_fresh_bytecode() -> None:
 
 def _add_to_path(folder: str) -> None:
     # Behind the standard library, not before it as Python does: a worker called math.py, queue.py or http.py must not
-    # replace the module of that name, neither in its own process nor in those of the workers beside it.
+    # replace the module of that name, neither in its own process nor in the processes of the workers beside it.
     library = os.path.dirname(os.__file__)
     indexes = [index for index, entry in enumerate(sys.path) if entry.startswith(library) and "-packages" not in entry]
     sys.path.insert(max(indexes, default=-1) + 1, folder)

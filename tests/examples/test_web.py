@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.asgi_client import Answer
 from tests.support.browser import open_page
 from tests.support.live_project import BOUND, ROOT, Project
-from tests.support.web_project import Response, Web
+from tests.support.web_project import Web
 
 EXAMPLE = ROOT / "examples" / "web"
 # One pixel.
@@ -60,7 +61,7 @@ def listening(wall: Web) -> Iterator[Iterator[dict[str, str]]]:
         connection.close()
 
 
-def upload(wall: Web, content: bytes) -> Response:
+def upload(wall: Web, content: bytes) -> Answer:
     body = (
         b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a.png"\r\n\r\n' + content + b"\r\n--x--\r\n"
     )

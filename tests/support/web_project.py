@@ -8,10 +8,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.asgi_client import Answer
 from tests.support.live_project import BOUND, Project
 
 QUIET = '[engine]\nlisten = "off"\n'
@@ -24,19 +24,6 @@ run = "web.py"
 """
 
 
-@dataclass
-class Response:
-    """One answer, as the client sees it."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 class Web:
     """The project and its port."""
 
@@ -44,7 +31,7 @@ class Web:
         self.project = project
         self.port = int(project.wait("http://")[0].rpartition(":")[2])
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Response:
+    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """Send one request on a connection of its own; a `body` that is no bytes is sent as JSON."""
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
@@ -55,7 +42,7 @@ class Web:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Response(response.status, found, response.read())
+            return Answer(response.status, found, response.read())
         finally:
             connection.close()
 

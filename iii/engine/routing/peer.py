@@ -92,7 +92,7 @@ class Peer:
     is_gone: bool = False
     drains_clients: bool = False  # asked to stop, it first ends clients of its own, and may make calls for them
     busy: int = 0  # calls it is executing
-    abandoned: int = 0  # those of them whose callers have given up
+    abandoned: int = 0  # calls it is executing whose callers have given up
     answered: int = 0  # calls it has ended
     outgoing: int = 0  # calls it waits for
     heard_at: float = 0.0  # monotonic seconds of its last line

@@ -45,7 +45,7 @@ class Function:
     validator: Validator | None = None
     waiting: int = 0  # how many of the owner's waiting calls are for it
     answered: int = 0  # calls whose callers got an outcome
-    failed: int = 0  # those of them that got an error
+    failed: int = 0  # calls whose callers got an error
 
     def __post_init__(self) -> None:
         self.declaration = RegisterFunction(self.id)

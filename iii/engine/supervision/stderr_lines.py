@@ -7,7 +7,7 @@ last line.
 
 from __future__ import annotations
 
-BUDGET = 1024 * 1024  # bytes kept per window: nobody can read more, and it would fill the disk
+BUDGET = 1024 * 1024  # bytes kept per window: no user can read more, and it would fill the disk
 BUDGET_WINDOW = 1.0  # seconds
 MAX_LINE = 64 * 1024  # bytes kept of one line
 PARTIAL_LINE_TIMEOUT = 0.2  # seconds until an unfinished line is shown: a prompt, a progress bar

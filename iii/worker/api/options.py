@@ -84,7 +84,7 @@ class InitOptions:
 
 
 def headers_from(options: InitOptions) -> dict[str, str]:
-    """Return the headers of a handshake: those of the options, and `III_TOKEN` as bearer token unless one is there."""
+    """Return the headers of a handshake: the options' headers, and `III_TOKEN` as bearer token if they have none."""
     headers = dict(options.headers or {})
     token = os.environ.get("III_TOKEN", "").strip()
     if token and "authorization" not in {name.lower() for name in headers}:

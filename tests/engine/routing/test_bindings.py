@@ -11,11 +11,6 @@ from iii.protocol.messages import RegisterTrigger
 from tests.support.routing import Net
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
 def provider(net: Net, name: str = "clock", type: str = "cron", **fields: Any) -> Peer:
     peer = net.peer(name, **fields)
     net.send(peer, "registertriggertype", id=type, description="")

@@ -12,16 +12,6 @@ from iii.engine.routing.registry import Function
 from tests.support.routing import Net, limits
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def caller(net: Net) -> Peer:
-    return net.peer("caller", kind="client")
-
-
 def counters(net: Net) -> dict[str, int]:
     return dict(net.router.calls.counters)
 

@@ -15,11 +15,6 @@ INVOCATION = {"url": "https://api.example/ship"}
 
 
 @pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
 def shop(net: Net) -> Peer:
     peer = net.peer("shop")
     net.register(peer, "shop::ship", invocation=INVOCATION)

@@ -11,16 +11,6 @@ from iii.engine.routing.peer import Peer
 from tests.support.routing import Net, limits
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def caller(net: Net) -> Peer:
-    return net.peer("caller", kind="client")
-
-
 def test_the_first_message_tells_a_peer_its_id_and_its_place(net: Net) -> None:
     owner = net.router.peer_table.owner_of("w")
     peer = Peer("id1", kind="worker", owner=owner, generation=3, instance=2, reattach_token="secret")

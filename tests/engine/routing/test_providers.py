@@ -8,11 +8,6 @@ from iii.engine.routing.peer import Peer
 from tests.support.routing import Net
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
 def clock(net: Net, instance: int = 1, generation: int = 1) -> Peer:
     """A process of a worker that provides a type and an action."""
     peer = net.worker("clock", generation, instance)

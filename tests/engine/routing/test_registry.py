@@ -12,11 +12,6 @@ from iii.errors import InvocationError
 from tests.support.routing import Net
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
 def owner_of(net: Net, function: str) -> str:
     found = net.router.registry.find("default", function)
     assert found is not None

@@ -13,16 +13,6 @@ from iii.protocol.codec import decode
 from tests.support.routing import Net
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
-
-
-@pytest.fixture
-def caller(net: Net) -> Peer:
-    return net.peer("caller", kind="client")
-
-
 def provider(net: Net, *functions: str, **fields: Any) -> Peer:
     peer = net.peer("w", **fields)
     net.register(peer, *functions)
