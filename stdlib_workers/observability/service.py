@@ -72,7 +72,7 @@ class Service:
         try:
             self._exporter = exporter_from(options.export, options.resource, os.environ)
         except ImportError:
-            extra = "pip install 'iii-engine[observability]'"
+            extra = "pip install 'iii-engine[otlp]'"
             write_log(f"exporting spans and metrics needs `{extra}`; nothing is exported")
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
@@ -177,7 +177,7 @@ class Service:
             try:
                 from stdlib_workers.observability.export.prometheus import Snapshot, route  # an extra
             except ImportError:
-                write_log("/metrics needs `pip install 'iii-engine[observability]'`")
+                write_log("/metrics needs `pip install 'iii-engine[otlp]'`")
             else:
 
                 def snapshot() -> Snapshot:

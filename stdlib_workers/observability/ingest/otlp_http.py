@@ -43,7 +43,7 @@ def _decoded(kind: str, request: Request) -> Any:
 
             return request_from(kind, request.body)
     except ImportError:
-        raise HttpError(415, "protobuf needs `pip install 'iii-engine[observability]'`; send JSON without it") from None
+        raise HttpError(415, "protobuf needs `pip install 'iii-engine'`; send JSON without it") from None
     except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body is not what it says: {error}") from None
     raise HttpError(415, f"content-type must be {JSON} or {PROTOBUF}, got {request.kind[:60]!r}")
