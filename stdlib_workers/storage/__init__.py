@@ -4,6 +4,7 @@
 journal (state, stream).
 """
 
+from stdlib_workers.storage.checksums import check_row, row_checksum
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.errors import UNUSABLE, map_storage_errors
 from stdlib_workers.storage.pending import Pending
@@ -26,6 +27,8 @@ __all__ = [
     "SqliteKeyValue",
     "Store",
     "TransactionHook",
+    "check_row",
     "map_storage_errors",
     "open_store",
+    "row_checksum",
 ]

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from stdlib_workers.storage.checksums import add_checksum_function
 from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, EXIT_TAKEN, Refusal, is_disks_own
 
 # How long SQLite waits for another program's lock on the file, in seconds.
@@ -78,7 +79,7 @@ def lock(path: Path, timeout: float = LOCK_TIMEOUT) -> int:
 def open_database(path: Path | None, schema: Schema) -> sqlite3.Connection:
     """Return a connection to `path` (None: in memory) for the calling thread. Refusal when it must not be used."""
     if path is None:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection = _connect(":memory:")
         _create(connection, schema)
         return connection
     try:
@@ -100,6 +101,12 @@ def close_database(connection: sqlite3.Connection) -> None:
         connection.close()
 
 
+def _connect(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    add_checksum_function(connection)
+    return connection
+
+
 def _create(connection: sqlite3.Connection, schema: Schema) -> None:
     connection.executescript(
         f"BEGIN; {schema.create} {_LIFE} PRAGMA application_id = {schema.application_id};"
@@ -112,7 +119,7 @@ def _create_file(path: Path, schema: Schema) -> None:
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    connection = sqlite3.connect(new, isolation_level=None)
+    connection = _connect(new)
     try:
         connection.execute("PRAGMA synchronous = FULL")
         _create(connection, schema)
@@ -131,7 +138,7 @@ def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
     if size == 0:
         raise refusal(path, "it is empty")
     has_log = path.with_name(path.name + "-wal").exists()
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = _connect(path)
     try:
         _check_identity(connection, path, schema)
         # A process that dies without closing leaves the log. If it is gone, acknowledged commits went with it.
