@@ -53,12 +53,15 @@ from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
+FOLDER_INTERVAL = 1.0  # seconds between two looks at `.iii`
 
 
 class Engine:
     """One running engine of one project. Make it inside a running loop. Implements `Control` for the builtins."""
 
-    def __init__(self, run_context: RunContext, prestart: Prestart, options: Options, display: Display) -> None:
+    def __init__(
+        self, run_context: RunContext, prestart: Prestart, options: Options, display: Display, lifeline: int
+    ) -> None:
         self.project = project = run_context.project
         self.options = options
         self._run_context = run_context
@@ -66,6 +69,8 @@ class Engine:
         self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
+        self._lifeline = lifeline
+        self._is_guarded = True
         self._throttle = AuthThrottle()  # of all listeners together
         self._environments = environments_of(project, os.environ)
         self._redactor = Redactor()
@@ -126,12 +131,14 @@ class Engine:
         self._announce(is_ready=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        asyncio.get_running_loop().add_reader(self._lifeline, self._on_guard_lost)
         facts = [("sdk", self._run_context.url)] if self._run_context.url else []
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(VERSION, facts)
         if left := self._run_context.killed_pids:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
         watching = start_critical(self.watcher.run(), "the watcher") if self.options.is_watching else None
+        self._check_folder()
         try:
             await self._serve()
         finally:
@@ -170,6 +177,8 @@ class Engine:
         self.heartbeat.stop_checking_workers()
         await self.supervisor.shutdown()
         self._prestart.close()
+        if not self._is_guarded:
+            await asyncio.to_thread(self._run_context.kill_rest)
         self.builtins.close()
         self.telemetry_exporter.close()
         for gateway in self.gateways:
@@ -233,6 +242,20 @@ class Engine:
         self._display(Notice(text, worker))
 
     # What the parts report
+
+    def _on_guard_lost(self) -> None:
+        """The guard was killed. The engine does what the guard would have done: leaves no process behind."""
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        self._is_guarded = False
+        self.warn("the process above the engine was killed: stopping")
+        self.stop()
+
+    def _check_folder(self) -> None:
+        """Look once a second whether `.iii` is still there; what stores there looks by itself before it answers."""
+        if self._run_context.run_dir.is_intact():
+            asyncio.get_running_loop().call_later(FOLDER_INTERVAL, self._check_folder)
+        else:
+            self._display(Notice(self._run_context.lost_folder, level="error"))
 
     def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.PeerReady):
@@ -304,13 +327,13 @@ def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     return compile_schema(declaration)
 
 
-def run_engine(run_context: RunContext, prestart: Prestart, options: Options) -> int:
-    """Run the engine until it is stopped; return the exit code."""
+def run_engine(run_context: RunContext, prestart: Prestart, options: Options, lifeline: int) -> int:
+    """Run the engine until it is stopped, or the guard is dead (`lifeline` ends); return the exit code."""
 
     async def main() -> int:
         style = style_of(options.color, os.environ, json_output=options.is_json)
         display = Display(run_context.project, style, lambda worker: engine.describe(worker))
-        engine = Engine(run_context, prestart, options, display)
+        engine = Engine(run_context, prestart, options, display, lifeline)
         try:
             return await engine.run()
         finally:

@@ -2,15 +2,16 @@
 
 `iii dev` becomes this process, which starts the engine as its child. As a subreaper the guard inherits every orphan
 below it, so that it can find and kill even a daemon that a worker has forked twice. It passes signals on and starts a
-crashed engine again; if the guard itself is killed, the kernel kills the engine. The guard knows nothing of the project
-and imports the standard library only: it must be there before anything heavy is loaded, and must never be the process
-that fails.
+crashed engine again; if the guard itself is killed, a pipe tells the engine, which stops its workers and ends. The
+guard knows nothing of the project and imports the standard library only: it must be there before anything heavy is
+loaded, and must never be the process that fails.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable
 
 ENVIRONMENT = "III_GUARD"  # the guard's pid, for the engine
 KEEP = b"III_KEEP_CHILDREN=1"  # in the environment of a worker whose children may outlive it
+_RLIMIT_LOCKS = 10  # carries a tag, whose lowest bit says the same: see supervision/run_tag.py
 # An engine that crashes more often than this in this many seconds needs a human.
 MAX_RESTARTS = 3
 RESTART_INTERVAL = 60.0
@@ -28,29 +30,32 @@ INTERRUPTED = 130
 # Seconds: from the second signal until the engine is killed, and for killed processes to die.
 KILL_TIMEOUT = 2.0
 REAP_INTERVAL = 0.005  # seconds between two looks at the processes that were killed
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Guard:
-    """One guarded engine. `engine` runs it, in a child of this process, and returns its exit code.
+    """One guarded engine. `engine(lifeline)` runs it, in a child of this process, and returns its exit code.
 
-    The child is a plain fork: what the guard has read and checked so far need not be read again.
+    The child is a plain fork: what the guard has read and checked so far need not be read again. `lifeline` is a
+    descriptor that reads as ended when the guard is dead.
     """
 
-    def __init__(self, engine: Callable[[], int]) -> None:
+    def __init__(self, engine: Callable[[int], int]) -> None:
         self._run_engine = engine
         self._engine = 0  # pid
         self._passed_on = 0  # signals that asked the engine to end
         self._kill_at: float | None = None
+        self._held = -1
+        set_inherited()
         # A signal that the program before us ignored (nohup) stays ignored.
         self._signals = {number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
 
     def run(self) -> int:
         """Start the engine, again if it crashes; return its exit code, 128 + signal for a killed one."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals | {signal.SIGCHLD})
+        # SIGTTOU would stop a guard in the background that writes to a terminal with `stty tostop`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals | {signal.SIGCHLD, signal.SIGTTOU})
         crashes: list[float] = []  # monotonic times
         while True:
             self._engine = self._start()
@@ -71,27 +76,32 @@ class Guard:
     def _start(self) -> int:
         """Fork the engine; return its pid."""
         guard = os.getpid()
+        lifeline, held = os.pipe()  # the guard's end closes with the guard, however it dies
         pid = os.fork()
         if pid:
+            os.close(lifeline)
+            if self._held >= 0:
+                os.close(self._held)
+            self._held = held
             return pid
         code = 70
         try:
-            # A group of its own: a Ctrl-C reaches the guard alone, which passes it on exactly once.
-            os.setpgid(0, 0)
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != guard:
-                code = 0  # the guard was killed before the kernel knew that we are to die with it
-            else:
-                os.environ[ENVIRONMENT] = str(guard)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signals | {signal.SIGCHLD})
-                code = self._run_engine()
+            for fd in {held, self._held} - {-1}:
+                os.close(fd)
+            # A session of its own. A Ctrl-C reaches the guard alone, which passes it on exactly once; and without a
+            # controlling terminal no terminal can stop the engine (`stty tostop`).
+            os.setsid()
+            os.environ[ENVIRONMENT] = str(guard)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            code = self._run_engine(lifeline)
         except KeyboardInterrupt:
             code = INTERRUPTED  # before the engine has handlers of its own
         except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # nobody reads them
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(code)
 
     def _attend(self) -> int:
@@ -162,7 +172,28 @@ def _children() -> list[int]:
     return children
 
 
+def set_inherited() -> None:
+    """Set what the program before us may have left in a state in which nothing works.
+
+    Signals are taken and none is blocked, so that exits are seen and Ctrl-C ends us: a parent may ignore SIGCHLD, a
+    shell ignores SIGINT for what it runs in the background. An ignored SIGHUP stays: that is nohup. The descriptors 0
+    to 2 are there, so that no pipe of ours gets their numbers. Files that we make can be read by us.
+    """
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    os.umask(os.umask(0o077) & 0o077)
+
+
 def _is_kept(pid: int) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        tag = resource.prlimit(pid, _RLIMIT_LOCKS)[0] if sys.platform == "linux" else 0
+        if tag > 0 and tag & 1:
+            return True
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return KEEP in file.read().split(b"\0")

@@ -51,7 +51,7 @@ def run(
     if debug is not None:
         project = _with_debugger(project, debug)
     options = Options(names, watch and debug is None, profile, debug, color, json_output)
-    return Guard(lambda: _run_engine(project, options)).run()
+    return Guard(lambda lifeline: _run_engine(project, options, lifeline)).run()
 
 
 def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
@@ -79,15 +79,15 @@ def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
     return replace(project, workers={**project.workers, name: debugged})
 
 
-def _run_engine(project: ProjectSpec, options: Options) -> int:
-    """Run the engine in the guard's child."""
+def _run_engine(project: ProjectSpec, options: Options, lifeline: int) -> int:
+    """Run the engine in the guard's child. `lifeline` reads as ended when the guard is dead."""
     try:
         run_context = RunContext(project)
         prestart = Prestart()
         prestart.begin(project, options.names, lambda spec, run: run_context.environment(spec, run, project))
         from iii.engine.engine import run_engine  # loaded while the first workers come up
 
-        return run_engine(run_context, prestart, options)
+        return run_engine(run_context, prestart, options, lifeline)
     except IIIError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ALREADY_RUNNING if isinstance(error, AlreadyRunning) else EXIT_CONFIG

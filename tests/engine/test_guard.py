@@ -30,7 +30,12 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
 signal.signal(signal.SIGINT, lambda *_: say("interrupted"))
 say("engine", os.getpid(), os.environ["III_GUARD"])
 while True:
-    time.sleep(600)
+    try:
+        os.read(int(os.environ["LIFELINE"]), 1)
+        say("alone")
+        time.sleep(600)
+    except InterruptedError:
+        continue
 """
 
 # A guard that becomes its engine: the program that the arguments name.
@@ -38,7 +43,11 @@ LAUNCH = f"""
 import os, sys
 sys.path.append({os.path.dirname(guard.__file__)!r})
 from guard import Guard
-sys.exit(Guard(lambda: os.execvp(sys.argv[1], sys.argv[1:])).run())
+def engine(lifeline):
+    os.set_inheritable(lifeline, True)
+    os.environ["LIFELINE"] = str(lifeline)
+    os.execvp(sys.argv[1], sys.argv[1:])
+sys.exit(Guard(engine).run())
 """
 
 
@@ -121,10 +130,43 @@ def test_an_engine_that_does_not_end_after_two_signals_is_killed(guarded: Guarde
     guarded.wait_for_death("daemon")
 
 
-def test_a_killed_guard_takes_the_engine_along(guarded: Guarded) -> None:
+@pytest.mark.parametrize("is_second", [False, True])
+def test_the_engine_learns_of_a_killed_guard(guarded: Guarded, is_second: bool) -> None:
     guarded.learn()
+    if is_second:
+        guarded.pids["engine"].kill()
+        guarded.learn()
     guarded.process.kill()
-    guarded.wait_for_death("engine")
+    assert guarded.line() == "alone"
+
+
+def test_signals_that_the_parent_ignored_or_blocked_are_taken_all_the_same() -> None:
+    code = """
+import os, signal
+for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+os.umask(0o777)
+"""
+    engine = """
+import os, signal
+names = "SIGCHLD", "SIGINT", "SIGTERM", "SIGHUP"
+ignored = [name for name in names if signal.getsignal(getattr(signal, name)) is signal.SIG_IGN]
+print(*ignored, signal.pthread_sigmask(signal.SIG_BLOCK, ()), oct(os.umask(0)), flush=True)
+os.kill(os.getppid(), signal.SIGTERM)
+signal.pause()
+"""
+    argv = [sys.executable, "-S", "-P", "-c", code + LAUNCH, sys.executable, "-S", "-c", engine]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False, timeout=20)
+    assert done.stdout == "SIGHUP set() 0o77\n"
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_closed_descriptors_are_not_given_to_others() -> None:
+    engine = "import os; os._exit(all(os.path.exists(f'/proc/self/fd/{fd}') for fd in (0, 1, 2)))"
+    code = f"import os; os.closerange(0, 3)\n{LAUNCH}"
+    argv = [sys.executable, "-S", "-P", "-c", code, sys.executable, "-S", "-c", engine]
+    assert subprocess.run(argv, check=False, timeout=20).returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -86,23 +86,47 @@ def test_e01_an_engine_that_dies_four_times_in_a_minute_is_left_dead(scene: Scen
     assert "giving up" in "".join(scene.complaints)
 
 
-@pytest.mark.parametrize("with_engine", [False, True])
-def test_e02_e03_a_killed_guard_leaves_only_what_the_next_start_sweeps(scene: Scene, with_engine: bool) -> None:
+# Of its parent it has nothing but the limits: no session, no environment, no open file.
+BARE = """
+import os, signal, subprocess, sys
+code = (
+    "import os, signal, time\\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
+    "os.setsid()\\nif os.fork(): os._exit(0)\\n"
+    "print(os.getpid(), file=sys.stderr, flush=True)\\nos.closerange(0, 3)\\ntime.sleep(600)"
+)
+bare = subprocess.run([sys.executable, "-c", "import sys\\n" + code], env={}, stderr=subprocess.PIPE, text=True)
+print("bare", bare.stderr.strip(), file=sys.stderr, flush=True)
+"""
+
+
+def test_e02_a_killed_guard_leaves_nothing_because_the_engine_ends_it_all(scene: Scene) -> None:
     scene.laws -= {"exit"}
+    scene.program("bare", BARE + LOOP, stop_timeout="300ms")
     pids = _play_with_daemon(scene)
-    if with_engine:
-        os.kill(pids[0], signal.SIGSTOP)  # so that neither can clean up for the other
+    pids.append(int(scene.said("bare", "bare")))
     scene.guard.kill()
-    if with_engine:
-        os.kill(pids[0], signal.SIGKILL)
     scene.await_exit()
-    eventually(lambda: not any(map(is_alive, pids[:4])))
-    assert is_alive(pids[4])  # a session of its own and deaf: nothing but its marks lead to it
+    eventually(lambda: not any(map(is_alive, pids)))
+    assert "the process above the engine was killed: stopping" in scene.wait("Notice")["text"]
+    assert scene.seen("AllStopped")
+
+
+def test_e03_what_a_killed_guard_and_engine_leave_is_swept_by_the_next_start(scene: Scene) -> None:
+    scene.laws -= {"exit"}
+    scene.program("bare", BARE + LOOP, stop_timeout="300ms")
+    pids = _play_with_daemon(scene)
+    left = {pids.pop(), int(scene.said("bare", "bare"))}
+    os.kill(pids[0], signal.SIGSTOP)  # so that neither can clean up for the other
+    scene.guard.kill()
+    os.kill(pids[0], signal.SIGKILL)
+    scene.await_exit()
+    eventually(lambda: not any(map(is_alive, pids)))
+    assert all(map(is_alive, left))  # sessions of their own and deaf: nothing but tags and marks lead to them
     seen = len(scene.events)
     scene.launch("dev", "--json")
     notice = scene.wait("Notice", after=seen)
-    assert str(pids[4]) in notice["text"]
-    assert not is_alive(pids[4])
+    assert all(str(pid) in notice["text"] for pid in left)
+    assert not any(map(is_alive, left))
     scene.wait("AllReady", after=seen)
     scene.facts()
 

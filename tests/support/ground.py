@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cli.client.connection import Connection, connect
+from iii.engine.boot.stale_processes import of_runs
 from iii.engine.supervision import procfs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,9 +263,8 @@ class Ground:
         return code
 
     def left(self) -> list[int]:
-        """Return the pids of all processes that carry an id of our runs."""
-        marks = {f"III_RUN_ID={run_id}".encode() for run_id in self._run_ids}
-        return [entry.pid for entry in procfs.entries() if entry.is_alive and marks & entry.marks]
+        """Return the pids of all processes of our runs, whatever environment they have."""
+        return [entry.pid for entry in of_runs(procfs.entries(), self._run_ids)]
 
     def close(self) -> None:
         """Stop what runs, and check the laws."""

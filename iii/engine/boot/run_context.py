@@ -12,12 +12,17 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path
-from iii.engine.boot.stale_processes import kill_stale_processes
+from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path, unwritable
+from iii.engine.boot.stale_processes import kill_rest, kill_stale_processes, record_of
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
+from iii.engine.supervision import run_tag
 from iii.engine.supervision.run import Run
 from iii.engine.transport.tcp_address import Address
+from iii.errors import ProjectError
+
+# Standard workers that acknowledge what they have written into `.iii`.
+STORING = frozenset({"state", "stream", "queue", "cron", "pubsub", "observability", "configuration"})
 
 
 class RunContext:
@@ -28,12 +33,25 @@ class RunContext:
         self.run_id = os.urandom(16).hex()
         self.run_dir = RunDir(project.state_dir)
         self.run_dir.claim()
-        self.socket_path = socket_path(self.run_dir.path)
-        self.killed_pids = kill_stale_processes(self.run_dir.path / "runs", self.run_id)
-        self.token = make_token(self.run_dir.path)
+        run_tag.wear(run_tag.tag_run(self.run_id))
+        try:
+            self.socket_path = socket_path(self.run_dir.path)
+            run = record_of(self.run_id, project.root)
+            self.killed_pids = kill_stale_processes(self.run_dir.path / "runs", run)
+            self.token = make_token(self.run_dir.path)
+        except OSError as error:
+            raise unwritable(self.run_dir.path, error) from None
         engine = project.engine
         self.address = None if engine.listen == "off" else Address(engine.listen, line=engine.listen_line)
         self.listeners = [Address(spec.address, line=spec.line) for spec in engine.listeners]
+
+    @property
+    def lost_folder(self) -> str:
+        """The sentence about a `.iii` that is gone."""
+        return (
+            f"{self.project.state_dir} was removed or replaced while the engine runs: nothing more is kept. "
+            "Stop this engine and start it again"
+        )
 
     @property
     def url(self) -> str | None:
@@ -41,7 +59,13 @@ class RunContext:
         return f"ws://{self.address}" if self.address else None
 
     def environment(self, spec: WorkerSpec, run: Run, project: ProjectSpec) -> Mapping[str, str]:
-        """Return the whole environment of one process. Raises ProjectError for an env file that cannot be read."""
+        """Return the whole environment of one process.
+
+        Raises ProjectError for an env file that cannot be read, and for a worker that would keep data in a `.iii` which
+        is no longer that of this engine.
+        """
+        if spec.standard in STORING and not self.run_dir.is_intact():
+            raise ProjectError(self.lost_folder)
         declared = environment_of(spec, project, os.environ)
         return {name: value for name, (value, _) in declared.items()} | {
             "III_URL": self.url if self.url and spec.is_foreign else "stdio:",
@@ -53,9 +77,14 @@ class RunContext:
             "III_SOCKET": str(self.socket_path),
         }
 
+    def kill_rest(self) -> None:
+        """Kill every process of this run but the engine. Takes milliseconds: not for the event loop."""
+        kill_rest(self.run_id)
+
     def release(self) -> None:
         """Remove the token and drop the lock. The acceptors close the sockets they accept on."""
-        remove_token(self.run_dir.path)
+        if self.run_dir.is_intact():
+            remove_token(self.run_dir.path)
         self.run_dir.release()
 
 

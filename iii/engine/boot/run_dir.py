@@ -1,8 +1,10 @@
 """The project's `.iii/` folder: its modes, the lock that keeps engines apart, and the files of a running one.
 
-Whether an engine runs is told by a lock, never by the existence of a file: the kernel drops the lock with the process,
-however it ends. `.iii/run/` (0700) holds the lock, engine.json, the engine's socket and its token: 256 random bits that
-every engine makes anew. A program that can read the token may connect to the engine's WebSocket listener.
+Whether an engine runs is told by locks, never by the existence of a file: the kernel drops a lock with the process,
+however it ends. One lock is on the project's folder itself, because `.iii` may be deleted under a running engine; the
+other is on `.iii/run/lock`, which also says the engine's pid. `.iii/run/` (0700) holds as well engine.json, the
+engine's socket and its token: 256 random bits that every engine makes anew. A program that can read the token may
+connect to the engine's WebSocket listener.
 """
 
 from __future__ import annotations
@@ -12,73 +14,135 @@ import fcntl
 import json
 import os
 import stat
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iii.engine.config.regular_file import open_regular
 from iii.errors import AlreadyRunning, ProjectError
 
 # `sun_path` holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _MAX_PATH = 103
 _TOKEN = "token"  # the file's name
+# Commands hold a lock for microseconds to see whether an engine has it: tried so often, with so many seconds between.
+LOCK_ATTEMPTS = 5
+LOCK_INTERVAL = 0.01
 
 
 class RunDir:
-    """`.iii/run/` of one running engine. Holds the lock from `claim` to `release`."""
+    """`.iii/run/` of one running engine. Holds the locks from `claim` to `release`."""
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "run"
         self._state_dir = state_dir
         self._lock_fd = -1
+        self._folder_fd = -1
 
     def claim(self) -> None:
-        """Make the folders and take the lock. Raises `AlreadyRunning` with the pid of the engine that holds it."""
-        make_private(self._state_dir)
-        make_private(self.path)
-        ignore = self._state_dir / ".gitignore"
-        if not ignore.exists():
-            write_private(ignore, "*\n")
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Take the locks and make the folders; nothing is written before the locks are held and the folders are ours.
+
+        Raises `AlreadyRunning` with the pid of the engine that holds a lock, `ProjectError` for a folder that cannot be
+        had.
+        """
+        folder = self._state_dir.parent
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock(self._folder_fd, folder)
+            make_private(self._state_dir)
+            make_private(self.path)
+            ignore = self._state_dir / ".gitignore"
+            if not ignore.exists():
+                write_private(ignore, "*\n")
+            self._lock_fd = open_regular(self.path / "lock", os.O_RDWR | os.O_CREAT)
+            self._lock(self._lock_fd, folder)
+            os.ftruncate(self._lock_fd, 0)
+            os.write(self._lock_fd, str(os.getpid()).encode())
+        except OSError as error:
+            raise unwritable(self._state_dir, error) from None
+
+    def _lock(self, fd: int, folder: Path) -> None:
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # A command that asks for the holder has the lock for a moment.
+                if attempt + 1 < LOCK_ATTEMPTS:
+                    time.sleep(LOCK_INTERVAL)
+            except OSError:
+                return  # a file system without locks on folders, such as NFS
+            else:
+                return
+        holder = lock_holder(self._state_dir)
+        who = f" (pid {holder})" if holder else ""
+        raise AlreadyRunning(f"iii is already running in {folder}{who}") from None
+
+    def is_intact(self) -> bool:
+        """Whether the lock that is held is still the file at its path: nobody has removed or replaced `.iii`."""
+        held = os.fstat(self._lock_fd)
+        try:
+            there = (self.path / "lock").lstat()
         except OSError:
-            holder = os.read(fd, 64).decode(errors="replace").strip()
-            os.close(fd)
-            who = f" (pid {holder})" if holder else ""
-            raise AlreadyRunning(f"iii is already running in {self._state_dir.parent}{who}") from None
-        os.ftruncate(fd, 0)
-        os.write(fd, str(os.getpid()).encode())
-        self._lock_fd = fd
+            return False
+        return (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
 
     def announce(self, facts: Mapping[str, Any]) -> None:
         """Write engine.json, which tells the command line where the engine is."""
         write_private(self.path / "engine.json", json.dumps(facts))
 
     def release(self) -> None:
-        """Take the announcement back and drop the lock."""
+        """Take the announcement back and drop the locks."""
         if self._lock_fd >= 0:
-            with contextlib.suppress(OSError):
-                (self.path / "engine.json").unlink()
+            if self.is_intact():  # else another engine may have announced itself there
+                with contextlib.suppress(OSError):
+                    (self.path / "engine.json").unlink()
             os.close(self._lock_fd)
             self._lock_fd = -1
+        if self._folder_fd >= 0:
+            os.close(self._folder_fd)
+            self._folder_fd = -1
 
 
 def lock_holder(state_dir: Path) -> int | None:
     """Return the pid of the engine that runs this project, None if there is none, whatever the files say."""
+    with contextlib.suppress(OSError):
+        fd = open_regular(state_dir / "run" / "lock", os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            written = os.read(fd, 64).strip()
+            if written.isdigit():
+                return int(written)
+        finally:
+            os.close(fd)
+    return _holder_of_folder(state_dir.parent)
+
+
+def _holder_of_folder(folder: Path) -> int | None:
+    """Return the pid of the engine that holds the lock on the project's folder, as far as the kernel tells (Linux).
+
+    Lines are `1: FLOCK  ADVISORY  WRITE 4242 fd:01:131 0 EOF`: pid, device in hexadecimal, inode.
+    """
     try:
-        fd = os.open(state_dir / "run" / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        status, locks = folder.stat(), Path("/proc/locks").read_text("ascii")
     except OSError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        written = os.read(fd, 64).strip()
-        return int(written) if written.isdigit() else None
-    else:
-        return None
-    finally:
-        os.close(fd)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in locks.splitlines():
+        words = line.split()
+        if words[1:2] == ["FLOCK"] and words[3:4] == ["WRITE"] and words[5:6] == [place]:
+            return int(words[4]) if int(words[4]) > 0 else None
+    return None
+
+
+def unwritable(path: Path, error: OSError) -> ProjectError:
+    """Return the error for a part of `.iii` that cannot be written."""
+    reason = error.strerror or str(error)
+    return ProjectError(
+        f"{error.filename or path} cannot be written: {reason}",
+        hint="the engine keeps its state there: make it a writable folder of yours with room on the disk",
+    )
 
 
 def write_private(path: Path, text: str) -> None:
@@ -86,9 +150,13 @@ def write_private(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    draft.replace(path)
+    try:
+        with open(fd, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def socket_path(run_dir: Path) -> Path:
@@ -118,7 +186,8 @@ def make_private(folder: Path) -> None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise ProjectError(f"{folder} is not a directory of yours", hint="remove it, or set XDG_RUNTIME_DIR")
-    folder.chmod(0o700)
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        folder.chmod(0o700)
 
 
 def make_token(run_dir: Path) -> str:

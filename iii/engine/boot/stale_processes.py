@@ -1,47 +1,91 @@
 """Kills the processes that an earlier run of the engine left behind.
 
-Every run writes its id into `.iii/run/runs`, and every process of the run carries the id in III_RUN_ID. The next start
-holds the lock of the project, so no engine of the project runs, and every process that still carries an id of that file
-is killed. Pid and start time are compared again right before the kill: the pid may belong to a new process by then.
+Every run is recorded in `.iii/run/runs`, and every process of the run carries the run's tag (run_tag.py), and its id in
+III_RUN_ID unless it has given itself another environment. The next start holds the lock of the project, so no engine of
+the project runs, and what a recorded run has left is killed. The file may have been copied with its project: a record
+counts only in the folder, by device and inode, and since the boot that it was written in, and only while the run's
+engine is dead. Pid and start time are compared again right before the kill: the pid may belong to a new process by
+then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from iii.engine.boot.run_dir import write_private
-from iii.engine.supervision import procfs
-from iii.engine.supervision.process import kill_pids
+from iii.engine.supervision import procfs, run_tag
+from iii.engine.supervision.process import kill_entries
 from iii.engine.supervision.procfs import Entry
 
-MAX_RUNS = 20  # ids of past runs; more are never left, and the file stays small
+MAX_RUNS = 20  # past runs; more are never left, and the file stays small
 KILL_TIMEOUT = 2.0  # seconds until the killed processes must be gone
 KILL_INTERVAL = 0.01  # seconds between two looks at them
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def kill_stale_processes(file: Path, run_id: str, read: Callable[[], list[Entry]] = procfs.entries) -> tuple[int, ...]:
-    """Kill the processes of the runs recorded in `file`, record `run_id`; return the pids that were killed.
+class PastRun(Struct, frozen=True):
+    """One record: the run, and where and when it ran. `folder` is the device and inode of the project's folder."""
+
+    run_id: str
+    project: str
+    folder: tuple[int, int]
+    boot_id: str
+
+
+def record_of(run_id: str, root: Path) -> PastRun:
+    """Return the record of a run that begins now in the project `root`."""
+    status = root.stat()
+    try:
+        boot_id = _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        boot_id = ""  # no Linux
+    return PastRun(
+        run_id, os.fsencode(root).decode("utf-8", "backslashreplace"), (status.st_dev, status.st_ino), boot_id
+    )
+
+
+def kill_stale_processes(file: Path, run: PastRun, read: Callable[[], list[Entry]] = procfs.entries) -> tuple[int, ...]:
+    """Kill the processes of the runs recorded in `file`, record `run`; return the pids that were killed.
 
     Takes milliseconds, up to KILL_TIMEOUT if a process is slow to go: not for the event loop. Raises OSError if the
     file cannot be written.
     """
-    try:
-        run_ids = file.read_text("utf-8", "replace").split()
-    except OSError:
-        run_ids = []
-    killed = _kill_runs(run_ids, read)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(file, "\n".join([*run_ids, run_id][-MAX_RUNS:]) + "\n")
+    recorded = [past for past in read_runs(file) if (past.folder, past.boot_id) == (run.folder, run.boot_id)]
+    killed = _kill(lambda entries: left_behind(entries, [past.run_id for past in recorded]), read) if recorded else ()
+    lines = [msgspec.json.encode(past).decode() for past in [*recorded, run][-MAX_RUNS:]]
+    write_private(file, "\n".join(lines) + "\n")
     return killed
 
 
-def _kill_runs(run_ids: list[str], read: Callable[[], list[Entry]]) -> tuple[int, ...]:
-    """Kill every process that carries one of these ids, except this one, its ancestors and what is kept on purpose."""
-    marks = frozenset(f"III_RUN_ID={run_id}".encode() for run_id in run_ids)
-    keep = f"{procfs.KEEP}=1".encode()
+def read_runs(file: Path) -> list[PastRun]:
+    """Return the records of a file; lines that are none, as of a torn file, are left out."""
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError:
+        return []
+    runs = []
+    for line in lines:
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            run = msgspec.json.decode(line, type=PastRun)
+            int(run.run_id, 16)  # as every id is
+            runs.append(run)
+    return runs
+
+
+def kill_rest(run_id: str, read: Callable[[], list[Entry]] = procfs.entries) -> tuple[int, ...]:
+    """Kill every process of the run `run_id` but its engine, which calls this; return the pids that were killed."""
+    return _kill(lambda entries: of_runs(entries, {run_id}), read)
+
+
+def _kill(choose: Callable[[list[Entry]], list[Entry]], read: Callable[[], list[Entry]]) -> tuple[int, ...]:
+    """Kill the chosen processes until there are none, except this one and its ancestors."""
     spared = set()
     ancestor = procfs.read_entry(os.getpid())
     while ancestor is not None and ancestor.pid not in spared:
@@ -49,18 +93,31 @@ def _kill_runs(run_ids: list[str], read: Callable[[], list[Entry]]) -> tuple[int
         ancestor = procfs.read_entry(ancestor.parent)
     killed: dict[int, None] = {}  # an ordered set
     deadline = time.monotonic() + KILL_TIMEOUT
-    while marks and time.monotonic() < deadline:
-        doomed = [
-            entry
-            for entry in read()
-            if not marks.isdisjoint(entry.marks) and keep not in entry.marks and entry.pid not in spared
-        ]
+    while time.monotonic() < deadline:
+        doomed = [entry for entry in choose(read()) if entry.pid not in spared]
         if not doomed:
             break
-        for entry in doomed:
-            now = procfs.read_entry(entry.pid)
-            if now is not None and now.start_time == entry.start_time:
-                kill_pids([entry.pid])
-            killed[entry.pid] = None
-        time.sleep(KILL_INTERVAL)  # nothing runs yet that would have to wait, and no event tells of a death
+        kill_entries(doomed)
+        killed.update(dict.fromkeys(entry.pid for entry in doomed))
+        time.sleep(KILL_INTERVAL)  # no event tells of a death
     return tuple(killed)
+
+
+def left_behind(entries: list[Entry], run_ids: Iterable[str]) -> list[Entry]:
+    """Return the living processes of those runs whose engine is dead."""
+    engines = {entry.tag for entry in entries if entry.is_alive}
+    return of_runs(entries, {run_id for run_id in run_ids if run_tag.tag_run(run_id) not in engines})
+
+
+def of_runs(entries: list[Entry], run_ids: Collection[str]) -> list[Entry]:
+    """Return the living processes of these runs, without those that are kept on purpose."""
+    tags = {run_tag.run_of_tag(run_tag.tag_run(run_id)) for run_id in run_ids}
+    marks = {f"III_RUN_ID={run_id}".encode() for run_id in run_ids}
+    keep = f"{procfs.KEEP}=1".encode()
+    return [
+        entry
+        for entry in entries
+        if entry.is_alive
+        and (run_tag.run_of_tag(entry.tag) in tags or not marks.isdisjoint(entry.marks))
+        and not (keep in entry.marks or run_tag.is_kept(entry.tag))
+    ]

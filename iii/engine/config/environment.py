@@ -7,6 +7,7 @@ the names that the project declares pass: no secret reaches a worker by accident
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,12 +15,14 @@ from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
+from iii.engine.config.regular_file import read_regular
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.errors import ProjectError
 
 # Beside iii.toml, strongest first; both are optional.
 ENV_FILES = (".env.local", ".env")
 RESERVED_PREFIX = "III_"
+MAX_ENV_FILE = 1024 * 1024  # bytes; the kernel hands a program little more than that
 
 # What any program may need to find its files, its language and its terminal; nothing here is a secret.
 PASSED = (
@@ -83,19 +86,28 @@ def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
 
 def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
     """Return the variables of a .env file, `${...}` untouched. Raises ProjectError with the wrong line."""
-    if optional and not path.is_file():
-        return {}
+    try:
+        data = read_regular(path, MAX_ENV_FILE)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        if optional:
+            return {}
+        raise ProjectError("cannot be read: there is no such file", file=path.name) from None
+    except OSError as error:
+        raise ProjectError(f"cannot be read: {error.strerror}", file=path.name) from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ProjectError(f"the byte 0x{data[error.start]:02x} is not UTF-8", file=path.name, line=line) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ProjectError("a variable cannot hold a NUL character", file=path.name, line=line)
     from dotenv.parser import parse_stream  # only projects with env files pay for it
 
     values: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for binding in parse_stream(stream):
-                if binding.error:
-                    message = "this is not NAME=value"
-                    raise ProjectError(message, file=path.name, line=binding.original.line, column=1)
-                if binding.key is not None:
-                    values[binding.key] = binding.value or ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProjectError(f"cannot be read: {error}", file=path.name) from None
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            message = "this is not NAME=value"
+            raise ProjectError(message, file=path.name, line=binding.original.line, column=1)
+        if binding.key is not None:
+            values[binding.key] = binding.value or ""
     return values

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from iii.engine.config.keys import DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
+from iii.engine.config.regular_file import open_regular
 from iii.errors import ProjectError
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -55,24 +59,31 @@ def schema() -> dict[str, Any]:
 def write_schema(state_dir: Path) -> Path:
     """Write the schema into the state folder (made when missing, kept out of git) and return its path.
 
-    Raises `ProjectError` when the folder cannot be written.
+    Raises `ProjectError` when the folder cannot be written, or is another user's or a link: nothing is written then.
     """
     path = state_dir / "iii.schema.json"
     text = json.dumps(schema(), indent=2) + "\n"
     try:
-        state_dir.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            state_dir.mkdir(mode=0o700)
+        status = state_dir.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise ProjectError(f"{state_dir} is not a directory of yours", hint="remove it")
         ignore = state_dir / ".gitignore"
         if not ignore.exists():
-            ignore.touch(mode=0o600)
-            ignore.write_text("*\n")
+            _write(ignore, "*\n")
         # An unchanged file is left alone: editors reload it whenever it is written.
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            path.chmod(0o600)
+        if not path.is_file() or path.read_text() != text:
+            _write(path, text)
     except OSError as error:
         message = f"{state_dir} cannot be written: {error.strerror}"
         raise ProjectError(message, hint="it must be a folder of yours") from None
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    with open(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _object(keys: tuple[Key, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from iii.engine.config.regular_file import read_regular
 from iii.engine.config.toml_positions import KeyPath, Positions, locate
 from iii.errors import ProjectError
 
@@ -118,16 +119,12 @@ def read_document(path: Path, lookup: Callable[[str], str | None]) -> Place:
 
 def _text_of(path: Path) -> str:
     file = path.name
-    if path.is_dir():
-        raise ProjectError("this is a folder, not a file", file=file)
     try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_SIZE else None
+        raw = read_regular(path, MAX_SIZE)
     except FileNotFoundError:
         raise ProjectError("no such file", file=file, hint="make one with `iii init`") from None
     except OSError as error:
         raise ProjectError(f"cannot be read: {error.strerror}", file=file) from None
-    if raw is None:
-        raise ProjectError(f"the file is larger than {MAX_SIZE // 1024} KiB", file=file)
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -12,10 +12,15 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from iii.engine.config.regular_file import open_regular, read_regular
 from iii.engine.reload.globs import NEVER, Ignored, fixed_part
 
 MAX_FOLDERS = 4000  # of globs; half of what a stock kernel lets one user watch
-Signature = tuple[int, int, int]  # inode, size, modification time in ns: cheap to compare
+MAX_GITIGNORE = 1024 * 1024  # bytes
+DIGEST_SIZE = 16  # bytes; as the SDK hashes the files that a worker has loaded
+MAX_HASHED = 64 * 1024 * 1024  # bytes of a file that is read whole to see whether it has changed
+# Inode, size, modification and change time in ns: cheap to compare. The last cannot be set by a program.
+Signature = tuple[int, int, int, int]
 
 
 def signature_of(path: str) -> Signature | None:
@@ -24,16 +29,26 @@ def signature_of(path: str) -> Signature | None:
         status = os.stat(path)
     except OSError:
         return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+    is_file = stat.S_ISREG(status.st_mode)
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if is_file else None
 
 
 def digests_of(paths: Iterable[str]) -> dict[str, str | None]:
-    """Return the hash of every file's content, None for a file that cannot be read."""
+    """Return the digest of every file's content, None for what is no file or cannot be read."""
     digests: dict[str, str | None] = dict.fromkeys(paths)
     for path in digests:
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            digests[path] = hashlib.file_digest(file, "blake2b").hexdigest()
+        with contextlib.suppress(OSError), open(open_regular(path, follow=True), "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size > MAX_HASHED:
+                digests[path] = f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+            else:
+                digests[path] = digest_of(file.readall())
     return digests
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest of a content."""
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).hexdigest()
 
 
 def folders_of(files: Iterable[str], root: Path) -> set[str]:
@@ -74,5 +89,5 @@ def files_of_globs(globs: Iterable[str], root: Path) -> tuple[set[str], set[str]
 
 def _read_gitignore(root: Path, folder: str, ignored: Ignored) -> None:
     with contextlib.suppress(OSError):
-        text = (root / folder / ".gitignore").read_text("utf-8", "replace")
+        text = read_regular(root / folder / ".gitignore", MAX_GITIGNORE).decode("utf-8", "replace")
         ignored.add("" if folder == "." else folder, text)

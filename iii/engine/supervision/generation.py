@@ -30,6 +30,7 @@ from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words, parse
 from iii.engine.supervision.start_limiter import Ticket
 from iii.engine.supervision.stderr_lines import PARTIAL_LINE_TIMEOUT, StderrLines
 from iii.engine.supervision.timers import Timers
+from iii.errors import ProjectError
 
 # Share of stop_timeout between `stop` and SIGTERM. A drained worker on our SDK needs milliseconds to leave.
 STOP_SHARE = 0.5
@@ -151,7 +152,10 @@ class Generation:
             return ExitReason("stopped before it had started", cause=self._cause)
         self._timers.arm("place", START_PLACE_TIMEOUT, self._leave_start_limiter)
         self.started_at = time.monotonic()
-        command = command_of(self.spec, self._context.environment(self.spec, self.run))
+        try:
+            command = command_of(self.spec, self._context.environment(self.spec, self.run))
+        except ProjectError as error:  # an env file is gone or wrong since iii.toml was read
+            return ExitReason(str(error), cause=self._cause or "spawn", permanent=True)
         if self.spec.pre:
             reason = await self._run_process(replace(command, argv=self.spec.pre, wire=False))
             if self.is_ending or reason.exit_code != 0:
@@ -182,7 +186,7 @@ class Generation:
     async def _bury(self, process: Process, marks: frozenset[bytes]) -> ExitReason:
         """Kill what is left of the process group, then reap the leader: until then no other process can get its pid."""
         process.signal_group(signal.SIGKILL)
-        left = await self._context.orphans.clear(process.pid, marks, keep_children=self.spec.keep_children)
+        left = await self._context.orphans.clear(process, marks, keep_children=self.spec.keep_children)
         if left:
             self._context.report(LeftBehind(self.run, left, on_purpose=self.spec.keep_children))
         self._close_stderr(process)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from iii.engine.supervision import procfs
-from iii.engine.supervision.process import kill_pids
+from iii.engine.supervision.process import Process, kill_entries
 from iii.engine.supervision.procfs import Entry
 
 # Seconds that killed processes may take to vanish. Only uninterruptible waits (a dead network file system) take longer.
@@ -27,19 +27,19 @@ class OrphanCleanup:
         self._next_reading: asyncio.Task[list[Entry]] | None = None
         self._is_reading = asyncio.Lock()
 
-    async def clear(self, leader: int, marks: frozenset[bytes], *, keep_children: bool = False) -> tuple[int, ...]:
+    async def clear(self, leader: Process, marks: frozenset[bytes], *, keep_children: bool = False) -> tuple[int, ...]:
         """Kill everything that belongs to a dead, unreaped `leader`; return when it is gone.
 
-        That is the leader's group, and unless `keep_children` every process whose environment carries all `marks`.
-        Returns the pids that are left: kept on purpose, or still alive after KILL_TIMEOUT.
+        That is the leader's group, and unless `keep_children` every process with the leader's tag, or whose environment
+        carries all `marks`. Returns the pids that are left: kept on purpose, or still alive after KILL_TIMEOUT.
         """
         deadline = time.monotonic() + KILL_TIMEOUT
         while True:
-            left = belonging(await self._processes(), leader, marks)
-            doomed = [entry.pid for entry in left if not keep_children or entry.group == leader]
+            left = belonging(await self._processes(), leader.pid, leader.tag, marks)
+            doomed = [entry for entry in left if not keep_children or entry.group == leader.pid]
             if not doomed or time.monotonic() > deadline:
                 return tuple(entry.pid for entry in left)
-            kill_pids(doomed)
+            kill_entries(doomed)
             await asyncio.sleep(POLL_INTERVAL)
 
     async def _processes(self) -> list[Entry]:
@@ -55,10 +55,12 @@ class OrphanCleanup:
         return await asyncio.shield(self._next_reading)
 
 
-def belonging(entries: list[Entry], leader: int, marks: frozenset[bytes]) -> list[Entry]:
-    """Return the living processes in the leader's group or with all of its marks, without the leader itself."""
+def belonging(entries: list[Entry], leader: int, tag: int, marks: frozenset[bytes]) -> list[Entry]:
+    """Return the living processes in the leader's group, with its tag or with all of its marks; not the leader."""
     return [
         entry
         for entry in entries
-        if entry.is_alive and entry.pid != leader and (entry.group == leader or (bool(marks) and marks <= entry.marks))
+        if entry.is_alive
+        and entry.pid != leader
+        and (entry.group == leader or (tag and entry.tag == tag) or (bool(marks) and marks <= entry.marks))
     ]

@@ -16,14 +16,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from iii.engine.config.regular_file import open_regular
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.supervision.procfs import KEEP
+from iii.engine.supervision.procfs import KEEP, Entry, read_entry
+from iii.engine.supervision.run_tag import tagged_spawn
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,13 +48,18 @@ class Command(Struct, frozen=True):
     cwd: Path
     env: Mapping[str, str]
     wire: bool = True
+    keep_children: bool = False
 
 
 class SpawnError(Struct, frozen=True):
-    """A process that could not be started. `permanent`: trying again cannot help."""
+    """A process that could not be started; `why`, if given, says more than the number.
+
+    `permanent`: trying again cannot help.
+    """
 
     number: int
     path: str
+    why: str = ""
 
     @property
     def permanent(self) -> bool:
@@ -62,17 +69,18 @@ class SpawnError(Struct, frozen=True):
     def words(self) -> str:
         """`cannot start workers/a.py: No such file or directory (ENOENT)`."""
         code = errno.errorcode.get(self.number, str(self.number))
-        return f"cannot start {self.path}: {os.strerror(self.number)} ({code})"
+        return f"cannot start {self.path}: {self.why or os.strerror(self.number)} ({code})"
 
 
 class Process:
     """A running process, and the engine's ends of its pipes: non-blocking; -1 for stdin and stdout without wire."""
 
-    __slots__ = ("_popen", "pid", "started_at", "stderr_fd", "stdin_fd", "stdout_fd")
+    __slots__ = ("_popen", "pid", "started_at", "stderr_fd", "stdin_fd", "stdout_fd", "tag")
 
-    def __init__(self, popen: subprocess.Popen[bytes], stdin_fd: int, stdout_fd: int, stderr_fd: int) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], stdin_fd: int, stdout_fd: int, stderr_fd: int, tag: int) -> None:
         self._popen = popen
         self.pid = popen.pid
+        self.tag = tag  # of it and all its descendants, see run_tag.py
         self.started_at = time.monotonic()
         self.stdin_fd = stdin_fd
         self.stdout_fd = stdout_fd
@@ -102,16 +110,19 @@ def command_of(spec: WorkerSpec, environment: Mapping[str, str]) -> Command:
         # A debugger cannot stop in modules that are frozen into the interpreter.
         options = ("-X", "frozen_modules=off") if spec.debug else ()
         argv = (str(spec.python or sys.executable), *options, str(LAUNCHER), str(spec.script))
-    return Command(argv, spec.cwd, {**environment, **({KEEP: "1"} if spec.keep_children else {})})
+    env = {**environment, **({KEEP: "1"} if spec.keep_children else {})}
+    return Command(argv, spec.cwd, env, keep_children=spec.keep_children)
 
 
 def missing_file(spec: WorkerSpec) -> SpawnError | None:
     """Return why the worker's script cannot be read, None if it can. Python itself would only exit with code 2."""
     if spec.script is None:
         return None
-    if not spec.script.is_file():
-        return SpawnError(errno.ENOENT, str(spec.script))
-    return None if os.access(spec.script, os.R_OK) else SpawnError(errno.EACCES, str(spec.script))
+    try:
+        os.close(open_regular(spec.script, follow=True))
+    except OSError as error:
+        return SpawnError(error.errno or errno.EIO, str(spec.script), error.strerror or "")
+    return None
 
 
 def spawn(command: Command) -> Process | SpawnError:
@@ -123,14 +134,20 @@ def spawn(command: Command) -> Process | SpawnError:
     theirs: list[int] = []
     try:
         return _spawn(command, program, ours, theirs)
+    except ValueError:  # of the arguments, or of the environment
+        _close(ours)
+        return SpawnError(errno.EINVAL, command.argv[0], "an argument or a variable holds a NUL character")
     except OSError as error:
-        for fd in ours:
-            os.close(fd)
+        _close(ours)
         is_cwd_missing = error.errno == errno.ENOENT and not command.cwd.is_dir()
         return SpawnError(error.errno or errno.EIO, str(command.cwd) if is_cwd_missing else command.argv[0])
     finally:
-        for fd in theirs:
-            os.close(fd)
+        _close(theirs)
+
+
+def _close(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -> Process:
@@ -145,16 +162,17 @@ def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -
     # The kernel shall kill the child when the engine dies. The launcher asks for that itself, `setpriv` for any other.
     if _SETPRIV is not None and str(LAUNCHER) not in argv[1:4]:
         argv = (_SETPRIV, "--pdeathsig", "KILL", "--", *argv)
-    popen = subprocess.Popen(
-        argv,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr_theirs,
-        cwd=command.cwd,
-        env=dict(command.env),
-        start_new_session=True,
-    )
-    return Process(popen, stdin_ours, stdout_ours, stderr_ours)
+    with tagged_spawn(keep=command.keep_children) as tag:
+        popen = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr_theirs,
+            cwd=command.cwd,
+            env=dict(command.env),
+            start_new_session=True,
+        )
+    return Process(popen, stdin_ours, stdout_ours, stderr_ours, tag)
 
 
 def _pipe(ours: list[int], theirs: list[int], *, size: int = 0, inward: bool = False) -> tuple[int, int]:
@@ -192,7 +210,7 @@ def _missing_interpreter(script: str) -> SpawnError | None:
     The kernel's own error, `No such file or directory`, would read as if the script were missing.
     """
     try:
-        with open(script, "rb") as file:
+        with open(open_regular(script, follow=True), "rb") as file:
             first = file.readline(256)
     except OSError:
         return None  # executable but not readable: a program
@@ -224,7 +242,27 @@ def watch_exit(pid: int, loop: asyncio.AbstractEventLoop, callback: Callable[[],
     threading.Thread(target=wait, name=f"wait-{pid}", daemon=True).start()
 
 
-def kill_pids(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+def kill_entries(entries: Iterable[Entry]) -> None:
+    """Kill these processes, and no other that has got the pid of one of them meanwhile."""
+    for entry in entries:
+        with contextlib.suppress(ProcessLookupError, PermissionError), _handle_on(entry.pid) as fd:
+            now = read_entry(entry.pid)
+            if now is None or now.start_time != entry.start_time:
+                continue
+            if fd is None:
+                os.kill(entry.pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _handle_on(pid: int) -> Iterator[int | None]:
+    """Yield a descriptor that means this process and never a later one of the same pid; None where there are none."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,18 +1,19 @@
 """What /proc says about the processes of this machine, as values.
 
 Shows what a worker left behind: the members of its process group, and descendants that left the group but still carry
-the environment they were started with. Reads only; `orphans.py` and `boot/stale_processes.py` decide what to kill.
-Where there is no /proc (macOS) every function finds nothing.
+the tag or the environment they were started with. Reads only; `orphans.py` and `boot/stale_processes.py` decide what to
+kill. Where there is no /proc (macOS) every function finds nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from iii.engine.supervision.run_tag import tag_of
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
@@ -28,24 +29,32 @@ class Entry(Struct, frozen=True):
     start_time: int
     is_alive: bool
     marks: frozenset[bytes] = frozenset()  # its III_* variables, as b"NAME=value"
+    tag: int = 0  # see run_tag.py
 
 
 def entries() -> list[Entry]:
-    """Return every process of this user, the living ones with their marks."""
+    """Return every process of this user, the living ones with their tags and marks; root sees those of all users."""
     try:
         names = os.listdir("/proc")
     except OSError:
         return []
     user, found = os.getuid(), []
     for name in names:
-        entry = read_entry(int(name), user) if name.isdigit() else None
+        entry = read_entry(int(name), user or None) if name.isdigit() else None
         if entry is not None and entry.is_alive:
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                variables = file.read().split(b"\0")
-                entry = replace(entry, marks=frozenset(each for each in variables if each.startswith(_PREFIX)))
+            marks = frozenset(each for each in _environment(name) if each.startswith(_PREFIX))
+            entry = replace(entry, marks=marks, tag=tag_of(entry.pid))
         if entry is not None:
             found.append(entry)
     return found
+
+
+def _environment(pid: str) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
 
 
 def read_entry(pid: int, user: int | None = None) -> Entry | None:
@@ -69,5 +78,5 @@ def parse_stat(pid: int, stat: bytes) -> Entry:
 
 def marks_of(environment: Iterable[tuple[str, str]]) -> frozenset[bytes]:
     """Return the marks that a process with this environment carries."""
-    pairs = (f"{name}={value}".encode() for name, value in environment)
+    pairs = (os.fsencode(f"{name}={value}") for name, value in environment)
     return frozenset(pair for pair in pairs if pair.startswith(_PREFIX))

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from iii.engine.config.regular_file import open_regular
 from iii.engine.supervision.reports import LogLine
 
 MAX_FILE = 10 * 1024 * 1024  # bytes, then the file is rotated
@@ -57,8 +58,7 @@ class LogFile:
                 self._rotate()
         if self._fd < 0:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._path, flags, 0o600)
+            self._fd = open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             self._size = os.fstat(self._fd).st_size
         self._size += os.write(self._fd, data)
 

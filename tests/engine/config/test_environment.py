@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from types import MappingProxyType
 
@@ -81,8 +83,39 @@ def test_a_broken_line_of_an_env_file_is_pointed_at(tmp_path: Path) -> None:
 
 
 def test_an_env_file_that_is_no_text_is_said_so(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"A=\xff\n")
-    with pytest.raises(ProjectError, match=r"\.env: cannot be read"):
+    (tmp_path / ".env").write_bytes(b"B=1\nA=\xff\n")
+    with pytest.raises(ProjectError, match=r"\.env:2: the byte 0xff is not UTF-8"):
+        read_env_file(tmp_path / ".env")
+
+
+def test_a_variable_with_a_nul_is_refused_where_it_stands(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"B=1\nA=a\0b\n")
+    with pytest.raises(ProjectError, match=r"\.env:2: a variable cannot hold a NUL character"):
+        read_env_file(tmp_path / ".env")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("is_optional", [True, False])
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path, is_optional: bool) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "socket"))
+    for name, kind in {
+        "pipe": "a named pipe",
+        "folder": "a folder",
+        "device": "a device",
+        "socket": "a socket",
+    }.items():
+        with pytest.raises(ProjectError, match=f"{name}: cannot be read: this is {kind}, not a file"):
+            read_env_file(tmp_path / name, optional=is_optional)
+
+
+def test_a_huge_env_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / ".env").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(ProjectError, match=r"\.env: cannot be read: larger than 1024 KiB"):
         read_env_file(tmp_path / ".env")
 
 

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from iii.engine.config.json_schema import schema, write_schema
+from iii.errors import ProjectError
 
 VALID = """
 [engine]
@@ -50,3 +51,17 @@ def test_the_file_is_private_ignored_by_git_and_written_once(tmp_path: Path) -> 
     (tmp_path / ".iii" / ".gitignore").write_text("mine\n")
     assert write_schema(tmp_path / ".iii").stat().st_mtime_ns == before
     assert (tmp_path / ".iii" / ".gitignore").read_text() == "mine\n"
+
+
+def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / ".iii").symlink_to(elsewhere)
+    with pytest.raises(ProjectError, match="is not a directory of yours"):
+        write_schema(tmp_path / ".iii")
+    assert list(elsewhere.iterdir()) == []
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/iii.schema.json").symlink_to(elsewhere / "theirs")
+    with pytest.raises(ProjectError, match="cannot be written: this is a symbolic link"):
+        write_schema(tmp_path / "state")
+    assert list(elsewhere.iterdir()) == []

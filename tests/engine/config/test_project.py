@@ -233,6 +233,9 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_said_so(tmp_path: Path) -> 
         load_project(tmp_path / "iii.toml", environ={})
     with pytest.raises(ProjectError, match="this is a folder"):
         load_project(tmp_path, environ={})
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ProjectError, match="this is a named pipe"):
+        load_project(tmp_path / "pipe.toml", environ={})
     (tmp_path / "big.toml").write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(ProjectError, match="larger than 1024 KiB"):
         load_project(tmp_path / "big.toml", environ={})
