@@ -36,6 +36,7 @@ class ErrorCode:
     LOOP_DETECTED = "loop_detected"
     DEADLOCK_DETECTED = "deadlock_detected"
     CANCELLED = "cancelled"
+    NOT_CONNECTED = "not_connected"
     ACTION_NOT_FOUND = "action_not_found"
     ENQUEUE_ERROR = "enqueue_error"
     INVALID_NAMESPACE = "INVALID_NAMESPACE"

@@ -13,6 +13,7 @@ from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
 from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, AwaitedCall, BlockingCall, StreamedCall, prepare
 from iii.worker.codec.limits import MAX_LINE
+from iii.worker.runtime.threads import call_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ class Calling:
 
         messages: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        call, taken = self._begin_stream(
-            request, payload, lambda message: loop.call_soon_threadsafe(messages.put_nowait, message)
-        )
+        call, taken = self._begin_stream(request, payload, lambda message: call_on(loop, messages.put_nowait, message))
         loop.call_soon(self._writer.flush)
         self._dispatcher.watch()
         try:

@@ -10,8 +10,10 @@ import sys
 import threading
 from contextvars import ContextVar
 
-from iii.errors import IIIError
+from iii.errors import ErrorCode, IIIError, InvocationError
 from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
+from iii.worker.codec.text import warn
+from iii.worker.transport.base import NoTransport
 from iii.worker.worker import Worker
 
 TYPE_CHECKING = False
@@ -70,18 +72,57 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
         return _stdio_worker
     launcher = sys.modules.get("iii_launcher")
     wire = getattr(launcher, "wire", None)
+    owner = os.environ.get("III_WIRE_PID")
+    if owner is not None and (wire is None or owner != str(os.getpid())):
+        _stdio_worker = _worker_of_child(options, owner)
+        return _stdio_worker
     if wire is None:
         from iii.worker.launcher import claim_wire  # a script started by hand
 
         sys.stdout.flush()
         wire = claim_wire()
     worker = _stdio_worker = Worker(StdioTransport(*wire), options, address="stdio:")
+    _disconnect_children(worker)
     if launcher is not None:
         launcher.serve = worker._serve  # type: ignore[attr-defined]
     else:
         _serve_after_main(worker._serve)
     worker._serve_on_threads()
     return worker
+
+
+def _worker_of_child(options: InitOptions | None, owner: str) -> Worker:
+    """Return the worker of a process that a worker has started: it has no connection, its registrations go nowhere.
+
+    A child of `multiprocessing` imports the worker's script again on its way to its own work, so this must not fail.
+    """
+    why = _why_not_connected(owner)
+    if not _is_multiprocessing_child():
+        warn(why)
+    worker = Worker(NoTransport(), options, address="stdio:", state="disconnected")
+    worker._receiver.rejection = InvocationError(ErrorCode.NOT_CONNECTED, why)
+    return worker
+
+
+def _is_multiprocessing_child() -> bool:
+    process = sys.modules.get("multiprocessing.process")
+    if process is None:
+        return False
+    # The second while a spawned child or the fork server imports the script: the child has no parent yet then.
+    return bool(process.parent_process() or getattr(process.current_process(), "_inheriting", False))
+
+
+def _disconnect_children(worker: Worker) -> None:
+    """Take the connection away from every process that is forked from this one."""
+    owner = str(os.getpid())
+    os.register_at_fork(after_in_child=lambda: worker._disconnect_child(_why_not_connected(owner)))
+
+
+def _why_not_connected(owner: str) -> str:
+    name = os.environ.get("III_WORKER_NAME")
+    parent = f"the worker {name} (process {owner})" if name else f"process {owner}"
+    text = f"process {os.getpid()} was started by {parent}, and only that has the connection to the engine"
+    return f"{text}; call and register there, or connect with register_worker(os.environ['III_WS_URL'])"
 
 
 def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
@@ -98,9 +139,10 @@ def _register_websocket_worker(address: str, options: InitOptions) -> Worker:
         on_lost=lambda: worker._on_lost(),  # noqa: PLW0108 - as above
     )
     worker = Worker(transport, options, address=address, state="connecting", closes_when_rejected=True)
+    _disconnect_children(worker)
     worker._serve_on_threads(at_once=True)
     if not transport.connected.wait(CONNECT_TIMEOUT):
-        sys.stderr.write(f"iii: no engine answers at {address} ({transport.failure}); trying on\n")
+        warn(f"no engine answers at {address} ({transport.failure}); trying on")
     elif worker.rejection is not None:
         raise worker.rejection
     elif worker.get_connection_state() == "failed":

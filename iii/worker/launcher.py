@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def _prepare_path() -> None:
 def claim_wire() -> tuple[int, int]:
     """Move stdin and stdout to private descriptors (read, write) that children do not inherit, and return them.
 
-    Fd 1 becomes stderr and fd 0 /dev/null, so that `print`, C code and child processes cannot break the protocol.
+    Fd 1 becomes stderr and fd 0 /dev/null, so that `print`, C code and child processes cannot break the protocol. A
+    forked child loses the descriptors at once. `III_WIRE_PID` tells every other child, which inherits `III_URL` too,
+    who has the wire.
     """
     import fcntl  # not for a worker over WebSocket
 
@@ -90,6 +93,14 @@ def claim_wire() -> tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
+    os.environ["III_WIRE_PID"] = str(os.getpid())
+
+    def close_in_child() -> None:
+        for descriptor in descriptors:
+            with suppress(OSError):  # the worker has closed it
+                os.close(descriptor)
+
+    os.register_at_fork(after_in_child=close_in_child)
     return descriptors
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from iii.worker.functions.handler import Handler
     from iii.worker.runtime.readiness import Readiness
     from iii.worker.runtime.receiver import Receiver
+    from iii.worker.runtime.runner import Runner
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,7 @@ class Registering:
 
     _namespace: str | None
     _receiver: Receiver
+    _runner: Runner
     _readiness: Readiness
     _registrations: dict[tuple[str, str], Message]
     _send: Callable[[Message], None]
@@ -192,6 +194,8 @@ class Registering:
 
     def _send_registration(self, fields: Message) -> None:
         """Send a registration, without the fields that are None, and keep it for the next connection."""
+        if self._runner.is_forked and self._receiver.rejection is not None:
+            raise self._receiver.rejection
         message = {key: value for key, value in fields.items() if value is not None}
         self._readiness.touch()
         self._registrations[message["type"], message["id"]] = message

@@ -11,15 +11,17 @@ import os
 import sys
 from threading import Event, Thread
 
-from iii.errors import ErrorCode, InvocationError
+from iii.errors import ErrorCode, InvocationError, RegistrationRejectedError
 from iii.worker.api.options import InitOptions, headers_from
 from iii.worker.calling import Calling
 from iii.worker.calls.call_table import CallTable
 from iii.worker.codec.codec import Codec
+from iii.worker.codec.text import report
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
+from iii.worker.runtime.forked_child import end_child
 from iii.worker.runtime.lines import LineReader, LineWriter
 from iii.worker.runtime.reader_lock import ReaderLock
 from iii.worker.runtime.readiness import Readiness
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from iii.errors import RegistrationRejectedError
     from iii.worker.channels import ChannelConnector
     from iii.worker.codec.codec import Message
     from iii.worker.transport.base import Transport
@@ -86,7 +87,14 @@ class Worker(Registering, Calling, Tracing):
         self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
         reader = LineReader(self._codec, revive=self._revive)
         self._dispatcher = Dispatcher(
-            transport, lock, reader, self._writer, thread_pool, self._receiver, self._runner, self._on_end
+            transport,
+            lock,
+            reader,
+            self._writer,
+            thread_pool,
+            self._receiver,
+            self._runner,
+            self._on_end,
         )
         self._send(announcement_from(self._options, self._namespace))
 
@@ -106,7 +114,8 @@ class Worker(Registering, Calling, Tracing):
     @property
     def rejection(self) -> RegistrationRejectedError | None:
         """The error with which the engine has refused this worker for good, None if it has not."""
-        return self._receiver.rejection
+        rejection = self._receiver.rejection
+        return rejection if isinstance(rejection, RegistrationRejectedError) else None
 
     def get_address(self) -> str:
         """Return the address of the engine, `stdio:` for a supervised worker."""
@@ -162,13 +171,21 @@ class Worker(Registering, Calling, Tracing):
         await asyncio.to_thread(self.shutdown)
 
     def _serve(self) -> None:
-        """Serve on this thread until the engine closes the wire. The main thread does, once the script has ended."""
+        """Stay on the main thread, once the script has ended, until the engine closes the wire.
+
+        Another thread reads: Python runs signal handlers on the main thread, and what they raise there must end neither
+        the reading nor a call. SystemExit and KeyboardInterrupt of such a handler end the process, as anywhere.
+        """
+        if self._runner.is_forked:
+            return  # the script forked, and this is the child
         self._main_serves = True
         self._readiness.announce()
-        self._dispatcher.lead()
-        # From here on another thread leads, or has to begin.
         self._dispatcher.watch()
-        self._dispatcher.ended.wait()
+        while not self._dispatcher.ended.is_set():
+            try:
+                self._dispatcher.ended.wait()
+            except Exception:  # noqa: BLE001 - the boundary to a user's signal handlers
+                report("a signal handler has raised")
 
     def _serve_on_threads(self, *, at_once: bool = False) -> None:
         """Serve on threads of the SDK; `ready` follows when the script's body is parked or has ended.
@@ -204,6 +221,8 @@ class Worker(Registering, Calling, Tracing):
 
     def _on_end(self) -> None:
         """Fail all outstanding and later calls: the wire has ended. A supervised process leaves."""
+        if self._dispatcher.has_failed and self._transport.owns_process:
+            os._exit(1)  # another generation shall take over
         self._calls.end(InvocationError(ErrorCode.SHUTDOWN, "the connection to the engine has ended"))
         self._receiver.identified.set()
         if self._state != "failed":
@@ -212,26 +231,41 @@ class Worker(Registering, Calling, Tracing):
             leave_process(main_returns=self._main_serves)
 
     def _on_stop(self, seconds: float) -> None:
-        """Let listeners and running handlers end within `seconds` (0: no limit), then leave: the engine asks for it."""
+        """Let listeners and running handlers end within `seconds` (0: no limit), then leave: the engine asks for it.
+
+        Only the engine that supervises this process can end it; the stop of another one ends the connection, and the
+        worker connects again as after any loss.
+        """
 
         def stop() -> None:
             for listener in self._stop_listeners:
-                listener(seconds)
+                try:
+                    listener(seconds)
+                except BaseException:  # noqa: BLE001 - the boundary to a user's listener
+                    report("a listener of before_stop has raised")
             self._runner.drain().wait(seconds or None)
             self._writer.flush()
             if self._transport.owns_process:
                 # The main thread may be blocked in a read: it cannot be the one that leaves.
                 leave_process(main_returns=False)
-            else:
+            elif self._is_supervised_here() or not self._transport.reconnect():
                 self._dispatcher.end()
 
         self._thread_pool.run(stop)
+
+    def _is_supervised_here(self) -> bool:
+        """Whether the engine of this connection is the one that has started this process."""
+        own = os.environ.get("III_WS_URL"), os.environ.get("III_URL")
+        return "III_RUN_ID" in os.environ and self._address in own
 
     def _set_state(self, state: str) -> None:
         if state != self._state:
             self._state = state
             for listener in list(self._state_listeners):
-                listener(state)
+                try:
+                    listener(state)
+                except BaseException:  # noqa: BLE001 - the boundary to a user's listener
+                    report("a listener of the connection state has raised")
 
     @property
     def _channel_connector(self) -> ChannelConnector:
@@ -244,9 +278,20 @@ class Worker(Registering, Calling, Tracing):
 
         return revive(payload, self._channel_connector)
 
+    def _disconnect_child(self, why: str) -> None:
+        """Take the connection away from this process, which was forked from the worker's; calls fail from then on."""
+        self._transport.abandon()
+        self._reader_lock.abandon()
+        self._loop.abandon()
+        self._runner.is_forked = True
+        self._readiness.module_count = -1  # for `_after_run`
+        self._receiver.rejection = InvocationError(ErrorCode.NOT_CONNECTED, why)
+
     def _after_run(self) -> None:
         readiness = self._readiness
         if len(sys.modules) != readiness.module_count:
+            if self._runner.is_forked:
+                end_child("a handler")
             readiness.refresh()
         if self._countdown > 0:
             self._note_use()

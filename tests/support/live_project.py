@@ -82,7 +82,7 @@ class Project:
                 return connection.call(function_id, data)
             answer = connection.request(function_id, data, 20_000, **fields)
             assert "error" not in answer, answer
-            return answer["result"]
+            return answer.get("result")
 
     def enqueue(self, function_id: str, data: Any, queue: str = "default", **options: Any) -> str:
         """Put a call into a queue; return its receipt."""

@@ -132,12 +132,12 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class Process:
-    """A worker's script under the launcher."""
+    """A worker's script under the launcher, or by hand."""
 
-    def __init__(self, script: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, script: Path, *arguments: str, env: dict[str, str] | None = None, by_hand: bool = False) -> None:
         environment = {**os.environ, "III_URL": "stdio:", "III_PROJECT": str(script.parent), **(env or {})}
         self.child = subprocess.Popen(
-            [sys.executable, str(LAUNCHER), str(script), *arguments],
+            [sys.executable, *([] if by_hand else [str(LAUNCHER)]), str(script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

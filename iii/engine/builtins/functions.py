@@ -185,7 +185,9 @@ class Builtins:
     def _answer(self, message: m.InvokeFunction, result: Any) -> None:
         """Answer with a result or an exception. A bug in one of our functions costs the call, not the caller."""
         answer = m.InvocationResult(message.invocation_id or "", message.function_id)
-        if not isinstance(result, Exception):
+        if result is None:
+            pass  # a function that returns nothing has no result (public contract)
+        elif not isinstance(result, Exception):
             answer.result = Raw(encode_value(result))
         elif isinstance(result, InvocationError):
             answer.error = encode_error(m.ErrorBody(result.code, result.message, details=result.details or None))

@@ -7,6 +7,7 @@ fires it by calling the function. A provider's methods may be sync or async.
 from __future__ import annotations
 
 from iii.errors import ErrorCode, InvocationError
+from iii.worker.codec.text import text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,8 +116,8 @@ def answer_from(message: Message, error: BaseException | None) -> Message:
     answer: Message = {"type": "triggerregistrationresult", "function_id": message.get("function_id") or ""}
     answer |= {"id": message["id"], "trigger_type": message["trigger_type"]}
     if isinstance(error, InvocationError):
-        answer["error"] = {"code": error.code, "message": error.message}
+        answer["error"] = {"code": text_of(error.code), "message": text_of(error.message)}
     elif error is not None:
-        text = str(error) or type(error).__name__
+        text = text_of(error) or type(error).__name__
         answer["error"] = {"code": ErrorCode.TRIGGER_REGISTRATION_FAILED, "message": text}
     return answer

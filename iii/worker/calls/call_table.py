@@ -6,6 +6,7 @@ loop. The engine enforces deadlines. The caller's own timeout is a little later,
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Lock, get_ident
 
 from iii.errors import ErrorCode, InvocationError
@@ -194,7 +195,7 @@ class CallTable:
             else:
                 by_loop.setdefault(call.loop, []).append(call)
         for loop, calls in by_loop.items():
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed: its callers are gone
                 loop.call_soon_threadsafe(_wake_up_all, calls)
 
     def end(self, error: InvocationError) -> None:

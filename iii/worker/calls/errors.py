@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from iii.errors import ErrorCode, InvocationError
+from iii.worker.codec.text import cut, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,14 +19,17 @@ SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def body_from_exception(error: BaseException) -> dict[str, Any]:
-    """Return the error body of a handler that raised `error`; an InvocationError keeps its code and details."""
+    """Return the error body of a handler that raised `error`; an InvocationError keeps its code and details.
+
+    Raises nothing, whatever the exception's own methods do. What JSON cannot hold is left to `Runner.answer_error`.
+    """
     if not isinstance(error, InvocationError):
         class_name = type(error).__name__
-        failure = {"code": ErrorCode.INVOCATION_FAILED, "message": str(error) or class_name}
+        failure = {"code": ErrorCode.INVOCATION_FAILED, "message": text_of(error) or class_name}
         return {**failure, "stacktrace": _traceback_of(error), "details": {"exception": class_name}}
-    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    body: dict[str, Any] = {"code": text_of(error.code), "message": text_of(error.message)}
     if error.stacktrace:
-        body["stacktrace"] = error.stacktrace
+        body["stacktrace"] = text_of(error.stacktrace)
     elif error.invocation_id is not None:
         # A call that the handler made failed. Without the trace the engine would seem to have refused this call.
         body["stacktrace"] = _traceback_of(error)
@@ -59,4 +63,8 @@ def _traceback_of(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(SDK_FOLDER):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))
+    try:
+        return cut("".join(traceback.format_exception(type(error), error, trace)))
+    except BaseException:  # noqa: BLE001 - the boundary to the attributes of a user's exception
+        # Its frames at least, which are the interpreter's.
+        return cut("".join(traceback.format_tb(trace))) + text_of(error)

@@ -7,6 +7,7 @@ import sys
 from time import time
 
 from iii.worker.codec.stdlib_json import plain_value
+from iii.worker.codec.text import text_of
 from iii.worker.context.invocation import CURRENT
 from iii.worker.context.tracing import current_trace
 
@@ -51,7 +52,7 @@ class Logger:
         self._emit("error", message, data)
 
     def _emit(self, level: str, message: str, data: Any) -> None:
-        record: dict[str, Any] = {"time": time(), "level": level, "message": str(message)}
+        record: dict[str, Any] = {"time": time(), "level": level, "message": text_of(message)}
         record.update({key: value for key, value in self._fields.items() if value})
         invocation = CURRENT.get()
         if invocation is not None:
@@ -67,12 +68,24 @@ class Logger:
             record["data"] = data
         # One write: lines of several threads must not mix.
         stream = self._stream or sys.stderr
-        stream.write(json.dumps(record, default=_readable) + "\n")
+        try:
+            line = json.dumps(record, default=_readable)
+        except (TypeError, ValueError, RecursionError):
+            # Keys that JSON cannot hold, a circle: a record with its data as text is better than none.
+            line = json.dumps(record | {"data": _text_of_data(data)}, default=_readable)
+        stream.write(f"{line}\n")
         stream.flush()
 
 
 def _readable(value: Any) -> Any:
     try:
         return plain_value(value)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - the boundary to a value's own methods: a log call must not fail for its data
+        return _text_of_data(value)
+
+
+def _text_of_data(value: Any) -> str:
+    try:
         return repr(value)
+    except Exception:  # noqa: BLE001 - as above
+        return f"<{type(value).__name__} whose repr raises>"

@@ -10,6 +10,7 @@ import os
 import time
 from contextvars import ContextVar
 
+from iii.worker.codec.text import text_of
 from iii.worker.context.invocation import CURRENT
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ class Span:
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event that happens now; its attributes become text."""
-        pairs = [[key, str(value)] for key, value in (attributes or {}).items()]
+        pairs = [[key, text_of(value)] for key, value in (attributes or {}).items()]
         self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": pairs})
 
     def __enter__(self) -> Span:
@@ -82,11 +83,16 @@ class Span:
         _SPAN.reset(self._token)
         fields = {"name": self.name, **self._fields, "end_time_unix_nano": time.time_ns(), "status": "ok"}
         if error_type is not None:
-            fields |= {"status": "error", "status_description": f"{error_type.__name__}: {error}"}
+            fields |= {"status": "error", "status_description": f"{error_type.__name__}: {text_of(error)}"}
         attributes = {
-            key: value if isinstance(value, str | int | float) else str(value) for key, value in self.attributes.items()
+            text_of(key): value if isinstance(value, str | int) or _is_finite(value) else text_of(value)
+            for key, value in self.attributes.items()
         }
         self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and value - value == 0
 
 
 _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)

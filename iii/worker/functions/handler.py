@@ -30,10 +30,11 @@ class Handler:
     """The callable behind one function id.
 
     `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
-    `before_result` is the part of an answer's line between the invocation id and the result.
+    `before_result` is the part of an answer's line between the invocation id and the result, `without_result` all that
+    follows the id where there is none.
     """
 
-    __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata")
+    __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata", "without_result")
 
     def __init__(self, function_id: str, call: Callable[..., Any], *, is_async: bool, takes_metadata: bool) -> None:
         self.function_id = function_id
@@ -41,7 +42,8 @@ class Handler:
         self.is_async = is_async
         self.takes_metadata = takes_metadata
         self.is_slow = False
-        self.before_result = b',"function_id":%b,"result":' % encode_with_json(function_id)
+        self.without_result = b',"function_id":%b}' % encode_with_json(function_id)
+        self.before_result = self.without_result[:-1] + b',"result":'
 
 
 def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:

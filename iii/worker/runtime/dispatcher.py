@@ -18,6 +18,7 @@ from collections import deque
 from threading import Event, get_ident
 from time import monotonic
 
+from iii.worker.codec.text import report
 from iii.worker.runtime.reader_lock import HANDLER_TIMEOUT, Monitor
 
 TYPE_CHECKING = False
@@ -54,6 +55,7 @@ class Dispatcher:
     `_last_wait_time`: the `_batch_time` of the last batch that had a waiting thread.
 
     `ended` is set once, on any thread, when the wire has ended or the worker leaves; then `on_end()` is called.
+    `has_failed`: it has ended because the leader itself failed.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Dispatcher:
         self._waiting_thread = 0
         self._last_wait_time = 0.0
         self.ended = Event()
+        self.has_failed = False
         self._monitor = Monitor(lock, thread_pool, self._take_over, self.ended)
 
     def watch(self) -> None:
@@ -98,11 +101,6 @@ class Dispatcher:
 
     # A thread as leader
 
-    def lead(self) -> None:
-        """Read and dispatch on this thread if it was the leader; return when another thread leads, or at the end."""
-        if self._lock.take_back():
-            self._lead()
-
     def _take_over(self) -> None:
         """Lead on the monitor's thread, which has taken the lock from a handler or a loop."""
         if self._running is not None:
@@ -111,6 +109,14 @@ class Dispatcher:
 
     def _lead(self) -> None:
         """Read and dispatch on this thread, for which the lock is held."""
+        try:
+            self._lead_in_turn()
+        except BaseException:  # noqa: BLE001 - a fault of ours, or no memory: a worker that reads nothing must not seem to live
+            report("the thread that reads the wire has failed")
+            self.has_failed = True
+            self.end()
+
+    def _lead_in_turn(self) -> None:
         inbox, lock, me = self._inbox, self._lock, get_ident()
         lock.thread = me
         lock.loop = None
@@ -131,7 +137,9 @@ class Dispatcher:
         """Read a batch into the inbox, on a thread or on the loop `here`; False after `timeout` without any bytes."""
         try:
             data = self._transport.read(timeout)
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise  # not the kernel's: a signal handler has raised it on the main thread
             data = b""
         if data is None:
             return False
@@ -273,15 +281,17 @@ class Dispatcher:
         deadline = None if timeout is None else monotonic() + timeout
         self._writer.flush()
         if self._lock.take_back():
-            while not (self._inbox or call.is_settled or self.ended.is_set()):
-                if not self._read(None if deadline is None else max(0.0, deadline - monotonic())):
-                    break
-            # Another thread dispatches what has arrived: a handler that ran here would delay the one that waits.
-            if not self._inbox:
-                self._release()
-            elif not self._thread_pool.run(self._lead):
-                self._refuse_inbox()
-                self._release()
+            try:
+                while not (self._inbox or call.is_settled or self.ended.is_set()):
+                    if not self._read(None if deadline is None else max(0.0, deadline - monotonic())):
+                        break
+            finally:  # also when a signal handler raises
+                # Another thread dispatches what has arrived: a handler that ran here would delay the one that waits.
+                if not self._inbox:
+                    self._release()
+                elif not self._thread_pool.run(self._lead):
+                    self._refuse_inbox()
+                    self._release()
         if call.is_settled:
             return True
         return call.lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))

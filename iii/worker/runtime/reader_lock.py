@@ -86,6 +86,12 @@ class ReaderLock:
         # `take` sets the thread again: the monitor may have taken and released the lock since the comparison.
         return self.thread == get_ident() and self.take()
 
+    def abandon(self) -> None:
+        """Let no thread of this process take the lock any more."""
+        self.free.clear()
+        self.thread = 0
+        self.loop = self.candidate = self.input_fd = None
+
     def offer_loop(self, loop: AbstractEventLoop, thread: int) -> None:
         """Note that `loop`, which runs on `thread`, does what messages ask for: it may read them itself."""
         if self.input_fd is not None and self.loop is not loop:

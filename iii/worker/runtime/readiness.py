@@ -114,6 +114,14 @@ def main_thread_place() -> tuple[object, ...] | None:
     return tuple(place)
 
 
+def _file_of(module: Any) -> Any:
+    # Not by `getattr`: a lazy module runs code of its own then, which imports or raises.
+    try:
+        return object.__getattribute__(module, "__dict__").get("__file__")
+    except AttributeError:
+        return None
+
+
 def find_project_files(modules: Mapping[str, Any], project: str) -> list[str]:
     """Return the real paths of all module files under `project`, sorted, installed packages left out."""
     if not project:
@@ -121,7 +129,7 @@ def find_project_files(modules: Mapping[str, Any], project: str) -> list[str]:
     root = os.path.realpath(project).rstrip(os.sep) + os.sep
     files = set()
     for module in list(modules.values()):
-        file = getattr(module, "__file__", None)
+        file = _file_of(module)
         # Most modules are the interpreter's: compare strings first, resolving links costs system calls.
         if isinstance(file, str) and (file.startswith((root, project)) or not os.path.isabs(file)):
             files.add(os.path.realpath(file))

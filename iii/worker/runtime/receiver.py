@@ -7,11 +7,11 @@ passes through `sort` and `find_inline`.
 
 from __future__ import annotations
 
-import sys
 from threading import Event
 
 from iii.errors import ErrorCode, InvocationError, RegistrationRejectedError
 from iii.worker.api.triggers import answer_from, config_from_message
+from iii.worker.codec.text import text_of, warn
 from iii.worker.functions.signature import is_coroutine_function
 from iii.worker.runtime.threads import SerialExecutor
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from iii.errors import RemoteProtocolError
+    from iii.errors import IIIError, RemoteProtocolError
     from iii.worker.calls.call_table import CallTable
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
@@ -59,7 +59,8 @@ class Receiver:
         self.providers: dict[str, Any] = {}
         self.identified = Event()
         self.identity: Message = {}
-        self.rejection: RegistrationRejectedError | None = None
+        # Why every call fails: the engine has refused this worker for good, or this process has no connection.
+        self.rejection: IIIError | None = None
         self._by_type: dict[str, Callable[[Message], object]] = {
             "invokefunction": self._invoke,
             "invocationresult": calls.settle,
@@ -118,9 +119,13 @@ class Receiver:
         if isinstance(message, dict):
             act = self._by_type.get(str(message.get("type")))
             if act is not None:
-                act(message)
+                try:
+                    act(message)
+                except (TypeError, ValueError, KeyError, AttributeError) as error:
+                    # A field of another type than the protocol's: it costs this message, not the thread that reads.
+                    warn(f"a {message['type']} message from the engine was ignored: {type(error).__name__}: {error}")
             return
-        _warn(f"a line from the engine was refused: {message.message}")
+        warn(f"a line from the engine was refused: {message.message}")
         if message.invocation_id is None:
             return
         answer = {"invocation_id": message.invocation_id, "function_id": ""}
@@ -153,7 +158,7 @@ class Receiver:
             str(message.get("owner_worker_id") or ""),
             message.get("message"),
         )
-        _warn(str(error))
+        warn(str(error))
         if code != REJECTED_FUNCTION:
             self.rejection = error
             self._calls.end(InvocationError(code, str(error)))
@@ -168,13 +173,13 @@ class Receiver:
             self._notify(provider.register_trigger, message, lambda error: self._send(answer_from(message, error)))
 
     def _unbind(self, message: Message) -> None:
-        def warn(error: BaseException | None) -> None:
+        def warn_of(error: BaseException | None) -> None:
             if error is not None:
-                _warn(f"unregister_trigger raised {type(error).__name__}: {error}")
+                warn(f"unregister_trigger raised {type(error).__name__}: {text_of(error)}")
 
         provider = self.providers.get(str(message.get("trigger_type")))
         if provider is not None:
-            self._notify(provider.unregister_trigger, message, warn)
+            self._notify(provider.unregister_trigger, message, warn_of)
 
     def _notify(self, method: Any, message: Message, answer: Callable[[BaseException | None], None]) -> None:
         """Call a provider's method with the binding of `message`, then `answer` with what it raised or None.
@@ -186,7 +191,7 @@ class Receiver:
         def attempt() -> None:
             try:
                 method(config)
-            except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
+            except BaseException as error:  # noqa: BLE001 - the boundary to a provider's code
                 answer(error)
             else:
                 answer(None)
@@ -194,7 +199,7 @@ class Receiver:
         async def attempt_async() -> None:
             try:
                 await method(config)
-            except Exception as error:  # noqa: BLE001 - the boundary to a provider's code
+            except BaseException as error:  # noqa: BLE001 - the boundary to a provider's code
                 answer(error)
             else:
                 answer(None)
@@ -205,15 +210,11 @@ class Receiver:
             answer(InvocationError(ErrorCode.OVERLOADED, "all threads of the provider are busy"))
 
 
-def _warn(text: str) -> None:
-    sys.stderr.write(f"iii: {text}\n")
-
-
 def _warn_of_error(message: Message) -> None:
     """Show the error of a message, if it has one: of a refused trigger, or the engine's own."""
     error = message.get("error") or {}
     text = f"{error.get('code')}: {error.get('message')}"
     if message["type"] == "error":
-        _warn(text)
+        warn(text)
     elif error:
-        _warn(f"the {message.get('trigger_type')} trigger of {message.get('function_id')} was refused: {text}")
+        warn(f"the {message.get('trigger_type')} trigger of {message.get('function_id')} was refused: {text}")

@@ -13,7 +13,9 @@ from types import CoroutineType, GeneratorType
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.calls.errors import body_from_exception
 from iii.worker.codec.limits import MAX_LINE
+from iii.worker.codec.text import text_of
 from iii.worker.context.invocation import CURRENT, InvocationContext
+from iii.worker.runtime.forked_child import end_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _set_current = CURRENT.set
 _ANSWER = b'{"type":"invocationresult","invocation_id":'
 _CANCELLED = {"code": ErrorCode.CANCELLED, "message": "the caller gave up"}
+# Of an error body: the handler has returned, so its effect is there; only its result could not be sent.
+_RETURNED = {"returned": True}
 
 
 class Runner:
@@ -40,6 +44,7 @@ class Runner:
         self._after_run = after_run
         self._running: dict[str | int, InvocationContext] = {}
         self._drained: Event | None = None
+        self.is_forked = False  # this process is a child of the worker's: it answers nothing
 
     def __len__(self) -> int:
         return len(self._running)
@@ -54,6 +59,8 @@ class Runner:
             # In a copy of the context: the next handler on this thread must not see the variables this one sets.
             result = copy_context().run(_call_to_end, handler, invocation)
         except BaseException as error:  # noqa: BLE001 - the boundary: a handler's SystemExit ends no worker
+            if self.is_forked:
+                end_child(handler.function_id, error)
             self.answer_error(message, body_from_exception(error))
         else:
             self._answer(handler, message, result)
@@ -90,7 +97,10 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the boundary, as in `run`
             import asyncio  # loaded by the loop this runs on
 
-            is_cancelled = isinstance(error, asyncio.CancelledError)
+            if self.is_forked:
+                end_child(handler.function_id, error)
+            # One that the handler raised itself, say by awaiting a cancelled task, is a failure like any other.
+            is_cancelled = invocation.cancelled and isinstance(error, asyncio.CancelledError)
             self.answer_error(message, _CANCELLED if is_cancelled else body_from_exception(error))
         else:
             self._answer(handler, message, result)
@@ -140,14 +150,18 @@ class Runner:
         codec = self._codec
         try:
             # Joined from encoded parts: the encoder would take longer to walk through a dict.
-            parts = (_ANSWER, codec.encode_text(invocation_id), handler.before_result, codec.encode(result, 1), b"}")
-        except LocalProtocolError as error:
-            self.answer_error(message, {"code": error.code, "message": error.message})
+            if result is None:  # a function that returns nothing has no result (public contract)
+                line = b"".join((_ANSWER, codec.encode_text(invocation_id), handler.without_result))
+            else:
+                parts = (_ANSWER, codec.encode_text(invocation_id), handler.before_result, codec.encode(result, 1))
+                line = b"".join((*parts, b"}"))
+        except BaseException as error:  # noqa: BLE001 - the boundary to the methods of the result's objects
+            self.answer_error(message, _body_of_unsendable(handler.function_id, error))
             return
-        line = b"".join(parts)
         if len(line) >= MAX_LINE:
             text = f"the result of {len(line)} bytes is over the limit of {MAX_LINE}; use a channel"
-            self.answer_error(message, {"code": ErrorCode.PAYLOAD_TOO_LARGE, "message": text})
+            body = {"code": ErrorCode.PAYLOAD_TOO_LARGE, "message": text, "details": _RETURNED}
+            self.answer_error(message, body)
             return
         self._writer.add(line)
 
@@ -161,12 +175,16 @@ class Runner:
             "function_id": message.get("function_id"),
             "error": body,
         }
+        line = b""
         try:
-            self._writer.add(self._codec.encode(fields))
-        except LocalProtocolError:
+            line = self._codec.encode(fields)
+        except BaseException:  # noqa: BLE001 - the boundary to the objects in an error's details
+            line = b""
+        if not line or len(line) >= MAX_LINE:
             # JSON cannot hold the error's details or message: an answer without them is better than none.
-            fields["error"] = {"code": str(body["code"]), "message": ascii(body["message"])}
-            self._writer.add(self._codec.encode(fields))
+            fields["error"] = {key: ascii(body[key])[1:-1] for key in ("code", "message")}
+            line = self._codec.encode(fields)
+        self._writer.add(line)
 
     def cancel(self, invocation_id: str) -> None:
         """Cancel a running invocation: an async handler gets CancelledError, a sync one sees the flag."""
@@ -181,10 +199,20 @@ class Runner:
 
     def drain(self) -> Event:
         """Return an event that is set once no invocation runs."""
-        drained = self._drained = self._drained or Event()
+        drained = self._drained
+        if drained is None or drained.is_set():  # set: by the stop of an engine that this worker has met again
+            drained = self._drained = Event()
         if not self._running:
             drained.set()
         return drained
+
+
+def _body_of_unsendable(function_id: str, error: BaseException) -> dict[str, Any]:
+    """Return the error body of a handler that has returned what JSON cannot hold."""
+    if isinstance(error, LocalProtocolError):
+        return {"code": error.code, "message": error.message, "details": _RETURNED}
+    text = f"the result of {function_id} cannot be made JSON: {type(error).__name__}: {text_of(error)}"
+    return {"code": ErrorCode.RESULT_NOT_SERIALIZABLE, "message": text, "details": _RETURNED}
 
 
 def _call_to_end(handler: Handler, invocation: InvocationContext) -> Any:

@@ -10,7 +10,11 @@ itself reads the wire (see `dispatcher.py`), jobs run at once.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from threading import Lock, Thread, get_ident
+
+from iii.worker.codec.text import report
+from iii.worker.runtime.forked_child import end_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +26,12 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024
 # Bursts come back within seconds; after that a thread's stack need not be kept.
 IDLE_TIMEOUT = 10.0
+
+
+def call_on(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *arguments: Any) -> None:
+    """Call `callback` on a loop from another thread; do nothing if the loop is closed."""
+    with suppress(RuntimeError):  # closed: the one who waited there has gone
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
 class _PoolThread:
@@ -77,7 +87,10 @@ class ThreadPool:
     def _work(self, thread: _PoolThread) -> None:
         try:
             while True:
-                thread.task()
+                try:
+                    thread.task()
+                except BaseException:  # noqa: BLE001 - user code, say a listener: the next task shall find this thread
+                    report("a callback has raised")
                 self._idle.append(thread)
                 if thread.wake.acquire(timeout=self._idle_timeout):
                     continue
@@ -141,6 +154,8 @@ class LoopThread:
         self._is_signalled = False
         self._on_wake = on_wake
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._is_abandoned = False
 
     def is_current(self) -> bool:
         return self._thread.ident == get_ident()
@@ -183,10 +198,16 @@ class LoopThread:
         import asyncio  # loaded already
 
         asyncio.set_event_loop(self.loop)
+        while not self._is_stopping:
+            try:
+                self.loop.run_forever()  # until `stop`: a handler that stops its loop stops nobody else's
+            except BaseException as error:  # noqa: BLE001 - a loop lets SystemExit and KeyboardInterrupt of tasks out
+                if self._is_abandoned:
+                    end_child("an async handler, and left without its event loop", error)
+                report("a task or callback of the event loop has raised")
         try:
-            self.loop.run_forever()
-        finally:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
             self.loop.close()
 
     def _run_jobs(self) -> None:
@@ -196,9 +217,16 @@ class LoopThread:
             self._jobs.popleft()()
 
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        """Call `callback` on the loop; without a loop, do nothing."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, *arguments)
+        """Call `callback` on the loop; without a loop, or after its end, do nothing."""
+        if self._loop is not None:
+            call_on(self._loop, callback, *arguments)
+
+    def abandon(self) -> None:
+        """Take the loop away from a forked child: the kernel shares what the loop waits on with the parent's."""
+        self._is_abandoned = True
+        selector = getattr(self._loop, "_selector", None)
+        if selector is not None:
+            selector.close()
 
     def stop(self) -> None:
         """Cancel all tasks of the loop, end its thread, and wait for that at most a second."""
@@ -210,6 +238,7 @@ class LoopThread:
     def _cancel_all(self) -> None:
         import asyncio  # loaded already
 
+        self._is_stopping = True
         tasks = asyncio.all_tasks(self._loop)
         for task in tasks:
             task.cancel()

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
         def write(self, data: bytes) -> None:
             """Write all of `data`. OSError when the engine is gone."""
 
+        def reconnect(self) -> bool:
+            """Give the present connection up for another one; False when there is only this one."""
+
+        def abandon(self) -> None:
+            """Forget the connection without a word to the engine: it is the process's that this one was forked from."""
+
         def close(self) -> None:
             """Stop reading and writing; a blocked `read` returns `b""`."""
 
@@ -66,7 +72,36 @@ class PairTransport:
         if data:
             self._outgoing.put(data)
 
+    def reconnect(self) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        self._closed = Event()
+        self._closed.set()
+
     def close(self) -> None:
         self._closed.set()
         self._incoming.put(b"")
         self._outgoing.put(b"")
+
+
+class NoTransport:
+    """The transport of a worker in a process that has no connection: nothing to read, and no place to write."""
+
+    owns_process = False
+    input_fd: int | None = None
+
+    def read(self, _timeout: float | None) -> bytes | None:
+        return b""
+
+    def write(self, _data: bytes) -> None:
+        raise BrokenPipeError("this process has no connection")
+
+    def reconnect(self) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        return
+
+    def close(self) -> None:
+        return

@@ -48,6 +48,14 @@ class StdioTransport:
             data = data[written:]
             written = os.write(self._write_fd, data)
 
+    def reconnect(self) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        # `claim_wire` has closed the descriptors of the forked child; their numbers may mean other files soon.
+        self._read_fd = self._write_fd = -1
+        self.input_fd = None
+
     def close(self) -> None:
         """Close the write side: the engine reads the end. The read side stays open: a thread may block in it."""
         if self._write_fd >= 0:

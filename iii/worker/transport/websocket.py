@@ -301,6 +301,21 @@ class WebSocketTransport:
             # anew.
             return
 
+    def reconnect(self) -> bool:
+        # Not at once: an engine that says stop to every connection must not be asked without a pause.
+        self._next_attempt = monotonic() + self._reconnection.delay(1, random.uniform(-1, 1))
+        if (websocket := self._websocket) is not None:
+            websocket.close()  # the thread that reads finds the end, and connects when it is due
+        return True
+
+    def abandon(self) -> None:
+        # The parent's locks may have been held when it was forked: none is used here.
+        self._closing = Event()
+        self._closing.set()
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            os.close(websocket.socket.detach())
+
     def close(self) -> None:
         self._closing.set()
         self.connected.set()
