@@ -1,31 +1,28 @@
-"""One guarded HTTP request: resolve, judge every address, connect to a judged one, follow no redirect.
+"""The client of everything that goes out over HTTP: guarded, with a deadline, bounded in bytes and in number.
 
-The host is resolved once, and the connection is made to the addresses of that answer: a resolver that would return
-other addresses a moment later is not asked again. One deadline covers request and response, so that a server cannot
-keep the connection open by sending byte after byte; the response's size is bounded. Blocking; runs on the caller's
-thread.
+One deadline covers all of a request, from waiting for a free slot to the last byte of the answer: a server cannot hold
+a slot by sending byte after byte. No redirect is followed. For one event loop.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
-import socket
-import ssl
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any
+from weakref import WeakValueDictionary
 
-from stdlib_workers.egress.rules import EgressDenied, Rules, Target
+import httpcore
+import httpx
 
+from stdlib_workers.egress.rules import EgressDenied, Rules
+from stdlib_workers.egress.transport import GuardedTransport, Resolve, judged_addresses, resolve
+from stdlib_workers.values.gunzip import Gunzip
+
+# Bytes of an answer's body, decompressed.
 MAX_BODY = 10 * 1024 * 1024
-_CHUNK = 64 * 1024
-
-# Host and port to numeric addresses; OSError when the host does not resolve.
-Resolve = Callable[[str, int], list[str]]
-# Address, port and timeout in seconds to a connected socket.
-Connect = Callable[[str, int, float], socket.socket]
+# Requests under way, each with a body in memory: of all, and to one host, so that a slow one leaves slots to others.
+MAX_IN_FLIGHT = 64
+MAX_PER_HOST = 32
+_FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError)
 
 
 class RequestFailed(Exception):
@@ -38,7 +35,7 @@ class ResponseFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send. `timeout` in seconds, from the first connection attempt to the end of the response."""
+    """What to send. `timeout` in seconds, from the wait for a free slot to the end of the response."""
 
     method: str
     url: str
@@ -49,124 +46,79 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status and body of the response."""
+    """Status and body of the response; informational ones before it are skipped."""
 
     status: int
     body: bytes
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses that the system's resolver has for a host, each once."""
-    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+class Client:
+    """Sends requests where the rules allow them.
 
+    For example `await Client(Rules()).send(Request("POST", "https://example.com/hook", (), b"{}", 10.0))`.
+    """
 
-def connect(address: str, port: int, timeout: float) -> socket.socket:
-    """Connect to a numeric address."""
-    return socket.create_connection((address, port), timeout)
+    def __init__(
+        self, rules: Rules, *, ask: Resolve = resolve, dial: httpcore.AsyncNetworkBackend | None = None
+    ) -> None:
+        self._rules = rules
+        self._ask = ask
+        self._transport = GuardedTransport(rules, ask=ask, dial=dial)
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        # The slots of a host, as long as a request to it is under way.
+        self._host_slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
+    async def check(self, url: str) -> None:
+        """Raise `EgressDenied` if `send` would raise it now."""
+        target = self._rules.target_of(url)
+        await judged_addresses(target.host, target.port, self._rules, self._ask)
 
-def send(request: Request, rules: Rules, *, ask: Resolve = resolve, dial: Connect = connect) -> Response:
-    """Send the request where the rules allow it. Raises EgressDenied, RequestFailed or ResponseFailed."""
-    target = rules.target_of(request.url)
-    addresses = _addresses(target, rules, ask)
-    deadline = monotonic() + request.timeout
-    with _TimedSocket(_connected(addresses, target, deadline, dial), deadline) as timed:
-        return _send_on(timed, target, request)
-
-
-def check(url: str, rules: Rules, *, ask: Resolve = resolve) -> None:
-    """Raise `EgressDenied` if `send` would raise it now."""
-    _addresses(rules.target_of(url), rules, ask)
-
-
-def _addresses(target: Target, rules: Rules, ask: Resolve) -> list[str]:
-    try:
-        addresses = ask(target.host, target.port)
-    except OSError as error:
-        raise EgressDenied("dns", f"{target.host} cannot be resolved: {error.strerror or error}") from None
-    rules.check_addresses(target.host, addresses)
-    return addresses
-
-
-def _connected(addresses: list[str], target: Target, deadline: float, dial: Connect) -> socket.socket:
-    failures = []
-    for address in addresses:
+    async def send(self, request: Request) -> Response:
+        """Send the request and return the response. Raises EgressDenied, RequestFailed or ResponseFailed."""
+        target = self._rules.target_of(request.url)
+        message = _message_of(request, target.authority)
+        failed: type[Exception] = RequestFailed
+        host_slots = self._host_slots.setdefault(target.host, asyncio.Semaphore(MAX_PER_HOST))
         try:
-            connected = dial(address, target.port, _remaining(deadline))
-            if target.scheme != "https":
-                return connected
-            try:
-                return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
-            except OSError:
-                connected.close()
-                raise
-        except OSError as error:
-            failures.append(f"{address}: {error}")
-    raise RequestFailed(f"{target.authority} cannot be reached: {'; '.join(failures)}")
+            async with asyncio.timeout(request.timeout), host_slots, self._slots:
+                response = await self._transport.handle_async_request(message)
+                failed = ResponseFailed
+                try:
+                    return Response(response.status_code, await _body_of(response))
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise failed(f"{target.authority}: timed out after {request.timeout:g} s") from None
+        except OverflowError:
+            raise failed(f"{target.authority}: the answer is larger than {MAX_BODY} bytes") from None
+        except ValueError as error:
+            raise failed(f"{target.authority}: {error}") from None
+        except _FAILURES as error:
+            what = "the answer broke off" if failed is ResponseFailed else "no answer"
+            raise failed(f"{target.authority}: {what}: {error or type(error).__name__}") from None
 
 
-def _remaining(deadline: float) -> float:
-    remaining = deadline - monotonic()
-    if remaining <= 0:
-        raise TimeoutError("timed out")
-    return remaining
-
-
-class _TimedSocket(io.RawIOBase):
-    """A connected socket for `http.client`, and the stream it reads. All operations end at one deadline."""
-
-    def __init__(self, connected: socket.socket, deadline: float) -> None:
-        self._socket = connected
-        self._deadline = deadline
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(_remaining(self._deadline))
-        self._socket.sendall(data)
-
-    def readinto(self, buffer: Any) -> int:
-        self._socket.settimeout(_remaining(self._deadline))
-        return self._socket.recv_into(buffer)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Do nothing: `http.client` closes its socket while the body is still to be read."""
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-def _send_on(timed: _TimedSocket, target: Target, request: Request) -> Response:
-    connection = http.client.HTTPConnection(target.host, target.port)
-    connection.sock = timed  # all it needs: sendall, makefile, close
+def _message_of(request: Request, authority: str) -> httpx.Request:
+    own = (("Host", authority), ("Accept-Encoding", "gzip"), ("Connection", "close"))
+    headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in (*own, *request.headers)]
     try:
-        connection.putrequest(request.method, target.path, skip_host=True, skip_accept_encoding=True)
-        own = [("Host", target.authority), ("Content-Length", str(len(request.body))), ("Connection", "close")]
-        for name, value in (*own, *request.headers):
-            connection.putheader(name, value)
-        connection.endheaders(request.body)
-        response = connection.getresponse()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise RequestFailed(f"{target.authority}: {error or type(error).__name__}") from None
-    with response:
-        return Response(response.status, _body_of(response, target))
+        return httpx.Request(request.method, request.url, headers=headers, content=request.body)
+    except httpx.InvalidURL as error:
+        raise EgressDenied("url", f"invalid URL: {error}") from None
 
 
-def _body_of(response: http.client.HTTPResponse, target: Target) -> bytes:
-    parts, size = [], 0
-    try:
-        while part := response.read1(_CHUNK):
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BODY:
-                raise ResponseFailed(f"{target.authority}: the answer is larger than {MAX_BODY} bytes")
-        if response.length:
-            raise http.client.IncompleteRead(b"", response.length)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ResponseFailed(f"{target.authority}: the answer broke off: {error or type(error).__name__}") from None
+async def _body_of(response: httpx.Response) -> bytes:
+    """Return the body. ValueError when it cannot be decoded, OverflowError when it is too large."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip", ""):
+        raise ValueError(f"content-encoding {coding[:40]!r} was not asked for")
+    gunzip = Gunzip(MAX_BODY) if "gzip" in coding else None
+    parts, room = [], MAX_BODY
+    async for part in response.aiter_raw():
+        parts.append(part if gunzip is None else gunzip.feed(part))
+        room -= len(parts[-1])
+        if room < 0:
+            raise OverflowError
+    if gunzip is not None:
+        gunzip.close()
     return b"".join(parts)

@@ -1,9 +1,9 @@
 """Where requests may go: the URL's form, the hosts on the list, the addresses behind them. Pure.
 
-`target_of` judges the URL, `check_addresses` the addresses that its host resolves to; the client does both before it
-connects, and connects to none but those addresses. An address that is not on the public internet is internal: this
-machine, its network, its cloud's metadata service. Addresses that carry another one inside (v4-mapped, NAT64, 6to4,
-Teredo) are judged by what they carry.
+`target_of` judges the URL, `check_addresses` the addresses that its host resolves to; the transport does both before it
+connects, and connects to none but those addresses. Only global unicast addresses are public. All others are internal:
+this machine, its network, its cloud's metadata service. Addresses that carry an IPv4 address inside (mapped,
+translated, NAT64, 6to4, ISATAP) are judged by what they carry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,10 +24,25 @@ _PORTS = {"http": 80, "https": 443}
 _SUSPICIOUS = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 _KEYS = ("url_allowlist", "block_private_ips", "require_https", "allowed_networks")
-# Translators put the IPv4 address into the last 32 bits (RFC 6052).
-_TRANSLATED = IPv6Network("64:ff9b::/96")
-# Internal networks that not every Python version knows: `::a.b.c.d`, a network's own translator (RFC 8215), site-local.
-_INTERNAL = tuple(IPv6Network(text) for text in ("::/96", "64:ff9b:1::/48", "fec0::/10"))
+# IPv4 addresses that are not global unicast: IANA's special-purpose registry, read here instead of through `is_global`,
+# whose answers differ between Python versions. 168.63.129.16 is Azure's metadata service on a public address.
+_INTERNAL_V4 = tuple(
+    IPv4Network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+        *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/3", "168.63.129.16/32"),
+    )
+)
+# What IANA gives out as global unicast, and what is special in there: protocol assignments (Teredo, ORCHID, benchmarks)
+# and documentation.
+_GLOBAL_V6 = IPv6Network("2000::/3")
+_INTERNAL_V6 = tuple(IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "3fff::/20"))
+# Wrappers that are no addresses by themselves; the IPv4 address is in the last 32 bits: mapped (RFC 4291), translated
+# (RFC 2765), NAT64 (RFC 6052). A network's own NAT64 (64:ff9b:1::/48) is internal whatever is inside.
+_WRAPPERS = tuple(IPv6Network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96"))
+# The upper half of an interface id that holds an IPv4 address (RFC 5214), for private and for global ones.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 class EgressDenied(Exception):
@@ -78,7 +93,7 @@ class Rules:
         if not addresses:
             raise EgressDenied("dns", f"{host} has no address")
         for address in addresses:
-            if self.blocks_private and not is_public(address) and not is_in(address, self.networks):
+            if self.blocks_private and not is_allowed(address, self.networks):
                 raise EgressDenied("private", f"{host} leads to {address}, which is not on the public internet")
 
 
@@ -92,7 +107,7 @@ def _parsed(url: str) -> Target:
     if _SUSPICIOUS.search(url) or parts.scheme not in _PORTS or not _HOST.fullmatch(host) or port == 0:
         raise EgressDenied("url", "invalid URL: it must be http(s)://host[:port]/path, without spaces and backslashes")
     if parts.username is not None or parts.password is not None:
-        raise EgressDenied("url", "invalid URL: credentials in it would be logged; use `auth`")
+        raise EgressDenied("url", "invalid URL: credentials in it would be logged")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii():
         raise EgressDenied("url", "invalid URL: percent-encode what is not ASCII")
@@ -135,31 +150,37 @@ def _boolean(table: Mapping[str, Any], name: str, worker: str) -> bool:
 
 def is_public(text: str) -> bool:
     """Tell whether a numeric address, as a resolver returns it, is public. ValueError for anything else."""
-    return all(
-        address.is_global
-        and not address.is_multicast
-        and not (isinstance(address, IPv6Address) and any(address in network for network in _INTERNAL))
-        for address in _forms(_address(text))
-    )
+    return is_allowed(text, ())
 
 
-def is_in(text: str, networks: tuple[str, ...]) -> bool:
-    """Tell whether the address is in one of `networks` (`10.1.0.0/16`, or one address)."""
+def is_allowed(text: str, networks: tuple[str, ...]) -> bool:
+    """Tell whether the address and what it carries are public or in `networks` (`10.1.0.0/16`, or one address)."""
+    address = _address(text)
     parsed = [ip_network(network) for network in networks]
-    return any(address in network for address in _forms(_address(text)) for network in parsed)
+
+    def is_inside(form: IPv4Address | IPv6Address) -> bool:
+        return any(form in network for network in parsed)
+
+    return is_inside(address) or all(_is_global(form) or is_inside(form) for form in _forms(address))
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
     return ip_address(text.partition("%")[0])  # what follows a % is an interface of this machine
 
 
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _INTERNAL_V4)
+    return address in _GLOBAL_V6 and not any(address in network for network in _INTERNAL_V6)
+
+
 def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
     """Return the address and those inside of it, without wrappers that are no addresses by themselves."""
     if isinstance(address, IPv4Address):
         return [address]
-    if address.ipv4_mapped is not None:
-        return [address.ipv4_mapped]
-    if address in _TRANSLATED:
-        return [IPv4Address(int(address) & 0xFFFFFFFF)]
-    carried = [address.sixtofour, *(address.teredo or ())]
-    return [address, *[inner for inner in carried if inner is not None]]
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
+    if any(address in wrapper for wrapper in _WRAPPERS):
+        return [last]
+    if address.sixtofour is not None:
+        return [address, address.sixtofour]
+    return [address, last] if int(address) >> 32 & 0xFFFFFFFF in _ISATAP else [address]

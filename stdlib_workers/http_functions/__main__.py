@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from iii import InitOptions, InvocationError, current_invocation, register_worker
-from stdlib_workers.egress.client import RequestFailed, ResponseFailed, check, send
+from stdlib_workers.egress.client import Client, RequestFailed, ResponseFailed
 from stdlib_workers.egress.rules import EgressDenied, Rules, rules_from
 from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
 from stdlib_workers.values import check_names, read_options
@@ -24,19 +24,19 @@ class HttpFunctions:
     """Keeps no state between calls: the engine says each time where the function is."""
 
     def __init__(self, rules: Rules, environ: Mapping[str, str]) -> None:
-        self._rules = rules
+        self._client = Client(rules)
         self._environ = environ
 
-    def check(self, payload: dict[str, Any]) -> None:
+    async def check(self, payload: dict[str, Any]) -> None:
         """Raise InvocationError if a function with `payload["invocation"]` could not be called now."""
         invocation = invocation_from(payload["invocation"])
         secret_of(invocation, self._environ)
         try:
-            check(invocation.url, self._rules)
+            await self._client.check(invocation.url)
         except EgressDenied as denied:
             raise _denial(denied) from None
 
-    def invoke(self, payload: dict[str, Any]) -> Any:
+    async def invoke(self, payload: dict[str, Any]) -> Any:
         """Call the function `payload["function_id"]` with `payload["data"]`; return the result in its response."""
         invocation = invocation_from(payload["invocation"])
         secret = secret_of(invocation, self._environ)
@@ -48,7 +48,7 @@ class HttpFunctions:
         timeout_ms = invocation.timeout_ms if remaining_ms is None else min(invocation.timeout_ms, remaining_ms)
         request = request_for(invocation, _call_details(payload), data, secret, max(timeout_ms, 1.0) / 1000)
         try:
-            response = send(request, self._rules)
+            response = await self._client.send(request)
         except EgressDenied as denied:
             raise _denial(denied) from None
         except RequestFailed as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from iii import InvocationError
 from stdlib_workers.egress.client import Request, Response
+from stdlib_workers.values import decode, encode
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_TIMEOUT_MS = 30_000
@@ -112,7 +112,7 @@ def secret_of(invocation: HttpInvocation, environ: Mapping[str, str]) -> str:
     field, code = _AUTH[invocation.auth["type"]]
     variable = invocation.auth[field]
     secret = environ.get(variable, "")
-    if not secret or not secret.isprintable():
+    if not secret or not _VALUE.fullmatch(secret):
         text = f"the environment variable {variable} of the worker http_functions is not set to printable text"
         raise InvocationError(code, text)
     return secret
@@ -120,9 +120,8 @@ def secret_of(invocation: HttpInvocation, environ: Mapping[str, str]) -> str:
 
 def request_for(invocation: HttpInvocation, call: CallDetails, payload: Any, secret: str, timeout: float) -> Request:
     """Return the request that delivers `payload`."""
-    body = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    body = encode(payload)
     headers = {
-        "Content-Type": "application/json",
         "x-iii-Function-Path": call.function_id,
         "x-iii-Invocation-ID": call.invocation_id,
         "x-iii-Timestamp": str(call.timestamp),
@@ -130,7 +129,10 @@ def request_for(invocation: HttpInvocation, call: CallDetails, payload: Any, sec
         "x-iii-Trace-ID": call.trace_id,
     }
     own_headers = [(name, value) for name, value in headers.items() if value]
-    # A header that the registration names too is sent twice: so the contract has it.
+    # Other headers that the registration names too are sent twice, so the contract has it; two types of one body are
+    # read differently by every server.
+    if not any(name.lower() == "content-type" for name, _ in invocation.headers):
+        own_headers.insert(0, ("Content-Type", "application/json"))
     fields = (*own_headers, *invocation.headers, *_credentials(invocation, call.timestamp, body, secret))
     return Request(invocation.method, invocation.url, fields, body, timeout)
 
@@ -152,16 +154,16 @@ def outcome_of(response: Response) -> Any:
     """Return the result in a response, None for an empty one. InvocationError for a failure."""
     if response.status >= 400:
         try:
-            error = json.loads(response.body)["error"]
+            error = decode(response.body)["error"]
             code, message = error.get("code"), error.get("message")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             code = message = None
         raise InvocationError(str(code or "http_error"), str(message or f"HTTP {response.status}"))
     if not response.body:
         return None
     try:
-        return json.loads(response.body)
-    except ValueError:  # of the decoding to text too
+        return decode(response.body)
+    except (ValueError, RecursionError):
         if not 200 <= response.status < 300:
             return None  # a redirect, which is not followed, with a page for people
         text = f"HTTP {response.status} with a body that is not JSON"

@@ -15,8 +15,8 @@ from typing import Any
 
 from iii import InvocationError, Worker
 from stdlib_workers.events import Background
-from stdlib_workers.observability.alerts.actions import ActionRunner
-from stdlib_workers.observability.alerts.evaluator import AlertEvaluator
+from stdlib_workers.observability.alerts import AlertEvaluator, RunAction
+from stdlib_workers.observability.config.alert_rules import AlertRule
 from stdlib_workers.observability.config.options import ListenerOptions, Options
 from stdlib_workers.observability.export.live_stream import LiveStream
 from stdlib_workers.observability.export.otlp import Exporter, exporter_from
@@ -59,8 +59,7 @@ class Service:
         self.latest_series = LatestSeries()
         self.triggers = Triggers(worker, background.start)
         self.engine_stats = EngineStats(worker, self.call_stats)
-        actions = ActionRunner(worker, allow_private=options.allow_private)
-        self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, actions.run)
+        self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, self._action_runner())
         self.pipeline.subscribers += [
             lambda batch: self.call_stats.add_spans(batch.spans),
             lambda batch: self.latest_series.add(batch.metrics),
@@ -76,6 +75,17 @@ class Service:
             write_log(f"exporting spans and metrics needs `{extra}`; nothing is exported")
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
+
+    def _action_runner(self) -> RunAction:
+        options = self._options
+        if not options.alerts:
+            return _do_nothing
+        # Imported late: the HTTP client takes 0.2 s, and most projects have no alerts.
+        from stdlib_workers.observability.actions import ActionRunner, warnings_about
+
+        for text in warnings_about(options.alerts, allow_private=options.allow_private):
+            write_log(text)
+        return ActionRunner(self._worker, allow_private=options.allow_private).run
 
     def register(self) -> None:
         """Register everything. The trigger types come first: bindings have to be there before the first batch."""
@@ -211,6 +221,10 @@ class Service:
             server.close()
         if self._exporter is not None:
             self._exporter.close(min(seconds or EXPORT_CLOSE_TIMEOUT, EXPORT_CLOSE_TIMEOUT))
+
+
+async def _do_nothing(rule: AlertRule, value: float, now: int) -> None:
+    """Stand for the actions of a project without alerts."""
 
 
 def write_log(text: str) -> None:

@@ -87,5 +87,5 @@ def encode(value: Any) -> bytes:
 
 
 def decode(text: bytes) -> Any:
-    """Return the value of JSON that `encode` made."""
+    """Return the value of JSON. ValueError for what is none, RecursionError for what nests too deep."""
     return _decoder.decode(text)

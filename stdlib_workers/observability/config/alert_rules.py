@@ -8,8 +8,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
+from stdlib_workers.egress.rules import EgressDenied, Rules
 from stdlib_workers.observability.config.sampling import check_table
 from stdlib_workers.values import OptionError
 
@@ -147,9 +147,13 @@ def _action(fields: Any) -> AlertAction:
         return AlertAction()
     if kind == "webhook":
         url = fields.get("url")
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        if not isinstance(url, str):
             raise OptionError(f"observability: url of a webhook must be an http or https address, got {url!r}")
+        try:
+            Rules(requires_https=False).target_of(url)
+        except EgressDenied as denied:
+            # The address itself is not shown: it may hold a secret.
+            raise OptionError(f"observability: url of a webhook: {denied}") from None
         return AlertAction(kind, url)
     if kind == "function":
         function_id = fields.get("path")

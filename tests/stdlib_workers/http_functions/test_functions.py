@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -109,12 +110,12 @@ def test_a_request_tells_function_invocation_time_caller_and_trace() -> None:
     }
 
 
-def test_headers_of_the_registration_are_added_not_replacing_and_auth_comes_last() -> None:
-    given = (("Content-Type", "text/plain"), ("Authorization", "mine"))
+def test_headers_of_the_registration_are_added_but_there_is_one_content_type_and_auth_comes_last() -> None:
+    given = (("content-type", "application/cloudevents+json"), ("Authorization", "mine"))
     invocation = HttpInvocation(URL, headers=given, auth={"type": "bearer", "token_key": "KEY"})
     names = [name for name, _ in request_for(invocation, CallDetails("f::f", "id", 1), 1, "s3cret", 5.0).headers]
-    contract = ["Content-Type", "x-iii-Function-Path", "x-iii-Invocation-ID", "x-iii-Timestamp"]
-    assert names == [*contract, "Content-Type", "Authorization", "Authorization"]
+    contract = ["x-iii-Function-Path", "x-iii-Invocation-ID", "x-iii-Timestamp"]
+    assert names == [*contract, "content-type", "Authorization", "Authorization"]
 
 
 def test_the_three_kinds_of_auth() -> None:
@@ -154,7 +155,6 @@ def test_a_secret_that_is_not_there_has_a_code_of_its_own(auth: dict[str, str], 
         (204, b"", None),
         (302, b"<html>", None),
         (304, b"5", 5),
-        (103, b"", None),
     ],
 )
 def test_what_counts_as_a_result(status: int, body: bytes, result: Any) -> None:
@@ -166,6 +166,8 @@ def test_what_counts_as_a_result(status: int, body: bytes, result: Any) -> None:
     [
         (200, b"<html>", "invalid_response", "HTTP 200 with a body that is not JSON"),
         (200, b"\xff", "invalid_response", "HTTP 200 with a body that is not JSON"),
+        (200, b"[" * 100_000, "invalid_response", "HTTP 200 with a body that is not JSON"),
+        (500, b"[" * 100_000, "http_error", "HTTP 500"),
         (400, b'{"error":{"code":"no_stock","message":"none left"}}', "no_stock", "none left"),
         (400, b'{"error":{"message":"none left"}}', "http_error", "none left"),
         (404, b'{"error":{}}', "http_error", "HTTP 404"),
@@ -186,7 +188,7 @@ def test_what_counts_as_a_failure(status: int, body: bytes, code: str, message: 
 def call(url: str, data: Any = None, environ: Any = None, rules: Rules | None = None, **fields: Any) -> Any:
     functions = HttpFunctions(rules or Rules(blocks_private=False, requires_https=False), environ or {})
     payload = {"function_id": "shop::ship", "invocation": {"url": url, **fields}, "data": data}
-    return functions.invoke({**payload, "caller_worker_id": "w-1"})
+    return asyncio.run(functions.invoke({**payload, "caller_worker_id": "w-1"}))
 
 
 def test_each_call_has_an_id_and_a_time_of_its_own() -> None:
@@ -227,7 +229,7 @@ def test_where_a_request_may_go_is_asked_at_the_registration_and_at_each_call(
     payload = {"function_id": "shop::ship", "invocation": {"url": url}}
     for function in (functions.check, functions.invoke):
         with pytest.raises(InvocationError) as caught:
-            function(payload)
+            asyncio.run(function(payload))
         assert caught.value.code == "url_validation_failed"
         assert caught.value.details == {"reason": "egress_denied", "rule": rule}
 
@@ -237,7 +239,7 @@ def test_a_secret_that_is_not_set_is_refused_before_anything_is_sent() -> None:
     functions = HttpFunctions(Rules(), {})
     for function in (functions.check, functions.invoke):
         with pytest.raises(InvocationError) as caught:
-            function({"function_id": "shop::ship", "invocation": {"url": URL, "auth": auth}})
+            asyncio.run(function({"function_id": "shop::ship", "invocation": {"url": URL, "auth": auth}}))
         assert caught.value.code == "secret_not_found"
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from iii import InvocationError
+from iii import InvocationError, Logger
 from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, judge
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
@@ -19,6 +19,8 @@ from stdlib_workers.observability.store import metric_table
 from stdlib_workers.observability.store.archive import Archive
 
 EVALUATION_INTERVAL = 10.0
+# Actions under way; those of alerts that fire then are left out, and the log says so.
+MAX_ACTIONS = 100
 RunAction = Callable[[AlertRule, float, int], Coroutine[Any, Any, None]]
 
 
@@ -35,6 +37,7 @@ class AlertEvaluator:
         self._run_action = run_action
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
+        self._log = Logger(service_name="alerts")
         stored = archive.alert_states().result()
         self.states = {rule.name: stored.get(rule.name, AlertState()) for rule in self._rules}
 
@@ -53,6 +56,9 @@ class AlertEvaluator:
                 self.states = states
                 await self._archive.keep_alert_states(states)
         for rule, value in due:
+            if len(self._actions) >= MAX_ACTIONS:
+                self._log.error(f"alert {rule.name}: its action is left out: {MAX_ACTIONS} are still under way")
+                continue
             task = asyncio.get_running_loop().create_task(self._run_action(rule, value, now // MILLISECOND))
             self._actions.add(task)
             task.add_done_callback(self._actions.discard)

@@ -1,1 +1,0 @@
-"""Evaluates alert rules and acts on them."""
