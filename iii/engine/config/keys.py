@@ -20,6 +20,8 @@ from iii.engine.config.toml_document import Place, shown
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# Characters; splitting takes a second for a million of them.
+MAX_COMMAND = 32 * 1024
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # Powers of 1000 and of 1024.
@@ -144,6 +146,8 @@ def _size(value: Any, at: Place, key: Key) -> int:
 
 def split_command(value: str, at: Place) -> tuple[str, ...]:
     """Return the words of a command line, interpolated after the split: a value never makes a new word."""
+    if len(value) > MAX_COMMAND:
+        raise at.error(f"{at.name} is longer than {MAX_COMMAND} characters", "put it into a script")
     try:
         words = shlex.split(value)
     except ValueError as error:
@@ -171,6 +175,8 @@ def _json_value(value: Any, at: Place) -> Any:
         return at.interpolated(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise at.refusal("a finite number", value)
+    if type(value) is int and value.bit_length() > 64:
+        raise at.refusal("a number of at most 64 bits", value, "write it as a string")
     if not isinstance(value, (bool, int, float)):
         raise at.refusal("something JSON can hold", str(value), "write it as a string")
     return value

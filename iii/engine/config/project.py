@@ -7,6 +7,7 @@ is found in `interpreter`, the environment of a worker is put together in `envir
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from iii.engine.config.environment import ENV_FILES, read_env_file
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import Place, read_document
+from iii.engine.config.toml_document import Place, brief, read_document
 from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
@@ -23,6 +24,7 @@ STANDARD_WORKERS = (
     *("http_functions", "observability", "configuration"),
 )
 PROJECT_FILE = "iii.toml"
+MAX_SHOWN = 10  # workers of a circle that its message names
 
 _TOP = ("engine", "workers", "profiles")
 _KEYS = {key.name: key for key in WORKER_KEYS}
@@ -70,7 +72,7 @@ def _table(at: Place, known: Collection[str] = ()) -> dict[str, Any]:
     for name in table if known else ():
         if name not in known:
             hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
-            raise at.inside(name).error(f"unknown {'key' if at.path else 'table'} `{name}`", hint)
+            raise at.inside(name).error(f"unknown {'key' if at.path else 'table'} `{brief(name)}`", hint)
     return table
 
 
@@ -106,7 +108,7 @@ def _declared(at: Place) -> Iterator[tuple[str, _Entries]]:
         place = at.inside(name)
         if not NAME.fullmatch(name):
             rule = "a name is letters, digits, `_`, `-` and `.`, begins with a letter or digit, at most 64"
-            raise place.error(f"`{name}` cannot name a worker", rule)
+            raise place.error(f"`{brief(name)}` cannot name a worker", rule)
         twin = seen.setdefault(name.lower(), name)
         if twin != name:
             message = f"the worker `{name}` is also declared as `{twin}` in line {at.inside(twin).line}"
@@ -173,24 +175,18 @@ def _standard(name: str, at: Place, values: dict[str, Any]) -> str:
 def _check_order(workers: Mapping[str, WorkerSpec], top: Place) -> None:
     for name, spec in workers.items():
         for index, dependency in enumerate(spec.after):
-            at = top.inside("workers", name, "after", index)
             if dependency not in workers:
+                at = top.inside("workers", name, "after", index)
                 hint = did_you_mean(dependency, workers) or "declare it"
-                raise at.error(f"after: there is no worker `{dependency}`", hint)
-            chain = _chain(dependency, name, workers)
-            if chain:
-                raise at.error(f"after: {' -> '.join((name, *chain))} is a circle", "break it")
-
-
-def _chain(start: str, end: str, workers: Mapping[str, WorkerSpec]) -> tuple[str, ...]:
-    """Return the way from `start` to `end` along `after`, empty if there is none."""
-    ways: list[tuple[str, ...]] = [(start,)]
-    seen: set[str] = set()
-    while ways:
-        way = ways.pop()
-        if way[-1] == end:
-            return way
-        if way[-1] not in seen and way[-1] in workers:
-            seen.add(way[-1])
-            ways.extend((*way, name) for name in workers[way[-1]].after)
-    return ()
+                raise at.error(f"after: there is no worker `{brief(dependency)}`", hint)
+    try:
+        TopologicalSorter({name: spec.after for name, spec in workers.items()}).prepare()
+    except CycleError as error:
+        # Each name in the list comes before the one that follows, and the first is the last again.
+        circle = error.args[1][:0:-1]
+        first = min(range(len(circle)), key=lambda index: workers[circle[index]].line)
+        circle = [*circle[first:], *circle[: first + 1]]
+        index = workers[circle[0]].after.index(circle[1])
+        at = top.inside("workers", circle[0], "after", index)
+        shown = circle if len(circle) <= MAX_SHOWN else [*circle[:MAX_SHOWN], "...", circle[0]]
+        raise at.error(f"after: {' -> '.join(shown)} is a circle", "break it") from None

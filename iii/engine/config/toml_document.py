@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from iii.engine.config.regular_file import read_regular
-from iii.engine.config.toml_positions import KeyPath, Positions, locate
+from iii.engine.config.toml_positions import MAX_DEPTH, KeyPath, Positions, locate
 from iii.errors import ProjectError
 
 # Larger than any file written by hand; a slip (a log, a database) would stall the start.
@@ -23,6 +23,8 @@ MAX_SIZE = 1024 * 1024
 T = TypeVar("T")
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\$\{")
+# Python's int() takes 4300 digits.
+_LONG_NUMBER = re.compile(r"[0-9][0-9_]{4000,}")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -43,12 +45,12 @@ class Place(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return str(self.path[-1])
+        return brief(str(self.path[-1]))
 
     @property
     def dotted(self) -> str:
         """The names of the key and of the tables it is in."""
-        return ".".join(map(str, self.path))
+        return ".".join(brief(str(part)) for part in self.path)
 
     @property
     def line(self) -> int:
@@ -79,6 +81,11 @@ class Place(Struct, frozen=True):
         Raises ProjectError for a variable that is unset and has no default, without showing any value.
         """
 
+        # A `${NAME:` without an end would be looked for up to the end of the text, once for each.
+        end = text.rfind("}") + 1
+        if "${" in text[end:].replace("$${", ""):
+            raise self.error(f"{self.name}: a variable is written ${{NAME}} or ${{NAME:default}}")
+
         def replaced(match: re.Match[str]) -> str:
             name, default = match[1], match[2]
             if match[0] == "$${":
@@ -91,7 +98,7 @@ class Place(Struct, frozen=True):
                 raise self.error(f"{self.dotted}: the variable {name} is not set", hint)
             return default if value is None else value
 
-        return _REFERENCE.sub(replaced, text)
+        return _REFERENCE.sub(replaced, text[:end]) + text[end:].replace("$${", "${")
 
 
 def shown(value: Any) -> str:
@@ -100,7 +107,15 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "a table"
-    text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
+    try:
+        text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
+    except ValueError:  # Python does not write out a number of more than 4300 digits
+        return "a number too long to show"
+    return brief(text)
+
+
+def brief(text: str) -> str:
+    """Return a name or value as it fits into a message."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -108,12 +123,18 @@ def read_document(path: Path, lookup: Callable[[str], str | None]) -> Place:
     """Read and parse `path`, which messages call by its name without folders. Raises ProjectError."""
     text = _text_of(path)
     positions = locate(text)
+    if (deep := positions.too_deep) is not None:
+        message = f"keys and values are nested deeper than {MAX_DEPTH}"
+        raise ProjectError(message, file=path.name, line=deep.line, column=deep.column, hint="make them flatter")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, path.name, positions) from None
-    except RecursionError:
-        raise ProjectError("the tables are nested too deeply", file=path.name) from None
+    except ValueError:  # of int(): the only thing in a TOML text that Python's own limits refuse
+        place = _LONG_NUMBER.search(text)
+        line, column = _place_of(text, place.start() if place else 0)
+        message = "a whole number has more than 4000 digits"
+        raise ProjectError(message, file=path.name, line=line, column=column) from None
     return Place((), Document(path.name, data, positions, lookup))
 
 
@@ -141,8 +162,13 @@ def _syntax_error(message: str, text: str, file: str, positions: Positions) -> P
         repeated = f"`{name}` is written twice, first in line {first.line}"
         return ProjectError(repeated, file=file, line=second.line, column=second.column, key=name)
     place = _SYNTAX_PLACE.search(message)
-    line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
+    line, column = _place_of(text, len(text))
     if place and place[1]:
         line, column = int(place[1]), int(place[2])
     reason = _SYNTAX_PLACE.sub("", message)
     return ProjectError(reason[:1].lower() + reason[1:], file=file, line=line, column=column)
+
+
+def _place_of(text: str, offset: int) -> tuple[int, int]:
+    """Return the line and the column of an offset, both from 1."""
+    return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1

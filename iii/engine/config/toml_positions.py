@@ -15,6 +15,9 @@ from msgspec import Struct, field
 
 KeyPath = tuple[str | int, ...]
 
+# Parts of one path. No file written by hand comes near, and reading one costs as much as its paths are long together.
+MAX_DEPTH = 64
+
 _KEY = re.compile(r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|[A-Za-z0-9_-]+')
 _STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"""(?:"{0,2}(?!"))|\'\'\'.*?\'\'\'(?:\'{0,2}(?!\'))|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'',
@@ -45,6 +48,7 @@ class Positions(Struct, frozen=True):
 
     keys: dict[KeyPath, Position] = field(default_factory=dict)
     repeats: list[Repeat] = field(default_factory=list)
+    too_deep: Position | None = None  # of the first key or value below MAX_DEPTH
 
     def of(self, path: KeyPath) -> Position:
         """Return the place of `path`, or of its nearest ancestor that is written down."""
@@ -56,7 +60,7 @@ class Positions(Struct, frozen=True):
 def locate(text: str) -> Positions:
     scanner = _Scanner(text)
     scanner.document()
-    return scanner.positions
+    return Positions(scanner.keys, scanner.repeats, scanner.too_deep)
 
 
 class _Scanner:
@@ -65,14 +69,16 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.positions = Positions()
+        self.keys: dict[KeyPath, Position] = {}
+        self.repeats: list[Repeat] = []
+        self.too_deep: Position | None = None
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._headers: dict[KeyPath, Position] = {}
         self._arrays: dict[KeyPath, int] = {}  # index of the last item of each array of tables
 
     def document(self) -> None:
         table: KeyPath = ()
-        while self._skip(_BLANK) and self.at < len(self.text):
+        while self.too_deep is None and self._skip(_BLANK) and self.at < len(self.text):
             if self.text[self.at] == "[":
                 table = self._header()
             elif not self._pair(table):
@@ -93,6 +99,9 @@ class _Scanner:
         while self._skip(_SPACE) and (match := _KEY.match(self.text, self.at)):
             parts.append((_unquoted(match[0]), self._position(self.at)))
             self.at = match.end()
+            if len(parts) > MAX_DEPTH:
+                self.too_deep = parts[-1][1]
+                return []
             self._skip(_SPACE)
             if not self.text.startswith(".", self.at):
                 break
@@ -112,10 +121,10 @@ class _Scanner:
             if path in self._arrays:
                 path = (*path, self._arrays[path])
         if not is_array and path in self._headers:
-            self.positions.repeats.append(Repeat(path, self._headers[path], start))
+            self.repeats.append(Repeat(path, self._headers[path], start))
         self._headers.setdefault(path, start)
         for length in range(1, len(path) + 1):  # `[a.b]` also declares `a`
-            self.positions.keys.setdefault(path[:length], start)
+            self.keys.setdefault(path[:length], start)
         end = self.text.find("\n", self.at)
         self.at = len(self.text) if end < 0 else end
         return path
@@ -127,15 +136,18 @@ class _Scanner:
         path = table
         for name, position in parts:
             path = (*path, name)
-            self.positions.keys.setdefault(path, position)
-        if self.positions.keys[path] != parts[-1][1]:
-            self.positions.repeats.append(Repeat(path, self.positions.keys[path], parts[-1][1]))
+            self.keys.setdefault(path, position)
+        if self.keys[path] != parts[-1][1]:
+            self.repeats.append(Repeat(path, self.keys[path], parts[-1][1]))
         self.at += 1
         self._skip(_SPACE)
         return self._value(path)
 
     def _value(self, path: KeyPath) -> bool:
         opening = self.text[self.at : self.at + 1]
+        if len(path) > MAX_DEPTH:
+            self.too_deep = self._position(self.at)
+            return False
         if opening in ("[", "{"):
             return self._collection(path, closing="]" if opening == "[" else "}")
         return self._skip(_STRING if opening in ('"', "'") else _SCALAR)
@@ -151,7 +163,7 @@ class _Scanner:
             if closing == "}":
                 is_read = self._pair(path)
             else:
-                self.positions.keys[*path, index] = self._position(self.at)
+                self.keys[*path, index] = self._position(self.at)
                 is_read = self._value((*path, index))
                 index += 1
             self._skip(_BLANK)

@@ -305,3 +305,32 @@ def test_the_nearest_project_upwards_is_found(load: Load, tmp_path: Path) -> Non
     load(BASE)
     assert find_project(tmp_path / "workers") == tmp_path / "iii.toml"
     assert find_project(Path(os.sep)) is None
+
+
+# Each took minutes, ran out of stack or ended in a traceback: the global timeout of the tests holds the time.
+HOSTILE = {
+    "a dotted key": (".".join(["a"] * 50_000) + " = 1", "1:129: keys and values are nested deeper than 64"),
+    "a dotted table": ("\n[" + ".".join(["a"] * 50_000) + "]", "2:130: keys and values are nested deeper than 64"),
+    "nested arrays": ("a = " + "[" * 5000 + "]" * 5000, "1:69: keys and values are nested deeper than 64"),
+    "arrays without an end": ("a = " + "[" * 100_000, "1:69: keys and values are nested deeper than 64"),
+    "nested tables": ("a = " + "{a=" * 5000, "1:197: keys and values are nested deeper than 64"),
+    "a long number": ("\n[x]\na = " + "9" * 10_000, "3:5: a whole number has more than 4000 digits"),
+    "a long hexadecimal": ("[workers.a]\nrun='ls'\ninstances = 0x" + "f" * 10_000, "got a number too long to show"),
+    "a number for a config": ("[workers.http.config]\nport = 0x" + "f" * 17, "2:1: port must be a number of at most"),
+    "references without an end": ("[workers.a.env]\nA='" + "${a:" * 200_000 + "'", "2:1: A: a variable is written"),
+    "a long command": ("[workers.a]\nrun='" + "a" * 900_000 + "'", "2:1: run is longer than 32768 characters"),
+    "a long key": ("[workers.a]\n" + "k" * 900_000 + " = 1", f"2:1: unknown key `{'k' * 57}...`"),
+    "a long circle": (
+        "\n".join(f"[workers.w{n}]\nrun='ls'\nafter=['w{(n + 1) % 5000}']" for n in range(5000)),
+        "3:8: after: w0 -> w1 -> w2 -> w3 -> w4 -> w5 -> w6 -> w7 -> w8 -> w9 -> ... -> w0 is a circle",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_is_an_error_with_a_place(load: Load, name: str) -> None:
+    text, message = HOSTILE[name]
+    with pytest.raises(ProjectError) as caught:
+        load(text)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 1000
