@@ -194,6 +194,12 @@ class _MemoryTransport:
                 else:
                     router.receive(self._peer, message, line, self._engine.now)
 
+    def reconnect(self) -> bool:
+        return False
+
+    def abandon(self) -> None:
+        self._inbox.abandon()
+
     def close(self) -> None:
         """Leave the engine; calls that the worker was running fail."""
         with self._engine._routing() as router:

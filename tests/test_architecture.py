@@ -78,7 +78,18 @@ ROOMS: dict[str, Room] = {
     f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"channel"})),
     f"{_E}/supervision": Room(
         (*BASE, f"{_E}/config"),
-        frozenset({"lifecycle", "replacement", "reports", "restart_policy", "run", "start_order", "stderr_lines"}),
+        frozenset(
+            {
+                "lifecycle",
+                "replacement",
+                "reports",
+                "restart_policy",
+                "run",
+                "stack_traces",
+                "start_order",
+                "stderr_lines",
+            }
+        ),
     ),
     f"{_E}/telemetry": Room(
         (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "tracing"))),
@@ -163,7 +174,8 @@ MAY_USE = {
     "iii.engine.config.regular_file": {"os", "pathlib"},  # how the files of a project are opened
     "iii.engine.config.spec": {"pathlib"},
     "iii.engine.config.toml_document": {"pathlib"},
-    "iii.engine.supervision.run": {"pathlib", "signal"},  # compares paths, opens none; names of signals
+    "iii.engine.supervision.run": {"signal"},  # names of signals
+    "iii.engine.supervision.stack_traces": {"pathlib"},  # compares paths, opens none
     "iii.ids": {"os"},  # nothing else is random
 }
 # `import iii` in a worker must cost a few milliseconds: these do not belong to it.

@@ -28,7 +28,9 @@ _LEVEL_OF_WORD = {
 # `WARNING:root:text`, `2026-01-01 12:00:00 ERROR text`: programs name the level near the start, in capitals.
 _WORD = re.compile(r"\b(TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b")
 _NEAR = 60
-_EXCEPTION = re.compile(r"Traceback \(most recent call last\)|[\w.]*(?:Error|Exception)(?::|$)")
+_EXCEPTION = re.compile(r"Traceback \(most recent call last\)|[\w.]*(?:Error|Exception)(?: \[\w+\])?(?::|$)")
+# Lines that go on with a traceback: of frames, of the line itself, and those between two tracebacks of one error.
+_INSIDE = re.compile(r"\s|$|During handling of the above|The above exception was|Traceback \(")
 
 
 class Tail:
@@ -39,6 +41,7 @@ class Tail:
         self._file: BinaryIO | None = None
         self._identity = (0, 0)
         self._partial = b""
+        self._tracebacks: dict[object, bool] = {}  # by process: whether its last line was part of a traceback
 
     def rows(self) -> Iterator[Row]:
         """Yield the complete lines that were not there before."""
@@ -69,7 +72,18 @@ class Tail:
             row = row_of(self._partial + line)
             self._partial = b""
             if row is not None:
-                yield row
+                yield self._with_level(row)
+
+    def _with_level(self, row: Row) -> Row:
+        """Return the row with its level: every line of a traceback is as grave as the error at its end."""
+        text, process = str(row["text"]), (row.get("instance"), row.get("generation"))
+        was_inside = self._tracebacks.get(process, False)
+        begins = text.startswith(("Traceback (most recent call last)", '  File "'))
+        is_inside = begins or (was_inside and _INSIDE.match(text) is not None)
+        self._tracebacks[process] = is_inside
+        if is_inside or (was_inside and _EXCEPTION.match(text)):
+            return {**row, "level": "error"}
+        return row
 
     def _open(self, path: Path | None) -> bool:
         try:
@@ -118,7 +132,8 @@ def row_of(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or not {"time", "worker", "text"} <= row.keys():
         return None
-    return {**row, "level": level_of(str(row["text"]), str(row.get("stream")))}
+    level = row.get("level")
+    return {**row, "level": level if level in LEVELS else level_of(str(row["text"]), str(row.get("stream")))}
 
 
 def level_of(text: str, stream: str) -> str:

@@ -45,7 +45,8 @@ def command(names: tuple[str, ...], follow: bool, file: Path | None, as_json: bo
     try:
         while True:
             rows = (row for row in tails.rows() if row["time"] >= first and LEVELS.index(row["level"]) >= least)
-            wanted = (row for row in rows if options["trace"] in row["text"])
+            trace = options["trace"]
+            wanted = (row for row in rows if trace in row["text"] or trace in str(row.get("details")))
             print_rows(wanted, names or tails.known, as_json=as_json)
             if not follow:
                 return
@@ -79,7 +80,9 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
             lines = [json.dumps(row, separators=(",", ":"))]
         else:
             run = Run(str(row["worker"]), int(row.get("instance") or 0), int(row.get("generation") or 0))
-            line = LogLine(run, datetime.fromisoformat(row["time"]).timestamp(), str(row["text"]))
+            time_of_day, details = datetime.fromisoformat(row["time"]).timestamp(), row.get("details")
+            below = tuple(map(str, details)) if isinstance(details, list) else ()
+            line = LogLine(run, time_of_day, str(row["text"]), details=below)
             lines = screen.lines(line, line.time)
         for line_text in lines:
             write(line_text)

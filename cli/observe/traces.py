@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,6 +33,7 @@ LEAST_PREFIX = 4
 ID_LENGTH = 32
 REDACTED = "[REDACTED]"
 INPUT = "iii.invocation.input"
+STACK = "exception.stacktrace"
 TIMEOUT_MS = 30_000
 
 
@@ -102,11 +104,27 @@ def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bo
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if is_terminal else PIPE_WIDTH
     glyphs = FINE if (sys.stdout.encoding or "").lower().startswith("utf") else PLAIN
+    add_places(tree["roots"])
     for line in waterfall(tree["roots"], width, glyphs):
         write(line)
     for record in tree.get("logs", ()):
         time = datetime.fromtimestamp(record["timestamp_unix_nano"] / 1e9).strftime("%H:%M:%S.%f")[:-3]
         write(shown(f"{time} {record['severity_text']:<5} {record['service_name']}  {record['body']}"))
+
+
+def add_places(roots: list[dict[str, Any]]) -> None:
+    """Add to each span that failed the lines of the project in its stack trace, the innermost last."""
+    from iii.engine.supervision.stack_traces import parse_traceback  # keeps `--help` light
+
+    root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "iii.toml").is_file()), Path("/"))
+    waiting = list(roots)
+    while waiting:
+        span = waiting.pop()
+        waiting += span.get("children", ())
+        stacks = [dict(event["attributes"]).get(STACK) for event in span.get("events", ())]
+        for stack in filter(None, stacks):
+            if (error := parse_traceback(str(stack).split("\n"), root)) is not None:
+                span["places"] = [f"{frame.file}:{frame.line}  {frame.source}".rstrip() for frame in error.frames]
 
 
 @click.command("replay")

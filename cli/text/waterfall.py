@@ -45,7 +45,10 @@ def spans_of(roots: Sequence[Span]) -> list[Span]:
 
 
 def waterfall(roots: Sequence[Span], width: int, glyphs: Glyphs = FINE) -> list[str]:
-    """Return the lines of a trace: a summary, then a line for each span, errors below theirs."""
+    """Return the lines of a trace: a summary, then a line for each span, errors below theirs.
+
+    `places` of a span that failed are lines about where it did.
+    """
     spans = spans_of(roots)
     first = min(span["start_time_unix_nano"] for span in spans)
     last = max(_end(span) for span in spans)
@@ -99,6 +102,7 @@ def _notes(line: _Line) -> Iterator[str]:
     if line.span["status"] == "error":
         code = attributes.get("error.code", "error")
         notes.append(f"! {code}: {line.span.get('status_description') or ''}".rstrip(": "))
+        notes += line.span.get("places", ())
     if attributes.get("iii.attempt"):
         notes.append(f"attempt {attributes['iii.attempt']}")
     for note in notes:

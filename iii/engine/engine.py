@@ -26,6 +26,7 @@ from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
+from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat
@@ -77,6 +78,12 @@ class Engine:
         self.gateways: list[Gateway] = []
         # Some parts call each other. Where one is made before the other, a lambda looks the other up when it is called.
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
+        self._failed_calls = FailedCalls(
+            self.router.bindings,
+            standard_of=self._standard_of,
+            redact=lambda text: self._redactor(text),
+            clock=time.monotonic,
+        )
         self.pump = MessagePump(
             self.router,
             on_event=self._on_event,
@@ -266,10 +273,17 @@ class Engine:
             self.worker_connections.expel(event.peer, event.why)
         elif isinstance(event, events.FunctionsChanged | events.WorkersChanged):
             self.builtins.on_event(event)
+        elif isinstance(event, events.CallFailed):
+            if (report := self._failed_calls.report_of(event, self.project.root)) is not None:
+                self._display(report)
         elif isinstance(event, events.HttpFunctionRegistered):
             self.http_check.on_registered(event)
         else:
             self.warn(event.text, event.peer_name)
+
+    def _standard_of(self, worker: str) -> str | None:
+        spec = self.project.workers.get(worker)
+        return None if spec is None else spec.standard
 
     def _on_lost(self, peer: Peer, why: str) -> None:
         if (run := run_of(peer)) is not None:
@@ -332,7 +346,8 @@ def run_engine(run_context: RunContext, prestart: Prestart, options: Options, li
 
     async def main() -> int:
         style = style_of(options.color, os.environ, json_output=options.is_json)
-        display = Display(run_context.project, style, lambda worker: engine.describe(worker))
+        call_later = asyncio.get_running_loop().call_later
+        display = Display(run_context.project, style, lambda worker: engine.describe(worker), call_later)
         engine = Engine(run_context, prestart, options, display, lifeline)
         try:
             return await engine.run()

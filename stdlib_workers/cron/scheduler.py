@@ -143,8 +143,8 @@ class Scheduler:
         try:
             if trigger:
                 await self._fire(trigger, payload)
-        except InvocationError as error:
-            self._log(f"{scheduled.job.key}: the run of {iso_utc(tick)} failed: {error}")
+        except InvocationError:
+            pass  # the engine tells of every failed call that is made for an event
         await self._store.mark_ended(scheduled.job.key, tick)
         scheduled.runs.clear()
         queued, scheduled.queued = scheduled.queued, None

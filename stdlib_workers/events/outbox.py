@@ -136,7 +136,9 @@ class Outbox:
                     return False
                 # A handler that itself called a missing function has had the event.
                 is_callees_own = error.code == "function_not_found" and target.function_id not in error.message
-                if loop.time() >= deadline or error.code not in _NOT_DELIVERED or is_callees_own:
+                if error.code not in _NOT_DELIVERED or is_callees_own:
+                    return True  # it has had the event, and failed: the engine has told of that
+                if loop.time() >= deadline:
                     self._log.warn(f"an event did not reach {target.function_id}: {error}")
                     return True
             await asyncio.sleep(interval)

@@ -72,8 +72,8 @@ class Broadcast:
     async def _call(self, subscription: Subscription, data: Any, trace: Trace) -> None:
         try:
             await fire(self._worker, subscription.target, data, trace)
-        except InvocationError as error:
-            self._log.debug(f"{subscription.target.function_id} did not take {subscription.topic}: {error}")
+        except InvocationError:
+            pass  # the engine tells of every failed call that is made for an event
         finally:
             subscription.in_flight -= 1
             if subscription.dropped and subscription.in_flight <= MAX_IN_FLIGHT // 2:

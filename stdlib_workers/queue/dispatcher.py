@@ -18,7 +18,7 @@ from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
 from stdlib_workers.queue.model import DONE, Delivery, Outcome, Verdict
-from stdlib_workers.queue.policy import blame, is_end_of_engine, verdict_from
+from stdlib_workers.queue.policy import blame, expected_delay_ms, is_end_of_engine, verdict_from
 
 # How long to wait before writing an end down again that the storage could not take.
 STORAGE_RETRY_INTERVAL = 0.2
@@ -222,6 +222,7 @@ def sidecar(delivery: Delivery) -> Any:
         "attempt": delivery.attempt,
         "failures": delivery.spent,
         "max_attempts": delivery.queue.config.attempts,
+        "retry_in_ms": expected_delay_ms(delivery),
         "enqueued_at": delivery.created,
     }
     return {**(metadata or {}), JOB: {key: value for key, value in job.items() if value is not None}}

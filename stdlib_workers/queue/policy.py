@@ -24,6 +24,13 @@ def retry_delay_ms(backoff_ms: int, failures: int, noise: float) -> int:
     return round(delay * (1 + JITTER * (2 * noise - 1)))
 
 
+def expected_delay_ms(delivery: Delivery) -> int | None:
+    """Return when about the job is tried again if this attempt fails, None if this attempt is the last."""
+    failures = delivery.spent + 1
+    config = delivery.queue.config
+    return None if failures >= config.attempts else retry_delay_ms(config.backoff_ms, failures, 0.5)
+
+
 def verdict_from(error: InvocationError, function_id: str) -> Verdict:
     """Say what a failed call of `function_id` means.
 

@@ -247,5 +247,4 @@ def test_p31_a_void_call_that_reaches_nobody_is_logged_and_counted(scene: Scene)
 
 def await_drop(scene: Scene, function_id: str) -> None:
     """Wait until the engine has told that a call was dropped."""
-    words = f"call to {function_id} that nobody waits for was dropped"
-    eventually(lambda: any(words in event["text"] for event in scene.seen("Notice")))
+    eventually(lambda: any(event["function_id"] == function_id for event in scene.seen("CallFailed")))

@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any
 
-from iii.engine.routing.events import Notice, PeerDrained
+from iii.engine.routing.events import CallFailed, Notice, PeerDrained
 from iii.engine.routing.invocation import Limits
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
@@ -108,6 +108,10 @@ class Net:
 
     def notices(self) -> list[str]:
         return [event.counter for event in self.router.events if isinstance(event, Notice)]
+
+    def failures(self) -> list[tuple[str, bool]]:
+        """Return the calls that failed without anybody waiting: the function, and whether the call was void."""
+        return [(event.function_id, event.is_void) for event in self.router.events if isinstance(event, CallFailed)]
 
     def drained(self) -> list[Peer]:
         return [event.peer for event in self.router.events if isinstance(event, PeerDrained)]

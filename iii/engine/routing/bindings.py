@@ -150,6 +150,7 @@ class Bindings:
         namespace = declaration.namespace or provider.namespace
         former = self.types.get((namespace, declaration.id))
         provided = self.types[namespace, declaration.id] = TriggerType(declaration, namespace, provider)
+        provider.owner.fires_triggers = True
         if former is not None and former.provider.owner is provider.owner:
             standbys = [*former.standbys, former]
             provided.standbys = [standby for standby in standbys if standby.provider is not provider]

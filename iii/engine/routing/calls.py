@@ -18,8 +18,10 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from msgspec import Raw
+
 from iii.engine.routing import error_bodies
-from iii.engine.routing.events import Event, Notice, PeerDrained
+from iii.engine.routing.events import CallFailed, Event, Notice, PeerDrained
 from iii.engine.routing.invocation import Deadlines, Invocation, Limits
 from iii.engine.routing.message_forms import parent_id, result_for_caller
 from iii.engine.routing.peer import Owner, Peer
@@ -277,16 +279,18 @@ class Calls:
             return
         del self.in_flight[message.invocation_id]
         invocation.is_done = True
-        invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
         caller = invocation.caller
         if caller is None:
             self.counters["unawaited_result"] += 1
             callee.abandoned -= invocation.is_abandoned
+            if message.error is not ABSENT:
+                self._note_failure(invocation, message.error)
         else:
             caller.outgoing -= 1
             invocation.function.answered += 1
             if message.error is not ABSENT:
                 invocation.function.failed += 1
+                self._note_failure(invocation, message.error)
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
                 line = result_for_caller(invocation, message)
             outbox = caller.outbox
@@ -294,6 +298,7 @@ class Calls:
                 self.dirty.append(caller)
             outbox.append(line)
             caller.enqueued += len(line) + 1
+        invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
         callee.busy -= 1
         callee.answered += 1
         if callee.owner.waiting:
@@ -312,9 +317,10 @@ class Calls:
         # A call that is refused because its id is in flight has no span: that id's span is the other call's.
         if self.tracer is not None and self.in_flight.get(invocation.id) in (None, invocation):
             self.tracer.end(invocation.id, invocation, error_from(error))
+        self._note_failure(invocation, error)
         caller, invocation.caller = invocation.caller, None
         if caller is None:
-            self.note_dropped(invocation.origin, invocation.function.id, error)
+            self.counters["void_dropped"] += 1
             return
         caller.outgoing -= 1
         invocation.function.answered += 1
@@ -324,11 +330,28 @@ class Calls:
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
         self.send(caller, encode(result))
 
-    def note_dropped(self, origin: Peer, function_id: str, error: ErrorBody) -> None:
-        """Report a call that failed and whose outcome no peer waits for."""
-        self.counters["void_dropped"] += 1
-        text = f"call to {function_id} that nobody waits for was dropped: {error.message}"
-        self.events.append(Notice(origin.name, text, "void_dropped"))
+    def _note_failure(self, invocation: Invocation, error: ErrorBody | Raw) -> None:
+        """Report a call that failed, unless its caller waits for the outcome on its own account."""
+        caller = invocation.caller
+        if caller is None:
+            if not invocation.is_abandoned:
+                self.note_failed(invocation.origin, invocation.function, invocation.line, error, invocation.callee)
+        elif caller.owner.fires_triggers or caller.kind == "engine":
+            self.note_failed(caller, invocation.function, invocation.line, error, invocation.callee, is_void=False)
+
+    def note_failed(
+        self,
+        origin: Peer,
+        function: Function,
+        line: bytes,
+        error: ErrorBody | Raw,
+        callee: Peer | None = None,
+        *,
+        is_void: bool = True,
+    ) -> None:
+        """Report a call that failed."""
+        event = CallFailed(function.id, function.namespace, origin, callee, line, error, is_void)
+        self.events.append(event)
 
     def cancel(self, caller: Peer, message: Cancel) -> None:
         invocation = self.in_flight.get(message.invocation_id)
@@ -342,7 +365,7 @@ class Calls:
     def abandon(self, invocation: Invocation) -> None:
         """The caller waits no longer: take the call out of the queue, or tell its callee to stop."""
         if self.tracer is not None:
-            self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up"))
+            self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up", ""))
         if (callee := invocation.callee) is not None:
             # The call stays in the table until the callee answers or dies: the callee still runs it.
             invocation.is_abandoned = True

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from iii.engine.routing.peer import Peer
+    from iii.protocol.messages import ErrorBody
 
 
 class PeerReady(Struct, frozen=True):
@@ -54,6 +55,21 @@ class WorkersChanged(Struct, frozen=True):
     worker_id: str
 
 
+class CallFailed(Struct, frozen=True):
+    """A call failed that no caller waits for, or whose caller may have made it for an event.
+
+    `origin` made the call, `callee` ran it (None: no peer did), `line` is the call's message, `error` as it was sent.
+    """
+
+    function_id: str
+    namespace: str
+    origin: Peer
+    callee: Peer | None
+    line: bytes
+    error: Raw | ErrorBody
+    is_void: bool
+
+
 class Notice(Struct, frozen=True):
     """Something went wrong and no caller waits for an error: shown in the log, counted under `counter`."""
 
@@ -62,4 +78,13 @@ class Notice(Struct, frozen=True):
     counter: str
 
 
-Event = PeerReady | PeerDrained | PeerExpelled | FunctionsChanged | HttpFunctionRegistered | WorkersChanged | Notice
+Event = (
+    PeerReady
+    | PeerDrained
+    | PeerExpelled
+    | FunctionsChanged
+    | HttpFunctionRegistered
+    | WorkersChanged
+    | CallFailed
+    | Notice
+)

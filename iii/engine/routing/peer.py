@@ -40,6 +40,7 @@ class Owner:
     is_expected: bool = False
     has_served: bool = False
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
+    fires_triggers: bool = False  # it provides a trigger type, or has: its calls may be made for events
     is_validated: bool = True  # whether payloads are checked against request formats
     peers: list[Peer] = field(default_factory=list)  # the serving ones
     why_unavailable: Mapping[str, Any] | None = None  # details of the error that calls get; None while they may wait

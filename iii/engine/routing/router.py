@@ -23,7 +23,7 @@ from iii.engine.routing.message_forms import action_payload, callee_line, redire
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
-from iii.engine.routing.registry import Registry
+from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.engine.routing.tracer import VOID, Tracer, error_from
 from iii.ids import mint_id
 from iii.protocol import messages as m
@@ -174,7 +174,9 @@ class Router:
         if self.calls.tracer is not None and message.invocation_id not in self.calls.in_flight:
             self.calls.tracer.end(message.invocation_id or "", None, error_from(error))
         if is_void:
-            self.calls.note_dropped(peer, message.function_id, error)
+            function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NO_OWNER)
+            self.calls.counters["void_dropped"] += 1
+            self.calls.note_failed(peer, function, encode(message), error)
         else:
             result = m.InvocationResult(message.invocation_id or "", message.function_id, error=encode_error(error))
             self.calls.send(peer, encode(result))

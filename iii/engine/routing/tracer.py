@@ -30,8 +30,8 @@ from iii.protocol.messages import ABSENT, ActionField, CallerField, ErrorBody, I
 PAUSE_AT, MAX_FINISHED = 10_000, 20_000
 # Decisions kept about traces that came undecided from outside: later calls of the same trace follow them.
 MAX_DECIDED = 8192
-# Characters of anything a caller may choose, and of an error's message.
-MAX_ID, MAX_MESSAGE = 256, 2048
+# Characters of anything a caller may choose, of an error's message, and of the end of its stack trace.
+MAX_ID, MAX_MESSAGE, MAX_STACK = 256, 2048, 4096
 # Bytes of all payloads kept with spans; a span over the bound says that its payload was cut.
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 # Bytes of the spans sent by workers that wait to be handed over.
@@ -39,6 +39,10 @@ MAX_WORKER_SPAN_BYTES = 16 * 1024 * 1024
 FOREVER = float("inf")
 # The action of a call without an id: its span shows it as void.
 VOID = ActionField("void")
+
+
+# Code, message and stack trace of an error, as a span keeps them; "" for no stack trace.
+SpanError = tuple[str, str, str]
 
 
 class Span(Struct, gc=False, eq=False):
@@ -59,7 +63,7 @@ class Span(Struct, gc=False, eq=False):
     end: float = 0.0
     callee: Peer | None = None
     attempt: int = 1
-    error: tuple[str, str] | None = None
+    error: SpanError | None = None
     payload: Raw | None = None
     is_payload_cut: bool = False
 
@@ -238,7 +242,7 @@ class Tracer:
             span.dispatched = self._clock()
             span.attempt = invocation.attempt
 
-    def end(self, id: str, invocation: Invocation | None, error: tuple[str, str] | None) -> None:
+    def end(self, id: str, invocation: Invocation | None, error: SpanError | None) -> None:
         """The call has its outcome: end its span, if it has one."""
         span = self.spans.pop(id, None)
         if span is None:
@@ -304,16 +308,16 @@ class Tracer:
         return dropped + self.worker_spans.take_dropped()
 
 
-def error_from(body: ErrorBody) -> tuple[str, str]:
-    """Return code and message of an error, cut to what a span keeps."""
-    return body.code[:MAX_ID], body.message[:MAX_MESSAGE]
+def error_from(body: ErrorBody) -> SpanError:
+    """Return code, message and stack trace of an error, cut to what a span keeps."""
+    return body.code[:MAX_ID], body.message[:MAX_MESSAGE], (body.stacktrace or "")[-MAX_STACK:]
 
 
-def error_in(result: Raw) -> tuple[str, str] | None:
+def error_in(result: Raw) -> SpanError | None:
     """As `error_from`, of the `error` field of a worker's result; None when it is null."""
     if is_empty(result):
         return None
     try:
         return error_from(decode_value(result, type=ErrorBody))
     except ValueError:
-        return "UNKNOWN", "the worker's error has no code and message"
+        return "UNKNOWN", "the worker's error has no code and message", ""

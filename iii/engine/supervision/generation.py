@@ -26,7 +26,8 @@ from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, watch_exit
 from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
 from iii.engine.supervision.restart_policy import is_refusal
-from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words, parse_traceback
+from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words
+from iii.engine.supervision.stack_traces import parse_traceback
 from iii.engine.supervision.start_limiter import Ticket
 from iii.engine.supervision.stderr_lines import PARTIAL_LINE_TIMEOUT, StderrLines
 from iii.engine.supervision.timers import Timers
@@ -40,7 +41,8 @@ FOREIGN_STOP_TIMEOUT = 0.25
 START_PLACE_TIMEOUT = 2.0
 # Seconds after which a stop or a reload that still waits is reported.
 HOLDING_TIMEOUT = 1.0
-MAX_STDERR_LINES = 20  # kept for the error that a caller sees
+MAX_STDERR_LINES = 20  # for the error that a caller sees
+MAX_TRACEBACK_LINES = 200  # kept to find the lines of the project in them
 READ_SIZE = 64 * 1024  # larger reads cross malloc's threshold and cost ten times as much
 # Exit codes of a shell or `setpriv` that cannot execute a program.
 _NOT_EXECUTABLE = (126, 127)
@@ -68,7 +70,7 @@ class Generation:
         self._loop = asyncio.get_running_loop()
         self._timers = Timers()
         self._stderr_lines = StderrLines()
-        self._tail: deque[str] = deque(maxlen=MAX_STDERR_LINES)
+        self._tail: deque[str] = deque(maxlen=MAX_TRACEBACK_LINES)
         self._cause: Cause = ""
         self._why = ""
         self._life: asyncio.Task[None] | None = None
@@ -77,7 +79,7 @@ class Generation:
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines it has written."""
-        return tuple(self._tail)
+        return tuple(self._tail)[-MAX_STDERR_LINES:]
 
     def start(self, can_start: Callable[[], bool]) -> None:
         """Start the process as soon as there is room and `can_start()` is true."""
@@ -281,6 +283,6 @@ class Generation:
             stderr=self.stderr,
             blamed=not self.is_ending and self._context.hooks.busy(self.run) > 0,
             cause=self._cause,
-            error=parse_traceback(self.stderr, self._context.root),
+            error=parse_traceback(self._tail, self._context.root),
             permanent=is_unable or is_refusal(code, is_standard=bool(self.spec.standard), was_ready=was_ready),
         )

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from iii.engine.supervision.run import ExitReason, Run
+from iii.engine.supervision.run import ExitReason, Run, SourceError
 
 Stream = Literal["stderr", "stdout", "engine"]
 
@@ -21,13 +21,18 @@ class Report(Struct, frozen=True):
 
 
 class LogLine(Report, frozen=True):
-    """One line that a worker wrote, without newline. `is_partial`: it is shown early, and may go on."""
+    """One line that a worker wrote, without newline. `is_partial`: it is shown early, and may go on.
+
+    A line of the engine about the worker has a `level`, and may have further lines below it (`details`).
+    """
 
     run: Run
     time: float
     text: str
     stream: Stream = "stderr"
     is_partial: bool = False
+    level: str = ""
+    details: tuple[str, ...] = ()
 
 
 class Became(Report, frozen=True):
@@ -35,6 +40,13 @@ class Became(Report, frozen=True):
 
     run: Run
     seconds: float
+
+
+class StartingSlowly(Report, frozen=True):
+    """The start of the project takes `seconds` so far: these workers are not up yet."""
+
+    seconds: float
+    workers: tuple[str, ...]
 
 
 class AllReady(Report, frozen=True):
@@ -116,6 +128,31 @@ class Notice(Report, frozen=True):
     worker: str = ""
     level: Literal["info", "warning", "error"] = "warning"
     details: tuple[str, ...] = ()
+
+
+class CallFailed(Report, frozen=True):
+    """A call failed that no caller waits for, or whose caller only passes on events: jobs, ticks, requests.
+
+    `run` is the process that ran it, generation 0 if none did. `kind` is `void`, `job` or the trigger's type;
+    `invoked_by` says more in words. `is_final`: it is not tried again although others of its kind are.
+    """
+
+    run: Run
+    function_id: str
+    kind: str
+    invoked_by: str
+    error: SourceError
+    trace_id: str = ""
+    is_final: bool = False
+
+
+class Repeated(Report, frozen=True):
+    """A report that was shown has come `count` times more within `seconds`; `is_others`: it, and others like it."""
+
+    report: Report
+    count: int
+    seconds: float
+    is_others: bool = False
 
 
 Reporter = Callable[[Report], None]

@@ -2,15 +2,12 @@
 
 `Run` names one process of one worker. Everything that concerns a process carries it, so that a late event of an old
 generation can be told from one of the present generation. `ExitReason` says how the process ended, in words and with
-the line of the worker's own code that is wrong, which `parse_traceback` finds in its stderr.
+the line of the worker's own code that is wrong, which `stack_traces` finds in its stderr.
 """
 
 from __future__ import annotations
 
-import re
 import signal
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -31,13 +28,28 @@ class Run(Struct, frozen=True):
         return f"{self.worker}{instance}#{self.generation}"
 
 
+class Frame(Struct, frozen=True):
+    """One line of code that was running: where it is, the function it is in, the line itself if it is known."""
+
+    file: str
+    line: int
+    function: str = ""
+    source: str = ""
+
+
 class SourceError(Struct, frozen=True):
-    """Where a worker's own code is wrong: the innermost project line of its traceback."""
+    """An error in a worker's own code: its text, and the innermost line of the project in its traceback.
+
+    `frames` are all lines of the project that were running, the innermost last; `causes` are the errors before it, each
+    with its place.
+    """
 
     file: str
     line: int
     text: str  # "SyntaxError: expected ':'"
     source: str = ""  # the line itself, if the traceback shows it
+    frames: tuple[Frame, ...] = ()
+    causes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.text} ({self.file}:{self.line})"
@@ -85,40 +97,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-_FRAME = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
-# `ValueError: text`, `a.b.CustomError: text`, a bare `KeyboardInterrupt`; frames and source lines are indented.
-_ERROR = re.compile(r"^[A-Za-z_][\w.]*(?::\s.*|$)")
-_MARKERS = re.compile(r"^[\s^~]*$")
-
-
-def parse_traceback(lines: Sequence[str], root: Path) -> SourceError | None:
-    """Return the innermost frame inside `root` of the last Python traceback, None if there is none.
-
-    A traceback that never touches the project names its innermost frame.
-    """
-    frames: list[tuple[int, str, int]] = []
-    text = ""
-    for index, line in enumerate(lines):
-        if line.startswith("Traceback (most recent call last)"):
-            frames, text = [], ""
-        elif match := _FRAME.match(line):
-            frames.append((index, match["file"], int(match["line"])))
-            text = ""
-        elif frames and not text and _ERROR.match(line):
-            text = line
-    if not frames or not text:
-        return None
-    index, file, number = _innermost(frames, root)
-    following = lines[index + 1] if index + 1 < len(lines) else ""
-    is_source = following.startswith("    ") and not _FRAME.match(following) and not _MARKERS.match(following)
-    return SourceError(file, number, text, following.strip() if is_source else "")
-
-
-def _innermost(frames: list[tuple[int, str, int]], root: Path) -> tuple[int, str, int]:
-    for index, file, number in reversed(frames):
-        path = Path(file)
-        if path.is_relative_to(root) and not {".venv", "site-packages"} & set(path.parts):
-            return index, str(path.relative_to(root)), number
-    return frames[-1]

@@ -257,7 +257,8 @@ class TelemetryExporter:
 
         def encode(span: Span) -> bytes:
             if span.error is not None:
-                span.error = (span.error[0], self.redact(span.error[1]))
+                code, message, stack = span.error
+                span.error = (code, self.redact(message), self.redact(stack) if stack else "")
             if span.payload is not None:
                 span.payload = Raw(self.redact.cut_out(bytes(span.payload).decode()).encode())
             return encode_value(span_record(span, epoch, trigger_of))

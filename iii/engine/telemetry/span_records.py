@@ -84,13 +84,19 @@ def span_record(span: Span, epoch: float, trigger_of: TriggerOf) -> SpanRecord:
         events = [Event("iii.invocation.input", start, [("iii.payload.json", bytes(span.payload).decode())])]
     elif span.is_payload_cut:
         events = [Event("iii.invocation.input", start, [("iii.payload.truncated", "true")])]
+    end = nanoseconds(span.end + epoch) if span.end else 0
+    if span.error is not None and span.error[2]:
+        code, message, stack = span.error
+        # Under the names of OpenTelemetry, whose viewers show it.
+        attributes = [("exception.type", code), ("exception.message", message), ("exception.stacktrace", stack)]
+        events.append(Event("exception", end or start, attributes))
     return SpanRecord(
         span.trace_id,
         span.span_id,
         span.parent_id,
         name,
         start,
-        nanoseconds(span.end + epoch) if span.end else 0,
+        end,
         "error" if span.error else "ok" if span.end else "unset",
         _attributes(span, trigger_of),
         _short(span.owner.name) if span.owner and span.owner.name else SERVICE,

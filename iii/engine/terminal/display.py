@@ -10,37 +10,155 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
 
 from iii.engine.config.spec import ProjectSpec
-from iii.engine.supervision.reports import LogLine, Report, Reporter
+from iii.engine.supervision.reports import (
+    Became,
+    CallFailed,
+    Exited,
+    Failed,
+    Finished,
+    LogLine,
+    Notice,
+    Reloaded,
+    ReloadFailed,
+    Report,
+    Reporter,
+)
+from iii.engine.supervision.run import Run, SourceError
+from iii.engine.supervision.stack_traces import begins_traceback
 from iii.engine.terminal.log_files import LogBook
-from iii.engine.terminal.screen import Screen, Style, Writer
+from iii.engine.terminal.repeats import Repeats
+from iii.engine.terminal.screen import Screen, Style, Writer, failure_lines
+
+# Seconds within which a process ends after the traceback that it dies of. Until then the traceback is held back: the
+# report of the end shows its lines of the project, and the log file has all of it.
+HOLD_TIMEOUT = 0.3
+MAX_HELD = 500  # lines of one process
+# Seconds after which a start that is not over is mentioned, again and again.
+SLOW_START_INTERVAL = 2.0
+
+CallLater = Callable[[float, Callable[[], None]], object]
 
 
 class Display:
     """The reporter of one running engine. Call it with a report.
 
-    `describe(worker)` says what the worker has registered: "2 functions, 1 route".
+    `describe(worker)` says what the worker has registered: "2 functions, 1 route". `call_later(seconds, callback)` is
+    the event loop's; without it nothing is shown later than its report.
     """
 
-    def __init__(self, project: ProjectSpec, style: Style, describe: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        project: ProjectSpec,
+        style: Style,
+        describe: Callable[[str], str],
+        call_later: CallLater = lambda _seconds, _callback: None,
+    ) -> None:
         self._project = project
         self._screen = Screen(style, project.workers, describe)
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
+        self._call_later = call_later
         self.logs = LogBook(project.state_dir / "logs")
         self._followers: list[Reporter] = []
+        self._repeats = Repeats()
+        self._is_timer_armed = False
+        self._held: dict[Run, list[LogLine]] = {}
+        self._last_errors: dict[tuple[str, int], SourceError] = {}  # of each instance, since it was last ready
 
     def __call__(self, report: Report) -> None:
-        """Show a report, pass it to the followers, and keep it if it is a line of a worker."""
-        now = time.time()
-        for follower in tuple(self._followers):
-            follower(report)
+        """Show a report, pass it to the followers, and keep it if it is a line of a worker or a call that failed.
+
+        A report that repeats another one is counted, and told later.
+        """
         if isinstance(report, LogLine):
+            self._tell(report)
             # Also a line that was shown before its end: what follows comes as a line of its own.
             self.logs.write(report)
-        self._writer.write(self._screen.lines(report, now))
+            if not self._is_held(report):
+                self._show(report)
+            return
+        if (said := _identity_of(report)) is not None and not self._repeats.is_new(report, *said, time.monotonic()):
+            self._arm_timer()
+            return
+        self._tell(report)
+        if isinstance(report, CallFailed):
+            self.logs.write(log_line(report, time.time()))
+        elif isinstance(report, Became | Reloaded):
+            self._last_errors.pop((report.run.worker, report.run.instance), None)
+        elif isinstance(report, Exited | Failed | ReloadFailed | Finished):
+            self._release(report.run, report.reason.error)
+            report = self._without_known_error(report)
+        self._show(report)
+
+    def _show(self, report: Report) -> None:
+        self._writer.write(self._screen.lines(report, time.time()))
+
+    def _tell(self, report: Report) -> None:
+        for follower in tuple(self._followers):
+            follower(report)
+
+    # Tracebacks, which are shown once
+
+    def _is_held(self, line: LogLine) -> bool:
+        """Hold a line of a traceback back, and those after it; the JSON form has every line at once."""
+        held = self._held.get(line.run)
+        if held is None:
+            if self._is_json or not begins_traceback(line.text):
+                return False
+            held = self._held[line.run] = []
+            if self._call_later(HOLD_TIMEOUT, lambda: self._release(line.run, None)) is None:
+                del self._held[line.run]
+                return False
+        held.append(line)
+        if len(held) > MAX_HELD:
+            self._release(line.run, None)
+        return True
+
+    def _release(self, run: Run, error: SourceError | None) -> None:
+        """Show the lines held back of this process, without the traceback of `error`, which its report shows."""
+        lines = self._held.pop(run, [])
+        if error is not None and lines:
+            # Of Python the error is the last line; of JavaScript its stack follows, up to the end.
+            is_python = lines[0].text.startswith(("Traceback", "  File"))
+            ends = [index for index, line in enumerate(lines) if line.text == error.text or not is_python]
+            lines = lines[ends[-1] + 1 :] if ends else lines
+        for line in lines:
+            self._show(line)
+
+    def _without_known_error(self, report: Any) -> Any:
+        """Return the report of an exit; an error that was shown for the exit before is only named."""
+        instance, error = (report.run.worker, report.run.instance), report.reason.error
+        if error is None:
+            return report
+        if self._last_errors.get(instance) != error:
+            self._last_errors[instance] = error
+            return report
+        words = f"{report.reason.words}, as before: {error}"
+        return replace(report, reason=replace(report.reason, words=words, error=None, stderr=()))
+
+    # Reports that come again and again
+
+    def _arm_timer(self) -> None:
+        if self._is_timer_armed or (due := self._repeats.due) is None:
+            return
+        timer = self._call_later(max(0.0, due - time.monotonic()), self._tell_repeats)
+        self._is_timer_armed = timer is not None
+
+    def _tell_repeats(self, *, everything: bool = False) -> None:
+        self._is_timer_armed = False
+        for repeated in self._repeats.take(time.monotonic(), everything=everything):
+            self._tell(repeated)
+            if isinstance(repeated.report, CallFailed):
+                self.logs.write(log_line(repeated.report, time.time(), f" ({repeated.count} more)"))
+            self._show(repeated)
+        if not everything:
+            self._arm_timer()
 
     def follow(self, follower: Reporter) -> Callable[[], None]:
         """Call `follower` with every report from now on; return the function that ends that."""
@@ -62,9 +180,28 @@ class Display:
         self._writer.write(self._screen.banner(f"iii {version}  {self._project.name}", runtime, facts))
 
     def close(self) -> None:
-        """Write what is queued and close the files."""
+        """Write what is held back and queued, and close the files."""
+        for run in tuple(self._held):
+            self._release(run, None)
+        self._tell_repeats(everything=True)
         self._writer.close()
         self.logs.close()
+
+
+def log_line(report: CallFailed, now: float, more: str = "") -> LogLine:
+    """Return the line of the log that tells of a call that failed."""
+    head, details = failure_lines(report)
+    return LogLine(report.run, now, head + more, "engine", level="error", details=() if more else details)
+
+
+def _identity_of(report: Report) -> tuple[Hashable, Hashable] | None:
+    """Return what makes two reports the same, and the group of those that one cause may flood the screen with."""
+    if isinstance(report, Notice):
+        return (report.worker, report.level, report.text), (report.worker, report.level)
+    if isinstance(report, CallFailed):
+        group = (report.function_id, report.kind, report.is_final)
+        return (*group, report.error.text, report.error.file, report.error.line), group
+    return None
 
 
 def style_of(color: str, environ: Mapping[str, str], *, json_output: bool) -> Style:

@@ -33,6 +33,10 @@ def to_json(line: LogLine) -> str:
         "stream": line.stream,
         "text": line.text,
     }
+    if line.level:
+        fields["level"] = line.level
+    if line.details:
+        fields["details"] = line.details
     return json.dumps(fields, separators=(",", ":"))
 
 

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,12 +22,16 @@ from msgspec import Struct
 from iii.engine.security.sanitize import sanitize, shorten
 from iii.engine.supervision import reports
 from iii.engine.supervision.reports import Report
-from iii.engine.supervision.run import ExitReason, Run
+from iii.engine.supervision.run import ExitReason, Run, SourceError
+from iii.engine.terminal.logger_lines import LEVELS, readable
 
 # Colors of workers: without red, yellow and grey, which mean something here; readable on dark and on light.
 _PALETTE = (36, 35, 34, 32, 96, 95, 94, 92)
 _RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
 _SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
+_LINES = 50  # shown of one record of a Logger
+_FRAMES = 8  # lines of the project shown of one traceback; of a deeper one the outer ones are left out
+_LEVEL_COLORS = dict(zip(LEVELS, (_DIM, 0, _YELLOW, _RED), strict=True))
 
 
 class Style(Struct, frozen=True):
@@ -48,6 +52,7 @@ class Screen:
         self._formats: dict[type, Callable[[Any, float], list[str]]] = {
             reports.LogLine: self._log_line,
             reports.Became: self._became,
+            reports.StartingSlowly: self._starting_slowly,
             reports.AllReady: self._all_ready,
             reports.Reloaded: self._reloaded,
             reports.ReloadFailed: self._reload_failed,
@@ -58,42 +63,63 @@ class Screen:
             reports.LeftBehind: self._left_behind,
             reports.AllStopped: self._all_stopped,
             reports.Notice: self._notice,
+            reports.CallFailed: self._call_failed,
+            reports.Repeated: self._repeated,
         }
 
     def lines(self, report: Report, now: float) -> list[str]:
-        """Return the lines that show a report which came at `now` (seconds since the epoch)."""
+        """Return the lines that show a report which came at `now` (seconds since the epoch).
+
+        This is the one place where text that is not ours becomes text for a terminal: everything in a report is made
+        harmless before it is formatted.
+        """
         if self._style.json:
             return [to_json(report, now)]
-        return self._formats[type(report)](report, now)
+        # The text of a worker's line is made harmless where it is shown: its colors may stay.
+        is_line = isinstance(report, reports.LogLine)
+        return self._formats[type(report)](report if is_line else _harmless(report), now)
 
     def banner(self, title: str, runtime: str, facts: Sequence[tuple[str, str]]) -> list[str]:
         """Return the head of the screen: `iii 0.1.0  hello`, the Python, and two facts a line."""
-        cells = [f"{name:<9}{value}" for name, value in facts]
+        cells = [f"{name:<9}{sanitize(value)}" for name, value in facts]
         width = max(map(len, cells), default=0) + 4
         rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]
-        return [f"  {self._paint(title, _BOLD):<48}  {runtime}".rstrip(), *(f"  {row}" for row in rows), ""]
+        return [
+            f"  {self._paint(sanitize(title), _BOLD):<48}  {sanitize(runtime)}".rstrip(),
+            *(f"  {row}" for row in rows),
+            "",
+        ]
 
     # One method for each class of report.
 
     def _log_line(self, report: reports.LogLine, _now: float) -> list[str]:
-        text = sanitize(shorten(report.text), color=self._style.color)
-        return [self._prefixed(report.run, "|", text, report.time)]
+        level, text = readable(report.text)
+        level = level or report.level
+        first, *more = (sanitize(shorten(line), color=self._style.color) for line in text.split("\n")[:_LINES])
+        if level:
+            first = f"{self._paint(level.upper(), _LEVEL_COLORS[level])} {first}"
+        sign = "x" if report.details else "|"
+        below = (*more, *_harmless(report.details))
+        return [self._prefixed(report.run, sign, first, report.time), *map(self._below, below)]
 
     def _became(self, report: reports.Became, _now: float) -> list[str]:
         name = f"{_label(report.run):<{self._width}}"
-        what = self._describe(report.run.worker)
+        what = sanitize(self._describe(report.run.worker))
         return [f"  + {self._paint(name, _color_of(report.run.worker))}   {what:<42}{duration(report.seconds)}"]
+
+    def _starting_slowly(self, report: reports.StartingSlowly, _now: float) -> list[str]:
+        return [f"  . still starting after {duration(report.seconds)}: {', '.join(report.workers)}"]
 
     def _all_ready(self, report: reports.AllReady, _now: float) -> list[str]:
         line = f"  ready in {duration(report.seconds)}"
         if report.failed:
             line += self._paint(f", but not {', '.join(report.failed)}", _RED)
-        return [f"{line:<50}Ctrl-C stops", ""]
+        return [f"{line:<48}  Ctrl-C stops", ""]
 
     def _reloaded(self, report: reports.Reloaded, now: float) -> list[str]:
         calls = f" ({count(report.finishing, 'call')} finishing on the old code)" if report.finishing else ""
         why = f"{', '.join(report.files)} changed: reloaded" if report.files else "ready again"
-        return [self._prefixed(report.run, "~", f"{sanitize(why)} in {duration(report.seconds)}{calls}", now)]
+        return [self._prefixed(report.run, "~", f"{why} in {duration(report.seconds)}{calls}", now)]
 
     def _reload_failed(self, report: reports.ReloadFailed, now: float) -> list[str]:
         since = f"{datetime.fromtimestamp(report.since):%H:%M:%S}"
@@ -102,7 +128,7 @@ class Screen:
     def _exited(self, report: reports.Exited, now: float) -> list[str]:
         of = f" of {report.limit}" if report.limit else ""
         text = f"{report.reason.words}, restart {report.count}{of} in {duration(report.delay)}"
-        return [self._prefixed(report.run, "!", self._paint(sanitize(text), _YELLOW), now), *self._where(report.reason)]
+        return [self._prefixed(report.run, "!", self._paint(text, _YELLOW), now), *self._where(report.reason)]
 
     def _failed(self, report: reports.Failed, now: float) -> list[str]:
         times = f" ({count(report.count, 'exit')} in a minute)" if report.count else ""
@@ -128,26 +154,34 @@ class Screen:
 
     def _notice(self, report: reports.Notice, now: float) -> list[str]:
         color = {"info": 0, "warning": _YELLOW, "error": _RED}[report.level]
-        text = self._paint(sanitize(report.text), color)
-        first = self._prefixed(Run(report.worker or "iii", 0, 0), "!", text, now)
-        return [first, *(self._below(sanitize(detail)) for detail in report.details)]
+        first = self._prefixed(Run(report.worker or "iii", 0, 0), "!", self._paint(report.text, color), now)
+        return [first, *map(self._below, report.details)]
+
+    def _call_failed(self, report: reports.CallFailed, now: float) -> list[str]:
+        head, details = failure_lines(report)
+        return [self._prefixed(report.run, "x", self._paint(head, _RED), now), *map(self._below, details)]
+
+    def _repeated(self, report: reports.Repeated, now: float) -> list[str]:
+        first = self._formats[type(report.report)](report.report, now)[0]
+        what = "others like it" if report.is_others else "times"
+        return [f"{first}  ({report.count} {what} more in {duration(report.seconds)})"]
 
     # Their parts.
 
     def _error(self, run: Run, reason: ExitReason, now: float) -> list[str]:
         error = reason.error
         if error is None:
-            head = self._prefixed(run, "x", self._paint(sanitize(reason.words), _RED), now)
-            return [head, *(self._below(sanitize(line)) for line in reason.stderr[-_SOURCE_LINES:])]
-        text = self._paint(f"{sanitize(error.text):<34}", _RED)
+            head = self._prefixed(run, "x", self._paint(reason.words, _RED), now)
+            return [head, *map(self._below, reason.stderr[-_SOURCE_LINES:])]
+        text = self._paint(f"{error.text:<34}", _RED)
         return [self._prefixed(run, "x", f"{text}  {error.file}:{error.line}", now), *self._where(reason, brief=True)]
 
     def _where(self, reason: ExitReason, *, brief: bool = False) -> list[str]:
         error = reason.error
         if error is None:
             return []
-        source = [self._below(f"{error.line:>4} | {sanitize(error.source)}")] if error.source else []
-        return source if brief else [self._below(f"{sanitize(error.text)}  {error.file}:{error.line}"), *source]
+        head = [] if brief else [f"{error.text}  {error.file}:{error.line}"]
+        return [self._below(line) for line in (*head, *_trail(error))]
 
     def _prefixed(self, run: Run, sign: str, text: str, time: float) -> str:
         name = self._paint(f"{_label(run):<{self._width}}", _color_of(run.worker))
@@ -165,6 +199,39 @@ class Screen:
 
     def _paint(self, text: str, color: int) -> str:
         return f"\x1b[{color}m{text}\x1b[0m" if self._style.color and color else text
+
+
+def failure_lines(report: reports.CallFailed) -> tuple[str, tuple[str, ...]]:
+    """Return the line that says that a call has failed, and those below it: where, what made the call, its trace."""
+    error = report.error
+    place = f"  {error.file}:{error.line}" if error.file else ""
+    trace = f"; trace {report.trace_id}" if report.trace_id else ""
+    return f"{report.function_id} failed: {error.text}{place}", (*_trail(error), f"{report.invoked_by}{trace}")
+
+
+def _trail(error: SourceError) -> Iterator[str]:
+    """Yield the lines of the project that led to an error, the innermost last, and the errors before it."""
+    hidden = len(error.frames) - _FRAMES
+    if hidden > 0:
+        yield f"... {count(hidden, 'line')} of the project more"
+    for frame in error.frames[max(hidden, 0) : -1]:
+        yield f"{frame.line:>4} | {frame.source}  {frame.file}" + (f", in {frame.function}" if frame.function else "")
+    if error.source:
+        yield f"{error.line:>4} | {error.source}"
+    for cause in error.causes:
+        yield f"caused by {cause}"
+
+
+def _harmless(value: Any) -> Any:
+    """Return a report, or any value in one, with every text in it safe to show and not longer than a line may be."""
+    if isinstance(value, str):
+        return sanitize(shorten(value))
+    if isinstance(value, tuple):
+        return tuple(map(_harmless, value))
+    if isinstance(value, Struct):
+        fields = {name: _harmless(getattr(value, name)) for name in value.__struct_fields__}
+        return type(value)(**fields)
+    return value
 
 
 def to_json(report: Report, now: float) -> str:

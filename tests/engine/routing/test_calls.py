@@ -353,7 +353,7 @@ def test_a_void_call_that_runs_out_of_time_in_the_queue_leaves_a_trace(net: Net,
     net.void(caller, "f")
     net.later(31)
     assert net.got(caller) == []
-    assert net.notices() == ["void_dropped"]
+    assert net.failures() == [("f", True)]
     assert counters(net) == {"void_dropped": 1}
     assert list(net.router.calls.in_flight) == ["a"]
 
@@ -410,3 +410,34 @@ def test_deadlines_of_finished_calls_do_not_pile_up(net: Net) -> None:
         call.is_done = True
     deadlines.expired(0.0)
     assert len(deadlines) == 1
+
+
+def failing(net: Net, callee: Peer, id: str) -> None:
+    net.send(callee, "invocationresult", invocation_id=id, error={"code": "boom", "message": "no"})
+
+
+def test_a_void_call_that_fails_is_reported_one_that_is_waited_for_is_not(net: Net, caller: Peer) -> None:
+    callee = net.serving("w", "f")
+    net.void(caller, "f")
+    net.call(caller, "f", "b")
+    failing(net, callee, net.got(callee)[0]["invocation_id"])
+    failing(net, callee, "b")
+    assert net.failures() == [("f", True)]
+
+
+def test_a_failed_call_of_a_peer_that_fires_triggers_is_reported(net: Net, caller: Peer) -> None:
+    callee = net.serving("w", "f")
+    net.send(caller, "registertriggertype", id="tick", description="")
+    net.call(caller, "f", "a")
+    failing(net, callee, "a")
+    net.call(caller, "nothing", "b")
+    assert net.failures() == [("f", False), ("nothing", False)]
+
+
+def test_a_void_call_that_fails_after_its_time_is_reported_once(net: Net, caller: Peer) -> None:
+    callee = net.serving("w", "f")
+    net.void(caller, "f")
+    id = net.one(callee)["invocation_id"]
+    net.later(31)
+    failing(net, callee, id)
+    assert net.failures() == [("f", True)]

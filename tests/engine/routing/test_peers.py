@@ -134,7 +134,7 @@ def test_a_void_call_lost_with_its_worker_leaves_a_trace(net: Net, caller: Peer)
     net.void(caller, "f")
     net.write(worker)
     net.router.peer_table.detach(worker)
-    assert net.notices() == ["void_dropped"]
+    assert net.failures() == [("f", True)]
 
 
 # Starting

@@ -84,7 +84,7 @@ def test_a_void_call_that_nobody_can_run_leaves_a_trace_and_no_answer(net: Net, 
     net.void(caller, "nothing")
     net.void(caller, "f", namespace=" ")
     assert net.got(caller) == []
-    assert net.notices() == ["void_dropped", "void_dropped"]
+    assert net.failures() == [("nothing", True), ("f", True)]
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_call_that_is_given_up_ends_as_cancelled() -> None:
     net = Traced()
     net.call(net.caller, "math::add")
     net.send(net.caller, "cancel", invocation_id="c1")
-    assert net.span().error == ("cancelled", "the caller gave up")
+    assert net.span().error == ("cancelled", "the caller gave up", "")
 
 
 def test_a_call_whose_worker_dies_ends_with_it() -> None:

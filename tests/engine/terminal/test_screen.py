@@ -12,6 +12,7 @@ from iii.engine.supervision.reports import (
     AllReady,
     AllStopped,
     Became,
+    CallFailed,
     Exited,
     Failed,
     Finished,
@@ -21,9 +22,11 @@ from iii.engine.supervision.reports import (
     Notice,
     Reloaded,
     ReloadFailed,
+    Repeated,
     Report,
+    StartingSlowly,
 )
-from iii.engine.supervision.run import ExitReason, Run, SourceError
+from iii.engine.supervision.run import ExitReason, Frame, Run, SourceError
 from iii.engine.terminal.screen import Screen, Style, Writer, duration
 
 RUN = Run("web", 0, 2)
@@ -32,6 +35,20 @@ BROKEN = ExitReason("exited with code 1", exit_code=1, error=SYNTAX)
 KILLED = ExitReason("killed by SIGKILL (out of memory?)", signal=9)
 SHORT = Style(plain=False)
 AT = 1_700_000_000.25
+LOGGED = json.dumps(
+    {
+        "time": AT,
+        "level": "warn",
+        "message": "late\nby 3 s",
+        "trace_id": "4bf9",
+        "data": {"order": 7, "why": "no stock"},
+    }
+)
+FRAMES = (Frame("web.py", 12, "send", "check(payload)"), Frame("web.py", 7, "check", "raise ValueError"))
+NO_ADDRESS = SourceError(
+    "web.py", 7, "ValueError: no such address", "raise ValueError", FRAMES, ("KeyError: 'x'  web.py:3",)
+)
+CALL_FAILED = CallFailed(RUN, "web::send", "cron", "cron trigger", NO_ADDRESS, "4bf9")
 
 
 def shown(report: Report, style: Style = SHORT) -> list[str]:
@@ -77,6 +94,34 @@ def shown(report: Report, style: Style = SHORT) -> list[str]:
         (Holding(RUN, 0, 4.0), ["TIME web   ~ waiting for the process to exit, at most 4.0 s more"]),
         (LeftBehind(RUN, (7, 8), on_purpose=True), ["TIME web   ! keeps running (keep_children): 7, 8"]),
         (LeftBehind(RUN, (7,), on_purpose=False), ["TIME web   ! cannot be killed: 7"]),
+        (LogLine(RUN, AT, LOGGED), ["TIME web   | WARN late", '                   | by 3 s  order=7  why="no stock"']),
+        (
+            LogLine(RUN, AT, "mail::send failed: ValueError", level="error", details=("void call of web",)),
+            ["TIME web   x ERROR mail::send failed: ValueError", "                   | void call of web"],
+        ),
+        (StartingSlowly(2.0, ("queue", "slow")), ["  . still starting after 2.0 s: queue, slow"]),
+        (
+            AllReady(10.0, ("queue", "a-worker-with-a-long-name")),
+            ["  ready in 10.0 s, but not queue, a-worker-with-a-long-name  Ctrl-C stops", ""],
+        ),
+        (
+            CALL_FAILED,
+            [
+                "TIME web   x web::send failed: ValueError: no such address  web.py:7",
+                "                   |   12 | check(payload)  web.py, in send",
+                "                   |    7 | raise ValueError",
+                "                   | caused by KeyError: 'x'  web.py:3",
+                "                   | cron trigger; trace 4bf9",
+            ],
+        ),
+        (
+            Repeated(CALL_FAILED, 41, 10.0),
+            ["TIME web   x web::send failed: ValueError: no such address  web.py:7  (41 times more in 10.0 s)"],
+        ),
+        (
+            Repeated(Notice("slow", "web"), 3, 10.0, is_others=True),
+            ["TIME web   ! slow  (3 others like it more in 10.0 s)"],
+        ),
         (AllStopped(0.2, 2), ["  stopped 2 workers in 0.2 s"]),
         (Notice("text", details=("more",)), ["TIME iii   ! text", "                   | more"]),
     ],
@@ -170,3 +215,32 @@ def test_a_stopped_terminal_costs_lines_not_time() -> None:
             pass
     os.close(writer_end)
     writer.close()
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\u202eb\nc"
+
+
+def test_nothing_in_a_report_reaches_the_terminal_raw() -> None:
+    error = SourceError(HOSTILE, 7, HOSTILE, HOSTILE, (Frame(HOSTILE, 7, HOSTILE, HOSTILE),) * 3, (HOSTILE,))
+    run = Run(HOSTILE, 0, 1)
+    reason = ExitReason(HOSTILE, error=error)
+    texts = [
+        *(Exited(run, reason, 0.1, 1, 5), Failed(run, reason), ReloadFailed(run, reason), Finished(run, reason)),
+        *(Failed(run, ExitReason(HOSTILE, stderr=(HOSTILE,))), Reloaded(run, 0.1, (HOSTILE,)), Became(run, 0.1)),
+        *(Notice(HOSTILE, HOSTILE, details=(HOSTILE,)), AllReady(1.0, (HOSTILE,)), StartingSlowly(1.0, (HOSTILE,))),
+        CallFailed(run, HOSTILE, HOSTILE, HOSTILE, error, HOSTILE),
+        LogLine(Run("web", 0, 1), AT, HOSTILE, details=(HOSTILE,)),
+    ]
+    screen = Screen(Style(), ["web"], lambda _: HOSTILE)
+    for line in [line for text in texts for line in screen.lines(text, AT)] + screen.banner(
+        HOSTILE, "", [("", HOSTILE)]
+    ):
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line), line
+
+
+def test_a_very_deep_traceback_shows_its_inner_lines() -> None:
+    frames = tuple(Frame("a.py", number, "f", "f()") for number in range(1, 31))
+    error = SourceError("a.py", 30, "RecursionError", "f()", frames)
+    lines = shown(Failed(RUN, ExitReason("no", error=error)))
+    assert lines[1].endswith("| ... 22 lines of the project more")
+    assert len(lines) == 1 + 1 + 7 + 1 + 1

@@ -236,7 +236,7 @@ async def test_of_two_engines_on_one_store_one_fires(stage: Stage) -> None:
 
 
 @staged
-async def test_a_failing_run_is_logged_and_the_next_one_comes(stage: Stage) -> None:
+async def test_after_a_failing_run_the_next_one_comes(stage: Stage) -> None:
     async def fail(trigger_id: str, payload: dict[str, Any]) -> None:
         stage.fired.append(payload)
         raise InvocationError("invocation_failed", "no paper")
@@ -244,8 +244,7 @@ async def test_a_failing_run_is_logged_and_the_next_one_comes(stage: Stage) -> N
     stage.scheduler._fire = fail
     stage.scheduler.add("t", job("0 * * * *"))
     await stage.world.pass_time(timedelta(hours=2, minutes=1))
-    assert len(stage.fired) == 2
-    assert "no paper" in stage.said[0]
+    assert (len(stage.fired), stage.said) == (2, [])
 
 
 @staged

@@ -89,6 +89,7 @@ async def test_the_function_gets_the_data_with_the_job_beside_it() -> None:
                     "failures": 0,
                     "max_attempts": 3,
                     "enqueued_at": 1000,
+                    "retry_in_ms": 1000,
                 },
             },
             "trace": {"traceparent": "00-a-b-01", "baggage": "tenant=acme,iii.tag.env=test"},
