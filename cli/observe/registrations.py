@@ -50,7 +50,8 @@ def triggers(search: str | None, types: bool, engine: str | None, as_json: bool)
     else:
         fields = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
         columns = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
-        write(table(columns, [[trigger.get(name) for name in fields] for trigger in listed["triggers"]]))
+        bindings = [binding for row in listed["triggers"] for binding in row["bindings"]]
+        write(table(columns, [[binding.get(name) for name in fields] for binding in bindings]))
 
 
 @click.command("openapi")

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -26,6 +27,7 @@ from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.project import load_project
+from iii.engine.config.spec import ListenerSpec
 from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import Gateway, ListenerOptions
@@ -76,6 +78,7 @@ class Engine:
         self._environments = environments_of(project, os.environ)
         self._redactor = Redactor()
         self.gateways: list[Gateway] = []
+        self._guarded: list[tuple[ListenerSpec, Gateway]] = []  # the listeners of iii.toml
         # Some parts call each other. Where one is made before the other, a lambda looks the other up when it is called.
         self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
         self._failed_calls = FailedCalls(
@@ -199,29 +202,52 @@ class Engine:
 
     def _open_gateways(self) -> None:
         """Open the listener for official SDKs, unless it is off, and the listeners of iii.toml with rules."""
-        listeners = []
         if (address := self._run_context.address) is not None:
-            listeners.append(ListenerOptions(address, self._run_context.token, throttle=self._throttle))
+            self._open_gateway(ListenerOptions(address, self._run_context.token, throttle=self._throttle))
             if address.is_moved:
                 self.warn(f"{self.project.engine.listen} is taken: official SDKs connect to ws://{address} instead")
         if self.project.engine.listeners:
-            engine_client = EngineClient(self.pump)
+            self._gate_client = EngineClient(self.pump)
             for spec, address in zip(self.project.engine.listeners, self._run_context.listeners, strict=True):
-                policy = AuthPolicy(engine_client, spec.rules, spec.middleware_function_id)
-                # A listener without an auth function asks for the token.
-                has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
-                token = None if has_auth_function else self._run_context.token
-                listeners.append(ListenerOptions(address, token, spec.origins, policy, self._throttle))
-        for options in listeners:
-            gateway = Gateway(
-                self.pump,
-                self.channels,
-                options,
-                on_telemetry=self.telemetry_exporter.take_frame,
-                on_routed=self.worker_connections.spoke,
-                on_left=self.worker_connections.left,
-            )
-            self.gateways.append(gateway)
+                policy, token = self._policy_of(spec)
+                options = ListenerOptions(address, token, spec.origins, policy, self._throttle)
+                self._guarded.append((spec, self._open_gateway(options)))
+
+    def _open_gateway(self, options: ListenerOptions) -> Gateway:
+        gateway = Gateway(
+            self.pump,
+            self.channels,
+            options,
+            on_telemetry=self.telemetry_exporter.take_frame,
+            on_routed=self.worker_connections.spoke,
+            on_left=self.worker_connections.left,
+        )
+        self.gateways.append(gateway)
+        return gateway
+
+    def _policy_of(self, spec: ListenerSpec) -> tuple[AuthPolicy, str | None]:
+        """Return who decides on a listener, and the token that it asks for if no auth function decides."""
+        has_auth_function = spec.rules is not None and spec.rules.auth_function_id is not None
+        token = None if has_auth_function else self._run_context.token
+        return AuthPolicy(self._gate_client, spec.rules, spec.middleware_function_id), token
+
+    def _apply_listeners(self, specs: tuple[ListenerSpec, ...]) -> None:
+        """Let changed rules of the open listeners hold at once; say which changes need a new start."""
+        declared = {spec.address: spec for spec in specs}
+        for former, gateway in list(self._guarded):
+            spec = declared.pop(former.address, None)
+            if spec is None:
+                self._guarded.remove((former, gateway))
+                self.gateways.remove(gateway)
+                gateway.close()
+                self.warn(f"the listener on {gateway.address} is closed: it is no longer in iii.toml")
+            elif replace(spec, line=former.line) != former:
+                self._guarded[self._guarded.index((former, gateway))] = spec, gateway
+                policy, token = self._policy_of(spec)
+                gateway.apply(policy, origins=spec.origins, token=token)
+                self.warn(f"the rules of the listener on {gateway.address} have changed and hold from now on")
+        for address in declared:
+            self.warn(f"the new listener on {address} opens after `iii stop` and a new start")
 
     def _announce(self, *, is_ready: bool) -> None:
         self._run_context.run_dir.announce(
@@ -301,6 +327,7 @@ class Engine:
         self.project = project
         self._hide_secrets()
         self.watcher.apply(project)
+        self._apply_listeners(project.engine.listeners)
         touched = {name for name, values in environments.items() if values != old.get(name)}
         self.supervisor.apply(project, touched, files)
 

@@ -8,6 +8,7 @@ on to the supervisor. Runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -20,6 +21,7 @@ from iii.engine.health.foreign_readiness import readiness_timeout
 from iii.engine.routing.events import PeerDrained, PeerReady
 from iii.engine.routing.peer import Peer
 from iii.engine.supervision.process import Process
+from iii.engine.supervision.procfs import read_entry
 from iii.engine.supervision.run import ExitReason, Run
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.supervision.timers import Timers
@@ -33,6 +35,8 @@ from iii.protocol.messages import Stop
 EXIT_TIMEOUT = 0.5
 # Seconds that a process may live on after it has closed its stdin or stdout, and can answer no call any more.
 CLOSED_PIPE_TIMEOUT = 2.0
+# How far up the ancestors of a process its worker is looked for.
+MAX_ANCESTORS = 32
 
 
 class WorkerConnections:
@@ -225,9 +229,11 @@ class WorkerConnections:
     def adopt(self, peer: Peer, pid: int) -> bool:
         """Route a worker process through a connection that it has made itself; `pid` is its own or a child's.
 
-        From then on its pipes carry only its output. Returns False if `pid` belongs to no worker process.
+        From then on its pipes carry only its output. Returns False if `pid` belongs to no worker process, or if the
+        kernel does not say that this process holds the connection: anybody can name a pid. A session never is a worker.
         """
-        run = None if peer.is_serving or peer.owner.is_supervised else self._run_with(pid)
+        may_be_worker = not (peer.is_serving or peer.owner.is_supervised) and peer.rights is None
+        run = self._run_with(pid) if may_be_worker and peer.is_held_by(pid) else None
         if run is None:
             return False
         peer_table = self._router.peer_table
@@ -241,12 +247,20 @@ class WorkerConnections:
         return True
 
     def _run_with(self, pid: int) -> Run | None:
-        """Find the worker process by the session of `pid`: every worker leads one, and its children stay in it."""
-        try:
+        """Find the worker process that leads the session of `pid`, or that is `pid` or an ancestor of it."""
+        runs = {connection.peer.pid: run for run, connection in self._by_run.items()}
+        with contextlib.suppress(OSError, OverflowError):
             session = os.getsid(pid)
-        except (OSError, OverflowError):
-            return None
-        return next((run for run, connection in self._by_run.items() if connection.peer.pid == session), None)
+            if session in runs:
+                return runs[session]
+        for _ in range(MAX_ANCESTORS):
+            if pid in runs:
+                return runs[pid]
+            entry = read_entry(pid)
+            if entry is None:
+                break
+            pid = entry.parent
+        return None
 
     def _peers_of(self, run: Run) -> list[Peer]:
         """Return the peers that a process speaks through: its own connections if it made any, else its pipes."""

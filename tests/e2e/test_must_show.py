@@ -80,7 +80,8 @@ def test_the_engine_lists_its_workers_with_metrics_and_every_binding(ground: Gro
     found = eventually(metrics)
     assert found["memory_rss"] > 1_000_000
     assert found["threads"] >= 1
-    bindings = {row["trigger_type"]: row for row in ground.call("engine::triggers::list")["triggers"]}
+    rows = [row for kind in ground.call("engine::triggers::list")["triggers"] for row in kind["bindings"]]
+    bindings = {row["trigger_type"]: row for row in rows}
     assert bindings["engine::workers-available"]["config"] == {"loud": True}
     assert bindings["engine::workers-available"]["worker_name"] == "ears"
     assert bindings["nobody-provides-this"]["state"] == "parked"

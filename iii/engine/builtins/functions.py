@@ -18,7 +18,8 @@ from msgspec import Raw, Struct, convert
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
-from iii.engine.routing.peer import Peer
+from iii.engine.routing.message_forms import malformed_name, without_reserved
+from iii.engine.routing.peer import Peer, Rights
 from iii.engine.routing.router import Router
 from iii.engine.telemetry.metrics import WorkerMetrics
 from iii.errors import ErrorCode, InvocationError
@@ -98,16 +99,19 @@ class Builtins:
         self._announced_ids = self._function_ids()
 
     def _functions(self) -> dict[str, tuple[Handler, str]]:
-        def listing(answer: Callable[[Router, introspection.Filters], Any]) -> Handler:
-            return lambda payload, _: answer(self._router, introspection.filters_from(payload))
+        def listing(answer: Callable[[Router, Peer, introspection.Filters], Any]) -> Handler:
+            return lambda payload, viewer: answer(self._router, viewer, introspection.filters_from(payload))
 
-        def lookup(answer: Callable[[Router, Mapping[str, Any]], Any]) -> Handler:
-            return lambda payload, _: answer(self._router, decode_object(payload))
+        def lookup(answer: Callable[[Router, Peer, Mapping[str, Any]], Any]) -> Handler:
+            return lambda payload, viewer: answer(self._router, viewer, decode_object(payload))
 
         return {
             "engine::functions::list": (listing(introspection.functions_list), "List the registered functions"),
             "engine::functions::info": (lookup(introspection.functions_info), "Describe one function"),
-            "engine::triggers::list": (listing(introspection.triggers_list), "List every trigger binding"),
+            "engine::triggers::list": (
+                listing(introspection.triggers_list),
+                "List every registered trigger binding, by its trigger type",
+            ),
             "engine::triggers::info": (lookup(introspection.triggers_info), "Describe one trigger type"),
             "engine::registered-triggers::list": (
                 listing(introspection.registered_triggers_list),
@@ -204,11 +208,14 @@ class Builtins:
     def _workers_list(self, payload: Raw, origin: Peer) -> Any:
         if decode_object(payload).get("worker_id"):
             return {"workers": [self._workers_info(payload, origin)["worker"]]}
-        return introspection.workers_list(self._router, self._control.rows(), introspection.filters_from(payload))
+        filters = introspection.filters_from(payload)
+        return introspection.workers_list(self._router, origin, self._control.rows(), filters)
 
-    def _workers_info(self, payload: Raw, _: Peer) -> Any:
+    def _workers_info(self, payload: Raw, origin: Peer) -> Any:
         rows, fields, now = self._control.rows(), decode_object(payload), time.time()
-        return introspection.workers_info(self._router, rows, fields, lambda id: self.worker_metrics.latest(id, now))
+        return introspection.workers_info(
+            self._router, origin, rows, fields, lambda id: self.worker_metrics.latest(id, now)
+        )
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
         fields = decode_object(payload)
@@ -220,7 +227,7 @@ class Builtins:
         self._control.identified(origin)
         return {"success": True}
 
-    async def _register_trigger(self, payload: Raw, _: Peer) -> Any:
+    async def _register_trigger(self, payload: Raw, origin: Peer) -> Any:
         """Bind a function of the default namespace to an event. No peer owns the binding: it outlives its caller."""
         trigger = convert(decode_object(payload), DurableTrigger)
         message = m.RegisterTrigger(
@@ -231,7 +238,11 @@ class Builtins:
             metadata=m.ABSENT if trigger.metadata is None else Raw(encode_value(trigger.metadata)),
             trigger_namespace=trigger.trigger_namespace,
         )
-        binding = Binding(message, None)
+        if (wrong := malformed_name(message)) is not None:
+            raise InvocationError(ErrorCode.INVALID_MESSAGE, wrong)
+        if origin.rights is not None:
+            message.metadata = without_reserved(message.metadata)
+        binding = Binding(message, None, rights=origin.rights)
         answered: asyncio.Future[m.TriggerRegistrationResult] = self._loop.create_future()
         self._router.bindings.awaited[binding.id] = answered.set_result
         self._router.registrations.send_all(self._router.bindings.bind(binding))
@@ -261,7 +272,8 @@ class Builtins:
     def on_event(self, event: FunctionsChanged | WorkersChanged) -> None:
         """Call the functions that are bound to the engine's own trigger types."""
         if isinstance(event, WorkersChanged):
-            self._fire(WORKERS_AVAILABLE, {"event": event.event, "worker_id": event.worker_id})
+            changes = {"event": event.event, "worker_id": event.worker_id}
+            self._fire(WORKERS_AVAILABLE, lambda _: changes)
         elif self._announce_timer is None:
             self._announce_timer = self._loop.call_later(ANNOUNCE_DEBOUNCE, self._announce_functions)
 
@@ -271,19 +283,32 @@ class Builtins:
         added, removed = sorted(ids - self._announced_ids), sorted(self._announced_ids - ids)
         self._announced_ids = ids
         if added or removed:
-            rows = introspection.functions_list(self._router, introspection.Filters(include_internal=True))
-            changes = {"event": "functions_changed", **rows, "added": added, "removed": removed}
-            self._fire(FUNCTIONS_AVAILABLE, changes)
+            self._fire(FUNCTIONS_AVAILABLE, lambda rights: self._functions_changed(rights, added, removed))
             self._turn()
+
+    def _functions_changed(self, rights: Rights | None, added: list[str], removed: list[str]) -> dict[str, Any]:
+        """Return the event as the owner of a binding may hear it: a session, of the functions that it may call."""
+        rows = introspection.function_rows(self._router, rights, introspection.Filters(include_internal=True))
+        if rights is not None:
+            listed = {row["function_id"] for row in rows}
+            added = [id for id in added if id in listed]
+            removed = [id for id in removed if rights.may_invoke(m.DEFAULT_NAMESPACE, id)]
+        return {"event": "functions_changed", "functions": rows, "added": added, "removed": removed}
 
     def _function_ids(self) -> set[str]:
         return {function.id for function in self._router.registry}
 
-    def _fire(self, trigger_type: str, payload: Mapping[str, Any]) -> None:
-        data = None
+    def _fire(self, trigger_type: str, payload_for: Callable[[Rights | None], Mapping[str, Any]]) -> None:
+        """Call what is bound to one of the engine's trigger types, each with what the binding's owner may hear."""
+        whole = None
         for binding in list(self._bindings.values()):
             if binding.trigger_type == trigger_type:
-                data = data or Raw(encode_value(payload))
+                bound = self._router.bindings.find(binding.id)
+                rights = bound.rights if bound is not None else None
+                if rights is None:
+                    data = whole = whole or Raw(encode_value(payload_for(None)))
+                else:
+                    data = Raw(encode_value(payload_for(rights)))
                 call = m.InvokeFunction(
                     binding.function_id, data=data, metadata=binding.metadata, namespace=binding.namespace
                 )

@@ -48,6 +48,6 @@ def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None
     if peer.kind == "client":
         peer.kind = "worker"
         router.events.append(WorkersChanged("worker_connected", peer.id))
-    if peer.pid is None and type(fields.get("pid")) is int:
+    if peer.pid is None and peer.rights is None and type(fields.get("pid")) is int:
         peer.pid = fields["pid"]
     router.events.append(WorkersChanged("worker_metadata_updated", peer.id))

@@ -1,17 +1,19 @@
 """The answers of `engine::functions::list` and the other lists: rows made from the router's tables. Pure.
 
-Shapes follow the public contract (docs/protocol.md), with the additions of supervised workers.
+Shapes follow the public contract (docs/protocol.md), with the additions of supervised workers. `viewer` is the peer
+that asks. A session sees the functions that it may call, the trigger types that it may bind to, and its own bindings.
+The metadata of a binding are between its binder, the provider and the function: others never see them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Raw, Struct
 
 from iii.engine.routing.bindings import Binding, TriggerType
-from iii.engine.routing.peer import Peer
+from iii.engine.routing.peer import Peer, Rights
 from iii.engine.routing.registry import Function
 from iii.engine.routing.router import Router
 from iii.errors import ErrorCode, InvocationError
@@ -24,6 +26,8 @@ Row = dict[str, Any]
 _SUMMARY = 80
 # Ids in one `functions::info` (public contract).
 _MAX_BATCH = 32
+# What a session sees of a worker of the project: nothing about its process.
+_SEEN_BY_SESSIONS = ("name", "description", "id", "namespace", "runtime", "status")
 
 
 class Filters(Struct, gc=False):
@@ -40,8 +44,13 @@ class Filters(Struct, gc=False):
     status: str | None = None
 
 
-def functions_list(router: Router, filters: Filters) -> Row:
+def functions_list(router: Router, viewer: Peer, filters: Filters) -> Row:
     """Return `{"functions": [summary...]}`, sorted by id, or by how well it matches `search`."""
+    return {"functions": function_rows(router, viewer.rights, filters)}
+
+
+def function_rows(router: Router, rights: Rights | None, filters: Filters) -> list[Row]:
+    """Return the rows of `functions_list`: of those functions that a session with these rights may call."""
     workers = {name for name in [filters.worker, *filters.workers] if name}
     rows = [
         summary(function)
@@ -49,13 +58,14 @@ def functions_list(router: Router, filters: Filters) -> Row:
         if (filters.include_internal or not function.is_internal)
         and (not filters.prefix or function.id.startswith(filters.prefix))
         and (not workers or worker_of(function) in workers)
+        and (rights is None or rights.may_invoke(function.namespace, function.id))
     ]
     if filters.search:
         ranked = [(_rank(row, filters.search.lower()), row) for row in rows]
         rows = [row for rank, row in sorted(ranked, key=lambda pair: (pair[0], pair[1]["function_id"])) if rank < 3]
     else:
         rows.sort(key=lambda row: row["function_id"])
-    return {"functions": rows}
+    return rows
 
 
 def _rank(row: Row, search: str) -> int:
@@ -83,12 +93,12 @@ def worker_of(function: Function) -> str:
     return function.owner.name
 
 
-def functions_info(router: Router, payload: Mapping[str, Any]) -> Row:
+def functions_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:
     """Return one function's details, or those of up to 32 under `functions`, in the order asked for."""
     single, several = payload.get("function_id"), payload.get("function_ids")
     namespace = payload.get("namespace")
     if isinstance(single, str) and several is None:
-        return detail(router, _resolve(router, single, namespace))
+        return detail(router, viewer, _resolve(router, viewer, single, namespace))
     if single is not None or not isinstance(several, list) or not 0 < len(several) <= _MAX_BATCH:
         raise InvocationError(
             ErrorCode.INVALID_ARGUMENTS, f"give either function_id or function_ids with 1 to {_MAX_BATCH} ids"
@@ -96,17 +106,26 @@ def functions_info(router: Router, payload: Mapping[str, Any]) -> Row:
     rows: list[Row] = []
     for function_id in dict.fromkeys(str(item) for item in several):
         try:
-            rows.append(detail(router, _resolve(router, function_id, namespace)))
-        except InvocationError:
-            rows.append({"function_id": function_id, "error": "not_found"})
+            rows.append(detail(router, viewer, _resolve(router, viewer, function_id, namespace)))
+        except InvocationError as error:
+            rows.append({"function_id": function_id, "error": error.code.lower()})
     return {"functions": rows}
 
 
-def _resolve(router: Router, function_id: str, namespace: str | None) -> Function:
-    """Find a function: in `namespace` if given, else in the default one, else the only one of that id."""
+def _resolve(router: Router, viewer: Peer, function_id: str, namespace: Any) -> Function:
+    """Find a function: in `namespace` if given, else in the default one, else the only one of that id.
+
+    What a session may not call is forbidden, whether or not it exists.
+    """
+    rights = viewer.rights
     namespaces = router.registry.namespaces_with(function_id)
-    if not namespace:
+    if rights is not None:
+        namespaces = [name for name in namespaces if rights.may_invoke(name, function_id)]
+    if not isinstance(namespace, str) or not namespace:
         namespace = namespaces[0] if len(namespaces) == 1 else DEFAULT_NAMESPACE
+    if rights is not None and not rights.may_invoke(namespace, function_id):
+        text = f"function '{function_id}' not allowed (add to rbac.expose_functions)"
+        raise InvocationError(ErrorCode.FORBIDDEN, text)
     function = router.registry.find(namespace, function_id)
     if function is None:
         hint = f"; it is in several namespaces: {', '.join(namespaces)}" if len(namespaces) > 1 else ""
@@ -114,24 +133,31 @@ def _resolve(router: Router, function_id: str, namespace: str | None) -> Functio
     return function
 
 
-def detail(router: Router, function: Function) -> Row:
+def detail(router: Router, viewer: Peer, function: Function) -> Row:
     declaration = function.declaration
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
     row |= _decoded({**schemas, "source": declaration.source})
     row["registered_triggers"] = [
         {"id": binding.id, "trigger_type": binding.trigger_type, "config": decode_value(binding.config)}
-        for binding in router.bindings
+        for binding in _listed(router, viewer)
         if binding.function_id == function.id and binding.namespace == function.namespace
     ]
     return row
+
+
+def _listed(router: Router, viewer: Peer) -> Iterator[Binding]:
+    """Yield the bindings that a list shows: no refused ones, and to a session only its own."""
+    for binding in router.bindings:
+        if not binding.is_refused and (viewer.rights is None or binding.rights is viewer.rights):
+            yield binding
 
 
 def _decoded(fields: Mapping[str, Raw]) -> Row:
     return {key: decode_value(raw) for key, raw in fields.items() if not is_empty(raw)}
 
 
-def trigger_types_list(router: Router, filters: Filters) -> Row:
+def trigger_types_list(router: Router, viewer: Peer, filters: Filters) -> Row:
     """Return `{"trigger_types": [...]}`, sorted by id."""
     rows = [
         type_summary(trigger_type)
@@ -139,6 +165,7 @@ def trigger_types_list(router: Router, filters: Filters) -> Row:
         if _matches(trigger_type.id, filters)
         and (filters.include_internal or not trigger_type.id.startswith("engine::"))
         and (not filters.worker or _provider_name(trigger_type.provider) == filters.worker)
+        and (viewer.rights is None or viewer.rights.may_bind_to(trigger_type.id))
     ]
     return {"trigger_types": sorted(rows, key=lambda row: (row["id"], row["namespace"]))}
 
@@ -156,10 +183,10 @@ def _provider_name(provider: Peer) -> str:
     return "engine" if provider.kind == "engine" else provider.owner.name
 
 
-def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
+def triggers_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:
     """Return one trigger type's details, with its schemas and how many bindings it has."""
     id, namespace = str(payload.get("id")), payload.get("namespace")
-    types = router.bindings.types.values()
+    types = router.bindings.types.values() if viewer.rights is None or viewer.rights.may_bind_to(id) else ()
     trigger_type = next((type for type in types if type.id == id and namespace in (None, type.namespace)), None)
     if trigger_type is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
@@ -168,15 +195,15 @@ def triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
         "configuration_schema": declaration.trigger_request_format,
         "request_schema": declaration.call_request_format,
     }
-    count = sum(router.bindings.type_of(binding) is trigger_type for binding in router.bindings)
+    count = sum(router.bindings.type_of(binding) is trigger_type for binding in _listed(router, viewer))
     return {**type_summary(trigger_type), **_decoded(schemas), "instance_count": count}
 
 
-def registered_triggers_list(router: Router, filters: Filters) -> Row:
-    """Return `{"registered_triggers": [...]}`: every binding, sorted by id."""
+def registered_triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
+    """Return `{"registered_triggers": [...]}`: every binding but the refused ones, sorted by id."""
     rows = [
-        binding_row(binding)
-        for binding in router.bindings
+        binding_row(binding, viewer)
+        for binding in _listed(router, viewer)
         if _matches(f"{binding.trigger_type} {binding.function_id} {binding.id}", filters)
         and filters.trigger_type in (None, binding.trigger_type)
         and filters.function_id in (None, binding.function_id)
@@ -185,27 +212,45 @@ def registered_triggers_list(router: Router, filters: Filters) -> Row:
     return {"registered_triggers": sorted(rows, key=lambda row: str(row["id"]))}
 
 
-def triggers_list(router: Router, filters: Filters) -> Row:
-    """Return every binding as `triggers`, and the trigger types beside them."""
-    bindings = registered_triggers_list(router, filters)["registered_triggers"]
-    return {"triggers": bindings, **trigger_types_list(router, filters)}
+def triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
+    """Return every binding, grouped by trigger type, as `triggers`; and the types alone beside them.
+
+    A row of `triggers` is the type's, with its `bindings`. Bindings to a type that no worker provides are in a row
+    without `worker_name`. Filters keep the types that they fit, and the bindings that they fit with their types.
+    """
+    types = trigger_types_list(router, viewer, filters)
+    rows: dict[tuple[str, str | None], Row] = {
+        (row["id"], row["namespace"]): {**row, "bindings": []} for row in types["trigger_types"]
+    }
+    for binding in registered_triggers_list(router, viewer, filters)["registered_triggers"]:
+        found = router.bindings.find(binding["id"])
+        provided = router.bindings.type_of(found) if found is not None else None
+        key = binding["trigger_type"], provided.namespace if provided else None
+        if key not in rows:
+            absent = {"id": key[0], "namespace": None, "worker_name": None, "description": ""}
+            rows[key] = {**(type_summary(provided) if provided else absent), "bindings": []}
+        rows[key]["bindings"].append(binding)
+    listed = sorted(rows.values(), key=lambda row: (row["id"], row["namespace"] or ""))
+    return {"triggers": listed, **types}
 
 
-def registered_triggers_info(router: Router, payload: Mapping[str, Any]) -> Row:
-    """Return one binding with its trigger type and its function."""
+def registered_triggers_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:
+    """Return one binding with its trigger type and its function; also a refused one, with the provider's `reason`."""
     binding = router.bindings.find(str(payload.get("id")))
-    if binding is None:
+    if binding is None or (viewer.rights is not None and binding.rights is not viewer.rights):
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger {payload.get('id')} not found")
-    row = {**binding_row(binding), "trigger": None, "function": None}
+    row = {**binding_row(binding, viewer), "trigger": None, "function": None}
+    if binding.is_refused:
+        row["reason"] = decode_value(binding.refusal)
     if (type := router.bindings.type_of(binding)) is not None:
-        row["trigger"] = triggers_info(router, {"id": type.id, "namespace": type.namespace})
+        row["trigger"] = triggers_info(router, viewer, {"id": type.id, "namespace": type.namespace})
     if (function := router.registry.find(binding.namespace, binding.function_id)) is not None:
-        row["function"] = detail(router, function)
+        row["function"] = detail(router, viewer, function)
     return row
 
 
-def binding_row(binding: Binding) -> Row:
-    """Return one binding's row. `state` is `bound`, or `parked` while its type has no provider."""
+def binding_row(binding: Binding, viewer: Peer) -> Row:
+    """Return one binding's row. `state` is `bound`, `refused`, or `parked` while its type has no provider."""
     config = decode_value(binding.config)
     compact = encode_value(config).decode()
     row: Row = {
@@ -216,9 +261,9 @@ def binding_row(binding: Binding) -> Row:
         "namespace": binding.namespace,
         "config": config,
         "config_summary": compact if len(compact) <= _SUMMARY else compact[:_SUMMARY] + "…",
-        "state": "bound" if binding.provider is not None else "parked",
+        "state": "refused" if binding.is_refused else "bound" if binding.provider is not None else "parked",
     }
-    if binding.metadata is not ABSENT:
+    if binding.metadata is not ABSENT and binding.owner is viewer.owner:
         row["metadata"] = decode_value(binding.metadata)
     return row
 
@@ -232,11 +277,11 @@ def _matches(text: str, filters: Filters) -> bool:
     return is_match and (not filters.prefix or text.startswith(filters.prefix))
 
 
-def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Filters) -> Row:
+def workers_list(router: Router, viewer: Peer, rows: Iterable[Mapping[str, Any]], filters: Filters) -> Row:
     """Return `{"workers": [...]}`: the supervised ones (`rows` of the supervisor), then those that connected."""
     workers = [
         row
-        for row, _ in _workers(router, rows)
+        for row, _ in _seen_workers(router, viewer, rows)
         if _matches(row["name"], filters)
         and filters.runtime in (None, row["runtime"])
         and filters.status in (None, row["status"])
@@ -245,7 +290,11 @@ def workers_list(router: Router, rows: Iterable[Mapping[str, Any]], filters: Fil
 
 
 def workers_info(
-    router: Router, rows: Iterable[Mapping[str, Any]], payload: Mapping[str, Any], reported: Callable[[str], Row | None]
+    router: Router,
+    viewer: Peer,
+    rows: Iterable[Mapping[str, Any]],
+    payload: Mapping[str, Any],
+    reported: Callable[[str], Row | None],
 ) -> Row:
     """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
 
@@ -253,17 +302,40 @@ def workers_info(
     """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
     key, value = ("id", id) if id else ("name", name)
-    matches = [(row, peer) for row, peer in _workers(router, rows) if row[key] == value]
+    matches = [(row, peer) for row, peer in _seen_workers(router, viewer, rows) if row[key] == value]
     if not matches:
         raise InvocationError(ErrorCode.NOT_FOUND, f"worker {id or name} not found")
     row, peer = matches[0]
-    functions = [summary(function) for function in peer.functions] if peer else []
-    bindings = [binding_row(binding) for binding in router.bindings if peer in binding.binders]
-    types = [type_summary(type) for type in router.bindings.types.values() if type.provider is peer]
-    metrics = row.get("metrics") or reported(row["id"] or "")
+    rights = viewer.rights
+    functions = [
+        summary(function)
+        for function in (peer.functions if peer else ())
+        if rights is None or rights.may_invoke(function.namespace, function.id)
+    ]
+    bindings = [binding_row(binding, viewer) for binding in _listed(router, viewer) if peer in binding.binders]
+    types = [
+        type_summary(type)
+        for type in router.bindings.types.values()
+        if type.provider is peer and (rights is None or rights.may_bind_to(type.id))
+    ]
+    metrics = row.get("metrics") or reported(row["id"] or "") if rights is None else None
     latest = {**metrics, "runtime": row["runtime"]} if metrics else None
     worker = {**row, "internal": False, "latest_metrics": latest}
     return {"worker": worker, "functions": functions, "trigger_types": types, "registered_triggers": bindings}
+
+
+def _seen_workers(router: Router, viewer: Peer, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
+    """Return the workers; to a session itself, and the names of those that have a function that it may call."""
+    workers = _workers(router, rows)
+    rights = viewer.rights
+    if rights is None:
+        return workers
+    seen: list[tuple[Row, Peer | None]] = []
+    for row, peer in workers:
+        functions = peer.functions if peer is not None else ()
+        if peer is viewer or any(rights.may_invoke(function.namespace, function.id) for function in functions):
+            seen.append((row if peer is viewer else {key: row[key] for key in _SEEN_BY_SESSIONS}, peer))
+    return seen
 
 
 def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:

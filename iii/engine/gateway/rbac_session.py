@@ -1,40 +1,37 @@
 """The session of a peer on a listener with rules: every message is checked, in order, before it reaches the router.
 
-An RBAC session holds messages against its client's permissions, asks the listener's hooks about registrations, and
-sends calls through its middleware. What is denied is answered or dropped here. The permissions themselves are decided
-by `iii/engine/security/rbac.py`.
+An RBAC session holds messages against its client's rights (`session_rights.py`), asks the listener's hooks about
+registrations, and has the middleware run calls. Registrations are judged by the router, when they take effect.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from iii.engine.gateway.authentication import AuthPolicy, start_check
+from iii.engine.gateway.middleware_proxy import MiddlewareProxies, through_middleware
 from iii.engine.gateway.session import PeerSession, SessionHost
-from iii.engine.routing.events import Notice
+from iii.engine.gateway.session_rights import SessionRights, as_object
+from iii.engine.routing.message_forms import CALLER, malformed_name, name_session, without_reserved
 from iii.engine.routing.registry import Function
-from iii.engine.security.rbac import Permissions, Rules, function_ids_in
+from iii.engine.security.rbac import Permissions, Rules
 from iii.errors import ErrorCode, InvocationError, RemoteProtocolError
 from iii.protocol import messages as m
-from iii.protocol.codec import decode, decode_object, decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
 
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
 
 # Messages that may wait for a hook's answer before the connection is paused.
 MAX_WAITING = 256
-# The field of a payload that names the caller (public contract).
-_CALLER = "_caller_worker_id"
-# Builtin functions whose answers are cut to the functions that the session may call.
-_LISTINGS = ("engine::functions::list", "engine::functions::info")
-# Functions that call other functions for their caller: the session must be allowed to call those, too.
-_DELEGATING_FUNCTIONS = ("engine::register_trigger", "engine::queue::enqueue", "action::enqueue")
+# Close code of a session whose listener asks another auth function from now on (RFC 6455, 7.4.1).
+RULES_CHANGED = 1008
 
 _Registration = m.RegisterFunction | m.RegisterTrigger | m.RegisterTriggerType
 
@@ -46,9 +43,7 @@ class _Hook(Struct, frozen=True):
     `read_only_fields` are only in the question; their keys are the attributes.
     """
 
-    label: str  # before the id, in the notice of a dropped registration
     function_id: Callable[[Rules], str | None]
-    is_permitted: Callable[[Permissions, Any], bool]
     text_fields: dict[str, str]
     json_fields: tuple[str, ...] = ()
     read_only_fields: tuple[str, ...] = ()
@@ -56,27 +51,18 @@ class _Hook(Struct, frozen=True):
 
 _HOOKS: dict[type, _Hook] = {
     m.RegisterFunction: _Hook(
-        label="",
         function_id=lambda rules: rules.on_function_registration_function_id,
-        # The engine would send a secret of this machine to the URL of a function with `auth`.
-        is_permitted=lambda permissions, message: (
-            permissions.may_register_functions and not _as_object(message.invocation).get("auth")
-        ),
         text_fields={"function_id": "id", "description": "description"},
         json_fields=("metadata",),
     ),
     m.RegisterTrigger: _Hook(
-        label="trigger ",
         function_id=lambda rules: rules.on_trigger_registration_function_id,
-        is_permitted=lambda permissions, message: permissions.may_bind_to(message.trigger_type),
         text_fields={"trigger_id": "id", "trigger_type": "trigger_type", "function_id": "function_id"},
         json_fields=("config",),
         read_only_fields=("metadata",),
     ),
     m.RegisterTriggerType: _Hook(
-        label="trigger type ",
         function_id=lambda rules: rules.on_trigger_type_registration_function_id,
-        is_permitted=lambda permissions, _: permissions.may_register_trigger_types,
         text_fields={"trigger_type_id": "id", "description": "description"},
     ),
 }
@@ -86,20 +72,32 @@ class RbacSession(PeerSession):
     """A peer whose messages are checked."""
 
     def __init__(
-        self, connection: WebSocketConnection, host: SessionHost, policy: AuthPolicy, permissions: Permissions
+        self,
+        connection: WebSocketConnection,
+        host: SessionHost,
+        policy: AuthPolicy,
+        permissions: Permissions,
+        proxies: MiddlewareProxies,
     ) -> None:
         super().__init__(connection, host)
-        self._policy = policy
-        self._permissions = permissions
         self._router = host.pump.router
+        self._proxies = proxies
+        self.rights = SessionRights(self._router, self.peer, policy, permissions, proxies)
+        self.peer.owner.rights = self.rights
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_checking = False
 
+    @property
+    def _permissions(self) -> Permissions:
+        return self.rights.permissions
+
     def on_closed(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._waiting.clear()
         super().on_closed()
+        self._proxies.forget_unused()
 
     def flush(self) -> None:
         """Write the outbox; the ids in its calls lose the session's prefix, as the session registered them without."""
@@ -138,7 +136,7 @@ class RbacSession(PeerSession):
         self._connection.resume()
 
     async def _checked(self, line: bytes) -> bytes | None:
-        """Return the line to route for a message; None if it is denied, or answered in another way."""
+        """Return the line to route for a message; None if it is refused."""
         try:
             message = decode(line)
         except RemoteProtocolError:
@@ -150,111 +148,55 @@ class RbacSession(PeerSession):
             is_passed = await self._check_registration(message)
         elif isinstance(message, m.UnregisterFunction):
             message.id = self._permissions.registered_id(message.id)
-        elif isinstance(message, m.RegisterAction):
-            # An action sees the calls of all peers: only the project's own workers may have one.
-            self._drop(f"action {message.id}")
+        elif (why := self.rights.refusal(message)) is not None:
+            self._router.registrations.refuse(self.peer, message, why)
             is_passed = False
         else:
             return line
         return encode(message) if is_passed else None
 
-    def _drop(self, registration: str) -> None:
-        self._host.counters["dropped_by_rules"] += 1
-        self._router.events.append(Notice(self.peer.name, f"not registered: {registration}", "dropped_by_rules"))
+    # Calls
 
     def _check_call(self, call: m.InvokeFunction) -> bool:
-        """Name the caller in a call, and return True; False if it is denied, or answered in another way."""
-        namespace = call.namespace or m.DEFAULT_NAMESPACE
-        function = self._router.registry.find(namespace, call.function_id)
+        """Make a call what is to run, with what the engine says of its caller; return False if it is refused."""
+        why = self.rights.refusal(call)
+        if why is not None:
+            code = ErrorCode.FORBIDDEN if malformed_name(call) is None else ErrorCode.INVALID_MESSAGE
+            self._refuse_call(call, code, why)
+            return False
+        function = self._router.registry.find(call.namespace or m.DEFAULT_NAMESPACE, call.function_id)
         is_builtin = function is not None and any(peer.kind == "engine" for peer in function.providers)
-        denial = self._denial_of(call, namespace)
-        if denial is not None:
-            self._answer(call, encode_error(m.ErrorBody(ErrorCode.FORBIDDEN, denial)))
-        elif is_builtin and call.function_id in _LISTINGS:
-            self._start(self._answer_with(call, self._permitted_listing(call)))
-        elif (middleware := self._policy.middleware_function_id) and not is_builtin:
-            question = {
-                "function_id": call.function_id,
-                "payload": m.or_null(call.data),
-                "action": m.or_null(call.action),
-                "context": self._permissions.auth.context,
-                "namespace": namespace,
-            }
-            answer = self._policy.engine_client.call(middleware, question, namespace=namespace, metadata=call.metadata)
-            self._start(self._answer_with(call, answer))
-        else:
-            self._name_caller(call, function)
-            return True
-        return False
+        has_middleware = self.rights.policy.middleware_function_id is not None and not is_builtin
+        may_be_told = not has_middleware and _admits_caller(function)
+        caller_id = self.peer.id if may_be_told else None
+        name_session(call, caller_id, in_flight=self._router.calls.in_flight, peer=self.peer)
+        if has_middleware and (instead := through_middleware(self.rights, call)) is not None:
+            call.function_id, call.data = instead.function_id, instead.data
+            if not m.is_empty(call.action) and as_object(call.action).get("type") != "void":
+                call.action = m.ABSENT  # it is in the question: the middleware has to honor it
+        return True
 
-    def _name_caller(self, call: m.InvokeFunction, function: Function | None) -> None:
-        """Name the caller in the payload: the public contract of listeners with rules.
-
-        What the client wrote in that field is removed. The field stays away if the function's schema does not admit it.
-        """
-        if m.is_empty(call.action) and bytes(call.data)[:1] == b"{":
-            payload = msgspec.json.decode(call.data, type=dict[str, Raw])
-            payload.pop(_CALLER, None)
-            schema = {} if function is None else _as_object(function.declaration.request_format)
-            if schema.get("additionalProperties") is not False or _CALLER in schema.get("properties", {}):
-                payload[_CALLER] = Raw(encode_value(self.peer.id))
-            call.data = Raw(encode_value(payload))
-
-    def _denial_of(self, call: m.InvokeFunction, namespace: str) -> str | None:
-        """Return why the session may not make this call; None if it may."""
-        function_ids = [call.function_id]
-        if call.function_id in _DELEGATING_FUNCTIONS:
-            function_ids += function_ids_in(_as_object(call.data))
-        for function_id in function_ids:
-            if not self._may_invoke(namespace, function_id):
-                return self._permissions.denial(function_id)
-        if call.function_id != "engine::workers::register":
-            return None
-        own_namespace = _as_object(call.data).get("namespace")
-        return self._permissions.namespace_denial(str(own_namespace or m.DEFAULT_NAMESPACE))
-
-    def _may_invoke(self, namespace: str, function_id: str) -> bool:
-        function = self._router.registry.find(namespace, function_id)
-        return self._permissions.may_invoke(namespace, function_id, function.metadata if function else {})
-
-    async def _permitted_listing(self, call: m.InvokeFunction) -> Raw:
-        """Return a listing without the functions that the session may not call, an info with them as `forbidden`."""
-
-        def may_see(row: dict[str, Any]) -> bool:
-            return self._may_invoke(row.get("namespace") or m.DEFAULT_NAMESPACE, row["function_id"])
-
-        query = _as_object(call.data)
-        if isinstance(query.get("function_id"), str) and not may_see(query):
-            raise InvocationError(ErrorCode.FORBIDDEN, self._permissions.denial(query["function_id"]))
-        listing = decode_value(await self._policy.engine_client.call(call.function_id, call.data))
-        rows = listing.get("functions")
-        if isinstance(rows, list):
-            listing["functions"] = [
-                row if may_see(row) else {"function_id": row["function_id"], "error": "forbidden"}
-                for row in rows
-                if call.function_id.endswith("::info") or may_see(row)
-            ]
-        return Raw(encode_value(listing))
-
-    async def _answer_with(self, call: m.InvokeFunction, answer: Awaitable[Raw]) -> None:
-        try:
-            self._answer(call, m.ABSENT, await answer)
-        except InvocationError as failure:
-            self._answer(call, encode_error(m.ErrorBody(failure.code, failure.message)))
-        self._pump.turn()
-
-    def _answer(self, call: m.InvokeFunction, error: Raw, result: Raw = m.ABSENT) -> None:
+    def _refuse_call(self, call: m.InvokeFunction, code: str, why: str) -> None:
         if call.invocation_id is not None:
-            answer = m.InvocationResult(call.invocation_id, call.function_id, result=result, error=error)
-            self._router.calls.send(self.peer, encode(answer))
+            error = encode_error(m.ErrorBody(code, why))
+            self._router.calls.send(
+                self.peer, encode(m.InvocationResult(call.invocation_id, call.function_id, error=error))
+            )
+        else:
+            self._router.registrations.refuse(self.peer, call, why)
+
+    # Registrations
 
     async def _check_registration(self, message: _Registration) -> bool:
-        """Change a registration as its hook and the session's prefix ask for; return False if it is denied."""
+        """Change a registration as its hook and the session's prefix ask for; return False if the hook denies it.
+
+        Whether the session may make it is decided when it takes effect; the hook is not asked about what the rules
+        forbid.
+        """
         hook = _HOOKS[type(message)]
-        registered = f"{hook.label}{message.id}"
-        answer = await self._ask(hook, message) if hook.is_permitted(self._permissions, message) else None
+        answer = await self._ask(hook, message) if self.rights.permits(message) else {}
         if answer is None:
-            self._drop(registered)
+            self._router.registrations.refuse(self.peer, message, "the listener's hook denies it")
             return False
         for key, attribute in hook.text_fields.items():
             if isinstance(answer.get(key), str):
@@ -266,12 +208,16 @@ class RbacSession(PeerSession):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterTrigger):
             message.function_id = self._permissions.registered_id(message.function_id)
-            return self._may_bind(message)
+            message.metadata = without_reserved(message.metadata)
+            if not self._router.calls.starting and (why := self.rights.refusal(message)) is not None:
+                self._router.registrations.refuse(self.peer, message, why)  # at once: it may wait for a namespace
+                return False
         return True
 
     async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:
         """Return the answer of the hook, `{}` if there is none; None if it denies: any answer but an object does."""
-        if self._policy.rules is None or (function_id := hook.function_id(self._policy.rules)) is None:
+        rules = self.rights.policy.rules
+        if rules is None or (function_id := hook.function_id(rules)) is None:
             return {}
         question: dict[str, Any] = {key: getattr(message, attribute) for key, attribute in hook.text_fields.items()}
         for key in hook.json_fields + hook.read_only_fields:
@@ -282,26 +228,24 @@ class RbacSession(PeerSession):
             question["namespace"] = message.namespace or m.DEFAULT_NAMESPACE
         question["context"] = self._permissions.auth.context
         try:
-            answer = decode_value(await self._policy.engine_client.call(function_id, question))
+            answer = decode_value(await self.rights.policy.engine_client.call(function_id, question))
         except (InvocationError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None
 
-    def _may_bind(self, message: m.RegisterTrigger) -> bool:
-        """Whether the session may call what the trigger calls later; answer with an error if not."""
-        namespace = message.namespace or m.DEFAULT_NAMESPACE
-        function_ids = [message.function_id, *function_ids_in(_as_object(message.config))]
-        denied = next((id for id in function_ids if not self._may_invoke(namespace, id)), None)
-        if denied is None:
-            return True
-        body = m.ErrorBody(ErrorCode.FORBIDDEN, f"function '{denied}' not allowed in namespace '{namespace}'")
-        answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, encode_error(body))
-        self._router.calls.send(self.peer, encode(answer))
-        return False
+    # The listener's rules change
+
+    def apply(self, policy: AuthPolicy) -> None:
+        """Hold this session to other rules from now on; one that another auth function let in has to come again."""
+        former, permissions = self.rights.policy, self._permissions
+        auth_functions = [rules.auth_function_id if rules else None for rules in (former.rules, policy.rules)]
+        self.rights.policy = policy
+        self.rights.permissions = replace(permissions, rules=policy.rules)
+        if auth_functions[0] != auth_functions[1]:
+            self._connection.close(RULES_CHANGED)
 
 
-def _as_object(data: Raw) -> dict[str, Any]:
-    try:
-        return decode_object(data)
-    except ValueError:  # e.g. a lone surrogate: the callee refuses the call
-        return {}
+def _admits_caller(function: Function | None) -> bool:
+    """Whether a function's schema admits the field that names the caller."""
+    schema = {} if function is None else as_object(function.declaration.request_format)
+    return schema.get("additionalProperties") is not False or CALLER in schema.get("properties", {})

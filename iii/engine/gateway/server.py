@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from iii.engine.channels.channel import Channels
 from iii.engine.gateway.authentication import AuthenticatingSession, AuthPolicy, ConnectingClient
+from iii.engine.gateway.middleware_proxy import MiddlewareProxies
 from iii.engine.gateway.rbac_session import RbacSession
 from iii.engine.gateway.session import ChannelSession, PeerSession, TelemetrySession
 from iii.engine.routing.peer import Peer
@@ -99,6 +101,9 @@ class Gateway:
         self.on_left = on_left
         self.address = options.address
         self._options = options
+        self._policy = options.auth_policy
+        self._proxies = MiddlewareProxies(pump.router)
+        self._sessions: WeakSet[RbacSession] = WeakSet()
         self._admission_policy = AdmissionPolicy(
             hosts=loopback_hosts(options.address.port) if options.address.is_loopback else None,
             origins=options.origins,
@@ -159,19 +164,33 @@ class Gateway:
             self._reject(connection, 404)
 
     def _first_session(self, connection: WebSocketConnection, request: Request, *, is_peer: bool) -> Session:
-        policy = self._options.auth_policy
+        policy = self._policy
         if policy is None:
             return PeerSession(connection, self) if is_peer else TelemetrySession(self)
 
         def on_authenticated(permissions: Permissions) -> None:
-            connection.replace_session(
-                RbacSession(connection, self, policy, permissions) if is_peer else TelemetrySession(self)
-            )
+            if not is_peer:
+                connection.replace_session(TelemetrySession(self))
+                return
+            session = RbacSession(connection, self, policy, permissions, self._proxies)
+            self._sessions.add(session)
+            connection.replace_session(session)
+            if policy is not self._policy and self._policy is not None:
+                session.apply(self._policy)  # the rules changed while its client was authenticated
 
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
         query = parse_qs(urlsplit(request.path).query, keep_blank_values=True)
         client = ConnectingClient(headers, query, connection.client[0])
         return AuthenticatingSession(connection, policy, client, on_authenticated)
+
+    def apply(self, policy: AuthPolicy, *, origins: tuple[str, ...], token: str | None) -> None:
+        """Hold clients and sessions to other rules from now on, also the bindings that sessions have made."""
+        self._policy = policy
+        self._admission_policy = replace(self._admission_policy, origins=origins, token=token)
+        for session in list(self._sessions):
+            session.apply(policy)
+        self.pump.router.registrations.judge_sessions()
+        self.pump.turn()
 
     def _open_channel(self, connection: WebSocketConnection, request: Request, subprotocol: str | None) -> None:
         url = urlsplit(request.path)

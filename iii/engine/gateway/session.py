@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from iii.engine.channels.channel import Channel, Direction
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
+from iii.engine.security.peer_uid import is_held_by
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import without_newlines
@@ -70,6 +71,7 @@ class PeerSession(Session):
             close=connection.close,
             ip_address=connection.client[0],
             max_line=MAX_MESSAGE,
+            is_held_by=lambda pid: is_held_by(pid, connection.client, connection.server),
         )
         self.peer.is_serving = False  # its registrations wait for its namespace
 

@@ -1,18 +1,27 @@
 """Trigger types and the bindings of functions to them: tables and the decisions over them. Pure.
 
 Every change returns the messages that must go out, as `(peer, message)` pairs. A binding whose trigger type has no
-provider is parked; it is sent, with the same id and in the order of creation, as soon as a provider appears.
+provider is parked; it is sent, with the same id and in the order of creation, as soon as a provider appears. A binding
+that its provider refused is kept too: another one holds what it asks for, so it is offered again when one goes.
+
+Bindings of sessions come after those of the project: they are offered last, and give way when the provider refuses one
+of the project's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from msgspec import Raw
 from msgspec.structs import replace
 
-from iii.engine.routing.peer import Owner, Peer
+from iii.engine.routing.peer import Owner, Peer, Rights
+from iii.errors import ErrorCode
+from iii.protocol.codec import encode_error
 from iii.protocol.messages import (
+    ABSENT,
     DEFAULT_NAMESPACE,
+    ErrorBody,
     Message,
     RegisterTrigger,
     RegisterTriggerType,
@@ -23,6 +32,9 @@ from iii.protocol.messages import (
 )
 
 Outgoing = list[tuple[Peer, Message]]
+
+# Refused bindings of one session that are offered again: each costs its provider a message whenever another one goes.
+MAX_REFUSED_PER_SESSION = 16
 
 
 class TriggerType:
@@ -38,6 +50,7 @@ class TriggerType:
         self.provider = provider
         self.declaration = declaration
         self.standbys: list[TriggerType] = []
+        self.removals = 0  # bindings that the provider has let go
 
 
 class Binding:
@@ -45,10 +58,11 @@ class Binding:
 
     `binders` are the peers that registered it, each with its own id for the binding: the instances of one worker share
     a binding, and a new generation takes over the old one's. A durable binding (`engine::register_trigger`) has no
-    binders, and stays when the peer that asked for it leaves.
+    binders, and stays when the peer that asked for it leaves. `rights` are those of the session that made it, None for
+    the project's own. `refusal` is the provider's reason not to take it.
     """
 
-    def __init__(self, message: RegisterTrigger, binder: Peer | None) -> None:
+    def __init__(self, message: RegisterTrigger, binder: Peer | None, *, rights: Rights | None = None) -> None:
         self.id = message.id
         self.trigger_type = message.trigger_type
         self.function_id = message.function_id
@@ -59,14 +73,23 @@ class Binding:
         self.home = binder.namespace if binder else DEFAULT_NAMESPACE
         self.binders: dict[Peer, str] = {binder: message.id} if binder else {}
         self.owner: Owner | None = binder.owner if binder else None
+        self.rights = binder.rights if binder else rights
         self.provider: Peer | None = None
+        self.refusal = ABSENT
+        self.offered_after = 0  # `removals` of its type when its provider was asked
+        self.has_asked_for_way = False  # sessions' bindings have given way to it
 
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
         return replace(other.request(), id=self.id) == self.request()
 
-    def request(self) -> RegisterTrigger:
-        """Return the message that registers this binding with the provider."""
+    @property
+    def is_refused(self) -> bool:
+        """Whether its provider did not take it."""
+        return not is_empty(self.refusal)
+
+    def declaration(self) -> RegisterTrigger:
+        """Return the message that makes this binding, as its binder sent it."""
         return RegisterTrigger(
             id=self.id,
             trigger_type=self.trigger_type,
@@ -77,13 +100,39 @@ class Binding:
             trigger_namespace=self.strict_namespace,
         )
 
+    def request(self) -> RegisterTrigger:
+        """Return the message that registers this binding with the provider."""
+        declaration = self.declaration()
+        return declaration if self.rights is None else self.rights.called_by(declaration)
+
+    def request_for(self, provider: Peer) -> RegisterTrigger:
+        """Return `request` for this provider: a session that provides a type gets nobody's metadata but its own."""
+        is_its_own = provider.rights is None or self.owner is provider.owner
+        return self.request() if is_its_own else replace(self.request(), metadata=ABSENT)
+
+    def told(self, error: Raw) -> Outgoing:
+        """Return the messages that tell its binders this error, each with the id it gave to the binding."""
+        return [
+            (binder, TriggerRegistrationResult(id, self.trigger_type, self.function_id, error))
+            for binder, id in self.binders.items()
+        ]
+
+    def may_go_to(self, provider: Peer) -> bool:
+        """Whether a provider may hear of it: a session hears of no function that it may not call."""
+        rights = provider.rights
+        return rights is None or self.owner is provider.owner or rights.may_invoke(self.namespace, self.function_id)
+
 
 class Bindings:
     """The tables of trigger types (by namespace and id) and bindings (by id, in order of creation)."""
 
     def __init__(self) -> None:
         self.types: dict[tuple[str, str], TriggerType] = {}
+        # Who had a type last: a session does not get the type of a worker that is away.
+        self.supervised_types: dict[tuple[str, str], Owner] = {}
         self._bindings: dict[str, Binding] = {}
+        self._refused: dict[str, Binding] = {}
+        self._of_sessions: dict[str, Binding] = {}
         # By binding id: what gets the provider's answer.
         self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
         self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
@@ -105,6 +154,8 @@ class Bindings:
         """Add a binding, in place of the existing one of the same id."""
         out = self.remove(binding.id)
         self._bindings[binding.id] = binding
+        if binding.rights is not None:
+            self._of_sessions[binding.id] = binding
         return out + self._place(binding)
 
     def adopt(self, binding: Binding, binder: Peer) -> Outgoing:
@@ -135,7 +186,20 @@ class Bindings:
             return []
         for alias in binding.binders.values():
             self._aliases.pop(alias, None)
-        return _unbind(binding)
+        self._of_sessions.pop(binding.id, None)
+        self._refused.pop(binding.id, None)
+        if binding.provider is None:
+            return []
+        return _unbind(binding) + self._offer_refused(binding)
+
+    def _offer_refused(self, gone: Binding) -> Outgoing:
+        """A binding has gone: its provider may take now what it refused before."""
+        trigger_type = self.type_of(gone)
+        if trigger_type is None or trigger_type.provider is not gone.provider:
+            return []
+        trigger_type.removals += 1
+        refused = [each for each in self._refused.values() if self.type_of(each) is trigger_type]
+        return [message for binding in _project_first(refused) for message in self._place(binding)]
 
     def release(self, id: str, binder: Peer) -> Outgoing:
         """Take the peer out of a binding. One that other instances still want stays, any other is removed."""
@@ -151,6 +215,8 @@ class Bindings:
         former = self.types.get((namespace, declaration.id))
         provided = self.types[namespace, declaration.id] = TriggerType(declaration, namespace, provider)
         provider.owner.fires_triggers = True
+        if provider.owner.is_supervised:
+            self.supervised_types[namespace, declaration.id] = provider.owner
         if former is not None and former.provider.owner is provider.owner:
             standbys = [*former.standbys, former]
             provided.standbys = [standby for standby in standbys if standby.provider is not provider]
@@ -193,37 +259,92 @@ class Bindings:
         ]
 
     def answered(self, provider: Peer, result: TriggerRegistrationResult) -> Outgoing:
-        """Take a provider's answer. A refusal parks the binding and goes to its binders."""
+        """Take a provider's answer. A refusal goes to the binders, and the binding waits until another one goes."""
         binding = self.find(result.id)
         if binding is None or binding.provider is not provider:
             return []
+        if not is_empty(result.error) and (out := self._offer_again(binding, provider)):
+            return out
         if binding.id in self.awaited:
             self.awaited.pop(binding.id)(result)
         if is_empty(result.error):
             return []
         binding.provider = None
-        return [
-            (binder, TriggerRegistrationResult(id, binding.trigger_type, binding.function_id, result.error))
-            for binder, id in binding.binders.items()
-        ]
+        binding.refusal = result.error
+        self._refused[binding.id] = binding
+        out = binding.told(result.error)
+        if binding.rights is not None:
+            refused = [each for each in self._refused.values() if each.rights is binding.rights]
+            if len(refused) > MAX_REFUSED_PER_SESSION:
+                self.remove(binding.id)
+        return out
+
+    def _offer_again(self, binding: Binding, provider: Peer) -> Outgoing:
+        """Ask the provider that refused a binding once more, if something has changed or can be changed for it.
+
+        Another binding has gone while the answer was on its way; or sessions have bindings, which give way to one of
+        the project: they go, it is offered, and they after it.
+        """
+        trigger_type = self.type_of(binding)
+        if trigger_type is not None and trigger_type.removals != binding.offered_after:
+            binding.offered_after = trigger_type.removals
+            return [(provider, binding.request_for(provider))]
+        if binding.rights is not None or binding.has_asked_for_way:
+            return []
+        binding.has_asked_for_way = True
+        others = [each for each in self._of_sessions.values() if each.provider is provider]
+        others = [each for each in others if self.type_of(each) is trigger_type]
+        if not others:
+            return []
+        out = [message for each in others for message in _unbind(each)]
+        return out + [(provider, each.request_for(provider)) for each in [binding, *others]]
+
+    def judge_sessions(self, function_id: str | None = None) -> tuple[list[str], Outgoing]:
+        """Remove the bindings of sessions that their rights do not allow any more, and tell their binders why.
+
+        With `function_id`, only those that call this function. Returns also why, for the log.
+        """
+        reasons: list[str] = []
+        out: Outgoing = []
+        for binding in list(self._of_sessions.values()):
+            if binding.rights is None or function_id not in (None, binding.function_id):
+                continue
+            why = binding.rights.refusal(binding.declaration())
+            if why is not None:
+                reasons.append(f"trigger {binding.id} of a session removed: {why}")
+                out += binding.told(encode_error(ErrorBody(ErrorCode.FORBIDDEN, why)))
+                out += self.remove(binding.id)
+        return reasons, out
 
     def _replace_all(self, trigger_type: str) -> Outgoing:
-        return [message for binding in self if binding.trigger_type == trigger_type for message in self._place(binding)]
+        bindings = _project_first(binding for binding in self if binding.trigger_type == trigger_type)
+        return [message for binding in bindings for message in self._place(binding)]
 
     def _place(self, binding: Binding) -> Outgoing:
         """Move the binding to the provider that its trigger type has now."""
         trigger_type = self.type_of(binding)
         provider = trigger_type.provider if trigger_type else None
+        if provider is not None and not binding.may_go_to(provider):
+            provider = None
         before = binding.provider
-        if provider is before:
+        if provider is before and not binding.is_refused:
             return []
         # A retired process keeps a binding that has no new provider: its last writes still have to fire.
         keeps = provider is None and before is not None and before.is_retired
         out = [] if keeps else _unbind(binding)
         binding.provider = provider
-        if provider is not None:
-            out.append((provider, binding.request()))
+        binding.refusal = ABSENT
+        binding.has_asked_for_way = False
+        self._refused.pop(binding.id, None)
+        if provider is not None and trigger_type is not None:
+            binding.offered_after = trigger_type.removals
+            out.append((provider, binding.request_for(provider)))
         return out
+
+
+def _project_first(bindings: Iterable[Binding]) -> list[Binding]:
+    """Return the bindings in their order, those of sessions last."""
+    return sorted(bindings, key=lambda binding: binding.rights is not None)
 
 
 def _unbind(binding: Binding) -> Outgoing:

@@ -186,7 +186,8 @@ class Calls:
         registered = self.registry.find(function.namespace, function.id)
         if registered is None:
             if not self.starting:
-                self.fail(invocation, error_bodies.function_not_found(function, self.registry))
+                rights = invocation.origin.rights
+                self.fail(invocation, error_bodies.function_not_found(function, self.registry, rights=rights))
             elif len(self.unresolved) >= self.limits.waiting_per_function:
                 self.fail(invocation, error_bodies.overloaded("too many calls wait for workers to start"))
             else:
@@ -327,6 +328,8 @@ class Calls:
         invocation.function.failed += 1
         if invocation.function.owner is NO_OWNER:
             self.counters["unknown_function"] += 1
+        if caller.rights is not None:
+            error = error_bodies.without_secrets(error)
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
         self.send(caller, encode(result))
 

@@ -6,33 +6,87 @@ An error names the thing that is wrong and says what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
+from posixpath import commonprefix
 from typing import Any
 
+from msgspec.structs import replace
+
 from iii.engine.routing.invocation import Invocation
-from iii.engine.routing.peer import Owner
-from iii.engine.routing.registry import Function, Registry
+from iii.engine.routing.peer import Owner, Rights
+from iii.engine.routing.registry import MAX_ID, Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
-from iii.suggestions import nearest_names
+
+# Ids whose length is looked at for a missing one, and ids that are compared with it: together about as much as a call.
+MAX_LOOKED_AT, MAX_COMPARED = 1024, 64
+# The least likeness of a suggestion, from 0 (nothing in common) to 1 (the same id).
+MIN_LIKENESS = 0.6
+# What a session is told of an error of the engine: facts about its own call, and never about the worker that ran it.
+_TOLD_TO_SESSIONS = {"expected", "got", "path", "retry_after_ms", "started"}
+_TO_SESSIONS: dict[str, str] = {
+    ErrorCode.WORKER_UNAVAILABLE: "the worker of this function is not available",
+    ErrorCode.INVOCATION_STOPPED: "the worker stopped while it ran this call",
+    ErrorCode.DEADLOCK_DETECTED: "the call waits for itself",
+    ErrorCode.LOOP_DETECTED: "calls are nested too deeply",
+    ErrorCode.ACTION_NOT_FOUND: "there is no such trigger action",
+    ErrorCode.OVERLOADED: "too many calls; try again later",
+}
 
 
-def function_not_found(function: Function, registry: Registry, note: str = "") -> ErrorBody:
+def function_not_found(
+    function: Function, registry: Registry, note: str = "", rights: Rights | None = None
+) -> ErrorBody:
     """There is no such function: say in which namespaces it is, or which id was probably meant.
 
-    `note` says what happened to a function that was there.
+    `note` says what happened to a function that was there. With `rights`, the answer names only what the session may
+    call. Costs about as much as a call, however many functions there are and however long their ids.
     """
-    message = f"Function {function.id} not found in namespace {function.namespace}"
+    message = f"Function {_shortened(function.id)} not found in namespace {_shortened(function.namespace)}"
+    if rights is not None:
+        return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message)
     elsewhere = registry.namespaces_with(function.id)
     if elsewhere:
-        message += f". It is registered in namespace(s): {', '.join(elsewhere)}"
-    ids = [known.id for known in registry if known.namespace == function.namespace and not known.is_internal]
-    suggestions = nearest_names(function.id, ids, count=3)
+        message += f". It is registered in namespace(s): {', '.join(elsewhere[:10])}"
+    suggestions = _suggestions(function, registry)
     if note:
         message += f" ({note})"
     elif suggestions and not elsewhere:
         message += f". Did you mean {suggestions[0]}?"
     details: dict[str, object] = {"suggestions": suggestions} if suggestions else {}
     return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message, details=details or None)
+
+
+def _suggestions(function: Function, registry: Registry) -> list[str]:
+    """Return up to three ids that begin and end like the missing one, the nearest first.
+
+    A misspelt id shares its beginning and its end with the right one: two comparisons, where a full one takes quadratic
+    time. The command line, which has the time, compares in full.
+    """
+    id = function.id
+    if len(id) > MAX_ID:
+        return []
+    functions = islice(registry.namespaces.get(function.namespace, {}).values(), MAX_LOOKED_AT)
+    near = (known.id for known in functions if abs(len(known.id) - len(id)) <= 4 and not known.is_internal)
+    rated: list[tuple[float, str]] = []
+    for known_id in islice(near, MAX_COMPARED):
+        same = len(commonprefix((known_id, id)))
+        same += len(commonprefix((known_id[same:][::-1], id[same:][::-1])))
+        likeness = 2 * same / (len(known_id) + len(id))
+        if likeness >= MIN_LIKENESS:
+            rated.append((-likeness, known_id))
+    return [known_id for _, known_id in sorted(rated)[:3]]
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_ID else f"{name[:64]}... ({len(name)} characters)"
+
+
+def without_secrets(error: ErrorBody) -> ErrorBody:
+    """Return an error of the engine as a session may read it: nothing about processes, and no last lines of a log."""
+    kept = {key: value for key, value in (error.details or {}).items() if key in _TOLD_TO_SESSIONS}
+    message = _TO_SESSIONS.get(error.code, error.message)
+    return replace(error, message=message, details=kept or None)
 
 
 def worker_unavailable(owner: Owner) -> ErrorBody:

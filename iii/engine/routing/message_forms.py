@@ -9,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from iii.engine.routing.invocation import Invocation
+from iii.engine.routing.peer import Peer
 from iii.engine.tracing.trace_context import baggage_for
 from iii.errors import ErrorCode
 from iii.protocol.codec import decode_value, encode, encode_error, encode_value
@@ -19,6 +20,7 @@ from iii.protocol.messages import (
     ErrorBody,
     InvocationResult,
     InvokeFunction,
+    Message,
     is_empty,
     or_null,
 )
@@ -30,6 +32,78 @@ def parent_id(field: Raw) -> str | None:
         return decode_value(field, type=CallerField).invocation_id
     except ValueError:
         return None
+
+
+# The fields that name things, and the characters a name may have: names are shown in terminals, URLs and logs.
+_NAME_FIELDS = ("id", "function_id", "trigger_type", "namespace", "trigger_namespace", "invocation_id")
+MAX_NAME = 256
+# The field of a payload that names the caller (public contract), and the beginning of reserved metadata.
+CALLER, RESERVED_METADATA = "_caller_worker_id", "iii."
+
+
+def malformed_name(message: Message) -> str | None:
+    """Return what is wrong with the names in a message: too long, or with control characters; None if nothing is."""
+    for field in _NAME_FIELDS:
+        name = getattr(message, field, None)
+        if name is None:
+            continue
+        if len(name) > MAX_NAME:
+            return f"{field} has {len(name)} characters; a name has at most {MAX_NAME}"
+        if not name.isprintable():
+            return f"{field} holds control characters: {name!r}"
+    return None
+
+
+def name_session(
+    call: InvokeFunction, caller_id: str | None, *, in_flight: Mapping[str, Invocation], peer: Peer
+) -> None:
+    """Make a call of a session say what the engine knows, in place of what the session wrote about itself.
+
+    Its worker id is in the payload as `_caller_worker_id` (with None, no id is), reserved metadata (`iii.*`) goes, and
+    `caller` stays only if it names a call that this session is running.
+    """
+    call.data = _with_caller(call.data, caller_id)
+    call.metadata = without_reserved(call.metadata)
+    if call.caller is not ABSENT:
+        running = in_flight.get(parent_id(call.caller) or "")
+        if running is None or running.callee is not peer:
+            call.caller = ABSENT
+        else:
+            call.caller = Raw(encode_value(CallerField(running.id, running.function.id)))
+
+
+def _with_caller(data: Raw, caller_id: str | None) -> Raw:
+    """Return a payload with the caller's id, or without any for None; one that is no object stays."""
+    payload = _raw_object(data)
+    if payload is None:
+        return data
+    payload.pop(CALLER, None)
+    for key in ("data", "payload"):  # of a job or a message to be: its receiver may not take it for the engine's
+        inner = _raw_object(payload.get(key, ABSENT))
+        if inner is not None and inner.pop(CALLER, None) is not None:
+            payload[key] = Raw(encode_value(inner))
+    if "metadata" in payload:
+        payload["metadata"] = without_reserved(payload["metadata"])
+    if caller_id is not None:
+        payload[CALLER] = Raw(encode_value(caller_id))
+    return Raw(encode_value(payload))
+
+
+def without_reserved(metadata: Raw) -> Raw:
+    """Return metadata without the keys that only the engine and its workers write (`iii.*`)."""
+    fields = _raw_object(metadata)
+    if fields is None or not any(key.startswith(RESERVED_METADATA) for key in fields):
+        return metadata
+    return Raw(encode_value({key: value for key, value in fields.items() if not key.startswith(RESERVED_METADATA)}))
+
+
+def _raw_object(data: Raw) -> dict[str, Raw] | None:
+    if bytes(data)[:1] != b"{":
+        return None
+    try:
+        return decode_value(data, type=dict[str, Raw])
+    except ValueError:
+        return None  # the callee refuses it
 
 
 def callee_line(message: InvokeFunction) -> bytes:

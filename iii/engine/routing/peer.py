@@ -9,20 +9,40 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from iii.protocol.codec import decode
 from iii.protocol.lines import MAX_LINE
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from iii.protocol.messages import Message
+    from iii.protocol.messages import Message, RegisterTrigger
 
 PeerKind = Literal["worker", "client", "engine"]
 
 
 def _no_transport() -> None:
     """The peer has no transport, or needs none to do this."""
+
+
+def _holds_nothing(_: int) -> bool:
+    """The kernel cannot say which process holds the other end."""
+    return False
+
+
+class Rights(Protocol):
+    """What a session may do: a peer on a listener with rules has fewer rights than the project's own peers."""
+
+    def refusal(self, message: Message) -> str | None:
+        """Return why the session may not send this message now; None if it may."""
+
+    def may_invoke(self, namespace: str, function_id: str) -> bool:
+        """Whether it may have this function called, directly or not."""
+
+    def may_bind_to(self, trigger_type: str) -> bool: ...
+
+    def called_by(self, binding: RegisterTrigger) -> RegisterTrigger:
+        """Return the binding as its provider gets it: the functions it names are those that run the rules' checks."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -42,6 +62,8 @@ class Owner:
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
     fires_triggers: bool = False  # it provides a trigger type, or has: its calls may be made for events
     is_validated: bool = True  # whether payloads are checked against request formats
+    rights: Rights | None = None  # of a session; None for everything else, which may do anything
+    refusals: int = 0  # registrations of the session that were refused
     peers: list[Peer] = field(default_factory=list)  # the serving ones
     why_unavailable: Mapping[str, Any] | None = None  # details of the error that calls get; None while they may wait
     waiting: deque[Any] = field(default_factory=deque)  # of Invocation, whose module imports this one
@@ -80,6 +102,8 @@ class Peer:
     ip_address: str = "127.0.0.1"
     max_line: int = MAX_LINE  # bytes of one line that its transport carries
     may_be_trusted: bool = False  # to write valid lines: a process that the engine started, on its pipes
+    # Whether the kernel says that the process with this pid holds the other end of the connection.
+    is_held_by: Callable[[int], bool] = _holds_nothing
     decode: Callable[[bytes], Any] = decode  # `decode_trusted` once a trusted peer asks for it
     flush: Callable[[], None] = _no_transport
     drain: Callable[[], None] = _no_transport
@@ -115,6 +139,11 @@ class Peer:
     def disconnect(self) -> None:
         """Let go of the transport: the two refer to each other, and would both stay until a garbage collection."""
         self.flush = self.drain = self.close = _no_transport
+
+    @property
+    def rights(self) -> Rights | None:
+        """What the peer may do as a session; None if it is none."""
+        return self.owner.rights
 
     @property
     def unsent_bytes(self) -> int:

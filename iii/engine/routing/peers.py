@@ -15,7 +15,7 @@ from typing import Any
 from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Bindings
 from iii.engine.routing.calls import Calls
-from iii.engine.routing.events import FunctionsChanged, PeerDrained, PeerExpelled, WorkersChanged
+from iii.engine.routing.events import FunctionsChanged, Notice, PeerDrained, PeerExpelled, WorkersChanged
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registrations import Registrations
@@ -29,6 +29,7 @@ class PeerTable:
     def __init__(self, bindings: Bindings, calls: Calls, registrations: Registrations) -> None:
         self.peers: dict[str, Peer] = {}
         self.owners: dict[str, Owner] = {}
+        self._held_back: list[Peer] = []  # sessions whose registrations wait until no worker starts
         self._bindings = bindings
         self._calls = calls
         self._registrations = registrations
@@ -52,22 +53,31 @@ class PeerTable:
         """Give the peer the name and namespace that it asks for; its registrations take effect.
 
         The namespace of a peer that has functions stays. Where another live worker has the name in that namespace,
-        return that worker and change nothing.
+        return that worker and change nothing; a session that has the name of a peer of the project loses it.
         """
         namespace = peer.namespace if peer.functions else namespace or DEFAULT_NAMESPACE
         if name:
-            for holder in self.peers.values():
+            for holder in list(self.peers.values()):
                 is_same = holder.name == name and holder.namespace == namespace
                 if is_same and holder is not peer and holder.kind == "worker":
-                    return holder
+                    if holder.rights is None or peer.rights is not None:
+                        return holder
+                    self._calls.events.append(PeerExpelled(holder))
+                    self._calls.events.append(Notice(name, "took over this name from a session", "taken_over"))
         peer.name = peer.owner.name = name
         self.settle_namespace(peer, namespace)
         return None
 
     def settle_namespace(self, peer: Peer, namespace: str = DEFAULT_NAMESPACE) -> None:
-        """Fix the namespace of an unsupervised peer, and apply what it registered before, in order."""
+        """Fix the namespace of an unsupervised peer, and apply what it registered before, in order.
+
+        While workers of the project start, they may register any name: until then, a session gets none.
+        """
         peer.namespace = peer.owner.namespace = namespace
-        if not peer.is_serving:
+        if peer.rights is not None and self._calls.starting:
+            if peer not in self._held_back:
+                self._held_back.append(peer)
+        elif not peer.is_serving and not peer.is_gone and not peer.is_retired:
             peer.is_serving = True
             peer.owner.peers.append(peer)
             self._registrations.apply_staged(peer)
@@ -120,6 +130,8 @@ class PeerTable:
         """The peer is gone. `reason` goes into the errors of its calls (see `error_bodies.invocation_stopped`)."""
         if self.peers.pop(peer.id, None) is None:
             return
+        if peer in self._held_back:
+            self._held_back.remove(peer)
         was_serving = peer.is_serving
         peer.is_gone = True
         peer.is_serving = False
@@ -155,6 +167,10 @@ class PeerTable:
         """The worker's first start is over: calls to unknown functions wait for it no longer."""
         self._calls.starting.discard(worker)
         self._calls.place_unresolved()
+        if not self._calls.starting:
+            held_back, self._held_back = self._held_back, []
+            for session in held_back:
+                self.settle_namespace(session, session.namespace)
 
     def forget(self, worker: str) -> None:
         """The worker is no longer declared: its functions do not exist any more."""

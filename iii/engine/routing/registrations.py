@@ -14,6 +14,7 @@ from iii.engine.routing.bindings import Binding, Bindings, Outgoing
 from iii.engine.routing.calls import Calls
 from iii.engine.routing.events import FunctionsChanged, HttpFunctionRegistered, Notice
 from iii.engine.routing.http_function_proxy import HttpFunctionProxy
+from iii.engine.routing.message_forms import MAX_NAME, malformed_name
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import Function, Registry, Validator
 from iii.errors import ErrorCode, InvocationError
@@ -22,6 +23,9 @@ from iii.protocol.codec import encode, encode_error
 
 # Returns the check of a function's payloads, made from its request format; InvocationError for a bad schema.
 CompileSchema = Callable[[m.RegisterFunction], "Validator | None"]
+
+# Refusals of one session that the log shows; more are only counted.
+MAX_REFUSAL_NOTICES = 20
 
 
 class Registrations:
@@ -49,7 +53,7 @@ class Registrations:
     def receive(self, peer: Peer, message: Any) -> None:
         """Apply a registration of a serving peer; keep that of a new generation until it is promoted."""
         if peer.is_serving:
-            self.handlers[type(message)](peer, message)
+            self._apply(peer, message)
         elif not peer.is_retired:
             peer.staged.append(message)
 
@@ -57,16 +61,47 @@ class Registrations:
         """Apply, in order, what a new generation registered before it served; drop what it no longer has."""
         staged, peer.staged = peer.staged, []
         for message in staged:
-            self.handlers[type(message)](peer, message)
+            self._apply(peer, message)
         self.send_all(self._bindings.forget_gone(peer.owner))
         self.drop_vacancies(peer.owner, "removed by reload")
 
+    def _apply(self, peer: Peer, message: Any) -> None:
+        """Apply one registration, unless a name in it is malformed, or a session may not make it at this moment."""
+        why = malformed_name(message) if peer.rights is None else peer.rights.refusal(message)
+        if why is None:
+            self.handlers[type(message)](peer, message)
+        else:
+            self.refuse(peer, message, why)
+
+    def refuse(self, peer: Peer, message: Any, why: str) -> None:
+        """Refuse a registration, or another message: with an answer if the protocol has one, and a line in the log."""
+        code = ErrorCode.INVALID_MESSAGE if peer.rights is None else ErrorCode.FORBIDDEN
+        if isinstance(message, m.RegisterFunction):
+            self._reject(peer, message.id[:MAX_NAME], code, why)
+        elif isinstance(message, m.RegisterTrigger):
+            names = message.id[:MAX_NAME], message.trigger_type[:MAX_NAME], message.function_id[:MAX_NAME]
+            error = encode_error(m.ErrorBody(code, why))
+            self._calls.send(peer, encode(m.TriggerRegistrationResult(*names, error)))
+        if peer.rights is not None:
+            self._calls.counters["dropped_by_rules"] += 1
+            peer.owner.refusals += 1
+            if peer.owner.refusals > MAX_REFUSAL_NOTICES:
+                return  # a session cannot fill the log; the count goes on
+        name = str(getattr(message, "id", None) or getattr(message, "function_id", ""))[:MAX_NAME]
+        text = f"refused {type(message).__name__.lower()} {name!r}: {why}"
+        self._calls.events.append(Notice(peer.name, text, code))
+
     def _register_function(self, peer: Peer, message: m.RegisterFunction) -> None:
+        holder = self._registry.find(peer.namespace, message.id)
+        if holder is not None and holder.owner.rights is not None and peer.rights is None:
+            self._take_over(holder, peer)
         try:
             validator = self._compile_schema(message) if peer.owner.is_validated else None
             function = self._registry.register(peer, message, validator)
         except InvocationError as error:
             self._reject(peer, message.id, error.code, error.message)
+            if holder is not None:
+                self.settle_vacancy(holder, "taken over")
             return
         if function is None:
             existing = self._registry.find(peer.namespace, message.id)
@@ -78,6 +113,24 @@ class Registrations:
         self._choose_provider(peer, function)
         self._calls.events.append(FunctionsChanged())
         self._calls.place_unresolved()
+        if holder is not None:  # its metadata may have changed, and with them whether sessions may call it
+            self.judge_sessions(message.id)
+
+    def _take_over(self, function: Function, peer: Peer) -> None:
+        """A peer of the project registers what a session has: the session, and those that stand by, lose it at once."""
+        sessions = [provider for provider in function.owner.peers if function in provider.functions]
+        for session in [*sessions, *(standby for standby, _ in function.standbys)]:
+            self._remove(session, function)
+            why = f"{function.id} belongs to the project"
+            self._reject(session, function.id, ErrorCode.FUNCTION_NAMESPACE_CONFLICT, why)
+        text = f"took over {function.id}, which session {function.owner.name} had registered"
+        self._calls.events.append(Notice(peer.name, text, "taken_over"))
+
+    def judge_sessions(self, function_id: str | None = None) -> None:
+        """Hold the bindings of sessions against their rights, which may have changed; see `Bindings.judge_sessions`."""
+        reasons, outgoing = self._bindings.judge_sessions(function_id)
+        self._calls.events += [Notice("", text, "dropped_by_rules") for text in reasons]
+        self.send_all(outgoing)
 
     def _choose_provider(self, peer: Peer, function: Function) -> None:
         """A function that lives behind a URL is provided by the peer's proxy in place of the peer."""
@@ -94,11 +147,14 @@ class Registrations:
 
     def _reject(self, peer: Peer, function_id: str, code: str, why: str, provider_id: str = "") -> None:
         conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT
+        if peer.rights is not None:
+            provider_id = ""  # a session learns nothing about who has the name
         rejection = m.RegistrationRejected(conflict, peer.namespace, provider_id, function_id=function_id)
         if code != conflict:
             rejection.reason, rejection.message = code, why
         self._calls.send(peer, encode(rejection))
-        self._calls.events.append(Notice(peer.name, f"function not registered: {why}", code))
+        if code != ErrorCode.FORBIDDEN:
+            self._calls.events.append(Notice(peer.name, f"function not registered: {why}", code))
 
     def withdraw(self, peer: Peer, function_id: str, why: str) -> None:
         """Take this function from the peer; a function that it does not have stays."""
@@ -150,12 +206,13 @@ class Registrations:
         for peer, declaration in standbys:
             peer.functions.pop(function, None)
             if not peer.is_gone and peer.is_serving:
-                self._register_function(peer, declaration)
+                self._apply(peer, declaration)
         for invocation in waiting:
             if self._registry.find(function.namespace, function.id) is not None:
                 self._calls.place(invocation)
             else:
-                self._calls.fail(invocation, error_bodies.function_not_found(function, self._registry, why))
+                rights = invocation.origin.rights
+                self._calls.fail(invocation, error_bodies.function_not_found(function, self._registry, why, rights))
 
     def drop_vacancies(self, owner: Owner, why: str) -> None:
         """Forget the actions and functions of the owner that no peer provides, nor is expected to provide again."""

@@ -149,7 +149,7 @@ class Router:
             # The caller's options for the queue go along; without any, the payload is what every provider knows.
             options: dict[str, Any] = {"queue": None, **decode_value(message.action)}
             del options["type"]
-            payload |= options
+            payload = options | payload  # an option has no say about what is called
             target, namespace = "engine::queue::enqueue", DEFAULT_NAMESPACE
             if self.registry.find(namespace, target) is None and not m.is_empty(message.metadata):
                 # The call waits for a queue worker that starts: ours, whose action would have had the metadata.

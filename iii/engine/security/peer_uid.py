@@ -1,7 +1,7 @@
-"""Which user owns the client's end of a loopback connection, from the kernel's socket table.
+"""Which user and which process hold the client's end of a local connection, from the kernel.
 
-Linux only (/proc/net/tcp, /proc/net/tcp6). On other systems every client counts as another user and has to show the
-token.
+Linux only (/proc/net/tcp, /proc/net/tcp6, /proc/PID/fd). On other systems every client counts as another user and has
+to show the token, and no connection is known to belong to a process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,45 @@ def owner_in(table: bytes, client: Address, server: Address) -> int | None:
 
     A row without inode is a socket that no process holds any more: the kernel shows uid 0 for it.
     """
+    fields = _row_of(table, client, server)
+    return None if fields is None else int(fields[_UID])
+
+
+def is_held_by(pid: int, client: Address, server: Address) -> bool:
+    """Whether the process `pid` of this machine holds the socket bound to `client` and connected to `server`.
+
+    What a client says about itself is no proof: a process of a container has the pid of another one here.
+    """
+    for path in _TABLES:
+        with contextlib.suppress(OSError):
+            inode = inode_in(path.read_bytes(), client, server)
+            if inode is not None:
+                return _holds(pid, inode)
+    return False
+
+
+def inode_in(table: bytes, client: Address, server: Address) -> int | None:
+    """Return the inode of the socket from `client` to `server` in the text of a table, None if there is none."""
+    fields = _row_of(table, client, server)
+    return None if fields is None else int(fields[_INODE])
+
+
+def _holds(pid: int, inode: int) -> bool:
+    wanted = f"socket:[{inode}]"
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.readlink(descriptor.path) == wanted:
+                    return True
+    return False
+
+
+def _row_of(table: bytes, client: Address, server: Address) -> list[bytes] | None:
     wanted = {(_hex(client, mapped), _hex(server, mapped)) for mapped in (False, True)}
     for row in table.splitlines()[1:]:
         fields = row.split()
         if (fields[_LOCAL], fields[_REMOTE]) in wanted and fields[_INODE] != b"0":
-            return int(fields[_UID])
+            return fields
     return None
 
 

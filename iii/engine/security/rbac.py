@@ -8,7 +8,7 @@ have a function called: directly, through a queue, or by a trigger.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Raw, Struct, field
@@ -22,6 +22,31 @@ INFRASTRUCTURE = {
     *(f"engine::baggage::{verb}" for verb in ("get", "set", "get_all")),
 }
 _MATCH = re.compile(r'match\("(.*)"\)')
+# Characters of a pattern: ids have no more, so that a longer pattern is a mistake.
+MAX_PATTERN = 256
+# Trigger types that outside events reach: a session may bind to them unless its auth function says otherwise. All other
+# types of the standard workers tell what happens in the project, and so do those of the engine.
+_OUTSIDE = {"http", "cron"}
+_TELLING = {
+    *("durable:subscriber", "log", "queue", "state", "stream", "stream:join", "stream:leave", "subscribe", "trace"),
+}
+# The engine's types that a session may bind to if its auth function names them; what they tell is cut to its rights.
+_GRANTABLE = {"engine::functions-available", "engine::workers-available"}
+# The beginnings of names that belong to the engine and to the standard workers, whether or not a project has them.
+_RESERVED = (
+    *(
+        "action::",
+        "bridge.",
+        "bridge::",
+        "configuration::",
+        "cron::",
+        "engine::",
+        "http::",
+        "http_functions::",
+        "iii::",
+    ),
+    *("observability::", "pubsub::", "queue::", "state::", "stream::"),
+)
 
 
 class Filter(Struct, frozen=True):
@@ -64,8 +89,8 @@ class AuthResult(Struct):
     context: Raw = Raw(b"{}")
 
 
-# Without an auth function, only the listener's exposed functions limit a session.
-WITHOUT_AUTH_FUNCTION = AuthResult(allow_trigger_type_registration=True)
+# Without an auth function, nothing is granted beyond what the listener exposes.
+WITHOUT_AUTH_FUNCTION = AuthResult()
 
 
 class Permissions(Struct, frozen=True):
@@ -102,7 +127,13 @@ class Permissions(Struct, frozen=True):
         return f"namespace '{namespace}' not allowed for this session (permitted: {', '.join(sorted(permitted))})"
 
     def may_bind_to(self, trigger_type: str) -> bool:
-        return self.auth.allowed_trigger_types is None or trigger_type in self.auth.allowed_trigger_types
+        """Whether it may bind to a trigger type. One that tells what the project does has to be granted by name."""
+        granted = self.auth.allowed_trigger_types
+        if trigger_type.startswith("engine::") and trigger_type not in _GRANTABLE:
+            return False  # the telemetry of all calls, for one
+        if granted is not None:
+            return trigger_type in granted
+        return trigger_type not in _TELLING and not trigger_type.startswith("engine::")
 
     @property
     def may_register_functions(self) -> bool:
@@ -126,26 +157,72 @@ class Permissions(Struct, frozen=True):
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether `text` matches a pattern, bare or entry `match("...")`; `*` stands for any run of characters."""
-    inner = _MATCH.fullmatch(pattern)
-    parts = (inner[1] if inner else pattern).split("*")
-    return re.fullmatch(".*".join(map(re.escape, parts)), text, re.DOTALL) is not None
+    """Whether `text` matches a pattern, bare or entry `match("...")`; `*` stands for any run of characters.
+
+    Takes linear time: each part between the first and the last is looked for once, from where the one before ends.
+    """
+    first, *parts = _inner(pattern).split("*")
+    if not parts:
+        return text == first
+    last = parts.pop()
+    end = len(text) - len(last)
+    if len(first) > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    position = len(first)
+    for part in parts:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return True
+
+
+def _inner(pattern: str) -> str:
+    entry = _MATCH.fullmatch(pattern)
+    return entry[1] if entry else pattern
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise `ValueError` for a pattern that no id can match: too long, or with control characters."""
+    inner = _inner(pattern)
+    if len(inner) > MAX_PATTERN:
+        raise ValueError(f"a pattern has at most {MAX_PATTERN} characters, this one {len(inner)}")
+    if not inner.isprintable():
+        raise ValueError(f"a pattern holds no control characters: {inner!r}")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name of a function or trigger type belongs to the engine or to a standard worker."""
+    return name.startswith(_RESERVED) or name == "publish" or name in _TELLING or name in _OUTSIDE
 
 
 def function_ids_in(fields: Mapping[str, Any]) -> list[str]:
-    """Return the ids of functions that a config or a payload names to be called later.
-
-    These are `function_id`, `condition_function_id`, `middleware_function_ids` and the like, also in a `config`.
-    """
+    """Return the ids of functions that a config or a payload names to be called later, see `with_function_ids`."""
     ids: list[str] = []
-    for key, value in fields.items():
-        if key == "config" and isinstance(value, Mapping):
-            ids += function_ids_in(value)
-        elif key.endswith("function_id") and isinstance(value, str):
-            ids.append(value)
-        elif key.endswith("function_ids") and isinstance(value, list):
-            ids += filter(lambda id: isinstance(id, str), value)
+
+    def note(id: str) -> str:
+        ids.append(id)
+        return id
+
+    with_function_ids(fields, note)
     return ids
+
+
+def with_function_ids(fields: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Return a config or payload with each id of a function that is to be called later changed.
+
+    These are `function_id`, `condition_function_id`, `middleware_function_ids` and the like, also in a `config` or an
+    `action`.
+    """
+    changed = dict(fields)
+    for key, value in fields.items():
+        if key in ("config", "action") and isinstance(value, Mapping):
+            changed[key] = with_function_ids(value, change)
+        elif key.endswith("function_id") and isinstance(value, str):
+            changed[key] = change(value)
+        elif key.endswith("function_ids") and isinstance(value, list):
+            changed[key] = [change(id) if isinstance(id, str) else id for id in value]
+    return changed
 
 
 def _matches_value(wanted: Any, value: Any) -> bool:
@@ -169,4 +246,7 @@ def filter_of(entry: Any) -> Filter:
         raise ValueError("an entry has either `match` or `metadata`")
     if not isinstance(match, str | None) or not isinstance(metadata, dict | None) or not isinstance(namespace, str):
         raise ValueError("`match` and `namespace` are strings, `metadata` is a table")
+    for pattern in [match, *(metadata or {}).values()]:
+        if isinstance(pattern, str):
+            check_pattern(pattern)
     return Filter(match, metadata or {}, namespace)

@@ -55,7 +55,10 @@ def test_functions_names_a_foreign_namespace(engine: FakeEngine, iii: Iii) -> No
 def test_triggers_lists_bindings_or_their_types(engine: FakeEngine, iii: Iii) -> None:
     binding = {"id": "t1", "trigger_type": "cron", "function_id": "a::b", "worker_name": "w", "config_summary": "{}"}
     kind = {"id": "cron", "worker_name": "cron", "description": "By the clock"}
-    engine.functions["engine::triggers::list"] = lambda _: {"triggers": [binding], "trigger_types": [kind]}
+    engine.functions["engine::triggers::list"] = lambda _: {
+        "triggers": [{**kind, "bindings": [binding]}],
+        "trigger_types": [kind],
+    }
     assert iii("triggers").stdout.splitlines()[1].split() == ["cron", "a::b", "w", "{}", "t1"]
     assert iii("triggers", "--types").stdout.splitlines()[1] == "cron  cron    By the clock"
 

@@ -30,13 +30,14 @@ def test_a_function_of_the_engine_that_breaks_while_it_waits_answers() -> None:
         client.sync()
 
 
-@pytest.mark.parametrize("rules", [Rules(auth_function_id="gate::auth"), None])
-def test_a_check_that_breaks_ends_the_connection(rules: Rules | None) -> None:
-    exposed = rules or Rules(expose_functions=(Filter(match="*"),))
-    with Engine(rules=exposed, middleware="gate::mw", engine_client=BrokenClient) as engine, engine.client() as worker:
+@pytest.mark.parametrize("part", ["auth_function_id", "on_function_registration_function_id"])
+def test_a_check_that_breaks_ends_the_connection(part: str) -> None:
+    rules = Rules(**{part: "gate::check"}, expose_functions=(Filter(match="*"),))
+    with Engine(rules=rules, engine_client=BrokenClient) as engine, engine.client() as worker:
         worker.register("a::b")
         worker.sync()
         with engine.guarded_client() as client, pytest.raises(ConnectionClosed) as closed:
+            client.register("own::f")
             client.invoke("a::b", {})
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011

@@ -145,8 +145,10 @@ def test_a_trigger_cannot_call_what_the_session_cannot(guarded: tuple[Engine, Cl
         client.send(trigger | {"id": "t3", "function_id": "api::open"})
         client.say_who("visitor")
         client.sync()
+        refused = client.expect("triggerregistrationresult", id="t2")["error"]["message"]
+        assert refused == "trigger type 'http' not allowed (add to allowed_trigger_types of the auth function's result)"
     engine, _ = guarded
-    assert engine.ask(lambda: engine.guarded.counters["dropped_by_rules"]) == 1
+    assert engine.ask(lambda: engine.router.calls.counters["dropped_by_rules"]) == 2
 
 
 @pytest.mark.parametrize(

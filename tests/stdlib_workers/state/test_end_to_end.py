@@ -106,7 +106,8 @@ def test_the_terminal_follows_events(
 def bound_to(running: Project, trigger_type: str) -> None:
     """Return once somebody is bound to the trigger type."""
     deadline = time.monotonic() + BOUND
-    while not any(row["trigger_type"] == trigger_type for row in running.call("engine::triggers::list")["triggers"]):
+    query = {"trigger_type": trigger_type}
+    while not running.call("engine::registered-triggers::list", query)["registered_triggers"]:
         assert time.monotonic() < deadline
 
 
