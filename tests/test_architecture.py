@@ -167,10 +167,11 @@ FORBIDDEN_IN_PURE = frozenset(
 )
 # Pure modules that may name one of these all the same, and why.
 MAY_USE = {
+    "iii.engine.config.cautions": {"os", "pathlib"},  # looks at owners and modes
     "iii.engine.config.environment": {"pathlib"},
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
     "iii.engine.config.json_schema": {"os", "pathlib"},  # writes the schema for editors
-    "iii.engine.config.project": {"pathlib"},  # a project is described by folders, and read from files
+    "iii.engine.config.project": {"os", "pathlib"},  # a project is described by folders, and read from files
     "iii.engine.config.regular_file": {"os", "pathlib"},  # how the files of a project are opened
     "iii.engine.config.spec": {"pathlib"},
     "iii.engine.config.toml_document": {"pathlib"},

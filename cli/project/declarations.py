@@ -14,7 +14,7 @@ import click
 from cli.client.errors import UsageError
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file
-from cli.text.output import count, shown, shown_json, write
+from cli.text.output import count, shown, shown_json, write, write_error
 from cli.text.table import table
 
 
@@ -24,6 +24,7 @@ from cli.text.table import table
 @json_option
 def check(file: Path | None, profile: str | None, as_json: bool) -> None:
     """Validate iii.toml and write its JSON Schema for editors."""
+    from iii.engine.config.cautions import cautions_of
     from iii.engine.config.json_schema import write_schema
     from iii.engine.config.project import load_project  # keeps `--help` light
 
@@ -34,6 +35,8 @@ def check(file: Path | None, profile: str | None, as_json: bool) -> None:
     listed = f" ({', '.join(names)})" if names else ""
     text = shown(f"{project.file.name} is valid: {count(len(names), 'worker')}{listed}")
     write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)
+    for caution in cautions_of(project, os.environ):
+        write_error(f"warning: {shown(caution)}")
 
 
 @click.command("env")

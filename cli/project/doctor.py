@@ -58,6 +58,7 @@ def of_machine() -> Iterator[Finding]:
 
 def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
     """Yield the findings about the project, if there is one here."""
+    from iii.engine.config.cautions import cautions_of
     from iii.engine.config.project import load_project  # keeps `--help` light
 
     try:
@@ -69,6 +70,7 @@ def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
         yield Finding("project", "fail", str(error), "see `iii check`")
         return
     yield Finding("project", "ok", f"{project.file}: {count(len(project.workers), 'worker')}")
+    yield from (Finding("project", "warn", caution) for caution in cautions_of(project, os.environ))
     yield from _of_running(project)
     yield health_checks.check_state(project.state_dir)
     yield from _of_sdks(project)

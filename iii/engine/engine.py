@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.boot.run_dir import unwritable
 from iii.engine.builtins.client import EngineClient, HttpFunctionCheck
 from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
@@ -137,8 +138,11 @@ class Engine:
             "Say whether a connection to a worker's own listener comes from the engine's user, or shows the token",
         )
         self._open_gateways()
-        listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
-        self._announce(is_ready=False)
+        try:
+            listener = accept_local_peers(self._run_context.socket_path, self.local_clients.accept)
+            self._announce(is_ready=False)
+        except OSError as error:
+            raise unwritable(self._run_context.socket_path, error) from None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
         asyncio.get_running_loop().add_reader(self._lifeline, self._on_guard_lost)
@@ -173,7 +177,10 @@ class Engine:
         if starting.done():
             starting.result()
             self._prestart.close()
-            self._announce(is_ready=True)
+            try:
+                self._announce(is_ready=True)
+            except OSError as error:
+                self.warn(str(unwritable(self._run_context.run_dir.path, error)))
             # What lives now lives as long as the engine: the garbage collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -285,6 +292,8 @@ class Engine:
 
     def _check_folder(self) -> None:
         """Look once a second whether `.iii` is still there; what stores there looks by itself before it answers."""
+        if self._stopping.is_set():
+            return
         if self._run_context.run_dir.is_intact():
             asyncio.get_running_loop().call_later(FOLDER_INTERVAL, self._check_folder)
         else:

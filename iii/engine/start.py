@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.config.cautions import cautions_of
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ProjectSpec
 from iii.engine.guard import Guard
@@ -50,6 +51,11 @@ def run(
             raise ProjectError(f"there is no worker `{name}`", hint=hint)
     if debug is not None:
         project = _with_debugger(project, debug)
+    if cautions := cautions_of(project, os.environ):
+        from iii.engine.security.sanitize import sanitize  # few projects need it here
+
+        sys.stderr.write("".join(f"warning: {sanitize(caution)}\n" for caution in cautions))
+        sys.stderr.flush()
     options = Options(names, watch and debug is None, profile, debug, color, json_output)
     return Guard(lambda lifeline: _run_engine(project, options, lifeline)).run()
 

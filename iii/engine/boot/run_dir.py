@@ -80,6 +80,8 @@ class RunDir:
 
     def is_intact(self) -> bool:
         """Whether the lock that is held is still the file at its path: nobody has removed or replaced `.iii`."""
+        if self._lock_fd < 0:
+            return False
         held = os.fstat(self._lock_fd)
         try:
             there = (self.path / "lock").lstat()
@@ -154,9 +156,9 @@ def write_private(path: Path, text: str) -> None:
         with open(fd, "w", encoding="utf-8") as stream:
             stream.write(text)
         draft.replace(path)
-    except OSError:
+    except OSError as error:
         draft.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def socket_path(run_dir: Path) -> Path:

@@ -20,11 +20,13 @@ import msgspec
 from msgspec import Struct
 
 from iii.engine.boot.run_dir import write_private
+from iii.engine.config.regular_file import read_regular
 from iii.engine.supervision import procfs, run_tag
 from iii.engine.supervision.process import kill_entries
 from iii.engine.supervision.procfs import Entry
 
 MAX_RUNS = 20  # past runs; more are never left, and the file stays small
+MAX_FILE = 1024 * 1024  # bytes; no more than a few thousand are ever written
 KILL_TIMEOUT = 2.0  # seconds until the killed processes must be gone
 KILL_INTERVAL = 0.01  # seconds between two looks at them
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -67,7 +69,7 @@ def kill_stale_processes(file: Path, run: PastRun, read: Callable[[], list[Entry
 def read_runs(file: Path) -> list[PastRun]:
     """Return the records of a file; lines that are none, as of a torn file, are left out."""
     try:
-        lines = file.read_bytes().splitlines()
+        lines = read_regular(file, MAX_FILE).splitlines()
     except OSError:
         return []
     runs = []

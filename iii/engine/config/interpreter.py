@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,35 @@ def nearest_python(script: Path, cwd: Path, root: Path, environ: Mapping[str, st
 
     Links are kept: an interpreter finds its virtual environment by the path it was started with.
     """
-    folders = [folder / ".venv" for folder in (script.parent, cwd) if folder != root]
+    folders = _environments(script, cwd, root, environ)
+    return next((folder / _INTERPRETER for folder in folders if _is_usable(folder)), Path(sys.executable))
+
+
+def unusable_environments(
+    script: Path, cwd: Path, root: Path, environ: Mapping[str, str]
+) -> Iterator[tuple[Path, str]]:
+    """Yield the virtual environments that come before the interpreter of a script and cannot be used, and why."""
+    for folder in _environments(script, cwd, root, environ):
+        if _is_usable(folder):
+            return
+        interpreter = folder / _INTERPRETER
+        if os.path.islink(interpreter) and not interpreter.exists():
+            yield folder, f"{interpreter} is a link to {os.path.realpath(interpreter)}, which is not there"
+        elif interpreter.exists():
+            yield folder, f"{interpreter} is no program"
+        elif os.path.lexists(folder) or folder == Path(environ.get("VIRTUAL_ENV") or "/"):
+            yield folder, f"{interpreter} is not there"
+
+
+def _environments(script: Path, cwd: Path, root: Path, environ: Mapping[str, str]) -> list[Path]:
+    folders = [folder / ".venv" for folder in dict.fromkeys((script.parent, cwd)) if folder != root]
     if environ.get("VIRTUAL_ENV"):
         folders.append(Path(environ["VIRTUAL_ENV"]))
-    for folder in (*folders, root / ".venv"):
-        if os.access(folder / _INTERPRETER, os.X_OK):
-            return folder / _INTERPRETER
-    return Path(sys.executable)
+    return [*folders, root / ".venv"]
+
+
+def _is_usable(folder: Path) -> bool:
+    return (folder / _INTERPRETER).is_file() and os.access(folder / _INTERPRETER, os.X_OK)
 
 
 def declared_python(value: Any, at: Place, root: Path, environ: Mapping[str, str]) -> Path:

@@ -77,7 +77,7 @@ def write_schema(state_dir: Path) -> Path:
             _write(path, text)
     except OSError as error:
         message = f"{state_dir} cannot be written: {error.strerror}"
-        raise ProjectError(message, hint="it must be a folder of yours") from None
+        raise ProjectError(message, hint="it must be a writable folder of yours with room on the disk") from None
     return path
 
 

@@ -6,6 +6,7 @@ is found in `interpreter`, the environment of a worker is put together in `envir
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -17,6 +18,7 @@ from iii.engine.config.interpreter import declared_python, has_official_sdk, nea
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
 from iii.engine.config.toml_document import Place, brief, read_document
+from iii.errors import ProjectError
 from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
@@ -43,6 +45,12 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     """
     file = Path(path).absolute()
     root = file.parent
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(file).decode("utf-8", "backslashreplace")
+        # Environments, messages and logs carry it as text.
+        raise ProjectError(f"the path of the project, {shown}, is not UTF-8", hint="rename that folder") from None
     variables: dict[str, str] = {}
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, optional=True))
@@ -57,7 +65,8 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
 def find_project(start: Path) -> Path | None:
     """Return the nearest iii.toml in `start` or a folder above it."""
     for folder in (start, *start.parents):
-        if (folder / PROJECT_FILE).is_file():
+        # Also what is no file: reading it says so.
+        if (folder / PROJECT_FILE).exists() and not (folder / PROJECT_FILE).is_dir():
             return folder / PROJECT_FILE
     return None
 
@@ -130,7 +139,7 @@ def _worker(name: str, entries: _Entries, top: Place, root: Path, environ: Mappi
     if "env_file" in entries:
         values["env_files"] = tuple(root / file for file in _value("env_file", entries))
         for file in values["env_files"]:
-            if not file.is_file():
+            if not file.exists():
                 raise entries["env_file"][1].error(f"env_file: there is no file {file}")
             read_env_file(file)
     if "run" in entries:
@@ -152,7 +161,8 @@ def _program(entries: _Entries, cwd: Path, root: Path, environ: Mapping[str, str
         python = declared_python(*entries["python"], root, environ)
     else:
         python = nearest_python(values["script"], cwd, root, environ)
-    return {**values, "python": python, "is_official": has_official_sdk(python)}
+    declared = "python" in entries
+    return {**values, "python": python, "has_declared_python": declared, "is_official": has_official_sdk(python)}
 
 
 def _value(key: str, entries: _Entries) -> Any:

@@ -28,6 +28,7 @@ class WorkerSpec(Struct, frozen=True):
     command: tuple[str, ...] = ()  # any other program, as an argument vector; never a shell
     standard: str | None = None  # a package of stdlib_workers, e.g. "state"
     python: Path | None = None  # interpreter of `script`; symlinks of a virtual environment are kept
+    has_declared_python: bool = False  # by a `python` key
     namespace: str = "default"
     env: Mapping[str, str] = _EMPTY  # the shell's value of a declared name wins
     env_files: tuple[Path, ...] = ()

@@ -160,7 +160,7 @@ class Watcher:
         self._signatures.update({file: watched_files.signature_of(file) for file in new})
         self._graph.learn(watched_files.digests_of(new))
         folders = watched_files.folders_of(files, root) | glob_folders
-        self._folders = frozenset(folder for folder in folders if os.access(folder, os.R_OK))
+        self._folders = frozenset(folder for folder in folders if _is_text(folder) and os.access(folder, os.R_OK))
         return self._folders
 
     def _is_relevant(self, path: str) -> bool:
@@ -203,6 +203,15 @@ class Watcher:
         for worker, files in self._debounce.due(time.monotonic() + 0.001).items():
             self._changed(worker, files)
         self._arm_debounce()
+
+
+def _is_text(path: str) -> bool:
+    """Whether the native library takes this path: it knows only those that are UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number_of(error: Exception) -> int:

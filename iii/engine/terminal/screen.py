@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import select
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -296,7 +297,10 @@ class Writer:
                     self.dropped = 0
                 view = memoryview("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
                 while view:
-                    view = view[os.write(self._fd, view) :]
+                    try:
+                        view = view[os.write(self._fd, view) :]
+                    except BlockingIOError:  # another program has made the terminal that it shares non-blocking
+                        select.select((), (self._fd,), ())
             return
         while self._lines.get() is not None:
             continue  # the terminal is gone, but the queue must not grow

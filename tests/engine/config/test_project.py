@@ -334,3 +334,11 @@ def test_a_hostile_text_is_an_error_with_a_place(load: Load, name: str) -> None:
         load(text)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"p\xff")
+    os.mkdir(folder)
+    Path(os.fsdecode(folder), "iii.toml").write_text("[workers.a]\nrun = 'ls'\n")
+    with pytest.raises(ProjectError, match=r"the path of the project, .*p\\xff/iii.toml, is not UTF-8; rename"):
+        load_project(Path(os.fsdecode(folder), "iii.toml"), environ={})
