@@ -27,7 +27,7 @@ from iii.engine.supervision.process import Command, Process, SpawnError, command
 from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
 from iii.engine.supervision.restart_policy import is_refusal
 from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words
-from iii.engine.supervision.stack_traces import parse_traceback
+from iii.engine.supervision.stack_traces import error_behind
 from iii.engine.supervision.start_limiter import Ticket
 from iii.engine.supervision.stderr_lines import PARTIAL_LINE_TIMEOUT, StderrLines
 from iii.engine.supervision.timers import Timers
@@ -70,7 +70,9 @@ class Generation:
         self._loop = asyncio.get_running_loop()
         self._timers = Timers()
         self._stderr_lines = StderrLines()
-        self._tail: deque[str] = deque(maxlen=MAX_TRACEBACK_LINES)
+        # When each line came (monotonic), and the line.
+        self._tail: deque[tuple[float, str]] = deque(maxlen=MAX_TRACEBACK_LINES)
+        self._died_at = 0.0  # monotonic
         self._cause: Cause = ""
         self._why = ""
         self._life: asyncio.Task[None] | None = None
@@ -79,7 +81,7 @@ class Generation:
     @property
     def stderr(self) -> tuple[str, ...]:
         """The last lines it has written."""
-        return tuple(self._tail)[-MAX_STDERR_LINES:]
+        return tuple(line for _, line in self._tail)[-MAX_STDERR_LINES:]
 
     def start(self, can_start: Callable[[], bool]) -> None:
         """Start the process as soon as there is room and `can_start()` is true."""
@@ -183,6 +185,7 @@ class Generation:
             self.was_opened = True
             self._context.hooks.opened(self.run, self.spec, process)
         await died
+        self._died_at = time.monotonic()
         return await self._bury(process, procfs.marks_of(command.env.items()))
 
     async def _bury(self, process: Process, marks: frozenset[bytes]) -> ExitReason:
@@ -241,8 +244,11 @@ class Generation:
 
     def _flush_later(self) -> None:
         def flush() -> None:
-            self._log(self._stderr_lines.flush(time.monotonic()), is_partial=True)
-            self._flush_later()
+            notes, begun = self._stderr_lines.flush(time.monotonic())
+            self._log(notes)
+            if begun:
+                text = self._context.redact(begun)
+                self._context.report(LogLine(self.run, time.time(), text, is_partial=True))
 
         if self._stderr_lines.is_waiting and "flush" not in self._timers:
             self._timers.arm("flush", PARTIAL_LINE_TIMEOUT, flush)
@@ -259,10 +265,11 @@ class Generation:
         os.close(process.stderr_fd)
         self._log(self._stderr_lines.close())
 
-    def _log(self, lines: list[str], *, is_partial: bool = False) -> None:
+    def _log(self, lines: list[str]) -> None:
+        now = time.monotonic()
         for line in map(self._context.redact, lines):
-            self._tail.append(line)
-            self._context.report(LogLine(self.run, time.time(), line, is_partial=is_partial))
+            self._tail.append((now, line))
+            self._context.report(LogLine(self.run, time.time(), line))
 
     # How the process ended, as a value.
 
@@ -275,7 +282,7 @@ class Generation:
         was_ready = self.ready_at is not None
         is_unable = bool(self.spec.command) and code in _NOT_EXECUTABLE and not was_ready
         if is_unable and self._tail:
-            words = f"cannot start {self.spec.command[0]}: {self._tail[-1]}"
+            words = f"cannot start {self.spec.command[0]}: {self.stderr[-1]}"
         return ExitReason(
             words=f"{self._why}, {words}" if self._why else words,
             exit_code=None if number else code,
@@ -283,6 +290,6 @@ class Generation:
             stderr=self.stderr,
             blamed=not self.is_ending and self._context.hooks.busy(self.run) > 0,
             cause=self._cause,
-            error=parse_traceback(self._tail, self._context.root),
+            error=None if self._cause else error_behind(code, self._tail, self._died_at, self._context.root),
             permanent=is_unable or is_refusal(code, is_standard=bool(self.spec.standard), was_ready=was_ready),
         )

@@ -64,6 +64,7 @@ class Instance:
         self._backoff: asyncio.TimerHandle | None = None
         self._files: tuple[str, ...] = ()  # whose change causes the next reload
         self._has_served = False
+        self._is_restart = False  # what starts is what has died, neither mended nor asked for
         self._do: dict[Action, Callable[[int], None]] = {
             Action.SPAWN: self._spawn,
             Action.PROMOTE: self._promote,
@@ -129,6 +130,7 @@ class Instance:
         """Apply START, RESTART, STOP, or CHANGED with the files that have changed."""
         if files:
             self._files = files
+        self._is_restart = event is Event.ELAPSED
         if event in (Event.RESTART, Event.START, Event.CHANGED) and self.state.lifecycle.actual is Actual.FAILED:
             self._history = History()
         self._advance(replacement.command(self._state_with_spec(), event))
@@ -193,6 +195,8 @@ class Instance:
         hooks.promote(generation.run)
         self.started_at = time.time()
         files, self._files = self._files, ()
+        if not self._is_restart:
+            self.last_exit = None
         if self._has_served:
             report(Reloaded(generation.run, seconds, files, finishing))
         else:

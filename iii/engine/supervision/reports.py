@@ -21,7 +21,7 @@ class Report(Struct, frozen=True):
 
 
 class LogLine(Report, frozen=True):
-    """One line that a worker wrote, without newline. `is_partial`: it is shown early, and may go on.
+    """One line that a worker wrote, without newline. `is_partial`: its beginning only; the whole line follows.
 
     A line of the engine about the worker has a `level`, and may have further lines below it (`details`).
     """

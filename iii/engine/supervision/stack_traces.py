@@ -12,6 +12,8 @@ from pathlib import Path
 from iii.engine.supervision.run import Frame, SourceError
 
 MAX_CAUSES = 4
+# Seconds between a traceback and the exit that it explains: threads and exit handlers may still have to end.
+TRACEBACK_WINDOW = 2.0
 # Folders of installed code: their lines say little to whoever wrote the project.
 _INSTALLED = {".venv", "site-packages", "dist-packages", "node_modules"}
 
@@ -40,6 +42,17 @@ def parse_traceback(written: Iterable[str], root: Path) -> SourceError | None:
     """
     lines = tuple(written)
     return _python(lines, root) or _javascript(lines, root)
+
+
+def error_behind(code: int, lines: Iterable[tuple[float, str]], died_at: float, root: Path) -> SourceError | None:
+    """Return the error that ended a process which the engine had not ended, None if none is known.
+
+    `code` is the exit code, or the signal negated; `lines` are those of its stderr, each with when it came. A traceback
+    is no cause of a signal, nor of an exit long after it: that error was handled.
+    """
+    if code <= 0:
+        return None
+    return parse_traceback([line for at, line in lines if died_at - at < TRACEBACK_WINDOW], root)
 
 
 def begins_traceback(line: str) -> bool:

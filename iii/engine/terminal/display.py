@@ -77,9 +77,9 @@ class Display:
         A report that repeats another one is counted, and told later.
         """
         if isinstance(report, LogLine):
-            self._tell(report)
-            # Also a line that was shown before its end: what follows comes as a line of its own.
-            self.logs.write(report)
+            if not report.is_partial:  # else the whole line follows
+                self._tell(report)
+                self.logs.write(report)
             if not self._is_held(report):
                 self._show(report)
             return

@@ -94,6 +94,8 @@ class Screen:
     # One method for each class of report.
 
     def _log_line(self, report: reports.LogLine, _now: float) -> list[str]:
+        if report.is_partial and self._style.plain:
+            return []  # nobody sits there and waits: the whole line is enough
         level, text = readable(report.text)
         level = level or report.level
         first, *more = (sanitize(shorten(line), color=self._style.color) for line in text.split("\n")[:_LINES])

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from iii.engine.supervision.run import Frame, SourceError
-from iii.engine.supervision.stack_traces import begins_traceback, parse_traceback
+from iii.engine.supervision.stack_traces import (
+    TRACEBACK_WINDOW,
+    begins_traceback,
+    error_behind,
+    parse_traceback,
+)
 
 ROOT = Path("/project")
 
@@ -136,3 +142,17 @@ def test_a_traceback_is_known_by_its_first_line() -> None:
     assert begins_traceback('  File "/project/a.py", line 3')
     assert begins_traceback("file:///project/a.mjs:3")
     assert not begins_traceback("all is well")
+
+
+TRACEBACK = ["Traceback (most recent call last):", '  File "/project/a.py", line 3', "ValueError: no"]
+
+
+@pytest.mark.parametrize(
+    ("code", "age", "is_cause"),
+    [(1, 0.0, True), (1, -0.5, True), (1, 1.9, True), (1, TRACEBACK_WINDOW, False), (0, 0.0, False), (-9, 0.0, False)],
+)
+def test_a_traceback_is_the_cause_of_an_exit_right_after_it(code: int, age: float, is_cause: bool) -> None:
+    # Less than 0: it was read from the pipe when the process was dead.
+    error = error_behind(code, [(100.0 - age, line) for line in TRACEBACK], 100.0, ROOT)
+    assert (error is not None) == is_cause
+    assert error is None or str(error) == "ValueError: no (a.py:3)"

@@ -13,9 +13,22 @@ def test_lines_come_out_when_their_newline_has_come() -> None:
     assert feed.feed(b"on", 1.0) == []
     assert feed.feed(b"e\n\ntwo\r\nthr", 1.0) == ["one", "", "two"]
     assert feed.is_waiting
-    assert feed.flush(1.2) == ["thr"]
+    assert feed.flush(1.2) == ([], "thr")
     assert not feed.is_waiting
-    assert feed.flush(1.3) == []
+    assert feed.flush(1.3) == ([], "")
+
+
+def test_a_line_that_comes_in_pieces_is_one_line() -> None:
+    feed, data = StderrLines(), "Loading \u4e16 done".encode()
+    shown = []
+    for index in range(len(data)):
+        assert feed.feed(data[index : index + 1], 1.0 + index) == []
+        if index == 9:
+            shown.append(feed.flush(1.5 + index)[1])
+    assert shown == ["Loading "]  # without the first bytes of a letter
+    assert feed.feed(b"\nnext", 90.0) == ["Loading \u4e16 done"]
+    assert feed.flush(91.0) == ([], "next")
+    assert feed.close() == ["next"]
 
 
 @given(lists(binary(max_size=40).map(lambda data: data.replace(b"\r", b"")), max_size=12))

@@ -125,9 +125,33 @@ def test_a_broken_edit_keeps_the_old_generation_and_names_the_line(tmp_path: Pat
         script.write_text(SERVE)
         supervisor.on_changed("a", ["a.py"])
         await hooks.until("promote a#3")
+        (row,) = supervisor.rows()
+        assert (row["last_exit"], row["last_error"]) == (None, None)  # it is mended
 
     hooks = run(tmp_path, scenario, worker_of_file("a", script))
     assert "retire a#2" not in hooks.history
+
+
+HANDLED = f"""import sys, traceback
+try:
+    int("x")
+except ValueError:
+    traceback.print_exc()
+{SERVE}"""
+
+
+def test_a_traceback_does_not_explain_a_signal(tmp_path: Path) -> None:
+    async def scenario(supervisor: Supervisor, hooks: RecordingHooks) -> None:
+        os.kill(hooks.pids[0], signal.SIGKILL)
+        await hooks.until("promote a#2")
+        exited = await hooks.report(Exited)
+        assert "ValueError: invalid literal for int() with base 10: 'x'" in exited.reason.stderr
+        assert exited.reason.error is None
+        (row,) = supervisor.rows()
+        assert row["last_exit"] == "killed by SIGKILL (out of memory?)"  # nothing has mended it
+        assert row["last_error"] is None
+
+    run(tmp_path, scenario, worker("a", HANDLED, tmp_path))
 
 
 def worker_of_file(name: str, script: Path, **more: Any) -> WorkerSpec:
@@ -280,7 +304,7 @@ def test_the_last_lines_and_one_without_newline_are_shown_and_kept(tmp_path: Pat
         assert line.is_partial
         hooks.write(Run("a", 0, 1), "go\n")
         exited = await hooks.report(Exited)
-        assert exited.reason.stderr == ("one", "two", "end")
+        assert exited.reason.stderr == ("one", "twoend")
 
     run(tmp_path, scenario, worker("a", code, tmp_path))
 
