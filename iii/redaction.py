@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 REDACTED = "[REDACTED]"
@@ -29,19 +29,48 @@ _WORDS = (
 )
 _FIELD = re.compile(_WORDS, re.IGNORECASE)
 _VARIABLE = re.compile(rf"{_WORDS}|(?:^|[-_.])key(?:$|[-_.])", re.IGNORECASE)
-# `name=value`, `name: value`, `"name": "value"`, also where the text was cut off; not a value that is redacted already.
-# Repetitions are bounded and possessive: a line of letters must cost no more than its length.
-_ASSIGNED = re.compile(
-    rf"""(?P<name>(?:{_WORDS})[\w.-]{{0,40}}+\\?["']?\s{{0,4}}+[:=]\s{{0,4}}+)"""
-    r"""(?!(?P<mark>\\?["'])\[REDACTED\](?P=mark))"""
-    r"""(?!\[REDACTED\](?:[\s,;&"'\])}@]|\Z))"""
-    r"""(?P<value>(?P<quote>\\")(?:[^"\\]|\\[^"])*(?:\\")?|"(?:[^"\\]|\\.)*"?|'[^']*'?|"""
-    r"""(?:(?:bearer|basic|digest)\s+)?(?:[^\s,;&"'\])}]++(?:(?<=\[REDACTED)\])?)++)""",
-    re.IGNORECASE | re.DOTALL,
+# A value in quotes, also where the text was cut off; brackets with what is in them, three deep.
+_QUOTED = r"""(?P<quote>\\")(?:[^"\\]|\\[^"])*+(?:\\")?|"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?"""
+_INNER = r"""[^\[\](){}"']|"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?"""
+_BRACKETS = ""
+for _ in range(3):
+    _BRACKETS = rf"[\[({{](?:{_INNER}{_BRACKETS and '|' + _BRACKETS})*+[\])}}]?"
+# Not a value that is redacted already.
+_NEW = r"""(?!(?P<mark>\\?["'])\[REDACTED\](?P=mark))(?!\[REDACTED\](?:[\s,;&"'\])}@<]|\Z))"""
+_NAME = rf"(?:{_WORDS})[\w.-]{{0,40}}+"
+# Each has the groups `name`, which stays, and `value`. Repetitions are bounded or possessive: a line of letters must
+# cost no more than its length.
+_PATTERNS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        # A private key.
+        r"(?P<name>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?!\[REDACTED\]))"
+        r"(?P<value>.+?)(?=-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+        # Headers, to the end of the line or of their quotes: `Cookie: a=1; b=2`, `Authorization: Digest a="b", c="d"`.
+        r"""(?P<open>["'])?(?P<name>(?:proxy-|set-)?(?:authorization|cookie)\s*+:\s*+)"""
+        r"""(?!["'\\])(?!\[REDACTED\](?:[\s"',\])}]|\Z))(?P<value>(?:bearer|basic|token|negotiate|apikey)\s++[^\s"']++"""
+        r"""|(?(open)(?:(?!(?P=open))[^\r\n])++|[^\r\n]++))""",
+        # Arguments: `--password x`, `'--api-key', 'x'`.
+        rf"""(?P<name>(?<![\w\]-])--?[\w-]{{0,40}}?{_NAME}(?:\\?["'],\s*+|\s++))(?![-=:]){_NEW}"""
+        rf"""(?P<value>{_QUOTED}|[^\s,;"'\])}}]++)""",
+        # XML: `<db:password>x</db:password>`, also as CDATA.
+        rf"""(?P<name><(?:[\w.-]{{0,40}}:)?[\w.-]{{0,40}}?{_NAME}(?:\s[^<>]{{0,200}}+)?(?<!/)>)(?!\s*+(?:<(?!!)|\Z)){_NEW}"""
+        r"""(?P<value>(?:<!\[CDATA\[(?:(?!\]\]>).)*+(?:\]\]>)?|[^<])++)(?=</|\Z)""",
+        # Pairs as Python shows them: `(b'cookie', b'a=1; b=2')`.
+        rf"""(?P<name>\(b?["'][\w.-]{{0,40}}?{_NAME}["'],\s*+b?+){_NEW}(?P<value>{_QUOTED})""",
+        # `name=value`, `name: value`, `"name": "value"`, `name => value`, `name%3Dvalue`.
+        rf"""(?P<name>{_NAME}(?:\\?["']?\s*+(?>=>|:=|==?|:)\s*+|%(?:25)?(?:22%(?:25)?)?3[ad](?:%(?:25)?2[02])?)"""
+        rf"""(?:[bu](?=["']))?+){_NEW}(?P<value>{_QUOTED}"""
+        rf"""|(?:(?:bearer|basic|digest)\s+)?(?:{_BRACKETS}|[^\s,;&"'\])}}\[({{]++)++)""",
+        # Credentials alone: an authentication scheme with what looks like one, and the password of a URL.
+        r"(?P<name>(?<![\w\]])(?:bearer|basic)\s++)(?=(?-i:[^\s]{0,80}?(?:[\d=]|[a-z][A-Z])))(?P<value>[\w.~+/=-]{8,}+)",
+        r"(?P<name>://[^\s/:@]{0,256}:)(?P<value>[^\s/@]{1,256}+(?=@))",
+    )
 )
-_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}@")
-_NO_HINT = (False,) * 13
+_FLAG = re.compile(rf"--?[\w-]*?{_NAME}", re.IGNORECASE)
+# Redactions of one text: one may uncover another.
+MAX_PASSES = 6
+_NO_HINT = (False,) * 12
 
 
 def is_secret_name(name: str) -> bool:
@@ -57,10 +86,14 @@ def is_secret_field(name: str) -> bool:
 def may_hold_secret(text: str) -> bool:
     """Whether any pattern could match. False is certain, and a hundred times cheaper than the patterns."""
     lowered = text.lower()
+    return "://" in lowered or _may_name_secret(lowered)
+
+
+def _may_name_secret(lowered: str) -> bool:
     return (
         *("passw" in lowered, "secret" in lowered, "token" in lowered, "key" in lowered, "authorization" in lowered),
         *("cookie" in lowered, "credential" in lowered, "pwd" in lowered, "dsn" in lowered, "passphrase" in lowered),
-        *("://" in lowered, "bearer" in lowered, "basic " in lowered),
+        *("bearer" in lowered, "basic" in lowered),
     ) != _NO_HINT
 
 
@@ -111,13 +144,22 @@ class Redactor:
         return _redacted(text, self._mask, self.value) if may_hold_secret(text) else text
 
     def _mask(self, text: str) -> str:
-        return _URL_PASSWORD.sub(rf"\1{REDACTED}@", _ASSIGNED.sub(self._mask_assigned, text))
+        # Most lines with a hint are lines with a URL.
+        patterns = _PATTERNS if _may_name_secret(text.lower()) else _PATTERNS[-1:]
+        for _ in range(MAX_PASSES):
+            before = text
+            for pattern in patterns:
+                text = pattern.sub(self._mask_value, text)
+            if text == before:
+                break
+        return text
 
-    def _mask_assigned(self, match: re.Match[str]) -> str:
+    def _mask_value(self, match: re.Match[str]) -> str:
+        groups = match.groupdict()
         value = match["value"]
-        quote = match["quote"] or (value[0] if value[0] in "\"'" else "")
+        quote = groups.get("quote") or (value[0] if value[0] in "\"'" else "")
         hidden = self._hide(value.strip("\"'\\"))
-        return f"{match['name']}{quote}{hidden}{quote}"
+        return f"{groups.get('open') or ''}{match['name']}{quote}{hidden}{quote}"
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """Return a JSON value without secrets: fields with a secret name are replaced whole, text as in `text`."""
@@ -128,8 +170,20 @@ class Redactor:
                 return REDACTED
             return {name: self.field(name, inner, depth) for name, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return REDACTED if depth >= MAX_DEPTH else [self._item(inner, depth) for inner in value]
+            return REDACTED if depth >= MAX_DEPTH else self._items(value, depth)
         return value
+
+    def _items(self, values: Sequence[Any], depth: int) -> list[Any]:
+        redacted: list[Any] = []
+        flag = None
+        for item in values:
+            # `["--password", "x"]`: the arguments of a program.
+            if flag is not None and isinstance(item, str) and not item.startswith("-"):
+                redacted.append(self._hide(item))
+            else:
+                redacted.append(self._item(item, depth))
+            flag = _FLAG.fullmatch(item) if isinstance(item, str) and item[:1] == "-" else None
+        return redacted
 
     def _item(self, value: Any, depth: int) -> Any:
         # `[["password", "x"]]`: how spans write their attributes.
@@ -166,9 +220,14 @@ class BatchRedactor(Redactor):
                 pass
         return super().text(text)
 
-    def _mask(self, text: str) -> str:
-        # Only here: a line of the engine's log may well say "basic authentication".
-        return _BEARER.sub(rf"\1 {REDACTED}", super()._mask(text))
+    def cut_out(self, text: str) -> str:
+        """Return `text` without the secrets that were met. What stands beside one may then turn out to be one too."""
+        for _ in range(MAX_PASSES):
+            cut = super().cut_out(text)
+            if cut == text:
+                break
+            text = self.text(cut)
+        return text
 
     def _hide(self, value: Any) -> str:
         for text in _secrets_of(value):
@@ -219,37 +278,27 @@ def _is_json(text: str) -> bool:
 
 
 def _secrets_of(value: Any) -> Iterator[str]:
-    """Yield the strings in the value of a secret field."""
+    """Yield the strings and numbers in the value of a secret field."""
     if isinstance(value, str):
         yield value
         # "Bearer abc": the second word alone is just as secret.
-        scheme, _, credentials = value.partition(" ")
-        if credentials and scheme.lower() in ("bearer", "basic", "digest"):
-            yield credentials
-    elif isinstance(value, Mapping):
-        for inner in value.values():
+        scheme, *credentials = value.split(None, 1)[:2] or ("",)
+        if scheme.lower() in ("bearer", "basic", "digest"):
+            yield from credentials
+    elif isinstance(value, (Mapping, list, tuple)):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _secrets_of(inner)
-    elif isinstance(value, (list, tuple)):
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def secrets_in(value: Any) -> Iterator[str]:
+    """Yield the secrets of an environment or a config, at any depth: what has a secret name, passwords of URLs."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _secrets_of(inner) if is_secret_name(name) else secrets_in(inner)
+    elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _secrets_of(inner)
-
-
-def secrets_in(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the secret values of an environment or a config table, at any depth."""
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _all_strings(value) if is_secret_name(name) else secrets_in(value)
-            continue
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, Mapping):
-                yield from secrets_in(item)
-            elif isinstance(item, str) and is_secret_name(name):
-                yield item
-
-
-def _all_strings(fields: Mapping[str, Any]) -> Iterator[str]:
-    for value in fields.values():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _all_strings(value)
+            yield from secrets_in(inner)
+    elif isinstance(value, str) and "://" in value:
+        yield from (match["value"] for match in _PATTERNS[-1].finditer(value))

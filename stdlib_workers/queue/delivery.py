@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import orjson
 
+from iii.redaction import Redactor
 from stdlib_workers.queue.groups import promote_next
 from stdlib_workers.queue.model import Delivery, Outcome, Queue, State, Verdict
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_possible_poison, next_state
@@ -29,6 +30,8 @@ _MOVE = """
 UPDATE jobs SET state = ?, due = ?, ended = ?, suspect = ?, spent = spent + ?, interrupted = interrupted + ?,
                 attempt = attempt - ? WHERE seq = ? AND attempt = ? AND state = 2
 """
+
+_redactor = Redactor()
 
 # (namespace, function id)
 Target = tuple[str | None, str]
@@ -115,7 +118,8 @@ def settle(
             connection.execute("DELETE FROM failures WHERE job = ?", (delivery.id,))
         connection.execute("UPDATE queues SET done = done + 1 WHERE id = ?", (queue.id,))
     if outcome in (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.SHARED_CRASH):
-        error = orjson.dumps(verdict.error).decode()
+        # Errors quote what the handler had in its hands, and are listed to everybody who may see the queue.
+        error = orjson.dumps(_redactor.value(verdict.error)).decode()
         _insert_failure(connection, delivery.id, delivery.attempt, delivery.started, now, error)
     if outcome is Outcome.FAILED:
         connection.execute("UPDATE queues SET failed = failed + 1 WHERE id = ?", (queue.id,))

@@ -100,6 +100,20 @@ def test_q09_failures_back_off_and_end_in_the_dead_letters_with_their_story(conn
     assert (letter["retries"], letter["traceparent"]) == (3, "00-a-b-01")
 
 
+def test_the_story_of_a_dead_letter_holds_no_secrets(connection: sqlite3.Connection) -> None:
+    queue = queue_in(connection, max_retries=1)
+    enqueue(connection, queue, job(1), 0)
+    [delivery] = claim(connection, queue, "run", 0)
+    error = {
+        "code": "invocation_failed",
+        "message": "no login with password=canary-1",
+        "stacktrace": 'line 3\n  headers={"Authorization": "Bearer canary-2"}\nCookie: a=canary-3; b=canary-4',
+        "details": {"api_key": "canary-5", "argv": ["tool", "--token", "canary-6"]},
+    }
+    settle(connection, delivery, Verdict(Outcome.FAILED, error), 0, 0.5)
+    assert "canary" not in "\n".join(connection.iterdump())
+
+
 @pytest.mark.parametrize("max_retries", [0, 1])
 def test_zero_and_one_retries_both_mean_one_attempt(connection: sqlite3.Connection, max_retries: int) -> None:
     queue = queue_in(connection, max_retries=max_retries)
