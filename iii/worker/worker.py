@@ -70,7 +70,7 @@ class Worker(Registering, Calling, Tracing):
         self._state = state
         self._main_serves = False
         self._state_listeners: list[Callable[[str], None]] = []
-        self._stop_listeners: list[Callable[[float], None]] = []
+        self._stop_listeners: list[Callable[[float], object]] = []
         self._registrations: dict[tuple[str, str], Message] = {}
         self._countdown = CALLS_BEFORE_UPGRADE
         self._codec = Codec()
@@ -134,12 +134,13 @@ class Worker(Registering, Calling, Tracing):
         listener(self.get_connection_state())
         return lambda: self._state_listeners.remove(listener) if listener in self._state_listeners else None
 
-    def before_stop(self, listener: Callable[[float], None]) -> None:
+    def before_stop(self, listener: Callable[[float], object]) -> None:
         """Call `listener(seconds)` on a thread when the engine asks this worker to stop.
 
         For a worker that serves clients of its own, such as a web server; to be called before the worker is ready. The
         process stays until the listener has returned, for `seconds` at most (0: no limit), and can call functions
-        meanwhile.
+        meanwhile. If the listener returns a function, that is called last, when no handler runs any more: the place to
+        close a file that handlers write to.
         """
         self._readiness.lingers = True
         self._stop_listeners.append(listener)
@@ -238,12 +239,18 @@ class Worker(Registering, Calling, Tracing):
         """
 
         def stop() -> None:
+            closing = []
             for listener in self._stop_listeners:
                 try:
-                    listener(seconds)
+                    closing.append(listener(seconds))
                 except BaseException:  # noqa: BLE001 - the boundary to a user's listener
                     report("a listener of before_stop has raised")
             self._runner.drain().wait(seconds or None)
+            for close in filter(callable, closing):
+                try:
+                    close()
+                except BaseException:  # noqa: BLE001 - as above
+                    report("what a listener of before_stop has returned has raised")
             self._writer.flush()
             if self._transport.owns_process:
                 # The main thread may be blocked in a read: it cannot be the one that leaves.

@@ -23,7 +23,7 @@ from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
 from stdlib_workers.cron.scheduler import Scheduler
 from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
-from stdlib_workers.storage import open_store
+from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import check_names, in_memory, read_options
 
 MAX_UPCOMING = 1000
@@ -79,7 +79,9 @@ def main() -> None:
     """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready.
     store = open_store("cron", SCHEMA, in_memory=read_options(store_in_memory))
-    asyncio.run(serve(register_worker(options=InitOptions(worker_name="cron")), SqliteJobStore(store)))
+    worker = register_worker(options=InitOptions(worker_name="cron"))
+    look_after(worker, "cron", store)
+    asyncio.run(serve(worker, SqliteJobStore(store)))
 
 
 def store_in_memory(config: Mapping[str, Any]) -> bool:

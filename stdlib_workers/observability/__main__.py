@@ -9,7 +9,7 @@ from stdlib_workers.observability.config.options import options_from
 from stdlib_workers.observability.service import Service
 from stdlib_workers.observability.store.archive import Archive
 from stdlib_workers.observability.store.schema import SCHEMA
-from stdlib_workers.storage import open_store
+from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import read_options
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     store = open_store("observability", SCHEMA, in_memory=options.in_memory)
     worker = register_worker(options=InitOptions(worker_name="observability"))
     Service(worker, Archive(store, options.limits), options).register()
+    look_after(worker, "observability", store)
 
 
 main()

@@ -18,7 +18,7 @@ from stdlib_workers.queue.functions import Functions
 from stdlib_workers.queue.model import Queue
 from stdlib_workers.queue.options import options_from, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.storage import open_store
+from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import read_options
 
 
@@ -65,7 +65,9 @@ def main() -> None:
     recovered = broker.start(configs)
     if recovered:
         sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
-    asyncio.run(serve(register_worker(options=InitOptions(worker_name="queue")), broker, clock))
+    worker = register_worker(options=InitOptions(worker_name="queue"))
+    look_after(worker, "queue", store)
+    asyncio.run(serve(worker, broker, clock))
 
 
 async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:

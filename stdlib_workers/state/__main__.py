@@ -10,7 +10,7 @@ from stdlib_workers.events import Background, Bindings, Outbox
 from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
 from stdlib_workers.values import OptionError, check_names, in_memory, integer, read_options
 
 # Keys of the public worker. Those that only say how it stores its files have no effect: ours are under `.iii/`.
@@ -31,13 +31,17 @@ def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 and 5 when the storage must not be used."""
     options = read_options(options_from)
     store = open_store("state", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
-    register(register_worker(options=InitOptions(worker_name="state")), SqliteKeyValue(store), options)
+    worker = register_worker(options=InitOptions(worker_name="state"))
+    register(worker, SqliteKeyValue(store), options)
+    look_after(worker, "state", store)
 
 
 def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> None:
     """Register everything. The trigger type comes first: bindings have to be there before the first write."""
     bindings = Bindings(subscription_from)
-    outbox = Outbox(key_values.journal, worker, Background())
+    background = Background()
+    worker.before_stop(lambda _: background.stop)
+    outbox = Outbox(key_values.journal, worker, background)
     state = State(key_values, options, bindings, outbox)
     declaration: TriggerTypeInput = {
         "id": "state",

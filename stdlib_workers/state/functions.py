@@ -16,7 +16,7 @@ from stdlib_workers.state.events import Subscription, outbox_entry, value_of
 from stdlib_workers.state.once import Recorded, writes_from
 from stdlib_workers.state.pages import cursor_from, page_of
 from stdlib_workers.storage import Change, Entry, SqliteKeyValue
-from stdlib_workers.values import Payload, apply_updates, encode, malformed, parse_updates
+from stdlib_workers.values import Payload, apply_updates, encode, json_equal, malformed, parse_updates
 
 # The value of `expected` when it is not in the payload: null is a value that a caller may expect.
 _ANY: Any = object()
@@ -169,7 +169,7 @@ def _check_from(fields: Payload) -> Callable[[Entry | None], None]:
 
     def check(entry: Entry | None) -> None:
         current = entry.version if entry else 0
-        if version not in (None, current) or (expected is not _ANY and value_of(entry) != expected):
+        if version not in (None, current) or (expected is not _ANY and not json_equal(value_of(entry), expected)):
             details = {"version": current, "value": value_of(entry)}
             raise InvocationError("CONFLICT", "the value is another one by now", details=details)
 

@@ -7,15 +7,19 @@ journal (state, stream).
 from stdlib_workers.storage.checksums import check_row, row_checksum
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.errors import UNUSABLE, map_storage_errors
+from stdlib_workers.storage.log_retention import Bounds
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, Change, Decide, Row, SqliteKeyValue
-from stdlib_workers.storage.store import Store, TransactionHook, open_store
+from stdlib_workers.storage.sqlite_records import SqliteRecords
+from stdlib_workers.storage.store import BACKUP, Store, TransactionHook, look_after, open_store
 from stdlib_workers.storage.write_buffer import Entry
 
 __all__ = [
+    "BACKUP",
     "KEY_VALUE_SCHEMA",
     "UNUSABLE",
+    "Bounds",
     "Change",
     "Decide",
     "Entry",
@@ -25,9 +29,11 @@ __all__ = [
     "Schema",
     "SqliteJournal",
     "SqliteKeyValue",
+    "SqliteRecords",
     "Store",
     "TransactionHook",
     "check_row",
+    "look_after",
     "map_storage_errors",
     "open_store",
     "row_checksum",

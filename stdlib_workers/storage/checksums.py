@@ -1,8 +1,8 @@
 """Checksums of rows: each table has a column with the checksum of the row's other columns, looked at by every read.
 
 CRC-32, because the enemy is a disk and no forger: it finds every flipped bit and every damaged run of up to 32 bits,
-and costs a fraction of a microsecond; a cryptographic digest would cost two and a half times as much and find the same.
-A forger who can write the file could write the digest too.
+and costs a fraction of a microsecond. A cryptographic digest would cost more than twice as much and find the same;
+a forger who can write the file could write the digest too.
 """
 
 from __future__ import annotations

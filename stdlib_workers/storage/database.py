@@ -8,28 +8,40 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stdlib_workers.storage.checksums import add_checksum_function
+from stdlib_workers.storage.commit_mark import LogIndex, has_later_commit, read_mark
 from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, EXIT_TAKEN, Refusal, is_disks_own
+from stdlib_workers.storage.open_file import OpenFile, log_of, mark_of
 
 # How long SQLite waits for another program's lock on the file, in seconds.
 BUSY_TIMEOUT = 5.0
 # The kernel ends the workers of a killed engine with it, but a new engine may be faster, and a refusal is final.
 LOCK_TIMEOUT = 5.0
 LOCK_RETRY_INTERVAL = 0.02
+# The first half of every application id of ours: "ii".
+OUR_APPLICATIONS = 0x6969
 # Pages of 4 KiB in the log after which a commit also moves them into the file: 8 MiB.
 CHECKPOINT_PAGES = 2000
 # Up to this size the whole file is checked at every start; a larger one only by `quick_check`, which skips indexes.
 FULL_CHECK_BYTES = 64 * 1024 * 1024
 # Above this even that would delay the start by seconds; the checksum of each row still guards every read.
 QUICK_CHECK_BYTES = 1024 * 1024 * 1024
-# One row in every file, beside the worker's own tables: whether a process has the file open, or died with it open.
-_LIFE = "CREATE TABLE iii_life (is_open INTEGER NOT NULL) STRICT; INSERT INTO iii_life VALUES (0);"
+# One row in every file, beside the worker's own tables: whether a process has the file open or died with it open, and
+# the file's epoch.
+_LIFE = """
+    CREATE TABLE iii_life (is_open INTEGER NOT NULL, epoch INTEGER NOT NULL DEFAULT 0) STRICT;
+    INSERT INTO iii_life VALUES (0, 0);
+"""
+# The epoch of a file is a random number up to this, drawn anew for a file that is made or restored; 0 is none.
+MAX_EPOCH = 2**20 - 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,6 @@ def lock(path: Path, timeout: float = LOCK_TIMEOUT) -> int:
     It is an `flock` on `NAME.lock` beside the file. The kernel drops the lock with its holder, so a crash leaves
     nothing to clean up. The lock file's text is the holder's pid, for the message only.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock")
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + timeout
@@ -76,35 +87,51 @@ def lock(path: Path, timeout: float = LOCK_TIMEOUT) -> int:
     return descriptor
 
 
-def open_database(path: Path | None, schema: Schema) -> sqlite3.Connection:
-    """Return a connection to `path` (None: in memory) for the calling thread. Refusal when it must not be used."""
-    if path is None:
-        connection = _connect(":memory:")
-        _create(connection, schema)
-        return connection
+def open_in_memory(schema: Schema) -> sqlite3.Connection:
+    """Return a connection to an empty database that has no file, for the calling thread."""
+    connection = _connect(":memory:")
+    _create(connection, schema)
+    connection.execute("UPDATE iii_life SET epoch = ?", (_new_epoch(),))
+    return connection
+
+
+def open_database(path: Path, schema: Schema) -> OpenFile:
+    """Open the file at `path` for the calling thread. Refusal when it must not be used."""
+    real = real_path(path)
     try:
-        if not path.exists():
-            _create_file(path, schema)
-        return _open_file(path, schema)
+        if not real.exists():
+            _create_file(real, schema)
+        examine(real, schema)
+        return _open_file(path, real, schema)
     except sqlite3.Error as error:
-        refused = refusal(path, str(error))
+        refused = refusal(real, str(error))
         # A lock from outside, a full or failing disk: nothing is wrong with the file, another start may succeed.
         refused.exit_code = EXIT_IO if is_disks_own(error) else EXIT_REFUSED
         raise refused from error
 
 
-def close_database(connection: sqlite3.Connection) -> None:
-    """Close the file, noting in it that its log is complete."""
-    try:
-        connection.execute("UPDATE iii_life SET is_open = 0")
-    finally:
-        connection.close()
+def real_path(path: Path) -> Path:
+    """Return the file behind a path. Its log, its lock and its mark are beside that file, not beside a link to it."""
+    real = Path(os.path.realpath(path))
+    if path.is_symlink() and not real.parent.is_dir():
+        raise Refusal(f"{path} leads to {real}, and the folder {real.parent} is not there; is its disk mounted?")
+    return real
+
+
+def read_epoch(connection: sqlite3.Connection) -> int:
+    """Return the epoch of the file, 1 to MAX_EPOCH: positions in it mean nothing in a file of another epoch."""
+    epoch: int = connection.execute("SELECT epoch FROM iii_life").fetchone()[0]
+    return epoch
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     add_checksum_function(connection)
     return connection
+
+
+def _new_epoch() -> int:
+    return secrets.randbelow(MAX_EPOCH) + 1
 
 
 def _create(connection: sqlite3.Connection, schema: Schema) -> None:
@@ -115,6 +142,14 @@ def _create(connection: sqlite3.Connection, schema: Schema) -> None:
 
 
 def _create_file(path: Path, schema: Schema) -> None:
+    if log_of(path).exists():
+        raise Refusal(
+            f"{path} is gone, and its log {log_of(path).name} is still there. Nothing was changed. Put the file back, "
+            "or move the log away to start empty"
+        )
+    if mark_of(path).exists():
+        sys.stderr.write(f"iii: {path} was deleted; a new, empty one is made\n")
+        mark_of(path).unlink()
     # Under another name first: a file called `path` is complete, or has been damaged later.
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
@@ -133,35 +168,66 @@ def _create_file(path: Path, schema: Schema) -> None:
         os.close(folder)
 
 
-def _open_file(path: Path, schema: Schema) -> sqlite3.Connection:
+def examine(path: Path, schema: Schema | None = None) -> None:
+    """Look at a closed file and its log, and change nothing. Refusal when it must not be used.
+
+    Without a schema, any version of any store of ours passes.
+    """
+    if not path.is_file():
+        raise refusal(path, "it is not a file")
     size = path.stat().st_size
     if size == 0:
         raise refusal(path, "it is empty")
-    has_log = path.with_name(path.name + "-wal").exists()
-    connection = _connect(path)
+    has_log = log_of(path).exists()
+    # Read-only: closing any other connection would move a damaged log into the file, and remove it.
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         _check_identity(connection, path, schema)
         # A process that dies without closing leaves the log. If it is gone, acknowledged commits went with it.
         is_open = connection.execute("SELECT is_open FROM iii_life").fetchone()[0]
         if is_open and not has_log:
-            raise refusal(path, f"its log {path.name}-wal is missing, and the last commits with it")
+            raise refusal(path, f"its log {log_of(path).name} is missing, and the last commits with it")
+        if is_open:
+            _check_log(path)
         if size <= QUICK_CHECK_BYTES:
             check = "integrity_check" if size <= FULL_CHECK_BYTES else "quick_check"
             problem = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
             if problem != "ok":
                 raise refusal(path, f"it is damaged: {problem}")
+    finally:
+        connection.close()
+
+
+def _check_log(path: Path) -> None:
+    """Refuse a log in which SQLite did not read everything that was acknowledged."""
+    index = LogIndex(path.with_name(f"{path.name}-shm"))
+    position = index.position()
+    index.close()
+    acknowledged = read_mark(mark_of(path))
+    is_lost = acknowledged is not None and position.has_lost(acknowledged)
+    if is_lost or has_later_commit(log_of(path), position):
+        raise refusal(path, f"its log {log_of(path).name} is damaged, and acknowledged commits in it cannot be read")
+
+
+def _open_file(name: Path, path: Path, schema: Schema) -> OpenFile:
+    connection = _connect(path)
+    try:
         _configure(connection, path)
         for step in range(_pragma(connection, "user_version"), schema.version):
             connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
         _mark_open(connection)
+        return OpenFile(connection, name, path)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
-def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
+def _check_identity(connection: sqlite3.Connection, path: Path, schema: Schema | None) -> None:
     application_id = _pragma(connection, "application_id")
+    if schema is None:
+        if application_id >> 16 != OUR_APPLICATIONS:
+            raise refusal(path, f"it belongs to another program (application id {application_id})")
+        return
     if application_id != schema.application_id:
         raise refusal(path, f"it belongs to another program (application id {application_id})")
     version = _pragma(connection, "user_version")
@@ -183,7 +249,10 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _mark_open(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE iii_life SET is_open = 1")
+    names = [row[1] for row in connection.execute("PRAGMA table_info(iii_life)")]
+    if "epoch" not in names:  # a file of an older version
+        connection.execute("ALTER TABLE iii_life ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0")
+    connection.execute("UPDATE iii_life SET is_open = 1, epoch = iif(epoch = 0, ?, epoch)", (_new_epoch(),))
     try:
         # Moved into the file itself: in the log alone, the note would be lost together with the log.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

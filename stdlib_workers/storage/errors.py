@@ -41,6 +41,10 @@ class Refusal(Exception):
         self.exit_code = exit_code
 
 
+class FileGone(Exception):
+    """The file that is open is not the one at its path any more: what was written to it is lost with this process."""
+
+
 class StorageFailure(InvocationError):
     """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
 
@@ -62,7 +66,7 @@ def is_full(error: BaseException) -> bool:
 
 def is_fatal(error: BaseException) -> bool:
     """Tell whether the process must not go on using the file."""
-    return isinstance(error, sqlite3.Error) and primary_code(error) in _FATAL
+    return isinstance(error, FileGone) or (isinstance(error, sqlite3.Error) and primary_code(error) in _FATAL)
 
 
 def is_disks_own(error: sqlite3.Error) -> bool:
@@ -71,7 +75,9 @@ def is_disks_own(error: sqlite3.Error) -> bool:
 
 
 def error_from(error: BaseException) -> BaseException:
-    """Return what the caller of a failed command gets; errors that are not SQLite's stay as they are."""
+    """Return what the caller of a failed command gets; errors of neither SQLite nor its file stay as they are."""
+    if isinstance(error, FileGone):
+        return StorageFailure(UNUSABLE, f"{error}; this was not stored", retryable=True)
     if not isinstance(error, sqlite3.Error):
         return error
     code = primary_code(error)

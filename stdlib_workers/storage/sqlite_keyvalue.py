@@ -12,11 +12,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from stdlib_workers.storage.checksums import check_row, row_checksum
 from stdlib_workers.storage.database import Schema
 from stdlib_workers.storage.pending import Pending
-from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES, JournalEntry, SqliteJournal, append
+from stdlib_workers.storage.sqlite_journal import JOURNAL_AGES, JOURNAL_TABLES, JournalEntry, SqliteJournal
+from stdlib_workers.storage.sqlite_records import RECORD_TABLE, SqliteRecords
 from stdlib_workers.storage.store import Store
 from stdlib_workers.storage.write_buffer import Cache, Entry, WriteBuffer, entry_from
+from stdlib_workers.values import check_change
 
 T = TypeVar("T")
 
@@ -33,11 +36,27 @@ KEY_VALUE_SCHEMA = Schema(
             UNIQUE (bucket, key)
         ) STRICT;
         CREATE INDEX entry_of_bucket ON entry (bucket, id);
-        CREATE TABLE bucket (name TEXT PRIMARY KEY, entries INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE TABLE bucket (
+            name TEXT PRIMARY KEY, entries INTEGER NOT NULL, checksum INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
         {JOURNAL_TABLES}
-        CREATE TABLE version (reserved INTEGER NOT NULL) STRICT;
-        INSERT INTO version VALUES (0);
+        {RECORD_TABLE}
+        CREATE TABLE version (reserved INTEGER NOT NULL, checksum INTEGER NOT NULL) STRICT;
+        INSERT INTO version VALUES (0, row_checksum(0));
     """,
+    upgrades=(
+        f"""
+        DROP TABLE bucket;
+        CREATE TABLE bucket (
+            name TEXT PRIMARY KEY, entries INTEGER NOT NULL, checksum INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        INSERT INTO bucket SELECT bucket, count(*), row_checksum(bucket, count(*)) FROM entry GROUP BY bucket;
+        {JOURNAL_AGES}
+        {RECORD_TABLE}
+        ALTER TABLE version ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+        UPDATE version SET checksum = row_checksum(reserved);
+        """,
+    ),
 )
 
 _LIST = "SELECT id, key, value, version, checksum FROM entry WHERE bucket = ? AND id > ? ORDER BY id LIMIT ?"
@@ -77,11 +96,14 @@ class SqliteKeyValue:
         self._store = store
         self._watchers: list[Callable[[Change], None]] = []
         self._recent = Cache()
-        self._buffer = WriteBuffer(self._recent)
+        self.journal = SqliteJournal(store)
+        self.records = SqliteRecords(store)
+        self._buffer = WriteBuffer(self._recent, self.journal)
         store.attach(self._buffer)
         self._reserved = store.run(_reserve_versions).result()
         self._version = self._reserved - RESERVE
-        self.journal = SqliteJournal(store)
+        # Called inside the transaction that removes the last key of a bucket.
+        self.on_emptied: Callable[[sqlite3.Connection, str], None] = lambda *_: None
 
     def recent(self, bucket: str, key: str) -> Entry | None:
         """Return a durable entry that is in memory; None only means to call `get`. Safe on any thread."""
@@ -124,16 +146,17 @@ class SqliteKeyValue:
         bucket, key, decide = write
         old = self._buffer.find(connection, bucket, key)
         value = decide(old)
+        check_change(f"{key} in {bucket}", old and old.value, value)
         new = None if value is None else Entry(value, self._next_version())
         change = Change(bucket, key, old, new)
         lines = announce(change) if announce is not None else ()
         if lines:
-            change = change._replace(journal=[append(connection, *line) for line in lines])
+            change = change._replace(journal=[self.journal.add(connection, *line) for line in lines])
         # Last, because it cannot fail: what is in the buffer would not be undone with its command.
         if new is not None:
             self._buffer.write(bucket, key, new, is_new=old is None)
-        elif old is not None:
-            self._buffer.delete(connection, bucket, key)
+        elif old is not None and self._buffer.delete(connection, bucket, key) == 0:
+            self.on_emptied(connection, bucket)
         return change
 
     def _notify(self, change: Change) -> None:
@@ -160,13 +183,18 @@ class SqliteKeyValue:
 
     def count(self, bucket: str) -> Pending[int]:
         """Return how many keys a bucket has."""
-        statement = "SELECT entries FROM bucket WHERE name = ?"
-        return self._read(lambda connection: (connection.execute(statement, (bucket,)).fetchone() or (0,))[0])
+        return self._read(lambda connection: self._buffer.count(connection, bucket))
 
     def buckets(self) -> Pending[list[str]]:
         """Return the buckets that hold a key, sorted."""
-        statement = "SELECT name FROM bucket WHERE entries > 0 ORDER BY name"
-        return self._read(lambda connection: [row[0] for row in connection.execute(statement)])
+
+        def query(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute("SELECT name, entries, checksum FROM bucket ORDER BY name").fetchall()
+            for name, entries, checksum in rows:
+                check_row(f"the count of {name}", checksum, name, entries)
+            return [row[0] for row in rows]
+
+        return self._read(query)
 
     def watch(self, callback: Callable[[Change], None]) -> None:
         """Call `callback` after every change from now on, on the storage's thread, in the order of the commits."""
@@ -184,6 +212,8 @@ class SqliteKeyValue:
 
 
 def _reserve_versions(connection: sqlite3.Connection) -> int:
-    connection.execute("UPDATE version SET reserved = reserved + ?", (RESERVE,))
-    reserved: int = connection.execute("SELECT reserved FROM version").fetchone()[0]
-    return reserved
+    reserved, checksum = connection.execute("SELECT reserved, checksum FROM version").fetchone()
+    check_row("the counter of versions", checksum, reserved)
+    reserved += RESERVE
+    connection.execute("UPDATE version SET reserved = ?, checksum = ?", (reserved, row_checksum(reserved)))
+    return int(reserved)

@@ -7,9 +7,11 @@ callers that wait get an error and the process ends: after that, no caller is to
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +20,23 @@ from threading import Thread, Timer
 from traceback import clear_frames
 from typing import Any, TypeVar
 
-from iii import InvocationError
-from stdlib_workers.storage.database import Schema, close_database, lock, open_database
-from stdlib_workers.storage.errors import EXIT_IO, Refusal, error_from, is_fatal, is_full, stopped
+from iii import InvocationError, Worker
+from stdlib_workers.storage.backup import copy_database
+from stdlib_workers.storage.database import Schema, lock, open_database, open_in_memory, read_epoch, real_path
+from stdlib_workers.storage.errors import (
+    EXIT_IO,
+    EXIT_REFUSED,
+    FULL,
+    UNUSABLE,
+    FileGone,
+    Refusal,
+    StorageFailure,
+    error_from,
+    is_fatal,
+    is_full,
+    stopped,
+)
+from stdlib_workers.storage.open_file import OpenFile
 from stdlib_workers.storage.pending import Pending, settled, wake
 from stdlib_workers.values import end_worker
 
@@ -35,6 +51,10 @@ MAX_WAITING = 20_000
 EXIT_TIMEOUT = 0.2
 # The write-ahead log is truncated when it has grown past this, which only a reader from outside can cause.
 MAX_LOG_BYTES = 64 * 1024 * 1024
+# Functions that copy a store, by the worker's name.
+BACKUP = "storage::backup::"
+# Errors of the system that may be over at another start.
+_DISKS_OWN = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +100,10 @@ class Store:
         self._opened: Pending[None] = Pending()
         self._thread = Thread(target=self._run_thread, name=f"iii-store-{path.stem if path else 'memory'}", daemon=True)
         self._abandoned: sqlite3.Connection | None = None
+        self._file: OpenFile | None = None
+        self._lock: int | None = None
+        self._backups: deque[Pending[Path | None]] = deque()
+        self.epoch = 0
         self._hook = TransactionHook()
         self.commits = 0
         self._thread.start()
@@ -109,6 +133,19 @@ class Store:
         """Run `hook` along with every transaction. Call it once, before the first command that needs the hook."""
         self._hook = hook
 
+    def backup(self) -> Pending[Path | None]:
+        """Copy the database into one file beside it and return its path, None without a file.
+
+        The copy holds every command that was answered before this call; commands go on meanwhile. One backup at a time:
+        the next replaces the copy. Errors: `storage_full`, `storage_error`.
+        """
+        if self._path is None:
+            return settled(None)
+        pending: Pending[Path | None] = Pending()
+        self._backups.append(pending)
+        self.run(lambda _: None)  # wakes the storage thread
+        return pending
+
     def close(self) -> None:
         """Finish what waits, close the file, end the thread."""
         self._is_closed = True
@@ -118,29 +155,50 @@ class Store:
     # The storage thread
 
     def _run_thread(self) -> None:
-        lock_descriptor = None
         try:
-            lock_descriptor = lock(self._path) if self._path else None
-            connection = open_database(self._path, self._schema)
+            connection = self._open()
             self._opened.settle(None)
-            is_last = False
-            while not is_last:
-                batch, is_last = self._take()
-                if batch and not self._commit(connection, batch):
-                    # Stays open until the process ends: closing would move the log through the disk that has failed.
-                    self._abandoned = connection
-                    return
-            close_database(connection)
+            self._serve(connection)
         except Refusal as refusal:
             self._opened.settle(None, refusal)
         except OSError as error:
-            self._opened.settle(None, Refusal(f"{self._path} cannot be used: {error}"))
+            code = EXIT_IO if error.errno in _DISKS_OWN else EXIT_REFUSED
+            self._opened.settle(None, Refusal(f"{self._path} cannot be used: {error}", code))
         except sqlite3.Error as error:
             self._fail(error)
         finally:
             self._fail_waiting(stopped())
-            if lock_descriptor is not None:
-                os.close(lock_descriptor)
+            while self._backups:
+                self._end_backup(self._backups.popleft(), None, stopped())
+            if self._lock is not None:
+                os.close(self._lock)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path is None:
+            connection = open_in_memory(self._schema)
+        else:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = lock(real_path(self._path))
+            self._file = open_database(self._path, self._schema)
+            connection = self._file.connection
+        self.epoch = read_epoch(connection)
+        return connection
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        """Commit batches until the store is closed; then close the file, unless it must not be used any more."""
+        is_last = False
+        while not is_last:
+            batch, is_last = self._take()
+            if batch and not self._commit(connection, batch):
+                # Stays open until the process ends: closing would move the log through the disk that has failed.
+                self._abandoned = connection
+                return
+            while self._backups and self._file is not None:
+                self._back_up(self._file, self._backups.popleft())
+        if self._file is not None:
+            self._file.close()
+        else:
+            connection.close()
 
     def _take(self) -> tuple[list[_Submission], bool]:
         """Wait for the next batch. True with the last one: the store has been closed."""
@@ -165,7 +223,7 @@ class Store:
             failure = self._transact(connection, left)
         if failure is None:
             self._answer(batch)
-            self._limit_log(connection)
+            self._limit_log()
             return True
         if len(left) > 1 and (is_full(failure) or isinstance(failure, _HookFailed)):
             # A command that is too large must not fail the others: each gets a transaction of its own.
@@ -181,6 +239,30 @@ class Store:
             self._fail(cause)
         return not is_over
 
+    def _back_up(self, file: OpenFile, pending: Pending[Path | None]) -> None:
+        def serve(*_: int) -> None:
+            """Commit what has come meanwhile; SQLite brings the copy up to date with it."""
+            batch: list[_Submission] = []
+            while len(batch) < MAX_BATCH and not self._queue.empty():
+                submission = self._queue.get()
+                if submission is None:
+                    self._queue.put(None)  # the store is being closed, after the copy
+                    break
+                batch.append(submission)
+            if batch and not self._commit(file.connection, batch):
+                raise FileGone("the store has failed")
+
+        try:
+            self._end_backup(pending, copy_database(file.connection, file.path, serve))
+        except (sqlite3.Error, OSError, FileGone) as error:
+            failure = StorageFailure(FULL if is_full(error) else UNUSABLE, f"the copy was not made: {error}")
+            self._end_backup(pending, None, failure)
+
+    @staticmethod
+    def _end_backup(pending: Pending[Path | None], copy: Path | None, error: BaseException | None = None) -> None:
+        pending.settle(copy, error)
+        wake([pending])
+
     def _transact(self, connection: sqlite3.Connection, batch: list[_Submission]) -> Exception | None:
         try:
             self._hook.begin()
@@ -195,7 +277,9 @@ class Store:
                     raise
                 raise _HookFailed(error) from error
             connection.execute("COMMIT")
-        except (sqlite3.Error, _PartialWrite, _HookFailed) as error:
+            if self._file is not None:
+                self._file.acknowledge()
+        except (sqlite3.Error, FileGone, _PartialWrite, _HookFailed) as error:
             _roll_back(connection)
             return error
         self.commits += 1
@@ -209,12 +293,9 @@ class Store:
             submission.pending.settle(submission.value, submission.error)
         wake([submission.pending for submission in batch])
 
-    def _limit_log(self, connection: sqlite3.Connection) -> None:
-        if self._path is None or self.commits % 64:
-            return
-        log = self._path.with_name(self._path.name + "-wal")
-        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _limit_log(self) -> None:
+        if self._file is not None and self.commits % 64 == 0 and self._file.log_bytes() > MAX_LOG_BYTES:
+            self._file.truncate_log()
 
     def _fail(self, failure: Exception) -> None:
         self._is_closed = True
@@ -275,11 +356,25 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _end_process(error: BaseException) -> None:
-    sys.stderr.write(f"iii: the disk failed ({error}); nothing can be trusted to be durable, so this process ends\n")
+    cause = error if isinstance(error, FileGone) else f"the disk failed ({error})"
+    sys.stderr.write(f"iii: {cause}; nothing more can be made durable, so this process ends\n")
     sys.stderr.flush()
     timer = Timer(EXIT_TIMEOUT, os._exit, (EXIT_IO,))
     timer.daemon = True
     timer.start()
+
+
+def look_after(worker: Worker, name: str, store: Store) -> None:
+    """Close the store once the worker has stopped, and offer `storage::backup::NAME` for `iii backup`."""
+
+    async def backup(_: Any) -> dict[str, str | None]:
+        path = await store.backup()
+        return {"path": None if path is None else str(path)}
+
+    worker.before_stop(lambda _: store.close)
+    description = f"Copy the data of {name} into a file beside it"
+    metadata = {"internal": True, "store": name}
+    worker.register_function(f"{BACKUP}{name}", backup, description=description, metadata=metadata)
 
 
 def open_store(name: str, schema: Schema, *, in_memory: bool) -> Store:

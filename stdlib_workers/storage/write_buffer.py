@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
+from stdlib_workers.storage.checksums import check_row, row_checksum
 from stdlib_workers.storage.errors import CORRUPT, StorageFailure
-from stdlib_workers.storage.sqlite_journal import checksum_of
+from stdlib_workers.storage.sqlite_journal import SqliteJournal, checksum_of
 from stdlib_workers.storage.store import TransactionHook
 
 # Rows of one statement: more gain nothing, and each count is a statement of its own to prepare.
@@ -26,7 +27,6 @@ OVERHEAD = 200
 
 _FIND = "SELECT value, version, checksum FROM entry WHERE bucket = ? AND key = ?"
 _DELETE = "DELETE FROM entry WHERE bucket = ? AND key = ?"
-_COUNT = "INSERT INTO bucket VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET entries = entries + excluded.entries"
 
 
 class Entry(NamedTuple):
@@ -66,10 +66,14 @@ class Cache:
 
 
 class WriteBuffer(TransactionHook):
-    """Entries by bucket and key, None for a deleted one. `recent` gets them after the commit."""
+    """Entries by bucket and key, None for a deleted one. `recent` gets them after the commit.
 
-    def __init__(self, recent: Cache) -> None:
+    The logs of `journal` are kept within their bounds in the same step.
+    """
+
+    def __init__(self, recent: Cache, journal: SqliteJournal) -> None:
         self._recent = recent
+        self._journal = journal
         self._entries: dict[tuple[str, str], Entry | None] = {}
         self._unwritten: dict[tuple[str, str], Entry] = {}
         self._counts: dict[str, int] = {}
@@ -78,6 +82,8 @@ class WriteBuffer(TransactionHook):
         self._entries.clear()
         self._unwritten.clear()
         self._counts.clear()
+        if self._journal.retention is not None:
+            self._journal.retention.begin()
 
     @contextmanager
     def rollback_on_error(self) -> Iterator[None]:
@@ -107,12 +113,33 @@ class WriteBuffer(TransactionHook):
         if is_new:
             self._counts[bucket] = self._counts.get(bucket, 0) + 1
 
-    def delete(self, connection: sqlite3.Connection, bucket: str, key: str) -> None:
-        """Remove a key that is there. At once: written again it would otherwise keep its old place in listings."""
+    def delete(self, connection: sqlite3.Connection, bucket: str, key: str) -> int:
+        """Remove a key that is there; returns how many its bucket has left.
+
+        At once: written again it would otherwise keep its old place in listings.
+        """
         self.flush(connection)
         connection.execute(_DELETE, (bucket, key))
-        connection.execute(_COUNT, (bucket, -1))
         self._entries[bucket, key] = None
+        return self._add_to_count(connection, bucket, -1)
+
+    def count(self, connection: sqlite3.Connection, bucket: str) -> int:
+        """Return how many keys a bucket has in the database."""
+        row = connection.execute("SELECT entries, checksum FROM bucket WHERE name = ?", (bucket,)).fetchone()
+        if row is None:
+            return 0
+        entries, checksum = row
+        check_row(f"the count of {bucket}", checksum, bucket, entries)
+        return int(entries)
+
+    def _add_to_count(self, connection: sqlite3.Connection, bucket: str, more: int) -> int:
+        entries = self.count(connection, bucket) + more
+        if entries == 0:
+            connection.execute("DELETE FROM bucket WHERE name = ?", (bucket,))
+        else:
+            row = (bucket, entries, row_checksum(bucket, entries))
+            connection.execute("REPLACE INTO bucket VALUES (?, ?, ?)", row)
+        return entries
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write everything to the database now, for a command that reads more than single keys."""
@@ -126,14 +153,20 @@ class WriteBuffer(TransactionHook):
             ]
             connection.execute(_write_statement(len(part)), fields)
         self._unwritten.clear()
-        if self._counts:
-            connection.executemany(_COUNT, self._counts.items())
-            self._counts.clear()
+        for bucket, more in self._counts.items():
+            self._add_to_count(connection, bucket, more)
+        self._counts.clear()
 
-    finish = flush
+    def finish(self, connection: sqlite3.Connection) -> None:
+        """Write everything, and drop what is over the bounds of the logs."""
+        self.flush(connection)
+        if self._journal.retention is not None:
+            self._journal.retention.finish(connection)
 
     def committed(self) -> None:
         """Put what is durable now into the cache."""
+        if self._journal.retention is not None:
+            self._journal.retention.committed()
         for (bucket, key), entry in self._entries.items():
             self._recent.keep(bucket, key, entry)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from iii import InitOptions, Worker, register_worker
 from stdlib_workers.events import Background, Bindings, Outbox, target_from
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, map_storage_errors, open_store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
 from stdlib_workers.stream.functions import Stream
@@ -23,7 +24,9 @@ def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 or 5 when the storage must not be used."""
     options = read_options(options_from)
     store = open_store("stream", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
-    offer(register_worker(options=InitOptions(worker_name="stream")), SqliteKeyValue(store), options)
+    worker = register_worker(options=InitOptions(worker_name="stream"))
+    offer(worker, SqliteKeyValue(store), options)
+    look_after(worker, "stream", store)
 
 
 def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
@@ -40,7 +43,12 @@ def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     except OSError as error:
         end_worker(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
     sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
-    worker.before_stop(lambda seconds: background.wait(listener.close(), seconds or None))
+
+    def close(seconds: float) -> Callable[[], None]:
+        background.wait(listener.close(), seconds or None)
+        return background.stop
+
+    worker.before_stop(close)
 
     for trigger_type, provider in ((STREAM_TRIGGER, filters), (JOIN_TRIGGER, joins), (LEAVE_TRIGGER, leaves)):
         worker.register_trigger_type(trigger_type, provider)

@@ -49,7 +49,8 @@ class Subscriber:
         self._queue.append(message)
         self._bytes += len(message)
         self._filled.set()
-        if len(self._queue) > MAX_ITEMS or self._bytes > MAX_BYTES:
+        # A lone message may be larger: a group that does not fit could never be shown otherwise.
+        if len(self._queue) > MAX_ITEMS or (self._bytes > MAX_BYTES and len(self._queue) > 1):
             self._queue.clear()
             self._overrun.set()
 

@@ -44,13 +44,17 @@ class MemoryJournal:
 
     def remove(self, positions: Sequence[int]) -> Pending[None]:
         """Forget lines."""
+        return self.replace(positions, ())
+
+    def replace(self, positions: Sequence[int], lines: Sequence[tuple[str, bytes]]) -> Pending[None]:
+        """Put lines in the place of others."""
         self._lines = [line for line in self._lines if line.position not in set(positions)]
+        self.add(lines)
         return settled(None)
 
-    def trim(self, topic: str, keep: int) -> Pending[None]:
-        """Keep the last lines of a topic."""
-        ours = [line.position for line in self._lines if line.topic == topic]
-        return self.remove(ours[: max(0, len(ours) - keep)])
+    def drop_first(self, topic: str, count: int) -> Pending[None]:
+        """Forget the oldest lines of a topic."""
+        return self.remove([line.position for line in self._lines if line.topic == topic][:count])
 
 
 class MemoryKeyValue:

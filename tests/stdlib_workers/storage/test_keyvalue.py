@@ -143,7 +143,7 @@ def test_the_journal_is_read_by_topic_and_trimmed_from_its_start(pairs: SqliteKe
     ours = [line.position for line in lines if line.topic == "a"]
     assert [line.position for line in pairs.journal.read("a", 0, 2).result(10)] == ours[:2]
     assert [line.position for line in pairs.journal.read("a", ours[1], 9).result(10)] == ours[2:]
-    pairs.journal.trim("a", 2).result(10)
+    pairs.journal.drop_first("a", 1).result(10)
     assert [line.position for line in pairs.journal.read("a", 0, 9).result(10)] == ours[1:]
     pairs.journal.remove(ours).result(10)
     assert pairs.journal.read("a", 0, 9).result(10) == []

@@ -129,7 +129,7 @@ def test_q16_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_q16_what_is_no_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.mkdir()
-    assert "unable to open" in str(refused(path))
+    assert "it is not a file" in str(refused(path))
 
 
 @pytest.fixture
