@@ -46,6 +46,7 @@ class InvokeFunction(Message):
     idempotent: bool | None = None
     stream: bool | None = None
     window: int | None = None
+    awaits_end: bool | None = None  # the caller is answered only when the handler has ended, even after the deadline
 
 
 class InvocationResult(Message):

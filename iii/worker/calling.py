@@ -11,7 +11,7 @@ from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
-from iii.worker.calls.call_table import LOST_ANSWER_TIMEOUT, AwaitedCall, BlockingCall, StreamedCall, prepare
+from iii.worker.calls.call_table import AwaitedCall, BlockingCall, StreamedCall, prepare
 from iii.worker.codec.limits import MAX_LINE
 from iii.worker.runtime.threads import call_on
 
@@ -108,9 +108,9 @@ class Calling:
         self._reader_lock.offer_loop(loop, get_ident())
         self._dispatcher.watch()
         timer = None
-        if "deadline_ms" in head:
+        if "deadline_ms" in head and (answer_timeout := call.answer_timeout) is not None:
             # A timer of the loop: `asyncio.wait_for` would cost more than the rest of the call.
-            timer = loop.call_later(call.answer_timeout or LOST_ANSWER_TIMEOUT, call.wake_up)
+            timer = loop.call_later(answer_timeout, call.wake_up)
         try:
             await call.future
         finally:

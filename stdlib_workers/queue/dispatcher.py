@@ -18,7 +18,7 @@ from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
 from stdlib_workers.queue.model import DONE, Delivery, Outcome, Verdict
-from stdlib_workers.queue.policy import blame, expected_delay_ms, is_end_of_engine, verdict_from
+from stdlib_workers.queue.policy import blame, expected_delay_ms, is_end_of_engine, timed_out, verdict_from
 
 # How long to wait before writing an end down again that the storage could not take.
 STORAGE_RETRY_INTERVAL = 0.2
@@ -32,6 +32,8 @@ CRASH_DEBOUNCE = 0.02
 # The engine announces each registration. An announcement can be missed: one job of each function that is missing is
 # tried so often all the same.
 PROBE_INTERVAL = 5.0
+# A handler may go on for as long again as its timeout, and at least for so long, before its process is replaced.
+MIN_OVERRUN = 60.0
 # The key of the metadata under which a handler finds its job.
 JOB = "iii.job"
 # Say how the sender's own call is to be shown in a trace: not true of the job (public contract).
@@ -41,8 +43,11 @@ OF_THE_SENDER = frozenset({"iii.tag.kind", "iii.tag.display_name", "iii.tag.hidd
 class Dispatcher:
     """The attempts under way, and the time at which the next job becomes due."""
 
-    def __init__(self, worker: Worker, broker: Broker, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, worker: Worker, broker: Broker, clock: Callable[[], int], *, min_overrun: float = MIN_OVERRUN
+    ) -> None:
         self._worker = worker
+        self._min_overrun = min_overrun
         self._broker = broker
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -126,21 +131,48 @@ class Dispatcher:
             "namespace": delivery.namespace,
             "trace": {"traceparent": delivery.traceparent, "baggage": carried(delivery.baggage)},
         }
+        timeout, overrun = config.timeout_ms / 1000, None
+        began_at = self._loop.time()
         try:
             condition = config.condition_function_id
             if condition and await self._worker.trigger_async({**request, "function_id": condition}) is False:
                 return DONE
-            await self._worker.trigger_async(request)
+            began_at = self._loop.time()
+            overrun = self._loop.call_later(timeout + max(timeout, self._min_overrun), self._on_overrun, delivery)
+            # Nothing can stop a thread: the job keeps its slot, and its group, until its handler has really ended.
+            await self._worker.trigger_async({**request, "awaits_end": True})
         except InvocationError as error:
             if is_end_of_engine(error):
                 # Nothing is written down: the next start finds the job running, and gives it back unspent.
                 await asyncio.sleep(ENGINE_END_TIMEOUT)
             verdict = verdict_from(error, delivery.function_id)
+            if verdict.outcome is Outcome.DONE:
+                say(f"{name_of(delivery)} is done, but what it returned could not be kept: {error}")
+            if self._loop.time() - began_at >= timeout:
+                verdict = timed_out(verdict, delivery.function_id, config.timeout_ms)
             if verdict.killed:
                 is_shared = await self._is_shared_crash(str(error.details.get("worker")))
                 return blame(delivery, verdict, is_shared=is_shared)
             return verdict
+        finally:
+            if overrun is not None:
+                overrun.cancel()
         return DONE
+
+    def _on_overrun(self, delivery: Delivery) -> None:
+        self._spawn(self._replace_worker(delivery))
+
+    async def _replace_worker(self, delivery: Delivery) -> None:
+        """Replace the process of a handler that goes on long after its timeout, and holds up what waits behind it."""
+        what = f"{name_of(delivery)} still runs, long after its timeout of {delivery.queue.config.timeout_ms} ms"
+        target = {"function_id": delivery.function_id, "namespace": delivery.namespace or "default"}
+        try:
+            info = await self._worker.trigger_async("engine::functions::info", target)
+            worker = info["worker_name"]
+            say(f"{what}; its worker {worker} is restarted")
+            await self._worker.trigger_async("engine::workers::restart", {"name": worker})
+        except InvocationError as error:
+            say(f"{what}, and its worker cannot be restarted ({error}); what waits behind it waits until it ends")
 
     async def _is_shared_crash(self, worker: str) -> bool:
         """Whether a crash has ended other jobs too: then any of them may be the poison message.
@@ -169,7 +201,7 @@ class Dispatcher:
                 return
             except InvocationError as error:
                 if not error.retryable:
-                    sys.stderr.write(f"iii: the end of job {delivery.id} could not be written down: {error}\n")
+                    say(f"the end of {name_of(delivery)} could not be written down: {error}")
                     return
             await asyncio.sleep(STORAGE_RETRY_INTERVAL)
 
@@ -209,6 +241,14 @@ class MissingFunctions:
                 self._scheduler.held_back -= {target}
                 await self._broker.release(target[1], limit=1)
             await asyncio.sleep(PROBE_INTERVAL)
+
+
+def name_of(delivery: Delivery) -> str:
+    return f"job {delivery.id} of {delivery.function_id} (queue {delivery.queue.topic or delivery.queue.name})"
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def sidecar(delivery: Delivery) -> Any:

@@ -14,6 +14,8 @@ JITTER = 0.2
 MAX_INTERRUPTIONS = 20
 # Codes that refuse a call before any handler has seen it -> milliseconds until the next attempt.
 UNSTARTED = {"worker_unavailable": 1000, "overloaded": 100, "engine_stopping": 1000}
+# Codes of a result that could not be kept: no JSON, too large, not what its schema says.
+UNKEPT = ("result_not_serializable", "payload_too_large", "invalid_result")
 # Dead letters keep the error, not a memory dump.
 MAX_TEXT = 16_384
 
@@ -46,6 +48,8 @@ def verdict_from(error: InvocationError, function_id: str) -> Verdict:
     body = {key: value for key, value in fields.items() if value is not None}
     if error.stacktrace:
         return Verdict(Outcome.FAILED, body)
+    if has_returned(error, function_id):
+        return Verdict(Outcome.DONE, body)
     if error.code == "function_not_found" and function_id in error.message:
         return Verdict(Outcome.MISSING, body)
     if error.code == "invocation_stopped" and error.details.get("started", True):
@@ -54,9 +58,28 @@ def verdict_from(error: InvocationError, function_id: str) -> Verdict:
     if error.code in UNSTARTED or error.code == "invocation_stopped":
         delay = error.details.get("retry_after_ms") or UNSTARTED.get(error.code, 0)
         return Verdict(Outcome.RETURNED, body, delay_ms=int(delay))
-    if error.code == "TIMEOUT" and error.details.get("started") is False:
-        return Verdict(Outcome.RETURNED, body)
-    return Verdict(Outcome.FAILED, body)
+    is_unstarted = error.code == "TIMEOUT" and error.details.get("started") is False
+    return Verdict(Outcome.RETURNED if is_unstarted else Outcome.FAILED, body)
+
+
+def timed_out(verdict: Verdict, function_id: str, timeout_ms: int) -> Verdict:
+    """Say what the end of an attempt means that has run into its timeout.
+
+    A handler that returned all the same has done the work, and one that raised an error of its own has failed by it.
+    Cancelled or stopped with its process it has timed out: both were asked for because of the timeout.
+    """
+    if verdict.error.get("code") not in ("cancelled", "invocation_stopped"):
+        return verdict
+    text = f"{function_id}: invocation timed out after {timeout_ms}ms"
+    return Verdict(Outcome.FAILED, {"code": "TIMEOUT", "message": text, "details": {"started": True}})
+
+
+def has_returned(error: InvocationError, function_id: str) -> bool:
+    """Whether the handler itself has returned, and only its result could not be kept: then the job is done.
+
+    No caller waits for the result of a job, and a job that has done its work must not do it again.
+    """
+    return error.code in UNKEPT and error.function_id == function_id and error.details.get("returned") is True
 
 
 def is_end_of_engine(error: InvocationError) -> bool:

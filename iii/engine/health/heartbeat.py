@@ -76,4 +76,5 @@ class Heartbeat:
         self._pump.turn()
 
     def _has_live_call(self, callee: Peer) -> bool:
-        return any(call.callee is callee and not call.is_abandoned for call in self._calls.in_flight.values())
+        calls = self._calls.in_flight.values()
+        return any(call.callee is callee and not (call.is_abandoned or call.is_overdue) for call in calls)

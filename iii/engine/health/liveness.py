@@ -110,7 +110,7 @@ class Liveness:
             if invocation.callee is None:
                 continue
             load = loads.setdefault(invocation.callee, _Load())
-            if not invocation.is_abandoned:
+            if not (invocation.is_abandoned or invocation.is_overdue):
                 load.live_since = min(load.live_since, invocation.deadline - invocation.timeout)
             elif invocation.deadline <= self._checked_at:
                 # An abandoned call whose deadline has not passed was given up by its caller: the worker may go on.

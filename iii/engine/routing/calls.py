@@ -28,7 +28,7 @@ from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.engine.routing.tracer import Tracer, error_from, error_in
 from iii.engine.tracing.trace_context import baggage_for
-from iii.errors import ProtocolError, RemoteProtocolError
+from iii.errors import ErrorCode, ProtocolError, RemoteProtocolError
 from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
@@ -121,6 +121,7 @@ class Calls:
             function = Function(message.function_id, message.namespace or DEFAULT_NAMESPACE, NO_OWNER)
         id: str = message.invocation_id  # type: ignore[assignment]  # void calls were given one
         invocation = Invocation(id, function, line, origin, now + timeout, timeout)
+        invocation.awaits_end = bool(message.awaits_end)
         if is_nested:
             # A call made by a running one is deeper by one, and never has a later deadline.
             parent = self.in_flight.get(parent_id(message.caller) or "")
@@ -388,9 +389,14 @@ class Calls:
     def expire(self, now: float) -> None:
         """End every call whose deadline has passed."""
         for invocation in self.deadlines.expired(now):
-            if not invocation.is_abandoned:
-                self.tell(invocation, error_bodies.timeout(invocation))
-                self.abandon(invocation)
+            if invocation.is_abandoned:
+                continue
+            if invocation.awaits_end and invocation.callee is not None:
+                invocation.is_overdue = True
+                self.send(invocation.callee, encode(Cancel(invocation.id)))
+                continue
+            self.tell(invocation, error_bodies.timeout(invocation))
+            self.abandon(invocation)
 
     # While calls are recorded
 
@@ -447,7 +453,10 @@ class Calls:
         """A line from or for `peer` could not be decoded: answer where its id shows, report the error otherwise."""
         self.counters[error.code] += 1
         invocation = self.in_flight.get(error.invocation_id or "")
-        body = ErrorBody(error.code, error.message, details={"offset": error.offset})
+        details: dict[str, object] = {"offset": error.offset}
+        if error.code == ErrorCode.PAYLOAD_TOO_LARGE:
+            details["returned"] = True  # an answer of that size is a result: only its way back has failed
+        body = ErrorBody(error.code, error.message, details=details)
         if invocation is not None and invocation.callee is peer:
             result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(body))
             self.settle_traced(peer, result, encode(result))

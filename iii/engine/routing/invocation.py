@@ -41,6 +41,8 @@ class Invocation(Struct, gc=False, eq=False):
     receipt: str | None = None  # of an enqueued call: its caller gets this instead of the provider's result
     is_waiting: bool = False
     is_abandoned: bool = False  # no caller waits any more, but the callee still runs it
+    awaits_end: bool = False  # after its deadline the caller waits on, until the callee has really ended
+    is_overdue: bool = False  # it awaits its end, and its deadline has passed
     is_done: bool = False
 
     @property

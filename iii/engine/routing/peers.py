@@ -198,7 +198,9 @@ class PeerTable:
             if invocation.is_abandoned:
                 calls.in_flight.pop(invocation.id, None)
                 invocation.is_done = True
-            elif may_repeat or not invocation.is_started:
+            elif invocation.is_overdue and not invocation.is_started:
+                calls.fail(invocation, error_bodies.timeout(invocation))
+            elif not invocation.is_overdue and (may_repeat or not invocation.is_started):
                 to_requeue.append(invocation)
             else:
                 calls.fail(invocation, error_bodies.invocation_stopped(invocation, reason))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         metadata: Any
         namespace: str | None
         trace: Mapping[str, str | None] | None
+        awaits_end: bool | None
 
     class RequestFields(Protocol):
         """An object with fields of `TriggerRequest`, such as the public SDK's; only `function_id` is required."""
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 else:
     TriggerRequestInput = dict
 
-KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace")
+KEYS = ("function_id", "payload", "action", "timeout_ms", "metadata", "namespace", "trace", "awaits_end")
 # Ids with these prefixes live in the default namespace, whatever the worker's own is.
 SHARED_PREFIXES = ("engine::", "configuration::")
 
@@ -129,6 +130,9 @@ class TriggerRequest:
     """One call: `function_id`, JSON `payload`, `action`, `timeout_ms`, sidecar `metadata`, `namespace`.
 
     `trace` (`{"traceparent", "baggage"}`) is the trace to continue in place of the current invocation's.
+
+    `awaits_end`: `timeout_ms` cancels the handler, and the call ends with it: with what the handler then answers, be it
+    a result, not before it has really ended. For callers that must not start the next thing beside it.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class TriggerRequest:
         metadata: Any = None,
         namespace: str | None = None,
         trace: Mapping[str, str | None] | None = None,
+        awaits_end: bool | None = None,
     ) -> None:
         self.function_id = function_id
         self.payload = payload
@@ -148,6 +153,7 @@ class TriggerRequest:
         self.metadata = metadata
         self.namespace = namespace
         self.trace = trace
+        self.awaits_end = awaits_end
 
 
 def request_from(request: Any, payload: Any = None) -> TriggerRequest:
@@ -176,7 +182,8 @@ def _request_from_dict(fields: dict[str, Any]) -> TriggerRequest:
         return TriggerRequest(fields["function_id"], fields["payload"])
     get = fields.get
     payload, action, timeout_ms, metadata = get("payload"), get("action"), get("timeout_ms"), get("metadata")
-    return TriggerRequest(fields["function_id"], payload, action, timeout_ms, metadata, get("namespace"), get("trace"))
+    rest = get("namespace"), get("trace"), get("awaits_end")
+    return TriggerRequest(fields["function_id"], payload, action, timeout_ms, metadata, *rest)
 
 
 def message_from(request: TriggerRequest, worker_namespace: str | None) -> dict[str, Any]:

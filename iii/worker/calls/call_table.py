@@ -58,7 +58,10 @@ class Call:
     def answer_timeout(self) -> float | None:
         """Seconds after which the caller gives up without the engine, None without a deadline."""
         deadline_ms = self.head.get("deadline_ms")
-        return None if deadline_ms is None else deadline_ms / 1000 + LOST_ANSWER_TIMEOUT
+        if deadline_ms is None or "awaits_end" in self.head:
+            return None
+        seconds: float = deadline_ms / 1000 + LOST_ANSWER_TIMEOUT
+        return seconds
 
     def settle(self, answer: Message) -> None:
         """Keep the answer; subclasses let the caller go on."""
@@ -247,6 +250,8 @@ def prepare(
         if timeout <= 0:
             raise InvocationError(ErrorCode.TIMEOUT, "invocation timed out after 0ms", request.function_id)
         message["deadline_ms"] = max(1, int(timeout))
+        if request.awaits_end:
+            message["awaits_end"] = True
     if window is not None:
         message |= {"stream": True, "window": window}
     return message

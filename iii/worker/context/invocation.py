@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class InvocationContext:
     """One running invocation, as `current_invocation()` returns it.
 
-    `cancelled` is True once the caller has given up; `deadline` is a `time.monotonic()` value or None; `message` is the
+    `deadline` is a `time.monotonic()` value or None; `message` is the
     call as it came, and must not be changed.
     """
 
     # What most invocations never change stands here once, not in each of them: making one is on the path of every call.
-    cancelled = False
+    is_cancelled = False  # the caller has given up, or the deadline has passed
+    has_heard = False  # of its cancellation: what the handler returns from then on is half of its work
     deadline: float | None = None
     task: Any = None  # of an async handler, once the handler has begun
     unbegun: Any = None  # the same task, from its creation to its end
@@ -37,6 +38,13 @@ class InvocationContext:
         self.key: str | int = message.get("invocation_id") or id(self)
         if "deadline_ms" in message and message["deadline_ms"] is not None:
             self.deadline = monotonic() + message["deadline_ms"] / 1000
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has given up. A handler that has seen this and returns has given up too."""
+        if self.is_cancelled:
+            self.has_heard = True
+        return self.is_cancelled
 
     @property
     def function_id(self) -> str:

@@ -63,7 +63,10 @@ class Runner:
                 end_child(handler.function_id, error)
             self.answer_error(message, body_from_exception(error))
         else:
-            self._answer(handler, message, result)
+            if invocation.has_heard and "awaits_end" in message:
+                self.answer_error(message, _CANCELLED)
+            else:
+                self._answer(handler, message, result)
         self._running.pop(invocation.key, None)
         self._after_run()
         if self._drained is not None and not self._running:
@@ -88,7 +91,7 @@ class Runner:
         message = invocation.message
         invocation.task = invocation.unbegun
         try:
-            if invocation.cancelled:
+            if invocation.is_cancelled:
                 raise InvocationError(ErrorCode.CANCELLED, "the caller gave up")
             _set_current(invocation)
             data = message.get("data")
@@ -100,10 +103,13 @@ class Runner:
             if self.is_forked:
                 end_child(handler.function_id, error)
             # One that the handler raised itself, say by awaiting a cancelled task, is a failure like any other.
-            is_cancelled = invocation.cancelled and isinstance(error, asyncio.CancelledError)
+            is_cancelled = invocation.is_cancelled and isinstance(error, asyncio.CancelledError)
             self.answer_error(message, _CANCELLED if is_cancelled else body_from_exception(error))
         else:
-            self._answer(handler, message, result)
+            if invocation.has_heard and "awaits_end" in message:
+                self.answer_error(message, _CANCELLED)
+            else:
+                self._answer(handler, message, result)
         # The task's context holds the invocation: a cycle that only the garbage collector would free.
         invocation.task = invocation.unbegun = None
         self._running.pop(invocation.key, None)
@@ -191,11 +197,11 @@ class Runner:
         invocation = self._running.get(invocation_id)
         if invocation is None:
             return
-        invocation.cancelled = True
+        invocation.is_cancelled = True
         if invocation.window is not None:
             invocation.window.end()
         if invocation.task is not None:
-            self._loop.call_soon(invocation.task.cancel)
+            self._loop.call_soon(_cancel_task, invocation)
 
     def drain(self) -> Event:
         """Return an event that is set once no invocation runs."""
@@ -205,6 +211,11 @@ class Runner:
         if not self._running:
             drained.set()
         return drained
+
+
+def _cancel_task(invocation: InvocationContext) -> None:
+    if invocation.task is not None and invocation.task.cancel():
+        invocation.has_heard = True
 
 
 def _body_of_unsendable(function_id: str, error: BaseException) -> dict[str, Any]:
@@ -225,7 +236,7 @@ def _call_to_end(handler: Handler, invocation: InvocationContext) -> Any:
     if not invocation.is_streamed:
         return list(result)
     for item in result:
-        if invocation.cancelled:
+        if invocation.is_cancelled:
             result.close()
             break
         invocation.send_item({"item": item})

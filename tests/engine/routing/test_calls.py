@@ -312,6 +312,53 @@ def test_a_call_ends_at_its_deadline_and_the_late_answer_is_dropped(net: Net, ca
     assert (net.got(caller), callee.busy, net.router.calls.in_flight) == ([], 0, {})
 
 
+def test_a_caller_that_awaits_the_end_gets_the_late_answer_as_it_is(net: Net, caller: Peer) -> None:
+    callee = net.peer("w")
+    net.register(callee, "f")
+    net.call(caller, "f", deadline_ms=500, awaits_end=True)
+    net.got(callee)
+    net.later(0.5)
+    assert net.one(callee) == {"type": "cancel", "invocation_id": "c1"}
+    net.later(1000.0)
+    assert (net.got(caller), net.got(callee), callee.busy, callee.owed) == ([], [], 1, 1)
+    net.answer(callee, result="late")
+    assert net.one(caller)["result"] == "late"
+    assert (callee.busy, caller.outgoing, net.router.calls.in_flight) == (0, 0, {})
+
+
+def test_a_caller_that_awaits_the_end_waits_for_no_call_that_has_not_begun(net: Net, caller: Peer) -> None:
+    callee = net.peer("w", concurrency=1)
+    net.register(callee, "f")
+    net.call(caller, "f", "a")
+    net.call(caller, "f", "b", deadline_ms=500, awaits_end=True)
+    net.later(0.5)
+    error = net.error(caller)
+    assert (error["code"], error["details"]) == ("TIMEOUT", {"started": False})
+    net.answer(callee, "a")
+    assert (net.calls_of(callee), net.router.calls.in_flight) == (["a"], {})
+
+
+def test_a_caller_that_awaits_the_end_learns_that_the_callee_is_gone_and_may_give_up(net: Net, caller: Peer) -> None:
+    callee, other = net.peer("w"), net.peer("v")
+    net.register(callee, "f")
+    net.register(other, "g")
+    net.call(caller, "f", "a", deadline_ms=500, awaits_end=True)
+    net.call(caller, "g", "b", deadline_ms=500, awaits_end=True)
+    net.got(callee)
+    net.later(0.5)
+    net.call(caller, "g", "c", deadline_ms=500, awaits_end=True)
+    net.later(0.5)
+    net.send(caller, "cancel", invocation_id="b")
+    assert (other.busy, other.owed, caller.outgoing) == (2, 1, 2)
+    net.router.peer_table.detach(callee)
+    assert net.error(caller)["code"] == "invocation_stopped"
+    net.answer(other, "b")
+    assert net.got(caller) == []
+    net.router.peer_table.detach(other)  # which had not read the call that is overdue
+    assert net.error(caller)["details"] == {"started": False}
+    assert net.router.calls.in_flight == {}
+
+
 def test_a_call_without_a_deadline_gets_the_engines(caller: Peer) -> None:
     net = Net(timeout=2.0)
     callee, caller = net.peer("w"), net.peer("caller")

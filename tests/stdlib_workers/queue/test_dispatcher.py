@@ -20,12 +20,12 @@ from tests.support.stand_ins import Callee, until
 class Stage:
     """A broker on a store in memory, its dispatcher, and the worker they call through."""
 
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, *, min_overrun: float = 60.0, **config: Any) -> None:
         self.store = Store(None, SCHEMA)
         self.broker = Broker(self.store, "run-1", lambda: 1000)
         self.broker.start({"jobs": QueueConfig(**config)})
         self.callee = Callee()
-        self.dispatcher = Dispatcher(self.callee, self.broker, lambda: 1000)  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.callee, self.broker, lambda: 1000, min_overrun=min_overrun)  # type: ignore[arg-type]
 
     async def enqueue(self, **fields: Any) -> None:
         """Take one job in; that starts it."""
@@ -93,6 +93,7 @@ async def test_the_function_gets_the_data_with_the_job_beside_it() -> None:
                 },
             },
             "trace": {"traceparent": "00-a-b-01", "baggage": "tenant=acme,iii.tag.env=test"},
+            "awaits_end": True,
         }
     ]
     stage.store.close()
@@ -163,4 +164,85 @@ async def test_a_queue_that_was_removed_starts_nothing() -> None:
     await stage.store.run(lambda connection: connection.execute("DELETE FROM queues"))
     await stage.enqueue()
     assert stage.callee.requests == []
+    stage.store.close()
+
+
+async def test_a_job_whose_result_cannot_be_kept_is_done_and_its_loss_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(_: Any) -> None:
+        details = {"returned": True}
+        raise InvocationError("result_not_serializable", "$.connection: object", "jobs::run", details=details)
+
+    stage = Stage(backoff_ms=1)
+    stage.callee.functions["jobs::run"] = run
+    await stage.enqueue()
+    await until(lambda: stage.callee.requests)
+    while (await stage.counts())["depth"]:
+        continue
+    figures = await stage.counts()
+    assert (figures["delivered"], figures["failed"], figures["dlq_depth"]) == (1, 0, 0)
+    assert len(stage.callee.requests) == 1
+    said = capsys.readouterr().err
+    assert "job job-1 of jobs::run (queue jobs) is done, but what it returned could not be kept" in said
+    assert "$.connection" in said
+    stage.store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "failed"), [("cancelled", 1), ("invocation_stopped", 1), (None, 0)], ids=["cancelled", "replaced", "late"]
+)
+async def test_a_job_over_its_timeout_keeps_its_group_until_its_handler_has_ended(
+    code: str | None, failed: int
+) -> None:
+    stage = Stage(type="fifo", message_group_field="g", max_retries=1, timeout_ms=1)
+    ends = asyncio.Event()
+
+    async def run(payload: Any) -> None:
+        if payload == {}:
+            await asyncio.sleep(0.01)  # over the timeout
+            await ends.wait()
+            if code:
+                raise InvocationError(code, "the caller gave up", "jobs::run", details={"reason": "restart"})
+
+    stage.callee.functions["jobs::run"] = run
+    await stage.enqueue(group="a")
+    queue = stage.broker.queues["jobs"]
+    await stage.broker.enqueue(queue, NewJob("job-2", "jobs::run", b"2", group="a"))
+    await until(lambda: stage.callee.requests)
+    await asyncio.sleep(0.02)  # longer than the timeout
+    figures = await stage.counts()
+    assert (figures["running"], figures["behind"], stage.callee.payloads("jobs::run")) == (1, 1, [{}])
+    ends.set()
+    await until(lambda: len(stage.callee.requests) == 2)
+    while (await stage.counts())["depth"]:
+        continue
+    figures = await stage.counts()
+    assert (figures["failed"], figures["dlq_depth"], figures["delivered"]) == (failed, failed, 2 - failed)
+    if failed:
+        [letter] = await stage.broker.letters([queue], 0, 10)
+        assert letter["error"] == "TIMEOUT: jobs::run: invocation timed out after 1ms"
+    stage.store.close()
+
+
+async def test_a_handler_that_goes_on_for_ever_has_its_worker_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Stage(max_retries=1, timeout_ms=1, min_overrun=0.001)
+    replaced = asyncio.Event()
+
+    async def run(_: Any) -> None:
+        await replaced.wait()
+        raise InvocationError("invocation_stopped", "restarted", "jobs::run", details={"reason": "restart"})
+
+    stage.callee.functions |= {
+        "jobs::run": run,
+        "engine::functions::info": lambda payload: {"worker_name": f"owner of {payload['function_id']}"},
+        "engine::workers::restart": lambda _: replaced.set(),
+    }
+    await stage.enqueue()
+    await replaced.wait()
+    assert stage.callee.payloads("engine::workers::restart") == [{"name": "owner of jobs::run"}]
+    while (await stage.counts())["depth"]:
+        continue
+    assert (await stage.counts())["dlq_depth"] == 1
+    assert "is restarted" in capsys.readouterr().err
     stage.store.close()

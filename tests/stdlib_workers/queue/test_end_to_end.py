@@ -267,3 +267,46 @@ def test_a_defined_queue_outlives_a_restart(running: Project) -> None:
     running.wait("ran 1")
     names = {row["name"] for row in running.call("engine::queue::list_topics")}
     assert names == {"default", "quick", "ordered", "mine", "orders", "traces"}
+
+
+OVERRUN = """
+import time
+def slow(payload):
+    say("begins", payload["n"])
+    time.sleep(payload.get("seconds", 0))
+    say("ends", payload["n"])
+
+def unkept(payload):
+    say("charged", payload["n"])
+    return {"connection": object()}
+
+worker.register_function("jobs::slow", slow)
+worker.register_function("jobs::unkept", unkept)
+"""
+OVERRUN_TOML = """
+[engine]
+listen = "off"
+[workers.queue.config.queue_configs]
+ordered = { type = "fifo", message_group_field = "group", backoff_ms = 10, max_retries = 3, timeout_ms = 200 }
+[workers.jobs]
+run = "jobs.py"
+"""
+
+
+def test_a_job_over_its_timeout_holds_its_group_and_is_done_when_it_ends(tmp_path: Path) -> None:
+    with project(tmp_path, OVERRUN_TOML, {"jobs": OVERRUN}) as running:
+        running.enqueue("jobs::slow", {"group": "A", "n": 1, "seconds": 1}, "ordered")
+        running.enqueue("jobs::slow", {"group": "A", "n": 2}, "ordered")
+        assert settled(running, "ordered")["delivered"] == 2
+        running.wait("ends 2")
+        assert [line.rpartition("@ ")[2] for line in running.lines if "@ " in line] == [
+            *("begins 1", "ends 1", "begins 2", "ends 2")
+        ]
+
+
+def test_a_job_whose_result_is_no_json_runs_once(tmp_path: Path) -> None:
+    with project(tmp_path, OVERRUN_TOML, {"jobs": OVERRUN}) as running:
+        running.enqueue("jobs::unkept", {"group": "A", "n": 1}, "ordered")
+        assert settled(running, "ordered") | {"delivered": 1, "failed": 0} == settled(running, "ordered")
+        running.wait("is done, but what it returned could not be kept")
+        assert running.said("charged ") == ["charged 1"]

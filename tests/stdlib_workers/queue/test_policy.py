@@ -51,6 +51,13 @@ def error(code: str, message: str = FUNCTION, stacktrace: str | None = None, **d
         (error("TIMEOUT", started=False), Outcome.RETURNED),
         (error("TIMEOUT", started=True), Outcome.FAILED),
         (error("invalid_payload"), Outcome.FAILED),
+        (error("result_not_serializable", returned=True), Outcome.DONE),
+        (error("payload_too_large", returned=True), Outcome.DONE),
+        (error("invalid_result", returned=True), Outcome.DONE),
+        (error("payload_too_large"), Outcome.FAILED),
+        (error("result_not_serializable", stacktrace="Traceback", returned=True), Outcome.FAILED),
+        (error("sold_out", returned=True), Outcome.FAILED),
+        (InvocationError("invalid_result", "m", "other::one", details={"returned": True}), Outcome.FAILED),
     ],
 )
 def test_only_what_started_spends_an_attempt(given_error: InvocationError, outcome: Outcome) -> None:

@@ -280,3 +280,45 @@ def test_cancel_is_a_flag_for_a_sync_handler(joined):
     engine.invoke("m::patient")
     engine.send({"type": "cancel", "invocation_id": "i1"}, {"type": "cancel", "invocation_id": "other"})
     assert engine.result()["result"] is True
+
+
+@pytest.mark.parametrize("awaits_end", [True, False])
+def test_a_handler_that_has_seen_its_cancellation_and_returns_has_given_up(joined, awaits_end):
+    worker, engine = joined
+
+    def patient(payload):
+        while not current_invocation().cancelled:
+            threading.Event().wait(0.001)
+        return "half"
+
+    async def stubborn(payload):
+        try:
+            await asyncio.sleep(BOUND)
+        except asyncio.CancelledError:
+            return "half"
+
+    worker.register_function("m::patient", patient)
+    worker.register_function("m::stubborn", stubborn)
+    for name in ("m::patient", "m::stubborn"):
+        engine.invoke(name, invocation_id=name, **({"awaits_end": True} if awaits_end else {}))
+        engine.send({"type": "ping"})
+        engine.expect("pong")
+        engine.send({"type": "cancel", "invocation_id": name})
+        answer = engine.result(name)
+        if name == "m::stubborn" and "error" in answer:
+            assert answer["error"]["code"] == "cancelled"  # it had not begun
+        elif awaits_end:
+            assert answer["error"]["code"] == "cancelled"
+        else:
+            assert answer["result"] == "half"
+
+
+def test_a_handler_that_finishes_its_work_without_a_look_has_done_it(joined):
+    worker, engine = joined
+    goes_on = threading.Event()
+    worker.register_function("m::deaf", lambda payload: goes_on.wait(BOUND))
+    engine.invoke("m::deaf", awaits_end=True, deadline_ms=10_000)
+    engine.send({"type": "cancel", "invocation_id": "i1"}, {"type": "ping"})
+    engine.expect("pong")
+    goes_on.set()
+    assert engine.result()["result"] is True
