@@ -22,7 +22,7 @@ from iii.protocol.codec import decode, decode_value
 from iii.worker.api.options import InitOptions
 from iii.worker.api.triggers import TriggerConfig
 from iii.worker.connect import STAND_IN
-from iii.worker.transport.base import PairTransport
+from iii.worker.transport.base import NoTransport, PairTransport
 from iii.worker.worker import Worker
 
 __all__ = ["Engine", "project"]
@@ -166,11 +166,8 @@ class Engine:
         return f"<Engine in memory, {len(self._workers) - 1} workers, {self._router!r}>"
 
 
-class _MemoryTransport:
+class _MemoryTransport(NoTransport):
     """A worker's transport: the engine routes what the worker writes at once; what it gets waits until it reads."""
-
-    owns_process = False
-    input_fd: int | None = None
 
     def __init__(self, engine: Engine, peer: Peer) -> None:
         self._engine = engine

@@ -44,15 +44,19 @@ class Provider(TriggerHandler):
         self.scheduler = Scheduler(job_store, self._fire, log=lambda text: sys.stderr.write(f"{text}\n"))
 
     async def register_trigger(self, config: TriggerConfig) -> None:
-        """Start a job. ValueError for a wrong expression or option."""
+        """Start a job. ValueError for a wrong expression or option, and for a name that another trigger has."""
         job = job_from(config.config, config.function_id, config.namespace)
         self._targets[config.id] = target_from(config)
-        self._loop.call_soon_threadsafe(self.scheduler.add, config.id, job)
+        try:
+            await self.on_loop(self.scheduler.admit(config.id, job))
+        except ValueError:
+            del self._targets[config.id]
+            raise
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """End a job; a run that has begun goes on."""
         self._targets.pop(config.id, None)
-        self._loop.call_soon_threadsafe(self.scheduler.remove, config.id)
+        await self.on_loop(self.scheduler.leave(config.id))
 
     async def _fire(self, trigger_id: str, payload: dict[str, Any]) -> Any:
         target = self._targets.get(trigger_id)

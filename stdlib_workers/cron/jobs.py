@@ -22,13 +22,18 @@ MAX_MISSED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a binding asks for. `key` is the same after a restart, when trigger ids are new."""
+    """What a binding asks for. `key` is the same after a restart, when trigger ids are new.
+
+    A key that the user has given (`is_named`) belongs to one trigger; of those made from function and schedule several
+    triggers may have the same.
+    """
 
     key: str
     schedule: Schedule
     zone: tzinfo = UTC
     catch_up: str = "none"
     overlap: str = "skip"
+    is_named: bool = False
 
     def next_tick(self, last: datetime) -> datetime | None:
         """Return the first tick after `last`, None when there is none."""
@@ -60,6 +65,7 @@ def job_from(config: Any, function_id: str, namespace: str | None) -> Job:
         zone_from(str(timezone)),
         _choice(fields, "catch_up", ("none", "once")),
         _choice(fields, "overlap", ("skip", "queue")),
+        is_named=name is not None,
     )
 
 
@@ -112,13 +118,13 @@ def iso_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat()
 
 
-def payload_from(trigger_id: str, job: Job, scheduled: datetime, now: datetime, missed: int) -> dict[str, Any]:
+def payload_from(trigger_id: str, key: str, scheduled: datetime, now: datetime, missed: int) -> dict[str, Any]:
     """Return what the function gets. `tick_id` is the same if the tick is ever fired twice."""
     return {
         "trigger": "cron",
         "job_id": trigger_id,
         "scheduled_time": iso_utc(scheduled),
         "actual_time": iso_utc(now),
-        "tick_id": f"{job.key}@{iso_utc(scheduled)}",
+        "tick_id": f"{key}@{iso_utc(scheduled)}",
         "missed": missed,
     }

@@ -53,3 +53,30 @@ def test_jobs_fire_and_can_be_fired(tmp_path: Path) -> None:
         seen = len(running.lines)
         running.start()
         running.wait("tick cron", after=seen)
+
+
+TWINS = """
+def tick(payload, metadata=None):
+    say("tick", metadata["tenant"], payload["job_id"])
+worker.register_function("jobs::tick", tick)
+for tenant in ("x", "y"):
+    worker.register_trigger({"type": "cron", "function_id": "jobs::tick", "metadata": {"tenant": tenant},
+                             "config": {"expression": "@every 200ms"}})
+worker.register_trigger({"type": "cron", "function_id": "jobs::tick", "metadata": {"tenant": "z"},
+                         "config": {"expression": "@every 1h", "name": "report"}})
+worker.register_trigger({"type": "cron", "function_id": "jobs::tick", "metadata": {"tenant": "w"},
+                         "config": {"expression": "@every 2h", "name": "report"}})
+"""
+
+
+def test_two_triggers_of_one_function_and_schedule_fire_and_of_one_name_the_second_is_refused(tmp_path: Path) -> None:
+    toml = TOML.replace("[workers.jobs]", "[workers.jobs]\ninstances = 2")
+    with project(tmp_path, toml, {"jobs": TWINS}) as running:
+        running.wait("tick x", count=3)
+        running.wait("tick y", count=3)
+        ids = {tenant: {line.split()[2] for line in running.said(f"tick {tenant}")} for tenant in "xy"}
+        assert len(ids["x"]) == len(ids["y"]) == len(ids["x"] | ids["y"]) - 1  # the instances share a trigger
+        [refused, *_] = running.wait("the name 'report' of the cron trigger")
+        assert "is taken by the trigger" in refused
+        rows = running.call("cron::list")["jobs"]
+        assert [row["expression"] for row in rows if row["job"] == "report"] == ["@every 1h"]

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ from stdlib_workers.cron.expression import parse
 from stdlib_workers.cron.job_store import SCHEMA, JobRecord, SqliteJobStore
 from stdlib_workers.cron.jobs import MAX_MISSED, Decision, Job, decide, job_from, payload_from
 from stdlib_workers.cron.scheduler import Scheduler, Time
-from stdlib_workers.storage import Store
+from stdlib_workers.storage import Schema, Store
 from stdlib_workers.values import OptionError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -224,6 +225,71 @@ async def test_a_reload_neither_fires_twice_nor_misses(stage: Stage) -> None:
 
 
 @staged
+async def test_triggers_with_one_function_and_schedule_all_fire(stage: Stage) -> None:
+    for trigger_id in ("x", "y", "z"):
+        await stage.scheduler.admit(trigger_id, job("0 * * * *"))
+    await stage.world.pass_time(timedelta(hours=1, minutes=1))
+    assert sorted(payload["job_id"] for payload in stage.fired) == ["x", "y", "z"]
+    key = job("0 * * * *").key
+    assert [row["job"] for row in await stage.scheduler.rows()] == [key, f"{key} #2", f"{key} #3"]
+    assert len({payload["tick_id"] for payload in stage.fired}) == 3
+    await stage.scheduler.leave("y")
+    await stage.scheduler.admit("new", job("0 * * * *"))
+    assert [row["job"] for row in await stage.scheduler.rows()] == [key, f"{key} #3", f"{key} #2"]
+
+
+@staged
+async def test_a_name_that_another_trigger_keeps_is_refused_with_both_ids(stage: Stage) -> None:
+    stage.scheduler._handover_timeout = 0.01
+    await stage.scheduler.admit("first", job("0 * * * *", name="report"))
+    with pytest.raises(ValueError, match="'report' of the cron trigger second is taken by the trigger first"):
+        await stage.scheduler.admit("second", job("30 * * * *", name="report"))
+    await stage.world.pass_time(timedelta(hours=1, minutes=1))
+    assert [payload["job_id"] for payload in stage.fired] == ["first"]
+    await stage.scheduler.leave("first")
+    await stage.scheduler.admit("second", job("30 * * * *", name="report"))
+    await stage.world.pass_time(timedelta(hours=1))
+    assert [payload["job_id"] for payload in stage.fired] == ["first", "second"]
+
+
+@staged
+async def test_a_name_goes_from_the_old_trigger_to_the_new_one_of_a_reload(stage: Stage) -> None:
+    await stage.scheduler.admit("old", job("0 * * * *", name="report"))
+    admission = asyncio.create_task(stage.scheduler.admit("new", job("30 * * * *", name="report")))
+    withdrawn = asyncio.create_task(stage.scheduler.admit("withdrawn", job("15 * * * *", name="report")))
+    await settle()
+    assert list(stage.scheduler.jobs) == ["old"]
+    await stage.scheduler.leave("withdrawn")
+    await stage.scheduler.leave("old")
+    await admission
+    await withdrawn
+    assert list(stage.scheduler.jobs) == ["new"]
+
+
+@staged
+async def test_a_store_that_fails_for_a_while_ends_no_job(stage: Stage) -> None:
+    working = stage.rows.claim_tick, stage.rows.mark_ended
+    failures = [0]
+
+    async def fail(*_: Any, **__: Any) -> None:
+        failures[0] += 1
+        raise InvocationError("storage_error", "the disk is full", retryable=True)
+
+    stage.scheduler.add("t", job("0 * * * *"))
+    await settle()
+    stage.rows.claim_tick = stage.rows.mark_ended = fail  # type: ignore[assignment, method-assign]
+    await stage.world.pass_time(timedelta(minutes=61))
+    assert failures[0] > 1
+    stage.rows.claim_tick = working[0]  # type: ignore[method-assign]
+    await stage.world.pass_time(timedelta(hours=1))
+    assert stage.ticks[-1:] == ["01-01T02:00"]
+    stage.rows.mark_ended = working[1]  # type: ignore[method-assign]
+    await stage.world.pass_time(timedelta(hours=1))
+    assert stage.ticks[-1:] == ["01-01T03:00"]
+    assert "the disk is full" in stage.said[0]
+
+
+@staged
 async def test_of_two_engines_on_one_store_one_fires(stage: Stage) -> None:
     other = Scheduler(stage.rows, stage.fire, time=stage.world)
     for scheduler in (stage.scheduler, other):
@@ -286,7 +352,7 @@ def test_q24_a_wrong_binding_is_refused(config: Any, said: str) -> None:
 
 def test_the_payload_of_a_tick() -> None:
     tick = START + timedelta(hours=1)
-    assert payload_from("t1", job("@hourly", name="report"), tick, tick + timedelta(milliseconds=20), 2) == {
+    assert payload_from("t1", "report", tick, tick + timedelta(milliseconds=20), 2) == {
         "trigger": "cron",
         "job_id": "t1",
         "scheduled_time": "2026-01-01T01:00:00+00:00",
@@ -325,6 +391,47 @@ def test_the_store_gives_a_tick_to_one_and_an_unended_run_to_the_next_start_only
     assert jobs.claim_tick("k", tick, Decision(later, later), fires=True).result()
     jobs.mark_ended("k", later).result()
     assert jobs.open("k", later).result() == JobRecord(later)
+    store.close()
+
+
+def damage(path: Path, old: bytes, new: bytes) -> None:
+    """Change a file as a disk might."""
+    body = path.read_bytes()
+    assert old in body
+    path.write_bytes(body.replace(old, new))
+
+
+def test_a_damaged_record_is_named_and_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "cron.db"
+    store = Store(path, SCHEMA)
+    SqliteJobStore(store).open("report", START).result()
+    store.close()
+    damage(path, b"2026-01-01T00", b"2025-01-01T00")
+    store = Store(path, SCHEMA)
+    jobs = SqliteJobStore(store)
+    later = START + timedelta(hours=1)
+    with pytest.raises(InvocationError, match="the record of the cron job report is damaged"):
+        jobs.claim_tick("report", START, Decision(later), fires=False).result()
+    record = jobs.open("report", later).result()
+    assert (record.last, record.running) == (later, None)
+    assert "the record of the cron job report is damaged" in record.damage
+    assert jobs.open("report", later).result() == JobRecord(later)
+    store.close()
+
+
+def test_the_records_of_an_older_version_are_kept(tmp_path: Path) -> None:
+    old = Schema(
+        SCHEMA.application_id,
+        "CREATE TABLE jobs (key TEXT PRIMARY KEY, last TEXT NOT NULL, running TEXT, missed INTEGER NOT NULL DEFAULT 0, "
+        "repeated INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID;",
+    )
+    store = Store(tmp_path / "cron.db", old)
+    row = ("report", "2026-01-01T00:00:00+00:00", "2025-12-31T23:00:00+00:00", 3, 0)
+    store.run(lambda connection: connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?)", row) and None).result()
+    store.close()
+    store = Store(tmp_path / "cron.db", SCHEMA)
+    record = SqliteJobStore(store).open("report", START + timedelta(days=1)).result()
+    assert record == JobRecord(START, START - timedelta(hours=1), 3)
     store.close()
 
 
