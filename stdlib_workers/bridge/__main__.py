@@ -16,7 +16,7 @@ from stdlib_workers.values import OptionError
 
 
 def main() -> None:
-    """Start the worker; exit code 2 for a wrong option, 1 when the other engine rejects it."""
+    """Start the worker; exit code 2 for a wrong option, 1 when its connection to the other engine has ended for good."""
     try:
         url = os.environ.get("III_WS_URL", "")
         own_urls = (url, url.replace("//127.0.0.1:", "//localhost:")) if url else ()
@@ -32,6 +32,7 @@ def main() -> None:
         _connect(local, remote, options)
     except RegistrationRejectedError as error:
         _exit(f"bridge: {options.url} has a worker {options.name!r} already: {error}; set another name", 1)
+    _exit(f"bridge: the connection to {options.url} has ended", 1)
 
 
 def offer(local: Worker, remote: functions.RemoteEngine, options: Options) -> None:
@@ -47,19 +48,22 @@ def offer(local: Worker, remote: functions.RemoteEngine, options: Options) -> No
         local.register_function(bridged.local, functions.forward_handler(bridged, remote), description=description)
 
 
-def _connect(local: Worker, remote: functions.RemoteEngine, options: Options) -> NoReturn:
-    """Be a worker of the other engine until it rejects this one for good; the process ends with its own engine."""
+def _connect(local: Worker, remote: functions.RemoteEngine, options: Options) -> None:
+    """Be a worker of the other engine as long as the SDK keeps the connection or makes it again.
+
+    RegistrationRejectedError when the other engine rejects this worker for good. The process ends with its own engine.
+    """
     worker = register_worker(options.url, worker_options(options))
     for bridged in options.expose:
         handler = functions.expose_handler(bridged, local)
         worker.register_function(bridged.remote, handler, description=f"{bridged.local}, bridged")
     remote.connected.set_result(worker)
-    rejected = Event()
-    worker.add_connection_state_listener(lambda _: rejected.set() if worker.rejection is not None else None)
+    ended = Event()
+    worker.add_connection_state_listener(lambda state: ended.set() if state in ("failed", "disconnected") else None)
     sys.stderr.write(f"bridge: {options.url}\n")
-    rejected.wait()
-    assert worker.rejection is not None
-    raise worker.rejection
+    ended.wait()
+    if worker.rejection is not None:
+        raise worker.rejection
 
 
 def _exit(text: str, code: int) -> NoReturn:

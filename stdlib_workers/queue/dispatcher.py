@@ -57,6 +57,7 @@ class Dispatcher:
         self._attempts: set[asyncio.Task[None]] = set()
         self._is_idle = Event()
         self._is_idle.set()
+        self._failure: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None  # when the timer fires
         broker.scheduler.deliver_to(self.dispatch)
@@ -77,9 +78,13 @@ class Dispatcher:
         self._is_idle.wait(max(0.0, timeout - EXIT_TIMEOUT) if timeout else None)
 
     async def run(self) -> None:
-        """Start what has waited since the last run, then serve for ever."""
+        """Start what has waited since the last run, then serve for ever.
+
+        Raises what a task of this dispatcher has raised: a job whose attempt nobody watches any more would run for
+        ever, so this process ends and another one takes the jobs over.
+        """
         await self._broker.sweep()
-        await self._missing_functions.probe()
+        await asyncio.gather(self._missing_functions.probe(), self._failure)
 
     def _is_earlier(self, due: int | None) -> bool:
         return due is not None and (self._due is None or due < self._due)
@@ -98,13 +103,30 @@ class Dispatcher:
 
     def _on_due(self) -> None:
         self._timer = self._due = None
-        self._spawn(self._broker.sweep())
+        self._spawn(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Start what is due; while the storage cannot, try again: no other event would start it."""
+        while True:
+            try:
+                await self._broker.sweep()
+                return
+            except InvocationError as error:
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(STORAGE_RETRY_INTERVAL)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_task_ended)
         return task
+
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
 
     def _on_attempt_ended(self, task: asyncio.Task[None]) -> None:
         self._attempts.discard(task)
