@@ -87,14 +87,14 @@ def test_a_job_says_which_attempt_it_was_and_what_comes_next(
 ) -> None:
     report = scene.report(metadata={"iii.job": job})
     assert report is not None
-    assert (report.kind, report.invoked_by, report.is_final) == ("job", words, is_final)
+    assert (report.cause, report.invoked_by, report.is_final) == ("job", words, is_final)
 
 
 def test_a_call_that_fits_a_binding_was_made_for_it(scene: Scene) -> None:
     scene.net.bind(scene.worker, function="mail::send", config={"expression": "* * * * *", "nothing": None})
     report = scene.report()
     assert report is not None
-    assert (report.kind, report.invoked_by) == ("cron", "cron trigger (expression * * * * *)")
+    assert (report.cause, report.invoked_by) == ("cron", "cron trigger (expression * * * * *)")
 
 
 def test_a_condition_is_named_as_one(scene: Scene) -> None:

@@ -160,7 +160,15 @@ class Instance:
             return Event.CRASHED
         now, jitter = time.monotonic(), random.uniform(-1, 1)
         ready_for = now - generation.ready_at if generation.ready_at is not None else -1.0
-        judged = judge(self._history, self.spec.restart, reason, now, ready_for=ready_for, jitter=jitter)
+        judged = judge(
+            self._history,
+            self.spec.restart,
+            reason,
+            now,
+            ready_for=ready_for,
+            has_served=self._has_served,
+            jitter=jitter,
+        )
         self._history, self._verdict = judged
         return self._verdict.event
 

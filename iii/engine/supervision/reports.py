@@ -133,13 +133,13 @@ class Notice(Report, frozen=True):
 class CallFailed(Report, frozen=True):
     """A call failed that no caller waits for, or whose caller only passes on events: jobs, ticks, requests.
 
-    `run` is the process that ran it, generation 0 if none did. `kind` is `void`, `job` or the trigger's type;
+    `run` is the process that ran it, generation 0 if none did. `cause` is `void`, `job` or the trigger's type;
     `invoked_by` says more in words. `is_final`: it is not tried again although others of its kind are.
     """
 
     run: Run
     function_id: str
-    kind: str
+    cause: str
     invoked_by: str
     error: SourceError
     trace_id: str = ""

@@ -46,11 +46,19 @@ class Verdict(Struct, frozen=True):
 
 
 def judge(
-    history: History, policy: Policy, reason: ExitReason, at: float, *, ready_for: float = -1.0, jitter: float = 0.0
+    history: History,
+    policy: Policy,
+    reason: ExitReason,
+    at: float,
+    *,
+    ready_for: float = -1.0,
+    has_served: bool = True,
+    jitter: float = 0.0,
 ) -> tuple[History, Verdict]:
     """Return the history with this exit in it, and what follows.
 
-    The worker had been ready for `ready_for` seconds, -1 if it never was; `jitter` in [-1, 1].
+    The process had been ready for `ready_for` seconds, -1 if it never was; `has_served`: a process of the worker has
+    been; `jitter` in [-1, 1].
     """
     if reason.permanent:
         return history, Verdict(Event.GAVE_UP)
@@ -58,6 +66,9 @@ def judge(
     has_finished = reason.is_clean and ready_for >= 0 and not reason.blamed
     if policy == "never" or (policy == "on-failure" and has_finished):
         return history, Verdict(Event.FINISHED if reason.is_clean else Event.GAVE_UP)
+    if policy == "on-failure" and not has_served:
+        # Code that has never worked fails again in the same way, until somebody changes something.
+        return history, Verdict(Event.GAVE_UP)
     if ready_for >= HEALTHY_AFTER:
         history = History()
     if reason.blamed:

@@ -199,7 +199,7 @@ def _identity_of(report: Report) -> tuple[Hashable, Hashable] | None:
     if isinstance(report, Notice):
         return (report.worker, report.level, report.text), (report.worker, report.level)
     if isinstance(report, CallFailed):
-        group = (report.function_id, report.kind, report.is_final)
+        group = (report.function_id, report.cause, report.is_final)
         return (*group, report.error.text, report.error.file, report.error.line), group
     return None
 

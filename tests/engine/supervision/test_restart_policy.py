@@ -91,3 +91,10 @@ def test_a_standard_worker_that_refuses_to_start_is_not_tried_again(
     reason = ExitReason("", exit_code=exit_code, permanent=permanent)
     verdicts = judge_all(reason, [float(second) for second in range(len(expected))])
     assert [verdict.event for verdict in verdicts] == expected
+
+
+def test_a_worker_that_has_never_served_waits_for_a_change_unless_it_is_always_restarted() -> None:
+    broken = ExitReason("exited with code 1", exit_code=1)
+    assert judge(History(), "on-failure", broken, 0.0, has_served=False)[1] == Verdict(Event.GAVE_UP)
+    assert judge(History(), "on-failure", broken, 0.0)[1].event is Event.CRASHED
+    assert judge(History(), "always", broken, 0.0, has_served=False)[1].event is Event.CRASHED
