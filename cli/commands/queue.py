@@ -47,7 +47,8 @@ def list_queues(engine: str | None, as_json: bool) -> None:
         state = "paused" if queue["paused"] else "active"
         counts = (queue[name] for name in ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered"))
         rows.append((queue["name"], type_name, state, *counts, queue["concurrency"], queue["function_id"]))
-    write(table(COLUMNS, rows))
+    drop = ("CONCURRENCY", "BEHIND", "HELD", "TYPE", "DONE", "DELAYED", "FUNCTION", "RUNNING", "READY", "STATE")
+    write(table(COLUMNS, rows, cut="FUNCTION", drop=drop))
 
 
 @command.command("peek")
@@ -68,7 +69,8 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
         short = payload if len(payload) <= PAYLOAD_WIDTH else payload[: PAYLOAD_WIDTH - 1] + "…"
         cells = (job[name] for name in ("id", "function_id", "state", "attempt", "priority", "group"))
         rows.append((*cells, _time(job["due_at"]), short))
-    write(table(JOB_COLUMNS, rows))
+    drop = ("PRIORITY", "GROUP", "PAYLOAD", "ATTEMPT", "DUE", "FUNCTION", "STATE")
+    write(table(JOB_COLUMNS, rows, cut="PAYLOAD", drop=drop))
 
 
 @command.command("dead")
@@ -93,7 +95,7 @@ def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json
             first_line = str(letter["error"]).partition("\n")[0]
             failed_at = _time(letter["failed_at"])
             rows.append((letter["id"], letter["function_id"], failed_at, letter["retries"], first_line))
-        write(table(DEAD_COLUMNS, rows))
+        write(table(DEAD_COLUMNS, rows, cut="ERROR", drop=("ATTEMPTS", "FAILED", "FUNCTION", "ERROR")))
 
 
 def _time(milliseconds: int) -> str:

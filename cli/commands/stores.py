@@ -74,7 +74,8 @@ def list_(scope: str | None, engine: str | None, as_json: bool) -> None:
     elif scope is None:
         write(table(("SCOPE",), [(row["scope"],) for row in rows]))
     else:
-        write(table(("KEY", "VALUE"), [(row["key"], shown_json(row["value"], raw=True)) for row in rows]))
+        cells = [(row["key"], shown_json(row["value"], raw=True)) for row in rows]
+        write(table(("KEY", "VALUE"), cells, cut="VALUE"))
 
 
 def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from cli.client.errors import UsageError
 from cli.commands.options import json_option
 from cli.commands.project_file import project_file
 from cli.observe.log_reader import LEVELS, Row, Tails
-from cli.text.output import write
+from cli.text.output import write_clean
 from iii.durations import PATTERN, parse_duration
 
 # Seconds between two looks at the files, which cannot report that they have grown. People notice no shorter delay.
@@ -85,5 +85,5 @@ def print_rows(rows: Iterator[Row], names: Sequence[str], *, as_json: bool) -> N
             line = LogLine(run, time_of_day, str(row["text"]), details=below)
             lines = screen.lines(line, line.time)
         for line_text in lines:
-            write(line_text)
+            write_clean(line_text)  # the screen has made it harmless; its colors stay
     sys.stdout.flush()

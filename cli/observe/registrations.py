@@ -31,7 +31,7 @@ def functions(search: str | None, worker: str | None, with_internal: bool, engin
         name = function["function_id"] if namespace == "default" else f"{function['function_id']} ({namespace})"
         first_line = str(function.get("description") or "").strip().partition("\n")[0]
         rows.append((name, function.get("worker_name"), first_line))
-    write(table(("FUNCTION", "WORKER", "DESCRIPTION"), rows))
+    write(table(("FUNCTION", "WORKER", "DESCRIPTION"), rows, cut="DESCRIPTION", drop=("DESCRIPTION", "WORKER")))
 
 
 @click.command("triggers")
@@ -46,12 +46,13 @@ def triggers(search: str | None, types: bool, engine: str | None, as_json: bool)
         write(shown_json(listed))
     elif types:
         rows = [(row["id"], row.get("worker_name"), row.get("description")) for row in listed["trigger_types"]]
-        write(table(("TYPE", "WORKER", "DESCRIPTION"), rows))
+        write(table(("TYPE", "WORKER", "DESCRIPTION"), rows, cut="DESCRIPTION", drop=("DESCRIPTION", "WORKER")))
     else:
         fields = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
         columns = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
         bindings = [binding for row in listed["triggers"] for binding in row["bindings"]]
-        write(table(columns, [[binding.get(name) for name in fields] for binding in bindings]))
+        rows = [[binding.get(name) for name in fields] for binding in bindings]
+        write(table(columns, rows, cut="CONFIG", drop=("WORKER", "CONFIG", "ID")))
 
 
 @click.command("openapi")

@@ -58,7 +58,7 @@ def traces(engine: str | None, as_json: bool, **options: Any) -> None:
         started = datetime.fromtimestamp(start / 1e9).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         took = "running" if span.get("pending") else milliseconds(span["end_time_unix_nano"] - start)
         rows.append((started, took, span["status"], span["name"], span["service_name"], span["trace_id"]))
-    write(table(COLUMNS, rows))
+    write(table(COLUMNS, rows, cut="NAME", drop=("SERVICE", "STARTED", "TOOK", "STATUS")))
     more = listed["total"] - len(rows)
     if more > 0:
         write(f"{more} more; see them with --limit")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -32,7 +33,13 @@ def ps(engine: str | None, as_json: bool) -> None:
     with connect(engine) as connection:
         listed = connection.call("engine::workers::list")
     note_other_version()
-    write(shown_json(listed) if as_json else table(COLUMNS, map(row_of, listed["workers"])))
+    write(shown_json(listed) if as_json else workers_table(listed["workers"]))
+
+
+def workers_table(workers: Iterable[dict[str, Any]]) -> str:
+    """Return the table of rows of `engine::workers::list`."""
+    drop = ("FUNCTIONS", "GEN", "UPTIME", "RESTARTS", "CPU", "MEMORY", "LAST EXIT", "PID")
+    return table(COLUMNS, map(row_of, workers), cut="LAST EXIT", drop=drop)
 
 
 def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
@@ -71,7 +78,7 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
             if as_json:
                 sys.stdout.write(json.dumps({"workers": workers}, separators=(",", ":")) + "\n")
             else:
-                text = f"{summary(workers)}\n{table(COLUMNS, map(row_of, workers))}"
+                text = f"{summary(workers)}\n{workers_table(workers)}"
                 if drawn:
                     sys.stdout.write(_REDRAW.format(lines=drawn))
                 if is_live:  # cut at the terminal's edge: a line that wraps would be two on the screen

@@ -56,7 +56,7 @@ def env(name: str, file: Path | None, profile: str | None, as_json: bool) -> Non
     merged = environment_of(project.workers[name], project, os.environ)
     entries = {key: {"value": value, "source": source} for key, (value, source) in merged.items()}
     rows = [(key, source, value) for key, (value, source) in merged.items()]
-    write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows))
+    write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows, cut="VALUE"))
 
 
 @click.command("add")

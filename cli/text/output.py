@@ -15,8 +15,11 @@ ONE_LINE = 80
 _CONTROLS = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
 # They reorder what a reader sees without changing what is there, or break the line for some terminals.
 _BIDI = [0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in (*_CONTROLS, *_BIDI)}
-_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*_CONTROLS[0x20:], *_BIDI)}
+# As the engine's screen does: they hide what is there.
+_HIDDEN = [0x200B, *range(0x2060, 0x2066), 0xFEFF, *range(0xFFF9, 0xFFFC)]
+_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in (*_CONTROLS, *_BIDI, *_HIDDEN)}
+_LINES = {**_ESCAPES, 0x09: "\t", 0x0A: "\n"}
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (*_CONTROLS[0x20:], *_BIDI, *_HIDDEN)}
 
 
 def shown(text: str) -> str:
@@ -53,13 +56,23 @@ def count(number: int, noun: str) -> str:
 
 
 def write(text: str) -> None:
-    """Write one line (or more) of result to stdout."""
-    _put(sys.stdout, text)
+    """Write one line (or more) of result to stdout. What a terminal would act on is written as escapes."""
+    write_clean(_harmless(text))
 
 
 def write_error(text: str) -> None:
-    """Write anything that is no result to stderr."""
-    _put(sys.stderr, text)
+    """Write anything that is no result to stderr, as `write` does."""
+    _put(sys.stderr, _harmless(text))
+
+
+def write_clean(text: str) -> None:
+    """Write what is harmless already, and may have colors of ours, to stdout."""
+    _put(sys.stdout, text)
+
+
+def _harmless(text: str) -> str:
+    # The test takes no time; most texts pass it.
+    return text if text.replace("\n", "").isprintable() and text.isascii() else text.translate(_LINES)
 
 
 if False:  # names for the type checker only: importing typing would cost more than this whole module

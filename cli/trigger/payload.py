@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def parse_json(text: str, option: str) -> Any:
     """Return the value of a JSON text. Raises UsageError with a caret under what is wrong."""
     try:
-        return decode(text)
+        return decode(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         caret = ""
         at: int | None = getattr(error, "pos", None)

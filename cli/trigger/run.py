@@ -30,7 +30,7 @@ def run(words: list[str]) -> int:
         return show_help(arguments)
     base: Any = {}
     if arguments.json is not None:
-        base = parse_json(sys.stdin.read() if arguments.json == "-" else arguments.json, "--json")
+        base = parse_json(_input() if arguments.json == "-" else arguments.json, "--json")
     fields = _fields(arguments)
     timeout_ms = None
     if (text := arguments.timeout_ms) is not None:
@@ -67,10 +67,18 @@ def _call(
             write(shown_json(message["item"], raw=arguments.raw))
             sys.stdout.flush()
         elif sys.stderr.isatty():
+            nonlocal has_progress
+            has_progress = True
             sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
             sys.stderr.flush()
 
-    answer = connection.request(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
+    has_progress = False
+    try:
+        answer = connection.request(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
+    finally:
+        if has_progress:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
     if answer.get("error"):
         from cli.client.error_hints import explained  # only a failure pays for it
         from cli.client.errors import report
@@ -82,6 +90,16 @@ def _call(
         report(error)
     elif answer.get("result") is not None:
         write(shown_json(answer["result"], raw=arguments.raw))
+
+
+def _input() -> str:
+    """Return stdin as text: UTF-8 with or without a byte order mark, UTF-16 with one. Raises UsageError."""
+    data = sys.stdin.buffer.read()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise usage_error(f"--json -: byte {error.start + 1} of the input is not {encoding.upper()}") from None
 
 
 def progress_line(progress: dict[str, Any]) -> str:

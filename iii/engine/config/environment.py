@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import translate
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
+from iii.engine.config.references import with_values
 from iii.engine.config.regular_file import read_regular
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.errors import ProjectError
@@ -30,6 +32,10 @@ PASSED = (
     *("VIRTUAL_ENV", "XDG_RUNTIME_DIR", "SSL_CERT_*"),
 )
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+# The beginning of a line whose value stands in single quotes.
+_LITERAL = re.compile(r"^\s*(?:export\s+)?[^=]*=\s*'")
+
 Layer = tuple[str, Mapping[str, str]]  # where the values come from, the values
 
 
@@ -38,11 +44,18 @@ def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str,
 
     Sources are `reserved`, `shell`, `env` and names of files. Reads the env files; raises ProjectError.
     """
-    layers: list[Layer] = [("env", spec.env)]
-    for file in reversed(spec.env_files):
+    layers: list[Layer] = []
+    # The weakest first: a file may refer to what weaker ones set.
+    known: dict[str, str] = {}
+    for name in reversed(ENV_FILES):
+        layers.append((name, read_env_file(project.root / name, known | dict(environ), optional=True)))
+        known.update(layers[-1][1])
+    for file in spec.env_files:
         shown = file.relative_to(project.root) if file.is_relative_to(project.root) else file
-        layers.append((str(shown), read_env_file(file)))
-    layers += [(name, read_env_file(project.root / name, optional=True)) for name in ENV_FILES]
+        layers.append((str(shown), read_env_file(file, known | dict(environ))))
+        known.update(layers[-1][1])
+    layers.append(("env", spec.env))
+    layers.reverse()
     # The engine's own variables, as far as the project file alone decides them.
     reserved = {
         "III_CONFIG": json.dumps(spec.config, default=dict, separators=(",", ":")),
@@ -84,14 +97,42 @@ def _matcher(globs: tuple[str, ...]) -> Callable[[str], object]:
     return re.compile("|".join(map(translate, globs))).match
 
 
-def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
-    """Return the variables of a .env file, `${...}` untouched. Raises ProjectError with the wrong line."""
+def read_env_file(path: Path, known: Mapping[str, str] = _NONE, *, optional: bool = False) -> dict[str, str]:
+    """Return the variables of a .env file. Raises ProjectError with the wrong line.
+
+    `${NAME}` is replaced as in iii.toml, by `known` (the shell's and those of weaker files) or an earlier line of the
+    file; a value in single quotes stays as it is.
+    """
+    text = _text_of(path, optional=optional)
+    if not text:
+        return {}
+    from dotenv.parser import parse_stream  # only projects with env files pay for it
+
+    values: dict[str, str] = {}
+
+    def refuse(message: str, hint: str) -> ProjectError:
+        kept = "single quotes keep a value as it is"
+        return ProjectError(message, file=path.name, line=line, hint=f"{hint}; {kept}" if hint else kept)
+
+    for binding in parse_stream(io.StringIO(text)):
+        line = binding.original.line
+        if binding.error:
+            raise ProjectError("this is not NAME=value", file=path.name, line=line, column=1)
+        if binding.key is not None:
+            value = binding.value or ""
+            if "${" in value and not _LITERAL.search(binding.original.string):
+                value = with_values(value, lambda name: known.get(name, values.get(name)), refuse)
+            values[binding.key] = value
+    return values
+
+
+def _text_of(path: Path, *, optional: bool) -> str:
     try:
         data = read_regular(path, MAX_ENV_FILE)
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         if optional:
-            return {}
+            return ""
         raise ProjectError("cannot be read: there is no such file", file=path.name) from None
     except OSError as error:
         raise ProjectError(f"cannot be read: {error.strerror}", file=path.name) from None
@@ -101,13 +142,4 @@ def read_env_file(path: Path, *, optional: bool = False) -> dict[str, str]:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ProjectError("a variable cannot hold a NUL character", file=path.name, line=line)
-    from dotenv.parser import parse_stream  # only projects with env files pay for it
-
-    values: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
-            message = "this is not NAME=value"
-            raise ProjectError(message, file=path.name, line=binding.original.line, column=1)
-        if binding.key is not None:
-            values[binding.key] = binding.value or ""
-    return values
+    return text

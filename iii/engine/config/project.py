@@ -53,11 +53,14 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
         raise ProjectError(f"the path of the project, {shown}, is not UTF-8", hint="rename that folder") from None
     variables: dict[str, str] = {}
     for name in reversed(ENV_FILES):
-        variables.update(read_env_file(root / name, optional=True))
+        variables.update(read_env_file(root / name, {**variables, **environ}, optional=True))
     top = read_document(file, {**variables, **environ}.get)
     if not _table(top, _TOP):
         raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
-    workers = {name: _worker(name, entries, top, root, environ) for name, entries in _tables(top, profile).items()}
+    known = {**variables, **environ}
+    workers = {
+        name: _worker(name, entries, top, root, environ, known) for name, entries in _tables(top, profile).items()
+    }
     _check_order(workers, top)
     return ProjectSpec(root, root.name, file, _engine(top.inside("engine")), MappingProxyType(workers))
 
@@ -125,7 +128,9 @@ def _declared(at: Place) -> Iterator[tuple[str, _Entries]]:
         yield name, {key: (value, place.inside(key)) for key, value in _table(place, _KEYS).items()}
 
 
-def _worker(name: str, entries: _Entries, top: Place, root: Path, environ: Mapping[str, str]) -> WorkerSpec:
+def _worker(
+    name: str, entries: _Entries, top: Place, root: Path, environ: Mapping[str, str], known: Mapping[str, str]
+) -> WorkerSpec:
     at = top.inside("workers", name)
     if at.path not in top.document.positions.keys and entries:
         at = Place(next(iter(entries.values()))[1].path[:-1], top.document)
@@ -141,7 +146,7 @@ def _worker(name: str, entries: _Entries, top: Place, root: Path, environ: Mappi
         for file in values["env_files"]:
             if not file.exists():
                 raise entries["env_file"][1].error(f"env_file: there is no file {file}")
-            read_env_file(file)
+            known = {**known, **read_env_file(file, known), **environ}
     if "run" in entries:
         values.update(_program(entries, cwd, root, environ))
     else:

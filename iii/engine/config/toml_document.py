@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from iii.engine.config.references import with_values
 from iii.engine.config.regular_file import read_regular
 from iii.engine.config.toml_positions import MAX_DEPTH, KeyPath, Positions, locate
 from iii.errors import ProjectError
@@ -22,7 +23,6 @@ MAX_SIZE = 1024 * 1024
 
 T = TypeVar("T")
 
-_REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-?([^}]*))?\}|\$\{")
 # Python's int() takes 4300 digits.
 _LONG_NUMBER = re.compile(r"[0-9][0-9_]{4000,}")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -76,29 +76,13 @@ class Place(Struct, frozen=True):
         return value
 
     def interpolated(self, text: str) -> str:
-        """Return `text` with `${VAR}`, `${VAR:default}` and `${VAR:-default}` replaced; `$${` gives `${`.
+        """Return `text` with the values of the variables that it refers to. Raises ProjectError."""
 
-        Raises ProjectError for a variable that is unset and has no default, without showing any value.
-        """
+        def refuse(message: str, hint: str) -> ProjectError:
+            name = self.dotted if hint else self.name
+            return self.error(f"{name}: {message}", hint)
 
-        # A `${NAME:` without an end would be looked for up to the end of the text, once for each.
-        end = text.rfind("}") + 1
-        if "${" in text[end:].replace("$${", ""):
-            raise self.error(f"{self.name}: a variable is written ${{NAME}} or ${{NAME:default}}")
-
-        def replaced(match: re.Match[str]) -> str:
-            name, default = match[1], match[2]
-            if match[0] == "$${":
-                return "${"
-            if name is None:
-                raise self.error(f"{self.name}: a variable is written ${{NAME}} or ${{NAME:default}}")
-            value = self.document.lookup(name)
-            if value is None and default is None:
-                hint = f"set it, or write ${{{name}:default}}"
-                raise self.error(f"{self.dotted}: the variable {name} is not set", hint)
-            return default if value is None else value
-
-        return _REFERENCE.sub(replaced, text[:end]) + text[end:].replace("$${", "${")
+        return with_values(text, self.document.lookup, refuse)
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.observe.workers import row_of
-from cli.text.output import shown
+from cli.text.output import shown, write, write_error
 from cli.text.table import duration, size, table
 from cli.trigger.help import example, page
 
@@ -123,3 +123,49 @@ def test_a_page_escapes_what_a_worker_wrote() -> None:
 )
 def test_the_example_is_a_line_for_a_shell(schema: Any, line: str) -> None:
     assert example("x::y", schema) == line
+
+
+ROWS = [("order-7", "shop::mail", "the mail server at mail.example is away", 2), ("order-8", "shop::mail", "no", 11)]
+COLUMNS = ("ID", "FUNCTION", "ERROR", "TRIES")
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (
+            80,
+            [
+                "ID       FUNCTION    ERROR                                    TRIES",
+                "order-7  shop::mail  the mail server at mail.example is away      2",
+                "order-8  shop::mail  no                                          11",
+            ],
+        ),
+        (
+            50,
+            [
+                "ID       FUNCTION    ERROR                   TRIES",
+                "order-7  shop::mail  the mail server at ma…      2",
+                "order-8  shop::mail  no                         11",
+            ],
+        ),
+        (
+            33,
+            [
+                "ID       FUNCTION    ERROR",
+                "order-7  shop::mail  the mail se…",
+                "order-8  shop::mail  no",
+            ],
+        ),
+        (20, ["ID       FUNCTION", "order-7  shop::mail", "order-8  shop::mail"]),
+        (5, ["ID", "order-7", "order-8"]),
+    ],
+)
+def test_a_table_fits_the_terminal_and_never_cuts_an_id(width: int, lines: list[str]) -> None:
+    drop = ("TRIES", "ERROR", "FUNCTION")
+    assert table(COLUMNS, ROWS, cut="ERROR", drop=drop, width=width).split("\n") == lines
+
+
+def test_what_is_written_is_harmless_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write("a\x1b[2Jb\u202ec\n\tdé\r")
+    write_error("\x9b31m")
+    assert capsys.readouterr() == ("a\\x1b[2Jb\\u202ec\n\tdé\\x0d\n", "\\x9b31m\n")

@@ -73,7 +73,7 @@ def test_the_config_is_handed_over_as_json(tmp_path: Path) -> None:
 
 def test_an_env_file_knows_quotes_comments_and_export(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# note\nexport A='x # y'\nB=\"two\\nlines\"\nC\nD=${A}\n", encoding="utf-8-sig")
-    assert read_env_file(tmp_path / ".env") == {"A": "x # y", "B": "two\nlines", "C": "", "D": "${A}"}
+    assert read_env_file(tmp_path / ".env") == {"A": "x # y", "B": "two\nlines", "C": "", "D": "x # y"}
 
 
 def test_a_broken_line_of_an_env_file_is_pointed_at(tmp_path: Path) -> None:
@@ -122,4 +122,25 @@ def test_a_huge_env_file_is_not_read(tmp_path: Path) -> None:
 def test_only_an_optional_file_may_be_missing(tmp_path: Path) -> None:
     assert read_env_file(tmp_path / ".env", optional=True) == {}
     with pytest.raises(ProjectError, match="cannot be read"):
+        read_env_file(tmp_path / ".env")
+
+
+def test_an_env_file_refers_to_earlier_lines_weaker_files_and_the_shell(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HOST=localhost\nURL=http://${HOST}:${PORT:-80}/$${x}\nRAW='${HOST}'\n")
+    (tmp_path / ".env.local").write_text('LOCAL="${URL} of ${USER}"\n')
+    (tmp_path / "one.env").write_text("ONE=${LOCAL}\nHOST=other\n")
+    spec = WorkerSpec("a", tmp_path, env_files=(tmp_path / "one.env",))
+    merged = environment_of(spec, ProjectSpec(tmp_path, "p", tmp_path / "iii.toml"), {"USER": "ada"})
+    assert merged["URL"] == ("http://localhost:80/${x}", ".env")
+    assert merged["LOCAL"] == ("http://localhost:80/${x} of ada", ".env.local")
+    assert merged["ONE"] == (merged["LOCAL"][0], "one.env")
+    assert (merged["RAW"], merged["HOST"]) == (("${HOST}", ".env"), ("other", "one.env"))
+
+
+def test_an_unset_reference_in_an_env_file_is_pointed_at(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nB=${NOTHING}\n")
+    message = (
+        r"^\.env:2: the variable NOTHING is not set; set it, or write \$\{NOTHING:default\}; single quotes keep a value"
+    )
+    with pytest.raises(ProjectError, match=message):
         read_env_file(tmp_path / ".env")
