@@ -10,6 +10,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# The functions of the standard workers by how their ids begin; the longest that fits counts.
+STANDARD_FUNCTIONS = {
+    "state::": "state",
+    "stream::": "stream",
+    "publish": "pubsub",
+    "cron::": "cron",
+    "http::": "http",
+    "http_functions::": "http_functions",
+    "bridge::": "bridge",
+    "configuration::": "configuration",
+    "queue::": "queue",
+    "action::enqueue": "queue",
+    "iii::queue::": "queue",
+    "iii::durable::": "queue",
+    "engine::queue::": "queue",
+    "engine::traces::": "observability",
+    "engine::logs::": "observability",
+    "engine::metrics::": "observability",
+    "engine::rollups::": "observability",
+    "engine::alerts::": "observability",
+    "engine::sampling::": "observability",
+    "engine::health::": "observability",
+}
+
+
+def standard_worker_of(function_id: str) -> str | None:
+    """Return the standard worker that a function of this id belongs to, None for any other function."""
+    fitting = [
+        begin
+        for begin in STANDARD_FUNCTIONS
+        if function_id == begin or (begin[-1] == ":" and function_id.startswith(begin))
+    ]
+    return STANDARD_FUNCTIONS[max(fitting, key=len)] if fitting else None
+
+
 def nearest_names(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return up to `count` of the `known` names that look like `name`, the nearest first.
 

@@ -165,9 +165,9 @@ class Connection:
         """Call a function and return its result. Raises InvocationError."""
         answer = self.request(function_id, {} if data is None else data, timeout_ms)
         if answer.get("error"):
-            from cli.client.errors import invocation_error  # only a failure pays for it
+            from cli.client.error_hints import explained  # only a failure pays for it
 
-            raise invocation_error(function_id, answer["error"])
+            raise explained(self, function_id, answer["error"])
         return answer.get("result")
 
     def function_info(self, function_id: str, namespace: str | None = None) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def triggers(search: str | None, types: bool, engine: str | None, as_json: bool)
         fields = ("trigger_type", "function_id", "worker_name", "config_summary", "id")
         columns = ("TYPE", "FUNCTION", "WORKER", "CONFIG", "ID")
         bindings = [binding for row in listed["triggers"] for binding in row["bindings"]]
-        rows = [[binding.get(name) for name in fields] for binding in bindings]
-        write(table(columns, rows, cut="CONFIG", drop=("WORKER", "CONFIG", "ID")))
+        cells = [[binding.get(name) for name in fields] for binding in bindings]
+        write(table(columns, cells, cut="CONFIG", drop=("WORKER", "CONFIG", "ID")))
 
 
 @click.command("openapi")

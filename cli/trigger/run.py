@@ -61,6 +61,8 @@ def _call(
         connection.settle()
         return
 
+    has_progress = False
+
     def show(message: dict[str, Any]) -> None:
         # Progress goes to a terminal only, on a line of its own that is written over.
         if "item" in message:
@@ -72,7 +74,6 @@ def _call(
             sys.stderr.write(f"\r\x1b[2K{progress_line(message.get('progress') or {})}\r")
             sys.stderr.flush()
 
-    has_progress = False
     try:
         answer = connection.request(function_id, data, timeout_ms, show, stream=True, window=WINDOW, **fields)
     finally:

@@ -1,0 +1,61 @@
+"""What a caller is told of a function that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cli.client.connection import Connection
+from cli.client.error_hints import explained
+
+NOT_FOUND = {"code": "function_not_found", "message": "Function {id} not found in namespace default"}
+SYNTAX = {"text": "SyntaxError: invalid syntax", "file": "crash.py", "line": 3}
+
+
+class Engine(Connection):
+    """A connection to an engine with these workers and functions."""
+
+    def __init__(self, workers: dict[str, dict[str, Any]], functions: list[str]) -> None:
+        self.answers = {
+            "engine::workers::list": {"workers": [{"name": name, **row} for name, row in workers.items()]},
+            "engine::functions::list": {"functions": [{"function_id": id} for id in functions]},
+        }
+
+    def request(self, function_id: str, *_: Any, **__: Any) -> dict[str, Any]:
+        return {"result": self.answers[function_id]}
+
+
+FAILED = {"state": "failed", "last_error": SYNTAX, "last_exit": "exited with code 1"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "function_id", "message"),
+    [
+        ({}, "iii::queue::list", "not found: it is the queue worker's; add it with `iii add queue`"),
+        ({}, "state::get", "not found: it is the state worker's; add it with `iii add state`"),
+        ({"iii-state": {"state": "ready"}}, "state::gett", "not found. Did you mean state::get?"),
+        (
+            {"state": {"state": "failed", "last_exit": "exited with code 4"}},
+            "state::get",
+            "not found: the worker state has failed: exited with code 4",
+        ),
+        (
+            {"crash": FAILED},
+            "crash::y",
+            "not found: the worker crash has failed: SyntaxError: invalid syntax (crash.py:3)",
+        ),
+        ({"crash": FAILED}, "zzz", "not found; what has failed may have it: crash (see `iii ps`)"),
+        ({"math": {"state": "ready"}}, "math::ad", "not found. Did you mean math::add?"),
+        ({"math": {"state": "ready"}}, "zzz", "not found"),
+    ],
+)
+def test_a_missing_function_leads_on(workers: dict[str, dict[str, Any]], function_id: str, message: str) -> None:
+    body = {**NOT_FOUND, "message": NOT_FOUND["message"].format(id=function_id)}
+    error = explained(Engine(workers, ["math::add", "crash::x", "state::get"]), function_id, body)
+    assert error.message == f"function {function_id} {message}"
+
+
+def test_a_handler_that_met_a_missing_function_keeps_its_words() -> None:
+    body = {"code": "function_not_found", "message": "Function b::c not found", "stacktrace": "Traceback"}
+    assert explained(Engine({}, []), "a::b", body).message == "a::b: Function b::c not found"
