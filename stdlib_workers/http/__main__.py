@@ -1,16 +1,15 @@
-"""The http worker: takes or opens its socket, provides the trigger type, serves on the main thread's loop."""
+"""The http worker: takes its socket, provides the trigger types, serves on the main thread's loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
-from iii import InitOptions, Worker, register_worker
-from stdlib_workers.http.options import Options, parse_options
-from stdlib_workers.http.server import Server
+from iii import InitOptions, register_worker
+from stdlib_workers.http.options import DEFAULT_PORT, parse_options
+from stdlib_workers.http.server import Server, listening_socket
 
 EXIT_CONFIG = 2
 
@@ -20,33 +19,19 @@ def main() -> None:
     worker = register_worker(options=InitOptions(worker_name="http"))
     try:
         options = parse_options(worker.config, os.environ.get("III_WORKER_NAME", "http"))
-        server = Server(worker, options, run_folder())
-        server.open()
+        server = Server(worker, options, listening_socket(options))
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
-        place = address_of(options.host, options.port)
-        _refuse(f"cannot listen on {place}: {error.strerror or error}; set another host or port, or no port for any")
-    _run(worker, server, options)
-
-
-def run_folder() -> Path:
-    """Return the project's folder for sockets."""
-    return Path(os.environ.get("III_PROJECT", "."), ".iii", "run")
-
-
-def address_of(host: str, port: int | None) -> str:
-    """Return host and port as a URL has them."""
-    name = f"[{host}]" if ":" in host else host
-    return name if port is None else f"{name}:{port}"
-
-
-def _run(worker: Worker, server: Server, options: Options) -> None:
+        _refuse(f"cannot listen on {options.host}: {error.strerror or error}; set another host or port")
     import uvloop  # after the configuration has been accepted
 
     async def serve() -> None:
-        await server.start(asyncio.get_running_loop())
-        sys.stderr.write(f"http://{address_of(options.host, server.port)}\n")
+        await server.start()
+        port, name = server.listening.port, f"[{options.host}]" if ":" in options.host else options.host
+        has_moved = options.port is None and port != DEFAULT_PORT
+        note = f" (port {DEFAULT_PORT} is taken; name a port to have the same one each time)" if has_moved else ""
+        sys.stderr.write(f"http://{name}:{port}{note}\n")
         await asyncio.Event().wait()
 
     worker.before_stop(server.stop)

@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
 
 # Long enough for a burst to share one write, short enough to be there when somebody looks.
 GATHER_SECONDS = 0.05
 MAX_PATH = 200
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one request. `route` is the template of its path; `error` the code of a failure."""
+
+    method: str
+    path: str
+    route: str = ""
+    function_id: str = ""
+    status: int = 0
+    error: str = ""
+    milliseconds: float = 0.0
 
 
 class AccessLog:
@@ -21,11 +35,13 @@ class AccessLog:
         self._is_on = is_on
         self._lines: list[str] = []
 
-    def note(self, what: tuple[str, str], status: int, function_id: str, milliseconds: float) -> None:
-        """Note one request: `what` is its method and path."""
+    def note(self, outcome: Outcome) -> None:
+        """Note what became of one request."""
         if self._is_on:
-            method, path = what
-            self._add(f"{method} {printable(path)[:MAX_PATH]} {status} {function_id or '-'} {milliseconds:.1f} ms")
+            path = printable(outcome.path)[:MAX_PATH]
+            broken = f" broken off: {outcome.error}" if outcome.error and outcome.status < 400 else ""
+            text = f"{outcome.method} {path} {outcome.status} {outcome.function_id or '-'}"
+            self._add(f"{text} {outcome.milliseconds:.1f} ms{broken}")
 
     def warn(self, text: str) -> None:
         """Write something that its author must see."""

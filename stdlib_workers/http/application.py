@@ -7,30 +7,45 @@ nothing of sockets; the routes are filled by `triggers`, `fallbacks` answer wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any, Protocol
 
 from iii import InvocationError
-from stdlib_workers.http.access import AccessLog
+from stdlib_workers.http.access import AccessLog, Outcome
 from stdlib_workers.http.bodies import parse_body
 from stdlib_workers.http.calls import Terms, Trigger, ask_middleware, call_function, check_condition
 from stdlib_workers.http.channels import ChannelBroken, Channels
-from stdlib_workers.http.failures import RETRY_AFTER_SECONDS, Refusal, refusal_from, reply_to
-from stdlib_workers.http.intake import Body, Disconnected, Message, Receive, request_from
 from stdlib_workers.http.options import Options
 from stdlib_workers.http.origins import Origins
-from stdlib_workers.http.patterns import BadPath, split_path
-from stdlib_workers.http.replies import BadResult, Headers, Reply, hint_from, reply_from
-from stdlib_workers.http.requests import Request, payload_from, trace_from
-from stdlib_workers.http.routes import Match, Route, Routes
-from stdlib_workers.http.streaming import Stream
-
-Send = Callable[[Message], Awaitable[None]]
+from stdlib_workers.http.replies import (
+    RETRY_AFTER,
+    BadResult,
+    Headers,
+    Refusal,
+    Reply,
+    hint_from,
+    refusal_from,
+    reply_from,
+    reply_to,
+)
+from stdlib_workers.http.requests import (
+    BODY_SECONDS,
+    Disconnected,
+    Message,
+    Receive,
+    Request,
+    Send,
+    payload_from,
+    trace_from,
+)
+from stdlib_workers.http.routes import BadPath, Match, Route, Routes, split_path
+from stdlib_workers.http.streaming import EVENTS, Stream, StreamFailed, failure_event
 
 # Stands in the log where a client has left without an answer, as elsewhere in the trade.
 CLIENT_CLOSED = 499
+MAX_HEADER_COUNT = 100
+_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
 
 
 class Fallback(Protocol):
@@ -41,19 +56,22 @@ class Fallback(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Exchange:
     """One request on its way: what answers it, and what its answer carries in any case."""
 
-    request: Request
-    body: Body
-    function_id: str = ""
-    headers: Headers = field(default_factory=list)
-    stream: Stream | None = None
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.outcome = Outcome(request.method, request.path)
+        self.headers: Headers = []
+        self.trace = trace_from(request.headers)
+        self.stream: Stream | None = None
+        self.is_events = False
 
 
 class Application:
     """Answers requests from the live routes."""
+
+    body_seconds = BODY_SECONDS
 
     def __init__(self, trigger: Trigger, routes: Routes, options: Options, log: AccessLog) -> None:
         self.origins = Origins(frozenset(), options.cors)
@@ -71,88 +89,111 @@ class Application:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
         started = perf_counter()
-        exchange = Exchange(request_from(scope), Body(receive, self._options.max_body))
+        exchange = Exchange(Request(scope, receive, self._options.max_body, self.body_seconds))
+        outcome, connection = exchange.outcome, exchange.request.connection
         self.in_flight += 1
         try:
-            reply = await self._settle(exchange)
-            await _send(send, exchange, reply)
-            status = reply.status
+            await self._send(exchange, send, await self._settle(exchange))
         except Disconnected:
-            status = CLIENT_CLOSED
+            outcome.status = CLIENT_CLOSED
+        except StreamFailed as failed:
+            outcome.error = failed.refusal.code
+            await self._break_off(exchange, send, failed.refusal)
         finally:
             self.in_flight -= 1
             if exchange.stream is not None:
                 await exchange.stream.close()
-        request = exchange.request
-        elapsed = (perf_counter() - started) * 1000
-        self._log.note((request.method, request.path), status, exchange.function_id, elapsed)
+        outcome.milliseconds = (perf_counter() - started) * 1000
+        self._log.note(outcome)
+        if connection is not None:
+            connection.on_answered()
 
     async def _settle(self, exchange: Exchange) -> Reply:
-        request_id = exchange.request.request_id
+        outcome, request_id = exchange.outcome, exchange.request.id
         try:
             return await self._answer(exchange)
         except Refusal as refusal:
-            if refusal.status == 500:
-                self._log.warn(f"{exchange.function_id} failed: {refusal.code}: {refusal.message} ({request_id})")
-            return reply_to(refusal, request_id)
+            refused = refusal
+            if refused.status == 500:
+                self._log.warn(f"{outcome.function_id} failed: {refused.code}: {refused.message} ({request_id})")
         except BadResult as error:
-            self._log.warn(f"{exchange.function_id} returned no HTTP response: {error} ({request_id})")
-            text = "the function returned no HTTP response; the log has the reason"
-            return reply_to(Refusal(500, "invalid_response", text), request_id)
+            self._log.warn(f"{outcome.function_id} returned no HTTP response: {error} ({request_id})")
+            refused = Refusal(500, "invalid_response", "the function returned no HTTP response; the log has the reason")
+        outcome.error = refused.code
+        return reply_to(refused, request_id)
 
     async def _answer(self, exchange: Exchange) -> Reply:
         request = exchange.request
-        exchange.headers = self.origins.check(request)
+        exchange.headers = self.origins.headers_for(request)
+        _check_head(request)
+        self.origins.check(request)
         if self.in_flight > self._options.concurrency:
             text = f"{self._options.concurrency} requests are in flight, which is the limit"
-            raise Refusal(503, "overloaded", text, headers=[(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)])
-        path = _path_of(request)
+            raise Refusal(503, "overloaded", text, headers=[RETRY_AFTER])
+        try:
+            path = split_path(request.path)
+        except BadPath as error:
+            raise Refusal(400, "BAD_PATH", str(error)) from None
         found = self._routes.find(request.method, path)
         if isinstance(found, Match):
             return await self._call(exchange, found)
-        return await self._answer_unbound(exchange, path, found)
+        return await self._answer_unbound(request, path, found)
 
-    async def _answer_unbound(self, exchange: Exchange, path: list[str], methods: set[str]) -> Reply:
-        request = exchange.request
-        allowed = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
-        if methods and request.method == "OPTIONS":
-            return self.origins.preflight(request, exchange.headers, allowed)
-        if request.method in ("GET", "HEAD"):
+    async def _answer_unbound(self, request: Request, path: list[str], methods: set[str]) -> Reply:
+        method = request.method
+        reply = None
+        if method in ("GET", "HEAD", "OPTIONS"):
             for fallback in self.fallbacks:
                 reply = await fallback.answer(request, path)
                 if reply is not None:
-                    return reply
+                    break
+        if reply is not None and method != "OPTIONS":
+            return reply
+        allowed = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+        if reply is not None:
+            allowed |= {"GET", "HEAD"}
+        if method == "OPTIONS" and (methods or reply is not None):
+            return self.origins.preflight(request, allowed)
         if methods:
-            text = f"{request.method} is not bound here; there are: {', '.join(sorted(allowed))}"
+            text = f"{method} is not bound here; there are: {', '.join(sorted(allowed))}"
             headers = [(b"allow", ", ".join(sorted(allowed)).encode())]
             raise Refusal(405, "METHOD_NOT_ALLOWED", text, headers=headers)
         raise Refusal(404, "NOT_FOUND", "no http trigger is bound to this path")
 
     async def _call(self, exchange: Exchange, match: Match) -> Reply:
-        route = match.route
-        exchange.function_id = route.function_id
-        terms = Terms(self._options.timeout, trace_from(exchange.request))
+        route, request = match.route, exchange.request
+        exchange.outcome.route = f"/{route.pattern.removeprefix('/')}"
+        exchange.outcome.function_id = route.function_id
+        terms = Terms(self._options.timeout, exchange.trace)
         exchange.headers.append((b"traceparent", terms.trace["traceparent"].encode()))
-        payload = payload_from(exchange.request, match)
+        payload = payload_from(request, match)
         early = await ask_middleware(self.trigger, self._options.middleware, route, payload, terms)
         if early is not None:
             return early
         if route.streams or self._options.channels:
             return await self._stream(exchange, route, payload, terms)
-        body = await exchange.body.read(exchange.request)
-        payload["body"] = parse_body(exchange.request.headers.get("content-type", ""), body)
+        if not request.is_whole:
+            payload["body"] = await parse_body(request.headers.get("content-type", ""), await request.body())
         early = await self._admit(route, payload, terms)
         if early is not None:
             return early
-        return self._reply(route.function_id, await self._result(exchange, route, payload, terms))
+        call = call_function(self.trigger, route.function_id, payload, route, terms)
+        try:
+            result = await (_call_for(call, request) if route.cancels else call)
+        except InvocationError as error:
+            raise refusal_from(error) from None
+        hint = hint_from(result)
+        if hint is not None:
+            self._log.warn(f"{route.function_id}: {hint}")
+        return reply_from(result)
 
     async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], terms: Terms) -> Reply:
         if self.channels is None:
-            text = "channels need the engine's WebSocket listener; set `listen` under [engine] in iii.toml"
+            text = "channels need the engine's socket: run the http worker under `iii dev` or `iii start`"
             raise Refusal(500, "channels_off", text)
-        stream = exchange.stream = Stream(self.channels, exchange.body)
+        stream = exchange.stream = Stream(self.channels, exchange.request, self._options.timeout)
         try:
-            await stream.open(exchange.request, payload)
+            await stream.open(payload)
             early = await self._admit(route, payload, terms)
             return early or await stream.reply(self.trigger, route, payload, terms)
         except ChannelBroken as error:
@@ -164,23 +205,56 @@ class Application:
         await check_condition(self.trigger, route, seen, terms)
         return await ask_middleware(self.trigger, route.middleware, route, seen, terms)
 
-    async def _result(self, exchange: Exchange, route: Route, payload: dict[str, Any], terms: Terms) -> Any:
-        call = call_function(self.trigger, route.function_id, payload, route, terms)
-        try:
-            return await (_call_for(call, exchange.body) if route.cancels else call)
-        except InvocationError as error:
-            raise refusal_from(error) from None
+    async def _send(self, exchange: Exchange, send: Send, reply: Reply) -> None:
+        request = exchange.request
+        exchange.outcome.status = reply.status
+        headers = [*reply.headers, *exchange.headers, (b"x-request-id", request.id.encode())]
+        # Of a body that nobody has read the rest comes still.
+        is_leaving = request.connection is not None and request.connection.is_leaving
+        if is_leaving or not request.is_whole:
+            headers.append((b"connection", b"close"))
+        if reply.response is not None:
+            await self._send_response(exchange, send, reply.response, headers)
+            return
+        is_head = request.method == "HEAD"
+        chunks, body = reply.chunks, b"" if is_head else reply.body
+        if chunks is None and reply.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if chunks is not None and not is_head:
+            exchange.is_events = any(name == b"content-type" and value.startswith(EVENTS) for name, value in headers)
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        elif not request.is_whole:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await request.discard()
+            body = b""
+        await send({"type": "http.response.body", "body": body})
 
-    def _reply(self, function_id: str, result: Any) -> Reply:
-        hint = hint_from(result)
-        if hint is not None:
-            self._log.warn(f"{function_id}: {hint}")
-        return reply_from(result)
+    async def _send_response(self, exchange: Exchange, send: Send, response: Any, headers: Headers) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.outcome.status = message["status"]
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        await response(exchange.request.scope, exchange.request.receive, send_with_headers)
+
+    async def _break_off(self, exchange: Exchange, send: Send, refusal: Refusal) -> None:
+        """End an answer without its end, so that no client takes it for whole."""
+        request, outcome = exchange.request, exchange.outcome
+        function_id = outcome.function_id
+        self._log.warn(f"{function_id} failed within its answer: {refusal.code}: {refusal.message} ({request.id})")
+        if exchange.is_events:
+            event = failure_event(refusal, request.id)
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        if request.connection is not None:
+            request.connection.break_off(is_reset=request.scope["http_version"] == "1.0")
 
 
-async def _call_for(call: Coroutine[Any, Any, Any], body: Body) -> Any:
+async def _call_for(call: Coroutine[Any, Any, Any], request: Request) -> Any:
     """Await the call for as long as the client does. Disconnected once it has left; the function is cancelled."""
-    calling, leaving = asyncio.ensure_future(call), asyncio.ensure_future(body.wait_until_gone())
+    calling, leaving = asyncio.ensure_future(call), asyncio.ensure_future(request.wait_until_gone())
     try:
         await asyncio.wait({calling, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if calling.done():
@@ -191,20 +265,16 @@ async def _call_for(call: Coroutine[Any, Any, Any], body: Body) -> Any:
         leaving.cancel()
 
 
-def _path_of(request: Request) -> list[str]:
-    try:
-        return split_path(request.path)
-    except BadPath as error:
-        raise Refusal(400, "BAD_PATH", str(error)) from None
-
-
-async def _send(send: Send, exchange: Exchange, reply: Reply) -> None:
-    headers = [*reply.headers, *exchange.headers, (b"x-request-id", exchange.request.request_id.encode())]
-    if reply.chunks is None and reply.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(reply.body)))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    is_head = exchange.request.method == "HEAD"
-    if reply.chunks is not None and not is_head:
-        async for chunk in reply.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"" if is_head else reply.body})
+def _check_head(request: Request) -> None:
+    """Refuse what could be read in more than one way, or is too much."""
+    names = [name for name, _ in request.raw_headers]
+    if len(names) > MAX_HEADER_COUNT:
+        raise Refusal(431, "HEADERS_TOO_LARGE", f"a request has at most {MAX_HEADER_COUNT} headers")
+    if len(names) != len(set(names)):
+        once = [name for name in names if name in _ONCE_ONLY]
+        if len(once) != len(set(once)):
+            raise Refusal(400, "BAD_REQUEST", "a header that can be there once is there twice")
+    if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        raise Refusal(400, "BAD_REQUEST", "the only transfer-encoding is chunked")
+    if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+        raise Refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")

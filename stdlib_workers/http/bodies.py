@@ -1,42 +1,65 @@
-"""A request's body as a JSON value: JSON, forms and plain text are parsed, anything else is raw. Pure."""
+"""A request's body as the value that a function gets: JSON, forms and texts are parsed, anything else is base64.
+
+What takes more than a moment happens on a thread, and how many values a JSON text holds is counted before it is parsed:
+no request holds up another one.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from email.message import Message as Header
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-import orjson
-from multipart import (  # type: ignore[import-untyped]  # it has no types
-    MultipartError,
-    MultipartParser,
-    parse_options_header,
-)
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request as FormRequest
 
-from stdlib_workers.http.failures import Refusal
+from stdlib_workers.http.replies import Refusal
 
 MAX_FIELDS = 1000
+MAX_FILES = 1000
 MAX_DEPTH = 64
+# As many as a call may carry; an opening bracket counts as one.
+MAX_VALUES = 200_000
+# Bodies up to this take the loop less than a thread would.
+INLINE_BYTES = 32 * 1024
+# What is looked at in one go: other threads run between two pieces, and other requests between two of a form.
+PIECE = 256 * 1024
+FORM_PIECE = 32 * 1024
 # RFC 9110: type and subtype, each a token.
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+\Z")
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+# Texts whatever the tree they are registered in.
+_TEXT = re.compile(
+    r"text/|.*\+xml$|application/(x-)?(xml|ndjson|jsonl|jsonlines|json-seq|yaml|toml|sql|graphql|javascript)$"
+)
+_CHARSET = re.compile(
+    r"utf-?(8|16|32)([-_]?[bl]e)?|(us-)?ascii|iso[-_]8859-\d+|latin-?1|windows-125\d|shift_jis|euc-(jp|kr)|gb(k|2312|18030)|big5|koi8-[ru]"
+)
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[]{},")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_OFFSET = re.compile(r" ?\(byte (\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a multipart form."""
+    """A file of a multipart form, or a body that is neither text nor a form: then it has no name."""
 
-    name: str
+    name: str | None
     kind: str
     content: bytes
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a function is told of it, whichever way it gets the content."""
-        return {"filename": self.name, "content_type": self.kind, "size": len(self.content)}
+        named = {} if self.name is None else {"filename": self.name}
+        return {**named, "content_type": self.kind, "size": len(self.content)}
 
 
 FileValue = Callable[[File], Any]
@@ -47,73 +70,97 @@ def inline(file: File) -> dict[str, Any]:
     return {**file.facts, "content_base64": b64encode(file.content).decode()}
 
 
-def parse_body(content_type: str, body: bytes, file_value: FileValue = inline) -> Any:
-    """Return the value that a function gets as `body`, null for none and for a kind that is not parsed.
+@lru_cache(256)
+def media_type(content_type: str) -> tuple[str, dict[str, str]]:
+    """Return the type in lower case, and its parameters."""
+    if ";" not in content_type:
+        return content_type.strip().lower(), {}
+    header = Header()
+    header["content-type"] = content_type
+    parameters = header.get_params(failobj=[("", "")])
+    return parameters[0][0].lower(), {name.lower(): str(value) for name, value in parameters[1:]}
+
+
+async def parse_body(content_type: str, body: bytes, file_value: FileValue = inline) -> Any:
+    """Return the value that a function gets as `body`, null for an empty one.
 
     `file_value` makes the value of each file of a form. Refusal 415 for a body that does not say what it is, 400 for
     one that is not what it says.
     """
     if not body:
         return None
-    kind, options = parse_options_header(content_type)
-    kind = kind.lower()
-    if not _MEDIA_TYPE.match(kind):
-        text = f"a request with a body needs a content-type such as application/json, not {content_type!r}"
-        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", text)
-    if _is_json(kind):
-        return _parse_json(body)
-    if kind == "application/x-www-form-urlencoded":
-        return parse_form(body)
-    if kind == "multipart/form-data":
-        return _parse_multipart(body, options.get("boundary", ""), file_value)
-    return _decode(body, "the text") if kind.startswith("text/") else None
+    kind, parameters = media_type(content_type)
+    if kind == _MULTIPART:
+        return await _parse_multipart(content_type, parameters.get("boundary", ""), body, file_value)
+    return await _aside(lambda: _parse(kind, parameters, content_type, body), body)
 
 
 def is_parsed(content_type: str) -> bool:
     """Whether bodies of this kind become values; all others are bytes for whoever reads them."""
-    kind = parse_options_header(content_type)[0].lower()
-    return _is_json(kind) or kind in ("application/x-www-form-urlencoded", "multipart/form-data")
+    kind = media_type(content_type)[0]
+    return _is_json(kind) or kind in (_FORM, _MULTIPART)
+
+
+async def _aside(work: Callable[[], Any], body: bytes) -> Any:
+    return work() if len(body) <= INLINE_BYTES else await asyncio.to_thread(work)
 
 
 def _is_json(kind: str) -> bool:
     return "application/json" in kind or kind.endswith("+json")
 
 
+def _parse(kind: str, parameters: dict[str, str], content_type: str, body: bytes) -> Any:
+    if _is_json(kind):
+        return _parse_json(body)
+    if not _MEDIA_TYPE.match(kind):
+        text = f"a request with a body needs a content-type such as application/json, not {content_type!r}"
+        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", text)
+    if kind == _FORM:
+        return parse_form(body)
+    if _TEXT.match(kind):
+        return _decode(body, "the text", parameters.get("charset", "utf-8"))
+    return inline(File(None, kind, body))
+
+
 def _parse_json(body: bytes) -> Any:
     _decode(body, "the JSON")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH or body.count(b",") > MAX_VALUES:
+        _check_shape(body)
     try:
         # msgspec keeps an integer beyond 64 bits, which orjson would turn into a float without a word.
-        value = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _bad_json(body, error) from None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+        found = _OFFSET.search(str(error))
+        text = f"the body is not JSON: {_OFFSET.sub('', str(error))}"
+        offset = int(found[1]) if found else len(body)
+        raise Refusal(400, "invalid_json", text, details={"offset": offset}) from None
+
+
+def _check_shape(body: bytes) -> None:
+    """Count depth and values in the bytes. Refusal 400 over a limit. A text that is no JSON is refused later."""
+    brackets, values = b"", 0
+    for structure in _structure(body):
+        openings = structure.translate(_SQUARE, b",")
+        values += structure.count(b",") + openings.count(b"[")
+        if values > MAX_VALUES:
+            raise Refusal(400, "invalid_json", f"the body holds more than {MAX_VALUES} values")
+        brackets += openings
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
         raise Refusal(400, "invalid_json", f"the body is nested deeper than {MAX_DEPTH} levels")
-    return value
 
 
-def _bad_json(body: bytes, error: Exception) -> Refusal:
-    try:
-        orjson.loads(body)
-    except orjson.JSONDecodeError as found:
-        text = body.decode()[: found.pos]
-        offset = len(text.encode())
-        return Refusal(400, "invalid_json", f"the body is not JSON: {found}", details={"offset": offset})
-    return Refusal(400, "invalid_json", f"the body is not JSON: {error}")
-
-
-def _depth_exceeds(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _structure(body: bytes) -> Iterator[bytes]:
+    """Yield the brackets and commas outside of strings. Backslashes stand in strings only: without them quotes pair."""
+    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    inside = 0
+    for start in range(0, len(text), PIECE):
+        parts = text[start : start + PIECE].split(b'"')
+        yield b"".join(parts[inside::2]).translate(None, _NOT_STRUCTURE)
+        inside ^= (len(parts) - 1) & 1
 
 
 def parse_form(body: bytes) -> dict[str, Any]:
@@ -125,25 +172,38 @@ def parse_form(body: bytes) -> dict[str, Any]:
     return _collect(pairs)
 
 
-def _parse_multipart(body: bytes, boundary: str, file_value: FileValue) -> dict[str, Any]:
-    from io import BytesIO  # only uploads need it
+async def _parse_multipart(content_type: str, boundary: str, body: bytes, file_value: FileValue) -> dict[str, Any]:
+    if f"--{boundary}--".encode("latin-1", "replace") not in body or not boundary:
+        text = "the multipart body cannot be read: its boundary is missing, or its end"
+        raise Refusal(400, "invalid_body", text)
+    pieces = _pieces(body)
 
-    if not boundary:
-        raise Refusal(400, "invalid_body", "the content-type multipart/form-data needs a boundary")
+    async def receive() -> dict[str, Any]:
+        piece = await anext(pieces, b"")
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+
+    scope = {"type": "http", "headers": [(b"content-type", content_type.encode("latin-1"))]}
     try:
-        parser = MultipartParser(
-            BytesIO(body), boundary, len(body), memory_limit=len(body) + 1, spool_limit=len(body) + 1, strict=True
-        )
-        parts = [(part.name, _part_value(part, file_value)) for part in parser]
-    except (MultipartError, UnicodeDecodeError) as error:
-        raise Refusal(400, "invalid_body", f"the multipart body cannot be read: {error}") from None
+        async with FormRequest(scope, receive).form(
+            max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=len(body)
+        ) as form:
+            parts = [(name, await _part_value(value, file_value)) for name, value in form.multi_items()]
+    except MultiPartException as error:
+        raise Refusal(400, "invalid_body", f"the multipart body cannot be read: {error.message}") from None
     return _collect(parts)
 
 
-def _part_value(part: Any, file_value: FileValue) -> Any:
-    if part.filename is None:
-        return part.value
-    return file_value(File(part.filename, part.content_type, part.raw))
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), FORM_PIECE):
+        yield body[start : start + FORM_PIECE]
+
+
+async def _part_value(value: Any, file_value: FileValue) -> Any:
+    if isinstance(value, str):
+        return value
+    content = await value.read()
+    return file_value(File(value.filename or "", value.content_type or "application/octet-stream", content))
 
 
 def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,9 +213,11 @@ def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
 
 
-def _decode(body: bytes, what: str) -> str:
+def _decode(body: bytes, what: str, charset: str = "utf-8") -> str:
+    if not _CHARSET.fullmatch(charset.lower()):
+        raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"the charset {charset!r} is not known; send UTF-8")
     try:
-        return body.decode()
+        return body.decode(charset)
     except UnicodeDecodeError as error:
-        message = f"{what} in the body is not UTF-8"
+        message = f"{what} in the body is not {charset.upper()}"
         raise Refusal(400, "invalid_body", message, details={"offset": error.start}) from None

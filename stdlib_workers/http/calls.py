@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from iii import InvocationError, TriggerRequestInput
-from stdlib_workers.http.failures import Refusal, refusal_from
-from stdlib_workers.http.replies import BadResult, Reply, reply_from
+from stdlib_workers.http.replies import BadResult, Refusal, Reply, refusal_from, reply_from
 from stdlib_workers.http.routes import Route
+
+# Longer than any stream: the engine's deadline of a call counts its length, ours the silence in it.
+ENDLESS_MS = 30 * 24 * 3600 * 1000
 
 Trigger = Callable[[TriggerRequestInput], Awaitable[Any]]
 
@@ -32,12 +34,17 @@ class Terms:
         return max(1, int((self._end - self._loop.time()) * 1000))
 
 
-async def call_function(trigger: Trigger, function_id: str, payload: Any, route: Route, terms: Terms) -> Any:
-    """Call a function in the route's namespace, with the route's metadata. InvocationError for every failure."""
+async def call_function(
+    trigger: Trigger, function_id: str, payload: Any, route: Route, terms: Terms, *, is_endless: bool = False
+) -> Any:
+    """Call a function in the route's namespace, with the route's metadata. InvocationError for every failure.
+
+    `is_endless`: the caller itself sees to it that the call does not stand still.
+    """
     call: TriggerRequestInput = {
         "function_id": function_id,
         "payload": payload,
-        "timeout_ms": terms.remaining_ms,
+        "timeout_ms": ENDLESS_MS if is_endless else terms.remaining_ms,
         "metadata": route.metadata,
         "namespace": route.namespace,
         "trace": terms.trace,

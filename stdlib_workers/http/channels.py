@@ -10,7 +10,6 @@ import asyncio
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
 import orjson
 
@@ -35,14 +34,16 @@ class ChannelEnd:
     def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._head = b""  # of a message whose payload has not come yet
 
     async def receive(self) -> str | bytes | None:
-        """Return the next message, None at the end of the stream, in whatever way it came."""
+        """Return the next message, None at the end of the stream, in whatever way it came. May be cancelled."""
         try:
-            head = await self._reader.readexactly(_HEAD)
+            head = self._head = self._head or await self._reader.readexactly(_HEAD)
             payload = await self._reader.readexactly(int.from_bytes(head[1:], "big"))
         except (IncompleteReadError, OSError):
             return None
+        self._head = b""
         return payload.decode() if head[:1] == _TEXT else payload
 
     async def send(self, chunk: bytes) -> None:
@@ -101,12 +102,6 @@ async def _refusal(reader: StreamReader) -> str:
     return "the engine closed the connection"
 
 
-async def items_of(end: ChannelEnd) -> AsyncIterator[str | bytes]:
-    """Yield texts and bytes in the order they were written, until the writer closes, in whatever way."""
-    while (item := await end.receive()) is not None:
-        yield item
-
-
 async def write_all(end: ChannelEnd, chunks: AsyncIterator[bytes]) -> None:
     """Write a stream and end it. A reader that has gone wants no more."""
     try:
@@ -116,13 +111,3 @@ async def write_all(end: ChannelEnd, chunks: AsyncIterator[bytes]) -> None:
         return
     finally:
         await end.close()
-
-
-def status_and_headers_from(control: dict[str, Any]) -> tuple[int | None, dict[str, str]]:
-    """Return what a control message sets; one that is unknown or wrong sets nothing, as in the contract."""
-    status, headers = control.get("status_code"), control.get("headers")
-    if control.get("type") == "set_status" and isinstance(status, int) and 200 <= status <= 599:
-        return status, {}
-    if control.get("type") == "set_headers" and isinstance(headers, dict):
-        return None, {name: value for name, value in headers.items() if isinstance(value, str)}
-    return None, {}

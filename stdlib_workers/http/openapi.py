@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stdlib_workers.http.patterns import Kind
-from stdlib_workers.http.routes import Route
+from stdlib_workers.http.routes import Kind, Route
 
 Schema = dict[str, Any]
 

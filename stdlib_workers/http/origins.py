@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stdlib_workers.http.failures import Refusal
-from stdlib_workers.http.replies import Headers, Reply
+from stdlib_workers.http.replies import Headers, Refusal, Reply
 from stdlib_workers.http.requests import Request
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -37,35 +36,40 @@ class Origins:
     hosts: frozenset[str]
     cors: Cors | None
 
-    def check(self, request: Request) -> Headers:
-        """Return the CORS headers of the answer. Refusal for a host or an origin that has no business here."""
-        host = self._host(request.raw_headers)
+    def headers_for(self, request: Request) -> Headers:
+        """Return what every answer carries: with `cors`, it depends on the Origin, also where a request has none."""
+        if self.cors is None:
+            return []
+        headers = [(b"vary", b"origin")]
+        origin = request.headers.get("origin")
+        if origin is not None and self.cors.allows(origin) and not self._is_own(origin, request):
+            headers.append((b"access-control-allow-origin", origin.encode("latin-1")))
+        return headers
+
+    def check(self, request: Request) -> None:
+        """Refuse a host or an origin that has no business here."""
+        hosts = [value for name, value in request.raw_headers if name == b"host"]
+        if len(hosts) != 1:
+            raise Refusal(400, "BAD_REQUEST", "a request has exactly one Host header")
+        if self.hosts and request.headers["host"].lower() not in self.hosts:
+            raise Refusal(421, "MISDIRECTED_REQUEST", "this server does not answer for that Host")
         origin = request.headers.get("origin")
         if origin is None:
             site = request.headers.get("sec-fetch-site")
             if site in ("cross-site", "same-site") and request.method not in SAFE_METHODS:
                 raise Refusal(403, "FORBIDDEN", "a page of another site may not send this without an Origin")
-            return []
-        if origin in (f"http://{host}", f"https://{host}"):
-            return []
-        if self.cors is None or not self.cors.allows(origin):
+        elif not self._is_own(origin, request) and (self.cors is None or not self.cors.allows(origin)):
             raise Refusal(403, "FORBIDDEN", "this origin is not in allowed_origins of the http worker's cors")
-        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
 
-    def _host(self, headers: Headers) -> str:
-        hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1:
-            raise Refusal(400, "BAD_REQUEST", "a request has exactly one Host header")
-        host = hosts[0].decode("latin-1").lower()
-        if self.hosts and host not in self.hosts:
-            raise Refusal(421, "MISDIRECTED_REQUEST", "this server does not answer for that Host")
-        return host
+    def _is_own(self, origin: str, request: Request) -> bool:
+        host = request.headers.get("host", "").lower()
+        return origin in (f"http://{host}", f"https://{host}")
 
-    def preflight(self, request: Request, headers: Headers, methods: Iterable[str]) -> Reply:
+    def preflight(self, request: Request, methods: Iterable[str]) -> Reply:
         """Answer OPTIONS: what the path allows, and to a preflight what the page may send."""
         allowed = ", ".join(sorted(methods)).encode()
-        out = [(b"allow", allowed), *headers]
-        if self.cors is not None and headers and "access-control-request-method" in request.headers:
+        out = [(b"allow", allowed)]
+        if self.cors is not None and {"origin", "access-control-request-method"} <= request.headers.keys():
             asked = request.headers.get("access-control-request-headers", "*")
             out += [
                 (b"access-control-allow-methods", ", ".join(self.cors.methods).encode() or allowed),

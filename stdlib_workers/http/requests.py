@@ -1,55 +1,142 @@
-"""The request object that a function gets, from what the server parsed. Pure."""
+"""One HTTP request: its head as values, its body within limits of size and time, and the payload of its function."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from stdlib_workers.http.failures import Refusal
-from stdlib_workers.http.replies import Headers
+from stdlib_workers.http.replies import Headers, Refusal
 from stdlib_workers.http.routes import Match
 
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# A body that is gathered comes within this; of one that is passed on, the next part does.
+BODY_SECONDS = 30.0
+# How long what a refused client still sends is thrown away: closing at once would reset its connection, and the
+# answer with it.
+LINGER_SECONDS = 2.0
 MAX_QUERY_FIELDS = 1000
 # An id of zeros is none.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+# Ids name lines of a log, and traces; they are no secrets.
 _mint = random.Random().getrandbits
 
 
-@dataclass(slots=True)
+class Disconnected(Exception):
+    """The client has left before it had its answer."""
+
+
 class Request:
-    """One HTTP request. `path` is the URL's path as it was sent; `headers` have lower-case names."""
+    """One request. `path` is the URL's path as it was sent; `headers` have lower-case names, of repeated ones the last.
 
-    method: str
-    path: str
-    query: bytes
-    raw_headers: Headers
-    request_id: str
-    headers: dict[str, str] = field(init=False)
+    `id` is the one it came with, if that is harmless in a log.
+    """
 
-    def __post_init__(self) -> None:
-        # Repeated: the last one, as in the contract.
+    def __init__(self, scope: Message, receive: Receive, max_body: int, body_seconds: float = BODY_SECONDS) -> None:
+        self.scope = scope
+        self.method: str = scope.get("method", "GET")
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.raw_headers: Headers = scope["headers"]
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _REQUEST_ID.match(given) else f"{_mint(128):032x}"
+        self.is_whole = "content-length" not in self.headers and "transfer-encoding" not in self.headers
+        # The server's side of the connection, None in a test without one.
+        self.connection = scope.get("state", {}).get("connection")
+        self.receive = receive
+        self._max_body = max_body
+        self._body_seconds = body_seconds
+
+    async def body(self) -> bytes:
+        """Return the whole body. Refusal 413 over the limit, 408 when it is late; Disconnected."""
+        if self.is_whole:
+            return b""
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return b"".join([chunk async for chunk in self._read()])
+        except TimeoutError:
+            raise self._late() from None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; errors as in `body`. Only silence is late."""
+        reading = self._read()
+        while not self.is_whole:
+            try:
+                async with asyncio.timeout(self._body_seconds):
+                    chunk = await anext(reading)
+            except TimeoutError:
+                raise self._late() from None
+            yield chunk
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        length = self.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self._max_body:
+            raise self._too_large()
+        coding = self.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"a body with content-encoding {coding} is not unpacked")
+        size = 0
+        while not self.is_whole:
+            chunk = await self._next()
+            size += len(chunk)
+            if size > self._max_body:
+                raise self._too_large()
+            yield chunk
+
+    async def _next(self) -> bytes:
+        message = await self.receive()
+        if message["type"] != "http.request":
+            raise Disconnected
+        self.is_whole = not message.get("more_body", False)
+        if self.connection is not None:
+            self.connection.on_body_read(is_whole=self.is_whole)
+        body: bytes = message.get("body", b"")
+        return body
+
+    async def discard(self) -> None:
+        """Throw away what still comes of the body, for a moment."""
+        try:
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.is_whole:
+                    await self._next()
+        except (TimeoutError, Disconnected):
+            pass
+
+    async def wait_until_gone(self) -> None:
+        """Wait until the client has left, or has its answer. After the whole body has been read."""
+        while (await self.receive())["type"] == "http.request":
+            pass
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "PAYLOAD_TOO_LARGE", f"the body is over the limit of {self._max_body} bytes")
+
+    def _late(self) -> Refusal:
+        return Refusal(408, "REQUEST_TIMEOUT", f"the body took more than {self._body_seconds:g} s")
 
 
-def trace_from(request: Request) -> dict[str, str]:
+def trace_from(headers: dict[str, str]) -> dict[str, str]:
     """Return the trace that the request belongs to: the client's (W3C trace context), else a new one.
 
     A new one has the flags 02: its id is random, and whether it is recorded nobody has decided yet.
     """
-    given = request.headers.get("traceparent", "")
+    given = headers.get("traceparent", "")
     if not _TRACEPARENT.match(given):
         return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
     given = given[:-2] + ("01" if int(given[-2:], 16) & 1 else "00")
-    baggage = request.headers.get("baggage")
+    baggage = headers.get("baggage")
     return {"traceparent": given, "baggage": baggage} if baggage else {"traceparent": given}
 
 
-def payload_from(request: Request, match: Match) -> dict[str, Any]:
+def payload_from(request: Request, match: Match, kind: str = "http") -> dict[str, Any]:
     """Return the request as the route's function gets it, with `body` still null."""
-    params, everything = parse_query(request.query)
+    params, everything = parse_query(request.scope["query_string"])
     pattern = match.route.pattern
     return {
         "method": request.method,
@@ -59,7 +146,7 @@ def payload_from(request: Request, match: Match) -> dict[str, Any]:
         "query_params_all": everything,
         "headers": request.headers,
         "body": None,
-        "trigger": {"type": "http", "path": pattern, "method": request.method},
+        "trigger": {"type": kind, "path": pattern, "method": request.method},
     }
 
 

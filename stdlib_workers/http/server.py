@@ -1,7 +1,7 @@
-"""Joins the parts of the worker and gives them their order: take the socket, provide the type, get the routes, accept.
+"""Joins the parts of the worker and gives them their order: provide the types, get the routes, accept.
 
 A generation accepts only when it has every route, and one that has a successor keeps its routes to the end: between
-two generations no path is unknown for a moment.
+two generations no path is unknown for a moment. Both have the engine's listening socket.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application, Fallback
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
-from stdlib_workers.http.handover import Handover, bind, is_bound_to
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import DEFAULT_PORT, Options
 from stdlib_workers.http.origins import Origins, hosts_for
@@ -40,65 +39,43 @@ STOP_MARGIN_SECONDS = 1.0
 
 
 class Server:
-    """One generation of the http worker. `open`, then `start` on the loop, then `stop` from any thread."""
+    """One generation of the http worker. `start` on the loop, then `stop` from any thread."""
 
-    def __init__(self, worker: Worker, options: Options, folder: Path) -> None:
+    def __init__(self, worker: Worker, options: Options, sock: socket.socket) -> None:
         self._worker = worker
         self._options = options
-        self._handover = Handover(folder, os.environ.get("III_WORKER_NAME", "http"))
         self._routes = Routes()
         self._socket_routes = Routes()
-        self._kept: set[str] = set()
-        self._is_closing = False
         self._log = AccessLog(is_on=options.access_log)
-        self._application = Application(worker.trigger_async, self._routes, options, self._log)
+        self._successor = Successor(worker)
+        application = Application(worker.trigger_async, self._routes, options, self._log)
         path = os.environ.get("III_SOCKET", "")
-        self._application.channels = Channels(worker.trigger_async, path) if path else None
+        application.channels = Channels(worker.trigger_async, path) if path else None
         self._documentation = Documentation(worker.trigger_async, self._routes)
-        self._application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
+        application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
+        sockets = Sockets(application, self._socket_routes, options.timeout, self._log)
+        self.listening = Listening(sock, sockets)
+        application.origins = Origins(hosts_for(options.host, self.listening.port, options.hosts), options.cors)
 
     def _fallbacks(self, project: Path) -> list[Fallback]:
         folders: list[Fallback] = [StaticFolder(prefix, project / folder) for prefix, folder in self._options.static]
         return [*folders, self._documentation] if self._options.openapi else folders
 
-    @property
-    def port(self) -> int:
-        """The port that is served."""
-        return self._listening.port
-
-    def open(self) -> None:
-        """Take the socket over from the generation before, or bind one. OSError when the port is taken."""
-        options = self._options
-        self._socket = self._taken() or bind(options.host, options.port, DEFAULT_PORT)
-
-    def _taken(self) -> socket.socket | None:
-        taken = self._handover.take()
-        if taken is not None and not is_bound_to(taken, self._options.host, self._options.port):
-            taken.close()
-            return None
-        return taken
-
-    async def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Provide the trigger type, get its bindings, and accept."""
-        self._loop = loop
-        sockets = Sockets(self._application, self._socket_routes, self._options.timeout, self._log)
-        self._listening = Listening(self._socket, sockets)
-        hosts = hosts_for(self._options.host, self.port, self._options.hosts)
-        self._application.origins = Origins(hosts, self._options.cors)
-        self._handover.on_successor_lost = self._take_back
-        # Before the engine may start a successor: one that finds nobody would open a socket of its own.
-        await self._handover.offer(self._socket)
-        http = self._provide("http", DESCRIPTION, CONFIG_SCHEMA, HttpTriggers(self._routes, loop))
-        sockets_type = HttpTriggers(self._socket_routes, loop, METHOD)
-        websocket = self._provide("websocket", SOCKET_DESCRIPTION, SOCKET_SCHEMA, sockets_type)
+    async def start(self) -> None:
+        """Provide the trigger types, get their bindings, and accept."""
+        self._loop = asyncio.get_running_loop()
+        http = self._provide("http", DESCRIPTION, CONFIG_SCHEMA, self._routes)
+        websocket = self._provide("websocket", SOCKET_DESCRIPTION, SOCKET_SCHEMA, self._socket_routes, METHOD)
         self._worker.register_function("http::openapi", self._documentation.describe)
         self._worker.ready()
         for type_id, triggers in (("http", http), ("websocket", websocket)):
             await triggers.wait_for(await self._bound(type_id), ROUTES_SECONDS)
-        await self._listening.accept()
+        await self.listening.accept()
 
-    def _provide(self, id: str, description: str, schema: dict[str, Any], triggers: HttpTriggers) -> HttpTriggers:
-        triggers.keeps = self._keeps
+    def _provide(
+        self, id: str, description: str, schema: dict[str, Any], routes: Routes, method: str | None = None
+    ) -> HttpTriggers:
+        triggers = HttpTriggers(routes, self._loop, self._is_superseded, method)
         self._worker.register_trigger_type(
             {"id": id, "description": description, "trigger_request_format": schema}, triggers
         )
@@ -115,30 +92,56 @@ class Server:
             return [row["id"] for row in rows if row["state"] == "bound"]
         return []
 
-    def _keeps(self, id: str) -> bool:
-        """Whether a route stays although its binding has gone: it went to our successor."""
-        if not self._handover.has_successor:
+    async def _is_superseded(self) -> bool:
+        if not await self._successor.is_there():
             return False
-        self._kept.add(id)
-        self._listening.pause()
+        self._loop.call_soon_threadsafe(self.listening.pause)
         return True
-
-    def _take_back(self) -> None:
-        """The successor has failed before it was there for good: what it was given is gone or comes again."""
-        for id in self._kept:
-            self._routes.remove(id)
-            self._socket_routes.remove(id)
-        self._kept.clear()
-        if not self._is_closing:
-            self._accepting = self._loop.create_task(self._listening.accept())
 
     def stop(self, seconds: float) -> None:
         """Answer what has begun, within `seconds`, and let go of the socket."""
         asyncio.run_coroutine_threadsafe(self._close(seconds), self._loop).result()
 
     async def _close(self, seconds: float) -> None:
-        self._is_closing = True
-        limit = max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout
-        await self._listening.close(limit)
-        self._handover.close()
+        await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
         self._log.flush()
+
+
+class Successor:
+    """Whether the engine has put a later generation in the place of this process. Asked on the SDK's loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._asking = asyncio.Lock()
+        self._questions = self._answered = 0
+        self._is_there = False
+
+    async def is_there(self) -> bool:
+        """Ask the engine. One answer is for all who have asked before its question was sent."""
+        self._questions += 1
+        question = self._questions
+        async with self._asking:
+            if self._answered < question and not self._is_there:
+                self._answered = self._questions
+                self._is_there = await self._ask()
+        return self._is_there
+
+    async def _ask(self) -> bool:
+        name, instance = os.environ.get("III_WORKER_NAME", "http"), int(os.environ.get("III_INSTANCE", "0"))
+        call: TriggerRequestInput = {"function_id": "engine::workers::list", "payload": {"search": name}}
+        try:
+            rows = (await self._worker.trigger_async(call))["workers"]
+        except InvocationError:
+            return True  # the engine is about to stop this process: what is there stays
+        own = [row for row in rows if row["name"] == name and row.get("instance") == instance]
+        return any(row["generation"] > int(os.environ.get("III_GENERATION", "0")) for row in own)
+
+
+def listening_socket(options: Options) -> socket.socket:
+    """Return the socket that the engine has opened for this worker, or open one. OSError when the port is taken."""
+    descriptors = os.environ.get("III_LISTEN_FDS", "")
+    if descriptors:
+        return socket.socket(fileno=os.dup(int(descriptors.split(",")[0])))
+    port = DEFAULT_PORT if options.port is None else options.port
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    return socket.create_server((options.host, port), family=family)

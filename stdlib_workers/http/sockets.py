@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import perf_counter
 from typing import Any
 
 import orjson
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from iii import InvocationError
-from stdlib_workers.http.access import AccessLog
+from stdlib_workers.http.access import AccessLog, Outcome
 from stdlib_workers.http.application import Application
 from stdlib_workers.http.calls import Terms, call_function
-from stdlib_workers.http.channels import ChannelBroken, ChannelEnd, items_of
-from stdlib_workers.http.failures import Refusal, refusal_from, reply_to
-from stdlib_workers.http.intake import Message, Receive, request_from
-from stdlib_workers.http.patterns import BadPath, split_path
-from stdlib_workers.http.requests import Request, payload_from, trace_from
-from stdlib_workers.http.routes import Match, Routes
-
-Send = Callable[[Message], Awaitable[None]]
+from stdlib_workers.http.channels import ChannelBroken, ChannelEnd
+from stdlib_workers.http.replies import Refusal, refusal_from, reply_to
+from stdlib_workers.http.requests import Message, Receive, Request, Send, payload_from, trace_from
+from stdlib_workers.http.routes import BadPath, Match, Routes, split_path
 
 # Stands for the method in the table of routes.
 METHOD = "WEBSOCKET"
@@ -45,45 +44,46 @@ class Sockets:
         if scope["type"] != "websocket":
             await self._application(scope, receive, send)
             return
-        request = request_from({**scope, "method": "GET"})
-        await receive()
+        began = perf_counter()
+        request = Request(scope, receive, 0)
+        outcome = Outcome(METHOD, request.path)
+        client = WebSocket(scope, receive, send)
         try:
-            socket = await self._admit(request, send)
+            self._application.origins.check(request)
+            try:
+                found = self._routes.find(METHOD, split_path(request.path))
+            except BadPath as error:
+                raise Refusal(400, "BAD_PATH", str(error)) from None
+            if not isinstance(found, Match):
+                raise Refusal(404, "NOT_FOUND", "no websocket trigger is bound to this path")
+            outcome.function_id = found.route.function_id
+            socket = Socket(self._application, found, client, self._timeout)
+            await socket.connect(request)
         except Refusal as refusal:
-            await _refuse(send, refusal, request)
-            return
-        await socket.serve(receive)
-        self._log.note((METHOD, request.path), socket.code, socket.match.route.function_id, 0.0)
-
-    async def _admit(self, request: Request, send: Send) -> Socket:
-        self._application.origins.check(request)
-        try:
-            found = self._routes.find(METHOD, split_path(request.path))
-        except BadPath as error:
-            raise Refusal(400, "BAD_PATH", str(error)) from None
-        if not isinstance(found, Match):
-            raise Refusal(404, "NOT_FOUND", "no websocket trigger is bound to this path")
-        socket = Socket(self._application, found, send, self._timeout)
-        await socket.connect(request)
-        return socket
+            reply = reply_to(refusal, request.id)
+            headers = {name.decode(): value.decode() for name, value in reply.headers}
+            await client.send_denial_response(Response(reply.body, reply.status, headers))
+            outcome.status = reply.status
+        else:
+            outcome.status = await socket.serve()
+        outcome.milliseconds = (perf_counter() - began) * 1000
+        self._log.note(outcome)
 
 
 class Socket:
-    """One connection. `code` is how it was closed."""
+    """One connection."""
 
-    def __init__(self, application: Application, match: Match, send: Send, timeout: float) -> None:
+    def __init__(self, application: Application, match: Match, client: WebSocket, timeout: float) -> None:
         self._application = application
-        self.match = match
-        self._send = send
+        self._match = match
+        self._client = client
         self._timeout = timeout
         self._reader: ChannelEnd | None = None
-        self.code = 1000
 
     async def connect(self, request: Request) -> None:
         """Ask the function and accept. Refusal when it says false or fails."""
-        payload = payload_from(request, self.match)
-        payload["trigger"]["type"] = "websocket"
-        self._id, self._trace = request.request_id, trace_from(request)
+        payload = payload_from(request, self._match, "websocket")
+        self._id, self._trace = request.id, trace_from(request.headers)
         channels = self._application.channels
         if channels is not None:
             try:
@@ -94,25 +94,26 @@ class Socket:
             payload["response"] = writer
         try:
             verdict = await self._tell("connect", payload)
-            if verdict is False:
-                raise Refusal(403, "FORBIDDEN", f"{self.match.route.function_id} does not accept this connection")
         except InvocationError as error:
             raise refusal_from(error) from None
-        headers = [(b"traceparent", self._trace["traceparent"].encode())]
-        await self._send({"type": "websocket.accept", "headers": headers})
+        if verdict is False:
+            raise Refusal(403, "FORBIDDEN", f"{self._match.route.function_id} does not accept this connection")
+        await self._client.accept(headers=[(b"traceparent", self._trace["traceparent"].encode())])
 
-    async def serve(self, receive: Receive) -> None:
-        """Pass on what comes, both ways, until the client or a failure ends it."""
+    async def serve(self) -> int:
+        """Pass on what comes, both ways, until the client or a failure ends it; return the code of the close."""
         writing = asyncio.ensure_future(self._write())
         try:
-            while (message := await receive())["type"] == "websocket.receive":
+            while (message := await self._client.receive())["type"] == "websocket.receive":
                 await self._answer(message)
-            self.code = message.get("code", self.code)
-            await self._tell("close", {"code": self.code, "reason": message.get("reason") or ""})
+            code: int = message.get("code", 1000)
+            await self._tell("close", {"code": code, "reason": message.get("reason") or ""})
+            return code
         except InvocationError as error:
             # The client learns that it was our side, and nothing of how.
-            self.code = INTERNAL_ERROR
-            await self._send({"type": "websocket.close", "code": self.code, "reason": error.code[:100]})
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await self._client.close(INTERNAL_ERROR, error.code[:100])
+            return INTERNAL_ERROR
         finally:
             writing.cancel()
             if self._reader is not None:
@@ -126,24 +127,16 @@ class Socket:
             await self._put(result if isinstance(result, str) else orjson.dumps(result).decode())
 
     async def _write(self) -> None:
-        if self._reader is not None:
-            async for item in items_of(self._reader):
-                await self._put(item)
+        while self._reader is not None and (item := await self._reader.receive()) is not None:
+            await self._put(item)
 
     async def _put(self, item: str | bytes) -> None:
-        key = "text" if isinstance(item, str) else "bytes"
-        await self._send({"type": "websocket.send", key: item})
+        # Once the client has gone, what it is told is lost, and the function hears of the close next.
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await (self._client.send_text(item) if isinstance(item, str) else self._client.send_bytes(item))
 
     async def _tell(self, event: str, fields: dict[str, Any]) -> Any:
         payload = {"event": event, "connection_id": self._id, **fields}
-        route = self.match.route
-        trigger = self._application.trigger
-        return await call_function(trigger, route.function_id, payload, route, Terms(self._timeout, self._trace))
-
-
-async def _refuse(send: Send, refusal: Refusal, request: Request) -> None:
-    reply = reply_to(refusal, request.request_id)
-    length = (b"content-length", b"%d" % len(reply.body))
-    start = {"type": "websocket.http.response.start", "status": reply.status, "headers": [*reply.headers, length]}
-    await send(start)
-    await send({"type": "websocket.http.response.body", "body": reply.body})
+        route = self._match.route
+        terms = Terms(self._timeout, self._trace)
+        return await call_function(self._application.trigger, route.function_id, payload, route, terms)

@@ -6,7 +6,7 @@ The SDK tells of bindings on its own loop; every change is made on the server's,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from iii import TriggerConfig, TriggerHandler
@@ -30,23 +30,33 @@ CONFIG_SCHEMA = {
 
 
 class HttpTriggers(TriggerHandler):
-    """Keeps the routes as the engine says, of one `method` if given. `keeps` says which one a successor is given."""
+    """Keeps the routes as the engine says, of one `method` if given.
 
-    def __init__(self, routes: Routes, loop: asyncio.AbstractEventLoop, method: str | None = None) -> None:
+    A binding goes when it is removed, and also when a successor of this process gets it: `is_superseded` tells which.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        loop: asyncio.AbstractEventLoop,
+        is_superseded: Callable[[], Awaitable[bool]],
+        method: str | None = None,
+    ) -> None:
         self._routes = routes
         self._method = method
         self._loop = loop
+        self._is_superseded = is_superseded
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
-        self.keeps: Callable[[str], bool] = lambda _: False
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Add a route. ValueError when the config is wrong or the route is taken."""
         await self._on_server(self._add, config)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
-        """Remove a route."""
-        await self._on_server(self._remove, config.id)
+        """Remove a route. One that our successor has got stays here for whoever asks us still."""
+        if not await self._is_superseded():
+            await self._on_server(self._remove, config.id)
 
     async def wait_for(self, ids: Iterable[str], seconds: float) -> bool:
         """Wait until each of these bindings has come, accepted or refused; False when the time is over."""
@@ -73,8 +83,7 @@ class HttpTriggers(TriggerHandler):
 
     def _remove(self, id: str) -> None:
         self._seen.discard(id)
-        if not self.keeps(id):
-            self._routes.remove(id)
+        self._routes.remove(id)
 
 
 def route_from(config: TriggerConfig, method: str | None = None) -> Route:

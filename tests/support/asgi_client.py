@@ -73,19 +73,22 @@ class Site:
         scope = {
             "type": "http",
             "method": method,
+            "http_version": "1.1",
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "headers": [*([host] if host else []), *length, *headers],
         }
         sent: list[Any] = []
 
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
         async def receive() -> Any:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return messages.pop() if messages else await asyncio.Future()
 
         async def send(message: Any) -> None:
             sent.append(message)
 
         await self.application(scope, receive, send)
-        start, end = sent
+        start, *parts = sent
         answered = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
-        return Answer(start["status"], answered, end["body"])
+        return Answer(start["status"], answered, b"".join(part["body"] for part in parts))

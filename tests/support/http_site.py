@@ -48,8 +48,8 @@ class Served:
         await self.listening.close(1.0)
 
     @property
-    def connections(self) -> set[Any]:
-        return self.listening._state.connections
+    def connections(self) -> Any:
+        return self.listening.connections
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
         """Connect; `receive_buffer` bounds what the kernel takes for a client that does not read."""

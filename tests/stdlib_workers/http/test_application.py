@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.http.calls import Terms
-from stdlib_workers.http.replies import JSON, reply_from
+from stdlib_workers.http.replies import JSON, hint_from, reply_from
 from tests.support.asgi_client import HOST, JSON_BODY, Site
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -89,10 +89,34 @@ def test_results_become_responses_as_the_contract_says(result: Any, status: int,
     assert (answer.status, answer.headers["content-type"], answer.body) == (status, kind, body)
 
 
-def test_a_header_may_come_twice_and_what_is_no_text_is_dropped() -> None:
-    lines = ["Set-Cookie: a=1", "set-cookie:b=2", "no header", 5]
-    assert reply_from({"headers": lines}).headers == [JSON, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
-    assert reply_from({"headers": {"x-one": "1", "x-number": 5, "x-null": None}}).headers == [JSON, (b"x-one", b"1")]
+def test_a_header_may_come_twice_in_both_forms_and_numbers_are_texts() -> None:
+    cookies = [JSON, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    assert reply_from({"headers": ["Set-Cookie: a=1", "set-cookie:b=2", "no header", 5]}).headers == cookies
+    assert reply_from({"headers": {"Set-Cookie": ["a=1", "b=2"]}}).headers == cookies
+    given = {"retry-after": 5, "x-half": 0.5, "x-yes": True, "x-null": None, "x-none": []}
+    assert reply_from({"headers": given}).headers[1:] == [
+        (b"retry-after", b"5"),
+        (b"x-half", b"0.5"),
+        (b"x-yes", b"true"),
+    ]
+
+
+def test_a_header_line_that_is_not_sent_is_told_to_its_author() -> None:
+    assert "'no header', 5 is not sent" in str(hint_from({"headers": ["a: b", "no header", 5]}))
+    assert hint_from({"headers": ["a: b"]}) is None
+    assert hint_from({"headers": {"a": "b"}, "body": 1}) is None
+
+
+@pytest.mark.parametrize("name", ["Connection", "keep-alive", "Transfer-Encoding", "upgrade", "TE", "trailer"])
+def test_a_header_of_one_connection_is_the_servers_and_dropped(name: str) -> None:
+    answer = site({"headers": {name: "chunked", "x": "y"}, "body": 1}).ask("GET /a")
+    assert (answer.status, answer.headers["x"], answer.body) == (200, "y", b"1")
+    assert name.lower() not in answer.headers
+
+
+def test_a_length_that_is_right_is_the_servers_own() -> None:
+    answer = site({"headers": {"Content-Length": "1", "content-type": "text/plain"}, "body": "x"}).ask("GET /a")
+    assert (answer.status, answer.headers["content-length"]) == (200, "1")
 
 
 def test_of_repeated_headers_the_last_one_counts_and_bytes_are_kept() -> None:
@@ -121,7 +145,8 @@ def test_the_path_is_the_pattern_as_it_was_registered() -> None:
         {"headers": {"x y": "a"}},
         {"headers": {"x": "é\u20ac"}},
         {"headers": {"Content-Length": "3"}},
-        {"headers": {"transfer-encoding": "chunked"}},
+        {"headers": {"x": {"a": 1}}},
+        {"headers": {"x": ["a", {}]}},
         {"headers": "x: y"},
         {"status_code": 204, "body": "x"},
         {"headers": {"content-type": "text/plain"}, "body": "\ud800"},
@@ -175,7 +200,23 @@ def test_a_result_that_is_lost_is_told_to_its_author(result: Any, capsys: pytest
         (b"application/x-www-form-urlencoded", b"a=%ff", (400, "invalid_body")),
         (b"application/x-www-form-urlencoded", b"&".join([b"a=1"] * 1001), (400, "invalid_body")),
         (b"text/plain", "hé".encode(), "hé"),
-        (b"application/octet-stream", b"\x00\xff", None),
+        (b"text/plain; charset=iso-8859-1", b"h\xe9", "hé"),
+        (b"text/plain", b"h\xe9", (400, "invalid_body")),
+        (b"text/plain; charset=zlib", b"x", (415, "UNSUPPORTED_MEDIA_TYPE")),
+        (b"application/xml", b"<a/>", "<a/>"),
+        (b"image/svg+xml", b"<svg/>", "<svg/>"),
+        (b"application/x-ndjson", b'{"a":1}\n{"a":2}\n', '{"a":1}\n{"a":2}\n'),
+        (b"text/csv; header=present", b"a,b\n", "a,b\n"),
+        (
+            b"application/octet-stream",
+            b"\x00\xff",
+            {"content_type": "application/octet-stream", "size": 2, "content_base64": "AP8="},
+        ),
+        (b"Image/PNG; x=y", b"hi", {"content_type": "image/png", "size": 2, "content_base64": "aGk="}),
+        (b"application/json", b"[" + b"{}," * 199_000 + b"{}]", (400, "invalid_json")),
+        (b"application/json", b'["' + b"{}," * 199_000 + b'"]', ["{}," * 199_000]),
+        (b"application/json", b'["' + b'\\"[' * 100 + b'"]', ['"[' * 100]),
+        (b"application/json", b"[" + b"[]," * 99 + b"[]]", [[]] * 100),
         (b"", b"x", (415, "UNSUPPORTED_MEDIA_TYPE")),
         (b"json", b"{}", (415, "UNSUPPORTED_MEDIA_TYPE")),
         (b"application/", b"{}", (415, "UNSUPPORTED_MEDIA_TYPE")),

@@ -11,11 +11,10 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.http.calls import Terms
-from stdlib_workers.http.failures import Refusal
-from stdlib_workers.http.intake import Body, Message, request_from
-from stdlib_workers.http.replies import BadResult
+from stdlib_workers.http.replies import BadResult, Refusal
+from stdlib_workers.http.requests import Message, Request
 from stdlib_workers.http.routes import Route
-from stdlib_workers.http.streaming import Stream
+from stdlib_workers.http.streaming import Stream, StreamFailed, failure_event
 from tests.support.stand_ins import until
 
 ROUTE = Route("t", "f::f", "POST", "/a", streams=True)
@@ -69,7 +68,11 @@ class Ending(Terms):
 
 
 async def answer(
-    function: Callable[[Pipe], Awaitable[Any]], body: bytes = b"", kind: bytes = b"", terms: Terms | None = None
+    function: Callable[[Pipe], Awaitable[Any]],
+    body: bytes = b"",
+    kind: bytes = b"",
+    terms: Terms | None = None,
+    silence: float = 10.0,
 ) -> tuple[Any, ...]:
     """Serve one request with `function`, which gets the writer; return status, headers, body, and what it was sent."""
     pipes: Any = Pipes()
@@ -86,9 +89,9 @@ async def answer(
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))] if body else []
     scope = {"method": "POST", "raw_path": b"/a", "query_string": b"", "headers": headers}
     payload: dict[str, Any] = {"body": None}
-    stream = Stream(pipes, Body(receive, 1000))
+    stream = Stream(pipes, Request(scope, receive, 1000), silence)
     try:
-        await stream.open(request_from(scope), payload)
+        await stream.open(payload)
         reply = await stream.reply(trigger, ROUTE, payload, terms or Ending())
         chunks = [reply.body] if reply.chunks is None else [chunk async for chunk in reply.chunks]
         received = pipes.made[int(payload["request_body"]["channel_id"])].sent
@@ -115,7 +118,7 @@ async def test_texts_set_status_and_headers_until_the_first_bytes() -> None:
         await writer.send(b"two")
         await writer.close()
 
-    assert (await answer(function))[:3] == (202, {b"a": b"1", b"b": b"3"}, b"onetwo")
+    assert (await answer(function))[:3] == (202, {b"a": b"1", b"b": b"3", b"c": b"4"}, b"onetwo")
 
 
 async def test_texts_that_control_nothing_are_ignored() -> None:
@@ -145,21 +148,72 @@ async def test_bytes_before_the_result_win() -> None:
     assert (await answer(function))[:3] == (200, {}, b"bytes")
 
 
-async def test_a_failure_after_the_first_bytes_is_not_seen_and_one_before_is_the_answer() -> None:
-    async def late(writer: Pipe) -> Any:
-        await writer.send(b"bytes")
-        await writer.close()
-        await asyncio.sleep(0)
-        raise InvocationError("invocation_failed", "boom")
-
+async def test_a_failure_before_the_first_bytes_is_the_answer() -> None:
     async def early(writer: Pipe) -> Any:
         await writer.send(status(201))
         raise InvocationError("my_code", "mine")
 
-    assert (await answer(late))[:3] == (200, {}, b"bytes")
     with pytest.raises(Refusal) as caught:
         await answer(early)
     assert (caught.value.status, caught.value.code) == (500, "my_code")
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_failure_after_the_first_bytes_leaves_the_stream_without_its_end(*, closes: bool) -> None:
+    async def function(writer: Pipe) -> Any:
+        await writer.send(b"one")
+        await writer.send(b"two")
+        if closes:  # as the end of its process does
+            await writer.close()
+        await asyncio.sleep(0)
+        raise InvocationError("my_code", "mine")
+
+    with pytest.raises(StreamFailed) as caught:
+        await answer(function)
+    assert (caught.value.refusal.code, caught.value.refusal.message) == ("my_code", "mine")
+
+
+async def test_a_stream_that_falls_silent_is_cut_off_and_one_that_goes_on_is_not() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def pause(seconds: float) -> None:
+        end = loop.time() + seconds
+        await until(lambda: loop.time() > end)
+
+    async def goes_on(writer: Pipe) -> None:
+        for _ in range(6):
+            await writer.send(b".")
+            await pause(0.1)
+        await writer.close()
+
+    async def stops(writer: Pipe) -> None:
+        await writer.send(b".")
+        await asyncio.Future()
+
+    assert (await answer(goes_on, silence=0.3))[2] == b"......"
+    with pytest.raises(StreamFailed, match=r"neither the function nor the client sent anything for 0.3 s"):
+        await answer(stops, silence=0.3)
+
+
+async def test_a_function_that_has_closed_its_stream_may_go_on() -> None:
+    went_on = asyncio.Event()
+
+    async def function(writer: Pipe) -> None:
+        await writer.send(b"all")
+        await writer.close()
+        await asyncio.sleep(1.2)  # longer than its outcome is waited for
+        went_on.set()
+
+    assert (await answer(function))[2] == b"all"
+    await asyncio.wait_for(went_on.wait(), 5)
+
+
+def test_the_last_event_of_a_stream_that_failed_is_an_error_in_one_line() -> None:
+    event = failure_event(Refusal(500, "my_code", "two\nlines"), "r-1").decode()
+    name, data, *rest = event.split("\n")
+    assert (name, rest) == ("event: error", ["", ""])
+    expected = {"error": {"code": "my_code", "message": "two\nlines", "error_id": "r-1"}}
+    assert json.loads(data.removeprefix("data: ")) == expected
 
 
 async def test_neither_a_result_nor_bytes_in_time_is_a_504() -> None:

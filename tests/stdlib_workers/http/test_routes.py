@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.http.patterns import BadPath, Kind, parse_pattern, split_path
-from stdlib_workers.http.routes import Conflict, Match, Route, Routes
+from stdlib_workers.http.routes import BadPath, Conflict, Kind, Match, Route, Routes, parse_pattern, split_path
 
 
 def table(*routes: str) -> Routes:

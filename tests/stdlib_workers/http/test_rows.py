@@ -12,7 +12,8 @@ from threading import Thread
 import psutil
 import pytest
 
-from stdlib_workers.http.connection import BODY_SECONDS, HEAD_SECONDS
+from stdlib_workers.http.connections import HEAD_SECONDS
+from stdlib_workers.http.requests import BODY_SECONDS
 from tests.support.live_project import BOUND, Project
 from tests.support.web_project import TOML, Web, read_all, web
 

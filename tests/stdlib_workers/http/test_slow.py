@@ -11,16 +11,20 @@ import pytest
 
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
-from stdlib_workers.http.connection import BODY_SECONDS, HEAD_SECONDS
+from stdlib_workers.http.connections import HEAD_SECONDS
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import Options
+from stdlib_workers.http.requests import BODY_SECONDS
 from stdlib_workers.http.routes import Route, Routes
 from tests.support.live_project import BOUND
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def serve(test: Callable[[Listening, Callable[[], Coroutine[Any, Any, Client]]], Coroutine[Any, Any, None]]) -> None:
+def serve(
+    test: Callable[[Listening, Callable[[], Coroutine[Any, Any, Client]]], Coroutine[Any, Any, None]],
+    body_seconds: float = BODY_SECONDS,
+) -> None:
     """Run `test(listening, connect)` against an application with one route, `POST /a`."""
 
     async def run() -> None:
@@ -30,6 +34,7 @@ def serve(test: Callable[[Listening, Callable[[], Coroutine[Any, Any, Client]]],
         routes = Routes()
         routes.add(Route("t", "f::f", "POST", "/a"))
         application = Application(trigger, routes, Options(), AccessLog(is_on=False))
+        application.body_seconds = body_seconds
         listening = Listening(socket.create_server(("127.0.0.1", 0)), application)
         await listening.accept()
         clients: list[Client] = []
@@ -56,9 +61,6 @@ HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
         (b"", HEAD_SECONDS),
         (b"POST", HEAD_SECONDS),
         (HEAD, HEAD_SECONDS),
-        (HEAD + b"Content-Length: 3\r\n\r\n", BODY_SECONDS),
-        (HEAD + b"Content-Length: 3\r\n\r\nab", BODY_SECONDS),
-        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", BODY_SECONDS),
     ],
 )
 def test_h01_who_is_too_slow_gets_a_408_and_the_end(sent: bytes, limit: float) -> None:
@@ -73,14 +75,33 @@ def test_h01_who_is_too_slow_gets_a_408_and_the_end(sent: bytes, limit: float) -
         while not answered.endswith(b'"served"'):
             answered += await fast[0].read(1000)
         arrived = asyncio.get_running_loop().time()
-        listening.expire(began + limit - 0.001)
+        listening.connections.expire(began + limit - 0.001)
         fast[1].write(HEAD + b"Content-Length: 0\r\n\r\n")
         assert (await fast[0].readline()).startswith(b"HTTP/1.1 200")
-        listening.expire(arrived + limit + 1)
+        listening.connections.expire(arrived + limit + 1)
         for reader, _ in clients:
             assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
 
     serve(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"Content-Length: 3\r\n\r\n",
+        b"Content-Length: 3\r\n\r\nab",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    ],
+)
+def test_h01_a_body_that_does_not_come_in_time_is_a_408_and_the_end(sent: bytes) -> None:
+    async def test(_: Listening, connect: Callable[[], Coroutine[Any, Any, Client]]) -> None:
+        reader, writer = await connect()
+        writer.write(HEAD + sent)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in head
+
+    serve(test, body_seconds=0.1)
 
 
 def test_an_idle_connection_is_not_slow() -> None:
@@ -92,6 +113,6 @@ def test_an_idle_connection_is_not_slow() -> None:
             while not answer.endswith(b'"served"'):
                 answer += await reader.read(1000)
             assert answer.startswith(b"HTTP/1.1 200")
-            listening.expire(asyncio.get_running_loop().time() + BODY_SECONDS + HEAD_SECONDS)
+            listening.connections.expire(asyncio.get_running_loop().time() + BODY_SECONDS + HEAD_SECONDS)
 
     serve(test)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stdlib_workers.http.channels import status_and_headers_from
 from stdlib_workers.http.routes import Route
+from stdlib_workers.http.streaming import status_and_headers_from
 from stdlib_workers.http.triggers import route_from
 from tests.support.stand_ins import binding
 
@@ -67,16 +67,17 @@ def test_a_config_that_cannot_be_bound_names_its_key(config: Any, named: str) ->
 @pytest.mark.parametrize(
     ("control", "found"),
     [
-        ({"type": "set_status", "status_code": 201}, (201, {})),
-        ({"type": "set_status", "status_code": 599}, (599, {})),
-        ({"type": "set_status", "status_code": 199}, (None, {})),
-        ({"type": "set_status", "status_code": 600}, (None, {})),
-        ({"type": "set_status", "status_code": "201"}, (None, {})),
-        ({"type": "set_status"}, (None, {})),
-        ({"type": "set_headers", "headers": {"a": "b", "c": 5, "d": None}}, (None, {"a": "b"})),
-        ({"type": "set_headers", "headers": ["a: b"]}, (None, {})),
-        ({"type": "set_trailers", "headers": {"a": "b"}}, (None, {})),
-        ({"status_code": 201, "headers": {"a": "b"}}, (None, {})),
+        ({"type": "set_status", "status_code": 201}, (201, [])),
+        ({"type": "set_status", "status_code": 599}, (599, [])),
+        ({"type": "set_status", "status_code": 199}, (None, [])),
+        ({"type": "set_status", "status_code": 600}, (None, [])),
+        ({"type": "set_status", "status_code": "201"}, (None, [])),
+        ({"type": "set_status"}, (None, [])),
+        ({"type": "set_headers", "headers": {"a": "b", "c": 5, "d": None}}, (None, [(b"a", b"b"), (b"c", b"5")])),
+        ({"type": "set_headers", "headers": {"a": ["b", "c"]}}, (None, [(b"a", b"b"), (b"a", b"c")])),
+        ({"type": "set_headers", "headers": ["a: b"]}, (None, [])),
+        ({"type": "set_trailers", "headers": {"a": "b"}}, (None, [])),
+        ({"status_code": 201, "headers": {"a": "b"}}, (None, [])),
     ],
 )
 def test_a_control_message_sets_what_it_may(control: dict[str, Any], found: Any) -> None:
