@@ -97,7 +97,12 @@ class Engine:
         self._poller = make_poller(self.pump.turn)
         self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
         self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels))
-        self.worker_connections = WorkerConnections(self.pump, self._poller, supervisor=lambda: self.supervisor)
+        self.worker_connections = WorkerConnections(
+            self.pump,
+            self._poller,
+            supervisor=lambda: self.supervisor,
+            on_unavailable=run_context.listening_sockets.close,
+        )
         self.supervisor = Supervisor(
             project,
             hooks=self.worker_connections,

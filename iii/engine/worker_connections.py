@@ -42,10 +42,18 @@ MAX_ANCESTORS = 32
 class WorkerConnections:
     """The connections of all worker processes. Implements `SupervisorHooks`.
 
-    `supervisor` returns the supervisor: it gets these hooks, so it is made after them.
+    `supervisor` returns the supervisor: it gets these hooks, so it is made after them. `on_unavailable` is called with
+    the name of a worker of which nobody will serve soon.
     """
 
-    def __init__(self, pump: MessagePump, poller: Poller, supervisor: Callable[[], Supervisor]) -> None:
+    def __init__(
+        self,
+        pump: MessagePump,
+        poller: Poller,
+        supervisor: Callable[[], Supervisor],
+        on_unavailable: Callable[[str], None],
+    ) -> None:
+        self._on_unavailable = on_unavailable
         self._pump = pump
         self._poller = poller
         self._supervisor = supervisor
@@ -155,6 +163,7 @@ class WorkerConnections:
             self._router.peer_table.forget(worker)
         else:
             self._router.peer_table.refuse_calls(worker, reason)
+        self._on_unavailable(worker)
         self._pump.turn()
 
     def busy(self, run: Run) -> int:

@@ -35,6 +35,8 @@ def main() -> None:
     _prepare_path()
     if os.environ.get("III_URL") == "stdio:":
         wire = claim_wire()
+    for descriptor in filter(None, os.environ.get("III_LISTEN_FDS", "").split(",")):
+        os.set_inheritable(int(descriptor), False)  # the sockets are this process's, not its children's
     _die_with_parent(parent)
     _cache_no_fresh_bytecode()
     if os.environ.get("III_DEBUG"):

@@ -45,7 +45,7 @@ from stdlib_workers.http.streaming import EVENTS, Stream, StreamFailed, failure_
 # Stands in the log where a client has left without an answer, as elsewhere in the trade.
 CLIENT_CLOSED = 499
 MAX_HEADER_COUNT = 100
-_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
+_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
 
 
 class Fallback(Protocol):
@@ -266,15 +266,21 @@ async def _call_for(call: Coroutine[Any, Any, Any], request: Request) -> Any:
 
 
 def _check_head(request: Request) -> None:
-    """Refuse what could be read in more than one way, or is too much."""
+    """Refuse what could be read in more than one way, or is too much; nothing more is read from its connection."""
+
+    def refusal(*what: Any) -> Refusal:
+        return Refusal(*what, headers=[(b"connection", b"close")])
+
     names = [name for name, _ in request.raw_headers]
     if len(names) > MAX_HEADER_COUNT:
-        raise Refusal(431, "HEADERS_TOO_LARGE", f"a request has at most {MAX_HEADER_COUNT} headers")
+        raise refusal(431, "HEADERS_TOO_LARGE", f"a request has at most {MAX_HEADER_COUNT} headers")
+    if names.count(b"host") != 1:
+        raise refusal(400, "BAD_REQUEST", "a request has exactly one Host header")
     if len(names) != len(set(names)):
         once = [name for name in names if name in _ONCE_ONLY]
         if len(once) != len(set(once)):
-            raise Refusal(400, "BAD_REQUEST", "a header that can be there once is there twice")
+            raise refusal(400, "BAD_REQUEST", "a header that can be there once is there twice")
     if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
-        raise Refusal(400, "BAD_REQUEST", "the only transfer-encoding is chunked")
+        raise refusal(400, "BAD_REQUEST", "the only transfer-encoding is chunked")
     if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
-        raise Refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")
+        raise refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")

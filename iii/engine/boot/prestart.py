@@ -15,6 +15,7 @@ from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, spawn
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import AT_A_TIME, with_dependencies
+from iii.errors import ProjectError
 
 
 class Prestart:
@@ -33,7 +34,10 @@ class Prestart:
         for spec, run in runs[:AT_A_TIME]:
             if spec.pre or missing_file(spec) is not None:
                 continue  # keeps its place: the supervisor starts no other worker in its stead
-            command = command_of(spec, environment(spec, run))
+            try:
+                command = command_of(spec, environment(spec, run))
+            except ProjectError:
+                continue  # the same: the supervisor says why
             process = spawn(command)
             if isinstance(process, Process):
                 self._waiting.append((command, process))

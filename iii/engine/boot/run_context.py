@@ -12,11 +12,13 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from iii.engine.boot.listening_sockets import ListeningSockets
 from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path, unwritable
 from iii.engine.boot.stale_processes import kill_rest, kill_stale_processes, record_of
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.supervision import run_tag
+from iii.engine.supervision.process import LISTEN_FDS
 from iii.engine.supervision.run import Run
 from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
@@ -43,6 +45,7 @@ class RunContext:
             raise unwritable(self.run_dir.path, error) from None
         engine = project.engine
         self.address = None if engine.listen == "off" else Address(engine.listen, line=engine.listen_line)
+        self.listening_sockets = ListeningSockets()
         self.listeners = [Address(spec.address, line=spec.line) for spec in engine.listeners]
 
     @property
@@ -61,15 +64,17 @@ class RunContext:
     def environment(self, spec: WorkerSpec, run: Run, project: ProjectSpec) -> Mapping[str, str]:
         """Return the whole environment of one process.
 
-        Raises ProjectError for an env file that cannot be read, and for a worker that would keep data in a `.iii` which
+        Raises ProjectError for an env file that cannot be read, for a port that is taken, and for a worker that would keep data in a `.iii` which
         is no longer that of this engine.
         """
         if spec.standard in STORING and not self.run_dir.is_intact():
             raise ProjectError(self.lost_folder)
         declared = environment_of(spec, project, os.environ)
+        descriptor = self.listening_sockets.descriptor_of(spec)
         return {name: value for name, (value, _) in declared.items()} | {
             "III_URL": self.url if self.url and spec.is_foreign else "stdio:",
             **({"III_WS_URL": self.url} if self.url else {}),
+            **({} if descriptor is None else {LISTEN_FDS: str(descriptor)}),
             "III_INSTANCE": str(run.instance),
             "III_GENERATION": str(run.generation),
             "III_RUN_ID": self.run_id,

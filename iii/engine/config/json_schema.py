@@ -19,7 +19,7 @@ from iii.errors import ProjectError
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _SHAPES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("string", "command", "listen", "choice"), _TEXT),
+    **dict.fromkeys(("string", "command", "listen", "address", "choice"), _TEXT),
     "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
     "strings": {"anyOf": [_TEXT, _TEXTS]},
     "names": _TEXTS,

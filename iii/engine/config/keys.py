@@ -65,6 +65,7 @@ WORKER_KEYS = (
     Key("namespace", "name", "Namespace of the worker's functions."),
     Key("keep_children", "boolean", "Leave processes that the worker started running when it stops."),
     Key("validate", "boolean", "Check payloads against the functions' schemas."),
+    Key("listen", "address", 'Address the worker listens on, "HOST:PORT"; it gets the socket in III_LISTEN_FDS.'),
     Key("config", "config", "Handed to the worker as JSON in III_CONFIG."),
 )
 
@@ -166,6 +167,13 @@ def _listen(value: Any, at: Place) -> str:
     return text
 
 
+def _address(value: Any, at: Place) -> str:
+    text = _listen(value, at)
+    if text == "off":
+        raise at.refusal('"HOST:PORT" with a port from 0 to 65535', text, "leave it out")
+    return text
+
+
 def _json_value(value: Any, at: Place) -> Any:
     if isinstance(value, dict):
         return {name: _json_value(item, at.inside(name)) for name, item in value.items()}
@@ -194,6 +202,7 @@ _CHECKS: dict[str, Callable[[Any, Place, Key], Any]] = {
     "boolean": lambda value, at, _: at.typed(value, bool, "true or false"),
     "command": lambda value, at, _: split_command(at.typed(value, str, "a command line"), at),
     "listen": lambda value, at, _: _listen(value, at),
+    "address": lambda value, at, _: _address(value, at),
     "config": lambda value, at, _: _json_value(at.typed(value, dict, "a table"), at),
     "integer": _integer,
     "choice": _choice,

@@ -25,6 +25,8 @@ STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
     *("http_functions", "observability", "configuration"),
 )
+# Those whose `config` names the socket that the engine opens for them, with the port they have by default.
+LISTENING = {"http": 3111}
 PROJECT_FILE = "iii.toml"
 MAX_SHOWN = 10  # workers of a circle that its message names
 
@@ -151,9 +153,25 @@ def _worker(
         values.update(_program(entries, cwd, root, environ))
     else:
         values["standard"] = _standard(name, at, values)
-        # Two generations must not own its files and ports at once; the http worker hands its port to the next one.
-        values.setdefault("reload", "swap" if values["standard"] == "http" else "exclusive")
+        # Two generations must not own its files at once; a socket of the engine's is for both.
+        values.setdefault("reload", "swap" if values["standard"] in LISTENING else "exclusive")
+        if values["standard"] in LISTENING:
+            values.update(_address_in_config(values, entries, LISTENING[values["standard"]]))
     return WorkerSpec(name=name, line=at.line, **values)
+
+
+def _address_in_config(values: dict[str, Any], entries: _Entries, default: int) -> dict[str, Any]:
+    """Return what `host` and `port` of a worker's config say about its socket; wrong ones are the worker's to refuse."""
+    config = values.get("config", {})
+    host, port = config.get("host", "127.0.0.1"), config.get("port")
+    if "listen" in values:
+        if "host" in config or "port" in config:
+            raise entries["listen"][1].error("listen and the config's host and port name the same", "keep one of them")
+        return {}
+    if not isinstance(host, str) or not (port is None or (type(port) is int and 0 <= port <= 65535)):
+        return {}
+    bracketed = f"[{host}]" if ":" in host else host
+    return {"listen": f"{bracketed}:{default if port is None else port}", "is_default_listen": port is None}
 
 
 def _program(entries: _Entries, cwd: Path, root: Path, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -184,7 +184,6 @@ def test_h03_what_two_servers_could_read_differently_is_a_400_and_the_end(runnin
 @pytest.mark.parametrize(
     "line",
     [
-        b"GET http://localhost/echo/1 HTTP/1.1",
         b"GET echo HTTP/1.1",
         b"CONNECT localhost:1 HTTP/1.1",
         b"GET /echo/1 HTTP/9.9",
@@ -198,6 +197,16 @@ def test_a_request_line_that_is_none_is_a_400(running: Web, line: bytes) -> None
     answer = running.send_raw(line + b"\r\nHost: localhost:%d\r\n\r\n" % running.port)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"connection: close" in answer
+
+
+def test_a_target_in_absolute_form_names_the_host(running: Web) -> None:
+    line = b"GET http://localhost:%d/echo/a?q=1 HTTP/1.1\r\nHost: ignored\r\nConnection: close\r\n\r\n" % running.port
+    answer = running.send_raw(line)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"query_params":{"q":"1"}' in answer
+    assert b'"host":"localhost:%d"' % running.port in answer
+    foreign = b"GET http://evil.test/echo/a HTTP/1.1\r\nHost: localhost:%d\r\nConnection: close\r\n\r\n"
+    assert running.send_raw(foreign % running.port).startswith(b"HTTP/1.1 421 ")
 
 
 def test_another_major_version_is_a_505(running: Web) -> None:
