@@ -33,13 +33,17 @@ def test_a_function_of_the_engine_that_breaks_while_it_waits_answers() -> None:
 @pytest.mark.parametrize("part", ["auth_function_id", "on_function_registration_function_id"])
 def test_a_check_that_breaks_ends_the_connection(part: str) -> None:
     rules = Rules(**{part: "gate::check"}, expose_functions=(Filter(match="*"),))
+
+    def register_and_call(engine: Engine) -> None:
+        with engine.guarded_client() as client:
+            client.register("own::f")
+            client.invoke("a::b", {})
+
     with Engine(rules=rules, engine_client=BrokenClient) as engine, engine.client() as worker:
         worker.register("a::b")
         worker.sync()
-        with engine.guarded_client() as client:
-            client.register("own::f")
-            with pytest.raises(ConnectionClosed) as closed:
-                client.invoke("a::b", {})
+        with pytest.raises(ConnectionClosed) as closed:
+            register_and_call(engine)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1011
         worker.sync()

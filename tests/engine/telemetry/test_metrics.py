@@ -94,7 +94,9 @@ def test_a_report_counts_for_two_minutes_and_adds_to_the_one_before() -> None:
 
 
 def worker_named(name: str, net: Net, reports: WorkerMetrics, rows: Any = ()) -> Any:
-    found = workers_info(net.router, rows, {"name": name}, lambda id: reports.latest(id, 5.0))
+    viewer = net.peer("viewer")
+    found = workers_info(net.router, viewer, rows, {"name": name}, lambda id: reports.latest(id, 5.0))
+    net.router.peer_table.detach(viewer)
     return found["worker"]["latest_metrics"]
 
 
