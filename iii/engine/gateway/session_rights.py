@@ -132,9 +132,11 @@ class SessionRights:
         else:
             assert isinstance(message, m.InvokeFunction)
             if not payload:
-                is_allowed = self.may_invoke(message.namespace or m.DEFAULT_NAMESPACE, message.function_id)
-                why = None if is_allowed else self.permissions.denial(message.function_id)
-                yield _Named(message.function_id, Standing.FREE, why)
+                id, namespace = message.function_id, message.namespace or m.DEFAULT_NAMESPACE
+                why = None if self.may_invoke(namespace, id) else self.permissions.denial(id)
+                if not m.is_empty(message.action) and as_object(message.action).get("type") != "void":
+                    why = self._why_not_later(namespace, id, self.permissions.denial(id))
+                yield _Named(id, Standing.FREE, why)
                 return
             # What the called function will have called, in the namespace that it is told.
             named = payload.get("namespace") if message.function_id != "engine::register_trigger" else None
