@@ -55,9 +55,7 @@ def _not_found(engine: Engine, function_id: str, error: InvocationError) -> str:
         return f"{text}: the worker {owner} has failed: {_words(failed[owner])}"
     suggestions = error.details.get("suggestions")
     if not suggestions:
-        known = (
-            engine.request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
-        )
+        known = engine.request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
         ids = [str(row.get("function_id")) for row in known.get("functions", [])]
         suggestions = nearest_names(function_id, ids, count=3)
     if suggestions:

@@ -5,6 +5,7 @@ What the events mean is the workers' own.
 
 from stdlib_workers.events.background import Background
 from stdlib_workers.events.bindings import Bindings, Caller, Target, Trace, current_trace, fire, target_from
+from stdlib_workers.events.known_bindings import KnownBindings
 from stdlib_workers.events.outbox import TOPIC, Outbox, envelope
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Background",
     "Bindings",
     "Caller",
+    "KnownBindings",
     "Outbox",
     "Target",
     "Trace",

@@ -55,14 +55,18 @@ class Bindings(TriggerHandler, Generic[F]):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a binding calls: all that a delivery needs, so that it can wait on disk."""
+    """What a binding calls: all that a delivery needs, so that it can wait on disk.
+
+    `binding`: the key of the binding, for an event that was made while the binding's worker was away.
+    """
 
     function_id: str
     namespace: str | None = None
     metadata: Any = None
     condition: str | None = None
+    binding: str | None = None
 
-    def binding(self) -> TriggerConfig:
+    def to_config(self) -> TriggerConfig:
         """Return the SDK's form of the binding, which makes the requests of condition and function."""
         config = {"condition_function_id": self.condition}
         return TriggerConfig("", self.function_id, config, self.metadata, self.namespace)
@@ -88,7 +92,7 @@ def new_trace() -> Trace:
 
 async def is_wanted(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> bool:
     """Return what the condition function decides, True without one. InvocationError when it fails."""
-    condition = target.binding().condition(payload)
+    condition = target.to_config().condition(payload)
     return condition is None or await worker.trigger_async(_within(trace, condition)) is not False
 
 
@@ -96,7 +100,7 @@ async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None
     """Call condition and function; return the function's result, None when the condition was `false`."""
     if not await is_wanted(worker, target, payload, trace):
         return None
-    return await worker.trigger_async(_within(trace, target.binding().request(payload)))
+    return await worker.trigger_async(_within(trace, target.to_config().request(payload)))
 
 
 def _within(trace: Trace | None, request: TriggerRequestInput) -> TriggerRequestInput:

@@ -1,9 +1,10 @@
 """A transactional outbox: events that were committed together with their cause, until each has been handled.
 
 An entry holds its ordering key (entries of one key are delivered in order), its targets and the payload, so a delivery
-needs nothing but the journal: it goes on after a restart. Delivery is at least once. A target that does not exist is
-waited for (its worker reloads, or starts later than this one); a target that answers, even with an error, has had the
-event. All methods but `start` and `offer` run on one event loop.
+needs nothing but the journal: it goes on after a restart. Delivery is at least once. A target that answers, even with
+an error, has had the event. One that is away (its worker restarts, or starts later than this one) keeps nobody else
+waiting: its events move to a topic of its own, `absent_targets.py`. All methods but `start` and `offer` run on one
+event loop.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import asdict
 from typing import Any
 
 from iii import InvocationError, Logger
+from stdlib_workers.events.absent_targets import AbsentTargets, Line, line_for
 from stdlib_workers.events.background import Background
-from stdlib_workers.events.bindings import Caller, Target, Trace, fire
-from stdlib_workers.storage import JournalEntry, SqliteJournal
+from stdlib_workers.events.bindings import Caller, Target, Trace
+from stdlib_workers.events.delivery import Delivery, Holder, Outcome
+from stdlib_workers.storage import UNUSABLE, JournalEntry, SqliteJournal
 from stdlib_workers.values import decode, encode
 
 TOPIC = "outbox"
@@ -25,17 +28,11 @@ TOPIC = "outbox"
 MAX_CONCURRENT_KEYS = 256
 # Entries in memory; more wait on the disk.
 MAX_IN_MEMORY = 4096
+# Entries that may wait on the disk for handlers that are too slow; of more, the oldest are dropped.
+MAX_ENTRIES = 1_000_000
 PAGE = 256
 # Handled entries are removed together: each commit costs an fsync.
 REMOVE_DEBOUNCE = 0.25
-# How long a target that does not exist is waited for, and the time between two attempts, which doubles.
-TARGET_TIMEOUT = 60.0
-FIRST_RETRY_INTERVAL, MAX_RETRY_INTERVAL = 0.05, 2.0
-
-# With these errors the target has not had the event: it is offered again.
-_NOT_DELIVERED = frozenset(
-    {"function_not_found", "worker_unavailable", "invocation_stopped", "overloaded", "engine_stopping", "SHUTDOWN"}
-)
 
 
 def envelope(ordering_key: str, targets: list[Target], payload: Any, trace: Trace | None = None) -> bytes:
@@ -46,17 +43,20 @@ def envelope(ordering_key: str, targets: list[Target], payload: Any, trace: Trac
 
 
 class Outbox:
-    """Delivers the journal's `outbox` entries through a worker."""
+    """Delivers the journal's `outbox` entries through a worker. `holder` knows the bindings."""
 
-    def __init__(self, journal: SqliteJournal, worker: Caller, background: Background) -> None:
+    def __init__(self, journal: SqliteJournal, worker: Caller, background: Background, holder: Holder) -> None:
         self._journal = journal
-        self._worker = worker
         self._background = background
         self._log = Logger(service_name="outbox")
+        self._delivery = Delivery(worker, holder)
+        self._absent = AbsentTargets(journal, self._delivery, holder, background)
         self._by_key: dict[str, deque[JournalEntry]] = {}
         self._permits = asyncio.Semaphore(MAX_CONCURRENT_KEYS)
         self._last = 0  # the highest position that has been in memory
         self._in_memory = 0
+        self._on_disk = 0  # entries of the topic, those in memory among them
+        self._dropped = 0
         self._is_behind = True  # there are entries on the disk that memory has not had
         self._is_reading = False
         self._has_missed = False  # an entry was offered and not taken since the last page was asked for
@@ -64,18 +64,39 @@ class Outbox:
 
     def start(self) -> None:
         """Deliver what an earlier process has left, then whatever is offered."""
-        self._background.call(lambda: self._background.start(self._catch_up()))
+        self._background.call(lambda: self._background.start(self._begin()))
 
     def offer(self, entries: list[JournalEntry]) -> None:
         """Take entries that have just been committed, in the order of their positions. Safe on any thread."""
         self._background.call(self._take, entries)
 
+    async def _begin(self) -> None:
+        # Before anything is delivered: it must go behind what waits already.
+        await self._absent.load()
+        self._on_disk += (await self._journal.size(TOPIC))[0]
+        await self._catch_up()
+
     def _take(self, entries: list[JournalEntry]) -> None:
+        self._on_disk += len(entries)
+        if self._on_disk > MAX_ENTRIES:
+            self._background.start(self._drop_oldest())
         for entry in entries:
             if self._is_behind or self._in_memory >= MAX_IN_MEMORY:
                 self._is_behind = self._has_missed = True
                 return
             self._add(entry)
+
+    async def _drop_oldest(self) -> None:
+        """Drop the oldest entries that memory has not had."""
+        page = await self._journal.read(TOPIC, self._last, PAGE)
+        if self._on_disk <= MAX_ENTRIES or not page:
+            return
+        self._on_disk -= len(page)
+        if self._dropped == 0:
+            text = f"more than {MAX_ENTRIES} events wait for handlers that are too slow: the oldest are dropped"
+            self._log.error(text)
+        self._dropped += len(page)
+        await self._journal.remove([entry.position for entry in page])
 
     def _add(self, entry: JournalEntry) -> None:
         if entry.position <= self._last:
@@ -102,6 +123,9 @@ class Outbox:
                 self._add(entry)
             if len(page) < PAGE and not self._has_missed:
                 self._is_behind = False
+                if self._dropped:
+                    self._log.warn(f"the event handlers keep up again; {self._dropped} events were dropped")
+                    self._dropped = 0
                 break
         self._is_reading = False
 
@@ -110,39 +134,40 @@ class Outbox:
         async with self._permits:
             while queue:
                 entry = queue[0]
-                event = decode(entry.body)
-                for fields in event["targets"]:
-                    if not await self._reach(Target(**fields), event["payload"], event.get("trace")):
+                try:
+                    if not await self._handle(entry):
                         return
+                except InvocationError as error:
+                    if error.code != UNUSABLE:
+                        self._log.error(f"an event could not be moved to where absent handlers find it: {error}")
+                    return  # the store is closed or has failed: the next process goes on
                 queue.popleft()
                 self._in_memory -= 1
-                if not self._handled:
-                    self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
-                self._handled.append(entry.position)
+                self._on_disk -= 1
                 if self._is_behind and self._in_memory <= MAX_IN_MEMORY // 2 and not self._is_reading:
                     self._background.start(self._catch_up())
         del self._by_key[ordering_key]
 
-    async def _reach(self, target: Target, payload: Any, trace: Trace | None) -> bool:
-        """Bring an event to one target. False when this process is about to end."""
-        loop = asyncio.get_running_loop()
-        interval, deadline = FIRST_RETRY_INTERVAL, loop.time() + TARGET_TIMEOUT
-        while True:
-            try:
-                await fire(self._worker, target, payload, trace)
-                return True
-            except InvocationError as error:
-                if error.code == "SHUTDOWN":
-                    return False
-                # A handler that itself called a missing function has had the event.
-                is_callees_own = error.code == "function_not_found" and target.function_id not in error.message
-                if error.code not in _NOT_DELIVERED or is_callees_own:
-                    return True  # it has had the event, and failed: the engine has told of that
-                if loop.time() >= deadline:
-                    self._log.warn(f"an event did not reach {target.function_id}: {error}")
-                    return True
-            await asyncio.sleep(interval)
-            interval = min(interval * 2, MAX_RETRY_INTERVAL)
+    async def _handle(self, entry: JournalEntry) -> bool:
+        """Bring an event to its targets, one after the other. False when this process is about to end."""
+        event = decode(entry.body)
+        lines: list[Line] = []
+        for fields in event["targets"]:
+            target = Target(**fields)
+            outcome = Outcome.AWAY
+            if not self._absent.is_waiting(target):
+                outcome = await self._delivery.attempt(target, event, entry.position)
+            if outcome is Outcome.ENDING:
+                return False
+            if outcome is Outcome.AWAY:
+                lines.append(line_for(target, event))
+        if lines:
+            await self._absent.take(entry.position, lines)
+            return True
+        if not self._handled:
+            self._background.loop.call_later(REMOVE_DEBOUNCE, self._remove_handled)
+        self._handled.append(entry.position)
+        return True
 
     def _remove_handled(self) -> None:
         positions, self._handled = self._handled, []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from iii import InitOptions, TriggerTypeInput, Worker, register_worker
-from stdlib_workers.events import Background, Bindings, Outbox
+from stdlib_workers.events import Background, KnownBindings, Outbox
 from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
@@ -38,10 +38,10 @@ def main() -> None:
 
 def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> None:
     """Register everything. The trigger type comes first: bindings have to be there before the first write."""
-    bindings = Bindings(subscription_from)
+    bindings = KnownBindings("state", subscription_from, key_values.records)
     background = Background()
     worker.before_stop(lambda _: background.stop)
-    outbox = Outbox(key_values.journal, worker, background)
+    outbox = Outbox(key_values.journal, worker, background, bindings)
     state = State(key_values, options, bindings, outbox)
     declaration: TriggerTypeInput = {
         "id": "state",
@@ -54,6 +54,7 @@ def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> No
         handler = map_storage_errors(CODES[name], getattr(state, name))
         worker.register_function(f"state::{name}", handler, request_format=request_format)
     outbox.start()
+    bindings.watch(worker, background)
 
 
 if __name__ == "__main__":

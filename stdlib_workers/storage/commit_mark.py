@@ -42,6 +42,8 @@ class LogPosition(NamedTuple):
 
     def has_lost(self, acknowledged: LogPosition) -> bool:
         """Tell whether a log that ends here misses something of what was acknowledged at another position."""
+        if acknowledged.frames == 0:
+            return False
         if (self.generation, self.salt) == acknowledged[:2]:
             is_behind = self.frames < acknowledged.frames
             return is_behind or (self.frames == acknowledged.frames and self.checksum != acknowledged.checksum)

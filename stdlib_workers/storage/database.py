@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stdlib_workers.storage.checksums import add_checksum_function
-from stdlib_workers.storage.commit_mark import LogIndex, has_later_commit, read_mark
+from stdlib_workers.storage.commit_mark import CommitMark, LogIndex, has_later_commit, read_mark
 from stdlib_workers.storage.errors import EXIT_IO, EXIT_REFUSED, EXIT_TAKEN, Refusal, is_disks_own
 from stdlib_workers.storage.open_file import OpenFile, log_of, mark_of
 
@@ -210,15 +210,18 @@ def _check_log(path: Path) -> None:
 
 
 def _open_file(name: Path, path: Path, schema: Schema) -> OpenFile:
+    # Cleared before anything moves the log into the file: dying in between must not look as if the log were lost.
+    mark = CommitMark(mark_of(path))
     connection = _connect(path)
     try:
         _configure(connection, path)
         for step in range(_pragma(connection, "user_version"), schema.version):
             connection.executescript(f"BEGIN; {schema.upgrades[step - 1]} PRAGMA user_version = {step + 1}; COMMIT;")
         _mark_open(connection)
-        return OpenFile(connection, name, path)
+        return OpenFile(connection, name, path, mark)
     except BaseException:
         connection.close()
+        mark.close()
         raise
 
 

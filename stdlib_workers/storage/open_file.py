@@ -28,7 +28,7 @@ class _Identity(NamedTuple):
 class OpenFile:
     """A database that this process has opened and marked as open. `name` is the path that the user knows."""
 
-    def __init__(self, connection: sqlite3.Connection, name: Path, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, name: Path, path: Path, mark: CommitMark) -> None:
         self.connection = connection
         self.path = path
         self._name = name
@@ -36,7 +36,7 @@ class OpenFile:
         # Through the user's path, which may be a link that is changed.
         self._watched = [(name, _identity(name)), (self._log, _identity(self._log))]
         self._index = LogIndex(path.with_name(f"{path.name}-shm"))
-        self._mark = CommitMark(mark_of(path))
+        self._mark = mark
 
     def acknowledge(self) -> None:
         """Note that the last commit may be acknowledged. FileGone when it is in a file that nobody can find again."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from iii import InitOptions, Worker, register_worker
-from stdlib_workers.events import Background, Bindings, Outbox, target_from
+from stdlib_workers.events import Background, Bindings, KnownBindings, Outbox, target_from
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
@@ -31,9 +31,10 @@ def main() -> None:
 
 def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     """Register everything. The trigger types come first: bindings have to be there before the first write."""
-    filters, joins, leaves = Bindings(filter_from), Bindings(target_from), Bindings(target_from)
+    filters = KnownBindings("stream", filter_from, pairs.records)
+    joins, leaves = Bindings(target_from), Bindings(target_from)
     background, hub = Background(), Hub()
-    outbox = Outbox(pairs.journal, worker, background)
+    outbox = Outbox(pairs.journal, worker, background, filters)
     log = EventLog(pairs, filters, options.history, outbox, lambda event: background.call(hub.deliver, event))
     custom_streams = CustomStreams(worker)
     stream = Stream(pairs, log, custom_streams)
@@ -60,6 +61,7 @@ def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
         {"type": "engine::functions-available", "function_id": "stream::on-functions-changed", "config": {}}
     )
     outbox.start()
+    filters.watch(worker, background)
 
 
 main()

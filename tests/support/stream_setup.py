@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stdlib_workers.events import Background, Bindings, Outbox, target_from
+from stdlib_workers.events import Background, Bindings, KnownBindings, Outbox, target_from
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
@@ -39,8 +39,9 @@ class StreamSetup:
         self.store = Store(path, KEY_VALUE_SCHEMA)
         self.pairs = SqliteKeyValue(self.store)
         self.background = Background()
-        self.filters, self.joins, self.leaves = Bindings(filter_from), Bindings(target_from), Bindings(target_from)
-        self.outbox = Outbox(self.pairs.journal, self.worker, self.background)
+        self.filters = KnownBindings("stream", filter_from, self.pairs.records)
+        self.joins, self.leaves = Bindings(target_from), Bindings(target_from)
+        self.outbox = Outbox(self.pairs.journal, self.worker, self.background, self.filters)
         self.loop: Any = None  # of the sockets; without it, events go to triggers alone
         self.log = EventLog(self.pairs, self.filters, history, self.outbox, self._publish)
         self.custom = CustomStreams(self.worker)

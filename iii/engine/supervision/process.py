@@ -55,6 +55,7 @@ class Command(Struct, frozen=True):
     def descriptors(self) -> tuple[int, ...]:
         """The listening sockets that the process inherits, under the same numbers."""
         return tuple(map(int, filter(None, self.env.get(LISTEN_FDS, "").split(","))))
+
     keep_children: bool = False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.events import TOPIC, Background, Bindings, Outbox
+from stdlib_workers.events import TOPIC, Background, KnownBindings, Outbox
 from stdlib_workers.events import outbox as outbox_module
 from stdlib_workers.state.events import Subscription, subscription_from
 from stdlib_workers.state.functions import Options, State
@@ -25,8 +25,8 @@ class Setup:
         self.store = Store(path, KEY_VALUE_SCHEMA)
         self.pairs = SqliteKeyValue(self.store)
         self.background = Background()
-        self.bindings: Bindings[Subscription] = Bindings(subscription_from)
-        self.outbox = Outbox(self.pairs.journal, worker, self.background)
+        self.bindings: KnownBindings[Subscription] = KnownBindings("state", subscription_from, self.pairs.records)
+        self.outbox = Outbox(self.pairs.journal, worker, self.background, self.bindings)
         self.state = State(self.pairs, options or Options(), self.bindings, self.outbox)
         self.outbox.start()
 

@@ -17,7 +17,7 @@ import pytest
 from iii import InvocationError
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
 from stdlib_workers.storage.commit_mark import CommitMark, LogPosition, read_mark
-from stdlib_workers.storage.database import lock
+from stdlib_workers.storage.database import examine, lock
 from stdlib_workers.storage.errors import CORRUPT, UNUSABLE, FileGone, Refusal
 
 # Writes so many keys, one commit each, and dies like a killed process.
@@ -162,6 +162,23 @@ def test_a_commit_that_was_never_finished_is_none(tmp_path: Path) -> None:
     assert value(tmp_path / "state.db") == b"3"
 
 
+def test_dying_while_the_log_is_moved_into_the_file_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    crashed(path)
+    examine(path)
+    code = f"""if 1:
+        import os
+        from pathlib import Path
+        from stdlib_workers.storage import KEY_VALUE_SCHEMA, database
+        path = Path({str(path)!r})
+        database.OpenFile = lambda *_: os._exit(9)  # the log has just been moved
+        database.open_database(path, KEY_VALUE_SCHEMA)
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert path.with_name("state.db-wal").stat().st_size == 0
+    assert value(path) == b"4"
+
+
 def test_the_mark_keeps_its_last_whole_note(tmp_path: Path) -> None:
     path = tmp_path / "x.mark"
     mark = CommitMark(path)
@@ -194,6 +211,21 @@ def test_the_mark_keeps_its_last_whole_note(tmp_path: Path) -> None:
 )
 def test_what_a_log_must_reach(found: tuple[int, int, int, bytes], is_lost: bool) -> None:
     assert LogPosition(*found).has_lost(LogPosition(5, 1, 10, b"same")) is is_lost
+    assert not LogPosition(*found).has_lost(LogPosition(9, 9, 0, b"a log without commits"))
+
+
+def test_dying_before_the_first_write_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    crashed(path)
+    code = f"""if 1:
+        import os
+        from pathlib import Path
+        from stdlib_workers.storage import KEY_VALUE_SCHEMA, Store
+        Store(Path({str(path)!r}), KEY_VALUE_SCHEMA).run(lambda connection: None).result()  # a commit without a write
+        os._exit(9)
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert value(path) == b"4"
 
 
 # Damaged rows
