@@ -16,7 +16,7 @@ from stdlib_workers.values import OptionError
 
 
 def main() -> None:
-    """Start the worker; exit code 2 for a wrong option, 1 when its connection to the other engine has ended for good."""
+    """Start the worker; exit code 2 for a wrong option, 1 when the connection to the other engine is over."""
     try:
         url = os.environ.get("III_WS_URL", "")
         own_urls = (url, url.replace("//127.0.0.1:", "//localhost:")) if url else ()

@@ -106,7 +106,8 @@ class Functions:
         function_id = _text(fields, "function_id", code=ENQUEUE_ERROR)
         data, metadata = fields.get("data"), fields.get("metadata")
         encoded_metadata = None if metadata is None else orjson.dumps(metadata)
-        trace = fields.get("traceparent"), fields.get("baggage")
+        current = current_trace()  # of a caller that does not say which trace the job belongs to
+        trace = [fields[key] if key in fields else current.get(key) for key in ("traceparent", "baggage")]
         job = NewJob(receipt, function_id, orjson.dumps(data), fields.get("namespace"), encoded_metadata, *trace)
         if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:
             try:

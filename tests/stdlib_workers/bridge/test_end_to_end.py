@@ -5,9 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
 
 from iii import InvocationError
 from tests.support.live_project import Project, project
@@ -108,3 +113,52 @@ def test_a_name_that_is_taken_there_fails_the_bridge_with_the_reason(
     toml = f'[engine]\nlisten = "127.0.0.1:0"\n[workers.bridge.config]\nurl = "{url}"\n'
     with project(tmp_path, toml, {}) as second:
         second.wait("has a worker 'iii-bridge-client' already")
+
+
+CIRCLE = """
+def a(payload):
+    say("round", current_invocation().baggage)
+    return worker.trigger({"function_id": "loop::c", "payload": {}, "timeout_ms": 60_000})
+worker.register_function("loop::a", a)
+"""
+
+
+def test_a_circle_over_the_bridge_ends_with_an_error_that_names_it(
+    engines: tuple[Project, Project], tmp_path: Path
+) -> None:
+    _, far = engines
+    url = far.said("ws://127.0.0.1:")[-1].split()[-1]
+    toml = (
+        f'[engine]\nlisten = "127.0.0.1:0"\n[workers.w]\nrun = "w.py"\n[workers.bridge.config]\nurl = "{url}"\n'
+        'name = "circle"\nexpose = [{ local_function = "loop::a", remote_function = "loop::b" }]\n'
+        'forward = [{ local_function = "loop::c", remote_function = "loop::b" }]\n'
+    )
+    with project(tmp_path, toml, {"w": CIRCLE}) as running:
+        running.wait("bridge: ws://")
+        with pytest.raises(InvocationError, match="has passed 32 bridges") as caught:
+            running.call("loop::a", {})
+        assert caught.value.code == "loop_detected"
+        assert len(running.said("round ")) == 17
+
+
+def test_a_stop_of_the_other_engine_is_the_loss_of_a_connection(tmp_path: Path) -> None:
+    greeted: Queue[ServerConnection] = Queue()
+
+    def serve_bridge(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for message in connection:
+                if message == '{"type":"ping"}':
+                    connection.send('{"type":"pong"}')
+                    greeted.put(connection)
+
+    with serve(serve_bridge, "127.0.0.1", 0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        toml = f'[engine]\nlisten = "off"\n[workers.bridge.config]\nurl = "{url}"\n'
+        with project(tmp_path, toml, {}):
+            for message in ('{"type":"stop","deadline_ms":1000}', '{"type":"stop"}'):
+                greeted.get(timeout=30).send(message)
+            greeted.get(timeout=30)
+        server.shutdown()
+        thread.join(30)
