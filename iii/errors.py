@@ -26,6 +26,7 @@ class ErrorCode:
     INVOCATION_FAILED = "invocation_failed"
     INVOCATION_STOPPED = "invocation_stopped"
     INVOCATION_ERROR = "invocation_error"
+    INVALID_RESULT = "invalid_result"
     RESULT_NOT_SERIALIZABLE = "result_not_serializable"
     TIMEOUT = "TIMEOUT"
     SHUTDOWN = "SHUTDOWN"

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from iii.engine.routing.payload_schemas import compile_schema
+from iii.engine.routing.payload_schemas import compile_result_schema, compile_schema
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.errors import RemoteProtocolError
@@ -45,7 +45,7 @@ class Engine:
     def __init__(self) -> None:
         self.now = 0.0
         self.jobs: list[dict[str, Any]] = []
-        self._router = Router(compile_schema=compile_schema)
+        self._router = Router(compile_schema=compile_schema, compile_result_schema=compile_result_schema)
         # The router takes one message at a time, on the thread that sends it. A handler that runs there may send too.
         self._turn = RLock()
         self._workers: list[Worker] = []

@@ -81,7 +81,14 @@ class Engine:
         self.gateways: list[Gateway] = []
         self._guarded: list[tuple[ListenerSpec, Gateway]] = []  # the listeners of iii.toml
         # Some parts call each other. Where one is made before the other, a lambda looks the other up when it is called.
-        self.router = Router(timeout=project.engine.invocation_timeout, compile_schema=_compile_schema)
+        checks_results = project.engine.check_results
+        if checks_results is None:
+            checks_results = options.is_watching
+        self.router = Router(
+            timeout=project.engine.invocation_timeout,
+            compile_schema=_compile_schema,
+            compile_result_schema=_compile_result_schema if checks_results else None,
+        )
         self._failed_calls = FailedCalls(
             self.router.bindings,
             standard_of=self._standard_of,
@@ -380,6 +387,14 @@ def _compile_schema(declaration: RegisterFunction) -> Validator | None:
     from iii.engine.routing.payload_schemas import compile_schema  # 60 ms that wait for the first schema
 
     return compile_schema(declaration)
+
+
+def _compile_result_schema(declaration: RegisterFunction) -> Validator | None:
+    if is_empty(declaration.response_format):
+        return None
+    from iii.engine.routing.payload_schemas import compile_result_schema  # as above
+
+    return compile_result_schema(declaration)
 
 
 def run_engine(run_context: RunContext, prestart: Prestart, options: Options, lifeline: int) -> int:

@@ -42,6 +42,7 @@ class Key(Struct, frozen=True):
 ENGINE_KEYS = (
     Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
     Key("invocation_timeout", "duration", "How long a call may take by default.", 0.01, 86400),
+    Key("check_results", "boolean", "Check results against the functions' schemas; by default under `iii dev` only."),
 )
 
 WORKER_KEYS = (

@@ -75,6 +75,7 @@ class EngineSpec(Struct, frozen=True):
     listen: str = "127.0.0.1:49134"  # "off" turns the WebSocket listener off
     listen_line: int = 0  # 0: the default, which may move to a free port
     invocation_timeout: float = 30.0
+    check_results: bool | None = None  # None: while files are watched, as under `iii dev`
     listeners: tuple[ListenerSpec, ...] = ()
 
 

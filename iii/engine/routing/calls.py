@@ -414,6 +414,19 @@ class Calls:
             line = encode(message)
         self.admit(origin, message, function, line, now)
 
+    def settle_checked(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
+        """As `settle_traced`; a result that its function's response format does not admit becomes an error."""
+        invocation = self.in_flight.get(message.invocation_id)
+        if invocation is not None and invocation.callee is callee and message.error is ABSENT:
+            validator = invocation.function.result_validator
+            mismatch = None if validator is None else validator(message.result)
+            # The result of a streamed call is its items.
+            if mismatch is not None and not decode(invocation.line).stream:
+                error = error_bodies.invalid_result(invocation.function, mismatch)
+                message = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
+                line = encode(message)
+        self.settle_traced(callee, message, line)
+
     def settle_traced(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
         """As `settle`, after the span of the call has ended."""
         if self.tracer is not None and message.invocation_id in self.tracer.spans:

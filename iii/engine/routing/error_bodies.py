@@ -167,6 +167,14 @@ def invalid_payload(function: Function, details: dict[str, object]) -> ErrorBody
     return ErrorBody(ErrorCode.INVALID_PAYLOAD, message, details=without_message)
 
 
+def invalid_result(function: Function, details: dict[str, object]) -> ErrorBody:
+    """The function has returned, and its effect is there; only the result is none that it says it returns."""
+    what = str(details["message"]).replace("the payload", "it", 1)
+    message = f"{function.id} returned what its response format does not admit: {what}"
+    without_message = {key: value for key, value in details.items() if key != "message"}
+    return ErrorBody(ErrorCode.INVALID_RESULT, message, details={**without_message, "returned": True})
+
+
 def invalid_namespace(field: str) -> ErrorBody:
     """The message names a namespace, and the name is blank."""
     message = f"{field} is blank; leave it out to mean {DEFAULT_NAMESPACE!r}, or name a namespace"

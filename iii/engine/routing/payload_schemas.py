@@ -38,18 +38,30 @@ def compile_schema(declaration: RegisterFunction) -> Validator | None:
 
     Raises `InvocationError` (`invalid_schema`, `unsafe_pattern`) that names the function and what is wrong.
     """
-    if is_empty(declaration.request_format):
+    return _compile(declaration.id, declaration.request_format, "request")
+
+
+def compile_result_schema(declaration: RegisterFunction) -> Validator | None:
+    """Return the check of a function's results; None also for a schema that cannot be used: it refuses no function."""
+    try:
+        return _compile(declaration.id, declaration.response_format, "response")
+    except InvocationError:
         return None
-    schema = decode_value(declaration.request_format)
+
+
+def _compile(function_id: str, raw_schema: Raw, what: str) -> Validator | None:
+    if is_empty(raw_schema):
+        return None
+    schema = decode_value(raw_schema)
     if schema is True or schema == {}:
         return None
-    has_patterns = _check(declaration.id, schema)
+    has_patterns = _check(function_id, schema)
     try:
         # Rust's own regex engine: linear time, so that no pattern that slipped through can stall the engine.
         validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
     except (ValueError, TypeError, jsonschema_rs.ValidationError) as error:
         text = str(error).split("\n", 1)[0]
-        raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{declaration.id}: request format: {text}") from None
+        raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: {what} format: {text}") from None
     is_valid = validator.is_valid
 
     def mismatch(payload: Raw) -> dict[str, object] | None:

@@ -31,11 +31,19 @@ MAX_REFUSAL_NOTICES = 20
 class Registrations:
     """Applies the messages by which peers register and unregister."""
 
-    def __init__(self, registry: Registry, bindings: Bindings, calls: Calls, compile_schema: CompileSchema) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        bindings: Bindings,
+        calls: Calls,
+        compile_schema: CompileSchema,
+        compile_result_schema: CompileSchema | None = None,
+    ) -> None:
         self._registry = registry
         self._bindings = bindings
         self._calls = calls
         self._compile_schema = compile_schema
+        self._compile_result_schema = compile_result_schema
         self._http_proxies: dict[Peer, HttpFunctionProxy] = {}  # of peers with functions that live behind a URL
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
@@ -110,6 +118,8 @@ class Registrations:
             why = f"{message.id} belongs to worker {owner_name}"
             self._reject(peer, message.id, ErrorCode.FUNCTION_NAMESPACE_CONFLICT, why, provider_id)
             return
+        if self._compile_result_schema is not None and peer.owner.is_validated:
+            function.result_validator = self._compile_result_schema(message)
         self._choose_provider(peer, function)
         self._calls.events.append(FunctionsChanged())
         self._calls.place_unresolved()

@@ -43,6 +43,7 @@ class Function:
     metadata: dict[str, object] = field(default_factory=dict)
     is_idempotent: bool = False
     validator: Validator | None = None
+    result_validator: Validator | None = None  # while results are checked
     waiting: int = 0  # how many of the owner's waiting calls are for it
     answered: int = 0  # calls whose callers got an outcome
     failed: int = 0  # calls whose callers got an error
@@ -81,6 +82,7 @@ class Function:
         self.metadata = metadata if isinstance(metadata, dict) else {}
         self.is_idempotent = self.metadata.get("idempotent") is True
         self.validator = validator
+        self.result_validator = None
         self._find_direct_callee()
 
     @property

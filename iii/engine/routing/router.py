@@ -41,16 +41,19 @@ class Router:
         limits: Limits | None = None,
         mint_id: Callable[[], str] = mint_id,
         compile_schema: CompileSchema = lambda _: None,
+        compile_result_schema: CompileSchema | None = None,  # None: results are not checked
     ) -> None:
         self.registry = Registry()
         self._default_functions = self.registry.default
         self.bindings = Bindings()
         self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
-        self._admit = self.calls.admit
-        self._settle = self.calls.settle
+        self._checks_results = compile_result_schema is not None
         self.void_calls = self.enqueue_calls = 0  # received since the start
-        self.registrations = Registrations(self.registry, self.bindings, self.calls, compile_schema)
+        self.registrations = Registrations(
+            self.registry, self.bindings, self.calls, compile_schema, compile_result_schema
+        )
         self.peer_table = PeerTable(self.bindings, self.calls, self.registrations)
+        self.choose_path()
         self.events: list[Event] = self.calls.events
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
             **dict.fromkeys(self.registrations.handlers, self.registrations.receive),
@@ -81,7 +84,10 @@ class Router:
         may_begin = tracer is not None and not tracer.paused_until
         may_end = may_begin or (tracer is not None and bool(tracer.spans))
         self._admit = calls.admit_traced if may_begin else calls.admit
-        self._settle = calls.settle_traced if may_end else calls.settle
+        if self._checks_results:
+            self._settle = calls.settle_checked
+        else:
+            self._settle = calls.settle_traced if may_end else calls.settle
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`, decoded from `line`. `now` is monotonic seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
-from iii.worker.functions.schema import MAX_NESTING, is_mapping, is_union
+from iii.worker.functions.schema import MAX_NESTING, integer_from, is_mapping, is_union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Converter = Callable[[Any], Any]
+
 
 # The classes that a JSON value may have where a union's member needs no conversion.
 _JSON_CLASSES: dict[Any, Any] = {cls: cls for cls in (str, int, bool, dict, list, type(None))} | {float: (int, float)}
@@ -35,8 +36,7 @@ def converter_from_hint(hint: Any, nesting: int = 0) -> Converter | None:
     if is_union(hint):
         return _from_union(hint.__args__, nesting)
     if str(origin) == "typing.Literal":
-        by_value = {choice.value: choice for choice in hint.__args__ if hasattr(choice, "value")}
-        return (lambda value: by_value.get(value, value)) if by_value else None
+        return _from_choices(hint.__args__)
     if arguments is not None and isinstance(origin, type) and not hasattr(hint, "__metadata__"):
         return _from_container(origin, arguments, nesting)
     # A NewType is the type below it; Annotated, Required and the like say nothing about the value.
@@ -44,12 +44,26 @@ def converter_from_hint(hint: Any, nesting: int = 0) -> Converter | None:
     return converter_from_hint(inner, nesting + 1)
 
 
+def _from_choices(choices: tuple[Any, ...]) -> Converter | None:
+    """By value: an enum's member stands for its value, and 3.0 is the choice 3, but true is not the choice 1."""
+    by_value = {getattr(choice, "value", choice): choice for choice in choices}
+    if all(choice.__class__ in (str, bool, type(None)) for choice in by_value.values()):
+        return None
+    return lambda value: value if isinstance(value, bool | list | dict) else by_value.get(value, value)
+
+
 def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
-    pairs = [(member, converter_from_hint(member, nesting + 1)) for member in members]
+    # Beside float, 3.0 is what it is.
+    kept = (int,) if float in members else ()
+    pairs = [(member, None if member in kept else converter_from_hint(member, nesting + 1)) for member in members]
     if not any(converter for _, converter in pairs):
         return None
 
+    has_none = type(None) in members
+
     def convert(value: Any) -> Any:
+        if value is None and has_none:
+            return None
         reasons = []
         for member, converter in pairs:
             cls = getattr(member, "__origin__", member)
@@ -83,9 +97,17 @@ def _from_container(origin: type, arguments: tuple[Any, ...], nesting: int) -> C
         return convert
     cls: Any = origin if origin in (tuple, set, frozenset) else list
     convert_item = converters[0] if converters else None
+    if convert_item is integer_from and cls is list:
+        return _integers_from
     if convert_item is None:
         return None if cls is list else lambda value: cls(_listed(value))
     return lambda value: cls([convert_item(item) for item in _listed(value)])
+
+
+def _integers_from(value: Any) -> list[Any]:
+    listed = _listed(value)
+    # One pass in C over what is a list of integers already.
+    return listed if set(map(type, listed)) <= {int} else [integer_from(item) for item in listed]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -98,7 +120,7 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
     validate = getattr(cls, "model_validate", None)
     if callable(validate):
         return validate  # type: ignore[no-any-return]
-    converter: Converter | None = None
+    converter: Converter | None = integer_from if cls is int else None
     if is_subclass(cls, "msgspec", "Struct"):
         converter = _from_struct(cls)
     elif is_subclass(cls, "enum", "Enum"):
@@ -135,9 +157,21 @@ def _from_struct(cls: Any) -> Converter:
         try:
             return msgspec.convert(value, cls)
         except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from None
+            try:
+                # It takes no 3.0 for an int, but 3 for a float: so every number may be the integer that it is.
+                return msgspec.convert(_with_integers(value), cls)
+            except msgspec.ValidationError:
+                raise ValueError(str(error)) from None
 
     return convert
+
+
+def _with_integers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _from_fields(cls: Any, nesting: int) -> Converter | None:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.codec.stdlib_json import encode_with_json
-from iii.worker.functions.schema import first_paragraph, format_from_hint, format_from_parameters, is_mapping
+from iii.worker.functions.schema import (
+    first_paragraph,
+    format_from_hint,
+    format_from_parameters,
+    integer_from,
+    is_mapping,
+    result_format_from_hint,
+)
 from iii.worker.functions.signature import is_coroutine_function, read_signature
 
 TYPE_CHECKING = False
@@ -50,7 +57,14 @@ def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
     """Wrap a handler that takes the payload as its first argument, and the metadata if a parameter has that name."""
     signature = read_signature(function)
     takes_metadata = _HIDDEN in signature.keyword_only or _HIDDEN in signature.positional[1:]
-    return Handler(function_id, function, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
+    is_async, call = is_coroutine_function(function), function
+    name = signature.positional[0] if signature.positional else ""
+    if signature.annotations.get(name) is int:
+
+        def call(payload: Any, **metadata: Any) -> Any:
+            return function(_converted(payload, name, integer_from, function_id), **metadata)
+
+    return Handler(function_id, call, is_async=is_async, takes_metadata=takes_metadata)
 
 
 def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
@@ -83,7 +97,7 @@ def converters_from(signature: Signature) -> dict[str, Converter]:
     """Return a converter for each parameter whose type plain JSON does not satisfy."""
     hints = {name: signature.annotations.get(name) for name in signature.names if name != _HIDDEN}
     if all(hint is None or hint in _PLAIN_HINTS for hint in hints.values()):
-        return {}
+        return {name: integer_from for name, hint in hints.items() if hint is int}
     from iii.worker.functions.conversion import converter_from_hint  # few workers need it
 
     converters = {name: converter_from_hint(hint) for name, hint in hints.items()}
@@ -145,5 +159,5 @@ def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
     return {
         "description": first_paragraph(function.__doc__),
         "request_format": request,
-        "response_format": format_from_hint(signature.annotations.get("return")),
+        "response_format": result_format_from_hint(signature.annotations.get("return")),
     }

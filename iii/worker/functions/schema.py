@@ -54,6 +54,33 @@ def format_from_hint(hint: Any) -> Schema | None:
     return {"$schema": DRAFT, **_rooted(schema)} if schema else None
 
 
+def result_format_from_hint(hint: Any) -> Schema | None:
+    """As `format_from_hint`, for a result: what may be null may be missing, for models are dumped without None fields."""
+    schema = format_from_hint(hint)
+    pending: list[Any] = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending += node.values()
+            properties = node.get("properties")
+            if isinstance(properties, dict) and isinstance(node.get("required"), list):
+                node["required"] = [name for name in node["required"] if not _admits_null(properties.get(name))]
+        elif isinstance(node, list):
+            pending += node
+    return schema
+
+
+def _admits_null(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    types = schema.get("type")
+    return (
+        types == "null"
+        or (isinstance(types, list) and "null" in types)
+        or any(map(_admits_null, schema.get("anyOf", ())))
+    )
+
+
 def format_from_parameters(signature: Signature, doc: str | None = None) -> Schema:
     """Return the schema of an object whose keys are the handler's parameters, described by its docstring."""
     hints = {name: signature.annotations.get(name) for name in signature.names if name != "metadata"}
@@ -247,6 +274,15 @@ def _object(properties: dict[str, Schema], required: list[str], *, closed: bool)
     if closed:
         schema["additionalProperties"] = False
     return schema
+
+
+def integer_from(value: Any) -> int:
+    """Return a JSON integer as an int: JSON Schema counts 3.0 among them. TypeError for anything else."""
+    if value.__class__ is int:
+        return value  # type: ignore[no-any-return]
+    if value.__class__ is float and value.is_integer():
+        return int(value)
+    raise TypeError(f"{value!r} is not an integer")
 
 
 def is_union(hint: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from iii.engine.routing.invocation import TICK, Deadlines, Invocation
+from iii.engine.routing.payload_schemas import compile_result_schema
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
 from tests.support.routing import Net, limits
@@ -73,6 +74,41 @@ def test_a_payload_that_does_not_fit_is_refused_with_its_path(caller: Peer) -> N
     assert net.error(caller) == {"code": "invalid_payload", "message": "f: a must be 1", "details": {"path": "a"}}
     net.call(caller, "f", data=1)
     assert net.calls_of(callee) == ["c1"]
+
+
+def test_a_result_that_its_schema_does_not_admit_is_an_error_of_its_function(caller: Peer) -> None:
+    net = Net(compile_result_schema=compile_result_schema)
+    callee, caller = net.peer("w"), net.peer("caller")
+    net.register(callee, "f", response_format={"type": "integer"})
+    for number, (result, said) in enumerate(
+        [("text", 'it must be an integer, got "text"'), (None, "it must be an integer, got null"), (1.5, "got 1.5")]
+    ):
+        net.call(caller, "f", f"c{number}")
+        net.answer(callee, f"c{number}", result=result)
+        error = net.error(caller)
+        assert error["code"] == "invalid_result"
+        assert error["message"].startswith("f returned what its response format does not admit: ")
+        assert said in error["message"]
+        assert error["details"]["returned"] is True
+    net.call(caller, "f", "good")
+    net.answer(callee, "good", result=3.0)
+    assert net.one(caller)["result"] == 3.0
+    net.call(caller, "f", "items", stream=True)
+    net.send(callee, "invocationresult", invocation_id="items", function_id="f")
+    assert "error" not in net.one(caller)
+    net.call(caller, "f", "nothing")
+    net.send(callee, "invocationresult", invocation_id="nothing", function_id="f")
+    assert net.error(caller)["code"] == "invalid_result"
+
+
+def test_a_response_format_that_is_none_refuses_nothing(caller: Peer) -> None:
+    net = Net(compile_result_schema=compile_result_schema)
+    callee, caller = net.peer("w"), net.peer("caller")
+    for number, schema in enumerate([{"type": "nonsense"}, True, {}, {"$ref": "http://x"}, None]):
+        net.register(callee, f"f{number}", **({} if schema is None else {"response_format": schema}))
+        net.call(caller, f"f{number}")
+        net.answer(callee, result="text")
+        assert net.one(caller)["result"] == "text"
 
 
 def test_an_unknown_function_suggests_what_was_meant(net: Net, caller: Peer) -> None:

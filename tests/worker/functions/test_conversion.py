@@ -93,7 +93,7 @@ def test_a_json_value_becomes_the_type_of_the_hint(hint, value, expected):
 
 
 @pytest.mark.parametrize(
-    "hint", [None, Any, int, str, float, dict, list[int], dict[str, Any], int | None, Literal["a"], object]
+    "hint", [None, Any, str, float, dict, list[str], dict[str, Any], str | None, Literal["a"], object]
 )
 def test_what_json_already_is_costs_no_conversion(hint):
     assert converter_from_hint(hint) is None
@@ -230,3 +230,61 @@ def test_descriptions_reach_the_request_format(joined):
     properties = engine.expect("registerfunction", id="m::move")["request_format"]["properties"]
     assert properties["to"] == {"type": "string", "default": "here", "description": "The place."}
     assert properties["by"]["properties"]["x"] == {"type": "number", "description": "To the right."}
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@dataclasses.dataclass
+class Order:
+    quantity: int
+    sizes: list[int] = dataclasses.field(default_factory=list)
+
+
+class Line(TypedDict):
+    count: int
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "expected"),
+    [
+        (int, 3.0, 3),
+        (int, 2**70, 2**70),
+        (int | None, 3.0, 3),
+        (int | None, None, None),
+        (int | str, 3.0, 3),
+        (int | str, "3", "3"),
+        (str | int, 3.0, 3),
+        (int | float, 3.0, 3.0),
+        (float | int, 3.0, 3.0),
+        (int | float, 3, 3),
+        (list[int], [1, 2.0, 3], [1, 2, 3]),
+        (tuple[int, ...], [1.0], (1,)),
+        (tuple[int, str], [1.0, "a"], (1, "a")),
+        (set[int], [1.0], {1}),
+        (dict[str, int], {"a": 1.0}, {"a": 1}),
+        (dict[str, list[int]], {"a": [1.0]}, {"a": [1]}),
+        (Annotated[int, "pieces"], 3.0, 3),
+        (NewType("Pieces", int), 3.0, 3),
+        (Literal[3, 4], 3.0, 3),
+        (Literal[3, True], True, True),
+        (Level, 3.0, Level.HIGH),
+        (Order, {"quantity": 2.0, "sizes": [1.0]}, Order(2, [1])),
+        (Line, {"count": 1.0}, {"count": 1}),
+        (Box, {"size": 4.0}, Box(4)),
+    ],
+)
+def test_an_integer_arrives_as_one_however_it_is_written(hint, value, expected):
+    convert = converter_from_hint(hint) or (lambda value: value)
+    assert repr(convert(value)) == repr(expected)
+
+
+@pytest.mark.parametrize("hint", [int, list[int], dict[str, int], Order, Box, int | None])
+@pytest.mark.parametrize("value", [3.5, True, "3", float("inf")])
+def test_what_is_no_integer_is_refused(hint, value):
+    wrapped = {list[int]: [value], dict[str, int]: {"a": value}, Order: {"quantity": value}, Box: {"size": value}}
+    convert = converter_from_hint(hint)
+    assert convert is not None
+    with pytest.raises((ValueError, TypeError)):
+        convert(wrapped.get(hint, value))

@@ -322,3 +322,22 @@ def test_a_handler_that_finishes_its_work_without_a_look_has_done_it(joined):
     engine.expect("pong")
     goes_on.set()
     assert engine.result()["result"] is True
+
+
+def test_an_int_parameter_gets_an_int_of_either_kind_of_handler(joined):
+    worker, engine = joined
+    worker.register_function("m::whole", lambda_with_int)
+
+    @worker.function("m::typed")
+    def typed(n: int, times: int = 1):
+        return list(range(n)) * times
+
+    assert engine.call("m::typed", {"n": 3.0, "times": 2.0})["result"] == [0, 1, 2, 0, 1, 2]
+    assert engine.call("m::whole", 3.0, "w")["result"] == [0, 1, 2]
+    for name, payload in (("m::typed", {"n": 3.5}), ("m::whole", 3.5)):
+        error = engine.call(name, payload, name)["error"]
+        assert (error["code"], error["message"]) == ("invalid_payload", f"{name}: n: 3.5 is not an integer")
+
+
+def lambda_with_int(n: int):
+    return list(range(n))
