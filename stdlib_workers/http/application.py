@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from time import perf_counter
 from typing import Any, Protocol
 
 from iii import InvocationError
@@ -61,9 +60,8 @@ class Exchange:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.outcome = Outcome(request.method, request.path)
+        self.outcome = Outcome(request.method, request.path, *trace_from(request.headers))
         self.headers: Headers = []
-        self.trace = trace_from(request.headers)
         self.stream: Stream | None = None
         self.is_events = False
 
@@ -88,7 +86,6 @@ class Application:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        started = perf_counter()
         exchange = Exchange(Request(scope, receive, self._options.max_body, self.body_seconds))
         outcome, connection = exchange.outcome, exchange.request.connection
         self.in_flight += 1
@@ -103,7 +100,6 @@ class Application:
             self.in_flight -= 1
             if exchange.stream is not None:
                 await exchange.stream.close()
-        outcome.milliseconds = (perf_counter() - started) * 1000
         self._log.note(outcome)
         if connection is not None:
             connection.on_answered()
@@ -164,7 +160,7 @@ class Application:
         route, request = match.route, exchange.request
         exchange.outcome.route = f"/{route.pattern.removeprefix('/')}"
         exchange.outcome.function_id = route.function_id
-        terms = Terms(self._options.timeout, exchange.trace)
+        terms = Terms(self._options.timeout, exchange.outcome.trace)
         exchange.headers.append((b"traceparent", terms.trace["traceparent"].encode()))
         payload = payload_from(request, match)
         early = await ask_middleware(self.trigger, self._options.middleware, route, payload, terms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -27,14 +28,17 @@ class Documentation:
 
     async def describe(self, _: Any = None) -> dict[str, Any]:
         """Return the OpenAPI 3.1 document of all routes that are live now."""
-        return document_from(self._title, self._routes, await self._functions())
+        functions = await self._functions()
+        # Thousands of routes take a while, which no other request shall wait.
+        return await asyncio.to_thread(document_from, self._title, tuple(self._routes), functions)
 
     async def answer(self, request: Request, path: list[str]) -> Reply | None:
         """Return the document or its page."""
         if path == ["openapi.json"]:
             return json_reply(200, await self.describe(), (b"cache-control", b"no-cache"))
         if path == ["docs"]:
-            page = page_from(await self.describe(), f"http://{request.headers['host']}")
+            document = await self.describe()
+            page = await asyncio.to_thread(page_from, document, f"http://{request.headers['host']}")
             headers = [
                 (b"content-type", b"text/html; charset=utf-8"),
                 (b"content-security-policy", POLICY),

@@ -1,11 +1,13 @@
 """The OpenAPI 3.1 document of the live routes. Pure: routes and what the engine knows of their functions go in.
 
 A function's request schema describes the whole request object, so its `body`, `path_params` and `query_params` become
-the request body and the parameters; of the response schema the `body` counts.
+the request body and the parameters; of the response schema the `body` counts. Anybody may register any JSON as a
+schema: what is none where one belongs is left out, and the routes of others are not concerned.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +17,10 @@ Schema = dict[str, Any]
 
 # The methods that a path item of OpenAPI has a place for.
 _OPERATIONS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+# What stands in names of components and ids of operations.
+_NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_TEXT = {"type": "string"}
 ERROR_SCHEMA: Schema = {
     "type": "object",
     "required": ["error"],
@@ -23,12 +28,7 @@ ERROR_SCHEMA: Schema = {
         "error": {
             "type": "object",
             "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "details": {"type": "object"},
-                "error_id": {"type": "string"},
-            },
+            "properties": {"code": _TEXT, "message": _TEXT, "details": {"type": "object"}, "error_id": _TEXT},
         }
     },
 }
@@ -38,11 +38,13 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
     """Return the document. `functions` maps ids to rows of `engine::functions::info`; one may be missing."""
     schemas: dict[str, Schema] = {"Error": ERROR_SCHEMA}
     paths: dict[str, dict[str, Any]] = {}
+    names: set[str] = set()
     for route in sorted(routes, key=lambda route: (route.pattern.removeprefix("/"), route.method)):
         if route.method in _OPERATIONS:
-            function = functions.get(route.function_id, {})
-            path = paths.setdefault(path_template(route), {})
-            path[route.method.lower()] = _operation(route, function, schemas)
+            path = path_template(route)
+            operation = _operation(route, functions.get(route.function_id, {}), schemas)
+            operation["operationId"] = _unique(f"{route.method.lower()}{path}", names)
+            paths.setdefault(path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "live"},
@@ -63,7 +65,6 @@ def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Sch
     request = _hoist(function.get("request_schema"), route.function_id, schemas)
     response = _hoist(function.get("response_schema"), f"{route.function_id}.response", schemas)
     operation: dict[str, Any] = {
-        "operationId": f"{route.method.lower()} {path_template(route)}",
         "tags": [route.function_id.partition("::")[0]],
         "x-function-id": route.function_id,
         "parameters": _parameters(route, request),
@@ -74,28 +75,26 @@ def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Sch
         operation["summary"] = lines[0]
         operation["description"] = "\n".join(lines)
     if route.method in _WITH_BODY:
-        body = _property(request, "body")
-        content = {"application/json": {"schema": body or {}}}
-        operation["requestBody"] = {"required": "body" in request.get("required", []), "content": content}
+        content = {"application/json": {"schema": _property(request, "body")}}
+        operation["requestBody"] = {"required": "body" in _names(request.get("required")), "content": content}
     return operation
 
 
 def _parameters(route: Route, request: Schema) -> list[dict[str, Any]]:
-    in_path = _property(request, "path_params").get("properties", {})
+    in_path, query = _property(request, "path_params"), _property(request, "query_params")
     rows: list[dict[str, Any]] = [
         {
             "name": segment.text,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "minLength": 1, **in_path.get(segment.text, {})},
+            "schema": {**_TEXT, "minLength": 1, **_property(in_path, segment.text)},
         }
         for segment in route.segments
         if segment.kind is not Kind.LITERAL
     ]
-    query = _property(request, "query_params")
-    required = query.get("required", [])
-    for name, schema in query.get("properties", {}).items():
-        rows.append({"name": name, "in": "query", "required": name in required, "schema": schema})
+    required = _names(query.get("required"))
+    for name in _table(query.get("properties")):
+        rows.append({"name": name, "in": "query", "required": name in required, "schema": _property(query, name)})
     return rows
 
 
@@ -105,34 +104,58 @@ def _responses(method: str, body: Schema) -> dict[str, Any]:
         "2XX": {"description": "What the function returns.", "content": {"application/json": {"schema": body}}},
         "default": {"description": "The function failed, or was not called.", "content": error},
     }
-    if method in _WITH_BODY:
+    if method in _WITH_BODY or method == "DELETE":
         responses["204"] = {"description": "Done; there is nothing to return."}
     return responses
 
 
-def _property(schema: Schema, name: str) -> Schema:
-    found = schema.get("properties", {}).get(name, {})
-    return found if isinstance(found, dict) else {}
-
-
 def _hoist(schema: Any, owner: str, schemas: dict[str, Schema]) -> Schema:
     """Return the schema with its definitions moved to the document, where a reference can find them."""
-    if not isinstance(schema, dict):
-        return {}
-    prefix = owner.replace("::", ".")
-    for name, definition in schema.get("$defs", {}).items():
-        schemas[f"{prefix}.{name}"] = _point_to(definition, prefix)
-    moved: Schema = _point_to({key: value for key, value in schema.items() if key not in ("$defs", "$schema")}, prefix)
+    table = _table(schema)
+    names: dict[str, str] = {}
+    for name in _table(table.get("$defs")):
+        names[f"#/$defs/{name}"] = _unique(f"{owner.replace('::', '.')}.{name}", schemas)
+        schemas[names[f"#/$defs/{name}"]] = {}
+    for name, definition in _table(table.get("$defs")).items():
+        schemas[names[f"#/$defs/{name}"]] = _pointed(definition, names)
+    moved: Schema = _pointed({key: value for key, value in table.items() if key not in ("$defs", "$schema")}, names)
     return moved
 
 
-def _point_to(value: Any, prefix: str) -> Any:
+def _pointed(value: Any, names: Mapping[str, str]) -> Any:
+    """Return the value with its references pointing to where the definitions are now."""
     if isinstance(value, list):
-        return [_point_to(item, prefix) for item in value]
+        return [_pointed(item, names) for item in value]
     if not isinstance(value, dict):
         return value
-    out = {key: _point_to(item, prefix) for key, item in value.items()}
+    out = {key: _pointed(item, names) for key, item in value.items()}
     reference = value.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        out["$ref"] = f"#/components/schemas/{prefix}.{reference.removeprefix('#/$defs/')}"
+    if isinstance(reference, str):
+        if reference not in names:
+            return {key: item for key, item in out.items() if key != "$ref"}
+        out["$ref"] = f"#/components/schemas/{names[reference]}"
     return out
+
+
+def _unique(text: str, taken: set[str] | dict[str, Schema]) -> str:
+    """Return the text as a name that nobody else has, and take it."""
+    name = base = _NOT_NAME.sub("_", text.replace("/", "_")).strip("_")
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    if isinstance(taken, set):
+        taken.add(name)
+    return name
+
+
+def _property(schema: Schema, name: str) -> Schema:
+    return _table(_table(schema.get("properties")).get(name))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _names(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -121,17 +121,19 @@ class Request:
         return Refusal(408, "REQUEST_TIMEOUT", f"the body took more than {self._body_seconds:g} s")
 
 
-def trace_from(headers: dict[str, str]) -> dict[str, str]:
-    """Return the trace that the request belongs to: the client's (W3C trace context), else a new one.
+def trace_from(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Return the trace context of the request's own span, and that span's parent in the client (W3C), if it has one.
 
-    A new one has the flags 02: its id is random, and whether it is recorded nobody has decided yet.
+    A new trace has the flags 02: its id is random, and whether it is recorded nobody has decided yet.
     """
     given = headers.get("traceparent", "")
     if not _TRACEPARENT.match(given):
-        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
-    given = given[:-2] + ("01" if int(given[-2:], 16) & 1 else "00")
-    baggage = headers.get("baggage")
-    return {"traceparent": given, "baggage": baggage} if baggage else {"traceparent": given}
+        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}, None
+    flags = "01" if int(given[-2:], 16) & 1 else "00"
+    trace = {"traceparent": f"{given[:36]}{_mint(64):016x}-{flags}"}
+    if headers.get("baggage"):
+        trace["baggage"] = headers["baggage"]
+    return trace, given[36:52]
 
 
 def payload_from(request: Request, match: Match, kind: str = "http") -> dict[str, Any]:

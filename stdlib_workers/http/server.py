@@ -46,7 +46,7 @@ class Server:
         self._options = options
         self._routes = Routes()
         self._socket_routes = Routes()
-        self._log = AccessLog(is_on=options.access_log)
+        self._log = AccessLog(is_on=options.access_log, record_spans=worker.record_spans)
         self._successor = Successor(worker)
         application = Application(worker.trigger_async, self._routes, options, self._log)
         path = os.environ.get("III_SOCKET", "")

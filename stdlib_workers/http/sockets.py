@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from contextlib import suppress
-from time import perf_counter
 from typing import Any
 
 import orjson
@@ -44,9 +43,8 @@ class Sockets:
         if scope["type"] != "websocket":
             await self._application(scope, receive, send)
             return
-        began = perf_counter()
         request = Request(scope, receive, 0)
-        outcome = Outcome(METHOD, request.path)
+        outcome = Outcome("GET", request.path, *trace_from(request.headers))
         client = WebSocket(scope, receive, send)
         try:
             self._application.origins.check(request)
@@ -57,7 +55,8 @@ class Sockets:
             if not isinstance(found, Match):
                 raise Refusal(404, "NOT_FOUND", "no websocket trigger is bound to this path")
             outcome.function_id = found.route.function_id
-            socket = Socket(self._application, found, client, self._timeout)
+            outcome.route = f"/{found.route.pattern.removeprefix('/')}"
+            socket = Socket(self._application, found, client, self._timeout, outcome.trace)
             await socket.connect(request)
         except Refusal as refusal:
             reply = reply_to(refusal, request.id)
@@ -66,24 +65,26 @@ class Sockets:
             outcome.status = reply.status
         else:
             outcome.status = await socket.serve()
-        outcome.milliseconds = (perf_counter() - began) * 1000
         self._log.note(outcome)
 
 
 class Socket:
     """One connection."""
 
-    def __init__(self, application: Application, match: Match, client: WebSocket, timeout: float) -> None:
+    def __init__(
+        self, application: Application, match: Match, client: WebSocket, timeout: float, trace: dict[str, str]
+    ) -> None:
         self._application = application
         self._match = match
         self._client = client
         self._timeout = timeout
+        self._trace = trace
         self._reader: ChannelEnd | None = None
 
     async def connect(self, request: Request) -> None:
         """Ask the function and accept. Refusal when it says false or fails."""
         payload = payload_from(request, self._match, "websocket")
-        self._id, self._trace = request.id, trace_from(request.headers)
+        self._id = request.id
         channels = self._application.channels
         if channels is not None:
             try:

@@ -64,8 +64,8 @@ class RunContext:
     def environment(self, spec: WorkerSpec, run: Run, project: ProjectSpec) -> Mapping[str, str]:
         """Return the whole environment of one process.
 
-        Raises ProjectError for an env file that cannot be read, for a port that is taken, and for a worker that would keep data in a `.iii` which
-        is no longer that of this engine.
+        Raises ProjectError for an env file that cannot be read, for a port that is taken, and for a worker that would
+        keep data in a `.iii` which is no longer that of this engine.
         """
         if spec.standard in STORING and not self.run_dir.is_intact():
             raise ProjectError(self.lost_folder)

@@ -161,7 +161,7 @@ def _worker(
 
 
 def _address_in_config(values: dict[str, Any], entries: _Entries, default: int) -> dict[str, Any]:
-    """Return what `host` and `port` of a worker's config say about its socket; wrong ones are the worker's to refuse."""
+    """Return what `host` and `port` of a config say about the worker's socket; it refuses wrong ones itself."""
     config = values.get("config", {})
     host, port = config.get("host", "127.0.0.1"), config.get("port")
     if "listen" in values:

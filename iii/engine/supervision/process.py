@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import asyncio
 
 LAUNCHER = Path(__file__).parents[2] / "worker" / "launch.py"
-# Names the descriptors of the sockets a worker listens on, as `LISTEN_FDS` of systemd does: numbers with commas between.
+# The descriptors of the sockets a worker listens on, as in systemd's `LISTEN_FDS`, but their numbers, with commas.
 LISTEN_FDS = "III_LISTEN_FDS"
 # A payload of 1 MiB in one write instead of sixteen: twice the throughput of large calls.
 PIPE_SIZE = 1024 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from hypothesis import given
@@ -67,6 +68,63 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_methods_that_openapi_has_no_place_for_are_left_out() -> None:
     assert document_from("x", [Route("t", "f::f", "PURGE", "/a")], {})["paths"] == {}
+
+
+def test_operations_have_names_that_generators_can_use_and_nobody_else_has() -> None:
+    texts = ("GET /a/:b", "GET /a/*b", "GET /a_b", "POST /a b/{c}", "DELETE /a/:b")
+    routes = [Route(text, "f::f", *text.split(" ", 1)) for text in texts]
+    document = document_from("x", routes, {})
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(set(names)) == len(names) == 4  # the first two are one path of OpenAPI
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
+
+
+def test_a_delete_has_no_body() -> None:
+    _, found = operation("DELETE", request_schema=REQUEST)
+    assert "requestBody" not in found
+    assert "204" in found["responses"]
+
+
+def test_functions_with_similar_names_keep_their_own_definitions() -> None:
+    rows = {
+        name: {"request_schema": {"properties": {"body": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"title": name}}}}
+        for name in ("a::b", "a.b", "a b")
+    }
+    document = document_from("x", [Route(name, name, "POST", f"/{place}") for place, name in enumerate(rows)], rows)
+    for place, name in enumerate(rows):
+        body = document["paths"][f"/{place}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert document["components"]["schemas"][body["$ref"].rpartition("/")[2]] == {"title": name}
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["properties", "required", "$defs", "$ref", "body", "query_params", "path_params", "id", "type"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(_JSON, _JSON, _JSON)
+def test_whatever_one_registers_as_a_schema_the_routes_of_others_are_described(
+    a: Any, b: Any, description: Any
+) -> None:
+    functions = {
+        "evil::f": {"request_schema": a, "response_schema": b, "description": description},
+        "shop::f": {"request_schema": REQUEST},
+    }
+    routes = [Route("1", "evil::f", "POST", "/evil/:id"), Route("2", "shop::f", "POST", "/orders/:id")]
+    document = document_from("x", routes, functions)
+    _, expected = operation(request_schema=REQUEST)
+    assert document["paths"]["/orders/{id}"]["post"] == expected
+    assert b"/orders/{id}" in page_from(json.loads(json.dumps(document)), "http://localhost")
 
 
 @given(st.text(), st.text(), st.text())
