@@ -216,6 +216,8 @@ class Application:
         chunks, body = reply.chunks, b"" if is_head else reply.body
         if chunks is None and reply.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(reply.body)))
+        if request.connection is not None:
+            request.connection.on_head()
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         if chunks is not None and not is_head:
             exchange.is_events = any(name == b"content-type" and value.startswith(EVENTS) for name, value in headers)

@@ -159,6 +159,36 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
 
 
+class JoiningTransport:
+    """A transport that can keep one write for the next: head and body leave in one system call, and one packet."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._kept = b""
+        self.keeps_next = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, behind what was kept."""
+        if self.keeps_next:
+            self._kept, self.keeps_next = data, False
+        else:
+            self._transport.write(self._kept + data)
+            self._kept = b""
+
+    def flush(self) -> None:
+        """Write what nothing has followed."""
+        if self._kept:
+            self.write(b"")
+
+    def close(self) -> None:
+        """Close behind what has been written."""
+        self.flush()
+        self._transport.close()
+
+
 class HttpConnection(_Connection):
     """One client's connection. `arguments` are what uvicorn makes a protocol from."""
 
@@ -257,7 +287,8 @@ class HttpConnection(_Connection):
         if self.inner is None:
             config = self.connections.exact if is_old else self.connections.fast
             self.inner = config.http_protocol_class(**self._arguments)
-            self.inner.connection_made(self.transport)
+            self._joining = JoiningTransport(self.transport)
+            self.inner.connection_made(self._joining)
         self._is_answering = True
         self._unread = 0
         self.inner.data_received(head)
@@ -271,8 +302,13 @@ class HttpConnection(_Connection):
         if is_whole and self._body_left < 0:
             self._body_left = 0
 
+    def on_head(self) -> None:
+        """The head of an answer comes next, and what follows it at once."""
+        self._joining.keeps_next = True
+
     def on_answered(self) -> None:
         """The request has its answer: go on with the next."""
+        self._joining.flush()
         self._is_answering = False
         if self._is_paused and not self.transport.is_closing():
             self._is_paused = False
