@@ -37,7 +37,7 @@ def command() -> None:
 def list_queues(engine: str | None, as_json: bool) -> None:
     """Show every queue with its figures."""
     with connect(engine) as connection:
-        listed = connection.call("iii::queue::list")
+        listed = connection.look_up("iii::queue::list")
     if as_json:
         write(shown_json(listed))
         return
@@ -59,7 +59,7 @@ def list_queues(engine: str | None, as_json: bool) -> None:
 def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool) -> None:
     """Show the jobs of QUEUE that are not done, the oldest first."""
     with connect(engine) as connection:
-        page = connection.call("iii::queue::peek", {"queue": queue, "offset": offset, "limit": limit})
+        page = connection.look_up("iii::queue::peek", {"queue": queue, "offset": offset, "limit": limit})
     if as_json:
         write(shown_json(page))
         return
@@ -82,9 +82,11 @@ def dead(queue: str | None, offset: int, limit: int, engine: str | None, as_json
     """Show the dead letters of QUEUE, the newest first; without QUEUE, which queues have some."""
     with connect(engine) as connection:
         if queue is None:
-            listed = connection.call("engine::queue::dlq_topics")
+            listed = connection.look_up("engine::queue::dlq_topics")
         else:
-            listed = connection.call("engine::queue::dlq_messages", {"topic": queue, "offset": offset, "limit": limit})
+            listed = connection.look_up(
+                "engine::queue::dlq_messages", {"topic": queue, "offset": offset, "limit": limit}
+            )
     if as_json:
         write(shown_json(listed))
     elif queue is None:

@@ -30,7 +30,7 @@ def state() -> None:
 def get(scope: str, key: str, engine: str | None, as_json: bool) -> int:
     """Print a value; exit code 1 when there is none. With --json also its version."""
     with connect(engine) as connection:
-        entry = connection.call("state::get_entry", {"scope": scope, "key": key})
+        entry = connection.look_up("state::get_entry", {"scope": scope, "key": key})
     if as_json:
         write(shown_json(entry, raw=True))
     elif entry is not None:
@@ -65,7 +65,7 @@ def list_(scope: str | None, engine: str | None, as_json: bool) -> None:
     """List the scopes, or the keys and values of SCOPE; --json prints one object a line."""
     with connect(engine) as connection:
         if scope is None:
-            rows = [{"scope": name} for name in connection.call("state::list_groups")["groups"]]
+            rows = [{"scope": name} for name in connection.look_up("state::list_groups")["groups"]]
         else:
             rows = list(_entries(connection, scope))
     if as_json:
@@ -82,7 +82,7 @@ def _entries(connection: Connection, scope: str) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
         query = {"scope": scope, "limit": PAGE, "max_bytes": 8_000_000, "cursor": cursor}
-        page = connection.call("state::list_entries", query)
+        page = connection.look_up("state::list_entries", query)
         yield from page["entries"]
         cursor = page["next_cursor"]
         if cursor is None:

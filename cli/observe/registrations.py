@@ -21,7 +21,9 @@ def functions(search: str | None, worker: str | None, with_internal: bool, engin
     """List the functions that can be called; SEARCH keeps those that contain it."""
     filters: dict[str, Any] = {"search": search, "worker": worker, "include_internal": with_internal}
     with connect(engine) as connection:
-        listed = connection.call("engine::functions::list", {name: value for name, value in filters.items() if value})
+        listed = connection.look_up(
+            "engine::functions::list", {name: value for name, value in filters.items() if value}
+        )
     if as_json:
         write(shown_json(listed))
         return
@@ -41,7 +43,7 @@ def functions(search: str | None, worker: str | None, with_internal: bool, engin
 def triggers(search: str | None, types: bool, engine: str | None, as_json: bool) -> None:
     """List what calls which function; SEARCH keeps those that contain it."""
     with connect(engine) as connection:
-        listed = connection.call("engine::triggers::list", {"search": search} if search else {})
+        listed = connection.look_up("engine::triggers::list", {"search": search} if search else {})
     if as_json:
         write(shown_json(listed))
     elif types:
@@ -60,4 +62,4 @@ def triggers(search: str | None, types: bool, engine: str | None, as_json: bool)
 def openapi(engine: str | None) -> None:
     """Print the OpenAPI 3.1 document of all http routes that are live."""
     with connect(engine) as connection:
-        write(shown_json(connection.call("http::openapi")))
+        write(shown_json(connection.look_up("http::openapi")))

@@ -39,7 +39,9 @@ TIMEOUT_MS = 30_000
 
 @click.command("traces")
 @click.option("--slow", is_flag=True, help="The slowest first.  [default: the newest]")
-@click.option("--failed", is_flag=True, help="Only those in which something failed.")
+@click.option(
+    "--failed", is_flag=True, help="Only those that failed, or in which a call failed that no caller waited for."
+)
 @click.option("--name", metavar="TEXT", help="Only those with a span of such a name.")
 @click.option("--since", metavar="WHEN", help='Only what is newer: "10m", "2h", or a time like 2026-01-31T12:00.')
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
@@ -49,6 +51,7 @@ def traces(engine: str | None, as_json: bool, **options: Any) -> None:
     """List traces, the newest first."""
     with connect(engine) as connection:
         listed = ask(connection, "engine::traces::list", payload_from(connection, options))
+        mark_failed(connection, listed["spans"])
     if as_json:
         write(shown_json(listed))
         return
@@ -80,8 +83,25 @@ def payload_from(connection: Connection, options: dict[str, Any]) -> dict[str, A
         # The span that failed, or has the name, may lie deep inside: first find the traces, then ask for their roots.
         inside = {**query, **wanted, "search_all_spans": True, "limit": RECENT}
         spans = ask(connection, "engine::traces::list", inside)["spans"]
-        query["trace_ids"] = sorted({span["trace_id"] for span in spans})
+        query["trace_ids"] = sorted({span["trace_id"] for span in spans if not options["failed"] or is_failure(span)})
     return {**query, "limit": options["limit"]}
+
+
+def mark_failed(connection: Connection, roots: list[dict[str, Any]]) -> None:
+    """Give the roots of traces in which something failed the status `error`."""
+    traces = [root["trace_id"] for root in roots if root["status"] != "error"]
+    if traces:
+        inside = {"trace_ids": traces, "status": "error", "search_all_spans": True, "limit": RECENT}
+        spans = ask(connection, "engine::traces::list", inside)["spans"]
+        failed = {span["trace_id"] for span in spans if is_failure(span)}
+        for root in roots:
+            root["status"] = "error" if root["trace_id"] in failed else root["status"]
+
+
+def is_failure(span: dict[str, Any]) -> bool:
+    """Whether a failed span is a failure of its trace: a handler that waited for a call may have caught its error."""
+    attributes = dict(span["attributes"])
+    return span["parent_span_id"] is None or "iii.caller.function" not in attributes or "iii.action" in attributes
 
 
 @click.command("trace")

@@ -31,7 +31,7 @@ WORKER_TIMEOUT_MS = 120_000
 def ps(engine: str | None, as_json: bool) -> None:
     """Show the workers: state, generation, process, load, restarts."""
     with connect(engine) as connection:
-        listed = connection.call("engine::workers::list")
+        listed = connection.look_up("engine::workers::list")
     note_other_version()
     write(shown_json(listed) if as_json else workers_table(listed["workers"]))
 
@@ -96,7 +96,7 @@ def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
 
 def listed(connection: Connection) -> list[dict[str, Any]]:
     """Return the workers that have a process or a state, busiest first."""
-    workers: list[dict[str, Any]] = connection.call("engine::workers::list")["workers"]
+    workers: list[dict[str, Any]] = connection.look_up("engine::workers::list")["workers"]
     return sorted(workers, key=lambda worker: (-_metric(worker, "cpu_percent"), str(worker.get("name"))))
 
 

@@ -150,6 +150,6 @@ def _generation_of(connection: Connection, function_id: str) -> Any:
     info = connection.function_info(function_id).get("result")
     if not info:
         return None
-    rows = connection.call("engine::workers::list")["workers"]
+    rows = connection.look_up("engine::workers::list")["workers"]
     named = [row for row in rows if row.get("name") == info.get("worker_name")]
     return sorted((row.get("instance") or 0, row.get("generation") or 0, row.get("pid") or 0) for row in named)

@@ -48,6 +48,7 @@ class LocalClients:
             str(uuid.uuid4()),
             kind="client",
             name="local",
+            is_local=True,
             connected_at_ms=int(time.time() * 1000),
             close=lambda: self._on_closed(connection),
         )

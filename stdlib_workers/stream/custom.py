@@ -1,11 +1,13 @@
 """Custom streams: a project's own functions `stream::get(NAME)` and so on stand in for the storage.
 
-A call finds out whether a stream has such a function. That it has none is remembered until the engine reports that the
-functions of the project have changed.
+Which of them there are is asked of the engine once, and again after it has reported that the functions of the project
+have changed. A call to find out would be a failed call in the eyes of everybody who watches the project.
 """
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import Context
 from typing import Any
 
 from iii import InvocationError
@@ -13,8 +15,6 @@ from stdlib_workers.events import Caller
 
 # Result of `call` for a stream that has no such function.
 ABSENT: Any = object()
-# Functions that are remembered as absent; with more, another call costs less than the memory.
-MAX_ABSENT = 10_000
 
 
 class CustomStreams:
@@ -22,26 +22,39 @@ class CustomStreams:
 
     def __init__(self, worker: Caller) -> None:
         self._worker = worker
-        self._absent: set[str] = set()
+        self._present: frozenset[str] | None = None  # None: to be asked
+        self._changes = 0
 
     def forget(self, _: Any = None) -> None:
-        """Forget which functions are absent: the functions of the project have changed."""
-        self._absent.clear()
+        """Forget which functions there are: the functions of the project have changed."""
+        self._changes += 1
+        self._present = None
 
     async def call(self, operation: str, stream: str, payload: Any) -> Any:
         """Return the result of `stream::OPERATION(STREAM)`, ABSENT when there is no such function."""
         function_id = f"stream::{operation}({stream})"
-        if function_id in self._absent:
+        present = self._present
+        if present is None:
+            # In a context of its own: it is no part of the call that it is done for.
+            present = await asyncio.get_running_loop().create_task(self._ask(), context=Context())
+        if function_id not in present:
             return ABSENT
         try:
             return await self._worker.trigger_async({"function_id": function_id, "payload": payload})
         except InvocationError as error:
             if error.code != "function_not_found" or function_id not in error.message:
                 raise
-        if len(self._absent) >= MAX_ABSENT:
-            self._absent.clear()
-        self._absent.add(function_id)
+        self.forget()
         return ABSENT
+
+    async def _ask(self) -> frozenset[str]:
+        changes = self._changes
+        request = {"prefix": "stream::", "include_internal": True}
+        rows = (await self._worker.trigger_async("engine::functions::list", request))["functions"]
+        present = frozenset(row["function_id"] for row in rows)
+        if changes == self._changes:
+            self._present = present
+        return present
 
 
 def fields_of(result: Any, operation: str, *required: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class StreamSetup:
 
     def __init__(self, worker: Callee | None = None, path: Path | None = None, history: int = 1000) -> None:
         self.worker = worker or Callee()
+        self.worker.functions.setdefault("engine::functions::list", self._list_functions)
         self.store = Store(path, KEY_VALUE_SCHEMA)
         self.pairs = SqliteKeyValue(self.store)
         self.background = Background()
@@ -49,6 +50,10 @@ class StreamSetup:
         self.hub = Hub()
         self.services = Services(self.stream, self.log, self.hub, self.worker, self.joins, self.leaves)
         self.outbox.start()
+
+    def _list_functions(self, query: Any) -> dict[str, Any]:
+        names = (name for name in self.worker.functions if name.startswith(query["prefix"]))
+        return {"functions": [{"function_id": name} for name in names]}
 
     def listen_on(self, loop: Any) -> None:
         """Deliver events to sockets on this loop."""

@@ -289,9 +289,10 @@ class Calls:
                 self._note_failure(invocation, message.error)
         else:
             caller.outgoing -= 1
-            invocation.function.answered += 1
-            if message.error is not ABSENT:
-                invocation.function.failed += 1
+            if not caller.owner.is_observer:
+                invocation.function.answered += 1
+                if message.error is not ABSENT:
+                    invocation.function.failed += 1
                 self._note_failure(invocation, message.error)
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
                 line = result_for_caller(invocation, message)
@@ -325,10 +326,11 @@ class Calls:
             self.counters["void_dropped"] += 1
             return
         caller.outgoing -= 1
-        invocation.function.answered += 1
-        invocation.function.failed += 1
-        if invocation.function.owner is NO_OWNER:
-            self.counters["unknown_function"] += 1
+        if not caller.owner.is_observer:
+            invocation.function.answered += 1
+            invocation.function.failed += 1
+            if invocation.function.owner is NO_OWNER:
+                self.counters["unknown_function"] += 1
         if caller.rights is not None:
             error = error_bodies.without_secrets(error)
         result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))

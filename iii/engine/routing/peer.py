@@ -59,6 +59,7 @@ class Owner:
     is_supervised: bool
     is_expected: bool = False
     has_served: bool = False
+    is_observer: bool = False  # gets the telemetry, or shows it: its calls and functions are neither traced nor counted
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
     fires_triggers: bool = False  # it provides a trigger type, or has: its calls may be made for events
     is_validated: bool = True  # whether payloads are checked against request formats
@@ -101,6 +102,7 @@ class Peer:
     connected_at_ms: int = 0
     ip_address: str = "127.0.0.1"
     max_line: int = MAX_LINE  # bytes of one line that its transport carries
+    is_local: bool = False  # connected to the unix socket: a program of the project's own user
     may_be_trusted: bool = False  # to write valid lines: a process that the engine started, on its pipes
     # Whether the kernel says that the process with this pid holds the other end of the connection.
     is_held_by: Callable[[int], bool] = _holds_nothing

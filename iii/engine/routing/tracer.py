@@ -86,7 +86,6 @@ class Tracer:
         on_state_changed: Callable[[], None],
     ) -> None:
         self.sampler = sampler
-        self.subscriber: Owner | None = None  # gets the telemetry: neither its function nor its calls are traced
         self.spans: dict[str, Span] = {}
         self.finished: list[Span] = []
         self.worker_spans: BoundedQueue[WorkerSpan] = BoundedQueue(MAX_FINISHED, MAX_WORKER_SPAN_BYTES)
@@ -123,9 +122,9 @@ class Tracer:
         """Begin a trace with a call that belongs to none, if it is to be recorded: its message then carries it."""
         if function is not None:
             callee = function.direct_callee
-            if function.owner is self.subscriber or (callee is not None and callee.kind == "engine"):
+            if function.owner.is_observer or (callee is not None and callee.kind == "engine"):
                 return False
-        if origin.kind == "engine" or origin.owner is self.subscriber:
+        if origin.kind == "engine" or origin.owner.is_observer:
             return False
         ids = f"{self._mint(192):048x}"
         trace_id = ids[:32]
@@ -143,7 +142,7 @@ class Tracer:
         action: ActionField | None = None,
     ) -> bool:
         """Give any call a span if its trace is recorded. Its message then carries the trace."""
-        if function is not None and function.owner is self.subscriber:
+        if origin.owner.is_observer or (function is not None and function.owner.is_observer):
             return False
         context = context_from(message.traceparent)
         caller: CallerField | None = None
@@ -151,7 +150,7 @@ class Tracer:
             with suppress(ValueError):
                 caller = decode_value(message.caller, type=CallerField)
         if context is not None:
-            if not self._decide(context, origin, message.function_id, function, now):
+            if not self._decide(context, message.function_id, function, now):
                 return False
             span = self._add(f"{self._mint(64):016x}", context.trace_id, context.span_id, origin, message, function)
         elif caller is not None:
@@ -205,15 +204,13 @@ class Tracer:
             self._on_state_changed()
         return span
 
-    def _decide(
-        self, context: TraceContext, origin: Peer, function_id: str, function: Function | None, now: float
-    ) -> bool:
+    def _decide(self, context: TraceContext, function_id: str, function: Function | None, now: float) -> bool:
         """Whether a call or span that came with a trace context is recorded."""
         if not context.is_undecided:
             return self.sampler.should_follow(context.trace_id, is_sampled=context.is_sampled)
         decided = self._decided.get(context.trace_id)
         if decided is None:
-            may_begin = origin.owner is not self.subscriber and not self.paused_until
+            may_begin = not self.paused_until
             decided = may_begin and self._should_record(context.trace_id, function_id, function, now)
             self._decided[context.trace_id] = decided
             if len(self._decided) > MAX_DECIDED:
@@ -273,9 +270,9 @@ class Tracer:
         for span, size in worker_spans_in(spans):
             if span is None:
                 self.worker_spans.dropped += 1
-            elif origin.owner is not self.subscriber:
+            elif not origin.owner.is_observer:
                 context = TraceContext(span.trace_id, span.span_id, span.flags)
-                if self._decide(context, origin, span.name, None, self._clock()):
+                if self._decide(context, span.name, None, self._clock()):
                     span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
                     self.worker_spans.add(span, size)
                     self._on_finished()

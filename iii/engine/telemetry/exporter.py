@@ -139,8 +139,8 @@ class TelemetryExporter:
         binding, config = next(reversed(self._bindings.values()), (None, ExporterConfig()))
         self._tracer = self._make_tracer(config) if binding is not None and config.spans else None
         self._router.trace(self._tracer)
+        self._find_subscriber(binding)
         if binding is not None:
-            self._find_subscriber(binding)
             self._call_counts = CallCounts(self._router)
             if config.logs:
                 self._recording.callback(self._follow(self._take_report))
@@ -173,11 +173,15 @@ class TelemetryExporter:
             timeout = max(tracer.paused_until - self._loop.time(), MIN_RESUME_TIMEOUT)
             self._resume_timer = self._loop.call_later(timeout, tracer.resume)
 
-    def _find_subscriber(self, binding: Binding) -> None:
-        function = self._router.registry.find(binding.namespace, binding.function_id)
-        self._subscriber = None if function is None else function.owner
-        if self._tracer is not None:
-            self._tracer.subscriber = self._subscriber
+    def _find_subscriber(self, binding: Binding | None) -> None:
+        """Find the worker of the bound function, and let it observe without being observed."""
+        function = None if binding is None else self._router.registry.find(binding.namespace, binding.function_id)
+        owner = None if function is None else function.owner
+        if owner is not self._subscriber:
+            for observer, is_observer in ((self._subscriber, False), (owner, True)):
+                if observer is not None:
+                    observer.is_observer = is_observer
+            self._subscriber = owner
 
     def _take_report(self, report: Report) -> None:
         """Record a report of the engine, but no log line of the subscriber: its own lines would come back to it."""
@@ -235,7 +239,7 @@ class TelemetryExporter:
         parts = {"spans": await self._encode_spans(count), "logs": await self._encode_logs(count)}
         parts["otlp"] = self.frames.take(count, MAX_PART)
         fields = [b'"%b":[%b]' % (name.encode(), b",".join(items)) for name, items in parts.items()]
-        counts = self._call_counts.report(self._subscriber)
+        counts = self._call_counts.report()
         dropped, self._lost = self._lost, dict.fromkeys(parts, 0)  # since the previous batch
         dropped["logs"] += self.logs.take_dropped()
         dropped["otlp"] += self.frames.take_dropped()

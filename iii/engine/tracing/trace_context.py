@@ -44,6 +44,12 @@ def context_from(traceparent: str | None) -> TraceContext | None:
     return TraceContext(match[1], match[2], int(match[3], 16))
 
 
+def is_unsampled(traceparent: str | None) -> bool:
+    """Whether a valid `traceparent` says that its sender does not record the trace."""
+    context = context_from(traceparent)
+    return context is not None and not context.flags
+
+
 def baggage_for(function_id: str, baggage: str | None) -> str:
     """Return the baggage of a call of `function_id`: the caller's entries, and this id in place of any other."""
     entries = [

@@ -52,7 +52,8 @@ def serve(engine: FakeEngine, *rows: dict[str, Any], roots: Any = None) -> list[
 
     def list_spans(query: dict[str, Any]) -> dict[str, Any]:
         asked.append(query)
-        return {"spans": list(rows), "total": len(rows), "offset": 0, "limit": 100, "storage": STORAGE}
+        found = [row for row in rows if row["status"] == query.get("status", row["status"])]
+        return {"spans": found, "total": len(found), "offset": 0, "limit": 100, "storage": STORAGE}
 
     engine.functions["engine::traces::list"] = list_spans
     engine.functions["engine::traces::tree"] = lambda query: {"roots": roots or [], "storage": STORAGE, "asked": query}
@@ -153,11 +154,12 @@ def test_traces_newest_first(engine: FakeEngine, iii: Iii) -> None:
     assert first.split()[2:] == ["10.0", "ms", "ok", "call", "shop::buy", "shop", TRACE]
     assert second.split()[2] == "running"
     order = {"sort_by": "start_time", "sort_order": "desc", "include_internal": False, "limit": 20}
-    assert asked == [order]
+    inside = {"trace_ids": [TRACE, TRACE], "status": "error", "search_all_spans": True, "limit": 1000}
+    assert asked == [order, inside]
 
 
 def test_traces_slow_and_failed(engine: FakeEngine, iii: Iii) -> None:
-    asked = serve(engine, span())
+    asked = serve(engine, span(status="error"))
     done = iii("traces", "--slow", "--failed", "--name", "buy", "--since", "10m", "--limit", "3", "--all", "--json")
     assert json.loads(done.stdout)["total"] == 1
     inside, rows = asked
@@ -166,6 +168,31 @@ def test_traces_slow_and_failed(engine: FakeEngine, iii: Iii) -> None:
     assert inside == {**order, "status": "error", "name": "buy", "search_all_spans": True, "limit": 1000}
     assert rows == {**order, "start_time": rows["start_time"], "trace_ids": [TRACE], "limit": 3}
     assert rows["start_time"] == start > NOW // MS // 2
+
+
+@pytest.mark.parametrize(
+    ("failed", "is_failure"),
+    [
+        ({"attributes": {"iii.caller.function": "a::b"}}, True),
+        ({"parent": "1", "attributes": {"iii.trigger.type": "state"}}, True),
+        ({"parent": "1", "attributes": {"iii.caller.function": "a::b", "iii.action": "void"}}, True),
+        ({"parent": "1", "attributes": {"iii.caller.function": "a::b"}}, False),
+    ],
+)
+def test_a_trace_has_failed_when_something_failed_that_no_caller_could_catch(
+    engine: FakeEngine, iii: Iii, failed: dict[str, Any], is_failure: bool
+) -> None:
+    root, inner = span(), span(status="error", **failed)
+
+    def list_spans(query: dict[str, Any]) -> dict[str, Any]:
+        is_inside = query.get("search_all_spans")
+        rows = [inner] if is_inside else [root] if query.get("trace_ids") != [] else []
+        return {"spans": rows, "total": len(rows), "offset": 0, "limit": 100, "storage": STORAGE}
+
+    engine.functions["engine::traces::list"] = list_spans
+    for options in ((), ("--failed",)):
+        statuses = [row["status"] for row in json.loads(iii("traces", "--json", *options).stdout)["spans"]]
+        assert statuses == (["error"] if is_failure else [] if options else ["ok"])
 
 
 METRICS = {

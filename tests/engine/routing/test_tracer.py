@@ -351,12 +351,23 @@ def test_the_engines_own_functions_are_internal_and_begin_no_trace() -> None:
 
 def test_whoever_takes_the_feed_is_not_traced_nor_what_it_does() -> None:
     net = Traced()
-    net.tracer.subscriber = net.callee.owner
+    net.callee.owner.is_observer = True
     net.call(net.caller, "math::add", "c1")
     net.call(net.caller, "math::add", "c2", traceparent=f"00-{TRACE}-{SPAN}-01")
     net.call(net.callee, "calc::sum", "c3")
     net.call(net.callee, "calc::sum", "c4", traceparent=f"00-{TRACE}-{SPAN}-02")
     assert net.tracer.spans == {}
+
+
+@pytest.mark.parametrize(("is_local", "flags", "is_traced"), [(True, 0, False), (True, 1, True), (False, 0, True)])
+def test_a_local_program_that_says_that_it_does_not_record_is_not_recorded(
+    is_local: bool, flags: int, is_traced: bool
+) -> None:
+    net = Traced()
+    net.caller.is_local = is_local
+    net.call(net.caller, "math::add", "c1", traceparent=f"00-{TRACE}-{SPAN}-0{flags}")
+    assert bool(net.tracer.spans) == is_traced
+    assert net.caller.owner.is_observer != is_traced
 
 
 # Payloads, spans under way

@@ -272,6 +272,40 @@ def test_counts_are_told_even_when_nothing_else_is() -> None:
     run(scene)
 
 
+def test_what_the_subscriber_and_the_command_line_do_is_not_counted() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(sampling={"default": 0.0})
+        local = net.peer("local", is_local=True)
+        for caller, fields in ((net.eye, {}), (local, {"traceparent": f"00-{'1' * 32}-{'2' * 16}-00"})):
+            net.call(caller, "math::add", "x", **fields)
+            net.answer(net.callee, "x")
+            net.call(caller, "math::add", "x", **fields)
+            net.answer(net.callee, "x", error={"code": "E", "message": "no"})
+            net.call(caller, "no::body", "x", **fields)
+            net.void(caller, "math::add", **fields)
+        engine = net.router.peer_table.peers[net.exporter.peer.id]
+        net.register(engine, "engine::own::list")
+        net.call(net.caller, "engine::own::list", "y")
+        net.answer(engine, "y")
+        net.calls(2)
+        net.report(Notice("so that there is a batch at once"))
+        counts = (await net.batch())["calls"]
+        assert counts == {"total": 2, "success": 2, "error": 0, "deferred": 0, "by_function": {"math::add": 2}}
+
+    run(scene)
+
+
+def test_a_worker_observes_only_while_it_is_bound() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want()
+        assert net.eye.owner.is_observer
+        net.send(net.eye, "unregistertrigger", id="b1")
+        net.turn()
+        assert not net.eye.owner.is_observer
+
+    run(scene)
+
+
 def test_frames_that_are_no_text_or_too_long_are_dropped() -> None:
     async def scene(net: Exporting) -> None:
         net.want()

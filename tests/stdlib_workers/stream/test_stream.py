@@ -254,10 +254,30 @@ async def test_a_custom_stream_that_removed_nothing_fires_nothing(setup: StreamS
 async def test_absence_is_asked_once_until_functions_change(setup: StreamSetup) -> None:
     for _ in range(3):
         await setup.stream.get(address("i"))
-    assert [request["function_id"] for request in setup.worker.requests] == ["stream::get(s)"]
+        await setup.set("i", 1)
+    # No call to find out: it would be a failed one.
+    assert [request["function_id"] for request in setup.worker.requests] == ["engine::functions::list"]
     setup.worker.functions["stream::get(s)"] = lambda _: "mine"
     setup.custom.forget()
     assert await setup.stream.get(address("i")) == "mine"
+
+
+async def test_functions_that_change_while_they_are_asked_for_are_asked_for_again(setup: StreamSetup) -> None:
+    def list_functions(query: Any) -> dict[str, Any]:
+        setup.custom.forget()
+        return {"functions": []}
+
+    setup.worker.functions["engine::functions::list"] = list_functions
+    for _ in range(2):
+        await setup.stream.get(address("i"))
+    assert len(setup.worker.payloads("engine::functions::list")) == 2
+
+
+async def test_a_custom_function_that_is_gone_meanwhile_is_absent(setup: StreamSetup) -> None:
+    setup.worker.functions["stream::get(s)"] = lambda _: "mine"
+    assert await setup.stream.get(address("i")) == "mine"
+    del setup.worker.functions["stream::get(s)"]
+    assert await setup.stream.get(address("i")) is None
 
 
 def test_the_name_of_a_group_holds_any_text() -> None:
