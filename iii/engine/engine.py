@@ -43,7 +43,7 @@ from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.peer_uid import is_same_user
 from iii.engine.supervision import lifecycle
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
-from iii.engine.supervision.reports import Notice
+from iii.engine.supervision.reports import Notice, StartingSlowly
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.terminal.display import Display, style_of
@@ -57,6 +57,8 @@ from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
+# Seconds after which a start that is not over is mentioned; then twice that, and so on.
+SLOW_START_INTERVAL = 2.0
 FOLDER_INTERVAL = 1.0  # seconds between two looks at `.iii`
 
 
@@ -184,8 +186,14 @@ class Engine:
     async def _serve(self) -> None:
         self._hide_secrets()
         stopping = asyncio.create_task(self._stopping.wait())
+        self._display.starting(self.options.names or tuple(self.project.workers))
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        waited, interval = 0.0, SLOW_START_INTERVAL
+        while not (await asyncio.wait({starting, stopping}, timeout=interval, return_when=asyncio.FIRST_COMPLETED))[0]:
+            late = {row["name"]: None for row in self.supervisor.rows() if row["state"] in ("starting", "backoff")}
+            waited += interval
+            self._display(StartingSlowly(waited, tuple(late)))
+            interval *= 2
         if starting.done():
             starting.result()
             self._prestart.close()

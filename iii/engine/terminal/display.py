@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -16,7 +17,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from iii.engine.config.spec import ProjectSpec
+from iii.engine.security.sanitize import sanitize
 from iii.engine.supervision.reports import (
+    AllReady,
     Became,
     CallFailed,
     Exited,
@@ -39,8 +42,6 @@ from iii.engine.terminal.screen import Screen, Style, Writer, failure_lines
 # report of the end shows its lines of the project, and the log file has all of it.
 HOLD_TIMEOUT = 0.3
 MAX_HELD = 500  # lines of one process
-# Seconds after which a start that is not over is mentioned, again and again.
-SLOW_START_INTERVAL = 2.0
 
 CallLater = Callable[[float, Callable[[], None]], object]
 
@@ -63,12 +64,14 @@ class Display:
         self._screen = Screen(style, project.workers, describe)
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
+        self._is_live = not (style.plain or style.json)
         self._call_later = call_later
         self.logs = LogBook(project.state_dir / "logs")
         self._followers: list[Reporter] = []
         self._repeats = Repeats()
         self._is_timer_armed = False
         self._held: dict[Run, list[LogLine]] = {}
+        self._starting: dict[str, None] = {}  # workers that a line at the bottom of the terminal names
         self._last_errors: dict[tuple[str, int], SourceError] = {}  # of each instance, since it was last ready
 
     def __call__(self, report: Report) -> None:
@@ -96,8 +99,23 @@ class Display:
             report = self._without_known_error(report)
         self._show(report)
 
+    def starting(self, names: Sequence[str]) -> None:
+        """Show which workers have still to come up, until they are, at the bottom of a terminal."""
+        if self._is_live:
+            self._starting = dict.fromkeys(names)
+            self._writer.write([], self._status())
+
+    def _status(self) -> str:
+        text = sanitize(f"  starting {', '.join(self._starting)}") if self._starting else ""
+        width = shutil.get_terminal_size().columns - 1
+        return text if len(text) <= width else text[: width - 1] + "…"
+
     def _show(self, report: Report) -> None:
-        self._writer.write(self._screen.lines(report, time.time()))
+        if isinstance(report, AllReady):
+            self._starting = {}
+        elif self._starting and isinstance(report, Became | Failed | Finished):
+            self._starting.pop(report.run.worker, None)
+        self._writer.write(self._screen.lines(report, time.time()), self._status())
 
     def _tell(self, report: Report) -> None:
         for follower in tuple(self._followers):

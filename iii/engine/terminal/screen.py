@@ -275,16 +275,16 @@ class Writer:
         self.dropped = 0
         self._fd = fd
         self._limit = limit
-        self._lines: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[tuple[list[str], str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="terminal", daemon=True)
         self._thread.start()
 
-    def write(self, lines: list[str]) -> None:
-        """Queue lines (without newline)."""
+    def write(self, lines: list[str], status: str = "") -> None:
+        """Queue lines (without newline). `status` stands below them until the next lines: for terminals only."""
         if self._lines.qsize() >= self._limit:
             self.dropped += len(lines)
         else:
-            self._lines.put(lines)
+            self._lines.put((lines, status))
 
     def close(self, timeout: float = 1.0) -> None:
         """Write what waits, for at most `timeout` seconds."""
@@ -292,12 +292,16 @@ class Writer:
         self._thread.join(timeout)
 
     def _write_all(self) -> None:
+        erase = ""
         with contextlib.suppress(OSError):
-            while (lines := self._lines.get()) is not None:
+            while (item := self._lines.get()) is not None:
+                lines, status = item
                 if self.dropped and self._lines.empty():
                     lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
                     self.dropped = 0
-                view = memoryview("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+                text = erase + "".join(f"{line}\n" for line in lines) + status
+                erase = "\r\x1b[2K" if status else ""
+                view = memoryview(text.encode("utf-8", "backslashreplace"))
                 while view:
                     try:
                         view = view[os.write(self._fd, view) :]

@@ -244,3 +244,17 @@ def test_a_very_deep_traceback_shows_its_inner_lines() -> None:
     lines = shown(Failed(RUN, ExitReason("no", error=error)))
     assert lines[1].endswith("| ... 22 lines of the project more")
     assert len(lines) == 1 + 1 + 7 + 1 + 1
+
+
+def test_a_status_stands_at_the_bottom_until_the_next_lines() -> None:
+    reader, writer_end = os.pipe()
+    writer = Writer(writer_end)
+    writer.write([], "  starting a, b")
+    writer.write(["  + a"], "  starting b")
+    writer.write(["  + b", "  ready"])
+    writer.write(["more"])
+    writer.close()
+    os.close(writer_end)
+    with open(reader, encoding="utf-8", newline="") as file:
+        text = file.read()
+    assert text == "  starting a, b\r\x1b[2K  + a\n  starting b\r\x1b[2K  + b\n  ready\nmore\n"
