@@ -178,7 +178,7 @@ class Connection:
         if answer.get("error"):
             from cli.client.error_hints import explained  # only a failure pays for it
 
-            raise explained(self, answer["function_id"], answer["error"])
+            raise explained(self.request, answer["function_id"], answer["error"])
         return answer.get("result")
 
     def function_info(self, function_id: str, namespace: str | None = None) -> dict[str, Any]:

@@ -5,26 +5,26 @@ Adds to an error what only the engine knows; `errors` shows it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from cli.client.errors import invocation_error
 from iii.errors import ErrorCode, InvocationError
 from iii.suggestions import nearest_names, standard_worker_of
 
+# Makes a call and returns its whole answer: `Connection.request`.
+Request = Callable[..., dict[str, Any]]
 TIMEOUT_MS = 5000
 _PUBLIC_PREFIX = "iii-"  # of standard workers' names elsewhere
 
 
-class Engine(Protocol):
-    """What is asked about the missing function: the connection that the call went through."""
-
-    def request(self, function_id: str, data: Any, timeout_ms: int | None, /) -> dict[str, Any]: ...
-
-
 def explained(
-    engine: Engine, function_id: str, body: dict[str, Any], info: dict[str, Any] | None = None
+    request: Request, function_id: str, body: dict[str, Any], info: dict[str, Any] | None = None
 ) -> InvocationError:
-    """Return the error for `body`, worded with what the engine knows (`info`: its description of the function)."""
+    """Return the error for `body`, worded with what the engine knows (`info`: its description of the function).
+
+    `request` asks the engine.
+    """
     error = invocation_error(function_id, body)
     if (
         error.code == ErrorCode.FUNCTION_NOT_FOUND
@@ -32,14 +32,14 @@ def explained(
         and not error.stacktrace
         and function_id in error.message
     ):
-        error.message = _not_found(engine, function_id, error)
+        error.message = _not_found(request, function_id, error)
     elif error.code == ErrorCode.INVALID_PAYLOAD and info and isinstance(source := info.get("source"), dict):
         error.details.update(file=source.get("file"), line=source.get("line"))
     return error
 
 
-def _not_found(engine: Engine, function_id: str, error: InvocationError) -> str:
-    listed = engine.request("engine::workers::list", {}, TIMEOUT_MS).get("result") or {}
+def _not_found(request: Request, function_id: str, error: InvocationError) -> str:
+    listed = request("engine::workers::list", {}, TIMEOUT_MS).get("result") or {}
     workers = {str(row.get("name")): row for row in listed.get("workers", [])}
     failed = {name: row for name, row in workers.items() if row.get("state") == "failed"}
     text = f"function {function_id} not found"
@@ -55,7 +55,7 @@ def _not_found(engine: Engine, function_id: str, error: InvocationError) -> str:
         return f"{text}: the worker {owner} has failed: {_words(failed[owner])}"
     suggestions = error.details.get("suggestions")
     if not suggestions:
-        known = engine.request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
+        known = request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
         ids = [str(row.get("function_id")) for row in known.get("functions", [])]
         suggestions = nearest_names(function_id, ids, count=3)
     if suggestions:

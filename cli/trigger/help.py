@@ -54,7 +54,7 @@ def run(arguments: Arguments) -> int:
             if body := answer.get("error"):
                 if body.get("code") == ErrorCode.NOT_FOUND:
                     body = {**body, "code": ErrorCode.FUNCTION_NOT_FOUND}
-                raise explained(connection, arguments.function_id, body, {})
+                raise explained(connection.request, arguments.function_id, body, {})
         write(page(answer.get("result") or {"function_id": arguments.function_id}))
     except EngineNotRunning as error:
         write_error(f"warning: {shown(str(error))}")

@@ -85,7 +85,7 @@ def _call(
         from cli.client.errors import report
 
         info = connection.function_info(function_id, arguments.namespace).get("result") or {}
-        error = explained(connection, function_id, answer["error"], info)
+        error = explained(connection.request, function_id, answer["error"], info)
         if not arguments.watch:
             raise error
         report(error)

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from iii.errors import ErrorCode, IIIError, InvocationError
 from iii.worker.api.options import DEFAULT_ENGINE_URL, InitOptions, headers_from
 from iii.worker.codec.text import warn
+from iii.worker.context.python_logging import show_logging
 from iii.worker.transport.base import NoTransport
 from iii.worker.worker import Worker
 
@@ -84,6 +85,7 @@ def _register_stdio_worker(options: InitOptions | None) -> Worker:
     worker = _stdio_worker = Worker(StdioTransport(*wire), options, address="stdio:")
     _disconnect_children(worker)
     if launcher is not None:
+        show_logging()
         launcher.serve = worker._serve  # type: ignore[attr-defined]
     else:
         _serve_after_main(worker._serve)

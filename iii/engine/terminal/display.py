@@ -96,6 +96,7 @@ class Display:
             self._last_errors.pop((report.run.worker, report.run.instance), None)
         elif isinstance(report, Exited | Failed | ReloadFailed | Finished):
             self._release(report.run, report.reason.error)
+            self.logs.write(log_line_of_exit(report, time.time()))
             report = self._without_known_error(report)
         self._show(report)
 
@@ -210,6 +211,13 @@ def log_line(report: CallFailed, now: float, more: str = "") -> LogLine:
     """Return the line of the log that tells of a call that failed."""
     head, details = failure_lines(report)
     return LogLine(report.run, now, head + more, "engine", level="error", details=() if more else details)
+
+
+def log_line_of_exit(report: Exited | Failed | ReloadFailed | Finished, now: float) -> LogLine:
+    """Return the line of the log that tells how a process has ended, below what the process has written itself."""
+    level = {Exited: "warn", Finished: "info"}.get(type(report), "error")
+    error = f": {report.reason.error}" if report.reason.error else ""
+    return LogLine(report.run, now, f"{report.reason.words}{error}", "engine", level=level)
 
 
 def _identity_of(report: Report) -> tuple[Hashable, Hashable] | None:

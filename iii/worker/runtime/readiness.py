@@ -14,6 +14,8 @@ import sys
 from threading import Event, Lock, main_thread
 from time import monotonic
 
+from iii.worker.context.python_logging import show_logging
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,6 +88,7 @@ class Readiness:
         if self.lingers:
             message["lingers"] = True
         if self._project:
+            show_logging()
             self._files = message["files"] = find_project_files(sys.modules, self._project)
         self._send(message)
 

@@ -6,24 +6,19 @@ from typing import Any
 
 import pytest
 
-from cli.client.connection import Connection
-from cli.client.error_hints import explained
+from cli.client.error_hints import Request, explained
 
 NOT_FOUND = {"code": "function_not_found", "message": "Function {id} not found in namespace default"}
 SYNTAX = {"text": "SyntaxError: invalid syntax", "file": "crash.py", "line": 3}
 
 
-class Engine(Connection):
-    """A connection to an engine with these workers and functions."""
-
-    def __init__(self, workers: dict[str, dict[str, Any]], functions: list[str]) -> None:
-        self.answers = {
-            "engine::workers::list": {"workers": [{"name": name, **row} for name, row in workers.items()]},
-            "engine::functions::list": {"functions": [{"function_id": id} for id in functions]},
-        }
-
-    def request(self, function_id: str, *_: Any, **__: Any) -> dict[str, Any]:
-        return {"result": self.answers[function_id]}
+def engine(workers: dict[str, dict[str, Any]], functions: list[str]) -> Request:
+    """Return what asks an engine with these workers and functions."""
+    answers = {
+        "engine::workers::list": {"workers": [{"name": name, **row} for name, row in workers.items()]},
+        "engine::functions::list": {"functions": [{"function_id": id} for id in functions]},
+    }
+    return lambda function_id, *_: {"result": answers[function_id]}
 
 
 FAILED = {"state": "failed", "last_error": SYNTAX, "last_exit": "exited with code 1"}
@@ -52,10 +47,10 @@ FAILED = {"state": "failed", "last_error": SYNTAX, "last_exit": "exited with cod
 )
 def test_a_missing_function_leads_on(workers: dict[str, dict[str, Any]], function_id: str, message: str) -> None:
     body = {**NOT_FOUND, "message": NOT_FOUND["message"].format(id=function_id)}
-    error = explained(Engine(workers, ["math::add", "crash::x", "state::get"]), function_id, body)
+    error = explained(engine(workers, ["math::add", "crash::x", "state::get"]), function_id, body)
     assert error.message == f"function {function_id} {message}"
 
 
 def test_a_handler_that_met_a_missing_function_keeps_its_words() -> None:
     body = {"code": "function_not_found", "message": "Function b::c not found", "stacktrace": "Traceback"}
-    assert explained(Engine({}, []), "a::b", body).message == "a::b: Function b::c not found"
+    assert explained(engine({}, []), "a::b", body).message == "a::b: Function b::c not found"

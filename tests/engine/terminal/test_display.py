@@ -80,7 +80,7 @@ def test_the_traceback_that_a_worker_dies_of_is_shown_once(stage: Stage, tmp_pat
         "|    3 | raise ValueError('no')",
         "| stopped: save a file or run `iii worker restart web` to try again",
     ]
-    assert (tmp_path / ".iii/logs/web.log").read_text().count("\n") == 6
+    assert (tmp_path / ".iii/logs/web.log").read_text().count("\n") == 7
 
 
 def test_a_traceback_that_a_worker_survives_is_shown_as_it_is(stage: Stage) -> None:
