@@ -66,8 +66,11 @@ class IIIError(Exception):
 class ProjectError(IIIError):
     """The project's own files are wrong (exit code 2).
 
-    `line` and `column` count from 1; 0 means unknown. `hint` says in one sentence what to do.
+    `line` and `column` count from 1; 0 means unknown. `hint` says in one sentence what to do. `others` are further
+    mistakes that were found with this one.
     """
+
+    others: tuple[ProjectError, ...] = ()
 
     def __init__(
         self, message: str, *, file: str = "", line: int = 0, column: int = 0, key: str = "", hint: str = ""

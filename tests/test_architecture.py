@@ -40,10 +40,18 @@ class Room:
 
 
 BASE = (
-    *("iii/durations.py", "iii/errors.py", "iii/ids.py", "iii/redaction.py", "iii/suggestions.py", "iii/version.py"),
+    *(
+        "iii/config_schema.py",
+        "iii/durations.py",
+        "iii/errors.py",
+        "iii/ids.py",
+        "iii/redaction.py",
+        "iii/suggestions.py",
+        "iii/version.py",
+    ),
 )
 # What a standard worker may import beside `iii` itself.
-PUBLIC_MODULES = ("iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
+PUBLIC_MODULES = ("iii/config_schema.py", "iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels.py", "codec", "context", "functions", "transport"))

@@ -19,6 +19,7 @@ USAGE = 2
 NO_ENGINE = 3
 ALREADY_RUNNING = 4
 TIMED_OUT = 124
+MAX_SHOWN = 30  # mistakes of one file, after the first
 
 
 class UsageError(IIIError):
@@ -37,7 +38,14 @@ def report(error: Exception, *, as_json: bool = False) -> int:
     """Write `error` to stderr and return the exit code. An error that is a bug of ours is raised again."""
     if not isinstance(error, IIIError):
         raise error
-    write_error(json.dumps({"error": _body(error)}) if as_json else _text(error))
+    others = getattr(error, "others", ())
+    if as_json:
+        bodies = {"error": _body(error)} | ({"others": [_body(other) for other in others]} if others else {})
+        write_error(json.dumps(bodies))
+    else:
+        write_error("\n".join(map(_text, (error, *others[:MAX_SHOWN]))))
+        if len(others) > MAX_SHOWN:
+            write_error(f"and {len(others) - MAX_SHOWN} more")
     if isinstance(error, InvocationError) and not as_json:
         note_other_version()
     return exit_code(error)

@@ -6,6 +6,8 @@ A running engine picks an added worker up by itself, as any other edit of the fi
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +61,49 @@ def env(name: str, file: Path | None, profile: str | None, as_json: bool) -> Non
     write(shown_json({"environment": entries}) if as_json else table(("NAME", "SOURCE", "VALUE"), rows, cut="VALUE"))
 
 
-@click.command("add")
+class Adding(click.Command):
+    """`iii add NAME --help` shows what the worker's `config` may hold."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usual page, then a section for each standard worker that is named."""
+        from iii.config_schema import load_schema
+        from iii.engine.config.project import STDLIB_WORKERS  # keeps `--help` light
+
+        super().format_help(ctx, formatter)
+        for word in sys.argv[2:]:
+            schema = load_schema(STDLIB_WORKERS, standard_name(word)) if not word.startswith("-") else None
+            if schema is not None:
+                with formatter.section(f"[workers.{word}.config]"):
+                    formatter.write_dl(list(config_rows(schema)))
+
+
+def config_rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield key and explanation of everything that a schema describes, tables inside of it with dotted names."""
+    from iii.config_schema import wanted  # keeps `--help` light
+
+    for name, part in schema.get("properties", {}).items():
+        default = f"  [default: {shown_json(part['default'], raw=True)}]" if "default" in part else ""
+        kind = f" ({wanted(part)})" if "type" in part or "enum" in part or "anyOf" in part else ""
+        yield f"{prefix}{name}", shown(f"{part.get('description', '')}{kind}{default}".strip())
+        inside = part.get("additionalProperties") or part.get("items") or part
+        if isinstance(inside, dict):
+            step = ".NAME." if part.get("additionalProperties") else "[]." if "items" in part else "."
+            yield from config_rows(inside, f"{prefix}{name}{step}")
+
+
+@click.command("add", cls=Adding)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @file_option
 @json_option
 def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
-    """Add standard workers (state, queue, http, ...) to iii.toml."""
+    """Add standard workers (state, queue, http, ...) to iii.toml. NAME --help shows what its config may hold."""
     from iii.engine.config.project import STANDARD_WORKERS, load_project  # keeps `--help` light
     from iii.suggestions import did_you_mean
 
     path = project_file(file)
     declared = load_project(path, environ=os.environ).workers
     for name in names:
-        if name.removeprefix("iii-").replace("-", "_") not in STANDARD_WORKERS:
+        if standard_name(name) not in STANDARD_WORKERS:
             hint = did_you_mean(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
             raise UsageError(f"there is no standard worker `{name}`", hint)
         if name in declared:
@@ -86,6 +118,11 @@ def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     draft.chmod(target.stat().st_mode)
     draft.replace(target)
     write(shown_json({"added": list(names)}) if as_json else f"added {', '.join(names)} to {path.name}")
+
+
+def standard_name(name: str) -> str:
+    """Return the standard worker that a name means: `iii-state` is the public name of `state`."""
+    return name.removeprefix("iii-").replace("-", "_")
 
 
 def with_workers(text: str, names: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from cli.project import health_checks
 from cli.project.health_checks import Finding
 from cli.text.output import count, shown, shown_json, write
 from iii.engine.config.spec import ProjectSpec
-from iii.errors import ProjectError
+from iii.errors import IIIError, ProjectError
 
 _INOTIFY = Path("/proc/sys/fs/inotify")
 
@@ -67,11 +68,13 @@ def of_project(file: Path | None, profile: str | None) -> Iterator[Finding]:
         yield Finding("project", "warn", error.message, error.hint)
         return
     except ProjectError as error:
-        yield Finding("project", "fail", str(error), "see `iii check`")
+        for each in (error, *error.others):
+            yield Finding("project", "fail", str(each), "see `iii check`")
         return
     yield Finding("project", "ok", f"{project.file}: {count(len(project.workers), 'worker')}")
     yield from (Finding("project", "warn", caution) for caution in cautions_of(project, os.environ))
     yield from _of_running(project)
+    yield from _of_workers(project)
     yield health_checks.check_state(project.state_dir)
     yield from _of_sdks(project)
     commands = {spec.name: spec.command[0] for spec in project.workers.values() if spec.command}
@@ -91,6 +94,19 @@ def _of_running(project: ProjectSpec) -> Iterator[Finding]:
     is_free = _can_bind(listen)
     holder = "" if is_free else holder_of(int(listen.rpartition(":")[2]))
     yield health_checks.check_listener(listen, is_free, holder, is_ours=f"(pid {pid})" in holder)
+
+
+def _of_workers(project: ProjectSpec) -> Iterator[Finding]:
+    """Ask the project's engine, if it runs, which workers have failed."""
+    from cli.client.connection import connect  # keeps `--help` light
+
+    try:
+        socket = json.loads((project.state_dir / "run" / "engine.json").read_text())["socket"]
+        with connect(socket) as connection:
+            rows = connection.call("engine::workers::list")["workers"]
+    except (OSError, ValueError, KeyError, IIIError):
+        return  # no engine runs, which another finding says
+    yield health_checks.check_workers(rows)
 
 
 def _of_sdks(project: ProjectSpec) -> Iterator[Finding]:

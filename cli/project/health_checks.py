@@ -112,6 +112,19 @@ def sdk_package(python: str) -> SdkPackage | None:
     return None if answer is None else SdkPackage(**answer)
 
 
+def check_workers(rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Judge the workers of a running engine (rows of `engine::workers::list`)."""
+    failed = [row for row in rows if row.get("state") == "failed"]
+    if not failed:
+        return Finding("workers", "ok", f"{len(rows)} known, none has failed")
+    texts = []
+    for row in failed:
+        error = row.get("last_error")
+        why = f"{error['text']} ({error['file']}:{error['line']})" if isinstance(error, dict) else row.get("last_exit")
+        texts.append(f"{row.get('name')}: {why}")
+    return Finding("workers", "fail", "; ".join(texts), "mend it and save, or see `iii logs`")
+
+
 def check_open_files(soft: int, hard: int) -> Finding:
     """Judge RLIMIT_NOFILE; -1 is no limit."""
     text = f"{'no limit' if soft < 0 else soft} open files"

@@ -27,6 +27,7 @@ from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
+from iii.engine.config.keys import ENGINE_KEYS
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ListenerSpec
 from iii.engine.failed_calls import FailedCalls
@@ -56,6 +57,8 @@ from iii.protocol.messages import RegisterFunction, is_empty
 from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
+# Keys of [engine] that a running engine takes over when iii.toml changes; its listeners are compared one by one.
+_LIVE_KEYS = ("invocation_timeout",)
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
 # Seconds after which a start that is not over is mentioned; then twice that, and so on.
 SLOW_START_INTERVAL = 2.0
@@ -349,8 +352,14 @@ class Engine:
             project = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
             environments = environments_of(project, os.environ)
         except ProjectError as error:
-            self.warn(f"{error}; nothing was changed")
+            more = tuple(map(str, error.others))
+            self._display(Notice(f"{error}; nothing was changed", level="error", details=more))
             return
+        for key in ENGINE_KEYS:
+            is_changed = getattr(project.engine, key.name) != getattr(self.project.engine, key.name)
+            if is_changed and key.name not in _LIVE_KEYS:
+                self.warn(f"[engine] {key.name} has changed: that applies after `iii stop` and a new start")
+        self.router.calls.timeout = project.engine.invocation_timeout
         self._prestart.close()
         old, self._environments = self._environments, environments
         self.project = project

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from iii.config_schema import brief
 from iii.engine.config.keys import split_command
 from iii.engine.config.toml_document import Place
+from iii.suggestions import did_you_mean
 
 _INTERPRETER = Path("Scripts/python.exe") if sys.platform == "win32" else Path("bin/python")
 
@@ -26,8 +29,21 @@ def has_official_sdk(python: Path) -> bool:
     return any(next(prefix.glob(pattern), None) is not None for pattern in patterns)
 
 
-def program_of(run: Any, at: Place, cwd: Path) -> dict[str, Any]:
-    """Return the spec's `script`, looked up in `cwd`, or `command`. A missing script is an error; no shell is used."""
+# What a program comes with, where its name does not say it.
+_PACKAGES = {
+    **dict.fromkeys(("node", "npm", "npx"), "Node.js"),
+    **dict.fromkeys(("go", "gofmt"), "Go"),
+    **dict.fromkeys(("cargo", "rustc"), "Rust"),
+    "uvx": "uv",
+    "bunx": "bun",
+}
+
+
+def program_of(run: Any, at: Place, cwd: Path, environ: Mapping[str, str], *, is_made: bool = False) -> dict[str, Any]:
+    """Return the spec's `script`, looked up in `cwd`, or `command`; no shell is used.
+
+    A script or program that is not there is an error, unless `is_made`: it may be made before each start.
+    """
     if not isinstance(run, str):
         raise at.error("run must be a string, a .py file or a command line")
     if run.endswith(".py"):
@@ -35,8 +51,41 @@ def program_of(run: Any, at: Place, cwd: Path) -> dict[str, Any]:
         if script.is_file():
             return {"script": script}
         if not re.search(r"\s", run):
-            raise at.error(f"run: there is no file {script.name}", f"looked in {script.parent}")
-    return {"command": split_command(run, at)}
+            scripts = [path.name for path in script.parent.glob("*.py")]
+            hint = did_you_mean(script.name, scripts) or f"looked in {script.parent}"
+            raise at.error(f"run: there is no file {script.name}", hint)
+    command = split_command(run, at)
+    _check_program(command, at, cwd, environ, is_made=is_made)
+    return {"command": command}
+
+
+def _check_program(
+    command: tuple[str, ...], at: Place, cwd: Path, environ: Mapping[str, str], *, is_made: bool
+) -> None:
+    program = command[0]
+    if os.sep in program:
+        if not is_made and not (cwd / program).exists():
+            raise at.error(f"run: there is no file {brief(program)}", f"looked in {cwd}")
+        return
+    path = environ.get("PATH", os.defpath)
+    if shutil.which(program, path=path) is not None:
+        return
+    message = f"run: there is no program {brief(program)}"
+    if program.endswith(".py"):
+        raise at.error(
+            message, f'write run = "python {brief(shlex.join(command))}": only a script without arguments runs alone'
+        )
+    if program in _PACKAGES:
+        raise at.error(message, f"install {_PACKAGES[program]}")
+    names = {name for folder in path.split(os.pathsep) for name in _names_in(folder)}
+    raise at.error(message, did_you_mean(program, names) or "install it, or write the path of its file")
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def nearest_python(script: Path, cwd: Path, root: Path, environ: Mapping[str, str]) -> Path:

@@ -12,7 +12,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from iii.config_schema import load_schema
 from iii.engine.config.keys import DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
+from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS
 from iii.engine.config.regular_file import open_regular
 from iii.errors import ProjectError
 
@@ -35,7 +37,11 @@ _SHAPES: dict[str, dict[str, Any]] = {
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of an iii.toml."""
-    workers = {"type": "object", "additionalProperties": _object(WORKER_KEYS)}
+    workers = {
+        "type": "object",
+        "properties": {name: _standard_worker(name) for name in STANDARD_WORKERS},
+        "additionalProperties": _object(WORKER_KEYS),
+    }
     engine = _object(ENGINE_KEYS)
     engine["properties"]["listeners"] = {
         "type": "array",
@@ -54,6 +60,16 @@ def schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
+
+
+def _standard_worker(name: str) -> dict[str, Any]:
+    """Return the schema of a table that means a standard worker, unless it has a `run`."""
+    table = _object(WORKER_KEYS)
+    config = load_schema(STDLIB_WORKERS, name)
+    if config is not None:
+        without_head = {key: value for key, value in config.items() if key not in ("$schema", "title")}
+        table |= {"if": {"not": {"required": ["run"]}}, "then": {"properties": {"config": without_head}}}
+    return table
 
 
 def write_schema(state_dir: Path) -> Path:

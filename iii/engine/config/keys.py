@@ -13,8 +13,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from iii.config_schema import shown
 from iii.durations import parse_duration
-from iii.engine.config.toml_document import Place, shown
+from iii.engine.config.toml_document import Place
 
 # Without the days of `iii.durations`: no key takes a duration that long.
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from iii.config_schema import brief, load_schema, mistakes
 from iii.engine.config.environment import ENV_FILES, read_env_file
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
 from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
+from iii.engine.config.mistakes import Mistakes
 from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
-from iii.engine.config.toml_document import Place, brief, read_document
+from iii.engine.config.toml_document import Place, read_document
 from iii.errors import ProjectError
 from iii.suggestions import did_you_mean
 
@@ -27,6 +29,8 @@ STANDARD_WORKERS = (
 )
 # Those whose `config` names the socket that the engine opens for them, with the port they have by default.
 LISTENING = {"http": 3111}
+# Where the standard workers are, each with the schema of its `config`.
+STDLIB_WORKERS = Path(__file__).parents[3] / "stdlib_workers"
 PROJECT_FILE = "iii.toml"
 MAX_SHOWN = 10  # workers of a circle that its message names
 
@@ -57,14 +61,8 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, {**variables, **environ}, optional=True))
     top = read_document(file, {**variables, **environ}.get)
-    if not _table(top, _TOP):
-        raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
-    known = {**variables, **environ}
-    workers = {
-        name: _worker(name, entries, top, root, environ, known) for name, entries in _tables(top, profile).items()
-    }
-    _check_order(workers, top)
-    return ProjectSpec(root, root.name, file, _engine(top.inside("engine")), MappingProxyType(workers))
+    reader = _Reader(top, root, environ, {**variables, **environ})
+    return reader.project(file, profile)
 
 
 def find_project(start: Path) -> Path | None:
@@ -76,92 +74,161 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
-def _table(at: Place, known: Collection[str] = ()) -> dict[str, Any]:
-    """Return the table that is written there, an empty one if there is none; with `known`, other names are errors."""
-    table: Any = at.document.data
-    for part in at.path:
-        table = table.get(part, {})
-    if not isinstance(table, dict):
-        raise at.error(f"{at.dotted} must be a table", f"write [{at.path[0]}.NAME]")
-    for name in table if known else ():
-        if name not in known:
-            hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
-            raise at.inside(name).error(f"unknown {'key' if at.path else 'table'} `{brief(name)}`", hint)
-    return table
+class _Reader:
+    """Reads the tables of one file. A mistake does not end it: what can be checked without it still is."""
 
+    def __init__(self, top: Place, root: Path, environ: Mapping[str, str], known: Mapping[str, str]) -> None:
+        self._top = top
+        self._root = root
+        self._environ = environ
+        self._known = known  # the values that .env files may refer to
+        self._mistakes = Mistakes()
+        self._misspelled: set[str] = set()  # workers with an unknown key, or that are no table
 
-def _engine(at: Place) -> EngineSpec:
-    table = _table(at, (*(key.name for key in ENGINE_KEYS), "listeners"))
-    values = {key.name: check(key, table[key.name], at.inside(key.name)) for key in ENGINE_KEYS if key.name in table}
-    if "listen" in values:
-        values["listen_line"] = at.inside("listen").line
-    if "listeners" in table:
-        from iii.engine.config.listeners import listeners_of  # few projects have any
+    def project(self, file: Path, profile: str | None) -> ProjectSpec:
+        """Return the whole project. Raises ProjectError with all mistakes."""
+        top, collected = self._top, self._mistakes.collected
+        if not self._table(top, _TOP) and not self._mistakes:
+            raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
+        workers, engine = {}, EngineSpec()
+        for name, entries in self._tables(profile).items():
+            with collected():
+                workers[name] = self._worker(name, entries)
+        with collected():
+            engine = self._engine(top.inside("engine"))
+        self._mistakes.raise_all()
+        _check_order(workers, top)
+        return ProjectSpec(self._root, self._root.name, file, engine, MappingProxyType(workers))
 
-        values["listeners"] = listeners_of(table["listeners"], at.inside("listeners"))
-    return EngineSpec(**values)
+    def _table(self, at: Place, known: Collection[str] = ()) -> dict[str, Any]:
+        """Return the table that is written there, an empty one if there is none; with `known`, without other names."""
+        table = at.document.data_at(at.path)
+        if not isinstance(table, dict):
+            self._mistakes.add(at.error(f"{at.dotted} must be a table", f"write [{at.path[0]}.NAME]"))
+            return {}
+        for name in table if known else ():
+            if name not in known:
+                hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
+                what = "key" if at.path else "table"
+                self._mistakes.add(at.inside(name).error(f"unknown {what} `{brief(name)}`", hint))
+        return {name: value for name, value in table.items() if not known or name in known}
 
+    def _engine(self, at: Place) -> EngineSpec:
+        table = self._table(at, (*(key.name for key in ENGINE_KEYS), "listeners"))
+        values: dict[str, Any] = {}
+        for key in ENGINE_KEYS:
+            if key.name in table:
+                with self._mistakes.collected():
+                    values[key.name] = check(key, table[key.name], at.inside(key.name))
+        if "listen" in values:
+            values["listen_line"] = at.inside("listen").line
+        if "listeners" in table:
+            from iii.engine.config.listeners import listeners_of  # few projects have any
 
-def _tables(top: Place, profile: str | None) -> dict[str, _Entries]:
-    tables = dict(_declared(top.inside("workers")))
-    profiles = _table(top.inside("profiles"))
-    for name in profiles:
-        _table(top.inside("profiles", name), ("workers",))
-        for worker, entries in _declared(top.inside("profiles", name, "workers")):
-            if name == profile:
-                tables.setdefault(worker, {}).update(entries)
-    if profile is not None and profile not in profiles:
-        hint = did_you_mean(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
-        raise top.inside("profiles").error(f"there is no profile `{profile}`", hint)
-    return tables
+            values["listeners"] = listeners_of(table["listeners"], at.inside("listeners"))
+        return EngineSpec(**values)
 
+    def _tables(self, profile: str | None) -> dict[str, _Entries]:
+        top = self._top
+        tables = dict(self._declared(top.inside("workers")))
+        profiles = self._table(top.inside("profiles"))
+        for name in profiles:
+            self._table(top.inside("profiles", name), ("workers",))
+            for worker, entries in self._declared(top.inside("profiles", name, "workers")):
+                if name == profile:
+                    tables.setdefault(worker, {}).update(entries)
+        if profile is not None and profile not in profiles:
+            hint = did_you_mean(profile, profiles) or f"add a [profiles.{profile}.workers.NAME] table"
+            self._mistakes.add(top.inside("profiles").error(f"there is no profile `{profile}`", hint))
+        return tables
 
-def _declared(at: Place) -> Iterator[tuple[str, _Entries]]:
-    seen: dict[str, str] = {}
-    for name in _table(at):
-        place = at.inside(name)
-        if not NAME.fullmatch(name):
-            rule = "a name is letters, digits, `_`, `-` and `.`, begins with a letter or digit, at most 64"
-            raise place.error(f"`{brief(name)}` cannot name a worker", rule)
-        twin = seen.setdefault(name.lower(), name)
-        if twin != name:
-            message = f"the worker `{name}` is also declared as `{twin}` in line {at.inside(twin).line}"
-            raise place.error(message, "names must differ by more than case")
-        yield name, {key: (value, place.inside(key)) for key, value in _table(place, _KEYS).items()}
+    def _declared(self, at: Place) -> Iterator[tuple[str, _Entries]]:
+        seen: dict[str, str] = {}
+        for name in self._table(at):
+            place = at.inside(name)
+            if not NAME.fullmatch(name):
+                rule = "a name is letters, digits, `_`, `-` and `.`, begins with a letter or digit, at most 64"
+                self._mistakes.add(place.error(f"`{brief(name)}` cannot name a worker", rule))
+                continue
+            twin = seen.setdefault(name.lower(), name)
+            if twin != name:
+                message = f"the worker `{name}` is also declared as `{twin}` in line {at.inside(twin).line}"
+                self._mistakes.add(place.error(message, "names must differ by more than case"))
+            table = self._table(place, _KEYS)
+            if table != at.document.data_at(place.path):
+                self._misspelled.add(name)
+            yield name, {key: (value, place.inside(key)) for key, value in table.items()}
 
+    def _worker(self, name: str, entries: _Entries) -> WorkerSpec:
+        collected, top = self._mistakes.collected, self._top
+        at = top.inside("workers", name)
+        if at.path not in top.document.positions.keys and entries:
+            at = Place(next(iter(entries.values()))[1].path[:-1], top.document)
+        values: dict[str, Any] = {}
+        for key in _PLAIN:
+            if key in entries:
+                with collected():
+                    values[key] = _value(key, entries)
+        values["cwd"] = self._root
+        with collected():
+            values["cwd"] = self._cwd(entries)
+        with collected():
+            values["env_files"] = self._env_files(entries)
+        if "run" in entries:
+            with collected():
+                values.update(self._program(entries, values["cwd"]))
+        elif name not in self._misspelled:
+            values["standard"] = standard = _standard(name, at, values)
+            # Two generations must not own its files at once; a socket of the engine's is for both.
+            values.setdefault("reload", "swap" if standard in LISTENING else "exclusive")
+            if "config" in values:
+                self._check_config(standard, values["config"], entries["config"][1])
+            if standard in LISTENING:
+                values.update(_address_in_config(values, entries, LISTENING[standard]))
+        return WorkerSpec(name=name, line=at.line, **values)
 
-def _worker(
-    name: str, entries: _Entries, top: Place, root: Path, environ: Mapping[str, str], known: Mapping[str, str]
-) -> WorkerSpec:
-    at = top.inside("workers", name)
-    if at.path not in top.document.positions.keys and entries:
-        at = Place(next(iter(entries.values()))[1].path[:-1], top.document)
-    values = {key: _value(key, entries) for key in _PLAIN if key in entries}
-    cwd = root
-    if "cwd" in entries:
-        cwd = root / str(_value("cwd", entries))
+    def _cwd(self, entries: _Entries) -> Path:
+        cwd = self._root / str(_value("cwd", entries)) if "cwd" in entries else self._root
         if not cwd.is_dir():
             raise entries["cwd"][1].error(f"cwd: there is no folder {cwd}")
-    values["cwd"] = cwd
-    if "env_file" in entries:
-        values["env_files"] = tuple(root / file for file in _value("env_file", entries))
-        for file in values["env_files"]:
+        return cwd
+
+    def _env_files(self, entries: _Entries) -> tuple[Path, ...]:
+        files = tuple(self._root / file for file in _value("env_file", entries)) if "env_file" in entries else ()
+        known = self._known
+        for file in files:
             if not file.exists():
                 raise entries["env_file"][1].error(f"env_file: there is no file {file}")
-            known = {**known, **read_env_file(file, known), **environ}
-    if "run" in entries:
-        values.update(_program(entries, cwd, root, environ))
-    else:
-        values["standard"] = _standard(name, at, values)
-        # Two generations must not own its files at once; a socket of the engine's is for both.
-        values.setdefault("reload", "swap" if values["standard"] in LISTENING else "exclusive")
-        if values["standard"] in LISTENING:
-            values.update(_address_in_config(values, entries, LISTENING[values["standard"]]))
-    return WorkerSpec(name=name, line=at.line, **values)
+            known = {**known, **read_env_file(file, known), **self._environ}
+        return files
+
+    def _program(self, entries: _Entries, cwd: Path) -> dict[str, Any]:
+        # A command before each start may make the program.
+        values = program_of(*entries["run"], cwd, self._environ, is_made="pre" in entries)
+        if "script" not in values:
+            if "python" in entries:
+                raise entries["python"][1].error("python is for a `run` that is a .py file")
+            return values
+        has_declared_python = "python" in entries
+        if has_declared_python:
+            python = declared_python(*entries["python"], self._root, self._environ)
+        else:
+            python = nearest_python(values["script"], cwd, self._root, self._environ)
+        return {
+            **values,
+            "python": python,
+            "has_declared_python": has_declared_python,
+            "is_official": has_official_sdk(python),
+        }
+
+    def _check_config(self, standard: str, config: Mapping[str, Any], at: Place) -> None:
+        schema = load_schema(STDLIB_WORKERS, standard)
+        for mistake in () if schema is None else mistakes(dict(config), schema):
+            self._mistakes.add(at.inside(*mistake.path).error(mistake.message, mistake.hint))
 
 
 def _address_in_config(values: dict[str, Any], entries: _Entries, default: int) -> dict[str, Any]:
-    """Return what `host` and `port` of a config say about the worker's socket; it refuses wrong ones itself."""
+    """Return what `host` and `port` of a worker's config say about its socket; wrong ones are refused elsewhere."""
     config = values.get("config", {})
     host, port = config.get("host", "127.0.0.1"), config.get("port")
     if "listen" in values:
@@ -172,20 +239,6 @@ def _address_in_config(values: dict[str, Any], entries: _Entries, default: int) 
         return {}
     bracketed = f"[{host}]" if ":" in host else host
     return {"listen": f"{bracketed}:{default if port is None else port}", "is_default_listen": port is None}
-
-
-def _program(entries: _Entries, cwd: Path, root: Path, environ: Mapping[str, str]) -> dict[str, Any]:
-    values = program_of(*entries["run"], cwd)
-    if "script" not in values:
-        if "python" in entries:
-            raise entries["python"][1].error("python is for a `run` that is a .py file")
-        return values
-    if "python" in entries:
-        python = declared_python(*entries["python"], root, environ)
-    else:
-        python = nearest_python(values["script"], cwd, root, environ)
-    declared = "python" in entries
-    return {**values, "python": python, "has_declared_python": declared, "is_official": has_official_sdk(python)}
 
 
 def _value(key: str, entries: _Entries) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from iii.config_schema import brief, shown
 from iii.engine.config.references import with_values
 from iii.engine.config.regular_file import read_regular
 from iii.engine.config.toml_positions import MAX_DEPTH, KeyPath, Positions, locate
@@ -35,6 +36,13 @@ class Document(Struct, frozen=True):
     data: dict[str, Any]
     positions: Positions
     lookup: Callable[[str], str | None]
+
+    def data_at(self, path: KeyPath) -> Any:
+        """Return the value that is written there, an empty table if there is none."""
+        value: Any = self.data
+        for part in path:
+            value = value.get(part, {})
+        return value
 
 
 class Place(Struct, frozen=True):
@@ -83,24 +91,6 @@ class Place(Struct, frozen=True):
             return self.error(f"{name}: {message}", hint)
 
         return with_values(text, self.document.lookup, refuse)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message quotes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    try:
-        text = repr(value) if not isinstance(value, str) else '"' + value.replace('"', '\\"') + '"'
-    except ValueError:  # Python does not write out a number of more than 4300 digits
-        return "a number too long to show"
-    return brief(text)
-
-
-def brief(text: str) -> str:
-    """Return a name or value as it fits into a message."""
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_document(path: Path, lookup: Callable[[str], str | None]) -> Place:

@@ -106,7 +106,7 @@ def test_a_script_may_stand_outside_the_project(load: Load, tmp_path: Path) -> N
 
 
 def test_a_command_that_ends_in_a_python_file_stays_a_command(load: Load) -> None:
-    assert load('[workers.a]\nrun = "python -u workers/math.py"').workers["a"].command[0] == "python"
+    assert load('[workers.a]\nrun = "sh -u workers/math.py"').workers["a"].command[0] == "sh"
 
 
 def test_no_shell_reads_a_command(load: Load) -> None:
@@ -172,7 +172,7 @@ MISTAKES = [
     (BASE + "after = [\n  'b',\n]", "iii.toml:4:3: after: there is no worker `b`; declare it"),
     (BASE + "after = ['a']", "iii.toml:3:10: after: a -> a is a circle; break it"),
     (
-        BASE + "after = ['b']\n[workers.b]\nrun = 'x'\nafter = ['a']",
+        BASE + "after = ['b']\n[workers.b]\nrun = 'ls'\nafter = ['a']",
         "iii.toml:3:10: after: a -> b -> a is a circle; break it",
     ),
     (BASE + "env = 1", "iii.toml:3:1: env must be a table of strings, got 1"),
@@ -263,7 +263,7 @@ def test_an_empty_variable_is_set(load: Load) -> None:
 
 
 def test_a_profile_overrides_single_keys_and_only_when_asked_for(load: Load) -> None:
-    text = BASE + "instances = 2\n[profiles.big.workers.a]\ninstances = 8\n[profiles.big.workers.extra]\nrun = 'x'\n"
+    text = BASE + "instances = 2\n[profiles.big.workers.a]\ninstances = 8\n[profiles.big.workers.extra]\nrun = 'ls'\n"
     assert load(text).workers["a"].instances == 2
     big = load(text, profile="big").workers
     assert (big["a"].instances, big["a"].command, big["extra"].line) == (8, ("ls",), 6)
@@ -317,7 +317,10 @@ HOSTILE = {
     "a long number": ("\n[x]\na = " + "9" * 10_000, "3:5: a whole number has more than 4000 digits"),
     "a long hexadecimal": ("[workers.a]\nrun='ls'\ninstances = 0x" + "f" * 10_000, "got a number too long to show"),
     "a number for a config": ("[workers.http.config]\nport = 0x" + "f" * 17, "2:1: port must be a number of at most"),
-    "references without an end": ("[workers.a.env]\nA='" + "${a:" * 200_000 + "'", "2:1: A: a variable is written"),
+    "references without an end": (
+        "[workers.a]\nrun='ls'\n[workers.a.env]\nA='" + "${a:" * 200_000 + "'",
+        "4:1: A: a variable is written",
+    ),
     "a long command": ("[workers.a]\nrun='" + "a" * 900_000 + "'", "2:1: run is longer than 32768 characters"),
     "a long key": ("[workers.a]\n" + "k" * 900_000 + " = 1", f"2:1: unknown key `{'k' * 57}...`"),
     "a long circle": (
@@ -342,3 +345,57 @@ def test_a_path_that_is_no_text_is_refused(tmp_path: Path) -> None:
     Path(os.fsdecode(folder), "iii.toml").write_text("[workers.a]\nrun = 'ls'\n")
     with pytest.raises(ProjectError, match=r"the path of the project, .*p\\xff/iii.toml, is not UTF-8; rename"):
         load_project(Path(os.fsdecode(folder), "iii.toml"), environ={})
+
+
+SEVERAL = """\
+[engine]
+lisen = "off"
+invocation_timeout = "soon"
+[workers.a]
+run = "nodee x.js"
+instances = 0
+restrat = "never"
+[workers.queue.config.queue_configs.mail]
+max_retrys = 5
+concurrency = "4"
+[workers.http.config]
+port = 99999
+"""
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_in_their_order(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "node").touch()
+    with pytest.raises(ProjectError) as caught:
+        load(SEVERAL, PATH=str(tmp_path))
+    first = caught.value
+    assert [str(error) for error in (first, *first.others)] == [
+        "iii.toml:2:1: unknown key `lisen`; did you mean `listen`?",
+        'iii.toml:3:1: invocation_timeout must be a duration from "0.01s" to "86400s", got "soon"',
+        "iii.toml:5:1: run: there is no program nodee; did you mean `node`?",
+        "iii.toml:6:1: instances must be a whole number from 1 to 64, got 0",
+        "iii.toml:7:1: unknown key `restrat`; did you mean `restart`?",
+        "iii.toml:9:1: unknown key `max_retrys`; did you mean `max_retries`?",
+        'iii.toml:10:1: concurrency must be a whole number from 1 to 2147483648, got "4"',
+        "iii.toml:12:1: port must be a whole number from 0 to 65535, got 99999",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("nope-nope x", "there is no program nope-nope; install it, or write the path of its file"),
+        ("cargo run", "there is no program cargo; install Rust"),
+        ("math.py --fast", 'there is no program math.py; write run = "python math.py --fast": only a script'),
+        ("./bin/serve", "there is no file ./bin/serve; looked in "),
+        ("workers/mathh.py", "there is no file mathh.py; did you mean `math.py`?"),
+    ],
+)
+def test_a_program_that_is_not_there_is_said_with_the_way_out(load: Load, tmp_path: Path, run: str, said: str) -> None:
+    with pytest.raises(ProjectError, match="iii.toml:2:1: run: " + said.replace("?", r"\?")):
+        load(f"[workers.a]\nrun = '{run}'", PATH=str(tmp_path))
+
+
+def test_a_program_that_is_made_before_each_start_need_not_be_there(load: Load) -> None:
+    assert worker(load, "").command == ("ls",)
+    spec = load('[workers.a]\nrun = "./bin/serve"\npre = "make serve"').workers["a"]
+    assert spec.command == ("./bin/serve",)
