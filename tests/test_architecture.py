@@ -175,6 +175,7 @@ FORBIDDEN_IN_PURE = frozenset(
 )
 # Pure modules that may name one of these all the same, and why.
 MAY_USE = {
+    "iii.config_schema": {"pathlib"},  # reads the schema beside a standard worker
     "iii.engine.config.cautions": {"os", "pathlib"},  # looks at owners and modes
     "iii.engine.config.environment": {"pathlib"},
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in

@@ -107,8 +107,9 @@ class Functions:
         data, metadata = fields.get("data"), fields.get("metadata")
         encoded_metadata = None if metadata is None else orjson.dumps(metadata)
         current = current_trace()  # of a caller that does not say which trace the job belongs to
-        trace = [fields[key] if key in fields else current.get(key) for key in ("traceparent", "baggage")]
-        job = NewJob(receipt, function_id, orjson.dumps(data), fields.get("namespace"), encoded_metadata, *trace)
+        traceparent, baggage = (fields[key] if key in fields else current.get(key) for key in ("traceparent", "baggage"))
+        namespace = fields.get("namespace")
+        job = NewJob(receipt, function_id, orjson.dumps(data), namespace, encoded_metadata, traceparent, baggage)
         if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:
             try:
                 job = with_options(queue, job, data, options)

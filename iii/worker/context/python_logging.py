@@ -13,8 +13,8 @@ def show_logging() -> None:
     """
     logging = sys.modules.get("logging")
     root = getattr(logging, "root", None)
-    is_loaded = root is not None and hasattr(logging, "basicConfig")
-    if logging is None or not is_loaded or "stdlib_workers" in sys.modules:
+    is_loaded = hasattr(logging, "basicConfig")
+    if logging is None or root is None or not is_loaded or "stdlib_workers" in sys.modules:
         return
     if not root.handlers and root.level == logging.WARNING:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
