@@ -107,7 +107,8 @@ class Functions:
         data, metadata = fields.get("data"), fields.get("metadata")
         encoded_metadata = None if metadata is None else orjson.dumps(metadata)
         current = current_trace()  # of a caller that does not say which trace the job belongs to
-        traceparent, baggage = (fields[key] if key in fields else current.get(key) for key in ("traceparent", "baggage"))
+        keys = "traceparent", "baggage"
+        traceparent, baggage = (fields[key] if key in fields else current.get(key) for key in keys)
         namespace = fields.get("namespace")
         job = NewJob(receipt, function_id, orjson.dumps(data), namespace, encoded_metadata, traceparent, baggage)
         if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:

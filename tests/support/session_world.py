@@ -234,6 +234,3 @@ class SessionWorld:
                 session.on_closed()
         self.builtins.close()
         self.pump.close()
-        for task in asyncio.all_tasks():
-            if task is not asyncio.current_task():
-                task.cancel()

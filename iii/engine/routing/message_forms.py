@@ -112,6 +112,12 @@ def callee_line(message: InvokeFunction) -> bytes:
     return encode(replace(message, data=data, baggage=baggage, namespace=None, action=ABSENT, idempotent=None))
 
 
+# What a call with an action says in these fields, or does not say, no option of the action can say.
+CALL_FIELDS = frozenset(
+    {"baggage", "data", "function_id", "messageReceiptId", "metadata", "namespace", "traceparent", "type"}
+)
+
+
 def action_payload(message: InvokeFunction, receipt: str) -> dict[str, Any]:
     """Return what the function that carries out an action gets: the call, and the id of the job to be."""
     payload: dict[str, Any] = {

@@ -19,7 +19,7 @@ from iii.engine.routing.bindings import Bindings
 from iii.engine.routing.calls import Calls
 from iii.engine.routing.events import Event, PeerReady
 from iii.engine.routing.invocation import Limits
-from iii.engine.routing.message_forms import action_payload, callee_line, redirected
+from iii.engine.routing.message_forms import CALL_FIELDS, action_payload, callee_line, redirected
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
@@ -159,9 +159,10 @@ class Router:
             target, namespace = provided.declaration.function_id, provided.peer.namespace
         elif action.type == "enqueue":
             # The caller's options for the queue go along; without any, the payload is what every provider knows.
+            # They have no say about what is called, nor where and with what.
             options: dict[str, Any] = {"queue": None, **decode_value(message.action)}
-            del options["type"]
-            payload = options | payload  # an option has no say about what is called
+            options = {name: value for name, value in options.items() if name not in CALL_FIELDS}
+            payload |= options
             target, namespace = "engine::queue::enqueue", DEFAULT_NAMESPACE
             if self.registry.find(namespace, target) is None and not m.is_empty(message.metadata):
                 # The call waits for a queue worker that starts: ours, whose action would have had the metadata.

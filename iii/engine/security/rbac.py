@@ -235,6 +235,7 @@ def _matches_value(wanted: Any, value: Any) -> bool:
 def filter_of(entry: Any) -> Filter:
     """Read one entry of `expose_functions`. Raises `ValueError` that names the mistake."""
     if isinstance(entry, str):
+        check_pattern(entry)
         return Filter(match=entry)
     if not isinstance(entry, dict):
         raise ValueError("an entry is a pattern, or a table with `match` or `metadata`")

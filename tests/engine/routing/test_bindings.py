@@ -301,3 +301,151 @@ def test_a_provider_that_is_told_to_finish_keeps_what_nobody_takes_over(net: Net
     assert heard(net, clock) == []
     net.router.peer_table.detach(clock)
     assert heard(net, provider(net)) == [("registertrigger", "t1")]
+
+
+# A refused binding
+
+
+def refuse(net: Net, peer: Peer, id: str, reason: str = "taken") -> None:
+    """The provider refuses a binding."""
+    net.send(peer, "triggerregistrationresult", id=id, error={"code": "no", "message": reason})
+
+
+def test_a_refused_binding_is_offered_again_when_another_of_its_type_goes(net: Net) -> None:
+    clock, first, second = provider(net), net.peer("first"), net.peer("second")
+    net.bind(first, "a")
+    net.bind(second, "b")
+    net.got(clock)
+    refuse(net, clock, "b")
+    assert net.one(second)["error"]["message"] == "taken"
+    refused = net.router.bindings.find("b")
+    assert refused is not None
+    assert refused.is_refused
+    assert refused.provider is None
+    net.router.peer_table.detach(first)
+    assert heard(net, clock) == [("unregistertrigger", "a"), ("registertrigger", "b")]
+    assert not refused.is_refused
+    assert refused.provider is clock
+
+
+def test_a_refusal_that_crosses_the_end_of_another_binding_is_no_refusal(net: Net) -> None:
+    clock, first, second = provider(net), net.peer("first"), net.peer("second")
+    net.bind(first, "a")
+    net.bind(second, "b")
+    net.send(first, "unregistertrigger", id="a")
+    net.got(clock)
+    refuse(net, clock, "b")  # said before it heard that `a` has gone
+    assert heard(net, clock) == [("registertrigger", "b")]
+    assert net.got(second) == []
+    refuse(net, clock, "b")
+    assert net.one(second)["error"]["message"] == "taken"
+    assert net.got(clock) == []
+
+
+def test_all_that_a_worker_leaves_is_offered_to_all_that_were_refused(net: Net) -> None:
+    clock, first, second = provider(net), net.peer("first"), net.peer("second")
+    for id in ("a1", "a2"):
+        net.bind(first, id)
+    for id in ("b1", "b2"):
+        net.bind(second, id)
+        refuse(net, clock, id)
+    net.got(clock)
+    net.router.peer_table.detach(first)
+    assert heard(net, clock) == [
+        ("unregistertrigger", "a1"),
+        ("registertrigger", "b1"),
+        ("registertrigger", "b2"),
+        ("unregistertrigger", "a2"),
+    ]
+    refuse(net, clock, "b2")  # `a2` was there still
+    assert heard(net, clock) == [("registertrigger", "b2")]
+
+
+def test_a_refused_binding_goes_without_a_word_to_the_provider(net: Net) -> None:
+    clock, shop = provider(net), net.peer("shop")
+    net.bind(shop, "a")
+    net.bind(shop, "b")
+    refuse(net, clock, "b")
+    net.got(clock)
+    net.send(shop, "unregistertrigger", id="b")
+    net.send(shop, "unregistertrigger", id="a")
+    assert heard(net, clock) == [("unregistertrigger", "a")]
+
+
+def test_a_refused_binding_is_offered_to_another_provider_and_again_to_the_same(net: Net) -> None:
+    clock, shop = provider(net), net.peer("shop")
+    net.bind(shop, "a")
+    refuse(net, clock, "a")
+    net.got(clock)
+    net.send(clock, "registertriggertype", id="cron", description="")
+    assert heard(net, clock) == [("registertrigger", "a")]
+    refuse(net, clock, "a")
+    assert heard(net, provider(net, "better-clock")) == [("registertrigger", "a")]
+
+
+def test_the_end_of_a_binding_of_another_type_offers_nothing(net: Net) -> None:
+    clock, web, shop = provider(net), provider(net, "web", "http"), net.peer("shop")
+    net.bind(shop, "a", type="http")
+    net.bind(shop, "b")
+    refuse(net, clock, "b")
+    net.got(clock)
+    net.send(shop, "unregistertrigger", id="a")
+    assert net.got(clock) == []
+    assert heard(net, web) == [("registertrigger", "a"), ("unregistertrigger", "a")]
+
+
+class Everything:
+    """The rights of a session that may do what it likes."""
+
+    def refusal(self, message: object) -> None:
+        return None
+
+    def may_invoke(self, namespace: str, function_id: str) -> bool:
+        return True
+
+    def may_bind_to(self, trigger_type: str) -> bool:
+        return True
+
+    def called_by(self, binding: RegisterTrigger) -> RegisterTrigger:
+        return binding
+
+
+def session(net: Net, name: str = "session") -> Peer:
+    peer = net.peer(name)
+    peer.owner.rights = Everything()
+    return peer
+
+
+def test_bindings_of_sessions_give_way_to_one_of_the_project(net: Net) -> None:
+    clock, visitor, shop = provider(net), session(net), net.peer("shop")
+    net.bind(visitor, "theirs")
+    net.bind(shop, "ours")
+    net.got(clock)
+    refuse(net, clock, "ours")
+    assert heard(net, clock) == [
+        ("unregistertrigger", "theirs"),
+        ("registertrigger", "ours"),
+        ("registertrigger", "theirs"),
+    ]
+    assert net.got(shop) == []
+    refuse(net, clock, "theirs")
+    assert net.one(visitor)["error"]["message"] == "taken"
+    # Refused once more, it is another one of the project that is in its way.
+    refuse(net, clock, "ours")
+    assert net.one(shop)["error"]["message"] == "taken"
+
+
+def test_a_new_provider_hears_of_the_projects_bindings_first(net: Net) -> None:
+    visitor, shop = session(net), net.peer("shop")
+    net.bind(visitor, "theirs")
+    net.bind(shop, "ours")
+    assert heard(net, provider(net)) == [("registertrigger", "ours"), ("registertrigger", "theirs")]
+
+
+def test_only_so_many_refused_bindings_of_one_session_are_offered_again(net: Net) -> None:
+    clock, visitor = provider(net), session(net)
+    for number in range(30):
+        net.bind(visitor, f"t{number}")
+        refuse(net, clock, f"t{number}")
+    assert len(ids(net)) == 16
+    assert len(net.got(visitor)) == 30

@@ -524,3 +524,36 @@ def test_a_void_call_that_fails_after_its_time_is_reported_once(net: Net, caller
     net.later(31)
     failing(net, callee, id)
     assert net.failures() == [("f", True)]
+
+
+def test_a_mistake_costs_no_more_with_many_functions_and_long_names(net: Net, caller: Peer) -> None:
+    """Only so many ids are looked at: those that were there first."""
+    first = net.serving("first", "math::add")
+    net.register(first, *(f"bulk::{number:05d}::{'ab' * 90}" for number in range(2_000)), "zebra::sum")
+    net.call(caller, "math::ad")
+    assert net.error(caller)["details"] == {"suggestions": ["math::add"]}
+    net.call(caller, "zebra::sun")
+    assert "details" not in net.error(caller)
+    net.call(caller, f"bulk::{'ba' * 100_000}")
+    error = net.error(caller)
+    assert error["message"] == f"Function bulk::{'ba' * 29} not found in namespace default".replace(
+        " not found", "... (200006 characters) not found"
+    )
+    assert "details" not in error
+
+
+def test_an_option_of_enqueue_has_no_say_about_what_is_called(net: Net, caller: Peer) -> None:
+    queue = net.serving("queue", "engine::queue::enqueue")
+    options = {"function_id": "b", "namespace": "private", "data": 2, "traceparent": "x", "messageReceiptId": "mine"}
+    net.call(caller, "a::f", data=1, action={"type": "enqueue", "queue": "q", "delay_ms": 5, **options})
+    payload = net.got(queue)[-1]["data"]
+    assert payload == {
+        "queue": "q",
+        "delay_ms": 5,
+        "function_id": "a::f",
+        "data": 1,
+        "messageReceiptId": payload["messageReceiptId"],
+        "traceparent": None,
+        "baggage": None,
+    }
+    assert payload["messageReceiptId"] != "mine"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from iii.engine.security.peer_uid import is_same_user, owner_in
+from iii.engine.security.peer_uid import inode_in, is_held_by, is_same_user, owner_in
 
 TABLE = b"""\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -39,3 +42,23 @@ def test_the_kernel_knows_our_own_connection(family: socket.AddressFamily, host:
             ends = client.getsockname()[:2], listening.getsockname()[:2]
             assert is_same_user(*ends)
             assert not is_same_user((ends[0][0], 1), ends[1])
+
+
+def test_the_row_of_the_clients_own_socket_tells_its_inode() -> None:
+    assert inode_in(TABLE, ("127.0.0.1", 0x9C40), SERVER) == 12
+    assert inode_in(TABLE, ("127.0.0.1", 0x9C41), SERVER) is None
+
+
+def test_the_kernel_knows_which_process_holds_a_connection() -> None:
+    """Not the process that names itself: any pid can be named."""
+    connect = "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with subprocess.Popen([sys.executable, "-c", connect, str(port)], stdin=subprocess.PIPE) as client:
+            server, address = listening.accept()
+            with server:
+                assert is_held_by(client.pid, address, listening.getsockname())
+                assert not is_held_by(os.getpid(), address, listening.getsockname())
+                assert not is_held_by(2**22 + 1, address, listening.getsockname())
+                assert not is_held_by(client.pid, (address[0], 1), listening.getsockname())
+            client.communicate()

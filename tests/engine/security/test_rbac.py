@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from iii.engine.security.rbac import WITHOUT_AUTH_FUNCTION, AuthResult, Filter, Permissions, Rules, filter_of, matches
+from iii.engine.security.rbac import (
+    WITHOUT_AUTH_FUNCTION,
+    AuthResult,
+    Filter,
+    Permissions,
+    Rules,
+    filter_of,
+    is_reserved,
+    matches,
+)
 
 EXPOSED = Rules(expose_functions=(Filter(match='match("api::*")'), Filter(match="shop::*", namespace="shop")))
 
@@ -131,3 +144,69 @@ def test_entries_of_expose_functions_are_read() -> None:
 def test_wrong_entries_are_errors(written: Any) -> None:
     with pytest.raises(ValueError, match=r"entry|strings"):
         filter_of(written)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("*::public::*::read", "::public::" * 100_000),
+        ("*a*a*a*a*a*a*a*a*b", "a" * 1_000_000),
+        ("*" * 200 + "b", "a" * 1_000_000),
+    ],
+)
+def test_a_pattern_takes_linear_time(pattern: str, text: str) -> None:
+    """Where it went back and forth, these took minutes."""
+    assert not matches(pattern, text)
+
+
+@given(pattern=st.text("ab*", max_size=8), text=st.text("ab", max_size=12))
+def test_a_pattern_matches_what_the_regular_expression_of_it_does(pattern: str, text: str) -> None:
+    expression = ".*".join(map(re.escape, pattern.split("*")))
+    assert matches(pattern, text) is (re.fullmatch(expression, text, re.DOTALL) is not None)
+
+
+@pytest.mark.parametrize("pattern", ["a" * 257, "a\0", "a\n*", 'match("' + "a" * 257 + '")'])
+def test_a_pattern_that_no_id_can_match_is_a_mistake(pattern: str) -> None:
+    for entry in (pattern, {"match": pattern}, {"metadata": {"owner": pattern}}):
+        with pytest.raises(ValueError, match="a pattern h"):
+            filter_of(entry)
+
+
+@pytest.mark.parametrize(
+    ("granted", "trigger_type", "may"),
+    [
+        (None, "http", True),
+        (None, "cron", True),
+        (None, "a-projects-own", True),
+        (None, "log", False),
+        (None, "state", False),
+        (None, "durable:subscriber", False),
+        (None, "engine::functions-available", False),
+        (["state"], "state", True),
+        (["state"], "http", False),
+        (["engine::functions-available"], "engine::functions-available", True),
+        (["engine::telemetry"], "engine::telemetry", False),
+        ([], "http", False),
+    ],
+)
+def test_what_tells_about_the_project_has_to_be_granted_by_name(
+    granted: list[str] | None, trigger_type: str, may: bool
+) -> None:
+    assert Permissions(EXPOSED, AuthResult(allowed_trigger_types=granted)).may_bind_to(trigger_type) is may
+
+
+def test_without_an_auth_function_a_session_gets_no_more_than_with_an_empty_answer() -> None:
+    permissions = Permissions(EXPOSED, WITHOUT_AUTH_FUNCTION)
+    assert not permissions.may_register_trigger_types
+    assert AuthResult() == WITHOUT_AUTH_FUNCTION
+
+
+def test_the_names_of_every_standard_worker_are_reserved() -> None:
+    folder = Path(__file__).parents[3] / "stdlib_workers"
+    for worker in folder.glob("*/__main__.py"):
+        assert is_reserved(f"{worker.parent.name}::anything"), worker.parent.name
+    source = "".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.py"))
+    registered = re.findall(r'register_(?:function|trigger_type)\(\s*(?:\{\s*"id": )?"([a-z:_]+)"[,)]', source)
+    assert len(registered) >= 4
+    assert [id for id in registered if not is_reserved(id)] == []
+    assert not is_reserved("api::cron")
