@@ -11,11 +11,15 @@ from typing import Any
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.events import PeerExpelled, WorkersChanged
+from iii.engine.routing.message_forms import MAX_NAME
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode
 from iii.protocol.messages import RegistrationRejected
+
+# What lists show of the metadata; no more is kept.
+_INFO = ("description", "version", "runtime", "os", "isolation")
 
 
 def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
@@ -26,6 +30,9 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     namespace = fields.get("namespace")
     if isinstance(namespace, str) and not namespace.strip():
         raise InvocationError(ErrorCode.INVALID_NAMESPACE, error_bodies.invalid_namespace("namespace").message)
+    if isinstance(namespace, str) and (len(namespace) > MAX_NAME or not namespace.isprintable()):
+        text = f"namespace has over {MAX_NAME} characters, or control characters: {namespace[:64]!r}"
+        raise InvocationError(ErrorCode.INVALID_NAMESPACE, text)
     if peer.owner.is_supervised:
         return True
     declared = fields.get("name")
@@ -44,7 +51,7 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
 
 def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None:
     """Keep the metadata that the peer sent, and report that the list of workers changed."""
-    peer.info = dict(fields)
+    peer.info = {key: fields[key][:MAX_NAME] for key in _INFO if isinstance(fields.get(key), str)}
     if peer.kind == "client":
         peer.kind = "worker"
         router.events.append(WorkersChanged("worker_connected", peer.id))

@@ -33,6 +33,8 @@ MAX_WAITING = 256
 # Close code of a session whose listener asks another auth function from now on (RFC 6455, 7.4.1).
 RULES_CHANGED = 1008
 
+HOOK_DENIES = "the listener's hook denies it"
+
 _Registration = m.RegisterFunction | m.RegisterTrigger | m.RegisterTriggerType
 
 
@@ -143,7 +145,9 @@ class RbacSession(PeerSession):
             return line  # the message pump rejects it, as any other line
         is_passed = True
         if isinstance(message, m.InvokeFunction):
-            is_passed = self._check_call(message)
+            is_durable_trigger = message.function_id == "engine::register_trigger"
+            is_passed = not is_durable_trigger or await self._check_durable_trigger(message)
+            is_passed = is_passed and self._check_call(message)
         elif isinstance(message, _Registration):
             is_passed = await self._check_registration(message)
         elif isinstance(message, m.UnregisterFunction):
@@ -190,20 +194,11 @@ class RbacSession(PeerSession):
     async def _check_registration(self, message: _Registration) -> bool:
         """Change a registration as its hook and the session's prefix ask for; return False if the hook denies it.
 
-        Whether the session may make it is decided when it takes effect; the hook is not asked about what the rules
-        forbid.
+        Whether the session may make it is decided when it takes effect.
         """
-        hook = _HOOKS[type(message)]
-        answer = await self._ask(hook, message) if self.rights.permits(message) else {}
-        if answer is None:
-            self._router.registrations.refuse(self.peer, message, "the listener's hook denies it")
+        if not await self._consult_hook(message):
+            self._router.registrations.refuse(self.peer, message, HOOK_DENIES)
             return False
-        for key, attribute in hook.text_fields.items():
-            if isinstance(answer.get(key), str):
-                setattr(message, attribute, answer[key])
-        for key in hook.json_fields:
-            if key in answer:
-                setattr(message, key, Raw(encode_value(answer[key])))
         if isinstance(message, m.RegisterFunction):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterTrigger):
@@ -212,6 +207,37 @@ class RbacSession(PeerSession):
             if not self._router.calls.starting and (why := self.rights.refusal(message)) is not None:
                 self._router.registrations.refuse(self.peer, message, why)  # at once: it may wait for a namespace
                 return False
+        return True
+
+    async def _check_durable_trigger(self, call: m.InvokeFunction) -> bool:
+        """Ask the hook about a trigger that is registered by a call; return False if it denies it."""
+        payload = as_object(call.data)
+        message = m.RegisterTrigger("", str(payload.get("trigger_type")), str(payload.get("function_id")))
+        message.config = Raw(encode_value(payload.get("config")))
+        message.metadata = Raw(encode_value(payload.get("metadata")))
+        if not await self._consult_hook(message):
+            self._refuse_call(call, ErrorCode.FORBIDDEN, HOOK_DENIES)
+            return False
+        if "function_id" in payload:
+            payload["function_id"] = self._permissions.registered_id(message.function_id)
+        call.data = Raw(encode_value(payload | {"trigger_type": message.trigger_type, "config": message.config}))
+        return True
+
+    async def _consult_hook(self, message: _Registration) -> bool:
+        """Change a registration as its hook asks for; return False if the hook denies it.
+
+        The hook is not asked about what the rules forbid.
+        """
+        hook = _HOOKS[type(message)]
+        answer = await self._ask(hook, message) if self.rights.permits(message) else {}
+        if answer is None:
+            return False
+        for key, attribute in hook.text_fields.items():
+            if isinstance(answer.get(key), str):
+                setattr(message, attribute, answer[key])
+        for key in hook.json_fields:
+            if key in answer:
+                setattr(message, key, Raw(encode_value(answer[key])))
         return True
 
     async def _ask(self, hook: _Hook, message: _Registration) -> dict[str, Any] | None:

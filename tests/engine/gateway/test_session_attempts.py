@@ -272,6 +272,45 @@ async def test_a_durable_binding_has_the_rights_of_the_session_that_made_it(worl
     assert bound["id"] not in world.bound["cron"]
 
 
+async def test_a_trigger_that_is_registered_by_a_call_is_put_to_the_hook_too() -> None:
+    """And its function gets the session's prefix, as that of any other trigger."""
+    hook = Rules(
+        auth_function_id="gate::auth",
+        on_trigger_registration_function_id="gate::hook",
+        expose_functions=(*RULES.expose_functions, Filter(match="mine::*")),
+    )
+    world = SessionWorld(rules=hook)
+    asked: list[dict[str, Any]] = []
+    answers: list[Any] = [{"config": {"at": "noon"}}, None]
+
+    def answer(peer: Peer, call: dict[str, Any]) -> None:
+        asked.append(call["data"])
+        world.send(peer, "invocationresult", invocation_id=call["invocation_id"], result=answers.pop(0))
+
+    world.handlers["gate::hook"] = answer
+    world.start("hooks", "gate::hook")
+    me = world.session("me", AuthResult(function_registration_prefix="mine"))
+    trigger = {"trigger_type": "cron", "function_id": "f", "config": {"at": "night"}}
+    await world.say(me, {"type": "invokefunction", "function_id": "engine::register_trigger", "data": trigger})
+    (bound,) = [each for each in world.bound["cron"].values() if each["id"] != "nightly"]
+    assert (bound["function_id"], bound["config"]) == ("mine::f", {"at": "noon"})
+    assert (asked[0]["function_id"], asked[0]["config"]) == ("f", {"at": "night"})
+    denied = await world.call(me, "engine::register_trigger", trigger)
+    assert denied["error"] == {"code": "FORBIDDEN", "message": "the listener's hook denies it"}
+    world.close()
+
+
+async def test_what_a_session_says_of_itself_is_kept_within_bounds(world: SessionWorld) -> None:
+    me = world.session()
+    about = {"name": "me" * 1000, "version": "1" * 100_000, "isolation": ["x"] * 1000, "more": "x" * 100_000, "pid": 1}
+    await world.call(me, "engine::workers::register", about)
+    assert me.peer.info == {"version": "1" * 256}
+    assert len(me.peer.name) == 280
+    assert me.peer.pid is None
+    error = (await world.call(world.session(), "engine::workers::register", {"namespace": "n" * 257}))["error"]
+    assert error["code"] == "INVALID_NAMESPACE"
+
+
 # Bindings of others
 
 
