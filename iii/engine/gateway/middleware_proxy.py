@@ -65,6 +65,8 @@ class MiddlewareProxies(CallProxy):
 
     def forget_unused(self) -> None:
         """Remove the stand-ins that no binding names any more."""
+        if not self._originals:
+            return
         used: set[tuple[str, str]] = set()
         for binding in self._router.bindings:
             if binding.rights is not None:

@@ -132,7 +132,7 @@ class Bindings:
         self.supervised_types: dict[tuple[str, str], Owner] = {}
         self._bindings: dict[str, Binding] = {}
         self._refused: dict[str, Binding] = {}
-        self._of_sessions: dict[str, Binding] = {}
+        self._of_sessions: dict[str, dict[str, Binding]] = {}  # by the function they call, then by id
         # By binding id: what gets the provider's answer.
         self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
         self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
@@ -155,7 +155,7 @@ class Bindings:
         out = self.remove(binding.id)
         self._bindings[binding.id] = binding
         if binding.rights is not None:
-            self._of_sessions[binding.id] = binding
+            self._of_sessions.setdefault(binding.function_id, {})[binding.id] = binding
         return out + self._place(binding)
 
     def adopt(self, binding: Binding, binder: Peer) -> Outgoing:
@@ -186,7 +186,11 @@ class Bindings:
             return []
         for alias in binding.binders.values():
             self._aliases.pop(alias, None)
-        self._of_sessions.pop(binding.id, None)
+        if binding.rights is not None:
+            same_function = self._of_sessions[binding.function_id]
+            del same_function[binding.id]
+            if not same_function:
+                del self._of_sessions[binding.function_id]
         self._refused.pop(binding.id, None)
         if binding.provider is None:
             return []
@@ -292,8 +296,8 @@ class Bindings:
         if binding.rights is not None or binding.has_asked_for_way:
             return []
         binding.has_asked_for_way = True
-        others = [each for each in self._of_sessions.values() if each.provider is provider]
-        others = [each for each in others if self.type_of(each) is trigger_type]
+        of_sessions = [each for bindings in self._of_sessions.values() for each in bindings.values()]
+        others = [each for each in of_sessions if each.provider is provider and self.type_of(each) is trigger_type]
         if not others:
             return []
         out = [message for each in others for message in _unbind(each)]
@@ -306,10 +310,9 @@ class Bindings:
         """
         reasons: list[str] = []
         out: Outgoing = []
-        for binding in list(self._of_sessions.values()):
-            if binding.rights is None or function_id not in (None, binding.function_id):
-                continue
-            why = binding.rights.refusal(binding.declaration())
+        function_ids = list(self._of_sessions) if function_id is None else [function_id]
+        for binding in [each for id in function_ids for each in self._of_sessions.get(id, {}).values()]:
+            why = binding.rights.refusal(binding.declaration()) if binding.rights is not None else None
             if why is not None:
                 reasons.append(f"trigger {binding.id} of a session removed: {why}")
                 out += binding.told(encode_error(ErrorBody(ErrorCode.FORBIDDEN, why)))

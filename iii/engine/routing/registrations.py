@@ -48,7 +48,7 @@ class Registrations:
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
             m.UnregisterFunction: lambda peer, message: self.withdraw(peer, message.id, "unregistered"),
-            m.RegisterTriggerType: lambda peer, message: self.send_all(bindings.provide(message, peer)),
+            m.RegisterTriggerType: self._register_trigger_type,
             m.UnregisterTriggerType: lambda peer, message: self.send_all(
                 bindings.withdraw(peer, message.id, message.namespace)
             ),
@@ -177,6 +177,13 @@ class Registrations:
         function.remove_provider(peer)
         if peer in self._http_proxies:
             function.remove_provider(self._http_proxies[peer])
+
+    def _register_trigger_type(self, peer: Peer, message: m.RegisterTriggerType) -> None:
+        former = self._bindings.types.get((message.namespace or peer.namespace, message.id))
+        if former is not None and former.provider.rights is not None and peer.rights is None:
+            text = f"took over trigger type {message.id}, which session {former.provider.name} had registered"
+            self._calls.events.append(Notice(peer.name, text, "taken_over"))
+        self.send_all(self._bindings.provide(message, peer))
 
     def _register_trigger(self, peer: Peer, message: m.RegisterTrigger) -> None:
         for field in ("namespace", "trigger_namespace"):

@@ -58,6 +58,7 @@ async def test_a_name_that_a_session_has_goes_to_the_project_at_once(world: Sess
     told = [json.loads(line) for line in me._connection.lines]  # type: ignore[attr-defined]
     assert [each["function_id"] for each in told if each["type"] == "registrationrejected"] == ["new::f"]
     assert "took over new::f, which session me had registered" in world.notices
+    assert "took over trigger type new, which session me had registered" in world.notices
     world.send(world.shop, "invokefunction", function_id="new::f", data={"card": 4111})
     assert [call["data"] for call in calls_of(world, "late", "new::f")] == [{"card": 4111}]
     assert world.router.bindings.types["default", "new"].provider is late
