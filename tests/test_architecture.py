@@ -52,6 +52,7 @@ BASE = (
 )
 # What a standard worker may import beside `iii` itself.
 PUBLIC_MODULES = ("iii/config_schema.py", "iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
+_SHARED = ("storage", "values")  # rooms of their own: the command line copies stores as their workers do
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels.py", "codec", "context", "functions", "transport"))
@@ -150,12 +151,19 @@ ROOMS: dict[str, Room] = {
             f"{_E}/config",
             f"{_E}/supervision",
             f"{_E}/transport",
+            "stdlib_workers/storage",
         )
     ),
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
-    "stdlib_workers": Room((*PUBLIC_MODULES, "iii", "stdlib_workers/cron")),
-    "stdlib_workers/cron": Room((*PUBLIC_MODULES, "iii", "stdlib_workers")),
+    "stdlib_workers/values": Room((*PUBLIC_MODULES, "iii")),
+    "stdlib_workers/storage": Room((*PUBLIC_MODULES, "iii", "stdlib_workers/values")),
+    "stdlib_workers": Room(
+        (*PUBLIC_MODULES, "iii", *(f"stdlib_workers/{name}" for name in _SHARED), "stdlib_workers/cron")
+    ),
+    "stdlib_workers/cron": Room(
+        (*PUBLIC_MODULES, "iii", *(f"stdlib_workers/{name}" for name in _SHARED), "stdlib_workers")
+    ),
     # What is installed, and where it looks for all of this.
     "iii_engine": Room(("cli", "iii/testing.py")),
 }

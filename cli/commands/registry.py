@@ -35,6 +35,8 @@ COMMANDS = {
     "worker": ("cli.observe.workers", "worker", "Restart, stop or start a worker."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.commands.cron", "command", "Show when a cron expression fires."),
+    "backup": ("cli.project.backup", "backup", "Copy the project's stores into one file, live too."),
+    "restore": ("cli.project.backup", "restore", "Put the stores of a backup back."),
     "check": ("cli.project.declarations", "check", "Validate iii.toml without starting anything."),
     "env": ("cli.project.declarations", "env", "Show a worker's environment and where it comes from."),
     "doctor": ("cli.project.doctor", "command", "Check the machine and the project."),

@@ -4,9 +4,10 @@
 journal (state, stream).
 """
 
+from stdlib_workers.storage.backup import copy_closed
 from stdlib_workers.storage.checksums import check_row, row_checksum
-from stdlib_workers.storage.database import Schema
-from stdlib_workers.storage.errors import UNUSABLE, map_storage_errors
+from stdlib_workers.storage.database import Schema, examine, lock, real_path
+from stdlib_workers.storage.errors import UNUSABLE, Refusal, map_storage_errors
 from stdlib_workers.storage.log_retention import Bounds
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
@@ -25,6 +26,7 @@ __all__ = [
     "Entry",
     "JournalEntry",
     "Pending",
+    "Refusal",
     "Row",
     "Schema",
     "SqliteJournal",
@@ -33,8 +35,12 @@ __all__ = [
     "Store",
     "TransactionHook",
     "check_row",
+    "copy_closed",
+    "examine",
+    "lock",
     "look_after",
     "map_storage_errors",
     "open_store",
+    "real_path",
     "row_checksum",
 ]
