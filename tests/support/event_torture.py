@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -125,29 +126,39 @@ def torture(folder: Path, writes: int, kills: int, seed: int) -> Outcome:
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:
-    """Kill guard or engine, now and then a worker; or stop one for a while."""
-    victim = dice.choice(["guard", "engine", "guard", "engine", "state", "bound", "pause"])
-    try:
-        if victim == "guard":
-            running.kill()
-            running.start()
-        elif victim == "engine":
-            os.kill(engine_of(running), signal.SIGKILL)
-        elif victim == "pause":
-            pid = running.pid_of(dice.choice(["state", "stream", "bound"]))
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(PAUSE)  # the fault itself
-            os.kill(pid, signal.SIGCONT)
-        else:
-            os.kill(running.pid_of(victim), signal.SIGKILL)
-    except (InvocationError, EngineNotRunning, ProcessLookupError, StopIteration, TypeError, OSError, ValueError):
-        return  # it was away already
+    """Kill guard or engine; before that, every other time, kill a worker or stop one for a while."""
+    victim = dice.choice(["guard", "engine"])
+    if dice.random() < 0.5:
+        with suppress(InvocationError, EngineNotRunning, OSError, StopIteration, TypeError, ValueError):
+            hurt_a_worker(running, outcome, dice)  # else it was away already
+    if victim == "guard":
+        running.kill()
+        running.start()
+    else:
+        os.kill(engine_of(running), signal.SIGKILL)
     outcome.kills[victim] += 1
 
 
+def hurt_a_worker(running: Project, outcome: Outcome, dice: random.Random) -> None:
+    """Kill a worker, or stop one for a while."""
+    worker, fault = dice.choice(["state", "stream", "bound"]), dice.choice(["killed", "paused"])
+    pid = running.pid_of(worker)
+    if fault == "killed":
+        os.kill(pid, signal.SIGKILL)
+    else:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(PAUSE)  # the fault itself
+        os.kill(pid, signal.SIGCONT)
+    outcome.kills[f"{worker} {fault}"] += 1
+
+
 def engine_of(running: Project) -> int:
-    """Return the engine's process: the child of the guard."""
-    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+    """Return the engine's process, a child of the guard, once it is there."""
+    path = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
+    deadline = time.monotonic() + BOUND
+    while not (children := path.read_text().split()):
+        assert time.monotonic() < deadline, "the guard has no engine"
+        time.sleep(0.01)  # between two looks
     return int(children[0])
 
 
