@@ -67,10 +67,17 @@ class Server:
         http = self._provide("http", DESCRIPTION, CONFIG_SCHEMA, self._routes)
         websocket = self._provide("websocket", SOCKET_DESCRIPTION, SOCKET_SCHEMA, self._socket_routes, METHOD)
         self._worker.register_function("http::openapi", self._documentation.describe)
+        self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True})
         self._worker.ready()
         for type_id, triggers in (("http", http), ("websocket", websocket)):
             await triggers.wait_for(await self._bound(type_id), ROUTES_SECONDS)
         await self.listening.accept()
+
+    def _own_origins(self, _: Any) -> list[str]:
+        """Return the origins of the pages that this worker serves: the stream worker lets them connect."""
+        hosts = hosts_for(self._options.host, self.listening.port, self._options.hosts)
+        hosts = hosts or hosts_for("127.0.0.1", self.listening.port, ())
+        return sorted(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))
 
     def _provide(
         self, id: str, description: str, schema: dict[str, Any], routes: Routes, method: str | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from iii import InvocationError, Logger
+from iii import InvocationError, Logger, TriggerRequestInput
 from stdlib_workers.stream.admission import check_payload_from, names_of, refusal, request_from
 from stdlib_workers.stream.hub import Subscriber
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
@@ -29,6 +30,9 @@ MAX_MESSAGE = 1024 * 1024
 PORTS_TRIED = 20
 # Checks whether a connection comes from the engine's user, or has its token.
 CHECK = "engine::connections::check"
+# Says which pages the project's http worker serves.
+ORIGINS = "http::origins"
+ORIGINS_TIMEOUT_MS = 5000
 # A socket that does not answer a close by then is cut off.
 CLOSE_TIMEOUT = 1.0
 
@@ -80,7 +84,9 @@ class Listener:
         """Refuse a handshake with a response, or let it go on with None."""
         headers = request.headers
         names = names_of(self._options.host, self._port())
-        reason = refusal(headers.get_all("Host"), headers.get_all("Origin"), names, self._options.origins)
+        origins = headers.get_all("Origin")
+        allowed = await self._allowed_origins() if origins else ()
+        reason = refusal(headers.get_all("Host"), origins, names, allowed)
         if reason is not None:
             return connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
         if self._server is not None and len(self._server.connections) > MAX_SOCKETS:
@@ -88,6 +94,17 @@ class Listener:
         if self._options.auth_function is not None:
             return await self._authorize(connection, request, self._options.auth_function)
         return await self._check_user(connection, request)
+
+    async def _allowed_origins(self) -> Collection[str]:
+        if self._options.origins is not None:
+            return self._options.origins
+        request: TriggerRequestInput = {"function_id": ORIGINS, "payload": {}, "timeout_ms": ORIGINS_TIMEOUT_MS}
+        try:
+            # Asked each time: the http worker may be on another port since its last restart.
+            answer = await self._services.worker.trigger_async(request)
+        except InvocationError:
+            return ()  # a project without pages
+        return [str(origin) for origin in answer] if isinstance(answer, list) else ()
 
     async def _check_user(self, connection: ServerConnection, request: Request) -> Response | None:
         addresses = connection.remote_address, connection.local_address

@@ -8,8 +8,6 @@ from typing import Any
 
 from stdlib_workers.values import OptionError, check_names, in_memory, integer
 
-# Where the pages of a project come from by default: its http worker.
-DEFAULT_ORIGINS = ("http://localhost:3111", "http://127.0.0.1:3111")
 DEFAULT_PORT = 3112
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -19,7 +17,8 @@ class Options:
     """Where to listen, which clients to let in, how much to keep.
 
     `port` None: DEFAULT_PORT or the next one that is free; 0: any free port.
-    `history`: events kept of each group for subscribers that come back. `origins`: pages that may connect.
+    `history`: events kept of each group for subscribers that come back. `origins`: pages that may connect; None: those
+    that the project's http worker serves.
     """
 
     host: str = "127.0.0.1"
@@ -27,7 +26,7 @@ class Options:
     auth_function: str | None = None
     in_memory: bool = False
     history: int = 1000
-    origins: tuple[str, ...] = DEFAULT_ORIGINS
+    origins: tuple[str, ...] | None = None
 
 
 _KEYS = ("host", "port", "auth_function", "adapter", "store_method", "history", "allowed_origins")
@@ -41,8 +40,8 @@ def options_from(config: Mapping[str, Any]) -> Options:
         raise OptionError(f"stream: host and auth_function must be strings, got {host!r} and {auth!r}")
     if host not in LOOPBACK and not auth:
         raise OptionError(f"stream: host {host} is open to others; set auth_function, or listen on 127.0.0.1")
-    origins = config.get("allowed_origins", DEFAULT_ORIGINS)
-    if not isinstance(origins, list | tuple) or not all(isinstance(origin, str) for origin in origins):
+    origins = config.get("allowed_origins")
+    if not isinstance(origins, list | tuple | None) or not all(isinstance(origin, str) for origin in origins or ()):
         raise OptionError(f"stream: allowed_origins must be a list of scheme://host:port, got {origins!r}")
     return Options(
         host,
@@ -50,5 +49,5 @@ def options_from(config: Mapping[str, Any]) -> Options:
         auth or None,
         in_memory(config, "stream"),
         integer(config, "history", "stream", 1, 1_000_000) or Options.history,
-        tuple(origins),
+        None if origins is None else tuple(origins),
     )

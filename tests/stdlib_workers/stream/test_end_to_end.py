@@ -8,10 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
-from tests.support.live_project import BOUND, Project, project
+from tests.support.live_project import BOUND, Project, free_ports, project
 from tests.support.stream_setup import address, join
 
 TOML = '[engine]\nlisten = "off"\n[workers.stream]\n[workers.stream.config]\nport = 0\n'
@@ -97,3 +99,17 @@ def test_sockets_end_even_when_who_hears_of_it_never_answers(tmp_path: Path) -> 
         assert closing_code(ws) == GOING_AWAY
         running.process.wait(BOUND)
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_pages_of_the_projects_own_http_worker_may_connect(tmp_path: Path) -> None:
+    ports = free_ports("http")
+    toml = TOML + f"[workers.http.config]\nport = {ports['http']}\n"
+    with project(tmp_path, toml, {}) as running:
+        port = running.wait("stream: ws://")[-1].rpartition(":")[2]
+        for name in ("localhost", "127.0.0.1"):
+            with connect(f"ws://127.0.0.1:{port}/", origin=Origin(f"http://{name}:{ports['http']}")) as ws:
+                ws.send(join())
+                assert receive(ws)["event"]["type"] == "sync"
+        for origin in ("http://localhost:3111", f"http://evil.test:{ports['http']}"):
+            with pytest.raises(InvalidStatus, match="403"):
+                connect(f"ws://127.0.0.1:{port}/", origin=Origin(origin))

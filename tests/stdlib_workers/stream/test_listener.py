@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from iii import InvocationError
 from stdlib_workers.stream.admission import names_of, refusal, request_from
@@ -29,9 +29,11 @@ CHECK = "engine::connections::check"
 class Running:
     """A listener on a free port, on the test's own loop."""
 
-    def __init__(self, worker: Callee | None = None, auth: str | None = None) -> None:
+    def __init__(
+        self, worker: Callee | None = None, auth: str | None = None, origins: tuple[str, ...] | None = ORIGINS
+    ) -> None:
         self.setup = StreamSetup(worker or Callee(engine__connections__check=lambda _: OUR_USER))
-        self.listener = Listener(self.setup.services, Options(port=0, auth_function=auth, origins=ORIGINS))
+        self.listener = Listener(self.setup.services, Options(port=0, auth_function=auth, origins=origins))
 
     async def __aenter__(self) -> Running:
         self.setup.listen_on(asyncio.get_running_loop())
@@ -188,3 +190,19 @@ def test_admission(hosts: list[str], origins: list[str], is_in: bool) -> None:
 def test_repeated_headers_are_told_by_their_last_value() -> None:
     asked = request_from("/", [("X-A", "1"), ("x-a", "2")], ("::1", 5))
     assert asked == {"headers": {"x-a": "2"}, "path": "/", "query_params": {}, "addr": "::1:5"}
+
+
+@pytest.mark.parametrize(
+    ("served", "is_in"),
+    [(["http://localhost:8080"], True), (["http://localhost:3111"], False), ([], False), (None, False), ("x", False)],
+)
+async def test_pages_of_the_http_worker_may_connect_wherever_it_listens(served: Any, is_in: bool) -> None:
+    worker = Callee(engine__connections__check=lambda _: OUR_USER)
+    if served is not None:
+        worker.functions["http::origins"] = lambda _: served
+    async with Running(worker, origins=None) as running:
+        if is_in:
+            async with connect(running.url(), origin=Origin("http://localhost:8080")):
+                return
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(running.url(), origin=Origin("http://localhost:8080"))

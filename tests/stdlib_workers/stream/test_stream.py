@@ -10,7 +10,7 @@ import pytest
 
 from iii import InvocationError
 from stdlib_workers.stream.events import Group, filter_from, group_from
-from stdlib_workers.stream.options import DEFAULT_ORIGINS, Options, options_from
+from stdlib_workers.stream.options import Options, options_from
 from stdlib_workers.values import OptionError
 from tests.support.stand_ins import Callee, binding, slow_step, until
 from tests.support.stream_setup import StreamSetup, address
@@ -286,7 +286,7 @@ def test_the_name_of_a_group_holds_any_text() -> None:
 
 
 def test_options() -> None:
-    assert options_from({}) == Options(origins=DEFAULT_ORIGINS)
+    assert options_from({}) == Options()
     given = {"host": "0.0.0.0", "port": 5, "auth_function": "a::b", "history": 7, "allowed_origins": ["http://x"]}
     assert options_from(given) == Options("0.0.0.0", 5, "a::b", False, 7, ("http://x",))
 
