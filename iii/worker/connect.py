@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 # How long a script waits for its first connection; it goes on without one, and the SDK keeps trying.
 CONNECT_TIMEOUT = 30.0
+# How to use these packages without their threads.
+_PATCHES = {
+    "gevent": "monkey.patch_all(thread=False, queue=False, select=False, os=False, signal=False)",
+    "eventlet": "eventlet.monkey_patch(thread=False, select=False, os=False)",
+}
 # The worker on standard input and output: they are one wire, which carries one worker.
 _stdio_worker: Worker | None = None
 # Makes the worker instead, while `iii.testing` runs a script.
@@ -49,12 +54,25 @@ def register_worker(address: str | None = None, options: InitOptions | None = No
     stand_in = STAND_IN.get()
     if stand_in is not None:
         return stand_in(options)
+    _warn_of_green_threads()
     address = address or (os.environ.get("III_URL") or "").strip() or DEFAULT_ENGINE_URL
     if address == "stdio:":
         return _register_stdio_worker(options)
     if address.startswith(("ws://", "wss://")):
         return _register_websocket_worker(address, options or InitOptions())
     raise IIIError(f"an engine's address is stdio: or ws://host:port, not {address}")
+
+
+def _warn_of_green_threads() -> None:
+    """Say what cannot work where gevent or eventlet have put their own threads into the place of Python's."""
+    start = getattr(threading, "_start_joinable_thread", None) or getattr(threading, "_start_new_thread", None)
+    package = str(getattr(start, "__module__", "_thread")).partition(".")[0]
+    if package not in ("_thread", "threading"):
+        way_out = _PATCHES.get(package, "do not patch them")
+        warn(
+            f"{package} has replaced the threads of this process, and handlers that sleep, wait or are async would "
+            f"never answer beside the thread that reads; leave threads alone ({way_out})"
+        )
 
 
 def _register_stdio_worker(options: InitOptions | None) -> Worker:

@@ -61,6 +61,9 @@ def main() -> None:
         trace = error.__traceback__
         while trace and trace.tb_frame.f_globals.get("__name__") in (__name__, "runpy"):
             trace = trace.tb_next
+        if isinstance(error, ModuleNotFoundError):
+            where = "install it there, or name the interpreter that has it by `python` of this worker in iii.toml"
+            sys.stderr.write(f"iii: {sys.executable} has no module {error.name}; {where}\n")
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         sys.stderr.flush()
         raise SystemExit(1) from None

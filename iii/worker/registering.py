@@ -13,6 +13,7 @@ from iii.ids import mint_id
 from iii.version import VERSION
 from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
 from iii.worker.functions.handler import describe, handler_from, typed_handler_from
+from iii.worker.functions.schema import UnresolvedAnnotation
 from iii.worker.functions.signature import source_of
 
 TYPE_CHECKING = False
@@ -97,20 +98,24 @@ class Registering:
     def _register(
         self, function_id: str, handler: Callable[..., Any], options: FunctionOptions, *, typed: bool
     ) -> FunctionRef:
-        self._check_function(function_id, handler)
-        details = describe(handler, typed=typed)
-        details.update({key: value for key, value in options.items() if value is not None})
-        details["source"] = source_of(handler, os.environ.get("III_PROJECT", ""))
+        source = source_of(handler, os.environ.get("III_PROJECT", ""))
+        self._check_function(function_id, handler, source)
         wrap = typed_handler_from if typed else handler_from
-        return self._offer(wrap(function_id, handler), details)
+        try:
+            details, wrapped = describe(handler, typed=typed), wrap(function_id, handler)
+        except UnresolvedAnnotation as error:
+            raise TypeError(f"{function_id}: {error}") from None
+        details.update({key: value for key, value in options.items() if value is not None})
+        return self._offer(wrapped, {**details, "source": source})
 
-    def _check_function(self, function_id: str, handler: Any) -> None:
+    def _check_function(self, function_id: str, handler: Any, source: dict[str, Any] | None = None) -> None:
         if not isinstance(function_id, str) or not function_id.strip():
             raise ValueError(f"a function id must be a service::name, not {function_id!r}")
         if not callable(handler):
             raise TypeError(f"the handler of {function_id} must be callable, not {handler!r}")
         if function_id in self._receiver.functions:
-            raise ValueError(f"function {function_id} is registered already in this worker")
+            first = self._registrations.get(("registerfunction", function_id), {}).get("source")
+            raise ValueError(f"function {function_id} is registered already in this worker{_how(first, source)}")
 
     def _offer(self, handler: Handler, details: dict[str, Any]) -> FunctionRef:
         functions, function_id = self._receiver.functions, handler.function_id
@@ -204,6 +209,37 @@ class Registering:
     def _withdraw(self, message_type: str, withdrawal: Message) -> None:
         self._registrations.pop((message_type, withdrawal["id"]), None)
         self._send(withdrawal)
+
+
+def _how(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
+    """Say how a function came to be registered twice, as far as that shows."""
+    if first is None:
+        return ""
+    place = f"{first['file']}:{first['line']}"
+    if first != second:
+        return f", at {place}"
+    importer = _second_import()
+    if importer is None:
+        return f": {place} has run twice"
+    name, where = importer
+    return (
+        f": {first['file']} runs as __main__, and {where} has imported it a second time as the module {name}; "
+        "put what both need into a module of its own"
+    )
+
+
+def _second_import() -> tuple[str, str] | None:
+    """Return the name under which the running script is just being imported, and the `FILE:LINE` that imports it."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    frame, name = sys._getframe(1), None
+    while frame is not None:
+        code, module = frame.f_code, frame.f_globals.get("__name__")
+        if name is None and code.co_name == "<module>" and module != "__main__" and code.co_filename == script:
+            name = str(module)
+        elif name is not None and not code.co_filename.startswith("<frozen importlib"):
+            return name, f"{code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]  # None behind the outermost
+    return None
 
 
 def announcement_from(options: InitOptions, namespace: str | None) -> Message:

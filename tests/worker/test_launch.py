@@ -314,3 +314,87 @@ def test_the_worker_dies_with_its_parent(launch, tmp_path):
         gone, _, _ = select.select([handle], [], [], BOUND)
         os.close(handle)
     assert gone
+
+
+def test_a_script_that_its_own_module_imports_again_is_told_who_imports_it(launch, tmp_path):
+    (tmp_path / "other.py").write_text("import os\nimport script\n")
+    process = launch("@worker.function('m::f')\ndef f(): pass\nimport other\n")
+    code, text = process.wait()
+    last = text.strip().splitlines()[-1]
+    assert code == 1
+    assert last.startswith("ValueError: function m::f is registered already in this worker: script.py runs as __main__")
+    assert f"{tmp_path / 'other.py'}:2 has imported it a second time as the module script" in last
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("for _ in range(2):\n    worker.register_function('m::f', lambda p: p)\n", ": script.py:6 has run twice"),
+        ("worker.register_function('m::f', print)\nworker.register_function('m::f', lambda p: p)\n", "in this worker"),
+        (
+            "def f(p): ...\ndef g(p): ...\nfor h in (f, g):\n    worker.register_function('m::f', h)\n",
+            ", at script.py:5",
+        ),
+    ],
+)
+def test_a_function_that_is_registered_twice_is_told_where_it_was_first(launch, body, said):
+    code, text = launch(body).wait()
+    assert code == 1
+    assert "function m::f is registered already in this worker" in text
+    assert said in text.strip().splitlines()[-1]
+
+
+UNRESOLVED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TypedDict
+from iii import register_worker
+worker = register_worker()
+@dataclass
+class Base:
+    item: str
+    price: Decimal
+@dataclass
+class Order(Base):
+    count: int
+class Line(TypedDict):
+    of: list["Article"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("@worker.function('m::f')\ndef f(order: Order): ...\n", "'Decimal' of Base.price ({}:10) cannot be resolved"),
+        ("@worker.function('m::f')\ndef f() -> Base: ...\n", "'Decimal' of Base.price ({}:10) cannot be resolved"),
+        ("def f(orders: list[Order]): ...\nworker.register_function('m::f', f)\n", "'Decimal' of Base.price ({}:10)"),
+        ("@worker.function('m::f')\ndef f(line: Line): ...\n", "of Line.of ({}:15) cannot be resolved: NameError"),
+    ],
+)
+def test_an_annotation_that_cannot_be_resolved_is_one_error_with_function_and_line(launch, tmp_path, body, said):
+    code, text = launch(body, head=UNRESOLVED).wait()
+    last = text.strip().splitlines()[-1]
+    assert code == 1
+    assert last.startswith("TypeError: m::f: the annotation ")
+    assert said.format(tmp_path / "script.py") in last
+
+
+def test_a_missing_module_is_told_with_the_interpreter_that_lacks_it(launch):
+    code, text = launch("import no_such_module\n", head="").wait()
+    first, *_, last = text.strip().splitlines()
+    assert code == 1
+    assert first.startswith(f"iii: {sys.executable} has no module no_such_module; install it there")
+    assert last == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+@pytest.mark.parametrize("package", ["gevent", "eventlet"])
+def test_threads_that_a_package_has_replaced_are_told_at_the_start_with_the_way_out(launch, tmp_path, package):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("def start(*arguments): return original(*arguments)\n")
+    head = f"import threading, {package}\n{package}.original = threading._start_new_thread\n"
+    process = launch("", head=f"{head}threading._start_new_thread = {package}.start\n{HEAD}")
+    process.engine.expect("ready")
+    code, text = process.finish()
+    assert code == 0
+    assert text.startswith(f"iii: {package} has replaced the threads of this process")
+    assert "thread=False" in text

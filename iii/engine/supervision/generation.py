@@ -48,6 +48,10 @@ READ_SIZE = 64 * 1024  # larger reads cross malloc's threshold and cost ten time
 _NOT_EXECUTABLE = (126, 127)
 
 
+# What a Python script lacks that has ended by itself without having been a worker.
+NO_WORKER = 'a worker calls register_worker(); a script that only has to run once has restart = "never" in iii.toml'
+
+
 class Generation:
     """One process and everything about it. `on_ended(self, reason)` is called once, after the process is gone."""
 
@@ -283,6 +287,8 @@ class Generation:
         is_unable = bool(self.spec.command) and code in _NOT_EXECUTABLE and not was_ready
         if is_unable and self._tail:
             words = f"cannot start {self.spec.command[0]}: {self.stderr[-1]}"
+        elif code == 0 and not (was_ready or self._cause or self.spec.is_foreign or self.spec.restart == "never"):
+            words = f"{words} before it was ready: {NO_WORKER}"
         return ExitReason(
             words=f"{self._why}, {words}" if self._why else words,
             exit_code=None if number else code,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
-from iii.worker.functions.schema import MAX_NESTING, integer_from, is_mapping, is_union
+from iii.worker.functions.schema import MAX_NESTING, hints_of_fields, integer_from, is_mapping, is_union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,11 +175,8 @@ def _with_integers(value: Any) -> Any:
 
 
 def _from_fields(cls: Any, nesting: int) -> Converter | None:
-    import typing  # loaded already by the module that defines such a class
-
     is_dataclass = hasattr(cls, "__dataclass_fields__")
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {name: converter_from_hint(hint, nesting + 1) for name, hint in hints.items()}
+    fields = {name: converter_from_hint(hint, nesting + 1) for name, hint in hints_of_fields(cls).items()}
     converters = {name: converter for name, converter in fields.items() if converter is not None}
     if not converters and not is_dataclass:
         return None

@@ -55,7 +55,7 @@ def format_from_hint(hint: Any) -> Schema | None:
 
 
 def result_format_from_hint(hint: Any) -> Schema | None:
-    """As `format_from_hint`, for a result: what may be null may be missing, for models are dumped without None fields."""
+    """As `format_from_hint`, for a result: what may be null may be missing, for models are dumped without None."""
     schema = format_from_hint(hint)
     pending: list[Any] = [schema]
     while pending:
@@ -187,12 +187,7 @@ def _from_describing_class(cls: type) -> Schema | None:
 
 def _from_fields(cls: Any, nesting: int) -> Schema:
     """Return the schema of a TypedDict or a dataclass."""
-    import typing  # loaded already by the module that defines such a class
-
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError, AttributeError):
-        hints = dict.fromkeys(getattr(cls, "__annotations__", {}))
+    hints = hints_of_fields(cls)
     if hasattr(cls, "__required_keys__"):
         defaults = {}
         # Where annotations are strings, `__required_keys__` has not seen the qualifier.
@@ -212,6 +207,51 @@ def _from_fields(cls: Any, nesting: int) -> Schema:
     doc = first_paragraph(cls.__doc__)
     # A dataclass without a docstring gets its signature as one.
     return {**schema, "description": doc} if doc and not doc.startswith(f"{cls.__name__}(") else schema
+
+
+class UnresolvedAnnotation(TypeError):
+    """An annotation of a class's field that names what cannot be found; the text says which, and where it stands."""
+
+
+def hints_of_fields(cls: Any) -> dict[str, Any]:
+    """Return the annotations of a dataclass or TypedDict as objects. UnresolvedAnnotation if one cannot be resolved."""
+    import typing  # loaded already by the module that defines such a class
+
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception as error:  # noqa: BLE001 - the boundary to what a user has written as an annotation
+        raise UnresolvedAnnotation(_explain_annotation(cls, error)) from None
+
+
+def _explain_annotation(cls: Any, error: Exception) -> str:
+    """Name the field of the class, or of one below it, whose annotation is the cause."""
+    import typing  # loaded already
+
+    text = f"an annotation of {cls.__name__} cannot be resolved"
+    for base in (*cls.__mro__, *getattr(cls, "__orig_bases__", ())):
+        for name, annotation in getattr(base, "__dict__", {}).get("__annotations__", {}).items():
+            alone = type("alone", (), {"__annotations__": {name: annotation}, "__module__": base.__module__})
+            try:
+                typing.get_type_hints(alone)
+            except Exception:  # noqa: BLE001 - as in `hints_of_fields`
+                shown = getattr(annotation, "__forward_arg__", annotation)
+                text = f"the annotation {shown!r} of {base.__name__}.{name}{_place_of(base, name)} cannot be resolved"
+                break
+    return (
+        f"{text}: {type(error).__name__}: {error}; import the name where the class stands, not only for type checkers"
+    )
+
+
+def _place_of(cls: Any, name: str) -> str:
+    """Return ` (FILE:LINE)` of a class's field, as well as that can be found."""
+    import inspect  # only a mistake needs it
+
+    try:
+        file, (lines, first) = inspect.getsourcefile(cls), inspect.getsourcelines(cls)
+    except (OSError, TypeError):
+        return ""
+    line = next((number for number, line in enumerate(lines) if line.split(":")[0].strip() == name), 0)
+    return f" ({file}:{first + line})"
 
 
 def _properties(hints: dict[str, Any], defaults: dict[str, Any], doc: str | None, nesting: int) -> dict[str, Schema]:
@@ -278,8 +318,8 @@ def _object(properties: dict[str, Schema], required: list[str], *, closed: bool)
 
 def integer_from(value: Any) -> int:
     """Return a JSON integer as an int: JSON Schema counts 3.0 among them. TypeError for anything else."""
-    if value.__class__ is int:
-        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     if value.__class__ is float and value.is_integer():
         return int(value)
     raise TypeError(f"{value!r} is not an integer")
