@@ -121,7 +121,7 @@ class Engine:
             environment=lambda spec, run: run_context.environment(spec, run, self.project),
             reporter=display,
             redact=lambda text: self._redactor(text),
-            on_files=lambda worker, files: self.watcher.set_files(worker, files),
+            on_files=lambda worker, files, digests: self.watcher.set_files(worker, files, digests),
             spawn=prestart.take,
         )
         self.watcher = Watcher(

@@ -179,11 +179,11 @@ class WorkerConnections:
         run = run_of(event.peer)
         if run is None:
             return
-        if event.peer.is_serving:
-            self._supervisor().on_files(run, event.files)
+        if event.peer.is_serving or event.has_failed:
+            self._supervisor().on_files(run, event.files, event.digests)
         else:
             self._readiness_timers.cancel(run)
-            self._supervisor().on_ready(run, event.files)
+            self._supervisor().on_ready(run, event.files, event.digests)
 
     def on_peer_drained(self, event: PeerDrained) -> None:
         """A connection of a retired process has finished its calls."""
@@ -231,7 +231,7 @@ class WorkerConnections:
         if timeout is None:
             self._readiness_timers.cancel(run)
         else:
-            self._readiness_timers.arm(run, timeout, lambda: self._supervisor().on_ready(run, ()))
+            self._readiness_timers.arm(run, timeout, lambda: self._supervisor().on_ready(run))
 
     # Processes that connect by themselves
 

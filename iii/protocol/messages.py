@@ -153,13 +153,18 @@ class UnregisterAction(Message):
 
 
 class Ready(Message):
-    """Registrations are complete. `files`: absolute paths of the project files imported so far.
+    """Registrations are complete; or, with `failed`, the worker's start has ended in an error.
 
-    `lingers`: asked to stop, the worker first ends clients of its own, and may call functions for them. `vouches`: the
-    worker promises that all its lines are what an encoder writes, see `decode_trusted`.
+    `files`: absolute paths of the files imported so far, without installed packages; `digests`: by path, BLAKE2b of 16
+    bytes over the sources that were compiled; `missing`: paths where imports have found nothing, folders with a slash
+    at the end. `lingers`: asked to stop, the worker first ends clients of its own, and may call functions for them.
+    `vouches`: the worker promises that all its lines are what an encoder writes, see `decode_trusted`.
     """
 
     files: list[str] = []
+    digests: dict[str, str] = {}
+    missing: list[str] = []
+    failed: bool = False
     lingers: bool = False
     vouches: bool = False
 

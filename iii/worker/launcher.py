@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+
+    from iii.worker.runtime.import_record import ImportRecord
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
-# No bytecode is cached within so many seconds of a save: more than the resolution of the time in a bytecode file.
-_BYTECODE_DEBOUNCE = 2.0
 
-# The SDK finds this module as `iii_launcher`; it reads the descriptors of the wire, and sets what serves the worker.
+# The SDK finds this module as `iii_launcher`; it reads the descriptors of the wire and the record of the imports, and
+# sets what serves the worker.
 wire: tuple[int, int] | None = None
 serve: Callable[[], None] | None = None
+imports: ImportRecord | None = None
 
 
 def main() -> None:
     """Run the worker named by the command line."""
-    global wire  # noqa: PLW0603 - how the SDK finds the descriptors
+    global wire, imports  # noqa: PLW0603 - how the SDK finds them
     parent = os.getppid()
     _prepare_path()
     if os.environ.get("III_URL") == "stdio:":
@@ -38,7 +38,6 @@ def main() -> None:
     for descriptor in filter(None, os.environ.get("III_LISTEN_FDS", "").split(",")):
         os.set_inheritable(int(descriptor), False)  # the sockets are this process's, not its children's
     _die_with_parent(parent)
-    _cache_no_fresh_bytecode()
     if os.environ.get("III_DEBUG"):
         # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
         import debugpy  # type: ignore[import-not-found]  # the engine has checked that it is installed
@@ -54,7 +53,8 @@ def main() -> None:
             _add_to_path(os.getcwd())
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
-            _run_script(os.path.abspath(sys.argv[0]))
+            imports = _record_imports()
+            _run_script(os.path.abspath(sys.argv[0]), imports)
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - shown as Python itself would, without our frames
@@ -66,6 +66,8 @@ def main() -> None:
             sys.stderr.write(f"iii: {sys.executable} has no module {error.name}; {where}\n")
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         sys.stderr.flush()
+        if imports is not None:
+            _tell_failure(imports)
         raise SystemExit(1) from None
     if serve is not None:
         serve()
@@ -125,20 +127,31 @@ def _die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
-def _cache_no_fresh_bytecode() -> None:
-    # Python matches bytecode to its source by the source's size and its time in whole seconds. If a module is loaded,
-    # and saved again at the same length within the same second, the next start would load the bytecode of the old
-    # source. So a module that was saved just now is not cached.
+def _record_imports() -> ImportRecord:
     from _frozen_importlib_external import SourceFileLoader  # loaded by every interpreter
 
-    loaders: Any = SourceFileLoader  # the method is not in the type stubs
-    write = loaders._cache_bytecode
+    # By its file name, as `launch.py` loads this module.
+    file = os.path.join(_HERE, "runtime", "import_record.py")
+    module = type(sys)("iii_imports")
+    module.__file__ = file
+    sys.modules["iii_imports"] = module
+    SourceFileLoader("iii_imports", file).exec_module(module)
+    record: ImportRecord = module.ImportRecord()
+    record.install()
+    return record
 
-    def write_unless_fresh(loader: object, source: str, bytecode: str, data: bytes) -> None:
-        if time.time() - os.stat(source).st_mtime >= _BYTECODE_DEBOUNCE:
-            write(loader, source, bytecode, data)
 
-    loaders._cache_bytecode = write_unless_fresh
+def _tell_failure(record: ImportRecord) -> None:
+    """Tell the engine what the imports of a script that has failed have looked at: its files mend it when they change.
+
+    One write: a thread of the SDK may be writing too.
+    """
+    if wire is not None and os.getpid() == int(os.environ.get("III_WIRE_PID", "0")):
+        import json  # only a failure pays for it
+
+        facts = {"files": record.files(), "digests": record.digests, "missing": record.missing()}
+        with suppress(OSError, ValueError):
+            os.write(wire[1], json.dumps({"type": "ready", "failed": True, **facts}).encode() + b"\n")
 
 
 def _add_to_path(folder: str) -> None:
@@ -149,11 +162,14 @@ def _add_to_path(folder: str) -> None:
     sys.path.insert(max(indexes, default=-1) + 1, folder)
 
 
-def _run_script(path: str) -> None:
-    _add_to_path(os.path.dirname(path))
+def _run_script(path: str, record: ImportRecord) -> None:
+    # As Python does it: a script behind a link finds the modules beside its real file. Then those beside the link.
+    for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
+        _add_to_path(folder)
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __spec__=None)
     sys.modules["__main__"] = module
     with open(path, "rb") as file:
         source = file.read()
+    record.note(path, source)
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)

@@ -84,7 +84,7 @@ class Worker(Registering, Calling, Tracing):
         self._receiver = Receiver(
             self._runner, self._calls, self._loop, self._thread_pool, self._send, self._on_stop, on_rejected
         )
-        self._readiness = Readiness(self._send, os.environ.get("III_PROJECT", ""))
+        self._readiness = Readiness(self._send, getattr(sys.modules.get("iii_launcher"), "imports", None))
         reader = LineReader(self._codec, revive=self._revive)
         self._dispatcher = Dispatcher(
             transport,

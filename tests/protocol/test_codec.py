@@ -64,6 +64,7 @@ def fields_of(kind: type) -> st.SearchStrategy[Any]:
 def strategy_of(annotation: str) -> st.SearchStrategy[Any]:
     for name, strategy in {
         "Raw": RAW,
+        "dict[str, str]": st.dictionaries(TEXT, TEXT, max_size=3),
         "list[str]": st.lists(TEXT, max_size=3),
         "float": st.floats(min_value=0.5, max_value=1e12),
         "int": st.integers(0, 2**53),

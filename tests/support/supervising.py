@@ -135,6 +135,6 @@ def supervise(root: Path, *workers: WorkerSpec) -> tuple[Supervisor, RecordingHo
         environment=environment,
         reporter=hooks.on_report,
         redact=str,
-        on_files=lambda worker, files: None,
+        on_files=lambda worker, files, digests: None,
     )
     return hooks.supervisor, hooks

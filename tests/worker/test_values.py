@@ -16,7 +16,6 @@ from iii.worker.calls.errors import body_from_exception, error_from_body
 from iii.worker.context.invocation import CURRENT, InvocationContext
 from iii.worker.functions.handler import arguments_from, describe, handler_from, typed_handler_from
 from iii.worker.functions.signature import is_coroutine_function, read_signature
-from iii.worker.runtime.readiness import find_project_files
 
 
 def test_ids_are_uuids_and_never_repeat():
@@ -239,12 +238,3 @@ def test_docstring_and_hints_describe_a_function():
     assert found["description"] == "Add two numbers."
     assert found["response_format"]["type"] == "integer"
     assert found["request_format"]["required"] == ["a"]
-
-
-def test_only_the_projects_own_files_are_reported(tmp_path):
-    inside = [tmp_path / "a.py", tmp_path / "lib" / "b.py"]
-    foreign = [tmp_path / ".venv" / "c.py", tmp_path / "x" / "site-packages" / "d.py", tmp_path.parent / "e.py"]
-    modules = {str(index): SimpleNamespace(__file__=str(path)) for index, path in enumerate(inside + foreign)}
-    modules["builtin"] = SimpleNamespace()
-    assert find_project_files(modules, str(tmp_path)) == sorted(str(path.resolve()) for path in inside)
-    assert find_project_files(modules, "") == []

@@ -6,49 +6,42 @@ Every function may read many files and belongs in a thread.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from iii.engine.config.regular_file import open_regular, read_regular
+from iii.engine.config.regular_file import digest_of_file, read_regular
 from iii.engine.reload.globs import NEVER, Ignored, fixed_part
 
 MAX_FOLDERS = 4000  # of globs; half of what a stock kernel lets one user watch
 MAX_GITIGNORE = 1024 * 1024  # bytes
-DIGEST_SIZE = 16  # bytes; as the SDK hashes the files that a worker has loaded
-MAX_HASHED = 64 * 1024 * 1024  # bytes of a file that is read whole to see whether it has changed
 # Inode, size, modification and change time in ns: cheap to compare. The last cannot be set by a program.
 Signature = tuple[int, int, int, int]
 
 
 def signature_of(path: str) -> Signature | None:
-    """Return what changes when a file is written or replaced, None if there is no such file."""
+    """Return what changes when a file is written or replaced, None if there is no such file (folder: with a slash)."""
     try:
         status = os.stat(path)
     except OSError:
         return None
+    if path.endswith("/"):
+        return (status.st_ino, 0, 0, 0)
     is_file = stat.S_ISREG(status.st_mode)
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if is_file else None
 
 
 def digests_of(paths: Iterable[str]) -> dict[str, str | None]:
-    """Return the digest of every file's content, None for what is no file or cannot be read."""
-    digests: dict[str, str | None] = dict.fromkeys(paths)
-    for path in digests:
-        with contextlib.suppress(OSError), open(open_regular(path, follow=True), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if status.st_size > MAX_HASHED:
-                digests[path] = f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
-            else:
-                digests[path] = digest_of(file.readall())
-    return digests
+    """Return the digest of every file's content, None for what is no file or cannot be read.
+
+    A path that ends with a slash stands for a folder, of which only its being there counts.
+    """
+    return {path: _digest_of_folder(path) if path.endswith("/") else digest_of_file(path) for path in paths}
 
 
-def digest_of(data: bytes) -> str:
-    """Return the digest of a content."""
-    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).hexdigest()
+def _digest_of_folder(path: str) -> str | None:
+    return "" if os.path.isdir(path) else None
 
 
 def folders_of(files: Iterable[str], root: Path) -> set[str]:

@@ -13,7 +13,8 @@ import errno
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 
 from iii.engine.config.environment import ENV_FILES
 from iii.engine.config.spec import ProjectSpec
@@ -32,6 +33,9 @@ _EXHAUSTED = {errno.ENOSPC: "fs.inotify.max_user_watches", errno.EMFILE: "fs.ino
 _WATCH_ERRORS = (OSError, RuntimeError, ExceptionGroup)
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _NO_MORE_WATCHES = "MaxFilesWatch"  # its own word for ENOSPC
+
+
+_NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Watcher:
@@ -82,12 +86,18 @@ class Watcher:
                 self.set_files(name, self._graph.files_of(name) | {str(spec.script)})
         self._rearm.set()
 
-    def set_files(self, worker: str, files: frozenset[str]) -> None:
-        """Watch the files that the worker consists of (absolute paths)."""
+    def set_files(self, worker: str, files: frozenset[str], digests: Mapping[str, str] = _NO_DIGESTS) -> None:
+        """Watch the files that the worker consists of (absolute paths); `digests` are of those that it has loaded."""
         spec = self._project.workers.get(worker)
         if spec is None or spec.watch is None:
             return
-        files = frozenset(map(os.path.abspath, files)) | frozenset(map(str, spec.env_files))
+        files = frozenset(map(str, spec.env_files)) | {
+            os.path.join(os.path.abspath(file), "") if file.endswith("/") else os.path.abspath(file) for file in files
+        }
+        for file in digests.keys() - self._signatures.keys():
+            # Compared with what the worker has loaded, not with what is there when the survey comes to it.
+            self._graph.learn({file: digests[file]})
+            self._signatures[file] = None
         before = self._graph.files
         self._graph.set_files(worker, files)
         if not self._graph.files <= before:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from msgspec import Raw
 
     from iii.engine.routing.peer import Peer
@@ -14,10 +16,15 @@ if TYPE_CHECKING:
 
 
 class PeerReady(Struct, frozen=True):
-    """The peer's registrations are complete; `files` are the project files it has imported."""
+    """The peer's registrations are complete; with `has_failed` its start has, and it will end.
+
+    `files` are those that it has imported or looked for in vain, `digests` what those held that it has compiled.
+    """
 
     peer: Peer
-    files: list[str]
+    files: tuple[str, ...]
+    digests: Mapping[str, str]
+    has_failed: bool = False
 
 
 class PeerDrained(Struct, frozen=True):

@@ -216,6 +216,8 @@ class Router:
             self.calls.tracer.take_worker_spans(peer, message.spans)
 
     def _ready(self, peer: Peer, message: m.Ready) -> None:
-        peer.drains_clients = message.lingers
-        peer.decode = decode_trusted if message.vouches and peer.may_be_trusted else decode
-        self.events.append(PeerReady(peer, message.files))
+        if not message.failed:
+            peer.drains_clients = message.lingers
+            peer.decode = decode_trusted if message.vouches and peer.may_be_trusted else decode
+        files = (*message.files, *message.missing)
+        self.events.append(PeerReady(peer, files, message.digests, message.failed))

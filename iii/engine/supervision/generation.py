@@ -100,6 +100,10 @@ class Generation:
         self._leave_start_limiter()
         return self.ready_at - self.started_at
 
+    def stop_waiting_for_ready(self) -> None:
+        """The worker has registered everything, and serves as soon as its files are known to be at rest."""
+        self._timers.cancel("ready")
+
     def end(self, cause: Cause, drain_timeout: float) -> None:
         """Let the process finish its calls, within `drain_timeout` seconds, then stop it."""
         if self.is_ending:

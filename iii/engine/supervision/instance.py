@@ -8,6 +8,7 @@ instances and hears of every change.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,11 @@ from msgspec.structs import replace
 
 from iii.engine.config.spec import WorkerSpec
 from iii.engine.supervision import replacement
+from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
+from iii.engine.supervision.loaded_files import changed_since_loaded
 from iii.engine.supervision.replacement import InstanceState, Plan
 from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Reloaded, ReloadFailed
 from iii.engine.supervision.restart_policy import MAX_UNBLAMED, History, Verdict, judge
@@ -34,7 +37,8 @@ class Instance:
     """One instance of a worker. `spec` may be replaced; the next generation starts with it.
 
     `can_start(spec)` says whether what the worker depends on has come up; `on_changed(instance)` is called after every
-    change of state, `on_closed(run)` when a process that had been opened is gone.
+    change of state, `on_closed(run)` when a process that had been opened is gone; `may_start_again(worker, files)` says
+    whether a generation is replaced because these files have changed while it was starting.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Instance:
         can_start: Callable[[WorkerSpec], bool],
         on_changed: Callable[[Instance], None],
         on_closed: Callable[[Run], None],
+        may_start_again: Callable[[str, tuple[str, ...]], bool],
     ) -> None:
         self.spec = spec
         self.index = index
@@ -58,11 +63,13 @@ class Instance:
         self._can_start = can_start
         self._on_changed = on_changed
         self._on_closed = on_closed
+        self._may_start_again = may_start_again
         self._history = History()
         self._verdict = Verdict(Event.CRASHED)
         self._generations: dict[int, Generation] = {}
         self._backoff: asyncio.TimerHandle | None = None
         self._files: tuple[str, ...] = ()  # whose change causes the next reload
+        self._comparing: set[int] = set()  # generations whose files are compared
         self._has_served = False
         self._is_restart = False  # what starts is what has died, neither mended nor asked for
         self._do: dict[Action, Callable[[int], None]] = {
@@ -135,9 +142,31 @@ class Instance:
             self._history = History()
         self._advance(replacement.command(self._state_with_spec(), event))
 
-    def on_ready(self, generation: int) -> None:
-        """The process of this generation has registered everything."""
-        self._advance(replacement.ready(self.state, generation))
+    def on_ready(self, number: int, digests: Mapping[str, str]) -> None:
+        """The process of this generation has registered everything; `digests` are of the files that it has loaded."""
+        generation = self._generations.get(number)
+        if generation is None or generation.is_ending:
+            return
+        generation.stop_waiting_for_ready()
+        if not digests:
+            self._advance(replacement.ready(self.state, number))
+        elif number not in self._comparing:
+            self._comparing.add(number)
+            start_critical(self._compare(generation, digests), f"the files of {generation.run}")
+
+    async def _compare(self, generation: Generation, digests: Mapping[str, str]) -> None:
+        """Let a generation serve if its files still hold what it has loaded, when no save of them is under way."""
+        changed = await changed_since_loaded(digests)
+        number = generation.run.generation
+        self._comparing.discard(number)
+        if self._generations.get(number) is not generation or generation.is_ending:
+            return
+        shown = tuple(os.path.relpath(file, self._context.root) for file in changed)
+        if changed and self._may_start_again(self.spec.name, shown):
+            self._files = shown
+            self._advance(replacement.changed_while_starting(self._state_with_spec(), number))
+        else:
+            self._advance(replacement.ready(self.state, number))
 
     def _on_ended(self, generation: Generation, reason: ExitReason) -> None:
         number = generation.run.generation

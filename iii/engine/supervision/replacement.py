@@ -77,6 +77,15 @@ def ready(state: InstanceState, generation: int) -> tuple[InstanceState, Plan]:
     return state, plan + more
 
 
+def changed_while_starting(state: InstanceState, generation: int) -> tuple[InstanceState, Plan]:
+    """Apply that files have changed since the process of `generation`, which has become ready, has loaded them."""
+    if generation == state.candidate:
+        return replace(state, reload_again=True), ((Action.END, generation),)
+    if generation == state.serving:
+        return _move(state, Event.CHANGED)
+    return state, ()
+
+
 def exited(state: InstanceState, generation: int, event: Event) -> tuple[InstanceState, Plan]:
     """Apply that a process is gone. `event`: what the restart policy says if the engine had not asked it to end."""
     if generation == state.candidate:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -27,6 +28,7 @@ from iii.engine.supervision.restart_policy import LoopGuard
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
 
+_NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
 _SETTLED = (Actual.READY, Actual.FAILED, Actual.STOPPED)
 
 
@@ -34,8 +36,8 @@ class Supervisor:
     """The workers of one project. Make it inside a running loop.
 
     `environment` returns the whole environment of a process, `spawn` starts one; `reporter` is called with what happens
-    (see reports.py), `redact` takes secrets out of what workers write; `on_files(worker, files)` is called whenever the
-    files that a worker consists of change.
+    (see reports.py), `redact` takes secrets out of what workers write; `on_files(worker, files, digests)` is called
+    whenever the files that a worker consists of change, with the digests of what it has loaded.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Supervisor:
         environment: Environment,
         reporter: Reporter,
         redact: Callable[[str], str],
-        on_files: Callable[[str, frozenset[str]], None],
+        on_files: Callable[[str, frozenset[str], Mapping[str, str]], None],
         spawn: Spawn = spawn,
     ) -> None:
         self._context = SupervisionContext(project.root, hooks, environment, reporter, redact, spawn)
@@ -138,18 +140,21 @@ class Supervisor:
 
     # Events that the engine passes on.
 
-    def on_ready(self, run: Run, files: Iterable[str] = ()) -> None:
-        """The worker has registered everything; `files` are those it has imported so far."""
+    def on_ready(self, run: Run, files: Iterable[str] = (), digests: Mapping[str, str] = _NO_DIGESTS) -> None:
+        """The worker has registered everything; `files` and `digests` as for `on_files`, so far.
+
+        It serves as soon as these files are at rest, if they still hold what it has loaded; else it is started again.
+        """
         instance = self._instances.get((run.worker, run.instance))
         if instance is not None:
-            self.on_files(run, files)
-            instance.on_ready(run.generation)
+            self.on_files(run, files, digests)
+            instance.on_ready(run.generation, digests)
 
-    def on_files(self, run: Run, files: Iterable[str]) -> None:
-        """The worker has imported these files as well."""
-        if self._generation(run) is not None:
+    def on_files(self, run: Run, files: Iterable[str], digests: Mapping[str, str] = _NO_DIGESTS) -> None:
+        """The worker's imports have looked at these files as well; `digests` are of those that it has loaded."""
+        if (run.worker, run.instance) in self._instances:
             self._files[run] = self._files.get(run, frozenset()) | frozenset(files)
-            self._tell_files(run.worker)
+            self._tell_files(run.worker, digests)
 
     def on_drained(self, run: Run) -> None:
         """No caller waits for this process any more."""
@@ -170,9 +175,7 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 times.append((self._project.root / file).stat().st_mtime)
         is_own = any(instance.was_starting_at(modified_at) for instance in instances for modified_at in times)
-        if is_own and not self._loop_guard.allows(worker, time.monotonic()):
-            text = f"reload paused: its start changes {', '.join(changed)}, which it is watched for"
-            self._context.report(Notice(text, worker))
+        if is_own and not self._may_start_again(worker, changed):
             return
         for instance in instances:
             instance.command(Event.CHANGED, changed)
@@ -198,6 +201,7 @@ class Supervisor:
             can_start=self._can_start,
             on_changed=self._on_instance_changed,
             on_closed=self._forget_files,
+            may_start_again=self._may_start_again,
         )
         return instance
 
@@ -259,6 +263,14 @@ class Supervisor:
             used, allowed = (f"{size / 1e6:.0f} MB" for size in (memory, limit))
             generation.give_up("memory", f"used {used} of memory, over its limit of {allowed}")
 
+    def _may_start_again(self, worker: str, changed: tuple[str, ...]) -> bool:
+        """Whether to start a worker once more because files have changed while it was starting; say so if not."""
+        if self._loop_guard.allows(worker, time.monotonic()):
+            return True
+        text = f"reload paused: its start changes {', '.join(changed)}, which it is watched for"
+        self._context.report(Notice(text, worker))
+        return False
+
     def _forget_files(self, run: Run) -> None:
         # The files of a dead generation stay known until a later one reports its own: among them is the file whose
         # change mends the worker.
@@ -269,12 +281,13 @@ class Supervisor:
         if has_successor and self._files.pop(run, None) is not None:
             self._tell_files(run.worker)
 
-    def _tell_files(self, worker: str) -> None:
+    def _tell_files(self, worker: str, digests: Mapping[str, str] = _NO_DIGESTS) -> None:
         if worker not in self._project.workers:
             return
         script = self._project.workers[worker].script
         own = frozenset({str(script)}) if script else frozenset()
-        self._on_files(worker, own.union(*(files for run, files in self._files.items() if run.worker == worker)))
+        files = own.union(*(files for run, files in self._files.items() if run.worker == worker))
+        self._on_files(worker, files, digests)
 
     def _generation(self, run: Run) -> Generation | None:
         return next((generation for generation in self._generations() if generation.run == run), None)

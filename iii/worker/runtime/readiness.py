@@ -18,10 +18,10 @@ from iii.worker.context.python_logging import show_logging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable
 
     from iii.worker.codec.codec import Message
+    from iii.worker.runtime.import_record import ImportRecord
 
 # A script that registers one function after the other pauses less than this between them. Also how often the main
 # thread is looked at.
@@ -29,27 +29,27 @@ REGISTRATION_DEBOUNCE = 0.05
 # A main thread that has registered nothing for so long and is never found asleep does work of its own; ready does not
 # wait for its end. A script that has registered nothing at all is given as long: it may wait for a database first.
 PARKED_TIMEOUT = 1.0
-# Folders of installed or generated code inside a project.
-FOREIGN_FOLDERS = (".venv", "site-packages", ".iii")
 
 
 class Readiness:
-    """Sends `ready` once, and again whenever the worker has imported more files of the project.
+    """Sends `ready` once, and again whenever the worker has imported more files.
 
-    `project` is the project's folder, empty outside of one. `module_count` is what `len(sys.modules)` was when the
-    files were last looked for.
+    `imports` is the launcher's record of them, None for a script started by hand. `module_count` is what
+    `len(sys.modules)` was when the record was last looked at, -1 if an import has looked for something in vain since.
     """
 
-    def __init__(self, send: Callable[[Message], None], project: str) -> None:
+    def __init__(self, send: Callable[[Message], None], imports: ImportRecord | None) -> None:
         self._send = send
-        self._project = project
+        self._imports = imports
         self._lock = Lock()
-        self._files: list[str] = []
+        self._told: Message = {}
         self._registered_at = monotonic()
         self._debounce = PARKED_TIMEOUT
         self.module_count = 0
         self.lingers = False
         self.announced = Event()
+        if imports is not None:
+            imports.on_missing = self._on_missing
 
     def touch(self) -> None:
         """Note a registration: the debounce starts anew."""
@@ -78,7 +78,7 @@ class Readiness:
         if self.announced.is_set():
             with self._lock:
                 self.module_count = len(sys.modules)
-                if find_project_files(sys.modules, self._project) != self._files:
+                if self._imports is not None and _facts_of(self._imports) != self._told:
                     self._send_ready()
 
     def _send_ready(self) -> None:
@@ -87,10 +87,26 @@ class Readiness:
         message: Message = {"type": "ready", "vouches": True}
         if self.lingers:
             message["lingers"] = True
-        if self._project:
+        if os.environ.get("III_PROJECT"):
             show_logging()
-            self._files = message["files"] = find_project_files(sys.modules, self._project)
+        if self._imports is not None:
+            self._told = _facts_of(self._imports)
+            message |= self._told
         self._send(message)
+
+    def _on_missing(self) -> None:
+        self.module_count = -1
+
+
+def _facts_of(imports: ImportRecord) -> Message:
+    """Return what a record says: files that were found, digests of those that were compiled, paths without a file."""
+    missing = imports.missing()  # first: it may look for more
+    files = imports.files()
+    return {
+        "files": files,
+        "digests": {file: imports.digests[file] for file in files if file in imports.digests},
+        **({"missing": missing} if missing else {}),
+    }
 
 
 def is_asleep(thread: int | None) -> bool:
@@ -115,29 +131,3 @@ def main_thread_place() -> tuple[object, ...] | None:
         place += (frame.f_code, frame.f_lasti)
         frame = frame.f_back
     return tuple(place)
-
-
-def _file_of(module: Any) -> Any:
-    # Not by `getattr`: a lazy module runs code of its own then, which imports or raises.
-    try:
-        return object.__getattribute__(module, "__dict__").get("__file__")
-    except AttributeError:
-        return None
-
-
-def find_project_files(modules: Mapping[str, Any], project: str) -> list[str]:
-    """Return the real paths of all module files under `project`, sorted, installed packages left out."""
-    if not project:
-        return []
-    root = os.path.realpath(project).rstrip(os.sep) + os.sep
-    files = set()
-    for module in list(modules.values()):
-        file = _file_of(module)
-        # Most modules are the interpreter's: compare strings first, resolving links costs system calls.
-        if isinstance(file, str) and (file.startswith((root, project)) or not os.path.isabs(file)):
-            files.add(os.path.realpath(file))
-    return sorted(
-        path
-        for path in files
-        if path.startswith(root) and not set(FOREIGN_FOLDERS) & set(path[len(root) :].split(os.sep))
-    )

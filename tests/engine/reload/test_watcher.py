@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from iii.engine.config.regular_file import digest_of_file
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.engine.reload import watcher as module
 from iii.engine.reload.watcher import Watcher, _number_of
@@ -154,6 +155,61 @@ def test_touch_and_the_same_content_are_not_told(tmp_path: Path) -> None:
         assert await ears.next() == ("a", ("lib/b.py",))
 
     watch(tmp_path, scenario)
+
+
+def test_what_has_changed_since_a_worker_has_loaded_it_is_told(tmp_path: Path) -> None:
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        for name in ("c.py", "d.py"):
+            (tmp_path / name).write_text("new")
+        files = {str(tmp_path / name): digest_of_file(tmp_path / name) or "" for name in ("c.py", "d.py")}
+        (tmp_path / "d.py").write_text("newer")  # before the watcher has ever looked at it
+        watcher.set_files("a", frozenset(files), files)
+        assert await ears.next() == ("a", ("d.py",))
+
+    watch(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("made", ["fresh.py", "fresh/__init__.py", "fresh/deep.py", "pkg/plugin.py"])
+def test_what_an_import_has_not_found_is_told_when_it_is_there(tmp_path: Path, made: str) -> None:
+    (tmp_path / "pkg").mkdir()
+
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        missing = {f"{tmp_path}/{name}" for name in ("fresh.py", "fresh/__init__.py", "fresh/", "pkg/plugin.py")}
+        watcher.set_files("a", frozenset(missing))
+        await is_surveyed(watcher, tmp_path / "pkg")
+        (tmp_path / made).parent.mkdir(exist_ok=True)
+        (tmp_path / made).write_text("new")
+        worker, files = await ears.next()
+        assert worker == "a"
+        assert set(files) <= {made, "fresh/"}
+
+    watch(tmp_path, scenario)
+
+
+def test_a_link_that_is_set_to_another_folder_is_told(tmp_path: Path) -> None:
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.py").write_text(name)
+    (tmp_path / "current").symlink_to("v1")
+
+    async def scenario(_watcher: Watcher, ears: Ears) -> None:
+        (tmp_path / "next").symlink_to("v2")
+        (tmp_path / "next").replace(tmp_path / "current")
+        assert await ears.next() == ("a", ("current/m.py",))
+
+    watch(tmp_path, scenario, files=("current/m.py",))
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        os.mkfifo(tmp_path / "pipe.py")
+        (tmp_path / "a.py").unlink()
+        os.mkfifo(tmp_path / "a.py")
+        watcher.set_files("a", frozenset({str(tmp_path / "a.py"), str(tmp_path / "lib/b.py")}))
+        (tmp_path / "lib/b.py").write_text("new")
+        assert await ears.next() == ("a", ("lib/b.py",))
+
+    watch(tmp_path, scenario, watch=("*.py",))
 
 
 def test_an_atomic_rename_and_a_file_that_comes_back_are_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_ping_is_answered_and_ready_is_told(net: Net) -> None:
     net.send(peer, "ping")
     assert net.one(peer) == {"type": "pong"}
     net.send(peer, "ready", files=["/a.py"])
-    assert PeerReady(peer, ["/a.py"]) in net.router.events
+    assert PeerReady(peer, ("/a.py",), {}) in net.router.events
 
 
 def test_messages_that_only_the_engine_sends_are_ignored(net: Net) -> None:

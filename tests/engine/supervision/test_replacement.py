@@ -19,6 +19,8 @@ def play(history: str, *, exclusive: bool = False) -> tuple[InstanceState, str]:
         name, _, generation = word.partition(":")
         if name == "ready":
             state, plan = replacement.ready(state, int(generation))
+        elif name == "stale":
+            state, plan = replacement.changed_while_starting(state, int(generation))
         elif generation:
             state, plan = replacement.exited(state, int(generation), Event(name.replace("-", " ")))
         else:
@@ -32,6 +34,21 @@ HISTORIES = [
     ("a change starts the next one beside", f"{UP} changed", "spawn:1 promote:1 spawn:2"),
     ("ready swaps and ends the old one", f"{UP} changed ready:2", "spawn:1 promote:1 spawn:2 promote:2 end:1"),
     ("a broken edit keeps the old one", f"{UP} changed crashed:2", "spawn:1 promote:1 spawn:2 keep:2"),
+    (
+        "one that has loaded what is no longer there never serves",
+        f"{UP} changed stale:2 exited:2 ready:3",
+        "spawn:1 promote:1 spawn:2 end:2 keep:2 spawn:3 promote:3 end:1",
+    ),
+    (
+        "... at the first start as well",
+        "start stale:1 exited:1 ready:2",
+        "spawn:1 end:1 spawn:2 promote:2",
+    ),
+    (
+        "... and of an ended one it does nothing",
+        f"{UP} changed ready:2 stale:1",
+        "spawn:1 promote:1 spawn:2 promote:2 end:1",
+    ),
     (
         "two changes during a reload add one more",
         f"{UP} changed changed changed ready:2",
