@@ -23,9 +23,9 @@ from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
-from iii.engine.supervision.loaded_files import changed_since_loaded
+from iii.engine.supervision.loaded_files import AT_REST, MAX_STALE, changed_since_loaded
 from iii.engine.supervision.replacement import InstanceState, Plan
-from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Reloaded, ReloadFailed
+from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Notice, Reloaded, ReloadFailed
 from iii.engine.supervision.restart_policy import MAX_UNBLAMED, History, Verdict, judge
 from iii.engine.supervision.run import Cause, ExitReason, Run
 
@@ -37,8 +37,7 @@ class Instance:
     """One instance of a worker. `spec` may be replaced; the next generation starts with it.
 
     `can_start(spec)` says whether what the worker depends on has come up; `on_changed(instance)` is called after every
-    change of state, `on_closed(run)` when a process that had been opened is gone; `may_start_again(worker, files)` says
-    whether a generation is replaced because these files have changed while it was starting.
+    change of state, `on_closed(run)` when a process that had been opened is gone.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class Instance:
         can_start: Callable[[WorkerSpec], bool],
         on_changed: Callable[[Instance], None],
         on_closed: Callable[[Run], None],
-        may_start_again: Callable[[str, tuple[str, ...]], bool],
     ) -> None:
         self.spec = spec
         self.index = index
@@ -63,13 +61,13 @@ class Instance:
         self._can_start = can_start
         self._on_changed = on_changed
         self._on_closed = on_closed
-        self._may_start_again = may_start_again
         self._history = History()
         self._verdict = Verdict(Event.CRASHED)
         self._generations: dict[int, Generation] = {}
         self._backoff: asyncio.TimerHandle | None = None
         self._files: tuple[str, ...] = ()  # whose change causes the next reload
         self._comparing: set[int] = set()  # generations whose files are compared
+        self._stale = 0  # generations in a row whose files had changed since they were loaded
         self._has_served = False
         self._is_restart = False  # what starts is what has died, neither mended nor asked for
         self._do: dict[Action, Callable[[int], None]] = {
@@ -155,18 +153,31 @@ class Instance:
             start_critical(self._compare(generation, digests), f"the files of {generation.run}")
 
     async def _compare(self, generation: Generation, digests: Mapping[str, str]) -> None:
-        """Let a generation serve if its files still hold what it has loaded, when no save of them is under way."""
-        changed = await changed_since_loaded(digests)
+        """Let a generation serve if its files still hold what it has loaded, when no save of them is under way.
+
+        Each time that they do not, the next generation waits longer for the end of the saves. One whose own start
+        changes what it has loaded serves in the end, with a word.
+        """
+        try:
+            changed = await changed_since_loaded(digests, AT_REST * 2**self._stale)
+            is_own_doing = bool(changed) and self._stale == MAX_STALE
+            self._stale += bool(changed)
+        except TimeoutError:
+            changed, is_own_doing = tuple(digests), False
         number = generation.run.generation
         self._comparing.discard(number)
         if self._generations.get(number) is not generation or generation.is_ending:
             return
-        shown = tuple(os.path.relpath(file, self._context.root) for file in changed)
-        if changed and self._may_start_again(self.spec.name, shown):
-            self._files = shown
+        files = tuple(os.path.relpath(file, self._context.root) for file in changed)
+        if changed and not is_own_doing:
+            self._files = self._files or files
             self._advance(replacement.changed_while_starting(self._state_with_spec(), number))
-        else:
-            self._advance(replacement.ready(self.state, number))
+            return
+        if is_own_doing:
+            text = f"its start changes {', '.join(files)} after having loaded it: it serves what it has loaded"
+            self._context.report(Notice(text, self.spec.name))
+        self._stale = 0
+        self._advance(replacement.ready(self.state, number))
 
     def _on_ended(self, generation: Generation, reason: ExitReason) -> None:
         number = generation.run.generation

@@ -13,23 +13,31 @@ from collections.abc import Iterable, Mapping
 
 from iii.engine.config.regular_file import digest_of_file
 
-# Seconds without a change of a file after which no save of it is under way.
+# Seconds without a change of a file after which no save of it is under way, at first.
 AT_REST = 0.1
-# Seconds after which files that are saved on and on count as changed.
+# Generations in a row that have loaded what was no longer there, each after a rest twice as long: the next one's start
+# must be what changes the file.
+MAX_STALE = 4
+# Seconds to wait for the end of saves.
 MAX_REST_TIMEOUT = 10.0
 # Bytes that are compared on the event loop, in a few milliseconds; more in a thread.
 INLINE_SIZE = 256 * 1024
 
 
-async def changed_since_loaded(digests: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the files that hold something else than their digest says, as soon as they are at rest."""
+async def changed_since_loaded(digests: Mapping[str, str], rest: float = AT_REST) -> tuple[str, ...]:
+    """Return the files that hold something else than their digest says, once they have been at rest for `rest` seconds.
+
+    Raises TimeoutError if they are saved on and on.
+    """
     deadline = time.monotonic() + MAX_REST_TIMEOUT
     while True:
         size, changed_at = _state_of(digests)
         age = time.time() - changed_at
-        if not 0 <= age < AT_REST or time.monotonic() > deadline:  # less than 0: another machine's clock
+        if not 0 <= age < rest:  # less than 0: another machine's clock
             break
-        await asyncio.sleep(AT_REST - age)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        await asyncio.sleep(rest - age)
     if size <= INLINE_SIZE:
         return _changed(digests)
     return await asyncio.to_thread(_changed, digests)

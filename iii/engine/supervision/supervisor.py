@@ -175,7 +175,9 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 times.append((self._project.root / file).stat().st_mtime)
         is_own = any(instance.was_starting_at(modified_at) for instance in instances for modified_at in times)
-        if is_own and not self._may_start_again(worker, changed):
+        if is_own and not self._loop_guard.allows(worker, time.monotonic()):
+            text = f"reload paused: its start changes {', '.join(changed)}, which it is watched for"
+            self._context.report(Notice(text, worker))
             return
         for instance in instances:
             instance.command(Event.CHANGED, changed)
@@ -201,7 +203,6 @@ class Supervisor:
             can_start=self._can_start,
             on_changed=self._on_instance_changed,
             on_closed=self._forget_files,
-            may_start_again=self._may_start_again,
         )
         return instance
 
@@ -262,14 +263,6 @@ class Supervisor:
         if limit is not None and memory > limit:
             used, allowed = (f"{size / 1e6:.0f} MB" for size in (memory, limit))
             generation.give_up("memory", f"used {used} of memory, over its limit of {allowed}")
-
-    def _may_start_again(self, worker: str, changed: tuple[str, ...]) -> bool:
-        """Whether to start a worker once more because files have changed while it was starting; say so if not."""
-        if self._loop_guard.allows(worker, time.monotonic()):
-            return True
-        text = f"reload paused: its start changes {', '.join(changed)}, which it is watched for"
-        self._context.report(Notice(text, worker))
-        return False
 
     def _forget_files(self, run: Run) -> None:
         # The files of a dead generation stay known until a later one reports its own: among them is the file whose
