@@ -85,8 +85,9 @@ ROOMS: dict[str, Room] = {
         frozenset({"foreign_readiness", "liveness"}),
     ),
     f"{_E}/channels": Room((*BASE, "iii/protocol", f"{_E}/routing"), frozenset({"channel"})),
+    f"{_E}/run_tag.py": Room(),
     f"{_E}/supervision": Room(
-        (*BASE, f"{_E}/config"),
+        (*BASE, f"{_E}/config", f"{_E}/run_tag.py"),
         frozenset(
             {
                 "lifecycle",
@@ -115,7 +116,7 @@ ROOMS: dict[str, Room] = {
         )
     ),
     f"{_E}/terminal": Room((f"{_E}/config", f"{_E}/security", f"{_E}/supervision")),
-    f"{_E}/boot": Room((*BASE, *(f"{_E}/{name}" for name in ("config", "supervision", "transport")))),
+    f"{_E}/boot": Room((*BASE, *(f"{_E}/{name}" for name in ("config", "run_tag.py", "supervision", "transport")))),
     _E: Room(
         (
             *(*BASE, "iii/protocol"),

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 ENVIRONMENT = "III_GUARD"  # the guard's pid, for the engine
 KEEP = b"III_KEEP_CHILDREN=1"  # in the environment of a worker whose children may outlive it
-_RLIMIT_LOCKS = 10  # carries a tag, whose lowest bit says the same: see supervision/run_tag.py
+_RLIMIT_LOCKS = 10  # carries a tag, whose lowest bit says the same: see run_tag.py
 # An engine that crashes more often than this in this many seconds needs a human.
 MAX_RESTARTS = 3
 RESTART_INTERVAL = 60.0

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from iii.engine import run_tag
 from iii.engine.boot.listening_sockets import ListeningSockets
 from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path, unwritable
 from iii.engine.boot.stale_processes import kill_rest, kill_stale_processes, record_of
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
-from iii.engine.supervision import run_tag
 from iii.engine.supervision.process import LISTEN_FDS
 from iii.engine.supervision.run import Run
 from iii.engine.transport.tcp_address import Address

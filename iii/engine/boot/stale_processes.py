@@ -19,9 +19,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from iii.engine import run_tag
 from iii.engine.boot.run_dir import write_private
 from iii.engine.config.regular_file import read_regular
-from iii.engine.supervision import procfs, run_tag
+from iii.engine.supervision import procfs
 from iii.engine.supervision.process import kill_entries
 from iii.engine.supervision.procfs import Entry
 

@@ -24,8 +24,8 @@ from msgspec import Struct
 
 from iii.engine.config.regular_file import open_regular
 from iii.engine.config.spec import WorkerSpec
+from iii.engine.run_tag import tagged_spawn
 from iii.engine.supervision.procfs import KEEP, Entry, read_entry
-from iii.engine.supervision.run_tag import tagged_spawn
 
 if TYPE_CHECKING:
     import asyncio

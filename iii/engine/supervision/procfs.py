@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from iii.engine.supervision.run_tag import tag_of
+from iii.engine.run_tag import tag_of
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from iii.engine import run_tag
 from iii.engine.boot.stale_processes import kill_stale_processes, left_behind, read_runs, record_of
-from iii.engine.supervision import procfs, run_tag
+from iii.engine.supervision import procfs
 from iii.engine.supervision.orphans import belonging
 from iii.engine.supervision.process import SpawnError
 from iii.engine.supervision.procfs import Entry, marks_of, parse_stat
