@@ -22,6 +22,11 @@ MAX_PATH = 200
 class Outcome:
     """One request, from now on, and what becomes of it. `route` is its path's template, `error` a failure's code."""
 
+    __slots__ = (
+        *("method", "path", "trace", "route", "function_id", "error", "status"),
+        *("_parent", "_began", "_started", "_seconds"),
+    )
+
     def __init__(self, method: str, path: str, trace: dict[str, str], parent: str | None) -> None:
         self.method = method
         self.path = path

@@ -44,7 +44,7 @@ from stdlib_workers.http.streaming import EVENTS, Stream, StreamFailed, failure_
 # Stands in the log where a client has left without an answer, as elsewhere in the trade.
 CLIENT_CLOSED = 499
 MAX_HEADER_COUNT = 100
-_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"content-type", b"authorization"})
+_ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
 
 
 class Fallback(Protocol):
@@ -197,6 +197,8 @@ class Application:
 
     async def _admit(self, route: Route, payload: dict[str, Any], terms: Terms) -> Reply | None:
         """Ask the condition and the route's own middleware, which see no channels."""
+        if route.condition is None and not route.middleware:
+            return None
         seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
         await check_condition(self.trigger, route, seen, terms)
         return await ask_middleware(self.trigger, route.middleware, route, seen, terms)
@@ -265,20 +267,19 @@ async def _call_for(call: Coroutine[Any, Any, Any], request: Request) -> Any:
 
 def _check_head(request: Request) -> None:
     """Refuse what could be read in more than one way, or is too much; nothing more is read from its connection."""
-
-    def refusal(*what: Any) -> Refusal:
-        return Refusal(*what, headers=[(b"connection", b"close")])
-
-    names = [name for name, _ in request.raw_headers]
-    if len(names) > MAX_HEADER_COUNT:
-        raise refusal(431, "HEADERS_TOO_LARGE", f"a request has at most {MAX_HEADER_COUNT} headers")
-    if names.count(b"host") != 1:
-        raise refusal(400, "BAD_REQUEST", "a request has exactly one Host header")
-    if len(names) != len(set(names)):
-        once = [name for name in names if name in _ONCE_ONLY]
-        if len(once) != len(set(once)):
-            raise refusal(400, "BAD_REQUEST", "a header that can be there once is there twice")
-    if request.headers.get("transfer-encoding", "chunked").lower() != "chunked":
-        raise refusal(400, "BAD_REQUEST", "the only transfer-encoding is chunked")
-    if request.scope.get("http_version", "1.1") not in ("1.0", "1.1"):
-        raise refusal(505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1")
+    headers = request.headers
+    status, code, text = 400, "BAD_REQUEST", ""
+    if len(headers) != len(request.raw_headers):
+        names = [name for name, _ in request.raw_headers if name in _ONCE_ONLY]
+        if len(names) != len(set(names)):
+            text = "a header that can be there once is there twice"
+    if len(request.raw_headers) > MAX_HEADER_COUNT:
+        status, code, text = 431, "HEADERS_TOO_LARGE", f"a request has at most {MAX_HEADER_COUNT} headers"
+    elif "host" not in headers:
+        text = "a request has exactly one Host header"
+    elif headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        text = "the only transfer-encoding is chunked"
+    elif request.scope["http_version"] not in ("1.1", "1.0"):
+        status, code, text = 505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1"
+    if text:
+        raise Refusal(status, code, text, headers=[(b"connection", b"close")])

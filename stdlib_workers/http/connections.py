@@ -209,6 +209,11 @@ class HttpConnection(_Connection):
         return self.connections.is_leaving
 
     @property
+    def has_whole_body(self) -> bool:
+        """Whether nothing of the body has to be waited for."""
+        return not self._body_left
+
+    @property
     def is_unused(self) -> bool:
         """Whether no request has come yet."""
         return self.inner is None
@@ -248,7 +253,9 @@ class HttpConnection(_Connection):
 
     def _take_head(self) -> None:
         """Hand the next request over, if its head is there."""
-        waiting = self._waiting.lstrip(b"\r\n")
+        waiting = self._waiting
+        if waiting[0] in b"\r\n":
+            waiting = waiting.lstrip(b"\r\n")
         end = waiting.find(b"\r\n\r\n") + 4
         if end < 4 and waiting[:1].isalpha():
             self._waiting = waiting

@@ -151,6 +151,8 @@ def reply_from(result: Any) -> Reply:
 
 def hint_from(result: Any) -> str | None:
     """Return what to tell the author of a function of whose result something is not sent."""
+    if isinstance(result, dict) and "body" in result and "headers" not in result:
+        return None
     if not isinstance(result, dict):
         lost = None if result is None else f"the {type(result).__name__} it returned"
     elif result and not KEYS & result.keys():

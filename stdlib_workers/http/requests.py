@@ -58,37 +58,44 @@ class Request:
         """Return the whole body. Refusal 413 over the limit, 408 when it is late; Disconnected."""
         if self.is_whole:
             return b""
+        self._check_head()
+        if self.connection is not None and self.connection.has_whole_body:
+            return self._checked(await self._next())
+        parts, size = [], 0
         try:
             async with asyncio.timeout(self._body_seconds):
-                return b"".join([chunk async for chunk in self._read()])
+                while not self.is_whole:
+                    parts.append(await self._next())
+                    size += len(self._checked(parts[-1], size))
         except TimeoutError:
             raise self._late() from None
+        return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes; errors as in `body`. Only silence is late."""
-        reading = self._read()
+        if not self.is_whole:
+            self._check_head()
+        size = 0
         while not self.is_whole:
             try:
                 async with asyncio.timeout(self._body_seconds):
-                    chunk = await anext(reading)
+                    chunk = self._checked(await self._next(), size)
             except TimeoutError:
                 raise self._late() from None
+            size += len(chunk)
             yield chunk
 
-    async def _read(self) -> AsyncIterator[bytes]:
-        length = self.headers.get("content-length", "0")
+    def _check_head(self) -> None:
+        length, coding = self.headers.get("content-length", "0"), self.headers.get("content-encoding", "identity")
         if length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
-        coding = self.headers.get("content-encoding", "identity")
         if coding.lower() != "identity":
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"a body with content-encoding {coding} is not unpacked")
-        size = 0
-        while not self.is_whole:
-            chunk = await self._next()
-            size += len(chunk)
-            if size > self._max_body:
-                raise self._too_large()
-            yield chunk
+
+    def _checked(self, chunk: bytes, size: int = 0) -> bytes:
+        if size + len(chunk) > self._max_body:
+            raise self._too_large()
+        return chunk
 
     async def _next(self) -> bytes:
         message = await self.receive()
@@ -128,7 +135,8 @@ def trace_from(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """
     given = headers.get("traceparent", "")
     if not _TRACEPARENT.match(given):
-        return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}, None
+        ids = f"{_mint(192):048x}"
+        return {"traceparent": f"00-{ids[:32]}-{ids[32:]}-02"}, None
     flags = "01" if int(given[-2:], 16) & 1 else "00"
     trace = {"traceparent": f"{given[:36]}{_mint(64):016x}-{flags}"}
     if headers.get("baggage"):

@@ -37,7 +37,7 @@ _PLAIN = frozenset((str, int, bool, type(None)))
 class Codec:
     """Encode and decode; `package` names the library: `json`; after `upgrade`, `msgspec` or `orjson`.
 
-    `slow_bytes` is how many bytes `json` has worked on, short messages aside. `encode_text` encodes a string by the
+    `slow_bytes` is how many bytes `json` has worked on, short messages aside. `encode_text` encodes by the
     library alone, without the checks of `encode`.
     """
 
@@ -56,7 +56,7 @@ class Codec:
 
     def _use_json(self) -> None:
         self.package = "json"
-        self.encode_text: Callable[[str], bytes] = encode_with_json
+        self.encode_text: Callable[[Any], bytes] = encode_with_json
         self._encode: Callable[[Any], bytes] = encode_with_json
         self._decode_lines: Callable[[bytes], list[Any]] = lambda block: list(map(decode_with_json, _lines_of(block)))
         self._encode_lines: Callable[[list[Any]], bytes] | None = None  # the parser is exact by itself

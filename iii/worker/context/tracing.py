@@ -15,7 +15,7 @@ from iii.worker.context.invocation import CURRENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from contextvars import Token
     from types import TracebackType
     from typing import Any
@@ -113,15 +113,6 @@ class Tracing:
                 span.set("format", resize(image))
         """
         return Span(name, attributes, self._send)
-
-    def record_spans(self, spans: Sequence[Mapping[str, Any]]) -> None:
-        """Send spans that have ended, many in one message: for a server that times its requests itself.
-
-        Keys of a span: `name`, `trace_id`, `span_id` and `parent_span_id` (hexadecimal, None for a root), `flags` (of
-        its trace context: 1 recorded, 2 undecided), `start_time_unix_nano`, `end_time_unix_nano`, `status` (`ok`,
-        `error` or `unset`), `status_description`, `attributes`.
-        """
-        self._send({"type": "telemetry", "spans": spans})
 
 
 def current_trace() -> dict[str, str]:
