@@ -46,16 +46,22 @@ class HttpTriggers(TriggerHandler):
         self._method = method
         self._loop = loop
         self._is_superseded = is_superseded
+        self._going: set[str] = set()  # removed, unless a successor has got them
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Add a route. ValueError when the config is wrong or the route is taken."""
+        if self._going:
+            await self._is_superseded()  # the answers come in the order of the questions: the path may be free by then
         await self._on_server(self._add, config)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """Remove a route. One that our successor has got stays here for whoever asks us still."""
-        if not await self._is_superseded():
+        self._going.add(config.id)
+        is_superseded = await self._is_superseded()
+        self._going.discard(config.id)
+        if not is_superseded:
             await self._on_server(self._remove, config.id)
 
     async def wait_for(self, ids: Iterable[str], seconds: float) -> bool:

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from stdlib_workers.http.routes import Route
+from stdlib_workers.http.routes import Conflict, Route, Routes
 from stdlib_workers.http.streaming import status_and_headers_from
-from stdlib_workers.http.triggers import route_from
+from stdlib_workers.http.triggers import HttpTriggers, route_from
 from tests.support.stand_ins import binding
+
+
+async def test_a_path_that_is_given_up_is_free_for_whoever_asks_next() -> None:
+    """The engine is asked about a binding that has gone; the next one waits for the answer."""
+    asked = asyncio.Event()
+    routes = Routes()
+
+    async def is_superseded() -> bool:
+        await asked.wait()
+        return False
+
+    triggers = HttpTriggers(routes, asyncio.get_running_loop(), is_superseded)
+    first, second = (binding("f::f", {"api_path": "/a"}, id=id) for id in ("1", "2"))
+    await triggers.register_trigger(first)
+    with pytest.raises(Conflict, match=r"trigger 2.*trigger 1"):
+        await triggers.register_trigger(second)
+    going, coming = (
+        asyncio.ensure_future(work) for work in (triggers.unregister_trigger(first), triggers.register_trigger(second))
+    )
+    await asyncio.sleep(0)
+    asked.set()
+    await asyncio.gather(going, coming)
+    assert [found.id for found in routes] == ["2"]
+
+
+async def test_a_route_stays_when_a_successor_has_got_its_binding() -> None:
+    routes = Routes()
+
+    async def is_superseded() -> bool:
+        return True
+
+    triggers = HttpTriggers(routes, asyncio.get_running_loop(), is_superseded)
+    await triggers.register_trigger(binding("f::f", {"api_path": "/a"}, id="1"))
+    await triggers.unregister_trigger(binding("f::f", {"api_path": "/a"}, id="1"))
+    assert len(routes) == 1
 
 
 def route(**config: Any) -> Route:
