@@ -122,3 +122,19 @@ def test_no_request_fails_while_the_handler_is_saved(tmp_path: Path, count: int,
     print(f"{count} reloads in {elapsed:.1f} s, requests: {dict(outcomes)}")
     assert set(outcomes) == {"right"}
     assert elapsed >= seconds
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_no_request_fails_while_handler_and_http_worker_are_replaced_in_turn(tmp_path: Path, count: int) -> None:
+    with web(tmp_path, WORKER, "access_log = false", command="dev") as running:
+        source = running.project.folder / "web.py"
+        code, began = source.read_text(), monotonic()
+        with load(running.port) as clients, running.project.connect() as connection:
+            for number in range(1, count + 1):
+                source.write_text(f"{code}\n# saved for the {number}. time\n")
+                running.project.wait("changed: reloaded", count=number)
+                connection.call("engine::workers::restart", {"name": "http"})
+            clients.go_on_until(monotonic())
+        elapsed = monotonic() - began
+    print(f"{2 * count} reloads in {elapsed:.1f} s, requests: {dict(clients.outcomes)}")
+    assert set(clients.outcomes) == {"right"}
