@@ -171,8 +171,6 @@ ROOMS: dict[str, Room] = {
 
 # Shared by several standard workers; these packages are no workers.
 SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
-# Folders that may hold more modules, and why.
-MORE_MODULES = {"stdlib_workers/http"}  # about to be rebuilt on Starlette
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(
@@ -311,7 +309,7 @@ def _crowded(tree: Mapping[str, str]) -> list[str]:
     return [
         f"{folder}: {count} modules, the limit is {MAX_MODULES}"
         for folder, count in sorted(counts.items())
-        if count > MAX_MODULES and folder not in MORE_MODULES
+        if count > MAX_MODULES
     ]
 
 

@@ -158,7 +158,7 @@ class Application:
 
     async def _call(self, exchange: Exchange, match: Match) -> Reply:
         route, request = match.route, exchange.request
-        exchange.outcome.route = f"/{route.pattern.removeprefix('/')}"
+        exchange.outcome.route = route.template
         exchange.outcome.function_id = route.function_id
         terms = Terms(self._options.timeout, exchange.outcome.trace)
         exchange.headers.append((b"traceparent", terms.trace["traceparent"].encode()))

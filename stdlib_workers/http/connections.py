@@ -54,7 +54,7 @@ class Connections:
         self.limit = limit
         self.is_leaving = False
         self.lingering = 0
-        self._open: set[HttpConnection | WebSocketConnection] = set()
+        self.open: set[_Connection] = set()
         self.config = self._config(
             application,
             http=partial(HttpConnection, self),
@@ -84,29 +84,15 @@ class Connections:
         config.load()
         return config
 
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Any:
-        return iter(tuple(self._open))
-
-    def add(self, connection: HttpConnection | WebSocketConnection) -> None:
-        """Take in a connection."""
-        self._open.add(connection)
-
-    def discard(self, connection: HttpConnection | WebSocketConnection) -> None:
-        """Let go of a connection."""
-        self._open.discard(connection)
-
     def expire(self, now: float) -> None:
         """Refuse whoever has been too slow at `now`, on the loop's clock."""
-        for connection in self:
+        for connection in tuple(self.open):
             connection.expire(now)
 
     def close_unused(self) -> None:
         """Close the connections on which no request has come yet: uvicorn does not know of them."""
-        for connection in self:
-            if isinstance(connection, HttpConnection) and connection.is_unused:
+        for connection in tuple(self.open):
+            if connection.inner is None:
                 connection.transport.close()
 
 
@@ -146,7 +132,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell uvicorn."""
-        self.connections.discard(self)  # type: ignore[arg-type]
+        self.connections.open.discard(self)
         if self.inner is not None:
             self.inner.connection_lost(exc)
 
@@ -213,19 +199,14 @@ class HttpConnection(_Connection):
         """Whether nothing of the body has to be waited for."""
         return not self._body_left
 
-    @property
-    def is_unused(self) -> bool:
-        """Whether no request has come yet."""
-        return self.inner is None
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the time within which the first head has to come; one connection too many is told to come again."""
         self.transport = transport
-        if len(self.connections) >= self.connections.limit:
+        if len(self.connections.open) >= self.connections.limit:
             refusal = Refusal(503, "overloaded", "too many connections are open", headers=[RETRY_AFTER])
             self._refuse(refusal, lingers=self.connections.lingering < MAX_LINGERING)
             return
-        self.connections.add(self)
+        self.connections.open.add(self)
         self._head_since = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -377,8 +358,8 @@ class WebSocketConnection(_Connection):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the place of the connection that the handshake came on."""
         self.transport = transport
-        self.connections.discard(self._http)
-        self.connections.add(self)
+        self.connections.open.discard(self._http)
+        self.connections.open.add(self)
         self.inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

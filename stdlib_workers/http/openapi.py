@@ -41,7 +41,7 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
     names: set[str] = set()
     for route in sorted(routes, key=lambda route: (route.pattern.removeprefix("/"), route.method)):
         if route.method in _OPERATIONS:
-            path = path_template(route)
+            path = route.template
             operation = _operation(route, functions.get(route.function_id, {}), schemas)
             operation["operationId"] = _unique(f"{route.method.lower()}{path}", names)
             paths.setdefault(path, {})[route.method.lower()] = operation
@@ -52,13 +52,6 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
         "paths": paths,
         "components": {"schemas": schemas},
     }
-
-
-def path_template(route: Route) -> str:
-    """Return the route's path as OpenAPI writes it: `/users/{id}`."""
-    return "/" + "/".join(
-        segment.text if segment.kind is Kind.LITERAL else f"{{{segment.text}}}" for segment in route.segments
-    )
 
 
 def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Schema]) -> dict[str, Any]:

@@ -124,12 +124,24 @@ class Route:
     streams: bool = False
     cancels: bool = False
     segments: tuple[Segment, ...] = field(init=False)
+    template: str = field(init=False)  # the path as OpenAPI and telemetry write it: `/users/{id}`
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "segments", parse_pattern(self.pattern))
+        segments = parse_pattern(self.pattern)
+        texts = [each.text if each.kind is Kind.LITERAL else f"{{{each.text}}}" for each in segments]
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "template", f"/{'/'.join(texts)}")
 
     def __str__(self) -> str:
         return f"{self.method} /{self.pattern.removeprefix('/')}"
+
+    def params_in(self, path: Sequence[str]) -> dict[str, str]:
+        """Return what the parameters stand for in a path that matches."""
+        return {
+            segment.text: path[place] if segment.kind is Kind.PARAMETER else "/".join(path[place:])
+            for place, segment in enumerate(self.segments)
+            if segment.kind is not Kind.LITERAL
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +156,8 @@ class Conflict(ValueError):
     """A route that would take what another one has."""
 
 
-@dataclass(slots=True)
-class _Node:
-    literals: dict[str, _Node] = field(default_factory=dict)
-    parameter: _Node | None = None
-    rest: _Node | None = None
-    routes: dict[str, Route] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.literals or self.parameter or self.rest or self.routes)
+# A node of the tree: by literal text, `Kind.PARAMETER` or `Kind.REST` the nodes below it, by None its routes by method.
+_Node = dict[Any, Any]
 
 
 class Routes:
@@ -161,7 +165,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Route] = {}
-        self._root = _Node()
+        self._root: _Node = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -178,8 +182,10 @@ class Routes:
 
     def add(self, route: Route) -> None:
         """Add a route, in place of the one with its id. Conflict where another route has its method and path."""
-        leaf = self._leaf(route.segments)
-        holder = leaf.routes.get(route.method) if leaf else None
+        leaf: _Node = self._root
+        for key in _keys_of(route):
+            leaf = leaf.get(key, {})
+        holder = leaf.get(None, {}).get(route.method)
         if holder is not None and holder.id != route.id:
             raise Conflict(
                 f"{route} of {route.function_id} (trigger {route.id}) conflicts with already-registered route "
@@ -187,24 +193,25 @@ class Routes:
             )
         self.remove(route.id)
         node = self._root
-        for segment in route.segments:
-            node = _child(node, segment)
-        node.routes[route.method] = route
+        for key in _keys_of(route):
+            node = node.setdefault(key, {})
+        node.setdefault(None, {})[route.method] = route
         self._by_id[route.id] = route
 
     def remove(self, id: str) -> Route | None:
-        """Remove a route; an id that nobody knows is no error."""
+        """Remove a route, and the nodes that were there for it alone; an id that nobody knows is no error."""
         route = self._by_id.pop(id, None)
-        if route is not None:
-            _prune(self._root, route.segments, route.method)
+        if route is None:
+            return None
+        keys = [*_keys_of(route), None, route.method]
+        nodes = [self._root]
+        for key in keys[:-1]:
+            nodes.append(nodes[-1][key])
+        for node, key in zip(reversed(nodes), reversed(keys), strict=True):
+            del node[key]
+            if node:
+                break
         return route
-
-    def _leaf(self, segments: Sequence[Segment]) -> _Node | None:
-        node: _Node | None = self._root
-        for segment in segments:
-            if node is not None:
-                node = _existing(node, segment)
-        return node
 
     def find(self, method: str, path: Sequence[str]) -> Match | set[str]:
         """Return what answers, else the methods that the path has: none for a path that nobody bound.
@@ -213,76 +220,29 @@ class Routes:
         """
         methods: set[str] = set()
         fallback: Route | None = None
-        for node in _leaves(self._root, path, 0):
-            route = node.routes.get(method)
-            if route is not None:
-                return Match(route, _params(route, path))
+        for routes in _leaves(self._root, path, 0):
+            if method in routes:
+                return Match(routes[method], routes[method].params_in(path))
             if fallback is None and method == "HEAD":
-                fallback = node.routes.get("GET")
-            methods.update(node.routes)
-        return methods if fallback is None else Match(fallback, _params(fallback, path))
+                fallback = routes.get("GET")
+            methods.update(routes)
+        return methods if fallback is None else Match(fallback, fallback.params_in(path))
 
 
-def _existing(node: _Node, segment: Segment) -> _Node | None:
-    if segment.kind is Kind.LITERAL:
-        return node.literals.get(segment.text)
-    return node.parameter if segment.kind is Kind.PARAMETER else node.rest
+def _keys_of(route: Route) -> list[Any]:
+    return [segment.text if segment.kind is Kind.LITERAL else segment.kind for segment in route.segments]
 
 
-def _child(node: _Node, segment: Segment) -> _Node:
-    found = _existing(node, segment)
-    if found is None:
-        found = _Node()
-        if segment.kind is Kind.LITERAL:
-            node.literals[segment.text] = found
-        elif segment.kind is Kind.PARAMETER:
-            node.parameter = found
-        else:
-            node.rest = found
-    return found
-
-
-def _leaves(node: _Node, path: Sequence[str], depth: int) -> Iterator[_Node]:
-    """Every node with routes for the whole path, the most specific first."""
+def _leaves(node: _Node, path: Sequence[str], depth: int) -> Iterator[dict[str, Route]]:
+    """Yield the routes by method of every node for the whole path, the most specific first."""
     if depth == len(path):
-        if node.routes:
-            yield node
+        if None in node:
+            yield node[None]
         return
-    literal = node.literals.get(path[depth])
-    if literal is not None:
-        yield from _leaves(literal, path, depth + 1)
-    if node.parameter is not None and path[depth]:
-        yield from _leaves(node.parameter, path, depth + 1)
+    if path[depth] in node:
+        yield from _leaves(node[path[depth]], path, depth + 1)
+    if Kind.PARAMETER in node and path[depth]:
+        yield from _leaves(node[Kind.PARAMETER], path, depth + 1)
     # An empty rest is no value: `/files/` is not one of the files.
-    if node.rest is not None and path[-1]:
-        yield node.rest
-
-
-def _params(route: Route, path: Sequence[str]) -> dict[str, str]:
-    params: dict[str, str] = {}
-    for place, segment in enumerate(route.segments):
-        if segment.kind is Kind.PARAMETER:
-            params[segment.text] = path[place]
-        elif segment.kind is Kind.REST:
-            params[segment.text] = "/".join(path[place:])
-    return params
-
-
-def _prune(node: _Node, segments: Sequence[Segment], method: str) -> None:
-    """Take a route out below `node`, and the nodes that were there for it alone."""
-    if not segments:
-        node.routes.pop(method, None)
-        return
-    segment = segments[0]
-    child = _existing(node, segment)
-    if child is None:
-        return
-    _prune(child, segments[1:], method)
-    if not child.is_empty:
-        return
-    if segment.kind is Kind.LITERAL:
-        del node.literals[segment.text]
-    elif segment.kind is Kind.PARAMETER:
-        node.parameter = None
-    else:
-        node.rest = None
+    if Kind.REST in node and path[-1]:
+        yield node[Kind.REST][None]

@@ -55,7 +55,7 @@ class Sockets:
             if not isinstance(found, Match):
                 raise Refusal(404, "NOT_FOUND", "no websocket trigger is bound to this path")
             outcome.function_id = found.route.function_id
-            outcome.route = f"/{found.route.pattern.removeprefix('/')}"
+            outcome.route = found.route.template
             socket = Socket(self._application, found, client, self._timeout, outcome.trace)
             await socket.connect(request)
         except Refusal as refusal:

@@ -49,7 +49,7 @@ class Served:
 
     @property
     def connections(self) -> Any:
-        return self.listening.connections
+        return self.listening.connections.open
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
         """Connect; `receive_buffer` bounds what the kernel takes for a client that does not read."""

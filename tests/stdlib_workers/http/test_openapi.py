@@ -9,8 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdlib_workers.http.docs_page import page_from
-from stdlib_workers.http.documentation import Documentation
+from stdlib_workers.http.documentation import Documentation, page_from
 from stdlib_workers.http.openapi import document_from
 from stdlib_workers.http.routes import Route
 from tests.support.asgi_client import Site
