@@ -13,7 +13,7 @@ from typing import Any
 from iii import InvocationError, Logger
 from stdlib_workers.observability.config.alert_rules import AlertRule, AlertState, judge
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
+from stdlib_workers.observability.records.metrics import MetricRow, values_of
 from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
 from stdlib_workers.observability.store import metric_table
 from stdlib_workers.observability.store.archive import Archive
@@ -95,10 +95,7 @@ class AlertEvaluator:
 
 def value_in(rows: Sequence[MetricRow]) -> float | None:
     """Return the value of a metric in a window: gauges averaged, counters and histograms summed; None without data."""
-    numbers = [value.value for row in rows for value in values_of(row)]
-    sums = [histogram.sum for row in rows for histogram in histograms_of(row)]
-    if not numbers and not sums:
+    numbers = [number for row in rows for number in values_of(row)]
+    if not numbers:
         return None
-    if numbers and all(row.kind == "gauge" for row in rows):
-        return sum(numbers) / len(numbers)
-    return sum(numbers) + sum(sums)
+    return sum(numbers) / len(numbers) if all(row.kind == "gauge" for row in rows) else sum(numbers)

@@ -150,7 +150,7 @@ class Service:
         self.call_stats.take_counts(payload.get("calls"))
         self.pipeline.count_dropped(clamp(dropped.get("spans")))
         lost = {kind: clamp(dropped.get(kind)) for kind in ("logs", "otlp")}
-        self.pipeline.lost.update({**lost, "malformed": batch.malformed})
+        self.pipeline.lost.update(lost)
         await self.pipeline.ingest(batch)
 
     def workers_changed(self, payload: Any) -> None:

@@ -1,4 +1,4 @@
-"""`/metrics` in Prometheus's text format. Needs the extra `observability`, so imported late.
+"""`/metrics` in Prometheus's text format.
 
 Calls and errors are the engine's counts, durations come from recorded spans, and process metrics from the engine's
 samples. The latest values of SDK metrics follow under their own names.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -17,10 +17,13 @@ from prometheus_client.registry import CollectorRegistry
 
 from stdlib_workers.observability.ingest.http_server import Response, Route
 from stdlib_workers.observability.records.call_stats import BOUNDS, CallStats
-from stdlib_workers.observability.records.metrics import Series
+from stdlib_workers.observability.records.metrics import Series, total_of
+from stdlib_workers.values import encode
 
 _NAME = re.compile(r"[^a-zA-Z0-9_:]")
 _KINDS = {"counter": "counter", "gauge": "gauge", "updowncounter": "gauge", "histogram": "histogram"}
+# Labels that are not an attribute's.
+_OWN_LABELS = ("service", "instance", "otel_scope_name")
 # Field of the engine's process metrics -> name, kind, and factor to the unit in the name.
 _PROCESS = {
     "memory_rss": ("iii_worker_memory_rss_bytes", "gauge", 1),
@@ -53,7 +56,8 @@ class Snapshot:
         events = [({"cause": cause}, count) for cause, count in self.counters.items()]
         own.append(_metric("iii_engine_events", "What the engine dropped or refused, by cause.", "counter", events))
         yield from own
-        yield from _sdk_metrics(self.series, {metric.name for metric in own})
+        taken = {"target_info"}.union(*(_sample_names(metric.name, metric.type) for metric in own))
+        yield from _sdk_metrics(self.series, taken)
 
 
 def route(snapshot: Callable[[], Snapshot]) -> Route:
@@ -91,7 +95,7 @@ def _calls(call_stats: CallStats) -> Iterator[Metric]:
 
 
 def _add_histogram(
-    metric: Metric, labels: dict[str, str], counts: Iterable[int], bounds: Iterable[float], total: float
+    metric: Metric, labels: dict[str, str], counts: Iterable[int], bounds: Iterable[float], total: float | None
 ) -> None:
     below = 0
     for count, bound in zip(counts, [*map(float, bounds), float("inf")], strict=False):
@@ -99,7 +103,8 @@ def _add_histogram(
         edge = "+Inf" if bound == float("inf") else repr(bound)
         metric.add_sample(f"{metric.name}_bucket", {**labels, "le": edge}, below)
     metric.add_sample(f"{metric.name}_count", labels, below)
-    metric.add_sample(f"{metric.name}_sum", labels, total)
+    if total is not None:
+        metric.add_sample(f"{metric.name}_sum", labels, total)
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
@@ -119,23 +124,71 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _sdk_metrics(series: Iterable[Series], taken: set[str]) -> Iterator[Metric]:
-    metrics: dict[str, Metric] = {}
+    """Yield the metrics of SDKs. Series that Prometheus's names make one are added up; of gauges, the latest counts."""
+    families: dict[tuple[str, str], _Family] = {}
     for item in series:
-        name = name_from(item.name)
         kind = _KINDS.get(item.kind, "gauge")
+        name = name_from(item.name)
         name = name.removesuffix("_total") if kind == "counter" else name
-        metric = metrics.setdefault(name, Metric(name, item.description or item.name, kind))
-        # Two kinds under one name would make the page unreadable for Prometheus.
-        if name in taken or metric.type != kind:
+        family = families.setdefault((name, kind), _Family(item.description or item.name, {}, {}))
+        source = {"service": item.service}
+        if instance := _instance_of(item.resource):
+            source["instance"] = instance
+        if item.resource:
+            family.resources[tuple(source.items())] = item.resource
+        scope = {"otel_scope_name": item.scope} if item.scope else {}
+        labels = tuple(sorted({**_labels_from(item.labels, kind), **source, **scope}.items()))
+        before = family.points.get(labels)
+        family.points[labels] = item.point if before is None or item.kind == "gauge" else total_of(before, item.point)
+    for (name, kind), family in families.items():
+        # Another metric may have the name: `orders` as a counter and as a gauge.
+        candidates = (f"{name}{suffix}" for suffix in ("", f"_{kind}", *(f"_{kind}_{n}" for n in range(2, 100))))
+        free = next((candidate for candidate in candidates if taken.isdisjoint(_sample_names(candidate, kind))), None)
+        if free is None:
             continue
-        attributes = {name_from(label).replace(":", "_"): str(value) for label, value in item.labels.items()}
-        labels, point = {"service": item.service, **attributes}, item.point
-        if kind == "histogram":
-            counts = point.get("bucket_counts") or [point.get("count", 0)]
-            _add_histogram(metric, labels, counts, point.get("explicit_bounds") or [], point.get("sum") or 0.0)
-        else:
-            _add_sample(metric, labels, float(point.get("value") or 0.0))
-    yield from (metric for metric in metrics.values() if metric.samples)
+        taken |= _sample_names(free, kind)
+        metric = Metric(free, family.description, kind)
+        for labels, point in family.points.items():
+            if kind == "histogram":
+                counts = point["bucket_counts"] or [point["count"]]
+                _add_histogram(metric, dict(labels), counts, point["explicit_bounds"], point["sum"])
+            else:
+                _add_sample(metric, dict(labels), float(point["value"]))
+        yield metric
+    resources = {source: resource for family in families.values() for source, resource in family.resources.items()}
+    if resources:
+        rows = [({**_labels_from(resource, "gauge"), **dict(source)}, 1.0) for source, resource in resources.items()]
+        yield _metric("target_info", "What reports metrics: the attributes of its resource.", "gauge", rows)
+
+
+class _Family(NamedTuple):
+    """The series of one name and kind by their labels, and the resources they come from by `service` and `instance`."""
+
+    description: str
+    points: dict[tuple[tuple[str, str], ...], Mapping[str, Any]]
+    resources: dict[tuple[tuple[str, str], ...], Mapping[str, Any]]
+
+
+def _sample_names(name: str, kind: str) -> set[str]:
+    suffixes = {"counter": ("", "_total"), "histogram": ("", "_bucket", "_count", "_sum")}
+    return {f"{name}{suffix}" for suffix in suffixes.get(kind, ("",))}
+
+
+def _instance_of(resource: Mapping[str, Any]) -> str:
+    """Return what tells the processes of a service apart, "" when nothing does."""
+    names = ("service.instance.id",) if "service.instance.id" in resource else ("host.name", "process.pid")
+    return ":".join(str(resource[name]) for name in names if name in resource)
+
+
+def _labels_from(attributes: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Return attributes as labels. Values of names that become one are joined, as OpenTelemetry asks for."""
+    labels: dict[str, str] = {}
+    for attribute, value in sorted(attributes.items()):
+        name = name_from(attribute).replace(":", "_")
+        name = f"exported_{name}" if name in _OWN_LABELS or (name == "le" and kind == "histogram") else name
+        text = value if isinstance(value, str) else encode(value).decode()
+        labels[name] = f"{labels[name]};{text}" if name in labels else text
+    return labels
 
 
 def name_from(text: str) -> str:

@@ -24,6 +24,7 @@ class EngineStats:
     def __init__(self, worker: Worker, call_stats: CallStats) -> None:
         self._worker = worker
         self._call_stats = call_stats
+        self._counted: dict[str, float] = {}  # by the previous sample
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the rows of `engine::workers::list`, blocking; empty when the engine does not answer."""
@@ -48,16 +49,26 @@ class EngineStats:
         except InvocationError:
             rows = []
         self._call_stats.active = sum(row.get("status") != "disconnected" for row in rows)
-        return values_from(self._call_stats, rows, now)
+        values = values_from(self._call_stats, self._counted, rows, now)
+        self._counted = self._call_stats.metrics()
+        return values
 
 
 def _request(function_id: str) -> TriggerRequestInput:
     return {"function_id": function_id, "payload": {}, "timeout_ms": int(CALL_TIMEOUT * 1000)}
 
 
-def values_from(call_stats: CallStats, rows: Sequence[Mapping[str, Any]], now: int) -> list[Value]:
-    """Return a value for each count, and for each metric of a worker's process. Pure."""
-    values = [Value(name, now, count) for name, count in call_stats.metrics().items()]
+def values_from(
+    call_stats: CallStats, counted: Mapping[str, float], rows: Sequence[Mapping[str, Any]], now: int
+) -> list[Value]:
+    """Return a value for each count, and for each metric of a worker's process; `counted` by the last sample. Pure."""
+    values = []
+    for name, count in call_stats.metrics().items():
+        if name == "iii.workers.active":
+            values.append(Value(name, now, count))
+            continue
+        before = counted.get(name, 0)
+        values.append(Value(name, now, count - before if count >= before else count, count))
     for row in rows:
         metrics = row.get("metrics") or {}
         values += [Value(name, now, metrics[field]) for field, name in _PROCESS.items() if field in metrics]

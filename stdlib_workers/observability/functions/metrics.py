@@ -8,7 +8,7 @@ from typing import Any
 from stdlib_workers.observability.ingest.pipeline import Pipeline
 from stdlib_workers.observability.records.aggregation import LEVELS, aggregate, aggregate_histograms, performance
 from stdlib_workers.observability.records.call_stats import CallStats
-from stdlib_workers.observability.records.metrics import histograms_of, metric_json, values_of
+from stdlib_workers.observability.records.metrics import Growth, metric_json
 from stdlib_workers.observability.records.spans import MILLISECOND, SECOND
 from stdlib_workers.observability.store import metric_table, span_table
 from stdlib_workers.observability.store.archive import Archive
@@ -46,9 +46,10 @@ class MetricFunctions:
         }
         if is_range and interval:
             nanoseconds = min(interval, MAX_INTERVAL) * SECOND
-            numbers = (value for row in rows for value in values_of(row))
-            histograms = (histogram for row in rows for histogram in histograms_of(row))
-            result["aggregated_metrics"] = aggregate(numbers, nanoseconds)
+            growth = Growth(since=start or 0)
+            grown = [growth.of(row) for row in rows]
+            result["aggregated_metrics"] = aggregate((value for values, _ in grown for value in values), nanoseconds)
+            histograms = (histogram for _, histograms in grown for histogram in histograms)
             # Beside the contract's list, so that each of the two lists holds objects of one kind.
             if aggregated := aggregate_histograms(histograms, nanoseconds):
                 result["aggregated_histograms"] = aggregated

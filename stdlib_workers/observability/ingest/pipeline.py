@@ -31,6 +31,7 @@ class Pipeline:
 
     async def ingest(self, batch: Batch) -> None:
         """Store a batch; return when it is committed, or lost."""
+        self.lost["malformed"] += batch.malformed
         try:
             await self._archive.write(batch, lambda _: self._publish(batch))
         except InvocationError as error:
@@ -40,6 +41,7 @@ class Pipeline:
 
     def ingest_blocking(self, batch: Batch) -> None:
         """Store a batch from a thread of its own. InvocationError when it is lost."""
+        self.lost["malformed"] += batch.malformed
         try:
             self._archive.write(batch, lambda _: self._publish(batch)).result()
         except InvocationError as error:

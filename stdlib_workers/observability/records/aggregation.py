@@ -20,11 +20,12 @@ RETENTION = (3600 * SECOND, 6 * 3600 * SECOND, 7 * 86400 * SECOND)
 
 
 class Value(NamedTuple):
-    """One number of a metric, at a time in nanoseconds."""
+    """One number of a metric, at a time in nanoseconds; of a counter: how much it has grown, and where it stands."""
 
     name: str
     time: int
     value: float
+    last: float | None = None
 
 
 class Histogram(NamedTuple):
@@ -51,13 +52,14 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def aggregate(values: Iterable[Value], interval: int) -> list[dict[str, Any]]:
     """Return count, sum, min, max, avg (and percentiles of 5 values or more) for each name and bucket."""
-    groups: dict[tuple[str, int], list[float]] = {}
+    groups: dict[tuple[str, int], list[Value]] = {}
     for value in values:
-        groups.setdefault((value.name, bucket_of(value.time, interval)), []).append(value.value)
+        groups.setdefault((value.name, bucket_of(value.time, interval)), []).append(value)
     buckets = []
-    for (name, start), numbers in sorted(groups.items()):
-        ordered = sorted(numbers)
-        bucket = bucket_json(name, start, interval, len(ordered), sum(ordered), ordered[0], ordered[-1])
+    for (name, start), inside in sorted(groups.items()):
+        ordered = sorted(value.value for value in inside)
+        numbers = (len(ordered), sum(ordered), ordered[0], ordered[-1], inside[-1].last)
+        bucket = bucket_json(name, start, interval, *numbers)
         if len(ordered) >= LEAST_VALUES:
             bucket["percentiles"] = {name: percentile(ordered, share) for name, share in PERCENTILES.items()}
         buckets.append(bucket)
@@ -65,9 +67,13 @@ def aggregate(values: Iterable[Value], interval: int) -> list[dict[str, Any]]:
 
 
 def bucket_json(
-    name: str, start: int, interval: int, count: int, total: float, least: float, most: float
+    name: str, start: int, interval: int, count: int, total: float, least: float, most: float, last: float | None
 ) -> dict[str, Any]:
-    """Return the sum of a bucket that starts at `start` as the contract shows it."""
+    """Return the sum of a bucket that starts at `start` as the contract shows it.
+
+    That of a counter has its rate a second and its last value too: what is summed up is how much it has grown.
+    """
+    counter = {} if last is None else {"rate": total * SECOND / interval, "last": last}
     return {
         "name": name,
         "bucket_start_ns": start,
@@ -77,6 +83,7 @@ def bucket_json(
         "min": least,
         "max": most,
         "avg": total / count,
+        **counter,
     }
 
 

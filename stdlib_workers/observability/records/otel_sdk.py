@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from stdlib_workers.observability.records.metrics import MetricRow, metric_json
+from stdlib_workers.observability.records.metrics import MetricRow, is_empty, metric_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of
 
 _STATUSES = {"ok": StatusCode.OK, "error": StatusCode.ERROR, "unset": StatusCode.UNSET}
@@ -72,35 +72,44 @@ def _context(trace: str, span: str) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def resource_of(service: str, project: dict[str, str]) -> Resource:
+def resource_of(service: str, project: Mapping[str, Any]) -> Resource:
     """Return the resource of a service; `project`: attributes that all services of the project share."""
     return Resource({**project, "service.name": service})
 
 
-def otel_metrics(rows: Iterable[MetricRow], project: dict[str, str]) -> MetricsData:
-    """Return metrics by service; `project` as in `resource_of`."""
-    by_service: dict[str, list[Metric]] = {}
+def otel_metrics(rows: Iterable[MetricRow], project: Mapping[str, Any]) -> MetricsData:
+    """Return metrics by resource and scope; `project` as in `resource_of`."""
+    by_origin: dict[bytes, tuple[Resource, InstrumentationScope, list[Metric]]] = {}
     for row in rows:
-        by_service.setdefault(row.service, []).append(_metric(metric_json(row)))
+        metric = metric_json(row)
+        resource = metric.get("resource") or {}
+        scope = metric["instrumentation_scope_name"], metric["instrumentation_scope_version"]
+        key = msgspec.json.encode((row.service, resource, scope))
+        if key not in by_origin:
+            attributes = {**project, **_labels({"attributes": resource})}
+            by_origin[key] = resource_of(row.service, attributes), InstrumentationScope(scope[0] or "iii", scope[1]), []
+        by_origin[key][2].append(_metric(metric))
     return MetricsData(
         [
-            ResourceMetrics(resource_of(service, project), [ScopeMetrics(InstrumentationScope("iii"), metrics, "")], "")
-            for service, metrics in by_service.items()
+            ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")
+            for resource, scope, metrics in by_origin.values()
         ]
     )
 
 
 def _metric(metric: dict[str, Any]) -> Metric:
-    points, kind = metric["data_points"], metric["metric_type"]
+    points, kind = [point for point in metric["data_points"] if not is_empty(point)], metric["metric_type"]
+    is_delta = metric.get("aggregation_temporality") == "delta"
+    temporality = AggregationTemporality.DELTA if is_delta else AggregationTemporality.CUMULATIVE
     data: Sum | Gauge | Histogram
     if kind == "histogram":
         histogram_points = [
             HistogramDataPoint(
                 _labels(point),
-                0,
+                point.get("start_time_unix_nano", 0),
                 point["timestamp_unix_nano"],
                 point["count"],
-                point["sum"],
+                point["sum"] or 0.0,
                 point["bucket_counts"],
                 point["explicit_bounds"],
                 point["min"] or 0.0,
@@ -108,12 +117,17 @@ def _metric(metric: dict[str, Any]) -> Metric:
             )
             for point in points
         ]
-        data = Histogram(histogram_points, AggregationTemporality.CUMULATIVE)
+        data = Histogram(histogram_points, temporality)
     else:
-        numbers = [NumberDataPoint(_labels(point), 0, point["timestamp_unix_nano"], point["value"]) for point in points]
+        numbers = [
+            NumberDataPoint(
+                _labels(point), point.get("start_time_unix_nano", 0), point["timestamp_unix_nano"], point["value"]
+            )
+            for point in points
+        ]
         data = Gauge(numbers)
         if kind != "gauge":
-            data = Sum(numbers, AggregationTemporality.CUMULATIVE, is_monotonic=kind == "counter")
+            data = Sum(numbers, temporality, is_monotonic=kind == "counter")
     return Metric(metric["name"], metric.get("description") or "", metric.get("unit") or "", data)
 
 

@@ -1,12 +1,14 @@
 """OTLP's JSON requests as spans, logs and metrics in the JSON of the public contract. Pure.
 
 Numbers may be numbers or strings, names may be null, and ids of zeros are no ids. Any other field that does not fit is
-left out and never an error: telemetry must not break its sender. `otlp_protobuf` makes the same JSON from the binary
-form.
+left out and never an error: telemetry must not break its sender. What the contract has no place for (data points of
+exponential histograms and summaries, values that are no finite numbers) is counted as refused, by reason. Exemplars are
+not kept. `otlp_protobuf` makes the same JSON from the binary form.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
@@ -49,26 +51,45 @@ def logs_from(request: Any) -> list[dict[str, Any]]:
     return logs
 
 
-def metrics_from(request: Any) -> list[dict[str, Any]]:
-    """Return the metrics of an ExportMetricsServiceRequest; kinds that the contract lacks are left out."""
+def metrics_from(request: Any, refused: Counter[str]) -> list[dict[str, Any]]:
+    """Return the metrics of an ExportMetricsServiceRequest, without the data points that `refused` then counts.
+
+    A point without a value says that its series has ended. Sums and histograms whose points are changes since the last
+    report have `aggregation_temporality` "delta".
+    """
     metrics = []
-    for metric, _, origin in _records(request, "resourceMetrics", "scopeMetrics", "metrics"):
+    for metric, resource, origin in _records(request, "resourceMetrics", "scopeMetrics", "metrics"):
         field = next((field for field in _POINTS if isinstance(metric.get(field), dict)), None)
-        if field is None:
+        if field is None or not metric.get("name"):
+            kind = next((name for name in _UNKNOWN_KINDS if isinstance(metric.get(name), dict)), None)
+            points = _objects(metric[kind].get("dataPoints")) if kind else [{}]
+            refused["no name" if not metric.get("name") else f"{kind or 'no'} data"] += len(points)
             continue
+        points = []
+        for point in _objects(metric[field].get("dataPoints")):
+            values = {} if integer_from(point.get("flags")) & _NO_RECORDED_VALUE else _POINTS[field](point)
+            if values is None:
+                refused["a value that is no finite number, or buckets that do not fit their bounds"] += 1
+                continue
+            start = clamp(point.get("startTimeUnixNano"))
+            points.append(
+                {
+                    **values,
+                    "attributes": attributes_from(point.get("attributes")),
+                    "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
+                    **({"start_time_unix_nano": start} if start else {}),
+                }
+            )
         kind = field
         if field == "sum":
             kind = "counter" if metric["sum"].get("isMonotonic") else "updowncounter"
-        points = [
-            {
-                **_POINTS[field](point),
-                "attributes": attributes_from(point.get("attributes")),
-                "timestamp_unix_nano": clamp(point.get("timeUnixNano")),
-            }
-            for point in _objects(metric[field].get("dataPoints"))
-        ]
-        texts = {name: metric.get(name) or "" for name in ("name", "description", "unit")}
-        metrics.append({**texts, "metric_type": kind, "data_points": points, **origin})
+        texts = {name: str(metric.get(name) or "") for name in ("name", "description", "unit")}
+        found = {**texts, "metric_type": kind, "data_points": points, **origin}
+        if metric[field].get("aggregationTemporality") in _DELTA:
+            found["aggregation_temporality"] = "delta"
+        if others := {name: value for name, value in resource.items() if name != "service.name"}:
+            found["resource"] = others
+        metrics.append(found)
     return metrics
 
 
@@ -150,17 +171,27 @@ def _pairs(owner: Json) -> list[list[Any]]:
     return [[name, value] for name, value in attributes_from(owner.get("attributes")).items()]
 
 
-def _number(point: Json) -> dict[str, Any]:
-    return {"value": integer_from(point["asInt"]) if "asInt" in point else float_from(point.get("asDouble")) or 0.0}
+def _number(point: Json) -> dict[str, Any] | None:
+    value = point.get("asInt", point.get("asDouble"))
+    number = float_from(value)
+    if number is None or isinstance(value, bool):
+        return None
+    return {"value": integer_from(value) if "asInt" in point else number}
 
 
-def _histogram(point: Json) -> dict[str, Any]:
-    counts, bounds = point.get("bucketCounts"), point.get("explicitBounds")
+def _histogram(point: Json) -> dict[str, Any] | None:
+    counts, bounds = point.get("bucketCounts") or [], point.get("explicitBounds") or []
+    if not isinstance(counts, list) or not isinstance(bounds, list) or len(counts) != len(bounds) + bool(counts):
+        return None
+    edges = [float_from(bound) for bound in bounds]
+    total = float_from(point.get("sum"))
+    if None in edges or (total is None and point.get("sum") is not None):
+        return None
     return {
         "count": integer_from(point.get("count")),
-        "sum": float_from(point.get("sum")) or 0.0,
-        "bucket_counts": [integer_from(count) for count in counts] if isinstance(counts, list) else [],
-        "explicit_bounds": [float_from(bound) or 0.0 for bound in bounds] if isinstance(bounds, list) else [],
+        "sum": total,
+        "bucket_counts": [integer_from(count) for count in counts],
+        "explicit_bounds": edges,
         "min": float_from(point.get("min")),
         "max": float_from(point.get("max")),
     }
@@ -168,6 +199,9 @@ def _histogram(point: Json) -> dict[str, Any]:
 
 # Field of a metric that the contract knows -> what it reads of each data point.
 _POINTS = {"gauge": _number, "sum": _number, "histogram": _histogram}
+_UNKNOWN_KINDS = ("exponentialHistogram", "summary", *_POINTS)
+_DELTA = (1, "1", "AGGREGATION_TEMPORALITY_DELTA")
+_NO_RECORDED_VALUE = 1
 
 
 def attributes_from(attributes: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from time import time_ns
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from iii import InvocationError
 from stdlib_workers.observability.config.alert_rules import AlertState
 from stdlib_workers.observability.config.options import Limits
 from stdlib_workers.observability.ingest.batches import Batch
+from stdlib_workers.observability.records.metrics import Growth
 from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, metric_table, span_table
 from stdlib_workers.storage import Pending, Store
@@ -36,6 +38,7 @@ class Archive:
     def __init__(self, store: Store, limits: Limits) -> None:
         self._store = store
         self._limits = limits
+        self._growth = Growth(since=time_ns())  # of the storage thread
 
     def run(self, command: Callable[[sqlite3.Connection], T]) -> Pending[T]:
         """Run a command of one of the tables on the storage thread."""
@@ -51,7 +54,7 @@ class Archive:
             try:
                 span_table.write(connection, batch.spans)
                 log_table.write(connection, batch.logs)
-                metric_table.write(connection, batch.metrics)
+                metric_table.write(connection, batch.metrics, self._growth)
                 metric_table.roll_up(connection, batch.values)
             except OverflowError as error:
                 # Only counts without sense add up to more than 64 bits.

@@ -21,24 +21,26 @@ from stdlib_workers.observability.records.aggregation import (
     histogram_json,
     merge,
 )
-from stdlib_workers.observability.records.metrics import MetricRow, histograms_of, values_of
+from stdlib_workers.observability.records.metrics import Growth, MetricRow
 
 COLUMNS = "name, service, kind, time, record"
 # Metrics of one result.
 MAX_LISTED = 10_000
 _ADD = """
-INSERT INTO rollups (level, bucket, name, count, sum, min, max) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO rollups (level, bucket, name, count, sum, min, max, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (level, bucket, name) DO UPDATE SET
-  count = count + excluded.count, sum = sum + excluded.sum, min = min(min, excluded.min), max = max(max, excluded.max)
+  count = count + excluded.count, sum = sum + excluded.sum, min = min(min, excluded.min), max = max(max, excluded.max),
+  last = coalesce(excluded.last, last)
 """
 _HISTOGRAMS = "level, bucket, name, bounds, count, sum, min, max, counts"
 
 
-def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
-    """Insert metrics, and add their numbers to the rollups."""
+def write(connection: sqlite3.Connection, rows: Sequence[MetricRow], growth: Growth) -> None:
+    """Insert metrics, and add the values of gauges and the growth of all others to the rollups."""
     connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
-    roll_up(connection, (value for row in rows for value in values_of(row)))
-    for histogram in (histogram for row in rows for histogram in histograms_of(row)):
+    grown = [growth.of(row) for row in rows]
+    roll_up(connection, (value for values, _ in grown for value in values))
+    for histogram in (histogram for _, histograms in grown for histogram in histograms):
         for level, interval in enumerate(LEVELS):
             bounds = msgspec.json.encode(histogram.bounds).decode()
             key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
@@ -53,11 +55,14 @@ def write(connection: sqlite3.Connection, rows: Sequence[MetricRow]) -> None:
 
 
 def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
-    buckets: dict[tuple[int, int, str], list[float]] = {}
+    buckets: dict[tuple[int, int, str], list[Value]] = {}
     for value in values:
         for level, interval in enumerate(LEVELS):
-            buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value.value)
-    rows = [(*key, len(numbers), sum(numbers), min(numbers), max(numbers)) for key, numbers in buckets.items()]
+            buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value)
+    rows = []
+    for key, inside in buckets.items():
+        numbers = [value.value for value in inside]
+        rows.append((*key, len(numbers), sum(numbers), min(numbers), max(numbers), inside[-1].last))
     connection.executemany(_ADD, rows)
 
 
@@ -81,7 +86,7 @@ def find(
 def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None) -> list[dict[str, Any]]:
     """Return the buckets of a level that lie inside `start` to `end` (nanoseconds)."""
     query = (
-        "SELECT name, bucket, count, sum, min, max FROM rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
+        "SELECT name, bucket, count, sum, min, max, last FROM rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
         " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
     )
     interval = LEVELS[level]

@@ -32,7 +32,7 @@ CREATE INDEX metric_times ON metrics (time);
 CREATE INDEX metric_names ON metrics (name, time);
 CREATE TABLE rollups (
   level INTEGER NOT NULL, bucket INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL, sum REAL NOT NULL,
-  min REAL NOT NULL, max REAL NOT NULL, PRIMARY KEY (level, bucket, name)
+  min REAL NOT NULL, max REAL NOT NULL, last REAL, PRIMARY KEY (level, bucket, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE histogram_rollups (
   level INTEGER NOT NULL, bucket INTEGER NOT NULL, name TEXT NOT NULL, bounds TEXT NOT NULL, count INTEGER NOT NULL,
@@ -42,4 +42,12 @@ CREATE TABLE alerts (name TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT, WITHOUT
 CREATE TABLE figures (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 
-SCHEMA = Schema(0x69696F62, _CREATE)  # "iiob"
+# Version 1 summed up the readings of counters and histograms: those sums mean nothing.
+_TO_2 = """
+ALTER TABLE rollups ADD COLUMN last REAL;
+DELETE FROM rollups WHERE name IN (SELECT name FROM metrics WHERE kind = 'counter')
+  OR name LIKE 'iii.invocations.%' OR name IN ('iii.workers.spawns', 'iii.workers.deaths');
+DELETE FROM histogram_rollups;
+"""
+
+SCHEMA = Schema(0x69696F62, _CREATE, (_TO_2,))  # "iiob"

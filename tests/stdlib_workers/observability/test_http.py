@@ -262,6 +262,61 @@ def test_prometheus_reads_the_page() -> None:
     assert ("orders", (("service", "shop"),)) not in found
 
 
+def page_of(*requests: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Return what these requests leave on the page."""
+    latest = LatestSeries()
+    for request in requests:
+        latest.add(batch_from_telemetry({"otlp": [["MTRC", json.dumps(request)]]}, IngestFilter(), NOW).metrics)
+    text = text_of(Snapshot(CallStats(), [], {}, {}, list(latest.at(NOW))))
+    series = [line.rsplit(" ", 1)[0] for line in text.decode().splitlines() if not line.startswith("#")]
+    assert len(series) == len(set(series))
+    return {key: value for key, value in samples(text).items() if not key[0].startswith("iii_")}
+
+
+def with_resource(request: dict[str, Any], **attributes: str) -> dict[str, Any]:
+    found = [{"key": name.replace("_", "."), "value": {"stringValue": text}} for name, text in attributes.items()]
+    request["resourceMetrics"][0]["resource"]["attributes"] += found
+    return request
+
+
+def test_each_instance_has_its_series_and_its_resource_stands_in_target_info() -> None:
+    page = page_of(
+        with_resource(metrics_request(metric("jobs", 100)), service_instance_id="one", host_name="h1"),
+        with_resource(metrics_request(metric("jobs", 5)), service_instance_id="two"),
+        with_resource(metrics_request(metric("jobs", 7)), host_name="h1", process_pid="12"),
+    )
+    jobs = {dict(labels)["instance"]: value for (name, labels), value in page.items() if name == "jobs_total"}
+    assert jobs == {"one": 100, "two": 5, "h1:12": 7}
+    one = {"service": "shop", "instance": "one", "host_name": "h1", "service_instance_id": "one"}
+    assert page["target_info", tuple(sorted(one.items()))] == 1
+
+
+def test_names_that_become_one_are_added_up_and_kinds_that_collide_get_names_of_their_own() -> None:
+    page = page_of(
+        metrics_request(metric("calls", 1, labels={"http.method": "GET"})),
+        metrics_request(metric("calls", 2, labels={"http_method": "GET"})),
+        metrics_request(metric("calls", 3, labels={"http.method": "GET", "http_method": "PUT", "service": "x"})),
+        metrics_request(metric("calls", 4, kind="gauge"), metric("calls_total", 5, kind="gauge")),
+        metrics_request(metric("temperature", 6, kind="gauge", labels={"a.b": ""})),
+        metrics_request(metric("temperature", 7, kind="gauge", labels={"a_b": ""})),
+    )
+    service = ("service", "shop")
+    assert page == {
+        ("calls_total", (("http_method", "GET"), service)): 3,
+        ("calls_total", (("exported_service", "x"), ("http_method", "GET;PUT"), service)): 3,
+        ("calls_gauge", (service,)): 4,
+        ("calls_total_gauge", (service,)): 5,
+        ("temperature", (("a_b", ""), service)): 7,
+    }
+
+
+def test_the_scope_is_a_label_and_a_sum_that_nobody_reports_is_not_made_up() -> None:
+    request = metrics_request({"name": "took", "histogram": {"dataPoints": [{"count": 2}]}})
+    request["resourceMetrics"][0]["scopeMetrics"][0]["scope"] = {"name": "lib"}
+    labels = (("otel_scope_name", "lib"), ("service", "shop"))
+    assert page_of(request) == {("took_bucket", (("le", "+Inf"), *labels)): 2, ("took_count", labels): 2}
+
+
 def test_every_family_has_one_type_and_stands_once() -> None:
     lines = text_of(snapshot()).decode().splitlines()
     named = [line.split()[2] for line in lines if line.startswith("# TYPE")]

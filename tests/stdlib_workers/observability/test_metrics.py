@@ -25,7 +25,7 @@ from stdlib_workers.observability.records.aggregation import (
     percentile,
 )
 from stdlib_workers.observability.records.call_stats import BOUNDS, MAX_FUNCTIONS, OTHER, CallStats
-from stdlib_workers.observability.records.metrics import MAX_SERIES, SERIES_TIMEOUT_NS, LatestSeries
+from stdlib_workers.observability.records.metrics import MAX_SERIES, SERIES_TIMEOUT_NS, Growth, LatestSeries
 from stdlib_workers.observability.store import metric_table
 from stdlib_workers.observability.store.archive import Archive
 from tests.support.observed import MS, NOW, Bench, archive, bench, keep, metric, metrics_request, span
@@ -51,7 +51,7 @@ def histogram(name: str, counts: list[int], at: int = 0) -> dict[str, Any]:
         "min": 0.5,
         "max": 3.0,
     }
-    return {"name": name, "histogram": {"dataPoints": [point]}}
+    return {"name": name, "histogram": {"aggregationTemporality": 1, "dataPoints": [point]}}
 
 
 def test_the_percentile_is_the_contracts() -> None:
@@ -252,8 +252,10 @@ def test_a_range_needs_both_ends_and_an_interval_needs_a_range() -> None:
         whole = made.run(functions(made).list({**ask, "end_time": NOW // MS + 5}))
         assert len(whole["sdk_metrics"]) == 7
         (found,) = whole["aggregated_metrics"]
-        assert (found["name"], found["count"], found["sum"], found["avg"]) == ("m", 6, 15.0, 2.5)
-        assert found["percentiles"] == {"p50": 3.0, "p75": 4.0, "p90": 5.0, "p95": 5.0, "p99": 5.0}
+        # A counter that was read as 0, 1, ... 5: it has grown by 5.
+        assert (found["name"], found["count"], found["sum"]) == ("m", 6, 5.0)
+        assert (found["last"], found["rate"]) == (5.0, 5 / 3600)
+        assert found["percentiles"] == {"p50": 1.0, "p75": 1.0, "p90": 1.0, "p95": 1.0, "p99": 1.0}
         assert [one["name"] for one in whole["aggregated_histograms"]] == ["h"]
 
 
@@ -306,6 +308,87 @@ def test_the_latest_value_of_a_series_and_its_end() -> None:
     (series,) = latest.at(NOW)
     assert (series.name, series.service, series.labels, series.point["value"]) == ("m", "shop", {"k": "v"}, 2.0)
     assert list(latest.at(NOW + 6 + SERIES_TIMEOUT_NS)) == []
+
+
+def series_of(*requests: dict[str, Any]) -> list[Any]:
+    latest = LatestSeries()
+    for request in requests:
+        batch = batch_from_telemetry({"otlp": [["MTRC", json.dumps(request)]]}, IngestFilter(), NOW)
+        latest.add(batch.metrics)
+    return [series.point.get("value", series.point.get("count")) for series in latest.at(NOW)]
+
+
+def delta(one: dict[str, Any]) -> dict[str, Any]:
+    next(iter(body for body in one.values() if isinstance(body, dict)))["aggregationTemporality"] = 1
+    return one
+
+
+def test_changes_add_up_and_sums_replace_each_other() -> None:
+    assert series_of(*(metrics_request(delta(metric("m", value))) for value in (5, 3))) == [8]
+    assert series_of(*(metrics_request(delta(metric("m", value, kind="updowncounter"))) for value in (5, -3))) == [2]
+    assert series_of(*(metrics_request(metric("m", value)) for value in (5, 8))) == [8]
+    assert series_of(*(metrics_request(histogram("h", counts)) for counts in ([1, 2, 3], [1, 0, 0]))) == [7]
+
+
+def test_a_point_without_a_value_ends_its_series() -> None:
+    ended = {"name": "m", "gauge": {"dataPoints": [{"flags": 1}]}}
+    assert series_of(metrics_request(metric("m", 5, kind="gauge")), metrics_request(ended)) == []
+
+
+def test_every_process_and_scope_has_series_of_its_own() -> None:
+    requests = []
+    for instance, scope in (("one", "a"), ("two", "a"), ("two", "b")):
+        request = metrics_request(metric("m", 5))
+        request["resourceMetrics"][0]["resource"]["attributes"].append(
+            {"key": "service.instance.id", "value": {"stringValue": instance}}
+        )
+        request["resourceMetrics"][0]["scopeMetrics"][0]["scope"] = {"name": scope}
+        requests.append(request)
+    assert series_of(*requests, *requests) == [5, 5, 5]
+
+
+def growth_of(
+    *readings: tuple[float, int], is_delta: bool = False, since: int = 100
+) -> list[tuple[float, float | None]]:
+    """Return growth and last value of a counter; `readings`: its value and when it began."""
+    growth, found = Growth(since), []
+    for value, start in readings:
+        one = metric("m", value)
+        one["sum"]["dataPoints"][0]["startTimeUnixNano"] = start
+        request = json.dumps(metrics_request(delta(one) if is_delta else one))
+        rows = batch_from_telemetry({"otlp": [["MTRC", request]]}, IngestFilter(), NOW).metrics
+        found += [(value.value, value.last) for row in rows for value in growth.of(row)[0]]
+    return found
+
+
+def test_what_a_counter_has_grown_by() -> None:
+    # It was there before us: what it had counted is no growth of now.
+    assert growth_of((50, 7), (53, 7), (53, 7)) == [(0, 50), (3, 53), (0, 53)]
+    # It began after us.
+    assert growth_of((5, 200), (6, 200)) == [(5, 5), (1, 6)]
+    # It began anew: its process was restarted.
+    assert growth_of((5, 200), (2, 200), (9, 300)) == [(5, 5), (2, 2), (9, 9)]
+    assert growth_of((5, 7), (3, 7), is_delta=True) == [(5, 5), (3, 8)]
+
+
+def test_the_growth_of_histograms() -> None:
+    growth, found = Growth(0), []
+    for counts in ([1, 2, 3], [1, 2, 4], [1, 2, 4], [1, 0, 0]):
+        one = histogram("h", counts)
+        one["histogram"]["aggregationTemporality"] = 2
+        request = json.dumps(metrics_request(one))
+        rows = batch_from_telemetry({"otlp": [["MTRC", request]]}, IngestFilter(), NOW).metrics
+        found += [part.counts for row in rows for part in growth.of(row)[1]]
+    assert found == [(0, 0, 1), (1, 0, 0)]
+
+
+def test_a_counters_rollup_has_its_growth_its_rate_and_its_last_value() -> None:
+    with bench() as made:
+        start = bucket_of(NOW, MINUTE) - 5 * MINUTE
+        for at, value in ((0, 100), (10, 130), (50, 160)):
+            report(made.archive, metric("m", value, at=(start - NOW) // MS + at * 1000))
+        (bucket,) = made.run(functions(made).rollups({"metric_name": "m"}))["rollups"]
+    assert (bucket["count"], bucket["sum"], bucket["rate"], bucket["last"]) == (3, 60.0, 1.0, 160.0)
 
 
 def test_the_oldest_series_go_when_there_are_too_many() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -125,7 +126,9 @@ def test_metrics_of_every_kind() -> None:
     }
     up_down = metric("jobs", -2, kind="updowncounter")
     request = metrics_request(metric("a", 1.5), metric("g", 2, kind="gauge"), up_down, histogram, {"name": "summary"})
-    found = {one["name"]: one for one in metrics_from(request)}
+    refused: Counter[str] = Counter()
+    found = {one["name"]: one for one in metrics_from(request, refused)}
+    assert refused == {"no data": 1}
     assert {name: one["metric_type"] for name, one in found.items()} == {
         "a": "counter",
         "g": "gauge",
@@ -144,6 +147,56 @@ def test_metrics_of_every_kind() -> None:
         "timestamp_unix_nano": 0,
     }
     assert found["a"]["service_name"] == "shop"
+
+
+def gauge(**point: Any) -> dict[str, Any]:
+    return {"name": "g", "gauge": {"dataPoints": [point]}}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (gauge(asDouble="NaN"), "no finite number"),
+        (gauge(asDouble="x"), "no finite number"),
+        (gauge(), "no finite number"),
+        (gauge(asInt="1.5.2"), "no finite number"),
+        ({"name": "h", "histogram": {"dataPoints": [{"count": 1, "bucketCounts": [1], "explicitBounds": [1]}]}}, "fit"),
+        ({"name": "h", "histogram": {"dataPoints": [{"count": 1, "sum": "NaN"}]}}, "no finite number"),
+        ({"name": "e", "exponentialHistogram": {"dataPoints": [{"count": 1}]}}, "exponentialHistogram data"),
+        ({"name": "s", "summary": {"dataPoints": [{"count": 1}]}}, "summary data"),
+        ({"name": "n"}, "no data"),
+        (gauge(asDouble=1) | {"name": ""}, "no name"),
+    ],
+)
+def test_data_points_that_have_no_place_are_refused_and_counted(wrong: dict[str, Any], reason: str) -> None:
+    request = metrics_request(metric("kept", 1), wrong)
+    batch = batch_from_telemetry({"otlp": [["MTRC", json.dumps(request)]]}, IngestFilter(), NOW)
+    assert batch.malformed == 1
+    assert batch.reasons.startswith("1 with ")
+    assert reason in batch.reasons
+    points = [point for row in batch.metrics for point in json.loads(row.record)["data_points"]]
+    assert [point["value"] for point in points] == [1]
+
+
+def test_temporality_resource_and_start_are_kept() -> None:
+    one = metric("m", 2)
+    one["sum"]["aggregationTemporality"] = 1
+    one["sum"]["dataPoints"][0]["startTimeUnixNano"] = "7"
+    request = metrics_request(one, gauge(flags=1))
+    request["resourceMetrics"][0]["resource"]["attributes"] += [{"key": "host.name", "value": {"stringValue": "h1"}}]
+    changed, ended = metrics_from(request, Counter())
+    assert (changed["aggregation_temporality"], changed["resource"]) == ("delta", {"host.name": "h1"})
+    assert changed["data_points"][0]["start_time_unix_nano"] == 7
+    assert ended["data_points"] == [{"attributes": {}, "timestamp_unix_nano": 0}]
+    assert "aggregation_temporality" not in ended
+
+
+def test_spans_without_ids_are_refused_and_counted() -> None:
+    zeros = {"traceId": "0" * 32, "spanId": "0" * 16}
+    frames = [["OTLP", json.dumps(traces(**ids))] for ids in ({}, zeros, {"spanId": None})]
+    batch = batch_from_telemetry({"otlp": frames}, IngestFilter(), NOW)
+    assert (len(batch.spans), batch.malformed) == (1, 2)
+    assert batch.reasons == "2 with ids that are missing, all zeros or too long"
 
 
 def test_integers_inside_64_bits_and_nothing_else() -> None:
@@ -187,7 +240,7 @@ junk = st.recursive(
 
 @given(junk)
 def test_no_request_of_any_shape_raises(request: Any) -> None:
-    for read in (spans_from, metrics_from, logs_from):
+    for read in (spans_from, lambda request: metrics_from(request, Counter()), logs_from):
         assert isinstance(read(request), list)
 
 

@@ -235,10 +235,16 @@ def test_the_engines_counts_go_into_the_rollups() -> None:
     call_stats = CallStats()
     call_stats.take_counts({"total": 5, "error": 1})
     rows = [{"metrics": {"memory_rss": 100, "cpu_percent": 1.5}}, {"metrics": None}]
-    found = {(value.name, value.value) for value in values_from(call_stats, rows, NOW)}
+    found = {(value.name, value.value) for value in values_from(call_stats, {}, rows, NOW)}
     assert {("iii.invocations.total", 5), ("iii.invocations.error", 1), ("iii.workers.active", 0)} <= found
     assert {("iii.worker.memory.rss", 100), ("iii.worker.cpu.percent", 1.5)} <= found
-    assert all(value.time == NOW for value in values_from(call_stats, rows, NOW))
+    assert all(value.time == NOW for value in values_from(call_stats, {}, rows, NOW))
+    counted = {"iii.invocations.total": 3, "iii.invocations.error": 2}
+    later = {value.name: value for value in values_from(call_stats, counted, rows, NOW)}
+    # Counters by what has come since, also when the count began anew; gauges as they are.
+    assert (later["iii.invocations.total"].value, later["iii.invocations.total"].last) == (2, 5)
+    assert (later["iii.invocations.error"].value, later["iii.invocations.error"].last) == (1, 1)
+    assert later["iii.workers.active"].last is None
 
 
 def test_alerts_are_listed_and_evaluated() -> None:

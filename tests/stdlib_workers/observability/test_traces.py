@@ -417,7 +417,8 @@ def test_fields_of_the_wrong_kind_become_what_can_be_kept() -> None:
 
 
 def test_a_number_that_cannot_be_kept_costs_its_batch_only() -> None:
-    huge = {"name": "h", "histogram": {"dataPoints": [{"count": str(2**63 - 1), "sum": 1.0, "timeUnixNano": str(NOW)}]}}
+    points = [{"count": str(2**63 - 1), "sum": 1.0, "timeUnixNano": str(NOW)}]
+    huge = {"name": "h", "histogram": {"aggregationTemporality": 1, "dataPoints": points}}
     frame = ["MTRC", json.dumps(metrics_request(huge))]
     with archive() as kept:
         keep(kept, frames=[frame])
