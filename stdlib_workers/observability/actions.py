@@ -6,6 +6,7 @@ A webhook must not reach into the private network unless the project allows it; 
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,7 @@ from iii import InvocationError, Logger, TriggerAction
 from stdlib_workers.egress.client import Client, Request, RequestFailed, ResponseFailed
 from stdlib_workers.egress.rules import EgressDenied, Rules, is_public
 from stdlib_workers.events import Caller
-from stdlib_workers.observability.config.alert_rules import AlertRule
+from stdlib_workers.observability.config.alert_rules import AlertRule, url_and_credentials
 from stdlib_workers.values import encode
 
 # After each of the three attempts; after the last interval the webhook has failed.
@@ -58,9 +59,12 @@ class ActionRunner:
             self._log.warn(text, body)
 
     async def _post(self, rule: AlertRule, body: dict[str, Any]) -> None:
-        request = Request("POST", rule.action.target, _HEADERS, encode(body), WEBHOOK_TIMEOUT)
+        url, credentials = url_and_credentials(rule.action.target)
+        basic = f"Basic {b64encode(credentials.encode()).decode()}"
+        headers = (*_HEADERS, ("Authorization", basic)) if credentials else _HEADERS
+        request = Request("POST", url, headers, encode(body), WEBHOOK_TIMEOUT)
         # The path of the address may hold a secret; the host tells the user enough.
-        name = f"alert {rule.name}: the webhook at {urlsplit(rule.action.target).hostname}"
+        name = f"alert {rule.name}: the webhook at {urlsplit(url).hostname}"
         last_error = ""
         for interval in RETRY_INTERVALS:
             try:

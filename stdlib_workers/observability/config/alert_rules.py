@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stdlib_workers.egress.rules import EgressDenied, Rules
 from stdlib_workers.observability.config.sampling import check_table
@@ -120,6 +121,13 @@ def rule_from(fields: Any) -> AlertRule:
     return AlertRule(name, metric, threshold, operator_name, window, cooldown, enabled, action)
 
 
+def url_and_credentials(url: str) -> tuple[str, str]:
+    """Return the URL without the `user:password@` that it may have, and that. ValueError for what is no URL."""
+    parts = urlsplit(url)
+    credentials, _, address = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=address)), unquote(credentials)
+
+
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value:
@@ -150,8 +158,8 @@ def _action(fields: Any) -> AlertAction:
         if not isinstance(url, str):
             raise OptionError(f"observability: url of a webhook must be an http or https address, got {url!r}")
         try:
-            Rules(requires_https=False).target_of(url)
-        except EgressDenied as denied:
+            Rules(requires_https=False).target_of(url_and_credentials(url)[0])
+        except (EgressDenied, ValueError) as denied:
             # The address itself is not shown: it may hold a secret.
             raise OptionError(f"observability: url of a webhook: {denied}") from None
         return AlertAction(kind, url)

@@ -1,7 +1,7 @@
 """The routes of OTLP over HTTP: `/v1/traces`, `/v1/metrics` and `/v1/logs`, as JSON or protobuf.
 
-They respond as OTLP asks for: with the empty response of the same encoding, and with 503 when the storage has no room,
-so that the sender tries again.
+They respond as OTLP asks for: in the encoding of the request, with the number of records that were refused and why, and
+with 503 when the storage has no room, so that the sender tries again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES, B
 from stdlib_workers.observability.ingest.http_server import HttpError, Request, Response, Route
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
+# The name of the count of refused records.
+REJECTED = {TRACES: "rejectedSpans", METRICS: "rejectedDataPoints", LOGS: "rejectedLogRecords"}
 PATHS = {"/v1/traces": TRACES, "/v1/metrics": METRICS, "/v1/logs": LOGS}
 
 
@@ -29,9 +31,21 @@ def routes(ingest: Callable[[Batch], None], filter: IngestFilter, clock: Callabl
             ingest(batch)
         except InvocationError as error:
             raise HttpError(503, error.message) from None
-        return Response(200, request.kind, b"{}" if request.kind == JSON else b"")
+        return Response(200, request.kind, _answer(kind, request.kind, batch))
 
     return {f"POST {path}": partial(route, kind) for path, kind in PATHS.items()}
+
+
+def _answer(kind: str, encoding: str, batch: Batch) -> bytes:
+    """Return the response to a request of which `batch` was kept."""
+    if encoding == PROTOBUF:
+        from stdlib_workers.observability.ingest.otlp_protobuf import response_with  # heavy
+
+        return response_with(kind, batch.malformed, batch.reasons)
+    if not batch.malformed:
+        return b"{}"
+    rejected = {REJECTED[kind]: str(batch.malformed), "errorMessage": batch.reasons}
+    return msgspec.json.encode({"partialSuccess": rejected})
 
 
 def _decoded(kind: str, request: Request) -> Any:
@@ -39,11 +53,9 @@ def _decoded(kind: str, request: Request) -> Any:
         if request.kind == JSON:
             return msgspec.json.decode(request.body)
         if request.kind == PROTOBUF:
-            from stdlib_workers.observability.ingest.otlp_protobuf import request_from  # an extra, and heavy
+            from stdlib_workers.observability.ingest.otlp_protobuf import request_from  # heavy
 
             return request_from(kind, request.body)
-    except ImportError:
-        raise HttpError(415, "protobuf needs `pip install 'iii-engine'`; send JSON without it") from None
     except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body is not what it says: {error}") from None
     raise HttpError(415, f"content-type must be {JSON} or {PROTOBUF}, got {request.kind[:60]!r}")

@@ -1,4 +1,4 @@
-"""OTLP's binary requests as the JSON that `otlp_json` reads. Needs the extra `observability`, so imported late."""
+"""OTLP's binary requests as the JSON that `otlp_json` reads, and the responses. Heavy, so imported late."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from stdlib_workers.observability.ingest.batches import LOGS, METRICS, TRACES
 
@@ -29,6 +41,26 @@ def request_from(kind: str, body: bytes) -> Any:
     except DecodeError as error:
         raise ValueError(f"this is no OTLP request: {error}") from None
     return _with_hex_ids(MessageToDict(request))
+
+
+def response_with(kind: str, refused: int, reasons: str) -> bytes:
+    """Return the response to a request, with the number of records that were refused and why."""
+    if not refused:
+        return b""
+    response: Any
+    if kind == TRACES:
+        response = ExportTraceServiceResponse(
+            partial_success=ExportTracePartialSuccess(rejected_spans=refused, error_message=reasons)
+        )
+    elif kind == METRICS:
+        response = ExportMetricsServiceResponse(
+            partial_success=ExportMetricsPartialSuccess(rejected_data_points=refused, error_message=reasons)
+        )
+    else:
+        response = ExportLogsServiceResponse(
+            partial_success=ExportLogsPartialSuccess(rejected_log_records=refused, error_message=reasons)
+        )
+    return bytes(response.SerializeToString())
 
 
 def _with_hex_ids(value: Any) -> Any:

@@ -110,7 +110,7 @@ def test_a_rule_of_the_configuration() -> None:
         {"action": {"type": "webhook", "url": "ftp://x"}},
         {"action": {"type": "webhook", "url": "http://"}},
         {"action": {"type": "webhook", "url": 5}},
-        {"action": {"type": "webhook", "url": "https://user:pass@hooks.example/"}},
+        {"action": {"type": "webhook", "url": "https://hooks.example/a b"}},
         {"action": {"type": "function", "path": "engine::workers::stop"}},
         {"action": {"type": "function", "path": "observability::ingest"}},
         {"action": {"type": "function"}},
@@ -254,10 +254,12 @@ class Hook(BaseHTTPRequestHandler):
 
     statuses: list[int]
     bodies: list[Any]
+    authorization: str | None
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         type(self).bodies.append((self.path, json.loads(body)))
+        type(self).authorization = self.headers["authorization"]
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         self.send_response(status)
         self.send_header("location", "http://127.0.0.1:1/")
@@ -289,6 +291,14 @@ def test_a_webhook_gets_the_facts(hook: tuple[type[Hook], str]) -> None:
     act(RULE._replace(action=AlertAction("webhook", url)))
     facts = {"alert": "busy", "metric": RULE.metric, "value": 9, "threshold": 5, "operator": "GreaterThan"}
     assert receiver.bodies == [("/hook?a=1", {**facts, "timestamp": 77})]
+
+
+def test_credentials_in_the_address_of_a_webhook_are_sent_as_basic_authentication(
+    hook: tuple[type[Hook], str],
+) -> None:
+    receiver, url = hook
+    act(RULE._replace(action=AlertAction("webhook", url.replace("//", "//me:s%40cret@"))))
+    assert (receiver.bodies[0][0], receiver.authorization) == ("/hook?a=1", "Basic bWU6c0BjcmV0")
 
 
 @pytest.mark.parametrize(("statuses", "tries"), [([500, 200], 2), ([500, 503, 204], 3), ([302], 3), ([500], 3)])

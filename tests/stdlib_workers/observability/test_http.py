@@ -7,12 +7,21 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.metrics.export import MetricExportResult
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -84,16 +93,24 @@ def test_only_this_machine_and_no_web_page(headers: dict[str, str], status: int)
 
 def raw(port: int, text: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 20) as connection:
-        connection.sendall(text)
-        return connection.recv(100)
+        # A server that refuses a body need not read it.
+        with suppress(ConnectionError):
+            connection.sendall(text)
+        found = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65536):
+                found += part
+        return found
 
 
-def test_bodies_are_bounded_and_of_known_length() -> None:
+def test_bodies_are_bounded_however_they_are_sent() -> None:
     with listening(ECHO) as made:
         host = f"POST /x HTTP/1.1\r\nhost: 127.0.0.1:{made.port}\r\n".encode()
-        assert b" 411 " in raw(made.port, host + b"\r\n")
-        assert b" 411 " in raw(made.port, host + b"transfer-encoding: chunked\r\n\r\n")
+        chunked = b"transfer-encoding: chunked\r\n\r\n3\r\nab\n\r\n4\r\ncdef\r\n0\r\n\r\n"
+        assert raw(made.port, host + b"connection: close\r\n" + chunked).endswith(b"\r\n\r\nab\ncdef")
         assert b" 413 " in raw(made.port, host + b"content-length: %d\r\n\r\n" % (MAX_BODY + 1))
+        endless = b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n" % (MAX_BODY + 1) + b"x" * (MAX_BODY + 1)
+        assert b" 413 " in raw(made.port, host + endless)
         twice = b"GET /x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"
         assert b" 421 " in raw(made.port, twice)
 
@@ -178,6 +195,44 @@ def test_json_is_taken_and_answered_as_json() -> None:
 def test_bodies_that_are_not_what_they_say(body: bytes, kind: str, status: int) -> None:
     with receiving(FULL.append) as port:
         assert ask(port, "POST", "/v1/traces", body, content_type=kind)[0] == status
+
+
+def chunks(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), 10):
+        yield body[start : start + 10]
+
+
+def test_a_request_in_chunks_and_gzip_is_taken() -> None:
+    """As the exporters of JavaScript send it."""
+    taken: list[Batch] = []
+    body = gzip.compress(json.dumps(metrics_request(metric("m", 5))).encode())
+    with receiving(taken.append) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        fields = {"content-type": "application/json", "content-encoding": "gzip"}
+        connection.request("POST", "/v1/metrics", chunks(body), fields, encode_chunked=True)
+        assert connection.getresponse().read() == b"{}"
+        connection.close()
+    assert [row.name for row in taken[0].metrics] == ["m"]
+
+
+@pytest.mark.parametrize("path", ["traces", "metrics"])
+def test_what_was_refused_is_told_in_the_encoding_of_the_request(path: str) -> None:
+    point: dict[str, Any] = {"attributes": []}
+    metrics = {"name": "g", "gauge": {"dataPoints": [point, point]}}
+    request = {
+        "traces": {"resourceSpans": [{"scopeSpans": [{"spans": [{"name": "no ids"}, {"name": "none either"}]}]}]},
+        "metrics": metrics_request(metrics, metric("m", 1)),
+    }[path]
+    kind = {"traces": ExportTraceServiceResponse, "metrics": ExportMetricsServiceResponse}[path]
+    binary = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest}[path]
+    with receiving(FULL.append) as port:
+        told = ask(port, "POST", f"/v1/{path}", json.dumps(request).encode(), content_type="application/json")[2]
+        body = ParseDict(request, binary()).SerializeToString()
+        as_binary = ask(port, "POST", f"/v1/{path}", body, content_type="application/x-protobuf")[2]
+    partial = json.loads(told)["partialSuccess"]
+    assert partial[{"traces": "rejectedSpans", "metrics": "rejectedDataPoints"}[path]] == "2"
+    assert partial["errorMessage"].startswith("2 with ")
+    assert MessageToDict(kind.FromString(as_binary))["partialSuccess"] == partial
 
 
 def test_a_full_storage_asks_the_sender_to_try_again() -> None:
