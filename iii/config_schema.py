@@ -74,9 +74,7 @@ def mistakes(value: Any, schema: Schema, path: KeyPath = ()) -> Iterator[Mistake
         if inside:
             yield from mistakes(value, inside[0], path)
         else:
-            yield Mistake(
-                path, f"{brief(str(path[-1]) if path else 'config')} must be {wanted(schema)}, got {shown(value)}"
-            )
+            yield Mistake(path, f"{_name_of(path)} must be {wanted(schema)}, got {shown(value)}")
     elif isinstance(value, dict):
         yield from _mistakes_of_table(value, schema, path)
     elif isinstance(value, (list, tuple)):
@@ -89,6 +87,8 @@ def _mistakes_of_table(table: Mapping[str, Any], schema: Schema, path: KeyPath) 
     others = schema.get("additionalProperties", True)
     names = schema.get("propertyNames", {})
     for name, value in table.items():
+        if name in known and value is None:
+            continue  # null, which TOML does not have, is the default
         if name in known:
             yield from mistakes(value, known[name], (*path, name))
         elif others is False:
@@ -99,8 +99,16 @@ def _mistakes_of_table(table: Mapping[str, Any], schema: Schema, path: KeyPath) 
         elif isinstance(others, dict):
             yield from mistakes(value, others, (*path, name))
     for name in (*schema.get("required", ()), *_required_then(table, schema)):
-        if name not in table:
-            yield Mistake((*path, name), f"{name} is missing", _purpose(known.get(name, {})))
+        if table.get(name) is None:
+            yield Mistake((*path, name), f"{name} is missing: it must be {wanted(known.get(name, {}))}")
+
+
+def _name_of(path: KeyPath) -> str:
+    """Return the key at the end of a path, with the indexes behind it."""
+    indexes = ""
+    while path and isinstance(path[-1], int):
+        path, indexes = path[:-1], f"[{path[-1]}]{indexes}"
+    return f"{brief(str(path[-1])) if path else 'config'}{indexes}"
 
 
 def _required_then(table: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
@@ -110,11 +118,6 @@ def _required_then(table: Mapping[str, Any], schema: Schema) -> tuple[str, ...]:
     fixed = {name: part["const"] for name, part in condition["properties"].items()}
     holds = all(table.get(name) == value for name, value in fixed.items())
     return tuple(schema["then"]["required"]) if holds else ()
-
-
-def _purpose(schema: Schema) -> str:
-    text = str(schema.get("description", "")).rstrip(".")
-    return text[:1].lower() + text[1:]
 
 
 def _has_form(value: Any, schema: Schema) -> bool:
@@ -136,7 +139,7 @@ def _has_form(value: Any, schema: Schema) -> bool:
 
 def wanted(schema: Schema) -> str:
     """Return what a value of a schema is, in words."""
-    if "title" in schema:
+    if "title" in schema and "$schema" not in schema:
         return str(schema["title"])
     if "enum" in schema:
         return " or ".join(f'"{choice}"' for choice in schema["enum"])

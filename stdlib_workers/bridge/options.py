@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from iii import InitOptions
-from stdlib_workers.values import OptionError, check_names, integer
+from stdlib_workers.values import OptionError, check_config
 
 DEFAULT_TIMEOUT_MS = 30_000
+MAX_TIMEOUT_MS = 86_400_000
 # Under this name the other engine lists the bridge (public contract).
 DEFAULT_NAME = "iii-bridge-client"
-MAX_TIMEOUT_MS = 86_400_000
 # Reconnect soon, since both engines belong to the same developers; with jitter, since several bridges may wait.
 RECONNECTION = SimpleNamespace(initial_delay_ms=200, max_delay_ms=5000, jitter_factor=0.3)
 
@@ -48,19 +48,17 @@ def options_from(config: Mapping[str, Any], own_urls: tuple[str, ...] = ()) -> O
 
     `own_urls` are addresses of the engine that runs the bridge: a bridge to itself would call itself without end.
     """
-    check_names(config, ("url", "token", "name", "namespace", "expose", "forward"), "bridge")
-    url = _text(config, "url", "bridge")
-    if url is None or not url.startswith(("ws://", "wss://")):
-        raise OptionError(f"bridge: url must be the other engine's ws://host:port, got {url!r}")
+    check_config("bridge", config)
+    url = config["url"]
     if url.rstrip("/") in own_urls:
         raise OptionError(f"bridge: {url} is this engine itself; name the other one")
     options = Options(
         url,
-        _text(config, "token", "bridge"),
-        _text(config, "name", "bridge") or DEFAULT_NAME,
-        _text(config, "namespace", "bridge"),
-        _functions(config, "expose", ("local_function",), ("remote_function",)),
-        _functions(config, "forward", ("local_function", "remote_function"), ("timeout_ms",)),
+        config.get("token"),
+        config.get("name") or DEFAULT_NAME,
+        config.get("namespace"),
+        tuple(map(_bridged, config.get("expose", ()))),
+        tuple(map(_bridged, config.get("forward", ()))),
     )
     exposed = [bridged.remote for bridged in options.expose]
     forwarded = [bridged.local for bridged in options.forward]
@@ -88,32 +86,7 @@ def worker_options(options: Options) -> InitOptions:
     )
 
 
-def _functions(
-    config: Mapping[str, Any], name: str, required: tuple[str, ...], optional: tuple[str, ...]
-) -> tuple[BridgedFunction, ...]:
-    """Return the functions of the list `name`, whose entries have these keys."""
-    entries, where, keys = config.get(name, []), f"bridge: {name}", (*required, *optional)
-    if not isinstance(entries, list | tuple):
-        raise OptionError(f"{where} must be a list of tables, got {entries!r}")
-    functions = []
-    for entry in entries:
-        if not isinstance(entry, Mapping):
-            raise OptionError(f"{where}: an entry is a table with {', '.join(keys)}, got {entry!r}")
-        check_names(entry, keys, where)
-        timeout = integer(entry, "timeout_ms", where, 1, MAX_TIMEOUT_MS) or DEFAULT_TIMEOUT_MS
-        ids: list[str] = []
-        for key in ("local_function", "remote_function"):
-            id = _text(entry, key, where)
-            if id is None and key in required:
-                raise OptionError(f"{where}: {key} is missing")
-            # Without an id of its own on the other engine, an exposed function has the same id there.
-            ids.append(id or ids[0])
-        functions.append(BridgedFunction(ids[0], ids[1], timeout))
-    return tuple(functions)
-
-
-def _text(config: Mapping[str, Any], name: str, where: str) -> str | None:
-    value = config.get(name)
-    if value is not None and not (isinstance(value, str) and value.strip()):
-        raise OptionError(f"{where}: {name} must be a string that is not empty, got {value!r}")
-    return value
+def _bridged(entry: Mapping[str, Any]) -> BridgedFunction:
+    local = entry["local_function"]
+    # Without an id of its own on the other engine, an exposed function has the same id there.
+    return BridgedFunction(local, entry.get("remote_function") or local, entry.get("timeout_ms") or DEFAULT_TIMEOUT_MS)

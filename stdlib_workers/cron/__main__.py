@@ -24,14 +24,11 @@ from stdlib_workers.cron.jobs import iso_utc, job_from
 from stdlib_workers.cron.scheduler import Scheduler
 from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import look_after, open_store
-from stdlib_workers.values import check_names, in_memory, read_options
+from stdlib_workers.values import check_config, in_memory, read_options
 
 MAX_UPCOMING = 1000
 # A run that never ends would stop its job for ever.
 RUN_TIMEOUT_MS = 86_400_000
-# The names of the public worker's adapters, and how those keep a lock: here a tick is claimed in the store instead.
-_ADAPTERS = ("kv", "local", "in_memory")
-_LOCK = ("lock_ttl_ms", "lock_index")
 
 
 class Provider(TriggerHandler):
@@ -90,8 +87,8 @@ def main() -> None:
 
 def store_in_memory(config: Mapping[str, Any]) -> bool:
     """Tell whether the store shall end with the process. OptionError for an unknown key or adapter."""
-    check_names(config, ("adapter", "store_method"), "cron")
-    return in_memory(config, "cron", _ADAPTERS, _LOCK)
+    check_config("cron", config)
+    return in_memory(config)
 
 
 async def serve(worker: Worker, job_store: SqliteJobStore) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from iii.config_schema import load_schema, mistakes
 from stdlib_workers.http.origins import Cors
+from stdlib_workers.values import check_config
 
 DEFAULT_PORT = 3111
 # What the public engine calls this worker.
@@ -47,9 +46,7 @@ def parse_options(config: dict[str, Any], name: str = "http") -> Options:
 
     A worker under its public name does what the public one does: handlers of official SDKs stream without saying so.
     """
-    schema = load_schema(Path(__file__).parents[1], "http") or {}
-    for mistake in mistakes(config, schema):
-        raise ValueError(str(mistake))
+    check_config("http", config)
     values = {
         **{"channels": name == PUBLIC_NAME},
         **{key: value for key, value in config.items() if key not in ("default_timeout", "concurrency_request_limit")},

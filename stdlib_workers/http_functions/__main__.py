@@ -15,7 +15,7 @@ from iii import InitOptions, InvocationError, current_invocation, register_worke
 from stdlib_workers.egress.client import Client, RequestFailed, ResponseFailed
 from stdlib_workers.egress.rules import EgressDenied, Rules, rules_from
 from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
-from stdlib_workers.values import check_names, read_options
+from stdlib_workers.values import check_config, read_options
 
 NAME = "http_functions"
 
@@ -79,7 +79,7 @@ def main() -> None:
     """Start the worker; exit code 2 for a wrong option."""
 
     def parse(config: dict[str, Any]) -> Rules:
-        check_names(config, ("security",), NAME)
+        check_config(NAME, config)
         return rules_from(config.get("security", {}), NAME)
 
     functions = HttpFunctions(read_options(parse), os.environ)

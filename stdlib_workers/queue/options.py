@@ -11,7 +11,7 @@ from typing import Any
 
 from iii.suggestions import nearest_names
 from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
-from stdlib_workers.values import in_memory
+from stdlib_workers.values import check_config, in_memory
 
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
@@ -145,23 +145,6 @@ def _priority(config: QueueConfig, payload: Any, priority: Any) -> int:
     return int(min(max(priority, 0), highest))
 
 
-def parse_project(config: Any) -> dict[str, QueueConfig]:
-    """Return the named queues of the worker's configuration table; `default` is always there."""
-    if not isinstance(config, Mapping):
-        raise ValueError(f"the queue worker's config must be a table, not {config!r}")
-    unknown = sorted(set(config) - {"queue_configs", "adapter"})
-    if unknown:
-        raise ValueError(f"unknown key {unknown[0]}; there are: queue_configs, adapter")
-    tables = config.get("queue_configs") or {}
-    if not isinstance(tables, Mapping):
-        raise ValueError(f"queue_configs must be a table of queues, not {tables!r}")
-    configs = {"default": DEFAULT_CONFIG}
-    for name, table in tables.items():
-        check_name(name)
-        configs[name] = parse_config(name, table or {})
-    return configs
-
-
 def check_name(name: Any) -> str:
     """Return the trimmed name of a named queue."""
     if not isinstance(name, str) or not name.strip() or name.startswith("topic:"):
@@ -170,8 +153,11 @@ def check_name(name: Any) -> str:
 
 
 def options_from(config: Any) -> tuple[dict[str, QueueConfig], bool]:
-    """Return the worker's named queues, and whether its adapter asks for a store that ends with the process."""
-    try:
-        return parse_project(config), in_memory(config, "config", ("builtin",))
-    except ValueError as error:
-        raise ValueError(f"queue: {error}") from None
+    """Return the worker's named queues, and whether its adapter asks for a store that ends with the process.
+
+    The queue `default` is always there. ValueError for what does not fit the schema.
+    """
+    check_config("queue", config)
+    tables = config.get("queue_configs") or {}
+    named = {check_name(name): parse_config(name, table) for name, table in tables.items()}
+    return {"default": DEFAULT_CONFIG, **named}, in_memory(config)

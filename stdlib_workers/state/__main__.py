@@ -11,20 +11,13 @@ from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import Options, State
 from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
-from stdlib_workers.values import OptionError, check_names, in_memory, integer, read_options
-
-# Keys of the public worker. Those that only say how it stores its files have no effect: ours are under `.iii/`.
-_KEYS = ("adapter", "triggers_enabled", "max_value_bytes", "save_interval_ms", "store_method")
+from stdlib_workers.values import check_config, in_memory, read_options
 
 
 def options_from(config: Mapping[str, Any]) -> Options:
-    """Return the options in `[workers.state.config]`. OptionError for an unknown key or a value that does not fit."""
-    check_names(config, _KEYS, "state")
-    integer(config, "save_interval_ms", "state", 100, 3_600_000)
-    enabled = config.get("triggers_enabled", True)
-    if not isinstance(enabled, bool):
-        raise OptionError(f"state: triggers_enabled must be true or false, got {enabled!r}")
-    return Options(in_memory(config, "state"), enabled, integer(config, "max_value_bytes", "state", 1, 2**53))
+    """Return the options in `[workers.state.config]`. OptionError for what does not fit its schema."""
+    check_config("state", config)
+    return Options(in_memory(config), config.get("triggers_enabled", True), config.get("max_value_bytes"))
 
 
 def main() -> None:

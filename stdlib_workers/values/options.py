@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from iii.config_schema import load_schema, mistakes
 
 
 class OptionError(ValueError):
     """The configuration is wrong; the message says what and what to do."""
 
 
-_METHODS = {"in_memory": True, "file_based": False}
-# The settings of the public adapters. All but the first say how their files are kept, and have no effect here.
-_SETTINGS = ("store_method", "file_path", "save_interval_ms", "channel_size")
+def check_config(worker: str, config: Any) -> None:
+    """Raise OptionError, with all mistakes, for a config that does not fit the schema beside the worker's code."""
+    schema = load_schema(Path(__file__).parents[1], worker)
+    found = [
+        f"{worker}: {mistake}"
+        for mistake in mistakes(dict(config) if isinstance(config, Mapping) else config, schema or {})
+    ]
+    if found:
+        raise OptionError("\n".join(found))
 
 
 def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) -> None:
@@ -22,25 +31,11 @@ def check_names(config: Mapping[str, Any], names: tuple[str, ...], worker: str) 
             raise OptionError(f"{worker}: there is no option {name}; there are {', '.join(names)}")
 
 
-def in_memory(
-    config: Mapping[str, Any], worker: str, adapters: Sequence[str] = ("kv", "in_memory"), more: Sequence[str] = ()
-) -> bool:
-    """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`.
-
-    `adapters` are the names that mean this project's store, `more` the further settings of this worker's adapter.
-    """
-    adapter = config.get("adapter", {"name": adapters[0]})
-    if not isinstance(adapter, dict) or adapter.get("name") not in adapters:
-        raise OptionError(f"{worker}: the adapter must be {' or '.join(adapters)}, got {adapter!r}")
-    check_names(adapter, ("name", "config"), f"{worker}: adapter")
-    settings = adapter.get("config") or {}
-    if not isinstance(settings, dict):
-        raise OptionError(f"{worker}: config of the adapter must be a table, got {settings!r}")
-    check_names(settings, (*_SETTINGS, *more), f"{worker}: adapter.config")
-    method = config.get("store_method", settings.get("store_method", "file_based"))
-    if not isinstance(method, str) or method not in _METHODS:
-        raise OptionError(f"{worker}: store_method must be file_based or in_memory, got {method!r}")
-    return _METHODS[method] or adapter["name"] == "in_memory"
+def in_memory(config: Mapping[str, Any]) -> bool:
+    """Tell whether the store shall leave no file: `store_method`, or the public form `adapter = {name, config}`."""
+    adapter = config.get("adapter") or {}
+    method = config.get("store_method") or (adapter.get("config") or {}).get("store_method")
+    return "in_memory" in (method, adapter.get("name"))
 
 
 def integer(config: Mapping[str, Any], name: str, worker: str, least: int, most: int) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from stdlib_workers.observability.config.alert_rules import AlertRule, rule_from
 from stdlib_workers.observability.config.sampling import Sampling, ratio_from, sampling_from
 from stdlib_workers.observability.records.trace_tree import Collapse
-from stdlib_workers.values import OptionError, check_names, in_memory, integer
+from stdlib_workers.values import OptionError, check_config, check_names, in_memory, integer
 
 NAME = "observability"
 MEGABYTE = 1024 * 1024
@@ -23,19 +23,6 @@ METRICS_PORT = 9464
 OTLP_PORT = 4318
 # A larger payload is not kept for `iii replay`.
 PAYLOAD_BYTES = 8192
-
-_KEYS = (
-    *("enabled", "service_name", "service_version", "service_namespace", "exporter", "endpoint", "sampling_ratio"),
-    *("sampling", "memory_max_spans", "live_spans", "trace_storage", "metrics_enabled", "metrics_exporter"),
-    *("metrics_retention_seconds", "metrics_max_count", "logs_enabled", "logs_exporter", "logs_max_count"),
-    *("logs_retention_seconds", "logs_batch_size", "logs_flush_interval_ms", "logs_sampling_ratio"),
-    *("logs_console_output", "alerts", "level", "format", "collapse_spans", "store_method", "adapter"),
-    *("payload_bytes", "prometheus", "otlp_listener", "webhook_allow_private", "streams"),
-)
-_STORAGE_KEYS = (
-    *("enabled", "directory", "max_disk_bytes", "retention_seconds", "memory_max_bytes"),
-    *("memory_low_watermark_ratio", "pending_max_age_seconds"),
-)
 
 
 @dataclass(frozen=True)
@@ -106,14 +93,14 @@ def options_from(config: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
 
     `OTEL_*` variables of the environment stand in for keys that the configuration does not have.
     """
-    check_names(config, _KEYS, NAME)
+    check_config(NAME, config)
     settings: dict[str, Any] = {key: environ[name] for name, key in _VARIABLES.items() if environ.get(name)}
     settings |= {key: _number(environ[name], name) for name, key in _NUMBERS.items() if environ.get(name)}
     settings |= {key: environ[name].lower() in ("1", "true") for name, key in _FLAGS.items() if environ.get(name)}
     settings |= config
     return Options(
         enabled=_flag(settings, "enabled", default=True),
-        in_memory=in_memory({name: settings[name] for name in ("store_method", "adapter") if name in settings}, NAME),
+        in_memory=in_memory(settings),
         resource=_resource(settings, environ),
         limits=_limits(settings),
         sampling=sampling_from(settings),
@@ -182,7 +169,6 @@ def _limits(config: Mapping[str, Any]) -> Limits:
     disk = config.get("trace_storage", {})
     if not isinstance(disk, dict):
         raise OptionError(f"{NAME}: trace_storage must be a table, got {disk!r}")
-    check_names(disk, _STORAGE_KEYS, f"{NAME}: trace_storage")
     most = 2**53
     return Limits(
         _whole(config, "memory_max_spans", default.spans, 1, most),

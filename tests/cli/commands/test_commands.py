@@ -223,3 +223,24 @@ def test_a_plain_dev_loads_no_click_before_its_project_is_read(tmp_path: Path) -
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "2 False\n"
     assert "unknown key `no`" in done.stderr
+
+
+def test_add_help_shows_what_the_config_of_a_worker_may_hold(iii: Iii) -> None:
+    shown = iii("add", "queue", "--help").stdout
+    assert "[workers.queue.config]:" in shown
+    assert "queue_configs.NAME.max_retries" in shown
+    assert "[default: 3]" in " ".join(shown.split())
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(iii: Iii, folder: Path) -> None:
+    (folder / "iii.toml").write_text("[workers.http.config]\nprot = 1\n[workers.state]\ninstances = 0\n")
+    done = iii("check")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [
+            "error: iii.toml:2:1: unknown key `prot`; did you mean `port`?",
+            "error: iii.toml:4:1: instances must be a whole number from 1 to 64, got 0",
+        ],
+    )
+    bodies = json.loads(iii("check", "--json").stderr)
+    assert [bodies["error"]["line"], *(other["line"] for other in bodies["others"])] == [2, 4]

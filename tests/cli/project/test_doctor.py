@@ -35,8 +35,7 @@ def test_what_cannot_work_exits_with_1_and_says_what_to_do(folder: Path, iii: Ii
     (folder / "iii.toml").write_text('[engine]\nlisten = "off"\n[workers.web]\nrun = "no-such-program x"\n')
     done = iii("doctor")
     assert done.returncode == 1
-    assert "worker web: there is no program no-such-program" in done.stdout
-    assert "correct `run` of worker web" in done.stdout
+    assert "iii.toml:4:1: run: there is no program no-such-program; install it" in done.stdout
 
 
 def test_a_broken_project_or_none_is_told(folder: Path, iii: Iii) -> None:
@@ -126,3 +125,15 @@ def test_what_init_and_check_make_is_private(folder: Path, iii: Iii) -> None:
     assert iii("init").returncode == 0
     assert iii("check").returncode == 0
     assert health_checks.check_state(folder / ".iii").state == "ok"
+
+
+def test_workers_that_have_failed_are_named_with_their_error() -> None:
+    error = {"text": "SyntaxError: invalid syntax", "file": "a.py", "line": 3}
+    rows = [
+        {"name": "a", "state": "failed", "last_error": error, "last_exit": "exited with code 1"},
+        {"name": "b", "state": "failed", "last_error": None, "last_exit": "killed by SIGKILL"},
+        {"name": "c", "state": "ready"},
+    ]
+    finding = health_checks.check_workers(rows)
+    assert (finding.state, finding.text) == ("fail", "a: SyntaxError: invalid syntax (a.py:3); b: killed by SIGKILL")
+    assert health_checks.check_workers(rows[2:]).state == "ok"

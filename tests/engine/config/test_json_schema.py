@@ -65,3 +65,12 @@ def test_nothing_is_written_behind_a_link(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="cannot be written: this is a symbolic link"):
         write_schema(tmp_path / "state")
     assert list(elsewhere.iterdir()) == []
+
+
+def test_the_config_of_a_standard_worker_is_described_with_its_table() -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    assert validator.is_valid(
+        {"workers": {"http": {"config": {"port": 3111}}, "mine": {"run": "a", "config": {"x": 1}}}}
+    )
+    assert not validator.is_valid({"workers": {"http": {"config": {"prot": 3111}}}})
+    assert validator.is_valid({"workers": {"http": {"run": "my_http.py", "config": {"prot": 3111}}}})

@@ -14,7 +14,6 @@ from stdlib_workers.queue.options import (
     check_name,
     options_from,
     parse_config,
-    parse_project,
     parse_subscriber,
     with_options,
 )
@@ -100,8 +99,8 @@ def test_a_wrong_configuration_is_refused_by_key(table: dict[str, Any], said: st
 
 
 def test_the_default_queue_is_always_there_and_can_be_changed() -> None:
-    assert parse_project({}) == {"default": DEFAULT_CONFIG}
-    changed = parse_project({"queue_configs": {"default": {"concurrency": 1, "poll_interval_ms": 5}}})
+    assert options_from({})[0] == {"default": DEFAULT_CONFIG}
+    changed = options_from({"queue_configs": {"default": {"concurrency": 1, "poll_interval_ms": 5}}})[0]
     assert changed == {"default": QueueConfig(concurrency=1)}
 
 
@@ -118,7 +117,7 @@ def test_the_default_queue_is_always_there_and_can_be_changed() -> None:
 )
 def test_a_wrong_table_is_refused(config: Any) -> None:
     with pytest.raises(ValueError):
-        parse_project(config)
+        options_from(config)[0]
 
 
 def test_names_are_trimmed() -> None:
