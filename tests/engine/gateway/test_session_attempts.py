@@ -44,7 +44,13 @@ def calls_of(world: SessionWorld, worker: str, function: str) -> list[dict[str, 
     return [each for each in messages if each["type"] == "invokefunction" and each["function_id"] == function]
 
 
-BIND = {"type": "registertrigger", "id": "t", "trigger_type": "cron", "function_id": "api::open", "config": {}}
+BIND: dict[str, Any] = {
+    "type": "registertrigger",
+    "id": "t",
+    "trigger_type": "cron",
+    "function_id": "api::open",
+    "config": {},
+}
 
 
 # Names

@@ -62,7 +62,7 @@ namespaces = st.one_of(st.none(), st.none(), st.sampled_from(NAMESPACES))
 metadata = st.sampled_from(
     [None, {"by": MARK}, {"by": MARK, "iii.job": {"id": "forged"}, "iii.trigger": "forged"}, {"public": True}]
 )
-configs = st.one_of(
+configs: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.just({}),
     st.sampled_from(
@@ -268,21 +268,17 @@ class SessionLaws(RuleBasedStateMachine):
             self.looked_at[name] = len(messages)
 
     def look_at_call(self, worker: str, call: dict[str, Any]) -> None:
-        function, data, meta = call["function_id"], call.get("data"), call.get("metadata")
-        is_marked = MARK in json.dumps([data, meta])
+        function, data = call["function_id"], call.get("data")
+        meta = call["metadata"] if isinstance(call.get("metadata"), dict) else {}
+        is_marked = MARK in json.dumps([data, call.get("metadata")])
         if is_marked and function != "gate::middleware":
             assert function not in FORBIDDEN, call
             assert worker not in ("private", "state"), call
-            if function in ("api::open", "public::f"):
-                bound = (
-                    meta.get("by") and data.get("event") if isinstance(meta, dict) and isinstance(data, dict) else None
-                )
-                SessionLaws.reached[
-                    "bound" if bound else "job" if isinstance(meta, dict) and "iii.job" in meta else "call"
-                ] += 1
-            is_job = isinstance(meta, dict) and "iii.job" in meta
             assert not self.has_middleware, f"around the middleware: {call}"
-            assert not is_job or meta["iii.job"] == {"id": "real"}, call
+            assert meta.get("iii.job", {"id": "real"}) == {"id": "real"}, call
+            if function in ("api::open", "public::f"):
+                is_bound = isinstance(data, dict) and "event" in data
+                SessionLaws.reached["job" if "iii.job" in meta else "bound" if is_bound else "call"] += 1
         assert "forged" not in json.dumps([data, meta]), call
         assert call.get("caller") is None or "vip" not in json.dumps(call["caller"]), call
 
@@ -349,7 +345,7 @@ SOME = settings(
 
 
 def test_sessions_keep_within_their_rights() -> None:
-    run_state_machine_as_test(SessionLaws, settings=SOME)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(SessionLaws, settings=SOME)
 
 
 @pytest.mark.slow
@@ -359,6 +355,6 @@ def test_sessions_keep_within_their_rights_for_100_000_steps() -> None:
     many = settings(SOME, max_examples=200, stateful_step_count=100, phases=[Phase.generate])
     SessionLaws.steps = 0
     while SessionLaws.steps < 100_000:
-        run_state_machine_as_test(SessionLaws, settings=many)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(SessionLaws, settings=many)
     print(f"{SessionLaws.steps} steps within their rights; {dict(SessionLaws.reached)}")
     assert min(SessionLaws.reached[way] for way in WAYS) >= 50

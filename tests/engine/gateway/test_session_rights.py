@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from iii.engine.security.rights import ENTRANCES, TABLE, Standing, Verdict
 from iii.protocol import messages as m
@@ -210,7 +211,7 @@ def test_and_so_it_may_through_the_engines_functions(
     keys = {"function": "function_id", "trigger type": "trigger_type", "worker": "name", "binding": "id"}
     if row.thing in keys:
         payload[keys[row.thing]] = name
-    call = m.InvokeFunction(entrance, data=m.Raw(json.dumps(payload).encode()))
+    call = m.InvokeFunction(entrance, data=Raw(json.dumps(payload).encode()))
     verdict = row.verdict(standing)
     is_allowed = verdict is Verdict.ALLOW or (
         verdict is Verdict.RULES and is_allowed_by_rules(entrance, row.thing, name)
