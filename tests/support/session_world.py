@@ -177,7 +177,8 @@ class SessionWorld:
             return
         answer: dict[str, Any] = {"result": SECRET if function in ("db::secret", "vault::key") else "fine"}
         if function == "engine::queue::enqueue" and isinstance(data, dict) and isinstance(data.get("function_id"), str):
-            metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+            given = data.get("metadata")
+            metadata = given if isinstance(given, dict) else {}
             job = {"function_id": data["function_id"], "data": data.get("data"), "namespace": data.get("namespace")}
             self.send(peer, "invokefunction", **job, metadata={**metadata, "iii.job": {"id": "real"}})
         elif function == "gate::middleware":

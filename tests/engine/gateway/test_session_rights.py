@@ -57,7 +57,12 @@ class Scene:
         world.send(world.shop, "registeraction", id="compensate", function_id="api::carry")
         self.me, self.other = world.session("me"), world.session("other")
         for session, name in ((self.me, "mine"), (self.other, "other")):
-            binding = {"type": "registertrigger", "trigger_type": "cron", "function_id": "api::open", "config": {}}
+            binding: dict[str, Any] = {
+                "type": "registertrigger",
+                "trigger_type": "cron",
+                "function_id": "api::open",
+                "config": {},
+            }
             await world.say(
                 session,
                 {"type": "registerfunction", "id": f"{name}::f"},
@@ -157,8 +162,8 @@ def test_every_message_of_the_protocol_has_its_rows() -> None:
 def test_what_is_another_ones_is_denied_but_where_the_rules_have_a_say() -> None:
     """The whole list: a call goes where the rules say, whoever provides it; so do bindings; sessions stand by."""
     lenient = {
-        (key if isinstance(key, str) else key.__name__, row.thing)
-        for key, rows in [*TABLE.items(), *ENTRANCES.items()]
+        (name, row.thing)
+        for name, rows in [*((kind.__name__, rows) for kind, rows in TABLE.items()), *ENTRANCES.items()]
         for row in rows
         if row.thing not in ("nothing", "namespace") and {row.session, row.project, row.engine} != {Verdict.DENY}
     }
