@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from iii import InvocationError, TriggerConfig
+from iii import InvocationError, Logger, TriggerConfig
 from stdlib_workers.events.background import Background
 from stdlib_workers.events.bindings import Bindings, Caller, Target
 from stdlib_workers.storage import SqliteRecords
@@ -28,8 +28,9 @@ from stdlib_workers.values import decode, encode
 
 # Seconds between two looks while a binding is away, and from the change of a binding to the first look.
 LOOK_INTERVAL, LOOK_DELAY = 0.5, 0.02
-# A worker that is ready again may still be binding, in a handler or a task: so long its old bindings stay, in seconds.
-GRACE = 2.0
+# Seconds for which a worker that is ready again keeps its old bindings: it may still be making them, since a script
+# that takes its time after `register_worker` counts as ready.
+GRACE = 10.0
 # A worker that is not in iii.toml may have lost its connection, and come back.
 FOREIGN_TIMEOUT = 60.0
 _READY = ("ready", "source_missing")
@@ -49,7 +50,7 @@ F = TypeVar("F", bound=Bound)
 
 @dataclass(slots=True)
 class _Known:
-    """A binding as it is on the disk. `worker`: the name of the one who made it, None as long as nobody has asked."""
+    """A binding as it is on the disk. `worker`: the name of its maker, None as long as the engine was not asked."""
 
     function_id: str
     namespace: str | None
@@ -62,20 +63,22 @@ class _Known:
 class _Away:
     """Since when a binding is away, on the monotonic clock; `ready_since`: its worker is there without it.
 
-    `was_live`: the binding went while this process ran, and no look has found its worker away since.
+    `makers`: the connections that its worker had when it was live. If one of them is still there, the binding was
+    withdrawn.
     """
 
     since: float
-    was_live: bool
+    makers: frozenset[str] = frozenset()
     ready_since: float | None = None
 
 
 class _Look(NamedTuple):
-    """What the engine says: makers of bindings by the binding's id; names of workers."""
+    """What the engine says: names of makers by the binding's id; names of workers, and the connections of each."""
 
     makers: dict[str, str]
     declared: frozenset[str]
     ready: frozenset[str]
+    connections: dict[str, frozenset[str]]
 
 
 class KnownBindings(Bindings[F]):
@@ -86,11 +89,13 @@ class KnownBindings(Bindings[F]):
         self._type = trigger_type
         self._kind = f"binding {trigger_type}"
         self._records = records
+        self._log = Logger(service_name=trigger_type)
         self._known: dict[str, _Known] = {}
         self._values: dict[str, F] = {}  # by key, live and away
         self._live: dict[str, str] = {}  # key -> the engine's id of the binding
         self._keys: dict[str, str] = {}  # and back
         self._away: dict[str, _Away] = {}
+        self._makers: dict[str, frozenset[str]] = {}  # connections of the workers of live bindings
         self._passing: set[str] = set()  # made by no worker, such as `iii state watch`: they end with their connection
         self._lock = Lock()  # the SDK's loop binds, the background's forgets
         self._all: tuple[F, ...] = ()
@@ -105,7 +110,7 @@ class KnownBindings(Bindings[F]):
         with suppress(InvocationError):  # what is no binding any more is not missed
             self._values[key] = self._read(config)
             self._known[key] = known
-            self._away[key] = _Away(time.monotonic(), was_live=False)
+            self._away[key] = _Away(time.monotonic())
 
     def watch(self, worker: Caller, background: Background) -> None:
         """Begin to find out, on the background's loop, which bindings that are away are to be forgotten."""
@@ -142,17 +147,17 @@ class KnownBindings(Bindings[F]):
                 # Commits come in the order of their commands: no event is made for it before it is durable.
                 self._write(key)
             self._live[key], self._keys[config.id], self._values[key] = config.id, key, value
-            self._refresh()
+            self._refresh(has_changed=True)
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         with self._lock:
             if config.id not in self._keys:
                 return
             key = self._drop_id(config.id)
-            self._away[key] = _Away(time.monotonic(), was_live=True)
+            self._away[key] = _Away(time.monotonic(), self._makers.pop(key, frozenset()))
             if key in self._passing:
                 self._forget(key)
-            self._refresh()
+            self._refresh(has_changed=True)
 
     def _drop_id(self, id: str) -> str:
         key = self._keys.pop(id)
@@ -174,15 +179,16 @@ class KnownBindings(Bindings[F]):
     def _forget(self, key: str) -> None:
         self._away.pop(key, None)
         self._passing.discard(key)
+        self._makers.pop(key, None)
         del self._values[key], self._known[key]
         self._records.remove(self._kind, key)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, has_changed: bool = False) -> None:
         self._all = tuple(
             value._replace(target=replace(value.target, binding=key)) if key in self._away else value
             for key, value in self._values.items()
         )
-        if self._background is not None:
+        if has_changed and self._background is not None:
             self._background.call(self._changed.set)
 
     # What the engine says
@@ -194,7 +200,7 @@ class KnownBindings(Bindings[F]):
                 with self._lock:
                     self._judge(look, time.monotonic())
             self._changed.clear()
-            is_settled = not self._away and all(known.worker is not None for known in self._known.values())
+            is_settled = not self._away and self._makers.keys() >= self._live.keys()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), None if is_settled else LOOK_INTERVAL)
                 await asyncio.sleep(LOOK_DELAY)
@@ -204,37 +210,48 @@ class KnownBindings(Bindings[F]):
         workers = (await worker.trigger_async("engine::workers::list", {}))["workers"]
         query = {"trigger_type": self._type}
         bindings = (await worker.trigger_async("engine::registered-triggers::list", query))["registered_triggers"]
+        connected = [row for row in workers if row["status"] != "disconnected"]
         return _Look(
             {row["id"]: row["worker_name"] for row in bindings},
             frozenset(row["name"] for row in workers if "state" in row),
-            frozenset(
-                row["name"]
-                for row in workers
-                if row.get("state", "ready") in _READY and row["status"] != "disconnected"
-            ),
+            frozenset(row["name"] for row in connected if row.get("state", "ready") in _READY),
+            {
+                name: frozenset(row["id"] for row in connected if row["name"] == name)
+                for name in {row["name"] for row in connected}
+            },
         )
 
     def _judge(self, look: _Look, now: float) -> None:
         """Note who has made the live bindings, and forget those away ones that nobody will make again."""
         for key, id in self._live.items():
             known = self._known[key]
-            if known.worker is None and id in look.makers:
+            if id not in look.makers:
+                continue
+            self._makers[key] = look.connections.get(look.makers[id], frozenset())
+            if known.worker is None:
                 known.worker = look.makers[id]
                 if known.worker in look.declared | look.ready:
                     self._write(key)
                 else:
                     self._passing.add(key)
                     self._records.remove(self._kind, key)
-        forgotten = [key for key, away in self._away.items() if self._is_over(key, away, look, now)]
-        for key in forgotten:
-            self._forget(key)
-        if forgotten:
-            self._refresh()
+        for key, away in tuple(self._away.items()):
+            maker = self._known[key].worker or ""
+            if away.makers & look.connections.get(maker, frozenset()):
+                self._forget(key)  # withdrawn: its worker expects no more events
+            elif maker in look.ready:
+                away.ready_since = away.ready_since or now
+                if now - away.ready_since >= GRACE:
+                    self._give_up(key, f"{maker} is there and has not bound it again")
+            else:
+                away.ready_since = None
+                if maker not in look.declared and now - away.since >= FOREIGN_TIMEOUT:
+                    self._give_up(key, f"its worker {maker or 'of old'} is gone")
+        self._refresh()
 
-    def _is_over(self, key: str, away: _Away, look: _Look, now: float) -> bool:
-        maker = self._known[key].worker
-        if maker in look.ready:
-            away.ready_since = away.ready_since or now
-            return away.was_live or now - away.ready_since >= GRACE
-        away.was_live, away.ready_since = False, None
-        return maker not in look.declared and now - away.since >= FOREIGN_TIMEOUT
+    def _give_up(self, key: str, why: str) -> None:
+        text = (
+            f"{self._known[key].function_id} is no longer bound to {self._type}: {why}; its waiting events are dropped"
+        )
+        self._log.warn(text)
+        self._forget(key)
