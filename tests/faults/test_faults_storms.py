@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from iii.engine import run_tag
 from iii.engine.boot.stale_processes import of_runs, read_runs, record_of
 from iii.engine.supervision import procfs
 from tests.support.command import environment
@@ -30,6 +31,7 @@ from tests.support.ground import eventually
 STORM_SECONDS = float(os.environ.get("STORM_SECONDS", "60"))
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "500"))
 WORKERS = 8
+KINDS = os.environ.get("KINDS", "guard/engine/both/both, engine first").split("/")
 SAVE_GAP = 0.03  # seconds: between the moments in which a file is emptied and filled, and between saves
 
 LIBRARY = "VALUE = {version}\n" + "# so that half of it is less than all\n" * 200 + "LAST = VALUE\n"
@@ -187,9 +189,9 @@ def test_after_any_kill_and_the_next_start_nothing_of_the_run_is_left_and_nothin
             print(number, end=" ", flush=True)
             if number % 25 == 0:  # as after `cp -r`: its records name the runs of the other
                 shutil.copy(other / ".iii/run/runs", own / ".iii/run/runs") if (own / ".iii/run").exists() else None
-            kind = chance.choice(["guard", "engine", "both", "both, engine first"])
+            kind = chance.choice(KINDS)
             kinds[kind] += 1
-            before = engine_of(own)
+            before, left = engine_of(own), set(processes_of(own))
             with started(own) as guard:
                 eventually(lambda before=before: engine_of(own) not in (0, before), bound=60)
                 time.sleep(chance.choice([0.0, 0.05, 0.1, 0.2, 0.4]))  # at any moment of a start
@@ -207,8 +209,8 @@ def test_after_any_kill_and_the_next_start_nothing_of_the_run_is_left_and_nothin
                 # The engine does the work of the guard; the next start must wait for its end.
                 eventually(lambda engine=engine: not psutil.pid_exists(engine), bound=60)
                 assert processes_of(own) == [], kind
-            if kind == "engine":
-                eventually(lambda: processes_of(own) == [], bound=10)
+            if kind == "engine" and not left:  # else this start, which was killed, had to end what the last one left
+                assert [*map(_facts_of, processes_of(own))] == []
             swept += len(processes_of(own))
         last = Project(own)
         last.hear("ready in")
@@ -222,6 +224,13 @@ def test_after_any_kill_and_the_next_start_nothing_of_the_run_is_left_and_nothin
     left = [process.pid for process in psutil.process_iter() if _folder_of(process).startswith(str(tmp_path))]
     print(f"{dict(kinds)}: {swept} processes were left for a next start to end, {len(left)} at the end")
     assert left == []
+
+
+def _facts_of(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return f"{pid} of {process.ppid()}, {process.status()}, tag {run_tag.tag_of(pid):x}: {process.cmdline()[:5]}"
+    return ""
 
 
 def _folder_of(process: psutil.Process) -> str:

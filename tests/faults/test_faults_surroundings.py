@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import select
 import shutil
 import signal
@@ -214,3 +215,15 @@ def test_a_daemon_that_may_stay_stays(start: Start) -> None:
         assert is_alive(pid)
     finally:
         kept.kill()
+
+
+def test_the_engine_may_open_more_files_than_it_was_given_and_its_workers_may_not(tmp_path: Path, start: Start) -> None:
+    _, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        project = start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    eventually(lambda: resource.prlimit(ask(project, "a::pid"), resource.RLIMIT_NOFILE) == (256, hard))
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    assert resource.prlimit(project.facts["pid"], resource.RLIMIT_NOFILE) == (wanted, hard)

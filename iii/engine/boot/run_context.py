@@ -18,7 +18,7 @@ from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_pat
 from iii.engine.boot.stale_processes import kill_rest, kill_stale_processes, record_of
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
-from iii.engine.supervision.process import LISTEN_FDS
+from iii.engine.supervision.process import LISTEN_FDS, raise_file_limit
 from iii.engine.supervision.run import Run
 from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
@@ -36,6 +36,7 @@ class RunContext:
         self.run_dir = RunDir(project.state_dir)
         self.run_dir.claim()
         run_tag.wear(run_tag.tag_run(self.run_id))
+        raise_file_limit()
         try:
             self.socket_path = socket_path(self.run_dir.path)
             run = record_of(self.run_id, project.root)

@@ -23,7 +23,7 @@ from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.generation import Generation
 from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.lifecycle import Action, Actual, Availability, Desired, Event
-from iii.engine.supervision.loaded_files import AT_REST, MAX_STALE, changed_since_loaded
+from iii.engine.supervision.loaded_files import AT_REST, LONG_REST, MAX_STALE, changed_since_loaded
 from iii.engine.supervision.replacement import InstanceState, Plan
 from iii.engine.supervision.reports import Became, Exited, Failed, Finished, Notice, Reloaded, ReloadFailed
 from iii.engine.supervision.restart_policy import MAX_UNBLAMED, History, Verdict, judge
@@ -155,11 +155,11 @@ class Instance:
     async def _compare(self, generation: Generation, digests: Mapping[str, str]) -> None:
         """Let a generation serve if its files still hold what it has loaded, when no save of them is under way.
 
-        Each time that they do not, the next generation waits longer for the end of the saves. One whose own start
-        changes what it has loaded serves in the end, with a word.
+        After one that has loaded something else, the next ones wait longer for the end of the saves. One whose own
+        start changes what it has loaded serves in the end, with a word.
         """
         try:
-            changed = await changed_since_loaded(digests, AT_REST * 2**self._stale)
+            changed = await changed_since_loaded(digests, LONG_REST if self._stale else AT_REST)
             is_own_doing = bool(changed) and self._stale == MAX_STALE
             self._stale += bool(changed)
         except TimeoutError:

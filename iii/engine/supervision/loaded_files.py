@@ -15,9 +15,10 @@ from iii.engine.config.regular_file import digest_of_file
 
 # Seconds without a change of a file after which no save of it is under way, at first.
 AT_REST = 0.1
-# Generations in a row that have loaded what was no longer there, each after a rest twice as long: the next one's start
-# must be what changes the file.
-MAX_STALE = 4
+# The same for the generations after one that had loaded what was no longer there, and how many of those are replaced:
+# then it must be the start itself that changes the file.
+LONG_REST = 1.0
+MAX_STALE = 3
 # Seconds to wait for the end of saves.
 MAX_REST_TIMEOUT = 10.0
 # Bytes that are compared on the event loop, in a few milliseconds; more in a thread.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,9 @@ PIPE_SIZE = 1024 * 1024
 _F_SETPIPE_SZ = 1031
 # Short of descriptors, processes or memory: worth trying again. Any other error stays until the user changes something.
 _TEMPORARY = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# Descriptors of the engine: four for each process, one for each client.
+MAX_FILES = 65536
+_INHERITED_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)  # before it is raised
 _SETPRIV = shutil.which("setpriv")
 
 
@@ -181,7 +185,20 @@ def _spawn(command: Command, program: str, ours: list[int], theirs: list[int]) -
             start_new_session=True,
             pass_fds=command.descriptors,
         )
+    if sys.platform == "linux":
+        # The engine has raised its own limit (`raise_file_limit`); programs that use select() rely on a low one.
+        with contextlib.suppress(OSError, ValueError):
+            resource.prlimit(popen.pid, resource.RLIMIT_NOFILE, _INHERITED_FILES)
     return Process(popen, stdin_ours, stdout_ours, stderr_ours, tag)
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may, up to MAX_FILES; its workers keep the limit that it was given."""
+    soft, hard = _INHERITED_FILES
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft not in (resource.RLIM_INFINITY, wanted) and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _pipe(ours: list[int], theirs: list[int], *, size: int = 0, inward: bool = False) -> tuple[int, int]:

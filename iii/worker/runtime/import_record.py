@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 DIGEST_SIZE = 16  # bytes; as the engine hashes the files that it watches
+# Paths that imports have looked for in vain: a program that tries names in a loop must not fill the memory.
+MAX_MISSING = 1500
 _HEADER = MAGIC_NUMBER + (3).to_bytes(4, "little")  # of bytecode that counts only for the source with its hash
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../.."))
@@ -71,7 +73,7 @@ class ImportRecord:
                 loader._cache_bytecode(path, bytecode_path, header + marshal.dumps(code))
         return code
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, _target: object = None) -> None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> None:  # noqa: ARG002 - as of any finder
         """Note what would have been the module, for the import system, which has found nothing."""
         before = len(self._missing)
         for folder in sys.path if path is None else path:
@@ -81,7 +83,7 @@ class ImportRecord:
 
     def _look_for(self, name: str, folder: str) -> None:
         place = os.path.join(os.path.abspath(folder), name)
-        if is_own(place):
+        if is_own(place) and len(self._missing) < MAX_MISSING:
             # The folder alone is a package too; it is watched as such, which the separator says.
             self._missing.update(dict.fromkeys((f"{place}.py", os.path.join(place, "__init__.py"), place + os.sep)))
 
