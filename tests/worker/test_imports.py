@@ -165,3 +165,27 @@ def test_python_itself_is_left_alone(launch):
     ready = launch("import json, email.message, iii.helpers\n").engine.expect("ready")
     assert len(ready["files"]) == 1
     assert not [path for path in ready.get("missing", []) if path.startswith(sys.base_prefix)]
+
+
+def test_what_a_loader_of_its_own_kind_has_compiled_is_not_cached(launch, tmp_path):
+    (tmp_path / "helper.py").write_text("VALUE = 1\n")
+    hook = """
+from importlib.machinery import PathFinder, SourceFileLoader
+class Loader(SourceFileLoader):
+    def source_to_code(self, data, path, **more):
+        return super().source_to_code(data.replace(b"1", b"2"), path, **more)
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        if name == "helper":
+            spec.loader = Loader(name, spec.origin)
+        return spec
+sys.meta_path.insert(0, Finder)
+"""
+    body = "import helper\nworker.register_function('m::f', lambda p: helper.VALUE)\n"
+    for text, value in ((hook + body, 2), (body, 1)):
+        process = launch(text)
+        assert "failed" not in process.engine.expect("ready")
+        assert process.engine.call("m::f")["result"] == value
+        assert process.finish() == (0, "")

@@ -63,7 +63,8 @@ class ImportRecord:
         source = loader.get_data(path)
         self.note(path, source)
         header = _HEADER + _imp.source_hash(_source_key(), source)
-        bytecode_path = _bytecode_path(path)
+        # A loader of another kind compiles something else, and caches it elsewhere if at all.
+        bytecode_path = _bytecode_path(path) if type(loader) is SourceFileLoader else None
         code = _cached_code(bytecode_path, header, path) if bytecode_path else None
         if code is None:
             code = loader.source_to_code(source, path)
@@ -73,7 +74,8 @@ class ImportRecord:
                 loader._cache_bytecode(path, bytecode_path, header + marshal.dumps(code))
         return code
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> None:  # noqa: ARG002 - as of any finder
+    # As the import system calls any finder.
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> None:  # noqa: ARG002
         """Note what would have been the module, for the import system, which has found nothing."""
         before = len(self._missing)
         for folder in sys.path if path is None else path:
