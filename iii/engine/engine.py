@@ -37,6 +37,7 @@ from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
 from iii.engine.routing import events
+from iii.engine.routing.budget import Budget
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Validator
 from iii.engine.routing.router import Router
@@ -89,10 +90,12 @@ class Engine:
         checks_results = project.engine.check_results
         if checks_results is None:
             checks_results = options.is_watching
+        budget = Budget(project.engine.memory)
         self.router = Router(
             timeout=project.engine.invocation_timeout,
             compile_schema=_compile_schema,
             compile_result_schema=_compile_result_schema if checks_results else None,
+            budget=budget,
         )
         self._failed_calls = FailedCalls(
             self.router.bindings,
@@ -107,8 +110,8 @@ class Engine:
         )
         self.pump.are_deadlines_paused = options.debug is not None
         self._poller = make_poller(self.pump.turn)
-        self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic)
-        self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels))
+        self.channels = Channels(mint=lambda: str(uuid.uuid4()), clock=time.monotonic, budget=budget)
+        self.local_clients = LocalClients(self.pump, self._poller, ChannelAcceptor(self.channels, self._poller))
         self.worker_connections = WorkerConnections(
             self.pump,
             self._poller,
@@ -248,6 +251,7 @@ class Engine:
             self.pump,
             self.channels,
             options,
+            poller=self._poller,
             on_telemetry=self.telemetry_exporter.take_frame,
             on_routed=self.worker_connections.spoke,
             on_left=self.worker_connections.left,
@@ -363,6 +367,7 @@ class Engine:
         self._prestart.close()
         old, self._environments = self._environments, environments
         self.project = project
+        self.router.calls.budget.resize(project.engine.memory)
         self._hide_secrets()
         self.watcher.apply(project)
         self._apply_listeners(project.engine.listeners)

@@ -53,7 +53,15 @@ class LocalClients:
             close=lambda: self._on_closed(connection),
         )
         fd = connected.detach()
-        connection = Connection(peer, fd, fd, poller=self._poller, on_lines=take_first, on_closed=self._on_closed)
+        connection = Connection(
+            peer,
+            fd,
+            fd,
+            poller=self._poller,
+            on_lines=take_first,
+            on_closed=self._on_closed,
+            budget=self._pump.router.calls.budget,
+        )
         self._connections.add(connection)
         self._peer_table.attach(peer)
         self._pump.turn()

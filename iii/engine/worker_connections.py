@@ -97,6 +97,7 @@ class WorkerConnections:
             poller=self._poller,
             on_lines=self._take_foreign if spec.is_foreign else self._pump.take,
             on_closed=self._on_pipe_closed,
+            budget=self._router.calls.budget,
         )
         self._by_run[run] = connection
         self._router.peer_table.attach(peer)

@@ -40,6 +40,11 @@ class LineSplitter:
         """The unfinished last line (only its head once it is over the limit)."""
         return self._head if self.is_over else b"".join(self._parts)
 
+    @property
+    def kept(self) -> int:
+        """Bytes of the unfinished last line that are kept."""
+        return len(self._head) if self.is_over else self.pending
+
     def feed(self, data: bytes) -> list[bytes | Oversized]:
         """Return the lines completed by `data`, empty ones left out."""
         lines: list[bytes | Oversized] = data.split(b"\n")  # type: ignore[assignment]

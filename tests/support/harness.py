@@ -7,7 +7,7 @@ import json
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +18,15 @@ from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
 from iii.engine.gateway.authentication import AuthPolicy
-from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
+from iii.engine.gateway.server import ConnectionLimits, Ends, Gateway, ListenerOptions
 from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
+from iii.engine.security import peer_uid
 from iii.engine.security.admission import AuthThrottle
 from iii.engine.security.rbac import Rules
 from iii.engine.transport.message_pump import MessagePump
+from iii.engine.transport.poller import make_poller
 from iii.engine.transport.tcp_address import Address
 
 # Every wait has a bound, far beyond what a loaded machine needs.
@@ -64,10 +66,15 @@ class Engine:
         *,
         throttle: AuthThrottle | None = None,
         engine_client: Callable[[MessagePump], EngineClient] = EngineClient,
+        are_same_user: Callable[[Sequence[Ends]], list[bool]] = peer_uid.are_same_user,
         **limits: Any,
     ) -> None:
         self._options = ListenerOptions(
-            Address(f"127.0.0.1:{port}", line=port), "secret", origins, throttle=throttle or AuthThrottle()
+            Address(f"127.0.0.1:{port}", line=port),
+            "secret",
+            origins,
+            throttle=throttle or AuthThrottle(),
+            are_same_user=are_same_user,
         )
         self._rules, self._middleware, self._engine_client = rules, middleware, engine_client
         self._limits = ConnectionLimits(**limits)
@@ -94,8 +101,9 @@ class Engine:
         self._stop = asyncio.Event()
         self.router = Router()
         self.pump = MessagePump(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
+        self._poller = make_poller(self.pump.turn)
         self.builtins = Builtins(self.router, Control(), self.pump.turn)
-        self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now)
+        self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now, self.router.calls.budget)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
         self.gateway = self._make_gateway(self._options, self._limits)
         self.guarded = self.gateway
@@ -108,6 +116,7 @@ class Engine:
         self.guarded.close()
         self.builtins.close()
         self.pump.close()
+        self._poller.close()
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -122,6 +131,7 @@ class Engine:
             self.channels,
             options,
             limits,
+            poller=self._poller,
             on_telemetry=lambda prefix, data: None,
             on_routed=lambda peer: None,
             on_left=self._on_left,

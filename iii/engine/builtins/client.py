@@ -46,9 +46,14 @@ class EngineClient:
             function_id, invocation_id=id, data=payload, metadata=metadata, namespace=namespace or "default"
         )
         router.receive(self._peer, message, b"", self._loop.time())
+        del data, payload, message, metadata  # the router has the line: a large one must not be kept twice
         self._pump.turn()
         try:
             result = await answered
+        except asyncio.CancelledError:
+            router.receive(self._peer, m.Cancel(id), b"", self._loop.time())  # else the call is held until its end
+            self._pump.turn()
+            raise
         finally:
             del self._waiting[id]
         if not m.is_empty(result.error):

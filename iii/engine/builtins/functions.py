@@ -20,6 +20,7 @@ from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
 from iii.engine.routing.message_forms import malformed_name, without_reserved
 from iii.engine.routing.peer import Peer, Rights
+from iii.engine.routing.quota import size_of
 from iii.engine.routing.router import Router
 from iii.engine.telemetry.metrics import WorkerMetrics
 from iii.errors import ErrorCode, InvocationError
@@ -56,6 +57,12 @@ class Control(Protocol):
 
     def identified(self, peer: Peer) -> None:
         """The peer has sent its name and metadata."""
+
+
+# Bindings that no peer owns: nothing ends them but a call.
+MAX_DURABLE_BINDINGS = 10_000
+# Bytes of what a worker says of itself; all of it is kept while the worker is connected.
+MAX_IDENTITY = 64 * 1024
 
 
 class DurableTrigger(Struct):
@@ -218,6 +225,9 @@ class Builtins:
         )
 
     def _workers_register(self, payload: Raw, origin: Peer) -> Any:
+        if len(payload) > MAX_IDENTITY:
+            text = f"what a worker says of itself has at most {MAX_IDENTITY} bytes, this has {len(payload)}"
+            raise InvocationError(ErrorCode.PAYLOAD_TOO_LARGE, text)
         fields = decode_object(payload)
         pid = fields.get("pid")
         is_adopted = type(pid) is int and self._control.adopt(origin, pid)
@@ -242,6 +252,7 @@ class Builtins:
             raise InvocationError(ErrorCode.INVALID_MESSAGE, wrong)
         if origin.rights is not None:
             message.metadata = without_reserved(message.metadata)
+        self._check_room(message)
         binding = Binding(message, None, rights=origin.rights)
         answered: asyncio.Future[m.TriggerRegistrationResult] = self._loop.create_future()
         self._router.bindings.awaited[binding.id] = answered.set_result
@@ -261,6 +272,18 @@ class Builtins:
         finally:
             self._router.bindings.awaited.pop(binding.id, None)
         return {"id": binding.id}
+
+    def _check_room(self, message: m.RegisterTrigger) -> None:
+        """Raise `InvocationError` if the bindings that no peer owns are too many, or too large with this one."""
+        durable = [binding.request() for binding in self._router.bindings if binding.is_durable]
+        size = sum(map(size_of, durable)) + size_of(message)
+        most = self._router.calls.budget.share // 2
+        if len(durable) >= MAX_DURABLE_BINDINGS or size > most:
+            text = (
+                f"there are {len(durable)} bindings made by engine::register_trigger, at most {MAX_DURABLE_BINDINGS} "
+                f"of together {most / 1e6:.0f} MB may be; remove some with engine::unregister_trigger"
+            )
+            raise InvocationError(ErrorCode.LIMIT_EXCEEDED, text)
 
     def _unregister_trigger(self, payload: Raw, _: Peer) -> Any:
         id = decode_object(payload).get("id")

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from iii.engine.channels.channel import Channel, Channels, Direction
 from iii.errors import ErrorCode, RemoteProtocolError
@@ -41,18 +42,34 @@ def request_in(lines: Sequence[bytes | Oversized]) -> ChannelOpen | None:
     return message if isinstance(message, ChannelOpen) else None
 
 
+class Poller(Protocol):
+    """Calls back when a descriptor can be read or written (`iii/engine/transport/poller.py`).
+
+    Not the event loop's: uvloop calls back once for a connection that was reset, with what came before it still unread.
+    """
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+    def remove_reader(self, fd: int) -> None: ...
+
+    def add_writer(self, fd: int, callback: Callable[[], None]) -> None: ...
+
+    def remove_writer(self, fd: int) -> None: ...
+
+
 class ChannelAcceptor:
     """Opens ends of channels for local connections."""
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: Channels, poller: Poller) -> None:
         self._channels = channels
+        self._poller = poller
         self._loop = asyncio.get_running_loop()
         self._ends: set[UnixChannelEnd] = set()
         self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
     def open(self, fd: int, request: ChannelOpen) -> None:
         """Take over the connection `fd`: attach it to the end that it asks for, or answer with an error and close."""
-        end = UnixChannelEnd(fd, self._ends.discard)
+        end = UnixChannelEnd(fd, self._ends.discard, self._poller)
         self._ends.add(end)
         channel = self._channels.find(request.channel_id, request.access_key)
         if request.direction not in ("read", "write"):
@@ -75,8 +92,9 @@ class ChannelAcceptor:
 class UnixChannelEnd:
     """A `ChannelEnd`: the connection of a reader or a writer. Owns the descriptor, never blocks."""
 
-    def __init__(self, fd: int, on_closed: Callable[[UnixChannelEnd], None]) -> None:
+    def __init__(self, fd: int, on_closed: Callable[[UnixChannelEnd], None], poller: Poller) -> None:
         self._fd = fd
+        self._poller = poller
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
@@ -121,12 +139,12 @@ class UnixChannelEnd:
     def pause(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self._fd)
+            self._poller.remove_reader(self._fd)
 
     def resume(self) -> None:
         if not self._is_reading and self._fd >= 0:
             self._is_reading = True
-            self._loop.add_reader(self._fd, self._on_readable)
+            self._poller.add_reader(self._fd, self._on_readable)
 
     def _on_readable(self) -> None:
         try:
@@ -158,7 +176,7 @@ class UnixChannelEnd:
                 count = os.write(self._fd, self._outgoing[0])
             except (BlockingIOError, InterruptedError):
                 self._is_waiting_for_room = True
-                self._loop.add_writer(self._fd, self._on_writable)
+                self._poller.add_writer(self._fd, self._on_writable)
                 return
             except OSError:
                 self.close()
@@ -172,7 +190,7 @@ class UnixChannelEnd:
             self.close()
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._fd)
+        self._poller.remove_writer(self._fd)
         self._is_waiting_for_room = False
         self._flush()
         if self._channel is not None and not self.is_congested:
@@ -183,7 +201,7 @@ class UnixChannelEnd:
             return
         self.pause()
         if self._is_waiting_for_room:
-            self._loop.remove_writer(self._fd)
+            self._poller.remove_writer(self._fd)
         with contextlib.suppress(OSError):
             os.close(self._fd)
         self._fd = -1

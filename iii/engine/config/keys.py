@@ -44,6 +44,7 @@ ENGINE_KEYS = (
     Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
     Key("invocation_timeout", "duration", "How long a call may take by default.", 0.01, 86400),
     Key("check_results", "boolean", "Check results against the functions' schemas; by default under `iii dev` only."),
+    Key("memory", "size", "What the engine may hold for all peers together: calls, messages, data.", 64e6, 10**15),
 )
 
 WORKER_KEYS = (
@@ -143,7 +144,7 @@ def _size(value: Any, at: Place, key: Key) -> int:
     match = SIZE.fullmatch(_string(value, at)) if isinstance(value, str) else None
     size = int(float(match[1]) * _BYTES[match[2]]) if match else None
     if size is None or not key.least <= size <= key.most:
-        raise at.refusal('a size from "1MB" to "1000000GB"', value)
+        raise at.refusal(f'a size from "{key.least / 1e6:g}MB" to "{int(key.most / 1e9)}GB"', value)
     return size
 
 

@@ -76,6 +76,7 @@ class EngineSpec(Struct, frozen=True):
     listen_line: int = 0  # 0: the default, which may move to a free port
     invocation_timeout: float = 30.0
     check_results: bool | None = None  # None: while files are watched, as under `iii dev`
+    memory: int = 512_000_000  # bytes that the engine may hold for all peers together
     listeners: tuple[ListenerSpec, ...] = ()
 
 

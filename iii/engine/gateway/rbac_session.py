@@ -18,6 +18,7 @@ from iii.engine.gateway.authentication import AuthPolicy, start_check
 from iii.engine.gateway.middleware_proxy import MiddlewareProxies, through_middleware
 from iii.engine.gateway.session import PeerSession, SessionHost
 from iii.engine.gateway.session_rights import SessionRights, as_object
+from iii.engine.routing.budget import MESSAGE_OVERHEAD
 from iii.engine.routing.message_forms import CALLER, malformed_name, name_session, without_reserved
 from iii.engine.routing.registry import Function
 from iii.engine.security.rbac import Permissions, Rules
@@ -28,8 +29,8 @@ from iii.protocol.codec import decode, decode_value, encode, encode_error, encod
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
 
-# Messages that may wait for a hook's answer before the connection is paused.
-MAX_WAITING = 256
+# Messages, and bytes of them, that may wait for a hook's answer before the connection is paused.
+MAX_WAITING, MAX_WAITING_BYTES = 256, 1024 * 1024
 # Close code of a session whose listener asks another auth function from now on (RFC 6455, 7.4.1).
 RULES_CHANGED = 1008
 
@@ -86,7 +87,9 @@ class RbacSession(PeerSession):
         self._proxies = proxies
         self.rights = SessionRights(self._router, self.peer, policy, permissions, proxies)
         self.peer.owner.rights = self.rights
+        self._budget = self._router.calls.budget
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0  # with what is being checked
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_checking = False
 
@@ -98,8 +101,13 @@ class RbacSession(PeerSession):
         for task in self._tasks:
             task.cancel()
         self._waiting.clear()
+        self._release(self._waiting_bytes)
         super().on_closed()
         self._proxies.forget_unused()
+
+    def _release(self, size: int) -> None:
+        self._waiting_bytes -= size
+        self._budget.release(self.peer, size)
 
     def flush(self) -> None:
         """Write the outbox; the ids in its calls lose the session's prefix, as the session registered them without."""
@@ -119,7 +127,10 @@ class RbacSession(PeerSession):
 
     def _route(self, lines: list[bytes]) -> None:
         self._waiting.extend(lines)
-        if len(self._waiting) > MAX_WAITING:
+        size = sum(len(line) + MESSAGE_OVERHEAD for line in lines)
+        self._waiting_bytes += size
+        self._budget.hold(self.peer, size)
+        if len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
             self._connection.pause()
         if not self._is_checking:
             self._is_checking = True
@@ -132,8 +143,11 @@ class RbacSession(PeerSession):
 
     async def _check_waiting(self) -> None:
         while self._waiting:
-            line = await self._checked(self._waiting.popleft())
-            super()._route([] if line is None else [line])
+            line = self._waiting.popleft()
+            size = len(line) + MESSAGE_OVERHEAD
+            checked = await self._checked(line)
+            self._release(size)  # from here on the router holds it, or nothing does
+            super()._route([] if checked is None else [checked])
         self._is_checking = False
         self._connection.resume()
 

@@ -8,10 +8,9 @@ that of `worker_connections.py`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakSet
@@ -30,6 +29,7 @@ from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, Handsha
 from iii.engine.security.rbac import Permissions
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.message_pump import MessagePump
+from iii.engine.transport.poller import Poller
 from iii.engine.transport.session import Session
 from iii.engine.transport.tcp_address import Address
 from iii.protocol.frames import MAX_MESSAGE
@@ -43,13 +43,15 @@ if TYPE_CHECKING:
 TELEMETRY = (b"OTLP", b"MTRC", b"LOGS")
 _PEERS, _TELEMETRY_ONLY, _CHANNELS = "/", "/otel", "/ws/channels/"
 _REASONS = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden", 404: "Not found", 421: "Misdirected request"}
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_REASONS[503] = "Too many connections"
 
 
 class ConnectionLimits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
-    connections: int = 512  # every official worker holds two
+    connections: int = 512  # of other users together, whoever they are and whatever they have shown
+    own_connections: int = 4096  # of the engine's user; every official worker holds two
+    handshakes: int = 64  # of other users that have not asked yet: one more drops the oldest
     handshake_timeout: float = 5.0  # a handshake is one packet; a slower client only keeps a descriptor busy
     ping_interval: float = 15.0  # of silence
     silence_timeout: float = 35.0  # pings included: with the sweep, a dead client is dropped within 40 s
@@ -59,11 +61,15 @@ class ConnectionLimits(Struct, frozen=True):
     sweep_interval: float = 2.5  # between two checks of these limits
 
 
+# The client's and the server's end of a socket.
+Ends = tuple[peer_uid.Address, peer_uid.Address]
+
+
 class ListenerOptions(Struct, frozen=True):
     """Where a gateway listens and which clients it admits.
 
     `origins` are the web pages that may connect, as `scheme://host:port`. `token` is None if the auth function of
-    `auth_policy` decides about every client.
+    `auth_policy` decides about every client. `are_same_user` says of each socket whether it is the engine's user's.
     """
 
     address: Address
@@ -71,6 +77,7 @@ class ListenerOptions(Struct, frozen=True):
     origins: tuple[str, ...] = ()
     auth_policy: AuthPolicy | None = None
     throttle: AuthThrottle = field(default_factory=AuthThrottle)
+    are_same_user: Callable[[Sequence[Ends]], list[bool]] = peer_uid.are_same_user
 
 
 class Gateway:
@@ -88,12 +95,14 @@ class Gateway:
         options: ListenerOptions,
         limits: ConnectionLimits | None = None,
         *,
+        poller: Poller,
         on_telemetry: Callable[[str, bytes], None],
         on_routed: Callable[[Peer], None],
         on_left: Callable[[Peer], None],
     ) -> None:
         self.pump = pump
         self.channels = channels
+        self._poller = poller
         self.limits = limits or ConnectionLimits()
         self.counters: Counter[str] = Counter()
         self.on_telemetry = on_telemetry
@@ -110,6 +119,12 @@ class Gateway:
             token=options.token,
         )
         self.connections: set[WebSocketConnection] = set()
+        # Without a whole request yet, oldest first: those whose user nobody has looked up, and those of other users.
+        self._unknown: dict[WebSocketConnection, None] = {}
+        self._idle_strangers: dict[WebSocketConnection, None] = {}
+        # With a request: of the engine's user, and of others.
+        self._own: set[WebSocketConnection] = set()
+        self._others: set[WebSocketConnection] = set()
         self._loop = asyncio.get_running_loop()
         self._acceptor = Acceptor(options.address.socket, self._accept)
         self._sweeper = self._loop.call_later(self.limits.sweep_interval, self._sweep)
@@ -118,20 +133,58 @@ class Gateway:
         # The library is a tenth of what an engine's start would import, and most projects' workers speak over pipes.
         from iii.engine.transport.websocket import WebSocketConnection
 
-        if len(self.connections) >= self.limits.connections:
-            self.counters["over_limit"] += 1
-            with contextlib.suppress(OSError):  # the client has left
-                connected.send(_BUSY)
-            connected.close()
-            return
         try:
-            connection = WebSocketConnection(connected, self._on_request, self.connections.discard)
+            connection = WebSocketConnection(
+                connected,
+                self._on_request,
+                self._on_connection_closed,
+                poller=self._poller,
+                budget=self.pump.router.calls.budget,
+            )
         except OSError:
             connected.close()  # the client has left
         else:
             self.connections.add(connection)
+            self._unknown[connection] = None
+            if len(self._unknown) > self.limits.handshakes:
+                self._drop_idle_strangers()
+
+    def _drop_idle_strangers(self) -> None:
+        """Find the connections of other users among those that have not asked yet, and keep the latest few of them.
+
+        One look at the kernel's table for many connections: it takes longer than accepting one.
+        """
+        unknown, self._unknown = list(self._unknown), {}
+        own = self._options.are_same_user([(one.client, one.server) for one in unknown])
+        self._idle_strangers |= {one: None for one, is_own in zip(unknown, own, strict=True) if not is_own}
+        for one in list(self._idle_strangers)[: -self.limits.handshakes]:
+            self.counters["over_limit"] += 1
+            one.abort()
+
+    def _on_connection_closed(self, connection: WebSocketConnection) -> None:
+        self.connections.discard(connection)
+        self._own.discard(connection)
+        self._others.discard(connection)
+        self._forget_idle(connection)
+
+    def _forget_idle(self, connection: WebSocketConnection) -> None:
+        self._unknown.pop(connection, None)
+        self._idle_strangers.pop(connection, None)
+
+    def _has_room_for(self, connection: WebSocketConnection, *, is_same_user: bool) -> bool:
+        """Whether one more connection may stay: those of other users never take the place of the engine's user."""
+        self._forget_idle(connection)
+        limits = self.limits
+        asked, most = (self._own, limits.own_connections) if is_same_user else (self._others, limits.connections)
+        asked.add(connection)
+        return len(asked) <= most
 
     def _on_request(self, connection: WebSocketConnection, request: Request) -> None:
+        [is_same_user] = self._options.are_same_user([(connection.client, connection.server)])
+        if not self._has_room_for(connection, is_same_user=is_same_user):
+            self.counters["over_limit"] += 1
+            self._reject(connection, 503)
+            return
         url = urlsplit(request.path)
         headers = request.headers
         handshake = HandshakeRequest(
@@ -142,7 +195,7 @@ class Gateway:
                 name.strip() for names in headers.get_all("Sec-WebSocket-Protocol") for name in names.split(",")
             ],
             query=url.query,
-            is_same_user=peer_uid.is_same_user(connection.client, connection.server),
+            is_same_user=is_same_user,
         )
         policy = self._admission_policy
         if url.path.startswith(_CHANNELS):

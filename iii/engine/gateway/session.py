@@ -114,6 +114,9 @@ class PeerSession(Session):
         if self._namespace_timer is not None:
             self._namespace_timer.cancel()
         self._host.on_left(self.peer)
+        # The peer refers to this session no more, which refers to the connection and all that it holds.
+        self.peer.disconnect()
+        self.peer.flush = self.peer.outbox.clear
 
     def flush(self) -> None:
         outbox = self.peer.outbox

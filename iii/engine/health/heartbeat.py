@@ -1,4 +1,4 @@
-"""The checks once a second: whether workers still work, and whether peers read what they are sent.
+"""The checks once a second: whether workers still work, whether peers read what they are sent, what memory is free.
 
 The decisions are those of `liveness`; here is their timer. The caller passes in which peers to check, and what to do
 with the ones that fail.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from iii.engine.health.freed_memory import FreedMemory
 from iii.engine.health.liveness import Liveness, SlowConsumers
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.message_pump import MessagePump
@@ -45,6 +46,7 @@ class Heartbeat:
         self._on_held_up = on_held_up
         self._liveness = Liveness(self._calls)
         self._slow_consumers = SlowConsumers()
+        self._freed_memory = FreedMemory()
         self._are_workers_checked = True
         self._loop = asyncio.get_running_loop()
         self._due_at = self._loop.time() + CHECK_INTERVAL
@@ -64,6 +66,7 @@ class Heartbeat:
         self._timer = self._loop.call_at(self._due_at, self._check)
         for peer, why in self._slow_consumers.check(self._peers(), self._has_live_call):
             self._on_slow(peer, why)
+        self._freed_memory.check(self._calls.budget.used)
         if not self._are_workers_checked:
             return
         if late > HELD_UP_TIMEOUT:

@@ -79,6 +79,11 @@ class Binding:
         self.offered_after = 0  # `removals` of its type when its provider was asked
         self.has_asked_for_way = False  # sessions' bindings have given way to it
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether no peer owns it: it stays until it is unregistered."""
+        return not self.binders
+
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
         return replace(other.request(), id=self.id) == self.request()

@@ -46,6 +46,6 @@ class CallProxy(Peer):
             namespace = instead.namespace or DEFAULT_NAMESPACE
             target = calls.registry.find(namespace, instead.function_id)
             instead.namespace = None  # the callee's line never has one
-            invocation.line = encode(instead)
+            calls.replace_line(invocation, encode(instead))
             invocation.function = target or Function(instead.function_id, namespace, NO_OWNER)
             calls.place(invocation)

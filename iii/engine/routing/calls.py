@@ -21,6 +21,9 @@ from typing import Any
 from msgspec import Raw
 
 from iii.engine.routing import error_bodies
+from iii.engine.routing.budget import CALL_OVERHEAD, Budget
+from iii.engine.routing.call_causes import CallCauses
+from iii.engine.routing.causes import Causes
 from iii.engine.routing.events import CallFailed, Event, Notice, PeerDrained
 from iii.engine.routing.invocation import Deadlines, Invocation, Limits
 from iii.engine.routing.message_forms import parent_id, result_for_caller
@@ -32,6 +35,10 @@ from iii.errors import ErrorCode, ProtocolError, RemoteProtocolError
 from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
+# Seconds between two looks for lines that no callee needs again, for each call under way: a tenth of the time at most.
+SWEEP_INTERVAL = 1e-6
+# Bytes that may lie unread in a worker's pipe: they come back if its process dies (`Connection.take_back_unread`).
+MAX_UNREAD = 1024 * 1024
 # Cached: a traced call mostly comes without baggage, and to one of the same few functions.
 _own_baggage = lru_cache(4096)(lambda function_id: baggage_for(function_id, None))
 
@@ -39,8 +46,17 @@ _own_baggage = lru_cache(4096)(lambda function_id: baggage_for(function_id, None
 class Calls:
     """All calls under way, and the outboxes they pass through."""
 
-    def __init__(self, registry: Registry, *, timeout: float, limits: Limits, mint_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        timeout: float,
+        limits: Limits,
+        mint_id: Callable[[], str],
+        budget: Budget | None = None,
+    ) -> None:
         self.registry = registry
+        self.budget = budget or Budget()
         self.timeout = timeout
         self.limits = limits
         self.mint_id = mint_id
@@ -55,6 +71,8 @@ class Calls:
         self.starting: set[str] = set()  # supervised workers that may still register anything
         self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
+        self._swept_at = 0.0
+        self.causes = CallCauses()
         self.tracer: Tracer | None = None  # while calls are recorded
 
     def stop_admitting(self) -> None:
@@ -71,6 +89,7 @@ class Calls:
         to a function that one peer runs without limits, is placed here; `admit_in_full` takes all others.
         """
         invocation_id: str = message.invocation_id  # type: ignore[assignment]  # calls without an id do not come here
+        budget = self.budget
         if (
             function is None
             or (callee := function.direct_callee) is None
@@ -79,6 +98,8 @@ class Calls:
             or invocation_id in self.in_flight
             or origin.outgoing >= self._calls_per_peer
             or callee.enqueued - callee.written > self._max_unsent_bytes
+            or origin.held > budget.share
+            or budget.used > budget.total
         ):
             self.admit_in_full(origin, message, function, line, now)
             return
@@ -92,7 +113,12 @@ class Calls:
         if not outbox:
             self.dirty.append(callee)
         outbox.append(line)
-        callee.enqueued = invocation.line_end = callee.enqueued + len(line) + 1
+        size = len(line)
+        callee.enqueued = invocation.line_end = callee.enqueued + size + 1
+        size += CALL_OVERHEAD
+        invocation.held = size
+        origin.held += size
+        budget.used += size
 
     def admit_in_full(
         self,
@@ -122,33 +148,40 @@ class Calls:
         id: str = message.invocation_id  # type: ignore[assignment]  # void calls were given one
         invocation = Invocation(id, function, line, origin, now + timeout, timeout)
         invocation.awaits_end = bool(message.awaits_end)
-        if is_nested:
+        parent = self._parent_of(origin, message)
+        if parent is not None:
             # A call made by a running one is deeper by one, and never has a later deadline.
-            parent = self.in_flight.get(parent_id(message.caller) or "")
-            if parent is not None and parent.callee is origin:
-                invocation.parent = parent
-                invocation.depth = parent.depth + 1
-                invocation.deadline = min(invocation.deadline, parent.deadline)
+            invocation.parent = parent
+            invocation.depth = parent.depth + 1
+            invocation.deadline = min(invocation.deadline, parent.deadline)
+        before = self.causes.before(parent, message)
+        if before is not None:
+            self.causes.go_on(invocation, before, message)
         if not is_void:
             invocation.caller = origin
             origin.outgoing += 1
-        error = self._reason_to_refuse(invocation, message)
+        error = self._reason_to_refuse(invocation, message, now)
         if error is not None:
             self.tell(invocation, error)
             return None
+        if before is not None and parent is None and self._is_loop(invocation, before, now):
+            return None
         self.in_flight[invocation.id] = invocation
+        invocation.held = len(invocation.line) + CALL_OVERHEAD
+        self.budget.hold(origin, invocation.held)
+        self.causes.remember(invocation)
         self._watch(invocation)
         self.place(invocation)
         return invocation
 
-    def _reason_to_refuse(self, invocation: Invocation, message: InvokeFunction) -> ErrorBody | None:
+    def _reason_to_refuse(self, invocation: Invocation, message: InvokeFunction, now: float) -> ErrorBody | None:
         origin, limits = invocation.origin, self.limits
         if invocation.id in self.in_flight:
             return error_bodies.invalid_message(f"invocation_id {invocation.id!r} is in flight already")
         if self.is_stopping and invocation.parent is None:
             return error_bodies.engine_stopping()
-        if origin.outgoing > limits.calls_per_peer:
-            return error_bodies.overloaded(f"{origin.name} has {limits.calls_per_peer} calls under way")
+        if (overload := self._overload_by(origin, now)) is not None:
+            return overload
         if invocation.depth > limits.depth:
             return error_bodies.loop_detected(invocation, limits.depth)
         if message.deadline_ms is not None and not 0 < invocation.timeout < float("inf"):
@@ -156,6 +189,65 @@ class Calls:
         validator = invocation.function.validator
         mismatch = None if validator is None else validator(message.data)
         return None if mismatch is None else error_bodies.invalid_payload(invocation.function, mismatch)
+
+    def _parent_of(self, origin: Peer, message: InvokeFunction) -> Invocation | None:
+        """Return the running call that made this one; a peer can only speak for calls that run on it."""
+        if message.caller is ABSENT:
+            return None
+        parent = self.in_flight.get(parent_id(message.caller) or "")
+        return parent if parent is not None and parent.callee is origin else None
+
+    def causes_before(self, origin: Peer, message: InvokeFunction) -> Causes | None:
+        """Return what led to a call, None for nothing."""
+        return self.causes.before(self._parent_of(origin, message), message)
+
+    def _is_loop(self, invocation: Invocation, before: Causes, now: float) -> bool:
+        """Stop a call whose chain of causes repeats too fast. Its caller hears of it, the user of the first one."""
+        is_stopped, is_first = self.causes.loops.is_stopped(invocation.function.id, before, now)
+        if is_stopped:
+            error = error_bodies.event_loop(invocation.function.id, before)
+            self.counters[error.code] += 1
+            if is_first:
+                self.events.append(Notice(invocation.origin.name, error.message, ErrorCode.LOOP_DETECTED))
+            if self.tracer is not None:
+                self.tracer.end(invocation.id, invocation, error_from(error))
+            if (caller := invocation.caller) is not None:
+                caller.outgoing -= 1
+                result = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
+                self.send(caller, encode(result))
+        return is_stopped
+
+    def _overload_by(self, origin: Peer, now: float) -> ErrorBody | None:
+        """Return why the peer cannot have one more call under way, None if it can."""
+        if origin.outgoing > self.limits.calls_per_peer:
+            return error_bodies.overloaded(f"{origin.name} has {self.limits.calls_per_peer} calls under way")
+        budget = self.budget
+        if origin.kind == "engine" or not (budget.refuses(origin) or budget.used > budget.total):
+            return None
+        if now - self._swept_at >= SWEEP_INTERVAL * len(self.in_flight):
+            self._swept_at = now
+            for invocation in self.in_flight.values():
+                callee, function = invocation.callee, invocation.function
+                needs_line = function.is_idempotent or function.result_validator is not None
+                # What the callee has read runs there or fails with it: the line is not sent a second time.
+                if callee is not None and not needs_line and callee.written - MAX_UNREAD >= invocation.line_end:
+                    self.replace_line(invocation, b"")
+        return error_bodies.memory_used_up(origin.name or origin.id, origin, budget) if budget.refuses(origin) else None
+
+    def replace_line(self, invocation: Invocation, line: bytes) -> None:
+        """Hold another line for a call under way."""
+        size = len(line) - len(invocation.line)
+        invocation.line = line
+        invocation.held += size
+        self.budget.hold(invocation.origin, size)
+
+    def forget(self, invocation: Invocation) -> None:
+        """The call has ended: release what the engine held for it."""
+        self.in_flight.pop(invocation.id, None)
+        self.budget.release(invocation.origin, invocation.held)
+        invocation.held = 0
+        invocation.is_done = True
+        invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
 
     # A call finds its callee
 
@@ -301,7 +393,11 @@ class Calls:
                 self.dirty.append(caller)
             outbox.append(line)
             caller.enqueued += len(line) + 1
-        invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
+        size = invocation.held
+        invocation.line, invocation.held = b"", 0  # as in `forget`
+        invocation.origin.held -= size
+        self.budget.used -= size
+        invocation.ended_at = callee.heard_at
         callee.busy -= 1
         callee.answered += 1
         if callee.owner.waiting:
@@ -314,6 +410,7 @@ class Calls:
         self.in_flight.pop(invocation.id, None)
         invocation.is_done = True
         self.tell(invocation, error)
+        self.forget(invocation)  # with its line, which tells why the call was made
 
     def tell(self, invocation: Invocation, error: ErrorBody) -> None:
         """Answer the caller with an error; from here on no peer waits for the call."""
@@ -375,6 +472,7 @@ class Calls:
         if (callee := invocation.callee) is not None:
             # The call stays in the table until the callee answers or dies: the callee still runs it.
             invocation.is_abandoned = True
+            self.replace_line(invocation, b"")  # it goes to no other callee
             callee.abandoned += 1
             self.send(callee, encode(Cancel(invocation.id)))
             if callee.is_retired and not callee.owed:
@@ -385,8 +483,7 @@ class Calls:
             invocation.function.owner.waiting.remove(invocation)
         elif invocation in self.unresolved:
             self.unresolved.remove(invocation)
-        self.in_flight.pop(invocation.id, None)
-        invocation.is_done = True
+        self.forget(invocation)
 
     def expire(self, now: float) -> None:
         """End every call whose deadline has passed."""
@@ -423,7 +520,7 @@ class Calls:
             validator = invocation.function.result_validator
             mismatch = None if validator is None else validator(message.result)
             # The result of a streamed call is its items.
-            if mismatch is not None and not decode(invocation.line).stream:
+            if mismatch is not None and invocation.line and not decode(invocation.line).stream:
                 error = error_bodies.invalid_result(invocation.function, mismatch)
                 message = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
                 line = encode(message)

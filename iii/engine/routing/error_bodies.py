@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from iii.engine.routing.budget import Budget, Holder
+from iii.engine.routing.causes import QUIET_TIMEOUT, Causes, limits_of
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Owner, Rights
 from iii.engine.routing.registry import MAX_ID, Function, Registry
@@ -103,6 +105,21 @@ def overloaded(reason: str) -> ErrorBody:
     return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100}, retryable=True)
 
 
+def memory_used_up(name: str, holder: Holder, budget: Budget) -> ErrorBody:
+    """The engine holds too much for this peer already; the message was not taken."""
+    if budget.is_over_share(holder):
+        why = f"the engine holds {_megabytes(holder.held)} for {name}, its share is {_megabytes(budget.share)}"
+    else:
+        why = f"the engine holds {_megabytes(budget.used)} for all peers, {_megabytes(holder.held)} of it for {name}"
+    message = f"{why} of [engine] memory = {_megabytes(budget.total)}; wait for results, then try again"
+    details = {"held_bytes": holder.held, "used_bytes": budget.used, "memory_bytes": budget.total}
+    return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100, **details}, retryable=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
 def deadlock_detected(invocation: Invocation) -> ErrorBody:
     """The calls that fill its worker's concurrency wait for this call."""
     chain = " -> ".join(invocation.chain)
@@ -117,6 +134,17 @@ def loop_detected(invocation: Invocation, limit: int) -> ErrorBody:
     """Calls are nested deeper than the limit: a function calls itself by way of others."""
     chain = invocation.chain
     message = f"calls are nested deeper than {limit}: {' -> '.join([*chain[:3], '...', *chain[-3:]])}"
+    return ErrorBody(ErrorCode.LOOP_DETECTED, message, details={"chain": chain})
+
+
+def event_loop(function_id: str, before: Causes) -> ErrorBody:
+    """A function is called because of itself, by events or jobs, again and again without a pause."""
+    chain = [*before.ids[before.ids.index(function_id) :], function_id]
+    burst, rate = limits_of(before)
+    message = (
+        f"stopped a loop: {' -> '.join(chain)}; a function may cause itself {burst} times at once and {rate:g} times a "
+        f"second. It may go on after {QUIET_TIMEOUT:g} quiet seconds"
+    )
     return ErrorBody(ErrorCode.LOOP_DETECTED, message, details={"chain": chain})
 
 

@@ -122,6 +122,7 @@ class Peer:
     abandoned: int = 0  # calls it is executing whose callers have given up
     answered: int = 0  # calls it has ended
     outgoing: int = 0  # calls it waits for
+    held: int = 0  # bytes that the engine holds for its calls, see `budget`
     heard_at: float = 0.0  # monotonic seconds of its last line
     outbox: list[bytes] = field(default_factory=list)
     enqueued: int = 0  # bytes ever put into the outbox, newlines included

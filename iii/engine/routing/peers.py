@@ -41,6 +41,7 @@ class PeerTable:
     def attach(self, peer: Peer) -> None:
         """A peer connected. A supervised one serves only once it is promoted."""
         self.peers[peer.id] = peer
+        self._calls.budget.peers += 1
         if peer.is_serving:
             peer.owner.peers.append(peer)
         if peer.kind == "worker":
@@ -132,6 +133,8 @@ class PeerTable:
             return
         if peer in self._held_back:
             self._held_back.remove(peer)
+        self._calls.budget.peers -= 1
+        self._registrations.quota.forget(peer)
         was_serving = peer.is_serving
         peer.is_gone = True
         peer.is_serving = False
@@ -196,11 +199,10 @@ class PeerTable:
             invocation.attempt += invocation.is_started
             may_repeat = invocation.function.is_idempotent and invocation.attempt <= calls.limits.attempts
             if invocation.is_abandoned:
-                calls.in_flight.pop(invocation.id, None)
-                invocation.is_done = True
+                calls.forget(invocation)
             elif invocation.is_overdue and not invocation.is_started:
                 calls.fail(invocation, error_bodies.timeout(invocation))
-            elif not invocation.is_overdue and (may_repeat or not invocation.is_started):
+            elif invocation.line and not invocation.is_overdue and (may_repeat or not invocation.is_started):
                 to_requeue.append(invocation)
             else:
                 calls.fail(invocation, error_bodies.invocation_stopped(invocation, reason))

@@ -16,6 +16,7 @@ from iii.engine.routing.events import FunctionsChanged, HttpFunctionRegistered, 
 from iii.engine.routing.http_function_proxy import HttpFunctionProxy
 from iii.engine.routing.message_forms import MAX_NAME, malformed_name
 from iii.engine.routing.peer import Owner, Peer
+from iii.engine.routing.quota import Quota
 from iii.engine.routing.registry import Function, Registry, Validator
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
@@ -44,6 +45,7 @@ class Registrations:
         self._calls = calls
         self._compile_schema = compile_schema
         self._compile_result_schema = compile_result_schema
+        self.quota = Quota(calls.budget)
         self._http_proxies: dict[Peer, HttpFunctionProxy] = {}  # of peers with functions that live behind a URL
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
@@ -60,7 +62,10 @@ class Registrations:
 
     def receive(self, peer: Peer, message: Any) -> None:
         """Apply a registration of a serving peer; keep that of a new generation until it is promoted."""
-        if peer.is_serving:
+        why_not = self.quota.refusal(peer, message)
+        if why_not is not None:
+            self._refuse_beyond_quota(peer, message, why_not)
+        elif peer.is_serving:
             self._apply(peer, message)
         elif not peer.is_retired:
             peer.staged.append(message)
@@ -154,6 +159,24 @@ class Registrations:
             self._calls.events.append(HttpFunctionRegistered(peer, function.id, invocation))
         elif proxy is not None:
             function.remove_provider(proxy)
+
+    def _refuse_beyond_quota(self, peer: Peer, message: Any, why: str) -> None:
+        """Answer a registration that is too much. The user is told of the first one only: there may be thousands."""
+        code = ErrorCode.LIMIT_EXCEEDED
+        if isinstance(message, m.RegisterTrigger):
+            error = encode_error(m.ErrorBody(code, why))
+            answer: m.Message = m.TriggerRegistrationResult(
+                message.id, message.trigger_type, message.function_id, error
+            )
+        else:
+            conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT
+            answer = m.RegistrationRejected(conflict, peer.namespace, "", None, message.id, code, why)
+        self._calls.counters[code] += 1
+        self._calls.send(peer, encode(answer))
+        if self.quota.is_first_refusal(peer):
+            self._calls.events.append(
+                Notice(peer.name, f"{message.id} and what follows is not registered: {why}", code)
+            )
 
     def _reject(self, peer: Peer, function_id: str, code: str, why: str, provider_id: str = "") -> None:
         conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT

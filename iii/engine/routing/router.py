@@ -16,7 +16,9 @@ from typing import Any
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Bindings
+from iii.engine.routing.budget import Budget
 from iii.engine.routing.calls import Calls
+from iii.engine.routing.causes import ACTION, with_causes
 from iii.engine.routing.events import Event, PeerReady
 from iii.engine.routing.invocation import Limits
 from iii.engine.routing.message_forms import CALL_FIELDS, action_payload, callee_line, redirected
@@ -40,6 +42,7 @@ class Router:
         *,
         timeout: float = 30.0,
         limits: Limits | None = None,
+        budget: Budget | None = None,
         mint_id: Callable[[], str] = mint_id,
         compile_schema: CompileSchema = lambda _: None,
         compile_result_schema: CompileSchema | None = None,  # None: results are not checked
@@ -47,7 +50,7 @@ class Router:
         self.registry = Registry()
         self._default_functions = self.registry.default
         self.bindings = Bindings()
-        self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id)
+        self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id, budget=budget)
         self._checks_results = compile_result_schema is not None
         self.void_calls = self.enqueue_calls = 0  # received since the start
         self.registrations = Registrations(
@@ -153,6 +156,10 @@ class Router:
         """Call the function that carries out the action of this call."""
         provided = self.registry.actions.get(action.type)
         receipt = self.calls.mint_id()
+        causes = self.calls.causes_before(peer, message)
+        if causes is not None:  # they go along with the job
+            causes = causes.then(self.calls.causes.engine, 0, f"{ACTION}{action.type}", receipt)
+            message.baggage = with_causes(message.baggage, causes)
         payload = action_payload(message, receipt)
         if provided is not None:
             payload |= {"action": message.action, "metadata": m.or_null(message.metadata)}

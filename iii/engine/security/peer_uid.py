@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 Address = tuple[str, int]
@@ -25,6 +26,20 @@ def is_same_user(client: Address, server: Address) -> bool:
             if owner_in(path.read_bytes(), client, server) == os.getuid():
                 return True
     return False
+
+
+def are_same_user(sockets: Sequence[tuple[Address, Address]]) -> list[bool]:
+    """As `is_same_user`, of many sockets with one look at the tables: each as its client and its server."""
+    own: set[tuple[bytes, bytes]] = set()
+    uid = str(os.getuid()).encode()
+    for path in _TABLES:
+        with contextlib.suppress(OSError):
+            rows = (row.split() for row in path.read_bytes().splitlines()[1:])
+            own.update((row[_LOCAL], row[_REMOTE]) for row in rows if row[_UID] == uid and row[_INODE] != b"0")
+    return [
+        any((_hex(client, mapped), _hex(server, mapped)) in own for mapped in (False, True))
+        for client, server in sockets
+    ]
 
 
 def owner_in(table: bytes, client: Address, server: Address) -> int | None:

@@ -23,7 +23,8 @@ class Report(Struct, frozen=True):
 class LogLine(Report, frozen=True):
     """One line that a worker wrote, without newline. `is_partial`: its beginning only; the whole line follows.
 
-    A line of the engine about the worker has a `level`, and may have further lines below it (`details`).
+    A line of the engine about the worker has a `level`, and may have further lines below it (`details`). `causes` are
+    those of the calls that may have written it, as text (`iii/engine/routing/causes.py`).
     """
 
     run: Run
@@ -33,6 +34,7 @@ class LogLine(Report, frozen=True):
     is_partial: bool = False
     level: str = ""
     details: tuple[str, ...] = ()
+    causes: str = ""
 
 
 class Became(Report, frozen=True):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
+from msgspec.structs import replace
 
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Owner, Peer
@@ -188,7 +189,11 @@ class TelemetryExporter:
         if not isinstance(report, LogLine):
             self.logs.add((report, time.time()), 0)
         elif self._subscriber is None or report.run.worker != self._subscriber.name:
-            self.logs.add((report, report.time), len(report.text))
+            run = report.run
+            causes = self._router.calls.causes.of_output(run.worker, run.instance, run.generation, self._loop.time())
+            if causes is not None:
+                report = replace(report, causes=str(causes))
+            self.logs.add((report, report.time), len(report.text) + len(report.causes))
         else:
             return
         self._has_news.set()

@@ -89,6 +89,8 @@ def _attributes_of_run(run: Any) -> dict[str, Any]:
 def _record_of_line(line: LogLine) -> LogRecord:
     """Return the record of a line that a worker wrote: a JSON line of `Logger`, or plain text."""
     attributes = {"iii.stream": line.stream, **_attributes_of_run(line.run)}
+    if line.causes:
+        attributes["iii.causes"] = line.causes
     logged: LoggerRecord | None = None
     if line.text.startswith('{"time":'):
         with contextlib.suppress(DecodeError, RecursionError):

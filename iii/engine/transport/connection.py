@@ -15,6 +15,7 @@ import sys
 import termios
 from collections.abc import Callable
 
+from iii.engine.routing.budget import Budget
 from iii.engine.routing.peer import Peer
 from iii.engine.transport.poller import Poller
 from iii.protocol.codec import invocation_id_in
@@ -42,7 +43,8 @@ class Connection:
     """The transport of one peer on file descriptors. Owns and closes them.
 
     `on_lines(peer, lines)` gets every batch. `on_closed(connection)` is called when the other side has closed
-    an end or a descriptor fails: once for a socket, once for each of two pipes. `close()` does not call it.
+    an end or a descriptor fails: once for a socket, once for each of two pipes. `close()` does not call it. A `Holder`
+    of the budget: of a long unfinished line, and of what the peer has not read.
     """
 
     def __init__(
@@ -54,8 +56,11 @@ class Connection:
         poller: Poller,
         on_lines: Callable[[Peer, Lines], None],
         on_closed: Callable[[Connection], None],
+        budget: Budget | None = None,
     ) -> None:
         self.peer = peer
+        self.held = 0
+        self._budget = budget or Budget()
         self._read_fd = read_fd
         self._write_fd = write_fd
         self.on_lines = on_lines
@@ -102,11 +107,16 @@ class Connection:
                 return splitter.feed(data) if data else None
             buffer = _large_buffer()
             size = os.readv(self._read_fd, [buffer])
-            return splitter.feed_from(buffer, size) if size else None
+            lines = splitter.feed_from(buffer, size) if size else None
+            self._count_held()
+            return lines
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:
             return None
+
+    def _count_held(self) -> None:
+        self._budget.set(self, self._splitter.kept + self.peer.unsent_bytes)
 
     def drain(self) -> None:
         """Read what an exited process left in its pipe, so that its last results count."""
@@ -125,6 +135,7 @@ class Connection:
     def flush(self) -> None:
         """Write as much of the outbox as the kernel takes; the rest follows when there is room."""
         if self._is_waiting_for_room:
+            self._count_held()
             return
         outbox = self.peer.outbox
         if self._write_fd < 0:
@@ -143,6 +154,7 @@ class Connection:
                 if not self._is_waiting_for_room:
                     self._is_waiting_for_room = True
                     self._poller.add_writer(self._write_fd, self._on_writable)
+                self._count_held()
                 return
             except OSError:
                 # The other side has closed both ends or this one. Calls that were not written count as never started.
@@ -166,6 +178,8 @@ class Connection:
         self._write_pending()
         if not self._is_waiting_for_room and self.peer.outbox:
             self.flush()
+        if self.held:
+            self._count_held()
 
     # Closing
 
@@ -190,11 +204,14 @@ class Connection:
             self._poller.remove_writer(fd)
             self._is_waiting_for_room = False
         self._read_fd = self._write_fd = -1
+        self._budget.set(self, 0)
         return fd
 
     def close(self) -> None:
         self._stop_writing()
         self._stop_reading()
+        self._splitter = LineSplitter()
+        self._budget.set(self, 0)
         self.peer.disconnect()
 
     def _stop_writing(self) -> None:

@@ -2,7 +2,8 @@
 
 The event loop watches one descriptor, the epoll set. When it wakes, the poller handles every ready descriptor, turn by
 turn, until none is ready; each turn ends with `on_turn`, which writes what the turn produced. Compared to one loop
-callback per descriptor, this saves the loop's own work per event and combines the writes of a turn.
+callback per descriptor, this saves the loop's own work per event and combines the writes of a turn. And uvloop calls
+back only once for a connection that was reset: what came before the reset would stay unread, and the connection open.
 
 Spinning. Waking a sleeping process costs more than a call. While calls come and go, the next event is often
 microseconds away, so the poller polls again for a moment before it sleeps. It measures whether that pays (on a busy
@@ -17,7 +18,7 @@ import select
 from collections.abc import Callable
 from time import perf_counter
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 # Longest time for turns before the event loop handles its timers and signals.
 _SLICE_TIMEOUT = 0.002

@@ -20,10 +20,12 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from iii.engine.routing.budget import Budget
 from iii.engine.transport.connection import LARGE_READ_SIZE, READ_SIZE
+from iii.engine.transport.poller import Poller
 from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
-from iii.protocol.frames import FINAL, MAX_MESSAGE, PING, TEXT, header
+from iii.protocol.frames import FINAL, MASKED, MAX_MESSAGE, PING, PONG, TEXT, header
 
 try:
     from websockets.speedups import apply_mask
@@ -35,6 +37,16 @@ MAX_FRAGMENTS = 4096
 # How long the client may take to answer the engine's close before the socket is closed without the answer.
 CLOSE_TIMEOUT = 2.0
 
+# Bytes of a handshake: a client that needs more than headers and a token for it is none.
+MAX_HANDSHAKE = 64 * 1024
+# Bytes that a piece of a write costs beside its data while the kernel has not taken it.
+PIECE_OVERHEAD = 256
+# The close code for "try again later" (IANA's registry of RFC 6455).
+TRY_AGAIN_LATER = 1013
+# First bytes of whole control frames that need no library, and the bytes of their header with the mask.
+_PING, _PONG, _CONTROL_HEAD = FINAL | PING, FINAL | PONG, 6
+_MAX_CONTROL = 125  # bytes of a control frame's payload
+
 # The library's log lines would repeat what the engine reports itself.
 _silent = logging.getLogger("iii.engine.transport.websocket")
 _silent.addHandler(logging.NullHandler())
@@ -45,7 +57,8 @@ class WebSocketConnection:
     """A connection from its first byte on. Owns and closes the socket.
 
     `on_request(connection, request)` gets the complete handshake and calls `accept` or `reject`, at once or later.
-    `on_closed(connection)` is called when the socket is closed.
+    `on_closed(connection)` is called when the socket is closed. A `Holder` of the budget: of the unfinished message,
+    and of what its client has not read.
     """
 
     def __init__(
@@ -53,7 +66,13 @@ class WebSocketConnection:
         connected: socket.socket,
         on_request: Callable[[WebSocketConnection, Request], None],
         on_closed: Callable[[WebSocketConnection], None],
+        *,
+        poller: Poller,
+        budget: Budget,
     ) -> None:
+        self.held = 0
+        self._poller = poller
+        self._budget = budget
         self.session: Session | None = None
         self.client: tuple[str, int] = connected.getpeername()[:2]
         self.server: tuple[str, int] = connected.getsockname()[:2]
@@ -65,17 +84,21 @@ class WebSocketConnection:
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(max_size=MAX_MESSAGE, logger=_silent)
         self._splitter = ClientFrameSplitter(apply_mask, MAX_MESSAGE)
+        self._handshake_bytes = 0
         self._fragments: list[bytes] = []
+        self._fragment_bytes = 0
         self._opcode = TEXT
+        self._owed_pong: bytes | None = None  # the payload of the last ping, until it is answered
+        self._is_discarding = False  # refused: what still comes in is of a message that nobody wants
         self._pending: deque[tuple[memoryview, int]] = deque()
         self._is_waiting_for_room = False
         self.is_reading = True
         self._ends_after_write = False
         self._timer: asyncio.TimerHandle | None = None
         self.may_be_silent = False  # then silence does not mean that the client is gone
-        self.unsent_bytes = 0  # bytes that the kernel has not taken
+        self.unsent_bytes = 0  # bytes that the kernel has not taken, with what each piece costs
         self.received_at = self.sent_at = self.opened_at = self._loop.time()
-        self._loop.add_reader(self._fd, self._read)
+        self._poller.add_reader(self._fd, self._read)
 
     @property
     def is_open(self) -> bool:
@@ -117,12 +140,12 @@ class WebSocketConnection:
         """Stop reading: the client's writes will block."""
         if self.is_reading and self._fd >= 0:
             self.is_reading = False
-            self._loop.remove_reader(self._fd)
+            self._poller.remove_reader(self._fd)
 
     def resume(self) -> None:
         if not self.is_reading and self._fd >= 0:
             self.is_reading = True
-            self._loop.add_reader(self._fd, self._read)
+            self._poller.add_reader(self._fd, self._read)
 
     def drain(self) -> None:
         """Read what an exited process left in its socket, so that its last results count."""
@@ -142,6 +165,8 @@ class WebSocketConnection:
             self.abort()
             return False
         self.received_at = self._loop.time()
+        if self._is_discarding:
+            return True
         if self._protocol.state is State.CONNECTING:
             self._take_handshake(data)
         else:
@@ -150,6 +175,10 @@ class WebSocketConnection:
 
     def _take_handshake(self, data: bytes) -> None:
         if self._ends_after_write:
+            return
+        self._handshake_bytes += len(data)
+        if self._handshake_bytes > MAX_HANDSHAKE:
+            self.abort()
             return
         self._protocol.receive_data(data)
         events = self._protocol.events_received()
@@ -164,14 +193,16 @@ class WebSocketConnection:
         received: Received = []
         for is_plain, frame in self._splitter.feed(data):
             if not is_plain:
-                self._protocol.receive_data(frame)
-                self._assemble(received)
+                if not self._take_ping(frame):
+                    self._protocol.receive_data(frame)
+                    self._assemble(received)
             elif self._protocol.state is not State.OPEN:
                 break  # frames after a close are ignored
             elif self._protocol.current_size is None:
                 received.append((TEXT, frame))
             else:
                 self._protocol.fail(1002, "expected a continuation frame")
+        self._send_pong()
         self._write_protocol()
         if received and self.session is not None and _is_utf8(received):
             self.session.on_messages(received)
@@ -179,6 +210,37 @@ class WebSocketConnection:
             self.close(1007)
         if self._protocol.state is not State.OPEN:
             self._detach()
+        self._hold_unfinished()
+
+    def _take_ping(self, frame: bytes) -> bool:
+        """Take a ping or a pong; return False for any other frame. Only the last ping is answered (RFC 6455, 5.5.3)."""
+        if frame[0] not in (_PING, _PONG) or frame[1] & ~MASKED > _MAX_CONTROL or not self.is_open:
+            return False
+        if frame[0] == _PING:
+            self._owed_pong = apply_mask(frame[_CONTROL_HEAD:], frame[2:_CONTROL_HEAD])
+        return True
+
+    def _hold_unfinished(self) -> None:
+        """Hold a large unfinished message. A client that goes beyond what the engine has for it is refused."""
+        if self.held or self._splitter.pending > READ_SIZE or self._fragment_bytes > READ_SIZE:
+            self._count_held()
+            if self.is_open and self._budget.is_exhausted_by(self):
+                self.refuse()
+
+    def _count_held(self) -> None:
+        self._budget.set(self, self._splitter.pending + self._fragment_bytes + self.unsent_bytes)
+
+    def refuse(self) -> None:
+        """End the connection because the engine's memory is used up; what else the client sends is not kept."""
+        self.close(TRY_AGAIN_LATER, "the engine's memory is used up")
+        self._is_discarding = True
+        self._drop_received()
+
+    def _drop_received(self) -> None:
+        self._splitter = ClientFrameSplitter(apply_mask, MAX_MESSAGE)
+        self._fragments = []
+        self._fragment_bytes = 0
+        self._count_held()
 
     def _assemble(self, received: Received) -> None:
         """Join the fragments that the library read into messages; it answers control frames itself."""
@@ -191,9 +253,11 @@ class WebSocketConnection:
                 self._fragments.append(bytes(frame.data))
             else:
                 continue
+            self._fragment_bytes += len(frame.data)
             if frame.fin:
                 received.append((self._opcode, b"".join(self._fragments)))
                 self._fragments = []
+                self._fragment_bytes = 0
             elif len(self._fragments) > MAX_FRAGMENTS:
                 self._protocol.fail(1009, "too many fragments")
 
@@ -214,6 +278,13 @@ class WebSocketConnection:
         if self.is_open:
             self._write([(header(FINAL | PING, 0), 0)])
 
+    def _send_pong(self) -> None:
+        """Answer the last ping; while the client reads nothing one answer waits, and not one for each ping."""
+        payload = self._owed_pong
+        if payload is not None and not self._is_waiting_for_room and self.is_open:
+            self._owed_pong = None
+            self._write([(header(_PONG, len(payload)) + payload, 0)])
+
     def _write_protocol(self) -> None:
         """Write the library's bytes. An empty write of the library means that no more will follow."""
         for data in self._protocol.data_to_send():
@@ -229,10 +300,14 @@ class WebSocketConnection:
             return
         for data, credit in chunks:
             self._pending.append((memoryview(data), credit))
-            self.unsent_bytes += len(data)
+            self.unsent_bytes += len(data) + PIECE_OVERHEAD
         if not self._is_waiting_for_room:
             self.sent_at = self._loop.time()
             self._write_pending()
+        if self._is_waiting_for_room:
+            self._count_held()
+            if self._budget.is_exhausted_by(self):
+                self._loop.call_soon(self.abort)
 
     def _write_pending(self) -> None:
         pending = self._pending
@@ -244,6 +319,7 @@ class WebSocketConnection:
                 self.unsent_bytes -= count
                 if count == len(data):
                     pending.popleft()
+                    self.unsent_bytes -= PIECE_OVERHEAD
                     credits += credit
                 else:
                     # Credit for a partial write at once: a line that may have arrived whole must count as started.
@@ -252,20 +328,23 @@ class WebSocketConnection:
         except (BlockingIOError, InterruptedError):
             if not self._is_waiting_for_room:
                 self._is_waiting_for_room = True
-                self._loop.add_writer(self._fd, self._on_writable)
+                self._poller.add_writer(self._fd, self._on_writable)
         except OSError:
             self._loop.call_soon(self.abort)
             pending.clear()
+            self.unsent_bytes = 0
         if credits:
             self.sent_at = self._loop.time()
             if self.session is not None:
                 self.session.on_written(credits)
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._fd)
+        self._poller.remove_writer(self._fd)
         self._is_waiting_for_room = False
         self.sent_at = self._loop.time()
         self._write_pending()
+        self._count_held()
+        self._send_pong()
         if self._ends_after_write and not self._pending:
             self._shut_down()
         elif self.is_closing:
@@ -298,11 +377,15 @@ class WebSocketConnection:
             return
         self.pause()
         if self._is_waiting_for_room:
-            self._loop.remove_writer(self._fd)
+            self._poller.remove_writer(self._fd)
         if self._timer is not None:
             self._timer.cancel()
         self._fd = -1
+        # What the connection holds is freed here, whoever still refers to it: the garbage collector comes rarely.
         self._pending.clear()
+        self.unsent_bytes = 0
+        self._drop_received()
+        self._protocol.parser.close()  # a generator of the library that refers to its protocol
         self._socket.close()
         self._detach()
         self._on_closed(self)

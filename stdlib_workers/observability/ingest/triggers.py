@@ -1,7 +1,7 @@
 """The trigger types `log` and `trace`: what a binding asks for, and when its function is called.
 
-Nothing waits for these calls; they are made in the default namespace. Logs and spans of a bound function itself do not
-fire: it would call itself for ever.
+Nothing waits for these calls; they are made in the default namespace. A bound function is not told of what it has
+caused itself: its own spans and log records, and what its worker writes while it runs. It would call itself for ever.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
-from stdlib_workers.events import Bindings, Caller, Target, fire, target_from
+from stdlib_workers.events import Bindings, Caller, Target, Trace, fire, target_from
 from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import log_json
 from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
@@ -27,6 +28,9 @@ MAX_IN_FLIGHT = 1000
 MAX_WINDOW_SPANS = 10_000
 # Functions of this worker: their spans would fire the next ones.
 _OWN = ("observability::", "engine::traces::", "engine::logs::", "engine::log::", "engine::metrics::")
+# What led to a record, in its attributes and in the baggage of the calls that it makes; and the causes of a record that
+# nothing led to. Each function that is named follows a tag.
+CAUSES, NO_CAUSES, TAG_LENGTH = "iii.causes", ".0", 8
 
 LOG_TRIGGER: TriggerTypeInput = {
     "id": "log",
@@ -94,6 +98,12 @@ def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], bound: 
     return sorted(traces)
 
 
+def functions_in(causes: object) -> set[str]:
+    """Return the ids of the functions that causes name, as the engine writes them (docs/tracing.md). Pure."""
+    named = causes.split("!")[1:] if isinstance(causes, str) else ()
+    return {unquote(one[TAG_LENGTH:]) for one in named}
+
+
 class Triggers:
     """The providers of both types. Subscribed to the pipeline; runs on the background loop."""
 
@@ -115,9 +125,12 @@ class Triggers:
             record = log_json(row)
             if function_of(record["attributes"]) in bound:
                 continue
+            causes = record["attributes"].get(CAUSES, NO_CAUSES)
+            caused_by = functions_in(causes)
             for subscription in subscriptions:
-                if subscription.level in ("all", row.level.lower()):
-                    self._fire(subscription.target, record)
+                is_wanted = subscription.level in ("all", row.level.lower())
+                if is_wanted and subscription.target.function_id not in caused_by:
+                    self._fire(subscription.target, record, {"baggage": f"{CAUSES}={causes}"})
         if batch.spans and len(self.traces):
             self._window_spans.extend(batch.spans[: max(0, MAX_WINDOW_SPANS - len(self._window_spans))])
             if self._window is None:
@@ -132,17 +145,17 @@ class Triggers:
         for subscription in subscriptions:
             trace_ids = traces_for(subscription, rows, bound)
             if trace_ids:
-                self._fire(subscription.target, {"trace_ids": trace_ids})
+                self._fire(subscription.target, {"trace_ids": trace_ids}, {"baggage": f"{CAUSES}={NO_CAUSES}"})
 
-    def _fire(self, target: Target, payload: dict[str, Any]) -> None:
+    def _fire(self, target: Target, payload: dict[str, Any], trace: Trace) -> None:
         in_flight = self._in_flight.get(target.function_id, 0)
         if in_flight < MAX_IN_FLIGHT:
             self._in_flight[target.function_id] = in_flight + 1
-            self._start(self._call(target, payload))
+            self._start(self._call(target, payload, trace))
 
-    async def _call(self, target: Target, payload: dict[str, Any]) -> None:
+    async def _call(self, target: Target, payload: dict[str, Any], trace: Trace) -> None:
         try:
-            await fire(self._caller, target, payload)
+            await fire(self._caller, target, payload, trace)
         except InvocationError as error:
             self._log.debug(f"{target.function_id} did not take it: {error}")
         finally:

@@ -8,7 +8,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from iii.engine.channels.channel import MAX_BYTES, OPEN_TIMEOUT, Channel, Channels
+from iii.engine.channels.channel import MAX_BYTES, MAX_CHANNELS_PER_PEER, OPEN_TIMEOUT, Channel, Channels
+from iii.engine.routing.budget import Account, Budget
+from iii.errors import InvocationError
 from tests.support.harness import BOUND, Client, Engine
 
 TEXT, BINARY = 1, 2
@@ -226,3 +228,61 @@ def test_a_page_does_not_get_in_even_with_the_key(engine: Engine, client: Client
 def test_a_buffer_size_that_is_no_number_is_an_error(client: Client) -> None:
     error = client.invoke("engine::channels::create", {"buffer_size": "many"})["error"]
     assert error["code"] == "deserialization_error"
+
+
+# What one peer's channels hold together
+
+
+def test_channels_of_one_creator_share_what_it_may_hold_and_those_of_others_do_not() -> None:
+    budget = Budget(8_000_000)
+    channels = Channels(iter(map(str, range(99))).__next__, lambda: 0.0, budget)
+    made = [channels.create(1024, "a")["writer"] for _ in range(3)] + [channels.create(1024, "b")["writer"]]
+    [one, two, three, other] = [channels.find(each["channel_id"], each["access_key"]) for each in made]
+    assert one is not None
+    assert two is not None
+    assert three is not None
+    assert other is not None
+    writers = [Party() for _ in range(4)]
+    for channel, writer in zip((one, two, three, other), writers, strict=True):
+        channel.take("write", writer)
+    one.write(BINARY, bytes(600_000))
+    assert not any(writer.is_paused for writer in writers)
+    two.write(BINARY, bytes(600_000))
+    three.pace_writer()
+    other.pace_writer()
+    assert [writer.is_paused for writer in writers] == [False, True, True, False]
+    one.write(BINARY, b"")
+    assert writers[0].is_paused
+    # A reader of one channel makes room for all.
+    one.take("read", Party())
+    assert [writer.is_paused for writer in writers] == [False, False, False, False]
+    two.leave("write")
+    two.close()
+    for channel in (one, three, other):
+        channel.close()
+    assert budget.used == 0
+
+
+def test_a_peer_has_a_bounded_number_of_channels() -> None:
+    channels = Channels(iter(map(str, range(99_999))).__next__, lambda: 0.0)
+    for _ in range(MAX_CHANNELS_PER_PEER):
+        channels.create(None, "a")
+    with pytest.raises(InvocationError, match=f"at most {MAX_CHANNELS_PER_PEER} for each"):
+        channels.create(None, "a")
+    channels.create(None, "b")
+
+
+def test_a_writer_that_waited_for_memory_goes_on_at_the_next_sweep() -> None:
+    budget = Budget(8_000_000)
+    channels = Channels(iter(map(str, range(99))).__next__, lambda: 0.0, budget)
+    reference = channels.create(1024, "a")["writer"]
+    channel, writer = channels.find(reference["channel_id"], reference["access_key"]), Party()
+    assert channel
+    everything = Account()
+    budget.hold(everything, 20_000_000)
+    channel.take("write", writer)
+    channel.write(BINARY, b"x")
+    assert writer.is_paused
+    budget.release(everything, 20_000_000)
+    channels.sweep()
+    assert not writer.is_paused

@@ -7,6 +7,7 @@ import socket
 
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
+from iii.engine.transport.poller import Poller
 from iii.protocol.frames import TEXT, ChannelFrameSplitter, frame
 from iii.protocol.messages import ChannelOpen
 
@@ -31,7 +32,7 @@ async def answer_of(acceptor: ChannelAcceptor, request: ChannelOpen, sent: bytes
 def test_a_second_writer_is_rejected_and_the_first_one_keeps_its_end() -> None:
     async def main() -> None:
         channels = Channels(iter(("id", "key")).__next__, lambda: 0.0)
-        acceptor = ChannelAcceptor(channels)
+        acceptor = ChannelAcceptor(channels, Poller(lambda: None))
         channels.create()
         reader = ChannelOpen("id", "key", "read")
         writer = ChannelOpen("id", "key", "write")

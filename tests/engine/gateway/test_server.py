@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from iii.engine.gateway.server import Ends
 from iii.engine.security.admission import AuthThrottle
 from iii.engine.transport.accept import Acceptor
 from iii.engine.transport.tcp_address import Address
@@ -107,9 +108,69 @@ def test_s04_a_client_that_never_sends_a_handshake_is_dropped() -> None:
 
 
 def test_h13_connections_are_bounded() -> None:
-    with Engine(connections=1) as engine, engine.client() as first:
-        assert ask(engine, "").startswith("HTTP/1.1 503 ")
+    with Engine(own_connections=1) as engine, engine.client() as first:
+        assert ask(engine, f"GET / HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\n{UPGRADE}\r\n").startswith("HTTP/1.1 503 ")
         first.sync()
+
+
+class Kernel:
+    """Says whose a socket is: the client's port is either a stranger's or not."""
+
+    def __init__(self) -> None:
+        self.strangers: set[int] = set()
+        self.looks = 0
+
+    def are_same_user(self, sockets: Sequence[Ends]) -> list[bool]:
+        self.looks += 1
+        return [client[1] not in self.strangers for client, _ in sockets]
+
+    def connect(self, engine: Engine) -> socket.socket:
+        """Connect as a stranger. The port is known before the engine can ask."""
+        opened = socket.socket()
+        opened.settimeout(BOUND)
+        opened.bind(("127.0.0.1", 0))
+        self.strangers.add(opened.getsockname()[1])
+        opened.connect(("127.0.0.1", engine.port))
+        return opened
+
+
+def test_idle_sockets_of_other_users_keep_nobody_out() -> None:
+    kernel = Kernel()
+    with Engine(handshakes=8, are_same_user=kernel.are_same_user) as engine:
+        own = [socket.create_connection(("127.0.0.1", engine.port), timeout=BOUND) for _ in range(20)]
+        idle = [kernel.connect(engine) for _ in range(70)]
+        try:
+            with engine.client() as client:
+                client.sync()
+            assert idle[0].recv(1) == b""  # the oldest of the strangers made room
+            engine.until(lambda: len(engine.gateway.connections) <= 20 + 2 * 8 + 2)
+            assert kernel.looks < 20  # not once for each of them
+            own[0].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                own[0].recv(1)  # slow to ask, and still there
+        finally:
+            for one in own + idle:
+                one.close()
+
+
+def test_clients_of_other_users_never_take_the_place_of_the_engines_user() -> None:
+    kernel = Kernel()
+    with Engine(connections=2, are_same_user=kernel.are_same_user) as engine:
+        opened = [kernel.connect(engine) for _ in range(3)]
+        head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{engine.port}\r\nAuthorization: Bearer secret\r\n{UPGRADE}\r\n"
+        answers = []
+        for one in opened:
+            one.sendall(head.encode())
+            answers.append(one.recv(12))
+        assert answers == [b"HTTP/1.1 101", b"HTTP/1.1 101", b"HTTP/1.1 503"]
+        with engine.client() as own:
+            own.sync()
+        for one in opened:
+            one.close()
+        engine.until(lambda: not engine.gateway.connections)
+        with kernel.connect(engine) as late:
+            late.sendall(head.encode())
+            assert late.recv(12) == b"HTTP/1.1 101"
 
 
 def test_h11_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_gone() -> None:

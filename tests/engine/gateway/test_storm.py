@@ -49,7 +49,7 @@ async def storm(port: int, count: int) -> Counter[str]:
 
 
 def test_h13_a_storm_of_connections_is_capped_and_leaves_nothing() -> None:
-    with Engine(connections=16) as engine, engine.client() as resident:
+    with Engine(own_connections=16) as engine, engine.client() as resident:
         resident.sync()
         before = descriptors()
         outcomes = asyncio.run(storm(engine.port, 200))

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from iii.engine.routing.budget import CALL_OVERHEAD
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
 from tests.support.routing import Net, limits
@@ -293,6 +294,17 @@ class RouterLaws(RuleBasedStateMachine):
             assert function.waiting == sum(one.function is function for one in queue) <= WAITING + back
 
     @invariant()
+    def what_is_held_is_what_the_calls_under_way_cost(self) -> None:
+        table = list(self.router.calls.in_flight.values())
+        for one in table:
+            assert one.held == len(one.line) + CALL_OVERHEAD
+            assert one.line or one.is_abandoned
+        for peer in [*self.clients, self.outside, *self.processes]:
+            assert peer.held == sum(one.held for one in table if one.origin is peer)
+        registered = sum(account.held for account in self.router.registrations.quota)
+        assert self.router.calls.budget.used == registered + sum(one.held for one in table)
+
+    @invariant()
     def every_call_in_the_table_is_at_one_place(self) -> None:
         places: Counter[str] = Counter(one.id for one in self.router.calls.unresolved)
         owners = {function.owner for function in self.router.registry} | set(self.router.peer_table.owners.values())
@@ -344,6 +356,7 @@ class RouterLaws(RuleBasedStateMachine):
         calls = self.router.calls
         assert (calls.in_flight, list(calls.unresolved), calls.starting) == ({}, [], set())
         assert (list(self.router.registry), self.router.peer_table.peers, self.router.peer_table.owners) == ([], {}, {})
+        assert (calls.budget.used, calls.budget.peers) == (0, 0)
         calls.deadlines.expired(1e9)
         assert len(calls.deadlines) == 0
 

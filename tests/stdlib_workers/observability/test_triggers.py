@@ -13,6 +13,7 @@ from stdlib_workers.observability.export.live_stream import ALL, MAX_SPANS, ROWS
 from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, batch_from_telemetry
 from stdlib_workers.observability.ingest.triggers import (
     Triggers,
+    functions_in,
     log_subscription_from,
     trace_subscription_from,
     traces_for,
@@ -54,6 +55,21 @@ async def test_a_log_trigger_gets_every_record_of_its_level_with_all_twelve_keys
     assert len(warned) == 12
     first = callee.requests[0]
     assert (first["metadata"], first.get("namespace")) == ({"m": 1}, None)
+
+
+async def test_a_log_trigger_is_not_told_of_what_it_has_caused_and_passes_the_causes_on() -> None:
+    callee = Callee(w__all=lambda _: None, w__other=lambda _: None)
+    made = firing(callee)
+    await made.logs.register_trigger(binding("w::all", None, "1"))
+    await made.logs.register_trigger(binding("w::other", None, "2"))
+    causes = "0123abcd.1!00000001w::all!00000002a%2Cb"
+    made.on_batch(batch(logs=[log("caused", attributes={"iii.causes": causes}), log("by nothing")]))
+    await until(lambda: len(callee.requests) == 3)
+    assert [payload["body"] for payload in callee.payloads("w::all")] == ["by nothing"]
+    traces = [request["trace"] for request in callee.requests if request["function_id"] == "w::other"]
+    assert traces == [{"baggage": f"iii.causes={causes}"}, {"baggage": "iii.causes=.0"}]
+    assert functions_in(causes) == {"w::all", "a,b"}
+    assert functions_in(".0") == functions_in(None) == set()
 
 
 async def test_a_log_trigger_fires_for_records_of_otlp_too() -> None:
