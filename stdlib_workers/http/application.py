@@ -44,6 +44,8 @@ from stdlib_workers.http.streaming import EVENTS, Stream, StreamFailed, failure_
 # Stands in the log where a client has left without an answer, as elsewhere in the trade.
 CLIENT_CLOSED = 499
 MAX_HEADER_COUNT = 100
+# Encoding what is larger takes longer than any other request should wait.
+LARGE_BODY = 256 * 1024
 _ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
 
 
@@ -77,6 +79,7 @@ class Application:
         self.in_flight = 0
         self.channels: Channels | None = None
         self.trigger = trigger
+        self.trigger_aside = trigger  # for payloads whose encoding would hold this loop up
         self._routes = routes
         self._options = options
         self._log = log
@@ -96,11 +99,18 @@ class Application:
         except StreamFailed as failed:
             outcome.error = failed.refusal.code
             await self._break_off(exchange, send, failed.refusal)
+        except asyncio.CancelledError:
+            outcome.error = "SHUTDOWN"
+            raise
+        except Exception as error:  # such as a file that goes while it is sent; uvicorn closes the connection
+            outcome.error = "INTERNAL_ERROR"
+            self._log.warn(f"{outcome.method} {outcome.path}: {type(error).__name__}: {error} ({exchange.request.id})")
+            raise
         finally:
             self.in_flight -= 1
             if exchange.stream is not None:
                 await exchange.stream.close()
-        self._log.note(outcome)
+            self._log.note(outcome)
         if connection is not None:
             connection.on_answered()
 
@@ -168,12 +178,16 @@ class Application:
             return early
         if route.streams or self._options.channels:
             return await self._stream(exchange, route, payload, terms)
+        trigger = self.trigger
         if not request.is_whole:
-            payload["body"] = await parse_body(request.headers.get("content-type", ""), await request.body())
-        early = await self._admit(route, payload, terms)
+            body = await request.body()
+            payload["body"] = await parse_body(request.headers.get("content-type", ""), body)
+            if len(body) > LARGE_BODY:
+                trigger = self.trigger_aside
+        early = await self._admit(trigger, route, payload, terms)
         if early is not None:
             return early
-        call = call_function(self.trigger, route.function_id, payload, route, terms)
+        call = call_function(trigger, route.function_id, payload, route, terms)
         try:
             result = await (_call_for(call, request) if route.cancels else call)
         except InvocationError as error:
@@ -190,23 +204,27 @@ class Application:
         stream = exchange.stream = Stream(self.channels, exchange.request, self._options.timeout)
         try:
             await stream.open(payload)
-            early = await self._admit(route, payload, terms)
+            early = await self._admit(self.trigger, route, payload, terms)
             return early or await stream.reply(self.trigger, route, payload, terms)
         except ChannelBroken as error:
             raise Refusal(500, "channel_broken", str(error)) from None
 
-    async def _admit(self, route: Route, payload: dict[str, Any], terms: Terms) -> Reply | None:
+    async def _admit(self, trigger: Trigger, route: Route, payload: dict[str, Any], terms: Terms) -> Reply | None:
         """Ask the condition and the route's own middleware, which see no channels."""
         if route.condition is None and not route.middleware:
             return None
         seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
-        await check_condition(self.trigger, route, seen, terms)
-        return await ask_middleware(self.trigger, route.middleware, route, seen, terms)
+        await check_condition(trigger, route, seen, terms)
+        return await ask_middleware(trigger, route.middleware, route, seen, terms)
 
     async def _send(self, exchange: Exchange, send: Send, reply: Reply) -> None:
         request = exchange.request
         exchange.outcome.status = reply.status
-        headers = [*reply.headers, *exchange.headers, (b"x-request-id", request.id.encode())]
+        headers = [*exchange.headers, (b"x-request-id", request.id.encode())]
+        if len(reply.headers) > 1:  # what a function says itself is not said twice; a browser refuses two of some
+            own = {name for name, _ in reply.headers if name != b"vary"}
+            headers = [header for header in headers if header[0] not in own]
+        headers = [*reply.headers, *headers]
         # Of a body that nobody has read the rest comes still.
         is_leaving = request.connection is not None and request.connection.is_leaving
         if is_leaving or not request.is_whole:

@@ -23,6 +23,8 @@ from starlette.requests import Request as FormRequest
 from stdlib_workers.http.replies import Refusal
 
 MAX_FIELDS = 1000
+# Each `%41` of an urlencoded form is work.
+MAX_ESCAPES = 200_000
 MAX_FILES = 1000
 MAX_DEPTH = 64
 # As many as a call may carry; an opening bracket counts as one.
@@ -165,6 +167,9 @@ def _structure(body: bytes) -> Iterator[bytes]:
 
 def parse_form(body: bytes) -> dict[str, Any]:
     """Return the fields of an urlencoded form; a name that comes several times has a list."""
+    if body.count(b"%") > MAX_ESCAPES:
+        text = f"the form holds more than {MAX_ESCAPES} escapes; send so much as multipart/form-data or JSON"
+        raise Refusal(413, "PAYLOAD_TOO_LARGE", text)
     try:
         pairs = parse_qsl(_decode(body, "the form"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except ValueError as error:

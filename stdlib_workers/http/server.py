@@ -11,11 +11,13 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application, Fallback
+from stdlib_workers.http.calls import Trigger
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.listening import Listening
@@ -49,6 +51,7 @@ class Server:
         self._log = AccessLog(is_on=options.access_log, record_spans=worker.record_spans)
         self._successor = Successor(worker)
         application = Application(worker.trigger_async, self._routes, options, self._log)
+        application.trigger_aside = _on_thread(worker.trigger_async)
         path = os.environ.get("III_SOCKET", "")
         application.channels = Channels(worker.trigger_async, path) if path else None
         self._documentation = Documentation(worker.trigger_async, self._routes)
@@ -112,6 +115,20 @@ class Server:
     async def _close(self, seconds: float) -> None:
         await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
         self._log.flush()
+
+
+def _on_thread(trigger: Trigger) -> Trigger:
+    """Return the same as calls on a loop of their own: while it works on one, the other loop serves."""
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="large-bodies", daemon=True).start()
+
+    async def call(request: TriggerRequestInput) -> Any:
+        async def run() -> Any:
+            return await trigger(request)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
+
+    return call
 
 
 class Successor:

@@ -199,6 +199,7 @@ def test_a_result_that_is_lost_is_told_to_its_author(result: Any, capsys: pytest
         (b"application/x-www-form-urlencoded", b"a=1&b=x+y&a=%C3%A9&c=", {"a": ["1", "é"], "b": "x y", "c": ""}),
         (b"application/x-www-form-urlencoded", b"a=%ff", (400, "invalid_body")),
         (b"application/x-www-form-urlencoded", b"&".join([b"a=1"] * 1001), (400, "invalid_body")),
+        (b"application/x-www-form-urlencoded", b"a=" + b"%41" * 200_001, (413, "PAYLOAD_TOO_LARGE")),
         (b"text/plain", "hé".encode(), "hé"),
         (b"text/plain; charset=iso-8859-1", b"h\xe9", "hé"),
         (b"text/plain", b"h\xe9", (400, "invalid_body")),
@@ -309,7 +310,9 @@ def test_a_condition_sees_what_the_function_gets_but_no_channels() -> None:
     (route,) = made.routes
 
     async def admit() -> None:
-        await made.application._admit(route, {"body": 1, "request_body": {}, "response": {}}, Terms(1, {}))
+        await made.application._admit(
+            made.application.trigger, route, {"body": 1, "request_body": {}, "response": {}}, Terms(1, {})
+        )
 
     asyncio.run(admit())
     assert made.calls[-1]["payload"] == {"body": 1}
@@ -590,3 +593,22 @@ def test_any_head_gets_an_answer(path: str, query: str, headers: dict[str, str])
     target = "/" + path.encode("utf-8", "replace").decode("latin-1").replace("?", "")
     answer = made.ask(f"GET {target}?{query.encode('utf-8', 'replace').decode('latin-1')}", b"", given)
     assert answer.status in (200, 400, 403, 404, 415, 421)
+
+
+def test_what_a_function_says_of_origins_itself_is_not_said_twice() -> None:
+    own = {"access-control-allow-origin": "*", "vary": "cookie", "x-request-id": "mine", "content-type": "text/plain"}
+    made = Site({"f::f": lambda _: {"headers": own}}, {"cors": {}})
+    made.bind("OPTIONS /a")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return await asyncio.Future()
+
+    head = {"type": "http", "http_version": "1.1", "method": "OPTIONS", "raw_path": b"/a", "query_string": b""}
+    asyncio.run(made.application({**head, "headers": [HOST, (b"origin", b"https://a.test")]}, receive, send))
+    names = [name for name, _ in sent[0]["headers"]]
+    assert [value for name, value in sent[0]["headers"] if name == b"vary"] == [b"cookie", b"origin"]
+    assert (names.count(b"access-control-allow-origin"), names.count(b"x-request-id")) == (1, 1)

@@ -271,6 +271,13 @@ def test_nobody_waits_for_a_body_of_millions_of_values(running: Web) -> None:
     assert (status, json.loads(body)["error"]["code"]) == ("HTTP/1.1 400 Bad Request", "invalid_json")
 
 
+def test_a_large_body_arrives_whole(running: Web) -> None:
+    text = "line\n" * 400_000
+    body = json.dumps(text).encode()
+    got = ask(running, "POST /x HTTP/1.1", JSON, f"Content-Length: {len(body)}", body=body)[2]
+    assert json.loads(got) == text
+
+
 def test_curl_gets_what_it_asks_for(running: Web) -> None:
     url = f"http://127.0.0.1:{running.port}"
 
