@@ -58,9 +58,9 @@ def rows_from(metrics: list[dict[str, Any]]) -> list[tuple[object, ...]]:
         for point in metric["data_points"]:
             labels = " ".join(f"{name}={value}" for name, value in sorted(point["attributes"].items()))
             name, service = metric["name"], metric["service_name"]
-            value = point.get("value")
-            if "value" not in point:
-                mean = point["sum"] / point["count"] if point["count"] else 0
+            value = point.get("value", "ended")  # a point without a value says that the series has ended
+            if "count" in point:
+                mean = (point["sum"] or 0) / point["count"] if point["count"] else 0
                 value = f"{point['count']} of {mean:.4g} on average"
             latest[name, service, labels] = (name, service, metric["metric_type"], value, metric.get("unit"), labels)
     return [latest[key] for key in sorted(latest)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cli.observe.metrics import rows_from
 from cli.text.waterfall import PLAIN, milliseconds, waterfall
 from tests.support.command import Iii
 from tests.support.fake_engine import FakeEngine, Refused
@@ -213,6 +214,16 @@ METRICS = {
     ],
     "timestamp": 1,
 }
+
+
+def test_a_series_that_has_ended_and_a_histogram_without_a_sum_have_their_rows() -> None:
+    attributes = {"attributes": {}, "timestamp_unix_nano": NOW}
+    points = ([attributes], [{"count": 4, "sum": None, **attributes}])
+    metrics = [
+        {"name": name, "service_name": "shop", "metric_type": "histogram", "data_points": part}
+        for name, part in zip("ab", points, strict=True)
+    ]
+    assert [row[3] for row in rows_from(metrics)] == ["ended", "4 of 0 on average"]
 
 
 def test_metrics(engine: FakeEngine, iii: Iii) -> None:
