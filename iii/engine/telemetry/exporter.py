@@ -44,8 +44,9 @@ MAX_LOGS, MAX_LOG_BYTES = 10_000, 8 * 1024 * 1024
 MAX_FRAMES, MAX_FRAME_BYTES = 1_000, 16 * 1024 * 1024
 # Bytes of one frame: it has to fit on a line.
 MAX_FRAME = 8 * 1024 * 1024
-# Shortest time without new traces: a high rate limit must not start and stop them all the time.
-MIN_RESUME_TIMEOUT = 0.01
+# Shortest time without new traces: a high rate limit must not start and stop them all the time. Its tokens add up
+# meanwhile, so that no fewer traces begin.
+MIN_RESUME_TIMEOUT = 0.05
 # How often the counts of calls are delivered when nothing else is.
 COUNTS_INTERVAL = 5.0
 
