@@ -50,6 +50,9 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
     last_exit = worker.get("last_exit")
     if isinstance(last_exit, dict):
         last_exit = last_exit.get("reason") or last_exit
+    error = worker.get("last_error")
+    if worker.get("state") == "failed" and isinstance(error, dict):
+        last_exit = f"{error['text']} ({error['file']}:{error['line']})"
     return (
         f"{worker.get('name')}/{instance}" if instance else str(worker.get("name")),
         worker.get("state") or worker.get("status"),

@@ -137,5 +137,5 @@ def declared_python(value: Any, at: Place, root: Path, environ: Mapping[str, str
     else:
         interpreter = shutil.which(candidate)
     if interpreter is None:
-        raise at.error(f"python: there is no interpreter {text}")
+        raise at.error(f"python: there is no interpreter {text}", "write a path, or a name on the PATH")
     return Path(interpreter)

@@ -108,7 +108,7 @@ def _strings(value: Any, at: Place) -> tuple[str, ...]:
 def _env(value: Any, at: Place) -> Mapping[str, str]:
     for name, text in at.typed(value, dict, "a table of strings").items():
         if not VARIABLE.fullmatch(name):
-            raise at.inside(name).error(f"{shown(name)} is no name of a variable")
+            raise at.inside(name).error(f"{shown(name)} is no name of a variable", "letters, digits and `_` make one")
         if name.startswith("III_"):
             raise at.inside(name).error(f"{name} is reserved", "III_ names are the engine's")
         if not isinstance(text, str):

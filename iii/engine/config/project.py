@@ -249,10 +249,9 @@ def _value(key: str, entries: _Entries) -> Any:
 def _standard(name: str, at: Place, values: dict[str, Any]) -> str:
     standard = name.removeprefix("iii-").replace("-", "_")
     if standard not in STANDARD_WORKERS:
-        hint = f"give it a `run`; workers that need none are {', '.join(STANDARD_WORKERS)}"
-        message = f"the worker `{name}` has no `run`"
         guess = did_you_mean(standard, STANDARD_WORKERS)
-        raise at.error(f"{message}; {guess}" if guess else message, hint)
+        hint = guess or f"workers that need none are {', '.join(STANDARD_WORKERS)}"
+        raise at.error(f"the worker `{name}` has no `run`", hint)
     if values.get("instances", 1) != 1:
         raise at.inside("instances").error("a standard worker has one instance", "it owns its files")
     return standard

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 # Python's int() takes 4300 digits.
 _LONG_NUMBER = re.compile(r"[0-9][0-9_]{4000,}")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_./")
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -140,6 +141,12 @@ def _syntax_error(message: str, text: str, file: str, positions: Positions) -> P
     if place and place[1]:
         line, column = int(place[1]), int(place[2])
     reason = _SYNTAX_PLACE.sub("", message)
+    if reason == "Invalid value":
+        rest = text.split("\n")[line - 1][column - 1 :].partition("#")[0].strip()
+        if not rest:
+            reason = "there is no value behind the `=`"
+        elif rest[0] in _LETTERS:
+            reason = f"`{brief(rest)}` is no value; text stands in quotes"
     return ProjectError(reason[:1].lower() + reason[1:], file=file, line=line, column=column)
 
 
