@@ -20,8 +20,6 @@ from cli.text.output import count, shown, shown_json, write
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
-# To the first line of the table, and erase from there: the terminal's history above stays as it is.
-_REDRAW = "\x1b[{lines}A\x1b[J"
 # A restart waits for the new generation's `ready`, a stop for the old one's last process.
 WORKER_TIMEOUT_MS = 120_000
 
@@ -73,28 +71,30 @@ def row_of(worker: dict[str, Any]) -> tuple[object, ...]:
 @engine_options
 def top(once: bool, every: float, engine: str | None, as_json: bool) -> None:
     """Show the workers and what they use, again and again. Ctrl-C leaves."""
-    is_live = sys.stdout.isatty() and not once
     with connect(engine) as connection:
-        drawn = 0  # lines of the table on the screen, which the next one replaces
-        while True:
-            workers = listed(connection)
-            if as_json:
-                sys.stdout.write(json.dumps({"workers": workers}, separators=(",", ":")) + "\n")
-            else:
-                text = f"{summary(workers)}\n{workers_table(workers)}"
-                if drawn:
-                    sys.stdout.write(_REDRAW.format(lines=drawn))
-                if is_live:  # cut at the terminal's edge: a line that wraps would be two on the screen
-                    import shutil  # a terminal only
+        if as_json or once or not sys.stdout.isatty():
+            while True:
+                workers = listed(connection)
+                if as_json:
+                    write(json.dumps({"workers": workers}, separators=(",", ":")))
+                else:
+                    write(picture(workers))
+                sys.stdout.flush()
+                if once or not as_json:
+                    return
+                time.sleep(every)  # the refresh the user asked for: usage changes all the time, without an event
+        from rich.live import Live  # a terminal only
+        from rich.text import Text
 
-                    width = max(shutil.get_terminal_size().columns, 1)
-                    text = "\n".join(line[:width] for line in text.split("\n"))
-                write(text)
-                drawn = text.count("\n") + 1
-            sys.stdout.flush()
-            if once or not (is_live or as_json):
-                return
-            time.sleep(every)  # the refresh the user asked for: usage changes all the time, without an event
+        with Live(auto_refresh=False) as live:
+            while True:
+                live.update(Text(picture(listed(connection)), no_wrap=True, overflow="crop"), refresh=True)
+                time.sleep(every)  # as above
+
+
+def picture(workers: list[dict[str, Any]]) -> str:
+    """Return what `iii top` shows: a line about all workers together, and a row for each."""
+    return f"{summary(workers)}\n{workers_table(workers)}"
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:
