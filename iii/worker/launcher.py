@@ -35,15 +35,10 @@ def main() -> None:
     _prepare_path()
     if os.environ.get("III_URL") == "stdio:":
         wire = claim_wire()
-    for descriptor in filter(None, os.environ.get("III_LISTEN_FDS", "").split(",")):
-        os.set_inheritable(int(descriptor), False)  # the sockets are this process's, not its children's
+    _keep_sockets()
     _die_with_parent(parent)
-    if os.environ.get("III_DEBUG"):
-        # After the wire was claimed: the debugger starts a process of its own, which inherits 0, 1 and 2.
-        import debugpy  # type: ignore[import-not-found]  # the engine has checked that it is installed
-
-        host, _, port = os.environ["III_DEBUG"].rpartition(":")
-        debugpy.listen((host, int(port)))
+    if address := os.environ.get("III_DEBUG"):
+        _await_debugger(address)  # with the wire claimed: the debugger's own process inherits 0, 1 and 2
     del sys.argv[0]
     try:
         if sys.argv[0] == "-m":
@@ -71,6 +66,18 @@ def main() -> None:
         raise SystemExit(1) from None
     if serve is not None:
         serve()
+
+
+def _keep_sockets() -> None:
+    for descriptor in filter(None, os.environ.get("III_LISTEN_FDS", "").split(",")):
+        os.set_inheritable(int(descriptor), False)  # the sockets are this process's, not its children's
+
+
+def _await_debugger(address: str) -> None:
+    import debugpy  # type: ignore[import-not-found]  # the engine has checked that it is installed
+
+    host, _, port = address.rpartition(":")
+    debugpy.listen((host, int(port)))
 
 
 def _prepare_path() -> None:

@@ -23,7 +23,7 @@ worker = register_worker()
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    """A worker that answers with what it imports, which is nothing at first; it is called on a connection of its own."""
+    """A worker that answers with what it imports, which is nothing at first; called on a connection of its own."""
     root = tmp_path / "p"
     root.mkdir()
     (tmp_path / "outside").mkdir()
