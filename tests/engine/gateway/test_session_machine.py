@@ -107,19 +107,20 @@ calls = message(
     action=st.sampled_from(ACTIONS),
     caller=st.sampled_from([None, {"invocation_id": "asked", "function_id": "vip"}]),
 )
+bindings = message(
+    "registertrigger",
+    id=ids,
+    trigger_type=types,
+    function_id=names,
+    config=configs,
+    metadata=st.one_of(st.just({"by": MARK}), metadata),
+    namespace=namespaces,
+    trigger_namespace=st.one_of(st.none(), namespaces),
+)
 registrations = st.one_of(
+    bindings,
     message("registerfunction", id=names, metadata=metadata, invocation=st.sampled_from([None, {"url": "http://x/"}])),
     message("registertriggertype", id=types, namespace=namespaces),
-    message(
-        "registertrigger",
-        id=ids,
-        trigger_type=types,
-        function_id=names,
-        config=configs,
-        metadata=metadata,
-        namespace=namespaces,
-        trigger_namespace=namespaces,
-    ),
     message("registeraction", id=st.sampled_from(["enqueue", "new"]), function_id=names),
     message("unregisterfunction", id=names),
     message("unregistertriggertype", id=types, namespace=namespaces),
@@ -181,6 +182,12 @@ class SessionLaws(RuleBasedStateMachine):
     def it_calls(self, message: dict[str, Any]) -> None:
         self.say(self.me, message)
 
+    @rule(message=bindings, provider=st.sampled_from([None, "cron"]))
+    def it_binds(self, message: dict[str, Any], provider: str | None) -> None:
+        self.say(self.me, message)
+        if provider is not None:
+            self.an_event_fires(provider)
+
     @rule(message=registrations)
     def it_registers(self, message: dict[str, Any]) -> None:
         self.say(self.me, message)
@@ -206,6 +213,9 @@ class SessionLaws(RuleBasedStateMachine):
         self.runner.run(again())
 
     @rule(provider=st.sampled_from(["cron", "state"]))
+    def an_event(self, provider: str) -> None:
+        self.an_event_fires(provider)
+
     def an_event_fires(self, provider: str) -> None:
         async def fire() -> None:
             self.world.tick(getattr(self.world, provider))
