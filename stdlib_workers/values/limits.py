@@ -6,8 +6,6 @@ A write answers with the value before and after it, and its event carries both. 
 
 from __future__ import annotations
 
-import re
-
 from iii import InvocationError
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -18,7 +16,6 @@ MAX_DEPTH = 64
 # Levels and values around the two in an event.
 ENVELOPE_DEPTH, ENVELOPE_NODES = 2, 32
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 
@@ -37,8 +34,9 @@ def check_change(what: str, old: bytes | None, new: bytes | None) -> None:
     if size > MAX_BYTES - ENVELOPE_BYTES:
         limit = MAX_BYTES - ENVELOPE_BYTES
         raise _too_large(what, f"the old and the new value have {size} bytes together, over the {limit} of a message")
-    if size > MAX_NODES - ENVELOPE_NODES:
-        nodes = _nodes(old or b"") + _nodes(new)
+    if size > MAX_NODES - ENVELOPE_NODES and _nodes(old or b"") + _nodes(new) > MAX_NODES - ENVELOPE_NODES:
+        # Those in strings were counted, too.
+        nodes = _nodes(_outside_strings(old or b"")) + _nodes(_outside_strings(new))
         if nodes > MAX_NODES - ENVELOPE_NODES:
             limit = MAX_NODES - ENVELOPE_NODES
             raise _too_large(what, f"the old and the new value hold {nodes} values together, over the {limit}")
@@ -53,12 +51,16 @@ def _too_large(what: str, why: str) -> InvocationError:
 
 def _nodes(text: bytes) -> int:
     """Return how many values a JSON text holds, at most: an empty container counts as two."""
-    bare = _STRING.sub(b"", text)
-    return bare.count(b",") + bare.count(b"[") + bare.count(b"{") + 1
+    return text.count(b",") + text.count(b"[") + text.count(b"{") + 1
+
+
+def _outside_strings(text: bytes) -> bytes:
+    # Backslashes stand in strings only: without escaped backslashes and quotes, every quote opens or closes a string.
+    return b"".join(text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
 
 
 def _is_deep(text: bytes) -> bool:
-    brackets = _STRING.sub(b"", text).translate(_SQUARE, _NOT_BRACKETS)
+    brackets = _outside_strings(text).translate(_SQUARE, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH - ENVELOPE_DEPTH):
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
