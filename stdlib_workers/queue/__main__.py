@@ -10,7 +10,7 @@ from time import monotonic, time
 
 import orjson
 
-from iii import InitOptions, TriggerConfig, TriggerHandler, Worker, register_worker
+from iii import InitOptions, InvocationError, TriggerConfig, TriggerHandler, Worker, register_worker
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
@@ -18,8 +18,8 @@ from stdlib_workers.queue.functions import Functions
 from stdlib_workers.queue.model import Queue
 from stdlib_workers.queue.options import options_from, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
-from stdlib_workers.storage import look_after, open_store
-from stdlib_workers.values import read_options
+from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
+from stdlib_workers.values import end_worker, read_options
 
 
 class Clock:
@@ -62,7 +62,10 @@ def main() -> None:
     store = open_store("queue", SCHEMA, in_memory=in_memory)
     clock = Clock()
     broker = Broker(store, os.environ.get("III_RUN_ID", ""), clock)
-    recovered = broker.start(configs)
+    try:
+        recovered = broker.start(configs)
+    except InvocationError as error:
+        end_worker(f"queue: {error}; nothing was started", EXIT_REFUSED)
     if recovered:
         sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
     worker = register_worker(options=InitOptions(worker_name="queue"))

@@ -7,12 +7,16 @@ every attempt: list, count and redrive read the same rows, so they cannot disagr
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
 from stdlib_workers.queue.groups import entry_state, promote_if_headless, promote_next
 from stdlib_workers.queue.model import Queue, State
+from stdlib_workers.queue.new_jobs import Content
+from stdlib_workers.queue.schema import CONTENT
+from stdlib_workers.storage import CORRUPT, StorageFailure, row_checksum
 
 _OF_STATE = "(SELECT count(*) FROM jobs WHERE queue = ?1 AND state = {})"
 _COUNTS = (
@@ -21,10 +25,14 @@ _COUNTS = (
 )
 
 _LETTER = (
-    "SELECT jobs.id, data, ended, attempt, spent, interrupted, grp, traceparent, jobs.function_id, created, "
-    "queues.name FROM jobs JOIN queues ON queues.id = jobs.queue WHERE state = 5"
+    f"SELECT {CONTENT['jobs']}, checksum, ended, attempt, interrupted, created, "
+    "(SELECT name FROM queues WHERE id = queue) FROM jobs WHERE state = 5"
 )
-_KEPT = "id, queue, priority, grp, attempt, function_id, namespace, traceparent, baggage, metadata, data"
+_KEPT = "id, queue, priority, grp, attempt, function_id, namespace, traceparent, baggage, metadata, data, checksum"
+
+
+# In the place of an attempt's error that is damaged.
+_LOST = orjson.dumps({"code": CORRUPT, "message": "what was written down of this attempt is damaged on the disk"})
 
 
 def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
@@ -49,26 +57,28 @@ def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
 def peek(connection: sqlite3.Connection, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
     """Return live jobs in the order in which they came."""
     rows = connection.execute(
-        "SELECT id, function_id, namespace, state, priority, due, grp, attempt, spent, created, started, data "
+        f"SELECT {CONTENT['jobs']}, checksum, state, due, attempt, spent, created, started "
         "FROM jobs WHERE queue = ? AND state != 5 ORDER BY seq LIMIT ? OFFSET ?",
         (queue.id, limit, offset),
     )
     return [
         {
-            "id": row[0],
-            "function_id": row[1],
-            "namespace": row[2],
-            "state": State(row[3]).name.lower(),
-            "priority": row[4],
-            "due_at": row[5],
-            "group": row[6],
-            "attempt": row[7],
-            "failures": row[8],
-            "enqueued_at": row[9],
-            "started_at": row[10],
-            "payload": orjson.loads(row[11]),
+            "id": content.id,
+            "function_id": content.function_id,
+            "namespace": content.namespace,
+            "state": State(state).name.lower(),
+            "priority": content.priority,
+            "due_at": due,
+            "group": content.grp,
+            "attempt": attempt,
+            "failures": spent,
+            "enqueued_at": created,
+            "started_at": started,
+            "payload": content.payload(),
+            **({} if content.is_sound else {"damaged": True}),
         }
-        for row in rows
+        for *fields, state, due, attempt, spent, created, started in rows
+        for content in [Content(*fields)]
     ]
 
 
@@ -104,35 +114,42 @@ def letters(connection: sqlite3.Connection, queues: list[Queue], offset: int, li
     """Return dead letters of these queues, the newest first."""
     marks = ",".join("?" * len(queues))
     rows = connection.execute(
-        f"{_LETTER} AND jobs.queue IN ({marks}) ORDER BY ended DESC, seq DESC LIMIT ? OFFSET ?",
+        f"{_LETTER} AND queue IN ({marks}) ORDER BY ended DESC, seq DESC LIMIT ? OFFSET ?",
         (*(queue.id for queue in queues), limit, offset),
     ).fetchall()
     return [_letter(connection, row) for row in rows]
 
 
 def _letter(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, Any]:
+    *fields, ended, attempt, interrupted, created, queue_name = row
+    content = Content(*fields)
     failures = connection.execute(
-        "SELECT attempt, started, ended, error FROM failures WHERE job = ? ORDER BY rowid", (row[0],)
-    )
+        f"SELECT {CONTENT['failures']}, checksum FROM failures WHERE job = ? ORDER BY rowid", (content.id,)
+    ).fetchall()
     attempts = [
-        {"attempt": attempt, "started_at": started, "ended_at": ended, "error": orjson.loads(error)}
-        for attempt, started, ended, error in failures
+        {
+            "attempt": failure[1],
+            "started_at": failure[2],
+            "ended_at": failure[3],
+            "error": orjson.loads(failure[4] if row_checksum(*failure) == checksum else _LOST),
+        }
+        for *failure, checksum in failures
     ]
     last = attempts[-1]["error"] if attempts else {}
     return {
-        "id": row[0],
-        "payload": orjson.loads(row[1]),
+        "id": content.id,
+        "payload": content.payload(),
         "error": f"{last.get('code', 'unknown')}: {last.get('message', '')}",
-        "failed_at": row[2],
-        "retries": row[3],
-        "size_bytes": len(row[1]),
+        "failed_at": ended,
+        "retries": attempt,
+        "size_bytes": len(content.data),
         "attempts": attempts,
-        "interrupted": row[5],
-        "group": row[6],
-        "traceparent": row[7],
-        "function_id": row[8],
-        "enqueued_at": row[9],
-        "queue": row[10],
+        "interrupted": interrupted,
+        "group": content.grp,
+        "traceparent": content.traceparent,
+        "function_id": content.function_id,
+        "enqueued_at": created,
+        "queue": queue_name,
     }
 
 
@@ -141,9 +158,11 @@ def redrive_all(connection: sqlite3.Connection, queue: Queue, now: int) -> int:
     rows = connection.execute(
         "SELECT id FROM jobs WHERE queue = ? AND state = 5 ORDER BY ended, seq", (queue.id,)
     ).fetchall()
+    redriven = 0
     for (job,) in rows:
-        redrive(connection, queue, job, now)
-    return len(rows)
+        with suppress(StorageFailure):  # a damaged one stays where it is, and is named in the list of dead letters
+            redriven += redrive(connection, queue, job, now)
+    return redriven
 
 
 def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, data: bytes | None = None) -> bool:
@@ -153,11 +172,14 @@ def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, da
     queue, or back to its place when it blocks its group.
     """
     row = connection.execute(
-        "SELECT seq, grp FROM jobs WHERE id = ? AND queue = ? AND state = 5", (job, queue.id)
+        f"SELECT seq, {CONTENT['jobs']}, checksum FROM jobs WHERE id = ? AND queue = ? AND state = 5", (job, queue.id)
     ).fetchone()
     if row is None:
         return False
-    seq, group = row
+    seq, content = row[0], Content(*row[1:])
+    if not content.is_sound:
+        raise StorageFailure(CORRUPT, f"job {job} is damaged on the disk; it can only be discarded")
+    group = content.grp
     if queue.blocks and group is not None:
         connection.execute(
             "UPDATE jobs SET state = 3, due = ?, spent = 0, interrupted = 0, suspect = 0, ended = NULL WHERE seq = ?",
@@ -172,7 +194,8 @@ def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, da
             f"INSERT INTO jobs ({_KEPT}, state, due, created) VALUES ({marks}, ?, ?, ?)", (*kept, state, now, now)
         )
     if data is not None:
-        connection.execute("UPDATE jobs SET data = ? WHERE id = ?", (data, job))
+        checksum = row_checksum(*content._replace(data=data)[:-1])
+        connection.execute("UPDATE jobs SET data = ?, checksum = ? WHERE id = ?", (data, checksum, job))
     return True
 
 

@@ -9,8 +9,13 @@ from typing import Any
 import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
+from stdlib_workers.queue.new_jobs import Content
+from stdlib_workers.queue.schema import CONTENT
+from stdlib_workers.storage import check_row, row_checksum
 
-_COLUMNS = "id, name, config, topic, namespace, function_id, metadata"
+_COLUMNS = f"id, {CONTENT['queues']}, checksum"
+# No row has this checksum.
+_NEVER = -1
 _SELECT = f"SELECT {_COLUMNS} FROM queues"
 
 
@@ -19,10 +24,11 @@ def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tu
     existing = find(connection, name)
     if existing is not None and existing.config == config:
         return existing, False
+    encoded = orjson.dumps(config).decode()
     rows = connection.execute(
-        "INSERT INTO queues (name, config) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config "
-        f"RETURNING {_COLUMNS}",
-        (name, orjson.dumps(config).decode()),
+        "INSERT INTO queues (name, config, checksum) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
+        f"SET config = excluded.config, checksum = excluded.checksum RETURNING {_COLUMNS}",
+        (name, encoded, row_checksum(name, encoded, None, None, None, None)),
     )
     return _queues(rows)[0], True
 
@@ -34,19 +40,35 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
     """
     config = orjson.dumps(queue.config).decode()
     is_first = not subscriptions(connection, str(queue.topic))
+    fields = (queue.name, config, queue.topic, queue.namespace, queue.function_id, queue.metadata)
     rows = connection.execute(
-        "INSERT INTO queues (name, config, topic, namespace, function_id, metadata) VALUES (?, ?, ?, ?, ?, ?) "
-        f"ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata RETURNING {_COLUMNS}",
-        (queue.name, config, queue.topic, queue.namespace, queue.function_id, queue.metadata),
+        f"INSERT INTO queues ({CONTENT['queues']}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET config = excluded.config, metadata = excluded.metadata, "
+        f"checksum = excluded.checksum RETURNING {_COLUMNS}",
+        (*fields, row_checksum(*fields)),
     )
     stored = _queues(rows)[0]
     if is_first:
-        connection.execute(
-            "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ? "
-            "WHERE queue = (SELECT id FROM queues WHERE name = ?) AND function_id = ''",
-            (stored.id, stored.function_id, stored.namespace, stored.metadata, topic_name(str(queue.topic))),
-        )
+        _hand_over(connection, topic_name(str(queue.topic)), stored)
     return stored
+
+
+def _hand_over(connection: sqlite3.Connection, name: str, queue: Queue) -> None:
+    """Give a subscriber what the topic's own queue has kept. A damaged job stays one: its checksum is not made anew."""
+    rows = connection.execute(
+        f"SELECT seq, {CONTENT['jobs']}, checksum FROM jobs WHERE queue = (SELECT id FROM queues WHERE name = ?)",
+        (name,),
+    ).fetchall()
+    for seq, *fields in rows:
+        content = Content(*fields)
+        moved = content._replace(
+            queue=queue.id, function_id=str(queue.function_id), namespace=queue.namespace, metadata=queue.metadata
+        )
+        checksum = row_checksum(*moved[:-1]) if content.is_sound else _NEVER
+        connection.execute(
+            "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ?, checksum = ? WHERE seq = ?",
+            (moved.queue, moved.function_id, moved.namespace, moved.metadata, checksum, seq),
+        )
 
 
 def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) -> int:
@@ -86,8 +108,13 @@ def load(connection: sqlite3.Connection) -> list[Queue]:
 
 
 def _queues(rows: Iterable[Any]) -> list[Queue]:
-    # What a stored configuration does not say has its default.
-    return [Queue(row[0], row[1], QueueConfig(**orjson.loads(row[2])), *row[3:]) for row in rows]
+    queues = []
+    for id, *fields, checksum in rows:
+        check_row(f"the configuration of queue {fields[0]}", checksum, *fields)
+        name, config, *rest = fields
+        # What a stored configuration does not say has its default.
+        queues.append(Queue(id, name, QueueConfig(**orjson.loads(config)), *rest))
+    return queues
 
 
 def pause(connection: sqlite3.Connection, queue: Queue, *, paused: bool) -> bool:

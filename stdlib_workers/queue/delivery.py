@@ -8,6 +8,7 @@ could leak. Only the attempt that a row names can end it: late results of older 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from iii.redaction import Redactor
 from stdlib_workers.queue.groups import promote_next
 from stdlib_workers.queue.model import Delivery, Outcome, Queue, State, Verdict
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_possible_poison, next_state
+from stdlib_workers.storage import CORRUPT, row_checksum
 
 # Jobs that become due, or turn out to call a missing function, are moved so many at a time: no transaction is long.
 BATCH = 256
@@ -24,7 +26,10 @@ BATCH = 256
 _CLAIM = """
 UPDATE jobs SET state = 2, attempt = attempt + 1, started = ?, run = ? WHERE seq = ? AND state = 0
 RETURNING seq, attempt, id, function_id, namespace, data, metadata, traceparent, baggage, grp, spent, interrupted,
-          suspect, created
+          suspect, created, priority, checksum
+"""
+_DROP_TEXT = """
+UPDATE jobs SET function_id = '?', namespace = NULL, traceparent = NULL, baggage = NULL, checksum = -1 WHERE seq = ?
 """
 _MOVE = """
 UPDATE jobs SET state = ?, due = ?, ended = ?, suspect = ?, spent = spent + ?, interrupted = interrupted + ?,
@@ -61,21 +66,63 @@ def advance(
         "(SELECT seq FROM jobs WHERE queue = ? AND state = 1 AND due <= ? ORDER BY due LIMIT ?)",
         (queue.id, now, BATCH),
     )
-    deliveries = []
-    for seq in _first_ready(connection, queue, free, missing):
-        row = connection.execute(_CLAIM, (now, run, seq)).fetchone()
-        deliveries.append(Delivery(row[0], row[1], queue, now, *row[2:]))
+    starting = _first_ready(connection, queue, free, missing)
+    claimed = [_claim(connection, queue, seq, run, now) for seq in starting]
+    deliveries = [delivery for delivery in claimed if delivery is not None]
+    if len(deliveries) < len(starting):
+        return StartedJobs(deliveries, now)  # some are damaged: there may be more to start in their place
     if len(deliveries) == free:
         return StartedJobs(deliveries)
     due = connection.execute("SELECT min(due) FROM jobs WHERE queue = ? AND state = 1", (queue.id,)).fetchone()[0]
     return StartedJobs(deliveries, due)
 
 
+def _claim(connection: sqlite3.Connection, queue: Queue, seq: int, run: str, now: int) -> Delivery | None:
+    """Begin an attempt. A job that is damaged becomes a dead letter, and None is returned."""
+    try:
+        *fields, priority, checksum = connection.execute(_CLAIM, (now, run, seq)).fetchone()
+        delivery = Delivery(fields[0], fields[1], queue, now, *fields[2:])
+    except sqlite3.OperationalError as error:
+        if "UTF-8" not in str(error):
+            raise
+        # A text that is none any more; it must not keep others from reading the row.
+        connection.execute(_DROP_TEXT, (seq,))
+        id, group, attempt = connection.execute("SELECT id, grp, attempt FROM jobs WHERE seq = ?", (seq,)).fetchone()
+        _refuse_damaged(connection, queue, seq, f"job {id}", id, group, attempt, now)
+        return None
+    call = (delivery.function_id, delivery.namespace, delivery.traceparent, delivery.baggage, delivery.metadata)
+    if row_checksum(delivery.id, queue.id, delivery.group, priority, *call, delivery.data) == checksum:
+        return delivery
+    what = f"job {delivery.id} of {delivery.function_id}"
+    _refuse_damaged(connection, queue, seq, what, delivery.id, delivery.group, delivery.attempt, now)
+    return None
+
+
+def _refuse_damaged(
+    connection: sqlite3.Connection,
+    queue: Queue,
+    seq: int,
+    what: str,
+    id: str,
+    group: str | None,
+    attempt: int,
+    now: int,
+) -> None:
+    """Make a job whose content is not what was sent a dead letter: nobody can say what it was to do."""
+    text = f"{what} is damaged on the disk and was not run"
+    sys.stderr.write(f"queue {queue.name}: {text}; it is a dead letter now\n")
+    error = orjson.dumps({"code": CORRUPT, "message": text}).decode()
+    connection.execute("UPDATE jobs SET state = 5, ended = ? WHERE seq = ?", (now, seq))
+    _insert_failure(connection, id, attempt, now, now, error)
+    connection.execute("UPDATE queues SET failed = failed + 1 WHERE id = ?", (queue.id,))
+    promote_next(connection, queue, group, now)
+
+
 def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missing: AbstractSet[Target]) -> list[int]:
     """Return the `seq` of up to `count` jobs to start. Jobs of missing functions go into state HELD on the way."""
     ready = (
-        "SELECT seq, namespace, function_id FROM jobs WHERE queue = ? AND state = 0 AND suspect = 0 "
-        "ORDER BY priority DESC, seq LIMIT ?"
+        f"SELECT seq, {'namespace, function_id' if missing else 'NULL, NULL'} FROM jobs "
+        "WHERE queue = ? AND state = 0 AND suspect = 0 ORDER BY priority DESC, seq LIMIT ?"
     )
     # Of the possible poison messages only the oldest, and none while another one runs in any queue. There are no more
     # running rows than slots: looking through them costs nothing.
@@ -85,7 +132,12 @@ def _first_ready(connection: sqlite3.Connection, queue: Queue, count: int, missi
     if poison and connection.execute("SELECT 1 FROM jobs WHERE state = 2 AND suspect = 1").fetchone():
         poison = None
     while True:
-        rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
+        try:
+            rows = connection.execute(ready, (queue.id, max(count, BATCH) if missing else count)).fetchall()
+        except sqlite3.OperationalError as error:
+            if "UTF-8" not in str(error):
+                raise
+            return _first_ready(connection, queue, count, frozenset())  # `_claim` finds which one is damaged
         held = [(seq,) for seq, *target in rows if tuple(target) in missing]
         startable = [*(poison or ()), *(seq for seq, *target in rows if tuple(target) not in missing)]
         connection.executemany("UPDATE jobs SET state = 4 WHERE seq = ? AND state = 0", held)
@@ -131,7 +183,8 @@ def settle(
 def _insert_failure(
     connection: sqlite3.Connection, job: str, attempt: int, started: int | None, ended: int, error: str
 ) -> None:
-    connection.execute("INSERT INTO failures VALUES (?, ?, ?, ?, ?)", (job, attempt, started, ended, error))
+    fields = (job, attempt, started, ended, error)
+    connection.execute("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?)", (*fields, row_checksum(*fields)))
 
 
 def recover(connection: sqlite3.Connection, queues: dict[int, Queue], now: int) -> int:

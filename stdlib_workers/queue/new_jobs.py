@@ -8,17 +8,45 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from stdlib_workers.queue.groups import entry_state
 from stdlib_workers.queue.model import NewJob, Queue, State
+from stdlib_workers.storage import check_row, row_checksum
 
 # Jobs of one statement: more gain nothing, and each count is a statement of its own to prepare.
 MAX_ROWS = 32
 
-_COLUMNS = "id, queue, state, priority, due, grp, created, function_id, namespace, traceparent, baggage, metadata, data"
+_CALL = "function_id, namespace, traceparent, baggage, metadata, data"
+_COLUMNS = f"id, queue, state, priority, due, grp, created, {_CALL}, checksum"
 # The values of these columns, in their order.
 JobRow = tuple[Any, ...]
+
+
+class Content(NamedTuple):
+    """What a job calls and with what, as it is stored."""
+
+    id: str
+    queue: int
+    grp: str | None
+    priority: int
+    function_id: str
+    namespace: str | None
+    traceparent: str | None
+    baggage: str | None
+    metadata: bytes | None
+    data: bytes
+    checksum: int
+
+    @property
+    def is_sound(self) -> bool:
+        return row_checksum(*self[:-1]) == self.checksum
+
+    def payload(self) -> Any:
+        """Return the payload; None for a damaged row, whose payload may be one that nobody has sent."""
+        return orjson.loads(self.data) if self.is_sound else None
 
 
 def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
@@ -28,23 +56,27 @@ def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
 
 def _row(queue: Queue, job: NewJob, state: State, now: int) -> JobRow:
     head = (job.id, queue.id, state, job.priority, now + job.delay_ms, job.group, now)
-    return (*head, job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
+    call = (job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
+    return (*head, *call, row_checksum(job.id, queue.id, job.group, job.priority, *call))
 
 
 def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int) -> str:
     """Take a job in and return its receipt: that of an earlier job, if its key or its id is known already."""
     if job.key is not None:
-        statement = "SELECT job, expires FROM keys WHERE queue = ? AND key = ?"
+        statement = "SELECT job, expires, checksum FROM keys WHERE queue = ? AND key = ?"
         row = connection.execute(statement, (queue.id, job.key)).fetchone()
+        if row is not None:
+            check_row(f"the key {job.key!r} of queue {queue.name}", row[2], queue.id, job.key, *row[:2])
         # A job that still exists holds its key, however long it has waited.
         if row is not None and (
             row[1] > now or connection.execute("SELECT 1 FROM jobs WHERE id = ?", row[:1]).fetchone()
         ):
             return str(row[0])
+        known = (queue.id, job.key, job.id, now + queue.config.key_window_ms)
         connection.execute(
-            "INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT (queue, key) DO UPDATE SET job = excluded.job, "
-            "expires = excluded.expires",
-            (queue.id, job.key, job.id, now + queue.config.key_window_ms),
+            "INSERT INTO keys VALUES (?, ?, ?, ?, ?) ON CONFLICT (queue, key) DO UPDATE SET job = excluded.job, "
+            "expires = excluded.expires, checksum = excluded.checksum",
+            (*known, row_checksum(*known)),
         )
     state = entry_state(connection, queue, job.group, due=now + job.delay_ms, now=now)
     insert(connection, [_row(queue, job, state, now)])

@@ -7,7 +7,7 @@ journal (state, stream).
 from stdlib_workers.storage.backup import copy_closed
 from stdlib_workers.storage.checksums import check_row, row_checksum
 from stdlib_workers.storage.database import Schema, examine, lock, real_path
-from stdlib_workers.storage.errors import UNUSABLE, Refusal, map_storage_errors
+from stdlib_workers.storage.errors import CORRUPT, EXIT_REFUSED, UNUSABLE, Refusal, StorageFailure, map_storage_errors
 from stdlib_workers.storage.log_retention import Bounds
 from stdlib_workers.storage.pending import Pending
 from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
@@ -18,6 +18,8 @@ from stdlib_workers.storage.write_buffer import Entry
 
 __all__ = [
     "BACKUP",
+    "CORRUPT",
+    "EXIT_REFUSED",
     "KEY_VALUE_SCHEMA",
     "UNUSABLE",
     "Bounds",
@@ -32,6 +34,7 @@ __all__ = [
     "SqliteJournal",
     "SqliteKeyValue",
     "SqliteRecords",
+    "StorageFailure",
     "Store",
     "TransactionHook",
     "check_row",
