@@ -41,6 +41,7 @@ class Project:
 
     def start(self, command: str = "start") -> None:
         """Start the engine and wait until its workers are ready; `dev` reloads what is saved."""
+        self.command = command
         environment = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", command],

@@ -1,7 +1,9 @@
 """Jobs by the thousand while producers, workers, the queue and the engine are killed; then the oracle checks it all.
 
 `python -m tests.support.queue_torture --jobs 200000 --kills 200` is the whole of it (the engine dies as often, all
-others about half as often); the tests run a short one. Ends with 1 when an invariant is broken.
+others about half as often); the tests run a short one. With `--hard` the project runs under `iii dev`, its worker
+starts slowly, processes are stopped (SIGSTOP), the script is saved in place while it is in use, and what dies is the
+guard, the engine, or both at once. Ends with 1 when an invariant is broken.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -35,6 +38,8 @@ LATE, INTERVAL = 0.05, 0.02
 # Bytes of a producer's log for each job.
 LOGGED = 90
 SETTLE = 0.5
+# How long a process stands still, in seconds; how long a script that is saved in place is empty; how slowly it starts.
+STOPPED, HALF_SAVED, SLOW_START = 0.3, 0.03, 1.0
 
 TOML = f"""
 [engine]
@@ -133,19 +138,21 @@ class Canary(Thread):
             before = now
 
 
-def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
+def torture(folder: Path, jobs: int, kills: int, seed: int, *, is_hard: bool = False) -> History:
     """Run it all and return the history. The kills are spread over the time that the producers take."""
     dice = random.Random(seed)
     history = History(limits=dict.fromkeys(QUEUES, LIMITS))
     canary = Canary(history)
     canary.start()
-    with project(folder, TOML, {"jobs": JOBS}) as running:
+    with hard_project(folder) if is_hard else project(folder, TOML, {"jobs": JOBS}) as running:
         producers = Producers(folder, jobs)
         try:
             for _ in range(kills):
+                if is_hard:
+                    disturb(running, history, dice)
                 kill_at_random(running, producers, history, dice)
                 wait_for_progress(producers, LOGGED * dice.randint(1, max(2, 2 * jobs // (kills + 1))))
-                kill_engine(running, history)
+                kill_engine(running, history, dice.choice(["guard", "engine", "both"]) if is_hard else "guard")
             producers.wait()
         finally:
             producers.end()
@@ -158,6 +165,45 @@ def torture(folder: Path, jobs: int, kills: int, seed: int) -> History:
     canary.join()
     read_logs(folder, history)
     return history
+
+
+@contextmanager
+def hard_project(folder: Path) -> Iterator[Project]:
+    """A project under `iii dev` whose worker takes its time to start."""
+    begin = f"import time\ntime.sleep({SLOW_START})\n"
+    made = Project(folder, TOML, {"jobs": begin + JOBS})
+    made.start("dev")
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def disturb(running: Project, history: History, dice: random.Random) -> None:
+    """Let a process stand still for a moment, or save the worker's script in place: first nothing of it, then all."""
+    begin = time.monotonic()
+    choice = dice.choice(["jobs", "queue", "engine", "save"])
+    if choice == "save":
+        script = running.folder / "jobs.py"
+        text = script.read_text()
+        script.write_text("")
+        time.sleep(HALF_SAVED)  # as an editor or a slow disk would leave it
+        script.write_text(f"{text}# saved\n")
+    else:
+        try:
+            pid = engine_pid(running) if choice == "engine" else running.pid_of(choice)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(STOPPED)  # it stands still
+            os.kill(pid, signal.SIGCONT)
+        except (InvocationError, EngineNotRunning, OSError, StopIteration, TypeError):
+            return
+    await_service(running)
+    history.quiet.append((begin, time.monotonic() + SETTLE))
+
+
+def engine_pid(running: Project) -> int:
+    """Return the engine's process, which is not the one at the top: that is its guard."""
+    return int((running.folder / ".iii" / "run" / "lock").read_text())
 
 
 def wait_for_progress(producers: Producers, size: int) -> None:
@@ -191,12 +237,16 @@ def kill_worker(running: Project, history: History, worker: str) -> None:
     history.quiet.append((begin, time.monotonic() + SETTLE))
 
 
-def kill_engine(running: Project, history: History) -> None:
-    """Kill the engine with everything that it has, and start it again."""
+def kill_engine(running: Project, history: History, victim: str = "guard") -> None:
+    """Kill the engine's guard, and the engine with it, or the engine, which the guard starts again, or both at once."""
     begin = time.monotonic()
-    running.kill()
+    if victim != "guard":
+        os.kill(engine_pid(running), signal.SIGKILL)
+    if victim != "engine":
+        running.kill()
     history.kills.append(Kill(begin, time.monotonic()))
-    running.start()
+    if victim != "engine":
+        running.start(running.command)
     await_service(running)
     history.quiet.append((begin, time.monotonic() + SETTLE))
 
@@ -207,7 +257,7 @@ def await_service(running: Project) -> None:
         try:
             stats(running, "any")
             return
-        except (InvocationError, EngineNotRunning, OSError):
+        except (InvocationError, EngineNotRunning, OSError, ValueError):
             time.sleep(0.02)  # between two looks
 
 
@@ -312,10 +362,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=200, help="how often the engine is killed")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--hard", action="store_true", help="slow starts, SIGSTOP, saves in place, kills of the guard")
     given = parser.parse_args()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        history = torture(Path(folder), given.jobs, given.kills, given.seed)
+        history = torture(Path(folder), given.jobs, given.kills, given.seed, is_hard=given.hard)
     print(report(history, given.seed, time.monotonic() - begin))
     found = violations(history)
     print(f"{len(found)} violations", *found[:50], sep="\n")
