@@ -130,8 +130,15 @@ class Kill(NamedTuple):
 def running(folder: Path, scripts: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Run a project of these workers; yields engine.json."""
     tables = [f'[workers.{name}]\nrun = "{name}.py"\n' for name in scripts]
-    (folder / "iii.toml").write_text("\n".join(['[engine]\nlisten = "off"\n', *tables]))
     (folder / "books").mkdir()
+    with running_project(folder, "\n".join(['[engine]\nlisten = "off"\n', *tables]), scripts) as facts:
+        yield facts
+
+
+@contextmanager
+def running_project(folder: Path, toml: str, scripts: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Run a project until it is left; yields engine.json."""
+    (folder / "iii.toml").write_text(toml)
     for name, text in scripts.items():
         (folder / f"{name}.py").write_text(text)
     facts = folder / ".iii/run/engine.json"

@@ -6,7 +6,7 @@ workers write meanwhile has these causes too.
 
 from __future__ import annotations
 
-from iii.engine.routing.causes import NONE, Causes, Loops, causes_in, joined, tag_of_call, with_causes
+from iii.engine.routing.causes import NONE, Causes, Loops, causes_in, joined, tag_of_call
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.message_forms import callee_line
 from iii.ids import mint_id
@@ -40,8 +40,7 @@ class CallCauses:
         if parent is None and before.engine != self.engine:
             invocation.depth = before.depth + 1  # its caller waits in another engine, behind a bridge
         invocation.causes = before.then(self.engine, invocation.depth, invocation.function.id, invocation.id)
-        message.baggage = with_causes(message.baggage, invocation.causes)
-        invocation.line = callee_line(message)
+        invocation.line = callee_line(message, invocation.causes)
 
     def remember(self, invocation: Invocation) -> None:
         """The call was admitted, and may write something from now on."""

@@ -113,13 +113,17 @@ def causes_from(text: str) -> Causes | None:
     return Causes(engine, int(depth), tuple((unquote(one[_TAG:]), one[:_TAG]) for one in functions), separator + names)
 
 
+def without_causes(baggage: str | None) -> str | None:
+    """Return the other entries of the baggage, None without any."""
+    if baggage is None or CAUSES not in baggage:
+        return baggage
+    return ",".join(one for one in baggage.split(",") if one.partition("=")[0].strip() != CAUSES) or None
+
+
 def with_causes(baggage: str | None, causes: Causes) -> str:
     """Return the baggage with these causes in place of any others."""
-    entry = f"{CAUSES}={causes}"
-    if not baggage:
-        return entry
-    kept = [one for one in baggage.split(",") if one.partition("=")[0].strip() != CAUSES]
-    return ",".join([*kept, entry])
+    kept = without_causes(baggage)
+    return f"{kept},{CAUSES}={causes}" if kept else f"{CAUSES}={causes}"
 
 
 def joined(all_causes: Iterable[Causes]) -> Causes:

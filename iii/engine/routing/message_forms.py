@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
+from iii.engine.routing.causes import Causes, with_causes, without_causes
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
 from iii.engine.tracing.trace_context import baggage_for
@@ -106,9 +107,14 @@ def _raw_object(data: Raw) -> dict[str, Raw] | None:
         return None  # the callee refuses it
 
 
-def callee_line(message: InvokeFunction) -> bytes:
-    """Return the line that the callee gets of a call: always with an id and data, never a namespace or an action."""
+def callee_line(message: InvokeFunction, causes: Causes | None = None) -> bytes:
+    """Return the line that the callee gets of a call: always with an id and data, never a namespace or an action.
+
+    With `causes`, its baggage says what led to whatever the callee does.
+    """
     data, baggage = or_null(message.data), _baggage_of(message)
+    if causes is not None:
+        baggage = with_causes(baggage, causes)
     return encode(replace(message, data=data, baggage=baggage, namespace=None, action=ABSENT, idempotent=None))
 
 
@@ -118,14 +124,18 @@ CALL_FIELDS = frozenset(
 )
 
 
-def action_payload(message: InvokeFunction, receipt: str) -> dict[str, Any]:
-    """Return what the function that carries out an action gets: the call, and the id of the job to be."""
+def action_payload(message: InvokeFunction, receipt: str, causes: Causes | None) -> dict[str, Any]:
+    """Return what the function that carries out an action gets: the call, and the id of the job to be.
+
+    `causes` go along with the job, in its baggage.
+    """
+    baggage = _baggage_of(message)
     payload: dict[str, Any] = {
         "function_id": message.function_id,
         "data": or_null(message.data),
         "messageReceiptId": receipt,
         "traceparent": message.traceparent,
-        "baggage": _baggage_of(message),
+        "baggage": baggage if causes is None else with_causes(baggage, causes),
     }
     if message.namespace not in (None, DEFAULT_NAMESPACE):
         payload["namespace"] = message.namespace
@@ -134,8 +144,9 @@ def action_payload(message: InvokeFunction, receipt: str) -> dict[str, Any]:
 
 def _baggage_of(message: InvokeFunction) -> str | None:
     """Name the called function in the baggage of a call that has a trace at all (public contract)."""
-    has_trace = message.traceparent is not None or message.baggage is not None
-    return baggage_for(message.function_id, message.baggage) if has_trace else None
+    baggage = without_causes(message.baggage)
+    has_trace = message.traceparent is not None or baggage is not None
+    return baggage_for(message.function_id, baggage) if has_trace else None
 
 
 def redirected(message: InvokeFunction, function_id: str, payload: Mapping[str, Any]) -> InvokeFunction:

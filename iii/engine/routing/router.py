@@ -18,7 +18,7 @@ from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Bindings
 from iii.engine.routing.budget import Budget
 from iii.engine.routing.calls import Calls
-from iii.engine.routing.causes import ACTION, with_causes
+from iii.engine.routing.causes import ACTION
 from iii.engine.routing.events import Event, PeerReady
 from iii.engine.routing.invocation import Limits
 from iii.engine.routing.message_forms import CALL_FIELDS, action_payload, callee_line, redirected
@@ -157,10 +157,9 @@ class Router:
         provided = self.registry.actions.get(action.type)
         receipt = self.calls.mint_id()
         causes = self.calls.causes_before(peer, message)
-        if causes is not None:  # they go along with the job
+        if causes is not None:
             causes = causes.then(self.calls.causes.engine, 0, f"{ACTION}{action.type}", receipt)
-            message.baggage = with_causes(message.baggage, causes)
-        payload = action_payload(message, receipt)
+        payload = action_payload(message, receipt, causes)
         if provided is not None:
             payload |= {"action": message.action, "metadata": m.or_null(message.metadata)}
             target, namespace = provided.declaration.function_id, provided.peer.namespace

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# The entry of the baggage in which the engine names what led to a call.
+CAUSES = "iii.causes="
+
 
 class InvocationContext:
     """One running invocation, as `current_invocation()` returns it.
@@ -84,7 +87,11 @@ class InvocationContext:
     @property
     def baggage(self) -> str | None:
         """The W3C baggage the call came with; calls made from here carry it on."""
-        return self.message.get("baggage")
+        baggage = self.message.get("baggage")
+        if not baggage or CAUSES not in baggage:
+            return baggage
+        # What the engine says there to itself is in `trace` alone.
+        return ",".join(entry for entry in baggage.split(",") if not entry.strip().startswith(CAUSES)) or None
 
     @property
     def trace(self) -> dict[str, str]:
