@@ -48,7 +48,7 @@ def program_of(run: Any, at: Place, cwd: Path, environ: Mapping[str, str], *, is
         raise at.error("run must be a string, a .py file or a command line")
     if run.endswith(".py"):
         script = cwd / at.interpolated(run)
-        if script.is_file():
+        if os.path.isfile(script):  # not of `Path`, which raises for a name that is too long
             return {"script": script}
         if not re.search(r"\s", run):
             scripts = [path.name for path in script.parent.glob("*.py")]
@@ -64,7 +64,7 @@ def _check_program(
 ) -> None:
     program = command[0]
     if os.sep in program:
-        if not is_made and not (cwd / program).exists():
+        if not is_made and not os.path.exists(cwd / program):
             raise at.error(f"run: there is no file {brief(program)}", f"looked in {cwd}")
         return
     path = environ.get("PATH", os.defpath)
@@ -105,9 +105,9 @@ def unusable_environments(
         if _is_usable(folder):
             return
         interpreter = folder / _INTERPRETER
-        if os.path.islink(interpreter) and not interpreter.exists():
+        if os.path.islink(interpreter) and not os.path.exists(interpreter):
             yield folder, f"{interpreter} is a link to {os.path.realpath(interpreter)}, which is not there"
-        elif interpreter.exists():
+        elif os.path.exists(interpreter):
             yield folder, f"{interpreter} is no program"
         elif os.path.lexists(folder) or folder == Path(environ.get("VIRTUAL_ENV") or "/"):
             yield folder, f"{interpreter} is not there"
@@ -121,7 +121,7 @@ def _environments(script: Path, cwd: Path, root: Path, environ: Mapping[str, str
 
 
 def _is_usable(folder: Path) -> bool:
-    return (folder / _INTERPRETER).is_file() and os.access(folder / _INTERPRETER, os.X_OK)
+    return os.path.isfile(folder / _INTERPRETER) and os.access(folder / _INTERPRETER, os.X_OK)
 
 
 def declared_python(value: Any, at: Place, root: Path, environ: Mapping[str, str]) -> Path:
@@ -129,13 +129,13 @@ def declared_python(value: Any, at: Place, root: Path, environ: Mapping[str, str
     if not isinstance(value, str) or not value:
         raise at.error("python must be a string, a path or a name on the PATH")
     text = at.interpolated(value)
-    candidate = root / Path(text).expanduser()
-    if candidate.is_dir():
+    candidate = root / os.path.expanduser(text)
+    if os.path.isdir(candidate):
         interpreter = shutil.which(candidate / _INTERPRETER)
     elif os.path.basename(text) == text:
         interpreter = shutil.which(text, path=environ.get("PATH"))
     else:
         interpreter = shutil.which(candidate)
     if interpreter is None:
-        raise at.error(f"python: there is no interpreter {text}", "write a path, or a name on the PATH")
+        raise at.error(f"python: there is no interpreter {brief(text)}", "write a path, or a name on the PATH")
     return Path(interpreter)

@@ -101,6 +101,8 @@ def _strings(value: Any, at: Place) -> tuple[str, ...]:
     for index, item in enumerate(at.typed(value, list, "a string or a list of strings")):
         if not isinstance(item, str) or not item.strip():
             raise at.inside(index).error(f"{at.name} must hold strings, got {shown(item)}")
+        if "\0" in item:
+            raise at.inside(index).error(f"{at.name} holds a NUL character")
         texts.append(at.inside(index).interpolated(item))
     return tuple(texts)
 

@@ -69,7 +69,7 @@ def find_project(start: Path) -> Path | None:
     """Return the nearest iii.toml in `start` or a folder above it."""
     for folder in (start, *start.parents):
         # Also what is no file: reading it says so.
-        if (folder / PROJECT_FILE).exists() and not (folder / PROJECT_FILE).is_dir():
+        if os.path.exists(folder / PROJECT_FILE) and not os.path.isdir(folder / PROJECT_FILE):
             return folder / PROJECT_FILE
     return None
 
@@ -189,7 +189,7 @@ class _Reader:
 
     def _cwd(self, entries: _Entries) -> Path:
         cwd = self._root / str(_value("cwd", entries)) if "cwd" in entries else self._root
-        if not cwd.is_dir():
+        if not os.path.isdir(cwd):
             raise entries["cwd"][1].error(f"cwd: there is no folder {cwd}")
         return cwd
 
@@ -197,7 +197,7 @@ class _Reader:
         files = tuple(self._root / file for file in _value("env_file", entries)) if "env_file" in entries else ()
         known = self._known
         for file in files:
-            if not file.exists():
+            if not os.path.exists(file):
                 raise entries["env_file"][1].error(f"env_file: there is no file {file}")
             known = {**known, **read_env_file(file, known), **self._environ}
         return files

@@ -396,3 +396,28 @@ def test_a_program_that_is_made_before_each_start_need_not_be_there(load: Load) 
     assert worker(load, "").command == ("ls",)
     spec = load('[workers.a]\nrun = "./bin/serve"\npre = "make serve"').workers["a"]
     assert spec.command == ("./bin/serve",)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (f"run = '{LONG}.py'", "run: there is no file "),
+        (f"run = './{LONG}'", "run: there is no file "),
+        (f"run = 'a.py'\ncwd = '{LONG}'", "cwd: there is no folder "),
+        (f"run = 'a.py'\nenv_file = '{LONG}'", "env_file: there is no file "),
+        (f"run = 'a.py'\npython = '{LONG}'", "python: there is no interpreter "),
+        (f"run = 'a.py'\npython = './{LONG}'", "python: there is no interpreter "),
+        ("run = 'a.py'\npython = '~nobody-of-this-name/python'", "python: there is no interpreter "),
+        ('run = "a.py"\nwatch = ["a\\u0000/*"]', "watch holds a NUL character"),
+        ('run = "a.py"\nenv_file = ["a\\u0000"]', "env_file holds a NUL character"),
+    ],
+)
+def test_what_no_file_system_takes_is_said_as_what_is_not_there(
+    load: Load, tmp_path: Path, table: str, said: str
+) -> None:
+    (tmp_path / "a.py").touch()
+    with pytest.raises(ProjectError, match=f"iii.toml:[23]:[0-9]+: {said}"):
+        load(f"[workers.a]\n{table}")
