@@ -41,6 +41,7 @@ MAX_LINGERING = 64
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)")
 _UPGRADE = re.compile(rb"\r\n(?i:upgrade|http2-settings):[^\r\n]*")
+_WEBSOCKET = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n")
 _ABSOLUTE = re.compile(rb"([A-Z]+) (?i:https?)://([^/?# ]+)([^ ]*) (HTTP/1\.[01])\r\n")
 _HOST = re.compile(rb"\r\n(?i:host):[^\r\n]*")
 # A fragment that says to be longer than any message may: uvicorn's protocol refuses it with 1009, as its own limit.
@@ -183,6 +184,7 @@ class HttpConnection(_Connection):
         self._arguments = {**arguments, "app_state": {**arguments["app_state"], "connection": self}}
         self._waiting = b""
         self._head_since: float | None = None
+        self.header_count = 0  # of the request that is being served: fields behind its body are no headers
         self._body_left = 0  # of the request that is being served; -1: as long as its chunks go
         self._unread = 0
         self._is_answering = False
@@ -258,7 +260,7 @@ class HttpConnection(_Connection):
 
     def _serve(self, head: bytes, rest: bytes, *, is_old: bool) -> None:
         names = head.lower()
-        if b"\r\nupgrade:" in names and b"websocket" not in names:
+        if b"\r\nupgrade:" in names and not _WEBSOCKET.search(names):
             # An offer that is not taken up; the parser would read the body as what it offers.
             head = _UPGRADE.sub(b"", head)
         if b"://" in head[:MAX_TARGET] and (absolute := _ABSOLUTE.match(head)):
@@ -279,6 +281,7 @@ class HttpConnection(_Connection):
             self.inner.connection_made(self._joining)
         self._is_answering = True
         self._unread = 0
+        self.header_count = head.count(b"\r\n") - 2
         self.inner.data_received(head)
         current: Any = self.transport.get_protocol()  # a WebSocket's takes over within the call
         if rest and not self.transport.is_closing():

@@ -43,13 +43,15 @@ class Request:
         self.scope = scope
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["raw_path"].decode("latin-1")
+        # The server's side of the connection, None in a test without one.
+        self.connection = scope.get("state", {}).get("connection")
         self.raw_headers: Headers = scope["headers"]
+        if self.connection is not None:
+            self.raw_headers = self.raw_headers[: self.connection.header_count]
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
         given = self.headers.get("x-request-id", "")
         self.id = given if _REQUEST_ID.match(given) else f"{_mint(128):032x}"
         self.is_whole = "content-length" not in self.headers and "transfer-encoding" not in self.headers
-        # The server's side of the connection, None in a test without one.
-        self.connection = scope.get("state", {}).get("connection")
         self.receive = receive
         self._max_body = max_body
         self._body_seconds = body_seconds

@@ -150,6 +150,19 @@ def test_a_function_gets_what_was_sent_whatever_it_is(running: Web, kind: str, b
     assert (got["content_base64"] if isinstance(got, dict) and "size" in got else got) == value
 
 
+@pytest.mark.parametrize("offer", ["h2c", "h2c, websocket", "websocket/13"])
+def test_whatever_is_offered_the_body_is_read(running: Web, offer: str) -> None:
+    more = ("Connection: close, Upgrade", f"Upgrade: {offer}", "User-Agent: websocket", JSON, "Content-Length: 1")
+    assert ask(running, "POST /x HTTP/1.1", *more, body=b"1")[2] == b"1"
+
+
+def test_what_follows_a_body_is_no_header(running: Web) -> None:
+    chunks = b"3\r\n\"1\"\r\n0\r\nX-Key: forged\r\nAuthorization: forged\r\n\r\n"
+    status, _, body = ask(running, "POST /strict HTTP/1.1", JSON, "Transfer-Encoding: chunked", body=chunks)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert json.loads(body)["error"]["details"]["path"] == "headers.x-key"
+
+
 def test_an_identity_coding_is_none_however_it_is_written(running: Web) -> None:
     more = (JSON, "Content-Length: 1", "Content-Encoding: Identity")
     assert ask(running, "POST /x HTTP/1.1", *more, body=b"1")[2] == b"1"
