@@ -225,9 +225,11 @@ class Application:
             own = {name for name, _ in reply.headers if name != b"vary"}
             headers = [header for header in headers if header[0] not in own]
         headers = [*reply.headers, *headers]
+        connection = request.connection
+        if connection is not None and connection.has_whole_body:
+            await request.discard()
         # Of a body that nobody has read the rest comes still.
-        is_leaving = request.connection is not None and request.connection.is_leaving
-        if is_leaving or not request.is_whole:
+        if (connection is not None and connection.is_leaving) or not request.is_whole:
             headers.append((b"connection", b"close"))
         if reply.response is not None:
             await self._send_response(exchange, send, reply.response, headers)
@@ -236,8 +238,8 @@ class Application:
         chunks, body = reply.chunks, b"" if is_head else reply.body
         if chunks is None and reply.status not in (204, 304):
             headers.append((b"content-length", b"%d" % len(reply.body)))
-        if request.connection is not None:
-            request.connection.on_head()
+        if connection is not None:
+            connection.on_head()
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         if chunks is not None and not is_head:
             exchange.is_events = any(name == b"content-type" and value.startswith(EVENTS) for name, value in headers)

@@ -157,10 +157,20 @@ def test_whatever_is_offered_the_body_is_read(running: Web, offer: str) -> None:
 
 
 def test_what_follows_a_body_is_no_header(running: Web) -> None:
-    chunks = b"3\r\n\"1\"\r\n0\r\nX-Key: forged\r\nAuthorization: forged\r\n\r\n"
+    chunks = b'3\r\n"1"\r\n0\r\nX-Key: forged\r\nAuthorization: forged\r\n\r\n'
     status, _, body = ask(running, "POST /strict HTTP/1.1", JSON, "Transfer-Encoding: chunked", body=chunks)
     assert status == "HTTP/1.1 400 Bad Request"
     assert json.loads(body)["error"]["details"]["path"] == "headers.x-key"
+
+
+def test_a_refusal_of_a_request_that_has_come_whole_leaves_its_connection(running: Web) -> None:
+    head = f"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n{JSON}\r\nContent-Length: 3\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), BOUND) as client:
+        for _ in range(2):
+            client.sendall(head.encode() + b"[1]")
+            answer = client.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 404 ")
+            assert b"connection: close" not in answer
 
 
 def test_an_identity_coding_is_none_however_it_is_written(running: Web) -> None:
