@@ -59,7 +59,9 @@ class Owner:
     is_supervised: bool
     is_expected: bool = False
     has_served: bool = False
-    is_observer: bool = False  # gets the telemetry, or shows it: its calls and functions are neither traced nor counted
+    # The engine itself, and who gets its telemetry or shows it: what they do is no work of the project. Their calls and
+    # functions are not counted, and begin no trace.
+    is_observer: bool = False
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
     fires_triggers: bool = False  # it provides a trigger type, or has: its calls may be made for events
     is_validated: bool = True  # whether payloads are checked against request formats
@@ -130,7 +132,8 @@ class Peer:
 
     def __post_init__(self) -> None:
         if self.owner is None:
-            self.owner = Owner(self.name or self.id, self.namespace, is_supervised=False)
+            is_engine = self.kind == "engine"
+            self.owner = Owner(self.name or self.id, self.namespace, is_supervised=False, is_observer=is_engine)
         self.is_serving = not self.owner.is_supervised
 
     def take_outbox(self) -> list[bytes]:

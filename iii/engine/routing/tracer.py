@@ -120,11 +120,9 @@ class Tracer:
 
     def begin_root(self, origin: Peer, message: InvokeFunction, function: Function | None, now: float) -> bool:
         """Begin a trace with a call that belongs to none, if it is to be recorded: its message then carries it."""
-        if function is not None:
-            callee = function.direct_callee
-            if function.owner.is_observer or (callee is not None and callee.kind == "engine"):
-                return False
         if origin.kind == "engine" or origin.owner.is_observer:
+            return False
+        if function is not None and function.owner.is_observer:
             return False
         ids = f"{self._mint(192):048x}"
         trace_id = ids[:32]
@@ -142,8 +140,12 @@ class Tracer:
         action: ActionField | None = None,
     ) -> bool:
         """Give any call a span if its trace is recorded. Its message then carries the trace."""
-        if origin.owner.is_observer or (function is not None and function.owner.is_observer):
+        if origin.owner.is_observer:
             return False
+        if function is not None and function.owner.is_observer:
+            callee = function.direct_callee
+            if callee is None or callee.kind != "engine":  # the engine's own functions are shown within a trace
+                return False
         context = context_from(message.traceparent)
         caller: CallerField | None = None
         if message.caller is not ABSENT:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from iii.engine.routing.registry import Function
 from iii.engine.routing.router import Router
 from iii.protocol.codec import decode_value
 
@@ -103,19 +102,15 @@ class CallCounts:
         return registry.past_answered + unknown, registry.past_failed + unknown, router.void_calls, router.enqueue_calls
 
     def report(self) -> dict[str, Any]:
-        """Return the counts in the form of docs/observability.md, without the functions of observers and the engine."""
+        """Return the counts in the form of docs/observability.md, without the functions of observers."""
         changes = [now - initial for now, initial in zip(self._totals(), self._initial_totals, strict=True)]
         answered, failed, void, enqueued = changes
         functions: dict[str, int] = {}
         for function in self._router.registry:
             initial_answered, initial_failed = self._initial.get(function, (0, 0))
             calls = function.answered - initial_answered
-            if calls and not (function.owner.is_observer or _is_of_engine(function)):
+            if calls and not function.owner.is_observer:
                 answered, failed = answered + calls, failed + function.failed - initial_failed
                 functions[function.id] = functions.get(function.id, 0) + calls
         counts = {"total": answered + void, "success": answered - failed, "error": failed, "deferred": void + enqueued}
         return {**counts, "by_function": functions}
-
-
-def _is_of_engine(function: Function) -> bool:
-    return any(peer.kind == "engine" for peer in function.providers)

@@ -272,7 +272,7 @@ def test_counts_are_told_even_when_nothing_else_is() -> None:
     run(scene)
 
 
-def test_what_the_subscriber_and_the_command_line_do_is_not_counted() -> None:
+def test_what_the_subscriber_the_command_line_and_the_engine_do_is_not_counted() -> None:
     async def scene(net: Exporting) -> None:
         net.want(sampling={"default": 0.0})
         local = net.peer("local", is_local=True)
@@ -287,6 +287,10 @@ def test_what_the_subscriber_and_the_command_line_do_is_not_counted() -> None:
         net.register(engine, "engine::own::list")
         net.call(net.caller, "engine::own::list", "y")
         net.answer(engine, "y")
+        # What the engine calls by itself: events, checks of registrations, auth functions.
+        net.call(engine, "math::add", "z")
+        net.answer(net.callee, "z", error={"code": "E", "message": "no"})
+        net.void(engine, "math::add")
         net.calls(2)
         net.report(Notice("so that there is a batch at once"))
         counts = (await net.batch())["calls"]
