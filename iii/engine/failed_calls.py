@@ -165,6 +165,8 @@ def _cause_of_void(event: CallFailed, call: InvokeFunction | None) -> _Cause:
         except ValueError:
             caller = None
     whose = event.origin.name or event.origin.id
+    if event.origin.kind == "client" and whose == "local":  # the command line, or another program on the socket
+        whose = "a local program"
     return _Cause("void", f"void call of {caller} ({whose})" if caller else f"void call of {whose}")
 
 

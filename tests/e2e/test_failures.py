@@ -150,3 +150,16 @@ def test_nine_workers_that_cannot_start_are_nine_blocks(tmp_path: Path) -> None:
         running.hear("to try again", count=9)
     assert len(running.lines) < 9 * 4 + 10, "".join(running.lines)
     assert sum("a_module_that_nobody_has" in line and ".py:1" in line for line in running.lines) == 9
+
+
+def test_a_running_project_says_what_it_cannot_take_over_and_all_that_is_wrong(tmp_path: Path) -> None:
+    worker = '[workers.a]\nrun = "a.py"\n'
+    (tmp_path / "a.py").write_text("from iii import register_worker\nregister_worker()\n")
+    file = tmp_path / "iii.toml"
+    file.write_text(f'[engine]\nlisten = "off"\n{worker}')
+    with running_project(tmp_path) as running:
+        file.write_text(f'[engine]\nlisten = "127.0.0.1:{free_port()}"\n{worker}')
+        running.hear(r"\[engine\] listen has changed: that applies after `iii stop` and a new start")
+        file.write_text(f"[engine]\nlisten = 1\n{worker}[workers.http.config]\nprot = 1\n")
+        running.hear(r"iii.toml:2:1: listen must be a string, got 1; nothing was changed")
+        running.hear(r"\| iii.toml:6:1: unknown key `prot`; did you mean `port`\?")

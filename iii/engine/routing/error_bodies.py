@@ -19,6 +19,7 @@ from iii.engine.routing.peer import Owner, Rights
 from iii.engine.routing.registry import MAX_ID, Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
+from iii.suggestions import standard_worker_of
 
 # Ids whose length is looked at for a missing one, and ids that are compared with it: together about as much as a call.
 MAX_LOOKED_AT, MAX_COMPARED = 1024, 64
@@ -55,6 +56,8 @@ def function_not_found(
         message += f" ({note})"
     elif suggestions and not elsewhere:
         message += f". Did you mean {suggestions[0]}?"
+    elif not elsewhere and (standard := standard_worker_of(function.id)) is not None:
+        message += f". It is the {standard} worker's: add that with `iii add {standard}`, or see `iii ps`"
     details: dict[str, object] = {"suggestions": suggestions} if suggestions else {}
     return ErrorBody(ErrorCode.FUNCTION_NOT_FOUND, message, details=details or None)
 
