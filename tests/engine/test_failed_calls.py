@@ -131,3 +131,11 @@ def test_a_flood_of_different_errors_does_not_read_each_stack_trace(scene: Scene
     report = scene.report({**BROKEN, "message": "later"}, is_void=True)
     assert report is not None
     assert report.error.line == 7
+
+
+def test_a_hook_of_the_engine_that_breaks_is_a_failure_one_that_refuses_is_not(scene: Scene) -> None:
+    scene.provider = scene.net.peer("gate", kind="engine")
+    report = scene.report()
+    assert report is not None
+    assert (report.cause, report.invoked_by) == ("hook", "hook of the engine")
+    assert scene.report({"code": "FORBIDDEN", "message": "not you"}) is None
