@@ -58,6 +58,7 @@ class FakeEngine:
             "engine::functions::list": lambda _: {"functions": list(self.infos.values())},
             "engine::workers::list": lambda _: {"workers": []},
         }
+        self.progress: list[dict[str, Any]] = []  # reported before the answer of each call that is streamed
         self._is_silent = is_silent
         self._threads: list[threading.Thread] = []
         self._open: list[socket.socket] = []
@@ -130,6 +131,8 @@ class FakeEngine:
             self._send(opened, {"type": "pong"})
         elif "invocation_id" in message:
             answer = {key: message[key] for key in ("invocation_id", "function_id")}
+            for progress in self.progress if message.get("stream") else ():
+                self._send(opened, {"type": "invocationitem", **answer, "progress": progress})
             self._send(opened, {"type": "invocationresult", **answer, **self._outcome(message)})
 
     def _outcome(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -243,3 +243,25 @@ def test_the_short_path_imports_next_to_nothing(engine: FakeEngine, folder: Path
     answer, *modules = done.stdout.splitlines()
     assert answer == '{"c": 5}'
     assert LIGHT & set(modules) == set()
+
+
+def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(engine: FakeEngine, folder: Path) -> None:
+    engine.progress = [{"done": 1, "total": 2}]
+    reader, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", "trigger", "math::add", "--json", '{"a": 1, "b": 2}'],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            timeout=30,
+            check=True,
+        )
+        shown = os.read(reader, 4096).decode()
+    finally:
+        os.close(terminal)
+        os.close(reader)
+    assert done.stdout == b'{"c": 3}\n'
+    assert "[##########..........] 50%" in shown
+    assert shown.endswith("\r\x1b[2K")
