@@ -275,7 +275,7 @@ class Builtins:
 
     def _check_room(self, message: m.RegisterTrigger) -> None:
         """Raise `InvocationError` if the bindings that no peer owns are too many, or too large with this one."""
-        durable = [binding.request() for binding in self._router.bindings if binding.is_durable]
+        durable = [binding.declaration() for binding in self._router.bindings if binding.is_durable]
         size = sum(map(size_of, durable)) + size_of(message)
         most = self._router.calls.budget.share // 2
         if len(durable) >= MAX_DURABLE_BINDINGS or size > most:

@@ -309,7 +309,7 @@ async def test_a_trigger_that_is_registered_by_a_call_is_put_to_the_hook_too() -
 
 async def test_what_a_session_says_of_itself_is_kept_within_bounds(world: SessionWorld) -> None:
     me = world.session()
-    about = {"name": "me" * 1000, "version": "1" * 100_000, "isolation": ["x"] * 1000, "more": "x" * 100_000, "pid": 1}
+    about = {"name": "me" * 1000, "version": "1" * 1000, "isolation": ["x"] * 1000, "more": "x" * 1000, "pid": 1}
     await world.call(me, "engine::workers::register", about)
     assert me.peer.info == {"version": "1" * 256}
     assert len(me.peer.name) == 280
