@@ -25,6 +25,9 @@ from iii.protocol import messages as m
 from iii.protocol.codec import decode_value, encode_value
 from iii.protocol.messages import DEFAULT_NAMESPACE
 
+# The beginning of the ids of stand-ins.
+STAND_IN = "engine::middleware::"
+
 
 class Bounds(Protocol):
     """The rights of a session, as far as the middleware has to do with them."""
@@ -108,4 +111,4 @@ def through_middleware(rights: Bounds, call: m.InvokeFunction) -> m.InvokeFuncti
 
 def _id_of(rights: Bounds, function_id: str) -> str:
     session = f"{rights.policy.middleware_function_id}\0".encode() + bytes(rights.permissions.auth.context)
-    return f"engine::middleware::{hashlib.sha256(session).hexdigest()[:12]}::{function_id}"
+    return f"{STAND_IN}{hashlib.sha256(session).hexdigest()[:12]}::{function_id}"

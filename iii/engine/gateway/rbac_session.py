@@ -210,6 +210,8 @@ class RbacSession(PeerSession):
 
         Whether the session may make it is decided when it takes effect.
         """
+        if not isinstance(message, m.RegisterTriggerType):
+            message.metadata = without_reserved(message.metadata)
         if not await self._consult_hook(message):
             self._router.registrations.refuse(self.peer, message, HOOK_DENIES)
             return False
@@ -217,7 +219,6 @@ class RbacSession(PeerSession):
             message.id = self._permissions.registered_id(message.id)
         elif isinstance(message, m.RegisterTrigger):
             message.function_id = self._permissions.registered_id(message.function_id)
-            message.metadata = without_reserved(message.metadata)
             if not self._router.calls.starting and (why := self.rights.refusal(message)) is not None:
                 self._router.registrations.refuse(self.peer, message, why)  # at once: it may wait for a namespace
                 return False

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from iii.engine.gateway.authentication import AuthPolicy
-from iii.engine.gateway.middleware_proxy import MiddlewareProxies
+from iii.engine.gateway.middleware_proxy import STAND_IN, MiddlewareProxies
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.message_forms import malformed_name
 from iii.engine.routing.peer import Owner, Peer
@@ -62,6 +62,8 @@ class SessionRights:
         return why
 
     def may_invoke(self, namespace: str, function_id: str) -> bool:
+        if function_id.startswith(STAND_IN):
+            return False  # it speaks for the session that bound it
         function = self._router.registry.find(namespace, function_id)
         return self.permissions.may_invoke(namespace, function_id, function.metadata if function else {})
 
@@ -161,9 +163,11 @@ class SessionRights:
         if isinstance(message, m.RegisterTriggerType | m.UnregisterTriggerType):
             key = message.namespace or self._peer.namespace, message.id
             provided = bindings.types.get(key)
-            owner = provided.provider.owner if provided else bindings.supervised_types.get(key)
+            standing = self._standing_of(provided.provider.owner if provided else None, message.id)
+            if standing is Standing.FREE and key in bindings.remembered:
+                standing = Standing.PROJECT
             why = None if self.permits(message) else f"this session may not register trigger type {message.id}"
-            yield _Named(message.id, self._standing_of(owner, message.id), why)
+            yield _Named(message.id, standing, why)
             return
         named = message.trigger_type if isinstance(message, m.RegisterTrigger) else str(payload.get("trigger_type"))
         why = f"trigger type '{named}' not allowed (add to allowed_trigger_types of the auth function's result)"
@@ -199,7 +203,7 @@ class SessionRights:
             return _Named(name, Standing.FREE)
         if name in peer_table.owners:
             return _Named(name, Standing.PROJECT)
-        holders = [peer for peer in peer_table.peers.values() if peer.name == name and peer.kind == "worker"]
+        holders = [peer for peer in peer_table.peers.values() if peer.name == name and peer.kind != "client"]
         standings = [self._standing_of(holder.owner) for holder in holders]
         standing = next((each for each in standings if each is not Standing.SESSION), None)
         return _Named(name, standing or (Standing.SESSION if holders else Standing.FREE))
@@ -207,8 +211,11 @@ class SessionRights:
     # Whose a name is
 
     def _standing_of_function(self, id: str) -> Standing:
-        function = self._router.registry.find(self._peer.namespace, id)
-        return self._standing_of(function.owner if function else None, id)
+        registry = self._router.registry
+        function = registry.find(self._peer.namespace, id)
+        standing = self._standing_of(function.owner if function else None, id)
+        is_remembered = standing is Standing.FREE and (self._peer.namespace, id) in registry.remembered
+        return Standing.PROJECT if is_remembered else standing
 
     def _standing_of_binding(self, binding: Binding) -> Standing:
         if binding.rights is self:

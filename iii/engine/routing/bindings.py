@@ -16,6 +16,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from iii.engine.routing.peer import Owner, Peer, Rights
+from iii.engine.routing.registry import RememberedNames
 from iii.errors import ErrorCode
 from iii.protocol.codec import encode_error
 from iii.protocol.messages import (
@@ -133,8 +134,7 @@ class Bindings:
 
     def __init__(self) -> None:
         self.types: dict[tuple[str, str], TriggerType] = {}
-        # Who had a type last: a session does not get the type of a worker that is away.
-        self.supervised_types: dict[tuple[str, str], Owner] = {}
+        self.remembered = RememberedNames()
         self._bindings: dict[str, Binding] = {}
         self._refused: dict[str, Binding] = {}
         self._of_sessions: dict[str, dict[str, Binding]] = {}  # by the function they call, then by id
@@ -224,8 +224,6 @@ class Bindings:
         former = self.types.get((namespace, declaration.id))
         provided = self.types[namespace, declaration.id] = TriggerType(declaration, namespace, provider)
         provider.owner.fires_triggers = True
-        if provider.owner.is_supervised:
-            self.supervised_types[namespace, declaration.id] = provider.owner
         if former is not None and former.provider.owner is provider.owner:
             standbys = [*former.standbys, former]
             provided.standbys = [standby for standby in standbys if standby.provider is not provider]
@@ -260,7 +258,11 @@ class Bindings:
         return [message for binder in binders if binder.is_gone for message in self.forget_binder(binder)]
 
     def forget_provider(self, provider: Peer) -> Outgoing:
-        """Remove every trigger type of this peer."""
+        """Remove every trigger type of this peer, which has left."""
+        if provider.rights is None:
+            for (namespace, id), trigger_type in self.types.items():
+                if trigger_type.provider is provider:
+                    self.remembered.add(namespace, id)
         return [
             message
             for trigger_type in list(self.types.values())

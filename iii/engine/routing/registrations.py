@@ -268,6 +268,8 @@ class Registrations:
         owner = peer.owner
         owner.peers.remove(peer)
         for function in list(peer.functions):
+            if peer.rights is None and not owner.is_supervised and peer in function.providers:
+                self._registry.remembered.add(function.namespace, function.id)
             self._remove(peer, function)
             self.settle_vacancy(function, why)
         self._http_proxies.pop(peer, None)

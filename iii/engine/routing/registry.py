@@ -24,6 +24,8 @@ Validator = Callable[[Raw], "dict[str, object] | None"]
 
 # Ids are shown in terminals, URLs and logs: printable, no spaces, bounded.
 MAX_ID = 256
+# Names of the project that are remembered when the peers that had them have left.
+MAX_REMEMBERED = 10_000
 MAX_FUNCTIONS_PER_PEER = 10_000
 # The owner of called functions that no peer has registered.
 NO_OWNER = Owner("", DEFAULT_NAMESPACE, is_supervised=False)
@@ -107,6 +109,25 @@ class Action:
         return not (self.providers or self.owner.keeps_vacancies)
 
 
+class RememberedNames:
+    """The names (namespace and id) that peers of the project had when they left, the latest of them.
+
+    A worker that was started by hand comes back under the same names: until then, no session gets them.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], None] = {}
+
+    def __contains__(self, name: tuple[str, str]) -> bool:
+        return name in self._names
+
+    def add(self, namespace: str, id: str) -> None:
+        self._names.pop((namespace, id), None)
+        self._names[namespace, id] = None
+        if len(self._names) > MAX_REMEMBERED:
+            del self._names[next(iter(self._names))]
+
+
 class Registry:
     """The tables of functions (by namespace, then id) and actions (by id)."""
 
@@ -114,6 +135,7 @@ class Registry:
         self.namespaces: dict[str, dict[str, Function]] = {DEFAULT_NAMESPACE: {}}
         self.default = self.namespaces[DEFAULT_NAMESPACE]
         self.actions: dict[str, Action] = {}
+        self.remembered = RememberedNames()
         self.past_answered = self.past_failed = 0  # calls of functions that are gone
 
     def __iter__(self) -> Iterator[Function]:

@@ -133,6 +133,21 @@ async def test_the_name_of_a_worker_goes_to_the_project(world: SessionWorld) -> 
     assert not me._connection.is_open
 
 
+async def test_the_names_of_a_worker_that_was_started_by_hand_wait_for_it(world: SessionWorld) -> None:
+    by_hand = Peer("by-hand", kind="worker", name="by-hand")
+    world.router.peer_table.attach(by_hand)
+    world.register(by_hand, "hand::f", "hand::given-up")
+    world.send(by_hand, "registertriggertype", id="hand")
+    world.send(by_hand, "unregisterfunction", id="hand::given-up")
+    world.router.peer_table.detach(by_hand)
+    me = world.session("me")
+    wanted = [{"type": "registerfunction", "id": id} for id in ("hand::f", "hand::given-up")]
+    await world.say(me, *wanted, {"type": "registertriggertype", "id": "hand"})
+    assert world.router.registry.find("default", "hand::f") is None
+    assert world.router.registry.find("default", "hand::given-up") is not None
+    assert ("default", "hand") not in world.router.bindings.types
+
+
 # Who calls
 
 
@@ -237,6 +252,19 @@ async def test_a_middleware_stands_between_a_trigger_and_its_function(middleware
     await world.say(me, {"type": "unregistertrigger", "id": "t"})
     me.on_closed()
     assert world.router.registry.find("default", bound["function_id"]) is None
+
+
+async def test_nobody_speaks_for_another_session_through_a_stand_in_of_the_middleware(
+    middleware_world: SessionWorld,
+) -> None:
+    world = middleware_world
+    me, other = world.session("me"), world.session("other")
+    await world.say(me, BIND)
+    other.rights.permissions = type(other.rights.permissions)(
+        Rules(expose_functions=(Filter(match="*"),)), AuthResult()
+    )
+    answer = await world.call(other, world.bound["cron"]["t"]["function_id"])
+    assert answer["error"]["code"] == "FORBIDDEN"
 
 
 async def test_without_the_right_to_call_it_a_middleware_is_not_asked_for_a_bound_function(
