@@ -88,7 +88,7 @@ class FailedCalls:
             return _Cause("hook", "hook of the engine") if body.stacktrace else None
         metadata = None if call is None or is_empty(call.metadata) else decode_value(call.metadata)
         if isinstance(metadata, dict) and isinstance(job := metadata.get("iii.job"), dict):
-            return _cause_of_job(job)
+            return _cause_of_job(job, is_done=bool(body.details and body.details.get("returned") is True))
         cause = self._cause_by_binding(event)
         if cause is None:
             standard = self._standard_of(event.origin.owner.name)
@@ -170,7 +170,11 @@ def _cause_of_void(event: CallFailed, call: InvokeFunction | None) -> _Cause:
     return _Cause("void", f"void call of {caller} ({whose})" if caller else f"void call of {whose}")
 
 
-def _cause_of_job(job: dict[str, Any]) -> _Cause:
+def _cause_of_job(job: dict[str, Any], *, is_done: bool) -> _Cause:
+    if is_done:  # its handler has returned, and nobody would have had what it returned
+        return _Cause(
+            "job", f"job {job.get('id')} of queue {job.get('queue')}, done: it is not run again", is_final=True
+        )
     attempt, most, delay, failures = (job.get(key) for key in ("attempt", "max_attempts", "retry_in_ms", "failures"))
     words = f"job {job.get('id')} of queue {job.get('queue')}, attempt {attempt} of {most}"
     if isinstance(failures, int) and isinstance(most, int) and failures + 1 >= most:

@@ -168,8 +168,6 @@ class Dispatcher:
                 # Nothing is written down: the next start finds the job running, and gives it back unspent.
                 await asyncio.sleep(ENGINE_END_TIMEOUT)
             verdict = verdict_from(error, delivery.function_id)
-            if verdict.outcome is Outcome.DONE:
-                say(f"{name_of(delivery)} is done, but what it returned could not be kept: {error}")
             if self._loop.time() - began_at >= timeout:
                 verdict = timed_out(verdict, delivery.function_id, config.timeout_ms)
             if verdict.killed:

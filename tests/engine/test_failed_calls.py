@@ -139,3 +139,10 @@ def test_a_hook_of_the_engine_that_breaks_is_a_failure_one_that_refuses_is_not(s
     assert report is not None
     assert (report.cause, report.invoked_by) == ("hook", "hook of the engine")
     assert scene.report({"code": "FORBIDDEN", "message": "not you"}) is None
+
+
+def test_a_job_that_has_returned_what_cannot_be_kept_is_told_as_done() -> None:
+    error = {"code": "result_not_serializable", "message": "$.a: object is not JSON", "details": {"returned": True}}
+    told = Scene().report(error, metadata={"iii.job": JOB})
+    assert told is not None
+    assert (told.invoked_by, told.is_final) == ("job j1 of queue mail, done: it is not run again", True)

@@ -32,7 +32,7 @@ from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.engine.routing.tracer import Tracer, error_from, error_in
 from iii.engine.tracing.trace_context import baggage_for
 from iii.errors import ErrorCode, ProtocolError, RemoteProtocolError
-from iii.protocol.codec import decode, encode, encode_error
+from iii.protocol.codec import decode, decode_value, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
 # Seconds between two looks for lines that no callee needs again, for each call under way: a tenth of the time at most.
@@ -436,6 +436,8 @@ class Calls:
     def _note_failure(self, invocation: Invocation, error: ErrorBody | Raw) -> None:
         """Report a call that failed, unless its caller waits for the outcome on its own account."""
         caller = invocation.caller
+        if invocation.is_overdue and not isinstance(error, ErrorBody) and _is_cancelled(error):
+            error = error_bodies.timeout(invocation)  # that is why it was cancelled
         if caller is None:
             if not invocation.is_abandoned:
                 self.note_failed(invocation.origin, invocation.function, invocation.line, error, invocation.callee)
@@ -576,6 +578,13 @@ class Calls:
             self.send(peer, encode(InvocationResult(error.invocation_id, error=encode_error(body))))
         else:
             self.events.append(Notice(peer.name, f"refused a message: {error.message}", error.code))
+
+
+def _is_cancelled(error: Raw) -> bool:
+    try:
+        return decode_value(error, type=ErrorBody).code == ErrorCode.CANCELLED
+    except ValueError:
+        return False
 
 
 _load = attrgetter("busy")

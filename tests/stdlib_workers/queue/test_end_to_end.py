@@ -308,5 +308,6 @@ def test_a_job_whose_result_is_no_json_runs_once(tmp_path: Path) -> None:
     with project(tmp_path, OVERRUN_TOML, {"jobs": OVERRUN}) as running:
         running.enqueue("jobs::unkept", {"group": "A", "n": 1}, "ordered")
         assert settled(running, "ordered") | {"delivered": 1, "failed": 0} == settled(running, "ordered")
-        running.wait("is done, but what it returned could not be kept")
+        running.wait("of queue ordered, done: it is not run again")
+        running.wait("$.connection: object is not JSON")
         assert running.said("charged ") == ["charged 1"]
