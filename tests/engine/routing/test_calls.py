@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from iii.engine.routing.events import CallFailed
 from iii.engine.routing.invocation import TICK, Deadlines, Invocation
 from iii.engine.routing.payload_schemas import compile_result_schema
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
+from iii.protocol.messages import ErrorBody
 from tests.support.routing import Net, limits
 
 
@@ -360,6 +362,20 @@ def test_a_caller_that_awaits_the_end_gets_the_late_answer_as_it_is(net: Net, ca
     net.answer(callee, result="late")
     assert net.one(caller)["result"] == "late"
     assert (callee.busy, caller.outgoing, net.router.calls.in_flight) == (0, 0, {})
+
+
+def test_a_cancelled_call_that_was_awaited_to_its_end_is_told_as_timed_out(net: Net) -> None:
+    provider, callee = net.serving("queue"), net.peer("w")
+    net.send(provider, "registertriggertype", id="job", description="")
+    net.register(callee, "f")
+    net.call(provider, "f", deadline_ms=500, awaits_end=True)
+    net.got(callee)
+    net.later(0.5)
+    net.answer(callee, error={"code": "cancelled", "message": "the caller gave up"})
+    [told] = [event for event in net.router.events if isinstance(event, CallFailed)]
+    assert isinstance(told.error, ErrorBody)
+    assert (told.error.code, told.error.message) == ("TIMEOUT", "f: invocation timed out after 500ms")
+    assert net.error(provider)["code"] == "cancelled"
 
 
 def test_a_caller_that_awaits_the_end_waits_for_no_call_that_has_not_begun(net: Net, caller: Peer) -> None:
