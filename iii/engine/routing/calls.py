@@ -26,13 +26,13 @@ from iii.engine.routing.call_causes import CallCauses
 from iii.engine.routing.causes import Causes
 from iii.engine.routing.events import CallFailed, Event, Notice, PeerDrained
 from iii.engine.routing.invocation import Deadlines, Invocation, Limits
-from iii.engine.routing.message_forms import parent_id, result_for_caller
+from iii.engine.routing.message_forms import is_cancelled, job_in, parent_id, result_for_caller
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.engine.routing.tracer import Tracer, error_from, error_in
 from iii.engine.tracing.trace_context import baggage_for
 from iii.errors import ErrorCode, ProtocolError, RemoteProtocolError
-from iii.protocol.codec import decode, decode_value, encode, encode_error
+from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, Cancel, ErrorBody, InvocationResult, InvokeFunction
 
 # Seconds between two looks for lines that no callee needs again, for each call under way: a tenth of the time at most.
@@ -180,15 +180,15 @@ class Calls:
             return error_bodies.invalid_message(f"invocation_id {invocation.id!r} is in flight already")
         if self.is_stopping and invocation.parent is None:
             return error_bodies.engine_stopping()
-        if (overload := self._overload_by(origin, now)) is not None:
+        if (overload := self._overload_by(origin, now) or self._overload_by_job(invocation)) is not None:
             return overload
         if invocation.depth > limits.depth:
             return error_bodies.loop_detected(invocation, limits.depth)
         if message.deadline_ms is not None and not 0 < invocation.timeout < float("inf"):
             return error_bodies.invalid_message("deadline_ms must be a positive number of milliseconds")
-        validator = invocation.function.validator
-        mismatch = None if validator is None else validator(message.data)
-        return None if mismatch is None else error_bodies.invalid_payload(invocation.function, mismatch)
+        function = invocation.function
+        mismatch = None if function.validator is None else function.validator(message.data)
+        return None if mismatch is None else error_bodies.invalid_payload(function, mismatch)
 
     def _parent_of(self, origin: Peer, message: InvokeFunction) -> Invocation | None:
         """Return the running call that made this one; a peer can only speak for calls that run on it."""
@@ -248,6 +248,15 @@ class Calls:
         invocation.held = 0
         invocation.is_done = True
         invocation.line = b""  # the deadlines keep the invocation for a while: its line need not stay with it
+
+    def _overload_by_job(self, invocation: Invocation) -> ErrorBody | None:
+        """Refuse a job whose handler still runs although its caller is gone: say for a queue worker that died."""
+        if not invocation.awaits_end or not any(peer.abandoned for peer in invocation.function.providers):
+            return None
+        running = {call.job for call in self.in_flight.values() if call.job is not None}
+        if not running or job_in(invocation.line) not in running:
+            return None
+        return error_bodies.overloaded(f"an earlier attempt of this job of {invocation.function.id} runs")
 
     # A call finds its callee
 
@@ -436,7 +445,7 @@ class Calls:
     def _note_failure(self, invocation: Invocation, error: ErrorBody | Raw) -> None:
         """Report a call that failed, unless its caller waits for the outcome on its own account."""
         caller = invocation.caller
-        if invocation.is_overdue and not isinstance(error, ErrorBody) and _is_cancelled(error):
+        if invocation.is_overdue and not isinstance(error, ErrorBody) and is_cancelled(error):
             error = error_bodies.timeout(invocation)  # that is why it was cancelled
         if caller is None:
             if not invocation.is_abandoned:
@@ -474,6 +483,8 @@ class Calls:
         if (callee := invocation.callee) is not None:
             # The call stays in the table until the callee answers or dies: the callee still runs it.
             invocation.is_abandoned = True
+            if invocation.awaits_end:
+                invocation.job = job_in(invocation.line)
             self.replace_line(invocation, b"")  # it goes to no other callee
             callee.abandoned += 1
             self.send(callee, encode(Cancel(invocation.id)))
@@ -578,13 +589,6 @@ class Calls:
             self.send(peer, encode(InvocationResult(error.invocation_id, error=encode_error(body))))
         else:
             self.events.append(Notice(peer.name, f"refused a message: {error.message}", error.code))
-
-
-def _is_cancelled(error: Raw) -> bool:
-    try:
-        return decode_value(error, type=ErrorBody).code == ErrorCode.CANCELLED
-    except ValueError:
-        return False
 
 
 _load = attrgetter("busy")

@@ -47,6 +47,7 @@ class Invocation(Struct, gc=False, eq=False):
     is_waiting: bool = False
     is_abandoned: bool = False  # no caller waits any more, but the callee still runs it
     awaits_end: bool = False  # after its deadline the caller waits on, until the callee has really ended
+    job: str | None = None  # of an abandoned call that awaited its end: whose attempt it is
     is_overdue: bool = False  # it awaits its end, and its deadline has passed
     is_done: bool = False
 

@@ -12,8 +12,8 @@ from iii.engine.routing.causes import Causes, with_causes, without_causes
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
 from iii.engine.tracing.trace_context import baggage_for
-from iii.errors import ErrorCode
-from iii.protocol.codec import decode_value, encode, encode_error, encode_value
+from iii.errors import ErrorCode, ProtocolError
+from iii.protocol.codec import decode, decode_value, encode, encode_error, encode_value
 from iii.protocol.messages import (
     ABSENT,
     DEFAULT_NAMESPACE,
@@ -183,3 +183,20 @@ def _enqueue_error(error: Raw) -> ErrorBody:
         # The provider may put anything there; the caller still gets its one outcome.
         return ErrorBody(ErrorCode.ENQUEUE_ERROR, bytes(error).decode("utf-8", "replace"))
     return ErrorBody(ErrorCode.ENQUEUE_ERROR, f"{body.code}: {body.message}", details=body.details)
+
+
+def is_cancelled(error: Raw) -> bool:
+    """Whether a callee's error says that its handler has been cancelled."""
+    try:
+        return decode_value(error, type=ErrorBody).code == ErrorCode.CANCELLED
+    except ValueError:
+        return False
+
+
+def job_in(line: bytes) -> str | None:
+    """Return the id of the job that the line of a call is an attempt of; None for any other call."""
+    try:
+        job = decode_value(decode(line).metadata)["iii.job"]["id"]
+    except (ProtocolError, ValueError, LookupError, TypeError):
+        return None
+    return job if isinstance(job, str) else None

@@ -364,6 +364,24 @@ def test_a_caller_that_awaits_the_end_gets_the_late_answer_as_it_is(net: Net, ca
     assert (callee.busy, caller.outgoing, net.router.calls.in_flight) == (0, 0, {})
 
 
+def test_a_job_whose_last_attempt_still_runs_for_a_caller_that_died_is_not_begun_beside_it(net: Net) -> None:
+    dead, queue, callee = net.peer("queue"), net.peer("queue"), net.peer("w")
+    net.register(callee, "f")
+    job = {"metadata": {"iii.job": {"id": "job-1"}}, "deadline_ms": 500, "awaits_end": True}
+    net.call(dead, "f", "a", **job)
+    net.got(callee)
+    net.router.peer_table.detach(dead)
+    net.call(queue, "f", "b", **job)
+    error = net.error(queue)
+    assert (error["code"], error["details"]) == ("overloaded", {"retry_after_ms": 100})
+    net.call(queue, "f", "other", **job | {"metadata": {"iii.job": {"id": "job-2"}}})
+    net.call(queue, "f", "plain", deadline_ms=500, awaits_end=True)
+    assert net.calls_of(callee) == ["other", "plain"]
+    net.answer(callee, "a")
+    net.call(queue, "f", "c", **job)
+    assert net.calls_of(callee) == ["c"]
+
+
 def test_a_cancelled_call_that_was_awaited_to_its_end_is_told_as_timed_out(net: Net) -> None:
     provider, callee = net.serving("queue"), net.peer("w")
     net.send(provider, "registertriggertype", id="job", description="")

@@ -311,3 +311,16 @@ def test_a_job_whose_result_is_no_json_runs_once(tmp_path: Path) -> None:
         running.wait("of queue ordered, done: it is not run again")
         running.wait("$.connection: object is not JSON")
         assert running.said("charged ") == ["charged 1"]
+
+
+def test_a_job_that_a_dead_queue_has_begun_ends_before_it_begins_again(tmp_path: Path) -> None:
+    toml = OVERRUN_TOML.replace("timeout_ms = 200", "timeout_ms = 30000")
+    with project(tmp_path, toml, {"jobs": OVERRUN}) as running:
+        running.enqueue("jobs::slow", {"group": "A", "n": 1, "seconds": 1}, "ordered")
+        running.enqueue("jobs::slow", {"group": "A", "n": 2}, "ordered")
+        running.wait("begins 1")
+        os.kill(running.pid_of("queue"), signal.SIGKILL)
+        running.wait("ends 2")
+        assert [line.rpartition("@ ")[2] for line in running.lines if "@ " in line] == [
+            *("begins 1", "ends 1", "begins 1", "ends 1", "begins 2", "ends 2")
+        ]
