@@ -23,7 +23,7 @@ class CallCauses:
     def __init__(self) -> None:
         self.engine = tag_of_call(mint_id())
         self.loops = Loops()
-        self._caused: dict[Invocation, None] = {}  # oldest first
+        self._caused: dict[Invocation, float | None] = {}  # oldest first; since when it is known to have ended
 
     def before(self, parent: Invocation | None, message: InvokeFunction) -> Causes | None:
         """Return what led to a call: the running one that made it, or what its baggage says; None for nothing."""
@@ -55,12 +55,17 @@ class CallCauses:
         These are the calls with causes that it runs, or has ended a moment ago.
         """
         found: list[Causes] = []
-        for invocation in list(self._caused):
+        for invocation, seen_done_at in list(self._caused.items()):
             callee = invocation.callee
-            if invocation.is_done and now - invocation.ended_at > OUTPUT_TIMEOUT:
-                del self._caused[invocation]
-            elif callee is not None and invocation.causes is not None:
-                process = callee.owner.name, callee.instance, callee.generation
-                if process == (worker, instance, generation):
-                    found.append(invocation.causes)
+            if callee is None or invocation.causes is None:
+                continue
+            if invocation.is_done:
+                # When it has ended nobody wrote down: not after the last word of its callee.
+                done_at = self._caused[invocation] = now if seen_done_at is None else seen_done_at
+                if now - min(done_at, callee.heard_at) > OUTPUT_TIMEOUT:
+                    del self._caused[invocation]
+                    continue
+            process = callee.owner.name, callee.instance, callee.generation
+            if process == (worker, instance, generation):
+                found.append(invocation.causes)
         return joined(found) if found else None

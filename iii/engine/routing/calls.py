@@ -71,6 +71,7 @@ class Calls:
         self.starting: set[str] = set()  # supervised workers that may still register anything
         self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
+        self._share = self.budget.share  # of the hot path, as are the next ones
         self._swept_at = 0.0
         self.causes = CallCauses()
         self.tracer: Tracer | None = None  # while calls are recorded
@@ -78,7 +79,13 @@ class Calls:
     def stop_admitting(self) -> None:
         """Refuse new calls from now on, except those that running ones make."""
         self.is_stopping = True
-        self._calls_per_peer = 0
+        self.follow_budget()
+
+    def follow_budget(self) -> None:
+        """Send every call through `admit_in_full` while it may have to be refused."""
+        self._share = self.budget.share
+        is_open = not self.is_stopping and self.budget.used <= self.budget.total
+        self._calls_per_peer = self.limits.calls_per_peer if is_open else 0
 
     # A call arrives
 
@@ -89,7 +96,6 @@ class Calls:
         to a function that one peer runs without limits, is placed here; `admit_in_full` takes all others.
         """
         invocation_id: str = message.invocation_id  # type: ignore[assignment]  # calls without an id do not come here
-        budget = self.budget
         if (
             function is None
             or (callee := function.direct_callee) is None
@@ -98,13 +104,14 @@ class Calls:
             or invocation_id in self.in_flight
             or origin.outgoing >= self._calls_per_peer
             or callee.enqueued - callee.written > self._max_unsent_bytes
-            or origin.held > budget.share
-            or budget.used > budget.total
+            or origin.held > self._share
         ):
             self.admit_in_full(origin, message, function, line, now)
             return
         timeout = self.timeout
-        invocation = Invocation(invocation_id, function, line, origin, now + timeout, timeout, origin, callee)
+        size = len(line)
+        held = size + CALL_OVERHEAD
+        invocation = Invocation(invocation_id, function, line, origin, now + timeout, timeout, origin, callee, held)
         self.in_flight[invocation_id] = invocation
         self._watch(invocation)
         origin.outgoing += 1
@@ -113,12 +120,9 @@ class Calls:
         if not outbox:
             self.dirty.append(callee)
         outbox.append(line)
-        size = len(line)
         callee.enqueued = invocation.line_end = callee.enqueued + size + 1
-        size += CALL_OVERHEAD
-        invocation.held = size
-        origin.held += size
-        budget.used += size
+        origin.held += held
+        self.budget.used += held
 
     def admit_in_full(
         self,
@@ -382,14 +386,18 @@ class Calls:
             return
         del self.in_flight[message.invocation_id]
         invocation.is_done = True
+        held = invocation.held
+        self.budget.used -= held
         caller = invocation.caller
         if caller is None:
+            invocation.origin.held -= held
             self.counters["unawaited_result"] += 1
             callee.abandoned -= invocation.is_abandoned
             if message.error is not ABSENT:
                 self._note_failure(invocation, message.error)
         else:
             caller.outgoing -= 1
+            caller.held -= held
             if not caller.owner.is_observer:
                 invocation.function.answered += 1
                 if message.error is not ABSENT:
@@ -402,11 +410,7 @@ class Calls:
                 self.dirty.append(caller)
             outbox.append(line)
             caller.enqueued += len(line) + 1
-        size = invocation.held
-        invocation.line, invocation.held = b"", 0  # as in `forget`
-        invocation.origin.held -= size
-        self.budget.used -= size
-        invocation.ended_at = callee.heard_at
+        invocation.line = b""  # as in `forget`
         callee.busy -= 1
         callee.answered += 1
         if callee.owner.waiting:
@@ -499,7 +503,8 @@ class Calls:
         self.forget(invocation)
 
     def expire(self, now: float) -> None:
-        """End every call whose deadline has passed."""
+        """End every call whose deadline has passed. Runs often while calls come: so it looks at the memory too."""
+        self.follow_budget()
         for invocation in self.deadlines.expired(now):
             if invocation.is_abandoned:
                 continue

@@ -35,12 +35,11 @@ class Invocation(Struct, gc=False, eq=False):
     timeout: float
     caller: Peer | None = None
     callee: Peer | None = None
+    held: int = 0  # bytes that the budget holds for it, by its origin, while it is in the table
     parent: Invocation | None = None
     depth: int = 1
     causes: Causes | None = None  # of what this call does: itself, and what led to it; None until they are asked for
     is_caused: bool = False  # an event, a job or a logged line led to it
-    ended_at: float = 0.0  # monotonic seconds, of a call that its callee has answered
-    held: int = 0  # bytes that the budget holds for it, by its origin
     line_end: int = 0  # `callee.enqueued` right after `line`: once `callee.written` is there, the call has started
     attempt: int = 1
     receipt: str | None = None  # of an enqueued call: its caller gets this instead of the provider's result
