@@ -34,7 +34,7 @@ from stdlib_workers.http.triggers import (
     HttpTriggers,
 )
 
-# How long a start waits for its routes. They come in one burst; a provider must be ready even if one is lost.
+# How long a start waits for the next of its routes. They come in one burst; one that is lost must not keep it.
 ROUTES_SECONDS = 2.0
 # Left of the engine's patience for what comes after the last answer.
 STOP_MARGIN_SECONDS = 1.0

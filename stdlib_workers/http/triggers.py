@@ -64,13 +64,13 @@ class HttpTriggers(TriggerHandler):
         if not is_superseded:
             await self._on_server(self._remove, config.id)
 
-    async def wait_for(self, ids: Iterable[str], seconds: float) -> bool:
-        """Wait until each of these bindings has come, accepted or refused; False when the time is over."""
+    async def wait_for(self, ids: Iterable[str], silence: float) -> bool:
+        """Wait until each of these bindings has come, accepted or refused; False if none comes for so many seconds."""
         wanted = set(ids)
         try:
-            async with asyncio.timeout(seconds):
-                while not wanted <= self._seen:
-                    self._changed.clear()
+            while len(self._seen) < len(wanted) or not wanted <= self._seen:
+                self._changed.clear()
+                async with asyncio.timeout(silence):
                     await self._changed.wait()
         except TimeoutError:
             return False
