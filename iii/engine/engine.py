@@ -12,6 +12,7 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +30,7 @@ from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.environment import environments_of
 from iii.engine.config.keys import ENGINE_KEYS
 from iii.engine.config.project import load_project
-from iii.engine.config.spec import ListenerSpec
+from iii.engine.config.spec import ListenerSpec, WorkerSpec
 from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import Gateway, ListenerOptions
@@ -46,6 +47,7 @@ from iii.engine.security.peer_uid import is_same_user
 from iii.engine.supervision import lifecycle
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice, StartingSlowly
+from iii.engine.supervision.run import Run
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.terminal.display import Display, style_of
@@ -121,7 +123,7 @@ class Engine:
         self.supervisor = Supervisor(
             project,
             hooks=self.worker_connections,
-            environment=lambda spec, run: run_context.environment(spec, run, self.project),
+            environment=self._environment_of,
             reporter=display,
             redact=lambda text: self._redactor(text),
             on_files=lambda worker, files, digests: self.watcher.set_files(worker, files, digests),
@@ -232,6 +234,12 @@ class Engine:
         self.worker_connections.close()
         self._poller.close()
         self._run_context.release()
+
+    def _environment_of(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
+        environment = self._run_context.environment(spec, run, self.project)
+        for text in self._run_context.listening_sockets.take_moves():
+            self.warn(text)
+        return environment
 
     def _open_gateways(self) -> None:
         """Open the listener for official SDKs, unless it is off, and the listeners of iii.toml with rules."""

@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from iii import InitOptions, register_worker
-from stdlib_workers.http.options import DEFAULT_PORT, parse_options
+from stdlib_workers.http.options import parse_options
 from stdlib_workers.http.server import Server, listening_socket
 
 EXIT_CONFIG = 2
@@ -28,10 +28,8 @@ def main() -> None:
 
     async def serve() -> None:
         await server.start()
-        port, name = server.listening.port, f"[{options.host}]" if ":" in options.host else options.host
-        has_moved = options.port is None and port != DEFAULT_PORT
-        note = f" (port {DEFAULT_PORT} is taken; name a port to have the same one each time)" if has_moved else ""
-        sys.stderr.write(f"http://{name}:{port}{note}\n")
+        host, port = server.listening.address
+        sys.stderr.write(f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n")
         await asyncio.Event().wait()
 
     worker.before_stop(server.stop)

@@ -39,10 +39,10 @@ class Listening:
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
     @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        port: int = self._socket.getsockname()[1]
-        return port
+    def address(self) -> tuple[str, int]:
+        """The host, as a number, and the port that are listened on."""
+        host, port = self._socket.getsockname()[:2]
+        return host, port
 
     async def accept(self) -> None:
         """Take connections from now on."""

@@ -58,7 +58,7 @@ class Server:
         application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
         sockets = Sockets(application, self._socket_routes, options.timeout, self._log)
         self.listening = Listening(sock, sockets)
-        application.origins = Origins(hosts_for(options.host, self.listening.port, options.hosts), options.cors)
+        application.origins = Origins(hosts_for(*self.listening.address, options.hosts), options.cors)
 
     def _fallbacks(self, project: Path) -> list[Fallback]:
         folders: list[Fallback] = [StaticFolder(prefix, project / folder) for prefix, folder in self._options.static]
@@ -78,8 +78,8 @@ class Server:
 
     def _own_origins(self, _: Any) -> list[str]:
         """Return the origins of the pages that this worker serves: the stream worker lets them connect."""
-        hosts = hosts_for(self._options.host, self.listening.port, self._options.hosts)
-        hosts = hosts or hosts_for("127.0.0.1", self.listening.port, ())
+        host, port = self.listening.address
+        hosts = hosts_for(host, port, self._options.hosts) or hosts_for("127.0.0.1", port, ())
         return sorted(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))
 
     def _provide(

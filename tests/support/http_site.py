@@ -57,7 +57,7 @@ class Served:
         if receive_buffer:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         plain.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.listening.port))
+        await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", self.listening.address[1]))
         reader, writer = await asyncio.open_connection(sock=plain)
         self._clients.append(writer)
         return reader, writer
@@ -67,7 +67,7 @@ class Served:
         reader, writer = await self.connect(receive_buffer)
         key = base64.b64encode(os.urandom(16)).decode()
         writer.write(
-            f"GET /ws HTTP/1.1\r\nHost: localhost:{self.listening.port}\r\nConnection: Upgrade\r\n"
+            f"GET /ws HTTP/1.1\r\nHost: localhost:{self.listening.address[1]}\r\nConnection: Upgrade\r\n"
             f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
         )
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND)

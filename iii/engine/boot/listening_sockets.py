@@ -15,6 +15,7 @@ class ListeningSockets:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[str, Address]] = {}  # by the worker's name: what it asked for, and what it got
+        self._moves: list[str] = []
 
     def descriptor_of(self, spec: WorkerSpec) -> int | None:
         """Return the descriptor for a worker, None if it has no `listen`. Raises ProjectError for a port that is taken.
@@ -30,7 +31,14 @@ class ListeningSockets:
             self.close(spec.name)
             address = opened
             self._open[spec.name] = spec.listen, opened
+            if opened.is_moved:
+                self._moves.append(f"{spec.listen} is taken: {spec.name} listens on {opened} instead")
         return address.socket.fileno()
+
+    def take_moves(self) -> list[str]:
+        """Return, once, what is to be said of default ports that were taken."""
+        moves, self._moves = self._moves, []
+        return moves
 
     def close(self, worker: str) -> None:
         """Let go of a worker's socket, if it has one. A process that still runs has a descriptor of its own."""

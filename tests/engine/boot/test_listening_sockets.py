@@ -51,6 +51,9 @@ def test_a_port_that_is_taken_names_its_holder_and_keeps_the_old_socket(opened: 
         assert port_of(before) > 0
         moved = opened.descriptor_of(spec(f"127.0.0.1:{taken}", is_default=True))
         assert port_of(moved) > taken
+        (text,) = opened.take_moves()
+        assert text == f"127.0.0.1:{taken} is taken: web listens on 127.0.0.1:{port_of(moved)} instead"
+        assert opened.take_moves() == []
 
 
 def test_a_socket_that_is_closed_is_opened_anew(opened: ListeningSockets) -> None:

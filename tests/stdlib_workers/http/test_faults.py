@@ -32,7 +32,7 @@ async def test_h08_a_client_that_leaves_has_nothing_left_in_flight() -> None:
 
     async with Served(wait) as site:
         _, writer = await site.connect()
-        writer.write(get(site.listening.port))
+        writer.write(get(site.listening.address[1]))
         await until(lambda: site.application.in_flight == 1)
         writer.close()
         await until(lambda: not site.connections)
@@ -95,7 +95,7 @@ async def test_h12_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
 
     async with Served(answer) as site:
         _, writer = await site.connect(receive_buffer=4096)
-        writer.write(get(site.listening.port))
+        writer.write(get(site.listening.address[1]))
         await until(lambda: any(connection.is_stalled for connection in site.connections))
         now = asyncio.get_running_loop().time()
         site.listening.connections.expire(now + STALL_SECONDS - 10)
@@ -122,13 +122,13 @@ async def test_h13_connections_are_bounded_and_leave_nothing(crowd: int) -> None
             writer.close()
             await writer.wait_closed()
         for reader, writer in served:
-            writer.write(get(site.listening.port))
+            writer.write(get(site.listening.address[1]))
             assert (await asyncio.wait_for(reader.readline(), BOUND)).startswith(b"HTTP/1.1 200 ")
         await until(lambda: len(os.listdir("/proc/self/fd")) == before)
         served[0][1].close()
         await until(lambda: len(site.connections) == 7)
         reader, writer = await site.connect()
-        writer.write(get(site.listening.port))
+        writer.write(get(site.listening.address[1]))
         assert (await asyncio.wait_for(reader.readline(), BOUND)).startswith(b"HTTP/1.1 200 ")
     await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 2)
 

@@ -40,7 +40,7 @@ def serve(
         clients: list[Client] = []
 
         async def connect() -> Client:
-            clients.append(await asyncio.open_connection("127.0.0.1", listening.port))
+            clients.append(await asyncio.open_connection("127.0.0.1", listening.address[1]))
             return clients[-1]
 
         await asyncio.wait_for(test(listening, connect), BOUND)
