@@ -38,7 +38,7 @@ class AlertEvaluator:
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
         self._log = Logger(service_name="alerts")
-        stored = archive.alert_states().result()
+        stored = archive.stored_alerts
         self.states = {rule.name: stored.get(rule.name, AlertState()) for rule in self._rules}
 
     async def evaluate(self, now: int) -> list[dict[str, Any]]:

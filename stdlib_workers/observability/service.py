@@ -11,6 +11,8 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from iii import InvocationError, Worker
@@ -218,6 +220,16 @@ class Service:
             server.close()
         if self._exporter is not None:
             self._exporter.close(min(seconds or EXPORT_CLOSE_TIMEOUT, EXPORT_CLOSE_TIMEOUT))
+
+
+def load_modules(options: Options) -> None:
+    """Import what these options need and others do not: the HTTP client of alerts, OpenTelemetry's exporters."""
+    if options.alerts:
+        import_module("stdlib_workers.observability.actions")
+    if options.export.spans or options.export.metrics:
+        with suppress(ImportError):  # told when the exporter is made
+            for name in ("trace_exporter", "metric_exporter"):
+                import_module(f"opentelemetry.exporter.otlp.proto.http.{name}")
 
 
 async def _do_nothing(rule: AlertRule, value: float, now: int) -> None:

@@ -22,7 +22,7 @@ class Pipeline:
     def __init__(self, archive: Archive, background: Background, clock: Callable[[], int] = time_ns) -> None:
         self.clock = clock
         self.subscribers: list[Callable[[Batch], None]] = []
-        self.dropped = archive.dropped().result()
+        self.dropped = archive.stored_dropped
         # Lost records that are no spans, by kind; since this worker started.
         self.lost: Counter[str] = Counter()
         self.last_error: str | None = None

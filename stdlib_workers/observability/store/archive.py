@@ -39,6 +39,9 @@ class Archive:
         self._store = store
         self._limits = limits
         self._growth = Growth(since=time_ns())  # of the storage thread
+        # As they were stored: how many spans were lost since the archive was made, and the alerts' states.
+        self.stored_dropped: int = store.run(_dropped).result()
+        self.stored_alerts: dict[str, AlertState] = store.run(_alert_states).result()
 
     def run(self, command: Callable[[sqlite3.Connection], T]) -> Pending[T]:
         """Run a command of one of the tables on the storage thread."""
@@ -93,19 +96,6 @@ class Archive:
 
         return self._store.run(command)
 
-    def dropped(self) -> Pending[int]:
-        """Return how many spans were lost since the archive was made."""
-        query = "SELECT value FROM figures WHERE name = 'dropped'"
-        return self._store.run(lambda connection: (connection.execute(query).fetchone() or (0,))[0])
-
-    def alert_states(self) -> Pending[dict[str, AlertState]]:
-
-        def command(connection: sqlite3.Connection) -> dict[str, AlertState]:
-            rows = connection.execute("SELECT name, state FROM alerts")
-            return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
-
-        return self._store.run(command)
-
     def keep_alert_states(self, states: dict[str, AlertState]) -> Pending[None]:
         """Replace the alerts' states: those of rules that are gone are forgotten."""
         rows = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
@@ -119,6 +109,16 @@ class Archive:
     def close(self) -> None:
         """Finish the commands that wait, and close the file."""
         self._store.close()
+
+
+def _dropped(connection: sqlite3.Connection) -> int:
+    query = "SELECT value FROM figures WHERE name = 'dropped'"
+    return int((connection.execute(query).fetchone() or (0,))[0])
+
+
+def _alert_states(connection: sqlite3.Connection) -> dict[str, AlertState]:
+    rows = connection.execute("SELECT name, state FROM alerts")
+    return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
 
 
 def _excess(count: int, limit: int) -> int:

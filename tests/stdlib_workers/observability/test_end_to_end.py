@@ -130,23 +130,33 @@ def drawn(spans: list[dict[str, Any]]) -> list[Any]:
 
 TREE = [
     [
-        "call shop::order",
-        "ok",
+        "POST /order",
+        "unset",
         [
             [
-                "enqueue shop::mail → mail",
+                "call shop::order",
                 "ok",
                 [
-                    ["call shop::mail", "error", []],
                     [
-                        "call shop::mail",
+                        "enqueue shop::mail → mail",
                         "ok",
                         [
-                            ["call state::set", "ok", []],
-                            ["call cron::list", "ok", []],
-                            ["call cron::run", "ok", [["call shop::tick", "ok", [["call state::get", "ok", []]]]]],
+                            ["call shop::mail", "error", []],
+                            [
+                                "call shop::mail",
+                                "ok",
+                                [
+                                    ["call state::set", "ok", []],
+                                    ["call cron::list", "ok", []],
+                                    [
+                                        "call cron::run",
+                                        "ok",
+                                        [["call shop::tick", "ok", [["call state::get", "ok", []]]]],
+                                    ],
+                                ],
+                            ],
                         ],
-                    ],
+                    ]
                 ],
             ]
         ],
@@ -163,21 +173,26 @@ def test_one_tree_of_http_worker_queue_with_a_retry_state_and_cron_and_its_life_
     with project(tmp_path, SHOP + OBSERVED, {"shop": SHOP_WORKER}) as running:
         assert post(route_of(running, "/order"), {"a": 1}) == {"ok": True}
         running.wait("mailed")
-        (root,) = eventually(lambda: spans_named(running, "call shop::order"))
+        (root,) = eventually(lambda: spans_named(running, "POST /order"))
         trace = root["trace_id"]
-        tree = eventually(lambda: finished_tree(running, trace))
-        assert dict(tree[0]["attributes"])["iii.trigger.type"] == "http"
+        (request,) = eventually(lambda: finished_tree(running, trace))
+        (order,) = request["children"]
+        assert dict(order["attributes"])["iii.trigger.type"] == "http"
 
         lines = iii(running, "trace", trace).splitlines()
-        assert lines[0].startswith(f"trace {trace}  9 spans  4 services")
+        assert lines[0].startswith(f"trace {trace}  10 spans  5 services")
         assert "! invocation_failed: the mail server is away" in "\n".join(lines)
-        names = [match[0] for line in lines[1:] if (match := re.match(r"[^a-z!]*(?:call \S+|enqueue \S+ → \S+)", line))]
+        names = [
+            match[0]
+            for line in lines[1:]
+            if (match := re.match(r"[^a-z!]*(?:call \S+|POST \S+|enqueue \S+ → \S+)", line))
+        ]
         assert names == NAMES
         (record,) = running.call("engine::logs::list", {"trace_id": trace, "severity_text": "info"})["logs"]
         assert (record["body"], record["attributes"]["item"], record["service_name"]) == ("ordering", 5, "shop")
         assert trace in iii(running, "traces", "--failed")
 
-        assert json.loads(iii(running, "replay", trace, "--span", tree[0]["span_id"])) == REPLAYED
+        assert json.loads(iii(running, "replay", trace, "--span", order["span_id"])) == REPLAYED
         # The replay's call is counted with the next batch.
         page = eventually(lambda: page_with(running, ("iii_function_invocations_total", "shop::order"), 2))
         assert page["iii_worker_memory_rss_bytes", "shop"] > 1_000_000
@@ -208,15 +223,16 @@ def tree_after_a_kill(running: Project, trace: str) -> Any:
 
 
 NAMES = [
-    "call shop::order",
-    "└ enqueue shop::mail → mail",
-    "  ├ call shop::mail",
-    "  └ call shop::mail",
-    "    ├ call state::set",
-    "    ├ call cron::list",
-    "    └ call cron::run",
-    "      └ call shop::tick",
-    "        └ call state::get",
+    "POST /order",
+    "└ call shop::order",
+    "  └ enqueue shop::mail → mail",
+    "    ├ call shop::mail",
+    "    └ call shop::mail",
+    "      ├ call state::set",
+    "      ├ call cron::list",
+    "      └ call cron::run",
+    "        └ call shop::tick",
+    "          └ call state::get",
 ]
 REPLAYED = {"status_code": 200, "body": {"ok": True}}
 

@@ -139,16 +139,20 @@ def test_a_request_is_one_tree_through_queue_state_and_trigger_and_a_cron_run_an
         ours = [span for span in spans if span["trace_id"] == trace_id]
         assert tree(ours) == [
             [
-                "call shop::order",
-                "ok",
+                "GET /o",
+                "unset",
                 [
-                    "prices",
+                    "call shop::order",
                     "ok",
                     [
-                        "enqueue shop::pack → q",
+                        "prices",
                         "ok",
-                        ["call shop::pack", "error"],
-                        ["call shop::pack", "ok", ["call state::set", "ok", ["call shop::packed", "ok"]]],
+                        [
+                            "enqueue shop::pack → q",
+                            "ok",
+                            ["call shop::pack", "error"],
+                            ["call shop::pack", "ok", ["call state::set", "ok", ["call shop::packed", "ok"]]],
+                        ],
                     ],
                 ],
             ]
