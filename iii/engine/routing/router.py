@@ -132,7 +132,8 @@ class Router:
             return
         function = self.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
         action_type = None if action is None else action.type
-        if peer.is_local and is_unsampled(message.traceparent):
+        is_lone = peer.is_local and not peer.functions and message.caller is ABSENT
+        if is_lone and is_unsampled(message.traceparent):
             # How the command line asks what is shown to a person: that is no work of the project.
             peer.owner.is_observer = True
         if peer.owner.is_observer:

@@ -52,7 +52,14 @@ class Snapshot:
         """Yield the metrics of the project, then those of SDKs under names that are not taken."""
         own = [*_calls(self.call_stats), *_workers(self)]
         dropped = [({"kind": kind}, count) for kind, count in self.dropped.items()]
-        own.append(_metric("iii_dropped", "Records that were lost for want of room, by kind.", "counter", dropped))
+        own.append(
+            _metric(
+                "iii_dropped",
+                "Records that were lost for want of room, or refused (malformed), by kind.",
+                "counter",
+                dropped,
+            )
+        )
         events = [({"cause": cause}, count) for cause, count in self.counters.items()]
         own.append(_metric("iii_engine_events", "What the engine dropped or refused, by cause.", "counter", events))
         yield from own

@@ -365,9 +365,21 @@ def test_a_local_program_that_says_that_it_does_not_record_is_not_recorded(
 ) -> None:
     net = Traced()
     net.caller.is_local = is_local
+    net.caller.functions.clear()
     net.call(net.caller, "math::add", "c1", traceparent=f"00-{TRACE}-{SPAN}-0{flags}")
     assert bool(net.tracer.spans) == is_traced
     assert net.caller.owner.is_observer != is_traced
+
+
+def test_a_local_worker_that_passes_on_a_trace_that_is_not_recorded_is_no_observer() -> None:
+    net = Traced()
+    net.caller.is_local = True
+    trace = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
+    net.call(net.caller, "math::add", "c1", caller={"function_id": "calc::sum", "invocation_id": "c0"}, **trace)
+    assert not net.caller.owner.is_observer
+    net.register(net.caller, "calc::more")
+    net.call(net.caller, "math::add", "c2", **trace)
+    assert not net.caller.owner.is_observer
 
 
 # Payloads, spans under way
