@@ -191,11 +191,17 @@ def test_one_tree_of_http_worker_queue_with_a_retry_state_and_cron_and_its_life_
         (record,) = running.call("engine::logs::list", {"trace_id": trace, "severity_text": "info"})["logs"]
         assert (record["body"], record["attributes"]["item"], record["service_name"]) == ("ordering", 5, "shop")
         assert trace in iii(running, "traces", "--failed")
+        # To look is no work of the project: neither a trace nor counted.
+        assert "mail" in iii(running, "queue", "list")
+        assert iii(running, "state", "list")
 
         assert json.loads(iii(running, "replay", trace, "--span", order["span_id"])) == REPLAYED
         # The replay's call is counted with the next batch.
         page = eventually(lambda: page_with(running, ("iii_function_invocations_total", "shop::order"), 2))
         assert page["iii_worker_memory_rss_bytes", "shop"] > 1_000_000
+        looks = ("iii::queue::list", "state::list_groups")
+        assert [name for name in looks if ("iii_function_invocations_total", name) in page] == []
+        assert [name for name in looks if spans_named(running, f"call {name}")] == []
 
         running.kill()
         running.start()
