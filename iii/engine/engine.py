@@ -365,7 +365,7 @@ class Engine:
             environments = environments_of(project, os.environ)
         except ProjectError as error:
             more = tuple(map(str, error.others))
-            self._display(Notice(f"{error}; nothing was changed", level="error", details=more))
+            self._display(Notice(f"{error}; nothing was changed", details=more))
             return
         for key in ENGINE_KEYS:
             is_changed = getattr(project.engine, key.name) != getattr(self.project.engine, key.name)

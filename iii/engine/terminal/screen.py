@@ -239,9 +239,15 @@ def _harmless(value: Any) -> Any:
 
 def to_json(report: Report, now: float) -> str:
     """Return a report as one JSON object: `time`, `kind`, and its fields; a run is spread over three of them."""
-    fields = {"time": now, "kind": type(report).__name__, **msgspec.to_builtins(report)}
+    return json.dumps({"time": now, **_plain(report)}, separators=(",", ":"))
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    fields = {"kind": type(report).__name__, **msgspec.to_builtins(report)}
+    if isinstance(report, reports.Repeated):
+        fields["report"] = _plain(report.report)
     run = fields.pop("run", None)
-    return json.dumps({**fields, **(run or {})}, separators=(",", ":"))
+    return {**fields, **(run or {})}
 
 
 def duration(seconds: float) -> str:

@@ -258,3 +258,16 @@ def test_a_status_stands_at_the_bottom_until_the_next_lines() -> None:
     with open(reader, encoding="utf-8", newline="") as file:
         text = file.read()
     assert text == "  starting a, b\r\x1b[2K  + a\n  starting b\r\x1b[2K  + b\n  ready\nmore\n"
+
+
+def test_a_repeated_report_says_in_json_which_one_it_repeats() -> None:
+    (line,) = shown(Repeated(CALL_FAILED, 41, 10.0), Style(json=True))
+    report = json.loads(line)
+    assert (report["kind"], report["count"]) == ("Repeated", 41)
+    inside = report["report"]
+    assert (inside["kind"], inside["cause"], inside["worker"], inside["error"]["line"]) == (
+        "CallFailed",
+        "cron",
+        "web",
+        7,
+    )
