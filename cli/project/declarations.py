@@ -30,7 +30,7 @@ def check(file: Path | None, profile: str | None, as_json: bool) -> None:
     from iii.engine.config.json_schema import write_schema
     from iii.engine.config.project import load_project  # keeps `--help` light
 
-    project = load_project(project_file(file), environ=os.environ, profile=profile)
+    project = load_project(project_file(file), environ=os.environ, profile=profile, is_check=True)
     if os.access(project.root, os.W_OK):
         write_schema(project.state_dir)
     names = list(project.workers)

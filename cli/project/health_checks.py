@@ -188,4 +188,9 @@ def check_programs(commands: Mapping[str, str], path: str) -> Iterator[Finding]:
         text = "setpriv is missing: a worker that is no Python script may outlive a killed engine until the next start"
         yield Finding("setpriv", "warn", text, "install util-linux")
     for worker, program in commands.items():
-        yield Finding("program", "ok", f"worker {worker}: {shutil.which(program, path=path) or program}")
+        executable = shutil.which(program, path=path)
+        if executable is None:
+            hint = f"make it, or correct `run` of worker {worker}"
+            yield Finding("program", "fail", f"worker {worker}: there is no program {program}", hint)
+        else:
+            yield Finding("program", "ok", f"worker {worker}: {executable}")

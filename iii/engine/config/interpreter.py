@@ -29,6 +29,8 @@ def has_official_sdk(python: Path) -> bool:
     return any(next(prefix.glob(pattern), None) is not None for pattern in patterns)
 
 
+MAX_NAME = 255  # bytes of a file's name that file systems take
+
 # What a program comes with, where its name does not say it.
 _PACKAGES = {
     **dict.fromkeys(("node", "npm", "npx"), "Node.js"),
@@ -42,7 +44,7 @@ _PACKAGES = {
 def program_of(run: Any, at: Place, cwd: Path, environ: Mapping[str, str], *, is_made: bool = False) -> dict[str, Any]:
     """Return the spec's `script`, looked up in `cwd`, or `command`; no shell is used.
 
-    A script or program that is not there is an error, unless `is_made`: it may be made before each start.
+    A script or program that is not there is an error, unless `is_made`: a file of the project may be made later.
     """
     if not isinstance(run, str):
         raise at.error("run must be a string, a .py file or a command line")
@@ -64,7 +66,8 @@ def _check_program(
 ) -> None:
     program = command[0]
     if os.sep in program:
-        if not is_made and not os.path.exists(cwd / program):
+        can_be_made = all(len(os.fsencode(part)) <= MAX_NAME for part in Path(program).parts)
+        if not (is_made and can_be_made) and not os.path.exists(cwd / program):
             raise at.error(f"run: there is no file {brief(program)}", f"looked in {cwd}")
         return
     path = environ.get("PATH", os.defpath)

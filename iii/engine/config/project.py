@@ -43,11 +43,14 @@ _PLAIN = tuple(name for name in _KEYS if name not in ("run", "cwd", "env_file", 
 _Entries = dict[str, tuple[Any, Place]]
 
 
-def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None = None) -> ProjectSpec:
+def load_project(
+    path: Path, *, environ: Mapping[str, str], profile: str | None = None, is_check: bool = False
+) -> ProjectSpec:
     """Read the project file `path`.
 
     `environ` is the shell's environment; it and the project's .env files hold the values of `${VAR}`. `profile` names
-    a table of `[profiles]` whose workers override those of the file. Raises ProjectError.
+    a table of `[profiles]` whose workers override those of the file. With `is_check` a `run` whose file is not there is
+    a mistake, too; a project starts without it, since the file may be made later. Raises ProjectError.
     """
     file = Path(path).absolute()
     root = file.parent
@@ -61,7 +64,7 @@ def load_project(path: Path, *, environ: Mapping[str, str], profile: str | None 
     for name in reversed(ENV_FILES):
         variables.update(read_env_file(root / name, {**variables, **environ}, optional=True))
     top = read_document(file, {**variables, **environ}.get)
-    reader = _Reader(top, root, environ, {**variables, **environ})
+    reader = _Reader(top, root, environ, {**variables, **environ}, is_check=is_check)
     return reader.project(file, profile)
 
 
@@ -77,11 +80,14 @@ def find_project(start: Path) -> Path | None:
 class _Reader:
     """Reads the tables of one file. A mistake does not end it: what can be checked without it still is."""
 
-    def __init__(self, top: Place, root: Path, environ: Mapping[str, str], known: Mapping[str, str]) -> None:
+    def __init__(
+        self, top: Place, root: Path, environ: Mapping[str, str], known: Mapping[str, str], *, is_check: bool
+    ) -> None:
         self._top = top
         self._root = root
         self._environ = environ
         self._known = known  # the values that .env files may refer to
+        self._is_check = is_check
         self._mistakes = Mistakes()
         self._misspelled: set[str] = set()  # workers with an unknown key, or that are no table
 
@@ -203,8 +209,9 @@ class _Reader:
         return files
 
     def _program(self, entries: _Entries, cwd: Path) -> dict[str, Any]:
-        # A command before each start may make the program.
-        values = program_of(*entries["run"], cwd, self._environ, is_made="pre" in entries)
+        # A command before each start, or another worker, may make the program.
+        is_made = "pre" in entries or not self._is_check
+        values = program_of(*entries["run"], cwd, self._environ, is_made=is_made)
         if "script" not in values:
             if "python" in entries:
                 raise entries["python"][1].error("python is for a `run` that is a .py file")

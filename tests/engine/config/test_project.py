@@ -383,7 +383,6 @@ def test_all_mistakes_of_a_file_are_told_at_once_in_their_order(load: Load, tmp_
         ("nope-nope x", "there is no program nope-nope; install it, or write the path of its file"),
         ("cargo run", "there is no program cargo; install Rust"),
         ("math.py --fast", 'there is no program math.py; write run = "python math.py --fast": only a script'),
-        ("./bin/serve", "there is no file ./bin/serve; looked in "),
         ("workers/mathh.py", "there is no file mathh.py; did you mean `math.py`?"),
     ],
 )
@@ -421,3 +420,9 @@ def test_what_no_file_system_takes_is_said_as_what_is_not_there(
     (tmp_path / "a.py").touch()
     with pytest.raises(ProjectError, match=f"iii.toml:[23]:[0-9]+: {said}"):
         load(f"[workers.a]\n{table}")
+
+
+def test_a_file_that_is_not_there_is_a_mistake_for_a_check_and_none_for_a_start(load: Load, tmp_path: Path) -> None:
+    assert load("[workers.a]\nrun = './bin/serve'").workers["a"].command == ("./bin/serve",)
+    with pytest.raises(ProjectError, match=r"iii.toml:2:1: run: there is no file ./bin/serve; looked in "):
+        load_project(tmp_path / "iii.toml", environ={}, is_check=True)
