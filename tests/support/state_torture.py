@@ -1,5 +1,7 @@
 """Reads and writes of a few keys while the state worker and the engine are killed; then their history is checked.
 
+The worker is also stopped for a while.
+
 `python -m tests.support.state_torture` is the whole of it (100,000 acknowledged operations); the tests run a short one.
 Every answer holds the value before the write, so each write is checked as a read, too.
 """
@@ -32,6 +34,11 @@ SCOPE = "torture"
 # Far beyond a restart: an answer that takes longer leaves its operation open for ever.
 ANSWER_TIMEOUT_MS = 60_000
 RETRY_INTERVAL = 0.02
+VICTIMS = ("engine", "state", "pause")
+# Errors of calls that did not reach the worker.
+NEVER_RAN = ("function_not_found", "worker_unavailable")
+# How long the worker is stopped, in seconds.
+PAUSE = 0.3
 TOML = '[engine]\nlisten = "off"\n[workers.state]\n'
 
 
@@ -43,7 +50,7 @@ class Outcome:
     acknowledged: int = 0
     conflicts: int = 0
     unknown: int = 0
-    kills: dict[str, int] = field(default_factory=lambda: {"engine": 0, "state": 0})
+    kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VICTIMS, 0))
     integrity: str = ""
     seconds: float = 0.0
 
@@ -90,6 +97,10 @@ class Client(Thread):
             self._note(key, kind, value, answer.get("result"), (start, end))
         elif error["code"] == "CONFLICT":
             self._note_conflict(key, error["details"]["value"], (start, end))
+        elif error["code"] in NEVER_RAN or "the storage is closed" in error["message"]:
+            if kind != "get":
+                self._open.pop()
+            time.sleep(RETRY_INTERVAL)  # the worker is away
         elif error["code"] == "TIMEOUT":
             self._close_open(NEVER)
 
@@ -156,14 +167,18 @@ def wait_for(clients: list[Client], goal: int, deadline: float) -> None:
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:
-    """Kill the engine (with all it has) or the state worker, with SIGKILL."""
-    victim = dice.choice(["engine", "state"])
+    """Kill the engine (with all it has) or the state worker; or stop the worker for a while."""
+    victim = dice.choice(VICTIMS)
     if victim == "engine":
         running.kill()
         running.start()
     else:
         try:
-            os.kill(running.pid_of("state"), signal.SIGKILL)
+            pid = running.pid_of("state")
+            os.kill(pid, signal.SIGKILL if victim == "state" else signal.SIGSTOP)
+            if victim == "pause":
+                time.sleep(PAUSE)  # the fault itself
+                os.kill(pid, signal.SIGCONT)
         except (InvocationError, EngineNotRunning, ProcessLookupError, TypeError):
             return
     outcome.kills[victim] += 1

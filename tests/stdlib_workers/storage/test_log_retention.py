@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_what_is_called_whole_is_whole(
         elif kind == "drop":
             retention = pairs.journal.retention
             assert retention is not None
-            store.run(lambda connection, topic=f"log {name}", kept=retention: kept.drop(connection, topic)).result(10)
+            store.run(partial(retention.drop, topic=f"log {name}")).result(10)
         else:
             store.close()
             store, pairs = opened(path, bounds := bounds._replace(per_topic=number))
