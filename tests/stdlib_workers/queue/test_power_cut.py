@@ -27,7 +27,7 @@ PROGRAM = f"""
 import asyncio, os, sys
 from pathlib import Path
 from stdlib_workers.queue.broker import Broker
-from stdlib_workers.queue.model import DONE, Kind, NewJob, QueueConfig, Verdict
+from stdlib_workers.queue.model import DONE, Outcome, NewJob, QueueConfig, Verdict
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import Store
 
@@ -43,7 +43,7 @@ def say(word, job):
 async def settle(broker, delivery):
     fails = int(delivery.id) % 4 == 0 and delivery.attempt == 1
     if fails:
-        await broker.settle(delivery, Verdict(Kind.FAILED, {{"code": "no", "message": "no"}}))
+        await broker.settle(delivery, Verdict(Outcome.FAILED, {{"code": "no", "message": "no"}}))
         await asyncio.sleep(0.01)
         await broker.sweep()
     else:
@@ -114,13 +114,13 @@ def _renamed(event: Write | Sync) -> Write | Sync:
 def wrong(database: Path, said: dict[str, set[str]]) -> list[str]:
     """Open the file as the queue would and compare it with what was promised by then."""
     try:
-        connection = open_database(database, SCHEMA)
+        file = open_database(database, SCHEMA)
     except Refusal as refusal:
         return [str(refusal)]
     try:
-        return _compare(connection, said)
+        return _compare(file.connection, said)
     finally:
-        connection.close()
+        file.close()
 
 
 def _compare(connection: sqlite3.Connection, said: dict[str, set[str]]) -> list[str]:
