@@ -7,24 +7,18 @@ one until its timeout.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from iii import InvocationError, TriggerAction, TriggerRequestInput, Worker
 from stdlib_workers.bridge.options import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS, BridgedFunction
-from stdlib_workers.events import current_trace
 from stdlib_workers.values import Payload
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 INVOKE, INVOKE_ASYNC = "bridge.invoke", "bridge.invoke_async"
-# The member of the baggage that counts the bridges which a call has passed, and how many it may: as deep as an engine
-# lets calls nest.
-PASSED = "iii.bridges"
-MAX_PASSED = 32
-LOOP_DETECTED = "loop_detected"
 # The bridge itself failed; errors of the called function keep their own code.
 BRIDGE_ERROR = "bridge_error"
 REQUEST = {
@@ -49,30 +43,13 @@ class Call:
     action: Any = None
 
     def request(self) -> TriggerRequestInput:
-        """Return the call as the SDK takes it, with the trace of the running invocation carried on."""
+        """Return the call as the SDK takes it, which carries on the running invocation's trace and what led to it."""
         request: TriggerRequestInput = {"function_id": self.function_id, "payload": self.payload}
-        request["trace"] = trace_over_bridge(current_trace(), self.function_id)
         if self.action is not None:
             request["action"] = self.action
         else:
             request["timeout_ms"] = self.timeout_ms
         return request if self.metadata is None else {**request, "metadata": self.metadata}
-
-
-def trace_over_bridge(trace: Mapping[str, str], function_id: str) -> dict[str, str]:
-    """Return the trace with one more bridge counted in its baggage.
-
-    An engine sees only its own calls, so a circle over two engines has no depth in either. InvocationError
-    `loop_detected` once the call has passed too many bridges.
-    """
-    members = [member for member in trace.get("baggage", "").split(",") if member.strip()]
-    counts = [member.partition("=")[2] for member in members if member.partition("=")[0].strip() == PASSED]
-    passed = int(counts[0]) if counts and counts[0].isascii() and counts[0].isdigit() else 0
-    if passed >= MAX_PASSED:
-        text = f"{function_id}: this call has passed {passed} bridges, so its functions call each other in a circle"
-        raise InvocationError(LOOP_DETECTED, text, function_id, details={"bridges": passed})
-    others = [member for member in members if member.partition("=")[0].strip() != PASSED]
-    return {**trace, "baggage": ",".join([*others, f"{PASSED}={passed + 1}"])}
 
 
 class RemoteEngine:

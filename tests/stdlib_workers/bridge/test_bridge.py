@@ -7,21 +7,12 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.bridge.functions import (
-    RemoteEngine,
-    expose_handler,
-    forward_handler,
-    invoke,
-    invoke_async,
-    trace_over_bridge,
-)
+from stdlib_workers.bridge.functions import RemoteEngine, expose_handler, forward_handler, invoke, invoke_async
 from stdlib_workers.bridge.options import BridgedFunction, options_from, worker_options
 from stdlib_workers.values import OptionError
 from tests.support.stand_ins import Callee
 
 URL = "ws://10.0.0.2:49134"
-# The trace of a call that passes a bridge for the first time, outside of any invocation.
-FIRST = {"trace": {"baggage": "iii.bridges=1"}}
 
 
 class Connected(Callee):
@@ -38,27 +29,6 @@ def remote_with(worker: Connected | None) -> RemoteEngine:
     if worker is not None:
         remote.connected.set_result(worker)
     return remote
-
-
-@pytest.mark.parametrize(
-    ("trace", "baggage"),
-    [
-        ({}, "iii.bridges=1"),
-        ({"baggage": "iii.bridges=1"}, "iii.bridges=2"),
-        ({"baggage": "a=b, iii.bridges=31,c=d;e"}, "a=b,c=d;e,iii.bridges=32"),
-        ({"baggage": "iii.bridges=many"}, "iii.bridges=1"),
-        ({"baggage": "iii.bridges=-4,,"}, "iii.bridges=1"),
-        ({"traceparent": "00-a-b-01", "baggage": "a=b"}, "a=b,iii.bridges=1"),
-    ],
-)
-def test_a_call_counts_the_bridges_that_it_passes(trace: dict[str, str], baggage: str) -> None:
-    assert trace_over_bridge(trace, "a::f") == {**trace, "baggage": baggage}
-
-
-def test_a_call_that_has_passed_too_many_bridges_goes_in_a_circle() -> None:
-    with pytest.raises(InvocationError, match="has passed 32 bridges") as caught:
-        trace_over_bridge({"baggage": "iii.bridges=32"}, "a::f")
-    assert caught.value.code == "loop_detected"
 
 
 def test_all_options_are_read() -> None:
@@ -125,9 +95,7 @@ async def test_a_forwarded_call_takes_payload_metadata_and_time_and_keeps_a_null
     worker = Connected(far__f=lambda _: None)
     forward = forward_handler(BridgedFunction("near::f", "far::f", 7), remote_with(worker))
     assert await forward([1], {"m": 1}) is None
-    assert worker.requests == [
-        {"function_id": "far::f", "payload": [1], "metadata": {"m": 1}, "timeout_ms": 7, **FIRST}
-    ]
+    assert worker.requests == [{"function_id": "far::f", "payload": [1], "metadata": {"m": 1}, "timeout_ms": 7}]
 
 
 async def test_an_exposed_call_takes_payload_and_metadata_and_a_missing_result_is_a_null() -> None:
@@ -136,8 +104,8 @@ async def test_an_exposed_call_takes_payload_and_metadata_and_a_missing_result_i
     assert await expose({"n": 1}, {"m": 1}) is None
     assert await expose(None, None) is None
     first, second = local.requests
-    assert first == {"function_id": "near::f", "payload": {"n": 1}, "metadata": {"m": 1}, "timeout_ms": 30_000, **FIRST}
-    assert second == {"function_id": "near::f", "payload": None, "timeout_ms": 30_000, **FIRST}
+    assert first == {"function_id": "near::f", "payload": {"n": 1}, "metadata": {"m": 1}, "timeout_ms": 30_000}
+    assert second == {"function_id": "near::f", "payload": None, "timeout_ms": 30_000}
 
 
 async def test_errors_of_functions_keep_their_code_both_ways() -> None:
@@ -160,9 +128,9 @@ async def test_invoke_returns_the_result_and_wraps_whatever_goes_wrong() -> None
     assert await invoke(remote, {"function_id": "far::f"}) is None
     assert await invoke(remote, {"function_id": "far::f", "data": {}, "timeout_ms": 5}) == {}
     assert worker.requests == [
-        {"function_id": "far::f", "payload": 3, "timeout_ms": 30_000, **FIRST},
-        {"function_id": "far::f", "payload": None, "timeout_ms": 30_000, **FIRST},
-        {"function_id": "far::f", "payload": {}, "timeout_ms": 5, **FIRST},
+        {"function_id": "far::f", "payload": 3, "timeout_ms": 30_000},
+        {"function_id": "far::f", "payload": None, "timeout_ms": 30_000},
+        {"function_id": "far::f", "payload": {}, "timeout_ms": 5},
     ]
     with pytest.raises(InvocationError) as caught:
         await invoke(remote, {"function_id": "no::such"})

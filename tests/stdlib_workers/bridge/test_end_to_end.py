@@ -135,10 +135,10 @@ def test_a_circle_over_the_bridge_ends_with_an_error_that_names_it(
     )
     with project(tmp_path, toml, {"w": CIRCLE}) as running:
         running.wait("bridge: ws://")
-        with pytest.raises(InvocationError, match="has passed 32 bridges") as caught:
+        with pytest.raises(InvocationError, match="calls are nested deeper than 32: loop::b") as caught:
             running.call("loop::a", {})
         assert caught.value.code == "loop_detected"
-        assert len(running.said("round ")) == 17
+        assert 1 < len(running.said("round ")) <= 32
 
 
 def test_a_stop_of_the_other_engine_is_the_loss_of_a_connection(tmp_path: Path) -> None:
