@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import types
 
 import pytest
 
@@ -278,21 +276,6 @@ def test_a_stop_is_not_held_up_by_a_listener_that_raises(capfd):
         worker.before_stop(listen)
         engine.send({"type": "stop", "deadline_ms": 10_000})
         assert worker._dispatcher.ended.wait(20)
-
-
-class Lazy(types.ModuleType):
-    """A module that is loaded by its first use."""
-
-    def __getattribute__(self, name):
-        raise SystemExit(f"{name} is not installed")
-
-
-def test_a_lazy_module_is_not_loaded_to_learn_its_file(checked, monkeypatch):
-    worker, engine = checked
-    monkeypatch.setitem(sys.modules, "lazy_one", Lazy("lazy_one"))
-    monkeypatch.setattr(worker._readiness, "_project", "/nowhere")
-    worker.register_function("m::f", lambda payload: payload)
-    assert engine.call("m::f", 1)["result"] == 1
 
 
 @pytest.mark.parametrize(
