@@ -129,7 +129,7 @@ def test_what_init_and_check_make_is_private(folder: Path, iii: Iii) -> None:
 
 def test_workers_that_have_failed_are_named_with_their_error() -> None:
     error = {"text": "SyntaxError: invalid syntax", "file": "a.py", "line": 3}
-    rows = [
+    rows: list[dict[str, object]] = [
         {"name": "a", "state": "failed", "last_error": error, "last_exit": "exited with code 1"},
         {"name": "b", "state": "failed", "last_error": None, "last_exit": "killed by SIGKILL"},
         {"name": "c", "state": "ready"},

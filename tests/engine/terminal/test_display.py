@@ -50,7 +50,11 @@ class Stage:
         self.timers: list[Callable[[], None]] = []
         self.capfd = capfd
         project = ProjectSpec(root=folder, name="p", file=folder / "iii.toml")
-        self.display = Display(project, Style(), str, lambda _seconds, ring: self.timers.append(ring) or True)
+        self.display = Display(project, Style(), str, self.call_later)
+
+    def call_later(self, _seconds: float, ring: Callable[[], None]) -> object:
+        self.timers.append(ring)
+        return ring
 
     def ring(self) -> None:
         timers, self.timers = self.timers, []
