@@ -151,18 +151,25 @@ def test_a_stopped_project_is_backed_up_and_restored_and_the_old_data_is_kept_as
     ]
 
 
-def test_a_project_that_was_killed_is_backed_up_with_its_log(tmp_path: Path) -> None:
+WRITE_AND_DIE = """
+import os, sys
+from pathlib import Path
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store
+SqliteKeyValue(Store(Path(sys.argv[1]), KEY_VALUE_SCHEMA)).put("s", "k", b"7").result()
+os._exit(9)
+"""
+
+
+def test_a_project_whose_worker_died_is_backed_up_with_its_log(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
-    with project(folder, STATE_ONLY, {}) as running:
-        running.call("state::set", {"scope": "s", "key": "k", "value": 7})
-        running.kill()
-        assert (folder / ".iii" / "state.db-wal").stat().st_size > 0
-        assert iii(folder, "backup", "../killed.zip").returncode == 0
-        shutil.rmtree(folder / ".iii")
-        assert iii(folder, "restore", "../killed.zip").returncode == 0
-        running.start()
-        assert running.call("state::get", {"scope": "s", "key": "k"}) == 7
+    (folder / "iii.toml").write_text(STATE_ONLY)
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(folder / ".iii" / "state.db")], check=False)
+    assert (folder / ".iii" / "state.db-wal").stat().st_size > 0
+    assert iii(folder, "backup", "../killed.zip").returncode == 0
+    shutil.rmtree(folder / ".iii")
+    assert iii(folder, "restore", "../killed.zip").returncode == 0
+    assert read(folder) == 7
 
 
 def test_nothing_is_overwritten_or_restored_by_mistake(tmp_path: Path) -> None:
