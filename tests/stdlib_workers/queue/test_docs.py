@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands.queue import command
-from stdlib_workers.cron.expression import parse
-from stdlib_workers.cron.jobs import Job, payload_from
+from stdlib_workers.cron.jobs import payload_from
 from stdlib_workers.queue import functions
 from stdlib_workers.queue.model import QueueConfig
 from tests.support.live_project import ROOT, project
@@ -79,7 +78,7 @@ def test_the_page_about_cron_has_every_key_and_field() -> None:
     keys = rows_of("cron", "Config of a trigger")
     assert keys == ["expression", "timezone", "name", "catch_up", "overlap", "condition_function_id"]
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    payload = payload_from("id", Job("key", parse("@daily")), noon, noon, 0)
+    payload = payload_from("id", "key", noon, noon, 0)
     assert [name for name in payload if f"`{name}`" not in page("cron")] == []
 
 
