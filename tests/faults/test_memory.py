@@ -30,6 +30,9 @@ from iii import InitOptions, register_worker
 worker = register_worker(options=InitOptions(worker_name="slow"))
 worker.register_function("slow::sleep", lambda _: time.sleep(3600))
 worker.register_function("slow::quick", lambda _: 1)
+@worker.function("slow::typed")
+def typed(a: int):
+    return a  # the engine's first schema loads what checks schemas: once, and not as a part of what is measured
 async def answer_never(_):
     await asyncio.sleep(3600)
 worker.register_function("slow::middleware", answer_never)

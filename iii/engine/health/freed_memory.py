@@ -45,15 +45,18 @@ class FreedMemory:
         self._resident = resident
         self._trim = trim
         self._expected: int | None = None  # bytes beside those held; None before the first check
+        self._most_held = 0  # since the last trim
 
     def check(self, held: int) -> bool:
         """Trim if much has been freed and not returned; return whether it did. `held`: bytes that are in use."""
+        self._most_held = max(self._most_held, held)
         beside = self._resident() - held
         if self._expected is None or beside < self._expected:
             self._expected = beside
-        if beside <= self._expected + SLACK:
+        if beside <= self._expected + SLACK and self._most_held - held <= SLACK:
             return False
         self._trim(is_idle=held < SLACK)
         # What could not be given back is in use: the next check expects it.
         self._expected = self._resident() - held
+        self._most_held = held
         return True

@@ -24,8 +24,9 @@ Validator = Callable[[Raw], "dict[str, object] | None"]
 
 # Ids are shown in terminals, URLs and logs: printable, no spaces, bounded.
 MAX_ID = 256
-# Names of the project that are remembered when the peers that had them have left.
-MAX_REMEMBERED = 10_000
+# Names of the project that are remembered when the peers that had them have left. They lie scattered among what those
+# peers leave free, and each may keep a page of it: no more than workers started by hand have.
+MAX_REMEMBERED = 1_000
 MAX_FUNCTIONS_PER_PEER = 10_000
 # The owner of called functions that no peer has registered.
 NO_OWNER = Owner("", DEFAULT_NAMESPACE, is_supervised=False)

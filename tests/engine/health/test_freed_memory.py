@@ -33,13 +33,25 @@ def test_what_a_trim_did_not_free_is_in_use_and_is_not_tried_every_second() -> N
     freed = FreedMemory(lambda: process.size, process.trim)
     freed.check(0)
     process.size = process.kept = 40 * SLACK
-    assert freed.check(2 * SLACK)
-    assert not freed.check(2 * SLACK)
+    assert freed.check(SLACK)
+    assert not freed.check(SLACK)
     process.size = process.kept = 30 * SLACK  # freed by itself: from here on less is expected
     assert not freed.check(0)
     process.size = 32 * SLACK
     assert freed.check(0)
     assert process.trims == [False, True]
+
+
+def test_what_held_more_than_was_counted_is_given_back_when_it_is_no_longer_held() -> None:
+    process = Process()
+    freed = FreedMemory(lambda: process.size, process.trim)
+    freed.check(0)
+    process.size = process.kept = 40 * SLACK  # for what counts as two: a trim frees nothing
+    assert freed.check(2 * SLACK)
+    process.kept = 30 * SLACK
+    assert freed.check(0)
+    assert process.size == 30 * SLACK
+    assert not freed.check(0)
 
 
 def test_this_process_has_a_size() -> None:
