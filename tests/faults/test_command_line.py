@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from iii.engine.boot.stale_processes import read_runs
 from tests.support.ground import BOUND, Ground, clean_environment, eventually
 from tests.support.scene import HEAD, Scene
 
@@ -218,8 +219,7 @@ def interrupt(folder: Path, moments: int) -> None:
             assert "Traceback" not in complaints, complaints
         # else the interpreter itself was not up yet: how it ends then is Python's
         ground.complaints.clear()
-        runs = (folder / ".iii/run/runs").read_text().split() if (folder / ".iii/run/runs").exists() else []
-        ground._run_ids |= set(runs)
+        ground._run_ids |= {run.run_id for run in read_runs(folder / ".iii/run/runs")}
         eventually(lambda: not ground.left())
 
 
