@@ -20,8 +20,8 @@ from stdlib_workers.storage import Bounds, JournalEntry, SqliteKeyValue
 from stdlib_workers.stream.events import Filter, Group, envelope, group_from
 from stdlib_workers.values import decode, encode
 
-# Bytes and seconds that all logs together keep.
-MAX_BYTES = 256 * 1024 * 1024
+# Bytes and seconds that all logs together keep: eight times what one subscriber can be sent at once.
+MAX_BYTES = 32 * 1024 * 1024
 MAX_AGE = 24 * 3600.0
 # What one subscriber is sent at once, below the bounds of its queue; one who has missed more gets the state instead.
 MAX_MISSED = 900
