@@ -1,6 +1,6 @@
 """Reads and writes of a few keys while the state worker and the engine are killed; then their history is checked.
 
-The worker is also stopped for a while.
+The worker is also stopped for a while, and its file is removed while it runs.
 
 `python -m tests.support.state_torture` is the whole of it (100,000 acknowledged operations); the tests run a short one.
 Every answer holds the value before the write, so each write is checked as a read, too.
@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -34,9 +34,13 @@ SCOPE = "torture"
 # Far beyond a restart: an answer that takes longer leaves its operation open for ever.
 ANSWER_TIMEOUT_MS = 60_000
 RETRY_INTERVAL = 0.02
-VICTIMS = ("engine", "state", "pause")
+VICTIMS = ("engine", "state", "pause", "file")
 # Errors of calls that did not reach the worker.
-NEVER_RAN = ("function_not_found", "worker_unavailable")
+NEVER_RAN = ("engine_stopping", "function_not_found", "worker_unavailable")
+# Errors of writes that are in no file: the storage is closed, or its file is gone.
+NOT_WRITTEN = ("the storage is closed", "state.db")
+# How long a worker whose file is gone may take to be replaced by one with a new file.
+REPLACEMENT_TIMEOUT = 30.0
 # How long the worker is stopped, in seconds.
 PAUSE = 0.3
 TOML = '[engine]\nlisten = "off"\n[workers.state]\n'
@@ -97,7 +101,7 @@ class Client(Thread):
             self._note(key, kind, value, answer.get("result"), (start, end))
         elif error["code"] == "CONFLICT":
             self._note_conflict(key, error["details"]["value"], (start, end))
-        elif error["code"] in NEVER_RAN or "the storage is closed" in error["message"]:
+        elif error["code"] in NEVER_RAN or any(text in error["message"] for text in NOT_WRITTEN):
             if kind != "get":
                 self._open.pop()
             time.sleep(RETRY_INTERVAL)  # the worker is away
@@ -167,11 +171,13 @@ def wait_for(clients: list[Client], goal: int, deadline: float) -> None:
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:
-    """Kill the engine (with all it has) or the state worker; or stop the worker for a while."""
+    """Kill the engine (with all it has) or the state worker; stop the worker for a while; or remove its file."""
     victim = dice.choice(VICTIMS)
     if victim == "engine":
         running.kill()
         running.start()
+    elif victim == "file":
+        remove_file(running, outcome)
     else:
         try:
             pid = running.pid_of("state")
@@ -182,6 +188,23 @@ def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> N
         except (InvocationError, EngineNotRunning, ProcessLookupError, TypeError):
             return
     outcome.kills[victim] += 1
+
+
+def remove_file(running: Project, outcome: Outcome) -> None:
+    """Remove the file with what lies beside it: every key is deleted between now and the first answer of a new one."""
+    start = time.monotonic()
+    (running.folder / ".iii" / "state.db").unlink()
+    for beside in (running.folder / ".iii").glob("state.db-*"):
+        beside.unlink(missing_ok=True)
+    (running.folder / ".iii" / "state.db.mark").unlink(missing_ok=True)
+    inode, path = None, running.folder / ".iii" / "state.db"
+    while inode is None and time.monotonic() < start + REPLACEMENT_TIMEOUT:
+        with suppress(EngineNotRunning, InvocationError, OSError):
+            running.call("state::get", {"scope": SCOPE, "key": KEYS[0]})
+            inode = path.stat().st_ino
+        time.sleep(RETRY_INTERVAL)  # between two looks
+    for history in outcome.histories.values():
+        history.append(Operation("set", None, start, time.monotonic()))
 
 
 def collect(running: Project, clients: list[Client], outcome: Outcome) -> None:
