@@ -87,6 +87,6 @@ def test_w16_a_reaped_process_is_never_signaled_whoever_has_its_pid_now(tmp_path
         ended.pid = decoy.pid
         ended.signal_group(signal.SIGKILL)
         assert is_alive(decoy.pid)
-        unreaped = Process(decoy, -1, -1, -1)
+        unreaped = Process(decoy, -1, -1, -1, tag=0)
         unreaped.signal_group(signal.SIGKILL)  # the same on one that is ours to signal
         assert decoy.wait(10) == -signal.SIGKILL

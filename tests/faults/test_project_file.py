@@ -49,7 +49,7 @@ UNREADABLE = {
     "deep syntax": (b'[workers.a]\nrun = "a.py"\nafter = [,]\n', "iii.toml:3:10: "),
     "not utf-8": (b"\xff\xfe[", "iii.toml:1:1: the byte 0xff is not UTF-8"),
     "empty": (b"", "iii.toml:1:1: no workers are declared; add a [workers.NAME] table"),
-    "10 MB": (b"# " + b"x" * 10_000_000, "iii.toml: the file is larger than 1024 KiB"),
+    "10 MB": (b"# " + b"x" * 10_000_000, "iii.toml: cannot be read: larger than 1024 KiB"),
 }
 
 

@@ -156,8 +156,12 @@ def _target(link: str) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs: neither gone nor a zombie."""
+    """Whether a thread of a process runs: it is neither gone nor a zombie.
+
+    A killed process is called a zombie as soon as its main thread is gone; the thread that reads may be there still.
+    """
     try:
-        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
+        is_dead = psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return not is_dead or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (psutil.NoSuchProcess, OSError):
         return False

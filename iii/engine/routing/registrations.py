@@ -90,11 +90,11 @@ class Registrations:
         """Refuse a registration, or another message: with an answer if the protocol has one, and a line in the log."""
         code = ErrorCode.INVALID_MESSAGE if peer.rights is None else ErrorCode.FORBIDDEN
         if isinstance(message, m.RegisterFunction):
-            self._reject(peer, message.id[:MAX_NAME], code, why)
+            self._reject(peer, message.id, code, why)
         elif isinstance(message, m.RegisterTrigger):
-            names = message.id[:MAX_NAME], message.trigger_type[:MAX_NAME], message.function_id[:MAX_NAME]
             error = encode_error(m.ErrorBody(code, why))
-            self._calls.send(peer, encode(m.TriggerRegistrationResult(*names, error)))
+            answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
+            self._calls.send(peer, encode(answer))
         if peer.rights is not None:
             self._calls.counters["dropped_by_rules"] += 1
             peer.owner.refusals += 1
