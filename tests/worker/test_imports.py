@@ -68,14 +68,21 @@ def test_a_syntax_error_in_a_module_shows_no_frame_of_ours(launch, tmp_path):
 
 
 def test_modules_of_an_earlier_folder_would_come_first(launch, tmp_path):
-    for name in ("a", "b"):
+    for name in ("a", "b", "c", "c/helper"):
         (tmp_path / name).mkdir()
     (tmp_path / "b/helper.py").write_text("")
-    body = f"sys.path[:0] = [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}]\nimport helper\n"
+    body = (
+        f"sys.path[:0] = [{str(tmp_path / 'a')!r}, {str(tmp_path / 'c')!r}, {str(tmp_path / 'b')!r}]\nimport helper\n"
+    )
     ready = launch(body).engine.expect("ready")
     assert str(tmp_path / "b/helper.py") in ready["files"]
     assert {str(tmp_path / "a/helper.py"), f"{tmp_path}/a/helper/"} <= set(ready["missing"])
     assert not [path for path in ready["missing"] if path.startswith(str(tmp_path / "b"))]
+    # A folder that is no package is there, and would not come first.
+    assert {path for path in ready["missing"] if path.startswith(f"{tmp_path}/c/")} == {
+        f"{tmp_path}/c/helper.py",
+        f"{tmp_path}/c/helper/__init__.py",
+    }
 
 
 def test_files_are_told_as_the_import_found_them_through_links_and_outside_of_the_project(launch, tmp_path):

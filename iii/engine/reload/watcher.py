@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"\(os error (\d+)\)")
 _NO_MORE_WATCHES = "MaxFilesWatch"  # its own word for ENOSPC
 
 
-_NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
+_NO_DIGESTS: Mapping[str, str | None] = MappingProxyType({})
 
 
 class Watcher:
@@ -86,8 +86,11 @@ class Watcher:
                 self.set_files(name, self._graph.files_of(name) | {str(spec.script)})
         self._rearm.set()
 
-    def set_files(self, worker: str, files: frozenset[str], digests: Mapping[str, str] = _NO_DIGESTS) -> None:
-        """Watch the files that the worker consists of (absolute paths); `digests` are of those that it has loaded."""
+    def set_files(self, worker: str, files: frozenset[str], digests: Mapping[str, str | None] = _NO_DIGESTS) -> None:
+        """Watch the files that the worker consists of (absolute paths); `digests` are of those that it has loaded.
+
+        A digest of None is of a file that was not there: one that was made since then has changed.
+        """
         spec = self._project.workers.get(worker)
         if spec is None or spec.watch is None:
             return
@@ -95,7 +98,7 @@ class Watcher:
             os.path.join(os.path.abspath(file), "") if file.endswith("/") else os.path.abspath(file) for file in files
         }
         for file in digests.keys() - self._signatures.keys():
-            # Compared with what the worker has loaded, not with what is there when the survey comes to it.
+            # Compared with what the worker has loaded or missed, not with what is there when the survey comes to it.
             self._graph.learn({file: digests[file]})
             self._signatures[file] = None
         before = self._graph.files

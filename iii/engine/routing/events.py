@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class PeerReady(Struct, frozen=True):
     """The peer's registrations are complete; with `has_failed` its start has, and it will end.
 
-    `files` are those that it has imported or looked for in vain, `digests` what those held that it has compiled.
+    `files` are those that it has imported or looked for in vain, `digests` what those held that it has compiled; None
+    stands for one that was not there.
     """
 
     peer: Peer
     files: tuple[str, ...]
-    digests: Mapping[str, str]
+    digests: Mapping[str, str | None]
     has_failed: bool = False
 
 

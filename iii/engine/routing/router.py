@@ -227,4 +227,5 @@ class Router:
             peer.drains_clients = message.lingers
             peer.decode = decode_trusted if message.vouches and peer.may_be_trusted else decode
         files = (*message.files, *message.missing)
-        self.events.append(PeerReady(peer, files, message.digests, message.failed))
+        digests = {**dict.fromkeys(message.missing), **message.digests}
+        self.events.append(PeerReady(peer, files, digests, message.failed))

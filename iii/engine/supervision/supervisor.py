@@ -28,7 +28,7 @@ from iii.engine.supervision.restart_policy import LoopGuard
 from iii.engine.supervision.run import Run
 from iii.engine.supervision.start_order import dependents_first, with_dependencies
 
-_NO_DIGESTS: Mapping[str, str] = MappingProxyType({})
+_NO_DIGESTS: Mapping[str, str | None] = MappingProxyType({})
 _SETTLED = (Actual.READY, Actual.FAILED, Actual.STOPPED)
 
 
@@ -37,7 +37,8 @@ class Supervisor:
 
     `environment` returns the whole environment of a process, `spawn` starts one; `reporter` is called with what happens
     (see reports.py), `redact` takes secrets out of what workers write; `on_files(worker, files, digests)` is called
-    whenever the files that a worker consists of change, with the digests of what it has loaded.
+    whenever the files that a worker consists of change, with the digests of what it has loaded, None for a file that it
+    has looked for in vain.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Supervisor:
         environment: Environment,
         reporter: Reporter,
         redact: Callable[[str], str],
-        on_files: Callable[[str, frozenset[str], Mapping[str, str]], None],
+        on_files: Callable[[str, frozenset[str], Mapping[str, str | None]], None],
         spawn: Spawn = spawn,
     ) -> None:
         self._context = SupervisionContext(project.root, hooks, environment, reporter, redact, spawn)
@@ -140,7 +141,7 @@ class Supervisor:
 
     # Events that the engine passes on.
 
-    def on_ready(self, run: Run, files: Iterable[str] = (), digests: Mapping[str, str] = _NO_DIGESTS) -> None:
+    def on_ready(self, run: Run, files: Iterable[str] = (), digests: Mapping[str, str | None] = _NO_DIGESTS) -> None:
         """The worker has registered everything; `files` and `digests` as for `on_files`, so far.
 
         It serves as soon as these files are at rest, if they still hold what it has loaded; else it is started again.
@@ -148,10 +149,11 @@ class Supervisor:
         instance = self._instances.get((run.worker, run.instance))
         if instance is not None:
             self.on_files(run, files, digests)
-            instance.on_ready(run.generation, digests)
+            loaded = {path: digest for path, digest in digests.items() if digest is not None}
+            instance.on_ready(run.generation, loaded)
 
-    def on_files(self, run: Run, files: Iterable[str], digests: Mapping[str, str] = _NO_DIGESTS) -> None:
-        """The worker's imports have looked at these files as well; `digests` are of those that it has loaded."""
+    def on_files(self, run: Run, files: Iterable[str], digests: Mapping[str, str | None] = _NO_DIGESTS) -> None:
+        """The worker's imports have looked at these files as well; `digests` as for `on_files` above."""
         if (run.worker, run.instance) in self._instances:
             self._files[run] = self._files.get(run, frozenset()) | frozenset(files)
             self._tell_files(run.worker, digests)
@@ -274,7 +276,7 @@ class Supervisor:
         if has_successor and self._files.pop(run, None) is not None:
             self._tell_files(run.worker)
 
-    def _tell_files(self, worker: str, digests: Mapping[str, str] = _NO_DIGESTS) -> None:
+    def _tell_files(self, worker: str, digests: Mapping[str, str | None] = _NO_DIGESTS) -> None:
         if worker not in self._project.workers:
             return
         script = self._project.workers[worker].script

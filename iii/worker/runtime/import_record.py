@@ -83,11 +83,12 @@ class ImportRecord:
         if len(self._missing) > before:
             self.on_missing()
 
-    def _look_for(self, name: str, folder: str) -> None:
+    def _look_for(self, name: str, folder: str, *, is_found: bool = False) -> None:
         place = os.path.join(os.path.abspath(folder), name)
         if is_own(place) and len(self._missing) < MAX_MISSING:
             # The folder alone is a package too; it is watched as such, which the separator says.
-            self._missing.update(dict.fromkeys((f"{place}.py", os.path.join(place, "__init__.py"), place + os.sep)))
+            paths = f"{place}.py", os.path.join(place, "__init__.py"), place + os.sep
+            self._missing.update(dict.fromkeys(path for path in paths if not (is_found and os.path.exists(path))))
 
     def files(self) -> list[str]:
         """Return the files that were found, sorted."""
@@ -96,7 +97,11 @@ class ImportRecord:
         return sorted(filter(_is_text, extensions | self.digests.keys()))
 
     def missing(self) -> list[str]:
-        """Return the paths where imports have found nothing, and where what they found elsewhere would come first."""
+        """Return the paths where imports have found nothing, and where what they found elsewhere would come first.
+
+        The engine takes what is there later for new. A folder of the same name that is no package, or a file that a
+        longer path has brought up since, is not.
+        """
         for name, module in list(sys.modules.items()):
             file = _file_of(module)
             is_pythons = file.startswith(_LIBRARY) and "-packages" not in file
@@ -105,7 +110,7 @@ class ImportRecord:
             for folder in sys.path:
                 if file.startswith(os.path.join(os.path.abspath(folder), "")):
                     break
-                self._look_for(name, folder)
+                self._look_for(name, folder, is_found=True)
         return sorted(filter(_is_text, self._missing))
 
 

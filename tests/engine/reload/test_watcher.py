@@ -170,15 +170,19 @@ def test_what_has_changed_since_a_worker_has_loaded_it_is_told(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("made", ["fresh.py", "fresh/__init__.py", "fresh/deep.py", "pkg/plugin.py"])
-def test_what_an_import_has_not_found_is_told_when_it_is_there(tmp_path: Path, made: str) -> None:
+@pytest.mark.parametrize("is_late", [True, False])
+def test_what_an_import_has_not_found_is_told_when_it_is_there(tmp_path: Path, made: str, *, is_late: bool) -> None:
     (tmp_path / "pkg").mkdir()
 
     async def scenario(watcher: Watcher, ears: Ears) -> None:
-        missing = {f"{tmp_path}/{name}" for name in ("fresh.py", "fresh/__init__.py", "fresh/", "pkg/plugin.py")}
-        watcher.set_files("a", frozenset(missing))
-        await is_surveyed(watcher, tmp_path / "pkg")
+        missing = [f"{tmp_path}/{name}" for name in ("fresh.py", "fresh/__init__.py", "fresh/", "pkg/plugin.py")]
+        if is_late:
+            watcher.set_files("a", frozenset(missing), dict.fromkeys(missing))
+            await is_surveyed(watcher, tmp_path / "pkg")
         (tmp_path / made).parent.mkdir(exist_ok=True)
         (tmp_path / made).write_text("new")
+        if not is_late:  # between the import and the report
+            watcher.set_files("a", frozenset(missing), dict.fromkeys(missing))
         worker, files = await ears.next()
         assert worker == "a"
         assert set(files) <= {made, "fresh/"}

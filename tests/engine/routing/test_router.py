@@ -25,6 +25,8 @@ def test_ping_is_answered_and_ready_is_told(net: Net) -> None:
     assert net.one(peer) == {"type": "pong"}
     net.send(peer, "ready", files=["/a.py"])
     assert PeerReady(peer, ("/a.py",), {}) in net.router.events
+    net.send(peer, "ready", files=["/a.py"], digests={"/a.py": "00"}, missing=["/b.py"])
+    assert PeerReady(peer, ("/a.py", "/b.py"), {"/a.py": "00", "/b.py": None}) in net.router.events
 
 
 def test_messages_that_only_the_engine_sends_are_ignored(net: Net) -> None:
