@@ -54,9 +54,11 @@ def test_x01_without_descriptors_accepting_pauses_and_a_spawn_says_emfile(scene:
     scene.play({"shop": ECHO})
     engine, worker = psutil.Process(scene.engine_pid), scene.pid("shop")
     before = resource.prlimit(engine.pid, resource.RLIMIT_NOFILE)[0]
-    limit(engine.pid, resource.RLIMIT_NOFILE, engine.num_fds() + 20)
+    room = engine.num_fds() + 20
+    limit(engine.pid, resource.RLIMIT_NOFILE, room)
     opened = connect(scene.facts()["socket"], 60)  # more than the engine can accept; the kernel holds the rest
     try:
+        eventually(lambda: engine.num_fds() >= room)
         used = engine.cpu_times()
         began = time.monotonic()
         assert scene.ask("shop::echo", 1).value == 1  # those who are in are served

@@ -135,7 +135,7 @@ def _text_of(path: Path, *, optional: bool) -> str:
             return ""
         raise ProjectError("cannot be read: there is no such file", file=path.name) from None
     except OSError as error:
-        raise ProjectError(f"cannot be read: {error.strerror}", file=path.name) from None
+        raise ProjectError(f"cannot be read: {error.strerror}", file=path.name) from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ProjectError(f"the byte 0x{data[error.start]:02x} is not UTF-8", file=path.name, line=line) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -167,7 +168,11 @@ class Generation:
         try:
             command = command_of(self.spec, self._context.environment(self.spec, self.run))
         except ProjectError as error:  # an env file is gone or wrong since iii.toml was read
-            return ExitReason(str(error), cause=self._cause or "spawn", permanent=True)
+            number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            unread = SpawnError(number or errno.EINVAL, self.run.worker, str(error))
+            if unread.permanent:
+                return ExitReason(str(error), cause=self._cause or "spawn", permanent=True)
+            return self._not_started(unread)
         if self.spec.pre:
             reason = await self._run_process(replace(command, argv=self.spec.pre, wire=False))
             if self.is_ending or reason.exit_code != 0:

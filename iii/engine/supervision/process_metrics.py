@@ -62,14 +62,14 @@ class ProcessMetrics:
                 await asyncio.sleep(SAMPLE_INTERVAL)
 
     def _sample(self, pid: int) -> dict[str, Any]:
-        """Return memory, CPU, threads and uptime now; empty when the process is gone.
+        """Return memory, CPU, threads and uptime now; empty when the process is gone, or no descriptor is free to look.
 
         `cpu_percent` is the share since the sample before (0 at the first).
         """
         import psutil  # with the first sample: psutil's 15 ms are better spent once the workers are up
 
         sample = {}
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie counts as no process
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):  # a zombie counts as no process
             process = self._processes.get(pid) or psutil.Process(pid)
             self._processes[pid] = process
             cpu = process.cpu_times()

@@ -66,8 +66,9 @@ def judge(
     has_finished = reason.is_clean and ready_for >= 0 and not reason.blamed
     if policy == "never" or (policy == "on-failure" and has_finished):
         return history, Verdict(Event.FINISHED if reason.is_clean else Event.GAVE_UP)
-    if policy == "on-failure" and not has_served:
-        # Code that has never worked fails again in the same way, until somebody changes something.
+    if policy == "on-failure" and not has_served and reason.cause != "spawn":
+        # Code that has never worked fails again in the same way, until somebody changes something. A machine that had
+        # no room for the process may have some soon.
         return history, Verdict(Event.GAVE_UP)
     if ready_for >= HEALTHY_AFTER:
         history = History()

@@ -50,7 +50,7 @@ def _bind(host: str, port: int, line: int) -> socket.socket:
             if error.errno != errno.EADDRINUSE:
                 raise ProjectError(
                     f"cannot listen on {host}:{port}: {error.strerror or error}", file="iii.toml", line=line
-                ) from None
+                ) from error
     hint = "stop it, or name another port"
     raise ProjectError(f"port {port} is taken by {holder_of(port)}", file="iii.toml", line=line, hint=hint)
 

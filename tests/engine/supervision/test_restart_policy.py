@@ -98,3 +98,5 @@ def test_a_worker_that_has_never_served_waits_for_a_change_unless_it_is_always_r
     assert judge(History(), "on-failure", broken, 0.0, has_served=False)[1] == Verdict(Event.GAVE_UP)
     assert judge(History(), "on-failure", broken, 0.0)[1].event is Event.CRASHED
     assert judge(History(), "always", broken, 0.0, has_served=False)[1].event is Event.CRASHED
+    no_room = ExitReason("cannot start a.py: Too many open files (EMFILE)", cause="spawn")
+    assert judge(History(), "on-failure", no_room, 0.0, has_served=False)[1].event is Event.CRASHED
