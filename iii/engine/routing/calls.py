@@ -537,8 +537,8 @@ class Calls:
         if invocation is not None and invocation.callee is callee and message.error is ABSENT:
             validator = invocation.function.result_validator
             mismatch = None if validator is None else validator(message.result)
-            # The result of a streamed call is its items.
-            if mismatch is not None and invocation.line and not decode(invocation.line).stream:
+            # A function that has streamed ends without a result: its items were that.
+            if mismatch is not None and (message.result or not (invocation.line and decode(invocation.line).stream)):
                 error = error_bodies.invalid_result(invocation.function, mismatch)
                 message = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
                 line = encode(message)

@@ -98,6 +98,10 @@ def test_a_result_that_its_schema_does_not_admit_is_an_error_of_its_function(cal
     net.call(caller, "f", "items", stream=True)
     net.send(callee, "invocationresult", invocation_id="items", function_id="f")
     assert "error" not in net.one(caller)
+    # The command line lets every function stream: a result is held to its format all the same.
+    net.call(caller, "f", "no items", stream=True)
+    net.answer(callee, "no items", result="text")
+    assert net.error(caller)["code"] == "invalid_result"
     net.call(caller, "f", "nothing")
     net.send(callee, "invocationresult", invocation_id="nothing", function_id="f")
     assert net.error(caller)["code"] == "invalid_result"
