@@ -36,6 +36,8 @@ class ImportRecord:
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}  # path, as the import found it -> digest of the source that was compiled
         self._missing: dict[str, None] = {}  # an ordered set
+        # What the interpreter has loaded for itself, before the folder of the script was on its path.
+        self._loaded_before = frozenset(sys.modules)
         self.on_missing: Callable[[], object] = _nothing
 
     def install(self) -> None:
@@ -105,7 +107,8 @@ class ImportRecord:
         for name, module in list(sys.modules.items()):
             file = _file_of(module)
             is_pythons = file.startswith(_LIBRARY) and "-packages" not in file
-            if not file or "." in name or name == "__main__" or is_pythons or file.startswith(_OURS):
+            is_known = name == "__main__" or name in self._loaded_before or is_pythons or file.startswith(_OURS)
+            if not file or "." in name or is_known:
                 continue
             for folder in sys.path:
                 if file.startswith(os.path.join(os.path.abspath(folder), "")):
