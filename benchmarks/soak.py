@@ -355,6 +355,11 @@ def main() -> int:
     given = parser.parse_args()
     broken = soak_kills(given.calls) if given.calls else []
     broken += soak_reloads(given.reloads) if given.reloads else []
+    return verdict(broken)
+
+
+def verdict(broken: list[str]) -> int:
+    """Print the laws that were broken; return the exit code."""
     for line in broken:
         print(f"BROKEN: {line}", file=sys.stderr)
     print("nothing was broken" if not broken else f"{len(broken)} laws were broken")

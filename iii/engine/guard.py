@@ -99,7 +99,7 @@ class Guard:
         except BaseException:  # noqa: BLE001 - the child's outermost frame; nothing of the guard may run on in it
             traceback.print_exc()
         finally:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads them
+            with contextlib.suppress(OSError, ValueError):  # the reader of our output is gone
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)

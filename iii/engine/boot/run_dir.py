@@ -79,7 +79,7 @@ class RunDir:
         raise AlreadyRunning(f"iii is already running in {folder}{who}") from None
 
     def is_intact(self) -> bool:
-        """Whether the lock that is held is still the file at its path: nobody has removed or replaced `.iii`."""
+        """Whether the lock that is held is still the file at its path: the user has not removed or replaced `.iii`."""
         if self._lock_fd < 0:
             return False
         held = os.fstat(self._lock_fd)

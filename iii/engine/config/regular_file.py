@@ -33,7 +33,7 @@ def open_regular(path: str | Path, flags: int = os.O_RDONLY, *, follow: bool = F
     try:
         fd = os.open(path, flags, 0o600)
     except OSError as error:
-        # ENXIO: a socket, or a pipe that nobody reads, opened for writing. Look before saying what it is.
+        # ENXIO: a socket, or a pipe without a reader, opened for writing. Look before saying what it is.
         if error.errno in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
             _refuse(path, os.stat(path).st_mode)
         if error.errno == errno.ELOOP and not follow:

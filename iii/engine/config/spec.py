@@ -49,7 +49,7 @@ class WorkerSpec(Struct, frozen=True):
     is_official: bool = False  # its own Python environment has the official SDK, which connects over WebSocket
     debug: str = ""  # 127.0.0.1:PORT where a debugger finds it
     listen: str | None = None  # HOST:PORT of a socket that the engine opens for it
-    is_default_listen: bool = False  # nobody has named the port: it may move to a free one
+    is_default_listen: bool = False  # iii.toml names no port: the engine may take the next free one
     config: Mapping[str, Any] = _EMPTY  # handed to the worker as III_CONFIG
     line: int = 0  # of the table in iii.toml, for messages
 

@@ -49,7 +49,7 @@ _REASONS[503] = "Too many connections"
 class ConnectionLimits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
-    connections: int = 512  # of other users together, whoever they are and whatever they have shown
+    connections: int = 512  # of all other users together, also of those that have shown the token
     own_connections: int = 4096  # of the engine's user; every official worker holds two
     handshakes: int = 64  # of other users that have not asked yet: one more drops the oldest
     handshake_timeout: float = 5.0  # a handshake is one packet; a slower client only keeps a descriptor busy
@@ -119,7 +119,7 @@ class Gateway:
             token=options.token,
         )
         self.connections: set[WebSocketConnection] = set()
-        # Without a whole request yet, oldest first: those whose user nobody has looked up, and those of other users.
+        # Without a whole request yet, oldest first: those whose user is not looked up yet, and those of other users.
         self._unknown: dict[WebSocketConnection, None] = {}
         self._idle_strangers: dict[WebSocketConnection, None] = {}
         # With a request: of the engine's user, and of others.
@@ -172,7 +172,7 @@ class Gateway:
         self._idle_strangers.pop(connection, None)
 
     def _has_room_for(self, connection: WebSocketConnection, *, is_same_user: bool) -> bool:
-        """Whether one more connection may stay: those of other users never take the place of the engine's user."""
+        """Whether the gateway keeps one more connection: other users take no place of the engine's user."""
         self._forget_idle(connection)
         limits = self.limits
         asked, most = (self._own, limits.own_connections) if is_same_user else (self._others, limits.connections)
