@@ -96,7 +96,7 @@ class Engine:
         self.router = Router(
             timeout=project.engine.invocation_timeout,
             compile_schema=_compile_schema,
-            compile_result_schema=_compile_result_schema if checks_results else None,
+            compile_result_schema=_compile_result_schema if checks_results else lambda _: None,
             budget=budget,
         )
         self._failed_calls = FailedCalls(

@@ -130,7 +130,7 @@ class Channel:
         writer = self._ends.get("write")
         if writer is None:
             return
-        if self._budget.refuses(self.creator):
+        if self._budget.refuses(self.creator.held):
             self.creator.paused.add(self)
             writer.pause()
         elif len(self._waiting) >= self._buffer_size or self._bytes > MAX_BYTES:
@@ -140,7 +140,7 @@ class Channel:
 
     def _resume_others(self) -> None:
         """Room in one channel is room for the others of the same creator."""
-        if self.creator.paused and not self._budget.refuses(self.creator):
+        if self.creator.paused and not self._budget.refuses(self.creator.held):
             paused, self.creator.paused = self.creator.paused, set()
             for channel in paused:
                 channel.pace_writer()

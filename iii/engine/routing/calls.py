@@ -21,7 +21,7 @@ from typing import Any
 from msgspec import Raw
 
 from iii.engine.routing import error_bodies
-from iii.engine.routing.budget import CALL_OVERHEAD, Budget
+from iii.engine.routing.budget import CALL_OVERHEAD, SHORT_LINE, Budget
 from iii.engine.routing.call_causes import CallCauses
 from iii.engine.routing.causes import Causes
 from iii.engine.routing.events import CallFailed, Event, Notice, PeerDrained
@@ -47,23 +47,17 @@ class Calls:
     """All calls under way, and the outboxes they pass through."""
 
     def __init__(
-        self,
-        registry: Registry,
-        *,
-        timeout: float,
-        limits: Limits,
-        mint_id: Callable[[], str],
-        budget: Budget | None = None,
+        self, registry: Registry, *, timeout: float, limits: Limits, mint_id: Callable[[], str], budget: Budget
     ) -> None:
         self.registry = registry
-        self.budget = budget or Budget()
+        self.budget = budget
         self.timeout = timeout
         self.limits = limits
         self.mint_id = mint_id
         self.in_flight: dict[str, Invocation] = {}
+        self.budget.calls = self.in_flight
         self.deadlines = Deadlines()
         self._watch = self.deadlines.add
-        self._calls_per_peer = limits.calls_per_peer  # of the hot path: 0 sends every call through `admit_in_full`
         self._max_unsent_bytes = limits.unsent_bytes
         self.dirty: list[Peer] = []
         self.events: list[Event] = []
@@ -71,10 +65,10 @@ class Calls:
         self.starting: set[str] = set()  # supervised workers that may still register anything
         self.unresolved: deque[Invocation] = deque()  # calls to unknown functions while workers start
         self.is_stopping = False
-        self._share = self.budget.share  # of the hot path, as are the next ones
         self._swept_at = 0.0
         self.causes = CallCauses()
         self.tracer: Tracer | None = None  # while calls are recorded
+        self.follow_budget()
 
     def stop_admitting(self) -> None:
         """Refuse new calls from now on, except those that running ones make."""
@@ -83,9 +77,11 @@ class Calls:
 
     def follow_budget(self) -> None:
         """Send every call through `admit_in_full` while it may have to be refused."""
-        self._share = self.budget.share
-        is_open = not self.is_stopping and self.budget.used <= self.budget.total
-        self._calls_per_peer = self.limits.calls_per_peer if is_open else 0
+        budget = self.budget
+        self._share = budget.share
+        is_open = not self.is_stopping and budget.used <= budget.total
+        # The calls of one peer that are admitted without a closer look.
+        self._calls_per_peer = min(self.limits.calls_per_peer, budget.share // CALL_OVERHEAD) if is_open else 0
 
     # A call arrives
 
@@ -110,7 +106,7 @@ class Calls:
             return
         timeout = self.timeout
         size = len(line)
-        held = size + CALL_OVERHEAD
+        held = 0 if size <= SHORT_LINE else size
         invocation = Invocation(invocation_id, function, line, origin, now + timeout, timeout, origin, callee, held)
         self.in_flight[invocation_id] = invocation
         self._watch(invocation)
@@ -121,8 +117,8 @@ class Calls:
             self.dirty.append(callee)
         outbox.append(line)
         callee.enqueued = invocation.line_end = callee.enqueued + size + 1
-        origin.held += held
-        self.budget.used += held
+        if held:
+            self.budget.hold(origin, held)
 
     def admit_in_full(
         self,
@@ -171,8 +167,7 @@ class Calls:
         if before is not None and parent is None and self._is_loop(invocation, before, now):
             return None
         self.in_flight[invocation.id] = invocation
-        invocation.held = len(invocation.line) + CALL_OVERHEAD
-        self.budget.hold(origin, invocation.held)
+        self._hold(invocation)
         self.causes.remember(invocation)
         self._watch(invocation)
         self.place(invocation)
@@ -226,7 +221,7 @@ class Calls:
         if origin.outgoing > self.limits.calls_per_peer:
             return error_bodies.overloaded(f"{origin.name} has {self.limits.calls_per_peer} calls under way")
         budget = self.budget
-        if origin.kind == "engine" or not (budget.refuses(origin) or budget.used > budget.total):
+        if origin.kind == "engine" or not (budget.refuses(origin.held_for_calls) or budget.used > budget.total):
             return None
         if now - self._swept_at >= SWEEP_INTERVAL * len(self.in_flight):
             self._swept_at = now
@@ -236,14 +231,20 @@ class Calls:
                 # What the callee has read runs there or fails with it: the line is not sent a second time.
                 if callee is not None and not needs_line and callee.written - MAX_UNREAD >= invocation.line_end:
                     self.replace_line(invocation, b"")
-        return error_bodies.memory_used_up(origin.name or origin.id, origin, budget) if budget.refuses(origin) else None
+        return error_bodies.memory_used_up(origin, budget) if budget.refuses(origin.held_for_calls) else None
 
     def replace_line(self, invocation: Invocation, line: bytes) -> None:
         """Hold another line for a call under way."""
-        size = len(line) - len(invocation.line)
         invocation.line = line
-        invocation.held += size
-        self.budget.hold(invocation.origin, size)
+        self._hold(invocation)
+
+    def _hold(self, invocation: Invocation) -> None:
+        """Hold a long line; and by its origin all of a call that no caller waits for, which no peer's number counts."""
+        size = len(invocation.line)
+        overhead = CALL_OVERHEAD if invocation.caller is None else 0
+        held = overhead + (0 if size <= SHORT_LINE else size)
+        self.budget.hold(invocation.origin, held - invocation.held)
+        invocation.held = held
 
     def forget(self, invocation: Invocation) -> None:
         """The call has ended: release what the engine held for it."""
@@ -386,23 +387,18 @@ class Calls:
             return
         del self.in_flight[message.invocation_id]
         invocation.is_done = True
-        held = invocation.held
-        self.budget.used -= held
+        if invocation.held:
+            self.budget.release(invocation.origin, invocation.held)
+        if message.error is not ABSENT:
+            self._note_failure(invocation, message.error)
         caller = invocation.caller
         if caller is None:
-            invocation.origin.held -= held
             self.counters["unawaited_result"] += 1
             callee.abandoned -= invocation.is_abandoned
-            if message.error is not ABSENT:
-                self._note_failure(invocation, message.error)
         else:
             caller.outgoing -= 1
-            caller.held -= held
             if not caller.owner.is_observer:
                 invocation.function.answered += 1
-                if message.error is not ABSENT:
-                    invocation.function.failed += 1
-                self._note_failure(invocation, message.error)
             if invocation.receipt is not None or message.traceparent is not None or message.baggage is not None:
                 line = result_for_caller(invocation, message)
             outbox = caller.outbox
@@ -438,7 +434,6 @@ class Calls:
         caller.outgoing -= 1
         if not caller.owner.is_observer:
             invocation.function.answered += 1
-            invocation.function.failed += 1
             if invocation.function.owner is NO_OWNER:
                 self.counters["unknown_function"] += 1
         if caller.rights is not None:
@@ -447,8 +442,10 @@ class Calls:
         self.send(caller, encode(result))
 
     def _note_failure(self, invocation: Invocation, error: ErrorBody | Raw) -> None:
-        """Report a call that failed, unless its caller waits for the outcome on its own account."""
+        """Count a call that failed, and report it unless its caller waits for the outcome on its own account."""
         caller = invocation.caller
+        if caller is not None and not caller.owner.is_observer:
+            invocation.function.failed += 1
         if invocation.is_overdue and not isinstance(error, ErrorBody) and is_cancelled(error):
             error = error_bodies.timeout(invocation)  # that is why it was cancelled
         if caller is None:
@@ -468,8 +465,7 @@ class Calls:
         is_void: bool = True,
     ) -> None:
         """Report a call that failed."""
-        event = CallFailed(function.id, function.namespace, origin, callee, line, error, is_void)
-        self.events.append(event)
+        self.events.append(CallFailed(function.id, function.namespace, origin, callee, line, error, is_void))
 
     def cancel(self, caller: Peer, message: Cancel) -> None:
         invocation = self.in_flight.get(message.invocation_id)

@@ -12,10 +12,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from iii.engine.routing.budget import Budget, Holder
+from iii.engine.routing.budget import Budget
 from iii.engine.routing.causes import QUIET_TIMEOUT, Causes, limits_of
 from iii.engine.routing.invocation import Invocation
-from iii.engine.routing.peer import Owner, Rights
+from iii.engine.routing.peer import Owner, Peer, Rights
 from iii.engine.routing.registry import MAX_ID, Function, Registry
 from iii.errors import ErrorCode
 from iii.protocol.messages import DEFAULT_NAMESPACE, ErrorBody
@@ -108,14 +108,15 @@ def overloaded(reason: str) -> ErrorBody:
     return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100}, retryable=True)
 
 
-def memory_used_up(name: str, holder: Holder, budget: Budget) -> ErrorBody:
+def memory_used_up(peer: Peer, budget: Budget) -> ErrorBody:
     """The engine holds too much for this peer already; the message was not taken."""
-    if budget.is_over_share(holder):
-        why = f"the engine holds {_megabytes(holder.held)} for {name}, its share is {_megabytes(budget.share)}"
+    name, held = peer.name or peer.id, peer.held_for_calls
+    if budget.is_over_share(held):
+        why = f"the engine holds {_megabytes(held)} for {name}, its share is {_megabytes(budget.share)}"
     else:
-        why = f"the engine holds {_megabytes(budget.used)} for all peers, {_megabytes(holder.held)} of it for {name}"
+        why = f"the engine holds {_megabytes(budget.used)} for all peers, {_megabytes(held)} of it for {name}"
     message = f"{why} of [engine] memory = {_megabytes(budget.total)}; wait for results, then try again"
-    details = {"held_bytes": holder.held, "used_bytes": budget.used, "memory_bytes": budget.total}
+    details = {"held_bytes": held, "used_bytes": budget.used, "memory_bytes": budget.total}
     return ErrorBody(ErrorCode.OVERLOADED, message, details={"retry_after_ms": 100, **details}, retryable=True)
 
 

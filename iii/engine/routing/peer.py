@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from iii.engine.routing.budget import CALL_OVERHEAD
 from iii.protocol.codec import decode
 from iii.protocol.lines import MAX_LINE
 from iii.protocol.messages import DEFAULT_NAMESPACE
@@ -124,7 +125,7 @@ class Peer:
     abandoned: int = 0  # calls it is executing whose callers have given up
     answered: int = 0  # calls it has ended
     outgoing: int = 0  # calls it waits for
-    held: int = 0  # bytes that the engine holds for its calls, see `budget`
+    held: int = 0  # bytes that the engine holds for it, without its calls with short lines, see `budget`
     heard_at: float = 0.0  # monotonic seconds of its last line
     outbox: list[bytes] = field(default_factory=list)
     enqueued: int = 0  # bytes ever put into the outbox, newlines included
@@ -145,6 +146,11 @@ class Peer:
     def disconnect(self) -> None:
         """Let go of the transport: the two refer to each other, and would both stay until a garbage collection."""
         self.flush = self.drain = self.close = _no_transport
+
+    @property
+    def held_for_calls(self) -> int:
+        """Bytes that the engine holds for its calls, those with short lines among them."""
+        return self.held + CALL_OVERHEAD * self.outgoing
 
     @property
     def rights(self) -> Rights | None:

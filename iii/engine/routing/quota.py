@@ -71,7 +71,7 @@ class Quota:
         if key not in registered.sizes and registered.counts[kind] >= count:
             return f"{peer.name or peer.id} has {count} {label} already, the most that one worker may have"
         most = self._budget.share
-        if registered.held + grows_by > most or self._budget.is_exhausted_by(registered):
+        if registered.held + grows_by > most or self._budget.is_exhausted_by(registered.held):
             return (
                 f"{peer.name or peer.id} has registered {registered.held / 1e6:.1f} MB, this would be "
                 f"{size / 1e6:.1f} MB more; the most for one worker is {most / 1e6:.0f} MB, a part of [engine] memory"

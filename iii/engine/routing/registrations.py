@@ -38,7 +38,7 @@ class Registrations:
         bindings: Bindings,
         calls: Calls,
         compile_schema: CompileSchema,
-        compile_result_schema: CompileSchema | None = None,
+        compile_result_schema: CompileSchema,
     ) -> None:
         self._registry = registry
         self._bindings = bindings
@@ -123,7 +123,7 @@ class Registrations:
             why = f"{message.id} belongs to worker {owner_name}"
             self._reject(peer, message.id, ErrorCode.FUNCTION_NAMESPACE_CONFLICT, why, provider_id)
             return
-        if self._compile_result_schema is not None and peer.owner.is_validated:
+        if peer.owner.is_validated:
             function.result_validator = self._compile_result_schema(message)
         self._choose_provider(peer, function)
         self._calls.events.append(FunctionsChanged())

@@ -25,7 +25,7 @@ from iii.engine.routing.message_forms import CALL_FIELDS, action_payload, callee
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
-from iii.engine.routing.registry import NO_OWNER, Function, Registry
+from iii.engine.routing.registry import NO_OWNER, Function, Registry, Validator
 from iii.engine.routing.tracer import VOID, Tracer, error_from
 from iii.engine.tracing.trace_context import is_unsampled
 from iii.ids import mint_id
@@ -45,16 +45,19 @@ class Router:
         budget: Budget | None = None,
         mint_id: Callable[[], str] = mint_id,
         compile_schema: CompileSchema = lambda _: None,
-        compile_result_schema: CompileSchema | None = None,  # None: results are not checked
+        compile_result_schema: CompileSchema = lambda _: None,
     ) -> None:
         self.registry = Registry()
         self._default_functions = self.registry.default
         self.bindings = Bindings()
-        self.calls = Calls(self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id, budget=budget)
-        self._checks_results = compile_result_schema is not None
+        self.calls = Calls(
+            self.registry, timeout=timeout, limits=limits or Limits(), mint_id=mint_id, budget=budget or Budget()
+        )
+        self._compile_result_schema = compile_result_schema
+        self._checks_results = False  # until a function says what it returns
         self.void_calls = self.enqueue_calls = 0  # received since the start
         self.registrations = Registrations(
-            self.registry, self.bindings, self.calls, compile_schema, compile_result_schema
+            self.registry, self.bindings, self.calls, compile_schema, self._compile_response_format
         )
         self.peer_table = PeerTable(self.bindings, self.calls, self.registrations)
         self.choose_path()
@@ -92,6 +95,13 @@ class Router:
             self._settle = calls.settle_checked
         else:
             self._settle = calls.settle_traced if may_end else calls.settle
+
+    def _compile_response_format(self, declaration: m.RegisterFunction) -> Validator | None:
+        validator = self._compile_result_schema(declaration)
+        if validator is not None and not self._checks_results:
+            self._checks_results = True
+            self.choose_path()
+        return validator
 
     def receive(self, peer: Peer, message: Any, line: bytes, now: float) -> None:
         """Act on one message of `peer`, decoded from `line`. `now` is monotonic seconds."""

@@ -224,7 +224,7 @@ class WebSocketConnection:
         """Hold a large unfinished message. A client that goes beyond what the engine has for it is refused."""
         if self.held or self._splitter.pending > READ_SIZE or self._fragment_bytes > READ_SIZE:
             self._count_held()
-            if self.is_open and self._budget.is_exhausted_by(self):
+            if self.is_open and self._budget.is_exhausted_by(self.held):
                 self.refuse()
 
     def _count_held(self) -> None:
@@ -306,7 +306,7 @@ class WebSocketConnection:
             self._write_pending()
         if self._is_waiting_for_room:
             self._count_held()
-            if self._budget.is_exhausted_by(self):
+            if self._budget.is_exhausted_by(self.held):
                 self._loop.call_soon(self.abort)
 
     def _write_pending(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from iii.engine.health.liveness import Liveness
+from iii.engine.routing.budget import Budget
 from iii.engine.routing.calls import Calls
 from iii.engine.routing.invocation import Invocation, Limits
 from iii.engine.routing.peer import Peer
@@ -18,7 +19,9 @@ class Watch:
     answers_pings: bool = True
     now: float = 100.0
     calls: Calls = field(
-        default_factory=lambda: Calls(Registry(), timeout=30.0, limits=Limits(), mint_id=lambda: "minted")
+        default_factory=lambda: Calls(
+            Registry(), timeout=30.0, limits=Limits(), mint_id=lambda: "minted", budget=Budget()
+        )
     )
     peer: Peer = field(default_factory=lambda: Peer("a", kind="worker"))
 

@@ -54,7 +54,7 @@ def test_who_is_refused(mine: int, others: int, peers: int, refused: bool) -> No
     budget.peers = peers
     budget.hold(holder, mine)
     budget.hold(Account(), others)
-    assert budget.refuses(holder) is refused
+    assert budget.refuses(holder.held) is refused
 
 
 # Calls
@@ -79,7 +79,8 @@ def test_calls_that_wait_are_held_and_those_beyond_the_share_are_refused() -> No
     assert len(codes) == 12  # eight and what began below the share
     assert codes[0]["code"] == "overloaded"
     assert codes[0]["details"]["memory_bytes"] == SMALL
-    assert codes[0]["details"]["held_bytes"] == caller.held > SMALL // 8
+    refused_with = caller.held_for_calls + CALL_OVERHEAD  # the refused call counted too
+    assert codes[0]["details"]["held_bytes"] == refused_with > SMALL // 8
     assert codes[0]["message"] == (
         "the engine holds 8 MB for caller, its share is 8 MB of [engine] memory = 64 MB; "
         "wait for results, then try again"
@@ -87,9 +88,26 @@ def test_calls_that_wait_are_held_and_those_beyond_the_share_are_refused() -> No
     net.call(other, "g", "o1")  # it holds nothing yet
     assert net.got(other) == []
     net.later(100)
-    assert used(net) == registered + CALL_OVERHEAD  # of the one call that the callee still runs, without its line
+    # The one call that the callee still runs, without its line: no caller's number counts it any more.
+    assert used(net) == registered + 2 * CALL_OVERHEAD
     net.answer(callee, "c0")
     assert used(net) == registered
+
+
+def test_short_calls_are_bounded_too() -> None:
+    net = net_of()
+    caller, callee, other = net.peer("caller"), net.peer("w"), net.peer("other")
+    net.register(callee, "f")
+    most = SMALL // 8 // CALL_OVERHEAD
+    for number in range(most + 3):
+        net.call(caller, "f", f"c{number}")
+    assert caller.held == 0  # not one of them is held by itself
+    assert [message["error"]["code"] for message in net.got(caller)] == ["overloaded"] * 3
+    net.call(other, "f", "o1")
+    assert net.got(other) == []
+    net.answer(callee, "c0")
+    net.got(caller)
+    assert net.router.calls.budget.used > (most - 1) * CALL_OVERHEAD
 
 
 @pytest.mark.parametrize("end", ["answer", "cancel", "expire", "caller leaves", "callee leaves"])

@@ -546,6 +546,14 @@ def test_a_void_call_that_fails_is_reported_one_that_is_waited_for_is_not(net: N
     assert net.failures() == [("f", True)]
 
 
+def test_a_call_that_succeeds_is_no_failure(net: Net, caller: Peer) -> None:
+    worker = net.serving("w", "f")
+    caller.owner.fires_triggers = True
+    net.call(caller, "f")
+    net.answer(worker)
+    assert net.failures() == []
+
+
 def test_a_failed_call_of_a_peer_that_fires_triggers_is_reported(net: Net, caller: Peer) -> None:
     callee = net.serving("w", "f")
     net.send(caller, "registertriggertype", id="tick", description="")
