@@ -36,8 +36,6 @@ SAMPLE_INTERVAL = 5.0
 SETTLED = 120.0  # seconds: caches are full, files have their size
 # By how much a figure may grow: what allocators, pools and files keep for their next use.
 SLACK = {"MiB": 12.0, "descriptors": 4.0, "threads": 3.0, "KiB on disk": 8192.0}
-# What has a bound of its own and is below it: telemetry fills what its worker may keep, here 64 MB and their log.
-BOUNDS = {(".iii/observability", "KiB on disk"): 72_000.0}
 # Started by the soak; each has to be there at its end, whatever it has been through.
 WORKERS = ("state", "queue", "pubsub", "stream", "observability", "steady", "killed", "saved")
 # Calls that a kill or a save has interrupted.
@@ -53,7 +51,6 @@ listen = "127.0.0.1:PORT"
 port = 0
 [workers.observability.config]
 prometheus = false
-trace_storage = { max_disk_bytes = 67108864 }
 [workers.steady]
 run = "steady.py"
 [workers.killed]
@@ -198,7 +195,7 @@ def page(samples: list[tuple[float, dict[tuple[str, str], float]]]) -> tuple[lis
             statistics.median(figures.get((name, kind), 0.0) for figures in each) if each else 0.0 for each in minutes
         )
         mark = ""
-        if last - settled > SLACK[kind] and last > BOUNDS.get((name, kind), 0.0):
+        if last - settled > SLACK[kind]:
             mark = "  grew"
             grown.append(f"{name}: {kind} {settled:.0f} -> {last:.0f}")
         lines.append(f"{name:24} {kind:12} {first:9.1f} {settled:9.1f} {last:9.1f}{mark}")

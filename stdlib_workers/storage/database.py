@@ -28,8 +28,8 @@ LOCK_TIMEOUT = 5.0
 LOCK_RETRY_INTERVAL = 0.02
 # The first half of every application id of ours: "ii".
 OUR_APPLICATIONS = 0x6969
-# Pages of 4 KiB in the log after which a commit also moves them into the file: 8 MiB.
-CHECKPOINT_PAGES = 2000
+# Pages in the log after which a commit also moves them into the file: 8 MiB.
+CHECKPOINT_PAGES, PAGE_BYTES = 2000, 4096
 # Up to this size the whole file is checked at every start; a larger one only by `quick_check`, which skips indexes.
 FULL_CHECK_BYTES = 64 * 1024 * 1024
 # Above this even that would delay the start by seconds; the checksum of each row still guards every read.
@@ -249,6 +249,8 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA {setting}")
     connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT * 1000)}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    # A log that one large commit has blown up shrinks with the next one that starts it anew.
+    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * PAGE_BYTES}")
 
 
 def _mark_open(connection: sqlite3.Connection) -> None:

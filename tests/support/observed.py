@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ def metrics_request(*metrics: dict[str, Any], service: str = "shop") -> dict[str
 
 
 @contextmanager
-def archive(path: Path | None = None, limits: Limits | None = None) -> Iterator[Archive]:
+def archive(
+    path: Path | None = None, limits: Limits | None = None, clock: Callable[[], int] = lambda: NOW
+) -> Iterator[Archive]:
     """Yield an archive, in memory unless there is a path."""
-    made = Archive(Store(path, SCHEMA), limits or Limits())
+    made = Archive(Store(path, SCHEMA), limits or Limits(), clock)
     try:
         yield made
     finally:

@@ -29,7 +29,8 @@ PAYLOAD_BYTES = 8192
 class Limits:
     """What is kept at most: spans, logs and metrics by count and by age in seconds, the whole file by bytes.
 
-    `pending_seconds`: the age of a snapshot of a span that has not ended.
+    `pending_seconds`: the age of a snapshot of a span that has not ended. The recent spans and logs are all there; of
+    older ones, the history takes a few a second.
     """
 
     spans: int = 1_000_000
@@ -39,7 +40,9 @@ class Limits:
     log_seconds: int = 7 * DAY
     metrics: int = 10_000
     metric_seconds: int = 3600
-    bytes: int = 1024 * MEGABYTE
+    bytes: int = 256 * MEGABYTE
+    recent_spans: int = 10_000
+    recent_logs: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,9 @@ def _limits(config: Mapping[str, Any]) -> Limits:
         _whole(config, "logs_retention_seconds", default.log_seconds, 1, most),
         _whole(config, "metrics_max_count", default.metrics, 1, most),
         _whole(config, "metrics_retention_seconds", default.metric_seconds, 1, most),
-        _whole(disk, "max_disk_bytes", default.bytes, 64 * MEGABYTE, most),
+        _whole(disk, "max_disk_bytes", default.bytes, 16 * MEGABYTE, most),
+        _whole(disk, "recent_spans", default.recent_spans, 1, most),
+        _whole(config, "logs_recent_count", default.recent_logs, 1, most),
     )
 
 

@@ -13,6 +13,8 @@ from stdlib_workers.observability.records.spans import SpanRow, attributes_of, s
 from stdlib_workers.observability.records.trace_tree import Collapse, groups_from, tree_from
 from stdlib_workers.observability.store import span_table
 from stdlib_workers.observability.store.archive import Archive, used_bytes
+from stdlib_workers.observability.store.figures import figure
+from stdlib_workers.observability.store.history import SPANS
 from stdlib_workers.observability.store.query_params import QueryParams
 from stdlib_workers.observability.store.trace_query import trace_query_from
 
@@ -65,6 +67,7 @@ class TraceFunctions:
             "archive": "healthy" if error is None else "degraded",
             "completeness": "partial" if dropped else "complete",
             "known_dropped_spans": dropped,
+            "thinned_spans": await self._archive.run(lambda connection: figure(connection, SPANS.thinned)),
             "physical_bytes": await self._archive.run(used_bytes),
             "max_disk_bytes": self._max_bytes,
             "last_error": error,

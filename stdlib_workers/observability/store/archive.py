@@ -1,6 +1,6 @@
 """`Archive`: what is kept on disk, within its bounds. The one owner of the store.
 
-A batch is written whole, in one commit. Rows over the bound of bytes are forgotten with the next write, rows over the
+A batch is written whole, in one commit. Rows over the bound of bytes are forgotten with the same write, rows over the
 bounds of count and age at each `sweep`. A full disk loses the batch and stops nothing; the caller counts it.
 """
 
@@ -19,28 +19,29 @@ from stdlib_workers.observability.config.options import Limits
 from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.metrics import Growth
 from stdlib_workers.observability.records.spans import SECOND
-from stdlib_workers.observability.store import log_table, metric_table, span_table
+from stdlib_workers.observability.store import history, log_table, metric_table, span_table
+from stdlib_workers.observability.store.figures import figure, keep_figure
 from stdlib_workers.storage import Pending, Store
 
 T = TypeVar("T")
-_ADD_DROPPED = """
-INSERT INTO figures VALUES ('dropped', ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value
-"""
-# Over the bound of bytes, this share of the rows (the oldest) goes at once: not every write has to forget.
-SHARE_FORGOTTEN = 0.1
+DROPPED = "dropped"
+# Over the bound of bytes, this share of the rows (the oldest) goes at once: not every write has to forget. Small,
+# because every page that loses a row is written to the log first.
+SHARE_FORGOTTEN = 0.01
 # Rows that one command forgets: more would hold up the writes behind it.
-MAX_FORGOTTEN = 50_000
+MAX_FORGOTTEN = 5_000
 
 
 class Archive:
     """Spans, logs, metrics, rollups and the alerts' state of one project."""
 
-    def __init__(self, store: Store, limits: Limits) -> None:
+    def __init__(self, store: Store, limits: Limits, clock: Callable[[], int] = time_ns) -> None:
         self._store = store
         self._limits = limits
-        self._growth = Growth(since=time_ns())  # of the storage thread
+        self._clock = clock
+        self._growth = Growth(since=clock())  # of the storage thread
         # As they were stored: how many spans were lost since the archive was made, and the alerts' states.
-        self.stored_dropped: int = store.run(_dropped).result()
+        self.stored_dropped: int = store.run(lambda connection: figure(connection, DROPPED)).result()
         self.stored_alerts: dict[str, AlertState] = store.run(_alert_states).result()
 
     def run(self, command: Callable[[sqlite3.Connection], T]) -> Pending[T]:
@@ -62,8 +63,9 @@ class Archive:
             except OverflowError as error:
                 # Only counts without sense add up to more than 64 bits.
                 raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
-            while used_bytes(connection) > self._limits.bytes and _make_room(connection):
-                pass
+            for rows, recent in ((history.SPANS, self._limits.recent_spans), (history.LOGS, self._limits.recent_logs)):
+                history.thin(connection, rows, recent, self._clock())
+            _make_room(connection, self._limits.bytes)
 
         return self._store.run(command, then=then)
 
@@ -77,14 +79,15 @@ class Archive:
         def command(connection: sqlite3.Connection) -> bool:
             pending = now - limits.pending_seconds * SECOND
             metric_table.forget_older(connection, now - limits.metric_seconds * SECOND, now)
-            metric_table.forget_oldest(connection, limits.metrics)
+            metric_table.forget_all_but(connection, limits.metrics)
             forgotten = (
                 span_table.forget_older(connection, now - limits.span_seconds * SECOND, pending, MAX_FORGOTTEN),
                 log_table.forget_older(connection, now - limits.log_seconds * SECOND, MAX_FORGOTTEN),
                 span_table.forget_oldest(connection, _excess(span_table.count(connection), limits.spans)),
                 log_table.forget_oldest(connection, _excess(log_table.count(connection), limits.logs)),
             )
-            return MAX_FORGOTTEN in forgotten
+            has_room = _make_room(connection, limits.bytes)
+            return MAX_FORGOTTEN in forgotten or not has_room
 
         return self._store.run(command)
 
@@ -92,7 +95,7 @@ class Archive:
         """Add to the number of lost spans; it survives a restart."""
 
         def command(connection: sqlite3.Connection) -> None:
-            connection.execute(_ADD_DROPPED, (count,))
+            keep_figure(connection, DROPPED, figure(connection, DROPPED) + count)
 
         return self._store.run(command)
 
@@ -111,11 +114,6 @@ class Archive:
         self._store.close()
 
 
-def _dropped(connection: sqlite3.Connection) -> int:
-    query = "SELECT value FROM figures WHERE name = 'dropped'"
-    return int((connection.execute(query).fetchone() or (0,))[0])
-
-
 def _alert_states(connection: sqlite3.Connection) -> dict[str, AlertState]:
     rows = connection.execute("SELECT name, state FROM alerts")
     return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
@@ -125,12 +123,18 @@ def _excess(count: int, limit: int) -> int:
     return max(0, min(count - limit, MAX_FORGOTTEN))
 
 
-def _make_room(connection: sqlite3.Connection) -> int:
-    """Forget the oldest share of spans and of logs, return how many rows that were."""
-    return sum(
-        table.forget_oldest(connection, min(int(table.count(connection) * SHARE_FORGOTTEN) + 1, MAX_FORGOTTEN))
-        for table in (span_table, log_table)
-    )
+def _make_room(connection: sqlite3.Connection, max_bytes: int) -> bool:
+    """Forget the oldest share of every table that grows, again and again; False when there may be more to forget."""
+    left = MAX_FORGOTTEN
+    while used_bytes(connection) > max_bytes:
+        forgotten = sum(
+            table.forget_oldest(connection, min(int(table.count(connection) * SHARE_FORGOTTEN) + 1, MAX_FORGOTTEN))
+            for table in (span_table, log_table, metric_table)
+        )
+        left -= forgotten
+        if left <= 0 or not forgotten:
+            return not forgotten
+    return True
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from stdlib_workers.observability.records.logs import LogRow
 from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
 from stdlib_workers.observability.store.query_params import QueryParams
@@ -88,6 +90,11 @@ def forget_older(connection: sqlite3.Connection, time: int, limit: int) -> int:
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
     which = "SELECT id FROM logs ORDER BY id LIMIT ?"
     return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (count,)).rowcount
+
+
+def forget(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    which = "SELECT value FROM json_each(?)"
+    return connection.execute(f"DELETE FROM logs WHERE id IN ({which})", (msgspec.json.encode(ids).decode(),)).rowcount
 
 
 def count(connection: sqlite3.Connection) -> int:

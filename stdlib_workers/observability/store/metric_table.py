@@ -115,7 +115,23 @@ def forget_older(connection: sqlite3.Connection, time: int, now: int) -> None:
             connection.execute(f"DELETE FROM {table} WHERE level = ? AND bucket < ?", (level, now - kept))
 
 
-def forget_oldest(connection: sqlite3.Connection, keep: int) -> None:
+def forget_all_but(connection: sqlite3.Connection, keep: int) -> None:
     """Forget all but the newest `keep` metrics."""
     which = "SELECT id FROM metrics ORDER BY id DESC LIMIT -1 OFFSET ?"
     connection.execute(f"DELETE FROM metrics WHERE id IN ({which})", (keep,))
+
+
+def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
+    """Forget the `count` oldest metrics, and rollups of each kind from the oldest bucket of the finest level on."""
+    which = "SELECT id FROM metrics ORDER BY id LIMIT ?"
+    forgotten = connection.execute(f"DELETE FROM metrics WHERE id IN ({which})", (count,)).rowcount
+    for table, key in (("rollups", "level, bucket, name"), ("histogram_rollups", "level, bucket, name, bounds")):
+        which = f"SELECT {key} FROM {table} ORDER BY {key} LIMIT ?"
+        forgotten += connection.execute(f"DELETE FROM {table} WHERE ({key}) IN ({which})", (count,)).rowcount
+    return forgotten
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """Return how many rows the largest of the three tables has."""
+    sizes = ", ".join(f"(SELECT count(*) FROM {table})" for table in ("metrics", "rollups", "histogram_rollups"))
+    return int(connection.execute(f"SELECT max({sizes})").fetchone()[0])

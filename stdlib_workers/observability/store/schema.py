@@ -50,4 +50,10 @@ DELETE FROM rollups WHERE name IN (SELECT name FROM metrics WHERE kind = 'counte
 DELETE FROM histogram_rollups;
 """
 
-SCHEMA = Schema(0x69696F62, _CREATE, (_TO_2,))  # "iiob"
+# What an older version has kept is history.
+_TO_3 = """
+INSERT INTO figures SELECT 'spans_history_end', coalesce(max(id), 0) FROM spans;
+INSERT INTO figures SELECT 'logs_history_end', coalesce(max(id), 0) FROM logs;
+"""
+
+SCHEMA = Schema(0x69696F62, _CREATE, (_TO_2, _TO_3))  # "iiob"

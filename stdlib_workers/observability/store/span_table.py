@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from stdlib_workers.observability.records.spans import SpanRow
 from stdlib_workers.observability.store.trace_query import COLUMNS, TraceQuery, sql_from
 
@@ -104,6 +106,11 @@ def forget_older(connection: sqlite3.Connection, time: int, pending_time: int, l
 
 def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
     return _forget(connection, "SELECT id FROM spans ORDER BY id LIMIT :count", {"count": count})
+
+
+def forget_traces(connection: sqlite3.Connection, traces: Sequence[str]) -> int:
+    which = "SELECT id FROM spans WHERE trace IN (SELECT value FROM json_each(:traces))"
+    return _forget(connection, which, {"traces": msgspec.json.encode(traces).decode()})
 
 
 def count(connection: sqlite3.Connection) -> int:

@@ -34,12 +34,18 @@ def test_the_public_keys() -> None:
             "endpoint": "http://collector:4317/",
             "memory_max_spans": 5,
             "live_spans": False,
-            "trace_storage": {"max_disk_bytes": 2**26, "retention_seconds": 7, "pending_max_age_seconds": 3},
+            "trace_storage": {
+                "max_disk_bytes": 2**26,
+                "retention_seconds": 7,
+                "pending_max_age_seconds": 3,
+                "recent_spans": 40,
+            },
             "metrics_exporter": "otlp",
             "metrics_retention_seconds": 9,
             "metrics_max_count": 8,
             "logs_exporter": "both",
             "logs_max_count": 6,
+            "logs_recent_count": 50,
             "logs_retention_seconds": 5,
             "logs_batch_size": 50,
             "logs_flush_interval_ms": 250,
@@ -57,7 +63,7 @@ def test_the_public_keys() -> None:
         "service.namespace": "eu",
         "deployment.environment": "test",
     }
-    assert found.limits == Limits(5, 7, 3, 6, 5, 8, 9, 2**26)
+    assert found.limits == Limits(5, 7, 3, 6, 5, 8, 9, 2**26, 40, 50)
     assert found.export.endpoint == "http://collector:4318"
     assert (found.export.spans, found.export.metrics, found.export.logs) == (True, True, True)
     assert (found.export.batch, found.export.interval) == (50, 0.25)

@@ -78,6 +78,7 @@ def test_the_shape_of_a_span_and_of_the_answer() -> None:
         "archive": "healthy",
         "completeness": "complete",
         "known_dropped_spans": 0,
+        "thinned_spans": 0,
         "max_disk_bytes": 1024,
         "last_error": None,
     }
