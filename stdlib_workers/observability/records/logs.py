@@ -20,6 +20,7 @@ SEVERITIES = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17}
 _NAMES = ((21, "FATAL"), (17, "ERROR"), (13, "WARN"), (9, "INFO"), (5, "DEBUG"), (1, "TRACE"))
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_=>0-9a-z])")
 _ZEROS = re.compile(r"0*\Z")
+_SCOPE = ("instrumentation_scope_name", "instrumentation_scope_version")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -38,6 +39,10 @@ class LogRow(NamedTuple):
     detail: str
 
 
+# The detail of a record that has none.
+NO_DETAIL = _encode({"attributes": {}, "resource": {}, **dict.fromkeys(_SCOPE)}).decode()
+
+
 def severity_name(number: int) -> str:
     """Return the name of a severity number, as OpenTelemetry groups them."""
     return next((name for least, name in _NAMES if number >= least), "INFO")
@@ -54,8 +59,7 @@ def log_row_from(record: Mapping[str, Any], redactor: BatchRedactor, now: int) -
     detail = {
         "attributes": redactor.value(attributes) if isinstance(attributes, dict) else {},
         "resource": redactor.value(record.get("resource") or {}),
-        "instrumentation_scope_name": record.get("instrumentation_scope_name"),
-        "instrumentation_scope_version": record.get("instrumentation_scope_version"),
+        **{name: record.get(name) for name in _SCOPE},
     }
     return LogRow(
         clamp(record.get("timestamp_unix_nano")) or observed,
@@ -94,6 +98,5 @@ def log_json(row: LogRow) -> dict[str, Any]:
         "span_id": row.span,
         "resource": detail["resource"],
         "service_name": row.service,
-        "instrumentation_scope_name": detail["instrumentation_scope_name"],
-        "instrumentation_scope_version": detail["instrumentation_scope_version"],
+        **{name: detail[name] for name in _SCOPE},
     }

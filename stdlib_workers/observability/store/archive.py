@@ -21,7 +21,8 @@ from stdlib_workers.observability.records.metrics import Growth
 from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import history, log_table, metric_table, span_table
 from stdlib_workers.observability.store.figures import figure, keep_figure
-from stdlib_workers.storage import Pending, Store
+from stdlib_workers.observability.store.sound_rows import read_rows, sound_fields
+from stdlib_workers.storage import Pending, Store, row_checksum
 
 T = TypeVar("T")
 DROPPED = "dropped"
@@ -101,11 +102,12 @@ class Archive:
 
     def keep_alert_states(self, states: dict[str, AlertState]) -> Pending[None]:
         """Replace the alerts' states: those of rules that are gone are forgotten."""
-        rows = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
+        fields = [(name, msgspec.json.encode(state._asdict()).decode()) for name, state in states.items()]
+        rows = [(*row, row_checksum(*row)) for row in fields]
 
         def command(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM alerts")
-            connection.executemany("INSERT INTO alerts VALUES (?, ?)", rows)
+            connection.executemany("INSERT INTO alerts VALUES (?, ?, ?)", rows)
 
         return self._store.run(command)
 
@@ -115,7 +117,7 @@ class Archive:
 
 
 def _alert_states(connection: sqlite3.Connection) -> dict[str, AlertState]:
-    rows = connection.execute("SELECT name, state FROM alerts")
+    rows = sound_fields("the states of alerts", read_rows(connection, "SELECT name, state, checksum FROM alerts"))
     return {name: AlertState(**msgspec.json.decode(text)) for name, text in rows}
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 
-_KEEP = "INSERT INTO figures (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+from stdlib_workers.observability.store.sound_rows import read_rows, sound_fields
+from stdlib_workers.storage import row_checksum
 
 
-def figure(connection: sqlite3.Connection, name: str) -> int:
-    """Return a figure; 0 for one that nothing has kept yet."""
-    row = connection.execute("SELECT value FROM figures WHERE name = ?", (name,)).fetchone()
-    return int(row[0]) if row else 0
+def figure(connection: sqlite3.Connection, name: str, instead: int = 0) -> int:
+    """Return a figure; 0 for one that nothing has kept yet. A damaged one becomes `instead`, and the log says so."""
+    rows = read_rows(connection, "SELECT name, value, checksum FROM figures WHERE name = ?", (name,))
+    if not rows:
+        return 0
+    for _, value in sound_fields(f"the figure {name}", rows):
+        return int(value)
+    keep_figure(connection, name, instead)
+    return instead
 
 
 def keep_figure(connection: sqlite3.Connection, name: str, value: int) -> None:
-    connection.execute(_KEEP, (name, value))
+    connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", (name, value, row_checksum(name, value)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stdlib_workers.observability.records.spans import SECOND
 from stdlib_workers.observability.store import log_table, span_table
@@ -27,14 +27,14 @@ class History(NamedTuple):
     """A table whose rows become history.
 
     `unit`: what is kept or forgotten together; `wanted`: what is looked for later, and is taken first; `forget` forgets
-    units.
+    the units of these rows, given by their ids, and returns how many rows that were.
     """
 
     table: str
     unit: str
     wanted: str
     time: str
-    forget: Callable[[sqlite3.Connection, Sequence[Any]], int]
+    forget: Callable[[sqlite3.Connection, Sequence[int]], int]
 
     @property
     def thinned(self) -> str:
@@ -51,7 +51,7 @@ def thin(connection: sqlite3.Connection, history: History, recent: int, now: int
     table, unit, wanted, time, forget = history
     end_figure, paid_figure = f"{table}_history_end", f"{table}_history_paid"
     last = connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0] or 0
-    end = figure(connection, end_figure)
+    end = figure(connection, end_figure, instead=max(0, last - recent))
     if end > last:
         end = 0  # all rows have gone, and ids count from 1 again
     to = last - recent
@@ -63,12 +63,12 @@ def thin(connection: sqlite3.Connection, history: History, recent: int, now: int
     until = min(until, now)  # the clocks of other machines may be ahead
     paid = min(max(figure(connection, paid_figure), first - MAX_SAVED), now + MAX_SAVED)
     forgotten = []
-    units = f"SELECT {unit}, count(*) {leaving} GROUP BY {unit} ORDER BY max({wanted}) DESC, min(id)"
-    for key, count in connection.execute(units, (end, to)).fetchall():
+    units = f"SELECT min(id), count(*) {leaving} GROUP BY {unit} ORDER BY max({wanted}) DESC, min(id)"
+    for id, count in connection.execute(units, (end, to)).fetchall():
         if paid < until:
             paid += count * SECOND // PACE
         else:
-            forgotten.append(key)
+            forgotten.append(id)
     thinned = figure(connection, history.thinned) + forget(connection, forgotten)
     for name, value in ((end_figure, to), (paid_figure, paid), (history.thinned, thinned)):
         keep_figure(connection, name, value)

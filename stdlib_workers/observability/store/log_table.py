@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stdlib_workers.observability.records.logs import LogRow
+from stdlib_workers.observability.records.logs import NO_DETAIL, LogRow
 from stdlib_workers.observability.records.spans import MAX_INTEGER, MILLISECOND
 from stdlib_workers.observability.store.query_params import QueryParams
+from stdlib_workers.observability.store.sound_rows import DAMAGED, read_rows
+from stdlib_workers.storage import row_checksum
 
 COLUMNS = "time, observed, severity, level, body, trace, span, service, detail"
-# The limit of a line is 16 MiB, and escapes make every text longer.
-MAX_RESULT_BYTES = 6_000_000
+# The limit of a line is 16 MiB, and escapes make every text longer. A record has this many bytes beside its texts.
+MAX_RESULT_BYTES, RECORD_BYTES = 6_000_000, 300
 
 
 class LogQuery(NamedTuple):
@@ -46,7 +48,8 @@ def log_query_from(payload: Any) -> LogQuery:
 
 
 def write(connection: sqlite3.Connection, rows: Sequence[LogRow]) -> None:
-    connection.executemany(f"INSERT INTO logs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    insert = f"INSERT INTO logs ({COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    connection.executemany(insert, [(*row, row_checksum(*row)) for row in rows])
 
 
 def find(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[LogRow], int]:
@@ -65,15 +68,19 @@ def find(connection: sqlite3.Connection, query: LogQuery) -> tuple[list[LogRow],
     conditions = {condition: value for condition, value in conditions.items() if value is not None}
     where, values = " AND ".join(conditions) or "1", list(conditions.values())
     total: int = connection.execute(f"SELECT count(*) FROM logs WHERE {where}", values).fetchone()[0]
-    page = f"SELECT {COLUMNS} FROM logs WHERE {where} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?"
-    limit = -1 if query.limit is None else query.limit
+    page = f"SELECT {COLUMNS}, checksum FROM logs WHERE {where} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?"
+    most = MAX_RESULT_BYTES // RECORD_BYTES
+    limit = most if query.limit is None or query.limit < 0 else min(query.limit, most)
     rows: list[LogRow] = []
     size = 0
-    for row in connection.execute(page, (*values, limit, query.offset or 0)):
-        size += 300 + len(row[4]) + len(row[8])
+    for fields, is_sound in read_rows(connection, page, (*values, limit, query.offset or 0)):
+        row = (
+            LogRow(*fields) if is_sound else LogRow(*fields)._replace(body=DAMAGED, service="unknown", detail=NO_DETAIL)
+        )
+        size += RECORD_BYTES + len(row.body) + len(row.detail)
         if size > MAX_RESULT_BYTES and rows:
             break
-        rows.append(LogRow(*row))
+        rows.append(row)
     return rows, total
 
 

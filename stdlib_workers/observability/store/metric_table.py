@@ -22,35 +22,35 @@ from stdlib_workers.observability.records.aggregation import (
     merge,
 )
 from stdlib_workers.observability.records.metrics import Growth, MetricRow
+from stdlib_workers.observability.store.sound_rows import read_rows, sound_fields
+from stdlib_workers.storage import row_checksum
 
 COLUMNS = "name, service, kind, time, record"
 # Metrics of one result.
 MAX_LISTED = 10_000
-_ADD = """
-INSERT INTO rollups (level, bucket, name, count, sum, min, max, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (level, bucket, name) DO UPDATE SET
-  count = count + excluded.count, sum = sum + excluded.sum, min = min(min, excluded.min), max = max(max, excluded.max),
-  last = coalesce(excluded.last, last)
-"""
+_ROLLUPS = "level, bucket, name, count, sum, min, max, last"
 _HISTOGRAMS = "level, bucket, name, bounds, count, sum, min, max, counts"
 
 
 def write(connection: sqlite3.Connection, rows: Sequence[MetricRow], growth: Growth) -> None:
     """Insert metrics, and add the values of gauges and the growth of all others to the rollups."""
-    connection.executemany(f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
+    insert = f"INSERT INTO metrics ({COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?)"
+    connection.executemany(insert, [(*row, row_checksum(*row)) for row in rows])
     grown = [growth.of(row) for row in rows]
     roll_up(connection, (value for values, _ in grown for value in values))
     for histogram in (histogram for _, histograms in grown for histogram in histograms):
         for level, interval in enumerate(LEVELS):
             bounds = msgspec.json.encode(histogram.bounds).decode()
             key = (level, bucket_of(histogram.time, interval), histogram.name, bounds)
-            query = f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE (level, bucket, name, bounds) = (?, ?, ?, ?)"
-            stored = connection.execute(query, key).fetchone()
-            merged = merge(_histogram(stored), histogram) if stored else histogram
+            stored = _select(
+                connection, _HISTOGRAMS, "histogram_rollups", "(level, bucket, name, bounds) = (?, ?, ?, ?)", key
+            )
+            merged = merge(_histogram(stored[0]), histogram) if stored else histogram
             counts = msgspec.json.encode(merged.counts).decode()
-            connection.execute(
-                f"INSERT OR REPLACE INTO histogram_rollups ({_HISTOGRAMS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key, merged.total, merged.sum, merged.min, merged.max, counts),
+            _keep(
+                connection,
+                "histogram_rollups",
+                (*key, merged.total, *map(_real, (merged.sum, merged.min, merged.max)), counts),
             )
 
 
@@ -59,11 +59,34 @@ def roll_up(connection: sqlite3.Connection, values: Iterable[Value]) -> None:
     for value in values:
         for level, interval in enumerate(LEVELS):
             buckets.setdefault((level, bucket_of(value.time, interval), value.name), []).append(value)
-    rows = []
     for key, inside in buckets.items():
         numbers = [value.value for value in inside]
-        rows.append((*key, len(numbers), sum(numbers), min(numbers), max(numbers), inside[-1].last))
-    connection.executemany(_ADD, rows)
+        last = inside[-1].last
+        total, added, least, most = len(numbers), sum(numbers), min(numbers), max(numbers)
+        for stored in _select(connection, _ROLLUPS, "rollups", "(level, bucket, name) = (?, ?, ?)", key):
+            *_, count_before, sum_before, min_before, max_before, last_before = stored
+            total, added = total + count_before, added + sum_before
+            least, most = min(least, min_before), max(most, max_before)
+            last = last_before if last is None else last
+        _keep(connection, "rollups", (*key, total, *map(_real, (added, least, most, last))))
+
+
+def _real(number: float | None) -> float | None:
+    """Return a number as SQLite gives it back from a column of real numbers: the checksum is of that."""
+    return None if number is None else float(number) + 0.0  # it has no -0.0
+
+
+def _keep(connection: sqlite3.Connection, table: str, fields: tuple[Any, ...]) -> None:
+    marks = ", ".join("?" * (len(fields) + 1))
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*fields, row_checksum(*fields)))
+
+
+def _select(connection: sqlite3.Connection, columns: str, table: str, where: str, values: Any) -> list[tuple[Any, ...]]:
+    """Return the sound rows."""
+    return sound_fields(table, read_rows(connection, f"SELECT {columns}, checksum FROM {table} WHERE {where}", values))
+
+
+_INSIDE = "level = ?1 AND bucket >= ?2 AND bucket <= ?3 AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
 
 
 def _histogram(row: Sequence[Any]) -> Histogram:
@@ -79,31 +102,23 @@ def find(
     filters = {"time >= ?": start, "time <= ?": end, "name = ?": name}
     conditions = {condition: value for condition, value in filters.items() if value is not None}
     where = " AND ".join(conditions) or "1"
-    query = f"SELECT {COLUMNS} FROM metrics WHERE {where} ORDER BY id DESC LIMIT {MAX_LISTED}"
-    return [MetricRow(*row) for row in connection.execute(query, list(conditions.values()))][::-1]
+    page = f"{where} ORDER BY id DESC LIMIT {MAX_LISTED}"
+    return [MetricRow(*row) for row in _select(connection, COLUMNS, "metrics", page, list(conditions.values()))][::-1]
 
 
 def rollups(connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None) -> list[dict[str, Any]]:
     """Return the buckets of a level that lie inside `start` to `end` (nanoseconds)."""
-    query = (
-        "SELECT name, bucket, count, sum, min, max, last FROM rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
-        " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
-    )
     interval = LEVELS[level]
-    rows = connection.execute(query, (level, start, end - interval, name))
-    return [bucket_json(metric, bucket, interval, *numbers) for metric, bucket, *numbers in rows]
+    rows = _select(connection, _ROLLUPS, "rollups", _INSIDE, (level, start, end - interval, name))
+    return [bucket_json(metric, bucket, interval, *numbers) for _, bucket, metric, *numbers in rows]
 
 
 def histogram_rollups(
     connection: sqlite3.Connection, level: int, start: int, end: int, name: str | None
 ) -> list[dict[str, Any]]:
     """Return the histograms of the buckets of a level that lie inside `start` to `end` (nanoseconds)."""
-    query = (
-        f"SELECT {_HISTOGRAMS} FROM histogram_rollups WHERE level = ? AND bucket >= ? AND bucket <= ?"
-        " AND (?4 IS NULL OR name = ?4) ORDER BY bucket, name"
-    )
     interval = LEVELS[level]
-    rows = connection.execute(query, (level, start, end - interval, name))
+    rows = _select(connection, _HISTOGRAMS, "histogram_rollups", _INSIDE, (level, start, end - interval, name))
     return [histogram_json(histogram, histogram.time, interval) for histogram in map(_histogram, rows)]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from stdlib_workers.observability.records.spans import SpanRow
+from stdlib_workers.observability.store.sound_rows import DAMAGED, read_rows
 from stdlib_workers.observability.store.trace_query import COLUMNS, TraceQuery, sql_from
+from stdlib_workers.storage import row_checksum
 
 # Spans of one trace that a tree shows; a trace with more is a loop that does not end.
 MAX_TREE = 20_000
@@ -18,12 +20,12 @@ MAX_GROUPED = 200_000
 
 # A snapshot of a running span never replaces the finished span. Any other span with the same ids is replaced in place.
 _INSERT = f"""
-INSERT INTO spans ({COLUMNS}, root) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,
+INSERT INTO spans ({COLUMNS}, checksum, root) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
   ?3 IS NULL OR NOT EXISTS (SELECT 1 FROM spans AS above WHERE above.trace = ?1 AND above.span = ?3))
 ON CONFLICT (trace, span) DO UPDATE SET
   parent = excluded.parent, name = excluded.name, service = excluded.service, status = excluded.status,
   start = excluded.start, finish = excluded.finish, internal = excluded.internal, root = excluded.root,
-  attributes = excluded.attributes, detail = excluded.detail
+  attributes = excluded.attributes, detail = excluded.detail, checksum = excluded.checksum
 WHERE excluded.finish > 0 OR spans.finish = 0
 """
 _ADOPT = "UPDATE spans SET root = 0 WHERE root = 1 AND trace = ? AND parent = ?"
@@ -43,7 +45,7 @@ def write(connection: sqlite3.Connection, rows: Sequence[SpanRow]) -> None:
     """Insert or replace spans."""
     # Parents start before their children: in this order most children find their parent at once.
     ordered = sorted(rows, key=lambda row: row.start)
-    connection.executemany(_INSERT, ordered)
+    connection.executemany(_INSERT, [(*row, row_checksum(*row)) for row in ordered])
     # Few orphans: look for the parent of each. Many (their traces begin outside of the project): look for the children
     # of each new span.
     if connection.execute(_ORPHANS, (len(rows),)).fetchone()[0] < len(rows):
@@ -57,41 +59,46 @@ def find(connection: sqlite3.Connection, query: TraceQuery, now: int) -> tuple[l
     connection.create_function("iii_lower", 1, str.lower, deterministic=True)
     where, order, values = sql_from(query, now)
     total: int = connection.execute(f"SELECT count(*) FROM spans WHERE {where}", values).fetchone()[0]
-    page = f"SELECT {COLUMNS} FROM spans WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
-    rows = connection.execute(page, {**values, "limit": query.limit, "offset": query.offset})
-    return [SpanRow(*row) for row in rows], total
+    page = f"{where} ORDER BY {order} LIMIT :limit OFFSET :offset"
+    return _select(connection, page, {**values, "limit": query.limit, "offset": query.offset}), total
 
 
 def trace(connection: sqlite3.Connection, trace_id: str) -> list[SpanRow]:
-    query = f"SELECT {COLUMNS} FROM spans WHERE trace = ? ORDER BY start, id LIMIT ?"
-    return [SpanRow(*row) for row in connection.execute(query, (trace_id, MAX_TREE))]
+    return _select(connection, "trace = ? ORDER BY start, id LIMIT ?", (trace_id, MAX_TREE))
+
+
+def _select(connection: sqlite3.Connection, where: str, values: Any) -> list[SpanRow]:
+    """Return spans. Of one that is damaged nothing but its place in the trace is told, and that with its name."""
+    rows = read_rows(connection, f"SELECT {COLUMNS}, checksum FROM spans WHERE {where}", values)
+    return [SpanRow(*fields) if is_sound else _damaged(SpanRow(*fields)) for fields, is_sound in rows]
+
+
+def _damaged(row: SpanRow) -> SpanRow:
+    return row._replace(name=DAMAGED, service="unknown", status="unset", attributes="[]", detail=None)
 
 
 def tagged(connection: sqlite3.Connection, traces: Sequence[str]) -> list[SpanRow]:
     """Return the spans of these traces that may carry tags, the oldest first."""
     placeholders = ", ".join("?" * len(traces))
-    query = (
-        f"SELECT {COLUMNS} FROM spans WHERE trace IN ({placeholders}) AND (instr(attributes, '[\"iii.tag.')"
+    where = (
+        f"trace IN ({placeholders}) AND (instr(attributes, '[\"iii.tag.')"
         " OR instr(attributes, '[\"iii.session.') OR instr(attributes, '[\"iii.message.id')) ORDER BY start, id"
     )
-    return [SpanRow(*row) for row in connection.execute(query, traces)]
+    return _select(connection, where, traces)
 
 
 def with_attribute(
     connection: sqlite3.Connection, attribute: str, since: int, *, include_internal: bool
 ) -> list[SpanRow]:
     """Return the spans that may have an attribute and started at `since` (nanoseconds) or later."""
-    query = (
-        f"SELECT {COLUMNS} FROM spans WHERE start >= ? AND instr(attributes, ?) AND internal <= ?"
-        " ORDER BY start DESC LIMIT ?"
-    )
+    where = "start >= ? AND instr(attributes, ?) AND internal <= ? ORDER BY start DESC LIMIT ?"
     from_key = '["' + attribute.replace("\\", "\\\\").replace('"', '\\"')
-    return [SpanRow(*row) for row in connection.execute(query, (since, from_key, int(include_internal), MAX_GROUPED))]
+    return _select(connection, where, (since, from_key, int(include_internal), MAX_GROUPED))
 
 
 def durations_ms(connection: sqlite3.Connection, limit: int) -> list[float]:
-    query = "SELECT (finish - start) / 1e6 FROM spans WHERE finish > 0 ORDER BY id DESC LIMIT ?"
-    return [row[0] for row in connection.execute(query, (limit,))]
+    rows = _select(connection, "finish > 0 ORDER BY id DESC LIMIT ?", (limit,))
+    return [(row.finish - row.start) / 1e6 for row in rows if row.name != DAMAGED]
 
 
 def clear(connection: sqlite3.Connection) -> None:
@@ -108,9 +115,11 @@ def forget_oldest(connection: sqlite3.Connection, count: int) -> int:
     return _forget(connection, "SELECT id FROM spans ORDER BY id LIMIT :count", {"count": count})
 
 
-def forget_traces(connection: sqlite3.Connection, traces: Sequence[str]) -> int:
-    which = "SELECT id FROM spans WHERE trace IN (SELECT value FROM json_each(:traces))"
-    return _forget(connection, which, {"traces": msgspec.json.encode(traces).decode()})
+def forget_traces(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    """Forget the whole traces of these rows; return how many spans that were."""
+    of_rows = "SELECT trace FROM spans WHERE id IN (SELECT value FROM json_each(:ids))"
+    which = f"SELECT id FROM spans WHERE trace IN ({of_rows})"
+    return _forget(connection, which, {"ids": msgspec.json.encode(ids).decode()})
 
 
 def count(connection: sqlite3.Connection) -> int:

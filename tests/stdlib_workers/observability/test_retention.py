@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -144,7 +145,7 @@ def test_a_lower_bound_of_bytes_is_reached_in_portions(tmp_path: Path) -> None:
 
 def test_what_an_older_version_has_kept_stays(tmp_path: Path) -> None:
     path = tmp_path / "o.db"
-    older = Schema(SCHEMA.application_id, SCHEMA.create.replace(", checksum INTEGER", ""), SCHEMA.upgrades[:1])
+    older = Schema(SCHEMA.application_id, re.sub(r",\s+checksum INTEGER", "", SCHEMA.create), SCHEMA.upgrades[:1])
     store = Store(path, older)
     row = "'parent', 'call', 'shop', 'ok', 1, 2, 0, 1, '[]', NULL"
 
