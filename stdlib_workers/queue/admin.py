@@ -15,7 +15,7 @@ import orjson
 from stdlib_workers.queue.groups import entry_state, promote_if_headless, promote_next
 from stdlib_workers.queue.model import Queue, State
 from stdlib_workers.queue.new_jobs import Content
-from stdlib_workers.queue.schema import CONTENT
+from stdlib_workers.queue.schema import CHECKSUM, CONTENT
 from stdlib_workers.storage import CORRUPT, StorageFailure, row_checksum
 
 _OF_STATE = "(SELECT count(*) FROM jobs WHERE queue = ?1 AND state = {})"
@@ -25,7 +25,7 @@ _COUNTS = (
 )
 
 _LETTER = (
-    f"SELECT {CONTENT['jobs']}, checksum, ended, attempt, interrupted, created, "
+    f"SELECT {CONTENT['jobs']}, {CHECKSUM}, ended, attempt, interrupted, created, "
     "(SELECT name FROM queues WHERE id = queue) FROM jobs WHERE state = 5"
 )
 _KEPT = "id, queue, priority, grp, attempt, function_id, namespace, traceparent, baggage, metadata, data, checksum"
@@ -33,6 +33,8 @@ _KEPT = "id, queue, priority, grp, attempt, function_id, namespace, traceparent,
 
 # In the place of an attempt's error that is damaged.
 _LOST = orjson.dumps({"code": CORRUPT, "message": "what was written down of this attempt is damaged on the disk"})
+# Of a job that the disk alone has made a dead letter.
+_DAMAGED = {"code": CORRUPT, "message": "the job is damaged on the disk and was not run"}
 
 
 def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
 def peek(connection: sqlite3.Connection, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
     """Return live jobs in the order in which they came."""
     rows = connection.execute(
-        f"SELECT {CONTENT['jobs']}, checksum, state, due, attempt, spent, created, started "
+        f"SELECT {CONTENT['jobs']}, {CHECKSUM}, state, due, attempt, spent, created, started "
         "FROM jobs WHERE queue = ? AND state != 5 ORDER BY seq LIMIT ? OFFSET ?",
         (queue.id, limit, offset),
     )
@@ -135,7 +137,7 @@ def _letter(connection: sqlite3.Connection, row: tuple[Any, ...]) -> dict[str, A
         }
         for *failure, checksum in failures
     ]
-    last = attempts[-1]["error"] if attempts else {}
+    last = attempts[-1]["error"] if attempts else {} if content.is_sound else _DAMAGED
     return {
         "id": content.id,
         "payload": content.payload(),
@@ -172,7 +174,7 @@ def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, da
     queue, or back to its place when it blocks its group.
     """
     row = connection.execute(
-        f"SELECT seq, {CONTENT['jobs']}, checksum FROM jobs WHERE id = ? AND queue = ? AND state = 5", (job, queue.id)
+        f"SELECT seq, {CONTENT['jobs']}, {CHECKSUM} FROM jobs WHERE id = ? AND queue = ? AND state = 5", (job, queue.id)
     ).fetchone()
     if row is None:
         return False

@@ -10,7 +10,7 @@ import orjson
 
 from stdlib_workers.queue.model import Queue, QueueConfig
 from stdlib_workers.queue.new_jobs import Content
-from stdlib_workers.queue.schema import CONTENT
+from stdlib_workers.queue.schema import CHECKSUM, CONTENT
 from stdlib_workers.storage import check_row, row_checksum
 
 _COLUMNS = f"id, {CONTENT['queues']}, checksum"
@@ -56,7 +56,7 @@ def subscribe(connection: sqlite3.Connection, queue: Queue) -> Queue:
 def _hand_over(connection: sqlite3.Connection, name: str, queue: Queue) -> None:
     """Give a subscriber what the topic's own queue has kept. A damaged job stays one: its checksum is not made anew."""
     rows = connection.execute(
-        f"SELECT seq, {CONTENT['jobs']}, checksum FROM jobs WHERE queue = (SELECT id FROM queues WHERE name = ?)",
+        f"SELECT seq, {CONTENT['jobs']}, {CHECKSUM} FROM jobs WHERE queue = (SELECT id FROM queues WHERE name = ?)",
         (name,),
     ).fetchall()
     for seq, *fields in rows:

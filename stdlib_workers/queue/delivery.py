@@ -18,15 +18,17 @@ from iii.redaction import Redactor
 from stdlib_workers.queue.groups import promote_next
 from stdlib_workers.queue.model import Delivery, Outcome, Queue, State, Verdict
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_possible_poison, next_state
+from stdlib_workers.queue.schema import CHECKSUM, CLAIMED_MARK
 from stdlib_workers.storage import CORRUPT, row_checksum
 
 # Jobs that become due, or turn out to call a missing function, are moved so many at a time: no transaction is long.
 BATCH = 256
 
-_CLAIM = """
-UPDATE jobs SET state = 2, attempt = attempt + 1, started = ?, run = ? WHERE seq = ? AND state = 0
+_CLAIM = f"""
+UPDATE jobs SET state = 2, attempt = ifnull(attempt, 0) + 1, mark = mark + {CLAIMED_MARK}, started = ?, run = ?
+WHERE seq = ? AND state = 0
 RETURNING seq, attempt, id, function_id, namespace, data, metadata, traceparent, baggage, grp, spent, interrupted,
-          suspect, created, priority, checksum
+          suspect, created, priority, {CHECKSUM}
 """
 _DROP_TEXT = """
 UPDATE jobs SET function_id = '?', namespace = NULL, traceparent = NULL, baggage = NULL, checksum = -1 WHERE seq = ?
@@ -188,7 +190,13 @@ def _insert_failure(
 
 
 def recover(connection: sqlite3.Connection, queues: dict[int, Queue], now: int) -> int:
-    """Give back what was running when the last process ended; returns how many jobs. No attempt is spent."""
+    """Give back what was running when the last process ended; returns how many jobs. No attempt is spent.
+
+    A job that the disk has moved becomes a dead letter: where it stands now, nothing might ever look for it.
+    """
+    moved = f"SELECT seq, id, queue, attempt, grp FROM jobs WHERE state != 5 AND {CHECKSUM} IS NULL"
+    for seq, job, queue, attempt, group in connection.execute(moved).fetchall():
+        _refuse_damaged(connection, queues[queue], seq, f"job {job}", job, group, attempt, now)
     rows = connection.execute(
         "SELECT seq, id, queue, attempt, interrupted, started, grp FROM jobs WHERE state = 2"
     ).fetchall()

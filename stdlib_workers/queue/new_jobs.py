@@ -14,19 +14,20 @@ import orjson
 
 from stdlib_workers.queue.groups import entry_state
 from stdlib_workers.queue.model import NewJob, Queue, State
+from stdlib_workers.queue.schema import new_mark
 from stdlib_workers.storage import check_row, row_checksum
 
 # Jobs of one statement: more gain nothing, and each count is a statement of its own to prepare.
 MAX_ROWS = 32
 
 _CALL = "function_id, namespace, traceparent, baggage, metadata, data"
-_COLUMNS = f"id, queue, state, priority, due, grp, created, {_CALL}, checksum"
+_COLUMNS = f"id, queue, state, priority, due, grp, created, {_CALL}, checksum, mark"
 # The values of these columns, in their order.
 JobRow = tuple[Any, ...]
 
 
 class Content(NamedTuple):
-    """What a job calls and with what, as it is stored."""
+    """What a job calls and with what, as it is stored; `checksum` as CHECKSUM reads it."""
 
     id: str
     queue: int
@@ -38,7 +39,7 @@ class Content(NamedTuple):
     baggage: str | None
     metadata: bytes | None
     data: bytes
-    checksum: int
+    checksum: int | None
 
     @property
     def is_sound(self) -> bool:
@@ -57,7 +58,8 @@ def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
 def _row(queue: Queue, job: NewJob, state: State, now: int) -> JobRow:
     head = (job.id, queue.id, state, job.priority, now + job.delay_ms, job.group, now)
     call = (job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
-    return (*head, *call, row_checksum(job.id, queue.id, job.group, job.priority, *call))
+    checksum = row_checksum(job.id, queue.id, job.group, job.priority, *call)
+    return (*head, *call, checksum, new_mark(state, now + job.delay_ms))
 
 
 def enqueue(connection: sqlite3.Connection, queue: Queue, job: NewJob, now: int) -> str:

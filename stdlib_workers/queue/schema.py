@@ -5,14 +5,43 @@ unique index on group heads is the ordering guarantee itself. AUTOINCREMENT: a s
 fence, is never used twice.
 
 Every row has a checksum. A job's is that of its content, which does not change while it moves from state to state:
-what it calls and with what. What it is counted and found by is held against its indexes when the file is opened.
+what it calls and with what. Where it stands changes with every move; `mark` is a sum over those columns, which SQLite
+keeps by itself: a move adds to it what the move has changed, so a mark that was wrong stays wrong.
 """
 
 from __future__ import annotations
 
 from stdlib_workers.storage import Schema
 
-TABLES = """
+# Where a job stands. Each column has its own weight, and no single bit is worth a multiple of the prime.
+_PRIME = 4_294_967_291
+_WEIGHTS = {"state": 3, "due": 1, "attempt": 5, "spent": 7, "interrupted": 11, "suspect": 13}
+
+
+def _mark(row: str = "") -> str:
+    return f"({' + '.join(f'{weight} * ({row}{column} % {_PRIME})' for column, weight in _WEIGHTS.items())})"
+
+
+def new_mark(state: int, due: int) -> int:
+    """Return the mark of a job that has not run yet."""
+    return _WEIGHTS["state"] * state + _WEIGHTS["due"] * (due % _PRIME)
+
+
+# No job has this mark: that of a row that SQLite is still to give one, or could not.
+_NO_MARK = -1
+TRIGGERS = f"""
+CREATE TRIGGER moved AFTER UPDATE OF {", ".join(_WEIGHTS)} ON jobs WHEN new.mark = old.mark BEGIN
+  UPDATE jobs SET mark = coalesce(old.mark + {_mark("new.")} - {_mark("old.")}, {_NO_MARK}) WHERE seq = new.seq;
+END;
+CREATE TRIGGER added AFTER INSERT ON jobs WHEN new.mark = {_NO_MARK} BEGIN
+  UPDATE jobs SET mark = {_mark()} WHERE seq = new.seq;
+END;
+"""
+# What the first step of an attempt, from READY to RUNNING, adds to a mark.
+CLAIMED_MARK = 2 * _WEIGHTS["state"] + _WEIGHTS["attempt"]
+# A job's checksum, or NULL, which no content has, when it does not stand where it was put.
+CHECKSUM = f"iif(mark = {_mark()}, checksum, NULL)"
+TABLES = f"""
 CREATE TABLE queues (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL,
     topic TEXT, namespace TEXT, function_id TEXT, metadata BLOB,
@@ -26,7 +55,7 @@ CREATE TABLE jobs (
     suspect INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL, started INTEGER, ended INTEGER, run TEXT,
     function_id TEXT NOT NULL, namespace TEXT, traceparent TEXT, baggage TEXT, metadata BLOB, data BLOB NOT NULL,
-    checksum INTEGER NOT NULL
+    checksum INTEGER NOT NULL, mark INTEGER NOT NULL DEFAULT {_NO_MARK}
 ) STRICT;
 CREATE TABLE failures (
     job TEXT NOT NULL, attempt INTEGER NOT NULL, started INTEGER, ended INTEGER NOT NULL, error TEXT NOT NULL,
@@ -47,6 +76,7 @@ CREATE INDEX dead_heads ON jobs (queue, grp) WHERE state = 5 AND grp IS NOT NULL
 CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4) AND grp IS NOT NULL;
 CREATE INDEX failures_of ON failures (job);
 CREATE INDEX expiry ON keys (expires);
+{TRIGGERS}
 """
 # What the checksum of a row covers, by table.
 CONTENT = {
@@ -60,5 +90,10 @@ _ADD_CHECKSUMS = "".join(
     f"UPDATE {table} SET checksum = row_checksum({columns}); "
     for table, columns in CONTENT.items()
 )
+_ADD_MARKS = f"""
+ALTER TABLE jobs ADD COLUMN mark INTEGER NOT NULL DEFAULT {_NO_MARK};
+UPDATE jobs SET mark = {_mark()};
+{TRIGGERS}
+"""
 # "iiiQ": tells this file from any other SQLite file.
-SCHEMA = Schema(0x69696951, TABLES, (_ADD_CHECKSUMS,))
+SCHEMA = Schema(0x69696951, TABLES, (_ADD_CHECKSUMS, _ADD_MARKS))
