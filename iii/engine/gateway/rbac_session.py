@@ -125,6 +125,9 @@ class RbacSession(PeerSession):
         message.function_id = self._permissions.own_id(message.function_id)
         return encode(message)
 
+    def _take_telemetry(self, data: bytes) -> bool:
+        return self._host.refuse_telemetry(data)
+
     def _route(self, lines: list[bytes]) -> None:
         self._waiting.extend(lines)
         size = sum(len(line) + MESSAGE_OVERHEAD for line in lines)

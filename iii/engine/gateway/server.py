@@ -23,6 +23,7 @@ from iii.engine.gateway.authentication import AuthenticatingSession, AuthPolicy,
 from iii.engine.gateway.middleware_proxy import MiddlewareProxies
 from iii.engine.gateway.rbac_session import RbacSession
 from iii.engine.gateway.session import ChannelSession, PeerSession, TelemetrySession
+from iii.engine.routing.events import Notice
 from iii.engine.routing.peer import Peer
 from iii.engine.security import peer_uid
 from iii.engine.security.admission import AdmissionPolicy, AuthThrottle, HandshakeRequest, admit, loopback_hosts
@@ -32,6 +33,7 @@ from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import Poller
 from iii.engine.transport.session import Session
 from iii.engine.transport.tcp_address import Address
+from iii.errors import ErrorCode
 from iii.protocol.frames import MAX_MESSAGE
 
 if TYPE_CHECKING:
@@ -219,11 +221,11 @@ class Gateway:
     def _first_session(self, connection: WebSocketConnection, request: Request, *, is_peer: bool) -> Session:
         policy = self._policy
         if policy is None:
-            return PeerSession(connection, self) if is_peer else TelemetrySession(self)
+            return PeerSession(connection, self) if is_peer else TelemetrySession(self, self.take_telemetry)
 
         def on_authenticated(permissions: Permissions) -> None:
             if not is_peer:
-                connection.replace_session(TelemetrySession(self))
+                connection.replace_session(TelemetrySession(self, self.refuse_telemetry))
                 return
             session = RbacSession(connection, self, policy, permissions, self._proxies)
             self._sessions.add(session)
@@ -307,6 +309,16 @@ class Gateway:
             return False
         self.counters[f"telemetry_{prefix.decode()}"] += 1
         self.on_telemetry(prefix.decode(), data[4:])
+        return True
+
+    def refuse_telemetry(self, data: bytes) -> bool:
+        if data[:4] not in TELEMETRY:
+            return False
+        self.counters["refused_telemetry"] += 1
+        if self.counters["refused_telemetry"] == 1:
+            text = "telemetry of sessions is not taken; the engine records itself what they call and answer"
+            self.pump.router.calls.events.append(Notice("gateway", text, ErrorCode.FORBIDDEN))
+            self.pump.turn()
         return True
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from iii.engine.channels.channel import Channel, Direction
@@ -48,6 +49,9 @@ class SessionHost(Protocol):
 
     def take_telemetry(self, data: bytes) -> bool:
         """Pass a telemetry frame on; return False if it is none."""
+
+    def refuse_telemetry(self, data: bytes) -> bool:
+        """Drop a telemetry frame of a session, and count it; return False if it is none."""
 
     def abort_if_slow(self, connection: WebSocketConnection) -> None:
         """Drop a client that has left too much unread, after this turn."""
@@ -92,7 +96,7 @@ class PeerSession(Session):
     def on_messages(self, messages: Received) -> None:
         lines: list[bytes] = []
         for opcode, data in messages:
-            if not data or (opcode == BINARY and self._host.take_telemetry(data)):
+            if not data or (opcode == BINARY and self._take_telemetry(data)):
                 continue
             line = without_newlines(data)
             if len(data) <= MAX_LINE:
@@ -100,6 +104,9 @@ class PeerSession(Session):
             elif (replaced := answer_if_too_large(self._pump.router, self.peer, line)) is not None:
                 lines.append(replaced)
         self._route(lines)
+
+    def _take_telemetry(self, data: bytes) -> bool:
+        return self._host.take_telemetry(data)
 
     def _route(self, lines: list[bytes]) -> None:
         self._pump.take(self.peer, lines)
@@ -126,15 +133,16 @@ class PeerSession(Session):
 
 
 class TelemetrySession(Session):
-    """The session of `/otel`: telemetry frames and nothing else."""
+    """The session of `/otel`: telemetry frames and nothing else. `take` takes a frame, and says False if it is none."""
 
-    def __init__(self, host: SessionHost) -> None:
+    def __init__(self, host: SessionHost, take: Callable[[bytes], bool]) -> None:
         self._host = host
+        self._take = take
 
     def on_messages(self, messages: Received) -> None:
         """Take telemetry frames; other binary messages are counted, text is ignored."""
         for opcode, data in messages:
-            if opcode == BINARY and not self._host.take_telemetry(data):
+            if opcode == BINARY and not self._take(data):
                 self._host.counters["unknown_telemetry"] += 1
 
 

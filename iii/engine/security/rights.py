@@ -97,7 +97,9 @@ TABLE: dict[type[m.Message], tuple[Row, ...]] = {
     m.RegisterAction: (_always("action", _DENY),),
     m.UnregisterAction: (_always("action", _DENY),),
     m.Ready: _NOTHING,
-    m.Telemetry: _NOTHING,
+    # Spans, metrics and log records are what the project knows of itself. Which trace a span belongs to and which span
+    # it replaces are only what its sender says. What a session calls and answers, the engine records itself.
+    m.Telemetry: _NEVER,
     m.Ping: _NOTHING,
     m.Pong: _NOTHING,
     # The token that the engine gave to the earlier connection decides, but never about a worker of the project.

@@ -76,6 +76,20 @@ def test_without_its_consent_nobody_gets_in(
     assert engine.ask(lambda: engine.guarded.counters["telemetry_OTLP"]) == 0
 
 
+@pytest.mark.parametrize("path", ["/", "/otel"])
+@pytest.mark.parametrize("prefix", [b"OTLP", b"MTRC", b"LOGS"])
+def test_telemetry_of_a_session_is_not_taken_whatever_it_says_of_its_origin(
+    guarded: tuple[Engine, Client], path: str, prefix: bytes
+) -> None:
+    engine, worker = guarded
+    with engine.guarded_client(path) as client:
+        answer(worker, AUTH, {})
+        for _ in range(3):
+            client.connection.send(prefix + b'{"resourceSpans":[]}')
+        engine.until(lambda: engine.guarded.counters["refused_telemetry"] == 3)
+        assert engine.ask(lambda: engine.guarded.counters[f"telemetry_{prefix.decode()}"]) == 0
+
+
 @contextmanager
 def session(guarded: tuple[Engine, Client], **auth: Any) -> Iterator[tuple[Client, Client]]:
     """A client whose auth function answered this, and the worker with the project's functions."""
