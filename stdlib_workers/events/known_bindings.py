@@ -31,7 +31,8 @@ LOOK_INTERVAL, LOOK_DELAY = 0.5, 0.02
 # Seconds for which a worker that is ready again keeps its old bindings: it may still be making them, since a script
 # that takes its time after `register_worker` counts as ready.
 GRACE = 10.0
-# A worker that is not in iii.toml may have lost its connection, and come back.
+# A worker that is not in iii.toml may have lost its connection, and come back. One that is in the file and was not started
+# in this run (`iii dev NAME`) is waited for as long as it takes.
 FOREIGN_TIMEOUT = 60.0
 _READY = ("ready", "source_missing")
 
@@ -245,7 +246,9 @@ class KnownBindings(Bindings[F]):
                     self._give_up(key, f"{maker} is there and has not bound it again")
             else:
                 away.ready_since = None
-                if maker not in look.declared and now - away.since >= FOREIGN_TIMEOUT:
+                # Whose binding it is may not have been noted: then any worker that is not there may make it again.
+                may_return = maker in look.declared if maker else bool(look.declared - look.ready)
+                if not may_return and now - away.since >= FOREIGN_TIMEOUT:
                     self._give_up(key, f"its worker {maker or 'of old'} is gone")
         self._refresh()
 

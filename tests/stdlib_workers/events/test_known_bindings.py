@@ -203,6 +203,41 @@ async def test_a_binding_whose_worker_is_gone_is_forgotten_and_what_is_dropped_i
     await eventually(process.waiting, 0)
 
 
+async def test_a_binding_of_a_worker_that_this_run_does_not_start_stays(
+    tmp_path: Path, running: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `iii dev OTHER` does it: the worker is in iii.toml, and stopped. So it is when its name was not noted yet."""
+    project = Project()
+    project.workers["other"] = "ready"
+    first = Process(tmp_path / "state.db", project)
+    await first.bind("t1")
+    await known_to_be_made_by_w(first)
+    await first.bindings.register_trigger(binding("w::early", id="t2"))
+    project.makers.clear()
+    first.end()
+    project.workers["w"] = "stopped"
+    looks = 0
+
+    def look(_: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return {"workers": project._rows()}
+
+    project.functions["engine::workers::list"] = look
+    monkeypatch.setattr(known_module, "FOREIGN_TIMEOUT", 0.0)
+    second = Process(tmp_path / "state.db", project)
+    running.append(second)
+    await second.set(1)
+    await until(lambda: looks > 20)
+    assert await second.records() == 2
+    assert await second.waiting() == 2
+    project.workers["w"] = "ready"
+    project.functions["w::seen"] = project.functions["w::early"] = lambda _: None
+    await second.bind("t3")
+    await second.bind("t4", "w::early")
+    await until(lambda: values(project) == [1] and values(project, "w::early") == [1])
+
+
 async def test_a_worker_that_is_not_in_the_file_may_come_back_for_a_while(
     tmp_path: Path, running: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
