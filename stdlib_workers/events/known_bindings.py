@@ -31,8 +31,8 @@ LOOK_INTERVAL, LOOK_DELAY = 0.5, 0.02
 # Seconds for which a worker that is ready again keeps its old bindings: it may still be making them, since a script
 # that takes its time after `register_worker` counts as ready.
 GRACE = 10.0
-# A worker that is not in iii.toml may have lost its connection, and come back. One that is in the file and was not started
-# in this run (`iii dev NAME`) is waited for as long as it takes.
+# A worker that is not in iii.toml may have lost its connection, and come back. One that is in the file is waited for
+# without end, also when this run does not start it (`iii dev NAME`).
 FOREIGN_TIMEOUT = 60.0
 _READY = ("ready", "source_missing")
 
