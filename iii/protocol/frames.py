@@ -52,6 +52,11 @@ class ChannelFrameSplitter:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def pending(self) -> int:
+        """Bytes of the unfinished message."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Return the messages completed by `data`. ChannelFrameError, with the messages before it, for a bad frame."""
         buffer = self._buffer

@@ -174,7 +174,7 @@ class Channels:
     def __init__(self, mint: Callable[[], str], clock: Callable[[], float], budget: Budget | None = None) -> None:
         self._mint = mint
         self._clock = clock
-        self._budget = budget or Budget()
+        self.budget = budget or Budget()
         self._channels: dict[str, tuple[Channel, float]] = {}  # with the time of creation
         self._creators: dict[str, Creator] = {}  # by peer id, while they have channels
 
@@ -194,18 +194,18 @@ class Channels:
             raise InvocationError(ErrorCode.LIMIT_EXCEEDED, text)
         size = min(max(DEFAULT_BUFFER if buffer_size is None else buffer_size, 1), MAX_BUFFER)
         channel = Channel(
-            self._mint(), self._mint(), size, lambda closed: self._forget(closed, peer_id), creator, self._budget
+            self._mint(), self._mint(), size, lambda closed: self._forget(closed, peer_id), creator, self.budget
         )
         self._creators[peer_id] = creator
         creator.channels += 1
-        self._budget.hold(creator, CHANNEL_OVERHEAD)
+        self.budget.hold(creator, CHANNEL_OVERHEAD)
         self._channels[channel.id] = channel, self._clock()
         reference = {"channel_id": channel.id, "access_key": channel.key}
         return {"writer": reference | {"direction": "write"}, "reader": reference | {"direction": "read"}}
 
     def _forget(self, channel: Channel, peer_id: str) -> None:
         if self._channels.pop(channel.id, None) is not None:
-            self._budget.release(channel.creator, CHANNEL_OVERHEAD)
+            self.budget.release(channel.creator, CHANNEL_OVERHEAD)
             channel.creator.channels -= 1
             if not channel.creator.channels:
                 del self._creators[peer_id]

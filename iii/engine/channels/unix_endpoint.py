@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from iii.engine.channels.channel import Channel, Channels, Direction
+from iii.engine.routing.budget import Budget
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol.codec import decode, encode, encode_error
 from iii.protocol.frames import ChannelFrameError, ChannelFrameSplitter, frame
@@ -69,7 +70,7 @@ class ChannelAcceptor:
 
     def open(self, fd: int, request: ChannelOpen) -> None:
         """Take over the connection `fd`: attach it to the end that it asks for, or answer with an error and close."""
-        end = UnixChannelEnd(fd, self._ends.discard, self._poller)
+        end = UnixChannelEnd(fd, self._ends.discard, self._poller, self._channels.budget)
         self._ends.add(end)
         channel = self._channels.find(request.channel_id, request.access_key)
         if request.direction not in ("read", "write"):
@@ -90,11 +91,18 @@ class ChannelAcceptor:
 
 
 class UnixChannelEnd:
-    """A `ChannelEnd`: the connection of a reader or a writer. Owns the descriptor, never blocks."""
+    """A `ChannelEnd`: the connection of a reader or a writer. Owns the descriptor, never blocks.
 
-    def __init__(self, fd: int, on_closed: Callable[[UnixChannelEnd], None], poller: Poller) -> None:
+    A `Holder` of the budget: of the unfinished message, and of what the reader has not read.
+    """
+
+    def __init__(
+        self, fd: int, on_closed: Callable[[UnixChannelEnd], None], poller: Poller, budget: Budget | None = None
+    ) -> None:
+        self.held = 0
         self._fd = fd
         self._poller = poller
+        self._budget = budget or Budget()
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
@@ -161,14 +169,24 @@ class UnixChannelEnd:
         if self._channel is not None and self._direction == "write":  # what a reader sends is ignored
             for opcode, payload in messages:
                 self._channel.write(opcode, payload)
-        if is_over:
+        self._hold()
+        # A writer cannot be paused in the middle of its message: nobody else could make it end.
+        if is_over or self._budget.is_exhausted_by(self):
             self.close()
+
+    def _hold(self) -> None:
+        """Hold a large unfinished message, and what is unsent."""
+        size = self._splitter.pending + self._unsent_bytes
+        if self._fd >= 0 and (self.held or size > _READ_SIZE):
+            self._budget.set(self, size)
 
     def _queue(self, data: bytes) -> None:
         self._outgoing.append(memoryview(data))
         self._unsent_bytes += len(data)
 
     def _flush(self) -> None:
+        if self._is_waiting_for_room:
+            self._hold()
         if self._is_waiting_for_room or self._fd < 0:
             return
         while self._outgoing:
@@ -177,6 +195,7 @@ class UnixChannelEnd:
             except (BlockingIOError, InterruptedError):
                 self._is_waiting_for_room = True
                 self._poller.add_writer(self._fd, self._on_writable)
+                self._hold()
                 return
             except OSError:
                 self.close()
@@ -186,6 +205,7 @@ class UnixChannelEnd:
                 self._outgoing[0] = self._outgoing[0][count:]
             else:
                 self._outgoing.popleft()
+        self._hold()
         if self._is_finishing:
             self.close()
 
@@ -207,6 +227,8 @@ class UnixChannelEnd:
         self._fd = -1
         self._outgoing.clear()
         self._unsent_bytes = 0
+        self._splitter = ChannelFrameSplitter()
+        self._budget.set(self, 0)
         self._on_closed(self)
         if self._channel is not None:
             self._channel.leave(self._direction)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
+
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
+from iii.engine.routing.budget import Budget
 from iii.engine.transport.poller import Poller
 from iii.protocol.frames import TEXT, ChannelFrameSplitter, frame
 from iii.protocol.messages import ChannelOpen
+from tests.support.stand_ins import until
 
 BOUND = 20.0
 
@@ -51,6 +55,54 @@ def test_a_second_writer_is_rejected_and_the_first_one_keeps_its_end() -> None:
         assert messages == [(TEXT, b"ours")]
         acceptor.close()
         for half in (reading, writing, rejected):
+            half.close()
+
+    asyncio.run(main())
+
+
+def test_an_unfinished_message_is_held_by_the_engines_memory_and_freed_when_it_ends() -> None:
+    async def main() -> None:
+        budget = Budget(4_000_000)
+        channels = Channels(iter(("id", "key")).__next__, lambda: 0.0, budget)
+        acceptor = ChannelAcceptor(channels, Poller(lambda: None))
+        channels.create()
+        empty = budget.used
+        _, reading = await answer_of(acceptor, ChannelOpen("id", "key", "read"))
+        _, writing = await answer_of(acceptor, ChannelOpen("id", "key", "write"))
+        loop = asyncio.get_running_loop()
+        message = frame(TEXT, b"x" * 3_000_000)
+        await loop.sock_sendall(writing, message[:2_000_000])
+        await until(lambda: budget.used - empty == 2_000_000)
+        sending = loop.create_task(loop.sock_sendall(writing, message[2_000_000:]))
+        received = 0
+        while received < len(message):
+            received += len(await asyncio.wait_for(loop.sock_recv(reading, 1 << 20), BOUND))
+        await sending
+        await until(lambda: budget.used == empty)
+        acceptor.close()
+        for half in (reading, writing):
+            half.close()
+
+    asyncio.run(main())
+
+
+def test_a_writer_whose_unfinished_message_is_beyond_the_engines_memory_loses_its_end() -> None:
+    async def main() -> None:
+        budget = Budget(1_000_000)
+        channels = Channels(iter(("id", "key")).__next__, lambda: 0.0, budget)
+        acceptor = ChannelAcceptor(channels, Poller(lambda: None))
+        channels.create()
+        empty = budget.used
+        _, reading = await answer_of(acceptor, ChannelOpen("id", "key", "read"))
+        _, writing = await answer_of(acceptor, ChannelOpen("id", "key", "write"))
+        loop = asyncio.get_running_loop()
+        with pytest.raises(OSError, match=r"pipe|reset"):
+            await asyncio.wait_for(loop.sock_sendall(writing, frame(TEXT, b"x" * 9_000_000)), BOUND)
+        assert await asyncio.wait_for(loop.sock_recv(reading, 4096), BOUND) == b""
+        await until(lambda: budget.used < empty)
+        acceptor.close()
+        assert budget.used == 0
+        for half in (reading, writing):
             half.close()
 
     asyncio.run(main())
