@@ -266,7 +266,10 @@ class WorkerConnections:
         for _ in range(MAX_ANCESTORS):
             if pid in runs:
                 return runs[pid]
-            entry = read_entry(pid)
+            try:
+                entry = read_entry(pid)
+            except OSError:
+                break  # nobody can look: then it is not known to be a worker's
             if entry is None:
                 break
             pid = entry.parent

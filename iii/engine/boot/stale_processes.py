@@ -89,21 +89,29 @@ def kill_rest(run_id: str, read: Callable[[], list[Entry]] = procfs.entries) -> 
 
 def _kill(choose: Callable[[list[Entry]], list[Entry]], read: Callable[[], list[Entry]]) -> tuple[int, ...]:
     """Kill the chosen processes until there are none, except this one and its ancestors."""
-    spared = set()
-    ancestor = procfs.read_entry(os.getpid())
-    while ancestor is not None and ancestor.pid not in spared:
-        spared.add(ancestor.pid)
-        ancestor = procfs.read_entry(ancestor.parent)
     killed: dict[int, None] = {}  # an ordered set
     deadline = time.monotonic() + KILL_TIMEOUT
     while time.monotonic() < deadline:
-        doomed = [entry for entry in choose(read()) if entry.pid not in spared]
-        if not doomed:
-            break
-        kill_entries(doomed)
-        killed.update(dict.fromkeys(entry.pid for entry in doomed))
+        # Without a free descriptor nobody can look: another thread may close one.
+        with contextlib.suppress(OSError):
+            spared = _ancestors()
+            doomed = [entry for entry in choose(read()) if entry.pid not in spared]
+            if not doomed:
+                break
+            kill_entries(doomed)
+            killed.update(dict.fromkeys(entry.pid for entry in doomed))
         time.sleep(KILL_INTERVAL)  # no event tells of a death
     return tuple(killed)
+
+
+def _ancestors() -> set[int]:
+    """Return the pids of this process and of those above it."""
+    found: set[int] = set()
+    ancestor = procfs.read_entry(os.getpid())
+    while ancestor is not None and ancestor.pid not in found:
+        found.add(ancestor.pid)
+        ancestor = procfs.read_entry(ancestor.parent)
+    return found
 
 
 def left_behind(entries: list[Entry], run_ids: Iterable[str]) -> list[Entry]:

@@ -25,7 +25,7 @@ from iii.engine.supervision import procfs
 from iii.engine.supervision.critical_tasks import start_critical
 from iii.engine.supervision.hooks import SupervisionContext
 from iii.engine.supervision.process import Command, Process, SpawnError, command_of, missing_file, watch_exit
-from iii.engine.supervision.reports import Holding, LeftBehind, LogLine
+from iii.engine.supervision.reports import Holding, LeftBehind, LogLine, Notice
 from iii.engine.supervision.restart_policy import is_refusal
 from iii.engine.supervision.run import Cause, ExitReason, Run, exit_words
 from iii.engine.supervision.stack_traces import error_behind
@@ -204,9 +204,14 @@ class Generation:
     async def _bury(self, process: Process, marks: frozenset[bytes]) -> ExitReason:
         """Kill what is left of the process group, then reap the leader: until then no other process can get its pid."""
         process.signal_group(signal.SIGKILL)
-        left = await self._context.orphans.clear(process, marks, keep_children=self.spec.keep_children)
-        if left:
-            self._context.report(LeftBehind(self.run, left, on_purpose=self.spec.keep_children))
+        try:
+            left = await self._context.orphans.clear(process, marks, keep_children=self.spec.keep_children)
+        except OSError as error:
+            text = f"could not look for processes that it has left behind ({error.strerror}); the next start ends them"
+            self._context.report(Notice(text, self.spec.name, "error"))
+        else:
+            if left:
+                self._context.report(LeftBehind(self.run, left, on_purpose=self.spec.keep_children))
         self._close_stderr(process)
         code = process.reap()
         self.process = None

@@ -17,6 +17,8 @@ from iii.engine.supervision.procfs import Entry
 # Seconds that killed processes may take to vanish. Only uninterruptible waits (a dead network file system) take longer.
 KILL_TIMEOUT = 2.0
 POLL_INTERVAL = 0.01  # seconds between two readings while killed processes vanish
+# Seconds for which a descriptor is waited for, without which nobody can look. The worker does not start meanwhile.
+DESCRIPTOR_TIMEOUT, DESCRIPTOR_INTERVAL = 10.0, 0.1
 
 
 class OrphanCleanup:
@@ -31,16 +33,24 @@ class OrphanCleanup:
         """Kill everything that belongs to a dead, unreaped `leader`; return when it is gone.
 
         That is the leader's group, and unless `keep_children` every process with the leader's tag, or whose environment
-        carries all `marks`. Returns the pids that are left: kept on purpose, or still alive after KILL_TIMEOUT.
+        carries all `marks`. Returns the pids that are left: kept on purpose, or still alive after KILL_TIMEOUT. Raises
+        OSError when the engine could open no file, and so not look, for DESCRIPTOR_TIMEOUT.
         """
-        deadline = time.monotonic() + KILL_TIMEOUT
+        began = time.monotonic()
+        deadline = began + KILL_TIMEOUT
         while True:
-            left = belonging(await self._processes(), leader.pid, leader.tag, marks)
-            doomed = [entry for entry in left if not keep_children or entry.group == leader.pid]
-            if not doomed or time.monotonic() > deadline:
-                return tuple(entry.pid for entry in left)
-            kill_entries(doomed)
-            await asyncio.sleep(POLL_INTERVAL)
+            try:
+                left = belonging(await self._processes(), leader.pid, leader.tag, marks)
+                doomed = [entry for entry in left if not keep_children or entry.group == leader.pid]
+                if not doomed or time.monotonic() > deadline:
+                    return tuple(entry.pid for entry in left)
+                kill_entries(doomed)
+                await asyncio.sleep(POLL_INTERVAL)
+            except OSError:
+                if time.monotonic() - began > DESCRIPTOR_TIMEOUT:
+                    raise
+                await asyncio.sleep(DESCRIPTOR_INTERVAL)
+                deadline = time.monotonic() + KILL_TIMEOUT
 
     async def _processes(self) -> list[Entry]:
         """Return a reading that began after this call."""

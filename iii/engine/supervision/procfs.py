@@ -2,11 +2,13 @@
 
 Shows what a worker left behind: the members of its process group, and descendants that left the group but still carry
 the tag or the environment they were started with. Reads only; `orphans.py` and `boot/stale_processes.py` decide what to
-kill. Where there is no /proc (macOS) every function finds nothing.
+kill. Where there is no /proc (macOS) every function finds nothing. Where this process may open no more files, every
+function raises OSError: that nothing can be read does not mean that nobody is there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
@@ -17,6 +19,8 @@ from iii.engine.run_tag import tag_of
 
 _PREFIX = b"III_"
 KEEP = "III_KEEP_CHILDREN"  # set for a worker whose children may outlive it
+# The kernel has no descriptor, or no memory, for one more file.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _DEAD = frozenset("ZX")  # zombies and the dead hold nothing
 
 
@@ -33,10 +37,14 @@ class Entry(Struct, frozen=True):
 
 
 def entries() -> list[Entry]:
-    """Return every process of this user, the living ones with their tags and marks; root sees those of all users."""
+    """Return every process of this user, the living ones with their tags and marks; root sees those of all users.
+
+    Raises OSError when this process may open no more files.
+    """
     try:
         names = os.listdir("/proc")
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return []
     user, found = os.getuid(), []
     for name in names:
@@ -53,19 +61,30 @@ def _environment(pid: str) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read().split(b"\0")
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return []
 
 
+def raise_if_exhausted(error: OSError) -> None:
+    """Raise the error when it is about this process: it may open no more files."""
+    if error.errno in _EXHAUSTED:
+        raise error
+
+
 def read_entry(pid: int, user: int | None = None) -> Entry | None:
-    """Return the entry of `pid` without its marks, None if the process is gone or another user's."""
+    """Return the entry of `pid` without its marks, None if the process is gone or another user's.
+
+    Raises OSError when this process may open no more files.
+    """
     try:
         folder = f"/proc/{pid}"
         if user is not None and os.stat(folder).st_uid != user:
             return None
         with open(f"{folder}/stat", "rb", buffering=0) as file:
             return parse_stat(pid, file.read(4096))
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return None
 
 

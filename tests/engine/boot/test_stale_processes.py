@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import stat
@@ -117,6 +118,22 @@ def test_only_the_last_runs_are_remembered(tmp_path: Path) -> None:
     for run in runs:
         kill_stale_processes(tmp_path / "runs", run, lambda: [])
     assert read_runs(tmp_path / "runs") == runs[5:]
+
+
+def test_a_start_without_a_free_descriptor_looks_again(tmp_path: Path) -> None:
+    old = record_of("6a" * 16, tmp_path)
+    kill_stale_processes(tmp_path / "runs", old, lambda: [])
+    readings = 0
+
+    def read() -> list[Entry]:
+        nonlocal readings
+        readings += 1
+        if readings < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return []
+
+    assert kill_stale_processes(tmp_path / "runs", record_of("6b" * 16, tmp_path), read) == ()
+    assert readings == 3
 
 
 def test_a_pid_that_has_a_new_owner_is_not_killed(tmp_path: Path) -> None:
