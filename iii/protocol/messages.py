@@ -170,9 +170,13 @@ class Ready(Message):
 
 
 class Telemetry(Message):
-    """Ended spans that the sender has opened itself: an array, see docs/observability.md."""
+    """Ended spans that the sender has opened itself: an array, see docs/observability.md.
+
+    `dropped`: how many it could not send before them.
+    """
 
     spans: Raw = ABSENT
+    dropped: int = 0
 
 
 class Cancel(Message):

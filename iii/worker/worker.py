@@ -75,6 +75,7 @@ class Worker(Registering, Calling, Tracing):
         self._countdown = CALLS_BEFORE_UPGRADE
         self._codec = Codec()
         self._writer = LineWriter(transport.write)
+        self._lost_spans = 0
         self._calls = CallTable()
         self._thread_pool = thread_pool = thread_pool or ThreadPool()
         self._reader_lock = lock = ReaderLock(transport.input_fd)
@@ -325,6 +326,14 @@ class Worker(Registering, Calling, Tracing):
     def _send(self, message: Message) -> None:
         self._writer.add(self._codec.encode(message))
         self._writer.flush()
+
+    def _send_span(self, span: Message) -> None:
+        """Send a span, unless the engine has not read for so long that much waits already."""
+        if self._writer.is_behind:
+            self._lost_spans += 1
+            return
+        lost, self._lost_spans = self._lost_spans, 0
+        self._send({"type": "telemetry", "spans": [span], **({"dropped": lost} if lost else {})})
 
     def __repr__(self) -> str:
         name = self._options.worker_name or "unnamed"

@@ -230,6 +230,7 @@ class Router:
 
     def _take_spans(self, peer: Peer, message: m.Telemetry) -> None:
         if self.calls.tracer is not None:
+            self.calls.tracer.worker_spans.dropped += max(0, message.dropped)
             self.calls.tracer.take_worker_spans(peer, message.spans)
 
     def _ready(self, peer: Peer, message: m.Ready) -> None:

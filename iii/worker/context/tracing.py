@@ -1,7 +1,8 @@
 """Spans that a worker opens itself, and the trace that its code runs in.
 
 The parent of a span is the span around it, or else the invocation's. Calls, log records and spans within it are its
-children. A span is sent when it has ended, and only if its trace is recorded; otherwise it costs its own begin.
+children. A span is sent when it has ended, and only if its trace is recorded; otherwise it costs its own begin. What
+one span holds is bounded; what is left out is counted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 # Flags of a trace context: recorded; a random trace id of which the engine is to decide whether it is recorded.
 _RECORDED, _UNDECIDED = "01", "02"
+# Attributes and events of one span (OpenTelemetry's limits), and bytes of both: the engine takes spans up to 64 KiB.
+MAX_ATTRIBUTES, MAX_EVENTS, MAX_BYTES = 128, 128, 40 * 1024
+# Bytes that an attribute or an event has beside its texts.
+_OVERHEAD = 64
 
 
 class Span:
@@ -34,6 +39,8 @@ class Span:
     """
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None, send: Callable[[Message], None]) -> None:
+        self._room = MAX_BYTES
+        self._left_out = 0  # attributes and events
         self.name = name
         self.attributes: dict[str, Any] = dict(attributes or {})
         self.trace: dict[str, str] = {}
@@ -49,13 +56,29 @@ class Span:
         return self.trace.get("traceparent")
 
     def set(self, name: str, value: Any) -> None:
-        """Set an attribute: a string, a number or a boolean; anything else becomes text."""
-        self.attributes[name] = value
+        """Set an attribute: a string, a number or a boolean; anything else becomes text.
+
+        A span has at most 128 attributes and 128 events, 40 KiB in all; `iii.left_out` counts further ones.
+        """
+        if len(self.attributes) < MAX_ATTRIBUTES or name in self.attributes:
+            self.attributes[name] = value
+        else:
+            self._left_out += 1
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event that happens now; its attributes become text."""
         pairs = [[key, text_of(value)] for key, value in (attributes or {}).items()]
-        self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": pairs})
+        if len(self._events) < MAX_EVENTS and self._takes(name, *[text for pair in pairs for text in pair]):
+            self._events.append({"name": name, "timestamp_unix_nano": time.time_ns(), "attributes": pairs})
+        else:
+            self._left_out += 1
+
+    def _takes(self, *texts: object) -> bool:
+        """Return whether there is room for these texts, and take it."""
+        size = _OVERHEAD + sum(len(text_of(text).encode(errors="replace")) for text in texts)
+        has_room = size <= self._room
+        self._room -= size if has_room else 0
+        return has_room
 
     def __enter__(self) -> Span:
         outer = current_trace()
@@ -84,11 +107,16 @@ class Span:
         fields = {"name": self.name, **self._fields, "end_time_unix_nano": time.time_ns(), "status": "ok"}
         if error_type is not None:
             fields |= {"status": "error", "status_description": f"{error_type.__name__}: {text_of(error)}"}
-        attributes = {
-            text_of(key): value if isinstance(value, str | int) or _is_finite(value) else text_of(value)
-            for key, value in self.attributes.items()
-        }
-        self._send({"type": "telemetry", "spans": [{**fields, "attributes": attributes, "events": self._events}]})
+        attributes: dict[str, Any] = {}
+        for key, value in self.attributes.items():
+            plain = value if isinstance(value, str | int) or _is_finite(value) else text_of(value)
+            if len(attributes) < MAX_ATTRIBUTES and self._takes(key, plain):
+                attributes[text_of(key)] = plain
+            else:
+                self._left_out += 1
+        if self._left_out:
+            attributes["iii.left_out"] = self._left_out
+        self._send({**fields, "attributes": attributes, "events": self._events})
 
 
 def _is_finite(value: Any) -> bool:
@@ -101,7 +129,7 @@ _SPAN: ContextVar[Span | None] = ContextVar("iii_span", default=None)
 class Tracing:
     """The part of `Worker` that opens spans."""
 
-    _send: Callable[[Message], None]
+    _send_span: Callable[[Message], None]
 
     def span(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
         """Return a span to open with `with`: its time, attributes and outcome become part of the running trace.
@@ -112,7 +140,7 @@ class Tracing:
             with worker.span("resize", {"pixels": n}) as span:
                 span.set("format", resize(image))
         """
-        return Span(name, attributes, self._send)
+        return Span(name, attributes, self._send_span)
 
 
 def current_trace() -> dict[str, str]:

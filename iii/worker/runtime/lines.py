@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from iii.errors import RemoteProtocolError
     from iii.worker.codec.codec import Codec, Message
 
+# Lines that wait behind a write which does not end: more, and what can be left out is.
+_MAX_BEHIND = 256
 # Every reference to a channel holds this key.
 _CHANNEL_KEY = b'"access_key"'
 
@@ -95,6 +97,11 @@ class LineWriter:
                 pass  # the engine is gone: the thread that reads finds the end of the stream, and ends the worker
             finally:
                 self._writing.release()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether much waits for a thread that cannot write: the engine does not read."""
+        return len(self._lines) > _MAX_BEHIND and self._writing.locked()
 
     def flush_soon(self, loop: AbstractEventLoop) -> None:
         """Flush once, after the callbacks that `loop` has ready. Call it on that loop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import contextmanager
+from threading import Event, Thread
 
 import pytest
 
@@ -13,6 +14,8 @@ from iii.worker.api.requests import TriggerRequest
 from iii.worker.calls.call_table import prepare
 from iii.worker.context.invocation import CURRENT, InvocationContext
 from iii.worker.context.tracing import Tracing, current_trace
+from iii.worker.runtime.lines import LineWriter
+from iii.worker.worker import Worker
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -23,9 +26,8 @@ class Recorder(Tracing):
     def __init__(self):
         self.sent = []
 
-    def _send(self, message):
-        assert message["type"] == "telemetry"
-        self.sent += message["spans"]
+    def _send_span(self, span):
+        self.sent.append(span)
 
 
 @contextmanager
@@ -113,3 +115,60 @@ def test_a_request_that_names_its_trace_keeps_it():
     with invocation(), worker.span("work"):
         message = prepare(TriggerRequest("a::b", trace=given), None, None)
     assert message["traceparent"] == given["traceparent"]
+
+
+def test_what_one_span_holds_is_bounded_and_what_is_left_out_is_counted():
+    worker = Recorder()
+    with invocation(), worker.span("loop") as span:
+        for number in range(10_000):
+            span.event("turn", {"number": number})
+            span.set(f"key {number}", number)
+    with invocation(), worker.span("large", {"body": "x" * 1_000_000, "kept": 1, "too": "y" * 100_000}) as span:
+        span.event("dump", {"text": "z" * 100_000})
+        span.event("small")
+    many, large = worker.sent
+    assert (len(many["events"]), many["events"][0]["attributes"]) == (128, [["number", "0"]])
+    assert len(many["attributes"]) == 128 + 1
+    assert many["attributes"]["iii.left_out"] == 2 * (10_000 - 128)
+    assert large["attributes"] == {"kept": 1, "iii.left_out": 3}
+    assert [event["name"] for event in large["events"]] == ["small"]
+    assert all(len(json.dumps(span)) < 64 * 1024 for span in worker.sent)
+
+
+def test_spans_for_an_engine_that_does_not_read_are_dropped_and_counted_by_the_next_one():
+    is_read, has_begun = Event(), Event()
+    written = []
+
+    def write(data):
+        has_begun.set()
+        assert is_read.wait(20)
+        written.append(data)
+
+    class Sender(Tracing):
+        _send_span = Worker._send_span
+
+        def __init__(self):
+            self._writer, self._lost_spans = LineWriter(write), 0
+
+        def _send(self, message):
+            self._writer.add(json.dumps(message).encode())
+            self._writer.flush()
+
+    worker = Sender()
+
+    def work():
+        with worker.span("one"):
+            pass
+
+    thread = Thread(target=work)
+    thread.start()
+    assert has_begun.wait(20)
+    for _ in range(1_000):
+        work()
+    is_read.set()
+    thread.join()
+    work()
+    messages = [json.loads(line) for block in written for line in block.split(b"\n") if line]
+    dropped = sum(message.get("dropped", 0) for message in messages)
+    assert len(messages) < 300
+    assert len(messages) + dropped == 1_002
