@@ -7,7 +7,7 @@ status and headers go ahead of the body's first bytes, as texts of the same chan
 from __future__ import annotations
 
 from iii.worker.api.http_functions import HttpAuthApiKey, HttpAuthBearer, HttpAuthHmac, HttpInvocationConfig
-from iii.worker.channels import ChannelReader, ChannelWriter
+from iii.worker.channels import ChannelClosed, ChannelReader, ChannelWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def http(handler: Handler) -> Callable[[dict[str, Any]], Awaitable[Any]]:
         response = StreamResponse(payload["response"])
         try:
             result = await handler(StreamRequest(payload), response)
-        except OSError:
+        except ChannelClosed:
             return None  # the client is gone, and with it the only one to tell
         if result is None:
             await response.close()

@@ -187,17 +187,20 @@ class _End:
 
 
 class ChannelWriter(_End):
-    """The end to write to. Writes block while the reader is behind; OSError once the reader is gone."""
+    """The end to write to. Writes block while the reader is behind; OSError (ChannelClosed) once the reader is gone."""
 
     def send(self, data: bytes | str) -> None:
         """Write bytes, or one text message."""
         connection = self._connect()
-        if isinstance(data, str):
-            connection.send(TEXT, data.encode())
-            return
-        view = memoryview(data)
-        for start in range(0, max(len(data), 1), CHUNK):
-            connection.send(BINARY, bytes(view[start : start + CHUNK]))
+        try:
+            if isinstance(data, str):
+                connection.send(TEXT, data.encode())
+                return
+            view = memoryview(data)
+            for start in range(0, max(len(data), 1), CHUNK):
+                connection.send(BINARY, bytes(view[start : start + CHUNK]))
+        except OSError as error:
+            raise ChannelClosed(f"the reader of this channel has gone: {error}") from None
 
     async def write(self, data: bytes) -> None:
         """Write bytes."""

@@ -52,6 +52,10 @@ async def empty(req, res):
 async def crash(req, res):
     raise RuntimeError("boom")
 
+@http
+async def no_file(req, res):
+    open("/no/such/file")
+
 def endless(request):
     try:
         while True:
@@ -69,6 +73,7 @@ async def files(req, res):
 for function in (more, let_go):
     worker.register_function("web::" + function.__name__, function)
 for function, path, method in ((events, "/events/:user", "GET"), (double, "/double", "POST"), (crash, "/crash", "GET"),
+                               (no_file, "/no-file", "GET"),
                                (result, "/result", "POST"), (empty, "/empty", "GET"), (endless, "/endless", "GET"),
                                (files, "/files", "POST")):
     worker.register_function("web::" + function.__name__, function)
@@ -138,6 +143,8 @@ def test_a_stream_may_be_empty_or_fail(running: Web) -> None:
     assert (running.ask("GET", "/empty").status, running.ask("GET", "/empty").body) == (204, b"")
     crashed = running.ask("GET", "/crash")
     assert (crashed.status, crashed.json["error"]["message"]) == (500, "boom")
+    # What the system says is no client that has gone.
+    assert "No such file" in running.ask("GET", "/no-file").json["error"]["message"]
 
 
 def test_a_function_learns_that_its_client_has_gone(running: Web) -> None:
