@@ -201,7 +201,7 @@ class Application:
         if self.channels is None:
             text = "channels need the engine's socket: run the http worker under `iii dev` or `iii start`"
             raise Refusal(500, "channels_off", text)
-        stream = exchange.stream = Stream(self.channels, exchange.request, self._options.timeout)
+        stream = exchange.stream = Stream(self.channels, exchange.request, self._options.timeout, self._log.warn)
         try:
             await stream.open(payload)
             early = await self._admit(self.trigger, route, payload, terms)

@@ -8,7 +8,7 @@ multipart form are channels too. A client that leaves closes the reader, and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +26,8 @@ from stdlib_workers.http.routes import Route
 MAX_FILES = 32
 # A writer's piece; the engine takes no message of any size.
 PIECE = 64 * 1024
-# A function that has closed its stream and still runs has written all it wanted, unless it fails in this time.
+# A function that has closed its stream and still runs has written all it wanted, unless it fails in this time. The
+# client does not wait for longer: of a later failure only the log hears.
 OUTCOME_SECONDS = 1.0
 # Within this a channel hands over what was written before its function failed.
 REST_SECONDS = 0.2
@@ -44,13 +45,15 @@ class StreamFailed(Exception):
 class Stream:
     """One such request. `open` before the function is called, then `reply`; `close` in any case.
 
-    `silence` is how many seconds the function and the client may both be silent.
+    `silence` is how many seconds the function and the client may both be silent. `warn` is told of a function that
+    fails when the client has its answer already.
     """
 
-    def __init__(self, channels: Channels, request: Request, silence: float) -> None:
+    def __init__(self, channels: Channels, request: Request, silence: float, warn: Callable[[str], None]) -> None:
         self._channels = channels
         self._request = request
         self._silence = silence
+        self._warn = warn
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -149,6 +152,7 @@ class Stream:
         await asyncio.wait({call}, timeout=OUTCOME_SECONDS)
         await self._check(call)
         self._tasks.discard(call)  # it may go on
+        call.add_done_callback(self._tell_late_failure)
 
     async def _next(self, call: asyncio.Task[Any]) -> str | bytes | None:
         """Return the next item, None at the end. StreamFailed once the function has failed, or all is silent."""
@@ -172,6 +176,13 @@ class Stream:
         """Wait no longer for a function that has failed."""
         if self._waiting is not None and not call.cancelled() and call.exception() is not None:
             self._waiting.reschedule(self._loop.time() + REST_SECONDS)
+
+    def _tell_late_failure(self, call: asyncio.Task[Any]) -> None:
+        if not call.cancelled() and (error := call.exception()) is not None:
+            request = self._request
+            self._warn(
+                f"{request.method} {request.path}: the client has the whole answer; after it {error} ({request.id})"
+            )
 
     async def _check(self, call: asyncio.Task[Any]) -> None:
         try:

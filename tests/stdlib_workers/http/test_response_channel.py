@@ -73,6 +73,7 @@ async def answer(
     kind: bytes = b"",
     terms: Terms | None = None,
     silence: float = 10.0,
+    warn: Callable[[str], None] = pytest.fail,
 ) -> tuple[Any, ...]:
     """Serve one request with `function`, which gets the writer; return status, headers, body, and what it was sent."""
     pipes: Any = Pipes()
@@ -89,7 +90,7 @@ async def answer(
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))] if body else []
     scope = {"method": "POST", "raw_path": b"/a", "query_string": b"", "headers": headers}
     payload: dict[str, Any] = {"body": None}
-    stream = Stream(pipes, Request(scope, receive, 1000), silence)
+    stream = Stream(pipes, Request(scope, receive, 1000), silence, warn)
     try:
         await stream.open(payload)
         reply = await stream.reply(trigger, ROUTE, payload, terms or Ending())
@@ -206,6 +207,20 @@ async def test_a_function_that_has_closed_its_stream_may_go_on() -> None:
 
     assert (await answer(function))[2] == b"all"
     await asyncio.wait_for(went_on.wait(), 5)
+
+
+async def test_a_function_that_fails_long_after_it_has_closed_its_stream_is_told() -> None:
+    told: list[str] = []
+
+    async def function(writer: Pipe) -> None:
+        await writer.send(b"all")
+        await writer.close()
+        await asyncio.sleep(1.2)  # longer than its outcome is waited for
+        raise InvocationError("my_code", "mine")
+
+    assert (await answer(function, warn=told.append))[2] == b"all"
+    await until(lambda: bool(told))
+    assert told[0].startswith("POST /a: the client has the whole answer; after it my_code: mine (")
 
 
 def test_the_last_event_of_a_stream_that_failed_is_an_error_in_one_line() -> None:
