@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from email.message import Message as Header
 from functools import lru_cache
 from typing import Any
@@ -44,6 +44,9 @@ _TEXT = re.compile(
 _CHARSET = re.compile(
     r"utf-?(8|16|32)([-_]?[bl]e)?|(us-)?ascii|iso[-_]8859-\d+|latin-?1|windows-125\d|shift_jis|euc-(jp|kr)|gb(k|2312|18030)|big5|koi8-[ru]"
 )
+# A form is split in this, which has a character for each byte, and its texts are decoded one by one: what cannot be is
+# named. Starlette would replace what it cannot decode.
+_BYTES = "latin-1"
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[]{},")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _OFFSET = re.compile(r" ?\(byte (\d+)\)")
@@ -93,7 +96,7 @@ async def parse_body(content_type: str, body: bytes, file_value: FileValue = inl
         return None
     kind, parameters = media_type(content_type)
     if kind == _MULTIPART:
-        return await _parse_multipart(content_type, parameters.get("boundary", ""), body, file_value)
+        return await _parse_multipart(content_type, parameters, body, file_value)
     return await _aside(lambda: _parse(kind, parameters, content_type, body), body)
 
 
@@ -118,7 +121,7 @@ def _parse(kind: str, parameters: dict[str, str], content_type: str, body: bytes
         text = f"a request with a body needs a content-type such as application/json, not {content_type!r}"
         raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", text)
     if kind == _FORM:
-        return parse_form(body)
+        return parse_form(body, parameters.get("charset"))
     if _TEXT.match(kind):
         return _decode(body, "the text", parameters.get("charset", "utf-8"))
     return inline(File(None, kind, body))
@@ -165,19 +168,22 @@ def _structure(body: bytes) -> Iterator[bytes]:
         inside ^= (len(parts) - 1) & 1
 
 
-def parse_form(body: bytes) -> dict[str, Any]:
+def parse_form(body: bytes, charset: str | None = None) -> dict[str, Any]:
     """Return the fields of an urlencoded form; a name that comes several times has a list."""
     if body.count(b"%") > MAX_ESCAPES:
         text = f"the form holds more than {MAX_ESCAPES} escapes; send so much as multipart/form-data or JSON"
         raise Refusal(413, "PAYLOAD_TOO_LARGE", text)
     try:
-        pairs = parse_qsl(_decode(body, "the form"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+        pairs = parse_qsl(body.decode(_BYTES), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding=_BYTES)
     except ValueError as error:
         raise Refusal(400, "invalid_body", f"the form cannot be read: {error}") from None
-    return _collect(pairs)
+    return _collect(pairs, charset)
 
 
-async def _parse_multipart(content_type: str, boundary: str, body: bytes, file_value: FileValue) -> dict[str, Any]:
+async def _parse_multipart(
+    content_type: str, parameters: dict[str, str], body: bytes, file_value: FileValue
+) -> dict[str, Any]:
+    boundary = parameters.get("boundary", "")
     if f"--{boundary}--".encode("latin-1", "replace") not in body or not boundary:
         text = "the multipart body cannot be read: its boundary is missing, or its end"
         raise Refusal(400, "invalid_body", text)
@@ -188,15 +194,15 @@ async def _parse_multipart(content_type: str, boundary: str, body: bytes, file_v
         await asyncio.sleep(0)
         return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
-    scope = {"type": "http", "headers": [(b"content-type", content_type.encode("latin-1"))]}
+    scope = {"type": "http", "headers": [(b"content-type", f"{content_type}; charset={_BYTES}".encode("latin-1"))]}
     try:
         async with FormRequest(scope, receive).form(
             max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=len(body)
         ) as form:
-            parts = [(name, await _part_value(value, file_value)) for name, value in form.multi_items()]
+            parts = [(name, await _part_value(value)) for name, value in form.multi_items()]
     except MultiPartException as error:
         raise Refusal(400, "invalid_body", f"the multipart body cannot be read: {error.message}") from None
-    return _collect(parts)
+    return _collect(parts, parameters.get("charset"), file_value)
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -204,17 +210,34 @@ async def _pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + FORM_PIECE]
 
 
-async def _part_value(value: Any, file_value: FileValue) -> Any:
+async def _part_value(value: Any) -> str | File:
     if isinstance(value, str):
         return value
-    content = await value.read()
-    return file_value(File(value.filename or "", value.content_type or "application/octet-stream", content))
+    return File(value.filename or "", value.content_type or "application/octet-stream", await value.read())
 
 
-def _collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _collect(
+    pairs: Sequence[tuple[str, str | File]], charset: str | None, file_value: FileValue = inline
+) -> dict[str, Any]:
+    """Return the fields of a form whose texts hold a character for each byte.
+
+    They are in `charset`, or in the one that the field `_charset_` names, as browsers fill it (RFC 7578).
+    """
+    declared = charset or next(
+        (value for name, value in pairs if name == "_charset_" and isinstance(value, str)), "utf-8"
+    )
+
+    def text(raw: str, what: str) -> str:
+        return _decode(raw.encode(_BYTES), what, declared)
+
     fields: dict[str, list[Any]] = {}
-    for name, value in pairs:
-        fields.setdefault(name, []).append(value)
+    for raw_name, value in pairs:
+        name = text(raw_name, f"the field name {raw_name!a}")
+        if isinstance(value, str):
+            found: Any = text(value, f"the field {name!r}")
+        else:
+            found = file_value(replace(value, name=text(value.name or "", f"the file name of {name!r}")))
+        fields.setdefault(name, []).append(found)
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
 
 

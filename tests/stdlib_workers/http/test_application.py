@@ -198,6 +198,9 @@ def test_a_result_that_is_lost_is_told_to_its_author(result: Any, capsys: pytest
         (b"application/json", b"[" * 100_000, (400, "invalid_json")),
         (b"application/x-www-form-urlencoded", b"a=1&b=x+y&a=%C3%A9&c=", {"a": ["1", "é"], "b": "x y", "c": ""}),
         (b"application/x-www-form-urlencoded", b"a=%ff", (400, "invalid_body")),
+        (b"application/x-www-form-urlencoded; charset=iso-8859-1", b"a=%e9&b=\xe9", {"a": "é", "b": "é"}),
+        (b"application/x-www-form-urlencoded", b"a=%e9&_charset_=iso-8859-1", {"a": "é", "_charset_": "iso-8859-1"}),
+        (b"application/x-www-form-urlencoded; charset=zlib", b"a=1", (415, "UNSUPPORTED_MEDIA_TYPE")),
         (b"application/x-www-form-urlencoded", b"&".join([b"a=1"] * 1001), (400, "invalid_body")),
         (b"application/x-www-form-urlencoded", b"a=" + b"%41" * 200_001, (413, "PAYLOAD_TOO_LARGE")),
         (b"text/plain", "hé".encode(), "hé"),
@@ -244,6 +247,41 @@ def test_a_multipart_form_has_fields_and_files() -> None:
     )
     file = {"filename": "a.txt", "content_type": "text/plain", "size": 2, "content_base64": "aGk="}
     assert body_of(b"multipart/form-data; boundary=x", body) == {"a": "1", "f": file}
+
+
+def multipart(*parts: bytes) -> bytes:
+    """A body of parts, each with its headers."""
+    return b"".join(b"--x\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "value"),
+    [
+        (b"", [b'name="n"\r\n\r\nh\xc3\xa9'], {"n": "hé"}),
+        (b"; charset=iso-8859-1", [b'name="n\xe9"\r\n\r\nh\xe9'], {"né": "hé"}),
+        (
+            b"",
+            [b'name="n"\r\n\r\nh\xe9', b'name="_charset_"\r\n\r\niso-8859-1'],
+            {"n": "hé", "_charset_": "iso-8859-1"},
+        ),
+        (b"", [b'name="n"; filename="\xc3\xa9"\r\n\r\n\xe9'], {"n": {"filename": "é", "content_base64": "6Q=="}}),
+        (b"", [b'name="n"\r\n\r\nh\xe9'], "the field 'n' in the body is not UTF-8"),
+        (b"", [b'name="n\xe9"\r\n\r\nh'], "the field name 'n\\xe9' in the body is not UTF-8"),
+        (b"", [b'name="n"; filename="\xe9"\r\n\r\nh'], "the file name of 'n' in the body is not UTF-8"),
+        (b"; charset=zlib", [b'name="n"\r\n\r\nh'], "the charset 'zlib' is not known; send UTF-8"),
+        (b"", [b'name="_charset_"\r\n\r\nzlib'], "the charset 'zlib' is not known; send UTF-8"),
+    ],
+)
+def test_a_multipart_form_is_read_in_the_charset_that_it_declares(kind: bytes, parts: list[bytes], value: Any) -> None:
+    made = Site({"f::f": lambda payload: {"body": payload["body"]}})
+    made.bind("POST /a")
+    content_type = (b"content-type", b"multipart/form-data; boundary=x" + kind)
+    answer = made.ask("POST /a", multipart(*parts), [content_type])
+    if isinstance(value, str):
+        assert (answer.status, answer.json["error"]["message"]) == (415 if "zlib" in value else 400, value)
+        return
+    for name, field in answer.json.items():
+        assert field == value[name] if isinstance(field, str) else value[name].items() <= field.items()
 
 
 def test_s25_a_body_with_a_coding_is_not_unpacked() -> None:
