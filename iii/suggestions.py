@@ -19,7 +19,6 @@ STANDARD_FUNCTIONS = {
     "http::": "http",
     "http_functions::": "http_functions",
     "bridge::": "bridge",
-    "configuration::": "configuration",
     "queue::": "queue",
     "action::enqueue": "queue",
     "iii::queue::": "queue",

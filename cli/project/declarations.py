@@ -97,19 +97,22 @@ def config_rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 @json_option
 def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Add standard workers (state, queue, http, ...) to iii.toml. NAME --help shows what its config may hold."""
-    from iii.engine.config.project import STANDARD_WORKERS, load_project  # keeps `--help` light
+    from iii.config_schema import load_schema  # keeps `--help` light
+    from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS, load_project
     from iii.suggestions import did_you_mean
 
     path = project_file(file)
     declared = load_project(path, environ=os.environ).workers
+    required: dict[str, tuple[str, ...]] = {}
     for name in names:
         if standard_name(name) not in STANDARD_WORKERS:
             hint = did_you_mean(name, STANDARD_WORKERS) or f"standard workers are {', '.join(STANDARD_WORKERS)}"
             raise UsageError(f"there is no standard worker `{name}`", hint)
         if name in declared:
             raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
+        required[name] = tuple((load_schema(STDLIB_WORKERS, standard_name(name)) or {}).get("required", ()))
     with path.open(encoding="utf-8", newline="") as stream:
-        text = with_workers(stream.read(), names)
+        text = with_workers(stream.read(), required)
     # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
     target = path.resolve()
     draft = target.with_name(f".{target.name}.new")
@@ -117,7 +120,11 @@ def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
         stream.write(text)
     draft.chmod(target.stat().st_mode)
     draft.replace(target)
-    write(shown_json({"added": list(names)}) if as_json else f"added {', '.join(names)} to {path.name}")
+    missing = [f"workers.{name}.config.{key}" for name, keys in required.items() for key in keys]
+    if as_json:
+        write(shown_json({"added": list(names), "missing": missing}))
+        return
+    write(f"added {', '.join(names)} to {path.name}" + (f"; fill in {', '.join(missing)}" if missing else ""))
 
 
 def standard_name(name: str) -> str:
@@ -125,14 +132,19 @@ def standard_name(name: str) -> str:
     return name.removeprefix("iii-").replace("-", "_")
 
 
-def with_workers(text: str, names: tuple[str, ...]) -> str:
-    """Return the TOML `text` with an empty `[workers.NAME]` table for each name. Pure."""
+def with_workers(text: str, required: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the TOML `text` with a `[workers.NAME]` table for each name, and the required keys of its config. Pure.
+
+    The keys stand there empty, which `iii check` refuses with what they must be.
+    """
     import tomlkit  # keeps `--help` light
 
     document = tomlkit.parse(text)
     if "workers" not in document:
         document["workers"] = tomlkit.table(is_super_table=True)
     workers: Any = document["workers"]
-    for name in names:
-        workers[name] = tomlkit.table()
+    for name, keys in required.items():
+        workers[name] = tomlkit.table(is_super_table=bool(keys))
+        if keys:
+            workers[name]["config"] = {key: "" for key in keys}
     return tomlkit.dumps(document)

@@ -25,7 +25,7 @@ from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
-    *("http_functions", "observability", "configuration"),
+    *("http_functions", "observability"),
 )
 # Those whose `config` names the socket that the engine opens for them, with the port they have by default.
 LISTENING = {"http": 3111}
@@ -187,8 +187,9 @@ class _Reader:
             values["standard"] = standard = _standard(name, at, values)
             # Two generations must not own its files at once; a socket of the engine's is for both.
             values.setdefault("reload", "swap" if standard in LISTENING else "exclusive")
-            if "config" in values:
-                self._check_config(standard, values["config"], entries["config"][1])
+            # A table without a config lacks what it must have as well.
+            config, written_at = (values["config"], entries["config"][1]) if "config" in values else ({}, at)
+            self._check_config(standard, config, written_at)
             if standard in LISTENING:
                 values.update(_address_in_config(values, entries, LISTENING[standard]))
         return WorkerSpec(name=name, line=at.line, **values)

@@ -13,6 +13,7 @@ import pytest
 from cli.commands.registry import COMMANDS
 from cli.project.declarations import with_workers
 from cli.project.init import FIRST_CALL, TEMPLATES
+from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS
 from tests.support.command import Iii, environment
 from tests.support.fake_engine import FakeEngine, Refused
 
@@ -181,8 +182,22 @@ def test_add_knows_only_standard_workers(iii: Iii) -> None:
     assert (done.returncode, "did you mean `state`?" in done.stderr) == (2, True)
 
 
+def test_add_writes_down_what_a_worker_cannot_do_without(iii: Iii, folder: Path) -> None:
+    iii("init")
+    assert iii("add", "bridge").stdout == "added bridge to iii.toml; fill in workers.bridge.config.url\n"
+    assert 'url must be the other engine\'s ws://host:port, got ""' in iii("check").stderr
+    text = (folder / "iii.toml").read_text()
+    (folder / "iii.toml").write_text(text.replace('url = ""', 'url = "ws://127.0.0.1:1"'))
+    assert iii("check").stdout == "iii.toml is valid: 2 workers (math, bridge)\n"
+
+
+def test_every_worker_that_can_be_added_exists() -> None:
+    for name in STANDARD_WORKERS:
+        assert (STDLIB_WORKERS / name / "__main__.py").is_file(), name
+
+
 def test_a_worker_is_added_to_a_file_that_has_none() -> None:
-    assert with_workers("# mine\n[engine]\n", ("state",)) == "# mine\n[engine]\n\n[workers.state]\n"
+    assert with_workers("# mine\n[engine]\n", {"state": ()}) == "# mine\n[engine]\n\n[workers.state]\n"
 
 
 def test_help_lists_every_command_and_imports_none(iii: Iii) -> None:
