@@ -8,9 +8,6 @@ a pytest run.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -19,9 +16,9 @@ import pytest
 
 from iii.version import VERSION
 from tests.support import official
+from tests.support.installed import BOUND, run, running
+from tests.support.live_project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-BOUND = 240  # seconds for what pip downloads
 SDK = "0.25.0"
 
 WORKER = """
@@ -49,17 +46,6 @@ def test_the_names_of_other_packages_are_theirs():
 FOREIGN = ("cli", "stdlib_workers", "tests")
 
 pytestmark = pytest.mark.timeout(BOUND)
-
-
-def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command without our checkout on its path; its output is shown when it fails."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON", "VIRTUAL_ENV"))}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=plain, capture_output=True, text=True, timeout=BOUND, check=False
-    )
-    if check and done.returncode != 0:
-        pytest.fail(f"`{' '.join(map(str, command))}` exits with {done.returncode}\n{done.stdout}{done.stderr}")
-    return done
 
 
 def wheel_of(folder: Path, name: str) -> Path:
@@ -131,46 +117,6 @@ class Environment:
         (self.project / "test_project.py").write_text(TEST.format(imports=imports))
         done = run(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=self.project)
         assert "2 passed" in done.stdout
-
-
-class running:
-    """`iii dev` in a project, ready; interrupted at the end, after which nothing may be left of it."""
-
-    def __init__(self, iii: Path, project: Path) -> None:
-        self._iii, self._project = iii, project
-
-    def __enter__(self) -> None:
-        plain = {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON", "VIRTUAL_"))}
-        self._process = subprocess.Popen(
-            [str(self._iii), "dev"],
-            cwd=self._project,
-            env=plain,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        lines = []
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            lines.append(line)
-            if "ready in" in line:
-                return
-        pytest.fail("iii dev did not become ready:\n" + "".join(lines))
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGINT)
-        rest, _ = self._process.communicate(timeout=30)
-        assert "stopped" in rest
-        assert self._process.returncode in (0, 130)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the project's wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT, cwd=folder)
-    return next(folder.glob("*.whl"))
 
 
 @pytest.fixture
