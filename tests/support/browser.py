@@ -38,8 +38,8 @@ class Page:
         self._numbers = itertools.count(1)
 
     def value(self, expression: str) -> Any:
-        """Return what a JavaScript expression gives in the page."""
-        answer = self._command("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return what a JavaScript expression gives in the page; of a promise, what it is kept with."""
+        answer = self._command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return answer.get("result", {}).get("value")
 
     def choose_file(self, selector: str, file: Path) -> None:
