@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
+import signal
+import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event, Thread
@@ -127,14 +130,73 @@ def test_no_request_fails_while_the_handler_is_saved(tmp_path: Path, count: int,
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_no_request_fails_while_handler_and_http_worker_are_replaced_in_turn(tmp_path: Path, count: int) -> None:
     with web(tmp_path, WORKER, "access_log = false", command="dev") as running:
-        source = running.project.folder / "web.py"
-        code, began = source.read_text(), monotonic()
-        with load(running.port) as clients, running.project.connect() as connection:
-            for number in range(1, count + 1):
-                source.write_text(f"{code}\n# saved for the {number}. time\n")
-                running.project.wait("changed: reloaded", count=number)
-                connection.call("engine::workers::restart", {"name": "http"})
-            clients.go_on_until(monotonic())
+        began = monotonic()
+        with load(running.port) as clients:
+            replace_in_turn(running, count, 0, clients.go_on_until)
         elapsed = monotonic() - began
     print(f"{2 * count} reloads in {elapsed:.1f} s, requests: {dict(clients.outcomes)}")
     assert set(clients.outcomes) == {"right"}
+
+
+def replace_in_turn(running: Web, count: int, seconds: float, go_on_until: Callable[[float], None]) -> None:
+    """Save the handler and restart the http worker, `count` times each, spread over `seconds` of load."""
+    source = running.project.folder / "web.py"
+    code, begin = source.read_text(), monotonic()
+    with running.project.connect() as connection:
+        for number in range(1, count + 1):
+            source.write_text(f"{code}\n# saved for the {number}. time\n")
+            running.project.wait("changed: reloaded", count=number)
+            connection.call("engine::workers::restart", {"name": "http"})
+            running.project.wait("~ ready again", count=number)
+            go_on_until(begin + seconds * number / count)
+
+
+WRK_SCRIPT = """
+wrk.method, wrk.body = "POST", '{"n":7}'
+wrk.headers["content-type"] = "application/json"
+local threads = {}
+wrong = 0
+setup = function(thread) table.insert(threads, thread) end
+response = function(status, headers, body) if status ~= 200 or body ~= '{"n":7}' then wrong = wrong + 1 end end
+done = function(summary)
+  local errors, wrong = summary.errors, 0
+  for _, thread in ipairs(threads) do wrong = wrong + thread:get("wrong") end
+  io.write(string.format('@{"requests": %d, "seconds": %d, "wrong": %d, "status": %d, "connect": %d, "read": %d, '
+    .. '"write": %d, "timeout": %d}', summary.requests, summary.duration / 1e6, wrong,
+    errors.status, errors.connect, errors.read, errors.write, errors.timeout))
+end
+"""
+# What wrk and its script count as a failed request.
+FAILURES = ("wrong", "status", "connect", "read", "write", "timeout")
+
+
+def still_runs_at(process: subprocess.Popen[str], moment: float) -> None:
+    """Return at `moment`; the process may not end before."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(max(0.0, moment - monotonic()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="the same with our own clients is the test above; this needs wrk"
+)
+def test_no_request_of_wrk_fails_in_a_minute_of_100_reloads(tmp_path: Path) -> None:
+    (tmp_path / "post.lua").write_text(WRK_SCRIPT)
+    project = tmp_path / "project"
+    project.mkdir()
+    with web(project, WORKER, "access_log = false", command="dev") as running:
+        url = f"http://127.0.0.1:{running.port}/answer"
+        command = ["wrk", "-t1", "-c64", "-d600s", "--timeout", "10s", "-s", str(tmp_path / "post.lua"), url]
+        wrk = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            replace_in_turn(running, 50, 60, lambda moment: still_runs_at(wrk, moment))
+            wrk.send_signal(signal.SIGINT)  # it ends with its summary
+            printed, _ = wrk.communicate(timeout=BOUND)
+        finally:
+            wrk.kill()
+            wrk.wait(BOUND)
+    figures = json.loads(printed.rpartition("@")[2])
+    print(f"100 reloads under wrk: {figures}")
+    assert figures["seconds"] >= 60
+    assert [figures[name] for name in FAILURES] == [0] * len(FAILURES)
