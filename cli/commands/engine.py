@@ -16,6 +16,7 @@ from cli.client.errors import UsageError, not_running
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file, run_project
 from cli.text.output import shown_json, write
+from cli.text.progress import progress
 from iii.errors import EngineNotRunning
 
 # Seconds. The engine kills workers that do not stop long before: they drain for 30 s at most, then stop in 5 s.
@@ -56,7 +57,9 @@ def stop(file: Path | None, as_json: bool) -> None:
     folder = project_file(file).absolute().parent / ".iii"
     began = time.monotonic()
     pid = lock_holder(folder)
-    if pid is None or not end(pid, lambda: lock_holder(folder) == pid):
+    with progress("waiting for the engine to stop its workers"):
+        is_ended = pid is not None and end(pid, lambda: lock_holder(folder) == pid)
+    if not is_ended:
         raise not_running()
     seconds = time.monotonic() - began
     write(shown_json({"pid": pid, "seconds": round(seconds, 3)}) if as_json else f"stopped in {seconds:.1f} s")

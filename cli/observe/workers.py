@@ -17,6 +17,7 @@ from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
 from cli.commands.options import engine_options
 from cli.text.output import count, shown, shown_json, write
+from cli.text.progress import progress
 from cli.text.table import duration, size, table
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
@@ -127,7 +128,8 @@ def _add_verb(verb: str, text: str) -> None:
         workers = []
         with connect(engine) as connection:
             for name in names:
-                workers += connection.call(f"engine::workers::{verb}", {"name": name}, WORKER_TIMEOUT_MS)["workers"]
+                with progress(f"{verb} {name}"):
+                    workers += connection.call(f"engine::workers::{verb}", {"name": name}, WORKER_TIMEOUT_MS)["workers"]
         if as_json:
             write(shown_json({"workers": workers}))
             return

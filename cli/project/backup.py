@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from cli.client.errors import UsageError
 from cli.commands.options import file_option, json_option
 from cli.commands.project_file import project_file
 from cli.text.output import count, shown, shown_json, write
+from cli.text.progress import progress
 from iii.errors import IIIError
 from iii.version import VERSION
 
@@ -55,7 +56,8 @@ def backup(target: Path, force: bool, file: Path | None, as_json: bool) -> None:
         raise UsageError(f"{target} is there already", "give another name, or --force to replace it")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"the folder {target.absolute().parent} is not there", "make it first")
-    stores = _write_backup(folder, target)
+    with progress("copying the stores", sum(path.stat().st_size for path in folder.glob("*.db"))) as advance:
+        stores = _write_backup(folder, target, advance)
     if as_json:
         write(shown_json({"file": str(target), "stores": stores}))
     else:
@@ -63,7 +65,7 @@ def backup(target: Path, force: bool, file: Path | None, as_json: bool) -> None:
         write(shown(f"{target}: {count(len(stores), 'store')}{f' ({listed})' if stores else ''}"))
 
 
-def _write_backup(folder: Path, target: Path) -> list[dict[str, Any]]:
+def _write_backup(folder: Path, target: Path, advance: Callable[[int], None]) -> list[dict[str, Any]]:
     draft = target.with_name(f".{target.name}.part")
     stores: list[dict[str, Any]] = []
     try:
@@ -72,7 +74,7 @@ def _write_backup(folder: Path, target: Path) -> list[dict[str, Any]]:
             with ZipFile(stream, "w", ZIP_DEFLATED, compresslevel=1) as archive:
                 for name, copy in _copies(folder):
                     with copy.open("rb") as source, archive.open(name, "w", force_zip64=True) as member:
-                        size, digest = _transfer(source, member)
+                        size, digest = _transfer(source, member, advance)
                     stores.append({"name": name, "bytes": size, "sha256": digest})
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 manifest = {"format": FORMAT, "version": VERSION, "time": made, "stores": stores}
@@ -162,7 +164,8 @@ def restore(source: Path, file: Path | None, as_json: bool) -> None:
             raise BackupError(f"{source} is not a backup of iii: {error}") from None
         if manifest.get("format") != FORMAT:
             raise BackupError(f"{source} was made by iii {manifest.get('version')}; restore it with that version")
-        _restore(archive, stores, folder, stack)
+        with progress("unpacking the stores", sum(member.file_size for member in archive.infolist())) as advance:
+            _restore(archive, stores, folder, stack, advance)
     others = sorted({path.name for path in folder.glob("*.db")} - {store["name"] for store in stores})
     if as_json:
         write(shown_json({"file": str(source), "time": manifest["time"], "stores": stores, "untouched": others}))
@@ -173,7 +176,9 @@ def restore(source: Path, file: Path | None, as_json: bool) -> None:
         write(shown(f"not in the backup, and left as they were: {', '.join(others)}"))
 
 
-def _restore(archive: ZipFile, stores: list[dict[str, Any]], folder: Path, stack: ExitStack) -> None:
+def _restore(
+    archive: ZipFile, stores: list[dict[str, Any]], folder: Path, stack: ExitStack, advance: Callable[[int], None]
+) -> None:
     from stdlib_workers.storage import Refusal, examine, lock, real_path  # keeps `--help` light
 
     ready: list[tuple[Path, Path]] = []
@@ -185,7 +190,7 @@ def _restore(archive: ZipFile, stores: list[dict[str, Any]], folder: Path, stack
             stack.callback(os.close, lock(real, timeout=0))
             draft = real.with_name(f"{real.name}.restored")
             stack.callback(draft.unlink, missing_ok=True)
-            _extract(archive, store, draft)
+            _extract(archive, store, draft, advance)
             examine(draft)
             ready.append((draft, real))
     except Refusal as refusal:
@@ -195,11 +200,11 @@ def _restore(archive: ZipFile, stores: list[dict[str, Any]], folder: Path, stack
     _replace_all(ready)
 
 
-def _extract(archive: ZipFile, store: dict[str, Any], draft: Path) -> None:
+def _extract(archive: ZipFile, store: dict[str, Any], draft: Path, advance: Callable[[int], None]) -> None:
     draft.unlink(missing_ok=True)
     with archive.open(store["name"]) as member, draft.open("xb") as stream:
         os.fchmod(stream.fileno(), 0o600)
-        size, digest = _transfer(member, stream, store["bytes"])
+        size, digest = _transfer(member, stream, advance, store["bytes"])
         os.fsync(stream.fileno())
     if (size, digest) != (store["bytes"], store["sha256"]):
         raise BackupError(f"{store['name']} in the backup is damaged: its checksum is another one; nothing was changed")
@@ -229,13 +234,16 @@ def _replace_all(ready: list[tuple[Path, Path]]) -> None:
         raise BackupError(f"the stores cannot be replaced: {error}; everything is as it was") from None
 
 
-def _transfer(source: Any, target: BinaryIO | Any, most: int | None = None) -> tuple[int, str]:
+def _transfer(
+    source: Any, target: BinaryIO | Any, advance: Callable[[int], None], most: int | None = None
+) -> tuple[int, str]:
     """Copy a stream, `most` bytes and one more at most; returns its size and its SHA-256."""
     digest, size = hashlib.sha256(), 0
     while (most is None or size <= most) and (chunk := source.read(CHUNK)):
         digest.update(chunk)
         target.write(chunk)
         size += len(chunk)
+        advance(len(chunk))
     return size, digest.hexdigest()
 
 

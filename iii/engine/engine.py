@@ -48,6 +48,7 @@ from iii.engine.supervision import lifecycle
 from iii.engine.supervision.critical_tasks import end_with_critical_tasks, start_critical
 from iii.engine.supervision.reports import Notice, StartingSlowly
 from iii.engine.supervision.run import Run
+from iii.engine.supervision.start_order import with_dependencies
 from iii.engine.supervision.supervisor import Supervisor
 from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.terminal.display import Display, style_of
@@ -194,7 +195,8 @@ class Engine:
     async def _serve(self) -> None:
         self._hide_secrets()
         stopping = asyncio.create_task(self._stopping.wait())
-        self._display.starting(self.options.names or tuple(self.project.workers))
+        wanted = with_dependencies(self.options.names, self.project.workers)
+        self._display.starting([name for name in self.project.workers if not wanted or name in wanted])
         starting = asyncio.create_task(self.supervisor.start(self.options.names))
         waited, interval = 0.0, SLOW_START_INTERVAL
         while not (await asyncio.wait({starting, stopping}, timeout=interval, return_when=asyncio.FIRST_COMPLETED))[0]:
@@ -218,6 +220,7 @@ class Engine:
         starting.cancel()
 
     async def _shut_down(self) -> None:
+        self._display.starting(())
         self.router.calls.stop_admitting()
         self.heartbeat.stop_checking_workers()
         await self.supervisor.shutdown()

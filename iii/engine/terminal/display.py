@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -31,12 +31,14 @@ from iii.engine.supervision.reports import (
     ReloadFailed,
     Report,
     Reporter,
+    StartingSlowly,
 )
 from iii.engine.supervision.run import Run, SourceError
 from iii.engine.supervision.stack_traces import begins_traceback
 from iii.engine.terminal.log_files import LogBook
 from iii.engine.terminal.repeats import Repeats
-from iii.engine.terminal.screen import Screen, Style, Writer, failure_lines
+from iii.engine.terminal.screen import Screen, Style, failure_lines
+from iii.engine.terminal.writer import Starting, Writer
 
 # Seconds within which a process ends after the traceback that it dies of. Until then the traceback is held back: the
 # report of the end shows its lines of the project, and the log file has all of it.
@@ -61,17 +63,18 @@ class Display:
         call_later: CallLater = lambda _seconds, _callback: None,
     ) -> None:
         self._project = project
-        self._screen = Screen(style, project.workers, describe)
+        columns = (lambda: sys.maxsize) if style.plain else (lambda: shutil.get_terminal_size().columns)
+        self._screen = Screen(style, project.workers, describe, columns)
         self._writer = Writer(sys.stdout.fileno())
         self._is_json = style.json
-        self._is_live = not (style.plain or style.json)
+        self._is_live = style.live
         self._call_later = call_later
         self.logs = LogBook(project.state_dir / "logs")
         self._followers: list[Reporter] = []
         self._repeats = Repeats()
         self._is_timer_armed = False
         self._held: dict[Run, list[LogLine]] = {}
-        self._starting: dict[str, None] = {}  # workers that a line at the bottom of the terminal names
+        self._starting: dict[str, None] = {}  # workers that have a row at the bottom of the terminal
         self._last_errors: dict[tuple[str, int], SourceError] = {}  # of each instance, since it was last ready
 
     def __call__(self, report: Report) -> None:
@@ -100,23 +103,30 @@ class Display:
             report = self._without_known_error(report)
         self._show(report)
 
-    def starting(self, names: Sequence[str]) -> None:
+    def starting(self, names: Iterable[str]) -> None:
         """Show which workers have still to come up, until they are, at the bottom of a terminal."""
         if self._is_live:
             self._starting = dict.fromkeys(names)
-            self._writer.write([], self._status())
+            self._writer.write([], self._rows())
 
-    def _status(self) -> str:
-        text = sanitize(f"  starting {', '.join(self._starting)}") if self._starting else ""
-        width = shutil.get_terminal_size().columns - 1
-        return text if len(text) <= width else text[: width - 1] + "…"
+    def _rows(self) -> Starting:
+        """Return what each worker that has still to come up does."""
+        rows = {}
+        for name in self._starting:
+            spec = self._project.workers.get(name)
+            before = [other for other in spec.after if other in self._starting] if spec is not None else []
+            rows[sanitize(name)] = sanitize(f"waits for {', '.join(before)}" if before else "starting")
+        return rows
 
     def _show(self, report: Report) -> None:
-        if isinstance(report, AllReady):
-            self._starting = {}
-        elif self._starting and isinstance(report, Became | Failed | Finished):
-            self._starting.pop(report.run.worker, None)
-        self._writer.write(self._screen.lines(report, time.time()), self._status())
+        if self._starting:
+            if isinstance(report, StartingSlowly):
+                return  # the rows say so all the time
+            if isinstance(report, AllReady):
+                self._starting = {}
+            elif isinstance(report, Became | Failed | Finished):
+                self._starting.pop(report.run.worker, None)
+        self._writer.write(self._screen.lines(report, time.time()), self._rows())
 
     def _tell(self, report: Report) -> None:
         for follower in tuple(self._followers):
@@ -233,5 +243,11 @@ def _identity_of(report: Report) -> tuple[Hashable, Hashable] | None:
 def style_of(color: str, environ: Mapping[str, str], *, json_output: bool) -> Style:
     """Return how to show: `color` is auto, always or never; a terminal gets short times, a pipe full ones."""
     is_terminal = sys.stdout.isatty()
-    wants_color = is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return Style(color=color == "always" or (color == "auto" and wants_color), plain=not is_terminal, json=json_output)
+    can_draw = is_terminal and environ.get("TERM") not in ("dumb", "unknown")
+    wants_color = can_draw and not environ.get("NO_COLOR")
+    return Style(
+        color=color == "always" or (color == "auto" and wants_color),
+        plain=not is_terminal,
+        json=json_output,
+        live=can_draw and not json_output,
+    )

@@ -1,17 +1,14 @@
-"""The screen of `iii dev`: reports -> lines of text, and a writer that cannot hold up the engine.
+"""The screen of `iii dev`: reports -> lines of text. Pure: the same report and style give the same lines.
 
-`Screen` is pure: the same report and style give the same lines. There are three styles: for a terminal (short times,
-colors), for a pipe (full times, no color), and JSON (one object a line). `Writer` owns the descriptor.
+There are three styles: for a terminal (short times, colors), for a pipe (full times, no color), and JSON (one object a
+line). `Writer` writes them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import queue
-import select
-import threading
+import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -32,22 +29,37 @@ _RED, _YELLOW, _DIM, _BOLD = 31, 33, 2, 1
 _SOURCE_LINES = 3  # lines of stderr shown for an error that is not a traceback
 _LINES = 50  # shown of one record of a Logger
 _FRAMES = 8  # lines of the project shown of one traceback; of a deeper one the outer ones are left out
+_COLOR = re.compile("\x1b\\[[0-9;]*m")
 _LEVEL_COLORS = dict(zip(LEVELS, (_DIM, 0, _YELLOW, _RED), strict=True))
 
 
 class Style(Struct, frozen=True):
-    """How to show: `color`, full ISO times instead of the time of day (`plain`), or `json`."""
+    """How to show: `color`, full ISO times instead of the time of day (`plain`), or `json`.
+
+    `live`: what has still to come up may be drawn below the lines, again and again.
+    """
 
     color: bool = False
     plain: bool = True
     json: bool = False
+    live: bool = False
 
 
 class Screen:
-    """Formats reports. `names` fixes the width of the prefix; `describe(worker)`: "2 functions, 1 route"."""
+    """Formats reports. `names` fixes the width of the prefix; `describe(worker)`: "2 functions, 1 route".
 
-    def __init__(self, style: Style, names: Iterable[str], describe: Callable[[str], str]) -> None:
+    `columns` returns how wide the terminal is now: texts that stand apart move together in a narrow one.
+    """
+
+    def __init__(
+        self,
+        style: Style,
+        names: Iterable[str],
+        describe: Callable[[str], str],
+        columns: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         self._style = style
+        self._columns = columns
         self._width = max(map(len, names), default=0)
         self._describe = describe
         self._formats: dict[type, Callable[[Any, float], list[str]]] = {
@@ -81,12 +93,14 @@ class Screen:
         return self._formats[type(report)](report if is_line else _harmless(report), now)
 
     def banner(self, title: str, runtime: str, facts: Sequence[tuple[str, str]]) -> list[str]:
-        """Return the head of the screen: `iii 0.1.0  hello`, the Python, and two facts a line."""
+        """Return the head of the screen: `iii 0.1.0  hello`, the Python, and two facts a line where they fit."""
         cells = [f"{name:<9}{sanitize(value)}" for name, value in facts]
         width = max(map(len, cells), default=0) + 4
-        rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + 2]).rstrip() for i in range(0, len(cells), 2)]
+        each = 2 if 2 * width <= self._columns() else 1
+        rows = ["".join(f"{cell:<{width}}" for cell in cells[i : i + each]) for i in range(0, len(cells), each)]
+        rows = [row.rstrip() for row in rows]
         return [
-            f"  {self._paint(sanitize(title), _BOLD):<48}  {sanitize(runtime)}".rstrip(),
+            self._spread(f"  {self._paint(sanitize(title), _BOLD)}", sanitize(runtime), 52),
             *(f"  {row}" for row in rows),
             "",
         ]
@@ -108,7 +122,11 @@ class Screen:
     def _became(self, report: reports.Became, _now: float) -> list[str]:
         name = f"{_label(report.run):<{self._width}}"
         what = sanitize(self._describe(report.run.worker))
-        return [f"  + {self._paint(name, _color_of(report.run.worker))}   {what:<42}{duration(report.seconds)}"]
+        left = f"  + {self._paint(name, _color_of(report.run.worker))}"
+        took = duration(report.seconds)
+        if self._width + len(what) + len(took) + 9 <= self._columns():
+            left += f"   {what}"
+        return [self._spread(left, took, self._width + 49)]
 
     def _starting_slowly(self, report: reports.StartingSlowly, _now: float) -> list[str]:
         return [f"  . still starting after {duration(report.seconds)}: {', '.join(report.workers)}"]
@@ -117,7 +135,7 @@ class Screen:
         line = f"  ready in {duration(report.seconds)}"
         if report.failed:
             line += self._paint(f", but not {', '.join(report.failed)}", _RED)
-        return [f"{line:<48}  Ctrl-C stops", ""]
+        return [self._spread(line, "Ctrl-C stops", 50) if len(line) < self._columns() - 14 else line, ""]
 
     def _reloaded(self, report: reports.Reloaded, now: float) -> list[str]:
         calls = f" ({count(report.finishing, 'call')} finishing on the old code)" if report.finishing else ""
@@ -176,8 +194,10 @@ class Screen:
         if error is None:
             head = self._prefixed(run, "x", self._paint(reason.words, _RED), now)
             return [head, *map(self._below, reason.stderr[-_SOURCE_LINES:])]
-        text = self._paint(f"{error.text:<34}", _RED)
-        return [self._prefixed(run, "x", f"{text}  {error.file}:{error.line}", now), *self._where(reason, brief=True)]
+        prefix = self._prefixed(run, "x", "", now)
+        left = prefix + self._paint(error.text, _RED)
+        place = self._spread(left, f"{error.file}:{error.line}", len(_COLOR.sub("", prefix)) + 36)
+        return [place, *self._where(reason, brief=True)]
 
     def _where(self, reason: ExitReason, *, brief: bool = False) -> list[str]:
         error = reason.error
@@ -185,6 +205,12 @@ class Screen:
             return []
         head = [] if brief else [f"{error.text}  {error.file}:{error.line}"]
         return [self._below(line) for line in (*head, *_trail(error))]
+
+    def _spread(self, left: str, right: str, column: int) -> str:
+        """Return both texts on one line, `right` at this column, or as far before it as a narrow terminal asks for."""
+        width = len(_COLOR.sub("", left))
+        gap = min(column, self._columns() - len(right)) - width
+        return f"{left}{' ' * max(2, gap)}{right}".rstrip()
 
     def _prefixed(self, run: Run, sign: str, text: str, time: float) -> str:
         name = self._paint(f"{_label(run):<{self._width}}", _color_of(run.worker))
@@ -268,51 +294,3 @@ def _label(run: Run) -> str:
 
 def _color_of(worker: str) -> int:
     return _PALETTE[zlib.crc32(worker.encode()) % len(_PALETTE)]
-
-
-class Writer:
-    """Writes lines to a descriptor from a thread: a terminal stopped with Ctrl-S must not stop the engine.
-
-    Over `limit` waiting lines new ones are dropped, counted and mentioned. After an error (the terminal is closed, the
-    reader of the pipe has gone) everything is dropped in silence.
-    """
-
-    def __init__(self, fd: int, limit: int = 10_000) -> None:
-        self.dropped = 0
-        self._fd = fd
-        self._limit = limit
-        self._lines: queue.SimpleQueue[tuple[list[str], str] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_all, name="terminal", daemon=True)
-        self._thread.start()
-
-    def write(self, lines: list[str], status: str = "") -> None:
-        """Queue lines (without newline). `status` stands below them until the next lines: for terminals only."""
-        if self._lines.qsize() >= self._limit:
-            self.dropped += len(lines)
-        else:
-            self._lines.put((lines, status))
-
-    def close(self, timeout: float = 1.0) -> None:
-        """Write what waits, for at most `timeout` seconds."""
-        self._lines.put(None)
-        self._thread.join(timeout)
-
-    def _write_all(self) -> None:
-        erase = ""
-        with contextlib.suppress(OSError):
-            while (item := self._lines.get()) is not None:
-                lines, status = item
-                if self.dropped and self._lines.empty():
-                    lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
-                    self.dropped = 0
-                text = erase + "".join(f"{line}\n" for line in lines) + status
-                erase = "\r\x1b[2K" if status else ""
-                view = memoryview(text.encode("utf-8", "backslashreplace"))
-                while view:
-                    try:
-                        view = view[os.write(self._fd, view) :]
-                    except BlockingIOError:  # another program has made the terminal that it shares non-blocking
-                        select.select((), (self._fd,), ())
-            return
-        while self._lines.get() is not None:
-            continue  # the terminal is gone, but the queue must not grow

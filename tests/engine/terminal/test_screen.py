@@ -27,7 +27,8 @@ from iii.engine.supervision.reports import (
     StartingSlowly,
 )
 from iii.engine.supervision.run import ExitReason, Frame, Run, SourceError
-from iii.engine.terminal.screen import Screen, Style, Writer, duration
+from iii.engine.terminal.screen import Screen, Style, duration
+from iii.engine.terminal.writer import Writer
 
 RUN = Run("web", 0, 2)
 SYNTAX = SourceError("workers/web.py", 12, "SyntaxError: expected ':'", "def add(req)")
@@ -165,6 +166,23 @@ def test_json_is_one_object_a_line() -> None:
     assert value["reason"]["error"]["line"] == 12
 
 
+def test_what_stands_apart_moves_together_in_a_narrow_terminal() -> None:
+    screen = Screen(SHORT, ["web", "state"], lambda _: "2 functions, 1 route", lambda: 40)
+    assert screen.lines(Became(RUN, 1.5), AT) == ["  + web     2 functions, 1 route   1.5 s"]
+    assert (
+        screen.lines(AllReady(1.5, ("a-long-name", "another")), AT)[0]
+        == "  ready in 1.5 s, but not a-long-name, another"
+    )
+    assert screen.banner("iii 0.1.0  hello", "Python 3.12", [("sdk", "ws://127.0.0.1:49134"), ("console", "b")]) == [
+        "  iii 0.1.0  hello           Python 3.12",
+        "  sdk      ws://127.0.0.1:49134",
+        "  console  b",
+        "",
+    ]
+    narrow = Screen(SHORT, ["web", "state"], lambda _: "2 functions, 1 route", lambda: 30)
+    assert narrow.lines(Became(RUN, 1.5), AT) == ["  + web                  1.5 s"]
+
+
 def test_the_banner_has_two_facts_a_line() -> None:
     banner = Screen(SHORT, [], str).banner(
         "iii 0.1.0  hello", "Python 3.12", [("sdk", "ws://a"), ("console", "b"), ("state", "c")]
@@ -244,20 +262,6 @@ def test_a_very_deep_traceback_shows_its_inner_lines() -> None:
     lines = shown(Failed(RUN, ExitReason("no", error=error)))
     assert lines[1].endswith("| ... 22 lines of the project more")
     assert len(lines) == 1 + 1 + 7 + 1 + 1
-
-
-def test_a_status_stands_at_the_bottom_until_the_next_lines() -> None:
-    reader, writer_end = os.pipe()
-    writer = Writer(writer_end)
-    writer.write([], "  starting a, b")
-    writer.write(["  + a"], "  starting b")
-    writer.write(["  + b", "  ready"])
-    writer.write(["more"])
-    writer.close()
-    os.close(writer_end)
-    with open(reader, encoding="utf-8", newline="") as file:
-        text = file.read()
-    assert text == "  starting a, b\r\x1b[2K  + a\n  starting b\r\x1b[2K  + b\n  ready\nmore\n"
 
 
 def test_a_repeated_report_says_in_json_which_one_it_repeats() -> None:
