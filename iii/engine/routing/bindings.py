@@ -10,7 +10,8 @@ of the project's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import TypeVar
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from iii.protocol.messages import (
 )
 
 Outgoing = list[tuple[Peer, Message]]
+Key = TypeVar("Key", bound=Hashable)
 
 # Refused bindings of one session that are offered again: each costs its provider a message whenever another one goes.
 MAX_REFUSED_PER_SESSION = 16
@@ -84,6 +86,13 @@ class Binding:
     def is_durable(self) -> bool:
         """Whether no peer owns it: it stays until it is unregistered."""
         return not self.binders
+
+    @property
+    def likeness(self) -> int:
+        """A number that is the same for all bindings that are the same but for their ids."""
+        config, metadata = bytes(self.config), bytes(self.metadata)
+        names = (self.trigger_type, self.function_id, self.namespace, self.strict_namespace)
+        return hash((id(self.owner), *names, config, metadata))
 
     def is_same_as(self, other: Binding) -> bool:
         """Whether both bind the same function to the same event in the same way."""
@@ -140,6 +149,7 @@ class Bindings:
         self._of_sessions: dict[str, dict[str, Binding]] = {}  # by the function they call, then by id
         # By binding id: what gets the provider's answer.
         self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
+        self._alike: dict[int, dict[str, Binding]] = {}  # of peers, by likeness and id
         self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
 
     def __iter__(self) -> Iterator[Binding]:
@@ -159,6 +169,7 @@ class Bindings:
         """Add a binding, in place of the existing one of the same id."""
         out = self.remove(binding.id)
         self._bindings[binding.id] = binding
+        self._alike.setdefault(binding.likeness, {})[binding.id] = binding
         if binding.rights is not None:
             self._of_sessions.setdefault(binding.function_id, {})[binding.id] = binding
         return out + self._place(binding)
@@ -179,7 +190,7 @@ class Bindings:
         same_id = self.find(binding.id)
         if same_id is not None:
             return same_id if same_id.owner is binder.owner and same_id.is_same_as(binding) else None
-        for existing in self:
+        for existing in self._alike.get(binding.likeness, {}).values():
             if existing.owner is binder.owner and binder not in existing.binders and existing.is_same_as(binding):
                 return existing
         return None
@@ -191,11 +202,9 @@ class Bindings:
             return []
         for alias in binding.binders.values():
             self._aliases.pop(alias, None)
+        _take_out(self._alike, binding.likeness, binding.id)
         if binding.rights is not None:
-            same_function = self._of_sessions[binding.function_id]
-            del same_function[binding.id]
-            if not same_function:
-                del self._of_sessions[binding.function_id]
+            _take_out(self._of_sessions, binding.function_id, binding.id)
         self._refused.pop(binding.id, None)
         if binding.provider is None:
             return []
@@ -355,6 +364,13 @@ class Bindings:
 def _project_first(bindings: Iterable[Binding]) -> list[Binding]:
     """Return the bindings in their order, those of sessions last."""
     return sorted(bindings, key=lambda binding: binding.rights is not None)
+
+
+def _take_out(table: dict[Key, dict[str, Binding]], key: Key, id: str) -> None:
+    """Remove a binding from one of the groups of a table, and the group with its last one."""
+    del table[key][id]
+    if not table[key]:
+        del table[key]
 
 
 def _unbind(binding: Binding) -> Outgoing:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -449,3 +452,42 @@ def test_only_so_many_refused_bindings_of_one_session_are_offered_again(net: Net
         refuse(net, clock, f"t{number}")
     assert len(ids(net)) == 16
     assert len(net.got(visitor)) == 30
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """Return how many lines of Python a piece of work takes: a measure that no other load on the machine changes."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(former)
+    return count
+
+
+@pytest.mark.parametrize("path", ["same", "other"])
+def test_the_work_for_many_bindings_grows_with_their_number_only(path: str) -> None:
+    """Of a first start, of a reload that binds the same or something else, and of the end of the old generation."""
+
+    def work(count: int) -> list[int]:
+        net = Net()
+        provider(net)
+        generations = []
+        for generation, prefix in ((1, "same"), (2, path)):
+            peer = net.worker("shop", generation=generation)
+            for number in range(count):
+                net.bind(peer, f"{generation}.{number}", config={"path": f"{prefix}/{number}"})
+            generations.append(peer)
+        old, new = generations
+        promote, detach = net.router.peer_table.promote, net.router.peer_table.detach
+        return [lines_run(lambda: promote(old)), lines_run(lambda: promote(new)), lines_run(lambda: detach(old))]
+
+    for few, many in zip(work(50), work(200), strict=True):
+        assert many < 5 * few

@@ -48,6 +48,35 @@ async def test_a_route_stays_when_a_successor_has_got_its_binding() -> None:
     assert len(routes) == 1
 
 
+class CountingLoop:
+    """The server's loop as `HttpTriggers` sees it: counts how often another thread wakes it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.call_soon = loop.call_soon
+        self.woken = 0
+
+    def call_soon_threadsafe(self, *arguments: Any) -> None:
+        self.woken += 1
+        self._loop.call_soon_threadsafe(*arguments)
+
+
+async def test_routes_that_come_in_a_burst_wake_the_server_once() -> None:
+    routes = Routes()
+
+    async def is_superseded() -> bool:
+        return False
+
+    server = CountingLoop(asyncio.get_running_loop())
+    triggers = HttpTriggers(routes, server, is_superseded)  # type: ignore[arg-type]  # what it uses of a loop
+    paths = ["/a", *(f"/{number}" for number in range(300)), "/a"]
+    bindings = [binding("f::f", {"api_path": path}, id=str(number)) for number, path in enumerate(paths)]
+    answers = await asyncio.gather(*map(triggers.register_trigger, bindings), return_exceptions=True)
+    assert (set(answers[:-1]), type(answers[-1])) == ({None}, Conflict)
+    assert [route.id for route in routes] == [each.id for each in bindings[:-1]]
+    assert server.woken == 1
+
+
 def route(**config: Any) -> Route:
     return route_from(binding("f::f", config))
 
