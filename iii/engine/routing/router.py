@@ -33,6 +33,9 @@ from iii.protocol import messages as m
 from iii.protocol.codec import decode, decode_trusted, decode_value, encode, encode_error
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, InvocationResult, InvokeFunction
 
+# How a line with spans of a worker begins, as our SDK writes it.
+SPANS = b'{"type":"telemetry"'
+
 
 class Router:
     """Takes every message to the table that acts on it."""
@@ -227,6 +230,18 @@ class Router:
         invocation = self.calls.in_flight.get(message.invocation_id)
         if invocation is not None and invocation.caller is peer and invocation.callee is not None:
             self.calls.send(invocation.callee, encode(message))
+
+    def drops_unread(self, line: bytes) -> bool:
+        """Whether a line holds spans of a worker for which there is no room: they are counted, it is not read."""
+        if not line.startswith(SPANS):
+            return False
+        tracer = self.calls.tracer
+        if tracer is None:
+            return True
+        if tracer.worker_spans.has_room(len(line)):
+            return False
+        tracer.drop_worker_spans(line)
+        return True
 
     def _take_spans(self, peer: Peer, message: m.Telemetry) -> None:
         if self.calls.tracer is not None:

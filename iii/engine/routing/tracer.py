@@ -11,7 +11,7 @@ belong to no trace past it (`Router.choose_path`). A trace that is recorded alre
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from msgspec import Raw, Struct
@@ -88,7 +88,9 @@ class Tracer:
         self.sampler = sampler
         self.spans: dict[str, Span] = {}
         self.finished: list[Span] = []
-        self.worker_spans: BoundedQueue[WorkerSpan] = BoundedQueue(MAX_FINISHED, MAX_WORKER_SPAN_BYTES)
+        self.worker_spans: BoundedQueue[tuple[str, Raw]] = BoundedQueue(MAX_FINISHED, MAX_WORKER_SPAN_BYTES)
+        # The spans of the message that is being handed over.
+        self._reading: Iterator[WorkerSpan | None] | None = None
         self.newly_begun: list[Span] | None = None  # since the last `take_pending`; None: not wanted
         self.pause_at, self.max_finished = PAUSE_AT, MAX_FINISHED
         self.max_payload = 0  # bytes of the longest payload that is kept with its span
@@ -265,19 +267,48 @@ class Tracer:
             self._on_finished()
 
     def take_worker_spans(self, origin: Peer, spans: Raw) -> None:
-        """Keep the spans a worker sent that belong to recorded traces; drop and count what is no span."""
-        if self.worker_spans.is_full:  # not decoded: that would cost more than the spans are worth
-            self.worker_spans.dropped += bytes(spans).count(b'"trace_id"')
+        """Keep the spans that a worker sent, as they came: they are read when they are handed over."""
+        size = len(spans)
+        if origin.owner.is_observer:
             return
-        for span, size in worker_spans_in(spans):
+        if self.worker_spans.has_room(size):
+            self.worker_spans.add(((origin.name or origin.id)[:MAX_ID], spans), size)
+            self._on_finished()
+        else:
+            self.drop_worker_spans(bytes(spans))
+
+    def drop_worker_spans(self, text: bytes) -> None:
+        """Count the spans in a text that is not decoded: that would cost more than they are worth."""
+        self.worker_spans.dropped += text.count(b'"trace_id"')
+
+    @property
+    def has_worker_spans(self) -> bool:
+        """Whether `read_worker_spans` has something to read."""
+        return self._reading is not None or bool(self.worker_spans)
+
+    def read_worker_spans(self) -> Iterator[WorkerSpan | None]:
+        """Yield the spans that workers sent and that belong to recorded traces, and None for each other one.
+
+        What is no span is counted as dropped. Who stops before the end gets the rest the next time.
+        """
+        while self.has_worker_spans:
+            if self._reading is None:
+                self._reading = self._read(*self.worker_spans.take(1, 0)[0])
+            for span in self._reading:  # noqa: UP028 - `yield from` would end it together with this generator
+                yield span
+            self._reading = None
+
+    def _read(self, origin: str, spans: Raw) -> Iterator[WorkerSpan | None]:
+        for span in worker_spans_in(spans):
             if span is None:
                 self.worker_spans.dropped += 1
-            elif not origin.owner.is_observer:
+            else:
                 context = TraceContext(span.trace_id, span.span_id, span.flags)
                 if self._decide(context, span.name, None, self._clock()):
-                    span.service_name, span.flags = (origin.name or origin.id)[:MAX_ID], 1
-                    self.worker_spans.add(span, size)
-                    self._on_finished()
+                    span.service_name, span.flags = origin, 1
+                    yield span
+                    continue
+            yield None
 
     def _release(self, span: Span) -> None:
         if span.payload is not None:

@@ -37,6 +37,8 @@ from iii.redaction import Redactor
 DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
 # Records that are encoded before the loop routes calls again.
 CHUNK = 64
+# Spans of workers that are read for one batch; most of them may belong to traces that are not recorded.
+MAX_WORKER_SPANS = 5_000
 # Bytes of one part of a batch: all parts together stay under the limit of a line.
 MAX_PART = 3 * 1024 * 1024
 # Log records and frames that wait for a batch: count and bytes.
@@ -237,7 +239,8 @@ class TelemetryExporter:
                     for part, size in sizes.items():
                         self._lost[part] += size
             tracer = self._tracer
-            if self.logs or self.frames or (tracer and (tracer.finished or tracer.newly_begun or tracer.worker_spans)):
+            has_spans = tracer and (tracer.finished or tracer.newly_begun or tracer.has_worker_spans)
+            if self.logs or self.frames or has_spans:
                 self._has_news.set()
 
     async def _make_batch(self, count: int) -> tuple[bytes, dict[str, int]]:
@@ -276,9 +279,7 @@ class TelemetryExporter:
         encoded: list[bytes] = []
         # At least half of a batch is for the engine's finished spans; the others can wait.
         quarter = max(1, count // 4)
-        for foreign in tracer.worker_spans.take(quarter, MAX_PART // 4):
-            foreign.status_description = self.redact(foreign.status_description)
-            encoded.append(self.redact.cut_out(encode_value(foreign).decode()).encode())
+        encoded += await self._encode_worker_spans(tracer, quarter)
         encoded += [encode(span) for span in tracer.take_pending(quarter)]
         size = sum(map(len, encoded))
         while size < MAX_PART and (chunk := tracer.take(max(0, min(CHUNK, count - len(encoded))))):
@@ -286,6 +287,20 @@ class TelemetryExporter:
             encoded += texts
             size += sum(map(len, texts))
             await asyncio.sleep(0)
+        return encoded
+
+    async def _encode_worker_spans(self, tracer: Tracer, count: int) -> list[bytes]:
+        encoded: list[bytes] = []
+        size = 0
+        for number, span in enumerate(tracer.read_worker_spans(), start=1):
+            if span is not None:
+                span.status_description = self.redact(span.status_description)
+                encoded.append(self.redact.cut_out(encode_value(span).decode()).encode())
+                size += len(encoded[-1])
+            if len(encoded) == count or size > MAX_PART // 4 or number == MAX_WORKER_SPANS:
+                break
+            if number % CHUNK == 0:
+                await asyncio.sleep(0)
         return encoded
 
     async def _encode_logs(self, count: int) -> list[bytes]:

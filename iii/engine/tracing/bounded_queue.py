@@ -21,18 +21,17 @@ class BoundedQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next item would be dropped whatever its size."""
-        return len(self._items) >= self._max_count or self._size >= self._max_size
+    def has_room(self, size: int) -> bool:
+        """Whether an item of this size would be taken."""
+        return len(self._items) < self._max_count and self._size + size <= self._max_size
 
     def add(self, item: T, size: int) -> None:
         """Take an item of this size, or drop it."""
-        if len(self._items) >= self._max_count or self._size + size > self._max_size:
-            self.dropped += 1
-        else:
+        if self.has_room(size):
             self._items.append((item, size))
             self._size += size
+        else:
+            self.dropped += 1
 
     def take(self, count: int, size: int) -> list[T]:
         """Remove and return the oldest items, at most `count` of together `size` bytes, but at least one."""

@@ -46,8 +46,8 @@ class WorkerSpan(Struct, omit_defaults=False):
     instrumentation_scope_name: str = "iii.worker"
 
 
-def worker_spans_in(array: Raw) -> Iterator[tuple[WorkerSpan | None, int]]:
-    """Yield the spans in an array that a worker has sent, and their bytes as JSON; None for an item that is no span."""
+def worker_spans_in(array: Raw) -> Iterator[WorkerSpan | None]:
+    """Yield the spans in an array that a worker has sent; None for an item that is no span."""
     try:
         items = decode_value(array, type=list[Raw])
     except (DecodeError, RecursionError):
@@ -57,4 +57,4 @@ def worker_spans_in(array: Raw) -> Iterator[tuple[WorkerSpan | None, int]]:
         if len(item) <= MAX_SIZE:
             with suppress(DecodeError, RecursionError):
                 span = decode_value(item, type=WorkerSpan)
-        yield span, len(item)
+        yield span

@@ -22,6 +22,8 @@ from iii.protocol.lines import Oversized
 STALL_THRESHOLD = 0.25
 # Time to read the answers that came in meanwhile before calls are expired: one poll of the event loop.
 CATCH_UP_TIMEOUT = 0.02
+# Bytes from which on decoding a line takes longer than to look first whether it will be dropped.
+LONG_LINE = 4096
 # How often a paused deadline timer looks whether it may run again.
 _PAUSED_INTERVAL = 1.0
 
@@ -54,6 +56,8 @@ class MessagePump:
         for line in lines:
             if type(line) is not bytes:
                 self._on_oversized_line(peer, line)  # type: ignore[arg-type]
+                continue
+            if len(line) > LONG_LINE and self.router.drops_unread(line):
                 continue
             try:
                 receive(peer, decode(line), line, now)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
 
 from iii.engine.routing.peer import Peer
 from iii.protocol.messages import RegisterTrigger
+from tests.support.lines_run import lines_run
 from tests.support.routing import Net
 
 
@@ -452,24 +450,6 @@ def test_only_so_many_refused_bindings_of_one_session_are_offered_again(net: Net
         refuse(net, clock, f"t{number}")
     assert len(ids(net)) == 16
     assert len(net.got(visitor)) == 30
-
-
-def lines_run(work: Callable[[], object]) -> int:
-    """Return how many lines of Python a piece of work takes: a measure that no other load on the machine changes."""
-    count = 0
-
-    def trace(_frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(former)
-    return count
 
 
 @pytest.mark.parametrize("path", ["same", "other"])

@@ -15,6 +15,7 @@ from iii.engine.telemetry.span_records import span_record, trigger_finder
 from iii.engine.tracing.sampling import Rule, Sampler, Sampling
 from iii.engine.tracing.trace_context import context_from
 from iii.protocol.codec import decode, encode_value
+from tests.support.lines_run import lines_run
 from tests.support.routing import Net
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -473,3 +474,14 @@ def test_no_more_spans_wait_than_there_is_room_for() -> None:
         net.answer(net.callee, f"c{number}")
     assert [span.invocation_id for span in net.tracer.finished] == ["c0", "c1", "c2"]
     assert net.tracer.take_dropped() == 2
+
+
+def test_to_take_spans_of_a_worker_is_the_same_work_for_one_and_for_a_thousand() -> None:
+    def work(count: int) -> int:
+        net = Traced()
+        message = decode(json.dumps({"type": "telemetry", "spans": [{"trace_id": TRACE}] * count}).encode())
+        taken = lines_run(lambda: net.router.receive(net.callee, message, b"", net.now))
+        assert len(net.tracer.worker_spans) == 1
+        return taken
+
+    assert work(1000) == work(1)

@@ -13,6 +13,7 @@ from iii.engine.supervision.reports import LogLine, Notice, Reporter
 from iii.engine.supervision.run import Run
 from iii.engine.telemetry.exporter import TelemetryExporter
 from iii.engine.telemetry.metrics import WorkerMetrics
+from iii.engine.tracing.bounded_queue import BoundedQueue
 from iii.redaction import Redactor
 from tests.support.routing import Net
 
@@ -352,18 +353,53 @@ def test_declared_secrets_are_in_no_part_of_a_batch() -> None:
     run(scene)
 
 
+SPAN = {
+    "trace_id": "a" * 32,
+    "span_id": "b" * 16,
+    "parent_span_id": None,
+    "name": "work",
+    "start_time_unix_nano": 1,
+    "end_time_unix_nano": 2,
+}
+
+
+def test_a_flood_of_spans_leaves_half_of_each_batch_to_calls_and_is_counted() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(max_batch=40)
+        assert net.router.calls.tracer is not None
+        net.router.calls.tracer.worker_spans = BoundedQueue(20_000, 400_000)
+        net.calls(60)
+        offered = 0
+        while not net.router.calls.tracer.worker_spans.dropped:
+            net.send(net.callee, "telemetry", spans=[SPAN] * 500)
+            offered += 500
+        batches = [await net.batch() for _ in range(3)]
+        names = [[span["name"] for span in batch["spans"]] for batch in batches]
+        assert [each.count("work") for each in names] == [10, 10, 10]
+        assert [each.count("call math::add") for each in names] == [30, 30, 0]
+        while sum(map(len, names)) + sum(batch["dropped"]["spans"] for batch in batches) < offered + 60:
+            batches.append(await net.batch())
+            names.append([span["name"] for span in batches[-1]["spans"]])
+        assert sum(each.count("work") for each in names) == offered - 500
+
+    run(scene)
+
+
+def test_spans_of_traces_that_are_not_recorded_do_not_keep_others_back() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(max_batch=40, sampling={"parent_based": True})
+        net.send(net.callee, "telemetry", spans=[{**SPAN, "flags": 0}] * 3000)
+        net.send(net.callee, "telemetry", spans=[{**SPAN, "flags": 1}])
+        batch = await net.batch()
+        assert ([span["name"] for span in batch["spans"]], batch["dropped"]["spans"]) == (["work"], 0)
+
+    run(scene)
+
+
 def test_spans_of_workers_come_under_the_workers_name_if_their_trace_is_recorded() -> None:
     async def scene(net: Exporting) -> None:
         net.want(sampling={"default": 1.0, "parent_based": True})
-        good = {
-            "trace_id": "a" * 32,
-            "span_id": "b" * 16,
-            "parent_span_id": None,
-            "name": "work",
-            "start_time_unix_nano": 1,
-            "end_time_unix_nano": 2,
-            "flags": 1,
-        }
+        good = {**SPAN, "flags": 1}
         wrong = [{**good, "trace_id": "x"}, {**good, "attributes": {"a": []}}, 5, {**good, "end_time_unix_nano": -1}]
         net.send(net.callee, "telemetry", spans=[good, *wrong, {**good, "flags": 0, "name": "unsampled"}])
         net.send(net.callee, "telemetry", spans="nonsense")
