@@ -27,6 +27,7 @@ from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
+from iii.engine.config.cautions import cautions_of
 from iii.engine.config.environment import environments_of
 from iii.engine.config.keys import ENGINE_KEYS
 from iii.engine.config.project import load_project
@@ -375,6 +376,10 @@ class Engine:
             if is_changed and key.name not in _LIVE_KEYS:
                 self.warn(f"[engine] {key.name} has changed: that applies after `iii stop` and a new start")
         self.router.calls.timeout = project.engine.invocation_timeout
+        known = cautions_of(self.project, os.environ)
+        for caution in cautions_of(project, os.environ):
+            if caution not in known:
+                self.warn(caution)
         self._prestart.close()
         old, self._environments = self._environments, environments
         self.project = project

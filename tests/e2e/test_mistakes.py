@@ -12,6 +12,7 @@ import pytest
 
 from cli.main import main
 from tests.support.dev_project import running_project
+from tests.support.live_project import project
 
 TABLE = tomllib.loads(Path(__file__).with_name("mistakes.toml").read_text())
 WORKER = "[workers.a]\nrun = 'a.py'\n"
@@ -91,3 +92,16 @@ def test_each_mistake_in_a_worker_is_one_block(tmp_path: Path) -> None:
 
 def test_the_table_has_sixty_mistakes() -> None:
     assert sum(map(len, TABLE.values())) + len(WORKERS) >= 60
+
+
+def test_a_file_of_a_command_that_is_not_there_is_said_before_the_others_start(tmp_path: Path) -> None:
+    gone = f"run = '{sys.executable} missing.py'\n"
+    toml = f"engine.listen = 'off'\n[workers.gone]\n{gone}{WORKER}"
+    with project(tmp_path, toml, {"a": ""}, "dev") as running:
+        sentence = f": run: there is no file missing.py in {tmp_path}; make it, or mend its path"
+        assert running.lines[0] == f"warning: iii.toml:2: gone{sentence}"
+        running.wait("+ a ")
+        seen = len(running.lines)
+        (tmp_path / "iii.toml").write_text(f"{toml}[workers.late]\n{gone}")
+        running.wait(f"iii.toml:6: late{sentence}", after=seen)
+        assert running.said("iii.toml:2: gone", after=seen) == []

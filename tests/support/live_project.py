@@ -121,10 +121,10 @@ class Project:
 
 
 @contextmanager
-def project(folder: Path, toml: str, workers: Mapping[str, str]) -> Iterator[Project]:
+def project(folder: Path, toml: str, workers: Mapping[str, str], command: str = "start") -> Iterator[Project]:
     """A running project that is stopped at the end."""
     made = Project(folder, toml, workers)
-    made.start()
+    made.start(command)
     try:
         yield made
     finally:

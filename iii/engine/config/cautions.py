@@ -10,14 +10,25 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from iii.config_schema import brief
 from iii.engine.config.environment import ENV_FILES
-from iii.engine.config.interpreter import unusable_environments
+from iii.engine.config.interpreter import missing_file, unusable_environments
 from iii.engine.config.spec import ProjectSpec
 
 
 def cautions_of(project: ProjectSpec, environ: Mapping[str, str]) -> list[str]:
     """Return what is to be said before the project runs. Looks at the file system, reads no file."""
-    return [*_files_of_others(project), *_environments(project, environ)]
+    return [*_missing_files(project), *_files_of_others(project), *_environments(project, environ)]
+
+
+def _missing_files(project: ProjectSpec) -> Iterator[str]:
+    """A file that a command names may be made later: by its `pre`, by another worker, by the user."""
+    for spec in project.workers.values():
+        key, command = ("pre", spec.pre) if spec.pre else ("run", spec.command)
+        missing = missing_file(command, spec.cwd) if command else None
+        if missing is not None:
+            what = f"{spec.name}: {key}: there is no file {brief(missing)} in {spec.cwd}"
+            yield f"{project.file.name}:{spec.line}: {what}; make it, or mend its path"
 
 
 def _files_of_others(project: ProjectSpec) -> Iterator[str]:

@@ -31,6 +31,10 @@ def has_official_sdk(python: Path) -> bool:
 
 MAX_NAME = 255  # bytes of a file's name that file systems take
 
+# Programs whose first word is a file that they run, and options of Python that may stand before it.
+_SCRIPT_RUNNER = re.compile(r"(python|pypy)[0-9.]*|node|bun|ruby|perl|php|(ba|da|z)?sh")
+_FLAGS = frozenset({"-u", "-B", "-I", "-s", "-S", "-E", "-O", "-OO"})
+
 # What a program comes with, where its name does not say it.
 _PACKAGES = {
     **dict.fromkeys(("node", "npm", "npx"), "Node.js"),
@@ -65,10 +69,12 @@ def _check_program(
     command: tuple[str, ...], at: Place, cwd: Path, environ: Mapping[str, str], *, is_made: bool
 ) -> None:
     program = command[0]
+    missing = missing_file(command, cwd)
+    if missing is not None:
+        can_be_made = all(len(os.fsencode(part)) <= MAX_NAME for part in Path(missing).parts)
+        if not (is_made and can_be_made):
+            raise at.error(f"run: there is no file {brief(missing)}", f"looked in {cwd}")
     if os.sep in program:
-        can_be_made = all(len(os.fsencode(part)) <= MAX_NAME for part in Path(program).parts)
-        if not (is_made and can_be_made) and not os.path.exists(cwd / program):
-            raise at.error(f"run: there is no file {brief(program)}", f"looked in {cwd}")
         return
     path = environ.get("PATH", os.defpath)
     if shutil.which(program, path=path) is not None:
@@ -82,6 +88,19 @@ def _check_program(
         raise at.error(message, f"install {_PACKAGES[program]}")
     names = {name for folder in path.split(os.pathsep) for name in _names_in(folder)}
     raise at.error(message, did_you_mean(program, names) or "install it, or write the path of its file")
+
+
+def missing_file(command: tuple[str, ...], cwd: Path) -> str | None:
+    """Return the file that a command names and that is not there: its program, or the script of its interpreter."""
+    program, *words = command
+    if os.sep in program and not os.path.exists(cwd / program):
+        return program
+    if _SCRIPT_RUNNER.fullmatch(os.path.basename(program)):
+        while words and words[0] in _FLAGS:
+            del words[0]
+        if words and not words[0].startswith("-") and Path(words[0]).suffix and not os.path.exists(cwd / words[0]):
+            return words[0]
+    return None
 
 
 def _names_in(folder: str) -> list[str]:

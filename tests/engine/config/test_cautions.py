@@ -73,3 +73,37 @@ def test_what_a_better_choice_hides_is_not_named(tmp_path: Path) -> None:
     (tmp_path / "w/a.py").touch()
     toml = f"[workers.a]\nrun = 'w/a.py'\n[workers.b]\nrun = 'a.py'\npython = '{sys.executable}'\n"
     assert told(tmp_path, toml, VIRTUAL_ENV="/opt/gone") == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('run = "python missing.py"', "run: there is no file missing.py"),
+        ('run = "python3.11 -u -B lib/missing.py --port 3"', "run: there is no file lib/missing.py"),
+        ('run = "node web.mjs"', "run: there is no file web.mjs"),
+        ('run = "sh ./start.sh"', "run: there is no file ./start.sh"),
+        ('run = "bin/serve --fast"', "run: there is no file bin/serve"),
+        ('run = "a.py"\npre = "python build.py"', "pre: there is no file build.py"),
+        ('run = "python -m missing.py"', None),
+        ('run = "python -c print(1.0)"', None),
+        ('run = "python -W error a.py"', None),
+        ('run = "python a.py other.py"', None),
+        ('run = "sh -c ./start.sh"', None),
+        ('run = "bin/serve"\npre = "sh a.py"', None),
+    ],
+)
+def test_a_file_of_a_command_that_is_not_there_is_named(
+    tmp_path: Path, programs: dict[str, str], keys: str, said: str | None
+) -> None:
+    text = f"[workers.b]\nrun = 'a.py'\n[workers.a]\n{keys}\n"
+    way_out = f" in {tmp_path}; make it, or mend its path"
+    assert told(tmp_path, text, **programs) == ([] if said is None else [f"iii.toml:3: a: {said}{way_out}"])
+
+
+@pytest.fixture
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment of a shell that has these programs."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("python", "python3.11", "node", "sh"):
+        (folder / name).touch(0o755)
+    return {"PATH": str(folder)}
