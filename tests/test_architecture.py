@@ -44,6 +44,7 @@ BASE = (
         "iii/config_schema.py",
         "iii/durations.py",
         "iii/errors.py",
+        "iii/failure_text.py",
         "iii/ids.py",
         "iii/redaction.py",
         "iii/suggestions.py",
@@ -51,7 +52,13 @@ BASE = (
     ),
 )
 # What a standard worker may import beside `iii` itself.
-PUBLIC_MODULES = ("iii/config_schema.py", "iii/durations.py", "iii/redaction.py", "iii/suggestions.py")
+PUBLIC_MODULES = (
+    "iii/config_schema.py",
+    "iii/durations.py",
+    "iii/failure_text.py",
+    "iii/redaction.py",
+    "iii/suggestions.py",
+)
 _SHARED = ("storage", "values")  # rooms of their own: the command line copies stores as their workers do
 _E = "iii/engine"
 _W = "iii/worker"

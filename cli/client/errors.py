@@ -12,6 +12,7 @@ from typing import Any
 from cli.client.discovery import running_engine
 from cli.text.output import shown, write_error
 from iii.errors import AlreadyRunning, EngineNotRunning, ErrorCode, IIIError, InvocationError, ProjectError
+from iii.failure_text import named
 from iii.version import VERSION
 
 FAILED = 1
@@ -73,8 +74,8 @@ def invocation_error(function_id: str, body: dict[str, Any]) -> InvocationError:
     """Return the error for a body as the engine sent it."""
     code = str(body.get("code", ErrorCode.UNKNOWN))
     details = body.get("details") if isinstance(body.get("details"), dict) else {}
-    message = f"{function_id}: {str(body.get('message', '')).removeprefix(f'{function_id}: ')}"
     trace = body.get("stacktrace")
+    message = named(function_id, str(body.get("message", "")))
     return InvocationError(code, message, function_id, trace if isinstance(trace, str) else None, details=details)
 
 

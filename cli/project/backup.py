@@ -27,6 +27,7 @@ from cli.commands.project_file import project_file
 from cli.text.output import count, shown, shown_json, write
 from cli.text.progress import progress
 from iii.errors import IIIError
+from iii.failure_text import named
 from iii.version import VERSION
 
 FORMAT = 1
@@ -122,7 +123,7 @@ def _owners(connection: Connection, prefix: str) -> dict[str, str]:
 def _copied_by_owner(connection: Connection, function_id: str, namespace: str) -> str | None:
     answer = connection.request(function_id, {}, COPY_TIMEOUT_MS, namespace=namespace)
     if "error" in answer:
-        raise BackupError(f"{function_id} failed: {answer['error'].get('message')}")
+        raise BackupError(named(function_id, str(answer["error"].get("message"))))
     path: str | None = answer["result"]["path"]
     return path
 

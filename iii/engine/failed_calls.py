@@ -21,6 +21,7 @@ from iii.engine.supervision import reports
 from iii.engine.supervision.run import Frame, Run, SourceError
 from iii.engine.supervision.stack_traces import parse_traceback
 from iii.errors import ErrorCode, ProtocolError
+from iii.failure_text import unnamed
 from iii.protocol.codec import decode, decode_value
 from iii.protocol.messages import ABSENT, CallerField, ErrorBody, InvokeFunction, is_empty
 
@@ -116,7 +117,8 @@ class FailedCalls:
             return known
         exception = body.details.get("exception") if body.details else None
         name = exception if isinstance(exception, str) else body.code
-        text = self._redact((f"{name}: {body.message}" if body.message != name else name)[:MAX_TEXT])
+        message = unnamed(event.function_id, body.message)
+        text = self._redact((f"{name}: {message}" if message != name else name)[:MAX_TEXT])
         error = SourceError("", 0, text)
         if body.stacktrace and self._may_read():
             found = parse_traceback(body.stacktrace[-MAX_STACK:].split("\n"), root)

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from iii import InvocationError
+from iii.failure_text import unnamed
 from stdlib_workers.http.access import AccessLog, Outcome
 from stdlib_workers.http.bodies import parse_body
 from stdlib_workers.http.calls import Terms, Trigger, ask_middleware, call_function, check_condition
@@ -121,7 +122,8 @@ class Application:
         except Refusal as refusal:
             refused = refusal
             if refused.status == 500:
-                self._log.warn(f"{outcome.function_id} failed: {refused.code}: {refused.message} ({request_id})")
+                message = unnamed(outcome.function_id, refused.message)
+                self._log.warn(f"{outcome.function_id} failed: {refused.code}: {message} ({request_id})")
         except BadResult as error:
             self._log.warn(f"{outcome.function_id} returned no HTTP response: {error} ({request_id})")
             refused = Refusal(500, "invalid_response", "the function returned no HTTP response; the log has the reason")
@@ -264,7 +266,8 @@ class Application:
         """End an answer without its end, so that no client takes it for whole."""
         request, outcome = exchange.request, exchange.outcome
         function_id = outcome.function_id
-        self._log.warn(f"{function_id} failed within its answer: {refusal.code}: {refusal.message} ({request.id})")
+        message = unnamed(function_id, refusal.message)
+        self._log.warn(f"{function_id} failed within its answer: {refusal.code}: {message} ({request.id})")
         if exchange.is_events:
             event = failure_event(refusal, request.id)
             await send({"type": "http.response.body", "body": event, "more_body": True})

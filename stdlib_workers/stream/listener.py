@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from iii import InvocationError, Logger, TriggerRequestInput
+from iii.failure_text import unnamed
 from stdlib_workers.stream.admission import check_payload_from, names_of, refusal, request_from
 from stdlib_workers.stream.hub import Subscriber
 from stdlib_workers.stream.options import DEFAULT_PORT, Options
@@ -130,7 +131,8 @@ class Listener:
         try:
             result = await self._services.worker.trigger_async({"function_id": function_id, "payload": payload})
         except InvocationError as error:
-            self._log.warn(f"the auth function {function_id} failed, so nobody gets in: {error}")
+            why = f"{error.code}: {unnamed(function_id, error.message)}"
+            self._log.warn(f"the auth function {function_id} failed, so nobody gets in: {why}")
             result = None
         if not isinstance(result, dict) or "context" not in result:
             return connection.respond(HTTPStatus.UNAUTHORIZED, "the auth function did not let you in\n")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from iii import InvocationError, Logger
+from iii.failure_text import unnamed
 from stdlib_workers.events import Caller, Target, fire
 from stdlib_workers.stream.events import Group, envelope
 from stdlib_workers.stream.functions import Stream
@@ -111,7 +112,8 @@ class Session:
             try:
                 await fire(self._services.worker, target, self._event(subscription))
             except InvocationError as error:
-                self._log.warn(f"the stream:leave handler {target.function_id} failed: {error}")
+                why = f"{error.code}: {unnamed(target.function_id, error.message)}"
+                self._log.warn(f"the stream:leave handler {target.function_id} failed: {why}")
 
     async def _is_allowed(self, subscription: Subscription) -> bool:
         """Call every join handler, as the contract says. One that denies or fails is enough to refuse the socket."""
@@ -120,7 +122,8 @@ class Session:
             try:
                 result = await fire(self._services.worker, target, self._event(subscription))
             except InvocationError as error:
-                self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {error}")
+                why = f"{error.code}: {unnamed(target.function_id, error.message)}"
+                self._log.warn(f"the stream:join handler {target.function_id} failed, so nobody may join: {why}")
                 is_allowed = False
             else:
                 is_allowed &= not (isinstance(result, dict) and result.get("unauthorized") is True)

@@ -49,7 +49,7 @@ def test_a_rejected_worker_says_so_on_every_call(joined):
     result = in_thread(lambda: worker.trigger("o::f"))
     next_call(engine)
     engine.send({"type": "registrationrejected", "code": "WORKER_NAMESPACE_CONFLICT", "namespace": "default"})
-    with pytest.raises(InvocationError, match="WORKER_NAMESPACE_CONFLICT"):
+    with pytest.raises(InvocationError, match=r"^WORKER_NAMESPACE_CONFLICT: registration is taken"):
         result()
     assert worker.get_connection_state() == "failed"
     with pytest.raises(RegistrationRejectedError):

@@ -161,7 +161,7 @@ class Receiver:
         warn(str(error))
         if code != REJECTED_FUNCTION:
             self.rejection = error
-            self._calls.end(InvocationError(code, str(error)))
+            self._calls.end(InvocationError(code, str(error).removeprefix(f"{error.code}: ")))
             self._on_rejected()
 
     def _bind(self, message: Message) -> None:

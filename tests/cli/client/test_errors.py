@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cli.client.errors import UsageError, exit_code, not_running, report
+from cli.client.errors import UsageError, exit_code, invocation_error, not_running, report
 from cli.main import is_interrupt
 from iii.errors import AlreadyRunning, IIIError, InvocationError, ProjectError, RegistrationRejectedError
 
@@ -37,6 +37,12 @@ def test_the_place_of_a_failed_worker_is_shown_from_the_details(capsys: pytest.C
     report(InvocationError("worker_unavailable", "math is down", details=details))
     text = "error: math is down  (worker_unavailable)  (workers/math.py:7)\n  | a\n  | b\\x1b\n"
     assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize("message", ["math::bad returned a text", "math::bad: returned a text"])
+def test_the_function_is_named_once(message: str) -> None:
+    assert invocation_error("math::bad", {"code": "c", "message": message}).message == message
+    assert invocation_error("math::bad", {"code": "c", "message": "no"}).message == "math::bad: no"
 
 
 def test_control_characters_of_a_message_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
