@@ -171,7 +171,7 @@ class UnixChannelEnd:
                 self._channel.write(opcode, payload)
         self._hold()
         # A writer cannot be paused in the middle of its message: nobody else could make it end.
-        if is_over or self._budget.is_exhausted_by(self.held):
+        if is_over or (self.held and self._budget.is_exhausted_by(self.held)):
             self.close()
 
     def _hold(self) -> None:
