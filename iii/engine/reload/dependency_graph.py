@@ -32,6 +32,7 @@ class ReloadGraph:
         self._prefix = root.rstrip("/") + "/"
         self._sources: dict[str, _Sources] = {}
         self._digests: dict[str, str] = {}
+        self._overtaken: dict[str, dict[str, str]] = {}  # by worker: what `overtaken` has returned, with its digest
 
     @property
     def files(self) -> frozenset[str]:
@@ -50,6 +51,7 @@ class ReloadGraph:
 
     def remove(self, worker: str) -> None:
         self._sources.pop(worker, None)
+        self._overtaken.pop(worker, None)
 
     def workers_of(self, path: str) -> frozenset[str]:
         relative = path.removeprefix(self._prefix)
@@ -66,6 +68,22 @@ class ReloadGraph:
                 self._digests.pop(path, None)
             else:
                 self._digests[path] = digest
+
+    def overtaken(self, worker: str, digests: Mapping[str, str | None]) -> tuple[str, ...]:
+        """Return the files of a worker's report that held something else already when it came; None: were not there.
+
+        Their change was seen before it was known that they concern the worker. Each content is returned once.
+        """
+        known = self._overtaken.setdefault(worker, {})
+        late = []
+        for path, digest in digests.items():
+            now = self._digests.get(path)
+            if now is None or now == digest:
+                known.pop(path, None)
+            elif known.get(path) != now:
+                known[path] = now
+                late.append(path)
+        return tuple(late)
 
     def changed_among(self, digests: Mapping[str, str | None]) -> tuple[str, ...]:
         """Return the files whose digest is another than the recorded one."""

@@ -97,6 +97,9 @@ class Watcher:
         files = frozenset(map(str, spec.env_files)) | {
             os.path.join(os.path.abspath(file), "") if file.endswith("/") else os.path.abspath(file) for file in files
         }
+        if overtaken := self._graph.overtaken(worker, digests):
+            self._note(worker, overtaken)
+            self._arm_debounce()
         for file in digests.keys() - self._signatures.keys():
             # Compared with what the worker has loaded or missed, not with what is there when the survey comes to it.
             self._graph.learn({file: digests[file]})
@@ -197,10 +200,13 @@ class Watcher:
         project_files = self._project_files & digests.keys()
         if changed_project_files := self._graph.changed_among({path: digests[path] for path in project_files}):
             self._project_changed(changed_project_files)
-        now = time.monotonic()
         for worker, files in self._graph.observe(digests).items():
-            self._debounce.note(worker, tuple(file.removeprefix(self._prefix) for file in files), now)
+            self._note(worker, files)
         self._arm_debounce()
+
+    def _note(self, worker: str, files: tuple[str, ...]) -> None:
+        relative = tuple(file.removeprefix(self._prefix) for file in files)
+        self._debounce.note(worker, relative, time.monotonic())
 
     def _arm_debounce(self) -> None:
         if self._timer is not None:

@@ -156,7 +156,10 @@ class Supervisor:
         """The worker's imports have looked at these files as well; `digests` as for `on_files` above."""
         if (run.worker, run.instance) in self._instances:
             self._files[run] = self._files.get(run, frozenset()) | frozenset(files)
-            self._tell_files(run.worker, digests)
+            generations = self._instances[run.worker, run.instance].generations
+            # What an earlier process has loaded was compared when it was new.
+            is_newest = all(other.run.generation <= run.generation for other in generations)
+            self._tell_files(run.worker, digests if is_newest else _NO_DIGESTS)
 
     def on_drained(self, run: Run) -> None:
         """No caller waits for this process any more."""

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Coroutine
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ class Ears:
         return told
 
 
+def digest_of_text(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 ECHO = ("", ("iii.toml",))
 Scenario = Callable[[Watcher, Ears], Coroutine[Any, Any, None]]
 
@@ -48,6 +53,7 @@ def watch(
     files: tuple[str, ...] = ("a.py", "lib/b.py"),
     *,
     at_once: bool = True,
+    others: tuple[str, ...] = (),
     **spec: Any,
 ) -> Ears:
     """Watch worker `a`, made of these files, and play the scenario once a first change has been heard."""
@@ -57,7 +63,7 @@ def watch(
 
     async def play() -> Ears:
         ears = Ears()
-        workers = {"a": WorkerSpec(name="a", cwd=root, **spec)}
+        workers = {name: WorkerSpec(name=name, cwd=root, **spec) for name in ("a", *others)}
         project = ProjectSpec(root=root, name="p", file=root / "iii.toml", workers=workers)
         watcher = Watcher(
             project, changed=ears.changed, project_changed=ears.project_changed, warn=ears.warnings.append
@@ -127,6 +133,31 @@ def test_what_becomes_known_while_the_workers_start_is_watched_from_then_on(tmp_
         assert await ears.next() == ("a", ("lib/b.py",))
 
     watch(tmp_path, scenario, ("a.py",), at_once=False)
+
+
+@pytest.mark.parametrize("loaded", [None, "another digest"])
+def test_a_report_that_comes_after_the_change_it_missed_is_answered_with_the_change(
+    tmp_path: Path, loaded: str | None
+) -> None:
+    """Two workers lack, or have loaded, the same file; it is mended between their reports."""
+    shared = str(tmp_path / "shared.py")
+
+    async def scenario(watcher: Watcher, ears: Ears) -> None:
+        if loaded is not None:
+            Path(shared).write_text("broken")
+        watcher.set_files("a", frozenset({shared}), {shared: loaded and digest_of_file(shared)})
+        await is_surveyed(watcher, tmp_path)
+        Path(shared).write_text("mended")
+        assert await ears.next() == ("a", ("shared.py",))
+        report = {shared: loaded and digest_of_text("broken")}
+        watcher.set_files("b", frozenset({shared}), report)
+        assert await ears.next() == ("b", ("shared.py",))
+        watcher.set_files("b", frozenset({shared}), report)  # said again, it is no news
+        watcher.set_files("b", frozenset({shared}), {shared: digest_of_file(shared)})
+        Path(shared).write_text("the last")
+        assert {await ears.next(), await ears.next()} == {("a", ("shared.py",)), ("b", ("shared.py",))}
+
+    watch(tmp_path, scenario, others=("b",))
 
 
 def test_a_save_tells_the_worker_and_the_file_within_the_root(tmp_path: Path) -> None:
