@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvloop
-from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -63,7 +62,7 @@ from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
 
 # Keys of [engine] that a running engine takes over when iii.toml changes; its listeners are compared one by one.
-_LIVE_KEYS = ("invocation_timeout",)
+_LIVE_KEYS = ("invocation_timeout", "memory")
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
 # Seconds after which a start that is not over is mentioned; then twice that, and so on.
 SLOW_START_INTERVAL = 2.0
@@ -77,6 +76,7 @@ class Engine:
         self, run_context: RunContext, prestart: Prestart, options: Options, display: Display, lifeline: int
     ) -> None:
         self.project = project = run_context.project
+        self._started_with = project.engine
         self.options = options
         self._run_context = run_context
         self._prestart = prestart
@@ -277,23 +277,29 @@ class Engine:
         token = None if has_auth_function else self._run_context.token
         return AuthPolicy(self._gate_client, spec.rules, spec.middleware_function_id), token
 
-    def _apply_listeners(self, specs: tuple[ListenerSpec, ...]) -> None:
-        """Let changed rules of the open listeners hold at once; say which changes need a new start."""
-        declared = {spec.address: spec for spec in specs}
+    def _apply_listeners(self, specs: tuple[ListenerSpec, ...], before: tuple[ListenerSpec, ...]) -> None:
+        """Let changed rules of the open listeners hold at once; say which changes since `before` need a new start."""
+        declared = list(specs)
         for former, gateway in list(self._guarded):
-            spec = declared.pop(former.address, None)
+            spec = next((each for each in declared if each.address == former.address), None)
             if spec is None:
                 self._guarded.remove((former, gateway))
                 self.gateways.remove(gateway)
                 gateway.close()
                 self.warn(f"the listener on {gateway.address} is closed: it is no longer in iii.toml")
-            elif replace(spec, line=former.line) != former:
+                continue
+            declared.remove(spec)
+            if names := _changed_keys(former, spec):
                 self._guarded[self._guarded.index((former, gateway))] = spec, gateway
                 policy, token = self._policy_of(spec)
                 gateway.apply(policy, origins=spec.origins, token=token)
-                self.warn(f"the rules of the listener on {gateway.address} have changed and hold from now on")
-        for address in declared:
-            self.warn(f"the new listener on {address} opens after `iii stop` and a new start")
+                self.warn(f"the listener on {gateway.address} goes by its new {', '.join(names)} from now on")
+        told = [spec.address for spec in before]
+        for spec in declared:
+            if spec.address in told:
+                told.remove(spec.address)
+            else:
+                self.warn(f"the new listener on {spec.address} opens after `iii stop` and a new start")
 
     def _announce(self, *, is_ready: bool) -> None:
         self._run_context.run_dir.announce(
@@ -372,8 +378,9 @@ class Engine:
             self._display(Notice(f"{error}; nothing was changed", details=more))
             return
         for key in ENGINE_KEYS:
-            is_changed = getattr(project.engine, key.name) != getattr(self.project.engine, key.name)
-            if is_changed and key.name not in _LIVE_KEYS:
+            value = getattr(project.engine, key.name)
+            is_news = value not in (getattr(self.project.engine, key.name), getattr(self._started_with, key.name))
+            if is_news and key.name not in _LIVE_KEYS:
                 self.warn(f"[engine] {key.name} has changed: that applies after `iii stop` and a new start")
         self.router.calls.timeout = project.engine.invocation_timeout
         known = cautions_of(self.project, os.environ)
@@ -382,11 +389,11 @@ class Engine:
                 self.warn(caution)
         self._prestart.close()
         old, self._environments = self._environments, environments
-        self.project = project
+        before, self.project = self.project, project
         self.router.calls.budget.resize(project.engine.memory)
         self._hide_secrets()
         self.watcher.apply(project)
-        self._apply_listeners(project.engine.listeners)
+        self._apply_listeners(project.engine.listeners, before.engine.listeners)
         touched = {name for name, values in environments.items() if values != old.get(name)}
         self.supervisor.apply(project, touched, files)
 
@@ -417,6 +424,16 @@ class Engine:
 
     def identified(self, peer: Peer) -> None:
         self.worker_connections.identified(peer)
+
+
+def _changed_keys(former: ListenerSpec, spec: ListenerSpec) -> list[str]:
+    """Return the keys of a listener that differ, those of its `rbac` table by their own names."""
+    names = [key for key in ("origins", "middleware_function_id") if getattr(former, key) != getattr(spec, key)]
+    if former.rules is None or spec.rules is None:
+        return names if former.rules is spec.rules else [*names, "rbac"]
+    return names + [
+        key for key in spec.rules.__struct_fields__ if getattr(former.rules, key) != getattr(spec.rules, key)
+    ]
 
 
 def _compile_schema(declaration: RegisterFunction) -> Validator | None:

@@ -76,11 +76,11 @@ def test_rules_that_change_hold_at_once_for_those_who_are_in(running: Guarded) -
         assert client.invoke("pay::charge")["error"]["code"] == "FORBIDDEN"
         seen = len(running.lines)
         (running.folder / "iii.toml").write_text(running.toml(exposed="pay"))
-        running.wait("have changed and hold from now on", after=seen)
+        running.wait("goes by its new expose_functions from now on", after=seen)
         assert client.invoke("pay::charge")["result"] == "real"
         seen = len(running.lines)
         (running.folder / "iii.toml").write_text(running.toml(exposed="pay", auth="other"))
-        running.wait("have changed and hold from now on", after=seen)
+        running.wait("from now on", after=seen)
         with pytest.raises(ConnectionClosed) as closed:
             client.invoke("pay::charge")
         assert closed.value.rcvd is not None
@@ -95,3 +95,30 @@ def test_rules_that_change_hold_at_once_for_those_who_are_in(running: Guarded) -
     running.wait("opens after `iii stop` and a new start", after=seen)
     with pytest.raises(ConnectionRefusedError), running.client("guarded"):
         pass
+
+
+def test_each_change_of_the_engine_holds_at_once_or_is_said_once_to_need_a_new_start(tmp_path: Path) -> None:
+    """A key that is set back to what the engine runs with needs nothing, nor does one that was told before."""
+    project = Guarded(tmp_path)
+    project.start("dev")
+    try:
+        toml, address = project.toml(), f"127.0.0.1:{project.ports['root']}"
+        steps = [
+            (toml.replace(address, "off"), "[engine] listen has changed"),
+            (
+                toml.replace("[workers.gate]", "[[engine.listeners]]\nport = 1\n[workers.gate]"),
+                "127.0.0.1:1 opens after",
+            ),
+            (
+                toml.replace("[engine]", "[engine]\nmemory = '100MB'\ncheck_results = false"),
+                "check_results has changed",
+            ),
+            (project.toml(auth="other"), "goes by its new auth_function_id from now on"),
+        ]
+        for text, said in steps:
+            seen = len(project.lines)
+            (tmp_path / "iii.toml").write_text(text)
+            project.wait(said, after=seen)
+            assert [line for line in project.lines[seen:] if " iii " in line and said not in line] == []
+    finally:
+        project.stop()
