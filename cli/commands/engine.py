@@ -57,7 +57,7 @@ def stop(file: Path | None, as_json: bool) -> None:
     folder = project_file(file).absolute().parent / ".iii"
     began = time.monotonic()
     pid = lock_holder(folder)
-    with progress("waiting for the engine to stop its workers"):
+    with progress("waiting for the workers to stop"):
         is_ended = pid is not None and end(pid, lambda: lock_holder(folder) == pid)
     if not is_ended:
         raise not_running()

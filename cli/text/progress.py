@@ -44,16 +44,21 @@ class _Bar:
 
     def begin(self) -> None:
         from rich.console import Console  # for what takes its time in a terminal
-        from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskProgressColumn, TextColumn
+        from rich.table import Column
 
         with self._lock:
             if self._is_over:
                 return
-            columns: list[ProgressColumn] = [SpinnerColumn("line"), TextColumn("{task.description}", markup=False)]
+            narrow = Column(no_wrap=True, overflow="ellipsis")
+            columns: list[ProgressColumn] = [
+                SpinnerColumn("line", table_column=Column(min_width=1, no_wrap=True)),
+                TextColumn("{task.description}", markup=False, table_column=narrow),
+            ]
             if self._total:
-                columns += [BarColumn(), DownloadColumn()]
+                columns += [BarColumn(bar_width=None), TaskProgressColumn()]
             drawn = Progress(*columns, console=Console(stderr=True), transient=True)
-            task = drawn.add_task(self._text, total=self._total or None)
+            task = drawn.add_task(self._text, total=self._total or None, completed=self._done)
             drawn.start()
             self._update = lambda: drawn.update(task, completed=self._done)
             self._stop = drawn.stop
