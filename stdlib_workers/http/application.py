@@ -304,5 +304,8 @@ def _check_head(request: Request) -> None:
         text = "the only transfer-encoding is chunked"
     elif request.scope["http_version"] not in ("1.1", "1.0"):
         status, code, text = 505, "HTTP_VERSION_NOT_SUPPORTED", "this server speaks HTTP/1.1"
+    elif request.scope["http_version"] == "1.0" and "content-type" in headers and request.is_whole:
+        # Its body would be taken for none; a client of HTTP/1.1 that says no length has none.
+        status, code, text = 411, "LENGTH_REQUIRED", "a body of HTTP/1.0 needs a content-length"
     if text:
         raise Refusal(status, code, text, headers=[(b"connection", b"close")])

@@ -200,6 +200,12 @@ def test_an_old_client_gets_no_chunks(running: Web) -> None:
     assert (status.split(" ", 1)[1], headers["content-length"], body) == ("200 OK", ["3"], b"[1]")
 
 
+def test_an_old_client_says_how_long_its_body_is(running: Web) -> None:
+    status, _, body = ask(running, "POST /x HTTP/1.0", JSON, body=b"[1]")
+    assert (status, json.loads(body)["error"]["code"]) == ("HTTP/1.1 411 Length Required", "LENGTH_REQUIRED")
+    assert ask(running, "POST /x HTTP/1.0")[2] == b"null"
+
+
 def test_a_stream_has_its_cookies_and_its_end(running: Web) -> None:
     _, headers, body = ask(running, "GET /parts HTTP/1.1")
     assert headers["set-cookie"] == ["a=1", "b=2"]
