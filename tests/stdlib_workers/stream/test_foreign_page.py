@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import open_page
-from tests.support.live_project import free_ports, project
+from tests.support.live_project import ROOT, free_ports, project
 
 WAYS = 20  # of one name and one port, in the page
 SPY = """
@@ -73,7 +73,7 @@ def test_s03_a_page_of_another_origin_tries_everything_and_reaches_nothing(tmp_p
     toml = TOML
     for name, port in ports.items():
         toml = toml.replace(name.upper(), str(port))
-    with project(tmp_path, toml, {"spy": SPY}) as running, served(Path(__file__).parent) as port:
+    with project(tmp_path, toml, {"spy": SPY}) as running, served(ROOT / "tests" / "support") as port:
         query = "&".join(f"{name}={number}" for name, number in ports.items())
         url = f"http://{host}:{port}/foreign_page.html?{query}"
         rules = "--host-resolver-rules=MAP rebound.test 127.0.0.1"
