@@ -162,6 +162,10 @@ ROOMS: dict[str, Room] = {
             "stdlib_workers/storage",
         )
     ),
+    "cli/stubs": Room(
+        (*BASE, "cli/client", "cli/commands", "cli/text", f"{_E}/config"),
+        frozenset({"comparison", "python", "shapes", "signatures", "typescript"}),
+    ),
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
     "stdlib_workers/values": Room((*PUBLIC_MODULES, "iii")),

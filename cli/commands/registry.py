@@ -31,6 +31,7 @@ COMMANDS = {
     "metrics": ("cli.observe.metrics", "command", "Show counts, durations and the metrics of SDKs."),
     "replay": ("cli.observe.traces", "replay", "Make a call of a trace once more."),
     "top": ("cli.observe.workers", "top", "Watch the workers and what they use."),
+    "types": ("cli.stubs.command", "types", "Write typed stubs of the functions, or check them."),
     "openapi": ("cli.observe.registrations", "openapi", "Print the OpenAPI document of the http routes."),
     "worker": ("cli.observe.workers", "worker", "Restart, stop or start a worker."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
