@@ -170,12 +170,31 @@ class _Comparison:
         if pair in self._open or self.is_exhausted:
             return
         self._open.add(pair)
-        ones, others = _forms(one, self._one), _forms(other, self._other)
+        ones, others = self._forms(one, self._one, set()), self._forms(other, self._other, set())
         for form in ones:
-            yield from self._admitted(form, others, at)
+            yield from self._admitted(form, others, at, is_only=len(ones) == len(others) == 1)
         self._open.discard(pair)
 
-    def _admitted(self, form: Any, others: list[Any], at: str) -> Iterator[Difference]:
+    def _forms(self, schema: Any, root: Any, seen: set[str]) -> list[Any]:
+        """Return the schemas of which a value has to fit one: those of anyOf and oneOf, and one for each type."""
+        self._pairs += 1
+        text = json.dumps(schema, sort_keys=True)
+        if text in seen or self.is_exhausted:
+            return []  # a form that is the schema itself adds nothing
+        seen.add(text)
+        if not isinstance(schema, dict):
+            return [schema]
+        for word in ("anyOf", "oneOf"):
+            if isinstance(schema.get(word), list):
+                base = {key: value for key, value in schema.items() if key != word}
+                merged = (_flat(merge(base, _flat(option, root)), root) for option in schema[word])
+                return [form for option in merged for form in self._forms(option, root, seen)]
+        types = schema.get("type")
+        if isinstance(types, list) and len(types) > 1 and _values(schema) is None:
+            return [{**schema, "type": each} for each in types]
+        return [schema]
+
+    def _admitted(self, form: Any, others: list[Any], at: str, *, is_only: bool) -> Iterator[Difference]:
         """Compare with the form of the other schema that is nearest."""
         if form is False:
             return
@@ -184,7 +203,7 @@ class _Comparison:
             found = list(self._of_form(form, other, at))
             if not found:
                 return
-            is_same_kind = len(others) == 1 or (_types(form) == _types(other) and _values(other) is None)
+            is_same_kind = is_only or (_types(form) == _types(other) and _values(other) is None)
             if is_same_kind and (nearest is None or len(found) < len(nearest)):
                 nearest = found
         what = _shown(form)
@@ -264,23 +283,6 @@ def _flat(schema: Any, root: Any) -> Any:
         for layer in layers:
             schema = merge(schema, layer)
     return True
-
-
-def _forms(schema: Any, root: Any) -> list[Any]:
-    """Return the schemas of which a value has to fit one: those of anyOf and oneOf, and one for each type."""
-    if not isinstance(schema, dict):
-        return [schema]
-    for word in ("anyOf", "oneOf"):
-        if isinstance(schema.get(word), list):
-            base = {key: value for key, value in schema.items() if key != word}
-            merged = (_flat(merge(base, _flat(option, root)), root) for option in schema[word])
-            return [form for option in merged for form in _forms(option, root)]
-    types = schema.get("type")
-    if isinstance(types, list) and len(types) > 1:
-        values = _values(schema)
-        if values is None:
-            return [{**schema, "type": each} for each in types]
-    return [schema]
 
 
 def _types(schema: Any) -> tuple[str, ...]:

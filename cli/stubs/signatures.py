@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from cli.stubs.contract import DEFAULT_NAMESPACE, Function
-from cli.stubs.shapes import ANY, NULL, Map, Object, Shape, Shapes, Union, names_in, pascal_case, renamed, shapes_of
+from cli.stubs.shapes import (
+    ANY,
+    NEVER,
+    NULL,
+    Map,
+    Object,
+    Shape,
+    Shapes,
+    Union,
+    names_in,
+    pascal_case,
+    renamed,
+    shapes_of,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,10 @@ def _type_prefix(function: Function) -> str:
 
 
 def _signature(function: Function, request: _Use | None, response: _Use | None) -> Signature:
-    result = ANY if response is None else renamed(response.shapes.root, response.names)
+    # No type checker accepts a function that must not return and does.
+    result: Shape = ANY
+    if response is not None and response.shapes.resolved(response.shapes.root) != NEVER:
+        result = renamed(response.shapes.root, response.names)
     if request is None:
         return Signature(function, ANY, None, True, result)
     shape = renamed(request.shapes.root, request.names)
