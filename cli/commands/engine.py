@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError, not_running
+from cli.commands import completion
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file, run_project
 from cli.text.output import shown_json, write
@@ -25,11 +26,16 @@ _COLORS = click.Choice(["auto", "always", "never"])
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.declared_workers)
 @file_option
 @profile_option
 @click.option("--color", type=_COLORS, default="auto", help="Colored output.  [default: auto]")
-@click.option("--debug", metavar="NAME", help="Let a debugger attach to this worker; no deadlines, no reload.")
+@click.option(
+    "--debug",
+    metavar="NAME",
+    shell_complete=completion.declared_workers,
+    help="Let a debugger attach to this worker; no deadlines, no reload.",
+)
 @json_option
 def dev(file: Path | None, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Start the project's workers (or only NAMEs) and reload what changes. Ctrl-C stops them."""
@@ -37,7 +43,7 @@ def dev(file: Path | None, names: tuple[str, ...], as_json: bool, **options: Any
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.declared_workers)
 @file_option
 @profile_option
 @click.option("--color", type=_COLORS, default="auto", help="Colored output.  [default: auto]")

@@ -10,6 +10,7 @@ import click
 
 from cli.client.connection import connect
 from cli.client.errors import UsageError
+from cli.commands import completion
 from cli.commands.options import engine_options, json_value
 from cli.text.output import shown, shown_json, write
 from cli.text.table import table
@@ -52,7 +53,7 @@ def list_queues(engine: str | None, as_json: bool) -> None:
 
 
 @command.command("peek")
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.queue_names)
 @_limit_option
 @_offset_option
 @engine_options
@@ -74,7 +75,7 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
 
 
 @command.command("dead")
-@click.argument("queue", required=False)
+@click.argument("queue", required=False, shell_complete=completion.queue_names)
 @_limit_option
 @_offset_option
 @engine_options
@@ -105,7 +106,7 @@ def _time(milliseconds: int) -> str:
 
 
 @command.command("redrive")
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.queue_names)
 @click.argument("message_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="All dead letters of the queue, the oldest first.")
 @click.option("--data", metavar="JSON", help="A new payload for the one message.")
@@ -126,7 +127,7 @@ def redrive(
 
 
 @command.command("discard")
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.queue_names)
 @click.argument("message_id")
 @engine_options
 def discard(queue: str, message_id: str, engine: str | None, as_json: bool) -> None:
@@ -149,7 +150,7 @@ def cancel(message_id: str, engine: str | None, as_json: bool) -> int:
 
 def _add_pause(verb: str, text: str) -> None:
     @command.command(verb, help=text)
-    @click.argument("queue")
+    @click.argument("queue", shell_complete=completion.queue_names)
     @engine_options
     def pause(queue: str, engine: str | None, as_json: bool) -> None:
         _move(f"iii::queue::{verb}", {"queue": queue}, engine, as_json=as_json)
@@ -160,7 +161,7 @@ _add_pause("resume", "Start jobs of QUEUE again.")
 
 
 @command.command("purge")
-@click.argument("queue")
+@click.argument("queue", shell_complete=completion.queue_names)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @engine_options
 def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:

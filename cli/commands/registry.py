@@ -6,13 +6,16 @@ A new command is a click command in the module of its subject, and a row.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.client.errors import UsageError
-from cli.text.output import write
 from iii.suggestions import nearest_names
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # command -> (module, attribute, one line for `iii --help`)
 COMMANDS = {
@@ -44,8 +47,11 @@ COMMANDS = {
     "init": ("cli.project.init", "command", "Make a new project."),
     "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml."),
     "token": ("cli.commands.engine", "token", "Print the token for connections from elsewhere."),
-    "completion": ("cli.commands.registry", "completion", "Print the completion script of a shell."),
+    "completion": ("cli.commands.completion", "command", "Print the completion script of a shell."),
 }
+
+# What `main` takes for `iii trigger`; shells ask here.
+ALIASES = {"call": "trigger", "t": "trigger"}
 
 _ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -58,9 +64,9 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        if cmd_name not in COMMANDS:
+        module, attribute, _ = COMMANDS.get(ALIASES.get(cmd_name, cmd_name), (None, None, None))
+        if module is None or attribute is None:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -71,7 +77,7 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, suggesting the nearest one for a typo."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if not ctx.resilient_parsing and args[0] not in COMMANDS and not args[0].startswith("-"):
             names = nearest_names(args[0], COMMANDS)
             hint = f"did you mean `iii {names[0]}`?" if names else "see `iii --help`"
             raise UsageError(f"there is no command `{args[0]}`", hint)
@@ -84,28 +90,31 @@ def root() -> None:
     """iii: workers are plain scripts, functions are callable from anywhere."""
 
 
-@click.command("trigger", add_help_option=False, context_settings=_ANY_WORDS)
+class Trigger(click.Command):
+    """`iii trigger`, for `iii --help` and shells; `main` goes to what it does directly."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Complete functions, their arguments and options, which click does not know."""
+        from cli.commands.completion import of_trigger  # shells only
+
+        return of_trigger(ctx.args, incomplete)
+
+
+@click.command("trigger", cls=Trigger, add_help_option=False, context_settings=_ANY_WORDS)
 @click.pass_context
 def trigger(context: click.Context) -> int:
     """Call a function and print its result."""
-    from cli.trigger.run import run as run_trigger  # for `iii --help` and shell completion; `main` goes there directly
+    from cli.trigger.run import run as run_trigger  # as above
 
     return run_trigger(context.args)
 
 
-@click.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the completion script, e.g. for `source <(iii completion bash)`."""
-    from click.shell_completion import get_completion_class  # no other command needs it
-
-    script = get_completion_class(shell)
-    if script is not None:
-        write(script(root, {}, "iii", "_III_COMPLETE").source())
-
-
 def run(arguments: list[str]) -> int:
     """Run one command line; return its exit code, 0 for a command that returns none. Raises UsageError."""
+    if "_III_COMPLETE" in os.environ:
+        from cli.commands.completion import limit_time  # shells only; has the classes of the shells as well
+
+        limit_time()
     try:
         code = root.main(arguments, prog_name="iii", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

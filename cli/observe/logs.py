@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError
+from cli.commands import completion
 from cli.commands.options import json_option
 from cli.commands.project_file import project_file
 from cli.observe.log_reader import LEVELS, Row, Tails
@@ -26,7 +27,7 @@ POLL_INTERVAL = 0.1
 
 
 @click.command("logs")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.worker_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("--since", metavar="WHEN", help='Only what is newer: "10m", "2h", or a time like 2026-01-31T12:00.')
 @click.option("--level", type=click.Choice(LEVELS), help="Only what is at least this grave.")

@@ -7,14 +7,17 @@ from typing import Any
 import click
 
 from cli.client.connection import connect
+from cli.commands import completion
 from cli.commands.options import engine_option, engine_options
 from cli.text.output import shown_json, write
 from cli.text.table import table
 
 
 @click.command("functions")
-@click.argument("search", required=False)
-@click.option("--worker", metavar="NAME", help="Only the functions of this worker.")
+@click.argument("search", required=False, shell_complete=completion.function_names)
+@click.option(
+    "--worker", metavar="NAME", shell_complete=completion.worker_names, help="Only the functions of this worker."
+)
 @click.option("--all", "with_internal", is_flag=True, help="The engine's own functions too.")
 @engine_options
 def functions(search: str | None, worker: str | None, with_internal: bool, engine: str | None, as_json: bool) -> None:

@@ -17,6 +17,7 @@ import click
 
 from cli.client.connection import Connection, connect
 from cli.client.errors import UsageError, invocation_error
+from cli.commands import completion
 from cli.commands.options import engine_options, json_value
 from cli.observe.logs import start_of
 from cli.text.output import shown, shown_json, write, write_error
@@ -105,7 +106,7 @@ def is_failure(span: dict[str, Any]) -> bool:
 
 
 @click.command("trace")
-@click.argument("trace_id", required=False)
+@click.argument("trace_id", required=False, shell_complete=completion.trace_ids)
 @click.option("--logs", "with_logs", is_flag=True, help="Show what was logged in it, too.")
 @engine_options
 def trace(trace_id: str | None, with_logs: bool, engine: str | None, as_json: bool) -> None:
@@ -148,7 +149,7 @@ def add_places(roots: list[dict[str, Any]]) -> None:
 
 
 @click.command("replay")
-@click.argument("trace_id")
+@click.argument("trace_id", shell_complete=completion.trace_ids)
 @click.option("--span", "span_id", metavar="ID", help="This call of the trace.  [default: its first]")
 @click.option("--edit", is_flag=True, help="Open the payload in $EDITOR first.")
 @click.option("--data", metavar="JSON", help="Another payload.")

@@ -15,6 +15,7 @@ import click
 
 from cli.client.connection import Connection, connect
 from cli.client.errors import note_other_version
+from cli.commands import completion
 from cli.commands.options import engine_options
 from cli.text.output import count, shown, shown_json, write
 from cli.text.progress import progress
@@ -122,7 +123,7 @@ def worker() -> None:
 
 def _add_verb(verb: str, text: str) -> None:
     @worker.command(verb, help=text)
-    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.worker_names)
     @engine_options
     def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
         workers = []

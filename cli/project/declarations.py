@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from cli.client.errors import UsageError
+from cli.commands import completion
 from cli.commands.options import file_option, json_option, profile_option
 from cli.commands.project_file import project_file
 from cli.text.output import count, shown, shown_json, write, write_error
@@ -42,7 +43,7 @@ def check(file: Path | None, profile: str | None, as_json: bool) -> None:
 
 
 @click.command("env")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.declared_workers)
 @file_option
 @profile_option
 @json_option
@@ -92,7 +93,7 @@ def config_rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 @click.command("add", cls=Adding)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.standard_workers)
 @file_option
 @json_option
 def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def page(info: dict[str, Any]) -> str:
     parts.append(f"Arguments:\n{_aligned([head, *rows]) if rows else nothing}")
     if result := info.get("response_schema"):
         fields = [(name, f"{type_}  {text}") for name, type_, _, _, text in _rows(result, result, 0)]
-        parts.append(f"Result:\n{_aligned(fields) if fields else f'  {_type_of(result, result)}'}")
+        parts.append(f"Result:\n{_aligned(fields) if fields else f'  {type_of(result, result)}'}")
     parts.append(f"Example:\n  {example(str(info['function_id']), schema)}")
     return "\n\n".join([*parts, OPTIONS])
 
@@ -88,29 +88,30 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, str, str]]:
-    schema = _resolved(schema, root)
+    schema = resolved(schema, root)
     if depth > DEPTH:
         return
     required = schema.get("required") or []
     for name, raw in (schema.get("properties") or {}).items():
-        value = _resolved(raw, root)
+        value = resolved(raw, root)
         default = json.dumps(value["default"]) if "default" in value else ""
         need = "yes" if name in required else "no"
         text = shown(" ".join(str(value.get("description", "")).split()))
-        yield "  " * depth + shown(str(name)), _type_of(raw, root), need, shown(default), text
+        yield "  " * depth + shown(str(name)), type_of(raw, root), need, shown(default), text
         # Indented: the properties of an object, or of the items of a list.
-        inner = value if "properties" in value else _resolved(value.get("items"), root)
+        inner = value if "properties" in value else resolved(value.get("items"), root)
         yield from _rows(inner, root, depth + 1)
 
 
-def _type_of(schema: Any, root: Any) -> str:
-    schema = _resolved(schema, root)
+def type_of(schema: Any, root: Any) -> str:
+    """Return the types of a value in words, or the values it may have."""
+    schema = resolved(schema, root)
     if "enum" in schema:
         return shown("|".join(json.dumps(choice) for choice in schema["enum"]))
     return shown("|".join(sorted(types_of(schema)))) or "any"
 
 
-def _resolved(schema: Any, root: Any) -> dict[str, Any]:
+def resolved(schema: Any, root: Any) -> dict[str, Any]:
     """Follow local references. A circle ends at the depth limit, an unknown one shows as `any`."""
     for _ in range(DEPTH):
         reference = schema.get("$ref") if isinstance(schema, dict) else None
@@ -126,18 +127,18 @@ def _resolved(schema: Any, root: Any) -> dict[str, Any]:
 
 def example(function_id: str, schema: Any) -> str:
     """Return a line for a shell that fits the schema: the required arguments, or the first two."""
-    root, schema = schema, _resolved(schema, schema)
+    root, schema = schema, resolved(schema, schema)
     properties = schema.get("properties") or {}
     names = schema.get("required") or list(properties)[:2]
     pairs = []
     for name in names:
-        value = _example_value(_resolved(properties.get(name), root), root, 0)
+        value = _example_value(resolved(properties.get(name), root), root, 0)
         pairs.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
     return shown(" ".join(shlex.quote(word) for word in ("iii", "trigger", function_id, *pairs)))
 
 
 def _example_value(schema: Any, root: Any, depth: int) -> Any:
-    schema = _resolved(schema, root)
+    schema = resolved(schema, root)
     for word in ("default", "const"):
         if word in schema:
             return schema[word]
