@@ -439,6 +439,7 @@ def test_a_crowded_folder_is_found() -> None:
 
 def test_the_project_keeps_every_rule() -> None:
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    files = [file for file in files if "templates" not in file.parts]  # of users' projects
     tree = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in files}
     assert "iii/errors.py" in tree
     assert violations(tree) == []

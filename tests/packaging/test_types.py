@@ -61,7 +61,7 @@ def checked(tool: str, python: Path, folder: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("tool", ["mypy", "pyright"])
-@pytest.mark.parametrize("template", ["minimal", "http", "queue"])
+@pytest.mark.parametrize("template", ["minimal", "http", "queue", "agent"])
 def test_a_new_project_is_clean(tool: str, template: str, python: Path, tmp_path: Path) -> None:
     iii = python.with_name("iii")
     command = [sys.executable, "-m", "iii_engine", "init", "new", "--template", template]

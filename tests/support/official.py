@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,18 @@ def _make_python(folder: Path, version: str) -> None:
 def _make_node(folder: Path, version: str) -> None:
     folder.joinpath("package.json").write_text('{"private": true}')
     _install(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", f"iii-sdk@{version}"], folder)
+
+
+def typescript_with(packages: dict[str, Any]) -> Path:
+    """Return a node_modules with what a package.json asks for."""
+    wanted = {**packages["dependencies"], **packages["devDependencies"]}
+    name = "-".join(f"{name.rpartition('/')[2]}{version.strip('^')}" for name, version in sorted(wanted.items()))
+
+    def make(folder: Path) -> None:
+        folder.joinpath("package.json").write_text(json.dumps(packages))
+        _install(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error"], folder)
+
+    return _made(f"typescript-{name}", make) / "node_modules"
 
 
 def _made(name: str, make: Callable[[Path], None]) -> Path:

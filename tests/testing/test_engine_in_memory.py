@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from cli.project.init import TEMPLATES
 from iii import InvocationError, TriggerAction
 from iii.testing import Engine, project
 
@@ -149,18 +147,3 @@ def test_a_projects_scripts_are_run_with_a_worker_of_the_engine(tmp_path):
 def test_a_folder_without_a_project_has_no_scripts(tmp_path):
     with project(tmp_path) as engine:
         assert ", 0 workers," in repr(engine)
-
-
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_the_tests_of_a_new_project_pass(tmp_path, template):
-    write(tmp_path, TEMPLATES[template])
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=BOUND,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "1 passed" in run.stdout

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iii.engine.config.json_schema import IGNORED
 from iii.engine.config.regular_file import open_regular
 from iii.errors import AlreadyRunning, ProjectError
 
@@ -54,7 +55,7 @@ class RunDir:
             make_private(self.path)
             ignore = self._state_dir / ".gitignore"
             if not ignore.exists():
-                write_private(ignore, "*\n")
+                write_private(ignore, IGNORED)
             self._lock_fd = open_regular(self.path / "lock", os.O_RDWR | os.O_CREAT)
             self._lock(self._lock_fd, folder)
             os.ftruncate(self._lock_fd, 0)

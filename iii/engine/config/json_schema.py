@@ -18,6 +18,9 @@ from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS
 from iii.engine.config.regular_file import open_regular
 from iii.errors import ProjectError
 
+# For git, of all that is in `.iii`: the schema is for editors, also in a clone where nothing has run yet.
+IGNORED = "*\n!.gitignore\n!iii.schema.json\n"
+
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
 _SHAPES: dict[str, dict[str, Any]] = {
@@ -87,7 +90,7 @@ def write_schema(state_dir: Path) -> Path:
             raise ProjectError(f"{state_dir} is not a directory of yours", hint="remove it")
         ignore = state_dir / ".gitignore"
         if not ignore.exists():
-            _write(ignore, "*\n")
+            _write(ignore, IGNORED)
         # An unchanged file is left alone: editors reload it whenever it is written.
         if not path.is_file() or path.read_text() != text:
             _write(path, text)

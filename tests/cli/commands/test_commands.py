@@ -12,7 +12,7 @@ import pytest
 
 from cli.commands.registry import COMMANDS
 from cli.project.declarations import with_workers
-from cli.project.init import FIRST_CALL, TEMPLATES
+from cli.project.init import files_of
 from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS
 from tests.support.command import Iii, environment
 from tests.support.fake_engine import FakeEngine, Refused
@@ -93,33 +93,6 @@ def test_no_engine_as_json(iii: Iii) -> None:
     assert done.returncode == 3
 
 
-@pytest.mark.parametrize("template", list(TEMPLATES))
-def test_init_makes_a_project_that_is_valid(iii: Iii, folder: Path, template: str) -> None:
-    done = iii("init", "hello", "--template", template)
-    assert done.stdout.startswith(f"  created {', '.join(TEMPLATES[template])}\n  next: cd hello && iii dev\n")
-    assert FIRST_CALL[template] in done.stdout
-    checked = iii("check", "-f", "hello")
-    assert checked.stdout.startswith("iii.toml is valid: ")
-    assert json.loads((folder / "hello" / ".iii" / "iii.schema.json").read_text())["title"] == "iii.toml"
-
-
-def test_the_workers_of_a_template_are_python(tmp_path: Path) -> None:
-    for files in TEMPLATES.values():
-        for name, content in files.items():
-            if name.endswith(".py"):
-                compile(content, name, "exec")
-
-
-def test_init_overwrites_nothing(iii: Iii, folder: Path) -> None:
-    (folder / ".gitignore").write_text("mine\n")
-    assert iii("init").returncode == 0
-    assert (folder / ".gitignore").read_text() == "mine\n"
-    (folder / "workers" / "math.py").write_text("mine\n")
-    done = iii("init")
-    assert (done.returncode, "iii.toml exists already" in done.stderr) == (2, True)
-    assert (folder / "workers" / "math.py").read_text() == "mine\n"
-
-
 def test_check_points_at_the_mistake(iii: Iii, folder: Path) -> None:
     (folder / "iii.toml").write_text('[workers.a]\nrun = "ls"\nrestrat = "never"\n')
     done = iii("check")
@@ -132,12 +105,11 @@ def test_check_points_at_the_mistake(iii: Iii, folder: Path) -> None:
 
 def test_check_finds_the_project_from_a_folder_below(iii: Iii, folder: Path) -> None:
     iii("init")
-    (folder / ".iii").mkdir()
     command = [sys.executable, "-m", "cli.main", "check", "--json"]
     done = subprocess.run(
         command, cwd=folder / ".iii", env=environment(), capture_output=True, text=True, timeout=30, check=True
     )
-    assert json.loads(done.stdout) == {"file": str(folder / "iii.toml"), "workers": ["math"]}
+    assert json.loads(done.stdout) == {"file": str(folder / "iii.toml"), "workers": ["hello"]}
 
 
 def test_without_a_project_the_way_to_one_is_shown(iii: Iii) -> None:
@@ -148,19 +120,19 @@ def test_without_a_project_the_way_to_one_is_shown(iii: Iii) -> None:
 def test_env_shows_value_and_source_and_no_undeclared_secret(iii: Iii, folder: Path) -> None:
     iii("init")
     (folder / ".env").write_text("GREETING=hi\n")
-    done = iii("env", "math", "--json", AWS_SECRET_ACCESS_KEY="hunter2")
+    done = iii("env", "hello", "--json", AWS_SECRET_ACCESS_KEY="hunter2")
     entries = json.loads(done.stdout)["environment"]
     assert entries["GREETING"] == {"value": "hi", "source": ".env"}
-    assert entries["III_WORKER_NAME"] == {"value": "math", "source": "reserved"}
+    assert entries["III_WORKER_NAME"] == {"value": "hello", "source": "reserved"}
     assert "hunter2" not in done.stdout
-    assert ["GREETING", ".env", "hi"] in [line.split() for line in iii("env", "math").stdout.splitlines()]
+    assert ["GREETING", ".env", "hi"] in [line.split() for line in iii("env", "hello").stdout.splitlines()]
 
 
 def test_env_of_an_unknown_worker_suggests(iii: Iii) -> None:
     iii("init")
-    done = iii("env", "mat")
+    done = iii("env", "hell")
     assert (done.stderr, done.returncode) == (
-        "error: there is no worker `mat` in iii.toml\ndid you mean `math`?\n",
+        "error: there is no worker `hell` in iii.toml\ndid you mean `hello`?\n",
         2,
     )
 
@@ -170,9 +142,9 @@ def test_add_keeps_comments_and_mode_and_refuses_a_second_time(iii: Iii, folder:
     (folder / "iii.toml").chmod(0o600)
     assert iii("add", "state", "queue").stdout == "added state, queue to iii.toml\n"
     text = (folder / "iii.toml").read_text()
-    assert text == TEMPLATES["minimal"]["iii.toml"] + "\n[workers.state]\n\n[workers.queue]\n"
+    assert text == files_of("minimal", "x")["iii.toml"] + "\n[workers.state]\n\n[workers.queue]\n"
     assert (folder / "iii.toml").stat().st_mode & 0o777 == 0o600
-    assert iii("check").stdout == "iii.toml is valid: 3 workers (math, state, queue)\n"
+    assert iii("check").stdout == "iii.toml is valid: 3 workers (hello, state, queue)\n"
     assert "is already in iii.toml, line 7" in iii("add", "state").stderr
 
 

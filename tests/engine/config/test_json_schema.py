@@ -46,7 +46,7 @@ def test_the_file_is_private_ignored_by_git_and_written_once(tmp_path: Path) -> 
     path = write_schema(tmp_path / ".iii")
     assert json.loads(path.read_text()) == schema()
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert (tmp_path / ".iii" / ".gitignore").read_text() == "*\n"
+    assert (tmp_path / ".iii" / ".gitignore").read_text() == "*\n!.gitignore\n!iii.schema.json\n"
     before = path.stat().st_mtime_ns
     (tmp_path / ".iii" / ".gitignore").write_text("mine\n")
     assert write_schema(tmp_path / ".iii").stat().st_mtime_ns == before
