@@ -246,13 +246,21 @@ class _Comparison:
             yield from self._compare(more, other_more, _inside(at, "*"))
 
     def _of_arrays(self, one: dict[str, Any], other: dict[str, Any], at: str) -> Iterator[Difference]:
-        places, other_places = one.get("prefixItems", []), other.get("prefixItems", [])
-        items, other_items = one.get("items", True), other.get("items", True)
+        places, items = _places(one)
+        other_places, other_items = _places(other)
         for index in range(max(len(places), len(other_places))):
             place = places[index] if index < len(places) else items
             other_place = other_places[index] if index < len(other_places) else other_items
             yield from self._compare(place, other_place, f"{at}[{index}]")
         yield from self._compare(items, other_items, f"{at}[]")
+
+
+def _places(schema: dict[str, Any]) -> tuple[list[Any], Any]:
+    """Return the schemas of an array's places, and of the items behind them."""
+    items = schema.get("items", True)
+    if isinstance(items, list):  # how earlier drafts wrote it, and Rust's SDK does
+        return items, schema.get("additionalItems", True)
+    return schema.get("prefixItems", []), items
 
 
 def _of_limits(one: dict[str, Any], other: dict[str, Any], at: str) -> Iterator[Difference]:

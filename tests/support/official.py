@@ -80,11 +80,15 @@ def _install(command: list[str], folder: Path) -> None:
         pytest.fail(f"`{' '.join(command)}` failed; is the package registry reachable?\n{done.stderr}", pytrace=False)
 
 
+def plain_environment() -> dict[str, str]:
+    """Return this environment without what tells Python or an SDK anything."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON"))}
+
+
 @contextmanager
 def running(command: list[str], cwd: Path = HERE, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the block ends; its output is shown if the test fails."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON"))}
-    process = subprocess.Popen(command, cwd=cwd, env=plain | env)
+    process = subprocess.Popen(command, cwd=cwd, env=plain_environment() | env)
     try:
         yield process
     finally:

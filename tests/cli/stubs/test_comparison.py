@@ -62,6 +62,10 @@ ROWS = [
         ["! `[].a`: integer now, was string"], ["! `[].a`: integer now, was string"],
     ),
     (
+        {"type": "array", "items": [TEXT]}, {"type": "array", "prefixItems": [WHOLE]},
+        ["! `[0]`: integer now, was string"], ["! `[0]`: integer now, was string"],
+    ),
+    (
         {"type": "object"}, keys(),
         ["! takes no other keys in the payload now"], ["gives no other keys in the result now"],
     ),
