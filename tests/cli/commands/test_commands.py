@@ -160,7 +160,7 @@ def test_add_writes_down_what_a_worker_cannot_do_without(iii: Iii, folder: Path)
     assert 'url must be the other engine\'s ws://host:port, got ""' in iii("check").stderr
     text = (folder / "iii.toml").read_text()
     (folder / "iii.toml").write_text(text.replace('url = ""', 'url = "ws://127.0.0.1:1"'))
-    assert iii("check").stdout == "iii.toml is valid: 2 workers (math, bridge)\n"
+    assert iii("check").stdout == "iii.toml is valid: 2 workers (hello, bridge)\n"
 
 
 def test_every_worker_that_can_be_added_exists() -> None:
