@@ -8,9 +8,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 
+from cli.stubs.command import stubs_of
+from cli.stubs.contract import Function
 from tests.support import official
 from tests.support.dev_project import ROOT, Project, running_project
+from tests.support.json_schemas import CONTRACTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 BUILD = 900.0
@@ -253,3 +257,17 @@ def test_a_breaking_change_is_found(project: Project) -> None:
     assert rows == [
         {"function_id": "shop::order", "namespace": "default", "breaking": True, "change": "needs `country` now"}
     ]
+
+
+# Without shrinking: each example is a run of the compiler.
+@settings(max_examples=6, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(CONTRACTS)
+def test_every_contract_gives_declarations_that_the_compiler_accepts(
+    tmp_path_factory: pytest.TempPathFactory, functions: list[Function]
+) -> None:
+    folder = tmp_path_factory.mktemp("declared")
+    (folder / "index.d.ts").write_text(stubs_of(functions, "typescript")["index.d.ts"])
+    compiler = official.typescript_with(NPM) / ".bin" / "tsc"
+    command = [str(compiler), "--strict", "--noEmit", "--skipLibCheck", "false", "index.d.ts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
