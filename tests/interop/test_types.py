@@ -260,7 +260,7 @@ def test_a_breaking_change_is_found(project: Project) -> None:
 
 
 # Without shrinking: each example is a run of the compiler.
-@settings(max_examples=6, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(CONTRACTS)
 def test_every_contract_gives_declarations_that_the_compiler_accepts(
     tmp_path_factory: pytest.TempPathFactory, functions: list[Function]

@@ -6,7 +6,7 @@ The header of a WebSocket frame is held against the library's own writer, for bo
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
@@ -26,7 +26,6 @@ from iii.protocol.frames import (
 MESSAGES = st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.binary(max_size=300)), max_size=10)
 
 
-@settings(deadline=None)
 @given(MESSAGES, st.lists(st.integers(0, 4000)))
 def test_messages_come_out_as_they_went_in_however_they_are_cut(
     messages: list[tuple[int, bytes]], cuts: list[int]
@@ -39,7 +38,6 @@ def test_messages_come_out_as_they_went_in_however_they_are_cut(
     assert out == messages
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_messages_or_refused(data: bytes) -> None:
     try:

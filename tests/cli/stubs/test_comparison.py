@@ -16,7 +16,7 @@ ID = Function("shop::order", "default", "", None, None)
 
 
 # Without shrinking: these schemas are short enough to read, and shrinking them takes minutes.
-FEW = settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
+FEW = settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate],
                suppress_health_check=list(HealthCheck))  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def test_a_type_checker_accepts_right_calls_and_refuses_wrong_ones(tmp_path: Pat
 
 
 # Shrinking would type-check hundreds of modules; a failing contract is short enough to read.
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
+@settings(max_examples=12, phases=[Phase.explicit, Phase.reuse, Phase.generate],
           suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(CONTRACTS)
 def test_every_contract_gives_python_that_runs_and_type_checks(

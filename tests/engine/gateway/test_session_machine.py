@@ -349,9 +349,7 @@ class SessionLaws(RuleBasedStateMachine):
 
 
 WAYS = ("call", "job", "bound", "asked by the project", "provides a type")
-SOME = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
+SOME = settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
 def test_sessions_keep_within_their_rights() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -364,9 +364,7 @@ class RouterLaws(RuleBasedStateMachine):
 
 
 TestRouterLaws = RouterLaws.TestCase
-TestRouterLaws.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestRouterLaws.settings = settings(max_examples=100, stateful_step_count=50)
 
 
 def test_an_invocation_that_no_transport_took_is_not_started() -> None:

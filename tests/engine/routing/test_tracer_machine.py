@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import invariant, rule
 
 from iii.engine.routing.tracer import Tracer
@@ -59,6 +59,4 @@ class TracedRouterLaws(RouterLaws):
 
 
 TestTracedRouterLaws = TracedRouterLaws.TestCase
-TestTracedRouterLaws.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestTracedRouterLaws.settings = settings(max_examples=40, stateful_step_count=40)

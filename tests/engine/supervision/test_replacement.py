@@ -182,4 +182,4 @@ class Swapping(RuleBasedStateMachine):
 
 
 TestSwapping = Swapping.TestCase
-TestSwapping.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestSwapping.settings = settings(max_examples=150, stateful_step_count=30)

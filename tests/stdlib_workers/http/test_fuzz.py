@@ -22,7 +22,6 @@ CHECKS = [not_a_server_error, response_schema_conformance]
 ENDLESS = "/events"
 BOUNDED = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     database=None,
     derandomize=True,  # the same requests in every run: a failure can be repeated
     phases=[Phase.explicit, Phase.generate],

@@ -218,7 +218,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_roots_are_the_spans_whose_parent_is_not_stored_whatever_came_and_went(history: list[Any]) -> None:
     rows: dict[tuple[str, str], SpanRow] = {}

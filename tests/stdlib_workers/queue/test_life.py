@@ -419,4 +419,4 @@ def test_an_impossible_move_is_refused(connection: sqlite3.Connection) -> None:
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=60, stateful_step_count=40)

@@ -101,7 +101,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(STEPS)
 def test_what_is_called_whole_is_whole(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]]

@@ -10,7 +10,7 @@ import json
 import uuid
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.errors import LocalProtocolError, RemoteProtocolError
@@ -20,7 +20,6 @@ from iii.worker.codec.limits import MAX_DEPTH, MAX_NODES
 from iii.worker.runtime.lines import LineReader
 
 # A busy machine is slow; that decides no test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def make_codec(package: str) -> Codec:
@@ -129,7 +128,6 @@ VALUES = st.recursive(
 TEXT = st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-@UNHURRIED
 @given(VALUES)
 @pytest.mark.parametrize("package", ["json", "msgspec", "orjson"])
 def test_what_is_encoded_is_decoded_equal(package, value):
@@ -139,7 +137,6 @@ def test_what_is_encoded_is_decoded_equal(package, value):
     assert codec.decode_block(line + b"\n") == [{"v": value}]
 
 
-@UNHURRIED
 @given(TEXT | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_all_libraries_give_the_same_verdict_on_any_bytes(data):
     line = b'{"data":' + data.replace(b"\n", b" ") + b"}"
@@ -253,7 +250,6 @@ def test_a_large_value_is_not_walked_through(codec, monkeypatch):
     assert len(codec.encode({"data": rows})) > 100_000
 
 
-@UNHURRIED
 @given(st.lists(VALUES, min_size=1, max_size=5), st.data())
 def test_a_stream_may_be_cut_anywhere(values, data):
     codec = make_codec("msgspec")
