@@ -46,6 +46,7 @@ BASE = (
         "iii/errors.py",
         "iii/failure_text.py",
         "iii/ids.py",
+        "iii/protocol/shape.py",
         "iii/redaction.py",
         "iii/suggestions.py",
         "iii/version.py",
@@ -56,6 +57,7 @@ PUBLIC_MODULES = (
     "iii/config_schema.py",
     "iii/durations.py",
     "iii/failure_text.py",
+    "iii/protocol/shape.py",
     "iii/redaction.py",
     "iii/suggestions.py",
 )

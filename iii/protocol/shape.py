@@ -1,6 +1,7 @@
 """How deep a JSON text is nested and how many values it holds, counted in its bytes without building any value.
 
-The counts are right for well-formed texts only. The engine checks what comes in, the SDK what goes out.
+The counts are right for well-formed texts only. The engine checks what comes in, the SDK what goes out. Public:
+standard workers may import it.
 """
 
 from __future__ import annotations

@@ -9,72 +9,16 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from time import perf_counter, time_ns
+from time import perf_counter
 from typing import Any
+
+from stdlib_workers.http.requests import Request
 
 # Long enough for a burst to share one write, short enough to be there when somebody looks.
 GATHER_SECONDS = 0.05
 # In one message to the engine.
 MAX_SPANS = 1000
 MAX_PATH = 200
-
-
-class Outcome:
-    """One request, from now on, and what becomes of it. `route` is its path's template, `error` a failure's code."""
-
-    __slots__ = (
-        *("method", "path", "trace", "route", "function_id", "error", "status"),
-        *("_parent", "_began", "_started", "_seconds"),
-    )
-
-    def __init__(self, method: str, path: str, trace: dict[str, str], parent: str | None) -> None:
-        self.method = method
-        self.path = path
-        self.trace = trace
-        self.route = self.function_id = self.error = ""
-        self.status = 0
-        self._parent = parent
-        self._began, self._started = time_ns(), perf_counter()
-        self._seconds = 0.0
-
-    def end(self) -> None:
-        """Stop the clock."""
-        self._seconds = perf_counter() - self._started
-
-    @property
-    def line(self) -> str:
-        """The line of the log."""
-        path = printable(self.path)[:MAX_PATH]
-        broken = f" broken off: {self.error}" if self.error and self.status < 400 else ""
-        return f"{self.method} {path} {self.status} {self.function_id or '-'} {self._seconds * 1000:.1f} ms{broken}"
-
-    @property
-    def span(self) -> dict[str, Any]:
-        """The span, as the SDK sends it. What the client did wrong is no error of the server's (OpenTelemetry)."""
-        _, trace_id, span_id, flags = self.trace["traceparent"].split("-")
-        has_failed = self.status >= 500 or (bool(self.error) and self.status < 400)
-        attributes = {
-            "http.request.method": self.method,
-            "url.scheme": "http",
-            "url.path": self.path[:MAX_PATH],
-            "http.response.status_code": self.status,
-        }
-        if self.route:
-            attributes["http.route"] = self.route[:MAX_PATH]
-        if has_failed:
-            attributes["error.type"] = self.error or str(self.status)
-        return {
-            "name": f"{self.method} {self.route}".strip()[:MAX_PATH],
-            "trace_id": trace_id,
-            "span_id": span_id,
-            "parent_span_id": self._parent,
-            "flags": int(flags, 16),
-            "start_time_unix_nano": self._began,
-            "end_time_unix_nano": self._began + int(self._seconds * 1e9),
-            "status": "error" if has_failed else "unset",
-            "status_description": self.error if has_failed else "",
-            "attributes": attributes,
-        }
 
 
 class AccessLog:
@@ -84,22 +28,22 @@ class AccessLog:
         self._is_on = is_on
         self._record_spans = record_spans
         self._lines: list[str] = []
-        self._ended: list[Outcome] = []
+        self._ended: list[tuple[Request, float]] = []
         self._is_waiting = False
 
-    def note(self, outcome: Outcome) -> None:
-        """Note what became of one request."""
-        outcome.end()
+    def note(self, request: Request) -> None:
+        """Note what became of one request, which has ended now."""
+        seconds = perf_counter() - request.began
         if self._is_on:
-            self._lines.append(outcome.line)
+            self._lines.append(_line_of(request, seconds))
         # The flags 00: somebody has decided that the trace is not recorded.
-        if self._record_spans is not None and not outcome.trace["traceparent"].endswith("-00"):
-            self._ended.append(outcome)
+        if self._record_spans is not None and not request.trace["traceparent"].endswith("-00"):
+            self._ended.append((request, seconds))
         self._flush_soon()
 
     def warn(self, text: str) -> None:
         """Write something that its author must see."""
-        self._lines.append(printable(text))
+        self._lines.append(_printable(text))
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -116,10 +60,46 @@ class AccessLog:
             sys.stderr.write("\n".join(lines) + "\n")
             sys.stderr.flush()
         for start in range(0, len(ended), MAX_SPANS):
-            if self._record_spans is not None:
-                self._record_spans([outcome.span for outcome in ended[start : start + MAX_SPANS]])
+            assert self._record_spans is not None
+            self._record_spans([_span_of(*each) for each in ended[start : start + MAX_SPANS]])
 
 
-def printable(text: str) -> str:
+def _line_of(request: Request, seconds: float) -> str:
+    broken = f" broken off: {request.error}" if request.error and request.status < 400 else ""
+    path = _printable(request.path)[:MAX_PATH]
+    return f"{request.method} {path} {request.status} {request.function_id} {seconds * 1000:.1f} ms{broken}"
+
+
+def _span_of(request: Request, seconds: float) -> dict[str, Any]:
+    """Return the span, as the SDK sends it. What the client did wrong is no error of the server's (OpenTelemetry)."""
+    _, trace_id, span_id, flags = request.trace["traceparent"].split("-")
+    has_failed = request.status >= 500 or (bool(request.error) and request.status < 400)
+    attributes = {
+        "span.kind": "server",
+        "http.request.method": request.method,
+        "url.scheme": "http",
+        "url.path": request.path[:MAX_PATH],
+        "http.response.status_code": request.status,
+    }
+    route = request.route.template if request.route else ""
+    if route:
+        attributes["http.route"] = route[:MAX_PATH]
+    if has_failed:
+        attributes["error.type"] = request.error or str(request.status)
+    return {
+        "name": f"{request.method} {route}".strip()[:MAX_PATH],
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "parent_span_id": request.parent,
+        "flags": int(flags, 16),
+        "start_time_unix_nano": request.began_at,
+        "end_time_unix_nano": request.began_at + int(seconds * 1e9),
+        "status": "error" if has_failed else "unset",
+        "status_description": request.error if has_failed else "",
+        "attributes": attributes,
+    }
+
+
+def _printable(text: str) -> str:
     """Return the text with everything escaped that a terminal would act on or a log take for a new line."""
     return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]

@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Protocol
 
-from iii import InvocationError
+from starlette.middleware.cors import ALL_METHODS, CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
 from iii.failure_text import unnamed
-from stdlib_workers.http.access import AccessLog, Outcome
+from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.bodies import parse_body
-from stdlib_workers.http.calls import Terms, Trigger, ask_middleware, call_function, check_condition
-from stdlib_workers.http.channels import ChannelBroken, Channels
+from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.options import Options
 from stdlib_workers.http.origins import Origins
-from stdlib_workers.http.replies import (
-    RETRY_AFTER,
-    BadResult,
-    Headers,
-    Refusal,
-    Reply,
-    hint_from,
-    refusal_from,
-    reply_from,
-    reply_to,
-)
-from stdlib_workers.http.requests import (
-    BODY_SECONDS,
-    Disconnected,
-    Message,
-    Receive,
-    Request,
-    Send,
-    payload_from,
-    trace_from,
-)
-from stdlib_workers.http.routes import BadPath, Match, Route, Routes, split_path
-from stdlib_workers.http.streaming import EVENTS, Stream, StreamFailed, failure_event
+from stdlib_workers.http.replies import RETRY_AFTER, BadResult, Refusal, hint_from, respond, response_from
+from stdlib_workers.http.requests import BODY_SECONDS, Disconnected, Request, Trigger, payload_from
+from stdlib_workers.http.routes import SOCKET, Route, Routes, split_path
+from stdlib_workers.http.sockets import Socket
+from stdlib_workers.http.streaming import Stream
 
 # Stands in the log where a client has left without an answer, as elsewhere in the trade.
 CLIENT_CLOSED = 499
@@ -53,29 +39,18 @@ _ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"cont
 class Fallback(Protocol):
     """Answers GET and HEAD where no route does; None when it has nothing there either."""
 
-    async def answer(self, request: Request, path: list[str]) -> Reply | None:
-        """Return the reply to `path`, a URL's decoded segments."""
+    async def answer(self, request: Request, path: list[str]) -> Response | None:
+        """Return the response to `path`, a URL's decoded segments."""
         ...
 
 
-class Exchange:
-    """One request on its way: what answers it, and what its answer carries in any case."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.outcome = Outcome(request.method, request.path, *trace_from(request.headers))
-        self.headers: Headers = []
-        self.stream: Stream | None = None
-        self.is_events = False
-
-
 class Application:
-    """Answers requests from the live routes."""
+    """Answers requests and WebSockets from the live routes."""
 
     body_seconds = BODY_SECONDS
 
     def __init__(self, trigger: Trigger, routes: Routes, options: Options, log: AccessLog) -> None:
-        self.origins = Origins(frozenset(), options.cors)
+        self.origins = Origins(frozenset(), options.origins)
         self.fallbacks: list[Fallback] = []
         self.in_flight = 0
         self.channels: Channels | None = None
@@ -84,195 +59,201 @@ class Application:
         self._routes = routes
         self._options = options
         self._log = log
+        self._respond: ASGIApp = self._respond_plainly
+        if options.origins:
+            self._respond = CORSMiddleware(
+                self._respond_plainly,
+                allow_origins=options.origins,
+                allow_methods=options.methods or ALL_METHODS,
+                allow_headers=("*",),
+            )
 
     def __repr__(self) -> str:
         return f"<Application {len(self._routes)} routes, {self.in_flight} in flight>"
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        exchange = Exchange(Request(scope, receive, self._options.max_body, self.body_seconds))
-        outcome, connection = exchange.outcome, exchange.request.connection
-        self.in_flight += 1
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or one WebSocket to its end."""
+        request = scope["request"] = Request(
+            scope, receive, self._options.max_body, self._options.timeout, self.body_seconds
+        )
         try:
-            await self._send(exchange, send, await self._settle(exchange))
+            if scope["type"] == SOCKET:
+                await self._serve_socket(request, send)
+            else:
+                await self._respond(scope, receive, partial(_send, request, send))
         except Disconnected:
-            outcome.status = CLIENT_CLOSED
-        except StreamFailed as failed:
-            outcome.error = failed.refusal.code
-            await self._break_off(exchange, send, failed.refusal)
+            request.status = CLIENT_CLOSED
+        except Refusal as refusal:
+            # A stream has failed: the answer ends without its end, so that no client takes it for whole.
+            request.error = refusal.code
+            self._tell(request, refusal)
+            if request.connection is not None and scope["http_version"] == "1.0":
+                request.connection.break_off()
         except asyncio.CancelledError:
-            outcome.error = "SHUTDOWN"
+            request.error = "SHUTDOWN"
             raise
         except Exception as error:  # such as a file that goes while it is sent; uvicorn closes the connection
-            outcome.error = "INTERNAL_ERROR"
-            self._log.warn(f"{outcome.method} {outcome.path}: {type(error).__name__}: {error} ({exchange.request.id})")
+            request.error = "INTERNAL_ERROR"
+            self._log.warn(f"{request.method} {request.path}: {type(error).__name__}: {error} ({request.id})")
             raise
         finally:
-            self.in_flight -= 1
-            if exchange.stream is not None:
-                await exchange.stream.close()
-            self._log.note(outcome)
-        if connection is not None:
-            connection.on_answered()
+            if request.stream is not None:
+                await request.stream.close()
+            self._log.note(request)
+        if request.connection is not None and scope["type"] == "http":
+            request.connection.on_answered()
 
-    async def _settle(self, exchange: Exchange) -> Reply:
-        outcome, request_id = exchange.outcome, exchange.request.id
+    async def _serve_socket(self, request: Request, send: Send) -> None:
+        client = WebSocket(request.scope, request.receive, send)
         try:
-            return await self._answer(exchange)
+            found = self._find(request)
+            if not isinstance(found, Route):
+                raise Refusal(404, "NOT_FOUND", "no websocket trigger is bound to this path")
+            request.route = found
+            socket = request.stream = Socket(self.trigger, request, client, self._options.timeout)
+            await socket.connect(payload_from(request, found), self.channels)
         except Refusal as refusal:
-            refused = refusal
-            if refused.status == 500:
-                message = unnamed(outcome.function_id, refused.message)
-                self._log.warn(f"{outcome.function_id} failed: {refused.code}: {message} ({request_id})")
-        except BadResult as error:
-            self._log.warn(f"{outcome.function_id} returned no HTTP response: {error} ({request_id})")
-            refused = Refusal(500, "invalid_response", "the function returned no HTTP response; the log has the reason")
-        outcome.error = refused.code
-        return reply_to(refused, request_id)
+            request.status = refusal.status
+            await client.send_denial_response(refusal.respond(request.id))
+        else:
+            request.status = await socket.serve()
 
-    async def _answer(self, exchange: Exchange) -> Reply:
-        request = exchange.request
-        exchange.headers = self.origins.headers_for(request)
+    async def _respond_plainly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request: Request = scope["request"]
+        self.in_flight += 1
+        try:
+            try:
+                response = await self._answer(request)
+            except Refusal as refusal:
+                request.error = refusal.code
+                if refusal.status == 500:
+                    self._tell(request, refusal)
+                response = refusal.respond(request.id)
+            await response(request.scope, receive, send)
+        finally:
+            self.in_flight -= 1
+
+    def _tell(self, request: Request, refusal: Refusal) -> None:
+        log = refusal.log
+        if log is None:
+            log = f"failed: {refusal.code}: {unnamed(request.function_id, refusal.message)}"
+        if log:
+            self._log.warn(f"{request.function_id} {log} ({request.id})")
+
+    def _find(self, request: Request) -> Route | set[str]:
+        """Return the route for the request, or the methods that its path has."""
+        self.origins.check(request.method, request.headers)
+        request.segments = split_path(request.path)
+        return self._routes.find(SOCKET if request.scope["type"] == SOCKET else request.method, request.segments)
+
+    async def _answer(self, request: Request) -> Response:
         _check_head(request)
-        self.origins.check(request)
         if self.in_flight > self._options.concurrency:
             text = f"{self._options.concurrency} requests are in flight, which is the limit"
             raise Refusal(503, "overloaded", text, headers=[RETRY_AFTER])
-        try:
-            path = split_path(request.path)
-        except BadPath as error:
-            raise Refusal(400, "BAD_PATH", str(error)) from None
-        found = self._routes.find(request.method, path)
-        if isinstance(found, Match):
-            return await self._call(exchange, found)
-        return await self._answer_unbound(request, path, found)
-
-    async def _answer_unbound(self, request: Request, path: list[str], methods: set[str]) -> Reply:
-        method = request.method
-        reply = None
+        found = self._find(request)
+        if isinstance(found, Route):
+            request.route = found
+            return await self._call(request, found, payload_from(request, found))
+        method, response = request.method, None
         if method in ("GET", "HEAD", "OPTIONS"):
             for fallback in self.fallbacks:
-                reply = await fallback.answer(request, path)
-                if reply is not None:
-                    break
-        if reply is not None and method != "OPTIONS":
-            return reply
-        allowed = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
-        if reply is not None:
-            allowed |= {"GET", "HEAD"}
-        if method == "OPTIONS" and (methods or reply is not None):
-            return self.origins.preflight(request, allowed)
-        if methods:
-            text = f"{method} is not bound here; there are: {', '.join(sorted(allowed))}"
-            headers = [(b"allow", ", ".join(sorted(allowed)).encode())]
-            raise Refusal(405, "METHOD_NOT_ALLOWED", text, headers=headers)
-        raise Refusal(404, "NOT_FOUND", "no http trigger is bound to this path")
+                response = response or await fallback.answer(request, request.segments)
+        if response is not None and method != "OPTIONS":
+            return response
+        methods = found - {SOCKET} | ({"GET"} if response is not None else set())
+        if not methods:
+            raise Refusal(404, "NOT_FOUND", "no http trigger is bound to this path")
+        allowed = ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+        headers = [(b"allow", allowed.encode())]
+        if method == "OPTIONS":
+            return respond(204, headers)
+        raise Refusal(405, "METHOD_NOT_ALLOWED", f"{method} is not bound here; there are: {allowed}", headers=headers)
 
-    async def _call(self, exchange: Exchange, match: Match) -> Reply:
-        route, request = match.route, exchange.request
-        exchange.outcome.route = route.template
-        exchange.outcome.function_id = route.function_id
-        terms = Terms(self._options.timeout, exchange.outcome.trace)
-        exchange.headers.append((b"traceparent", terms.trace["traceparent"].encode()))
-        payload = payload_from(request, match)
-        early = await ask_middleware(self.trigger, self._options.middleware, route, payload, terms)
-        if early is not None:
+    async def _call(self, request: Request, route: Route, payload: dict[str, Any]) -> Response:
+        """Bring the payload to the route's function, past middleware and condition, and return its answer."""
+        trigger = self.trigger
+        if early := await self._ask_middleware(self._options.middleware, request, payload):
             return early
         if route.streams or self._options.channels:
-            return await self._stream(exchange, route, payload, terms)
-        trigger = self.trigger
+            return await self._stream(request, route, payload)
         if not request.is_whole:
             body = await request.body()
             payload["body"] = await parse_body(request.headers.get("content-type", ""), body)
             if len(body) > LARGE_BODY:
                 trigger = self.trigger_aside
-        early = await self._admit(trigger, route, payload, terms)
-        if early is not None:
+        if early := await self._admit(trigger, request, route, payload):
             return early
-        call = call_function(trigger, route.function_id, payload, route, terms)
-        try:
-            result = await (_call_for(call, request) if route.cancels else call)
-        except InvocationError as error:
-            raise refusal_from(error) from None
-        hint = hint_from(result)
-        if hint is not None:
+        call = request.call(trigger, route.function_id, payload)
+        result = await (_call_for(call, request) if route.cancels else call)
+        if hint := hint_from(result):
             self._log.warn(f"{route.function_id}: {hint}")
-        return reply_from(result)
+        return response_from(result)
 
-    async def _stream(self, exchange: Exchange, route: Route, payload: dict[str, Any], terms: Terms) -> Reply:
+    async def _stream(self, request: Request, route: Route, payload: dict[str, Any]) -> Response:
         if self.channels is None:
             text = "channels need the engine's socket: run the http worker under `iii dev` or `iii start`"
             raise Refusal(500, "channels_off", text)
-        stream = exchange.stream = Stream(self.channels, exchange.request, self._options.timeout, self._log.warn)
-        try:
-            await stream.open(payload)
-            early = await self._admit(self.trigger, route, payload, terms)
-            return early or await stream.reply(self.trigger, route, payload, terms)
-        except ChannelBroken as error:
-            raise Refusal(500, "channel_broken", str(error)) from None
+        stream = request.stream = Stream(self.channels, request, self._options.timeout, self._log.warn)
+        await stream.open(payload)
+        return await self._admit(self.trigger, request, route, payload) or await stream.respond(self.trigger, payload)
 
-    async def _admit(self, trigger: Trigger, route: Route, payload: dict[str, Any], terms: Terms) -> Reply | None:
-        """Ask the condition and the route's own middleware, which see no channels."""
+    async def _admit(
+        self, trigger: Trigger, request: Request, route: Route, payload: dict[str, Any]
+    ) -> Response | None:
+        """Ask the condition, which stops the request by `false` alone, and the route's own middleware.
+
+        They see no channels. Refusal 422.
+        """
         if route.condition is None and not route.middleware:
             return None
         seen = {key: value for key, value in payload.items() if key not in ("request_body", "response")}
-        await check_condition(trigger, route, seen, terms)
-        return await ask_middleware(trigger, route.middleware, route, seen, terms)
+        if route.condition is not None and await request.call(trigger, route.condition, seen) is False:
+            message = f"the condition {route.condition} does not hold for this request"
+            raise Refusal(422, "CONDITION_NOT_MET", message, skipped=True)
+        return await self._ask_middleware(route.middleware, request, seen)
 
-    async def _send(self, exchange: Exchange, send: Send, reply: Reply) -> None:
-        request = exchange.request
-        exchange.outcome.status = reply.status
-        headers = [*exchange.headers, (b"x-request-id", request.id.encode())]
-        if len(reply.headers) > 1:  # what a function says itself is not said twice; a browser refuses two of some
-            own = {name for name, _ in reply.headers if name != b"vary"}
-            headers = [header for header in headers if header[0] not in own]
-        headers = [*reply.headers, *headers]
-        connection = request.connection
-        if connection is not None and connection.has_whole_body:
+    async def _ask_middleware(
+        self, names: tuple[str, ...], request: Request, payload: dict[str, Any]
+    ) -> Response | None:
+        """Ask each middleware in turn; return the response of the first that answers the request itself."""
+        for name in names:
+            seen = {key: payload[key] for key in ("path_params", "query_params", "headers", "method")}
+            event = {"phase": "preHandler", "request": seen, "context": {}}
+            result = await request.call(self.trigger, name, event, timeout_code="MIDDLEWARE_TIMEOUT")
+            if isinstance(result, dict) and result.get("action") == "respond":
+                given = result.get("response")
+                try:
+                    return response_from({"body": None, **(given if isinstance(given, dict) else {})})
+                except BadResult as error:
+                    raise BadResult(f"middleware {name}: {error.reason}") from None
+        return None
+
+
+async def _send(request: Request, send: Send, message: Message) -> None:
+    """Send a part of the answer: to its head goes what every answer carries, and before its end the body is read."""
+    connection = request.connection
+    if message["type"] == "http.response.start":
+        request.status = message["status"]
+        headers = message["headers"]
+        # What a function says itself, beside length and type, is not said twice.
+        own = {name for name, _ in headers} if len(headers) > 2 else ()
+        if b"x-request-id" not in own:
+            headers.append((b"x-request-id", request.id.encode()))
+        if request.route is not None and b"traceparent" not in own:
+            headers.append((b"traceparent", request.trace["traceparent"].encode()))
+        if connection is not None and not connection.body_left and request.stream is None:
             await request.discard()
         # Of a body that nobody has read the rest comes still.
-        if (connection is not None and connection.is_leaving) or not request.is_whole:
+        if not request.is_whole or (connection is not None and connection.listening.is_leaving):
             headers.append((b"connection", b"close"))
-        if reply.response is not None:
-            await self._send_response(exchange, send, reply.response, headers)
-            return
-        is_head = request.method == "HEAD"
-        chunks, body = reply.chunks, b"" if is_head else reply.body
-        if chunks is None and reply.status not in (204, 304):
-            headers.append((b"content-length", b"%d" % len(reply.body)))
         if connection is not None:
-            connection.on_head()
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        if chunks is not None and not is_head:
-            exchange.is_events = any(name == b"content-type" and value.startswith(EVENTS) for name, value in headers)
-            async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        elif not request.is_whole:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            await request.discard()
-            body = b""
-        await send({"type": "http.response.body", "body": body})
-
-    async def _send_response(self, exchange: Exchange, send: Send, response: Any, headers: Headers) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.outcome.status = message["status"]
-                message["headers"] = [*message["headers"], *headers]
-            await send(message)
-
-        await response(exchange.request.scope, exchange.request.receive, send_with_headers)
-
-    async def _break_off(self, exchange: Exchange, send: Send, refusal: Refusal) -> None:
-        """End an answer without its end, so that no client takes it for whole."""
-        request, outcome = exchange.request, exchange.outcome
-        function_id = outcome.function_id
-        message = unnamed(function_id, refusal.message)
-        self._log.warn(f"{function_id} failed within its answer: {refusal.code}: {message} ({request.id})")
-        if exchange.is_events:
-            event = failure_event(refusal, request.id)
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        if request.connection is not None:
-            request.connection.break_off(is_reset=request.scope["http_version"] == "1.0")
+            connection.answer.keeps_next = True
+    elif not request.is_whole and request.stream is None and not message.get("more_body", False):
+        await send({**message, "more_body": True})
+        await request.discard()
+        message = {"type": "http.response.body", "body": b""}
+    await send(message)
 
 
 async def _call_for(call: Coroutine[Any, Any, Any], request: Request) -> Any:

@@ -9,30 +9,26 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from email.message import Message as Header
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
-from starlette.formparsers import MultiPartException
-from starlette.requests import Request as FormRequest
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
+from iii.protocol.shape import MAX_DEPTH, excess_of, is_moderate
 from stdlib_workers.http.replies import Refusal
 
 MAX_FIELDS = 1000
 # Each `%41` of an urlencoded form is work.
 MAX_ESCAPES = 200_000
 MAX_FILES = 1000
-MAX_DEPTH = 64
-# As many as a call may carry; an opening bracket counts as one.
-MAX_VALUES = 200_000
 # Bodies up to this take the loop less than a thread would.
 INLINE_BYTES = 32 * 1024
-# What is looked at in one go: other threads run between two pieces, and other requests between two of a form.
-PIECE = 256 * 1024
+# What of a form is read in one go: other requests run between two pieces.
 FORM_PIECE = 32 * 1024
 # RFC 9110: type and subtype, each a token.
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+\Z")
@@ -47,43 +43,26 @@ _CHARSET = re.compile(
 # A form is split in this, which has a character for each byte, and its texts are decoded one by one: what cannot be is
 # named. Starlette would replace what it cannot decode.
 _BYTES = "latin-1"
-_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"[]{},")
-_SQUARE = bytes.maketrans(b"{}", b"[]")
 _OFFSET = re.compile(r" ?\(byte (\d+)\)")
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a multipart form, or a body that is neither text nor a form: then it has no name."""
-
-    name: str | None
-    kind: str
-    content: bytes
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a function is told of it, whichever way it gets the content."""
-        named = {} if self.name is None else {"filename": self.name}
-        return {**named, "content_type": self.kind, "size": len(self.content)}
+# Makes the value of a file from what is told of it, whichever way a function gets the content, and the content.
+FileValue = Callable[[dict[str, Any], bytes], Any]
+_File = tuple[str, str, bytes]  # name, type and content
 
 
-FileValue = Callable[[File], Any]
-
-
-def inline(file: File) -> dict[str, Any]:
+def inline(facts: dict[str, Any], content: bytes) -> dict[str, Any]:
     """Return a file as a value that holds its content."""
-    return {**file.facts, "content_base64": b64encode(file.content).decode()}
+    return {**facts, "content_base64": b64encode(content).decode()}
 
 
 @lru_cache(256)
 def media_type(content_type: str) -> tuple[str, dict[str, str]]:
     """Return the type in lower case, and its parameters."""
-    if ";" not in content_type:
-        return content_type.strip().lower(), {}
-    header = Header()
-    header["content-type"] = content_type
-    parameters = header.get_params(failobj=[("", "")])
-    return parameters[0][0].lower(), {name.lower(): str(value) for name, value in parameters[1:]}
+    kind, parameters = parse_options_header(content_type)
+    return kind.decode("latin-1").lower(), {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in parameters.items()
+    }
 
 
 async def parse_body(content_type: str, body: bytes, file_value: FileValue = inline) -> Any:
@@ -97,17 +76,15 @@ async def parse_body(content_type: str, body: bytes, file_value: FileValue = inl
     kind, parameters = media_type(content_type)
     if kind == _MULTIPART:
         return await _parse_multipart(content_type, parameters, body, file_value)
-    return await _aside(lambda: _parse(kind, parameters, content_type, body), body)
+    if len(body) <= INLINE_BYTES:
+        return _parse(kind, parameters, content_type, body)
+    return await asyncio.to_thread(_parse, kind, parameters, content_type, body)
 
 
 def is_parsed(content_type: str) -> bool:
     """Whether bodies of this kind become values; all others are bytes for whoever reads them."""
     kind = media_type(content_type)[0]
     return _is_json(kind) or kind in (_FORM, _MULTIPART)
-
-
-async def _aside(work: Callable[[], Any], body: bytes) -> Any:
-    return work() if len(body) <= INLINE_BYTES else await asyncio.to_thread(work)
 
 
 def _is_json(kind: str) -> bool:
@@ -124,13 +101,13 @@ def _parse(kind: str, parameters: dict[str, str], content_type: str, body: bytes
         return parse_form(body, parameters.get("charset"))
     if _TEXT.match(kind):
         return _decode(body, "the text", parameters.get("charset", "utf-8"))
-    return inline(File(None, kind, body))
+    return inline({"content_type": kind, "size": len(body)}, body)
 
 
 def _parse_json(body: bytes) -> Any:
     _decode(body, "the JSON")
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH or body.count(b",") > MAX_VALUES:
-        _check_shape(body)
+    if len(body) > MAX_DEPTH and not is_moderate(body) and (excess := excess_of(body)):
+        raise Refusal(400, "invalid_json", f"the body holds {excess}")
     try:
         # msgspec keeps an integer beyond 64 bits, which orjson would turn into a float without a word.
         return msgspec.json.decode(body)
@@ -139,33 +116,6 @@ def _parse_json(body: bytes) -> Any:
         text = f"the body is not JSON: {_OFFSET.sub('', str(error))}"
         offset = int(found[1]) if found else len(body)
         raise Refusal(400, "invalid_json", text, details={"offset": offset}) from None
-
-
-def _check_shape(body: bytes) -> None:
-    """Count depth and values in the bytes. Refusal 400 over a limit. A text that is no JSON is refused later."""
-    brackets, values = b"", 0
-    for structure in _structure(body):
-        openings = structure.translate(_SQUARE, b",")
-        values += structure.count(b",") + openings.count(b"[")
-        if values > MAX_VALUES:
-            raise Refusal(400, "invalid_json", f"the body holds more than {MAX_VALUES} values")
-        brackets += openings
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"[]", b"")
-    if brackets:
-        raise Refusal(400, "invalid_json", f"the body is nested deeper than {MAX_DEPTH} levels")
-
-
-def _structure(body: bytes) -> Iterator[bytes]:
-    """Yield the brackets and commas outside of strings. Backslashes stand in strings only: without them quotes pair."""
-    text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    inside = 0
-    for start in range(0, len(text), PIECE):
-        parts = text[start : start + PIECE].split(b'"')
-        yield b"".join(parts[inside::2]).translate(None, _NOT_STRUCTURE)
-        inside ^= (len(parts) - 1) & 1
 
 
 def parse_form(body: bytes, charset: str | None = None) -> dict[str, Any]:
@@ -187,37 +137,33 @@ async def _parse_multipart(
     if f"--{boundary}--".encode("latin-1", "replace") not in body or not boundary:
         text = "the multipart body cannot be read: its boundary is missing, or its end"
         raise Refusal(400, "invalid_body", text)
-    pieces = _pieces(body)
-
-    async def receive() -> dict[str, Any]:
-        piece = await anext(pieces, b"")
-        await asyncio.sleep(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
-
-    scope = {"type": "http", "headers": [(b"content-type", f"{content_type}; charset={_BYTES}".encode("latin-1"))]}
+    headers = Headers({"content-type": f"{content_type}; charset={_BYTES}"})
+    parser = MultiPartParser(
+        headers, _pieces(body), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=len(body)
+    )
     try:
-        async with FormRequest(scope, receive).form(
-            max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=len(body)
-        ) as form:
-            parts = [(name, await _part_value(value)) for name, value in form.multi_items()]
+        form = await parser.parse()
     except MultiPartException as error:
         raise Refusal(400, "invalid_body", f"the multipart body cannot be read: {error.message}") from None
-    return _collect(parts, parameters.get("charset"), file_value)
+    pairs: list[tuple[str, str | _File]] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            kind = value.content_type or "application/octet-stream"
+            pairs.append((name, (value.filename or "", kind, await value.read())))
+        else:
+            pairs.append((name, value))
+    await form.close()
+    return _collect(pairs, parameters.get("charset"), file_value)
 
 
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(body), FORM_PIECE):
         yield body[start : start + FORM_PIECE]
-
-
-async def _part_value(value: Any) -> str | File:
-    if isinstance(value, str):
-        return value
-    return File(value.filename or "", value.content_type or "application/octet-stream", await value.read())
+        await asyncio.sleep(0)
 
 
 def _collect(
-    pairs: Sequence[tuple[str, str | File]], charset: str | None, file_value: FileValue = inline
+    pairs: Sequence[tuple[str, str | _File]], charset: str | None, file_value: FileValue = inline
 ) -> dict[str, Any]:
     """Return the fields of a form whose texts hold a character for each byte.
 
@@ -236,7 +182,9 @@ def _collect(
         if isinstance(value, str):
             found: Any = text(value, f"the field {name!r}")
         else:
-            found = file_value(replace(value, name=text(value.name or "", f"the file name of {name!r}")))
+            filename, kind, content = value
+            facts = {"filename": text(filename, f"the file name of {name!r}"), "content_type": kind}
+            found = file_value({**facts, "size": len(content)}, content)
         fields.setdefault(name, []).append(found)
     return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 import orjson
 
 from iii import InvocationError
-from stdlib_workers.http.calls import Trigger
+from stdlib_workers.http.replies import Refusal
+from stdlib_workers.http.requests import Trigger
 
 Reference = dict[str, str]
 
@@ -22,10 +23,6 @@ _TEXT, _BYTES = b"\x01", b"\x02"
 _HEAD = 5
 # What may lie here unread before the engine's end notices: a few of the SDKs' pieces of 64 KiB.
 _BUFFER = 256 * 1024
-
-
-class ChannelBroken(Exception):
-    """The engine does not let us at an end of a channel that it has made."""
 
 
 class ChannelEnd:
@@ -66,40 +63,31 @@ class Channels:
         self._path = path
 
     async def make(self) -> tuple[Reference, Reference]:
-        """Return the references of a new channel's writer and reader. ChannelBroken when there is none to be had."""
+        """Return the references of a new channel's writer and reader. Refusal when there is none to be had."""
         try:
             made = await self._trigger({"function_id": "engine::channels::create", "payload": {}})
         except InvocationError as error:
-            raise ChannelBroken(str(error)) from None
+            raise Refusal(500, "channel_broken", str(error)) from None
         return made["writer"], made["reader"]
 
     async def open(self, reference: Reference) -> ChannelEnd:
-        """Connect to one end. ChannelBroken when it cannot be had."""
+        """Connect to one end. Refusal when it cannot be had."""
+        why = "the engine closed the connection"
         try:
             reader, writer = await asyncio.open_unix_connection(self._path, limit=_BUFFER)
-        except OSError as error:
-            raise ChannelBroken(f"channel {reference['channel_id']} cannot be opened: {error}") from None
-        end = ChannelEnd(reader, writer)
-        writer.write(orjson.dumps({"type": "channelopen", **reference}) + b"\n")
-        why = await _refusal(reader)
-        if why:
+            end = ChannelEnd(reader, writer)
+            writer.write(orjson.dumps({"type": "channelopen", **reference}) + b"\n")
+            async for line in reader:  # the engine greets every connection before it answers
+                answer = orjson.loads(line)
+                if answer.get("type") == "channelopened":
+                    return end
+                if answer.get("type") == "error":
+                    why = answer["error"]["message"]
+                    break
             await end.close()
-            raise ChannelBroken(f"channel {reference['channel_id']} cannot be opened: {why}")
-        return end
-
-
-async def _refusal(reader: StreamReader) -> str:
-    """Read the engine's lines up to its answer; return why the end is refused, "" if it is not."""
-    try:
-        while line := await reader.readline():
-            answer = orjson.loads(line)
-            if answer.get("type") == "channelopened":
-                return ""
-            if answer.get("type") == "error":
-                return str(answer["error"]["message"])
-    except (OSError, ValueError) as error:
-        return str(error)
-    return "the engine closed the connection"
+        except (OSError, ValueError) as error:
+            why = str(error)
+        raise Refusal(500, "channel_broken", f"channel {reference['channel_id']} cannot be opened: {why}")
 
 
 async def write_all(end: ChannelEnd, chunks: AsyncIterator[bytes]) -> None:

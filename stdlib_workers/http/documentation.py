@@ -11,17 +11,21 @@ from html import escape
 from typing import Any
 
 import orjson
+from starlette.responses import HTMLResponse, Response
 
 from iii import InvocationError
-from stdlib_workers.http.calls import Trigger
 from stdlib_workers.http.openapi import document_from
-from stdlib_workers.http.replies import Reply, json_reply
-from stdlib_workers.http.requests import Request
+from stdlib_workers.http.requests import Request, Trigger
 from stdlib_workers.http.routes import Routes
 
 # The engine's bound on ids in one question.
 _BATCH = 32
-POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 details { border: 1px solid #ddd; border-radius: 6px; margin: .5rem 0; padding: .5rem .8rem }
@@ -47,21 +51,16 @@ class Documentation:
         # Thousands of routes take a while, which no other request shall wait.
         return await asyncio.to_thread(document_from, self._title, tuple(self._routes), functions)
 
-    async def answer(self, request: Request, path: list[str]) -> Reply | None:
+    async def answer(self, request: Request, path: list[str]) -> Response | None:
         """Return the document or its page."""
+        if path not in (["openapi.json"], ["docs"]):
+            return None
+        document = await self.describe()
         if path == ["openapi.json"]:
-            return json_reply(200, await self.describe(), (b"cache-control", b"no-cache"))
-        if path == ["docs"]:
-            document = await self.describe()
-            page = await asyncio.to_thread(page_from, document, f"http://{request.headers['host']}")
-            headers = [
-                (b"content-type", b"text/html; charset=utf-8"),
-                (b"content-security-policy", POLICY),
-                (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
-            ]
-            return Reply(200, headers, page)
-        return None
+            content = orjson.dumps(document)
+            return Response(content, headers={"cache-control": "no-cache"}, media_type="application/json")
+        page = await asyncio.to_thread(page_from, document, f"http://{request.headers['host']}")
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
     async def _functions(self) -> dict[str, dict[str, Any]]:
         ids = sorted({route.function_id for route in self._routes})

@@ -8,7 +8,7 @@ schema: what is none where one belongs is left out, and the routes of others are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from stdlib_workers.http.routes import Kind, Route
@@ -41,10 +41,10 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
     names: set[str] = set()
     for route in sorted(routes, key=lambda route: (route.pattern.removeprefix("/"), route.method)):
         if route.method in _OPERATIONS:
-            path = route.template
             operation = _operation(route, functions.get(route.function_id, {}), schemas)
-            operation["operationId"] = _unique(f"{route.method.lower()}{path}", names)
-            paths.setdefault(path, {})[route.method.lower()] = operation
+            operation["operationId"] = name = _unique(f"{route.method.lower()}{route.template}", names)
+            names.add(name)
+            paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": "live"},
@@ -105,40 +105,37 @@ def _responses(method: str, body: Schema) -> dict[str, Any]:
 def _hoist(schema: Any, owner: str, schemas: dict[str, Schema]) -> Schema:
     """Return the schema with its definitions moved to the document, where a reference can find them."""
     table = _table(schema)
+    definitions = _table(table.get("$defs"))
     names: dict[str, str] = {}
-    for name in _table(table.get("$defs")):
-        names[f"#/$defs/{name}"] = _unique(f"{owner.replace('::', '.')}.{name}", schemas)
-        schemas[names[f"#/$defs/{name}"]] = {}
-    for name, definition in _table(table.get("$defs")).items():
+    for name in definitions:
+        names[f"#/$defs/{name}"] = moved_to = _unique(f"{owner.replace('::', '.')}.{name}", schemas)
+        schemas[moved_to] = {}
+    for name, definition in definitions.items():
         schemas[names[f"#/$defs/{name}"]] = _pointed(definition, names)
-    moved: Schema = _pointed({key: value for key, value in table.items() if key not in ("$defs", "$schema")}, names)
-    return moved
+    return {key: _pointed(value, names) for key, value in table.items() if key not in ("$defs", "$schema")}
 
 
 def _pointed(value: Any, names: Mapping[str, str]) -> Any:
-    """Return the value with its references pointing to where the definitions are now."""
+    """Return the value with its references pointing to where the definitions are now, and without any others."""
     if isinstance(value, list):
         return [_pointed(item, names) for item in value]
     if not isinstance(value, dict):
         return value
     out = {key: _pointed(item, names) for key, item in value.items()}
-    reference = value.get("$ref")
-    if isinstance(reference, str):
-        if reference not in names:
-            return {key: item for key, item in out.items() if key != "$ref"}
-        out["$ref"] = f"#/components/schemas/{names[reference]}"
+    if isinstance(reference := value.get("$ref"), str):
+        del out["$ref"]
+        if reference in names:
+            out["$ref"] = f"#/components/schemas/{names[reference]}"
     return out
 
 
-def _unique(text: str, taken: set[str] | dict[str, Schema]) -> str:
-    """Return the text as a name that nobody else has, and take it."""
+def _unique(text: str, taken: Container[str]) -> str:
+    """Return the text as a name that nobody else has."""
     name = base = _NOT_NAME.sub("_", text.replace("/", "_")).strip("_")
     number = 1
     while name in taken:
         number += 1
         name = f"{base}-{number}"
-    if isinstance(taken, set):
-        taken.add(name)
     return name
 
 

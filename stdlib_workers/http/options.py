@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from stdlib_workers.http.origins import Cors
 from stdlib_workers.values import check_config
 
 DEFAULT_PORT = 3111
@@ -23,6 +22,7 @@ _UNITS = {
 class Options:
     """What iii.toml says. Times in seconds, sizes in bytes; `port` None: the default one, or the next that is free.
 
+    Pages of `origins` may ask (`*`: of every one), by `methods` if there are any.
     `middleware` are functions that are asked before every route's own. `channels`: every request has its two channels,
     as in the public worker; else only those of routes with `stream`.
     """
@@ -33,7 +33,8 @@ class Options:
     concurrency: int = 1024
     max_body: int = 10 << 20
     hosts: tuple[str, ...] = ()
-    cors: Cors | None = None
+    origins: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     middleware: tuple[str, ...] = ()
     static: tuple[tuple[str, str], ...] = ()
     openapi: bool = True
@@ -47,21 +48,17 @@ def parse_options(config: dict[str, Any], name: str = "http") -> Options:
     A worker under its public name does what the public one does: handlers of official SDKs stream without saying so.
     """
     check_config("http", config)
-    values = {
-        **{"channels": name == PUBLIC_NAME},
-        **{key: value for key, value in config.items() if key not in ("default_timeout", "concurrency_request_limit")},
-    }
+    values: dict[str, Any] = {"channels": name == PUBLIC_NAME, **config}
     if "default_timeout" in config:
-        values["timeout"] = _amount(config["default_timeout"], 0.001)
-    if "concurrency_request_limit" in config:
-        values["concurrency"] = max(1, config["concurrency_request_limit"])  # 0 means 1, as in the public contract
+        values["timeout"] = _amount(values.pop("default_timeout"), 0.001)
+    if "concurrency_request_limit" in config:  # 0 means 1, as in the public contract
+        values["concurrency"] = max(1, values.pop("concurrency_request_limit"))
     if "max_body" in config:
         values["max_body"] = int(_amount(config["max_body"], 1))
-    if "hosts" in config:
-        values["hosts"] = tuple(config["hosts"])
-    if "cors" in config:
-        methods = [method.upper() for method in config["cors"].get("allowed_methods", ()) if method != "*"]
-        values["cors"] = Cors(frozenset(config["cors"].get("allowed_origins", ())), tuple(methods))
+    if (cors := values.pop("cors", None)) is not None:
+        values["origins"] = tuple(cors.get("allowed_origins") or "*")
+        values["methods"] = tuple(each.upper() for each in cors.get("allowed_methods", ()) if each != "*")
+    values["hosts"] = tuple(config.get("hosts", ()))
     rows = sorted(config.get("middleware", ()), key=lambda row: int(row.get("priority", 0)))
     values["middleware"] = tuple(row["function_id"] for row in rows)
     folders = {"/": static} if isinstance(static := config.get("static", {}), str) else static

@@ -1,20 +1,22 @@
-"""One HTTP request: its head as values, its body within limits of size and time, and the payload of its function."""
+"""One HTTP request: its head as values, its body within limits of size and time, the calls made for it, its outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter, time_ns
 from typing import Any
 from urllib.parse import parse_qsl
 
-from stdlib_workers.http.replies import Headers, Refusal
-from stdlib_workers.http.routes import Match
+from starlette.types import Receive, Scope
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from iii import InvocationError, TriggerRequestInput
+from stdlib_workers.http.replies import Refusal, refusal_from
+from stdlib_workers.http.routes import Route
+
+Trigger = Callable[[TriggerRequestInput], Awaitable[Any]]
 
 # A body that is gathered comes within this; of one that is passed on, the next part does.
 BODY_SECONDS = 30.0
@@ -22,6 +24,8 @@ BODY_SECONDS = 30.0
 # answer with it.
 LINGER_SECONDS = 2.0
 MAX_QUERY_FIELDS = 1000
+# Longer than any stream: the engine's deadline of a call counts its length, ours the silence in it.
+ENDLESS_MS = 30 * 24 * 3600 * 1000
 # An id of zeros is none.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
@@ -36,68 +40,109 @@ class Disconnected(Exception):
 class Request:
     """One request. `path` is the URL's path as it was sent; `headers` have lower-case names, of repeated ones the last.
 
-    `id` is the one it came with, if that is harmless in a log.
+    `id` is the one it came with, if that is harmless in a log. All its calls together may take `seconds`. `route`,
+    `status` and `error`, a failure's code, say what has become of it.
     """
 
-    def __init__(self, scope: Message, receive: Receive, max_body: int, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, max_body: int, seconds: float, body_seconds: float = BODY_SECONDS
+    ) -> None:
+        self.began_at, self.began = time_ns(), perf_counter()
         self.scope = scope
+        self.receive = receive
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["raw_path"].decode("latin-1")
         # The server's side of the connection, None in a test without one.
-        self.connection = scope.get("state", {}).get("connection")
-        self.raw_headers: Headers = scope["headers"]
+        self.connection: Any = scope.get("state", {}).get("connection")
+        self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         if self.connection is not None:
             self.raw_headers = self.raw_headers[: self.connection.header_count]
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
         given = self.headers.get("x-request-id", "")
         self.id = given if _REQUEST_ID.match(given) else f"{_mint(128):032x}"
+        self.trace, self.parent = trace_from(self.headers)
+        self.segments: list[str] = []  # of the path, decoded
+        self.route: Route | None = None
+        self.stream: Any = None  # the `Stream` or `Socket` that it holds to its end
+        self.status = 0
+        self.error = ""
         self.is_whole = "content-length" not in self.headers and "transfer-encoding" not in self.headers
-        self.receive = receive
         self._max_body = max_body
         self._body_seconds = body_seconds
+        self._loop = asyncio.get_running_loop()
+        self.deadline = self._loop.time() + seconds  # on the loop's clock, for all its calls
+
+    @property
+    def function_id(self) -> str:
+        """The function that answers, "-" as long as none is known."""
+        return "-" if self.route is None else self.route.function_id
+
+    async def call(
+        self,
+        trigger: Trigger,
+        function_id: str,
+        payload: Any,
+        *,
+        is_endless: bool = False,
+        timeout_code: str = "TIMEOUT",
+    ) -> Any:
+        """Call a function in the route's namespace, with the route's metadata. Refusal for every failure.
+
+        `is_endless`: the caller itself sees to it that the call does not stand still.
+        """
+        assert self.route is not None
+        left_ms = int((self.deadline - self._loop.time()) * 1000)
+        call: TriggerRequestInput = {
+            "function_id": function_id,
+            "payload": payload,
+            "timeout_ms": ENDLESS_MS if is_endless else max(1, left_ms),
+            "metadata": self.route.metadata,
+            "namespace": self.route.namespace,
+            "trace": self.trace,
+        }
+        try:
+            return await trigger(call)
+        except InvocationError as error:
+            raise refusal_from(error, timeout_code=timeout_code) from None
 
     async def body(self) -> bytes:
-        """Return the whole body. Refusal 413 over the limit, 408 when it is late; Disconnected."""
-        if self.is_whole:
-            return b""
-        self._check_head()
-        if self.connection is not None and self.connection.has_whole_body:
-            return self._checked(await self._next())
-        parts, size = [], 0
-        try:
-            async with asyncio.timeout(self._body_seconds):
-                while not self.is_whole:
-                    parts.append(await self._next())
-                    size += len(self._checked(parts[-1], size))
-        except TimeoutError:
-            raise self._late() from None
-        return b"".join(parts)
+        """Return the whole body; errors as in `chunks`."""
+        if self.is_whole or self.connection is None or self.connection.body_left:
+            return b"".join([chunk async for chunk in self.chunks(in_all=True)])
+        self._check_head()  # nothing has to be waited for
+        body = await self._next()
+        self._check_size(len(body))
+        return body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; errors as in `body`. Only silence is late."""
+    async def chunks(self, *, in_all: bool = False) -> AsyncIterator[bytes]:
+        """Yield the body as it comes. Refusal 413 over the limit, 408 when it is late; Disconnected.
+
+        Late is only silence, `in_all`: what has not come whole in time.
+        """
+        size, end = 0, self._loop.time() + self._body_seconds
         if not self.is_whole:
             self._check_head()
-        size = 0
         while not self.is_whole:
             try:
-                async with asyncio.timeout(self._body_seconds):
-                    chunk = self._checked(await self._next(), size)
+                async with asyncio.timeout_at(end):
+                    chunk = await self._next()
             except TimeoutError:
-                raise self._late() from None
+                text = f"the body took more than {self._body_seconds:g} s"
+                raise Refusal(408, "REQUEST_TIMEOUT", text) from None
             size += len(chunk)
+            self._check_size(size)
             yield chunk
+            end = end if in_all else self._loop.time() + self._body_seconds
 
     def _check_head(self) -> None:
         length, coding = self.headers.get("content-length", "0"), self.headers.get("content-encoding", "identity")
-        if length.isdigit() and int(length) > self._max_body:
-            raise self._too_large()
+        self._check_size(int(length) if length.isdigit() else 0)
         if coding.lower() != "identity":
             raise Refusal(415, "UNSUPPORTED_MEDIA_TYPE", f"a body with content-encoding {coding} is not unpacked")
 
-    def _checked(self, chunk: bytes, size: int = 0) -> bytes:
-        if size + len(chunk) > self._max_body:
-            raise self._too_large()
-        return chunk
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            raise Refusal(413, "PAYLOAD_TOO_LARGE", f"the body is over the limit of {self._max_body} bytes")
 
     async def _next(self) -> bytes:
         message = await self.receive()
@@ -123,12 +168,6 @@ class Request:
         while (await self.receive())["type"] == "http.request":
             pass
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, "PAYLOAD_TOO_LARGE", f"the body is over the limit of {self._max_body} bytes")
-
-    def _late(self) -> Refusal:
-        return Refusal(408, "REQUEST_TIMEOUT", f"the body took more than {self._body_seconds:g} s")
-
 
 def trace_from(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
     """Return the trace context of the request's own span, and that span's parent in the client (W3C), if it has one.
@@ -146,31 +185,23 @@ def trace_from(headers: dict[str, str]) -> tuple[dict[str, str], str | None]:
     return trace, given[36:52]
 
 
-def payload_from(request: Request, match: Match, kind: str = "http") -> dict[str, Any]:
-    """Return the request as the route's function gets it, with `body` still null."""
-    params, everything = parse_query(request.scope["query_string"])
-    pattern = match.route.pattern
+def payload_from(request: Request, route: Route) -> dict[str, Any]:
+    """Return the request as the route's function gets it, with `body` still null. Refusal 400 for a broken query."""
+    everything: dict[str, list[str]] = {}
+    if query := request.scope["query_string"]:
+        try:
+            pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
+        except ValueError as error:
+            raise Refusal(400, "invalid_query", f"the query cannot be read: {error}") from None
+        for name, value in pairs:
+            everything.setdefault(name, []).append(value)
     return {
         "method": request.method,
-        "path": pattern,
-        "path_params": match.params,
-        "query_params": params,
+        "path": route.pattern,
+        "path_params": route.params_in(request.segments),
+        "query_params": {name: values[-1] for name, values in everything.items()},
         "query_params_all": everything,
         "headers": request.headers,
         "body": None,
-        "trigger": {"type": kind, "path": pattern, "method": request.method},
+        "trigger": {"type": request.scope["type"], "path": route.pattern, "method": request.method},
     }
-
-
-def parse_query(query: bytes) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return each parameter's last value, and all of them. Refusal 400 for what is not UTF-8."""
-    if not query:
-        return {}, {}
-    try:
-        pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
-    except ValueError as error:
-        raise Refusal(400, "invalid_query", f"the query cannot be read: {error}") from None
-    everything: dict[str, list[str]] = {}
-    for name, value in pairs:
-        everything.setdefault(name, []).append(value)
-    return {name: values[-1] for name, values in everything.items()}, everything

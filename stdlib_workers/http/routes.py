@@ -14,8 +14,12 @@ from enum import Enum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from stdlib_workers.http.replies import Refusal
+
+# Stands for the method of WebSockets; no trigger of type `http` can name it, theirs are upper case.
+SOCKET = "websocket"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_BRACES = re.compile(r"\{(\*?)(.*)\}\Z")
+_MARKS = frozenset("*{}")
 # What a client has to percent-encode; `\` too, which browsers turn into `/`. Browsers leave `|` and `^` as they are.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f-\uffff\"<>\\`{}]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -39,10 +43,6 @@ class Segment:
     text: str
 
 
-class BadPath(ValueError):
-    """A URL's path that no client in order sends: bad escapes, NUL, bytes that are not UTF-8, `..`."""
-
-
 def parse_pattern(path: str) -> tuple[Segment, ...]:
     """Return the segments of `users/:id`, `/files/*rest`, or the same with `{id}` and `{*rest}`.
 
@@ -63,50 +63,47 @@ def parse_pattern(path: str) -> tuple[Segment, ...]:
 
 
 def _parse_segment(part: str) -> Segment:
-    braces = _BRACES.match(part)
-    if braces:
-        return _named(Kind.REST if braces[1] else Kind.PARAMETER, braces[2], part)
-    if part.startswith(":"):
-        return _named(Kind.PARAMETER, part[1:], part)
-    if part.startswith("*"):
-        return _named(Kind.REST, part[1:] or "rest", part)
-    if "*" in part or "{" in part or "}" in part:
-        raise ValueError(f"a parameter fills a whole segment of api_path, as :name or {{name}}; got {part!r}")
-    return Segment(Kind.LITERAL, part)
-
-
-def _named(kind: Kind, name: str, part: str) -> Segment:
+    is_braced = part.startswith("{") and part.endswith("}")
+    name = part[1:-1] if is_braced else part.removeprefix(":")
+    is_rest = name.startswith("*") and not part.startswith(":")
+    if name == part and not is_rest and _MARKS.isdisjoint(part):
+        return Segment(Kind.LITERAL, part)
+    name = "rest" if part == "*" else name[1:] if is_rest else name
     if not _NAME.match(name):
-        raise ValueError(f"a parameter of api_path needs a name of letters, digits, _ and -; got {part!r}")
-    return Segment(kind, name)
+        raise ValueError(
+            "a parameter of api_path fills a whole segment, as :name, {name} or *name, with a name of letters, digits, "
+            f"_ and -; got {part!r}"
+        )
+    return Segment(Kind.REST if is_rest else Kind.PARAMETER, name)
 
 
 def split_path(raw: str) -> list[str]:
     """Return the decoded segments of a URL's path as it was sent; `%2F` stays inside its segment.
 
-    BadPath when it cannot be read in one way only.
+    Refusal 400 when it cannot be read in one way only: no client in order sends it.
     """
     if _UNSAFE.search(raw):
-        raise BadPath("the path holds characters that must be percent-encoded")
+        raise _bad_path("characters that must be percent-encoded")
     parts = raw.removeprefix("/").split("/")
+    whole = raw
     if "%" in raw:
-        parts = [_decode(part) for part in parts]
+        if _BAD_ESCAPE.search(raw):
+            raise _bad_path("a % without two hexadecimal digits")
+        try:
+            parts = [unquote_to_bytes(part).decode() for part in parts]
+        except UnicodeDecodeError:
+            raise _bad_path("what is not UTF-8") from None
+        whole = "/".join(parts)
+        if _CONTROL.search(whole):
+            raise _bad_path("a control character")
     # Clients resolve these before they send. A handler that joins a parameter to a folder must never meet one.
-    if not _DOTS.isdisjoint(parts) or ("%" in raw and not _DOTS.isdisjoint("/".join(parts).split("/"))):
-        raise BadPath("the path holds the segment . or ..")
+    if not _DOTS.isdisjoint(whole.split("/")):
+        raise _bad_path("the segment . or ..")
     return parts
 
 
-def _decode(part: str) -> str:
-    if _BAD_ESCAPE.search(part):
-        raise BadPath("the path has a % without two hexadecimal digits")
-    try:
-        text = unquote_to_bytes(part).decode()
-    except UnicodeDecodeError:
-        raise BadPath("the path is not UTF-8") from None
-    if _CONTROL.search(text):
-        raise BadPath("the path holds a control character")
-    return text
+def _bad_path(what: str) -> Refusal:
+    return Refusal(400, "BAD_PATH", f"the path holds {what}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +141,6 @@ class Route:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A route that answers, and what its parameters stand for."""
-
-    route: Route
-    params: dict[str, str]
-
-
 class Conflict(ValueError):
     """A route that would take what another one has."""
 
@@ -174,18 +163,15 @@ class Routes:
         # A copy: the document is made on another thread than the one that changes the table.
         return iter(tuple(self._by_id.values()))
 
-    def __contains__(self, id: str) -> bool:
-        return id in self._by_id
-
     def __repr__(self) -> str:
         return f"<Routes {len(self)}>"
 
     def add(self, route: Route) -> None:
         """Add a route, in place of the one with its id. Conflict where another route has its method and path."""
-        leaf: _Node = self._root
-        for key in _keys_of(route):
+        keys, leaf = _keys_of(route), self._root
+        for key in keys:
             leaf = leaf.get(key, {})
-        holder = leaf.get(None, {}).get(route.method)
+        holder = leaf.get(route.method)
         if holder is not None and holder.id != route.id:
             raise Conflict(
                 f"{route} of {route.function_id} (trigger {route.id}) conflicts with already-registered route "
@@ -193,9 +179,9 @@ class Routes:
             )
         self.remove(route.id)
         node = self._root
-        for key in _keys_of(route):
+        for key in keys:
             node = node.setdefault(key, {})
-        node.setdefault(None, {})[route.method] = route
+        node[route.method] = route
         self._by_id[route.id] = route
 
     def remove(self, id: str) -> Route | None:
@@ -203,7 +189,7 @@ class Routes:
         route = self._by_id.pop(id, None)
         if route is None:
             return None
-        keys = [*_keys_of(route), None, route.method]
+        keys = [*_keys_of(route), route.method]
         nodes = [self._root]
         for key in keys[:-1]:
             nodes.append(nodes[-1][key])
@@ -213,7 +199,7 @@ class Routes:
                 break
         return route
 
-    def find(self, method: str, path: Sequence[str]) -> Match | set[str]:
+    def find(self, method: str, path: Sequence[str]) -> Route | set[str]:
         """Return what answers, else the methods that the path has: none for a path that nobody bound.
 
         A GET route answers HEAD unless a route asks for HEAD itself.
@@ -222,15 +208,15 @@ class Routes:
         fallback: Route | None = None
         for routes in _leaves(self._root, path, 0):
             if method in routes:
-                return Match(routes[method], routes[method].params_in(path))
-            if fallback is None and method == "HEAD":
-                fallback = routes.get("GET")
+                return routes[method]
+            if method == "HEAD":
+                fallback = fallback or routes.get("GET")
             methods.update(routes)
-        return methods if fallback is None else Match(fallback, fallback.params_in(path))
+        return fallback or methods
 
 
 def _keys_of(route: Route) -> list[Any]:
-    return [segment.text if segment.kind is Kind.LITERAL else segment.kind for segment in route.segments]
+    return [*(each.text if each.kind is Kind.LITERAL else each.kind for each in route.segments), None]
 
 
 def _leaves(node: _Node, path: Sequence[str], depth: int) -> Iterator[dict[str, Route]]:

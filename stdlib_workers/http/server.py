@@ -16,23 +16,16 @@ from typing import Any
 
 from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.http.access import AccessLog
-from stdlib_workers.http.application import Application, Fallback
-from stdlib_workers.http.calls import Trigger
+from stdlib_workers.http.application import Application
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import DEFAULT_PORT, Options
 from stdlib_workers.http.origins import Origins, hosts_for
+from stdlib_workers.http.requests import Trigger
 from stdlib_workers.http.routes import Routes
-from stdlib_workers.http.sockets import METHOD, Sockets
 from stdlib_workers.http.static import StaticFolder
-from stdlib_workers.http.triggers import (
-    CONFIG_SCHEMA,
-    DESCRIPTION,
-    SOCKET_DESCRIPTION,
-    SOCKET_SCHEMA,
-    HttpTriggers,
-)
+from stdlib_workers.http.triggers import TYPES, HttpTriggers
 
 # How long a start waits for the next of its routes. They come in one burst; one that is lost must not keep it.
 ROUTES_SECONDS = 2.0
@@ -47,33 +40,34 @@ class Server:
         self._worker = worker
         self._options = options
         self._routes = Routes()
-        self._socket_routes = Routes()
         self._log = AccessLog(is_on=options.access_log, record_spans=worker.record_spans)
         self._successor = Successor(worker)
+        self._documentation = Documentation(worker.trigger_async, self._routes)
         application = Application(worker.trigger_async, self._routes, options, self._log)
         application.trigger_aside = _on_thread(worker.trigger_async)
-        path = os.environ.get("III_SOCKET", "")
-        application.channels = Channels(worker.trigger_async, path) if path else None
-        self._documentation = Documentation(worker.trigger_async, self._routes)
-        application.fallbacks = self._fallbacks(Path(os.environ.get("III_PROJECT", ".")))
-        sockets = Sockets(application, self._socket_routes, options.timeout, self._log)
-        self.listening = Listening(sock, sockets)
-        application.origins = Origins(hosts_for(*self.listening.address, options.hosts), options.cors)
-
-    def _fallbacks(self, project: Path) -> list[Fallback]:
-        folders: list[Fallback] = [StaticFolder(prefix, project / folder) for prefix, folder in self._options.static]
-        return [*folders, self._documentation] if self._options.openapi else folders
+        if path := os.environ.get("III_SOCKET"):
+            application.channels = Channels(worker.trigger_async, path)
+        project = Path(os.environ.get("III_PROJECT", "."))
+        application.fallbacks = [StaticFolder(prefix, project / folder) for prefix, folder in options.static]
+        application.fallbacks += [self._documentation] if options.openapi else []
+        self.listening = Listening(sock, application)
+        application.origins = Origins(hosts_for(*self.listening.address, options.hosts), options.origins)
 
     async def start(self) -> None:
         """Provide the trigger types, get their bindings, and accept."""
         self._loop = asyncio.get_running_loop()
-        http = self._provide("http", DESCRIPTION, CONFIG_SCHEMA, self._routes)
-        websocket = self._provide("websocket", SOCKET_DESCRIPTION, SOCKET_SCHEMA, self._socket_routes, METHOD)
         self._worker.register_function("http::openapi", self._documentation.describe)
         self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True})
+        providers = []
+        for id, description, schema, method in TYPES:
+            triggers = HttpTriggers(self._routes, self._loop, self._is_superseded, method)
+            self._worker.register_trigger_type(
+                {"id": id, "description": description, "trigger_request_format": schema}, triggers
+            )
+            providers.append((id, triggers))
         self._worker.ready()
-        for type_id, triggers in (("http", http), ("websocket", websocket)):
-            await triggers.wait_for(await self._bound(type_id), ROUTES_SECONDS)
+        for id, triggers in providers:
+            await triggers.wait_for(await self._bound(id), ROUTES_SECONDS)
         await self.listening.accept()
 
     def _own_origins(self, _: Any) -> list[str]:
@@ -82,38 +76,22 @@ class Server:
         hosts = hosts_for(host, port, self._options.hosts) or hosts_for("127.0.0.1", port, ())
         return sorted(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))
 
-    def _provide(
-        self, id: str, description: str, schema: dict[str, Any], routes: Routes, method: str | None = None
-    ) -> HttpTriggers:
-        triggers = HttpTriggers(routes, self._loop, self._is_superseded, method)
-        self._worker.register_trigger_type(
-            {"id": id, "description": description, "trigger_request_format": schema}, triggers
-        )
-        return triggers
-
     async def _bound(self, type_id: str) -> list[str]:
         """Return the ids of all bindings that the engine has handed to this provider, or is about to."""
         with contextlib.suppress(InvocationError):
-            call: TriggerRequestInput = {
-                "function_id": "engine::registered-triggers::list",
-                "payload": {"trigger_type": type_id},
-            }
-            rows = (await self._worker.trigger_async(call))["registered_triggers"]
-            return [row["id"] for row in rows if row["state"] == "bound"]
+            found = await self._worker.trigger_async("engine::registered-triggers::list", {"trigger_type": type_id})
+            return [row["id"] for row in found["registered_triggers"] if row["state"] == "bound"]
         return []
 
     async def _is_superseded(self) -> bool:
-        if not await self._successor.is_there():
-            return False
-        self._loop.call_soon_threadsafe(self.listening.pause)
-        return True
+        if is_there := await self._successor.is_there():
+            self._loop.call_soon_threadsafe(self.listening.pause)
+        return is_there
 
     def stop(self, seconds: float) -> None:
         """Answer what has begun, within `seconds`, and let go of the socket."""
-        asyncio.run_coroutine_threadsafe(self._close(seconds), self._loop).result()
-
-    async def _close(self, seconds: float) -> None:
-        await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
+        left = max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout
+        asyncio.run_coroutine_threadsafe(self.listening.close(left), self._loop).result()
         self._log.flush()
 
 
@@ -122,13 +100,10 @@ def _on_thread(trigger: Trigger) -> Trigger:
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="large-bodies", daemon=True).start()
 
-    async def call(request: TriggerRequestInput) -> Any:
-        async def run() -> Any:
-            return await trigger(request)
+    async def run(request: TriggerRequestInput) -> Any:
+        return await trigger(request)
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
-
-    return call
+    return lambda request: asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(request), loop))
 
 
 class Successor:
@@ -152,9 +127,8 @@ class Successor:
 
     async def _ask(self) -> bool:
         name, instance = os.environ.get("III_WORKER_NAME", "http"), int(os.environ.get("III_INSTANCE", "0"))
-        call: TriggerRequestInput = {"function_id": "engine::workers::list", "payload": {"search": name}}
         try:
-            rows = (await self._worker.trigger_async(call))["workers"]
+            rows = (await self._worker.trigger_async("engine::workers::list", {"search": name}))["workers"]
         except InvocationError:
             return True  # the engine is about to stop this process: what is there stays
         own = [row for row in rows if row["name"] == name and row.get("instance") == instance]

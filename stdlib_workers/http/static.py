@@ -7,21 +7,18 @@ a dot, but for `.well-known` (RFC 8615).
 from __future__ import annotations
 
 import re
-import stat
 from mimetypes import guess_type
 from pathlib import Path
 
-import anyio.to_thread
-from starlette.datastructures import Headers
-from starlette.responses import FileResponse
-from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
-from stdlib_workers.http.replies import Reply
 from stdlib_workers.http.requests import Request
 
 INDEX = "index.html"
 # One range, as resumed downloads and players ask for it; whoever asks for anything else gets the whole file.
-_RANGE = re.compile(r"bytes=(\d{1,18}-\d{0,18}|-\d{1,18})\Z")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
 class StaticFolder:
@@ -31,41 +28,27 @@ class StaticFolder:
         self._prefix = [part for part in prefix.split("/") if part]
         self._files = StaticFiles(directory=root, check_dir=False)
 
-    async def answer(self, request: Request, path: list[str]) -> Reply | None:
+    async def answer(self, request: Request, path: list[str]) -> Response | None:
         """Return the file, a part of it or that the client has it already; None where there is none."""
         count = len(self._prefix)
-        parts = path[count:]
-        if not parts or parts[-1] == "":
-            parts = [*parts[:-1], INDEX]
+        parts = path[count:] or [""]
+        parts[-1] = parts[-1] or INDEX
         if path[:count] != self._prefix or any(map(_is_hidden, parts)):
             return None
+        first, last = found.groups() if (found := _RANGE.match(request.headers.get("range", ""))) else ("", "")
+        if not (first or last) or (first and last and int(last) < int(first)):
+            headers = [header for header in request.raw_headers if header[0] != b"range"]
+            request.scope = {**request.scope, "headers": headers}
         try:
-            found, facts = await anyio.to_thread.run_sync(self._files.lookup_path, "/".join(parts))
-        except (OSError, ValueError):
+            response = await self._files.get_response("/".join(parts), {**request.scope, "method": "GET"})
+        except (HTTPException, OSError):
             return None
-        if facts is None or not stat.S_ISREG(facts.st_mode):
-            return None
-        headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
-        response = FileResponse(found, headers=headers, media_type=_media_type(parts[-1]), stat_result=facts)
-        asked = Headers(scope=request.scope)
-        if self._files.is_not_modified(response.headers, asked):
-            return Reply(304, NotModifiedResponse(response.headers).raw_headers)
-        if not _RANGE.match(asked.get("range", "")) or _is_backward(asked["range"]):
-            kept = [header for header in request.raw_headers if header[0] != b"range"]
-            request.scope = {**request.scope, "headers": kept}
-        return Reply(response=response)
+        response.headers.update({"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+        if response.status_code == 200 and guess_type(parts[-1])[1] is not None:
+            response.headers["content-type"] = "application/octet-stream"  # it is packed, and stays so
+        return response
 
 
 def _is_hidden(part: str) -> bool:
     hidden = part.startswith(".") and part != ".well-known"
     return not part or hidden or any(letter in part for letter in "/\\\0")
-
-
-def _is_backward(asked: str) -> bool:
-    first, _, last = asked.removeprefix("bytes=").partition("-")
-    return bool(first and last) and int(last) < int(first)
-
-
-def _media_type(path: str) -> str:
-    kind, coding = guess_type(path)
-    return "application/octet-stream" if kind is None or coding is not None else kind

@@ -13,14 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from iii import InvocationError
-from stdlib_workers.http.bodies import File, is_parsed, parse_body
-from stdlib_workers.http.calls import Terms, Trigger, call_function
+from stdlib_workers.http.bodies import is_parsed, parse_body
 from stdlib_workers.http.channels import ChannelEnd, Channels, write_all
-from stdlib_workers.http.replies import Headers, Refusal, Reply, headers_from, refusal_from, reply_from
-from stdlib_workers.http.requests import Disconnected, Request
-from stdlib_workers.http.routes import Route
+from stdlib_workers.http.replies import Headers, Refusal, headers_from, response_from
+from stdlib_workers.http.requests import Disconnected, Request, Trigger
 
 # What one request may open; a form of a thousand files would take the descriptors of everybody else.
 MAX_FILES = 32
@@ -34,16 +33,17 @@ REST_SECONDS = 0.2
 EVENTS = b"text/event-stream"
 
 
-class StreamFailed(Exception):
-    """An answer that has begun and cannot be completed; `refusal` says why."""
+class _Streamed(StreamingResponse):
+    """An answer as it comes. `Stream` itself sees to a client that leaves: what comes from it is the function's."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            self.body_iterator = _pieces(b"")
+        await self.stream_response(send)
 
 
 class Stream:
-    """One such request. `open` before the function is called, then `reply`; `close` in any case.
+    """One such request. `open` before the function is called, then `respond`; `close` in any case.
 
     `silence` is how many seconds the function and the client may both be silent. `warn` is told of a function that
     fails when the client has its answer already.
@@ -59,13 +59,13 @@ class Stream:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._files: list[tuple[dict[str, Any], bytes]] = []
         self._status = 200
-        self._headers: dict[bytes, Headers] = {}
+        self._headers: Headers = []
         self._reader: ChannelEnd | None = None
         self._waiting: asyncio.Timeout | None = None
         self._is_gone = False
 
     async def open(self, payload: dict[str, Any]) -> None:
-        """Give the payload its two references and begin to pass the body on. ChannelBroken without channels."""
+        """Give the payload its two references and begin to pass the body on. Refusal without channels."""
         (body_writer, body_reader), (writer, reader) = await asyncio.gather(
             self._channels.make(), self._channels.make()
         )
@@ -82,11 +82,11 @@ class Stream:
         self._reader = await self._channels.open(reader)
         self._start(self._pass_on(await self._channels.open(body_writer), chunks, self._reader))
 
-    def _file_value(self, file: File) -> dict[str, Any]:
+    def _file_value(self, facts: dict[str, Any], content: bytes) -> dict[str, Any]:
         if len(self._files) == MAX_FILES:
             raise Refusal(413, "PAYLOAD_TOO_LARGE", f"the form has more than {MAX_FILES} files")
-        self._files.append((file.facts, file.content))
-        return self._files[-1][0]
+        self._files.append((facts, content))
+        return facts
 
     async def _pass_on(self, end: ChannelEnd, chunks: AsyncIterator[bytes], reader: ChannelEnd) -> None:
         with suppress(Disconnected, Refusal):
@@ -105,22 +105,24 @@ class Stream:
         self._tasks.add(task)
         return task
 
-    async def reply(self, trigger: Trigger, route: Route, payload: dict[str, Any], terms: Terms) -> Reply:
+    async def respond(self, trigger: Trigger, payload: dict[str, Any]) -> Response:
         """Call the function and return what it answers, by a result or as a stream."""
-        call = self._start(call_function(trigger, route.function_id, payload, route, terms, is_endless=True))
+        request, function_id = self._request, self._request.function_id
+        call = self._start(request.call(trigger, function_id, payload, is_endless=True))
         first = self._start(self._first_bytes())
         try:
-            async with asyncio.timeout(terms.remaining_ms / 1000):
+            async with asyncio.timeout_at(request.deadline):
                 await asyncio.wait({call, first}, return_when=asyncio.FIRST_COMPLETED)
                 if not first.done() or first.result() is None:
-                    result = await _result_of(call)
+                    result = await call
                     if result is not None:
-                        return reply_from(result)
+                        return response_from(result)
                 head = await first
         except TimeoutError:
-            raise Refusal(504, "TIMEOUT", f"{route.function_id} neither returned nor wrote in time") from None
-        headers = [header for named in self._headers.values() for header in named]
-        return Reply(self._status, headers, chunks=self._chunks(head, call))
+            raise Refusal(504, "TIMEOUT", f"{function_id} neither returned nor wrote in time") from None
+        response = _Streamed(self._chunks(head, call), self._status)
+        response.raw_headers += self._headers
+        return response
 
     async def _first_bytes(self) -> bytes | None:
         assert self._reader is not None
@@ -134,28 +136,35 @@ class Stream:
         with suppress(orjson.JSONDecodeError):
             status, headers = status_and_headers_from(orjson.loads(text))
             self._status = status or self._status
-            named: dict[bytes, Headers] = {}
-            for header in headers:
-                named.setdefault(header[0], []).append(header)
-            self._headers.update(named)
+            names = {name for name, _ in headers}
+            self._headers = [header for header in self._headers if header[0] not in names] + headers
 
     async def _chunks(self, head: bytes | None, call: asyncio.Task[Any]) -> AsyncIterator[bytes]:
-        """Yield the bytes to their end. StreamFailed when that is not the one the function wanted; Disconnected."""
+        """Yield the bytes to their end. Refusal when that is not the one the function wanted; Disconnected.
+
+        Server-sent events then end with one that says so.
+        """
         call.add_done_callback(self._hurry)
         item: str | bytes | None = head
-        while item is not None:
-            if isinstance(item, bytes):
-                yield item
-            item = await self._next(call)
-        if self._is_gone:
-            raise Disconnected
-        await asyncio.wait({call}, timeout=OUTCOME_SECONDS)
-        await self._check(call)
+        try:
+            while item is not None:
+                if isinstance(item, bytes):
+                    yield item
+                item = await self._next(call)
+            if self._is_gone:
+                raise Disconnected
+            await asyncio.wait({call}, timeout=OUTCOME_SECONDS)
+            if call.done():
+                await call
+        except Refusal as refusal:
+            if any(name == b"content-type" and value.startswith(EVENTS) for name, value in self._headers):
+                yield failure_event(refusal, self._request.id)
+            raise
         self._tasks.discard(call)  # it may go on
         call.add_done_callback(self._tell_late_failure)
 
     async def _next(self, call: asyncio.Task[Any]) -> str | bytes | None:
-        """Return the next item, None at the end. StreamFailed once the function has failed, or all is silent."""
+        """Return the next item, None at the end. Refusal once the function has failed, or all is silent."""
         assert self._reader is not None
         self._moved_at = self._loop.time()
         while True:
@@ -165,10 +174,11 @@ class Stream:
                 async with asyncio.timeout_at(end) as self._waiting:
                     return await self._reader.receive()
             except TimeoutError:
-                await self._check(call)
+                if call.done():
+                    await call
                 if self._loop.time() >= self._moved_at + self._silence:
                     text = f"neither the function nor the client sent anything for {self._silence:g} s"
-                    raise StreamFailed(Refusal(504, "TIMEOUT", text)) from None
+                    raise Refusal(504, "TIMEOUT", text) from None
             finally:
                 self._waiting = None
 
@@ -178,18 +188,10 @@ class Stream:
             self._waiting.reschedule(self._loop.time() + REST_SECONDS)
 
     def _tell_late_failure(self, call: asyncio.Task[Any]) -> None:
-        if not call.cancelled() and (error := call.exception()) is not None:
-            request = self._request
-            self._warn(
-                f"{request.method} {request.path}: the client has the whole answer; after it {error} ({request.id})"
-            )
-
-    async def _check(self, call: asyncio.Task[Any]) -> None:
-        try:
-            if call.done():
-                await _result_of(call)
-        except Refusal as refusal:
-            raise StreamFailed(refusal) from None
+        error = None if call.cancelled() else call.exception()
+        if isinstance(error, Refusal) and error.log is None:
+            what = f"{self._request.method} {self._request.path}: the client has the whole answer; after it"
+            self._warn(f"{what} {error.code}: {error.message} ({self._request.id})")
 
     async def close(self) -> None:
         """Let go of everything; the function may still run if its answer was whole."""
@@ -219,13 +221,6 @@ def failure_event(refusal: Refusal, request_id: str) -> bytes:
     """Return the last server-sent event of a stream that has failed."""
     error = {"code": refusal.code, "message": refusal.message, "error_id": request_id}
     return b"event: error\ndata: %s\n\n" % orjson.dumps({"error": error})
-
-
-async def _result_of(call: asyncio.Task[Any]) -> Any:
-    try:
-        return await call
-    except InvocationError as error:
-        raise refusal_from(error) from None
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

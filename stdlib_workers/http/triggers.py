@@ -12,11 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from iii import TriggerConfig, TriggerHandler
-from stdlib_workers.http.routes import Route, Routes
+from iii.config_schema import mistakes
+from stdlib_workers.http.routes import SOCKET, Route, Routes
 
-DESCRIPTION = "A request to a method and a path of the http worker."
-SOCKET_DESCRIPTION = "A WebSocket of the http worker: the function gets the events connect, message and close."
-SOCKET_SCHEMA = {"type": "object", "properties": {"api_path": {"type": "string"}}, "required": ["api_path"]}
 CONFIG_SCHEMA = {
     "type": "object",
     "properties": {
@@ -29,8 +27,15 @@ CONFIG_SCHEMA = {
     },
     "required": ["api_path"],
 }
+SOCKET_SCHEMA = {"type": "object", "properties": {"api_path": {"type": "string"}}, "required": ["api_path"]}
 # Changes of the table between which requests are answered: about a millisecond of work.
 CHANGES_AT_A_TIME = 64
+Change = Callable[[TriggerConfig], None]
+# Ids of the trigger types, what they are, the schemas of their configs, and their one method.
+TYPES: tuple[tuple[str, str, dict[str, Any], str | None], ...] = (
+    ("http", "A request to a method and a path of the http worker.", CONFIG_SCHEMA, None),
+    (SOCKET, "A WebSocket: the function gets the events connect, message and close.", SOCKET_SCHEMA, SOCKET),
+)
 
 
 class HttpTriggers(TriggerHandler):
@@ -53,7 +58,7 @@ class HttpTriggers(TriggerHandler):
         self._going: set[str] = set()  # removed, unless a successor has got them
         self._seen: set[str] = set()
         self._changed = asyncio.Event()
-        self._changes: deque[tuple[Callable[[Any], None], Any, asyncio.Future[None]]] = deque()
+        self._changes: deque[tuple[Change, TriggerConfig, asyncio.Future[None]]] = deque()
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Add a route. ValueError when the config is wrong or the route is taken."""
@@ -67,25 +72,23 @@ class HttpTriggers(TriggerHandler):
         is_superseded = await self._is_superseded()
         self._going.discard(config.id)
         if not is_superseded:
-            await self._on_server(self._remove, config.id)
+            await self._on_server(self._remove, config)
 
-    async def wait_for(self, ids: Iterable[str], silence: float) -> bool:
-        """Wait until each of these bindings has come, accepted or refused; False if none comes for so many seconds."""
+    async def wait_for(self, ids: Iterable[str], silence: float) -> None:
+        """Wait until each of these bindings has come, accepted or refused, or none has come for so many seconds."""
         wanted = set(ids)
-        try:
-            while len(self._seen) < len(wanted) or not wanted <= self._seen:
-                self._changed.clear()
-                async with asyncio.timeout(silence):
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        while not wanted <= self._seen:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), silence)
+            except TimeoutError:
+                return
 
-    async def _on_server(self, work: Callable[[Any], None], argument: Any) -> None:
+    async def _on_server(self, work: Change, config: TriggerConfig) -> None:
         """Have the server's loop do a piece of work. Those that come in a burst share the ways there and back."""
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        self._changes.append((work, argument, done))
+        self._changes.append((work, config, done))
         if len(self._changes) == 1:
             self._loop.call_soon_threadsafe(self._work_off, loop)
         await done
@@ -93,13 +96,13 @@ class HttpTriggers(TriggerHandler):
     def _work_off(self, answer_on: asyncio.AbstractEventLoop) -> None:
         answers: list[tuple[asyncio.Future[None], ValueError | None]] = []
         while self._changes and len(answers) < CHANGES_AT_A_TIME:
-            work, argument, done = self._changes.popleft()
+            work, config, done = self._changes.popleft()
+            error = None
             try:
-                work(argument)
-            except ValueError as error:
-                answers.append((done, error))
-            else:
-                answers.append((done, None))
+                work(config)
+            except ValueError as refused:
+                error = refused
+            answers.append((done, error))
         with contextlib.suppress(RuntimeError):  # the SDK's loop has ended: nobody waits any more
             answer_on.call_soon_threadsafe(_settle, answers)
         if self._changes:
@@ -110,9 +113,9 @@ class HttpTriggers(TriggerHandler):
         self._changed.set()
         self._routes.add(route_from(config, self._method))
 
-    def _remove(self, id: str) -> None:
-        self._seen.discard(id)
-        self._routes.remove(id)
+    def _remove(self, config: TriggerConfig) -> None:
+        self._seen.discard(config.id)
+        self._routes.remove(config.id)
 
 
 def _settle(answers: list[tuple[asyncio.Future[None], ValueError | None]]) -> None:
@@ -127,26 +130,21 @@ def _settle(answers: list[tuple[asyncio.Future[None], ValueError | None]]) -> No
 
 def route_from(config: TriggerConfig, method: str | None = None) -> Route:
     """Return the route of a binding, for `method` if that is given. ValueError says what is wrong with its config."""
-    fields = config.config if isinstance(config.config, dict) else {}
-    pattern, method = fields.get("api_path"), method or fields.get("http_method") or "GET"
-    condition, middleware = fields.get("condition_function_id"), fields.get("middleware_function_ids") or []
-    if not isinstance(pattern, str):
-        raise ValueError(f"an http trigger needs api_path, the path it answers, as a text; got {pattern!r}")
-    if not isinstance(method, str):
-        raise ValueError(f"http_method must be a text, not {method!r}")
-    if condition is not None and not isinstance(condition, str):
-        raise ValueError(f"condition_function_id must be a text, not {condition!r}")
-    if not isinstance(middleware, list):
-        raise ValueError(f"middleware_function_ids must be a list, not {middleware!r}")
+    given = config.config if isinstance(config.config, dict) else {}
+    fields = {key: value for key, value in given.items() if value is not None}
+    if isinstance(names := fields.get("middleware_function_ids"), list):
+        fields["middleware_function_ids"] = [name for name in names if isinstance(name, str)]
+    if found := "; ".join(map(str, mistakes(fields, CONFIG_SCHEMA))):
+        raise ValueError(found)
     return Route(
         id=config.id,
         function_id=config.function_id,
-        method=method.upper(),
-        pattern=pattern,
+        method=method or fields.get("http_method", "GET").upper(),
+        pattern=fields["api_path"],
         namespace=config.namespace,
         metadata=config.metadata,
-        condition=condition,
-        middleware=tuple(name for name in middleware if isinstance(name, str)),
-        streams=fields.get("stream") is True,
-        cancels=fields.get("cancel") is True,
+        condition=fields.get("condition_function_id"),
+        middleware=tuple(fields.get("middleware_function_ids", ())),
+        streams=fields.get("stream", False),
+        cancels=fields.get("cancel", False),
     )

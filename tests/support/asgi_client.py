@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
@@ -48,7 +49,7 @@ class Site:
         options = parse_options(self.config)
         self.routes = Routes()
         self.application = Application(self._trigger, self.routes, options, AccessLog(is_on=options.access_log))
-        self.application.origins = Origins(hosts_for(options.host, 3111, options.hosts), options.cors)
+        self.application.origins = Origins(hosts_for(options.host, 3111, options.hosts), options.origins)
 
     def bind(self, text: str, function_id: str = "f::f", **fields: Any) -> None:
         method, pattern = text.split(" ")
@@ -72,6 +73,7 @@ class Site:
         length = [(b"content-length", b"%d" % len(body))] if body else []
         scope = {
             "type": "http",
+            "path": unquote(path),
             "method": method,
             "http_version": "1.1",
             "raw_path": path.encode(),

@@ -13,8 +13,7 @@ from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import Options
-from stdlib_workers.http.routes import Route, Routes
-from stdlib_workers.http.sockets import METHOD, Sockets
+from stdlib_workers.http.routes import SOCKET, Route, Routes
 from tests.support.live_project import BOUND
 
 Function = Callable[[Any], Awaitable[Any]]
@@ -28,13 +27,13 @@ class Served:
         async def trigger(call: dict[str, Any]) -> Any:
             return await function(call["payload"])
 
-        routes, sockets = Routes(), Routes()
+        routes = Routes()
         routes.add(Route("a", "f::f", "GET", "/a"))
-        sockets.add(Route("s", "f::f", METHOD, "/ws"))
+        routes.add(Route("s", "f::f", SOCKET, "/ws"))
         log = AccessLog(is_on=False)
         self.application = Application(trigger, routes, Options(), log)
         bound = socket.create_server(("127.0.0.1", 0))
-        self.listening = Listening(bound, Sockets(self.application, sockets, 5.0, log), **bounds)
+        self.listening = Listening(bound, self.application, **bounds)
         self._clients: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Served:
@@ -49,7 +48,7 @@ class Served:
 
     @property
     def connections(self) -> Any:
-        return self.listening.connections.open
+        return self.listening.open
 
     async def connect(self, receive_buffer: int | None = None) -> Client:
         """Connect; `receive_buffer` bounds what the kernel takes for a client that does not read."""

@@ -51,6 +51,7 @@ def test_a_span_says_method_route_and_status(
     ((span,), _) = recorded(line, function)
     attributes = span["attributes"]
     assert (span["name"], span["status"], attributes.get("http.route")) == (name, outcome, route)
+    assert attributes["span.kind"] == "server"
     assert attributes["http.request.method"] == line.split(" ", maxsplit=1)[0]
     assert attributes["http.response.status_code"] == status
     assert attributes["url.path"] == line.split(" ")[1].split("?", maxsplit=1)[0]

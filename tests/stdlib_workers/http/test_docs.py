@@ -6,7 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from stdlib_workers.http import application, bodies, connections, options, requests, triggers
+from iii.protocol import shape
+from stdlib_workers.http import application, listening, options, requests, triggers
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
 
@@ -26,7 +27,7 @@ def test_the_page_has_every_key_and_no_other() -> None:
 
 
 def test_the_page_has_the_limits_of_the_code() -> None:
-    assert f"target may have {connections.MAX_TARGET >> 10} KiB" in TEXT
-    assert f"headers {connections.MAX_HEADERS >> 10} KiB and {application.MAX_HEADER_COUNT} fields" in TEXT
-    assert f"within {connections.HEAD_SECONDS:g} seconds, a body {requests.BODY_SECONDS:g} seconds" in TEXT
-    assert f"JSON {bodies.MAX_DEPTH} levels" in TEXT
+    assert f"target may have {listening.MAX_TARGET >> 10} KiB" in TEXT
+    assert f"headers {listening.MAX_HEADERS >> 10} KiB and {application.MAX_HEADER_COUNT} fields" in TEXT
+    assert f"within {listening.HEAD_SECONDS:g} seconds, a body {requests.BODY_SECONDS:g} seconds" in TEXT
+    assert f"JSON {shape.MAX_DEPTH} levels" in TEXT

@@ -218,15 +218,13 @@ def test_only_silence_ends_a_stream_that_is_longer_than_a_request_may_take(runni
     assert time.monotonic() - began > 1.5  # the timeout of requests is 1 s
 
 
-@pytest.mark.parametrize(("how", "why"), [("raise", "the database is gone"), ("silence", "sent anything for 1 s")])
+@pytest.mark.parametrize(("how", "why"), [("raise", "database is gone"), ("silence", "sent anything for 1 s")])
 def test_a_stream_that_fails_ends_without_its_end_and_is_told(running: Web, how: str, why: str) -> None:
     status, _, body = ask(running, f"GET /parts?how={how} HTTP/1.1")
     assert (status, body) == ("HTTP/1.1 200 OK", b"4\r\none\n\r\n")
-    assert running.project.wait(
-        f"app::parts failed within its answer: {'T' if how == 'silence' else 'invocation_failed'}"
-    )
-    assert running.project.said(why)
-    assert running.project.wait("broken off")
+    assert running.project.wait(f"broken off: {'TIMEOUT' if how == 'silence' else 'invocation_failed'}")
+    # The engine tells of a handler that raises, once; of silence nobody but the http worker can know.
+    assert len([line for line in running.project.lines if why in line]) == (1 if how == "silence" else 2)
 
 
 def test_a_stream_whose_process_dies_ends_without_its_end(running: Web) -> None:
@@ -251,23 +249,21 @@ def test_an_old_client_sees_a_failure_as_a_reset(running: Web) -> None:
             read_all(client)
 
 
-@pytest.mark.parametrize(
-    ("line", "methods"),
-    [("OPTIONS /x HTTP/1.1", "OPTIONS, POST, PUT"), ("OPTIONS /app.css HTTP/1.1", "GET, HEAD, OPTIONS")],
-)
-def test_a_preflight_is_answered_once_also_for_a_file(running: Web, line: str, methods: str) -> None:
+@pytest.mark.parametrize("line", ["OPTIONS /x HTTP/1.1", "OPTIONS /app.css HTTP/1.1"])
+def test_a_preflight_is_answered_once_also_for_a_file(running: Web, line: str) -> None:
     asked = (f"Origin: {ORIGIN}", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: content-type")
     status, headers, _ = ask(running, line, *asked)
-    assert status == "HTTP/1.1 204 No Content"
+    assert status == "HTTP/1.1 200 OK"
     assert headers["access-control-allow-origin"] == [ORIGIN]
-    assert headers["access-control-allow-methods"] == [methods]
+    (methods,) = headers["access-control-allow-methods"]
+    assert {"GET", "PUT"} <= set(methods.split(", "))
     assert headers["access-control-allow-headers"] == ["content-type"]
-    assert headers["vary"] == ["origin"]
+    assert headers["vary"][0].startswith("Origin")
 
 
 @pytest.mark.parametrize("path", ["/item/1", "/app.css", "/nowhere"])
 def test_what_a_cache_keeps_is_of_one_origin(running: Web, path: str) -> None:
-    assert ask(running, f"GET {path} HTTP/1.1")[1]["vary"] == ["origin"]
+    assert ask(running, f"GET {path} HTTP/1.1")[1]["vary"] == ["Origin"]
     assert ask(running, f"GET {path} HTTP/1.1", f"Origin: {ORIGIN}")[1]["access-control-allow-origin"] == [ORIGIN]
 
 

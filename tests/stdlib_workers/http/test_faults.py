@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from stdlib_workers.http.connections import MAX_LINGERING, STALL_SECONDS
-from stdlib_workers.http.listening import connection_limit
+from stdlib_workers.http.listening import MAX_LINGERING, STALL_SECONDS, connection_limit
 from tests.support.http_site import Served, get
 from tests.support.live_project import BOUND
 from tests.support.stand_ins import until
@@ -71,7 +70,7 @@ async def test_h12_a_websocket_client_that_does_not_read_is_held_back_and_cut_of
         _, writer = await site.open_websocket(receive_buffer=4096)
         writer.write(masked(TEXT, b"more") * 200)
         stuck = next(iter(site.connections))
-        await until(lambda: stuck.is_stalled)
+        await until(lambda: stuck.stalled_since)
         reader, other = await site.open_websocket()
         other.write(masked(TEXT, b"me too"))
         assert len(await asyncio.wait_for(reader.readexactly(len(BIG)), BOUND)) == len(BIG)
@@ -81,10 +80,10 @@ async def test_h12_a_websocket_client_that_does_not_read_is_held_back_and_cut_of
         # Pings of a client that does not read its pongs are not answered, so they cannot pile up either.
         writer.write(masked(0x89, b"p" * 100) * 10_000)
         loop = asyncio.get_running_loop()
-        site.listening.connections.expire(loop.time() + STALL_SECONDS - 10)
+        site.listening.expire(loop.time() + STALL_SECONDS - 10)
         assert stuck in site.connections
         assert stuck.transport.get_write_buffer_size() <= held
-        site.listening.connections.expire(loop.time() + STALL_SECONDS + 1)
+        site.listening.expire(loop.time() + STALL_SECONDS + 1)
         await until(lambda: stuck not in site.connections)
         assert len(site.connections) == 1
 
@@ -96,11 +95,11 @@ async def test_h12_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     async with Served(answer) as site:
         _, writer = await site.connect(receive_buffer=4096)
         writer.write(get(site.listening.address[1]))
-        await until(lambda: any(connection.is_stalled for connection in site.connections))
+        await until(lambda: any(connection.stalled_since for connection in site.connections))
         now = asyncio.get_running_loop().time()
-        site.listening.connections.expire(now + STALL_SECONDS - 10)
+        site.listening.expire(now + STALL_SECONDS - 10)
         assert site.connections
-        site.listening.connections.expire(now + STALL_SECONDS + 1)
+        site.listening.expire(now + STALL_SECONDS + 1)
         await until(lambda: not site.connections)
 
 

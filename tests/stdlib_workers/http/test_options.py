@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from stdlib_workers.http.options import DEFAULT_PORT, Options, parse_options
-from stdlib_workers.http.origins import Cors
 
 
 @pytest.mark.parametrize(
@@ -22,9 +21,11 @@ from stdlib_workers.http.origins import Cors
         ({"max_body": 10}, "max_body", 10),
         (
             {"cors": {"allowed_origins": ["http://a"], "allowed_methods": ["get"]}},
-            "cors",
-            Cors(frozenset({"http://a"}), ("GET",)),
+            "origins",
+            ("http://a",),
         ),
+        ({"cors": {"allowed_methods": ["get", "*"]}}, "methods", ("GET",)),
+        ({"cors": {}}, "origins", ("*",)),
         (
             {"middleware": [{"function_id": "a::b", "priority": 1}, {"function_id": "c::d"}]},
             "middleware",
@@ -42,7 +43,7 @@ def test_nothing_is_the_defaults() -> None:
     found = parse_options({})
     assert found == Options()
     assert (found.host, found.port, DEFAULT_PORT, found.timeout) == ("127.0.0.1", None, 3111, 30.0)
-    assert (found.concurrency, found.max_body, found.cors, found.middleware) == (1024, 10 << 20, None, ())
+    assert (found.concurrency, found.max_body, found.origins, found.middleware) == (1024, 10 << 20, (), ())
 
 
 def test_middleware_of_one_priority_keeps_its_order() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from iii import InvocationError
-from stdlib_workers.http.calls import Terms
 from stdlib_workers.http.replies import BadResult, Refusal
-from stdlib_workers.http.requests import Message, Request
+from stdlib_workers.http.requests import Request
 from stdlib_workers.http.routes import Route
-from stdlib_workers.http.streaming import Stream, StreamFailed, failure_event
+from stdlib_workers.http.streaming import Stream, failure_event
 from tests.support.stand_ins import until
 
 ROUTE = Route("t", "f::f", "POST", "/a", streams=True)
@@ -55,23 +55,11 @@ class Pipes:
         return self.made[int(reference["channel_id"])]
 
 
-class Ending(Terms):
-    """A request whose time is over when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__(0.0, {})
-        self.is_over = False
-
-    @property
-    def remaining_ms(self) -> int:
-        return 1 if self.is_over else 10_000
-
-
 async def answer(
     function: Callable[[Pipe], Awaitable[Any]],
     body: bytes = b"",
     kind: bytes = b"",
-    terms: Terms | None = None,
+    seconds: float = 10.0,
     silence: float = 10.0,
     warn: Callable[[str], None] = pytest.fail,
 ) -> tuple[Any, ...]:
@@ -88,15 +76,23 @@ async def answer(
         return await function(pipes.made[int(call["payload"]["response"]["channel_id"])])
 
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))] if body else []
-    scope = {"method": "POST", "raw_path": b"/a", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": "POST", "raw_path": b"/a", "query_string": b"", "headers": headers}
     payload: dict[str, Any] = {"body": None}
-    stream = Stream(pipes, Request(scope, receive, 1000), silence, warn)
+    request = Request(scope, receive, 1000, seconds)
+    request.route = ROUTE
+    stream = Stream(pipes, request, silence, warn)
     try:
         await stream.open(payload)
-        reply = await stream.reply(trigger, ROUTE, payload, terms or Ending())
-        chunks = [reply.body] if reply.chunks is None else [chunk async for chunk in reply.chunks]
+        sent: list[Any] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await (await stream.respond(trigger, payload))(scope, receive, send)
+        start, *parts = sent
+        found = {name: value for name, value in start["headers"] if name != b"content-length"}
         received = pipes.made[int(payload["request_body"]["channel_id"])].sent
-        return reply.status, dict(reply.headers), b"".join(chunks), payload["body"], b"".join(received)
+        return start["status"], found, b"".join(part["body"] for part in parts), payload["body"], b"".join(received)
     finally:
         await stream.close()
 
@@ -169,9 +165,9 @@ async def test_a_failure_after_the_first_bytes_leaves_the_stream_without_its_end
         await asyncio.sleep(0)
         raise InvocationError("my_code", "mine")
 
-    with pytest.raises(StreamFailed) as caught:
+    with pytest.raises(Refusal) as caught:
         await answer(function)
-    assert (caught.value.refusal.code, caught.value.refusal.message) == ("my_code", "mine")
+    assert (caught.value.code, caught.value.message) == ("my_code", "mine")
 
 
 async def test_a_stream_that_falls_silent_is_cut_off_and_one_that_goes_on_is_not() -> None:
@@ -192,7 +188,7 @@ async def test_a_stream_that_falls_silent_is_cut_off_and_one_that_goes_on_is_not
         await asyncio.Future()
 
     assert (await answer(goes_on, silence=0.3))[2] == b"......"
-    with pytest.raises(StreamFailed, match=r"neither the function nor the client sent anything for 0.3 s"):
+    with pytest.raises(Refusal, match=r"neither the function nor the client sent anything for 0.3 s"):
         await answer(stops, silence=0.3)
 
 
@@ -236,22 +232,21 @@ async def test_neither_a_result_nor_bytes_in_time_is_a_504() -> None:
         return None
 
     with pytest.raises(Refusal) as caught:
-        await answer(function, terms=Terms(0.05, {}))
+        await answer(function, seconds=0.05)
     assert (caught.value.status, caught.value.code) == (504, "TIMEOUT")
 
 
 async def test_once_begun_a_stream_may_take_longer_than_a_request() -> None:
-    terms, loop = Ending(), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
 
     async def function(writer: Pipe) -> None:
         await writer.send(b"one")
-        terms.is_over = True
-        end = loop.time() + 0.05
+        end = loop.time() + 0.3
         await until(lambda: loop.time() > end)
         await writer.send(b"two")
         await writer.close()
 
-    assert (await answer(function, terms=terms))[:3] == (200, {}, b"onetwo")
+    assert (await answer(function, seconds=0.2))[:3] == (200, {}, b"onetwo")
 
 
 async def test_a_header_that_is_none_does_not_reach_the_client() -> None:

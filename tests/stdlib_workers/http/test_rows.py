@@ -13,7 +13,7 @@ from threading import Thread
 import psutil
 import pytest
 
-from stdlib_workers.http.connections import HEAD_SECONDS
+from stdlib_workers.http.listening import HEAD_SECONDS
 from stdlib_workers.http.requests import BODY_SECONDS
 from tests.support.live_project import BOUND, Project
 from tests.support.web_project import TOML, Web, read_all, web

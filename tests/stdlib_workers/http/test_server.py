@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stdlib_workers.http import connections as limits
+from stdlib_workers.http import listening as limits
 from tests.support.live_project import BOUND, ROOT
 from tests.support.web_project import Web, read_all, web
 

@@ -11,8 +11,7 @@ import pytest
 
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
-from stdlib_workers.http.connections import HEAD_SECONDS
-from stdlib_workers.http.listening import Listening
+from stdlib_workers.http.listening import HEAD_SECONDS, Listening
 from stdlib_workers.http.options import Options
 from stdlib_workers.http.requests import BODY_SECONDS
 from stdlib_workers.http.routes import Route, Routes
@@ -75,10 +74,10 @@ def test_h01_who_is_too_slow_gets_a_408_and_the_end(sent: bytes, limit: float) -
         while not answered.endswith(b'"served"'):
             answered += await fast[0].read(1000)
         arrived = asyncio.get_running_loop().time()
-        listening.connections.expire(began + limit - 0.001)
+        listening.expire(began + limit - 0.001)
         fast[1].write(HEAD + b"Content-Length: 0\r\n\r\n")
         assert (await fast[0].readline()).startswith(b"HTTP/1.1 200")
-        listening.connections.expire(arrived + limit + 1)
+        listening.expire(arrived + limit + 1)
         for reader, _ in clients:
             assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
 
@@ -113,6 +112,6 @@ def test_an_idle_connection_is_not_slow() -> None:
             while not answer.endswith(b'"served"'):
                 answer += await reader.read(1000)
             assert answer.startswith(b"HTTP/1.1 200")
-            listening.connections.expire(asyncio.get_running_loop().time() + BODY_SECONDS + HEAD_SECONDS)
+            listening.expire(asyncio.get_running_loop().time() + BODY_SECONDS + HEAD_SECONDS)
 
     serve(test)

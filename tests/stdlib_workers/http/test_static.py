@@ -49,7 +49,7 @@ def ask(folder: Path, path: str, headers: dict[str, str] | None = None, *, prefi
         ("/sub/", "text/html; charset=utf-8", b"<p>sub"),
         ("/a%20b.txt", "text/plain; charset=utf-8", b"0123456789"),
         ("/app.js.gz", "application/octet-stream", b"packed"),
-        ("/inside", "application/octet-stream", b"0123456789"),
+        ("/inside", "text/plain; charset=utf-8", b"0123456789"),
     ],
 )
 def test_a_file_is_served_with_its_kind(folder: Path, path: str, kind: str, body: bytes) -> None:
