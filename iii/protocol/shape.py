@@ -6,14 +6,13 @@ standard workers may import it.
 
 from __future__ import annotations
 
-import re
-
 # Deeper payloads break recursive parsers; no honest message comes near.
 MAX_DEPTH = 64
 # A value built from more nodes costs hundreds of MB of Python objects.
 MAX_NODES = 200_000
+# What is split in one go: other threads run between two pieces.
+PIECE = 256 * 1024
 
-_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"\\')
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -31,12 +30,15 @@ def is_moderate(text: bytes, *, envelope: int = 0) -> bool:
 
 def excess_of(text: bytes) -> str | None:
     """Return the limit that a value exceeds, as a phrase; None if it is within both."""
+    shape = _shape(text)
     # A container with k children holds k-1 commas, and the root is one value more.
-    values = b"0".join(_outside_strings(text))
-    containers = values.count(b"[") + values.count(b"{") - len(_EMPTY.findall(values))
-    if values.count(b",") + containers + 1 > MAX_NODES:
+    nodes = shape.count(b",") + 1
+    if nodes <= MAX_NODES:  # else a look at which containers are empty would take long, and change nothing
+        values = _outside_strings(text).translate(None, b" \t\r\n")
+        nodes += values.count(b"[") + values.count(b"{") - values.count(b"[]") - values.count(b"{}")
+    if nodes > MAX_NODES:
         return f"more than {MAX_NODES} values"
-    return f"more than {MAX_DEPTH} levels" if _depth(_shape(text)) > MAX_DEPTH else None
+    return f"more than {MAX_DEPTH} levels" if _depth(shape) > MAX_DEPTH else None
 
 
 def _shape(text: bytes) -> bytes:
@@ -48,12 +50,20 @@ def _shape(text: bytes) -> bytes:
     shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
     if b'"' not in shape and b"\\" not in shape:
         return shape
-    return b"".join(_outside_strings(text)).translate(None, _NOT_STRUCTURE)
+    return _outside_strings(text).translate(None, _NOT_STRUCTURE)
 
 
-def _outside_strings(text: bytes) -> list[bytes]:
+def _outside_strings(text: bytes) -> bytes:
+    """Return the text with a `0` for each string."""
     # Backslashes stand in strings only: without escaped backslashes and quotes, every quote opens or closes a string.
-    return text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    parts, is_inside = [], 0
+    for start in range(0, len(text), PIECE):
+        piece = text[start : start + PIECE].split(b'"')
+        parts.append(b"0".join(piece[is_inside::2]))
+        is_inside ^= (len(piece) - 1) & 1
+        parts.append(b"0" * is_inside)
+    return b"".join(parts)
 
 
 def _depth(shape: bytes) -> int:
