@@ -150,7 +150,11 @@ _Node = dict[Any, Any]
 
 
 class Routes:
-    """Routes by id, and found by method and path."""
+    """Routes by id, and found by method and path.
+
+    One thread changes the table while others read it, without a lock: whoever reads takes one step at a time, each an
+    operation of one dict, and finds a route or none.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[str, Route] = {}
@@ -160,7 +164,7 @@ class Routes:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[Route]:
-        # A copy: the document is made on another thread than the one that changes the table.
+        # A copy: the table may change meanwhile.
         return iter(tuple(self._by_id.values()))
 
     def __repr__(self) -> str:
@@ -207,8 +211,8 @@ class Routes:
         methods: set[str] = set()
         fallback: Route | None = None
         for routes in _leaves(self._root, path, 0):
-            if method in routes:
-                return routes[method]
+            if route := routes.get(method):
+                return route
             if method == "HEAD":
                 fallback = fallback or routes.get("GET")
             methods.update(routes)
@@ -222,13 +226,13 @@ def _keys_of(route: Route) -> list[Any]:
 def _leaves(node: _Node, path: Sequence[str], depth: int) -> Iterator[dict[str, Route]]:
     """Yield the routes by method of every node for the whole path, the most specific first."""
     if depth == len(path):
-        if None in node:
-            yield node[None]
+        if routes := node.get(None):
+            yield routes
         return
-    if path[depth] in node:
-        yield from _leaves(node[path[depth]], path, depth + 1)
-    if Kind.PARAMETER in node and path[depth]:
-        yield from _leaves(node[Kind.PARAMETER], path, depth + 1)
+    if below := node.get(path[depth]):
+        yield from _leaves(below, path, depth + 1)
+    if path[depth] and (below := node.get(Kind.PARAMETER)):
+        yield from _leaves(below, path, depth + 1)
     # An empty rest is no value: `/files/` is not one of the files.
-    if Kind.REST in node and path[-1]:
-        yield node[Kind.REST][None]
+    if path[-1] and (below := node.get(Kind.REST)) and (routes := below.get(None)):
+        yield routes

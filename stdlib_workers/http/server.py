@@ -60,14 +60,14 @@ class Server:
         self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True})
         providers = []
         for id, description, schema, method in TYPES:
-            triggers = HttpTriggers(self._routes, self._loop, self._is_superseded, method)
+            triggers = HttpTriggers(self._routes, self._is_superseded, method)
             self._worker.register_trigger_type(
                 {"id": id, "description": description, "trigger_request_format": schema}, triggers
             )
             providers.append((id, triggers))
         self._worker.ready()
         for id, triggers in providers:
-            await triggers.wait_for(await self._bound(id), ROUTES_SECONDS)
+            await asyncio.to_thread(triggers.wait_for, await self._bound(id), ROUTES_SECONDS)
         await self.listening.accept()
 
     def _own_origins(self, _: Any) -> list[str]:

@@ -1,14 +1,12 @@
 """The provider of the trigger types `http` and `websocket`: bindings become routes, live, and go with their worker.
 
-The SDK tells of bindings on its own loop; every change is made on the server's, so that the table needs no lock.
+The SDK tells of bindings on its own loop, in their order, and the table is changed there while the server reads it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
+from threading import Condition
 from typing import Any
 
 from iii import TriggerConfig, TriggerHandler
@@ -28,9 +26,6 @@ CONFIG_SCHEMA = {
     "required": ["api_path"],
 }
 SOCKET_SCHEMA = {"type": "object", "properties": {"api_path": {"type": "string"}}, "required": ["api_path"]}
-# Changes of the table between which requests are answered: about a millisecond of work.
-CHANGES_AT_A_TIME = 64
-Change = Callable[[TriggerConfig], None]
 # Ids of the trigger types, what they are, the schemas of their configs, and their one method.
 TYPES: tuple[tuple[str, str, dict[str, Any], str | None], ...] = (
     ("http", "A request to a method and a path of the http worker.", CONFIG_SCHEMA, None),
@@ -44,27 +39,24 @@ class HttpTriggers(TriggerHandler):
     A binding goes when it is removed, and also when a successor of this process gets it: `is_superseded` tells which.
     """
 
-    def __init__(
-        self,
-        routes: Routes,
-        loop: asyncio.AbstractEventLoop,
-        is_superseded: Callable[[], Awaitable[bool]],
-        method: str | None = None,
-    ) -> None:
+    def __init__(self, routes: Routes, is_superseded: Callable[[], Awaitable[bool]], method: str | None = None) -> None:
         self._routes = routes
-        self._method = method
-        self._loop = loop
         self._is_superseded = is_superseded
+        self._method = method
         self._going: set[str] = set()  # removed, unless a successor has got them
         self._seen: set[str] = set()
-        self._changed = asyncio.Event()
-        self._changes: deque[tuple[Change, TriggerConfig, asyncio.Future[None]]] = deque()
+        self._arrived = Condition()
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Add a route. ValueError when the config is wrong or the route is taken."""
         if self._going:
             await self._is_superseded()  # the answers come in the order of the questions: the path may be free by then
-        await self._on_server(self._add, config)
+        try:
+            self._routes.add(route_from(config, self._method))
+        finally:
+            with self._arrived:
+                self._seen.add(config.id)
+                self._arrived.notify()
 
     async def unregister_trigger(self, config: TriggerConfig) -> None:
         """Remove a route. One that our successor has got stays here for whoever asks us still."""
@@ -72,60 +64,16 @@ class HttpTriggers(TriggerHandler):
         is_superseded = await self._is_superseded()
         self._going.discard(config.id)
         if not is_superseded:
-            await self._on_server(self._remove, config)
+            self._seen.discard(config.id)
+            self._routes.remove(config.id)
 
-    async def wait_for(self, ids: Iterable[str], silence: float) -> None:
+    def wait_for(self, ids: Collection[str], silence: float) -> None:
         """Wait until each of these bindings has come, accepted or refused, or none has come for so many seconds."""
         wanted = set(ids)
-        while not wanted <= self._seen:
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), silence)
-            except TimeoutError:
-                return
-
-    async def _on_server(self, work: Change, config: TriggerConfig) -> None:
-        """Have the server's loop do a piece of work. Those that come in a burst share the ways there and back."""
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        self._changes.append((work, config, done))
-        if len(self._changes) == 1:
-            self._loop.call_soon_threadsafe(self._work_off, loop)
-        await done
-
-    def _work_off(self, answer_on: asyncio.AbstractEventLoop) -> None:
-        answers: list[tuple[asyncio.Future[None], ValueError | None]] = []
-        while self._changes and len(answers) < CHANGES_AT_A_TIME:
-            work, config, done = self._changes.popleft()
-            error = None
-            try:
-                work(config)
-            except ValueError as refused:
-                error = refused
-            answers.append((done, error))
-        with contextlib.suppress(RuntimeError):  # the SDK's loop has ended: nobody waits any more
-            answer_on.call_soon_threadsafe(_settle, answers)
-        if self._changes:
-            self._loop.call_soon(self._work_off, answer_on)
-
-    def _add(self, config: TriggerConfig) -> None:
-        self._seen.add(config.id)
-        self._changed.set()
-        self._routes.add(route_from(config, self._method))
-
-    def _remove(self, config: TriggerConfig) -> None:
-        self._seen.discard(config.id)
-        self._routes.remove(config.id)
-
-
-def _settle(answers: list[tuple[asyncio.Future[None], ValueError | None]]) -> None:
-    for done, error in answers:
-        if done.done():  # whoever waited was cancelled
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
+        with self._arrived:
+            while len(self._seen) < len(wanted) or not wanted <= self._seen:
+                if not self._arrived.wait(silence):
+                    return
 
 
 def route_from(config: TriggerConfig, method: str | None = None) -> Route:

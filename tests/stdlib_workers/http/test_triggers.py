@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from stdlib_workers.http.routes import Conflict, Route, Routes
 from stdlib_workers.http.streaming import status_and_headers_from
 from stdlib_workers.http.triggers import HttpTriggers, route_from
+from tests.support.live_project import BOUND
 from tests.support.stand_ins import binding
 
 
@@ -22,7 +24,7 @@ async def test_a_path_that_is_given_up_is_free_for_whoever_asks_next() -> None:
         await asked.wait()
         return False
 
-    triggers = HttpTriggers(routes, asyncio.get_running_loop(), is_superseded)
+    triggers = HttpTriggers(routes, is_superseded)
     first, second = (binding("f::f", {"api_path": "/a"}, id=id) for id in ("1", "2"))
     await triggers.register_trigger(first)
     with pytest.raises(Conflict, match=r"trigger 2.*trigger 1"):
@@ -42,39 +44,49 @@ async def test_a_route_stays_when_a_successor_has_got_its_binding() -> None:
     async def is_superseded() -> bool:
         return True
 
-    triggers = HttpTriggers(routes, asyncio.get_running_loop(), is_superseded)
+    triggers = HttpTriggers(routes, is_superseded)
     await triggers.register_trigger(binding("f::f", {"api_path": "/a"}, id="1"))
     await triggers.unregister_trigger(binding("f::f", {"api_path": "/a"}, id="1"))
     assert len(routes) == 1
 
 
-class CountingLoop:
-    """The server's loop as `HttpTriggers` sees it: counts how often another thread wakes it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.call_soon = loop.call_soon
-        self.woken = 0
-
-    def call_soon_threadsafe(self, *arguments: Any) -> None:
-        self.woken += 1
-        self._loop.call_soon_threadsafe(*arguments)
-
-
-async def test_routes_that_come_in_a_burst_wake_the_server_once() -> None:
+async def test_a_burst_of_routes_is_there_when_it_has_been_waited_for() -> None:
     routes = Routes()
 
     async def is_superseded() -> bool:
         return False
 
-    server = CountingLoop(asyncio.get_running_loop())
-    triggers = HttpTriggers(routes, server, is_superseded)  # type: ignore[arg-type]  # what it uses of a loop
+    triggers = HttpTriggers(routes, is_superseded)
     paths = ["/a", *(f"/{number}" for number in range(300)), "/a"]
     bindings = [binding("f::f", {"api_path": path}, id=str(number)) for number, path in enumerate(paths)]
+    waiting = asyncio.ensure_future(asyncio.to_thread(triggers.wait_for, [each.id for each in bindings], BOUND))
     answers = await asyncio.gather(*map(triggers.register_trigger, bindings), return_exceptions=True)
+    await waiting
     assert (set(answers[:-1]), type(answers[-1])) == ({None}, Conflict)
     assert [route.id for route in routes] == [each.id for each in bindings[:-1]]
-    assert server.woken == 1
+
+
+def test_routes_are_found_while_another_thread_changes_the_table() -> None:
+    routes = Routes()
+    routes.add(Route("kept", "f::f", "GET", "/:x/kept"))
+    has_ended = Event()
+
+    def change() -> None:
+        for number in range(20_000):
+            routes.add(
+                Route("n", "f::f", ("GET", "POST")[number % 2], ("/a/:y", "/a", "/a/kept/b", "/*rest")[number % 4])
+            )
+            routes.remove("n")
+        has_ended.set()
+
+    changing = Thread(target=change)
+    changing.start()
+    while not has_ended.is_set():
+        assert isinstance(found := routes.find("GET", ["a", "kept"]), Route)
+        assert found.id in ("kept", "n")
+        assert len(list(routes)) in (1, 2)
+    changing.join()
+    assert len(routes) == 1
 
 
 def route(**config: Any) -> Route:
