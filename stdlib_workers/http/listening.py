@@ -102,17 +102,22 @@ class JoiningTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def write(self, data: bytes = b"") -> None:
+    def write(self, data: bytes) -> None:
         """Write, behind what was kept."""
-        data, self._kept = self._kept + data, b""
         if self.keeps_next:
-            self._kept, self.keeps_next = data, False
-        elif data:
-            self._transport.write(data)
+            self._kept, self.keeps_next = self._kept + data, False
+        else:
+            self._transport.write(self._kept + data)
+            self._kept = b""
+
+    def flush(self) -> None:
+        """Write what nothing has followed."""
+        if self._kept:
+            self.write(b"")
 
     def close(self) -> None:
         """Close behind what has been written."""
-        self.write()
+        self.flush()
         self._transport.close()
 
 
@@ -220,7 +225,7 @@ class HttpConnection(Connection):
     def on_answered(self) -> None:
         """The request has its answer: go on with the next."""
         self._is_answering = False
-        self.answer.write()
+        self.answer.flush()
         if self.transport.is_closing():
             return
         if self._is_paused:

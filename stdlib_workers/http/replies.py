@@ -143,10 +143,12 @@ def response_from(result: Any) -> Response:
 def hint_from(result: Any) -> str | None:
     """Return what to tell the author of a function of whose result something is not sent."""
     fields = result if isinstance(result, dict) else {}
+    if "body" in fields and "headers" not in fields:
+        return None
     if isinstance(headers := fields.get("headers"), list):
         lost = ", ".join(repr(line) for line in headers if not _is_header_line(line))
         return f"of its headers {lost} is not sent; write them as 'Name: value'" if lost else None
-    if "body" in fields or result in (None, {}) or KEYS & fields.keys():
+    if result in (None, {}) or KEYS & fields.keys():
         return None
     return f"the {type(result).__name__} it returned is not sent; an http function returns status_code, headers, body"
 

@@ -90,8 +90,10 @@ class Server:
 
     def stop(self, seconds: float) -> None:
         """Answer what has begun, within `seconds`, and let go of the socket."""
-        left = max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout
-        asyncio.run_coroutine_threadsafe(self.listening.close(left), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._close(seconds), self._loop).result()
+
+    async def _close(self, seconds: float) -> None:
+        await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
         self._log.flush()
 
 
