@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from iii.errors import (
         EngineNotRunning,
+        HttpError,
         IIIError,
         InvocationError,
         ProjectError,
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from iii.worker.connect import register_worker
     from iii.worker.context.invocation import InvocationContext, current_invocation
     from iii.worker.context.logger import Logger
+    from iii.worker.handlers.places import Body, Cookie, Form, FromEvent, Header, Query
+    from iii.worker.handlers.queues import QueuedFunction
+    from iii.worker.handlers.request import File, Request
+    from iii.worker.handlers.response import Event, Response
+    from iii.worker.handlers.state import Entry, State
+    from iii.worker.handlers.streams import StreamGroup
     from iii.worker.worker import Worker
 
 __version__ = VERSION
@@ -52,10 +59,13 @@ __all__ += ["TriggerTypeInput", "TriggerTypeRef"]
 __all__ += ["InvocationContext", "Logger", "StreamRequest", "StreamResponse", "current_invocation"]
 __all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
 __all__ += ["RegistrationRejectedError"]
+__all__ += ["Body", "Cookie", "File", "Form", "FromEvent", "Header", "Query", "Request"]
+__all__ += ["Event", "HttpError", "Response"]
+__all__ += ["Entry", "QueuedFunction", "State", "StreamGroup"]
 
 # A module, and names that it defines.
 _HOMES = (
-    ("iii.errors", "EngineNotRunning", "IIIError", "InvocationError"),
+    ("iii.errors", "EngineNotRunning", "HttpError", "IIIError", "InvocationError"),
     ("iii.errors", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
     ("iii.http", "StreamRequest", "StreamResponse"),
     ("iii.worker.api.options", "DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
@@ -66,6 +76,12 @@ _HOMES = (
     ("iii.worker.connect", "register_worker"),
     ("iii.worker.context.invocation", "InvocationContext", "current_invocation"),
     ("iii.worker.context.logger", "Logger"),
+    ("iii.worker.handlers.places", "Body", "Cookie", "Form", "FromEvent", "Header", "Query"),
+    ("iii.worker.handlers.queues", "QueuedFunction"),
+    ("iii.worker.handlers.request", "File", "Request"),
+    ("iii.worker.handlers.response", "Event", "Response"),
+    ("iii.worker.handlers.state", "Entry", "State"),
+    ("iii.worker.handlers.streams", "StreamGroup"),
     ("iii.worker.worker", "Worker"),
 )
 

@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["AlreadyRunning", "EngineNotRunning", "ErrorCode", "IIIError", "InvocationError", "ProjectError"]
-__all__ += ["LocalProtocolError", "ProtocolError", "RegistrationRejectedError", "RemoteProtocolError"]
+__all__ = ["AlreadyRunning", "EngineNotRunning", "ErrorCode", "HttpError", "IIIError", "InvocationError"]
+__all__ += ["LocalProtocolError", "ProjectError", "ProtocolError", "RegistrationRejectedError", "RemoteProtocolError"]
 
 
 class ErrorCode:
@@ -53,6 +53,7 @@ class ErrorCode:
     TRIGGER_REGISTRATION_FAILED = "trigger_registration_failed"
     TRIGGER_TYPE_NOT_FOUND = "trigger_type_not_found"
     UNREGISTER_FAILED = "unregister_failed"
+    OPS_DO_NOT_FIT = "OPS_DO_NOT_FIT"
     STORAGE_FULL = "storage_full"
     STORAGE_ERROR = "storage_error"
     FUNCTION_NAMESPACE_CONFLICT = "FUNCTION_NAMESPACE_CONFLICT"
@@ -150,6 +151,35 @@ class InvocationError(IIIError):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class HttpError(InvocationError):
+    """What a function raises to answer a request with a status from 400 to 599: `HttpError(404, "no such order")`.
+
+    `code` is the status's phrase (`not_found`) unless given; `headers` go with the answer. Callers that are no http
+    client get it as an InvocationError, `details["http_status"]` is the status. ValueError for any other status.
+
+        raise HttpError(409, "the order is paid already", details={"order": 7})
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str = "",
+        *,
+        code: str | None = None,
+        details: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(f"the status of an error is a number from 400 to 599, not {status!r}")
+        from http import HTTPStatus  # most functions do not fail
+
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Error"
+        code = code or phrase.lower().replace(" ", "_").replace("-", "_").replace("'", "")
+        marks: dict[str, Any] = {"http_status": status, **({"http_headers": headers} if headers else {})}
+        super().__init__(code, message or phrase, details={**(details or {}), **marks})
+        self.status = status
 
 
 class RegistrationRejectedError(IIIError):

@@ -78,9 +78,12 @@ ROOMS: dict[str, Room] = {
     f"{_W}/functions": Room((*BASE, f"{_W}/codec"), frozenset({"conversion", "schema"}), is_light=True),
     f"{_W}/calls": Room((*BASE, f"{_W}/api", f"{_W}/codec", f"{_W}/context"), is_light=True),
     f"{_W}/channels.py": Room((*BASE, "iii/protocol", f"{_W}/transport"), is_light=True),
+    f"{_W}/handlers": Room(
+        (*BASE, f"{_W}/api", f"{_W}/codec", f"{_W}/functions"), frozenset({"arguments", "places"}), is_light=True
+    ),
     f"{_W}/runtime": Room((*BASE, *_SDK), is_light=True),
-    _W: Room((*BASE, *_SDK, f"{_W}/runtime"), is_light=True),
-    "iii": Room((*BASE, "iii/protocol", _W, *_SDK), is_light=True),
+    _W: Room((*BASE, *_SDK, f"{_W}/handlers", f"{_W}/runtime"), is_light=True),
+    "iii": Room((*BASE, "iii/protocol", _W, f"{_W}/handlers", *_SDK), is_light=True),
     "iii/testing.py": Room((*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_E}/routing")),
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),

@@ -12,9 +12,8 @@ import sys
 from iii.ids import mint_id
 from iii.version import VERSION
 from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
-from iii.worker.functions.handler import describe, handler_from, typed_handler_from
-from iii.worker.functions.schema import UnresolvedAnnotation
-from iii.worker.functions.signature import source_of
+from iii.worker.functions.handler import describe, handler_from, takes_whole_payload, typed_handler_from
+from iii.worker.functions.signature import UnresolvedAnnotation, read_signature, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ class Registering:
     _runner: Runner
     _readiness: Readiness
     _registrations: dict[tuple[str, str], Message]
+    # The id of each typed function, and whether it takes its arguments by name: several decorators bind one function.
+    _typed_functions: dict[Callable[..., Any], tuple[str, bool]]
     _send: Callable[[Message], None]
 
     def register_function(
@@ -96,16 +97,29 @@ class Registering:
         return register
 
     def _register(
-        self, function_id: str, handler: Callable[..., Any], options: FunctionOptions, *, typed: bool
+        self,
+        function_id: str,
+        handler: Callable[..., Any],
+        options: FunctionOptions,
+        *,
+        typed: bool,
+        by_name: bool = False,
     ) -> FunctionRef:
         source = source_of(handler, os.environ.get("III_PROJECT", ""))
         self._check_function(function_id, handler, source)
-        wrap = typed_handler_from if typed else handler_from
         try:
-            details, wrapped = describe(handler, typed=typed), wrap(function_id, handler)
+            details = describe(handler, typed=typed, by_name=by_name)
+            wrapped = (
+                typed_handler_from(function_id, handler, by_name=by_name)
+                if typed
+                else handler_from(function_id, handler)
+            )
         except UnresolvedAnnotation as error:
             raise TypeError(f"{function_id}: {error}") from None
         details.update({key: value for key, value in options.items() if value is not None})
+        if typed:
+            takes_arguments = by_name or not takes_whole_payload(read_signature(handler))
+            self._typed_functions[handler] = function_id, takes_arguments
         return self._offer(wrapped, {**details, "source": source})
 
     def _check_function(self, function_id: str, handler: Any, source: dict[str, Any] | None = None) -> None:

@@ -1,8 +1,9 @@
 """`Worker`: what a script holds after `register_worker()` of `connect.py`.
 
 Joins the parts of the SDK, and owns the life of the connection: its state, its end, what opens a new one. Offering
-functions is `registering.py`, calling others `calling.py`, spans `context/tracing.py`; incoming messages are the
-receiver's, threads the dispatcher's. A name without an underscore is public.
+functions is `registering.py`, decorators and handles `handling.py`, calling others `calling.py`, spans
+`context/tracing.py`; incoming messages are the receiver's, threads the dispatcher's. A name without an underscore is
+public.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from iii.worker.codec.codec import Codec
 from iii.worker.codec.text import report
 from iii.worker.context.invocation import InvocationContext, current_invocation
 from iii.worker.context.tracing import Tracing
+from iii.worker.handling import Handling
 from iii.worker.registering import Registering, announcement_from
 from iii.worker.runtime.dispatcher import Dispatcher
 from iii.worker.runtime.forked_child import end_child
@@ -48,7 +50,7 @@ IDENTITY_TIMEOUT = 10.0
 EXIT_TIMEOUT = 0.5
 
 
-class Worker(Registering, Calling, Tracing):
+class Worker(Registering, Handling, Calling, Tracing):
     """A connection to the engine, and what this process offers through it. Methods are safe on any thread."""
 
     def __init__(
@@ -72,6 +74,7 @@ class Worker(Registering, Calling, Tracing):
         self._state_listeners: list[Callable[[str], None]] = []
         self._stop_listeners: list[Callable[[float], object]] = []
         self._registrations: dict[tuple[str, str], Message] = {}
+        self._typed_functions: dict[Callable[..., Any], tuple[str, bool]] = {}
         self._countdown = CALLS_BEFORE_UPGRADE
         self._codec = Codec()
         self._writer = LineWriter(transport.write)

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
         @property
         def function_id(self) -> str: ...
 
+    class Caller(Protocol):
+        """What calls functions: of a worker, what its handles need."""
+
+        def trigger(self, request: TriggerRequestInput, /) -> Any: ...
+        async def trigger_async(self, request: TriggerRequestInput, /) -> Any: ...
+
     RequestInput = str | TriggerRequestInput | RequestFields
 else:
     TriggerRequestInput = dict

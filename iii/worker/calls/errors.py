@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What `HttpError` adds to the details of an error.
+_OF_HTTP = ("http_status", "http_headers")
 # Frames of files below it are left out of the tracebacks that callers get.
 SDK_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -35,6 +37,9 @@ def body_from_exception(error: BaseException) -> dict[str, Any]:
         body["stacktrace"] = _traceback_of(error)
     if error.details:
         body["details"] = error.details
+        if error.invocation_id is not None:
+            # The status that another function wanted for its own request says nothing of this one.
+            body["details"] = {key: value for key, value in error.details.items() if key not in _OF_HTTP}
     if error.retryable:
         body["retryable"] = True
     return body

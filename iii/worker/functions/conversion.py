@@ -110,6 +110,12 @@ def _integers_from(value: Any) -> list[Any]:
     return listed if set(map(type, listed)) <= {int} else [integer_from(item) for item in listed]
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
 def _listed(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is not a list")
@@ -131,6 +137,8 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
         converter = cls.fromisoformat
     elif is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
         converter = _from_text_class(cls)
+    elif cls is not str and issubclass(cls, str):
+        return lambda value: cls(_text(value))
     elif cls is bytes:
         import base64  # needed for bytes only
 

@@ -1,6 +1,6 @@
 """A handler: how the runner calls it, and what its registration tells the engine about it.
 
-Signature and hints are read once, at registration. Per call only `arguments_from` and the converters run.
+Signature and hints are read once, at registration. Per call only keys are looked at, and the converters run.
 """
 
 from __future__ import annotations
@@ -67,11 +67,14 @@ def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
     return Handler(function_id, call, is_async=is_async, takes_metadata=takes_metadata)
 
 
-def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
-    """Wrap a handler with typed parameters: the payload's keys become its keyword arguments."""
-    signature = read_signature(function)
+def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_name: bool = False) -> Handler:
+    """Wrap a handler with typed parameters: the payload's keys become its keyword arguments.
+
+    `by_name`: also where the only parameter would take the payload whole.
+    """
+    signature = read_signature(function, strict=True)
     converters = converters_from(signature)
-    if takes_whole_payload(signature):
+    if not by_name and takes_whole_payload(signature):
         handler = handler_from(function_id, function)
         if converters:
             ((whole_name, whole_converter),) = converters.items()
@@ -80,12 +83,22 @@ def typed_handler_from(function_id: str, function: Callable[..., Any]) -> Handle
             )
         return handler
     takes_metadata = _HIDDEN in signature.names
+    required = frozenset(name for name in signature.required if name != _HIDDEN)
+    optional = frozenset(signature.names) - required - {_HIDDEN}
+    pairs = tuple(converters.items())
 
     def call(payload: Any, metadata: Any = None) -> Any:
-        arguments = arguments_from(payload, signature, function_id)
-        for name, converter in converters.items():
+        # What most payloads are is seen at once; `arguments_from` says what is wrong with the others.
+        if payload.__class__ is dict and required <= payload.keys() and payload.keys() - required <= optional:
+            arguments = payload.copy()
+        else:
+            arguments = arguments_from(payload, signature, function_id)
+        for name, converter in pairs:
             if name in arguments:
-                arguments[name] = _converted(arguments[name], name, converter, function_id)
+                try:
+                    arguments[name] = converter(arguments[name])
+                except (ValueError, TypeError) as error:
+                    raise _inconvertible(arguments[name], name, error, function_id) from None
         if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
@@ -108,9 +121,12 @@ def _converted(value: Any, name: str, converter: Converter, function_id: str) ->
     try:
         return converter(value)
     except (ValueError, TypeError) as error:
-        details = {"path": name, "expected": str(error), "got": value}
-        text = f"{function_id}: {name}: {error}"
-        raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details) from None
+        raise _inconvertible(value, name, error, function_id) from None
+
+
+def _inconvertible(value: Any, name: str, error: Exception, function_id: str) -> InvocationError:
+    details = {"path": name, "expected": str(error), "got": value}
+    return InvocationError(ErrorCode.INVALID_PAYLOAD, f"{function_id}: {name}: {error}", function_id, details=details)
 
 
 def takes_whole_payload(signature: Signature) -> bool:
@@ -148,10 +164,10 @@ def _unfit(function_id: str, path: str, expected: str, got: Any) -> InvocationEr
     return InvocationError(ErrorCode.INVALID_PAYLOAD, text, function_id, details=details)
 
 
-def describe(function: Callable[..., Any], *, typed: bool) -> dict[str, Any]:
+def describe(function: Callable[..., Any], *, typed: bool, by_name: bool = False) -> dict[str, Any]:
     """Return the `description`, `request_format` and `response_format` that docstring and hints give, or None."""
-    signature = read_signature(function)
-    if typed and not takes_whole_payload(signature):
+    signature = read_signature(function, strict=typed)
+    if by_name or (typed and not takes_whole_payload(signature)):
         request: Any = format_from_parameters(signature, function.__doc__)
     else:
         first = signature.positional[:1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
+from iii.worker.functions.signature import UnresolvedAnnotation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
         return _from_values(list(arguments))
     if hasattr(hint, "__metadata__"):
         schema = schema_from_hint(origin, nesting + 1)
-        texts = [note for note in hint.__metadata__ if isinstance(note, str)]
+        texts = [note for note in hint.__metadata__ if type(note) is str]  # a text class of its own says something else
         return {**schema, "description": texts[0]} if schema and texts else schema
     if str(origin) in ("typing.Required", "typing.NotRequired", "typing.ReadOnly", "typing.Final"):
         return schema_from_hint(arguments[0], nesting)
@@ -167,6 +168,8 @@ def _from_class(cls: Any, nesting: int) -> Schema | None:
     for (module, name), text_schema in _STRING_CLASSES.items():
         if is_subclass(cls, module, name):
             return dict(text_schema)
+    if issubclass(cls, str):
+        return {"type": "string"}
     return {"type": "object"} if issubclass(cls, dict) else None
 
 
@@ -207,10 +210,6 @@ def _from_fields(cls: Any, nesting: int) -> Schema:
     doc = first_paragraph(cls.__doc__)
     # A dataclass without a docstring gets its signature as one.
     return {**schema, "description": doc} if doc and not doc.startswith(f"{cls.__name__}(") else schema
-
-
-class UnresolvedAnnotation(TypeError):
-    """An annotation of a class's field that names what cannot be found; the text says which, and where it stands."""
 
 
 def hints_of_fields(cls: Any) -> dict[str, Any]:

@@ -49,11 +49,18 @@ class Signature:
         return [name for name in self.names if name not in self.defaults]
 
 
-def read_signature(function: Callable[..., Any]) -> Signature:
-    """Return the parameters of `function`, a bound method's without the instance."""
+class UnresolvedAnnotation(TypeError):
+    """An annotation that names what cannot be found; the text says which, and where it stands."""
+
+
+def read_signature(function: Callable[..., Any], *, strict: bool = False) -> Signature:
+    """Return the parameters of `function`, a bound method's without the instance.
+
+    `strict`: UnresolvedAnnotation for an annotation that cannot be resolved; without it there are then none at all.
+    """
     plain = function.__func__ if isinstance(function, MethodType) else function
     if not isinstance(plain, FunctionType) or hasattr(plain, "__wrapped__"):
-        return _inspected(function)
+        return _inspected(function, strict=strict)
     code = plain.__code__
     positional = list(code.co_varnames[: code.co_argcount])
     keyword_only = list(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
@@ -63,10 +70,11 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     if isinstance(function, MethodType):
         positional = positional[1:]
     takes_any_keyword = bool(code.co_flags & _HAS_KEYWORDS)
-    return Signature(positional, keyword_only, defaults, read_annotations(plain), takes_any_keyword=takes_any_keyword)
+    annotations = read_annotations(plain, strict=strict)
+    return Signature(positional, keyword_only, defaults, annotations, takes_any_keyword=takes_any_keyword)
 
 
-def _inspected(function: Callable[..., Any]) -> Signature:
+def _inspected(function: Callable[..., Any], *, strict: bool) -> Signature:
     import inspect  # see the module docstring
 
     try:
@@ -78,13 +86,13 @@ def _inspected(function: Callable[..., Any]) -> Signature:
         [item.name for item in parameters if item.kind in by_position],
         [item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY],
         {item.name: item.default for item in parameters if item.default is not item.empty},
-        read_annotations(inspect.unwrap(function)),
+        read_annotations(inspect.unwrap(function), strict=strict),
         takes_any_keyword=any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters),
     )
 
 
-def read_annotations(function: Any) -> dict[str, Any]:
-    """Return the annotations as objects; none at all when a name in one of them cannot be resolved."""
+def read_annotations(function: Any, *, strict: bool = False) -> dict[str, Any]:
+    """Return the annotations as objects. One that cannot be resolved leaves none at all; if `strict`, as above."""
     target = function if isinstance(function, FunctionType | MethodType) else getattr(function, "func", None)
     target = target or type(function).__call__
     raw = dict(getattr(target, "__annotations__", {}))
@@ -94,8 +102,28 @@ def read_annotations(function: Any) -> dict[str, Any]:
 
     try:
         return typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError, AttributeError, SyntaxError):
-        return {}
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        if not strict:
+            return {}
+        raise UnresolvedAnnotation(_explain_annotation(target, raw, error)) from None
+
+
+def _explain_annotation(target: Any, annotations: dict[str, Any], error: Exception) -> str:
+    """Name the parameter whose annotation is the cause."""
+    import typing  # loaded already
+
+    cause = f"an annotation of {target.__qualname__}"
+    for name, annotation in annotations.items():
+        alone = type("alone", (), {"__annotations__": {name: annotation}})
+        try:
+            typing.get_type_hints(alone, globalns=target.__globals__)
+        except Exception:  # noqa: BLE001 - the boundary to what a user has written as an annotation
+            cause = f"the annotation {annotation!r} of {'the result' if name == 'return' else name}"
+            break
+    return (
+        f"{cause} cannot be resolved: {type(error).__name__}: {error}; "
+        "import the name where the function stands, not only for type checkers"
+    )
 
 
 def is_coroutine_function(function: Any) -> bool:
