@@ -168,10 +168,12 @@ class Handling:
 
             mail.enqueue(to="ada@example.com", text="Hello", delay="10s")
         """
-        from iii.worker.handlers.queues import declare  # few workers have queues
+        from iii.worker.handlers.queues import config_from, declare  # few workers have queues
+
+        config = config_from(queue, options)
 
         def decorate(function: Callable[P, R]) -> QueuedFunction[P, R]:
-            return declare(self, function, queue, options)
+            return declare(self, function, config, options.get("function_id"))
 
         return decorate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic, time
 
 import orjson
@@ -15,8 +15,8 @@ from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.model import Queue
-from stdlib_workers.queue.options import options_from, parse_subscriber
+from stdlib_workers.queue.model import Queue, QueueConfig
+from stdlib_workers.queue.options import check_name, options_from, parse_config, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
@@ -55,6 +55,36 @@ class Subscribers(TriggerHandler):
         self._broker.scheduler.unbind(config.id)
 
 
+class Declarations(TriggerHandler):
+    """The trigger type `queue`: a function brings the queue of its jobs along. `configs` are those of iii.toml."""
+
+    def __init__(self, broker: Broker, configs: Mapping[str, QueueConfig]) -> None:
+        self._broker = broker
+        self._configs = configs
+        self._declared: dict[str, tuple[str, str, QueueConfig]] = {}  # by binding: function, queue, config
+
+    async def register_trigger(self, config: TriggerConfig) -> None:
+        """Make the queue, or change its configuration. ValueError for one that is wrong, or declared otherwise."""
+        settings = dict(config.config) if isinstance(config.config, dict) else {}
+        name = check_name(settings.pop("queue", None))
+        queue_config = parse_config(name, settings)
+        if not settings:
+            if name not in self._broker.queues:
+                await self._broker.define(name, queue_config)
+            return
+        if self._configs.get(name, queue_config) != queue_config:
+            raise ValueError(f"queue {name} has another config in iii.toml; keep the options in one place")
+        for function_id, declared, other_config in self._declared.values():
+            if declared == name and function_id != config.function_id and other_config != queue_config:
+                raise ValueError(f"queue {name} has other options at {function_id}; give them to one function")
+        self._declared[config.id] = config.function_id, name, queue_config
+        await self._broker.define(name, queue_config)
+
+    def unregister_trigger(self, config: TriggerConfig) -> None:
+        """Forget the declaration; the queue stays, with the jobs that wait in it."""
+        self._declared.pop(config.id, None)
+
+
 def main() -> None:
     """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready, and opening a large file takes time.
@@ -70,10 +100,10 @@ def main() -> None:
         sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
     worker = register_worker(options=InitOptions(worker_name="queue"))
     look_after(worker, "queue", store)
-    asyncio.run(serve(worker, broker, clock))
+    asyncio.run(serve(worker, broker, clock, configs))
 
 
-async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
+async def serve(worker: Worker, broker: Broker, clock: Clock, configs: Mapping[str, QueueConfig]) -> None:
     """Register everything, then dispatch for ever."""
     dispatcher = Dispatcher(worker, broker, clock)
     worker.before_stop(dispatcher.finish)
@@ -81,6 +111,10 @@ async def serve(worker: Worker, broker: Broker, clock: Clock) -> None:
     worker.register_trigger_type(
         {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},
         Subscribers(broker),
+    )
+    worker.register_trigger_type(
+        {"id": "queue", "description": "A queue that a function brings along: its name, and its config."},
+        Declarations(broker, configs),
     )
     worker.register_function(
         "queue::on-functions-available", dispatcher.on_functions_available, metadata={"internal": True}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
-from iii.worker.functions.signature import UnresolvedAnnotation
+from iii.worker.functions.signature import UnresolvedAnnotation, resolve_hints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,10 +214,8 @@ def _from_fields(cls: Any, nesting: int) -> Schema:
 
 def hints_of_fields(cls: Any) -> dict[str, Any]:
     """Return the annotations of a dataclass or TypedDict as objects. UnresolvedAnnotation if one cannot be resolved."""
-    import typing  # loaded already by the module that defines such a class
-
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        return resolve_hints(cls)
     except Exception as error:  # noqa: BLE001 - the boundary to what a user has written as an annotation
         raise UnresolvedAnnotation(_explain_annotation(cls, error)) from None
 

@@ -6,6 +6,7 @@ callable objects and decorated functions are read by `inspect`.
 
 from __future__ import annotations
 
+import sys
 from types import FunctionType, MethodType
 
 TYPE_CHECKING = False
@@ -98,14 +99,33 @@ def read_annotations(function: Any, *, strict: bool = False) -> dict[str, Any]:
     raw = dict(getattr(target, "__annotations__", {}))
     if not any(isinstance(hint, str) for hint in raw.values()):
         return raw
-    import typing  # only annotations written as strings need it
-
     try:
-        return typing.get_type_hints(target, include_extras=True)
+        return resolve_hints(target)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         if not strict:
             return {}
         raise UnresolvedAnnotation(_explain_annotation(target, raw, error)) from None
+
+
+def resolve_hints(thing: Any) -> dict[str, Any]:
+    """Return the annotations of a function or a class, `Annotated` whole; what it cannot resolve `typing` raises.
+
+    Of what stands inside of a function that still runs, names of that function count too.
+    """
+    import typing  # only annotations written as strings need it
+
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except NameError:
+        owner = thing.__qualname__.rpartition(".<locals>.")[0].rpartition(".")[2]
+        frame = sys._getframe(1)
+        while frame is not None and (
+            frame.f_code.co_name != owner or frame.f_globals.get("__name__") != thing.__module__
+        ):
+            frame = frame.f_back  # type: ignore[assignment]  # None behind the outermost
+        if frame is None:
+            raise
+        return typing.get_type_hints(thing, localns=frame.f_locals, include_extras=True)
 
 
 def _explain_annotation(target: Any, annotations: dict[str, Any], error: Exception) -> str:

@@ -219,7 +219,7 @@ def _http_source(parameter: Parameter, location: str) -> Source:
         source = parameter.source("file", place or parameter.name)
         return {**source, "type": "array"} if "array" in _text_types(parameter.schema) else source
     if isinstance(place, FromEvent):
-        return parameter.source("event", place)
+        return _part_source(parameter, place)
     if place is None:
         return parameter.source(location, parameter.name, is_text=True)
     # Names of headers have dashes, and no case.
@@ -273,7 +273,7 @@ def event_arguments(
     undecided = []
     for each in rest:
         if isinstance(each.place, FromEvent):
-            arguments[each.name] = each.source("event", each.place)
+            arguments[each.name] = _part_source(each, each.place)
         elif each.place is not None or _accepts(each.hint, Request) or _accepts(each.hint, File):
             if each.is_required:
                 raise Undecided(

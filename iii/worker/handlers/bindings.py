@@ -110,12 +110,13 @@ def register(worker: Registry, function: Callable[..., Any], function_id: str | 
         return known
     try:
         _check(function)
+        read_signature(function, strict=True)
         if function_id is None:
             name = getattr(function, "__name__", "")
             if not name.isidentifier():
                 raise Undecided(f"{function!r} has no name; give function_id='service::name'")
             function_id = f"{worker._function_prefix()}::{name}"
-    except Undecided as error:
+    except (Undecided, UnresolvedAnnotation) as error:
         raise _placed(function, error) from None
     worker._register(function_id, function, {}, typed=True, by_name=True)
     return worker._typed_functions[function]

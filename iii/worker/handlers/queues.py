@@ -57,14 +57,13 @@ _JOB_OPTIONS = ("delay", "key", "group", "priority")
 
 
 def declare(
-    worker: QueueWorker, function: Callable[P, R], queue: str, options: Mapping[str, Any]
+    worker: QueueWorker, function: Callable[P, R], config: dict[str, Any], function_id: str | None
 ) -> QueuedFunction[P, R]:
-    """Register the function if this worker has not yet, and declare its queue. TypeError and ValueError as `bind`."""
+    """Register the function if this worker has not yet, and declare its queue. Errors as of `register`."""
     function = undecorated(function)
-    config = config_from(queue, options)
-    function_id, takes_arguments = register(worker, function, options.get("function_id"))
+    function_id, takes_arguments = register(worker, function, function_id)
     worker.register_trigger({"type": "queue", "function_id": function_id, "config": config})
-    return QueuedFunction(worker, function, queue, function_id, takes_arguments=takes_arguments)
+    return QueuedFunction(worker, function, config["queue"], function_id, takes_arguments=takes_arguments)
 
 
 def config_from(queue: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class QueuedFunction(Generic[P, R]):
         names = [name for name in signature.names if name != "metadata"]
         options: dict[str, Any] = {**self._options}
         options |= {name: kwargs.pop(name) for name in _JOB_OPTIONS if name in kwargs and name not in names}
-        arguments = dict(zip(signature.positional, args, strict=False))
+        arguments = dict(zip((name for name in signature.positional if name in names), args, strict=False))
         wrong = [
             name for name in kwargs if name in arguments or (name not in names and not signature.takes_any_keyword)
         ]

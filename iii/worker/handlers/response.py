@@ -43,12 +43,11 @@ class Response:
         self.status = status
         self.body = body
         self.headers: dict[str, str | list[str]] = {}
-        for name, value in (headers or {}).items():
+        given = {**(headers or {}), **({} if content_type is None else {"Content-Type": content_type})}
+        for name, value in given.items():
             for text in (name, *(value if isinstance(value, list) else [value])):
                 _check_text(text, "a header")
             self.headers[name.lower()] = list(value) if isinstance(value, list) else value
-        if content_type is not None:
-            self.headers["content-type"] = content_type
         if isinstance(body, str):
             self.headers.setdefault("content-type", "text/plain; charset=utf-8")
         elif isinstance(body, bytes):

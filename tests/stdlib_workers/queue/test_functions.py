@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
-from stdlib_workers.queue.__main__ import Subscribers
+from stdlib_workers.queue.__main__ import Declarations, Subscribers
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import StartedJobs
 from stdlib_workers.queue.functions import Functions
@@ -358,3 +358,47 @@ async def test_a_call_with_the_action_has_its_receipt_from_the_engine(bench: Ben
     call["action"] = {"type": "enqueue", "queue": "default"}
     answers = await asyncio.gather(*(bench.handlers["action enqueue"](call) for _ in range(2)))
     assert answers == [{"messageReceiptId": "r1"}] * 2
+
+
+# Queues that functions bring along
+
+
+async def test_a_function_brings_its_queue_along_and_changes_it(bench: Bench) -> None:
+    declarations = Declarations(bench.broker, {})
+    await declarations.register_trigger(binding("shop::mail", {"queue": "mail", "max_retries": 5}))
+    assert bench.broker.queues["mail"].config.max_retries == 5
+    await declarations.register_trigger(binding("shop::mail", {"queue": "mail", "max_retries": 2}, "t2"))
+    assert bench.broker.queues["mail"].config.max_retries == 2
+    declarations.unregister_trigger(binding(id="t2"))
+    assert bench.broker.queues["mail"].config.max_retries == 2
+    await bench.enqueue("r1", "mail")
+    await until(lambda: bench.started)
+
+
+async def test_a_function_without_options_takes_the_queue_that_is_there(bench: Bench) -> None:
+    declarations = Declarations(bench.broker, {})
+    await declarations.register_trigger(binding("shop::mail", {"queue": "mail", "concurrency": 1}))
+    await declarations.register_trigger(binding("shop::digest", {"queue": "mail"}, "t2"))
+    await declarations.register_trigger(binding("shop::digest", {"queue": "digests"}, "t3"))
+    assert bench.broker.queues["mail"].config.concurrency == 1
+    assert bench.broker.queues["digests"].config == QueueConfig()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "a queue's name must be a string"),
+        ({"queue": "mail", "retrys": 5}, "queue mail: unknown key retrys"),
+        ({"queue": "mail", "concurrency": 0}, "concurrency must be an integer from 1"),
+        ({"queue": "jobs", "concurrency": 3}, "queue jobs has another config in iii.toml"),
+        ({"queue": "taken", "concurrency": 3}, "queue taken has other options at shop::other"),
+    ],
+)
+async def test_a_queue_that_cannot_be_declared_refuses_its_binding(bench: Bench, config: Any, said: str) -> None:
+    declarations = Declarations(bench.broker, {"jobs": QueueConfig(max_retries=1, concurrency=2)})
+    await declarations.register_trigger(binding("shop::other", {"queue": "taken", "concurrency": 2}, "t9"))
+    with pytest.raises(ValueError, match=said):
+        await declarations.register_trigger(binding("shop::mail", config))
+    await declarations.register_trigger(
+        binding("shop::third", {"queue": "jobs", "max_retries": 1, "concurrency": 2}, "t3")
+    )
