@@ -60,6 +60,11 @@ def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
         return None
 
     has_none = type(None) in members
+    rest = [converter for member, converter in pairs if member is not type(None)]
+    if has_none and len(rest) == 1:
+        (only,) = rest
+        assert only is not None
+        return lambda value: None if value is None else only(value)
 
     def convert(value: Any) -> Any:
         if value is None and has_none:
@@ -188,12 +193,27 @@ def _from_fields(cls: Any, nesting: int) -> Converter | None:
     converters = {name: converter for name, converter in fields.items() if converter is not None}
     if not converters and not is_dataclass:
         return None
+    # What is an int already needs no conversion to one.
+    settled = {name: int if converter is integer_from else None for name, converter in converters.items()}
+    names = fields.keys()
 
     def convert(value: Any) -> Any:
-        if not isinstance(value, dict):
+        if value.__class__ is not dict:
             raise TypeError(f"{value!r} is not an object")
-        items = {name: converters[name](item) if name in converters else item for name, item in value.items()}
-        # The constructor of a dataclass takes no fields that the class does not have.
-        return cls(**{name: item for name, item in items.items() if name in fields}) if is_dataclass else items
+        items = value
+        for name in value if settled else ():
+            if name in settled and value[name].__class__ is not settled[name]:
+                if items is value:
+                    items = value.copy()
+                items[name] = converters[name](value[name])
+        if not is_dataclass:
+            return items
+        try:
+            return cls(**items)
+        except TypeError:
+            if names >= items.keys():
+                raise
+        # The constructor takes no fields that the class does not have.
+        return cls(**{name: item for name, item in items.items() if name in names})
 
     return convert
