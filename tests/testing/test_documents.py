@@ -35,7 +35,7 @@ def wait_until(condition) -> None:
 
 PAGES = [
     *("functions.md", "schemas.md", "triggers.md", "actions.md", "streaming.md", "cancellation.md", "tracing.md"),
-    *("http-functions.md", "testing.md"),
+    *("http-functions.md", "testing.md", "handlers.md"),
 ]
 
 

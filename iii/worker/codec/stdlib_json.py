@@ -83,6 +83,8 @@ def plain_value(value: Any) -> Any:
         return dump(by_alias=True, exclude_none=True, mode="json")
     if isinstance(value, set | frozenset):
         return list(value)
+    if isinstance(value, str):  # of a class below it, which fast libraries do not take for one
+        return str.__str__(value)
     return _plain_scalar(value)
 
 

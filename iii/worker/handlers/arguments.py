@@ -82,7 +82,7 @@ class Parameter:
         """Return where the value is; of a text also what it is read as."""
         source: Source = {"in": location}
         if name:
-            source["name"] = name
+            source["name"] = str(name)  # a plain one: fast JSON libraries take no other
         if is_text:
             source |= self._text_type(location)
         if self.is_required:

@@ -150,6 +150,10 @@ class Shade(enum.Enum):
     DARK = "dark"
 
 
+class Name(str):
+    pass
+
+
 @dataclasses.dataclass
 class Item:
     name: str
@@ -166,6 +170,8 @@ class Item:
         ((1, 2), [1, 2]),
         ({1}, [1]),
         (b"hi", "aGk="),
+        (Name("ada"), "ada"),
+        ([Name("ada")], ["ada"]),
     ],
 )
 def test_python_values_have_one_json_form_in_every_library(codec, value, wire):
