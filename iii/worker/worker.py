@@ -50,7 +50,7 @@ IDENTITY_TIMEOUT = 10.0
 EXIT_TIMEOUT = 0.5
 
 
-class Worker(Registering, Handling, Calling, Tracing):
+class Worker(Registering, Calling, Tracing, Handling):
     """A connection to the engine, and what this process offers through it. Methods are safe on any thread."""
 
     def __init__(

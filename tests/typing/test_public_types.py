@@ -130,6 +130,123 @@ def test_page(iii: Engine) -> None:
         assert error.code == "TIMEOUT" and reader is not None
 """
 
+HANDLERS = """\
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+from iii import (
+    Body,
+    Cookie,
+    Entry,
+    Event,
+    File,
+    Form,
+    FromEvent,
+    Header,
+    HttpError,
+    Query,
+    QueuedFunction,
+    Request,
+    Response,
+    State,
+    StreamGroup,
+    register_worker,
+)
+
+worker = register_worker()
+
+
+@dataclass
+class Order:
+    item: str
+    quantity: int = 1
+
+
+class Link(TypedDict):
+    url: str
+
+
+@worker.subscribe("orders.*", condition_function_id="shop::wants")
+@worker.on_state("orders", arguments={"customer": FromEvent("key")})
+@worker.cron("@daily", timezone="Europe/Berlin", catch_up="once", arguments={"customer": "all", "order": {"item": "x"}})
+@worker.post("/orders/{customer}", status=201, function_id="shop::order")
+async def order(customer: str, order: Order, dry_run: bool = False) -> Order | Response:
+    if dry_run:
+        raise HttpError(409, "not now", details={"customer": customer})
+    return Response(order, headers={"x-a": "1"}).set_cookie("a", "b") if order.quantity else order
+
+
+@worker.put("/photos")
+@worker.patch("/photos", cancel=True)
+def photo(
+    request: Request,
+    photo: File,
+    agent: Header,
+    title: Annotated[str, Form()] = "",
+    size: Annotated[int, Query("page[size]")] = 1,
+    session: Annotated[str | None, Cookie()] = None,
+    count: Annotated[int, Body("count")] = 1,
+) -> list[str]:
+    return [agent.lower(), photo.filename, request.headers["x"], title]
+
+
+@worker.get("/events")
+async def events() -> AsyncIterator[Event]:
+    yield Event({"a": 1}, id="1")
+
+
+@worker.on("doorbell", door="front", volume=3)
+@worker.on_stream("chat", group_id="room")
+@worker.websocket("/chat")
+@worker.delete("/chat")
+@worker.route("/chat", methods=["GET", "POST"])
+def chat(data: str = "") -> Iterator[str]:
+    yield data
+
+
+@worker.post("/mail")
+@worker.queue("mail", retries=5, backoff="2s", timeout=30, concurrency=4, type="fifo", message_group_field="to")
+def mail(to: str, text: str = "") -> int:
+    return len(text)
+
+
+@worker.queue("slow")
+async def slow(to: str) -> None: ...
+
+
+queued: QueuedFunction[[str], Any] = slow
+lines: list[str] = list(chat("x"))
+sent: int = mail("ada", text="hi")
+receipt: str = mail.enqueue(to="ada").messageReceiptId
+mail.enqueue("ada", text="hi", delay="10s", key="k")
+mail.using(delay=1.5, priority=3).enqueue("ada", text="hi")
+
+links: State[Link] = worker.state("links", Link)
+counts = worker.state("counts", int)
+room: StreamGroup[Order] = worker.stream_group("chat", "room", Order)
+untyped = worker.state("any")
+untyped["x"] = {"a": [1]}
+links["x"] = {"url": "https://example.com"}
+url: str = links["x"]["url"]
+count: int = counts.get("x", 0) or counts.update("x", {"type": "set", "path": "", "value": 1})
+entry: Entry[int] | None = counts.entry("x")
+if entry is not None:
+    counts.set("x", entry.value + 1, if_version=entry.version)
+total: int = sum(counts.list())
+keys: list[str] = [key for key in links]
+items: list[Order] = room.list()
+worker.publish("orders.new", Order("tea"))
+
+
+async def twins() -> None:
+    number: int | None = await counts.get_async("x")
+    orders: list[Order] = await room.list_async()
+    await slow("ada")
+    await mail.enqueue_async(to="ada", delay=number or 1)
+    await worker.publish_async("orders.new", orders)
+"""
+
 BAD = """\
 from iii import InitOptions, register_worker
 from iii import Nothing  # red: an unknown name
@@ -154,6 +271,28 @@ def price(count: int) -> float:
     return count * 1.5
 price("two")  # red: a payload of the wrong type
 text: str = price(2)  # red: a result of the wrong type
+@worker.get("/price", state=201)  # red: an unknown option of a route
+def listed(count: int) -> float:
+    return count * 1.5
+@worker.cron("@daily", overlap="twice")  # red: a word that cron does not know
+def nightly() -> None: ...
+@worker.queue("mail", retrys=5)  # red: an unknown option of a queue
+def post(to: str) -> int:
+    return 1
+@worker.queue("mail")
+def mail(to: str) -> int:
+    return 1
+listed("two")  # red: an argument of the wrong type
+mail(5)  # red: an argument of the wrong type
+mail.enqueue(too="ada")  # red: an argument that the function has not
+mail.enqueue(5)  # red: an argument of the wrong type
+mail.using(dealy="10s")  # red: an unknown option of a job
+mail.using(delay="10s").enqueue(5)  # red: an argument of the wrong type
+number: str = mail("ada")  # red: a result of the wrong type
+counts = worker.state("counts", int)
+counts["x"] = "one"  # red: a value of the wrong type
+word: str = counts["x"]  # red: a value of the wrong type
+counts.set("x", 1, version=2)  # red: an unknown condition
 """
 RED = {number for number, line in enumerate(BAD.splitlines(), 1) if "# red:" in line}
 
@@ -188,7 +327,7 @@ def pyright(path: Path) -> tuple[set[int], str]:
     return {row["range"]["start"]["line"] + 1 for row in findings if row["severity"] == "error"}, run.stdout
 
 
-@pytest.mark.parametrize("script", [GOOD, OTHER_MODULES], ids=["worker", "other modules"])
+@pytest.mark.parametrize("script", [GOOD, OTHER_MODULES, HANDLERS], ids=["worker", "other modules", "handlers"])
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_a_good_script_is_clean(checker, script, tmp_path):
     lines, output = checker(write(tmp_path, "good.py", script))
