@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import functools
 import uuid
 from types import SimpleNamespace
@@ -223,6 +225,86 @@ def test_arguments_that_do_not_fit_are_named(payload, path):
         arguments_from(payload, signature, "f")
     assert caught.value.code == "invalid_payload"
     assert caught.value.details["path"] == path
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+@dataclasses.dataclass
+class Guest:
+    name: str
+    size: Size = Size.SMALL
+    notes: set[str] = dataclasses.field(default_factory=set)
+
+
+def takes_guest(guest: Guest, size: Size = Size.LARGE, nights: int = 1):
+    return [guest, size, nights]
+
+
+def takes_keywords(guest: Guest, *, size: Size = Size.LARGE, nights: int = 1):
+    return [guest, size, nights]
+
+
+def takes_metadata_first(metadata, guest: Guest, size: Size = Size.LARGE, nights: int = 1):
+    assert metadata == "sidecar"
+    return [guest, size, nights]
+
+
+def takes_metadata_last(guest: Guest, size: Size = Size.LARGE, nights: int = 1, metadata=None):
+    assert metadata == "sidecar"
+    return [guest, size, nights]
+
+
+def takes_more(guest: Guest, size: Size = Size.LARGE, nights: int = 1, **more):
+    return [guest, size, nights, *more]
+
+
+GUESTS = [takes_guest, takes_keywords, takes_metadata_first, takes_metadata_last, takes_more]
+
+
+@pytest.mark.parametrize("function", GUESTS)
+def test_arguments_are_converted_and_defaults_are_not_whatever_the_signature(function):
+    handler = typed_handler_from("f", function)
+    sidecar = {"metadata": "sidecar"} if handler.takes_metadata else {}
+    ada = {"name": "ada"}
+    assert handler.call({"guest": ada}, **sidecar) == [Guest("ada"), Size.LARGE, 1]
+    whole = {"nights": 3.0, "size": "small", "guest": {"size": "large", "notes": ["x"], "name": "ada", "age": 7}}
+    assert handler.call(whole, **sidecar) == [Guest("ada", Size.LARGE, {"x"}), Size.SMALL, 3]
+    assert whole["guest"]["size"] == "large"  # the message stays as it came
+
+
+@pytest.mark.parametrize("function", GUESTS)
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ({"size": "small"}, "$.guest"),
+        ({"size": "small", "nights": 1, "days": 1}, "$.guest"),
+        ({"guest": {"name": "ada"}, "metadata": 1}, "$.metadata"),
+        ({"guest": {"name": "ada"}, "size": "huge"}, "size"),
+        ({"guest": {"name": "ada"}, "nights": "two"}, "nights"),
+        ({"guest": {}}, "guest"),
+        (None, "$.guest"),
+        ("ada", "$"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named_whatever_the_signature(function, payload, path):
+    handler = typed_handler_from("f", function)
+    if function is takes_more and path == "$.metadata":
+        assert handler.call(payload)[-1] == "metadata"  # a name like any other where no parameter has it
+        return
+    with pytest.raises(InvocationError) as caught:
+        handler.call(payload, **({"metadata": "sidecar"} if handler.takes_metadata else {}))
+    assert (caught.value.code, caught.value.details["path"]) == ("invalid_payload", path)
+
+
+def test_a_type_error_of_the_function_is_its_own():
+    def fails(a: int) -> int:
+        raise TypeError(f"no {a}")
+
+    with pytest.raises(TypeError, match="no 1"):
+        typed_handler_from("f", fails, by_name=True).call({"a": 1})
 
 
 def test_docstring_and_hints_describe_a_function():

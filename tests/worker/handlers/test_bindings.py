@@ -221,6 +221,25 @@ def test_an_unresolved_annotation_of_a_typed_function_is_an_error_and_of_a_plain
     assert engine.call("shop::f", 1) is None
 
 
+def test_classes_of_a_function_that_still_runs_are_found(engine: Engine) -> None:
+    worker = engine.worker("shop")
+
+    class Size(str):
+        pass
+
+    @dataclass
+    class Box:
+        size: Size
+
+    @worker.post("/boxes")
+    def pack(box: Box) -> str:
+        return type(box.size).__name__
+
+    assert engine.call("shop::pack", box={"size": "small"}) == "Size"
+    with pytest.raises(InvocationError, match=r"box\.size must be a string"):
+        engine.call("shop::pack", box={"size": 5})
+
+
 def test_generators_of_both_kinds_stream(engine: Engine) -> None:
     worker = engine.worker("shop")
 
