@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HAS_KEYWORDS = 0x08
+_IS_GENERATOR = 0x20
+_IS_ASYNC_GENERATOR = 0x200
 # Coroutines and async generators: both need an event loop.
-_NEEDS_LOOP = 0x80 | 0x100 | 0x200
+_NEEDS_LOOP = 0x80 | 0x100 | _IS_ASYNC_GENERATOR
 
 
 class Signature:
@@ -148,10 +150,26 @@ def _explain_annotation(target: Any, annotations: dict[str, Any], error: Excepti
 
 def is_coroutine_function(function: Any) -> bool:
     """Tell whether the result of `function` needs an event loop: to be awaited, or iterated with `async for`."""
+    return bool(_flags_of(function) & _NEEDS_LOOP)
+
+
+def is_generator_function(function: Any, result_hint: Any = ...) -> bool | None:
+    """Tell whether `function` yields items; None where neither its code nor the hint of its result says so."""
+    flags = _flags_of(function)
+    if flags & (_NEEDS_LOOP | _IS_GENERATOR):
+        return bool(flags & (_IS_GENERATOR | _IS_ASYNC_GENERATOR))
+    # It may return the generator of another function.
+    name = getattr(getattr(result_hint, "__origin__", result_hint), "__name__", "")
+    if name in ("Iterator", "Generator", "AsyncIterator", "AsyncGenerator"):
+        return True
+    return None if result_hint is ... or name in ("Any", "Iterable", "AsyncIterable", "object") else False
+
+
+def _flags_of(function: Any) -> int:
     while hasattr(function, "func"):
         function = function.func
     code = _code_of(function)
-    return code is not None and bool(code.co_flags & _NEEDS_LOOP)
+    return 0 if code is None else code.co_flags
 
 
 def source_of(function: Any, project: str) -> dict[str, Any] | None:

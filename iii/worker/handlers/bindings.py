@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import FunctionType
 
-from iii.worker.functions.signature import UnresolvedAnnotation, read_signature, source_of
+from iii.worker.functions.signature import UnresolvedAnnotation, is_generator_function, read_signature, source_of
 from iii.worker.handlers.arguments import Undecided, event_arguments, http_arguments, parameters_from
 
 TYPE_CHECKING = False
@@ -79,7 +79,8 @@ def bind(
     constants = options.get("arguments") or {}
     try:
         _check(function)
-        parameters = parameters_from(read_signature(function, strict=True))
+        signature = read_signature(function, strict=True)
+        parameters = parameters_from(signature)
         if trigger_type == "http":
             arguments = http_arguments(parameters, config["api_path"], config["http_method"], constants)
         else:
@@ -90,6 +91,10 @@ def bind(
     settings = {key: value for key, value in {**config, **options}.items() if key not in _OWN and value is not None}
     if takes_arguments:
         settings |= {"payload": "arguments", "arguments": arguments}
+        # A call that cannot stream is cheaper; where this is not known the http worker is ready for items.
+        streams = is_generator_function(function, signature.annotations.get("return", ...))
+        if trigger_type == "http" and streams is not None:
+            settings["stream"] = streams
     metadata = options.get("metadata")
     worker.register_trigger(
         {"type": trigger_type, "function_id": function_id, "config": settings, "metadata": metadata}

@@ -58,6 +58,7 @@ def test_one_function_has_one_registration_and_a_trigger_for_each_decorator(engi
         "http_method": "POST",
         "status": 201,
         "cancel": True,
+        "stream": False,
         "payload": "arguments",
         "arguments": body,
     }
@@ -116,6 +117,7 @@ def test_a_function_with_one_dict_gets_it_by_name_and_one_that_takes_the_payload
     first, second = configs(engine, "http")
     assert first["arguments"] == {"sent": {"in": "body", "required": True}}
     assert second == {"api_path": "/plain", "http_method": "POST"}
+    assert "stream" not in second
 
 
 def test_the_id_may_be_given_and_a_second_one_is_refused(engine: Engine) -> None:
@@ -254,6 +256,60 @@ def test_generators_of_both_kinds_stream(engine: Engine) -> None:
 
     assert list(worker.stream("shop::count", {"to": 3})) == [0, 1, 2]
     assert list(worker.stream("shop::acount", {"to": 3})) == [0, 1, 2]
+
+
+def yields() -> Any:
+    yield 1
+
+
+async def yields_later() -> Any:
+    yield 1
+
+
+def returns_iterator() -> Iterator[int]:
+    return iter([1])
+
+
+def returns_anything() -> Any: ...
+
+
+def returns_untold():  # type: ignore[no-untyped-def]
+    ...
+
+
+def returns_nothing() -> None: ...
+
+
+def returns_either() -> Order | Response: ...  # type: ignore[empty-body]
+
+
+async def returns_later() -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "streams"),
+    [
+        (yields, True),
+        (yields_later, True),
+        (functools.partial(yields), True),
+        (returns_iterator, True),
+        (returns_anything, None),
+        (returns_untold, None),
+        (returns_nothing, False),
+        (returns_either, False),
+        (returns_later, False),
+    ],
+)
+def test_the_http_worker_learns_whether_a_function_yields(
+    engine: Engine, function: Any, *, streams: bool | None
+) -> None:
+    worker = engine.worker("shop")
+    worker.get("/x", function_id="shop::x")(function)
+    worker.subscribe("x")(function)
+    assert [config.get("stream") for config in configs(engine, "http") + configs(engine, "subscribe")] == [
+        streams,
+        None,
+    ]
 
 
 def test_a_wrong_result_names_the_function_and_a_response_beside_a_model_fits(engine: Engine) -> None:
