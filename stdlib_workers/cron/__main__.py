@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from iii import (
@@ -21,7 +20,7 @@ from iii import (
 from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
-from stdlib_workers.cron.scheduler import Scheduler
+from stdlib_workers.cron.scheduler import Scheduler, Time
 from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
 from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import check_config, in_memory, read_options
@@ -34,11 +33,11 @@ RUN_TIMEOUT_MS = 86_400_000
 class Provider(TriggerHandler):
     """Binds functions to expressions. Its methods run on the SDK's loop and hand over to the scheduler's loop."""
 
-    def __init__(self, worker: Worker, job_store: SqliteJobStore) -> None:
+    def __init__(self, worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._targets: dict[str, Target] = {}
-        self.scheduler = Scheduler(job_store, self._fire, log=lambda text: sys.stderr.write(f"{text}\n"))
+        self.scheduler = Scheduler(job_store, self._fire, time=time, log=lambda text: sys.stderr.write(f"{text}\n"))
 
     async def register_trigger(self, config: TriggerConfig) -> None:
         """Start a job. ValueError for a wrong expression or option, and for a name that another trigger has."""
@@ -82,7 +81,7 @@ def main() -> None:
     store = open_store("cron", SCHEMA, in_memory=read_options(store_in_memory))
     worker = register_worker(options=InitOptions(worker_name="cron"))
     look_after(worker, "cron", store)
-    asyncio.run(serve(worker, SqliteJobStore(store)))
+    asyncio.run(serve(worker, SqliteJobStore(store), Time()))
 
 
 def store_in_memory(config: Mapping[str, Any]) -> bool:
@@ -91,9 +90,9 @@ def store_in_memory(config: Mapping[str, Any]) -> bool:
     return in_memory(config)
 
 
-async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
+async def serve(worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
     """Register everything, then let the jobs run for ever."""
-    provider = Provider(worker, job_store)
+    provider = Provider(worker, job_store, time)
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""
@@ -112,9 +111,7 @@ async def serve(worker: Worker, job_store: SqliteJobStore) -> None:
         fields = payload or {}
         count = min(int(fields.get("count") or 5), MAX_UPCOMING)
         try:
-            instants = upcoming(
-                str(fields.get("expression")), str(fields.get("timezone") or "UTC"), datetime.now(UTC), count
-            )
+            instants = upcoming(str(fields.get("expression")), str(fields.get("timezone") or "UTC"), time.now(), count)
         except ValueError as error:
             raise InvocationError("invalid_payload", str(error)) from None
         return {"next": [iso_utc(moment) for moment in instants]}

@@ -16,11 +16,14 @@ T = TypeVar("T")
 
 
 class Background:
-    """The loop. It starts with the object, and runs until `stop` or the end of the process."""
+    """The loop: a new one, which runs until `stop` or the end of the process, or `loop`, which runs already."""
 
-    def __init__(self, name: str = "iii-background") -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, name: str = "iii-background", *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._thread: Thread | None = None
+        if loop is not None:
+            return
         started = Event()
         self.loop.call_soon(started.set)
         self._thread = Thread(target=self.loop.run_forever, name=name, daemon=True)
@@ -42,7 +45,7 @@ class Background:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     def stop(self) -> None:
-        """Cancel every task and end the thread."""
+        """Cancel every task, and end the loop if it is this object's own."""
 
         async def cancel() -> None:
             tasks = list(self._tasks)
@@ -51,6 +54,8 @@ class Background:
             await asyncio.gather(*tasks, return_exceptions=True)
 
         self.wait(cancel())
+        if self._thread is None:
+            return
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

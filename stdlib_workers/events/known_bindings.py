@@ -102,6 +102,7 @@ class KnownBindings(Bindings[F]):
         self._all: tuple[F, ...] = ()
         self._changed = asyncio.Event()
         self._background: Background | None = None
+        self._clock = time.monotonic
         for key, body in records.read(self._kind).result().items():
             self._load(key, _Known(**decode(body)))
         self._refresh()
@@ -111,11 +112,11 @@ class KnownBindings(Bindings[F]):
         with suppress(InvocationError):  # what is no binding any more is not missed
             self._values[key] = self._read(config)
             self._known[key] = known
-            self._away[key] = _Away(time.monotonic())
+            self._away[key] = _Away(self._clock())
 
     def watch(self, worker: Caller, background: Background) -> None:
         """Begin to find out, on the background's loop, which bindings that are away are to be forgotten."""
-        self._background = background
+        self._background, self._clock = background, background.loop.time
         background.call(lambda: background.start(self._look_again_and_again(worker)))
 
     def __iter__(self) -> Iterator[F]:
@@ -155,7 +156,7 @@ class KnownBindings(Bindings[F]):
             if config.id not in self._keys:
                 return
             key = self._drop_id(config.id)
-            self._away[key] = _Away(time.monotonic(), self._makers.pop(key, frozenset()))
+            self._away[key] = _Away(self._clock(), self._makers.pop(key, frozenset()))
             if key in self._passing:
                 self._forget(key)
             self._refresh(has_changed=True)
@@ -199,7 +200,7 @@ class KnownBindings(Bindings[F]):
             with suppress(InvocationError, KeyError, TypeError):  # the engine stops, or does not answer: look again
                 look = await self._look(worker)
                 with self._lock:
-                    self._judge(look, time.monotonic())
+                    self._judge(look, self._clock())
             self._changed.clear()
             is_settled = not self._away and self._makers.keys() >= self._live.keys()
             with suppress(TimeoutError):

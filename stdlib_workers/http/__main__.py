@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from iii import InitOptions, register_worker
@@ -19,7 +20,8 @@ def main() -> None:
     worker = register_worker(options=InitOptions(worker_name="http"))
     try:
         options = parse_options(worker.config, os.environ.get("III_WORKER_NAME", "http"))
-        server = Server(worker, options, listening_socket(options))
+        sock = listening_socket(options)
+        server = Server(worker, options, sock, Path(os.environ.get("III_PROJECT", ".")))
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
@@ -28,7 +30,7 @@ def main() -> None:
 
     async def serve() -> None:
         await server.start()
-        host, port = server.listening.address
+        host, port = sock.getsockname()[:2]
         sys.stderr.write(f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n")
         await asyncio.Event().wait()
 

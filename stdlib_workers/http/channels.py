@@ -6,9 +6,8 @@ a line that asks for the end, a line that gives it, then messages of kind, lengt
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import IncompleteReadError, StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import orjson
@@ -56,11 +55,11 @@ class ChannelEnd:
 
 
 class Channels:
-    """Makes channels and opens their ends. `path` is the engine's unix socket."""
+    """Makes channels and opens their ends. `connect(limit=...)` opens a connection to the engine."""
 
-    def __init__(self, trigger: Trigger, path: str) -> None:
+    def __init__(self, trigger: Trigger, connect: Callable[..., Awaitable[tuple[StreamReader, StreamWriter]]]) -> None:
         self._trigger = trigger
-        self._path = path
+        self._connect = connect
 
     async def make(self) -> tuple[Reference, Reference]:
         """Return the references of a new channel's writer and reader. Refusal when there is none to be had."""
@@ -74,7 +73,7 @@ class Channels:
         """Connect to one end. Refusal when it cannot be had."""
         why = "the engine closed the connection"
         try:
-            reader, writer = await asyncio.open_unix_connection(self._path, limit=_BUFFER)
+            reader, writer = await self._connect(limit=_BUFFER)
             end = ChannelEnd(reader, writer)
             writer.write(orjson.dumps({"type": "channelopen", **reference}) + b"\n")
             async for line in reader:  # the engine greets every connection before it answers

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -34,9 +35,13 @@ STOP_MARGIN_SECONDS = 1.0
 
 
 class Server:
-    """One generation of the http worker. `start` on the loop, then `stop` from any thread."""
+    """One generation of the http worker. `start` on the loop, then `stop` from any thread.
 
-    def __init__(self, worker: Worker, options: Options, sock: socket.socket) -> None:
+    `project` is the folder of iii.toml. Without a socket nothing listens, and nothing happens beside the loop:
+    `application` answers requests for whoever calls it.
+    """
+
+    def __init__(self, worker: Worker, options: Options, sock: socket.socket | None, project: Path) -> None:
         self._worker = worker
         self._options = options
         self._routes = Routes()
@@ -44,14 +49,16 @@ class Server:
         self._successor = Successor(worker)
         self._documentation = Documentation(worker.trigger_async, self._routes)
         application = Application(worker.trigger_async, self._routes, options, self._log)
-        application.trigger_aside = _on_thread(worker.trigger_async)
+        if sock is not None:
+            application.trigger_aside = _on_thread(worker.trigger_async)
         if path := os.environ.get("III_SOCKET"):
-            application.channels = Channels(worker.trigger_async, path)
-        project = Path(os.environ.get("III_PROJECT", "."))
+            application.channels = Channels(worker.trigger_async, partial(asyncio.open_unix_connection, path))
         application.fallbacks = [StaticFolder(prefix, project / folder) for prefix, folder in options.static]
         application.fallbacks += [self._documentation] if options.openapi else []
-        self.listening = Listening(sock, application)
-        application.origins = Origins(hosts_for(*self.listening.address, options.hosts), options.origins)
+        self.application = application
+        self.listening = None if sock is None else Listening(sock, application)
+        hosts = hosts_for(*self.listening.address, options.hosts) if self.listening else frozenset[str]()
+        application.origins = Origins(hosts, options.origins)
 
     async def start(self) -> None:
         """Provide the trigger types, get their bindings, and accept."""
@@ -67,11 +74,14 @@ class Server:
             providers.append((id, triggers))
         self._worker.ready()
         for id, triggers in providers:
-            await asyncio.to_thread(triggers.wait_for, await self._bound(id), ROUTES_SECONDS)
-        await self.listening.accept()
+            await triggers.wait_for(await self._bound(id), ROUTES_SECONDS)
+        if self.listening is not None:
+            await self.listening.accept()
 
     def _own_origins(self, _: Any) -> list[str]:
         """Return the origins of the pages that this worker serves: the stream worker lets them connect."""
+        if self.listening is None:
+            return []
         host, port = self.listening.address
         hosts = hosts_for(host, port, self._options.hosts) or hosts_for("127.0.0.1", port, ())
         return sorted(f"{scheme}://{host}" for host in hosts for scheme in ("http", "https"))
@@ -84,16 +94,24 @@ class Server:
         return []
 
     async def _is_superseded(self) -> bool:
-        if is_there := await self._successor.is_there():
-            self._loop.call_soon_threadsafe(self.listening.pause)
-        return is_there
+        if self.listening is None or not await self._successor.is_there():
+            return False
+        self._loop.call_soon_threadsafe(self.listening.pause)
+        return True
+
+    def stop(self, seconds: float) -> None:
+        """Answer what has begun, within `seconds`, and let go of the socket."""
+        if self.listening is not None:
+            left = max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout
+            asyncio.run_coroutine_threadsafe(self.listening.close(left), self._loop).result()
 
     def stop(self, seconds: float) -> None:
         """Answer what has begun, within `seconds`, and let go of the socket."""
         asyncio.run_coroutine_threadsafe(self._close(seconds), self._loop).result()
 
     async def _close(self, seconds: float) -> None:
-        await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
+        if self.listening is not None:
+            await self.listening.close(max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout)
         self._log.flush()
 
 

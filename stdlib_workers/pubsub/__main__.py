@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from iii import InitOptions, TriggerTypeInput, register_worker
+from iii import InitOptions, TriggerTypeInput, Worker, register_worker
 from stdlib_workers.events import Bindings
 from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
 from stdlib_workers.pubsub.options import check_options
@@ -33,10 +33,15 @@ def main() -> None:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    worker = register_worker(options=InitOptions(worker_name="pubsub"))
+    register(register_worker(options=InitOptions(worker_name="pubsub")))
+
+
+def register(worker: Worker) -> None:
+    """Register the trigger type and the function."""
     bindings = Bindings(Subscription)
     worker.register_trigger_type(SUBSCRIBE, bindings)
     worker.register_function("publish", Broadcast(worker, bindings).publish, request_format=REQUEST)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -25,11 +25,17 @@ Work = Callable[[sqlite3.Connection, int], T]
 
 
 class Broker:
-    """All queues of one store. `run` names this run of the engine, `clock` gives milliseconds."""
+    """All queues of one store. `run` names this run of the engine, `clock` gives milliseconds.
 
-    def __init__(self, store: Store, run: str, clock: Callable[[], int]) -> None:
+    `noise` gives numbers from 0 to 1, which move the delays of retries apart.
+    """
+
+    def __init__(
+        self, store: Store, run: str, clock: Callable[[], int], noise: Callable[[], float] = random.random
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._noise = noise
         self.queues: dict[str, Queue] = {}
         self.scheduler = Scheduler(run, clock)
         store.attach(self.scheduler)
@@ -97,7 +103,7 @@ class Broker:
         # One possible poison message runs at a time: the next may be in any queue.
         changed = self.queues.values() if delivery.possible_poison else (own_queue,)
         return await self._transact(
-            lambda connection, now: settle(connection, delivery, verdict, now, random.random()), changed
+            lambda connection, now: settle(connection, delivery, verdict, now, self._noise()), changed
         )
 
     async def sweep(self) -> None:

@@ -234,6 +234,7 @@ class MissingFunctions:
         # Holds back the missing functions, without those that a probe is trying.
         self._scheduler = broker.scheduler
         self._missing: set[Target] = set()
+        self._has_missing = asyncio.Event()
 
     def __contains__(self, target: Target) -> bool:
         return target in self._missing
@@ -241,6 +242,7 @@ class MissingFunctions:
     def add(self, target: Target) -> None:
         """From now on let jobs of this function wait without calling it."""
         self._missing.add(target)
+        self._has_missing.set()
         self._scheduler.held_back |= {target}
 
     async def on_registered(self, function_ids: list[str]) -> None:
@@ -253,9 +255,14 @@ class MissingFunctions:
                 pass
 
     async def probe(self) -> None:
-        """Try one job of each missing function now and then, for ever."""
-        self._missing |= await self._broker.held()
+        """Try one job of each missing function now and then, for ever; rest while none is missing."""
+        for target in await self._broker.held():
+            self._missing.add(target)
+            self._has_missing.set()
         while True:
+            if not self._missing:
+                self._has_missing.clear()
+                await self._has_missing.wait()
             for target in list(self._missing):
                 # The released job must start to find out whether its function is still missing.
                 self._scheduler.held_back -= {target}

@@ -25,14 +25,13 @@ def main() -> None:
     options = read_options(options_from)
     store = open_store("state", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
     worker = register_worker(options=InitOptions(worker_name="state"))
-    register(worker, SqliteKeyValue(store), options)
+    register(worker, SqliteKeyValue(store), options, Background())
     look_after(worker, "state", store)
 
 
-def register(worker: Worker, key_values: SqliteKeyValue, options: Options) -> None:
+def register(worker: Worker, key_values: SqliteKeyValue, options: Options, background: Background) -> None:
     """Register everything. The trigger type comes first: bindings have to be there before the first write."""
     bindings = KnownBindings("state", subscription_from, key_values.records)
-    background = Background()
     worker.before_stop(lambda _: background.stop)
     outbox = Outbox(key_values.journal, worker, background, bindings)
     state = State(key_values, options, bindings, outbox)

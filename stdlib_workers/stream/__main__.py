@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 
 from iii import InitOptions, Worker, register_worker
@@ -25,32 +26,31 @@ def main() -> None:
     options = read_options(options_from)
     store = open_store("stream", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
     worker = register_worker(options=InitOptions(worker_name="stream"))
-    offer(worker, SqliteKeyValue(store), options)
+    background = Background()
+    services = offer(worker, SqliteKeyValue(store), options, background)
+    listen(worker, services, options, background)
     look_after(worker, "stream", store)
 
 
-def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
-    """Register everything. The trigger types come first: bindings have to be there before the first write."""
+def offer(
+    worker: Worker,
+    pairs: SqliteKeyValue,
+    options: Options,
+    background: Background,
+    clock: Callable[[], float] = time.time,
+) -> Services:
+    """Register everything. The trigger types come first: bindings have to be there before the first write.
+
+    `clock` gives the seconds since the epoch of events.
+    """
     filters = KnownBindings("stream", filter_from, pairs.records)
     joins, leaves = Bindings(target_from), Bindings(target_from)
-    background, hub = Background(), Hub()
+    hub = Hub()
     outbox = Outbox(pairs.journal, worker, background, filters)
-    log = EventLog(pairs, filters, options.history, outbox, lambda event: background.call(hub.deliver, event))
+    log = EventLog(pairs, filters, options.history, outbox, lambda event: background.call(hub.deliver, event), clock)
     custom_streams = CustomStreams(worker)
     stream = Stream(pairs, log, custom_streams)
-    listener = Listener(Services(stream, log, hub, worker, joins, leaves), options)
-    try:
-        port = background.wait(listener.open())
-    except OSError as error:
-        end_worker(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
-    sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
-
-    def close(seconds: float) -> Callable[[], None]:
-        background.wait(listener.close(), seconds or None)
-        return background.stop
-
-    worker.before_stop(close)
-
+    worker.before_stop(lambda _: background.stop)
     for trigger_type, provider in ((STREAM_TRIGGER, filters), (JOIN_TRIGGER, joins), (LEAVE_TRIGGER, leaves)):
         worker.register_trigger_type(trigger_type, provider)
     for name, request_format in REQUESTS.items():
@@ -62,6 +62,19 @@ def offer(worker: Worker, pairs: SqliteKeyValue, options: Options) -> None:
     )
     outbox.start()
     filters.watch(worker, background)
+    return Services(stream, log, hub, worker, joins, leaves)
 
 
-main()
+def listen(worker: Worker, services: Services, options: Options, background: Background) -> None:
+    """Let clients connect; exit code 2 when the address cannot be had."""
+    listener = Listener(services, options)
+    try:
+        port = background.wait(listener.open())
+    except OSError as error:
+        end_worker(f"stream: cannot listen on {options.host}: {error}; set another port", 2)
+    sys.stderr.write(f"stream: ws://{options.host}:{port}\n")
+    worker.before_stop(lambda seconds: background.wait(listener.close(), seconds or None))
+
+
+if __name__ == "__main__":
+    main()

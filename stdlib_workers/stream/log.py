@@ -9,7 +9,6 @@ before a restart in memory, or from before a restore, is not taken for one after
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any, NamedTuple
@@ -43,7 +42,8 @@ class EventLog:
     """Writes events, and publishes them after the commit.
 
     `filters`: the bindings of the `stream` trigger; `outbox` delivers to their targets. `history`: events kept of each
-    group. `publish` gets each event on the storage's thread, in the order of the commits.
+    group. `publish` gets each event on the storage's thread, in the order of the commits. `clock` gives the seconds
+    since the epoch that events carry.
     """
 
     def __init__(
@@ -53,11 +53,13 @@ class EventLog:
         history: int,
         outbox: Outbox,
         publish: Callable[[LoggedEvent], None],
+        clock: Callable[[], float],
     ) -> None:
         self._pairs = pairs
         self._filters = filters
         self._outbox = outbox
         self._publish = publish
+        self._clock = clock
         self._epoch = pairs.journal.epoch << POSITION_BITS
         pairs.journal.bound_logs(Bounds("log", history, MAX_BYTES, MAX_AGE))
         pairs.on_emptied = self._forget
@@ -67,7 +69,7 @@ class EventLog:
         self, group: Group, item: str | None, event: dict[str, Any], trace: Trace | None = None
     ) -> list[tuple[str, bytes]]:
         """Return the journal entries of an event: one of the group's log, one of the outbox if a trigger wants it."""
-        message = envelope(group, item, event, int(time.time() * 1000))
+        message = envelope(group, item, event, int(self._clock() * 1000))
         targets = [filter.target for filter in self._filters if filter.wants(group, item)]
         entries = [(group.topic, encode(message))]
         if targets:

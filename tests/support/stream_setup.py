@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class StreamSetup:
         self.joins, self.leaves = Bindings(target_from), Bindings(target_from)
         self.outbox = Outbox(self.pairs.journal, self.worker, self.background, self.filters)
         self.loop: Any = None  # of the sockets; without it, events go to triggers alone
-        self.log = EventLog(self.pairs, self.filters, history, self.outbox, self._publish)
+        self.log = EventLog(self.pairs, self.filters, history, self.outbox, self._publish, time.time)
         self.custom = CustomStreams(self.worker)
         self.stream = Stream(self.pairs, self.log, self.custom)
         self.hub = Hub()

@@ -12,6 +12,7 @@ import pytest
 from iii import InvocationError
 from stdlib_workers.cron.__main__ import RUN_TIMEOUT_MS, Provider
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
+from stdlib_workers.cron.scheduler import Time
 from stdlib_workers.storage import Store
 from tests.support.stand_ins import Callee, binding, until
 
@@ -22,7 +23,7 @@ NEVER = "0 0 0 1 1 ? 2100"
 async def provided(worker: Callee, **config: Any) -> AsyncIterator[Provider]:
     """A provider with the job `report`, which comes when a test runs it."""
     store = Store(None, SCHEMA)
-    provider = Provider(worker, SqliteJobStore(store))  # type: ignore[arg-type]
+    provider = Provider(worker, SqliteJobStore(store), Time())  # type: ignore[arg-type]
     given = {"expression": NEVER, "name": "report", "description": "ignored", **config}
     await provider.register_trigger(binding("w::run", given, "t1", metadata={"m": 1}, namespace="n"))
     await until(lambda: provider.scheduler.jobs)
