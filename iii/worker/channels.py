@@ -54,20 +54,19 @@ class ChannelClosed(OSError):
 
 
 class ChannelSocket:
-    """One open end over the engine's unix socket, with the methods of `WebSocket` that are used here.
+    """One open end over a socket to the engine, with the methods of `WebSocket` that are used here.
 
-    `path` is the engine's socket, `reference` the JSON form. OSError when the engine refuses it.
+    `reference` is the JSON form. OSError when the engine refuses it.
     """
 
-    def __init__(self, path: str, reference: dict[str, str]) -> None:
+    def __init__(self, connected: socket.socket, reference: dict[str, str]) -> None:
         import json  # few workers have channels
 
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket = connected
         self._splitter = ChannelFrameSplitter()
         self._received: list[tuple[int, bytes]] = []
         try:
             self.socket.settimeout(OPEN_TIMEOUT)
-            self.socket.connect(path)
             self.socket.sendall(json.dumps({"type": "channelopen", **reference}).encode() + b"\n")
             self._received = self._splitter.feed(self._wait_until_open(json.loads))
             self.socket.settimeout(None)
@@ -145,13 +144,24 @@ class ChannelConnector:
             path = os.environ.get("III_SOCKET", "")
             if not path:
                 raise IIIError("channels need an engine: run this worker under `iii dev`, or with III_URL=ws://...")
-            return ChannelSocket(path, ref.model_dump())
+            return ChannelSocket(_connected(path), ref.model_dump())
         from iii.worker.transport.websocket import WebSocket  # not for supervised workers
 
         base, _, query = address.partition("?")
         fields = f"key={quote(ref.access_key, safe='')}&dir={ref.direction}"
         url = f"{base.rstrip('/')}/ws/channels/{quote(ref.channel_id, safe='')}"
         return WebSocket(f"{url}?{query}&{fields}" if query else f"{url}?{fields}", self._headers)
+
+
+def _connected(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.settimeout(OPEN_TIMEOUT)
+        made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 class _End:

@@ -60,6 +60,7 @@ class Worker(Registering, Calling, Tracing, Handling):
         *,
         address: str = "",
         thread_pool: ThreadPool | None = None,
+        loop: LoopThread | None = None,
         state: str = "connected",
         closes_when_rejected: bool = False,
     ) -> None:
@@ -82,7 +83,7 @@ class Worker(Registering, Calling, Tracing, Handling):
         self._calls = CallTable()
         self._thread_pool = thread_pool = thread_pool or ThreadPool()
         self._reader_lock = lock = ReaderLock(transport.input_fd)
-        self._loop = LoopThread(self._reader_lock.offer_loop)
+        self._loop = loop or LoopThread(self._reader_lock.offer_loop)
         self._runner = Runner(self._codec, self._writer, self._loop, self._after_run)
         on_rejected = transport.close if closes_when_rejected else lambda: None
         self._receiver = Receiver(

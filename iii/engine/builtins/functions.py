@@ -82,9 +82,17 @@ class Builtins:
     """The peer behind `engine::*`.
 
     `turn()` finishes a turn of the message pump, after messages that went to the router outside of one.
+    `announce_debounce` is how many seconds registrations are gathered before they are announced.
     """
 
-    def __init__(self, router: Router, control: Control, turn: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        control: Control,
+        turn: Callable[[], None],
+        announce_debounce: float = ANNOUNCE_DEBOUNCE,
+    ) -> None:
+        self._announce_debounce = announce_debounce
         self._router = router
         self._control = control
         self._turn = turn
@@ -298,7 +306,7 @@ class Builtins:
             changes = {"event": event.event, "worker_id": event.worker_id}
             self._fire(WORKERS_AVAILABLE, lambda _: changes)
         elif self._announce_timer is None:
-            self._announce_timer = self._loop.call_later(ANNOUNCE_DEBOUNCE, self._announce_functions)
+            self._announce_timer = self._loop.call_later(self._announce_debounce, self._announce_functions)
 
     def _announce_functions(self) -> None:
         self._announce_timer = None

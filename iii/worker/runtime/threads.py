@@ -144,10 +144,16 @@ class SerialExecutor:
 class LoopThread:
     """`call` functions and `submit` coroutines from any thread.
 
-    `on_wake(loop, thread)` is called each time another thread has had to wake the loop.
+    `on_wake(loop, thread)` is called each time another thread has had to wake the loop. `new_loop` makes the loop;
+    without it asyncio does.
     """
 
-    def __init__(self, on_wake: Callable[[asyncio.AbstractEventLoop, int], None]) -> None:
+    def __init__(
+        self,
+        on_wake: Callable[[asyncio.AbstractEventLoop, int], None],
+        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        self._new_loop = new_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = Thread(target=self._run, name="iii-loop", daemon=True)
         self._jobs: deque[Callable[[], None]] = deque()
@@ -190,7 +196,7 @@ class LoopThread:
     def _start(self) -> asyncio.AbstractEventLoop:
         import asyncio  # a worker without async handlers never pays for it
 
-        self._loop = asyncio.new_event_loop()
+        self._loop = (self._new_loop or asyncio.new_event_loop)()
         self._thread.start()
         return self._loop
 
