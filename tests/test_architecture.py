@@ -84,7 +84,15 @@ ROOMS: dict[str, Room] = {
     f"{_W}/runtime": Room((*BASE, *_SDK), is_light=True),
     _W: Room((*BASE, *_SDK, f"{_W}/handlers", f"{_W}/runtime"), is_light=True),
     "iii": Room((*BASE, "iii/protocol", _W, f"{_W}/handlers", *_SDK), is_light=True),
-    "iii/testing.py": Room((*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_E}/routing")),
+    # The engine of users' tests joins what `iii dev` starts as processes: engine, SDK and standard workers.
+    "iii/testing": Room(
+        (
+            *(*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_W}/runtime", _E),
+            *(f"{_E}/{name}" for name in ("builtins", "channels", "config", "routing", "supervision", "terminal")),
+            *(f"{_E}/{name}" for name in ("tracing", "transport")),
+            *("stdlib_workers", "stdlib_workers/cron", "stdlib_workers/storage"),
+        )
+    ),
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
@@ -182,7 +190,7 @@ ROOMS: dict[str, Room] = {
         (*PUBLIC_MODULES, "iii", *(f"stdlib_workers/{name}" for name in _SHARED), "stdlib_workers")
     ),
     # What is installed, and where it looks for all of this.
-    "iii_engine": Room(("cli", "iii/testing.py")),
+    "iii_engine": Room(("cli", "iii/testing")),
 }
 
 # Shared by several standard workers; these packages are no workers.

@@ -33,6 +33,8 @@ def wait_until(condition) -> None:
         Event().wait(0.001)
 
 
+# What a page needs beside its own worker.
+STANDARD_WORKERS = {"actions.md": ["queue"]}
 PAGES = [
     *("functions.md", "schemas.md", "triggers.md", "actions.md", "streaming.md", "cancellation.md", "tracing.md"),
     *("http-functions.md", "testing.md", "handlers.md"),
@@ -46,7 +48,7 @@ def test_the_blocks_of_a_page_run(page, monkeypatch):
     # Dataclasses look their module up.
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    with Engine() as engine:
+    with Engine(STANDARD_WORKERS.get(page, ())) as engine:
         token = STAND_IN.set(lambda options: engine.worker("page"))
         vars(module).update(iii=engine, wait_until=wait_until)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iii import InvocationError, TriggerAction
+from iii import InvocationError
 from iii.testing import Engine, project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,18 +76,6 @@ def test_bound_functions_are_fired_with_condition_and_metadata(engine):
     assert engine.bindings("other") == []
 
 
-def test_jobs_are_kept_until_they_are_run(engine):
-    worker = engine.worker()
-    worker.register_function("m::work", lambda n: n + 1)
-    action = TriggerAction.Enqueue(queue="slow")
-    receipt = worker.trigger({"function_id": "m::work", "payload": 1, "action": action})
-    (job,) = engine.jobs
-    assert (job["queue"], job["function_id"], job["data"]) == ("slow", "m::work", 1)
-    assert job["messageReceiptId"] == receipt.messageReceiptId
-    assert engine.run_jobs() == [2]
-    assert engine.jobs == []
-
-
 def test_time_passes_only_by_hand(engine):
     worker = engine.worker()
     begun, cancelled = threading.Event(), threading.Event()
@@ -139,7 +127,8 @@ def test_a_projects_scripts_are_run_with_a_worker_of_the_engine(tmp_path):
     path = list(sys.path)
     with project(tmp_path / "src") as engine:
         assert engine.call("a::name") == "ada"
-        assert ", 1 workers," in repr(engine)
+        assert engine.call("state::set", scope="s", key="k", value=1)["new_value"] == 1
+        assert ", 2 workers," in repr(engine)
     assert "beside_a" not in sys.modules
     assert sys.path == path
 

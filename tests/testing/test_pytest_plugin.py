@@ -45,6 +45,33 @@ def run_project(folder: Path, conftest: str, test: str) -> subprocess.CompletedP
     )
 
 
+FAILING = """
+def test_order(iii):
+    worker = iii.worker("shop")
+
+    def reserve(item):
+        raise ValueError("out of tea")
+
+    worker.register_function("shop::reserve", reserve)
+    worker.register_function("shop::order", lambda item: worker.trigger("shop::reserve", item))
+    assert iii.call("math::one") == 1
+    iii.call("shop::order", "tea")
+"""
+
+
+def test_a_failed_test_shows_the_handlers_traceback_and_its_calls_as_a_tree(tmp_path):
+    run = run_project(tmp_path, "", FAILING)
+    assert run.returncode == 1
+    raised, _, calls = run.stdout.partition("iii: calls of this test")
+    assert "in reserve" in raised
+    assert "ValueError: out of tea" in raised
+    assert [line.partition("  (")[0] for line in calls.splitlines() if "  (" in line] == [
+        "math::one",
+        "shop::order",
+        "  shop::reserve",
+    ]
+
+
 @pytest.mark.parametrize(
     ("conftest", "test"),
     [

@@ -128,6 +128,20 @@ def test_page(iii: Engine) -> None:
         iii.call("web::page", method="GET")
     except InvocationError as error:
         assert error.code == "TIMEOUT" and reader is not None
+    charge = iii.fake("stripe::charge", returns={"id": "ch_1"})
+    iii.fake("stripe::refund", lambda payload: payload["amount"])
+    assert charge.calls == []
+    iii.advance("1d")
+    status: int = iii.http.post("/orders", json={"n": 1}, files={"f": b"x"}, headers={"x-a": "b"}).status_code
+    with iii.http.stream("GET", "/events") as response, iii.http.websocket("/chat") as socket:
+        line: str = next(response.iter_lines())
+        socket.send(line)
+    assert (status, iii.failures, iii.now.year, iii.report()) == (201, [], 2026, "")
+
+
+async def test_page_async(iii: Engine) -> None:
+    await iii.call_async("web::page", method="GET")
+    await iii.http.get_async("/orders", params={"page": 2})
 """
 
 HANDLERS = """\
