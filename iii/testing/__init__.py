@@ -6,10 +6,18 @@ not import this package.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iii.testing.engine import Engine, project
-from iii.testing.fakes import Fake
+import stdlib_workers
+
+# Another package of the environment may have this name. It keeps it, and ours are found behind its own modules.
+_FOLDER = str(Path(__file__).resolve().parents[2] / "stdlib_workers")
+if _FOLDER not in stdlib_workers.__path__:
+    stdlib_workers.__path__.append(_FOLDER)
+
+from iii.testing.engine import Engine, project  # noqa: E402 - behind the line above, which finds what they import
+from iii.testing.fakes import Fake  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from iii.testing.http import HttpClient, StreamedResponse, WebSocket
