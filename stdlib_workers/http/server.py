@@ -73,10 +73,11 @@ class Server:
             )
             providers.append((id, triggers))
         self._worker.ready()
+        if self.listening is None:
+            return
         for id, triggers in providers:
-            await triggers.wait_for(await self._bound(id), ROUTES_SECONDS)
-        if self.listening is not None:
-            await self.listening.accept()
+            await asyncio.to_thread(triggers.wait_for, await self._bound(id), ROUTES_SECONDS)
+        await self.listening.accept()
 
     def _own_origins(self, _: Any) -> list[str]:
         """Return the origins of the pages that this worker serves: the stream worker lets them connect."""
@@ -98,12 +99,6 @@ class Server:
             return False
         self._loop.call_soon_threadsafe(self.listening.pause)
         return True
-
-    def stop(self, seconds: float) -> None:
-        """Answer what has begun, within `seconds`, and let go of the socket."""
-        if self.listening is not None:
-            left = max(0.0, seconds - STOP_MARGIN_SECONDS) if seconds else self._options.timeout
-            asyncio.run_coroutine_threadsafe(self.listening.close(left), self._loop).result()
 
     def stop(self, seconds: float) -> None:
         """Answer what has begun, within `seconds`, and let go of the socket."""

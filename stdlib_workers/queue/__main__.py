@@ -103,9 +103,7 @@ def main() -> None:
     asyncio.run(serve(worker, broker, clock, configs))
 
 
-async def serve(
-    worker: Worker, broker: Broker, clock: Callable[[], int], configs: Mapping[str, QueueConfig]
-) -> None:
+async def serve(worker: Worker, broker: Broker, clock: Callable[[], int], configs: Mapping[str, QueueConfig]) -> None:
     """Register everything, then dispatch for ever."""
     dispatcher = Dispatcher(worker, broker, clock)
     worker.before_stop(dispatcher.finish)
