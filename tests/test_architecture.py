@@ -41,6 +41,7 @@ class Room:
 
 BASE = (
     *(
+        "iii/arguments.py",
         "iii/config_schema.py",
         "iii/durations.py",
         "iii/errors.py",
@@ -54,6 +55,7 @@ BASE = (
 )
 # What a standard worker may import beside `iii` itself.
 PUBLIC_MODULES = (
+    "iii/arguments.py",
     "iii/config_schema.py",
     "iii/durations.py",
     "iii/failure_text.py",

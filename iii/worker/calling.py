@@ -219,23 +219,24 @@ class Calling:
         self._calls.drop(call)
         self._send({"type": "cancel", "invocation_id": call.id})
 
-    def fire(self, binding: TriggerConfig, payload: Any = None) -> Any:
+    def fire(self, binding: TriggerConfig, event: Any = None) -> Any:
         """Call the function of a binding with its metadata; return its result, None when its condition stopped it.
 
-        The condition (`condition_function_id` in the binding's config) gets the same payload; only a literal false
-        stops the event. InvocationError of either call.
+        The function gets the event, or the arguments that its binding's config takes out of it. The condition
+        (`condition_function_id` in the config) gets the event; only a literal false stops it. InvocationError of
+        either call, and `invalid_payload` for an event that lacks an argument.
         """
-        condition = binding.condition(payload)
+        condition = binding.condition(event)
         if condition is not None and self.trigger(condition) is False:
             return None
-        return self.trigger(binding.request(payload))
+        return self.trigger(binding.request(event))
 
-    async def fire_async(self, binding: TriggerConfig, payload: Any = None) -> Any:
+    async def fire_async(self, binding: TriggerConfig, event: Any = None) -> Any:
         """As `fire`, without blocking the event loop."""
-        condition = binding.condition(payload)
+        condition = binding.condition(event)
         if condition is not None and await self.trigger_async(condition) is False:
             return None
-        return await self.trigger_async(binding.request(payload))
+        return await self.trigger_async(binding.request(event))
 
 
 def _items_of(message: Message, on_progress: Callable[[dict[str, Any]], None] | None) -> Iterator[Any]:

@@ -12,19 +12,45 @@ from iii import (
     InvocationError,
     TriggerConfig,
     TriggerHandler,
-    TriggerRequestInput,
+    TriggerTypeInput,
     Worker,
     current_invocation,
     register_worker,
 )
+from iii.arguments import CONFIG_PROPERTIES
 from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
 from stdlib_workers.cron.scheduler import Scheduler, Time
-from stdlib_workers.events.bindings import Target, is_wanted, new_trace, target_from
+from stdlib_workers.events.bindings import Target, fire, new_trace, target_from
 from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import check_config, in_memory, read_options
 
+_TEXT = {"type": "string"}
+CRON: TriggerTypeInput = {
+    "id": "cron",
+    "description": "Call a function at the times of an expression.",
+    "trigger_request_format": {
+        "type": "object",
+        "properties": {
+            "expression": _TEXT,
+            "timezone": {**_TEXT, "default": "UTC"},
+            "name": _TEXT,
+            "catch_up": {"enum": ["none", "once"]},
+            "overlap": {"enum": ["skip", "queue"]},
+            "condition_function_id": _TEXT,
+            **CONFIG_PROPERTIES,
+        },
+        "required": ["expression"],
+    },
+    "call_request_format": {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("trigger", "job_id", "scheduled_time", "actual_time", "tick_id"), _TEXT),
+            "missed": {"type": "integer", "description": "Ticks before this one that nobody ran."},
+        },
+    },
+}
 MAX_UPCOMING = 1000
 # A run that never ends would stop its job for ever.
 RUN_TIMEOUT_MS = 86_400_000
@@ -58,17 +84,7 @@ class Provider(TriggerHandler):
         target = self._targets.get(trigger_id)
         # Condition and function are one run, so one trace: a new one for a tick, the caller's for `cron::run`.
         trace = new_trace() if current_invocation() is None else None
-        if target is None or not await is_wanted(self._worker, target, payload, trace):
-            return None
-        request: TriggerRequestInput = {
-            "function_id": target.function_id,
-            "payload": payload,
-            "metadata": target.metadata,
-            "namespace": target.namespace,
-            "timeout_ms": RUN_TIMEOUT_MS,
-            "trace": trace,
-        }
-        return await self._worker.trigger_async(request)
+        return target and await fire(self._worker, target, payload, trace, timeout_ms=RUN_TIMEOUT_MS)
 
     async def on_loop(self, work: Any) -> Any:
         """Await a coroutine of the scheduler's loop from the SDK's."""
@@ -116,9 +132,7 @@ async def serve(worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
             raise InvocationError("invalid_payload", str(error)) from None
         return {"next": [iso_utc(moment) for moment in instants]}
 
-    worker.register_trigger_type(
-        {"id": "cron", "description": "Call a function at the times of an expression."}, provider
-    )
+    worker.register_trigger_type(CRON, provider)
     for function_id, handler in {"cron::list": list_jobs, "cron::run": run_now, "cron::next": next_ticks}.items():
         worker.register_function(function_id, handler)
     worker.ready()

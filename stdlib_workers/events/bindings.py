@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
-from iii import TriggerConfig, TriggerHandler, TriggerRequestInput, current_invocation
+from iii import InvocationError, Logger, TriggerConfig, TriggerHandler, TriggerRequestInput, current_invocation
 
 F = TypeVar("F")
 
@@ -18,6 +18,7 @@ F = TypeVar("F")
 Trace = dict[str, str]
 
 _mint = Random().getrandbits
+_log = Logger(service_name="events")
 
 
 class Caller(Protocol):
@@ -57,18 +58,22 @@ class Bindings(TriggerHandler, Generic[F]):
 class Target:
     """What a binding calls: all that a delivery needs, so that it can wait on disk.
 
-    `binding`: the key of the binding, for an event that was made while the binding's worker was away.
+    `arguments`: where its function's arguments are in the event, None when it gets the event. `binding`: the key of
+    the binding, for an event that was made while the binding's worker was away.
     """
 
     function_id: str
     namespace: str | None = None
     metadata: Any = None
     condition: str | None = None
+    arguments: dict[str, Any] | None = None
     binding: str | None = None
 
     def to_config(self) -> TriggerConfig:
         """Return the SDK's form of the binding, which makes the requests of condition and function."""
-        config = {"condition_function_id": self.condition}
+        config: dict[str, Any] = {"condition_function_id": self.condition}
+        if self.arguments is not None:
+            config |= {"payload": "arguments", "arguments": self.arguments}
         return TriggerConfig("", self.function_id, config, self.metadata, self.namespace)
 
 
@@ -76,7 +81,8 @@ def target_from(config: TriggerConfig) -> Target:
     """Return what a binding calls."""
     fields = config.config if isinstance(config.config, dict) else {}
     condition = fields.get("condition_function_id") or None
-    return Target(config.function_id, config.namespace, config.metadata, condition)
+    arguments = fields.get("arguments") if fields.get("payload") == "arguments" else None
+    return Target(config.function_id, config.namespace, config.metadata, condition, arguments)
 
 
 def current_trace() -> Trace:
@@ -90,17 +96,26 @@ def new_trace() -> Trace:
     return {"traceparent": f"00-{_mint(128):032x}-{_mint(64):016x}-02"}
 
 
-async def is_wanted(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> bool:
-    """Return what the condition function decides, True without one. InvocationError when it fails."""
-    condition = target.to_config().condition(payload)
-    return condition is None or await worker.trigger_async(_within(trace, condition)) is not False
+async def fire(
+    worker: Caller, target: Target, event: Any, trace: Trace | None = None, *, timeout_ms: int | None = None
+) -> Any:
+    """Call condition and function; return the function's result, None when the condition was `false`.
 
-
-async def fire(worker: Caller, target: Target, payload: Any, trace: Trace | None = None) -> Any:
-    """Call condition and function; return the function's result, None when the condition was `false`."""
-    if not await is_wanted(worker, target, payload, trace):
+    `timeout_ms` is the function's, without one the SDK's. An event that lacks one of the function's arguments is told
+    here: no call fails that the engine could tell of.
+    """
+    config = target.to_config()
+    condition = config.condition(event)
+    if condition is not None and await worker.trigger_async(_within(trace, condition)) is False:
         return None
-    return await worker.trigger_async(_within(trace, target.to_config().request(payload)))
+    try:
+        request = config.request(event)
+    except InvocationError as error:
+        _log.error(error.message, error.details)
+        raise
+    if timeout_ms is not None:
+        request["timeout_ms"] = timeout_ms
+    return await worker.trigger_async(_within(trace, request))
 
 
 def _within(trace: Trace | None, request: TriggerRequestInput) -> TriggerRequestInput:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from iii import InitOptions, TriggerTypeInput, Worker, register_worker
+from iii.arguments import CONFIG_PROPERTIES
 from stdlib_workers.events import Bindings
 from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
 from stdlib_workers.pubsub.options import check_options
@@ -21,7 +22,11 @@ SUBSCRIBE: TriggerTypeInput = {
     "description": "Something was published to a topic; orders.* and orders.> are patterns.",
     "trigger_request_format": {
         "type": "object",
-        "properties": {"topic": {"type": "string"}, "condition_function_id": {"type": "string"}},
+        "properties": {
+            "topic": {"type": "string"},
+            "condition_function_id": {"type": "string"},
+            **CONFIG_PROPERTIES,
+        },
     },
 }
 

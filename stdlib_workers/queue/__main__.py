@@ -10,16 +10,40 @@ from time import monotonic, time
 
 import orjson
 
-from iii import InitOptions, InvocationError, TriggerConfig, TriggerHandler, Worker, register_worker
+from iii import (
+    InitOptions,
+    InvocationError,
+    TriggerConfig,
+    TriggerHandler,
+    TriggerTypeInput,
+    Worker,
+    register_worker,
+)
+from iii.arguments import CONFIG_PROPERTIES
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
 from stdlib_workers.queue.functions import Functions
 from stdlib_workers.queue.model import Queue, QueueConfig
-from stdlib_workers.queue.options import check_name, options_from, parse_config, parse_subscriber
+from stdlib_workers.queue.options import SUBSCRIBER_KEYS, check_name, options_from, parse_config, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
+
+SUBSCRIBER: TriggerTypeInput = {
+    "id": "durable:subscriber",
+    "description": "A function's own durable copy of every message of a topic.",
+    "trigger_request_format": {
+        "type": "object",
+        "properties": {
+            "topic": {"type": "string"},
+            "queue_config": {"type": "object", "properties": {key: {} for key in SUBSCRIBER_KEYS}},
+            "condition_function_id": {"type": "string"},
+            **CONFIG_PROPERTIES,
+        },
+        "required": ["topic"],
+    },
+}
 
 
 class Clock:
@@ -108,10 +132,7 @@ async def serve(worker: Worker, broker: Broker, clock: Callable[[], int], config
     dispatcher = Dispatcher(worker, broker, clock)
     worker.before_stop(dispatcher.finish)
     Functions(broker).register(worker)
-    worker.register_trigger_type(
-        {"id": "durable:subscriber", "description": "A function's own durable copy of every message of a topic."},
-        Subscribers(broker),
-    )
+    worker.register_trigger_type(SUBSCRIBER, Subscribers(broker))
     worker.register_trigger_type(
         {"id": "queue", "description": "A queue that a function brings along: its name, and its config."},
         Declarations(broker, configs),

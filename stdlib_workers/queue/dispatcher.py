@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from iii import InvocationError, TriggerRequestInput, Worker
+from iii import InvocationError, TriggerConfig, TriggerRequestInput, Worker
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
 from stdlib_workers.queue.model import DONE, Delivery, Outcome, Verdict
@@ -145,9 +145,10 @@ class Dispatcher:
 
     async def _attempt(self, delivery: Delivery) -> Verdict:
         config = delivery.queue.config
+        event = orjson.loads(delivery.data)
         request: TriggerRequestInput = {
             "function_id": delivery.function_id,
-            "payload": orjson.loads(delivery.data),
+            "payload": event,
             "timeout_ms": config.timeout_ms,
             "metadata": sidecar(delivery),
             "namespace": delivery.namespace,
@@ -159,6 +160,7 @@ class Dispatcher:
             condition = config.condition_function_id
             if condition and await self._worker.trigger_async({**request, "function_id": condition}) is False:
                 return DONE
+            request["payload"] = arguments_for(delivery, event)
             began_at = self._loop.time()
             overrun = self._loop.call_later(timeout + max(timeout, self._min_overrun), self._on_overrun, delivery)
             # Nothing can stop a thread: the job keeps its slot, and its group, until its handler has really ended.
@@ -272,6 +274,21 @@ class MissingFunctions:
 
 def name_of(delivery: Delivery) -> str:
     return f"job {delivery.id} of {delivery.function_id} (queue {delivery.queue.topic or delivery.queue.name})"
+
+
+def arguments_for(delivery: Delivery, event: Any) -> Any:
+    """Return what the job's function gets. An event that lacks an argument fails the attempt, and is told here.
+
+    No call fails that the engine could tell of.
+    """
+    if (arguments := delivery.queue.config.arguments) is None:
+        return event
+    binding = TriggerConfig("", delivery.function_id, {"payload": "arguments", "arguments": arguments})
+    try:
+        return binding.payload_from(event)
+    except InvocationError as error:
+        say(f"{name_of(delivery)} fails: {error.message}")
+        raise
 
 
 def say(text: str) -> None:

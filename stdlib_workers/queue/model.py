@@ -73,6 +73,7 @@ class QueueConfig:
     on_dead_letter: str = "skip"  # or "block": a dead head stops its group
     key_window_ms: int = 86_400_000  # how long an idempotency key outlives its enqueue
     condition_function_id: str | None = None
+    arguments: dict[str, Any] | None = None  # of a subscriber: where its function's arguments are in a message
 
     @property
     def attempts(self) -> int:

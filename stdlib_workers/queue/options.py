@@ -15,7 +15,7 @@ from stdlib_workers.values import check_config, in_memory
 
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
-_KEYS = tuple(field.name for field in fields(QueueConfig))
+_KEYS = tuple(field.name for field in fields(QueueConfig) if field.name != "arguments")
 # The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
 SUBSCRIBER_KEYS = {
     "type": "type",
@@ -101,6 +101,8 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
     condition = config.get("condition_function_id")
     if isinstance(condition, str) and condition:
         values["condition_function_id"] = condition
+    if config.get("payload") == "arguments":
+        values["arguments"] = config["arguments"]
     return topic, QueueConfig(**values)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from iii.arguments import CONFIG_PROPERTIES
+
 _SCOPE = {"scope": {"type": "string", "description": "Group of keys."}}
 _PLACE = {**_SCOPE, "key": {"type": "string"}}
 _OPS = {"type": "array", "description": "Operations {type, path, value | by}, applied in order."}
@@ -54,7 +56,10 @@ CODES = {
 }
 TRIGGER = {
     "type": "object",
-    "properties": {"scope": {"type": "string"}, "key": {"type": "string"}, "condition_function_id": {"type": "string"}},
+    "properties": {
+        **{key: {"type": "string"} for key in ("scope", "key", "condition_function_id")},
+        **CONFIG_PROPERTIES,
+    },
 }
 EVENT = {
     "type": "object",

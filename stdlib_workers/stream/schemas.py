@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iii import TriggerTypeInput
+from iii.arguments import CONFIG_PROPERTIES
 
 _NAME = {"type": "string"}
 
@@ -30,7 +31,7 @@ REQUESTS = {
 }
 # Error codes for failures of the storage, by function.
 CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in REQUESTS} | {"list": "STREAM_GET_GROUP_ERROR"}
-_SESSION_CONFIG = {"type": "object", "properties": {"condition_function_id": _NAME}}
+_SESSION_CONFIG = {"type": "object", "properties": {"condition_function_id": _NAME, **CONFIG_PROPERTIES}}
 _SUBSCRIPTION = {
     "type": "object",
     "properties": {
@@ -44,7 +45,7 @@ STREAM_TRIGGER: TriggerTypeInput = {
     "description": "An item was created, updated or deleted, or something was sent to a group.",
     "trigger_request_format": {
         "type": "object",
-        "properties": dict.fromkeys((*_ITEM, "condition_function_id"), _NAME),
+        "properties": {**dict.fromkeys((*_ITEM, "condition_function_id"), _NAME), **CONFIG_PROPERTIES},
         "required": ["stream_name"],
     },
     "call_request_format": {

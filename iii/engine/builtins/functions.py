@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw, Struct, convert
 
+from iii.arguments import arguments_from, check_config
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
@@ -173,9 +174,19 @@ class Builtins:
             if isinstance(message, m.InvokeFunction):
                 self._run(message)
             elif isinstance(message, m.RegisterTrigger):
-                self._bindings[message.id] = message
+                self._bind(message)
             elif isinstance(message, m.UnregisterTrigger):
                 self._bindings.pop(message.id, None)
+
+    def _bind(self, message: m.RegisterTrigger) -> None:
+        try:
+            check_config(decode_value(message.config), message.trigger_type)
+        except ValueError as error:
+            refusal = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
+            answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, refusal)
+            self._router.receive(self.peer, answer, b"", self._loop.time())
+        else:
+            self._bindings[message.id] = message
 
     def _run(self, message: m.InvokeFunction) -> None:
         invocation = self._router.calls.in_flight.get(message.invocation_id or "")
@@ -248,6 +259,10 @@ class Builtins:
     async def _register_trigger(self, payload: Raw, origin: Peer) -> Any:
         """Bind a function of the default namespace to an event. No peer owns the binding: it outlives its caller."""
         trigger = convert(decode_object(payload), DurableTrigger)
+        try:
+            check_config(trigger.config, trigger.trigger_type)
+        except ValueError as wrong_config:
+            raise InvocationError(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(wrong_config)) from None
         message = m.RegisterTrigger(
             id=self._router.calls.mint_id(),
             trigger_type=trigger.trigger_type,
@@ -340,6 +355,9 @@ class Builtins:
                     data = whole = whole or Raw(encode_value(payload_for(None)))
                 else:
                     data = Raw(encode_value(payload_for(rights)))
+                if (arguments := arguments_from(decode_value(binding.config))) is not None:
+                    # What is missing there its schema says, in the failure of the call.
+                    data = Raw(encode_value(arguments.read(decode_value(data))[0]))
                 call = m.InvokeFunction(
                     binding.function_id, data=data, metadata=binding.metadata, namespace=binding.namespace
                 )

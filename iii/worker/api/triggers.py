@@ -53,22 +53,42 @@ class TriggerConfig:
         self.metadata = metadata
         self.namespace = namespace
 
-    def request(self, payload: Any) -> TriggerRequestInput:
-        """Return the call that delivers an event: the function, in its namespace, with the binding's metadata."""
-        request: TriggerRequestInput = {"function_id": self.function_id, "payload": payload}
+    def payload_from(self, event: Any) -> Any:
+        """Return what the function gets of an event: its arguments if the config says so, else the event itself.
+
+        InvocationError `invalid_payload` when the event has no value for an argument that must have one.
+        """
+        if not isinstance(self.config, dict) or self.config.get("payload") != "arguments":
+            return event
+        from iii.arguments import Arguments  # few workers provide a trigger type
+
+        arguments, found = Arguments(self.config.get("arguments") or {}).read(event)
+        if found:
+            text = f"the event gives {self.function_id} no arguments: {'; '.join(map(str, found))}"
+            details = {"mistakes": [mistake.fields for mistake in found]}
+            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, self.function_id, details=details)
+        return arguments
+
+    def request(self, event: Any) -> TriggerRequestInput:
+        """Return the call that delivers an event: the function, in its namespace, with the binding's metadata.
+
+        Errors as in `payload_from`.
+        """
+        request: TriggerRequestInput = {"function_id": self.function_id, "payload": self.payload_from(event)}
         if self.metadata is not None:
             request["metadata"] = self.metadata
         if self.namespace is not None:
             request["namespace"] = self.namespace
         return request
 
-    def condition(self, payload: Any) -> TriggerRequestInput | None:
+    def condition(self, event: Any) -> TriggerRequestInput | None:
         """Return the call that asks whether the function wants the event, None without a condition.
 
-        The condition is the function that `condition_function_id` in the binding's config names.
+        The condition is the function that `condition_function_id` in the binding's config names. It gets the event
+        itself, also where the function gets arguments.
         """
         function_id = self.config.get("condition_function_id") if isinstance(self.config, dict) else None
-        return TriggerConfig(self.id, function_id, namespace=self.namespace).request(payload) if function_id else None
+        return TriggerConfig(self.id, function_id, namespace=self.namespace).request(event) if function_id else None
 
 
 class TriggerHandler:

@@ -169,6 +169,8 @@ class Receiver:
         if provider is None:
             text = f"this worker does not provide the trigger type {message.get('trigger_type')}"
             self._send(answer_from(message, InvocationError(ErrorCode.TRIGGER_TYPE_NOT_FOUND, text)))
+        elif (error := _wrong_arguments(message)) is not None:
+            self._send(answer_from(message, error))
         else:
             self._notify(provider.register_trigger, message, lambda error: self._send(answer_from(message, error)))
 
@@ -208,6 +210,20 @@ class Receiver:
             self._loop.submit(attempt_async)
         elif not self._binding_tasks.add(attempt):
             answer(InvocationError(ErrorCode.OVERLOADED, "all threads of the provider are busy"))
+
+
+def _wrong_arguments(message: Message) -> ValueError | None:
+    """Return what is wrong with what a binding says of arguments, which mean the same for every trigger type."""
+    config = message.get("config")
+    if not isinstance(config, dict) or not config.keys() & {"payload", "arguments"}:
+        return None
+    from iii.arguments import check_config  # few workers provide a trigger type
+
+    try:
+        check_config(config, str(message.get("trigger_type")))
+    except ValueError as error:
+        return error
+    return None
 
 
 def _warn_of_error(message: Message) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
+from iii.arguments import CONFIG_PROPERTIES
 from stdlib_workers.events import Bindings, Caller, Target, Trace, fire, target_from
 from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import log_json
@@ -35,14 +36,17 @@ CAUSES, NO_CAUSES, TAG_LENGTH = "iii.causes", ".0", 8
 LOG_TRIGGER: TriggerTypeInput = {
     "id": "log",
     "description": "A log record was stored, of one level or of all.",
-    "trigger_request_format": {"type": "object", "properties": {"level": {"type": "string", "enum": list(LEVELS)}}},
+    "trigger_request_format": {
+        "type": "object",
+        "properties": {"level": {"type": "string", "enum": list(LEVELS)}, **CONFIG_PROPERTIES},
+    },
 }
 TRACE_TRIGGER: TriggerTypeInput = {
     "id": "trace",
     "description": "Traces have got spans that ended, told every 300 ms.",
     "trigger_request_format": {
         "type": "object",
-        "properties": {"service_name": {"type": "string"}, "status": {"type": "string"}},
+        "properties": {"service_name": {"type": "string"}, "status": {"type": "string"}, **CONFIG_PROPERTIES},
     },
 }
 

@@ -6,12 +6,14 @@ import asyncio
 from threading import Event
 from typing import Any
 
+import orjson
 import pytest
 
 from iii import InvocationError
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.dispatcher import Dispatcher
-from stdlib_workers.queue.model import NewJob, QueueConfig
+from stdlib_workers.queue.model import NewJob, Queue, QueueConfig
+from stdlib_workers.queue.options import parse_config, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import Store
 from tests.support.stand_ins import Callee, until
@@ -241,3 +243,49 @@ async def test_a_handler_that_goes_on_for_ever_has_its_worker_replaced(capsys: p
     assert (await stage.counts())["dlq_depth"] == 1
     assert "is restarted" in capsys.readouterr().err
     stage.store.close()
+
+
+ARGUMENTS = {"id": {"in": "event", "name": "order.id", "required": True}, "by": {"value": "ada"}}
+
+
+async def subscribe(stage: Stage, **config: Any) -> None:
+    topic, queue_config = parse_subscriber(
+        {"topic": "orders", "payload": "arguments", "arguments": ARGUMENTS, **config}
+    )
+    await stage.broker.bind(Queue(0, "topic:orders>jobs::run", queue_config, topic, None, "jobs::run"), "t1")
+
+
+async def publish(stage: Stage, data: Any) -> None:
+    await stage.broker.publish("orders", lambda queue: NewJob("job-1", "jobs::run", orjson.dumps(data)))
+
+
+async def test_a_subscriber_gets_the_arguments_in_a_message_and_its_condition_the_message() -> None:
+    stage = Stage()
+    stage.callee.functions |= {"jobs::run": lambda _: None, "jobs::is_wanted": lambda _: True}
+    await subscribe(stage, condition_function_id="jobs::is_wanted")
+    await publish(stage, {"order": {"id": 7}})
+    await until(lambda: stage.callee.payloads("jobs::run"))
+    assert stage.callee.payloads("jobs::is_wanted") == [{"order": {"id": 7}}]
+    assert stage.callee.payloads("jobs::run") == [{"id": 7, "by": "ada"}]
+    stage.store.close()
+
+
+async def test_a_message_without_an_argument_is_a_failed_attempt_that_says_why(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage = Stage()
+    stage.callee.functions["jobs::run"] = lambda _: None
+    await subscribe(stage, queue_config={"maxRetries": 1})
+    await publish(stage, {"order": {}})
+    queue = stage.broker.queues["topic:orders>jobs::run"]
+    while not (letters := await stage.broker.letters([queue], 0, 10)):
+        continue
+    assert "event.order.id: expected a value, got nothing" in str(letters[0])
+    assert stage.callee.requests == []
+    assert capsys.readouterr().err.count("event.order.id: expected a value, got nothing") == 1
+    stage.store.close()
+
+
+def test_a_named_queue_has_no_arguments() -> None:
+    with pytest.raises(ValueError, match="unknown key arguments"):
+        parse_config("jobs", {"arguments": {}})

@@ -58,6 +58,8 @@ second = worker.register_trigger(
     {"type": "tick", "function_id": "shop::second", "config": {"condition_function_id": "shop::is_even"}})
 worker.register_trigger({"type": "tick", "function_id": "shop::refused", "config": {"every": 0}})
 worker.register_function("shop::stop", lambda _: first.unregister())
+worker.register_function("shop::hear", lambda payload: say("heard", payload["change"], payload["by"]))
+worker.register_function("shop::bind", lambda payload: worker.register_trigger(payload) and None)
 """
 
 
@@ -139,3 +141,40 @@ def test_a_durable_binding_without_a_function_is_refused(running):
     with pytest.raises(InvocationError, match="function_id") as caught:
         running.call("engine::register_trigger", {"trigger_type": "tick"})
     assert caught.value.code == "deserialization_error"
+
+
+def arguments(**sources):
+    return {"payload": "arguments", "arguments": sources}
+
+
+def test_a_binding_may_take_the_functions_arguments_out_of_the_event(running):
+    config = arguments(n={"in": "event", "name": "order.n", "required": True}, by={"value": "ada"})
+    bind(running, config={**config, "condition_function_id": "shop::is_even"})
+    assert running.call("clock::tick", {"n": 2, "order": {"n": 3}})[2] == ["first", {"n": 3, "by": "ada"}, None]
+    assert running.call("clock::tick", {"n": 1, "order": {"n": 3}})[2] is None
+    with pytest.raises(
+        InvocationError, match=r"shop::first no arguments: event\.order\.n: expected a value, got nothing"
+    ):
+        running.call("clock::tick", {"n": 2})
+
+
+def test_the_engines_own_events_give_arguments_too(running):
+    config = arguments(change={"in": "event", "name": "event"}, by={"value": "ada"})
+    bind(running, trigger_type="engine::workers-available", function_id="shop::hear", config=config)
+    running.call("engine::workers::restart", {"name": "clock"})
+    running.wait("@ heard worker_disconnected ada")
+
+
+def test_a_wrong_mapping_is_refused_for_every_type_and_leaves_nothing(running):
+    for trigger_type in ("tick", "comet", "engine::workers-available"):
+        with pytest.raises(InvocationError, match=r'arguments\.n: in must be "event", got "query"') as caught:
+            bind(running, trigger_type=trigger_type, config=arguments(n={"in": "query"}))
+        assert caught.value.code == "trigger_registration_failed"
+    assert len(running.call("engine::registered-triggers::list")["registered_triggers"]) == 2
+    running.call("shop::bind", {"type": "tick", "function_id": "shop::second", "config": arguments(n={"in": "query"})})
+    running.wait("the tick trigger of shop::second was refused: trigger_registration_failed: arguments.n")
+    running.call(
+        "shop::bind",
+        {"type": "engine::workers-available", "function_id": "shop::first", "config": arguments(n={"in": "path"})},
+    )
+    running.wait("the engine::workers-available trigger of shop::first was refused: trigger_registration_failed")
