@@ -290,7 +290,8 @@ def _finder(source: Mapping[str, Any], kind: str, wire: str) -> Find:
         constant = source["value"]
         return lambda _: constant
     if kind in ("event", "request"):
-        return _in_event(wire)
+        # Keys and ids are texts; a list is never one.
+        return _as_type(_in_event(wire), _CONVERTERS.get(source.get("type", "")), is_list=False)
     if kind == "body":
         return _in_body(wire)
     is_list = source.get("type") == "array"

@@ -163,6 +163,15 @@ def test_a_long_value_is_not_repeated_and_mistakes_are_counted() -> None:
     ]
 
 
+def test_a_text_of_an_event_becomes_the_type_that_its_source_names() -> None:
+    event = {"key": "7", "id": 7, "flag": "maybe", "list": "7"}
+    key = {"in": "event", "type": "integer"}
+    assert read(event, key=key | {"name": "key"}, id=key | {"name": "id"}) == {"key": 7, "id": 7}
+    assert read(event, list={"in": "event", "name": "list", "type": "array"}) == {"list": "7"}
+    wrong = mistakes(event, flag={"in": "event", "name": "flag", "type": "boolean"})
+    assert wrong == ['event.flag: expected true or false, got "maybe"']
+
+
 def test_dotted_names_go_down_into_the_event() -> None:
     assert read(
         EVENT,
