@@ -138,19 +138,26 @@ class _Unfit(Exception):
 class _Source:
     """Where one argument is: `find` takes it out of an event, and `place` names it in mistakes."""
 
-    __slots__ = ("expected", "find", "hides", "is_required", "name", "place")
+    __slots__ = ("expected", "find", "hides", "in_body", "is_required", "name", "place")
 
     def __init__(self, name: str, source: Mapping[str, Any]) -> None:
         kind, value_type = source.get("in", "value"), source.get("type")
         wire = source.get("name", "" if kind in _NAMELESS else name)
         self.name = name
         self.place = f"{'query' if kind == 'query_or_body' else kind}.{wire}" if wire else kind
+        self.in_body = f"body.{wire}" if kind == "query_or_body" else ""
         self.hides = kind in ("header", "cookie")
         self.is_required = source.get("required") is True
         self.expected = _EXPECTED.get(value_type or "", "a value")
         if kind == "file":
             self.expected = "a list of files" if value_type == "array" else "a file"
         self.find = _finder(source, kind, wire)
+
+    def place_in(self, event: Any) -> str:
+        """Return where the value is in this event, of the two places that it may have."""
+        wire = self.place.partition(".")[2]
+        is_in_body = self.in_body and wire not in _part(event, "query_params") and _part(event, "body")
+        return self.in_body if is_in_body else self.place
 
 
 class Arguments:
@@ -172,25 +179,26 @@ class Arguments:
             try:
                 value = source.find(event)
             except _Unfit as unfit:
-                found.append(Mistake(f"{source.place}{unfit.item}", unfit.expected, unfit.got, hides=source.hides))
+                place = f"{source.place_in(event)}{unfit.item}"
+                found.append(Mistake(place, unfit.expected, unfit.got, hides=source.hides))
                 continue
             if value is not ABSENT:
                 arguments[name] = value
             elif source.is_required:
-                found.append(Mistake(source.place, source.expected))
+                found.append(Mistake(source.place_in(event), source.expected))
         if self._body_keys is not None:
             found += _wrong_keys(event, self._body_keys)
         return arguments, found[:MAX_MISTAKES]
 
-    def mistake_from(self, details: Mapping[str, Any], message: str) -> Mistake:
-        """Return why the function's schema refused the arguments, with the place in the event in place of the name.
+    def mistake_from(self, event: Any, details: Mapping[str, Any], message: str) -> Mistake:
+        """Return why the function's schema refused the arguments of an event, by the place there and not the name.
 
         `details` and `message` are those of the error `invalid_payload`.
         """
         path = str(details.get("path", "$")).lstrip("$.")
         name = _STEPS.split(path)[0]
         source = self._sources.get(name)
-        place = path or "the arguments" if source is None else f"{source.place}{path[len(name) :]}"
+        place = path or "the arguments" if source is None else f"{source.place_in(event)}{path[len(name) :]}"
         got, wanted = details.get("got", ABSENT), details.get("expected")
         if got is None and message.endswith(" is missing"):
             return Mistake(place, source.expected if source is not None and path == name else "a value")

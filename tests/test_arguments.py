@@ -114,6 +114,16 @@ def test_a_body_that_is_read_by_its_keys_has_no_others() -> None:
     ]
     assert mistakes({"body": [1]}, **sources) == ["body: expected an object, got a list"]
     assert mistakes({"body": None}, **sources) == []
+    required = {"item": {"in": "query_or_body", "required": True}, "n": {"in": "query_or_body", "type": "integer"}}
+    assert mistakes({"body": {"n": 1}}, **required) == ["body.item: expected a value, got nothing"]
+    assert mistakes({"query_params": {"n": "x"}}, **required) == [
+        "query.item: expected a value, got nothing",
+        'query.n: expected an integer, got "x"',
+    ]
+    wrong = Arguments(required).mistake_from(
+        {"body": {"n": "x"}}, {"path": "n", "expected": "integer", "got": "x"}, "f: n must be an integer, got "
+    )
+    assert str(wrong) == 'body.n: expected an integer, got "x"'
     assert mistakes({"body": {"x": 1}}, **sources, whole={"in": "body"}) == []
     assert mistakes({"body": {"x": 1}}, **sources, request={"in": "request"}) == []
 
@@ -242,19 +252,19 @@ SCHEMA = {
 def test_what_the_schema_refuses_is_named_by_its_place_in_the_request(arguments: Any, text: str) -> None:
     details = explain(SCHEMA, arguments)
     message = f"shop::order: {details.pop('message')}"
-    assert str(Arguments(SOURCES).mistake_from(details, message)) == text
+    assert str(Arguments(SOURCES).mistake_from({}, details, message)) == text
 
 
 def test_what_a_worker_refuses_by_itself_is_named_as_well() -> None:
     arguments = Arguments({"day": {"in": "query"}, "when": {"in": "header", "name": "X-When"}})
     words = "Invalid isoformat string: 'soon'"
     details = {"path": "day", "expected": words, "got": "soon"}
-    assert str(arguments.mistake_from(details, f"a::f: day: {words}")) == f"query.day: {words}"
-    hidden = arguments.mistake_from({**details, "path": "when"}, f"a::f: when: {words}")
+    assert str(arguments.mistake_from({}, details, f"a::f: day: {words}")) == f"query.day: {words}"
+    hidden = arguments.mistake_from({}, {**details, "path": "when"}, f"a::f: when: {words}")
     assert str(hidden) == "header.X-When: expected what the schema says, got another value"
     details = {"path": "$.day", "expected": "a value", "got": None}
-    assert "query.day" in str(arguments.mistake_from(details, "a::f: $.day must be a value, got None"))
-    assert str(arguments.mistake_from({}, "no idea")).startswith("the arguments: ")
+    assert "query.day" in str(arguments.mistake_from({}, details, "a::f: $.day must be a value, got None"))
+    assert str(arguments.mistake_from({}, {}, "no idea")).startswith("the arguments: ")
 
 
 # The config.

@@ -94,8 +94,7 @@ class FailedCalls:
         if cause is None:
             standard = self._standard_of(event.origin.owner.name)
             return _Cause(standard, f"{standard} worker") if standard in _CALLING and body.stacktrace else None
-        is_clients = cause.kind == "http" and body.code in _CLIENT_ERRORS and not body.stacktrace
-        return None if is_clients else cause
+        return None if cause.kind == "http" and _is_clients(body) else cause
 
     def _cause_by_binding(self, event: CallFailed) -> _Cause | None:
         own = [binding for binding in self._bindings if binding.provider is event.origin]
@@ -140,6 +139,16 @@ class FailedCalls:
         redact = self._redact
         frames = tuple(Frame(each.file, each.line, each.function, redact(each.source)) for each in found.frames)
         return SourceError(found.file, found.line, text, redact(found.source), frames, tuple(map(redact, found.causes)))
+
+
+def _is_clients(body: ErrorBody) -> bool:
+    """Whether the client of a request is told what it did wrong: by the engine, or by a status that the handler chose.
+
+    A stack trace stands for a failure of the handler, also where it let another function's error through.
+    """
+    status = (body.details or {}).get("http_status")
+    is_status = isinstance(status, int) and 400 <= status < 500
+    return not body.stacktrace and (is_status or body.code in _CLIENT_ERRORS)
 
 
 def _body_in(error: Raw) -> ErrorBody | None:
@@ -189,7 +198,9 @@ def _words_of(binding: Binding) -> str:
     config = None if is_empty(binding.config) else decode_value(binding.config)
     if not isinstance(config, dict):
         return ""
-    words = ", ".join(f"{name} {value}" for name, value in config.items() if isinstance(value, str | int) and value)
+    shown = {name: value for name, value in config.items() if isinstance(value, str | int) and value}
+    shown.pop("payload", None)  # not where the event comes from, but what becomes of it
+    words = ", ".join(f"{name} {value}" for name, value in shown.items())
     if not words:
         return ""
     return f" ({words if len(words) <= MAX_CONFIG else words[: MAX_CONFIG - 3] + '...'})"

@@ -123,13 +123,18 @@ class Calling:
         return call.result()
 
     def stream(
-        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self,
+        request: RequestInput,
+        payload: Any = None,
+        *,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_result: Callable[[Any], None] | None = None,
     ) -> Iterator[Any]:
         """Call a function whose handler is a generator, and yield its items as they come.
 
-        Any other function yields its one result. `on_progress` gets `{"done", "total"?, "message"?}` for every report
-        of the handler. Leaving the loop early cancels the call. The generator waits when the loop is slow. Arguments
-        and errors as in `trigger`; ValueError for a void call.
+        Any other function yields its one result, which goes to `on_result` instead if that is given. `on_progress` gets
+        `{"done", "total"?, "message"?}` for every report of the handler. Leaving the loop early cancels the call. The
+        generator waits when the loop is slow. Arguments and errors as in `trigger`; ValueError for a void call.
 
             for line in worker.stream("report::lines", {"day": "2026-01-31"}):
                 print(line)
@@ -148,13 +153,21 @@ class Calling:
                 if messages.empty():
                     taken.report()
             if (result := call.result()) is not None:  # a generator's is None
-                yield result
+                if on_result is None:
+                    yield result
+                else:
+                    on_result(result)
         finally:
             if not call.is_settled:
                 self._give_up(call)
 
     async def stream_async(
-        self, request: RequestInput, payload: Any = None, *, on_progress: Callable[[dict[str, Any]], None] | None = None
+        self,
+        request: RequestInput,
+        payload: Any = None,
+        *,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_result: Callable[[Any], None] | None = None,
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
         import asyncio  # loaded by the loop this runs on
@@ -172,7 +185,10 @@ class Calling:
                 if messages.empty():
                     taken.report()
             if (result := call.result()) is not None:
-                yield result
+                if on_result is None:
+                    yield result
+                else:
+                    on_result(result)
         finally:
             if not call.is_settled:
                 self._give_up(call)

@@ -16,13 +16,23 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from iii.arguments import Arguments
 from iii.failure_text import unnamed
 from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.bodies import parse_body
 from stdlib_workers.http.channels import Channels
+from stdlib_workers.http.items import Items, Iterate, response_of
 from stdlib_workers.http.options import Options
 from stdlib_workers.http.origins import Origins
-from stdlib_workers.http.replies import RETRY_AFTER, BadResult, Refusal, hint_from, respond, response_from
+from stdlib_workers.http.replies import (
+    RETRY_AFTER,
+    BadResult,
+    Refusal,
+    hint_from,
+    refusal_of,
+    respond,
+    response_from,
+)
 from stdlib_workers.http.requests import BODY_SECONDS, Disconnected, Request, Trigger, payload_from
 from stdlib_workers.http.routes import SOCKET, Route, Routes, split_path
 from stdlib_workers.http.sockets import Socket
@@ -55,6 +65,7 @@ class Application:
         self.in_flight = 0
         self.channels: Channels | None = None
         self.trigger = trigger
+        self.iterate: Iterate | None = None  # without it a generator's answer is a list
         self.trigger_aside = trigger  # for payloads whose encoding would hold this loop up
         self._routes = routes
         self._options = options
@@ -175,7 +186,7 @@ class Application:
         trigger = self.trigger
         if early := await self._ask_middleware(self._options.middleware, request, payload):
             return early
-        if route.streams or self._options.channels:
+        if route.arguments is None and (route.streams or self._options.channels):
             return await self._stream(request, route, payload)
         if not request.is_whole:
             body = await request.body()
@@ -184,11 +195,29 @@ class Application:
                 trigger = self.trigger_aside
         if early := await self._admit(trigger, request, route, payload):
             return early
+        if route.arguments is not None:
+            return await self._call_with_arguments(trigger, request, route, route.arguments, payload)
         call = request.call(trigger, route.function_id, payload)
         result = await (_call_for(call, request) if route.cancels else call)
         if hint := hint_from(result):
             self._log.warn(f"{route.function_id}: {hint}")
         return response_from(result)
+
+    async def _call_with_arguments(
+        self, trigger: Trigger, request: Request, route: Route, arguments: Arguments, payload: dict[str, Any]
+    ) -> Response:
+        """Make the function's arguments of the request, and the response of what it returns or yields."""
+        values, found = arguments.read(payload)
+        explain = partial(arguments.mistake_from, payload)
+        if found:
+            raise refusal_of(found)
+        if route.streams is False or self.iterate is None:
+            call = request.call(trigger, route.function_id, values, explain=explain)
+        else:
+            items = request.stream = Items(self.iterate, request, explain, self._options.timeout)
+            call = items.respond(route, values)
+        result = await (_call_for(call, request) if route.cancels else call)
+        return result if isinstance(result, Response) else response_of(result, route.status)
 
     async def _stream(self, request: Request, route: Route, payload: dict[str, Any]) -> Response:
         if self.channels is None:

@@ -98,11 +98,17 @@ def _operation(path: str, method: str, operation: dict[str, Any], origin: str) -
     parts = [f"<p>{escape(operation.get('description', ''))}</p>", _parameters(operation["parameters"])]
     body = operation.get("requestBody")
     if body:
-        parts += ["<h4>Body</h4>", _json(body["content"]["application/json"]["schema"])]
-    parts += ["<h4>Answer</h4>", _json(operation["responses"]["2XX"]["content"]["application/json"]["schema"])]
+        parts += ["<h4>Body</h4>", _json(_schema_in(body))]
+    parts += ["<h4>Answer</h4>", _json(_schema_in(next(iter(operation["responses"].values()))))]
     parts += ["<h4>Example</h4>", f"<pre>{escape(_example(path, method, origin, has_body=bool(body)))}</pre>"]
     head = f"<b>{escape(method.upper())}</b> <code>{escape(path)}</code> {summary} <i>{function}</i>"
     return f"<details><summary>{head}</summary>{''.join(parts)}</details>"
+
+
+def _schema_in(part: dict[str, Any]) -> Any:
+    """Return the schema of a body in the first of its content types."""
+    bodies: dict[str, dict[str, Any]] = part.get("content", {})
+    return next((body.get("schema") for body in bodies.values()), None)
 
 
 def _parameters(rows: list[dict[str, Any]]) -> str:

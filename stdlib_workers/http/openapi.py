@@ -21,6 +21,8 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 # What stands in names of components and ids of operations.
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _TEXT = {"type": "string"}
+_FILE = {**_TEXT, "format": "binary"}
+_IN_BODY = ("body", "query_or_body", "form", "file")
 ERROR_SCHEMA: Schema = {
     "type": "object",
     "required": ["error"],
@@ -42,7 +44,8 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
     for route in sorted(routes, key=lambda route: (route.pattern.removeprefix("/"), route.method)):
         if route.method in _OPERATIONS:
             operation = _operation(route, functions.get(route.function_id, {}), schemas)
-            operation["operationId"] = name = _unique(f"{route.method.lower()}{route.template}", names)
+            name = f"{route.method.lower()}{route.template}" if route.arguments is None else route.function_id
+            operation["operationId"] = name = _unique(name.replace("::", "_"), names)
             names.add(name)
             paths.setdefault(route.template, {})[route.method.lower()] = operation
     return {
@@ -57,20 +60,108 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
 def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Schema]) -> dict[str, Any]:
     request = _hoist(function.get("request_schema"), route.function_id, schemas)
     response = _hoist(function.get("response_schema"), f"{route.function_id}.response", schemas)
-    operation: dict[str, Any] = {
-        "tags": [route.function_id.partition("::")[0]],
-        "x-function-id": route.function_id,
-        "parameters": _parameters(route, request),
-        "responses": _responses(route.method, _property(response, "body")),
-    }
+    operation: dict[str, Any] = {"tags": [route.function_id.partition("::")[0]], "x-function-id": route.function_id}
+    if route.arguments is None:
+        operation |= _event_operation(route, request, response)
+    else:
+        operation |= _arguments_operation(route, route.arguments.sources, request, response)
     lines = str(function.get("description") or "").strip().split("\n", 1)
     if lines[0]:
         operation["summary"] = lines[0]
         operation["description"] = "\n".join(lines)
+    return operation
+
+
+def _event_operation(route: Route, request: Schema, response: Schema) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "parameters": _parameters(route, request),
+        "responses": _responses(route.method, _property(response, "body")),
+    }
     if route.method in _WITH_BODY:
         content = {"application/json": {"schema": _property(request, "body")}}
         operation["requestBody"] = {"required": "body" in _names(request.get("required")), "content": content}
     return operation
+
+
+def _arguments_operation(
+    route: Route, sources: Mapping[str, Mapping[str, Any]], request: Schema, response: Schema
+) -> dict[str, Any]:
+    """Return parameters, request body and responses of a function that gets arguments."""
+    schemas = {name: _property(request, name) for name in sources}
+    required = {name for name, source in sources.items() if source.get("required")} | {*_names(request.get("required"))}
+    names = {segment.text for segment in route.segments if segment.kind is not Kind.LITERAL}
+    rows: list[dict[str, Any]] = []
+    for name, source in sources.items():
+        kind, wire = source.get("in"), source.get("name", name)
+        if kind in ("path", "query", "header", "cookie"):
+            least = {"minLength": 1} if kind == "path" and source.get("type", "string") == "string" else {}
+            schema = {"type": source.get("type", "string"), **least, **schemas[name]}
+            rows.append({"name": wire, "in": kind, "required": kind == "path" or name in required, "schema": schema})
+            names -= {wire} if kind == "path" else set()
+    schema = {**_TEXT, "minLength": 1}
+    body = _typed_body(sources, schemas, required)
+    rows += [{"name": name, "in": "path", "required": True, "schema": schema} for name in sorted(names)]
+    operation: dict[str, Any] = {
+        "parameters": rows,
+        "responses": _typed_responses(route, response, has_body=body is not None),
+    }
+    return operation if body is None else {**operation, "requestBody": body}
+
+
+def _typed_body(
+    sources: Mapping[str, Mapping[str, Any]], schemas: Mapping[str, Schema], required: set[str]
+) -> dict[str, Any] | None:
+    """Return the request body: one argument, or an object of those that are its keys or the fields of a form."""
+    keys: dict[str, Schema] = {}
+    in_body = {name: source for name, source in sources.items() if source.get("in") in _IN_BODY}
+    if not in_body:
+        return None
+    for name, source in in_body.items():
+        if source["in"] == "body" and "name" not in source:
+            content = {"application/json": {"schema": schemas[name]}}
+            return {"required": name in required, "content": content}
+        is_list = source.get("type") == "array"
+        file: Schema = {"type": "array", "items": _FILE} if is_list else _FILE
+        keys[source.get("name", name)] = file if source["in"] == "file" else schemas[name]
+    needed = [source.get("name", name) for name, source in in_body.items() if name in required]
+    schema = {"type": "object", "properties": keys, "required": needed, "additionalProperties": False}
+    kinds = {source["in"] for source in in_body.values()}
+    media = ["application/json"]
+    if kinds & {"form", "file"}:
+        del schema["additionalProperties"]
+        media = (
+            ["multipart/form-data"] if "file" in kinds else ["application/x-www-form-urlencoded", "multipart/form-data"]
+        )
+    return {"required": bool(needed), "content": {each: {"schema": schema} for each in media}}
+
+
+def _typed_responses(route: Route, response: Schema, *, has_body: bool) -> dict[str, Any]:
+    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    members = [_table(member) for member in _names(response.get("anyOf"))] or [response]
+    plain = [member for member in members if member.get("type") != "null" and not _is_marked(member)]
+    responses: dict[str, Any] = {}
+    if plain:
+        schema = plain[0] if len(plain) == 1 else {**response, "anyOf": plain}
+        content: dict[str, Any] = {"application/json": {"schema": schema}}
+        if route.streams:
+            content = {kind: {"schema": _TEXT} for kind in ("text/event-stream", "application/x-ndjson", "text/plain")}
+        responses[str(route.status or 200)] = {"description": "What the function returns.", "content": content}
+    may_be_null = not response or any(
+        "null" in (_names(member.get("type")) or [member.get("type")]) for member in members
+    )
+    if may_be_null and not route.streams:
+        responses.setdefault(str(route.status or 204), {"description": "Done; there is nothing to return."})
+    if any(map(_is_marked, members)):
+        responses["2XX"] = {"description": "What the function answers, with a status and a type of its own."}
+    if has_body:
+        responses["400"] = {"description": "The body cannot be read.", **error}
+    responses["422"] = {"description": "The request gives the function no arguments that fit.", **error}
+    return {**responses, "default": {"description": "The function failed, or was not called.", **error}}
+
+
+def _is_marked(schema: Schema) -> bool:
+    """Whether values of a schema are responses that the function has made itself."""
+    return "const" in _property(schema, "$iii")
 
 
 def _parameters(route: Route, request: Schema) -> list[dict[str, Any]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 from iii import InvocationError
+from iii.arguments import Mistake
 
 Headers = list[tuple[bytes, bytes]]
+Explain = Callable[[dict[str, Any], str], Mistake]
 
 JSON = (b"content-type", b"application/json")
 KEYS = frozenset({"status_code", "headers", "body"})
@@ -83,12 +85,21 @@ def respond(status: int, headers: Headers, body: bytes = b"") -> Response:
     return response
 
 
-def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT") -> Refusal:
+def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT", explain: Explain | None = None) -> Refusal:
     """Return what a failed call means for the client; never with a traceback.
 
     An error with a trace is one that a handler raised, or let through from a call of its own: the function failed,
-    whatever the code says of somebody else.
+    whatever the code says of somebody else. One without is the engine's, or says itself which status it is
+    (`http_status` in its details). `explain` says of a refused payload that was made of the request's parts which of
+    them it is. BadResult for headers that are none.
     """
+    status = error.details.get("http_status")
+    if not error.stacktrace and isinstance(status, int) and 400 <= status <= 599:
+        details = {key: value for key, value in error.details.items() if key not in ("http_status", "http_headers")}
+        headers = list(headers_from(error.details.get("http_headers") or {}))
+        return Refusal(status, error.code, error.message, details=details, headers=headers, log="")
+    if explain is not None and error.code == "invalid_payload" and not error.stacktrace:
+        return refusal_of([explain(error.details, error.message)])
     status = 500 if error.stacktrace else STATUS_OF.get(error.code, 500)
     details, message = _public(error) if status == 400 else ({}, error.message)
     if status >= 500 and error.invocation_id:
@@ -99,6 +110,12 @@ def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT") -> Re
     if error.stacktrace:
         refusal.log = ""  # the engine tells of a handler that raises
     return refusal
+
+
+def refusal_of(mistakes: list[Mistake]) -> Refusal:
+    """Return the answer to a request that gives its function no arguments."""
+    details = {"mistakes": [mistake.fields for mistake in mistakes]}
+    return Refusal(422, "invalid_payload", "; ".join(map(str, mistakes)), details=details)
 
 
 def _public(error: InvocationError) -> tuple[dict[str, Any], str]:
@@ -126,16 +143,18 @@ def response_from(result: Any) -> Response:
     headers = list(headers_from(fields.get("headers") or {}))
     given = fields.get("body", {})
     if status in _WITHOUT_BODY:
-        if given not in (None, "", {}):
+        if given not in (None, "", {}, b""):
             raise BadResult(f"a response of status {status} has no body")
         return respond(status, headers)
+    if isinstance(given, bytes):
+        return respond(status, headers, given)
     has_type = any(name == b"content-type" for name, _ in headers)
     if not has_type:
         headers.append(JSON)
     try:
         if has_type and (given is None or isinstance(given, str)):
             return respond(status, headers, (given or "").encode())
-        return respond(status, headers, _encode(given))
+        return respond(status, headers, encode(given))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(f"the body cannot be sent: {error}") from None
 
@@ -187,7 +206,8 @@ def _header(name: str, value: Any) -> tuple[bytes, bytes]:
     return name.lower().encode(), text.strip(" \t").encode("latin-1")
 
 
-def _encode(value: Any) -> bytes:
+def encode(value: Any) -> bytes:
+    """Return JSON. TypeError, ValueError or RecursionError for what is none."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:

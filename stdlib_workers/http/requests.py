@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope
 
 from iii import InvocationError, TriggerRequestInput
-from stdlib_workers.http.replies import Refusal, refusal_from
+from stdlib_workers.http.replies import Explain, Refusal, refusal_from
 from stdlib_workers.http.routes import Route
 
 Trigger = Callable[[TriggerRequestInput], Awaitable[Any]]
@@ -63,7 +63,7 @@ class Request:
         self.trace, self.parent = trace_from(self.headers)
         self.segments: list[str] = []  # of the path, decoded
         self.route: Route | None = None
-        self.stream: Any = None  # the `Stream` or `Socket` that it holds to its end
+        self.stream: Any = None  # the `Items`, `Stream` or `Socket` that it holds to its end
         self.status = 0
         self.error = ""
         self.is_whole = "content-length" not in self.headers and "transfer-encoding" not in self.headers
@@ -85,14 +85,22 @@ class Request:
         *,
         is_endless: bool = False,
         timeout_code: str = "TIMEOUT",
+        explain: Explain | None = None,
     ) -> Any:
         """Call a function in the route's namespace, with the route's metadata. Refusal for every failure.
 
-        `is_endless`: the caller itself sees to it that the call does not stand still.
+        `is_endless`: the caller itself sees to it that the call does not stand still. `explain` as in `refusal_from`.
         """
+        try:
+            return await trigger(self.call_of(function_id, payload, is_endless=is_endless))
+        except InvocationError as error:
+            raise refusal_from(error, timeout_code=timeout_code, explain=explain) from None
+
+    def call_of(self, function_id: str, payload: Any, *, is_endless: bool) -> TriggerRequestInput:
+        """Return the call of a function on behalf of this request."""
         assert self.route is not None
         left_ms = int((self.deadline - self._loop.time()) * 1000)
-        call: TriggerRequestInput = {
+        return {
             "function_id": function_id,
             "payload": payload,
             "timeout_ms": ENDLESS_MS if is_endless else max(1, left_ms),
@@ -100,10 +108,6 @@ class Request:
             "namespace": self.route.namespace,
             "trace": self.trace,
         }
-        try:
-            return await trigger(call)
-        except InvocationError as error:
-            raise refusal_from(error, timeout_code=timeout_code) from None
 
     async def body(self) -> bytes:
         """Return the whole body; errors as in `chunks`."""

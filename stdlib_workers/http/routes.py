@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from iii.arguments import Arguments
 from stdlib_workers.http.replies import Refusal
 
 # Stands for the method of WebSockets; no trigger of type `http` can name it, theirs are upper case.
@@ -108,7 +109,12 @@ def _bad_path(what: str) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One binding of a function to a method and a path. ValueError for a `pattern` that is none."""
+    """One binding of a function to a method and a path. ValueError for a `pattern` that is none.
+
+    With `arguments` the function gets these instead of the request, and its result is the body of a response with
+    `status`; `streams` then says whether it is a generator, None if that is not known. Without them `streams` says
+    whether its payload has the two channels.
+    """
 
     id: str
     function_id: str
@@ -118,8 +124,10 @@ class Route:
     metadata: Any = None
     condition: str | None = None
     middleware: tuple[str, ...] = ()
-    streams: bool = False
+    streams: bool | None = False
     cancels: bool = False
+    arguments: Arguments | None = None
+    status: int | None = None
     segments: tuple[Segment, ...] = field(init=False)
     template: str = field(init=False)  # the path as OpenAPI and telemetry write it: `/users/{id}`
 
@@ -128,6 +136,10 @@ class Route:
         texts = [each.text if each.kind is Kind.LITERAL else f"{{{each.text}}}" for each in segments]
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "template", f"/{'/'.join(texts)}")
+        names = {each.text for each in segments if each.kind is not Kind.LITERAL}
+        for name, source in () if self.arguments is None else self.arguments.sources.items():
+            if source.get("in") == "path" and source.get("name", name) not in names:
+                raise ValueError(f"arguments.{name} is in the path, which has no such name: {self.pattern!r}")
 
     def __str__(self) -> str:
         return f"{self.method} /{self.pattern.removeprefix('/')}"

@@ -49,6 +49,7 @@ class Server:
         self._successor = Successor(worker)
         self._documentation = Documentation(worker.trigger_async, self._routes)
         application = Application(worker.trigger_async, self._routes, options, self._log)
+        application.iterate = worker.stream_async
         if sock is not None:
             application.trigger_aside = _on_thread(worker.trigger_async)
         if path := os.environ.get("III_SOCKET"):

@@ -16,7 +16,7 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stdlib_workers.http.channels import ChannelEnd, Channels
-from stdlib_workers.http.replies import Refusal
+from stdlib_workers.http.replies import Refusal, refusal_of
 from stdlib_workers.http.requests import Request, Trigger
 
 INTERNAL_ERROR = 1011
@@ -31,12 +31,14 @@ class Socket:
         self._client = client
         self._seconds = seconds
         self._reader: ChannelEnd | None = None
+        self._opening: dict[str, Any] = {}  # the request that opened it
 
     async def connect(self, payload: dict[str, Any], channels: Channels | None) -> None:
         """Ask the function and accept. Refusal when it says false or fails."""
         if channels is not None:
             payload["response"], reader = await channels.make()
             self._reader = await channels.open(reader)
+        self._opening = {key: value for key, value in payload.items() if key != "response"}
         if await self._tell("connect", payload) is False:
             text = f"{self._request.function_id} does not accept this connection"
             raise Refusal(403, "FORBIDDEN", text)
@@ -81,6 +83,12 @@ class Socket:
             await (self._client.send_text(item) if isinstance(item, str) else self._client.send_bytes(item))
 
     async def _tell(self, event: str, fields: dict[str, Any]) -> Any:
-        payload = {"event": event, "connection_id": self._request.id, **fields}
+        payload: dict[str, Any] = {"event": event, "connection_id": self._request.id, **fields}
+        arguments = None if self._request.route is None else self._request.route.arguments
+        if arguments is not None:
+            # The same parameters are made of each event, and those of the path and the query stay what they were.
+            payload, found = arguments.read({**self._opening, **payload})
+            if found:
+                raise refusal_of(found)
         self._request.deadline = asyncio.get_running_loop().time() + self._seconds
         return await self._request.call(self._trigger, self._request.function_id, payload)

@@ -33,7 +33,7 @@ REST_SECONDS = 0.2
 EVENTS = b"text/event-stream"
 
 
-class _Streamed(StreamingResponse):
+class Streamed(StreamingResponse):
     """An answer as it comes. `Stream` itself sees to a client that leaves: what comes from it is the function's."""
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -120,7 +120,7 @@ class Stream:
                 head = await first
         except TimeoutError:
             raise Refusal(504, "TIMEOUT", f"{function_id} neither returned nor wrote in time") from None
-        response = _Streamed(self._chunks(head, call), self._status)
+        response = Streamed(self._chunks(head, call), self._status)
         response.raw_headers += self._headers
         return response
 

@@ -10,6 +10,7 @@ from threading import Condition
 from typing import Any
 
 from iii import TriggerConfig, TriggerHandler
+from iii.arguments import CONFIG_PROPERTIES, arguments_from
 from iii.config_schema import mistakes
 from stdlib_workers.http.routes import SOCKET, Route, Routes
 
@@ -21,11 +22,25 @@ CONFIG_SCHEMA = {
         "condition_function_id": {"type": "string"},
         "middleware_function_ids": {"type": "array", "items": {"type": "string"}},
         "cancel": {"type": "boolean", "description": "Cancel the function when its client leaves."},
-        "stream": {"type": "boolean", "description": "Pass request_body and response, the ends of two channels."},
+        "stream": {
+            "type": "boolean",
+            "description": "Pass the ends of two channels; with arguments: the function is a generator.",
+        },
+        **CONFIG_PROPERTIES,
+        "status": {
+            "type": "integer",
+            "minimum": 200,
+            "maximum": 299,
+            "description": "With arguments: the status of a result that is a plain value.",
+        },
     },
     "required": ["api_path"],
 }
-SOCKET_SCHEMA = {"type": "object", "properties": {"api_path": {"type": "string"}}, "required": ["api_path"]}
+SOCKET_SCHEMA = {
+    "type": "object",
+    "properties": {"api_path": {"type": "string"}, **CONFIG_PROPERTIES},
+    "required": ["api_path"],
+}
 # Ids of the trigger types, what they are, the schemas of their configs, and their one method.
 TYPES: tuple[tuple[str, str, dict[str, Any], str | None], ...] = (
     ("http", "A request to a method and a path of the http worker.", CONFIG_SCHEMA, None),
@@ -84,6 +99,9 @@ def route_from(config: TriggerConfig, method: str | None = None) -> Route:
         fields["middleware_function_ids"] = [name for name in names if isinstance(name, str)]
     if found := "; ".join(map(str, mistakes(fields, CONFIG_SCHEMA))):
         raise ValueError(found)
+    arguments = arguments_from(fields)
+    if arguments is None and "status" in fields:
+        raise ValueError('status needs payload = "arguments"; a function that gets the event says status_code itself')
     return Route(
         id=config.id,
         function_id=config.function_id,
@@ -93,6 +111,8 @@ def route_from(config: TriggerConfig, method: str | None = None) -> Route:
         metadata=config.metadata,
         condition=fields.get("condition_function_id"),
         middleware=tuple(fields.get("middleware_function_ids", ())),
-        streams=fields.get("stream", False),
+        streams=fields.get("stream", False if arguments is None else None),
         cancels=fields.get("cancel", False),
+        arguments=arguments,
+        status=fields.get("status"),
     )

@@ -113,6 +113,12 @@ def test_what_a_client_of_http_did_wrong_is_no_failure(scene: Scene) -> None:
     scene.net.bind(scene.worker, function="mail::send", type="http")
     assert scene.report({"code": "invalid_payload", "message": "a must be a number"}) is None
     assert scene.report() is not None
+    refusal = {"code": "not_found", "message": "no such order", "details": {"http_status": 404}}
+    assert scene.report(refusal) is None
+    assert scene.report({**refusal, "details": {"http_status": 503}}) is not None
+    assert scene.report({**refusal, "details": {"http_status": "404"}}) is not None
+    assert scene.report({**refusal, "stacktrace": STACK}) is not None
+    assert scene.report(refusal, metadata={"iii.job": JOB}) is not None
 
 
 def test_an_error_without_stack_trace_or_class_is_told_by_its_code(scene: Scene) -> None:

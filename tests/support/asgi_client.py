@@ -26,6 +26,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    is_complete: bool = True
 
     @property
     def json(self) -> Any:
@@ -44,6 +45,7 @@ class Site:
     functions: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[Any] = field(default_factory=list)  # the messages of the last answer
 
     def __post_init__(self) -> None:
         options = parse_options(self.config)
@@ -66,8 +68,15 @@ class Site:
         return asyncio.run(self.ask_async(text, body, headers, host=host))
 
     async def ask_async(
-        self, text: str, body: bytes = b"", headers: Iterable[tuple[bytes, bytes]] = (), *, host: Any = HOST
+        self,
+        text: str,
+        body: bytes = b"",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        *,
+        host: Any = HOST,
+        leaves: asyncio.Event | None = None,
     ) -> Answer:
+        """Ask, and leave before the answer's end when `leaves` is set."""
         method, _, target = text.partition(" ")
         path, _, query = target.partition("?")
         length = [(b"content-length", b"%d" % len(body))] if body else []
@@ -80,12 +89,15 @@ class Site:
             "query_string": query.encode(),
             "headers": [*([host] if host else []), *length, *headers],
         }
-        sent: list[Any] = []
+        sent = self.sent = []
 
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Any:
-            return messages.pop() if messages else await asyncio.Future()
+            if messages:
+                return messages.pop()
+            await (asyncio.Future() if leaves is None else leaves.wait())
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -93,4 +105,5 @@ class Site:
         await self.application(scope, receive, send)
         start, *parts = sent
         answered = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
-        return Answer(start["status"], answered, b"".join(part["body"] for part in parts))
+        is_complete = bool(parts) and not parts[-1].get("more_body", False)
+        return Answer(start["status"], answered, b"".join(part["body"] for part in parts), is_complete)

@@ -33,18 +33,7 @@ class Web:
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """Send one request on a connection of its own; a `body` that is no bytes is sent as JSON."""
-        sent = dict(headers or {})
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-            sent.setdefault("content-type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND)
-        try:
-            connection.request(method, path, body, sent)
-            response = connection.getresponse()
-            found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, response.read())
-        finally:
-            connection.close()
+        return ask(self.port, method, path, body, headers)
 
     def wait_for(self, *paths: str) -> None:
         """Wait until the document has these paths: on a busy machine a worker may count as ready before its last."""
@@ -59,6 +48,22 @@ class Web:
             if then_end:
                 connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
+
+
+def ask(port: int, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+    """Send one request on a connection of its own; a `body` that is no bytes is sent as JSON."""
+    sent = dict(headers or {})
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+        sent.setdefault("content-type", "application/json")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)
+    try:
+        connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, found, response.read())
+    finally:
+        connection.close()
 
 
 def read_all(connection: socket.socket) -> bytes:
