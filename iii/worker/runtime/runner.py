@@ -251,6 +251,10 @@ async def _resolve(result: Any, invocation: InvocationContext) -> Any:
     if not invocation.is_streamed:
         return [item async for item in result]
     async for item in result:
+        if invocation.is_cancelled:  # one that awaits nothing never hears of it otherwise
+            if hasattr(result, "aclose"):
+                await result.aclose()
+            break
         invocation.send_item({"item": item})
         if invocation.window.is_full:
             await invocation.window.wait_async()

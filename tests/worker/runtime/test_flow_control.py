@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from iii.worker.runtime.flow_control import WINDOW_BYTES, WINDOW_ITEMS, ItemWindow, TakenItems
-from tests.support.worker_support import in_thread
+from tests.support.worker_support import in_thread, pair
 
 
 def test_a_window_is_full_with_its_items_and_open_again_with_the_first_one_taken():
@@ -78,3 +80,22 @@ def test_taken_items_are_reported_every_quarter_of_a_window_and_on_request():
     taken.report()
     assert [message["count"] for message in sent] == [WINDOW_ITEMS // 4, 3]
     assert sent[0] == {"type": "itemstaken", "invocation_id": "i1", "count": WINDOW_ITEMS // 4}
+
+
+def test_a_generator_that_awaits_nothing_ends_when_its_caller_leaves() -> None:
+    closed: list[bool] = []
+
+    async def endless(_: Any) -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    with pair() as (worker, engine):
+        worker.register_function("a::endless", endless)
+        engine.invoke("a::endless", {}, stream=True)
+        engine.expect("invocationitem")
+        engine.send({"type": "cancel", "invocation_id": "i1"})
+        engine.result()
+    assert closed == [True]
