@@ -98,7 +98,7 @@ class Request:
             raise self.told(refusal, function_id) from None
 
     def told(self, refusal: Refusal, function_id: str) -> Refusal:
-        """Return the refusal without a text for the log if the engine tells of it: whatever the route's calls fail by."""
+        """Return the refusal, without a text for the log if the engine tells of it: it does for what is bound."""
         if self.route is not None and function_id in (self.route.function_id, self.route.condition):
             refusal.log = ""
         return refusal

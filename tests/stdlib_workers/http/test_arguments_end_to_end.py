@@ -58,6 +58,7 @@ def talk(event: str, room: str, data: str = ""):
 fail = {"in": "query", "type": "boolean"}
 bind("web::count", "/count/{to}", arguments={"to": {"in": "path", "type": "integer"}, "fail": fail})
 bind("web::ticks", "/ticks", arguments={"size": {"in": "query", "type": "integer"}}, stream=True)
+bind("web::missing", "/missing")
 bind("web::find", "/find/{id}", arguments={"id": {"in": "path", "type": "integer"}})
 bind(
     "web::talk",
@@ -123,6 +124,14 @@ def test_a_status_below_500_is_no_failure_and_one_above_is(site: Web) -> None:
     failures = site.project.wait("x web::find failed", count=2, after=seen)
     assert ["come again" in line for line in failures] == [True, False]
     assert "path.id" not in "\n".join(site.project.lines[seen:])
+
+
+def test_a_failure_is_told_once_by_the_engine_whatever_it_is(site: Web) -> None:
+    seen = len(site.project.lines)
+    assert site.ask("GET", "/missing").status == 500
+    site.project.wait("/missing 500", after=seen)
+    site.project.wait("web::missing failed", after=seen)
+    assert len(site.project.said("failed", seen)) == 1
 
 
 def test_from_the_terminal_it_is_an_error_with_its_message(site: Web) -> None:
