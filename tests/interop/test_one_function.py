@@ -118,6 +118,8 @@ port = 0
 [workers.stream.config]
 port = 0
 [workers.pubsub]
+[workers.observability.config]
+prometheus = false
 [workers.shop]
 run = "shop.py"
 [workers.python]
@@ -216,6 +218,14 @@ def test_one_function_answers_seven_paths_unchanged(shop: Shop) -> None:
     for language in ("python", *shop.languages):
         asked = shop.call_when_there(f"{language}::ask", {"of": "shop::note"})
         assert asked == {"noted": "a b c"}, language
+
+
+def test_the_config_of_every_trigger_type_knows_the_two_keys(shop: Shop) -> None:
+    types = shop.call("engine::triggers::list", {"include_internal": True})["triggers"]
+    assert len(types) >= 10
+    for each in types:
+        schema = shop.call("engine::triggers::info", {"id": each["id"]}).get("configuration_schema", {})
+        assert {"payload", "arguments"} <= schema.get("properties", {}).keys(), each["id"]
 
 
 def test_what_does_not_fit_is_refused_in_the_words_of_each_path(shop: Shop) -> None:

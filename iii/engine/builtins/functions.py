@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw, Struct, convert
 
-from iii.arguments import arguments_from, check_config
+from iii.arguments import CONFIG_PROPERTIES, arguments_from, check_config
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
@@ -111,7 +111,8 @@ class Builtins:
             (FUNCTIONS_AVAILABLE, "Fires when the set of registered functions changes"),
             (WORKERS_AVAILABLE, "Fires when a worker connects, disconnects or says who it is"),
         ):
-            router.receive(self.peer, m.RegisterTriggerType(id, description), b"", 0.0)
+            config = Raw(encode_value({"type": "object", "properties": CONFIG_PROPERTIES}))
+            router.receive(self.peer, m.RegisterTriggerType(id, description, config), b"", 0.0)
         self._announced_ids = self._function_ids()
 
     def _functions(self) -> dict[str, tuple[Handler, str]]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 from msgspec.structs import replace
 
+from iii.arguments import CONFIG_PROPERTIES, arguments_from, check_config
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
@@ -99,7 +100,8 @@ class TelemetryExporter:
         self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
         router.peer_table.attach(self.peer)
-        router.receive(self.peer, m.RegisterTriggerType("telemetry", DESCRIPTION), b"", 0.0)
+        config = Raw(encode_value({"type": "object", "properties": CONFIG_PROPERTIES}))
+        router.receive(self.peer, m.RegisterTriggerType("telemetry", DESCRIPTION, config), b"", 0.0)
 
     def close(self) -> None:
         self._bindings.clear()
@@ -123,8 +125,12 @@ class TelemetryExporter:
         try:
             if binding is None or binding.owner is None or not binding.owner.is_supervised:
                 raise ValidationError("only a worker of this project may take what everybody does")
-            config = convert({} if m.is_empty(message.config) else decode_value(message.config), ExporterConfig)
-        except ValidationError as error:
+            fields = {} if m.is_empty(message.config) else decode_value(message.config)
+            check_config(fields, message.trigger_type)
+            if isinstance(fields, dict):
+                fields = {key: value for key, value in fields.items() if key not in CONFIG_PROPERTIES}
+            config = convert(fields, ExporterConfig)
+        except (ValidationError, ValueError) as error:
             answer.error = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, f"telemetry: {error}"))
         else:
             self._bindings.pop(message.id, None)
@@ -217,6 +223,7 @@ class TelemetryExporter:
         self._has_news.set()
 
     async def _deliver_batches(self, binding: Binding, config: ExporterConfig) -> None:
+        arguments = arguments_from(decode_value(binding.config))
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_news.wait(), COUNTS_INTERVAL)
@@ -224,6 +231,8 @@ class TelemetryExporter:
             self._has_news.clear()
             self._find_subscriber(binding)
             batch, sizes = await self._make_batch(config.max_batch)
+            if batch and arguments is not None:
+                batch = encode_value(arguments.read(decode_value(Raw(batch)))[0])
             if batch:
                 self._answer, self._batch_id = self._loop.create_future(), self._router.calls.mint_id()
                 call = m.InvokeFunction(

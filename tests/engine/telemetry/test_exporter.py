@@ -140,6 +140,7 @@ def test_a_batch_holds_spans_records_frames_counts_and_the_time() -> None:
         ({"sampling": {"max_traces_per_second": 0}}, "max_traces_per_second"),
         ({"max_batch": 0}, "$.max_batch"),
         ({"span": True}, "span"),
+        ({"payload": "arguments", "arguments": {"spans": {"in": "query"}}}, 'got "query"'),
         ([], "object"),
     ],
 )
@@ -406,5 +407,16 @@ def test_spans_of_workers_come_under_the_workers_name_if_their_trace_is_recorded
         batch = await net.batch()
         assert [(span["name"], span["service_name"]) for span in batch["spans"]] == [("work", "math")]
         assert batch["dropped"]["spans"] == len(wrong)
+
+    run(scene)
+
+
+def test_a_batch_gives_arguments() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(payload="arguments", arguments={"spans": {"in": "event", "name": "spans"}, "by": {"value": "ada"}})
+        net.calls()
+        batch = await net.batch()
+        assert batch.keys() == {"spans", "by"}
+        assert batch["by"] == "ada"
 
     run(scene)
