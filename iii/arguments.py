@@ -68,6 +68,7 @@ _EXPECTED = {
     "object": "an object",
     "null": "null",
 }
+_LONG_NUMBER = 10**MAX_SHOWN  # Python does not write out every number
 _STEPS = re.compile(r"[.\[\]]+")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -109,20 +110,21 @@ class Mistake:
 
 
 def _showable(place: str, value: Any, *, hides: bool) -> Any:
-    """Return a value as an answer may repeat it; the value itself unless it is secret, long, or not a single one."""
-    if value is ABSENT:
-        return value
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
+    """Return a value as an answer may repeat it: the value itself unless it is secret, long, or not a single one."""
     from iii.redaction import Redactor, is_secret_field  # its patterns take a moment to load, and mistakes are few
 
-    if hides or any(map(is_secret_field, _STEPS.split(place))):
-        return "another value"
-    if isinstance(value, str) and (len(value) > MAX_SHOWN or Redactor().text(value) != value):
-        return "another text" if len(value) <= MAX_SHOWN else f"a text of {len(value)} characters"
-    return value
+    shown = value
+    if isinstance(value, dict | list):
+        shown = "an object" if isinstance(value, dict) else "a list"
+    elif value is not ABSENT and (hides or any(map(is_secret_field, _STEPS.split(place)))):
+        shown = "another value"
+    elif isinstance(value, str) and len(value) > MAX_SHOWN:
+        shown = f"a text of {len(value)} characters"
+    elif isinstance(value, str) and Redactor().text(value) != value:
+        shown = "another text"
+    elif isinstance(value, int) and abs(value) >= _LONG_NUMBER:
+        shown = "a number of many digits"
+    return shown
 
 
 class _Unfit(Exception):

@@ -182,6 +182,12 @@ def test_a_text_of_an_event_becomes_the_type_that_its_source_names() -> None:
     assert wrong == ['event.flag: expected true or false, got "maybe"']
 
 
+def test_a_number_that_cannot_be_written_out_is_described() -> None:
+    details = {"path": "id", "expected": "string", "got": 10**5000}
+    mistake = Arguments({"id": {"in": "query"}}).mistake_from({}, details, "f: id must be a string, got ...")
+    assert str(mistake) == "query.id: expected a string, got a number of many digits"
+
+
 def test_dotted_names_go_down_into_the_event() -> None:
     assert read(
         EVENT,
