@@ -11,13 +11,20 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode as Mode
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import response_schema_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from tests.support.live_project import ROOT, Project
-from tests.support.web_project import Web
+from tests.support.web_project import Web, web
 
 EXAMPLES = 30
 CHECKS = [not_a_server_error, response_schema_conformance]
+# What the document says of functions that get arguments is the whole truth.
+STRICT_CHECKS = [*CHECKS, content_type_conformance, negative_data_rejection, status_code_conformance]
 # A request to it ends with its page.
 ENDLESS = "/events"
 BOUNDED = settings(
@@ -52,15 +59,76 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     indirect=["example"],
 )
 def test_no_request_is_a_servers_error(example: Web, mode: Mode) -> None:
+    send_to_each_operation(example, mode, CHECKS)
+
+
+def send_to_each_operation(site: Web, mode: Mode, checks: list[Any]) -> None:
     operations: list[Any] = []
     while not operations:  # the http worker may not have heard of the routes yet; the test's timeout bounds it
-        document = schemathesis.openapi.from_url(f"http://127.0.0.1:{example.port}/openapi.json")
+        document = schemathesis.openapi.from_url(f"http://127.0.0.1:{site.port}/openapi.json")
         operations = [found.ok() for found in document.exclude(path=ENDLESS).get_all_operations()]
     for operation in operations:
 
         @BOUNDED
         @given(operation.as_strategy(generation_mode=mode))
         def send(case: schemathesis.Case) -> None:
-            case.call_and_validate(checks=CHECKS)
+            case.call_and_validate(checks=checks)
 
         send()
+
+
+TYPED = """
+from dataclasses import dataclass
+
+@dataclass
+class Order:
+    item: str
+    quantity: int = 1
+
+@worker.function("shop::order")
+def order(id: int, order: Order, dry_run: bool = False, tags: list[int] | None = None, token: str = "") -> Order:
+    if id % 7 == 0:
+        raise InvocationError("not_found", "no such order", details={"http_status": 404})
+    return order
+
+@worker.function("shop::note")
+def note(text: str, times: int = 1) -> dict[str, int] | None:
+    return {text: times} if times % 2 else None
+
+@worker.function("shop::upload")
+def upload(title: str, count: int = 0) -> dict[str, int]:
+    return {title: count}
+
+def bind(name, path, method, status=None, **arguments):
+    config = {"api_path": path, "http_method": method, "stream": False, "payload": "arguments", "arguments": arguments}
+    config |= {} if status is None else {"status": status}
+    worker.register_trigger({"type": "http", "function_id": f"shop::{name}", "config": config})
+
+bind(
+    "order",
+    "/orders/{id}",
+    "POST",
+    201,
+    id={"in": "path", "type": "integer", "required": True},
+    order={"in": "body", "required": True},
+    dry_run={"in": "query", "type": "boolean"},
+    tags={"in": "query", "name": "tag", "type": "array", "items": "integer"},
+    token={"in": "header", "name": "X-Token"},
+)
+text, times = {"in": "query_or_body", "required": True}, {"in": "query_or_body", "type": "integer"}
+bind("note", "/notes", "PUT", text=text, times=times)
+bind("note", "/notes/{text}", "GET", text={"in": "path"}, times={"in": "query", "type": "integer"})
+bind("upload", "/forms", "POST", title={"in": "form", "required": True}, count={"in": "form", "type": "integer"})
+"""
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with web(tmp_path_factory.mktemp("typed"), TYPED) as made:
+        made.wait_for("/orders/{id}", "/notes", "/notes/{text}", "/forms")
+        yield made
+
+
+@pytest.mark.parametrize("mode", [Mode.POSITIVE, Mode.NEGATIVE])
+def test_the_document_of_functions_with_arguments_is_the_truth(typed: Web, mode: Mode) -> None:
+    send_to_each_operation(typed, mode, STRICT_CHECKS)
