@@ -170,6 +170,16 @@ def test_a_refused_header_is_not_repeated() -> None:
     assert b"geheim" not in order(site(refused), {}, "/orders/7", (b"x-token", b"geheim")).body
 
 
+def test_a_wrong_cookie_and_a_secret_of_the_query_are_not_repeated_either() -> None:
+    wanted = {"type": "integer", "required": True}
+    arguments = {"n": {"in": "cookie", "name": "session", **wanted}, "api_key": {"in": "query", **wanted}}
+    made = site(arguments=arguments, path="/a", method="GET")
+    answer = made.ask("GET /a?api_key=geheim", headers=[(b"cookie", b"session=geheim; b=geheim")])
+    assert answer.status == 422
+    assert [each["path"] for each in answer.json["error"]["details"]["mistakes"]] == ["cookie.session", "query.api_key"]
+    assert b"geheim" not in answer.body
+
+
 def test_fields_of_a_form_have_their_types() -> None:
     arguments = {"n": {"in": "form", "type": "integer"}, "names": {"in": "form", "name": "name", "type": "array"}}
     made = site(arguments=arguments, path="/a")
