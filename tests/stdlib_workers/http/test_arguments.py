@@ -285,17 +285,28 @@ def test_an_item_that_is_not_json_ends_the_answer_as_well() -> None:
     assert not answer.is_complete
 
 
-def test_a_client_that_leaves_ends_the_generator() -> None:
-    class Endless(Generator):
-        async def __call__(self, request: Any, *, on_result: Callable[[Any], None]) -> AsyncIterator[Any]:
-            try:
-                yield "tick"
-                await asyncio.Future()
-            finally:
-                self.is_closed = True
+class Endless(Generator):
+    """Yields for ever; `pause` is awaited after each item."""
 
-    generator = Endless()
-    made = streaming(generator)
+    def __init__(self, pause: Callable[[], Any]) -> None:
+        super().__init__()
+        self.pause = pause
+
+    async def __call__(self, request: Any, *, on_result: Callable[[Any], None]) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield "tick"
+                await self.pause()
+        finally:
+            self.is_closed = True
+
+
+@pytest.mark.parametrize("pause", [asyncio.Future, lambda: asyncio.sleep(0)], ids=["quiet", "busy"])
+def test_a_client_that_leaves_ends_the_generator_at_once(pause: Callable[[], Any]) -> None:
+    generator = Endless(pause)
+    made = Site({}, {"default_timeout": "10m"})
+    made.routes.add(route_from(TriggerConfig("t1", "f::f", config(stream=True))))
+    made.application.iterate = generator
 
     async def scenario() -> None:
         leaves = asyncio.Event()
