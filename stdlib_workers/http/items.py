@@ -146,8 +146,7 @@ class Items:
         try:
             return await anext(self._items, _END)
         except InvocationError as error:
-            refusal = refusal_from(error, explain=self._explain)
-            raise self._request.told(refusal, self._request.function_id) from None
+            raise refusal_from(error, explain=self._explain) from None
 
     async def _parts(self, item: Any, content_type: str) -> AsyncIterator[bytes]:
         """Yield the items to their end. Refusal, also as a last event, when the function fails; Disconnected."""

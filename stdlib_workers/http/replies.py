@@ -90,8 +90,8 @@ def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT", expla
 
     An error with a trace is one that a handler raised, or let through from a call of its own: the function failed,
     whatever the code says of somebody else. One without is the engine's, or says itself which status it is
-    (`http_status` in its details). `explain` says of a refused payload that was made of the request's parts which of
-    them it is. BadResult for headers that are none.
+    (`http_status` in its details). `explain`, for the route's own function, says of a payload that was made of the
+    request's parts which of them is refused. BadResult for headers that are none.
     """
     status = error.details.get("http_status")
     if not error.stacktrace and isinstance(status, int) and 400 <= status <= 599:
@@ -107,8 +107,8 @@ def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT", expla
     code = timeout_code if status == 504 else error.code
     headers = [RETRY_AFTER] if status == 503 else []
     refusal = Refusal(status, code, message, details=details, headers=headers)
-    if error.stacktrace:
-        refusal.log = ""  # the engine tells of a handler that raises
+    if error.stacktrace or explain is not None:
+        refusal.log = ""  # the engine tells of a handler that raises, and of whatever fails for a binding
     return refusal
 
 

@@ -94,14 +94,7 @@ class Request:
         try:
             return await trigger(self.call_of(function_id, payload, is_endless=is_endless))
         except InvocationError as error:
-            refusal = refusal_from(error, timeout_code=timeout_code, explain=explain)
-            raise self.told(refusal, function_id) from None
-
-    def told(self, refusal: Refusal, function_id: str) -> Refusal:
-        """Return the refusal, without a text for the log if the engine tells of it: it does for what is bound."""
-        if self.route is not None and function_id in (self.route.function_id, self.route.condition):
-            refusal.log = ""
-        return refusal
+            raise refusal_from(error, timeout_code=timeout_code, explain=explain) from None
 
     def call_of(self, function_id: str, payload: Any, *, is_endless: bool) -> TriggerRequestInput:
         """Return the call of a function on behalf of this request."""
