@@ -13,6 +13,7 @@ import pytest
 from iii import InvocationError
 from stdlib_workers.cron.__main__ import Provider
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
+from stdlib_workers.cron.scheduler import Time
 from stdlib_workers.events import Background, Bindings, KnownBindings, Outbox, Target, envelope, fire, target_from
 from stdlib_workers.observability.ingest.triggers import log_subscription_from
 from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
@@ -92,7 +93,7 @@ async def test_a_message_of_a_topic_gives_arguments() -> None:
 
 async def test_a_tick_gives_arguments_and_keeps_its_long_timeout() -> None:
     callee = Callee(w__seen=lambda _: None)
-    provider = Provider(callee, SqliteJobStore(Store(None, SCHEMA)))  # type: ignore[arg-type]
+    provider = Provider(callee, SqliteJobStore(Store(None, SCHEMA)), Time())  # type: ignore[arg-type]
     sources = {"id": {"value": 7}, "at": {"in": "event", "name": "scheduled_time"}}
     config = {"expression": "@yearly", "payload": "arguments", "arguments": sources}
     await provider.register_trigger(binding(config=config, metadata={"m": 1}))
