@@ -19,9 +19,12 @@ if TYPE_CHECKING:
         RegistrationRejectedError,
     )
     from iii.http import StreamRequest, StreamResponse
+    from iii.runtime import ConnectionStateCallback, IIIConnectionState
+    from iii.stream import IStream
     from iii.worker.api.options import DEFAULT_ENGINE_URL, FunctionOptions, InitOptions, TelemetryOptions
     from iii.worker.api.requests import (
         EnqueueResult,
+        MiddlewareFunctionInput,
         TriggerAction,
         TriggerActionEnqueue,
         TriggerActionVoid,
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from iii.worker.handlers.response import Event, Response
     from iii.worker.handlers.state import Entry, State
     from iii.worker.handlers.streams import StreamGroup
-    from iii.worker.worker import Worker
+    from iii.worker.worker import IIIClient, Worker
 
 __version__ = VERSION
 
@@ -62,15 +65,18 @@ __all__ += ["RegistrationRejectedError"]
 __all__ += ["Body", "Cookie", "File", "Form", "FromEvent", "Header", "Query", "Request"]
 __all__ += ["Event", "HttpError", "Response"]
 __all__ += ["Entry", "QueuedFunction", "State", "StreamGroup"]
+__all__ += ["ConnectionStateCallback", "IIIClient", "IIIConnectionState", "IStream", "MiddlewareFunctionInput"]
 
 # A module, and names that it defines.
 _HOMES = (
     ("iii.errors", "EngineNotRunning", "HttpError", "IIIError", "InvocationError"),
     ("iii.errors", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
     ("iii.http", "StreamRequest", "StreamResponse"),
+    ("iii.runtime", "ConnectionStateCallback", "IIIConnectionState"),
+    ("iii.stream", "IStream"),
     ("iii.worker.api.options", "DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
     ("iii.worker.api.requests", "EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
-    ("iii.worker.api.requests", "TriggerRequest", "TriggerRequestInput"),
+    ("iii.worker.api.requests", "MiddlewareFunctionInput", "TriggerRequest", "TriggerRequestInput"),
     ("iii.worker.api.triggers", "FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"),
     ("iii.worker.api.triggers", "TriggerTypeInput", "TriggerTypeRef"),
     ("iii.worker.connect", "register_worker"),
@@ -82,7 +88,7 @@ _HOMES = (
     ("iii.worker.handlers.response", "Event", "Response"),
     ("iii.worker.handlers.state", "Entry", "State"),
     ("iii.worker.handlers.streams", "StreamGroup"),
-    ("iii.worker.worker", "Worker"),
+    ("iii.worker.worker", "IIIClient", "Worker"),
 )
 
 

@@ -11,8 +11,9 @@ import sys
 
 from iii.ids import mint_id
 from iii.version import VERSION
-from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef
+from iii.worker.api.triggers import FunctionRef, Trigger, TriggerTypeRef, fields_of
 from iii.worker.functions.handler import describe, handler_from, takes_whole_payload, typed_handler_from
+from iii.worker.functions.schema import format_from_hint
 from iii.worker.functions.signature import UnresolvedAnnotation, read_signature, source_of
 
 TYPE_CHECKING = False
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
     from iii.worker.api.http_functions import HttpInvocationConfig, HttpInvocationModel
     from iii.worker.api.options import FunctionOptions, InitOptions
-    from iii.worker.api.triggers import TriggerHandler, TriggerInput, TriggerTypeInput
+    from iii.worker.api.triggers import (
+        RegisterTriggerInput,
+        RegisterTriggerTypeInput,
+        TriggerHandler,
+        TriggerInput,
+        TriggerTypeInput,
+    )
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
     from iii.worker.runtime.readiness import Readiness
@@ -144,9 +151,10 @@ class Registering:
 
     # Triggers, trigger types, actions
 
-    def register_trigger(self, trigger: TriggerInput) -> Trigger:
+    def register_trigger(self, trigger: TriggerInput | RegisterTriggerInput) -> Trigger:
         """Bind an event to a function, and return the binding.
 
+        `trigger` is a dict or an object with these fields, such as a `RegisterTriggerInput` (ours or the public SDK's).
         `config` is what the trigger's type wants: a path and a method for `http`, an expression for `cron`. The
         function and the provider of the type may register later. `namespace` is the function's, by default this
         worker's. ValueError when `type` or `function_id` is missing.
@@ -155,37 +163,50 @@ class Registering:
                 {"type": "http", "function_id": "math::add", "config": {"api_path": "add", "http_method": "POST"}}
             )
         """
+        names = ("type", "function_id", "config", "metadata", "namespace", "trigger_namespace")
+        fields: Message = fields_of(trigger, *names)
         for key in ("type", "function_id"):
-            value = trigger.get(key)
+            value = fields[key]
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"a trigger needs a {key}, not {value!r}")
-        binding = {"id": mint_id(), "trigger_type": trigger["type"]}
-        fields: Message = {key: trigger.get(key) for key in ("function_id", "metadata", "trigger_namespace")}
-        fields |= {"config": trigger.get("config") or {}, "namespace": trigger.get("namespace") or self._namespace}
+        binding = {"id": mint_id(), "trigger_type": fields.pop("type")}
+        fields |= {"config": fields["config"] or {}, "namespace": fields["namespace"] or self._namespace}
         self._send_registration({"type": "registertrigger", **binding, **fields})
         withdrawal = {"type": "unregistertrigger", **binding}
         return Trigger(binding["id"], lambda: self._withdraw("registertrigger", withdrawal))
 
-    def register_trigger_type(self, trigger_type: TriggerTypeInput, handler: TriggerHandler) -> TriggerTypeRef:
+    def register_trigger_type(
+        self, trigger_type: TriggerTypeInput | RegisterTriggerTypeInput, handler: TriggerHandler
+    ) -> TriggerTypeRef:
         """Provide a trigger type: the engine tells `handler` of each binding, and the handler's worker fires them.
 
+        `trigger_type` is a dict or an object with these fields, such as a `RegisterTriggerTypeInput`.
         `trigger_request_format` and `call_request_format` are the JSON Schemas of a binding's config and of the
-        events. ValueError without an id.
+        events, or classes that describe them as type hints do. ValueError without an id.
 
             worker.register_trigger_type({"id": "doorbell", "description": "Someone rings."}, Doorbells())
         """
-        type_id = trigger_type.get("id")
+        formats = ("trigger_request_format", "call_request_format")
+        fields = fields_of(trigger_type, "id", "description", *formats)
+        type_id = fields["id"]
         if not isinstance(type_id, str) or not type_id.strip():
             raise ValueError(f"a trigger type needs an id, not {type_id!r}")
+        for name in formats:
+            if isinstance(fields[name], type):
+                try:
+                    fields[name] = format_from_hint(fields[name])
+                except UnresolvedAnnotation as error:
+                    raise TypeError(f"the {name} of the trigger type {type_id}: {error}") from None
         self._receiver.providers[type_id] = handler
-        description = trigger_type.get("description") or ""
-        self._send_registration({"type": "registertriggertype", **trigger_type, "description": description})
-        return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}))
+        fields["description"] = fields["description"] or ""
+        self._send_registration({"type": "registertriggertype", **fields})
+        return TriggerTypeRef(type_id, lambda: self.unregister_trigger_type({"id": type_id}), self)
 
-    def unregister_trigger_type(self, trigger_type: TriggerTypeInput) -> None:
-        """Withdraw the type `trigger_type["id"]`; its bindings wait for another provider."""
-        if self._receiver.providers.pop(trigger_type["id"], None) is not None:
-            self._withdraw("registertriggertype", {"type": "unregistertriggertype", "id": trigger_type["id"]})
+    def unregister_trigger_type(self, trigger_type: TriggerTypeInput | RegisterTriggerTypeInput) -> None:
+        """Withdraw the type with the `id` of `trigger_type`; its bindings wait for another provider."""
+        type_id = fields_of(trigger_type, "id")["id"]
+        if self._receiver.providers.pop(type_id, None) is not None:
+            self._withdraw("registertriggertype", {"type": "unregistertriggertype", "id": type_id})
 
     def register_trigger_action(
         self,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from iii.worker.channels import ChannelConnector
+    from iii.worker.channels import Channel, ChannelConnector
     from iii.worker.codec.codec import Message
     from iii.worker.transport.base import Transport
 
@@ -48,6 +48,7 @@ BYTES_BEFORE_UPGRADE = 256 * 1024
 IDENTITY_TIMEOUT = 10.0
 # For `atexit` handlers and threads that are about to end; no caller waits for their results any more.
 EXIT_TIMEOUT = 0.5
+CREATE_CHANNEL = "engine::channels::create"
 
 
 class Worker(Registering, Calling, Tracing, Handling):
@@ -149,6 +150,21 @@ class Worker(Registering, Calling, Tracing, Handling):
         """
         self._readiness.lingers = True
         self._stop_listeners.append(listener)
+
+    def create_channel(self, buffer_size: int | None = None) -> Channel:
+        """Make a channel whose writer blocks once `buffer_size` messages (64 by default) wait for the reader.
+
+        `channel.writer` and `channel.reader` are used here; `writer_ref` or `reader_ref` travels in a payload.
+        The channel ends when one of its ends is not opened within five minutes. InvocationError as of any call.
+
+            channel = worker.create_channel()
+            worker.trigger({"function_id": "files::read", "payload": {"into": channel.writer_ref}})
+        """
+        return self._channel_from(self.trigger(CREATE_CHANNEL, {"buffer_size": buffer_size}))
+
+    async def create_channel_async(self, buffer_size: int | None = None) -> Channel:
+        """As `create_channel`, without blocking the event loop."""
+        return self._channel_from(await self.trigger_async(CREATE_CHANNEL, {"buffer_size": buffer_size}))
 
     def current_invocation(self) -> InvocationContext | None:
         """Return the invocation that the calling code runs in, None outside a handler."""
@@ -296,6 +312,11 @@ class Worker(Registering, Calling, Tracing, Handling):
 
         return ChannelConnector(self._address, headers_from(self._options))
 
+    def _channel_from(self, refs: dict[str, dict[str, str]]) -> Channel:
+        from iii.worker.channels import Channel  # most workers have none
+
+        return Channel(self._channel_connector, refs)
+
     def _revive(self, payload: Any) -> Any:
         from iii.worker.channels import revive  # most workers have no channels
 
@@ -343,6 +364,9 @@ class Worker(Registering, Calling, Tracing, Handling):
         name = self._options.worker_name or "unnamed"
         return f"<Worker {name} {self._state}, {len(self._receiver.functions)} functions, {len(self._runner)} running>"
 
+
+# What the public SDK's type hints call a worker.
+IIIClient = Worker
 
 _is_leaving = Event()  # set by the first call of `leave_process`
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 
 import pytest
 
-from iii import InitOptions, TriggerConfig, TriggerHandler
+from iii import InitOptions, TriggerConfig, TriggerHandler, TriggerTypeRef
+from iii.protocol import RegisterTriggerInput, RegisterTriggerTypeInput
 from tests.support.worker_support import BOUND, pair
 
 
@@ -68,6 +70,63 @@ def test_a_trigger_is_bound_and_withdrawn_by_the_same_id(joined):
 def test_a_trigger_without_a_function_is_refused(joined):
     with pytest.raises(ValueError, match="a trigger needs a function_id, not None"):
         joined[0].register_trigger({"type": "cron"})
+
+
+def test_a_trigger_is_bound_by_an_object_with_the_fields(joined):
+    worker, engine = joined
+    worker.register_trigger(
+        RegisterTriggerInput("cron", "m::f", {"expression": "x"}, {"team": "a"}, trigger_namespace="t")
+    )
+    bound = engine.expect("registertrigger")
+    wanted = {"trigger_type": "cron", "function_id": "m::f", "config": {"expression": "x"}, "metadata": {"team": "a"}}
+    assert {key: bound[key] for key in wanted} == wanted
+    assert bound["trigger_namespace"] == "t"
+    with pytest.raises(ValueError, match="a trigger needs a type, not ''"):
+        worker.register_trigger(RegisterTriggerInput("", "m::f"))
+
+
+def test_a_type_registers_triggers_and_functions_of_its_own(joined):
+    worker, engine = joined
+    kind = worker.register_trigger_type(RegisterTriggerTypeInput("tick", "Ticks"), Recorder())
+    kind.register_function("m::f", lambda event: event + 1, description="Counts")
+    assert engine.expect("registerfunction")["description"] == "Counts"
+
+    class Every:
+        def model_dump(self):
+            return {"seconds": 5}
+
+    kind.register_trigger("m::f", Every(), {"team": "a"})
+    bound = engine.expect("registertrigger")
+    assert (bound["trigger_type"], bound["config"], bound["metadata"]) == ("tick", {"seconds": 5}, {"team": "a"})
+    assert engine.call("m::f", 1)["result"] == 2
+    worker.unregister_trigger_type(RegisterTriggerTypeInput("tick"))
+    assert engine.expect("unregistertriggertype")["id"] == "tick"
+
+
+def test_the_formats_of_a_type_may_be_classes(joined):
+    worker, engine = joined
+
+    @dataclass
+    class Every:
+        seconds: int
+
+    worker.register_trigger_type({"id": "tick", "trigger_request_format": Every}, Recorder())
+    schema = engine.expect("registertriggertype")["trigger_request_format"]
+    assert schema["properties"]["seconds"]["type"] == "integer"
+
+    @dataclass
+    class Wrong:
+        seconds: Nowhere  # noqa: F821 - what the test is about
+
+    with pytest.raises(TypeError, match=r"the call_request_format of the trigger type tock: .*Nowhere"):
+        worker.register_trigger_type({"id": "tock", "call_request_format": Wrong}, Recorder())
+    assert "tock" not in worker._receiver.providers
+
+
+@pytest.mark.parametrize("cls", [TriggerConfig, TriggerHandler, TriggerTypeRef])
+def test_the_public_sdks_generic_classes_take_their_arguments(cls):
+    assert cls[dict] is cls
+    assert issubclass(type("Own", (cls[dict],), {}), cls)
 
 
 def test_an_action_is_a_function_with_a_name_for_callers(joined):

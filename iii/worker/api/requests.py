@@ -162,6 +162,30 @@ class TriggerRequest:
         self.awaits_end = awaits_end
 
 
+class MiddlewareFunctionInput:
+    """The payload of an RBAC middleware: the call of a session, and the `context` that its auth function has returned.
+
+    def middleware(payload):
+        call = MiddlewareFunctionInput(**payload)
+        return worker.trigger({"function_id": call.function_id, "payload": call.payload})
+    """
+
+    def __init__(
+        self,
+        function_id: str,
+        payload: Any = None,
+        action: dict[str, Any] | None = None,
+        context: Any = None,
+        namespace: str | None = None,
+        **_: Any,
+    ) -> None:
+        self.function_id = function_id
+        self.payload = payload
+        self.action = action
+        self.context = context
+        self.namespace = namespace
+
+
 def request_from(request: Any, payload: Any = None) -> TriggerRequest:
     """Return the request meant by a dict, a TriggerRequest, an object with its fields, or an id and a payload.
 

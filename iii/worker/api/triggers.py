@@ -12,7 +12,7 @@ from iii.worker.codec.text import text_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Required, TypedDict
+    from typing import Any, Protocol, Required, TypedDict
 
     from iii.worker.api.requests import TriggerRequestInput
     from iii.worker.codec.codec import Message
@@ -28,14 +28,62 @@ if TYPE_CHECKING:
         trigger_namespace: str | None
 
     class TriggerTypeInput(TypedDict, total=False):
-        """What `register_trigger_type` takes. The formats are JSON Schemas of a binding's config and of its event."""
+        """What `register_trigger_type` takes. The formats are of a binding's config and of its event.
+
+        Each is a JSON Schema, or a class that describes one as the type hint of a parameter does.
+        """
 
         id: Required[str]
         description: str | None
-        trigger_request_format: dict[str, Any] | None
-        call_request_format: dict[str, Any] | None
+        trigger_request_format: dict[str, Any] | type | None
+        call_request_format: dict[str, Any] | type | None
+
+    class Registers(Protocol):
+        """The part of a worker that a `TriggerTypeRef` uses."""
+
+        def register_trigger(self, trigger: TriggerInput, /) -> Trigger: ...
+        def register_function(
+            self, function_id: str, handler: Callable[..., Any], *, description: str | None = None
+        ) -> FunctionRef: ...
 else:
     TriggerInput = TriggerTypeInput = dict
+
+
+class RegisterTriggerInput:
+    """What `register_trigger` takes, as an object: the fields of `TriggerInput`."""
+
+    def __init__(
+        self,
+        type: str,
+        function_id: str,
+        config: Any = None,
+        metadata: Any = None,
+        namespace: str | None = None,
+        trigger_namespace: str | None = None,
+    ) -> None:
+        self.type = type
+        self.function_id = function_id
+        self.config = config
+        self.metadata = metadata
+        self.namespace = namespace
+        self.trigger_namespace = trigger_namespace
+
+
+class RegisterTriggerTypeInput:
+    """What `register_trigger_type` takes, as an object: the fields of `TriggerTypeInput`."""
+
+    def __init__(
+        self, id: str, description: str = "", trigger_request_format: Any = None, call_request_format: Any = None
+    ) -> None:
+        self.id = id
+        self.description = description
+        self.trigger_request_format = trigger_request_format
+        self.call_request_format = call_request_format
+
+
+def _without_arguments(cls: type, _: Any) -> type:
+    # The public SDK's classes are generic, `TriggerHandler[Config]`; typing would cost the SDK's import too much.
+    return cls
 
 
 class TriggerConfig:
@@ -43,6 +91,8 @@ class TriggerConfig:
 
     When a binding is removed only `id` is set; the provider finds its own record by it.
     """
+
+    __class_getitem__: Any = classmethod(_without_arguments)
 
     def __init__(
         self, id: str, function_id: str = "", config: Any = None, metadata: Any = None, namespace: str | None = None
@@ -94,6 +144,8 @@ class TriggerConfig:
 class TriggerHandler:
     """Base of a trigger type's provider. Both methods may be `async`; an exception refuses the binding."""
 
+    __class_getitem__: Any = classmethod(_without_arguments)
+
     def register_trigger(self, config: TriggerConfig, /) -> Any:
         """Start calling `config.function_id` for events that `config.config` selects."""
         raise NotImplementedError
@@ -120,9 +172,36 @@ class Trigger(_Registration):
 class TriggerTypeRef(_Registration):
     """A trigger type that this worker provides; after `unregister()` its bindings wait for another provider."""
 
+    __class_getitem__: Any = classmethod(_without_arguments)
+
+    def __init__(self, id: str, unregister: Callable[[], None], worker: Registers) -> None:
+        super().__init__(id, unregister)
+        self._worker = worker
+
+    def register_trigger(self, function_id: str, config: Any, metadata: Any = None) -> Trigger:
+        """Bind an event of this type to a function of the worker's namespace; as `Worker.register_trigger`."""
+        dump = getattr(config, "model_dump", None)
+        config = config if dump is None else dump()
+        return self._worker.register_trigger(
+            {"type": self.id, "function_id": function_id, "config": config, "metadata": metadata}
+        )
+
+    def register_function(
+        self, function_id: str, handler: Callable[..., Any], *, description: str | None = None
+    ) -> FunctionRef:
+        """Offer a function for the events of this type; as `Worker.register_function`."""
+        return self._worker.register_function(function_id, handler, description=description)
+
 
 class FunctionRef(_Registration):
     """A function that this worker registered; calls that have started finish after `unregister()`."""
+
+
+def fields_of(given: Any, *names: str) -> dict[str, Any]:
+    """Return these fields of a dict or of an object; None for each that it has not."""
+    if isinstance(given, dict):
+        return {name: given.get(name) for name in names}
+    return {name: getattr(given, name, None) for name in names}
 
 
 def config_from_message(message: Message) -> TriggerConfig:

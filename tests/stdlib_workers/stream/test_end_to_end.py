@@ -24,6 +24,33 @@ for kind in ("join", "leave"):
     worker.register_function(f"presence::{kind}", seen)
     worker.register_trigger({"type": f"stream:{kind}", "function_id": f"presence::{kind}", "config": {}})
 """
+OWN = TOML + '[workers.orders]\nrun = "orders.py"\n'
+ORDERS = """
+from iii.helpers import create_stream
+from iii.stream import IStream, StreamDeleteResult, StreamSetResult
+
+class Dumped:
+    def __init__(self, **fields): self.fields = fields
+    def model_dump(self, **options):
+        return {k: v for k, v in self.fields.items() if v is not None} if options.get("exclude_none") else self.fields
+
+class Orders(IStream[dict]):
+    def __init__(self): self.items = {}
+    async def get(self, input): return self.items.get((input.group_id, input.item_id))
+    async def set(self, input):
+        old = self.items.get((input.group_id, input.item_id))
+        self.items[input.group_id, input.item_id] = input.data
+        return Dumped(old_value=old, new_value=input.data)
+    async def delete(self, input): return StreamDeleteResult(self.items.pop((input.group_id, input.item_id)))
+    async def list(self, input): return [item for (group, _), item in self.items.items() if group == input.group_id]
+    async def list_groups(self, input): return sorted({group for group, _ in self.items})
+    async def update(self, input):
+        old = self.items.get((input.group_id, input.item_id))
+        self.items[input.group_id, input.item_id] = new = [*old, *input.ops]
+        return StreamSetResult(old, new)
+
+create_stream(worker, "orders", Orders())
+"""
 GOING_AWAY = 1001
 
 
@@ -113,3 +140,16 @@ def test_pages_of_the_projects_own_http_worker_may_connect(tmp_path: Path) -> No
         for origin in ("http://localhost:3111", f"http://evil.test:{ports['http']}"):
             with pytest.raises(InvalidStatus, match="403"):
                 connect(f"ws://127.0.0.1:{port}/", origin=Origin(origin))
+
+
+def test_a_stream_object_of_a_worker_stands_in_for_the_storage(tmp_path: Path) -> None:
+    with project(tmp_path, OWN, {"orders": ORDERS}) as running:
+        place = {"stream_name": "orders", "group_id": "g", "item_id": "i"}
+        assert running.call("stream::set", place | {"data": [1]}) == {"old_value": None, "new_value": [1]}
+        assert running.call("stream::get", place) == [1]
+        updated = running.call("stream::update", place | {"ops": [{"type": "set", "path": "", "value": 2}]})
+        assert updated["new_value"] == [1, {"type": "set", "path": "", "value": 2}]
+        assert running.call("stream::list_groups", {"stream_name": "orders"}) == ["g"]
+        assert running.call("stream::list", {"stream_name": "orders", "group_id": "g"}) == [updated["new_value"]]
+        assert running.call("stream::delete", place) == {"old_value": updated["new_value"]}
+        assert running.call("stream::get", place) is None

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from iii.helpers import extract_channel_refs, is_channel_ref
+from iii.helpers import ChannelDirection, ChannelItem, extract_channel_refs, is_channel_ref
 from iii.protocol.frames import BINARY, TEXT, frame
 from tests.support.live_project import BOUND, ROOT, project
 
@@ -25,7 +25,7 @@ import asyncio
 from iii.helpers import create_channel, create_channel_async
 
 def mixed(_):
-    channel = create_channel(worker)
+    channel = worker.create_channel()
     worker.trigger({"function_id": "sink::take", "payload": {"from": [channel.reader_ref]}, "action": {"type": "void"}})
     for item in ["a", b"1", "b", b"", b"2" * 200_000, "c"]:
         channel.writer.send(item)
@@ -37,7 +37,7 @@ def back(payload):
     payload["to"].close()
 
 async def many(_):
-    channel = await create_channel_async(worker)
+    channel = await worker.create_channel_async()
     call = asyncio.create_task(worker.trigger_async("sink::count", channel.reader_ref))
     for _ in range(20):
         await channel.writer.write(b"x" * 50_000)
@@ -59,6 +59,11 @@ def flood(payload):
     reading.join()
     return [result[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]
 
+async def counted(_):
+    channel = await create_channel_async(worker)
+    await channel.writer.close_async()
+    return await worker.trigger_async("sink::count", channel.reader_ref)
+
 def deserted(_):
     channel = create_channel(worker)
     channel.writer.send("first")
@@ -74,7 +79,7 @@ def empty(_):
     channel.writer.close()
     return worker.trigger("sink::total", channel.reader_ref)
 
-for handler in (mixed, back, many, flood, deserted, empty):
+for handler in (mixed, back, many, flood, counted, deserted, empty):
     worker.register_function(f"source::{handler.__name__}", handler)
 """
 
@@ -135,6 +140,7 @@ def test_a_writer_inside_a_payload_arrives_live_and_the_answer_comes_through_it(
 
 def test_async_ends_stream_with_texts_beside(running):
     assert running.call("source::many") == [1_000_000, ["done"]]
+    assert running.call("source::counted") == [0, []]
 
 
 def test_a_reader_that_leaves_ends_its_writer(running):
@@ -265,3 +271,13 @@ def test_references_are_found_anywhere_in_a_payload():
     found = extract_channel_refs({"body": {"files": [1, ref]}, "x": "y"})
     assert [(path, end.channel_id) for path, end in found] == [("body.files[1]", "c")]
     assert not is_channel_ref({**ref, "direction": "sideways"})
+
+
+def test_an_item_is_a_text_or_bytes():
+    text, binary = ChannelItem.text_item("a"), ChannelItem.binary_item(b"b")
+    assert (text.text, text.is_text, text.is_binary) == ("a", True, False)
+    assert (binary.binary, binary.is_text, binary.is_binary) == (b"b", False, True)
+    for fields in ({}, {"text": "a", "binary": b"b"}):
+        with pytest.raises(ValueError, match="either a text or binary"):
+            ChannelItem(**fields)
+    assert ChannelDirection("read") == "read"
