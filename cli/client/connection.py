@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
+# What stands for the part of an address that is not given.
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", "49134"
 # Seconds. The engine greets at once; an engine that has not by then is frozen, and waiting on would never end.
 GREETING_TIMEOUT = 10.0
 # Seconds after a call's deadline within which the engine must have reported that the deadline has passed.
@@ -36,6 +38,26 @@ DEADLINE_GRACE = 2.0
 CHUNK = 64 * 1024
 # Items of a stream that the callee may send before we have taken them.
 WINDOW = 64
+
+
+def address_from(engine: str | None, host: str | None, port: str | None) -> str | None:
+    """Return the engine's address that options name: `engine` itself, or the host and port of its WebSocket listener.
+
+    None without any of them. Raises UsageError for both kinds, and for a port that is none.
+    """
+    if host is None and port is None:
+        return engine
+    from cli.client.errors import UsageError  # few calls name a host
+
+    if engine is not None:
+        raise UsageError("--engine, and --address with --port, name the same", "keep one of them")
+    port = DEFAULT_PORT if port is None else port
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise UsageError(f"--port must be from 1 to 65535, got {port}")
+    host = DEFAULT_HOST if host is None else host.strip("[]")
+    if not host or any(letter in host for letter in "/?#@ ") or host.startswith(("ws:", "wss:")):
+        raise UsageError(f"--address must be a host, got {host!r}", "give a whole address with --engine ws://HOST:PORT")
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
 
 
 def connect(engine: str | None = None) -> Connection:

@@ -17,8 +17,9 @@ from iii.suggestions import nearest_names
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# command -> (module, attribute, one line for `iii --help`)
-COMMANDS = {
+# command -> (module, attribute, one line for the help of its group)
+Table = dict[str, tuple[str, str, str]]
+COMMANDS: Table = {
     "dev": ("cli.commands.engine", "dev", "Start the project's workers and reload what changes."),
     "start": ("cli.commands.engine", "start", "Start the project's workers without watching files."),
     "stop": ("cli.commands.engine", "stop", "Stop the project's engine from elsewhere."),
@@ -36,7 +37,7 @@ COMMANDS = {
     "top": ("cli.observe.workers", "top", "Watch the workers and what they use."),
     "types": ("cli.stubs.command", "types", "Write typed stubs of the functions, or check them."),
     "openapi": ("cli.observe.registrations", "openapi", "Print the OpenAPI document of the http routes."),
-    "worker": ("cli.observe.workers", "worker", "Restart, stop or start a worker."),
+    "worker": ("cli.commands.registry", "worker", "Restart, stop or start a worker, and all about workers."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
     "cron": ("cli.commands.cron", "command", "Show when a cron expression fires."),
     "backup": ("cli.project.backup", "backup", "Copy the project's stores into one file, live too."),
@@ -46,9 +47,24 @@ COMMANDS = {
     "doctor": ("cli.project.doctor", "command", "Check the machine and the project."),
     "init": ("cli.project.init", "command", "Make a new project."),
     "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml."),
+    "import": ("cli.project.imports", "command", "Write an iii.toml from a config.yaml or worker-compose.yaml."),
+    "project": ("cli.commands.registry", "project", "Make a project: `iii project init` is `iii init`."),
     "token": ("cli.commands.engine", "token", "Print the token for connections from elsewhere."),
     "completion": ("cli.commands.completion", "command", "Print the completion script of a shell."),
 }
+
+# The public command line's words, beside our own.
+WORKER_COMMANDS: Table = {
+    "list": ("cli.observe.workers", "ps", "Show the workers and how they are: `iii ps`."),
+    "status": ("cli.observe.workers", "status", "Show one worker."),
+    "logs": ("cli.observe.logs", "command", "Show what the workers have written: `iii logs`."),
+    "restart": ("cli.observe.workers", "restart", "Start a new process of the worker."),
+    "stop": ("cli.observe.workers", "stop", "Stop the worker until it is started again."),
+    "start": ("cli.observe.workers", "start", "Start a worker that was stopped or has failed."),
+    "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml: `iii add`."),
+    "remove": ("cli.project.declarations", "remove", "Remove a worker from iii.toml."),
+}
+PROJECT_COMMANDS: Table = {"init": COMMANDS["init"]}
 
 # What `main` takes for `iii trigger`; shells ask here.
 ALIASES = {"call": "trigger", "t": "trigger"}
@@ -57,14 +73,18 @@ _ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is asked for."""
+    """A group that imports a command of its `table` when it is asked for."""
+
+    def __init__(self, *arguments: Any, table: Table, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the commands in the order of the table, which is the order of use."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        module, attribute, _ = COMMANDS.get(ALIASES.get(cmd_name, cmd_name), (None, None, None))
+        module, attribute, _ = self.table.get(ALIASES.get(cmd_name, cmd_name), (None, None, None))
         if module is None or attribute is None:
             return None
         command: click.Command = getattr(importlib.import_module(module), attribute)
@@ -73,21 +93,32 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list from the table: `iii --help` imports no command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in self.table.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, suggesting the nearest one for a typo."""
-        if not ctx.resilient_parsing and args[0] not in COMMANDS and not args[0].startswith("-"):
-            names = nearest_names(args[0], COMMANDS)
-            hint = f"did you mean `iii {names[0]}`?" if names else "see `iii --help`"
-            raise UsageError(f"there is no command `{args[0]}`", hint)
+        if not ctx.resilient_parsing and args[0] not in self.table and not args[0].startswith("-"):
+            names = nearest_names(args[0], self.table)
+            hint = f"did you mean `{ctx.command_path} {names[0]}`?" if names else f"see `{ctx.command_path} --help`"
+            words = f"{ctx.command_path} {args[0]}".removeprefix("iii ")
+            raise UsageError(f"there is no command `{words}`", hint)
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="iii-engine", prog_name="iii")
 def root() -> None:
     """iii: workers are plain scripts, functions are callable from anywhere."""
+
+
+@click.group("worker", cls=Commands, table=WORKER_COMMANDS)
+def worker() -> None:
+    """Restart, stop or start a worker; look at the workers, add and remove some."""
+
+
+@click.group("project", cls=Commands, table=PROJECT_COMMANDS)
+def project() -> None:
+    """Make a project."""
 
 
 class Trigger(click.Command):

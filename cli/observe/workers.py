@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from cli.client.connection import Connection, connect
-from cli.client.errors import note_other_version
+from cli.client.errors import UsageError, note_other_version
 from cli.commands import completion
 from cli.commands.options import engine_options
 from cli.text.output import count, shown, shown_json, write
 from cli.text.progress import progress
 from cli.text.table import duration, size, table
+from iii.suggestions import did_you_mean
 
 COLUMNS = ("NAME", "STATE", "GEN", "PID", "CPU", "MEMORY", "RESTARTS", "FUNCTIONS", "UPTIME", "LAST EXIT")
 # A restart waits for the new generation's `ready`, a stop for the old one's last process.
@@ -116,13 +117,24 @@ def _metric(worker: dict[str, Any], name: str) -> float:
     return float((worker.get("metrics") or {}).get(name) or 0.0)
 
 
-@click.group("worker")
-def worker() -> None:
-    """Restart, stop or start a worker; returns when it has happened."""
+@click.command("status")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.worker_names)
+@engine_options
+def status(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
+    """Show workers by name, each with its instances."""
+    with connect(engine) as connection:
+        rows = connection.look_up("engine::workers::list")["workers"]
+    known = {str(row.get("name")) for row in rows}
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"there are: {', '.join(sorted(known))}"
+            raise UsageError(f"there is no worker `{name}`", hint)
+    rows = [row for row in rows if row.get("name") in names]
+    write(shown_json({"workers": rows}) if as_json else workers_table(rows))
 
 
-def _add_verb(verb: str, text: str) -> None:
-    @worker.command(verb, help=text)
+def _verb(verb: str, text: str) -> click.Command:
+    @click.command(verb, help=f"{text} Returns when it has happened.")
     @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.worker_names)
     @engine_options
     def manage(names: tuple[str, ...], engine: str | None, as_json: bool) -> None:
@@ -138,7 +150,9 @@ def _add_verb(verb: str, text: str) -> None:
             generation = f", generation {row['generation']}" if row.get("generation") else ""
             write(shown(f"{row['name']}: {row['state']}{generation}"))
 
+    return manage
 
-_add_verb("restart", "Start a new process of the worker.")
-_add_verb("stop", "Stop the worker until it is started again.")
-_add_verb("start", "Start a worker that was stopped or has failed.")
+
+restart = _verb("restart", "Start a new process of the worker.")
+stop = _verb("stop", "Stop the worker until it is started again.")
+start = _verb("start", "Start a worker that was stopped or has failed.")

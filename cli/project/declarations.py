@@ -1,4 +1,4 @@
-"""`iii check`, `iii env` and `iii add`: what iii.toml declares. They need no engine.
+"""`iii check`, `iii env`, `iii add` and `iii worker remove`: what iii.toml declares. They need no engine.
 
 A running engine picks an added worker up by itself, as any other edit of the file.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +112,62 @@ def add(names: tuple[str, ...], file: Path | None, as_json: bool) -> None:
         if name in declared:
             raise UsageError(f"the worker `{name}` is already in iii.toml, line {declared[name].line}")
         required[name] = tuple((load_schema(STDLIB_WORKERS, standard_name(name)) or {}).get("required", ()))
-    with path.open(encoding="utf-8", newline="") as stream:
-        text = with_workers(stream.read(), required)
-    # In one step, so that a running engine never reads half a file; through a link, to the file it stands for.
-    target = path.resolve()
-    draft = target.with_name(f".{target.name}.new")
-    with draft.open("w", encoding="utf-8", newline="") as stream:
-        stream.write(text)
-    draft.chmod(target.stat().st_mode)
-    draft.replace(target)
+    _rewrite(path, lambda text: with_workers(text, required))
     missing = [f"workers.{name}.config.{key}" for name, keys in required.items() for key in keys]
     if as_json:
         write(shown_json({"added": list(names), "missing": missing}))
         return
     write(f"added {', '.join(names)} to {path.name}" + (f"; fill in {', '.join(missing)}" if missing else ""))
+
+
+@click.command("remove")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completion.declared_workers)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@file_option
+@json_option
+def remove(names: tuple[str, ...], yes: bool, file: Path | None, as_json: bool) -> None:
+    """Remove workers from iii.toml. Scripts stay, and what standard workers have stored in .iii as well."""
+    from iii.engine.config.project import load_project  # keeps `--help` light
+    from iii.suggestions import did_you_mean
+
+    path = project_file(file)
+    declared = load_project(path, environ=os.environ).workers
+    for name in names:
+        if name not in declared:
+            raise UsageError(f"there is no worker `{name}` in {path.name}", did_you_mean(name, declared))
+        dependents = [other for other, spec in declared.items() if name in spec.after and other not in names]
+        if dependents:
+            text = f"the worker `{dependents[0]}` starts after `{name}`"
+            raise UsageError(text, f"take `{name}` out of its `after`, {path.name} line {declared[dependents[0]].line}")
+    if not yes:
+        click.confirm(f"Remove {', '.join(names)} from {path.name}?", abort=True, err=True)
+    _rewrite(path, lambda text: without_workers(text, names))
+    write(shown_json({"removed": list(names)}) if as_json else f"removed {', '.join(names)} from {path.name}")
+
+
+def _rewrite(path: Path, change: Callable[[str], str]) -> None:
+    """Replace the text of a file in one step: a running engine never reads half of it. Follows links."""
+    target = path.resolve()
+    with target.open(encoding="utf-8", newline="") as stream:
+        text = change(stream.read())
+    draft = target.with_name(f".{target.name}.new")
+    with draft.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+    draft.chmod(target.stat().st_mode)
+    draft.replace(target)
+
+
+def without_workers(text: str, names: Collection[str]) -> str:
+    """Return the TOML `text` without the tables of these workers, in the profiles as well. Pure."""
+    import tomlkit  # keeps `--help` light
+
+    document: Any = tomlkit.parse(text)
+    for tables in (document, *document.get("profiles", {}).values()):
+        workers = tables.get("workers", {})
+        for name in names:
+            if name in workers:
+                del workers[name]
+    return tomlkit.dumps(document)
 
 
 def standard_name(name: str) -> str:

@@ -5,6 +5,8 @@ Values stay as written; `payload` turns them into JSON. Part of the short path.
 
 from __future__ import annotations
 
+from cli.client.connection import address_from
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,8 @@ OPTIONS = {
     "--namespace": ("namespace", True),
     "-n": ("namespace", True),
     "--engine": ("engine", True),
+    "--address": ("address", True),
+    "--port": ("port", True),
     "--watch": ("watch", False),
     "--raw": ("raw", False),
     "--help": ("help", False),
@@ -41,6 +45,8 @@ class Arguments:
     metadata: str | None
     namespace: str | None
     engine: str | None
+    address: str | None
+    port: str | None
     void: bool
     watch: bool
     raw: bool
@@ -65,6 +71,7 @@ def parse(words: list[str]) -> Arguments:
             _add_option(arguments, word, remaining)
         else:
             _add_word(arguments, word)
+    arguments.engine = address_from(arguments.engine, arguments.address, arguments.port)
     return arguments
 
 

@@ -31,6 +31,7 @@ Options:
   --watch           call again after each reload
   --raw             print the result as one compact line
   --engine ADDRESS  socket path or ws:// URL of the engine
+  --address, --port the host and port of the engine's listener, in place of --engine
   -h, --help        this page; after a function, that function's page"""
 TIP = "List the functions with `iii functions`; see one with `iii trigger FUNCTION --help`."
 # Deeper tables are read better in the schema itself.

@@ -64,6 +64,49 @@ def test_triggers_lists_bindings_or_their_types(engine: FakeEngine, iii: Iii) ->
     assert iii("triggers", "--types").stdout.splitlines()[1] == "cron  cron    By the clock"
 
 
+def test_the_public_words_for_workers_do_what_ours_do(engine: FakeEngine, iii: Iii, folder: Path) -> None:
+    other = {**WORKER, "name": "web"}
+    engine.functions["engine::workers::list"] = lambda _: {"workers": [WORKER, other]}
+    assert iii("worker", "list").stdout == iii("ps").stdout
+    assert json.loads(iii("worker", "status", "web", "--json").stdout) == {"workers": [other]}
+    assert iii("worker", "status", "math").stdout == "\n".join(iii("ps").stdout.splitlines()[:2]) + "\n"
+    missing = iii("worker", "status", "mat")
+    assert (missing.stderr, missing.returncode) == ("error: there is no worker `mat`\ndid you mean `math`?\n", 2)
+    (folder / "iii.toml").write_text("")
+    assert "nothing has been logged yet" in iii("worker", "logs", "math").stderr
+    assert "Start a new process of the worker." in iii("worker", "--help").stdout
+    assert iii("worker", "lst").stderr == "error: there is no command `worker lst`\ndid you mean `iii worker list`?\n"
+
+
+def test_workers_are_added_and_removed(iii: Iii, folder: Path) -> None:
+    text = '# mine\n[workers.a]\nrun = "ls"\nafter = ["pubsub"]\n\n[profiles.x.workers.state]\nenv = { A = "1" }\n'
+    (folder / "iii.toml").write_text(text + "[workers.pubsub]\n")
+    assert iii("worker", "add", "state").stdout == "added state to iii.toml\n"
+    refused = iii("worker", "remove", "-y", "pubsub")
+    assert refused.stderr == (
+        "error: the worker `a` starts after `pubsub`\ntake `pubsub` out of its `after`, iii.toml line 2\n"
+    )
+    assert iii("worker", "remove", "state").returncode == 130
+    assert iii("worker", "remove", "-y", "state", "pubsub", "a").stdout == "removed state, pubsub, a from iii.toml\n"
+    left = (folder / "iii.toml").read_text()
+    assert "# mine" in left
+    assert not any(name in left for name in ("state", "pubsub", "ls"))
+    assert iii("worker", "remove", "-y", "state").returncode == 2
+
+
+def test_an_engine_is_named_by_its_host_and_port(iii: Iii) -> None:
+    done = iii("ps", "--address", "127.0.0.1", "--port", "1")
+    assert "no engine answers at ws://127.0.0.1:1" in done.stderr
+    assert "no engine answers at ws://127.0.0.1:1" in iii("trigger", "--port", "1", "a::b").stderr
+    assert "no engine answers at ws://[::1]:1" in iii("trigger", "--address=::1", "--port=1", "a::b").stderr
+    for words, text in [
+        (["--port", "0"], "--port must be from 1 to 65535, got 0"),
+        (["--address", "a/b"], "--address must be a host, got 'a/b'"),
+        (["--engine", "ws://x", "--port", "1"], "--engine, and --address with --port, name the same"),
+    ]:
+        assert (text in iii("ps", *words).stderr, text in iii("trigger", "a::b", *words).stderr) == (True, True)
+
+
 @pytest.mark.parametrize("verb", ["restart", "stop", "start"])
 def test_worker_asks_for_each_name_and_says_what_became_of_it(engine: FakeEngine, iii: Iii, verb: str) -> None:
     asked: list[Any] = []
