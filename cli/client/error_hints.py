@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cli.client.errors import invocation_error
+from cli.text.output import count
 from iii.errors import ErrorCode, InvocationError
 from iii.suggestions import nearest_names, standard_worker_of
 
@@ -53,11 +54,15 @@ def _not_found(request: Request, function_id: str, error: InvocationError) -> st
         owner = next((name for name in failed if function_id.startswith(f"{name}::")), None)
     if owner is not None:
         return f"{text}: the worker {owner} has failed: {_words(failed[owner])}"
-    suggestions = error.details.get("suggestions")
-    if not suggestions:
-        known = request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
-        ids = [str(row.get("function_id")) for row in known.get("functions", [])]
-        suggestions = nearest_names(function_id, ids, count=3)
+    known = request("engine::functions::list", {"include_internal": True}, TIMEOUT_MS).get("result") or {}
+    rows = known.get("functions", [])
+    elsewhere = sorted({str(row.get("namespace")) for row in rows if row.get("function_id") == function_id})
+    if elsewhere:
+        places = f"{count(len(elsewhere), 'other namespace')}: {', '.join(elsewhere)}"
+        return f"{text} in this namespace, but in {places}; choose with `--namespace`"
+    suggestions = error.details.get("suggestions") or nearest_names(
+        function_id, [str(row.get("function_id")) for row in rows], count=3
+    )
     if suggestions:
         text += f". Did you mean {' or '.join(suggestions[:3])}?"
     elif failed:

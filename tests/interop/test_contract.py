@@ -69,6 +69,34 @@ def test_registrations_wait_for_the_namespace_and_take_effect_in_it(engine: Engi
         assert {"function_id": "a::f", "namespace": "shop", "worker_name": "a"} in rows
 
 
+def test_a_worker_is_described_in_the_namespace_that_is_asked_for(engine: Engine, client: Client) -> None:
+    client.register("a::f")
+    client.say_who("same", namespace="shop")
+    client.sync()
+
+    def asked(caller: Client, **fields: str) -> str:
+        answer = caller.invoke("engine::workers::info", {"name": "same", **fields})
+        return answer["result"]["worker"]["namespace"] if "result" in answer else answer["error"]["message"]
+
+    with engine.client() as other:
+        assert asked(other) == "shop"
+        other.register("a::f")
+        other.say_who("same")
+        other.sync()
+        assert [asked(other), asked(other, namespace="shop"), asked(other, namespace="default")] == [
+            *("default", "shop", "default"),
+        ]
+        assert asked(other, namespace="none") == (
+            "worker same not found in namespace none; it is in namespace(s): default, shop"
+        )
+
+
+def test_how_long_a_name_may_take_is_a_limit_of_the_listener() -> None:
+    with Engine(namespace_timeout=0.01) as engine, engine.client() as worker:
+        worker.register("a::f")
+        engine.until(lambda: engine.router.registry.find("default", "a::f") is not None)
+
+
 def test_without_a_name_in_time_registrations_go_to_the_default_namespace(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

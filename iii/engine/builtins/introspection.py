@@ -298,14 +298,20 @@ def workers_info(
 ) -> Row:
     """Return one worker by `name` or `worker_id`, with its functions, trigger types and bindings.
 
+    With `namespace` only the worker of that name there; without, one of the default namespace before others.
     `latest_metrics` are those of a process that the engine measures, else what `reported(id)` has of the worker itself.
     """
     name, id = payload.get("name"), payload.get("worker_id") or payload.get("id")
     key, value = ("id", id) if id else ("name", name)
-    matches = [(row, peer) for row, peer in _seen_workers(router, viewer, rows) if row[key] == value]
+    named = [(row, peer) for row, peer in _seen_workers(router, viewer, rows) if row[key] == value]
+    namespace = payload.get("namespace") or None
+    matches = [(row, peer) for row, peer in named if namespace in (None, _namespace_of(row))]
     if not matches:
-        raise InvocationError(ErrorCode.NOT_FOUND, f"worker {id or name} not found")
-    row, peer = matches[0]
+        where = f" in namespace {namespace}" if namespace else ""
+        elsewhere = ", ".join(sorted({_namespace_of(row) for row, _ in named}))
+        hint = f"; it is in namespace(s): {elsewhere}" if named else ""
+        raise InvocationError(ErrorCode.NOT_FOUND, f"worker {id or name} not found{where}{hint}")
+    row, peer = min(matches, key=lambda match: _namespace_of(match[0]) != DEFAULT_NAMESPACE)
     rights = viewer.rights
     functions = [
         summary(function)
@@ -322,6 +328,11 @@ def workers_info(
     latest = {**metrics, "runtime": row["runtime"]} if metrics else None
     worker = {**row, "internal": False, "latest_metrics": latest}
     return {"worker": worker, "functions": functions, "trigger_types": types, "registered_triggers": bindings}
+
+
+def _namespace_of(row: Mapping[str, Any]) -> str:
+    # A session is shown a part of a worker's row only.
+    return str(row.get("namespace") or DEFAULT_NAMESPACE)
 
 
 def _seen_workers(router: Router, viewer: Peer, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Row, Peer | None]]:
@@ -345,8 +356,9 @@ def _workers(router: Router, rows: Iterable[Mapping[str, Any]]) -> list[tuple[Ro
     for supervised in rows:
         peer = by_run.get((supervised["name"], supervised["instance"], supervised["generation"]))
         row = _peer_row(peer)
+        namespace = row["namespace"] if peer else supervised.get("namespace") or DEFAULT_NAMESPACE
         runtime = row["runtime"] or supervised.get("runtime")  # the worker's own word, else a guess from its command
-        workers.append(({**row, **supervised, "runtime": runtime}, peer))
+        workers.append(({**row, **supervised, "namespace": namespace, "runtime": runtime}, peer))
     workers += [(_peer_row(peer), peer) for peer in peers if not peer.owner.is_supervised]
     for row, peer in workers:
         row["status"] = "disconnected" if peer is None else "busy" if peer.busy else "connected"

@@ -114,6 +114,7 @@ class Instance:
         is_source_missing = actual is Actual.READY and spec.script is not None and not Path(spec.script).exists()
         return {
             "name": spec.name,
+            "namespace": spec.namespace,
             "instance": self.index,
             "generation": self.state.serving or self.state.generation,
             "pid": process.pid if process else None,

@@ -54,3 +54,16 @@ def test_a_missing_function_leads_on(workers: dict[str, dict[str, Any]], functio
 def test_a_handler_that_met_a_missing_function_keeps_its_words() -> None:
     body = {"code": "function_not_found", "message": "Function b::c not found", "stacktrace": "Traceback"}
     assert explained(engine({}, []), "a::b", body).message == "a::b: Function b::c not found"
+
+
+@pytest.mark.parametrize("suggestions", [[], ["w::twice"]])
+def test_a_function_of_other_namespaces_is_said_to_be_there(suggestions: list[str]) -> None:
+    rows = [{"function_id": "w::twice", "namespace": name} for name in ("stock", "orders")]
+    answers = {"engine::workers::list": {"workers": []}, "engine::functions::list": {"functions": rows}}
+    body = {"code": "function_not_found", "message": "Function w::twice not found in namespace default"}
+    body |= {"details": {"suggestions": suggestions}}
+    error = explained(lambda function_id, *_: {"result": answers[function_id]}, "w::twice", body)
+    assert error.message == (
+        "function w::twice not found in this namespace, but in 2 other namespaces: orders, stock; "
+        "choose with `--namespace`"
+    )
