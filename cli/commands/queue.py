@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from cli.client.connection import connect
 from cli.client.errors import UsageError
 from cli.commands import completion
 from cli.commands.options import engine_options, json_value
-from cli.text.output import shown, shown_json, write
+from cli.text.output import count, shown, shown_json, write, write_error
 from cli.text.table import table
 
 COLUMNS = (
@@ -45,11 +46,15 @@ def list_queues(engine: str | None, as_json: bool) -> None:
     rows = []
     for queue in listed["queues"]:
         type_name = "topic" if queue["kind"] == "topic" else queue["type"]
-        state = "paused" if queue["paused"] else "active"
+        state = "orphaned" if queue.get("orphaned") else "paused" if queue["paused"] else "active"
         counts = (queue[name] for name in ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered"))
         rows.append((queue["name"], type_name, state, *counts, queue["concurrency"], queue["function_id"]))
     drop = ("CONCURRENCY", "BEHIND", "HELD", "TYPE", "DONE", "DELAYED", "FUNCTION", "RUNNING", "READY", "STATE")
     write(table(COLUMNS, rows, cut="FUNCTION", drop=drop))
+    for queue in listed["queues"]:
+        if queue.get("orphaned"):
+            command_line = f"iii queue delete {shlex.quote(queue['name'])}"
+            write_error(shown(f"note: {queue['name']} has left iii.toml; `{command_line}` removes it with its jobs"))
 
 
 @command.command("peek")
@@ -171,6 +176,17 @@ def purge(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
     _move("iii::queue::purge", {"queue": queue}, engine, as_json=as_json)
 
 
+@command.command("delete")
+@click.argument("queue", shell_complete=completion.queue_names)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@engine_options
+def delete(queue: str, yes: bool, engine: str | None, as_json: bool) -> None:
+    """Remove QUEUE, which is no longer in iii.toml, with its jobs and dead letters."""
+    if not yes:
+        click.confirm(f"Remove {queue} with all its jobs and dead letters?", abort=True, err=True)
+    _move("iii::queue::delete", {"queue": queue}, engine, as_json=as_json)
+
+
 def _move(
     function_id: str, fields: dict[str, Any], engine: str | None, *, as_json: bool, word: str = "redriven"
 ) -> None:
@@ -179,7 +195,9 @@ def _move(
     if as_json:
         write(shown_json(result))
         return
-    if "purged" in result:
+    if "deleted" in result:
+        outcome = f"deleted, with {count(result['deleted'], 'job')}"
+    elif "purged" in result:
         outcome = f"{result['purged']} purged"
     elif "paused" in result:
         outcome = ("paused" if result["paused"] else "active") + ("" if result["changed"] else " already")

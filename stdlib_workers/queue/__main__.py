@@ -93,8 +93,9 @@ class Declarations(TriggerHandler):
         name = check_name(settings.pop("queue", None))
         queue_config = parse_config(name, settings)
         if not settings:
-            if name not in self._broker.queues:
-                await self._broker.define(name, queue_config)
+            existing = self._broker.queues.get(name)
+            if existing is None or self._broker.is_orphaned(existing):
+                await self._broker.define(name, existing.config if existing else queue_config)
             return
         if self._configs.get(name, queue_config) != queue_config:
             raise ValueError(f"queue {name} has another config in iii.toml; keep the options in one place")
@@ -122,6 +123,10 @@ def main() -> None:
         end_worker(f"queue: {error}; nothing was started", EXIT_REFUSED)
     if recovered:
         sys.stderr.write(f"{recovered} jobs were running when the queue ended; they are delivered again\n")
+    for queue in broker.queues.values():
+        if broker.is_orphaned(queue):
+            text = f"the queue {queue.name} has left iii.toml and goes on working"
+            sys.stderr.write(f"{text}; `iii queue delete {queue.name}` removes it with its jobs\n")
     worker = register_worker(options=InitOptions(worker_name="queue"))
     look_after(worker, "queue", store)
     asyncio.run(serve(worker, broker, clock, configs))

@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from iii import InvocationError
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
 from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State, Verdict
@@ -37,6 +39,7 @@ class Broker:
         self._clock = clock
         self._noise = noise
         self.queues: dict[str, Queue] = {}
+        self._declared: frozenset[str] = frozenset()
         self.scheduler = Scheduler(run, clock)
         store.attach(self.scheduler)
 
@@ -59,10 +62,11 @@ class Broker:
 
         def work(connection: sqlite3.Connection, now: int) -> tuple[list[Queue], int]:
             for name, config in configs.items():
-                catalog.define(connection, name, config)
+                catalog.define(connection, name, replace(config, is_declared=True))
             queues = catalog.load(connection)
             return queues, recover(connection, {queue.id: queue for queue in queues}, now)
 
+        self._declared = frozenset(configs)
         queues, recovered = self._transact(work).result()
         self.queues = {queue.name: queue for queue in queues}
         return recovered
@@ -122,6 +126,7 @@ class Broker:
 
     async def define(self, name: str, config: QueueConfig) -> bool:
         """Make or change a named queue; returns whether anything has changed."""
+        config = replace(config, is_declared=name in self._declared)
 
         def work(connection: sqlite3.Connection, _: int) -> tuple[Queue, bool]:
             queue, has_changed = catalog.define(connection, name, config)
@@ -131,6 +136,31 @@ class Broker:
         queue, has_changed = await self._transact(work)
         self.queues[queue.name] = queue
         return has_changed
+
+    def is_orphaned(self, queue: Queue) -> bool:
+        """Whether iii.toml has declared a queue and does no more."""
+        return queue.config.is_declared and queue.name not in self._declared
+
+    async def delete(self, queue: Queue) -> int:
+        """Remove a named queue with its jobs and dead letters; returns how many.
+
+        InvocationError `queue_in_use` while iii.toml declares it, and while a job of it runs.
+        """
+        if queue.name in self._declared:
+            raise InvocationError(
+                "queue_in_use", f"iii.toml declares the queue {queue.name!r}; take it out there first"
+            )
+
+        def work(connection: sqlite3.Connection, _: int) -> int:
+            running = admin.counts(connection, queue)["running"]
+            if running:
+                text = f"{running} jobs of the queue {queue.name!r} run; pause it, and try again when they have ended"
+                raise InvocationError("queue_in_use", text)
+            return catalog.delete(connection, queue)
+
+        removed = await self._transact(work)
+        self.queues.pop(queue.name, None)
+        return removed
 
     async def bind(self, queue: Queue, trigger_id: str) -> None:
         """Make the queue of a subscriber deliver."""

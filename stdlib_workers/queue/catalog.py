@@ -80,6 +80,16 @@ def unsubscribe(connection: sqlite3.Connection, topic: str, function_id: str) ->
     return removed
 
 
+def delete(connection: sqlite3.Connection, queue: Queue) -> int:
+    """Remove a queue with its jobs, dead letters and keys; returns how many jobs and letters that were."""
+    connection.execute("DELETE FROM failures WHERE job IN (SELECT id FROM jobs WHERE queue = ?)", (queue.id,))
+    removed = connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
+    # The next queue may get the same id.
+    connection.execute("DELETE FROM keys WHERE queue = ?", (queue.id,))
+    connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
+    return removed
+
+
 def queue_without_subscribers(connection: sqlite3.Connection, topic: str) -> Queue:
     """Return the queue that keeps what is published to a topic without subscribers. It delivers nothing."""
     name = topic_name(topic)

@@ -63,6 +63,7 @@ class Functions:
             "iii::queue::pause": self.pause,
             "iii::queue::resume": self.resume,
             "iii::queue::purge": self.purge,
+            "iii::queue::delete": self.delete,
             "iii::queue::redrive": self.redrive,
             "iii::queue::redrive_message": self.redrive_message,
             "iii::queue::discard_message": self.discard_message,
@@ -163,6 +164,7 @@ class Functions:
                 "function_id": queue.function_id,
                 "concurrency": queue.config.concurrency,
                 "consumers": self._consumers(queue),
+                "orphaned": self._broker.is_orphaned(queue),
                 **counts,
             }
             for queue, counts in zip(queues, figures, strict=True)
@@ -208,6 +210,14 @@ class Functions:
         fields = _object(payload)
         return {"queue": _queue_name(fields), "purged": await self._broker.purge(self._find(fields))}
 
+    async def delete(self, payload: Any) -> dict[str, Any]:
+        """Remove the named queue `queue`, which iii.toml no longer declares, with all its jobs and dead letters."""
+        name = _queue_name(_object(payload))
+        queue = self._broker.queues.get(name)
+        if queue is None or queue.topic is not None:
+            raise InvocationError("queue_not_found", f"there is no named queue {name!r}")
+        return {"queue": name, "deleted": await self._broker.delete(queue)}
+
     async def redrive(self, payload: Any) -> dict[str, Any]:
         """Deliver all dead letters of `queue` again."""
         fields = _object(payload)
@@ -245,7 +255,7 @@ class Functions:
         rows: dict[str, dict[str, Any]] = {}
         for queue in self._broker.queues.values():
             name = queue.topic or queue.name
-            row = rows.setdefault(name, {"name": name, "broker_type": "builtin", "subscriber_count": 0})
+            row = rows.setdefault(name, {"name": name, "broker_type": _broker_type(queue), "subscriber_count": 0})
             row["subscriber_count"] += self._consumers(queue)
         return [row for name, row in rows.items() if not name.startswith("topic:")]
 
@@ -262,13 +272,12 @@ class Functions:
     async def dlq_topics(self, _: Any) -> list[dict[str, Any]]:
         """Return the topics and queues that have dead letters."""
         queues = list(self._broker.queues.values())
-        totals: dict[str, int] = {}
+        rows: dict[str, dict[str, Any]] = {}
         for queue, figures in zip(queues, await self._broker.counts(queues), strict=True):
             name = queue.topic or queue.name
-            totals[name] = totals.get(name, 0) + figures["dlq_depth"]
-        return [
-            {"topic": name, "broker_type": "builtin", "message_count": count} for name, count in totals.items() if count
-        ]
+            row = rows.setdefault(name, {"topic": name, "broker_type": _broker_type(queue), "message_count": 0})
+            row["message_count"] += figures["dlq_depth"]
+        return [row for row in rows.values() if row["message_count"]]
 
     async def dlq_messages(self, payload: Any) -> list[dict[str, Any]]:
         """Return dead letters with the error of every attempt, the newest first; `offset`, `limit`."""
@@ -282,6 +291,11 @@ class Functions:
         if not queues:
             raise InvocationError("queue_not_found", f"there is no queue or topic {name!r}")
         return queues
+
+
+def _broker_type(queue: Queue) -> str:
+    """Return the contract's word for what keeps the jobs: a named queue's are calls of functions."""
+    return "function_queue" if queue.topic is None and not queue.name.startswith("topic:") else "builtin"
 
 
 def refused(reason: str, message: str) -> InvocationError:

@@ -74,6 +74,7 @@ class QueueConfig:
     key_window_ms: int = 86_400_000  # how long an idempotency key outlives its enqueue
     condition_function_id: str | None = None
     arguments: dict[str, Any] | None = None  # of a subscriber: where its function's arguments are in a message
+    is_declared: bool = False  # by iii.toml, and not by a call; no key of a configuration
 
     @property
     def attempts(self) -> int:

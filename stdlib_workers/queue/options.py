@@ -15,7 +15,7 @@ from stdlib_workers.values import check_config, in_memory
 
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
-_KEYS = tuple(field.name for field in fields(QueueConfig) if field.name != "arguments")
+_KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in ("arguments", "is_declared"))
 # The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
 SUBSCRIBER_KEYS = {
     "type": "type",

@@ -34,6 +34,16 @@ def test_list_shows_one_row_a_queue(engine: FakeEngine, iii: Iii) -> None:
     assert json.loads(iii("queue", "list", "--json").stdout) == {"queues": [QUEUE]}
 
 
+def test_list_names_the_command_that_deletes_an_orphaned_queue(engine: FakeEngine, iii: Iii) -> None:
+    engine.functions["iii::queue::list"] = lambda _: {"queues": [{**QUEUE, "name": "old mails", "orphaned": True}]}
+    done = iii("queue", "list")
+    assert done.stdout.splitlines()[1].split()[2:4] == ["fifo", "orphaned"]
+    assert done.stderr == "note: old mails has left iii.toml; `iii queue delete 'old mails'` removes it with its jobs\n"
+    engine.functions["iii::queue::delete"] = lambda data: {"queue": data["queue"], "deleted": 2}
+    assert iii("queue", "delete", "old mails", "--yes").stdout == "old mails: deleted, with 2 jobs\n"
+    assert iii("queue", "delete", "old mails").returncode == 130
+
+
 def test_peek_cuts_long_payloads_and_pages(engine: FakeEngine, iii: Iii) -> None:
     engine.functions["iii::queue::peek"] = lambda _: {"messages": [JOB]}
     row = iii("queue", "peek", "emails", "--limit", "3").stdout.splitlines()[1]

@@ -223,8 +223,8 @@ async def test_topics_are_listed_once_with_the_named_queues(bench: Bench) -> Non
     await bench.subscribe("t2", "b::on")
     rows = await bench.call("engine::queue::list_topics")
     assert rows == [
-        {"name": "default", "broker_type": "builtin", "subscriber_count": 10},
-        {"name": "jobs", "broker_type": "builtin", "subscriber_count": 2},
+        {"name": "default", "broker_type": "function_queue", "subscriber_count": 10},
+        {"name": "jobs", "broker_type": "function_queue", "subscriber_count": 2},
         {"name": "orders", "broker_type": "builtin", "subscriber_count": 2},
     ]
 
@@ -252,7 +252,7 @@ async def test_dead_letters_are_listed_newest_first_and_in_pages(bench: Bench) -
     assert await bench.call("engine::queue::dlq_topics") == []
     await bench.bury("r1", "r2", "r3")
     assert await bench.call("engine::queue::dlq_topics") == [
-        {"topic": "jobs", "broker_type": "builtin", "message_count": 3}
+        {"topic": "jobs", "broker_type": "function_queue", "message_count": 3}
     ]
     letters = await bench.call("engine::queue::dlq_messages", topic="jobs")
     assert [letter["id"] for letter in letters] == ["r3", "r2", "r1"]
@@ -402,3 +402,46 @@ async def test_a_queue_that_cannot_be_declared_refuses_its_binding(bench: Bench,
     await declarations.register_trigger(
         binding("shop::third", {"queue": "jobs", "max_retries": 1, "concurrency": 2}, "t3")
     )
+
+
+async def test_a_queue_that_has_left_the_file_is_orphaned_until_it_is_deleted(bench: Bench) -> None:
+    await bench.call("queue::define", queue="made")
+    await bench.bury("dead")
+    await bench.enqueue("later", key="once", delay_ms=60_000)
+    after = Broker(bench.store, "run-2", lambda: bench.now)
+    after.start({"default": QueueConfig()})
+    bench.broker = after
+    bench.handlers.clear()
+    Functions(after).register(bench)  # type: ignore[arg-type]
+    rows = {row["name"]: row["orphaned"] for row in (await bench.call("iii::queue::list"))["queues"]}
+    assert rows == {"default": False, "jobs": True, "made": False}
+    declared = await bench.refusal("iii::queue::delete", {"queue": "default"})
+    assert (declared.code, "iii.toml declares the queue 'default'" in declared.message) == ("queue_in_use", True)
+    assert await bench.call("iii::queue::delete", queue="jobs") == {"queue": "jobs", "deleted": 2}
+    assert (await bench.refusal("iii::queue::delete", {"queue": "jobs"})).code == "queue_not_found"
+    await bench.call("queue::define", queue="jobs", config={"max_retries": 1})
+    # Nothing of the old queue is left: neither its letters nor its keys.
+    assert await bench.call("engine::queue::dlq_messages", topic="jobs") == []
+    receipt = await bench.enqueue("again", key="once", delay_ms=60_000)
+    assert receipt == {"messageReceiptId": "again"}
+    assert await bench.call("iii::queue::delete", queue="jobs") == {"queue": "jobs", "deleted": 1}
+
+
+async def test_a_queue_with_a_running_job_is_not_deleted(bench: Bench) -> None:
+    await bench.call("queue::define", queue="made")
+    await bench.enqueue("runs", queue="made")
+    await until(lambda: bench.started or None)
+    refusal = await bench.refusal("iii::queue::delete", {"queue": "made"})
+    assert (refusal.code, "1 jobs of the queue 'made' run" in refusal.message) == ("queue_in_use", True)
+    await bench.settle("runs", DONE)
+    assert await bench.call("iii::queue::delete", queue="made") == {"queue": "made", "deleted": 0}
+
+
+async def test_a_function_that_brings_an_orphaned_queue_along_adopts_it(bench: Bench) -> None:
+    after = Broker(bench.store, "run-2", lambda: bench.now)
+    after.start({})
+    config = after.queues["jobs"].config
+    assert after.is_orphaned(after.queues["jobs"])
+    await Declarations(after, {}).register_trigger(binding("jobs::run", {"queue": "jobs"}, "b"))
+    assert not after.is_orphaned(after.queues["jobs"])
+    assert (after.queues["jobs"].config.max_retries, config.max_retries) == (1, 1)
