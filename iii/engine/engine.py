@@ -33,7 +33,7 @@ from iii.engine.config.project import load_project
 from iii.engine.config.spec import ListenerSpec, WorkerSpec
 from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
-from iii.engine.gateway.server import Gateway, ListenerOptions
+from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
 from iii.engine.reload.watcher import Watcher
@@ -259,10 +259,13 @@ class Engine:
                 self._guarded.append((spec, self._open_gateway(options)))
 
     def _open_gateway(self, options: ListenerOptions) -> Gateway:
+        engine = self.project.engine
+        limits = ConnectionLimits(engine.connections, engine.connections, namespace_timeout=engine.namespace_grace)
         gateway = Gateway(
             self.pump,
             self.channels,
             options,
+            limits,
             poller=self._poller,
             on_telemetry=self.telemetry_exporter.take_frame,
             on_routed=self.worker_connections.spoke,

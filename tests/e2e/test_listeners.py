@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.harness import BOUND, Client
-from tests.support.live_project import Project, free_ports
+from tests.support.live_project import Project, free_ports, project
 
 TOML = """
 [engine]
@@ -122,3 +122,14 @@ def test_each_change_of_the_engine_holds_at_once_or_is_said_once_to_need_a_new_s
             assert [line for line in project.lines[seen:] if " iii " in line and said not in line] == []
     finally:
         project.stop()
+
+
+def test_a_listener_has_as_many_connections_as_the_project_says(tmp_path: Path) -> None:
+    ports = free_ports("root")
+    toml = f'[engine]\nlisten = "127.0.0.1:{ports["root"]}"\nconnections = 2\n[workers.pay]\nrun = "pay.py"\n'
+    with project(tmp_path, toml, WORKERS):
+        url = f"ws://127.0.0.1:{ports['root']}"
+        with connect(url, open_timeout=BOUND), connect(url, open_timeout=BOUND):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(url, open_timeout=BOUND)
+            assert refused.value.response.status_code == 503

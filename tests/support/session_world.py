@@ -113,6 +113,7 @@ class SessionWorld:
         self.pump.turn()
 
     # `SessionHost`
+    namespace_timeout = 5.0
 
     def on_routed(self, peer: Peer) -> None:
         pass

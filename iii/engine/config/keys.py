@@ -44,6 +44,8 @@ ENGINE_KEYS = (
     Key("listen", "listen", 'Address of the WebSocket listener, "HOST:PORT" or "off".'),
     Key("invocation_timeout", "duration", "How long a call may take by default.", 0.01, 86400),
     Key("check_results", "boolean", "Check results against the functions' schemas; by default under `iii dev` only."),
+    Key("connections", "integer", "WebSockets of a listener: so many of your own, and of other users.", 1, 100_000),
+    Key("namespace_grace", "duration", "How long an SDK may take to say its namespace.", 0.01, 60),
     Key("memory", "size", "What the engine may hold for all peers together: calls, messages, data.", 64e6, 10**15),
 )
 

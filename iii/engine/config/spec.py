@@ -76,6 +76,8 @@ class EngineSpec(Struct, frozen=True):
     listen_line: int = 0  # 0: the default, which may move to a free port
     invocation_timeout: float = 30.0
     check_results: bool | None = None  # None: while files are watched, as under `iii dev`
+    connections: int = 4096  # of a listener: of the engine's own user, and as many of all others together
+    namespace_grace: float = 5.0  # seconds that the registrations of an SDK wait for its namespace (public contract)
     memory: int = 512_000_000  # bytes that the engine may hold for all peers together
     listeners: tuple[ListenerSpec, ...] = ()
 

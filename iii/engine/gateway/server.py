@@ -51,8 +51,9 @@ _REASONS[503] = "Too many connections"
 class ConnectionLimits(Struct, frozen=True):
     """What a connection may cost. Seconds, bytes, connections."""
 
-    connections: int = 512  # of all other users together, also of those that have shown the token
+    connections: int = 4096  # of all other users together, also of those that have shown the token
     own_connections: int = 4096  # of the engine's user; every official worker holds two
+    namespace_timeout: float = 5.0  # that registrations wait for the namespace of their peer
     handshakes: int = 64  # of other users that have not asked yet: one more drops the oldest
     handshake_timeout: float = 5.0  # a handshake is one packet; a slower client only keeps a descriptor busy
     ping_interval: float = 15.0  # of silence
@@ -106,6 +107,7 @@ class Gateway:
         self.channels = channels
         self._poller = poller
         self.limits = limits or ConnectionLimits()
+        self.namespace_timeout = self.limits.namespace_timeout
         self.counters: Counter[str] = Counter()
         self.on_telemetry = on_telemetry
         self.on_routed = on_routed

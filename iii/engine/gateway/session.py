@@ -31,8 +31,6 @@ from iii.protocol.lines import MAX_LINE
 if TYPE_CHECKING:
     from iii.engine.transport.websocket import WebSocketConnection
 
-# How long registrations wait for the namespace of their peer (public contract).
-NAMESPACE_TIMEOUT = 5.0
 # Unsent bytes at which a channel's reader counts as congested: a few of the SDKs' frames of 64 KiB.
 CONGESTED = 1024 * 1024
 
@@ -42,6 +40,7 @@ class SessionHost(Protocol):
 
     pump: MessagePump
     counters: Counter[str]
+    namespace_timeout: float
 
     def on_routed(self, peer: Peer) -> None: ...
 
@@ -82,7 +81,7 @@ class PeerSession(Session):
     def open(self) -> None:
         """Attach the peer after the handshake, and wait for its namespace."""
         declared = os.environ.get("III_NAMESPACE_GRACE_MS", "")
-        timeout = int(declared) / 1000 if declared.isdigit() else NAMESPACE_TIMEOUT
+        timeout = int(declared) / 1000 if declared.isdigit() else self._host.namespace_timeout
         self._pump.router.peer_table.attach(self.peer)
         self._namespace_timer = asyncio.get_running_loop().call_later(timeout, self._settle)
         self._pump.turn()

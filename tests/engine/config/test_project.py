@@ -143,6 +143,8 @@ MISTAKES = [
         'iii.toml:2:1: listen must be "HOST:PORT" with a port from 0 to 65535, or "off", got "x"',
     ),
     ("[engine]\nlisten = 'h:65536'", "iii.toml:2:1: listen must be"),
+    ("[engine]\nconnections = 0", "iii.toml:2:1: connections must be a whole number from 1 to 100000, got 0"),
+    ('[engine]\nnamespace_grace = "2m"', 'iii.toml:2:1: namespace_grace must be a duration from "0.01s" to "60s"'),
     ('[engine]\nmemory = "1MB"', 'iii.toml:2:1: memory must be a size from "64MB" to "1000000GB", got "1MB"'),
     ("[engine]\nport = 1", "iii.toml:2:1: unknown key `port`; known keys are listen, invocation_timeout"),
     ("[workers.a]\nrun = 1", "iii.toml:2:1: run must be a string, a .py file or a command line"),
