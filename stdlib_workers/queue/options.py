@@ -15,7 +15,8 @@ from stdlib_workers.values import check_config, in_memory
 
 # Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
 INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
-_KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in ("arguments", "is_declared"))
+# What a table of `queue_configs` may hold; the rest of a config is not written by anybody.
+KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in ("arguments", "is_declared"))
 # The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
 SUBSCRIBER_KEYS = {
     "type": "type",
@@ -36,15 +37,15 @@ def parse_config(name: str, table: Mapping[str, Any]) -> QueueConfig:
     if not isinstance(table, Mapping):
         raise ValueError(f"queue {name}: the config must be a table, not {table!r}")
     for key in table:
-        if key not in _KEYS and key not in INERT:
-            near = nearest_names(key, _KEYS)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(_KEYS)}"
+        if key not in KEYS and key not in INERT:
+            near = nearest_names(key, KEYS)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(KEYS)}"
             raise ValueError(f"queue {name}: unknown key {key}{hint}")
     for key, value in table.items():
         check = _CHECKS.get(key)
         if check is not None and value is not None and not check[0](value):
             raise ValueError(f"queue {name}: {key} must be {check[1]}, not {value!r}")
-    config = QueueConfig(**{key: value for key, value in table.items() if key in _KEYS and value is not None})
+    config = QueueConfig(**{key: value for key, value in table.items() if key in KEYS and value is not None})
     if config.type == "fifo" and config.message_group_field is None:
         raise ValueError(
             f"queue {name}: a fifo queue needs message_group_field, the payload's key that names the group"

@@ -15,7 +15,7 @@ import pytest
 
 from cli.commands.queue import command
 from stdlib_workers.cron.jobs import payload_from
-from stdlib_workers.queue import functions
+from stdlib_workers.queue import functions, options
 from stdlib_workers.queue.model import QueueConfig
 from tests.support.live_project import ROOT, project
 
@@ -52,7 +52,7 @@ def test_the_page_about_queues_runs(tmp_path: Path) -> None:
 
 
 def test_the_page_about_queues_has_every_key_option_and_code() -> None:
-    defaults = {field.name: field.default for field in fields(QueueConfig) if field.name != "is_declared"}
+    defaults = {field.name: field.default for field in fields(QueueConfig) if field.name in options.KEYS}
     assert set(rows_of("queue", "Config of a queue")) == set(defaults)
     for name, default in defaults.items():
         shown = "none" if default is None else f"`{json.dumps(default)}`"
