@@ -142,9 +142,7 @@ class Service:
 
     async def ingest(self, payload: Any, metadata: Any = None) -> None:
         """Store a batch of the engine's telemetry. The answer, once it is committed, asks for the next batch."""
-        # Any worker can call a function. Only the engine knows the binding's metadata, and passes it with each batch.
-        if metadata != {"feed": self._token}:
-            raise InvocationError("FORBIDDEN", f"{INGEST_FUNCTION} takes batches of the engine's feed only")
+        self._check_feed(INGEST_FUNCTION, metadata)
         if not isinstance(payload, dict):
             raise InvocationError("deserialization_error", f"{INGEST_FUNCTION}: a batch is an object")
         dropped = payload.get("dropped") or {}
@@ -155,9 +153,15 @@ class Service:
         self.pipeline.lost.update(lost)
         await self.pipeline.ingest(batch)
 
-    def workers_changed(self, payload: Any) -> None:
+    def workers_changed(self, payload: Any, metadata: Any = None) -> None:
         """Count workers that connect and disconnect."""
-        self.call_stats.add_event((payload or {}).get("event"))
+        self._check_feed(WORKERS_CHANGED_FUNCTION, metadata)
+        self.call_stats.add_event(payload["event"], payload["worker_id"])
+
+    def _check_feed(self, function_id: str, metadata: Any) -> None:
+        # Any worker can call a function. Only the engine knows the binding's metadata, and passes it with each event.
+        if metadata != {"feed": self._token}:
+            raise InvocationError("FORBIDDEN", f"{function_id} takes what the engine sends only")
 
     def alerts(self, _: Any) -> dict[str, Any]:
         """List the alert rules and their states."""

@@ -48,7 +48,10 @@ class EngineStats:
             rows = (await self._worker.trigger_async(_request("engine::workers::list")))["workers"]
         except InvocationError:
             rows = []
-        self._call_stats.active = sum(row.get("status") != "disconnected" for row in rows)
+        present = [row.get("id") for row in rows if row.get("status") != "disconnected"]
+        self._call_stats.active = len(present)
+        if present:
+            self._call_stats.add_present(present)
         values = values_from(self._call_stats, self._counted, rows, now)
         self._counted = self._call_stats.metrics()
         return values

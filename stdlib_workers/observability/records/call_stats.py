@@ -42,6 +42,8 @@ class CallStats:
         self.spawns = 0
         self.deaths = 0
         self.active = 0
+        self._connected: set[Any] = set()  # ids of the workers that are counted and have not gone
+        self._is_complete = False
         self._calls: Counter[str] = Counter()
         self.by_function: Counter[str] = Counter()
         self._has_counts = False
@@ -69,10 +71,21 @@ class CallStats:
                 self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))
                 self.by_function[function_id] += 1
 
-    def add_event(self, event: str | None) -> None:
+    def add_event(self, event: Any, worker_id: Any) -> None:
         """Count an event of `engine::workers-available`."""
-        self.spawns += event == "worker_connected"
-        self.deaths += event == "worker_disconnected"
+        if event in ("worker_connected", "worker_disconnected") and worker_id not in self._connected:
+            self._connected.add(worker_id)
+            self.spawns += 1
+        if event == "worker_disconnected":
+            self._connected.discard(worker_id)
+            self.deaths += 1
+
+    def add_present(self, worker_ids: Iterable[Any]) -> None:
+        """Count, at the first call, the workers that had connected before the events came."""
+        if not self._is_complete:
+            self._is_complete = True
+            for worker_id in worker_ids:
+                self.add_event("worker_connected", worker_id)
 
     def calls(self) -> dict[str, int]:
         return {name: self._calls[name] for name in ("total", "success", "error", "deferred")}

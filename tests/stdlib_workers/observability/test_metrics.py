@@ -283,9 +283,9 @@ def test_calls_are_counted_from_spans_until_the_engine_counts_them() -> None:
     call_stats.add_spans(rows)
     assert call_stats.calls() == {"total": 10, "success": 9, "error": 1, "deferred": 0}
     assert call_stats.by_function == {"a::b": 10}
-    call_stats.add_event("worker_connected")
-    call_stats.add_event("worker_disconnected")
-    call_stats.add_event("other")
+    call_stats.add_event("worker_connected", "a")
+    call_stats.add_event("worker_disconnected", "a")
+    call_stats.add_event("other", "b")
     call_stats.active = 4
     metrics = call_stats.metrics()
     assert [metrics[f"iii.workers.{name}"] for name in ("spawns", "deaths", "active")] == [1, 1, 4]
@@ -398,3 +398,14 @@ def test_the_oldest_series_go_when_there_are_too_many() -> None:
     latest.add(batch_from_telemetry({"otlp": [["MTRC", request]]}, IngestFilter(), NOW).metrics)
     labels = [series.labels["k"] for series in latest.at(NOW)]
     assert (len(labels), labels[0]) == (MAX_SERIES, "2")
+
+
+def test_workers_that_were_there_before_are_counted_once() -> None:
+    call_stats = CallStats()
+    call_stats.add_event("worker_connected", "early")
+    call_stats.add_event("worker_disconnected", "gone before it was seen")
+    call_stats.add_present(["early", "there", "late"])
+    call_stats.add_event("worker_connected", "late")
+    call_stats.add_present(["another list is no news"])
+    call_stats.add_event("worker_disconnected", "there")
+    assert (call_stats.spawns, call_stats.deaths) == (4, 2)

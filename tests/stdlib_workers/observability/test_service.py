@@ -166,9 +166,15 @@ def test_a_batch_of_nothing_that_fits_is_taken() -> None:
 
 def test_workers_that_come_and_go_are_counted() -> None:
     with serving() as (worker, _):
-        for event in ("worker_connected", "worker_connected", "worker_disconnected", "worker_metadata_updated"):
-            call(worker, "observability::on-workers-changed", {"event": event})
-        call(worker, "observability::on-workers-changed")
+        metadata = worker.bindings["engine::workers-available"]["metadata"]
+        for id, event in (
+            *(("a", "worker_connected"), ("b", "worker_connected")),
+            *(("a", "worker_disconnected"), ("b", "worker_metadata_updated")),
+        ):
+            payload = {"event": event, "worker_id": id}
+            call(worker, "observability::on-workers-changed", payload, metadata=metadata)
+        with pytest.raises(InvocationError, match="takes what the engine sends only"):
+            call(worker, "observability::on-workers-changed", {"event": "worker_connected", "worker_id": "c"})
         workers = call(worker, "engine::metrics::list")["engine_metrics"]["workers"]
         assert (workers["spawns"], workers["deaths"]) == (2, 1)
 
