@@ -173,6 +173,20 @@ def test_clients_of_other_users_never_take_the_place_of_the_engines_user() -> No
             assert late.recv(12) == b"HTTP/1.1 101"
 
 
+def test_workers_of_other_machines_find_room_by_the_hundreds() -> None:
+    kernel = Kernel()
+    with Engine(are_same_user=kernel.are_same_user) as engine:
+        head = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{engine.port}\r\nAuthorization: Bearer secret\r\n{UPGRADE}\r\n"
+        opened, answers = [], set()
+        for _ in range(600):
+            opened.append(kernel.connect(engine))
+            opened[-1].sendall(head.encode())
+            answers.add(opened[-1].recv(12))
+        assert answers == {b"HTTP/1.1 101"}
+        for one in opened:
+            one.close()
+
+
 def test_h11_a_client_that_is_silent_is_pinged_and_one_that_does_not_answer_is_gone() -> None:
     with (
         Engine(ping_interval=0.05, silence_timeout=0.5, sweep_interval=0.02) as engine,
