@@ -9,6 +9,15 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
+from iii.worker.functions.construction import (
+    CompiledConverter,
+    ListConverter,
+    OptionalConverter,
+    constructor_of,
+    listed,
+    write_dataclass_converter,
+    write_typed_dict_converter,
+)
 from iii.worker.functions.schema import MAX_NESTING, hints_of_fields, integer_from, is_mapping, is_union
 
 TYPE_CHECKING = False
@@ -64,7 +73,7 @@ def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
     if has_none and len(rest) == 1:
         (only,) = rest
         assert only is not None
-        return lambda value: None if value is None else only(value)
+        return OptionalConverter(only)
 
     def convert(value: Any) -> Any:
         if value is None and has_none:
@@ -96,34 +105,28 @@ def _from_container(origin: type, arguments: tuple[Any, ...], nesting: int) -> C
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
 
         def convert(value: Any) -> Any:
-            pairs = zip(converters, _listed(value), strict=True)
+            pairs = zip(converters, listed(value), strict=True)
             return tuple(item if converter is None else converter(item) for converter, item in pairs)
 
         return convert
     cls: Any = origin if origin in (tuple, set, frozenset) else list
     convert_item = converters[0] if converters else None
-    if convert_item is integer_from and cls is list:
-        return _integers_from
-    if convert_item is None:
-        return None if cls is list else lambda value: cls(_listed(value))
-    return lambda value: cls([convert_item(item) for item in _listed(value)])
+    if cls is list:
+        if convert_item is None or convert_item is integer_from:
+            return convert_item and _integers_from
+        return ListConverter(convert_item)
+    return _from_class(cls, nesting) if convert_item is None else lambda value: cls(map(convert_item, listed(value)))
 
 
 def _integers_from(value: Any) -> list[Any]:
-    listed = _listed(value)
+    items = listed(value)
     # One pass in C over what is a list of integers already.
-    return listed if set(map(type, listed)) <= {int} else [integer_from(item) for item in listed]
+    return items if set(map(type, items)) <= {int} else [integer_from(item) for item in items]
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list")
     return value
 
 
@@ -135,7 +138,7 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
     if is_subclass(cls, "msgspec", "Struct"):
         converter = _from_struct(cls)
     elif is_subclass(cls, "enum", "Enum"):
-        converter = cls
+        converter = _from_enum(cls)
     elif hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__"):
         converter = _from_fields(cls, nesting)
     elif is_subclass(cls, "datetime", "date", "time"):
@@ -148,9 +151,39 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
         import base64  # needed for bytes only
 
         return lambda value: base64.b64decode(value, validate=True)
-    elif cls in (set, frozenset, tuple):
-        return lambda value: cls(_listed(value))
+    elif issubclass(cls, tuple) or cls in (set, frozenset):
+        return _from_named_tuple(cls, nesting) if hasattr(cls, "_fields") else lambda value: cls(listed(value))
     return converter
+
+
+def _from_named_tuple(cls: Any, nesting: int) -> Converter:
+    hints = hints_of_fields(cls)
+    converters = [converter_from_hint(hints.get(name), nesting + 1) for name in cls._fields]
+
+    def convert(value: Any) -> Any:
+        items = listed(value)
+        # The constructor says how many are too many, or which is missing.
+        if len(items) > len(converters):
+            return cls(*items)
+        pairs = zip(converters, items, strict=False)  # those behind have defaults
+        return cls(*(item if converter is None else converter(item) for converter, item in pairs))
+
+    return convert
+
+
+def _from_enum(cls: Any) -> Converter:
+    try:
+        members = {member.value: member for member in cls}
+    except TypeError:  # a value that is no key
+        return cls  # type: ignore[no-any-return]
+
+    def convert(value: Any) -> Any:
+        try:
+            return members[value]
+        except (KeyError, TypeError):
+            return cls(value)  # knows combinations of flags, and says what is wrong
+
+    return convert
 
 
 def _from_text_class(cls: Any) -> Converter:
@@ -193,27 +226,33 @@ def _from_fields(cls: Any, nesting: int) -> Converter | None:
     converters = {name: converter for name, converter in fields.items() if converter is not None}
     if not converters and not is_dataclass:
         return None
-    # What is an int already needs no conversion to one.
-    settled = {name: int if converter is integer_from else None for name, converter in converters.items()}
-    names = fields.keys()
 
     def convert(value: Any) -> Any:
-        if value.__class__ is not dict:
-            raise TypeError(f"{value!r} is not an object")
-        items = value
-        for name in value if settled else ():
-            if name in settled and value[name].__class__ is not settled[name]:
-                if items is value:
-                    items = value.copy()
-                items[name] = converters[name](value[name])
-        if not is_dataclass:
-            return items
-        try:
-            return cls(**items)
-        except TypeError:
-            if names >= items.keys():
-                raise
-        # The constructor takes no fields that the class does not have.
-        return cls(**{name: item for name, item in items.items() if name in names})
+        return convert_fields(value, cls if is_dataclass else None, fields)
 
-    return convert
+    if not is_dataclass:
+        return CompiledConverter(lambda: write_typed_dict_converter(converters, convert))
+    signature = constructor_of(cls)
+    if signature is None or signature.takes_any_keyword or {*signature.names[1:]} != fields.keys():
+        return convert
+    return CompiledConverter(lambda: write_dataclass_converter(cls, signature, converters, convert))
+
+
+def convert_fields(value: Any, cls: Any, fields: dict[str, Converter | None]) -> Any:
+    """Return the instance of a dataclass `cls`, or (None) the object of a TypedDict, with its fields converted."""
+    if value.__class__ is not dict:
+        raise TypeError(f"{value!r} is not an object")
+    items = value.copy()
+    for name, item in value.items():
+        converter = fields.get(name)
+        if converter is not None:
+            items[name] = converter(item)
+    if cls is None:
+        return items
+    try:
+        return cls(**items)
+    except TypeError:
+        if fields.keys() >= items.keys():
+            raise
+    # The constructor takes no fields that the class does not have.
+    return cls(**{name: item for name, item in items.items() if name in fields})

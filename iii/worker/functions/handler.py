@@ -5,8 +5,6 @@ Signature and hints are read once, at registration. Per call only keys are looke
 
 from __future__ import annotations
 
-from operator import itemgetter
-
 from iii.errors import ErrorCode, InvocationError
 from iii.worker.codec.stdlib_json import encode_with_json
 from iii.worker.functions.schema import (
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 WHOLE_NAMES = ("payload", "data", "input")
 # The parameter that gets the caller's metadata, and no key of the payload.
 _HIDDEN = "metadata"
-# Stands where a parameter has no default.
-_NO_DEFAULT: Any = object()
 # Hints that a decoded JSON value satisfies without conversion.
 _PLAIN_HINTS = (str, int, float, bool, dict, list)
 
@@ -86,64 +82,49 @@ def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_nam
                 _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
-    names = [name for name in signature.names if name != _HIDDEN]
+    write = _call_by_any_name if signature.takes_any_keyword else _call_by_position
+    call = write(function, function_id, signature, converters)
     takes_metadata = _HIDDEN in signature.names
-    if names and names == signature.positional[: len(names)] and not signature.takes_any_keyword:
-        call = _call_by_position(function, function_id, signature, names, converters)
-    else:
-
-        def call(payload: Any, metadata: Any = None) -> Any:
-            arguments = arguments_from(payload, signature, function_id)
-            for name, converter in converters.items():
-                if name in arguments:
-                    arguments[name] = _converted(arguments[name], name, converter, function_id)
-            if takes_metadata:
-                arguments[_HIDDEN] = metadata
-            return function(**arguments)
-
     return Handler(function_id, call, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
 
 
-def _call_by_position(
-    function: Callable[..., Any],
-    function_id: str,
-    signature: Signature,
-    names: list[str],
-    converters: dict[str, Converter],
+def _call_by_any_name(
+    function: Callable[..., Any], function_id: str, signature: Signature, converters: dict[str, Converter]
 ) -> Callable[..., Any]:
-    """Return what calls a function whose parameters but for the metadata can be given by position.
-
-    It is on the path of every call, and takes half as long as one by names, which Python has to match.
-    """
+    """Return what calls a function that takes any keyword."""
     takes_metadata = _HIDDEN in signature.names
-    defaults = {name: default for name, default in signature.defaults.items() if name in names}
-    count, first = len(names), names[0]
-    values_in: Callable[[dict[str, Any]], Any] = itemgetter(*names) if count > 1 else lambda payload: (payload[first],)
-    # What is an int already needs no conversion to one, nor does a default.
-    steps = [
-        (names.index(name), int if converter is integer_from else None, defaults.get(name, _NO_DEFAULT), converter)
-        for name, converter in converters.items()
-    ]
 
     def call(payload: Any, metadata: Any = None) -> Any:
-        if payload.__class__ is not dict:
-            payload = arguments_from(payload, signature, function_id)
-        whole = payload if len(payload) == count else {**defaults, **payload}
-        try:
-            values = [*values_in(whole)]
-        except KeyError:
-            arguments_from(payload, signature, function_id)  # says which is missing
-            raise
-        if len(whole) != count:
-            arguments_from(payload, signature, function_id)  # says which is none of the function's
-        for index, cls, default, converter in steps:
-            value = values[index]
-            if value.__class__ is not cls and value is not default:
-                try:
-                    values[index] = converter(value)
-                except (ValueError, TypeError) as error:
-                    raise _inconvertible(value, names[index], error, function_id) from None
-        return function(*values, metadata=metadata) if takes_metadata else function(*values)
+        arguments = arguments_from(payload, signature, function_id)
+        for name, converter in converters.items():
+            if name in arguments:
+                arguments[name] = _converted(arguments[name], name, converter, function_id)
+        if takes_metadata:
+            arguments[_HIDDEN] = metadata
+        return function(**arguments)
+
+    return call
+
+
+def _call_by_position(
+    function: Callable[..., Any], function_id: str, signature: Signature, converters: dict[str, Converter]
+) -> Callable[..., Any]:
+    """Return what calls any other function; what it does is written at the first call."""
+    compiled: Callable[..., Any] | None = None
+
+    def check(payload: Any) -> dict[str, Any]:
+        return arguments_from(payload, signature, function_id)
+
+    def inconvertible(value: Any, name: str, error: Exception) -> InvocationError:
+        return _inconvertible(value, name, error, function_id)
+
+    def call(payload: Any, metadata: Any = None) -> Any:
+        nonlocal compiled
+        if compiled is None:
+            from iii.worker.functions.construction import write_call  # a function that is never called needs none
+
+            compiled = write_call(function, signature, converters, check, inconvertible)
+        return compiled(payload, metadata)
 
     return call
 

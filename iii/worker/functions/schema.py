@@ -168,9 +168,10 @@ def _from_class(cls: Any, nesting: int) -> Schema | None:
     for (module, name), text_schema in _STRING_CLASSES.items():
         if is_subclass(cls, module, name):
             return dict(text_schema)
-    if issubclass(cls, str):
-        return {"type": "string"}
-    return {"type": "object"} if issubclass(cls, dict) else None
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _from_named_tuple(cls, nesting)
+    base = next((base for base in (str, dict, tuple) if issubclass(cls, base)), None)
+    return dict(_SIMPLE[base]) if base else None
 
 
 def _from_describing_class(cls: type) -> Schema | None:
@@ -186,6 +187,20 @@ def _from_describing_class(cls: type) -> Schema | None:
 
     name = schema["$ref"].rpartition("/")[2]
     return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
+
+
+def _from_named_tuple(cls: Any, nesting: int) -> Schema:
+    """Return the schema of an array, which a NamedTuple is in JSON for msgspec and pydantic too, by position."""
+    hints = hints_of_fields(cls)
+    places = _properties({name: hints.get(name) for name in cls._fields}, cls._field_defaults, None, nesting + 1)
+    required = len(places) - len(cls._field_defaults)
+    return {
+        "type": "array",
+        "title": cls.__name__,
+        "prefixItems": list(places.values()),
+        "minItems": required,
+        "maxItems": len(places),
+    }
 
 
 def _from_fields(cls: Any, nesting: int) -> Schema:
@@ -206,7 +221,8 @@ def _from_fields(cls: Any, nesting: int) -> Schema:
         hints = {name: hints.get(name) for name in fields}
         defaults = {name: field.default for name, field in fields.items() if field.default is not missing}
         required = [name for name in fields if name not in defaults and fields[name].default_factory is missing]
-    schema = _object(_properties(hints, defaults, cls.__doc__, nesting + 1), required, closed=False)
+    properties = _properties(hints, defaults, cls.__doc__, nesting + 1)
+    schema = {"title": cls.__name__, **_object(properties, required, closed=False)}
     doc = first_paragraph(cls.__doc__)
     # A dataclass without a docstring gets its signature as one.
     return {**schema, "description": doc} if doc and not doc.startswith(f"{cls.__name__}(") else schema

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import enum
 import typing
-from typing import Annotated, Any, Literal, Optional, TypedDict, Union
+from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict, Union
 
 import jsonschema
 import msgspec
@@ -86,6 +86,7 @@ def test_a_hint_becomes_a_schema(hint, schema):
 
 def test_a_typed_dict_knows_what_is_required():
     assert schema_from_hint(Movie) == {
+        "title": "Movie",
         "type": "object",
         "properties": {"title": STRING, "year": INTEGER},
         "required": ["title"],
@@ -121,3 +122,18 @@ def test_parameters_become_a_closed_object():
     assert schema["properties"]["b"]["default"] == 2
     assert schema["required"] == ["a"]
     assert schema["additionalProperties"] is False
+
+
+class Place(NamedTuple):
+    name: str
+    number: int = 1
+
+
+def test_a_named_tuple_is_an_array_with_a_place_for_each_field():
+    assert schema_from_hint(Place) == {
+        "type": "array",
+        "title": "Place",
+        "prefixItems": [STRING, {"type": "integer", "default": 1}],
+        "minItems": 1,
+        "maxItems": 2,
+    }

@@ -1,0 +1,135 @@
+"""Call one typed or plain handler many times in a row: `python typed_callee.py CASE typed|plain CALLS`.
+
+Prints the CPU nanoseconds per call. Under callgrind the difference of two counts of calls gives the instructions of
+one: start and registration cancel out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import gc
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
+
+from iii.worker.functions.handler import handler_from, typed_handler_from
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+@dataclasses.dataclass
+class NewOrder:
+    item: str
+    quantity: int = 1
+
+
+@dataclasses.dataclass
+class Address:
+    name: str
+    street: str
+    number: int
+    country: str
+
+
+@dataclasses.dataclass
+class Line:
+    item: str
+    quantity: int
+
+
+@dataclasses.dataclass
+class Shipment:
+    at: datetime.datetime
+    to: Address
+
+
+@dataclasses.dataclass
+class Basket:
+    lines: list[Line]
+
+
+@dataclasses.dataclass
+class Shirt:
+    size: Size
+    fit: Literal["slim", "wide"]
+    ordered: datetime.datetime | None = None
+    count: int | None = None
+
+
+class Point(TypedDict):
+    x: int
+    y: int
+    label: str
+
+
+class Visit(TypedDict):
+    at: datetime.datetime
+    point: Point
+
+
+def floats(a: float, b: float) -> None: ...
+
+
+def body(customer: str, order: NewOrder, dry_run: bool = False) -> None: ...
+
+
+def flat(address: Address, dry_run: bool = False) -> None: ...
+
+
+def nested(shipment: Shipment) -> None: ...
+
+
+def many(basket: Basket) -> None: ...
+
+
+def choices(shirt: Shirt) -> None: ...
+
+
+def typed_dict(point: Point) -> None: ...
+
+
+def nested_typed_dict(visit: Visit) -> None: ...
+
+
+def plain(payload: Any) -> None: ...
+
+
+NOON = "2026-05-01T12:00:00+00:00"
+ADDRESS = {"name": "Ada", "street": "Main Street", "number": 4, "country": "GB"}
+POINT = {"x": 1, "y": 2, "label": "here"}
+CASES: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
+    "two floats": (floats, {"a": 1.5, "b": 2.5}),
+    "text, dataclass of 2, default": (body, {"customer": "7", "order": {"item": "tea", "quantity": 2}}),
+    "dataclass of 4, bool": (flat, {"address": ADDRESS, "dry_run": True}),
+    "dataclass in one, datetime": (nested, {"shipment": {"at": NOON, "to": ADDRESS}}),
+    "list of 3 dataclasses": (many, {"basket": {"lines": [{"item": "tea", "quantity": 2}] * 3}}),
+    "Enum, Literal, 2 Optional": (
+        choices,
+        {"shirt": {"size": "large", "fit": "slim", "ordered": NOON, "count": 1}},
+    ),
+    "TypedDict of 3": (typed_dict, {"point": POINT}),
+    "TypedDict in one, datetime": (nested_typed_dict, {"visit": {"at": NOON, "point": POINT}}),
+}
+
+
+def main() -> None:
+    """Run one case."""
+    case, form, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    function, payload = CASES[case]
+    handler = typed_handler_from("b::f", function, by_name=True) if form == "typed" else handler_from("b::f", plain)
+    call = handler.call
+    gc.disable()
+    begin = time.process_time_ns()
+    for _ in range(calls):
+        call(payload)
+    print((time.process_time_ns() - begin) / max(1, calls))
+
+
+if __name__ == "__main__":
+    main()
