@@ -81,7 +81,7 @@ def plain_value(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(by_alias=True, exclude_none=True, mode="json")
-    if isinstance(value, set | frozenset):
+    if isinstance(value, set | frozenset | tuple):  # orjson does not take a NamedTuple for the tuple that it is
         return list(value)
     if isinstance(value, str):  # of a class below it, which fast libraries do not take for one
         return str.__str__(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from cli.stubs.python import RESERVED, text_of
 from cli.stubs.shapes import ANY, NEVER, Array, Object, Ref, shapes_of
 from cli.stubs.signatures import signatures_of
 from cli.stubs.typescript import text_of as typescript_of
+from iii.worker.functions.handler import describe
 
 OPEN = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
 
@@ -122,6 +124,20 @@ def test_equal_types_of_several_functions_are_one_and_others_get_the_function_be
     differing = signatures_of([function("a::x", None, listing(OPEN)), function("a::y", None, listing(other))])
     assert list(differing.named) == ["AXResultItem", "AYResultItem"]
     assert differing.trees["default"].children["a"].children["y"].signature.result == Array(Ref("AYResultItem"))  # type: ignore[union-attr]
+
+
+@dataclasses.dataclass
+class NewOrder:
+    item: str
+
+
+def test_a_type_of_python_keeps_its_name() -> None:
+    def order(order: NewOrder, former: list[NewOrder]) -> NewOrder: ...
+
+    order.__annotations__ = {"order": NewOrder, "former": list[NewOrder], "return": NewOrder}
+    formats = describe(order, typed=True)
+    named = signatures_of([function("shop::order", formats["request_format"], formats["response_format"])]).named
+    assert {*named} == {"NewOrder", "ShopOrderPayload"}
 
 
 def test_no_type_takes_a_name_that_the_module_has() -> None:

@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import uuid
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -150,6 +151,11 @@ class Shade(enum.Enum):
     DARK = "dark"
 
 
+class Place(NamedTuple):
+    name: str
+    number: int
+
+
 class Name(str):
     pass
 
@@ -172,6 +178,7 @@ class Item:
         (b"hi", "aGk="),
         (Name("ada"), "ada"),
         ([Name("ada")], ["ada"]),
+        (Place("a", 1), ["a", 1]),
     ],
 )
 def test_python_values_have_one_json_form_in_every_library(codec, value, wire):
