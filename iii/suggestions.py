@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # The functions of the standard workers by how their ids begin; the longest that fits counts.
 STANDARD_FUNCTIONS = {
+    "configuration::": "configuration",
     "state::": "state",
     "stream::": "stream",
     "publish": "pubsub",

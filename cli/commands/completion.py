@@ -64,6 +64,11 @@ def _queues(connection: Connection) -> Iterator[tuple[str, str]]:
         yield str(row["name"]), f"{row['ready']} ready, {row['dlq_depth']} dead"
 
 
+def _configurations(connection: Connection) -> Iterator[tuple[str, str]]:
+    for row in connection.look_up("configuration::list")["configurations"]:
+        yield str(row["id"]), str(row["description"])
+
+
 def _traces(connection: Connection) -> Iterator[tuple[str, str]]:
     listed = connection.look_up("engine::traces::list", {"sort_order": "desc", "limit": TRACES})
     for row in listed["spans"]:
@@ -110,6 +115,7 @@ function_names: Complete = lambda _context, _parameter, incomplete: items(  # no
 worker_names = _completing(lambda: asked(_workers) or _declared_workers())
 declared_workers = _completing(_declared_workers)
 queue_names = _completing(lambda: asked(_queues))
+configuration_ids = _completing(lambda: asked(_configurations))
 trace_ids = _completing(lambda: asked(_traces))
 
 

@@ -29,6 +29,7 @@ COMMANDS: Table = {
     "triggers": ("cli.observe.registrations", "triggers", "List what calls which function."),
     "state": ("cli.commands.stores", "state", "Read, write and watch values of the state worker."),
     "stream": ("cli.commands.stores", "stream", "Follow the events of a stream."),
+    "config": ("cli.commands.configuration", "command", "Read and change settings while workers run."),
     "logs": ("cli.observe.logs", "command", "Show what the workers have written."),
     "trace": ("cli.observe.traces", "trace", "Show one trace as a tree with its times."),
     "traces": ("cli.observe.traces", "traces", "List what was called lately, the slow and the failed."),

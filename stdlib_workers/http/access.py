@@ -25,7 +25,7 @@ class AccessLog:
     """Gathers lines and spans, and writes them. `is_on` False keeps the lines of what went wrong and drops the rest."""
 
     def __init__(self, *, is_on: bool, record_spans: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
-        self._is_on = is_on
+        self.is_on = is_on
         self._record_spans = record_spans
         self._lines: list[str] = []
         self._ended: list[tuple[Request, float]] = []
@@ -34,7 +34,7 @@ class AccessLog:
     def note(self, request: Request) -> None:
         """Note what became of one request, which has ended now."""
         seconds = perf_counter() - request.began
-        if self._is_on:
+        if self.is_on:
             self._lines.append(_line_of(request, seconds))
         # The flags 00: somebody has decided that the trace is not recorded.
         if self._record_spans is not None and not request.trace["traceparent"].endswith("-00"):

@@ -68,8 +68,12 @@ class Application:
         self.iterate: Iterate | None = None  # without it a generator's answer is a list
         self.trigger_aside = trigger  # for payloads whose encoding would hold this loop up
         self._routes = routes
-        self._options = options
+        self.take(options)
         self._log = log
+
+    def take(self, options: Options) -> None:
+        """Answer by these options from the next request on."""
+        self._options = options
         self._respond: ASGIApp = self._respond_plainly
         if options.origins:
             self._respond = CORSMiddleware(

@@ -21,12 +21,13 @@ from stdlib_workers.http.application import Application
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.listening import Listening
-from stdlib_workers.http.options import DEFAULT_PORT, Options
+from stdlib_workers.http.options import DEFAULT_PORT, Options, parse_options
 from stdlib_workers.http.origins import Origins, hosts_for
 from stdlib_workers.http.requests import Trigger
 from stdlib_workers.http.routes import Routes
 from stdlib_workers.http.static import StaticFolder
 from stdlib_workers.http.triggers import TYPES, HttpTriggers
+from stdlib_workers.values.live_config import LiveConfig
 
 # How long a start waits for the next of its routes. They come in one burst; one that is lost must not keep it.
 ROUTES_SECONDS = 2.0
@@ -54,16 +55,31 @@ class Server:
             application.trigger_aside = _on_thread(worker.trigger_async)
         if path := os.environ.get("III_SOCKET"):
             application.channels = Channels(worker.trigger_async, partial(asyncio.open_unix_connection, path))
-        application.fallbacks = [StaticFolder(prefix, project / folder) for prefix, folder in options.static]
-        application.fallbacks += [self._documentation] if options.openapi else []
         self.application = application
+        self._project = project
         self.listening = None if sock is None else Listening(sock, application)
+        self._take(options)
+
+    def _take(self, options: Options) -> None:
+        self._options, self._log.is_on = options, options.access_log
+        application = self.application
+        application.take(options)
+        folders = [StaticFolder(prefix, self._project / folder) for prefix, folder in options.static]
+        application.fallbacks = [*folders, self._documentation] if options.openapi else [*folders]
         hosts = hosts_for(*self.listening.address, options.hosts) if self.listening else frozenset[str]()
         application.origins = Origins(hosts, options.origins)
+
+    def _take_on_loop(self, options: Options) -> None:
+        self._loop.call_soon_threadsafe(self._take, options)
 
     async def start(self) -> None:
         """Provide the trigger types, get their bindings, and accept."""
         self._loop = asyncio.get_running_loop()
+        if self.listening is not None:
+            parse = partial(parse_options, name=os.environ.get("III_WORKER_NAME", "http"))
+            settings = LiveConfig(self._worker, "http", self._worker.config, parse, self._take_on_loop)
+            # Before the first request: a generation that takes over has the settings of the one before.
+            await asyncio.to_thread(settings.start)
         self._worker.register_function("http::openapi", self._documentation.describe)
         self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True})
         providers = []

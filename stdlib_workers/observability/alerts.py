@@ -7,7 +7,7 @@ begins: a crash in between loses an action instead of repeating it for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from iii import InvocationError, Logger
@@ -32,14 +32,21 @@ class AlertEvaluator:
     ) -> None:
         self._archive = archive
         self._call_stats = call_stats
-        self._rules = tuple(rules)
-        self.enabled_rules = sum(rule.enabled for rule in rules)
-        self._run_action = run_action
         self._lock = asyncio.Lock()
         self._actions: set[asyncio.Task[None]] = set()
         self._log = Logger(service_name="alerts")
-        stored = archive.stored_alerts
-        self.states = {rule.name: stored.get(rule.name, AlertState()) for rule in self._rules}
+        self._take(rules, run_action, archive.stored_alerts)
+
+    def _take(self, rules: Sequence[AlertRule], run_action: RunAction, states: Mapping[str, AlertState]) -> None:
+        self._rules = tuple(rules)
+        self.enabled_rules = sum(rule.enabled for rule in rules)
+        self._run_action = run_action
+        self.states = {rule.name: states.get(rule.name, AlertState()) for rule in self._rules}
+
+    async def take(self, rules: Sequence[AlertRule], run_action: RunAction) -> None:
+        """Go by other rules from now on; one that keeps its name keeps its state."""
+        async with self._lock:
+            self._take(rules, run_action, self.states)
 
     async def evaluate(self, now: int) -> list[dict[str, Any]]:
         """Evaluate every rule at `now` (nanoseconds), start the actions that are due, return their events."""

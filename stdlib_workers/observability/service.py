@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from iii import InvocationError, Worker
+from iii import InvocationError, Trigger, Worker
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts import AlertEvaluator, RunAction
 from stdlib_workers.observability.config.alert_rules import AlertRule
@@ -61,7 +61,11 @@ class Service:
         self.latest_series = LatestSeries()
         self.triggers = Triggers(worker, background.start)
         self.engine_stats = EngineStats(worker, self.call_stats)
-        self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, self._action_runner())
+        self.evaluator = AlertEvaluator(archive, self.call_stats, options.alerts, self._action_runner(options))
+        self._traces = TraceFunctions(archive, self.pipeline, options.limits.bytes, options.collapse)
+        self._logs = LogFunctions(archive, self.pipeline, options)
+        self._diagnostics = Diagnostics(options, self.pipeline)
+        self._feed: Trigger | None = None
         self.pipeline.subscribers += [
             lambda batch: self.call_stats.add_spans(batch.spans),
             lambda batch: self.latest_series.add(batch.metrics),
@@ -78,8 +82,34 @@ class Service:
         if self._exporter is not None:
             self.pipeline.subscribers.append(self._exporter.on_batch)
 
-    def _action_runner(self) -> RunAction:
-        options = self._options
+    def take(self, options: Options) -> None:
+        """Go by other options from now on, as far as they can change while this runs; on any thread."""
+        before, self._options = self._options, options
+        self._archive.limits = options.limits
+        self._traces.max_bytes, self._traces.collapse = options.limits.bytes, options.collapse
+        self._logs.options = self._diagnostics.options = options
+        if _feed_config(before) != _feed_config(options) and options.enabled:
+            self._bind_feed()
+        if (before.alerts, before.allow_private) != (options.alerts, options.allow_private):
+            self._background.wait(self.evaluator.take(options.alerts, self._action_runner(options)))
+
+    def _bind_feed(self) -> None:
+        """Ask the engine for its telemetry, as the options want it."""
+        earlier, self._feed = (
+            self._feed,
+            self._worker.register_trigger(
+                {
+                    "type": "telemetry",
+                    "function_id": INGEST_FUNCTION,
+                    "config": _feed_config(self._options),
+                    "metadata": {"feed": self._token},
+                }
+            ),
+        )
+        if earlier is not None:
+            earlier.unregister()
+
+    def _action_runner(self, options: Options) -> RunAction:
         if not options.alerts:
             return _do_nothing
         # Imported late: the HTTP client takes 0.2 s, and most projects have no alerts.
@@ -99,31 +129,17 @@ class Service:
         self._worker.register_function(WORKERS_CHANGED_FUNCTION, self.workers_changed, metadata={"internal": True})
         if self._options.enabled:
             self._start_servers()
-            telemetry_config = {
-                "spans": True,
-                "logs": self._options.logs_enabled,
-                "live": self._options.live,
-                "payloads": self._options.payload_bytes,
-                "sampling": self._options.sampling.for_engine(),
-            }
-            metadata = {"feed": self._token}
-            for trigger_type, function_id, config in (
-                ("engine::workers-available", WORKERS_CHANGED_FUNCTION, {}),
-                ("telemetry", INGEST_FUNCTION, telemetry_config),
-            ):
-                self._worker.register_trigger(
-                    {"type": trigger_type, "function_id": function_id, "config": config, "metadata": metadata}
-                )
+            self._worker.register_trigger(
+                {"type": "engine::workers-available", "function_id": WORKERS_CHANGED_FUNCTION, "config": {}}
+            )
+            self._bind_feed()
             for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):
                 self._background.call(self._background.start, work)
         self._worker.before_stop(self.close)
 
     def _functions(self) -> dict[str, Any]:
-        max_bytes = self._options.limits.bytes
-        traces = TraceFunctions(self._archive, self.pipeline, max_bytes, self._options.collapse)
-        logs = LogFunctions(self._archive, self.pipeline, self._options)
+        traces, logs, diagnostics = self._traces, self._logs, self._diagnostics
         metrics = MetricFunctions(self._archive, self.pipeline, self.call_stats)
-        diagnostics = Diagnostics(self._options, self.pipeline)
         return {
             **{f"engine::traces::{name}": getattr(traces, name) for name in ("list", "tree", "group_by", "clear")},
             **{f"engine::log::{level}": logs.writer(level) for level in ("trace", "debug", "info", "warn", "error")},
@@ -224,6 +240,16 @@ class Service:
             server.close()
         if self._exporter is not None:
             self._exporter.close(min(seconds or EXPORT_CLOSE_TIMEOUT, EXPORT_CLOSE_TIMEOUT))
+
+
+def _feed_config(options: Options) -> dict[str, Any]:
+    return {
+        "spans": True,
+        "logs": options.logs_enabled,
+        "live": options.live,
+        "payloads": options.payload_bytes,
+        "sampling": options.sampling.for_engine(),
+    }
 
 
 def load_modules(options: Options) -> None:

@@ -29,6 +29,7 @@ from stdlib_workers.queue.options import SUBSCRIBER_KEYS, check_name, options_fr
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
+from stdlib_workers.values.live_config import LiveConfig
 
 SUBSCRIBER: TriggerTypeInput = {
     "id": "durable:subscriber",
@@ -148,6 +149,8 @@ async def serve(worker: Worker, broker: Broker, clock: Callable[[], int], config
     worker.register_trigger(
         {"type": "engine::functions-available", "function_id": "queue::on-functions-available", "config": {}}
     )
+    settings = LiveConfig(worker, "queue", worker.config, options_from, lambda options: broker.define_all(options[0]))
+    await asyncio.to_thread(settings.start)
     worker.ready()
     await dispatcher.run()
 

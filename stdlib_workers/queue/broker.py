@@ -162,6 +162,20 @@ class Broker:
         self.queues.pop(queue.name, None)
         return removed
 
+    def define_all(self, configs: dict[str, QueueConfig]) -> None:
+        """As `define` for several queues. Blocks until that is durable."""
+
+        def work(connection: sqlite3.Connection, _: int) -> list[Queue]:
+            queues = [
+                catalog.define(connection, name, replace(config, is_declared=name in self._declared))[0]
+                for name, config in configs.items()
+            ]
+            self.scheduler.reconsider(queues)
+            return queues
+
+        for queue in self._transact(work).result():
+            self.queues[queue.name] = queue
+
     async def bind(self, queue: Queue, trigger_id: str) -> None:
         """Make the queue of a subscriber deliver."""
 

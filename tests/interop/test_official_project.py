@@ -24,6 +24,7 @@ PROJECT = """
 [engine]
 listen = "127.0.0.1:PORT"
 [workers.state]
+[workers.configuration]
 [workers.stream.config]
 port = 0
 [workers.queue]
@@ -97,6 +98,36 @@ def test_state(sdk: str, caller: Caller) -> None:
     event = await_event(caller, sdk, {"scope": sdk, "event_type": "state:updated"})
     assert (event["old_value"], event["new_value"]) == ({"n": 1}, {"n": 3})
     through(caller, sdk, "state::delete", item)
+
+
+def test_configuration(sdk: str, caller: Caller) -> None:
+    id = sdk.replace(".", "-")
+    schema = {"type": "object", "properties": {"port": {"type": "integer"}}}
+    entry = {"id": id, "name": "Shop", "description": "of the shop", "schema": schema}
+    bind(caller, sdk, "configuration", {"configuration_id": id})
+    registered = through(caller, sdk, "configuration::register", {**entry, "initial_value": {"port": "${GONE:80}"}})
+    assert registered == {**entry, "value": {"port": "${GONE:80}"}}
+    assert through(caller, sdk, "configuration::get", {"id": id}) == {"id": id, "value": {"port": 80}}
+    change = through(caller, sdk, "configuration::set", {"id": id, "value": {"port": 81}})
+    assert change == {"old_value": {"port": "${GONE:80}"}, "new_value": {"port": 81}}
+    event = await_event(caller, sdk, {"id": id, "event_type": "configuration:updated"})
+    told = {"type": "configuration", **entry, "old_value": {"port": 80}, "new_value": {"port": 81}}
+    assert told.items() <= event.items()
+    assert through(caller, sdk, "configuration::schema", {"id": id}) == entry
+    assert entry in through(caller, sdk, "configuration::list", {})["configurations"]
+    for function_id, payload, code in (
+        ("register", {**entry, "id": "No Id"}, "INVALID_ID"),
+        ("register", {**entry, "schema": {"type": "wat"}}, "SCHEMA_INVALID"),
+        ("set", {"id": id, "value": {"port": "x"}}, "SCHEMA_INVALID"),
+        ("set", {"id": "none", "value": 1}, "NOT_REGISTERED"),
+        ("get", {"id": "none"}, "NOT_FOUND"),
+        ("schema", {"id": "none"}, "NOT_FOUND"),
+    ):
+        call = {"function_id": f"configuration::{function_id}", "payload": payload}
+        assert caller.result(f"{sdk}::call", call)["code"] == code
+    through(caller, sdk, "configuration::set", {"id": id, "value": {"port": "${GONE}"}})
+    call = {"function_id": "configuration::get", "payload": {"id": id}}
+    assert caller.result(f"{sdk}::call", call)["code"] == "EXPAND_FAILED"
 
 
 def test_stream(sdk: str, caller: Caller) -> None:

@@ -45,6 +45,7 @@ CALLS = {
     "bridge": ('bridge.invoke function_id=math::add data={"a":2,"b":3}', '{"c": 5}'),
     "http_functions": ("shop::parcel", '{"sent": true}'),
     "observability": ("engine::metrics::list", '"invocations"'),
+    "configuration": ("configuration::get id=queue", '"value": {}'),
 }
 
 

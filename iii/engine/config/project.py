@@ -25,7 +25,7 @@ from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
-    *("http_functions", "observability"),
+    *("http_functions", "observability", "configuration"),
 )
 # Those whose `config` names the socket that the engine opens for them, with the port they have by default.
 LISTENING = {"http": 3111}

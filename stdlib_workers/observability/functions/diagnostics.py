@@ -19,12 +19,12 @@ class Diagnostics:
     """Handlers of these functions."""
 
     def __init__(self, options: Options, pipeline: Pipeline) -> None:
-        self._options = options
+        self.options = options
         self._pipeline = pipeline
 
     def health(self, _: Any) -> dict[str, Any]:
         """Return which parts are on, and whether the storage works."""
-        options, error = self._options, self._pipeline.last_error
+        options, error = self.options, self._pipeline.last_error
         export = options.export
         components = {
             "otel": _component(
@@ -44,8 +44,8 @@ class Diagnostics:
     def sampling(self, _: Any) -> dict[str, Any]:
         """Return the sampling of traces and logs."""
         return {
-            "traces": self._options.sampling.to_json(),
-            "logs": {"sampling_ratio": self._options.logs_ratio},
+            "traces": self.options.sampling.to_json(),
+            "logs": {"sampling_ratio": self.options.logs_ratio},
             "timestamp": self._pipeline.clock() // MILLISECOND,
         }
 

@@ -24,7 +24,7 @@ class LogFunctions:
     def __init__(self, archive: Archive, pipeline: Pipeline, options: Options) -> None:
         self._archive = archive
         self._pipeline = pipeline
-        self._options = options
+        self.options = options
 
     def writer(self, level: str) -> Callable[[Any], Awaitable[None]]:
         """Return the handler of `engine::log::LEVEL`."""
@@ -32,8 +32,8 @@ class LogFunctions:
         async def write(payload: Any) -> None:
             params = QueryParams(f"engine::log::{level}", payload)
             message = params.string("message")
-            ratio = self._options.logs_ratio
-            if not self._options.logs_enabled or (ratio < 1 and random.random() >= ratio):
+            ratio = self.options.logs_ratio
+            if not self.options.logs_enabled or (ratio < 1 and random.random() >= ratio):
                 return
             redactor, now = BatchRedactor(), self._pipeline.clock()
             record = {
@@ -45,11 +45,11 @@ class LogFunctions:
                 "trace_id": params.text("trace_id"),
                 "span_id": params.text("span_id"),
                 "service_name": params.text("service_name") or "unknown",
-                "resource": self._options.resource,
+                "resource": self.options.resource,
                 "instrumentation_scope_name": "iii",
             }
             row = log_without_secrets(log_row_from(record, redactor, now), redactor)
-            if self._options.logs_console:
+            if self.options.logs_console:
                 logger = Logger(row.trace, row.service, row.span)
                 write_line = getattr(logger, {"trace": "debug"}.get(level, level))
                 write_line(row.body, log_json(row)["attributes"] or None)

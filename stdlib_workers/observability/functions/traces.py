@@ -30,8 +30,8 @@ class TraceFunctions:
     def __init__(self, archive: Archive, pipeline: Pipeline, max_bytes: int, collapse: Sequence[Collapse]) -> None:
         self._archive = archive
         self._pipeline = pipeline
-        self._max_bytes = max_bytes
-        self._collapse = collapse
+        self.max_bytes = max_bytes
+        self.collapse = collapse
 
     async def list(self, payload: Any) -> dict[str, Any]:
         """List the roots of traces or all spans, those that the filters of the payload fit."""
@@ -69,7 +69,7 @@ class TraceFunctions:
             "known_dropped_spans": dropped,
             "thinned_spans": await self._archive.run(lambda connection: figure(connection, SPANS.thinned)),
             "physical_bytes": await self._archive.run(used_bytes),
-            "max_disk_bytes": self._max_bytes,
+            "max_disk_bytes": self.max_bytes,
             "last_error": error,
         }
 
@@ -77,7 +77,7 @@ class TraceFunctions:
         """Return one trace as a tree."""
         trace_id = QueryParams("engine::traces::tree", payload).string("trace_id")
         rows = await self._archive.run(lambda connection: span_table.trace(connection, trace_id))
-        return {"roots": tree_from(_fitting(rows), self._collapse), "storage": await self._storage()}
+        return {"roots": tree_from(_fitting(rows), self.collapse), "storage": await self._storage()}
 
     async def group_by(self, payload: Any) -> dict[str, Any]:
         """Group spans by the value of an attribute."""

@@ -38,7 +38,7 @@ class Archive:
 
     def __init__(self, store: Store, limits: Limits, clock: Callable[[], int] = time_ns) -> None:
         self._store = store
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._growth = Growth(since=clock())  # of the storage thread
         # As they were stored: how many spans were lost since the archive was made, and the alerts' states.
@@ -64,9 +64,9 @@ class Archive:
             except OverflowError as error:
                 # Only counts without sense add up to more than 64 bits.
                 raise InvocationError("invalid_payload", f"a number is too large to be kept: {error}") from None
-            for rows, recent in ((history.SPANS, self._limits.recent_spans), (history.LOGS, self._limits.recent_logs)):
+            for rows, recent in ((history.SPANS, self.limits.recent_spans), (history.LOGS, self.limits.recent_logs)):
                 history.thin(connection, rows, recent, self._clock())
-            _make_room(connection, self._limits.bytes)
+            _make_room(connection, self.limits.bytes)
 
         return self._store.run(command, then=then)
 
@@ -75,7 +75,7 @@ class Archive:
 
         `now` in nanoseconds.
         """
-        limits = self._limits
+        limits = self.limits
 
         def command(connection: sqlite3.Connection) -> bool:
             pending = now - limits.pending_seconds * SECOND

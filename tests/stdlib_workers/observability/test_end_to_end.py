@@ -106,7 +106,7 @@ def address_of(running: Project, what: str) -> str:
 
 def route_of(running: Project, path: str) -> str:
     """Return the URL of a route once it is bound."""
-    said = next(line for line in running.said("http://") if "metrics" not in line)
+    said = eventually(lambda: [line for line in running.said("http://") if re.search(r"\bhttp +\| http://", line)])[0]
     routes = eventually(lambda: running.call("http::openapi")["paths"])
     assert path in routes
     return f"http://{said.rpartition('http://')[2]}{path}"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from iii.config_schema import load_schema, mistakes
 from stdlib_workers.bridge.options import options_from as bridge
+from stdlib_workers.configuration.__main__ import options_from as configuration
 from stdlib_workers.cron.__main__ import store_in_memory as cron
 from stdlib_workers.http.options import parse_options as http
 from stdlib_workers.observability.config.options import options_from as observability
@@ -27,6 +28,7 @@ from stdlib_workers.values import OptionError, check_config
 WORKERS = Path(__file__).resolve().parents[3] / "stdlib_workers"
 PARSERS: dict[str, Callable[[Any], object]] = {
     "bridge": bridge,
+    "configuration": configuration,
     "cron": cron,
     "http": http,
     "http_functions": lambda config: check_config("http_functions", config),
