@@ -75,10 +75,8 @@ def command(source: Path, as_json: bool) -> None:
 
 def read_yaml(path: Path) -> Any:
     """Return what a YAML file holds. Raises UsageError for one that is too large, too deep, or none."""
-    try:
-        import yaml  # type: ignore[import-untyped]  # an extra, and this command's alone
-    except ImportError:
-        raise UsageError("reading YAML needs PyYAML", 'install "iii-engine[yaml]"') from None
+    import yaml  # type: ignore[import-untyped]  # keeps `--help` light
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
