@@ -43,6 +43,7 @@ BASE = (
     *(
         "iii/arguments.py",
         "iii/config_schema.py",
+        "iii/declarations.py",
         "iii/durations.py",
         "iii/errors.py",
         "iii/failure_text.py",
@@ -57,6 +58,7 @@ BASE = (
 PUBLIC_MODULES = (
     "iii/arguments.py",
     "iii/config_schema.py",
+    "iii/declarations.py",
     "iii/durations.py",
     "iii/failure_text.py",
     "iii/protocol/shape.py",
@@ -209,6 +211,7 @@ FORBIDDEN_IN_PURE = frozenset(
 # Pure modules that may name one of these all the same, and why.
 MAY_USE = {
     "iii.config_schema": {"pathlib"},  # reads the schema beside a standard worker
+    "iii.declarations": {"pathlib"},  # as above
     "iii.engine.config.cautions": {"os", "pathlib"},  # looks at owners and modes
     "iii.engine.config.environment": {"pathlib"},
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in

@@ -14,7 +14,7 @@ from cli.client.connection import connect
 from cli.client.error_hints import explained
 from cli.text.output import shown, write, write_error
 from cli.trigger.arguments import Arguments
-from cli.trigger.payload import types_of
+from cli.trigger.payload import convert, types_of
 from iii.errors import EngineNotRunning, ErrorCode
 
 USAGE = "iii trigger FUNCTION [key=value ...] [--json OBJECT|-] [options]"
@@ -66,20 +66,30 @@ def run(arguments: Arguments) -> int:
 def page(info: dict[str, Any]) -> str:
     """Return the page for one function; `info` is the result of `engine::functions::info`."""
     function_id = shown(str(info["function_id"]))
-    schema = info.get("request_schema")
     parts = [f"iii trigger {function_id}"]
     if info.get("description"):
         parts.append("\n".join(shown(line) for line in str(info["description"]).strip().split("\n")))
     parts.append(f"Usage: iii trigger {function_id} [key=value ...] [--json OBJECT|-] [options]")
-    head = ("name", "type", "required", "default", "description")
-    rows = list(_rows(schema, schema, 0))
+    return "\n\n".join([*parts, formats(info), OPTIONS])
+
+
+def formats(info: dict[str, Any]) -> str:
+    """Return the arguments and the result of a function as tables, and an example."""
+    schema = info.get("request_schema")
     nothing = "  (none)" if schema else "  (no request schema published)"
-    parts.append(f"Arguments:\n{_aligned([head, *rows]) if rows else nothing}")
+    parts = [f"Arguments:\n{fields_table(schema) or nothing}"]
     if result := info.get("response_schema"):
         fields = [(name, f"{type_}  {text}") for name, type_, _, _, text in _rows(result, result, 0)]
-        parts.append(f"Result:\n{_aligned(fields) if fields else f'  {type_of(result, result)}'}")
+        text = shown(f"{type_of(result, result)}  {result.get('description', '')}".rstrip())
+        parts.append(f"Result:\n{_aligned(fields) if fields else f'  {text}'}")
     parts.append(f"Example:\n  {example(str(info['function_id']), schema)}")
-    return "\n\n".join([*parts, OPTIONS])
+    return "\n\n".join(parts)
+
+
+def fields_table(schema: Any) -> str:
+    """Return the fields of an object's schema as a table; nothing when it names none."""
+    rows = list(_rows(schema, schema, 0))
+    return _aligned([("name", "type", "required", "default", "description"), *rows]) if rows else ""
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
@@ -98,18 +108,23 @@ def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, s
         default = json.dumps(value["default"]) if "default" in value else ""
         need = "yes" if name in required else "no"
         text = shown(" ".join(str(value.get("description", "")).split()))
-        yield "  " * depth + shown(str(name)), type_of(raw, root), need, shown(default), text
+        yield (
+            "  " * depth + shown(str(name)),
+            type_of(raw, root, with_null=name in required),
+            need,
+            shown(default),
+            text,
+        )
         # Indented: the properties of an object, or of the items of a list.
         inner = value if "properties" in value else resolved(value.get("items"), root)
         yield from _rows(inner, root, depth + 1)
 
 
-def type_of(schema: Any, root: Any) -> str:
-    """Return the types of a value in words, or the values it may have."""
+def type_of(schema: Any, root: Any, *, with_null: bool = True) -> str:
+    """Return the types of a value in words, or the values it may have; what may be left out needs no null beside it."""
     schema = resolved(schema, root)
-    if "enum" in schema:
-        return shown("|".join(json.dumps(choice) for choice in schema["enum"]))
-    return shown("|".join(sorted(types_of(schema)))) or "any"
+    names = [json.dumps(choice) for choice in schema["enum"]] if "enum" in schema else sorted(types_of(schema))
+    return shown("|".join(name for name in names if with_null or name != "null" or len(names) == 1)) or "any"
 
 
 def resolved(schema: Any, root: Any) -> dict[str, Any]:
@@ -127,14 +142,17 @@ def resolved(schema: Any, root: Any) -> dict[str, Any]:
 
 
 def example(function_id: str, schema: Any) -> str:
-    """Return a line for a shell that fits the schema: the required arguments, or the first two."""
+    """Return a line for a shell: the schema's first example, else its required arguments or the first two."""
     root, schema = schema, resolved(schema, schema)
     properties = schema.get("properties") or {}
-    names = schema.get("required") or list(properties)[:2]
+    given = next(iter(schema.get("examples") or ()), None)
+    if not isinstance(given, dict):
+        names = schema.get("required") or list(properties)[:2]
+        given = {name: _example_value(resolved(properties.get(name), root), root, 0) for name in names}
     pairs = []
-    for name in names:
-        value = _example_value(resolved(properties.get(name), root), root, 0)
-        pairs.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+    for name, value in given.items():
+        is_plain = isinstance(value, str) and convert(value, properties.get(name)) == value
+        pairs.append(f"{name}={value if is_plain else json.dumps(value, ensure_ascii=False)}")
     return shown(" ".join(shlex.quote(word) for word in ("iii", "trigger", function_id, *pairs)))
 
 

@@ -107,6 +107,7 @@ class RegisterTriggerType(Message):
     description: str | None = None
     trigger_request_format: Raw = ABSENT
     call_request_format: Raw = ABSENT
+    call_response_format: Raw = ABSENT
     namespace: str | None = None
 
 

@@ -181,12 +181,13 @@ class Registering:
         """Provide a trigger type: the engine tells `handler` of each binding, and the handler's worker fires them.
 
         `trigger_type` is a dict or an object with these fields, such as a `RegisterTriggerTypeInput`.
-        `trigger_request_format` and `call_request_format` are the JSON Schemas of a binding's config and of the
-        events, or classes that describe them as type hints do. ValueError without an id.
+        `trigger_request_format`, `call_request_format` and `call_response_format` are the JSON Schemas of a binding's
+        config, of the events, and of what a bound function may answer, or classes that describe them as type hints do.
+        ValueError without an id.
 
             worker.register_trigger_type({"id": "doorbell", "description": "Someone rings."}, Doorbells())
         """
-        formats = ("trigger_request_format", "call_request_format")
+        formats = ("trigger_request_format", "call_request_format", "call_response_format")
         fields = fields_of(trigger_type, "id", "description", *formats)
         type_id = fields["id"]
         if not isinstance(type_id, str) or not type_id.strip():
@@ -215,14 +216,22 @@ class Registering:
         *,
         description: str | None = None,
         options_format: dict[str, Any] | None = None,
+        request_format: dict[str, Any] | None = None,
+        response_format: dict[str, Any] | None = None,
     ) -> FunctionRef:
         """Provide the trigger action `action_id`, which callers name by `TriggerAction.of(action_id, ...)`.
 
         The handler gets `{"function_id", "data", "action", "metadata", "messageReceiptId", ...}` and decides when
         and how the function is called; what it returns is the caller's result. `options_format` is the JSON Schema of
-        the action's options.
+        the action's options, `request_format` and `response_format` are those of all that the handler gets and returns.
         """
-        function = self.register_function(f"action::{action_id}", handler, description=description)
+        function = self.register_function(
+            f"action::{action_id}",
+            handler,
+            description=description,
+            request_format=request_format,
+            response_format=response_format,
+        )
         details = {"function_id": function.id, "description": description, "options_format": options_format}
         self._send_registration({"type": "registeraction", "id": action_id, **details})
 

@@ -6,10 +6,12 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from threading import Event
 from typing import NoReturn
 
 from iii import InitOptions, RegistrationRejectedError, Worker, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.bridge import functions
 from stdlib_workers.bridge.options import Options, options_from, worker_options
 from stdlib_workers.values import OptionError
@@ -37,12 +39,13 @@ def main() -> None:
 
 def offer(local: Worker, remote: functions.RemoteEngine, options: Options) -> None:
     """Register the functions with which this project calls the other engine."""
+    declared = load_declarations(Path(__file__).parent)
     for function_id, handler, description in (
         (functions.INVOKE, functions.invoke, "Call the other engine"),
         (functions.INVOKE_ASYNC, functions.invoke_async, "Call it without waiting"),
     ):
         handle = partial(handler, remote)
-        local.register_function(function_id, handle, description=description, request_format=functions.REQUEST)
+        local.register_function(function_id, handle, description=description, **declared.functions[function_id])
     for bridged in options.forward:
         description = f"{bridged.remote} of {options.url}"
         local.register_function(bridged.local, functions.forward_handler(bridged, remote), description=description)

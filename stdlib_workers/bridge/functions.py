@@ -21,15 +21,6 @@ Handler = Callable[[Any, Any], Awaitable[Any]]
 INVOKE, INVOKE_ASYNC = "bridge.invoke", "bridge.invoke_async"
 # The bridge itself failed; errors of the called function keep their own code.
 BRIDGE_ERROR = "bridge_error"
-REQUEST = {
-    "type": "object",
-    "properties": {
-        "function_id": {"type": "string", "description": "A function of the other engine."},
-        "data": {"description": "Its payload, any JSON value."},
-        "timeout_ms": {"type": ["integer", "null"], "minimum": 1},
-    },
-    "required": ["function_id"],
-}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from iii import (
@@ -12,12 +13,11 @@ from iii import (
     InvocationError,
     TriggerConfig,
     TriggerHandler,
-    TriggerTypeInput,
     Worker,
     current_invocation,
     register_worker,
 )
-from iii.arguments import CONFIG_PROPERTIES
+from iii.declarations import load_declarations
 from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
@@ -26,31 +26,6 @@ from stdlib_workers.events.bindings import Target, fire, new_trace, target_from
 from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import check_config, in_memory, read_options
 
-_TEXT = {"type": "string"}
-CRON: TriggerTypeInput = {
-    "id": "cron",
-    "description": "Call a function at the times of an expression.",
-    "trigger_request_format": {
-        "type": "object",
-        "properties": {
-            "expression": _TEXT,
-            "timezone": {**_TEXT, "default": "UTC"},
-            "name": _TEXT,
-            "catch_up": {"enum": ["none", "once"]},
-            "overlap": {"enum": ["skip", "queue"]},
-            "condition_function_id": _TEXT,
-            **CONFIG_PROPERTIES,
-        },
-        "required": ["expression"],
-    },
-    "call_request_format": {
-        "type": "object",
-        "properties": {
-            **dict.fromkeys(("trigger", "job_id", "scheduled_time", "actual_time", "tick_id"), _TEXT),
-            "missed": {"type": "integer", "description": "Ticks before this one that nobody ran."},
-        },
-    },
-}
 MAX_UPCOMING = 1000
 # A run that never ends would stop its job for ever.
 RUN_TIMEOUT_MS = 86_400_000
@@ -132,9 +107,10 @@ async def serve(worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
             raise InvocationError("invalid_payload", str(error)) from None
         return {"next": [iso_utc(moment) for moment in instants]}
 
-    worker.register_trigger_type(CRON, provider)
+    declared = load_declarations(Path(__file__).parent)
+    worker.register_trigger_type(declared.trigger_types["cron"], provider)
     for function_id, handler in {"cron::list": list_jobs, "cron::run": run_now, "cron::next": next_ticks}.items():
-        worker.register_function(function_id, handler)
+        worker.register_function(function_id, handler, **declared.functions[function_id])
     worker.ready()
     await asyncio.Event().wait()
 

@@ -26,7 +26,7 @@ from stdlib_workers.http.origins import Origins, hosts_for
 from stdlib_workers.http.requests import Trigger
 from stdlib_workers.http.routes import Routes
 from stdlib_workers.http.static import StaticFolder
-from stdlib_workers.http.triggers import TYPES, HttpTriggers
+from stdlib_workers.http.triggers import DECLARED, METHODS, HttpTriggers
 from stdlib_workers.values.live_config import LiveConfig
 
 # How long a start waits for the next of its routes. They come in one burst; one that is lost must not keep it.
@@ -80,14 +80,13 @@ class Server:
             settings = LiveConfig(self._worker, "http", self._worker.config, parse, self._take_on_loop)
             # Before the first request: a generation that takes over has the settings of the one before.
             await asyncio.to_thread(settings.start)
-        self._worker.register_function("http::openapi", self._documentation.describe)
-        self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True})
+        openapi, origins = DECLARED.functions["http::openapi"], DECLARED.functions["http::origins"]
+        self._worker.register_function("http::openapi", self._documentation.describe, **openapi)
+        self._worker.register_function("http::origins", self._own_origins, metadata={"internal": True}, **origins)
         providers = []
-        for id, description, schema, method in TYPES:
+        for id, method in METHODS.items():
             triggers = HttpTriggers(self._routes, self._is_superseded, method)
-            self._worker.register_trigger_type(
-                {"id": id, "description": description, "trigger_request_format": schema}, triggers
-            )
+            self._worker.register_trigger_type(DECLARED.trigger_types[id], triggers)
             providers.append((id, triggers))
         self._worker.ready()
         if self.listening is None:

@@ -6,46 +6,18 @@ The SDK tells of bindings on its own loop, in their order, and the table is chan
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 from threading import Condition
-from typing import Any
 
 from iii import TriggerConfig, TriggerHandler
-from iii.arguments import CONFIG_PROPERTIES, arguments_from
+from iii.arguments import arguments_from
 from iii.config_schema import mistakes
+from iii.declarations import load_declarations
 from stdlib_workers.http.routes import SOCKET, Route, Routes
 
-CONFIG_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "api_path": {"type": "string"},
-        "http_method": {"type": "string", "default": "GET"},
-        "condition_function_id": {"type": "string"},
-        "middleware_function_ids": {"type": "array", "items": {"type": "string"}},
-        "cancel": {"type": "boolean", "description": "Cancel the function when its client leaves."},
-        "stream": {
-            "type": "boolean",
-            "description": "Pass the ends of two channels; with arguments: the function is a generator.",
-        },
-        **CONFIG_PROPERTIES,
-        "status": {
-            "type": "integer",
-            "minimum": 200,
-            "maximum": 299,
-            "description": "With arguments: the status of a result that is a plain value.",
-        },
-    },
-    "required": ["api_path"],
-}
-SOCKET_SCHEMA = {
-    "type": "object",
-    "properties": {"api_path": {"type": "string"}, **CONFIG_PROPERTIES},
-    "required": ["api_path"],
-}
-# Ids of the trigger types, what they are, the schemas of their configs, and their one method.
-TYPES: tuple[tuple[str, str, dict[str, Any], str | None], ...] = (
-    ("http", "A request to a method and a path of the http worker.", CONFIG_SCHEMA, None),
-    (SOCKET, "A WebSocket: the function gets the events connect, message and close.", SOCKET_SCHEMA, SOCKET),
-)
+# What the worker declares, and the one method of each of its trigger types.
+DECLARED = load_declarations(Path(__file__).parent)
+METHODS = {"http": None, SOCKET: SOCKET}
 
 
 class HttpTriggers(TriggerHandler):
@@ -97,7 +69,7 @@ def route_from(config: TriggerConfig, method: str | None = None) -> Route:
     fields = {key: value for key, value in given.items() if value is not None}
     if isinstance(names := fields.get("middleware_function_ids"), list):
         fields["middleware_function_ids"] = [name for name in names if isinstance(name, str)]
-    if found := "; ".join(map(str, mistakes(fields, CONFIG_SCHEMA))):
+    if found := "; ".join(map(str, mistakes(fields, DECLARED.trigger_types["http"]["trigger_request_format"]))):
         raise ValueError(found)
     arguments = arguments_from(fields)
     if arguments is None and "status" in fields:

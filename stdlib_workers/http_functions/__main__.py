@@ -9,9 +9,11 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from iii import InitOptions, InvocationError, current_invocation, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.egress.client import Client, RequestFailed, ResponseFailed
 from stdlib_workers.egress.rules import EgressDenied, Rules, rules_from
 from stdlib_workers.http_functions.invocation import CallDetails, invocation_from, outcome_of, request_for, secret_of
@@ -84,8 +86,10 @@ def main() -> None:
 
     functions = HttpFunctions(read_options(parse), os.environ)
     worker = register_worker(options=InitOptions(worker_name=NAME))
+    declared = load_declarations(Path(__file__).parent)
     for name in ("check", "invoke"):
-        worker.register_function(f"engine::{NAME}::{name}", getattr(functions, name), metadata={"internal": True})
+        id, metadata = f"engine::{NAME}::{name}", {"internal": True}
+        worker.register_function(id, getattr(functions, name), metadata=metadata, **declared.functions[id])
 
 
 if __name__ == "__main__":

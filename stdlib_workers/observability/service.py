@@ -13,9 +13,11 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from iii import InvocationError, Trigger, Worker
+from iii.declarations import load_declarations
 from stdlib_workers.events import Background
 from stdlib_workers.observability.alerts import AlertEvaluator, RunAction
 from stdlib_workers.observability.config.alert_rules import AlertRule
@@ -31,7 +33,7 @@ from stdlib_workers.observability.ingest.batches import Batch, IngestFilter, bat
 from stdlib_workers.observability.ingest.http_server import HttpServer, Route
 from stdlib_workers.observability.ingest.otlp_http import routes
 from stdlib_workers.observability.ingest.pipeline import Pipeline
-from stdlib_workers.observability.ingest.triggers import LOG_TRIGGER, TRACE_TRIGGER, Triggers
+from stdlib_workers.observability.ingest.triggers import Triggers
 from stdlib_workers.observability.records.call_stats import CallStats
 from stdlib_workers.observability.records.metrics import LatestSeries
 from stdlib_workers.observability.records.spans import MILLISECOND, clamp
@@ -121,12 +123,13 @@ class Service:
 
     def register(self) -> None:
         """Register everything. The trigger types come first: bindings have to be there before the first batch."""
-        self._worker.register_trigger_type(LOG_TRIGGER, self.triggers.logs)
-        self._worker.register_trigger_type(TRACE_TRIGGER, self.triggers.traces)
+        functions, trigger_types = load_declarations(Path(__file__).parent)
+        self._worker.register_trigger_type(trigger_types["log"], self.triggers.logs)
+        self._worker.register_trigger_type(trigger_types["trace"], self.triggers.traces)
         for function_id, handler in self._functions().items():
-            self._worker.register_function(function_id, handler)
-        self._worker.register_function(INGEST_FUNCTION, self.ingest, metadata={"internal": True})
-        self._worker.register_function(WORKERS_CHANGED_FUNCTION, self.workers_changed, metadata={"internal": True})
+            self._worker.register_function(function_id, handler, **functions[function_id])
+        for function_id, handler in ((INGEST_FUNCTION, self.ingest), (WORKERS_CHANGED_FUNCTION, self.workers_changed)):
+            self._worker.register_function(function_id, handler, metadata={"internal": True}, **functions[function_id])
         if self._options.enabled:
             self._start_servers()
             self._worker.register_trigger(

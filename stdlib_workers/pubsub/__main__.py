@@ -5,30 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
-from iii import InitOptions, TriggerTypeInput, Worker, register_worker
-from iii.arguments import CONFIG_PROPERTIES
+from iii import InitOptions, Worker, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.events import Bindings
 from stdlib_workers.pubsub.broadcast import Broadcast, Subscription
 from stdlib_workers.pubsub.options import check_options
-
-REQUEST = {
-    "type": "object",
-    "properties": {"topic": {"type": "string"}, "data": {"description": "Any JSON value."}},
-    "required": ["topic"],
-}
-SUBSCRIBE: TriggerTypeInput = {
-    "id": "subscribe",
-    "description": "Something was published to a topic; orders.* and orders.> are patterns.",
-    "trigger_request_format": {
-        "type": "object",
-        "properties": {
-            "topic": {"type": "string"},
-            "condition_function_id": {"type": "string"},
-            **CONFIG_PROPERTIES,
-        },
-    },
-}
 
 
 def main() -> None:
@@ -44,8 +27,9 @@ def main() -> None:
 def register(worker: Worker) -> None:
     """Register the trigger type and the function."""
     bindings = Bindings(Subscription)
-    worker.register_trigger_type(SUBSCRIBE, bindings)
-    worker.register_function("publish", Broadcast(worker, bindings).publish, request_format=REQUEST)
+    declared = load_declarations(Path(__file__).parent)
+    worker.register_trigger_type(declared.trigger_types["subscribe"], bindings)
+    worker.register_function("publish", Broadcast(worker, bindings).publish, **declared.functions["publish"])
 
 
 if __name__ == "__main__":

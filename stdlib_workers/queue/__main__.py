@@ -15,36 +15,19 @@ from iii import (
     InvocationError,
     TriggerConfig,
     TriggerHandler,
-    TriggerTypeInput,
     Worker,
     register_worker,
 )
-from iii.arguments import CONFIG_PROPERTIES
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.catalog import topic_name
 from stdlib_workers.queue.dispatcher import Dispatcher
-from stdlib_workers.queue.functions import Functions
+from stdlib_workers.queue.functions import DECLARED, Functions
 from stdlib_workers.queue.model import Queue, QueueConfig
-from stdlib_workers.queue.options import SUBSCRIBER_KEYS, check_name, options_from, parse_config, parse_subscriber
+from stdlib_workers.queue.options import check_name, options_from, parse_config, parse_subscriber
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
 from stdlib_workers.values.live_config import LiveConfig
-
-SUBSCRIBER: TriggerTypeInput = {
-    "id": "durable:subscriber",
-    "description": "A function's own durable copy of every message of a topic.",
-    "trigger_request_format": {
-        "type": "object",
-        "properties": {
-            "topic": {"type": "string"},
-            "queue_config": {"type": "object", "properties": {key: {} for key in SUBSCRIBER_KEYS}},
-            "condition_function_id": {"type": "string"},
-            **CONFIG_PROPERTIES,
-        },
-        "required": ["topic"],
-    },
-}
 
 
 class Clock:
@@ -138,17 +121,13 @@ async def serve(worker: Worker, broker: Broker, clock: Callable[[], int], config
     dispatcher = Dispatcher(worker, broker, clock)
     worker.before_stop(dispatcher.finish)
     Functions(broker).register(worker)
-    worker.register_trigger_type(SUBSCRIBER, Subscribers(broker))
-    worker.register_trigger_type(
-        {"id": "queue", "description": "A queue that a function brings along: its name, and its config."},
-        Declarations(broker, configs),
-    )
+    worker.register_trigger_type(DECLARED.trigger_types["durable:subscriber"], Subscribers(broker))
+    worker.register_trigger_type(DECLARED.trigger_types["queue"], Declarations(broker, configs))
+    watch = "queue::on-functions-available"
     worker.register_function(
-        "queue::on-functions-available", dispatcher.on_functions_available, metadata={"internal": True}
+        watch, dispatcher.on_functions_available, metadata={"internal": True}, **DECLARED.functions[watch]
     )
-    worker.register_trigger(
-        {"type": "engine::functions-available", "function_id": "queue::on-functions-available", "config": {}}
-    )
+    worker.register_trigger({"type": "engine::functions-available", "function_id": watch, "config": {}})
     settings = LiveConfig(worker, "queue", worker.config, options_from, lambda options: broker.define_all(options[0]))
     await asyncio.to_thread(settings.start)
     worker.ready()

@@ -6,18 +6,21 @@ Every handler makes one call of the broker. Names, shapes and codes are those of
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import orjson
 
 from iii import InvocationError, Worker
+from iii.declarations import load_declarations
 from stdlib_workers.events import current_trace
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.model import NewJob, Queue
 from stdlib_workers.queue.options import check_name, parse_config, with_options
 from stdlib_workers.storage import UNUSABLE, map_storage_errors
 
+DECLARED = load_declarations(Path(__file__).parent)
 OPTIONS = ("delay_ms", "group", "key", "priority")
 # The engine writes this field into payloads of sessions, so it is never the caller's mistake.
 _CALLER = "_caller_worker_id"
@@ -52,6 +55,7 @@ class Functions:
             "enqueue",
             map_storage_errors(ENQUEUE_ERROR, self.enqueue_action),
             description="Put the call into a queue; options: queue, delay_ms, group, key, priority.",
+            **DECLARED.functions["action::enqueue"],
         )
         for function_id, handler in {
             "engine::queue::enqueue": self.enqueue,
@@ -73,7 +77,8 @@ class Functions:
             "engine::queue::dlq_topics": self.dlq_topics,
             "engine::queue::dlq_messages": self.dlq_messages,
         }.items():
-            worker.register_function(function_id, map_storage_errors(CODES.get(function_id, UNUSABLE), handler))
+            mapped = map_storage_errors(CODES.get(function_id, UNUSABLE), handler)
+            worker.register_function(function_id, mapped, **DECLARED.functions[function_id])
 
     # New jobs
 

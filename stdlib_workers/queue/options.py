@@ -5,16 +5,16 @@ Every error is a ValueError that names the key, what it must be, and what it was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from iii.suggestions import nearest_names
+from iii.config_schema import load_schema, mistakes
 from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
 from stdlib_workers.values import check_config, in_memory
 
-# Accepted for projects that come from elsewhere; nothing polls here, and nothing is lost at a restart.
-INERT = ("poll_interval_ms", "redeliver_on_engine_restart")
 # What a table of `queue_configs` may hold; the rest of a config is not written by anybody.
 KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in ("arguments", "is_declared"))
 # The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
@@ -32,53 +32,24 @@ ONE_GROUP = ""
 MAX_DELAY_MS = 10 * 366 * 86_400_000
 
 
-def parse_config(name: str, table: Mapping[str, Any]) -> QueueConfig:
+@cache
+def _schema() -> dict[str, Any]:
+    """Return the schema of one queue's table."""
+    whole = load_schema(Path(__file__).parents[1], "queue") or {}
+    schema: dict[str, Any] = whole["properties"]["queue_configs"]["additionalProperties"]
+    return schema
+
+
+def parse_config(name: str, table: Any) -> QueueConfig:
     """Return the configuration of the queue `name`."""
-    if not isinstance(table, Mapping):
-        raise ValueError(f"queue {name}: the config must be a table, not {table!r}")
-    for key in table:
-        if key not in KEYS and key not in INERT:
-            near = nearest_names(key, KEYS)
-            hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(KEYS)}"
-            raise ValueError(f"queue {name}: unknown key {key}{hint}")
-    for key, value in table.items():
-        check = _CHECKS.get(key)
-        if check is not None and value is not None and not check[0](value):
-            raise ValueError(f"queue {name}: {key} must be {check[1]}, not {value!r}")
-    config = QueueConfig(**{key: value for key, value in table.items() if key in KEYS and value is not None})
-    if config.type == "fifo" and config.message_group_field is None:
-        raise ValueError(
-            f"queue {name}: a fifo queue needs message_group_field, the payload's key that names the group"
-        )
-    return config
-
-
-def _integer(low: int, high: int = 2**31) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: _is_integer(value) and low <= value <= high), f"an integer from {low} to {high}"
-
-
-def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: value in names), " or ".join(f'"{name}"' for name in names)
+    mistake = next(mistakes(table, _schema()), None)
+    if mistake is not None:
+        raise ValueError(f"queue {name}: {mistake}")
+    return QueueConfig(**{key: value for key, value in table.items() if key in KEYS and value is not None})
 
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-_TEXT = (lambda value: isinstance(value, str) and bool(value.strip())), "a string that is not blank"
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "type": _one_of("standard", "fifo"),
-    "on_dead_letter": _one_of("skip", "block"),
-    "concurrency": _integer(1),
-    "max_retries": _integer(0),
-    "backoff_ms": _integer(0),
-    "timeout_ms": _integer(1),
-    "key_window_ms": _integer(0, 2**53),
-    "max_priority": _integer(1, 255),
-    "message_group_field": _TEXT,
-    "priority_field": _TEXT,
-    "condition_function_id": _TEXT,
-}
 
 
 def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
@@ -97,7 +68,7 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
         name = SUBSCRIBER_KEYS.get(key)
         if name == "type":
             values[name] = "fifo" if value == "fifo" else "standard"
-        elif name is not None and (_CHECKS[name][0](value) or (name == "concurrency" and value == 0)):
+        elif name is not None and value is not None and _fits(name, value):
             values[name] = value
     condition = config.get("condition_function_id")
     if isinstance(condition, str) and condition:
@@ -105,6 +76,11 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
     if config.get("payload") == "arguments":
         values["arguments"] = config["arguments"]
     return topic, QueueConfig(**values)
+
+
+def _fits(name: str, value: Any) -> bool:
+    is_pause = name == "concurrency" and value == 0 and _is_integer(value)
+    return is_pause or next(mistakes(value, _schema()["properties"][name]), None) is None
 
 
 def with_options(queue: Queue, job: NewJob, payload: Any, options: Mapping[str, Any]) -> NewJob:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from iii import InitOptions, TriggerTypeInput, Worker, register_worker
+from iii import InitOptions, Worker, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.events import Background, KnownBindings, Outbox
 from stdlib_workers.state.events import subscription_from
-from stdlib_workers.state.functions import Options, State
-from stdlib_workers.state.schemas import CODES, EVENT, REQUESTS, TRIGGER
+from stdlib_workers.state.functions import CODES, Options, State
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
 from stdlib_workers.values import check_config, in_memory, read_options
 
@@ -35,16 +36,12 @@ def register(worker: Worker, key_values: SqliteKeyValue, options: Options, backg
     worker.before_stop(lambda _: background.stop)
     outbox = Outbox(key_values.journal, worker, background, bindings)
     state = State(key_values, options, bindings, outbox)
-    declaration: TriggerTypeInput = {
-        "id": "state",
-        "description": "A value was created, updated or deleted.",
-        "trigger_request_format": TRIGGER,
-        "call_request_format": EVENT,
-    }
-    worker.register_trigger_type(declaration, bindings)
-    for name, request_format in REQUESTS.items():
-        handler = map_storage_errors(CODES[name], getattr(state, name))
-        worker.register_function(f"state::{name}", handler, request_format=request_format)
+    declared = load_declarations(Path(__file__).parent)
+    worker.register_trigger_type(declared.trigger_types["state"], bindings)
+    for name, code in CODES.items():
+        function_id = f"state::{name}"
+        handler = map_storage_errors(code, getattr(state, name))
+        worker.register_function(function_id, handler, **declared.functions[function_id])
     outbox.start()
     bindings.watch(worker, background)
 

@@ -18,6 +18,19 @@ from stdlib_workers.state.pages import cursor_from, page_of
 from stdlib_workers.storage import Change, Entry, SqliteKeyValue
 from stdlib_workers.values import Payload, apply_updates, encode, json_equal, malformed, parse_updates
 
+# The code of a failure of the storage, by function, as in the contract.
+CODES = {
+    "set": "SET_ERROR",
+    "get": "GET_ERROR",
+    "get_entry": "GET_ERROR",
+    "delete": "DELETE_ERROR",
+    "update": "UPDATE_ERROR",
+    "once": "UPDATE_ERROR",
+    "list": "LIST_ERROR",
+    "list_keys": "LIST_ERROR",
+    "list_groups": "LIST_GROUPS_ERROR",
+    "list_entries": "LIST_ERROR",
+}
 # The value of `expected` when it is not in the payload: null is a value that a caller may expect.
 _ANY: Any = object()
 

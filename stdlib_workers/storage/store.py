@@ -21,6 +21,7 @@ from traceback import clear_frames
 from typing import Any, TypeVar
 
 from iii import InvocationError, Worker
+from iii.declarations import load_declarations
 from stdlib_workers.storage.backup import copy_database
 from stdlib_workers.storage.database import Schema, lock, open_database, open_in_memory, read_epoch, real_path
 from stdlib_workers.storage.errors import (
@@ -374,7 +375,8 @@ def look_after(worker: Worker, name: str, store: Store) -> None:
     worker.before_stop(lambda _: store.close)
     description = f"Copy the data of {name} into a file beside it"
     metadata = {"internal": True, "store": name}
-    worker.register_function(f"{BACKUP}{name}", backup, description=description, metadata=metadata)
+    formats = load_declarations(Path(__file__).parent).functions["storage::backup"]
+    worker.register_function(f"{BACKUP}{name}", backup, description=description, metadata=metadata, **formats)
 
 
 def open_store(name: str, schema: Schema, *, in_memory: bool) -> Store:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from iii import InitOptions, Worker, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.events import Background, Bindings, KnownBindings, Outbox, target_from
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
 from stdlib_workers.stream.custom import CustomStreams
 from stdlib_workers.stream.events import filter_from
-from stdlib_workers.stream.functions import Stream
+from stdlib_workers.stream.functions import CODES, Stream
 from stdlib_workers.stream.hub import Hub
 from stdlib_workers.stream.listener import Listener
 from stdlib_workers.stream.log import EventLog
 from stdlib_workers.stream.options import Options, options_from
-from stdlib_workers.stream.schemas import CODES, JOIN_TRIGGER, LEAVE_TRIGGER, REQUESTS, STREAM_TRIGGER
 from stdlib_workers.stream.session import Services
 from stdlib_workers.values import end_worker, read_options
 
@@ -51,12 +52,14 @@ def offer(
     custom_streams = CustomStreams(worker)
     stream = Stream(pairs, log, custom_streams)
     worker.before_stop(lambda _: background.stop)
-    for trigger_type, provider in ((STREAM_TRIGGER, filters), (JOIN_TRIGGER, joins), (LEAVE_TRIGGER, leaves)):
-        worker.register_trigger_type(trigger_type, provider)
-    for name, request_format in REQUESTS.items():
-        handler = map_storage_errors(CODES[name], getattr(stream, name))
-        worker.register_function(f"stream::{name}", handler, request_format=request_format)
-    worker.register_function("stream::on-functions-changed", custom_streams.forget, metadata={"internal": True})
+    declared = load_declarations(Path(__file__).parent)
+    for trigger_type, provider in (("stream", filters), ("stream:join", joins), ("stream:leave", leaves)):
+        worker.register_trigger_type(declared.trigger_types[trigger_type], provider)
+    handlers = {f"stream::{name}": map_storage_errors(code, getattr(stream, name)) for name, code in CODES.items()}
+    for function_id, handler in handlers.items():
+        worker.register_function(function_id, handler, **declared.functions[function_id])
+    watch = "stream::on-functions-changed"
+    worker.register_function(watch, custom_streams.forget, metadata={"internal": True}, **declared.functions[watch])
     worker.register_trigger(
         {"type": "engine::functions-available", "function_id": "stream::on-functions-changed", "config": {}}
     )

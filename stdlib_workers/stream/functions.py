@@ -12,6 +12,10 @@ from stdlib_workers.stream.events import Group, deleted, group_from, written
 from stdlib_workers.stream.log import EventLog
 from stdlib_workers.values import Payload, apply_updates, decode, encode, parse_updates
 
+# The code of a failure of the storage, by function, as in the contract.
+_NAMES = ("set", "get", "delete", "update", "list", "list_groups", "list_all", "send")
+CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in _NAMES} | {"list": "STREAM_GET_GROUP_ERROR"}
+
 
 class Stream:
     """Handlers of these functions over one store."""

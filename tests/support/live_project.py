@@ -34,6 +34,7 @@ class Project:
         self.folder = folder
         self.lines: list[str] = []
         self._changed = Condition()
+        self.ports: dict[str, int] = {}  # of listeners, for tests that name some
         self._connections: list[Connection] = []
         (folder / "iii.toml").write_text(toml)
         for name, body in workers.items():

@@ -11,22 +11,25 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Raw, Struct, convert
 
-from iii.arguments import CONFIG_PROPERTIES, arguments_from, check_config
+from iii.arguments import arguments_from, check_config
+from iii.declarations import load_declarations
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.events import FunctionsChanged, WorkersChanged
 from iii.engine.routing.message_forms import malformed_name, without_reserved
+from iii.engine.routing.misspelled_keys import REFUSE_MISSPELLED, misspelled_key
 from iii.engine.routing.peer import Peer, Rights
 from iii.engine.routing.quota import size_of
 from iii.engine.routing.router import Router
 from iii.engine.telemetry.metrics import WorkerMetrics
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol import messages as m
-from iii.protocol.codec import NotAnObject, decode_object, decode_value, encode, encode_error, encode_value
+from iii.protocol.codec import NotAnObject, decode, decode_object, decode_value, encode, encode_error, encode_value
 
 # Seconds. A burst of registrations becomes one event.
 ANNOUNCE_DEBOUNCE = 0.05
@@ -103,16 +106,14 @@ class Builtins:
         self._announce_timer: asyncio.TimerHandle | None = None
         self.worker_metrics = WorkerMetrics()
         self.peer = Peer("engine", kind="engine", name="engine", flush=self._run_outbox)
+        self.peer.owner.is_validated = False  # each function decodes its own payload, with the contract's code
         router.peer_table.attach(self.peer)
+        self._declarations = load_declarations(Path(__file__).parent)
         self._handlers: dict[str, Handler] = {}
         for id, (handler, description) in self._functions().items():
             self.serve(id, handler, description)
-        for id, description in (
-            (FUNCTIONS_AVAILABLE, "Fires when the set of registered functions changes"),
-            (WORKERS_AVAILABLE, "Fires when a worker connects, disconnects or says who it is"),
-        ):
-            config = Raw(encode_value({"type": "object", "properties": CONFIG_PROPERTIES}))
-            router.receive(self.peer, m.RegisterTriggerType(id, description, config), b"", 0.0)
+        for declaration in self._declarations.trigger_types.values():
+            router.receive(self.peer, decode(encode_value({"type": "registertriggertype", **declaration})), b"", 0.0)
         self._announced_ids = self._function_ids()
 
     def _functions(self) -> dict[str, tuple[Handler, str]]:
@@ -139,6 +140,7 @@ class Builtins:
                 "Describe one trigger binding",
             ),
             "engine::trigger-types::list": (listing(introspection.trigger_types_list), "List the trigger types"),
+            "engine::trigger-types::info": (lookup(introspection.triggers_info), "Describe one trigger type"),
             "engine::counters::list": (
                 lambda *_: {"counters": self._control.counters()},
                 "Count what was dropped or refused, by cause",
@@ -168,7 +170,8 @@ class Builtins:
     def serve(self, id: str, handler: Handler, description: str) -> None:
         """Add a function; its handler may be another part of the engine."""
         self._handlers[id] = handler
-        self._router.receive(self.peer, m.RegisterFunction(id, description), b"", 0.0)
+        fields = {"type": "registerfunction", "id": id, "description": description, **self._declarations.functions[id]}
+        self._router.receive(self.peer, decode(encode_value(fields)), b"", 0.0)
 
     def _run_outbox(self) -> None:
         for message in self._router.calls.take_messages(self.peer):
@@ -195,6 +198,7 @@ class Builtins:
             return
         handler = self._handlers[message.function_id]
         try:
+            self._check_keys(message)
             result = handler(message.data, invocation.origin)
         except Exception as error:  # noqa: BLE001 - see `_answer`
             result = error
@@ -204,6 +208,16 @@ class Builtins:
             task.add_done_callback(self._tasks.discard)
         else:
             self._answer(message, result)
+
+    def _check_keys(self, message: m.InvokeFunction) -> None:
+        """Raise `InvocationError` for a misspelled key. Longer payloads are none that a hand has typed."""
+        schema = self._declarations.functions[message.function_id]["request_format"]
+        if REFUSE_MISSPELLED not in schema or len(message.data) > MAX_IDENTITY:
+            return
+        mismatch = misspelled_key(schema, decode_object(message.data))
+        if mismatch is not None:
+            text = f"{message.function_id}: {mismatch.pop('message')}"
+            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, details=mismatch)
 
     async def _finish(self, message: m.InvokeFunction, result: Awaitable[Any]) -> None:
         try:

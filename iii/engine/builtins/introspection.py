@@ -158,16 +158,21 @@ def _decoded(fields: Mapping[str, Raw]) -> Row:
 
 
 def trigger_types_list(router: Router, viewer: Peer, filters: Filters) -> Row:
-    """Return `{"trigger_types": [...]}`, sorted by id."""
-    rows = [
-        type_summary(trigger_type)
+    """Return `{"trigger_types": [...]}` with their schemas, sorted by id."""
+    types = _seen_types(router, viewer, filters)
+    return {"trigger_types": [type_summary(trigger_type) | type_schemas(trigger_type) for trigger_type in types]}
+
+
+def _seen_types(router: Router, viewer: Peer, filters: Filters) -> list[TriggerType]:
+    types = [
+        trigger_type
         for trigger_type in router.bindings.types.values()
         if _matches(trigger_type.id, filters)
         and (filters.include_internal or not trigger_type.id.startswith("engine::"))
         and (not filters.worker or _provider_name(trigger_type.provider) == filters.worker)
         and (viewer.rights is None or viewer.rights.may_bind_to(trigger_type.id))
     ]
-    return {"trigger_types": sorted(rows, key=lambda row: (row["id"], row["namespace"]))}
+    return sorted(types, key=lambda trigger_type: (trigger_type.id, trigger_type.namespace))
 
 
 def type_summary(trigger_type: TriggerType) -> Row:
@@ -177,6 +182,18 @@ def type_summary(trigger_type: TriggerType) -> Row:
         "worker_name": _provider_name(trigger_type.provider),
         "description": trigger_type.declaration.description or "",
     }
+
+
+def type_schemas(trigger_type: TriggerType) -> Row:
+    """Return the schemas that a type has: of a binding's config, of its event, and of the answer to it."""
+    declaration = trigger_type.declaration
+    return _decoded(
+        {
+            "configuration_schema": declaration.trigger_request_format,
+            "request_schema": declaration.call_request_format,
+            "response_schema": declaration.call_response_format,
+        }
+    )
 
 
 def _provider_name(provider: Peer) -> str:
@@ -190,13 +207,8 @@ def triggers_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> R
     trigger_type = next((type for type in types if type.id == id and namespace in (None, type.namespace)), None)
     if trigger_type is None:
         raise InvocationError(ErrorCode.NOT_FOUND, f"trigger type {id} not found")
-    declaration = trigger_type.declaration
-    schemas = {
-        "configuration_schema": declaration.trigger_request_format,
-        "request_schema": declaration.call_request_format,
-    }
     count = sum(router.bindings.type_of(binding) is trigger_type for binding in _listed(router, viewer))
-    return {**type_summary(trigger_type), **_decoded(schemas), "instance_count": count}
+    return {**type_summary(trigger_type), **type_schemas(trigger_type), "instance_count": count}
 
 
 def registered_triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
@@ -218,10 +230,8 @@ def triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
     A row of `triggers` is the type's, with its `bindings`. Bindings to a type that no worker provides are in a row
     without `worker_name`. Filters keep the types that they fit, and the bindings that they fit with their types.
     """
-    types = trigger_types_list(router, viewer, filters)
-    rows: dict[tuple[str, str | None], Row] = {
-        (row["id"], row["namespace"]): {**row, "bindings": []} for row in types["trigger_types"]
-    }
+    types = [type_summary(trigger_type) for trigger_type in _seen_types(router, viewer, filters)]
+    rows: dict[tuple[str, str | None], Row] = {(row["id"], row["namespace"]): {**row, "bindings": []} for row in types}
     for binding in registered_triggers_list(router, viewer, filters)["registered_triggers"]:
         found = router.bindings.find(binding["id"])
         provided = router.bindings.type_of(found) if found is not None else None
@@ -231,7 +241,7 @@ def triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
             rows[key] = {**(type_summary(provided) if provided else absent), "bindings": []}
         rows[key]["bindings"].append(binding)
     listed = sorted(rows.values(), key=lambda row: (row["id"], row["namespace"] or ""))
-    return {"triggers": listed, **types}
+    return {"triggers": listed, "trigger_types": types}
 
 
 def registered_triggers_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:

@@ -17,11 +17,14 @@ import jsonschema_rs
 import orjson
 from msgspec import Raw
 
+from iii.engine.routing.misspelled_keys import REFUSE_MISSPELLED, misspelled_key
 from iii.engine.routing.registry import Validator
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import decode_value
 from iii.protocol.messages import RegisterFunction, is_empty
 
+# A schema of nothing but these accepts anything.
+_ANNOTATIONS = {"$schema", "title", "description", "examples", "default"}
 # Longer patterns are never written by hand.
 MAX_PATTERN = 512
 # A repeated group that itself repeats without bound, or alternates: exponential backtracking in most regex engines.
@@ -53,7 +56,7 @@ def _compile(function_id: str, raw_schema: Raw, what: str) -> Validator | None:
     if is_empty(raw_schema):
         return None
     schema = decode_value(raw_schema)
-    if schema is True or schema == {}:
+    if schema is True or (isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS):
         return None
     has_patterns = _check(function_id, schema)
     try:
@@ -63,12 +66,15 @@ def _compile(function_id: str, raw_schema: Raw, what: str) -> Validator | None:
         text = str(error).split("\n", 1)[0]
         raise InvocationError(ErrorCode.INVALID_SCHEMA, f"{function_id}: {what} format: {text}") from None
     is_valid = validator.is_valid
+    refuses_misspelled = isinstance(schema, dict) and schema.get(REFUSE_MISSPELLED) is True
 
     def mismatch(payload: Raw) -> dict[str, object] | None:
         try:
             value = orjson.loads(memoryview(payload)) if len(payload) else None
         except orjson.JSONDecodeError as error:
             return {"message": str(error), "path": "$", "expected": "JSON", "got": "something else"}
+        if refuses_misspelled and (misspelling := misspelled_key(schema, value)) is not None:
+            return misspelling
         if is_valid(value):
             return None
         return explain_safely(validator, schema, value) if has_patterns else explain(schema, value)
@@ -113,14 +119,16 @@ def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]
     """As `explain`, by the validator that refused the payload: it matches patterns in linear time."""
     errors = list(islice(validator.iter_errors(value), _CONSIDERED))
     error = min(errors, key=lambda error: len(error.instance_path))
-    expected = schema
+    holder: Any = schema
     try:
-        for part in error.schema_path:
-            expected = expected[part]
+        for part in error.schema_path[:-1]:
+            holder = holder[part]
+        expected = holder[error.schema_path[-1]]
     except (KeyError, IndexError, TypeError):
-        expected = None  # the path goes through a `$ref`
+        holder, expected = {}, None  # the path goes through a `$ref`
     keyword = str(error.schema_path[-1])
-    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message)
+    hint = _hint(keyword, holder, error.instance)
+    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message, hint)
 
 
 def _dotted(path: Iterable[str | int]) -> str:
@@ -136,11 +144,18 @@ def explain(schema: Any, value: Any) -> dict[str, object]:
     error = best_match(Draft202012Validator(schema).iter_errors(value))
     if error is None:  # the two libraries disagree about this payload: only the whole schema can be named
         return {"message": "the payload does not fit the schema", "path": "$", "expected": schema, "got": value}
-    path = _dotted(error.absolute_path)
-    return _words(str(error.validator), error.validator_value, path, error.instance, error.message)
+    path, keyword = _dotted(error.absolute_path), str(error.validator)
+    hint = _hint(keyword, error.schema, error.instance)
+    return _words(keyword, error.validator_value, path, error.instance, error.message, hint)
 
 
-def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str) -> dict[str, object]:
+def _hint(keyword: str, schema: Any, value: Any) -> str:
+    """Return which key a closed object's unknown one may have meant; nothing for any other mistake."""
+    misspelling = misspelled_key(schema, value) if keyword == "additionalProperties" else None
+    return f"; did you mean `{misspelling['expected']}`?" if misspelling else ""
+
+
+def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, hint: str) -> dict[str, object]:
     name = path or "the payload"
     shown = _shown(got)
     if keyword == "type":
@@ -151,7 +166,7 @@ def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str) -> d
         path = f"{path}.{missing}".lstrip(".")
         message, expected, got = f"{path} is missing", "a value", None
     elif keyword == "additionalProperties":
-        message = f"{name}: {_cut(fallback[:1].lower() + fallback[1:], 2 * _SHOWN)}"
+        message = f"{name}: {_cut(fallback[:1].lower() + fallback[1:], 2 * _SHOWN)}{hint}"
     elif keyword in ("enum", "const"):
         choices = expected if keyword == "enum" else [expected]
         message = f"{name} must be {' or '.join(_shown(choice) for choice in choices)}, got {shown}"

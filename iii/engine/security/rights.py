@@ -126,6 +126,7 @@ ENTRANCES: dict[str, tuple[Row, ...]] = {
         (
             *("engine::functions::list", "engine::functions::info", "engine::workers::list", "engine::workers::info"),
             *("engine::triggers::list", "engine::triggers::info", "engine::trigger-types::list"),
+            "engine::trigger-types::info",
             *("engine::registered-triggers::list", "engine::registered-triggers::info"),
         ),
         _NOTHING,

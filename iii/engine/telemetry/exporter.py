@@ -13,12 +13,14 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct, ValidationError, convert
 from msgspec.structs import replace
 
 from iii.arguments import CONFIG_PROPERTIES, arguments_from, check_config
+from iii.declarations import load_declarations
 from iii.engine.routing.bindings import Binding
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
@@ -32,10 +34,9 @@ from iii.engine.tracing.bounded_queue import BoundedQueue
 from iii.engine.tracing.sampling import Sampler, Sampling
 from iii.errors import ErrorCode
 from iii.protocol import messages as m
-from iii.protocol.codec import decode_value, encode_error, encode_value
+from iii.protocol.codec import decode, decode_value, encode_error, encode_value
 from iii.redaction import Redactor
 
-DESCRIPTION = "Hands the spans of calls, log records and telemetry frames over, in batches"
 # Records that are encoded before the loop routes calls again.
 CHUNK = 64
 # Spans of workers that are read for one batch; most of them may belong to traces that are not recorded.
@@ -100,8 +101,8 @@ class TelemetryExporter:
         self.frames: BoundedQueue[bytes] = BoundedQueue(MAX_FRAMES, MAX_FRAME_BYTES)
         self.peer = Peer("telemetry", kind="engine", name="telemetry", flush=self._read_outbox)
         router.peer_table.attach(self.peer)
-        config = Raw(encode_value({"type": "object", "properties": CONFIG_PROPERTIES}))
-        router.receive(self.peer, m.RegisterTriggerType("telemetry", DESCRIPTION, config), b"", 0.0)
+        for declaration in load_declarations(Path(__file__).parent).trigger_types.values():
+            router.receive(self.peer, decode(encode_value({"type": "registertriggertype", **declaration})), b"", 0.0)
 
     def close(self) -> None:
         self._bindings.clear()

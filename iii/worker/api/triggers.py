@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         trigger_namespace: str | None
 
     class TriggerTypeInput(TypedDict, total=False):
-        """What `register_trigger_type` takes. The formats are of a binding's config and of its event.
+        """What `register_trigger_type` takes. The formats are of a binding's config, its event, and the answer to it.
 
         Each is a JSON Schema, or a class that describes one as the type hint of a parameter does.
         """
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         description: str | None
         trigger_request_format: dict[str, Any] | type | None
         call_request_format: dict[str, Any] | type | None
+        call_response_format: dict[str, Any] | type | None
 
     class Registers(Protocol):
         """The part of a worker that a `TriggerTypeRef` uses."""

@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from iii import InvocationError, Logger, TriggerConfig, TriggerTypeInput
-from iii.arguments import CONFIG_PROPERTIES
+from iii import InvocationError, Logger, TriggerConfig
 from stdlib_workers.events import Bindings, Caller, Target, Trace, fire, target_from
 from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import log_json
@@ -32,23 +31,6 @@ _OWN = ("observability::", "engine::traces::", "engine::logs::", "engine::log::"
 # What led to a record, in its attributes and in the baggage of the calls that it makes; and the causes of a record that
 # nothing led to. Each function that is named follows a tag.
 CAUSES, NO_CAUSES, TAG_LENGTH = "iii.causes", ".0", 8
-
-LOG_TRIGGER: TriggerTypeInput = {
-    "id": "log",
-    "description": "A log record was stored, of one level or of all.",
-    "trigger_request_format": {
-        "type": "object",
-        "properties": {"level": {"type": "string", "enum": list(LEVELS)}, **CONFIG_PROPERTIES},
-    },
-}
-TRACE_TRIGGER: TriggerTypeInput = {
-    "id": "trace",
-    "description": "Traces have got spans that ended, told every 300 ms.",
-    "trigger_request_format": {
-        "type": "object",
-        "properties": {"service_name": {"type": "string"}, "status": {"type": "string"}, **CONFIG_PROPERTIES},
-    },
-}
 
 
 class LogSubscription(NamedTuple):

@@ -95,6 +95,13 @@ def test_nested_arguments_are_indented_references_followed_and_circles_cut() -> 
     assert "  extra           any            no\n" in text
 
 
+def test_what_may_be_left_out_needs_no_null() -> None:
+    kinds = {"type": ["string", "null"]}
+    schema = {"properties": {"a": kinds, "b": kinds, "c": {"type": "null"}}, "required": ["a"]}
+    text = page({"function_id": "x::y", "request_schema": schema})
+    assert "  a     null|string  yes\n  b     string       no\n  c     null         no\n" in text
+
+
 def test_a_function_without_schema_says_so() -> None:
     assert "(no request schema published)" in page({"function_id": "x::y"})
     assert "(none)" in page({"function_id": "x::y", "request_schema": {"type": "object"}})
@@ -119,6 +126,12 @@ def test_a_page_escapes_what_a_worker_wrote() -> None:
         ({"properties": {"a": {"type": "string", "examples": ["it's"]}}}, "iii trigger x::y 'a=it'\"'\"'s'"),
         ({"properties": {"a": {"const": True}, "b": {"enum": ["u"]}}}, "iii trigger x::y a=true b=u"),
         ({"properties": {"a": {"type": "array"}}}, "iii trigger x::y 'a=[]'"),
+        ({"properties": {"a": {}}, "required": ["a"], "examples": [{"b": "é"}]}, "iii trigger x::y 'b=é'"),
+        (
+            {"properties": {"a": {"type": "string"}}, "examples": [{"a": "5", "b": "5"}]},
+            "iii trigger x::y a=5 'b=\"5\"'",
+        ),
+        ({"properties": {"a": {}}, "examples": [{}]}, "iii trigger x::y"),
     ],
 )
 def test_the_example_is_a_line_for_a_shell(schema: Any, line: str) -> None:

@@ -52,6 +52,11 @@ PERSON = {
         ({"name": "x", "kind": "c"}, "kind", 'kind must be "a" or "b", got "c"'),
         ({"name": "x", "tags": ["y", 7]}, "tags[1]", "tags[1] must be a string, got 7"),
         ({}, "name", "name is missing"),
+        (
+            {"name": "x", "kid": "a"},
+            "$",
+            "the payload: additional properties are not allowed ('kid' was unexpected); did you mean `kind`?",
+        ),
         (7, "$", "the payload must be an object, got 7"),
         (None, "$", "the payload must be an object, got null"),
     ],

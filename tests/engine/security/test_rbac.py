@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iii.declarations import load_declarations
 from iii.engine.security.rbac import (
     WITHOUT_AUTH_FUNCTION,
     AuthResult,
@@ -205,8 +206,8 @@ def test_the_names_of_every_standard_worker_are_reserved() -> None:
     folder = Path(__file__).parents[3] / "stdlib_workers"
     for worker in folder.glob("*/__main__.py"):
         assert is_reserved(f"{worker.parent.name}::anything"), worker.parent.name
-    source = "".join(file.read_text(encoding="utf-8") for file in folder.rglob("*.py"))
-    registered = re.findall(r'(?:register_function\(|TriggerTypeInput = \{\s*"id":)\s*"([a-z:_]+)"[,)]', source)
+    declared = [load_declarations(file.parent) for file in sorted(folder.glob("*/declarations.json"))]
+    registered = [id for functions, trigger_types in declared for id in (*functions, *trigger_types)]
     assert {"publish", "cron", "durable:subscriber", "state", "stream", "subscribe", "log"} <= set(registered)
     assert [id for id in registered if not is_reserved(id)] == []
     assert not is_reserved("api::cron")

@@ -38,7 +38,7 @@ class Bench:
     def _take(self, jobs: StartedJobs) -> None:
         self.started += jobs.deliveries
 
-    def register_function(self, function_id: str, handler: Callable[[Any], Any]) -> None:
+    def register_function(self, function_id: str, handler: Callable[[Any], Any], **_: Any) -> None:
         self.handlers[function_id] = handler
 
     def register_trigger_action(self, name: str, handler: Callable[[Any], Any], **_: Any) -> None:

@@ -83,11 +83,11 @@ def test_a_story_is_bounded_and_keeps_the_end_of_the_traceback() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"max_retry": 3}, "did you mean max_retries"),
-        ({"concurrency": 0}, "concurrency must be an integer from 1"),
-        ({"concurrency": True}, "not True"),
-        ({"type": "lifo"}, '"standard" or "fifo", not \'lifo\''),
-        ({"type": "fifo"}, "needs message_group_field"),
+        ({"max_retry": 3}, "did you mean `max_retries`"),
+        ({"concurrency": 0}, "concurrency must be a whole number from 1"),
+        ({"concurrency": True}, "got true"),
+        ({"type": "lifo"}, '"standard" or "fifo", got "lifo"'),
+        ({"type": "fifo"}, "message_group_field is missing"),
         ({"timeout_ms": 0}, "timeout_ms must be"),
         ({"on_dead_letter": "stop"}, '"skip" or "block"'),
     ],

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from iii.config_schema import load_schema
-from stdlib_workers.state.schemas import CODES as STATE_CODES
+from stdlib_workers.state.functions import CODES as STATE_CODES
 from stdlib_workers.storage import UNUSABLE
 from stdlib_workers.storage.errors import CORRUPT, FULL
 from stdlib_workers.storage.store import MAX_WAITING
-from stdlib_workers.stream.schemas import CODES as STREAM_CODES
+from stdlib_workers.stream.functions import CODES as STREAM_CODES
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "state.md").read_text(encoding="utf-8")

@@ -15,11 +15,11 @@ from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.functions import Functions
 from stdlib_workers.queue.model import QueueConfig
 from stdlib_workers.queue.schema import SCHEMA
+from stdlib_workers.state.functions import CODES as STATE_CODES
 from stdlib_workers.state.functions import Options, State
-from stdlib_workers.state.schemas import CODES as STATE_CODES
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store, map_storage_errors
 from stdlib_workers.storage.errors import FULL, StorageFailure
-from stdlib_workers.stream.schemas import CODES as STREAM_CODES
+from stdlib_workers.stream.functions import CODES as STREAM_CODES
 from tests.support.stream_setup import StreamSetup
 
 KEY = {"scope": "s", "key": "k"}
@@ -116,7 +116,7 @@ class Registrations:
     def __init__(self) -> None:
         self.handlers: dict[str, Callable[[Any], Any]] = {}
 
-    def register_function(self, function_id: str, handler: Callable[[Any], Any]) -> None:
+    def register_function(self, function_id: str, handler: Callable[[Any], Any], **_: Any) -> None:
         """Keep a function's handler."""
         self.handlers[function_id] = handler
 
