@@ -32,12 +32,16 @@ _SOURCE: dict[str, Any] = {
     "type": "object",
     "title": 'a table such as {"in": "event"}',
     "properties": {
-        "in": {"enum": ["event", *REQUEST_SOURCES]},
-        "name": {"type": "string", "pattern": "."},
-        "type": {"enum": _TYPES},
-        "items": {"enum": _TYPES[:-1]},
-        "required": {"type": "boolean"},
-        "value": {},
+        "in": {"enum": ["event", *REQUEST_SOURCES], "description": "The part of the event that holds the value."},
+        "name": {
+            "type": "string",
+            "pattern": ".",
+            "description": "Its name there, by default the argument's; of an event a path such as `event.data`.",
+        },
+        "type": {"enum": _TYPES, "description": "What the text of a request becomes."},
+        "items": {"enum": _TYPES[:-1], "description": "What each text of an array becomes."},
+        "required": {"type": "boolean", "description": "Whether a request without it is refused."},
+        "value": {"description": "A constant, in place of the others."},
     },
     "additionalProperties": False,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from iii.arguments import CONFIG_PROPERTIES
 from iii.declarations import load_declarations
 
 
@@ -14,11 +15,21 @@ def test_a_schema_has_the_definitions_that_it_refers_to_and_no_others(tmp_path: 
     content = {
         "$defs": definitions,
         "functions": {"a::f": {"request_format": {"type": "object"}, "response_format": rows}},
-        "trigger_types": {"bell": {"description": "It rings.", "call_request_format": rows}},
+        "trigger_types": {
+            "bell": {
+                "description": "It rings.",
+                "trigger_request_format": {"properties": {"loud": {}}},
+                "call_request_format": rows,
+            },
+            "tune": {"trigger_request_format": {"properties": {"loud": {}}}},
+        },
     }
     (tmp_path / "declarations.json").write_text(json.dumps(content))
     declared = load_declarations(tmp_path)
     whole = {**rows, "$defs": {"row": definitions["row"]}}
     assert declared.functions == {"a::f": {"request_format": {"type": "object"}, "response_format": whole}}
-    bell = {"id": "bell", "description": "It rings.", "call_request_format": whole}
-    assert declared.trigger_types == {"bell": bell}
+    bell, tune = declared.trigger_types["bell"], declared.trigger_types["tune"]
+    assert (bell["id"], bell["description"], bell["call_request_format"]) == ("bell", "It rings.", whole)
+    # What has an event can make arguments of it.
+    assert bell["trigger_request_format"]["properties"].keys() == {"loud", *CONFIG_PROPERTIES}
+    assert tune["trigger_request_format"]["properties"].keys() == {"loud"}

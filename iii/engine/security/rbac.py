@@ -26,7 +26,7 @@ _MATCH = re.compile(r'match\("(.*)"\)')
 MAX_PATTERN = 256
 # Trigger types that outside events reach: a session may bind to them unless its auth function says otherwise. All other
 # types of the standard workers tell what happens in the project, and so do those of the engine.
-_OUTSIDE = {"http", "cron"}
+_OUTSIDE = {"http", "cron", "websocket"}
 _TELLING = {
     *("configuration", "durable:subscriber", "log", "queue", "state", "stream", "stream:join", "stream:leave"),
     *("subscribe", "trace"),
@@ -46,7 +46,7 @@ _RESERVED = (
         "http_functions::",
         "iii::",
     ),
-    *("observability::", "pubsub::", "queue::", "state::", "stream::"),
+    *("observability::", "pubsub::", "queue::", "state::", "storage::", "stream::"),
 )
 
 
