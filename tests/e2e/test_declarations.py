@@ -63,8 +63,8 @@ bind("subscribe", topic="orders.*")
 bind("trace")
 bind("websocket", api_path="/live")
 """
-# Only the engine has what it takes to call it.
-NOT_FOR_CALLERS = {"observability::ingest"}
+# Only the engine has what it takes to call them.
+NOT_FOR_CALLERS = {"observability::ingest", "observability::on-workers-changed"}
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,7 @@ def enqueue_dead(shop: Project, job: str) -> None:
 
 # What has to be there before the example of a function runs.
 BEFORE: dict[str, Callable[[Project], None]] = {
+    "iii::queue::delete": lambda shop: shop.call("queue::define", {"queue": "old"}),
     "iii::queue::redrive_message": lambda shop: enqueue_dead(shop, "job-3"),
     "iii::queue::discard_message": lambda shop: enqueue_dead(shop, "job-4"),
 }
@@ -205,8 +206,9 @@ def test_the_example_of_every_function_runs_and_its_answer_is_as_declared(
             assert done.returncode == 0, (line, done.stderr)
             answer = json.loads(done.stdout) if done.stdout else None
         Draft202012Validator(info["response_schema"]).validate(answer)
-    with pytest.raises(InvocationError, match="FORBIDDEN"):
-        shop.call("observability::ingest", functions["observability::ingest"]["request_schema"]["examples"][0])
+    for function_id in NOT_FOR_CALLERS:
+        with pytest.raises(InvocationError, match="FORBIDDEN"):
+            shop.call(function_id, functions[function_id]["request_schema"]["examples"][0])
 
 
 def test_the_events_of_every_trigger_type_are_as_declared(

@@ -388,8 +388,8 @@ async def test_a_function_without_options_takes_the_queue_that_is_there(bench: B
     ("config", "said"),
     [
         ({}, "a queue's name must be a string"),
-        ({"queue": "mail", "retrys": 5}, "queue mail: unknown key retrys"),
-        ({"queue": "mail", "concurrency": 0}, "concurrency must be an integer from 1"),
+        ({"queue": "mail", "retrys": 5}, "queue mail: unknown key `retrys`"),
+        ({"queue": "mail", "concurrency": 0}, "concurrency must be a whole number from 1"),
         ({"queue": "jobs", "concurrency": 3}, "queue jobs has another config in iii.toml"),
         ({"queue": "taken", "concurrency": 3}, "queue taken has other options at shop::other"),
     ],
