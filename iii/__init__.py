@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         HttpError,
         IIIError,
         InvocationError,
+        ObserveRejection,
         ProjectError,
         ProtocolError,
         RegistrationRejectedError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from iii.http import StreamRequest, StreamResponse
     from iii.runtime import ConnectionStateCallback, IIIConnectionState
     from iii.stream import IStream
+    from iii.worker.api.observers import ObserverHandle, ObserverOptions, ObserveSource
     from iii.worker.api.options import DEFAULT_ENGINE_URL, FunctionOptions, InitOptions, TelemetryOptions
     from iii.worker.api.requests import (
         EnqueueResult,
@@ -59,6 +61,7 @@ __all__ += ["EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerAc
 __all__ += ["TriggerRequest", "TriggerRequestInput"]
 __all__ += ["FunctionRef", "Trigger", "TriggerConfig", "TriggerHandler", "TriggerInput"]
 __all__ += ["TriggerTypeInput", "TriggerTypeRef"]
+__all__ += ["ObserveRejection", "ObserveSource", "ObserverHandle", "ObserverOptions"]
 __all__ += ["InvocationContext", "Logger", "StreamRequest", "StreamResponse", "current_invocation"]
 __all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "ProtocolError"]
 __all__ += ["RegistrationRejectedError"]
@@ -70,10 +73,11 @@ __all__ += ["ConnectionStateCallback", "IIIClient", "IIIConnectionState", "IStre
 # A module, and names that it defines.
 _HOMES = (
     ("iii.errors", "EngineNotRunning", "HttpError", "IIIError", "InvocationError"),
-    ("iii.errors", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
+    ("iii.errors", "ObserveRejection", "ProjectError", "ProtocolError", "RegistrationRejectedError"),
     ("iii.http", "StreamRequest", "StreamResponse"),
     ("iii.runtime", "ConnectionStateCallback", "IIIConnectionState"),
     ("iii.stream", "IStream"),
+    ("iii.worker.api.observers", "ObserveSource", "ObserverHandle", "ObserverOptions"),
     ("iii.worker.api.options", "DEFAULT_ENGINE_URL", "FunctionOptions", "InitOptions", "TelemetryOptions"),
     ("iii.worker.api.requests", "EnqueueResult", "TriggerAction", "TriggerActionEnqueue", "TriggerActionVoid"),
     ("iii.worker.api.requests", "MiddlewareFunctionInput", "TriggerRequest", "TriggerRequestInput"),

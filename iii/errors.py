@@ -182,6 +182,15 @@ class HttpError(InvocationError):
         self.status = status
 
 
+class ObserveRejection(IIIError):
+    """An observer comes to nothing. `code` says why, in the engine's words or those of the function's worker."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
 class RegistrationRejectedError(IIIError):
     """The engine has refused this worker's name or function for good; every later call of the worker raises it.
 

@@ -100,6 +100,7 @@ ROOMS: dict[str, Room] = {
     # The engine, from the bottom up.
     f"{_E}/tracing": Room((*BASE, "iii/protocol"), EVERY),
     f"{_E}/routing": Room((*BASE, "iii/protocol", f"{_E}/tracing"), EVERY),
+    f"{_E}/observing": Room((*BASE, "iii/protocol", f"{_E}/routing", f"{_E}/tracing"), EVERY),
     f"{_E}/security": Room((*BASE, "iii/protocol"), frozenset({"admission", "rbac", "sanitize"})),
     f"{_E}/config": Room((*BASE, f"{_E}/security"), EVERY),
     f"{_E}/reload": Room((f"{_E}/config",), frozenset({"dependency_graph", "globs"})),
@@ -130,8 +131,11 @@ ROOMS: dict[str, Room] = {
         frozenset({"log_records", "metrics", "span_records"}),
     ),
     f"{_E}/builtins": Room(
-        (*BASE, "iii/protocol", *(f"{_E}/{name}" for name in ("routing", "security", "telemetry", "transport"))),
-        frozenset({"identity", "introspection"}),
+        (
+            *(*BASE, "iii/protocol"),
+            *(f"{_E}/{name}" for name in ("observing", "routing", "security", "telemetry", "transport")),
+        ),
+        frozenset({"identity", "introspection", "observers"}),
     ),
     f"{_E}/gateway": Room(
         (
@@ -145,7 +149,8 @@ ROOMS: dict[str, Room] = {
         (
             *(*BASE, "iii/protocol"),
             *(f"{_E}/{name}" for name in ("boot", "builtins", "channels", "config", "gateway", "health", "reload")),
-            *(f"{_E}/{name}" for name in ("routing", "security", "supervision", "telemetry", "terminal", "transport")),
+            *(f"{_E}/{name}" for name in ("observing", "routing", "security", "supervision", "telemetry")),
+            *(f"{_E}/{name}" for name in ("terminal", "transport")),
         )
     ),
     # The command line, from the bottom up.

@@ -11,6 +11,8 @@ from msgspec import Raw, Struct
 
 # The namespace of every function and trigger that names none.
 DEFAULT_NAMESPACE = "default"
+# What the engine says it can do: observers of functions, and calls that a worker makes of its own functions itself.
+OBSERVE, LOCAL_DISPATCH = FEATURES = ["observe.v1", "local-dispatch.v1"]
 # The value of a raw field that was not on the wire. Compare with `is`, which costs nothing, and never with `==`.
 ABSENT = Raw()
 NULL = Raw(b"null")
@@ -47,6 +49,8 @@ class InvokeFunction(Message):
     stream: bool | None = None
     window: int | None = None
     awaits_end: bool | None = None  # the caller is answered only when the handler has ended, even after the deadline
+    observe_depth: int | None = None  # how many observers led to this call, one because of the other
+    activation: Raw = ABSENT  # of a call made for an observer, see `ActivationField`
 
 
 class InvocationResult(Message):
@@ -76,7 +80,7 @@ class ItemsTaken(Message):
 
 
 class RegisterFunction(Message):
-    """The sender provides a function. `source` is `{"file", "line"}` of its handler."""
+    """The sender provides a function. `source` is `{"file", "line"}` of its handler; `observe`, see `ObserveField`."""
 
     id: str
     description: str | None = None
@@ -85,6 +89,7 @@ class RegisterFunction(Message):
     metadata: Raw = ABSENT
     invocation: Raw = ABSENT
     source: Raw = ABSENT
+    observe: Raw = ABSENT
 
 
 class UnregisterFunction(Message):
@@ -153,6 +158,88 @@ class UnregisterAction(Message):
     id: str
 
 
+class Observe(Message):
+    """Have the function `target` called for invocations of the function `source`; or the same again, once reconnected.
+
+    Absent limits mean none. `source` and `target` are read in `observing/observer.py`.
+    """
+
+    id: str
+    source: Raw
+    target: Raw
+    metadata: Raw = ABSENT
+    max_fires: int | None = None
+    expires_in_ms: float | None = None
+    max_in_flight: int | None = None
+
+
+class Unobserve(Message):
+    id: str
+
+
+class ObserveResult(Message):
+    """The answer to an `observe`: the state in which the observer is now."""
+
+    id: str
+    state: str
+    error: Raw = ABSENT
+    warnings: list[str] = []
+
+
+class ObserverStateChanged(Message):
+    id: str
+    state: str
+    reason: Raw = ABSENT
+    fires: int | None = None
+
+
+class FunctionRegistered(Message):
+    """The engine has accepted a function; `observers` are all of its observers, in place of those told before."""
+
+    id: str
+    namespace: str
+    revision: int
+    local_dispatch: bool | None = None
+    observers: list[Raw] | None = None
+
+
+class ObserverAdded(Message):
+    function_id: str
+    namespace: str
+    revision: int
+    observer: Raw
+
+
+class ObserverRemoved(Message):
+    function_id: str
+    namespace: str
+    revision: int
+    id: str
+
+
+class ObserverAck(Message):
+    """The function's worker has accepted an observer or, with `error`, refused it."""
+
+    function_id: str
+    id: str
+    revision: int
+    namespace: str | None = None
+    error: Raw = ABSENT
+
+
+class InvocationsObserved(Message):
+    """What observers of the sender's own functions shall get: calls that it has run itself, and events."""
+
+    items: list[Raw] = []
+
+
+class LocalInvocationStats(Message):
+    """How many calls of its own functions the sender has run itself, and which reports it had to drop."""
+
+    functions: list[Raw] = []
+    dropped_reports: list[Raw] = []
+
+
 class Ready(Message):
     """Registrations are complete; or, with `failed`, the worker's start has ended in an error.
 
@@ -212,6 +299,7 @@ class WorkerRegistered(Message):
     reattach_token: str | None = None
     generation: int | None = None
     instance: int | None = None
+    features: list[str] = []
 
 
 class RegistrationRejected(Message):
@@ -263,6 +351,25 @@ class CallerField(Struct, gc=False):
 
     invocation_id: str | None = None
     function_id: str | None = None
+
+
+class ActivationField(Struct, omit_defaults=True, gc=False):
+    """The value of `activation`. A worker that has a target called itself names only the observer."""
+
+    observer_id: str
+    activation_id: str | None = None
+
+
+class ObserveField(Struct, gc=False):
+    """How a function may be observed: the value of `observe` of its registration.
+
+    With `delivery` "owner", observers get what the function's worker gives them, and no calls. `args_format` is the
+    JSON Schema of what an observer may ask such a worker for.
+    """
+
+    delivery: str = "auto"
+    args_format: Raw = ABSENT
+    allow: bool = True
 
 
 class ActionField(Struct, gc=False):

@@ -18,10 +18,11 @@ from iii.worker.functions.signature import UnresolvedAnnotation, read_signature,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar, Unpack
 
     from iii.worker.api.http_functions import HttpInvocationConfig, HttpInvocationModel
+    from iii.worker.api.observers import ObserverHandle, ObserverOptions, ObserveSource
     from iii.worker.api.options import FunctionOptions, InitOptions
     from iii.worker.api.triggers import (
         RegisterTriggerInput,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     )
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
+    from iii.worker.runtime.dispatcher import Dispatcher
     from iii.worker.runtime.readiness import Readiness
     from iii.worker.runtime.receiver import Receiver
     from iii.worker.runtime.runner import Runner
@@ -45,6 +47,7 @@ class Registering:
     """Registers with the engine what this process has. The attributes below are the worker's."""
 
     _namespace: str | None
+    _dispatcher: Dispatcher
     _receiver: Receiver
     _runner: Runner
     _readiness: Readiness
@@ -240,6 +243,45 @@ class Registering:
             function.unregister()
 
         return FunctionRef(function.id, unregister)
+
+    def observe(
+        self,
+        source: ObserveSource,
+        target: str | Mapping[str, Any],
+        options: ObserverOptions | None = None,
+    ) -> ObserverHandle:
+        """Have the function `target` called for calls of the function `source["function_id"]`; return the observer.
+
+        `target` is a function's id, or `{"function_id", "namespace"}`. By default every call that ends with success is
+        shown, and the target gets an envelope with its input, output and caller. Returns at once: `ready()` of the
+        observer waits until it is active. ValueError without a function id, or for an `id` in use.
+
+            worker.observe({"function_id": "shop::pay", "filters": {"input.amount": {"$gte": 500}}}, "alerts::large")
+        """
+        from iii.worker.api.observers import FEATURE, UNSUPPORTED, ObserverHandle, observe_message  # few observe
+
+        message = observe_message(source, target, options, self._namespace)
+        observers = self._receiver.observers
+        if message["id"] in observers:
+            raise ValueError(f"observer {message['id']} exists already in this worker")
+
+        def withdraw(observer: ObserverHandle) -> None:
+            if observers.pop(observer.id, None) is not None:
+                self._withdraw("observe", {"type": "unobserve", "id": observer.id})
+
+        def forget(observer: ObserverHandle) -> None:
+            observers.pop(observer.id, None)
+            self._registrations.pop(("observe", observer.id), None)
+
+        watch, run = self._dispatcher.watch, self._receiver.run_in_order
+        observer = ObserverHandle(message["id"], watch=watch, run=run, forget=forget, withdraw=withdraw)
+        identity = self._receiver.identity
+        if identity and FEATURE not in (identity.get("features") or ()):
+            observer.change("error", UNSUPPORTED)
+            return observer
+        observers[observer.id] = observer
+        self._send_registration(message)
+        return observer
 
     def _send_registration(self, fields: Message) -> None:
         """Send a registration, without the fields that are None, and keep it for the next connection."""

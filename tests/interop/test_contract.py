@@ -14,9 +14,10 @@ from websockets.frames import Frame, Opcode
 from tests.support.harness import BOUND, Client, Engine
 
 
-def test_the_first_frame_tells_who_the_connection_is_without_features(client: Client) -> None:
+def test_the_first_frame_tells_who_the_connection_is_and_what_the_engine_can_do(client: Client) -> None:
     hello = client.receive()
-    assert hello.keys() == {"type", "worker_id", "reattach_token"}
+    assert hello.keys() == {"type", "worker_id", "reattach_token", "features"}
+    assert hello["features"] == ["observe.v1", "local-dispatch.v1"]
     assert uuid.UUID(hello["worker_id"])
 
 

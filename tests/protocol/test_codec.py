@@ -63,6 +63,7 @@ def fields_of(kind: type) -> st.SearchStrategy[Any]:
 
 def strategy_of(annotation: str) -> st.SearchStrategy[Any]:
     for name, strategy in {
+        "list[msgspec.Raw]": st.lists(RAW, max_size=3),
         "Raw": RAW,
         "dict[str, str]": st.dictionaries(TEXT, TEXT, max_size=3),
         "list[str]": st.lists(TEXT, max_size=3),

@@ -6,6 +6,7 @@ import asyncio
 import json
 import queue
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from websockets.sync.client import ClientConnection, connect
 
 from iii.engine.builtins.client import EngineClient
 from iii.engine.builtins.functions import Builtins
+from iii.engine.builtins.observers import ObserverLists
 from iii.engine.channels.channel import Channels
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import ConnectionLimits, Ends, Gateway, ListenerOptions
+from iii.engine.observing.observing import Observing
 from iii.engine.routing.events import Event, FunctionsChanged, PeerExpelled, WorkersChanged
+from iii.engine.routing.payload_schemas import compile_schema
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.engine.security import peer_uid
@@ -50,8 +54,27 @@ class Control:
     def adopt(self, peer: Peer, pid: int) -> bool:
         return False
 
+    on_identified: Callable[[Peer], None] = staticmethod(lambda peer: None)
+
     def identified(self, peer: Peer) -> None:
-        pass
+        self.on_identified(peer)
+
+
+def make_observing(
+    router: Router,
+    builtins: Builtins,
+    control: Control,
+    call_later: Callable[[float, Callable[[], None]], Any],
+) -> Observing:
+    """Return observers of a router's functions, with the engine's functions that list them."""
+    observing = Observing(
+        router, clock=time.monotonic, wall_clock=time.time, call_later=call_later, compile_schema=compile_schema
+    )
+    control.on_identified = observing.identified
+    lists = ObserverLists(observing)
+    builtins.serve("engine::observers::list", lists.list, "")
+    builtins.serve("engine::observers::get", lists.get, "")
+    return observing
 
 
 class Engine:
@@ -79,6 +102,7 @@ class Engine:
         self._rules, self._middleware, self._engine_client = rules, middleware, engine_client
         self._limits = ConnectionLimits(**limits)
         self.events: list[Event] = []
+        self.longest_wait = 3600.0  # seconds that a timer of observers runs at most
         self.now = 0.0  # as channels see it
         self._started: queue.Queue[None] = queue.Queue()
         self._thread = threading.Thread(target=self._main)
@@ -102,7 +126,9 @@ class Engine:
         self.router = Router()
         self.pump = MessagePump(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
         self._poller = make_poller(self.pump.turn)
-        self.builtins = Builtins(self.router, Control(), self.pump.turn)
+        self.control = Control()
+        self.builtins = Builtins(self.router, self.control, self.pump.turn)
+        self.observing = make_observing(self.router, self.builtins, self.control, self._call_later)
         self.channels = Channels(lambda: str(uuid.uuid4()), lambda: self.now, self.router.calls.budget)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
         self.gateway = self._make_gateway(self._options, self._limits)
@@ -117,6 +143,10 @@ class Engine:
         self.builtins.close()
         self.pump.close()
         self._poller.close()
+
+    def _call_later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        # Reclaiming waits for half a minute; tests of it hand in a shorter time.
+        return self._loop.call_later(min(seconds, self.longest_wait), lambda: (act(), self.pump.turn()))
 
     def _on_event(self, event: Event) -> None:
         self.events.append(event)

@@ -26,7 +26,7 @@ from iii.engine.routing.router import Router
 from iii.engine.security.rbac import AuthResult, Filter, Permissions, Rules
 from iii.engine.transport.message_pump import MessagePump
 from iii.protocol.frames import TEXT
-from tests.support.harness import Control
+from tests.support.harness import Control, make_observing
 
 RULES = Rules(
     auth_function_id="gate::auth",
@@ -75,7 +75,9 @@ class SessionWorld:
         self.counters: Counter[str] = Counter()
         self.notices: list[str] = []
         self.pump = MessagePump(self.router, on_event=self._on_event, on_output=lambda peer, line: None)
-        self.builtins = Builtins(self.router, Control(), self.pump.turn)
+        control = Control()
+        self.builtins = Builtins(self.router, control, self.pump.turn)
+        self.observing = make_observing(self.router, self.builtins, control, asyncio.get_running_loop().call_later)
         self.channels = Channels(mint=map("channel{}".format, itertools.count()).__next__, clock=lambda: 0.0)
         self.builtins.serve("engine::channels::create", self.channels.answer, "")
         middleware_id = "gate::middleware" if middleware else None

@@ -263,6 +263,7 @@ class Builtins:
             text = f"what a worker says of itself has at most {MAX_IDENTITY} bytes, this has {len(payload)}"
             raise InvocationError(ErrorCode.PAYLOAD_TOO_LARGE, text)
         fields = decode_object(payload)
+        origin.features = identity.features_in(fields)  # before its functions are registered
         pid = fields.get("pid")
         is_adopted = type(pid) is int and self._control.adopt(origin, pid)
         if not is_adopted and not identity.introduce(self._router, origin, fields):

@@ -16,7 +16,7 @@ from iii.engine.routing.peer import Peer
 from iii.engine.routing.router import Router
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import encode
-from iii.protocol.messages import RegistrationRejected
+from iii.protocol.messages import FEATURES, RegistrationRejected
 
 # What lists show of the metadata; no more is kept.
 _INFO = ("description", "version", "runtime", "os", "isolation")
@@ -47,6 +47,16 @@ def introduce(router: Router, peer: Peer, fields: Mapping[str, Any]) -> bool:
     peer.is_retired = True  # nothing it still registers takes effect
     router.events.append(PeerExpelled(peer))
     return False
+
+
+def features_in(fields: Mapping[str, Any]) -> frozenset[str]:
+    """Return the features of the protocol that a worker says it knows, of those that the engine knows."""
+    declared = fields.get("features")
+    return (
+        frozenset(FEATURES) & {each for each in declared if isinstance(each, str)}
+        if isinstance(declared, list)
+        else frozenset()
+    )
 
 
 def note_metadata(router: Router, peer: Peer, fields: Mapping[str, Any]) -> None:

@@ -120,9 +120,12 @@ class RbacSession(PeerSession):
             message = decode(line)
         except RemoteProtocolError:
             return line  # from a worker whose lines the engine does not check; the session's SDK rejects it
-        if not isinstance(message, m.InvokeFunction):
+        if isinstance(message, m.InvokeFunction | m.ObserverAdded | m.ObserverRemoved):
+            message.function_id = self._permissions.own_id(message.function_id)
+        elif isinstance(message, m.FunctionRegistered):
+            message.id = self._permissions.own_id(message.id)
+        else:
             return line
-        message.function_id = self._permissions.own_id(message.function_id)
         return encode(message)
 
     def _take_telemetry(self, data: bytes) -> bool:

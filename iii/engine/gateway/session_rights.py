@@ -100,17 +100,12 @@ class SessionRights:
             yield from self._functions(message, payload)
         elif thing == "trigger type":
             yield from self._trigger_types(message, payload)
-        elif thing == "binding":
-            binding = self._router.bindings.find(str(payload["id"] if "id" in payload else getattr(message, "id", "")))
-            if binding is not None:
-                yield _Named(binding.id, self._standing_of_binding(binding))
+        elif thing in ("binding", "offer"):
+            yield from self._bindings(thing, message, payload)
+        elif thing in ("observer", "observed function"):
+            yield self._observed(thing, message)
         elif thing == "call":
             yield self._call(message)
-        elif thing == "offer":
-            assert isinstance(message, m.TriggerRegistrationResult)
-            binding = self._router.bindings.find(message.id)
-            provider = binding.provider if binding else None
-            yield _Named(message.id, self._standing_of(provider.owner if provider else None))
         elif thing == "namespace":
             yield from self._namespaces(message, payload)
         elif thing == "worker":
@@ -122,6 +117,27 @@ class SessionRights:
         else:
             yield _Named(str(getattr(message, "id", "")) if thing == "action" else "", Standing.FREE)
 
+    def _bindings(self, thing: Thing, message: m.Message, payload: Mapping[str, Any]) -> Iterator[_Named]:
+        """Yield the binding that a message names, or its offer to a provider."""
+        binding = self._router.bindings.find(str(payload["id"] if "id" in payload else getattr(message, "id", "")))
+        if thing == "binding" and binding is not None:
+            yield _Named(binding.id, self._standing_of_binding(binding))
+        elif thing == "offer":
+            assert isinstance(message, m.TriggerRegistrationResult)
+            provider = binding.provider if binding else None
+            yield _Named(message.id, self._standing_of(provider.owner if provider else None))
+
+    def _observed(self, thing: Thing, message: m.Message) -> _Named:
+        """Return the observer that a message names, or the function that it asks to observe."""
+        assert isinstance(message, m.Observe | m.Unobserve)
+        if thing == "observer" or isinstance(message, m.Unobserve):
+            observing = self._router.observing
+            owner = observing.owner_of(message.id) if observing is not None else None
+            return _Named(message.id, self._standing_of(owner))
+        namespace, id = named_in(message.source)
+        function = self._router.registry.find(namespace, id)
+        return _Named(id, self._standing_of(function.owner if function else None, id))
+
     def _functions(self, message: m.Message, payload: Mapping[str, Any]) -> Iterator[_Named]:
         if isinstance(message, m.RegisterFunction | m.UnregisterFunction):
             why = None if self.permits(message) else f"this session may not register function {message.id}"
@@ -131,6 +147,9 @@ class SessionRights:
             for id in [message.function_id, *function_ids_in(as_object(message.config))]:
                 denial = f"function '{id}' not allowed in namespace '{namespace}'"
                 yield _Named(id, Standing.FREE, self._why_not_later(namespace, id, denial))
+        elif isinstance(message, m.Observe):
+            namespace, id = named_in(message.target)
+            yield _Named(id, Standing.FREE, self._why_not_later(namespace, id, self.permissions.denial(id)))
         else:
             assert isinstance(message, m.InvokeFunction)
             if not payload:
@@ -236,6 +255,13 @@ class SessionRights:
         owners = self._router.peer_table.owners
         service, separator, _ = name.partition("::")
         return bool(separator) and service in owners and not owners[service].has_served
+
+
+def named_in(data: Raw) -> tuple[str, str]:
+    """Return namespace and id of the function that one end of an observer names."""
+    fields = as_object(data)
+    namespace, id = fields.get("namespace"), fields.get("function_id")
+    return namespace if isinstance(namespace, str) and namespace else m.DEFAULT_NAMESPACE, str(id)
 
 
 def as_object(data: Raw) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from iii.engine.routing.call_causes import CallCauses
 from iii.engine.routing.causes import Causes
 from iii.engine.routing.events import CallFailed, Event, Notice, PeerDrained
 from iii.engine.routing.invocation import Deadlines, Invocation, Limits
-from iii.engine.routing.message_forms import is_cancelled, job_in, parent_id, result_for_caller
+from iii.engine.routing.message_forms import checked_result, is_cancelled, job_in, parent_id, result_for_caller
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registry import NO_OWNER, Function, Registry
 from iii.engine.routing.tracer import Tracer, error_from, error_in
@@ -68,6 +68,7 @@ class Calls:
         self._swept_at = 0.0
         self.causes = CallCauses()
         self.tracer: Tracer | None = None  # while calls are recorded
+        self.on_ended: Callable[[Invocation, ErrorBody], None] = lambda *_: None  # of an observed one, without a result
         self.follow_budget()
 
     def stop_admitting(self) -> None:
@@ -227,7 +228,7 @@ class Calls:
             self._swept_at = now
             for invocation in self.in_flight.values():
                 callee, function = invocation.callee, invocation.function
-                needs_line = function.is_idempotent or function.result_validator is not None
+                needs_line = function.is_idempotent or function.result_validator is not None or function.observers
                 # What the callee has read runs there or fails with it: the line is not sent a second time.
                 if callee is not None and not needs_line and callee.written - MAX_UNREAD >= invocation.line_end:
                     self.replace_line(invocation, b"")
@@ -427,6 +428,8 @@ class Calls:
         if self.tracer is not None and self.in_flight.get(invocation.id) in (None, invocation):
             self.tracer.end(invocation.id, invocation, error_from(error))
         self._note_failure(invocation, error)
+        if invocation.function.observers:
+            self.on_ended(invocation, error)
         caller, invocation.caller = invocation.caller, None
         if caller is None:
             self.counters["void_dropped"] += 1
@@ -476,8 +479,10 @@ class Calls:
         caller.outgoing -= 1
         self.abandon(invocation)
 
-    def abandon(self, invocation: Invocation) -> None:
-        """The caller waits no longer: take the call out of the queue, or tell its callee to stop."""
+    def abandon(self, invocation: Invocation, *, is_told: bool = False) -> None:
+        """The caller gave up, or `is_told` an error: take the call out of the queue, or tell its callee to stop."""
+        if invocation.function.observers and not is_told:
+            self.on_ended(invocation, error_bodies.given_up())
         if self.tracer is not None:
             self.tracer.end(invocation.id, invocation, ("cancelled", "the caller gave up", ""))
         if (callee := invocation.callee) is not None:
@@ -509,7 +514,7 @@ class Calls:
                 self.send(invocation.callee, encode(Cancel(invocation.id)))
                 continue
             self.tell(invocation, error_bodies.timeout(invocation))
-            self.abandon(invocation)
+            self.abandon(invocation, is_told=True)
 
     # While calls are recorded
 
@@ -530,14 +535,8 @@ class Calls:
     def settle_checked(self, callee: Peer, message: InvocationResult, line: bytes) -> None:
         """As `settle_traced`; a result that its function's response format does not admit becomes an error."""
         invocation = self.in_flight.get(message.invocation_id)
-        if invocation is not None and invocation.callee is callee and message.error is ABSENT:
-            validator = invocation.function.result_validator
-            mismatch = None if validator is None else validator(message.result)
-            # A function that has streamed ends without a result: its items were that.
-            if mismatch is not None and (message.result or not (invocation.line and decode(invocation.line).stream)):
-                error = error_bodies.invalid_result(invocation.function, mismatch)
-                message = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
-                line = encode(message)
+        if invocation is not None and invocation.callee is callee:
+            message, line = checked_result(invocation, message, line)
         self.settle_traced(callee, message, line)
 
     def settle_traced(self, callee: Peer, message: InvocationResult, line: bytes) -> None:

@@ -158,6 +158,11 @@ def timeout(invocation: Invocation) -> ErrorBody:
     return ErrorBody(ErrorCode.TIMEOUT, message, details={"started": invocation.is_started}, retryable=True)
 
 
+def given_up() -> ErrorBody:
+    """Of a call whose caller waits no longer: what its observers get."""
+    return ErrorBody(ErrorCode.CANCELLED, "the caller gave up")
+
+
 def invocation_stopped(invocation: Invocation, reason: Mapping[str, Any]) -> ErrorBody:
     """The worker that ran the call is gone. `reason` may hold `words`, `signal`, `exit_code`, `stderr`."""
     name = invocation.callee.name if invocation.callee else "its worker"

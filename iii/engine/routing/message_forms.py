@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
+from iii.engine.routing import error_bodies
 from iii.engine.routing.causes import Causes, with_causes, without_causes
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Peer
@@ -160,6 +161,18 @@ def redirected(message: InvokeFunction, function_id: str, payload: Mapping[str, 
         caller=message.caller,
         deadline_ms=message.deadline_ms,
     )
+
+
+def checked_result(invocation: Invocation, message: InvocationResult, line: bytes) -> tuple[InvocationResult, bytes]:
+    """Return a result and its line; one that the function's response format does not admit as an error."""
+    validator = invocation.function.result_validator
+    mismatch = None if validator is None or message.error is not ABSENT else validator(message.result)
+    # A function that has streamed ends without a result: its items were that.
+    if mismatch is None or not (message.result or not (invocation.line and decode(invocation.line).stream)):
+        return message, line
+    error = error_bodies.invalid_result(invocation.function, mismatch)
+    message = InvocationResult(invocation.id, invocation.function.id, error=encode_error(error))
+    return message, encode(message)
 
 
 def result_for_caller(invocation: Invocation, message: InvocationResult) -> bytes:

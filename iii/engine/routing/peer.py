@@ -105,6 +105,7 @@ class Peer:
     connected_at_ms: int = 0
     ip_address: str = "127.0.0.1"
     max_line: int = MAX_LINE  # bytes of one line that its transport carries
+    features: frozenset[str] = frozenset()  # of the protocol, that it has said it knows
     is_local: bool = False  # connected to the unix socket: a program of the project's own user
     may_be_trusted: bool = False  # to write valid lines: a process that the engine started, on its pipes
     # Whether the kernel says that the process with this pid holds the other end of the connection.

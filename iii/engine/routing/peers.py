@@ -20,7 +20,7 @@ from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.registrations import Registrations
 from iii.protocol.codec import encode
-from iii.protocol.messages import DEFAULT_NAMESPACE, Reattach, WorkerRegistered
+from iii.protocol.messages import DEFAULT_NAMESPACE, FEATURES, Reattach, WorkerRegistered
 
 
 class PeerTable:
@@ -47,7 +47,7 @@ class PeerTable:
         if peer.kind == "worker":
             self._calls.events.append(WorkersChanged("worker_connected", peer.id))
         if peer.kind != "engine":
-            hello = WorkerRegistered(peer.id, peer.reattach_token, peer.generation, peer.instance)
+            hello = WorkerRegistered(peer.id, peer.reattach_token, peer.generation, peer.instance, FEATURES)
             self._calls.send(peer, encode(hello))
 
     def introduce(self, peer: Peer, name: str, namespace: str | None) -> Peer | None:

@@ -22,12 +22,14 @@ MAX_REGISTRATIONS: dict[type, tuple[str, int]] = {
     m.RegisterTrigger: ("triggers", 10_000),
     m.RegisterTriggerType: ("trigger types", 1_000),
     m.RegisterAction: ("trigger actions", 1_000),
+    m.Observe: ("observers", 1_000),
 }
 _ENDS: dict[type, type] = {
     m.UnregisterFunction: m.RegisterFunction,
     m.UnregisterTrigger: m.RegisterTrigger,
     m.UnregisterTriggerType: m.RegisterTriggerType,
     m.UnregisterAction: m.RegisterAction,
+    m.Unobserve: m.Observe,
 }
 # Bytes that a registration costs beside its fields, and by how much its fields grow: schemas and metadata are kept as
 # bytes and as objects.

@@ -46,6 +46,10 @@ class Registrations:
         self._compile_schema = compile_schema
         self._compile_result_schema = compile_result_schema
         self.quota = Quota(calls.budget)
+        # Hear that a serving peer provides a function from now on, or no longer, and that a peer has left the routes.
+        self.on_provided: Callable[[Peer, Function], None] = lambda *_: None
+        self.on_withdrawn: Callable[[Peer, Function], None] = lambda *_: None
+        self.on_vacated: Callable[[Peer], None] = lambda _: None
         self._http_proxies: dict[Peer, HttpFunctionProxy] = {}  # of peers with functions that live behind a URL
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             m.RegisterFunction: self._register_function,
@@ -95,6 +99,9 @@ class Registrations:
             error = encode_error(m.ErrorBody(code, why))
             answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, error)
             self._calls.send(peer, encode(answer))
+        elif isinstance(message, m.Observe):
+            error = encode_error(m.ErrorBody(code, why))
+            self._calls.send(peer, encode(m.ObserveResult(message.id, "error", error)))
         if peer.rights is not None:
             self._calls.counters["dropped_by_rules"] += 1
             peer.owner.refusals += 1
@@ -126,6 +133,7 @@ class Registrations:
         if peer.owner.is_validated:
             function.result_validator = self._compile_result_schema(message)
         self._choose_provider(peer, function)
+        self.on_provided(peer, function)
         self._calls.events.append(FunctionsChanged())
         self._calls.place_unresolved()
         if holder is not None:  # its metadata may have changed, and with them whether sessions may call it
@@ -168,6 +176,8 @@ class Registrations:
             answer: m.Message = m.TriggerRegistrationResult(
                 message.id, message.trigger_type, message.function_id, error
             )
+        elif isinstance(message, m.Observe):
+            answer = m.ObserveResult(message.id, "error", encode_error(m.ErrorBody(code, why)))
         else:
             conflict = ErrorCode.FUNCTION_NAMESPACE_CONFLICT
             answer = m.RegistrationRejected(conflict, peer.namespace, "", None, message.id, code, why)
@@ -200,6 +210,7 @@ class Registrations:
         function.remove_provider(peer)
         if peer in self._http_proxies:
             function.remove_provider(self._http_proxies[peer])
+        self.on_withdrawn(peer, function)
 
     def _register_trigger_type(self, peer: Peer, message: m.RegisterTriggerType) -> None:
         former = self._bindings.types.get((message.namespace or peer.namespace, message.id))
@@ -278,5 +289,6 @@ class Registrations:
         if not owner.is_expected:  # else the next generation registers the bindings that it still wants
             self.send_all(self._bindings.forget_binder(peer))
         self.send_all(self._bindings.forget_provider(peer))
+        self.on_vacated(peer)
         self._calls.dispatch_waiting(owner)  # calls that wait for a peer that will not come fail
         self._calls.events.append(FunctionsChanged())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import Raw
 
@@ -47,6 +48,9 @@ class Function:
     is_idempotent: bool = False
     validator: Validator | None = None
     result_validator: Validator | None = None  # while results are checked
+    observers: tuple[
+        Any, ...
+    ] = ()  # those that the engine shows its calls to: of Observer, whose module imports this one
     waiting: int = 0  # how many of the owner's waiting calls are for it
     answered: int = 0  # calls whose callers got an outcome
     failed: int = 0  # calls whose callers got an error

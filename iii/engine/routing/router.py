@@ -11,8 +11,8 @@ recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Bindings
@@ -22,7 +22,7 @@ from iii.engine.routing.causes import ACTION
 from iii.engine.routing.events import Event, PeerReady
 from iii.engine.routing.invocation import Limits
 from iii.engine.routing.message_forms import CALL_FIELDS, action_payload, callee_line, redirected
-from iii.engine.routing.peer import Peer
+from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.peers import PeerTable
 from iii.engine.routing.registrations import CompileSchema, Registrations
 from iii.engine.routing.registry import NO_OWNER, Function, Registry, Validator
@@ -35,6 +35,27 @@ from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE, InvocationResult, I
 
 # How a line with spans of a worker begins, as our SDK writes it.
 SPANS = b'{"type":"telemetry"'
+
+Admit = Callable[[Peer, InvokeFunction, "Function | None", bytes, float], None]
+Settle = Callable[[Peer, InvocationResult, bytes], None]
+
+
+class CallObserver(Protocol):
+    """Who shows calls to observers, and puts what only it knows into the calls of workers that observe."""
+
+    sees_calls: bool
+
+    def paths(self, admit: Admit, settle: Settle) -> tuple[Admit, Settle]:
+        """Return the ways that calls and results take while there is anything to see: through these two at last."""
+
+    def takes(self, peer: Peer, message: InvokeFunction, function: Function | None, now: float) -> bool:
+        """Whether it takes this call itself. Otherwise it may have changed the message."""
+
+    def owner_of(self, observer_id: str) -> Owner | None:
+        """Return whose observer that is; None if there is none, or its worker is away."""
+
+    @property
+    def tracing_changed(self) -> Callable[[], None]: ...
 
 
 class Router:
@@ -63,6 +84,7 @@ class Router:
             self.registry, self.bindings, self.calls, compile_schema, self._compile_response_format
         )
         self.peer_table = PeerTable(self.bindings, self.calls, self.registrations)
+        self.observing: CallObserver | None = None
         self.choose_path()
         self.events: list[Event] = self.calls.events
         self._handlers: dict[type, Callable[[Peer, Any], None]] = {
@@ -87,17 +109,29 @@ class Router:
         """Record calls with this tracer from now on; None: record none."""
         self.calls.tracer = tracer
         self.choose_path()
+        if self.observing is not None:
+            self.observing.tracing_changed()
+
+    def observe(self, observing: CallObserver, handlers: Mapping[type, Callable[[Peer, Any], None]]) -> None:
+        """Show calls to this observer from now on, and give it the messages that are its own."""
+        self.observing = observing
+        self._handlers.update(handlers)
+        self.choose_path()
 
     def choose_path(self) -> None:
-        """Show calls and results to the tracer while any of them can concern it."""
+        """Show calls and results to the tracer, and to observers, while any of them can concern it."""
         calls, tracer = self.calls, self.calls.tracer
         may_begin = tracer is not None and not tracer.paused_until
         may_end = may_begin or (tracer is not None and bool(tracer.spans))
-        self._admit = calls.admit_traced if may_begin else calls.admit
+        self._admit: Admit = calls.admit_traced if may_begin else calls.admit
         if self._checks_results:
-            self._settle = calls.settle_checked
+            self._settle: Settle = calls.settle_checked
         else:
             self._settle = calls.settle_traced if may_end else calls.settle
+        self._takes: Callable[[Peer, InvokeFunction, Function | None, float], bool] = lambda *_: False
+        if self.observing is not None and self.observing.sees_calls:
+            self._takes = self.observing.takes
+            self._admit, self._settle = self.observing.paths(self._admit, self._settle)
 
     def _compile_response_format(self, declaration: m.RegisterFunction) -> Validator | None:
         validator = self._compile_result_schema(declaration)
@@ -145,6 +179,20 @@ class Router:
             return
         function = self.registry.find(message.namespace or DEFAULT_NAMESPACE, message.function_id)
         action_type = None if action is None else action.type
+        self._count(peer, message, action_type, is_void=is_void)
+        tracer = self.calls.tracer
+        if tracer is not None and peer.kind != "engine" and message.invocation_id not in self.calls.in_flight:
+            tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
+        if action is None or action_type == "void":
+            if self._takes(peer, message, function, now):
+                return
+            is_void = is_void or action is not None
+            self.calls.admit_in_full(peer, message, function, callee_line(message), now, is_void=is_void)
+        else:
+            self._invoke_action(peer, message, action, is_void=is_void, now=now)
+
+    def _count(self, peer: Peer, message: m.InvokeFunction, action_type: str | None, *, is_void: bool) -> None:
+        """Count a call without an answer, unless its peer only shows what it gets."""
         is_lone = peer.is_local and not peer.functions and message.caller is ABSENT
         if is_lone and is_unsampled(message.traceparent):
             # How the command line asks what is shown to a person: that is no work of the project.
@@ -155,14 +203,6 @@ class Router:
             self.void_calls += 1
         elif action_type == "enqueue":
             self.enqueue_calls += 1
-        tracer = self.calls.tracer
-        if tracer is not None and peer.kind != "engine" and message.invocation_id not in self.calls.in_flight:
-            tracer.begin(peer, message, function, now, action or (VOID if is_void else None))
-        if action is None or action_type == "void":
-            is_void = is_void or action is not None
-            self.calls.admit_in_full(peer, message, function, callee_line(message), now, is_void=is_void)
-        else:
-            self._invoke_action(peer, message, action, is_void=is_void, now=now)
 
     def _invoke_action(
         self, peer: Peer, message: m.InvokeFunction, action: m.ActionField, *, is_void: bool, now: float
@@ -221,7 +261,7 @@ class Router:
             self.calls.counters["unawaited_item"] += 1
         elif invocation.caller.unsent_bytes > self.calls.limits.unsent_bytes:
             self.calls.tell(invocation, error_bodies.overloaded(f"{invocation.caller.name} does not read the items"))
-            self.calls.abandon(invocation)
+            self.calls.abandon(invocation, is_told=True)
         else:
             self.calls.send(invocation.caller, encode(message))
 

@@ -37,7 +37,18 @@ class Verdict(Enum):
 
 # What a message can name. A "call" is named by who runs it or waits for it, an "offer" by the provider it was made to.
 Thing = Literal[
-    "action", "binding", "call", "connection", "function", "namespace", "offer", "trigger type", "worker", "nothing"
+    "action",
+    "binding",
+    "call",
+    "connection",
+    "function",
+    "namespace",
+    "observed function",
+    "observer",
+    "offer",
+    "trigger type",
+    "worker",
+    "nothing",
 ]
 
 
@@ -96,6 +107,17 @@ TABLE: dict[type[m.Message], tuple[Row, ...]] = {
     # An action sees the calls of all peers: only the project's own workers may have one.
     m.RegisterAction: (_always("action", _DENY),),
     m.UnregisterAction: (_always("action", _DENY),),
+    # An observer sees the calls of all peers: a session may observe only what it runs itself.
+    m.Observe: (
+        _only_own("observer"),
+        Row("observed function", own=_ALLOW, free=_DENY, session=_DENY, project=_DENY, engine=_DENY),
+        _CALLED,
+    ),
+    m.Unobserve: (_only_own("observer"),),
+    # What these say counts only for functions that the sender runs, whoever it is.
+    m.ObserverAck: _NOTHING,
+    m.InvocationsObserved: _NOTHING,
+    m.LocalInvocationStats: _NOTHING,
     m.Ready: _NOTHING,
     # Spans, metrics and log records are what the project knows of itself. Which trace a span belongs to and which span
     # it replaces are only what its sender says. What a session calls and answers, the engine records itself.
@@ -106,6 +128,11 @@ TABLE: dict[type[m.Message], tuple[Row, ...]] = {
     m.Reattach: (Row("connection", own=_ALLOW, free=_ALLOW, session=_ALLOW, project=_DENY, engine=_DENY),),
     # What only the engine says.
     m.Stop: _NEVER,
+    m.ObserveResult: _NEVER,
+    m.ObserverStateChanged: _NEVER,
+    m.FunctionRegistered: _NEVER,
+    m.ObserverAdded: _NEVER,
+    m.ObserverRemoved: _NEVER,
     m.WorkerRegistered: _NEVER,
     m.RegistrationRejected: _NEVER,
     m.ChannelOpen: _NEVER,
@@ -128,6 +155,7 @@ ENTRANCES: dict[str, tuple[Row, ...]] = {
             *("engine::triggers::list", "engine::triggers::info", "engine::trigger-types::list"),
             "engine::trigger-types::info",
             *("engine::registered-triggers::list", "engine::registered-triggers::info"),
+            *("engine::observers::list", "engine::observers::get"),
         ),
         _NOTHING,
     ),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from iii.errors import IIIError, RemoteProtocolError
+    from iii.worker.api.observers import ObserverHandle
     from iii.worker.calls.call_table import CallTable
     from iii.worker.codec.codec import Message
     from iii.worker.functions.handler import Handler
@@ -57,6 +58,7 @@ class Receiver:
         self._binding_tasks = SerialExecutor(thread_pool)
         self.functions: dict[str, Handler] = {}
         self.providers: dict[str, Any] = {}
+        self.observers: dict[str, ObserverHandle] = {}
         self.identified = Event()
         self.identity: Message = {}
         # Why every call fails: the engine has refused this worker for good, or this process has no connection.
@@ -74,6 +76,8 @@ class Receiver:
             "workerregistered": self._identify,
             "registrationrejected": self._reject,
             "triggerregistrationresult": _warn_of_error,
+            "observeresult": lambda message: self._observe(message, message.get("error")),
+            "observerstatechanged": lambda message: self._observe(message, message.get("reason")),
             "error": _warn_of_error,
         }
 
@@ -144,6 +148,20 @@ class Receiver:
             self._runner.answer_error(message, {"code": ErrorCode.FUNCTION_NOT_FOUND, "message": text})
         else:
             self._runner.submit(handler, message)
+
+    def _observe(self, message: Message, reason: Any) -> None:
+        """An observer's state has changed. The engine forgets an observer that is disposed of, and so does the SDK."""
+        observer = self.observers.get(str(message.get("id")))
+        if observer is not None:
+            for text in message.get("warnings") or ():
+                warn(f"observer {observer.id}: {text}")
+            if message.get("state") == "disposed":
+                observer.forget(observer)
+            observer.change(str(message.get("state")), reason)
+
+    def run_in_order(self, act: Callable[[], None]) -> None:
+        """Run this on a thread of the pool, after all that came before."""
+        self._binding_tasks.add(act)
 
     def _identify(self, message: Message) -> None:
         self.identity = message

@@ -28,6 +28,14 @@ NAMES: dict[str, dict[Standing, str]] = {
     },
     "trigger type": {OWN: "mine", FREE: "new", SESSION: "other", PROJECT: "beep", ENGINE: "durable:subscriber"},
     "binding": {OWN: "my-binding", FREE: "new", SESSION: "others-binding", PROJECT: "nightly"},
+    "observed function": {
+        OWN: "mine::f",
+        FREE: "new::f",
+        SESSION: "other::f",
+        PROJECT: "db::secret",
+        ENGINE: "engine::queue::list_topics",
+    },
+    "observer": {OWN: "my-observer", FREE: "new", SESSION: "others-observer", PROJECT: "audit"},
     "action": {FREE: "new", PROJECT: "compensate"},
     "call": {OWN: "mine", FREE: "new", SESSION: "others", PROJECT: "projects"},
     "offer": {OWN: "for-me", FREE: "new", SESSION: "for-other", PROJECT: "nightly"},
@@ -73,6 +81,11 @@ class Scene:
             world.send(world.shop, **binding | {"id": offered, "trigger_type": name})
             # A call that this session runs, and one that it waits for (see `id_of_call`).
             world.send(world.shop, "invokefunction", function_id=f"{name}::f", invocation_id=f"run-by-{name}")
+            observed = {"source": {"function_id": f"{name}::f"}, "target": {"function_id": "api::open"}}
+            observer = {"mine": "my-observer", "other": "others-observer"}[name]
+            await world.say(session, {"type": "observe", "id": observer, **observed})
+        audited = {"source": {"function_id": "db::secret"}, "target": {"function_id": "api::open"}}
+        world.send(world.shop, "observe", id="audit", **audited)
         call = {"type": "invokefunction", "function_id": "other::f", "invocation_id": "asked-by-project"}
         world.send(world.shop, **call)
         # Nobody of these answers, so that the calls stay.
@@ -107,6 +120,8 @@ def scene() -> Iterator[Scene]:
 FIELDS: dict[str, Any] = {
     **{"id": "new", "invocation_id": "new", "count": 1, "function_id": "api::open", "trigger_type": "mine"},
     **{"previous_worker_id": "x", "deadline_ms": 1.0, "worker_id": "x", "code": "x", "owner_worker_id": "x"},
+    **{"source": {"function_id": "mine::f"}, "target": {"function_id": "api::open"}, "state": "active"},
+    **{"revision": 1, "observer": {}, "namespace": "default"},
     **{"channel_id": "x", "access_key": "x", "direction": "x", "error": {}},
 }
 # Where a message has the name of a thing, if not in its `id`.
@@ -123,7 +138,7 @@ PLACES: dict[tuple[type[m.Message], str], str] = {
 def message_for(scene: Scene, kind: type[m.Message], thing: str, name: str, standing: Standing) -> m.Message:
     """Return a message of this kind that names the thing, and otherwise only what a session may name."""
     fields = {name: value for name, value in FIELDS.items() if name in kind.__struct_fields__}
-    fields |= {"type": kind.__name__.lower()} | ({"namespace": "default"} if kind is m.RegistrationRejected else {})
+    fields["type"] = kind.__name__.lower()
     if kind in (m.InvocationResult, m.InvocationItem):
         fields["error"] = None
     if thing == "call":
@@ -131,6 +146,8 @@ def message_for(scene: Scene, kind: type[m.Message], thing: str, name: str, stan
     elif thing == "connection":
         peers = {"me": scene.me.peer.id, "other": scene.other.peer.id, "shop": scene.world.shop.id}
         fields["previous_worker_id"] = peers.get(name, name)
+    elif kind is m.Observe and thing != "observer":
+        fields["source" if thing == "observed function" else "target"] = {"function_id": name}
     elif thing != "nothing":
         fields[PLACES.get((kind, thing), "id")] = name
     return decode(json.dumps(fields).encode())  # type: ignore[no-any-return]
@@ -169,6 +186,7 @@ def test_what_is_another_ones_is_denied_but_where_the_rules_have_a_say() -> None
     }
     assert lenient == {
         ("InvokeFunction", "function"),
+        ("Observe", "function"),
         ("RegisterFunction", "function"),
         ("RegisterTrigger", "function"),
         ("RegisterTrigger", "trigger type"),

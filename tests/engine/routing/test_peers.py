@@ -21,6 +21,7 @@ def test_the_first_message_tells_a_peer_its_id_and_its_place(net: Net) -> None:
         "reattach_token": "secret",
         "generation": 3,
         "instance": 2,
+        "features": ["observe.v1", "local-dispatch.v1"],
     }
     engine = Peer("engine", kind="engine")
     net.router.peer_table.attach(engine)
