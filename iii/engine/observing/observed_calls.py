@@ -83,7 +83,7 @@ class ObservedCalls:
     def owner_of(self, observer_id: str) -> Owner | None:
         """See `CallObserver`."""
         observer = self._observers.get(observer_id)
-        return None if observer is None or observer.peer is None else observer.peer.owner
+        return None if observer is None or not observer.peers else observer.peers[-1].owner
 
     # A call arrives
 

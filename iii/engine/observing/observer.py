@@ -119,12 +119,15 @@ def _check_known(name: str, values: Iterable[str], known: tuple[str, ...]) -> No
 
 @dataclass(slots=True, eq=False, repr=False)
 class Observer:
-    """An observer through its whole life. `peer` is None while its worker is away."""
+    """An observer through its whole life.
+
+    `peers` are those that have asked for it under its one id: the processes of one worker, none while it is away.
+    """
 
     id: str
     definition: Definition
     filter: Filter
-    peer: Peer | None
+    peers: list[Peer]
     worker_name: str
     rights: Rights | None
     state: State = "pending"
@@ -156,6 +159,12 @@ class Observer:
     def is_over(self) -> bool:
         """Whether it stays as it is, until it is asked for anew."""
         return self.state in ("error", "disposed")
+
+    def is_of(self, peer: Peer) -> bool:
+        """Whether this peer may ask for the observer again, or end it: one of its worker's, or its next connection."""
+        is_same_owner = any(one.owner is peer.owner for one in self.peers)
+        is_known = is_same_owner or (not self.peers and self.worker_name == peer.name)
+        return is_known and (self.rights is None) is (peer.rights is None)
 
     def wants(self, status: str) -> bool:
         """Whether it is for calls that end this way, `success` or `error`."""
@@ -209,7 +218,7 @@ def observer_from(id: str, definition: Definition, peer: Peer) -> Observer:
         checked = Filter(definition.filters)
     except InvalidFilter as error:
         raise Rejected("INVALID_FILTER", str(error)) from None
-    return Observer(id, definition, checked, peer, peer.name, peer.rights)
+    return Observer(id, definition, checked, [peer], peer.name, peer.rights)
 
 
 def warnings_of(definition: Definition, checked: Filter) -> list[str]:

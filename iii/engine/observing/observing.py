@@ -137,11 +137,12 @@ class Observing:
             return
         if is_new:
             self._add(observer)
-        if observer.peer is not peer:
-            observer.peer, observer.worker_name = peer, peer.name
-            if observer.patience is not None:
+        if peer not in observer.peers:
+            if not observer.peers and observer.patience is not None:
                 observer.patience.cancel()
                 observer.patience = None
+            observer.peers.append(peer)
+            observer.worker_name, observer.rights = peer.name, peer.rights
         state, reason = self._state_of(observer)
         self._enter(observer, state, reason)
         error = m.ABSENT if observer.reason is None or state != "error" else encode_error(observer.reason)
@@ -156,10 +157,9 @@ class Observing:
         definition = definition_from(message)
         known = self.observers.get(message.id)
         if known is not None:
-            is_own = known.peer is peer or known.worker_name == peer.name or known.peer in peer.owner.peers
-            if not is_own or (known.rights is None) is not (peer.rights is None):
+            if not known.is_of(peer):
                 raise Rejected("FORBIDDEN", f"observer {message.id} belongs to another worker")
-            if known.definition == definition and known.rights is peer.rights and not known.is_over:
+            if known.definition == definition and not known.is_over:
                 return known, False
             self._remove(known, m.ErrorBody("UNOBSERVED", "the worker asked for another observer under this id"))
         if len(self.observers) >= MAX_OBSERVERS:
@@ -179,7 +179,7 @@ class Observing:
 
     def _unobserve(self, peer: Peer, message: m.Unobserve) -> None:
         observer = self.observers.get(message.id)
-        if observer is not None and (observer.peer is peer or observer.worker_name == peer.name):
+        if observer is not None and observer.is_of(peer):
             self._dispose(observer, m.ErrorBody("UNOBSERVED", "disposed by the observing worker"))
 
     def _use_up(self, observer: Observer) -> None:
@@ -222,7 +222,7 @@ class Observing:
                 self.owners.check(observer, function)
             except Rejected as rejected:
                 return "error", rejected.body
-        if observer.peer is None:
+        if not observer.peers:
             return "suspended", DISCONNECTED
         if function is None or not is_provided or set(self.owners.askable(function)) - observer.accepted_by:
             return "pending", None
@@ -246,15 +246,15 @@ class Observing:
             self.delivery.go_on(observer)
         elif state == "error":
             self.delivery.drop_waiting(observer)
-        if observer.patience is not None and observer.peer is not None and state != "pending":
+        if observer.patience is not None and observer.peers and state != "pending":
             observer.patience.cancel()
             observer.patience = None
 
     def _tell_state(self, observer: Observer) -> None:
-        if observer.peer is not None:
-            reason = m.ABSENT if observer.reason is None else encode_error(observer.reason)
-            changed = m.ObserverStateChanged(observer.id, observer.state, reason, observer.fires)
-            self._calls.send(observer.peer, encode(changed))
+        reason = m.ABSENT if observer.reason is None else encode_error(observer.reason)
+        line = encode(m.ObserverStateChanged(observer.id, observer.state, reason, observer.fires))
+        for peer in observer.peers:
+            self._calls.send(peer, line)
 
     def _follow_calls(self, observer: Observer) -> None:
         """Show the observer the calls of its function, or no longer."""
@@ -316,8 +316,10 @@ class Observing:
     def _vacated(self, peer: Peer) -> None:
         """A peer has left the routes: keep its observers for its next connection."""
         self.owners.forget(peer)
-        for observer in [observer for observer in self.observers.values() if observer.peer is peer]:
-            observer.peer = None
+        for observer in [observer for observer in self.observers.values() if peer in observer.peers]:
+            observer.peers.remove(peer)
+            if observer.peers:
+                continue  # another process of the worker has asked for it too
             if observer.patience is not None:
                 observer.patience.cancel()
             observer.patience = self._call_later(RECLAIM_TIMEOUT, _removal(self, observer))
