@@ -92,8 +92,8 @@ ROOMS: dict[str, Room] = {
     "iii/testing": Room(
         (
             *(*BASE, "iii", "iii/protocol", _W, *_SDK, f"{_W}/runtime", _E),
-            *(f"{_E}/{name}" for name in ("builtins", "channels", "config", "routing", "supervision", "terminal")),
-            *(f"{_E}/{name}" for name in ("tracing", "transport")),
+            *(f"{_E}/{name}" for name in ("builtins", "channels", "config", "observing", "routing")),
+            *(f"{_E}/{name}" for name in ("supervision", "terminal", "tracing", "transport")),
             *("stdlib_workers", "stdlib_workers/cron", "stdlib_workers/storage"),
         )
     ),
@@ -135,7 +135,7 @@ ROOMS: dict[str, Room] = {
             *(*BASE, "iii/protocol"),
             *(f"{_E}/{name}" for name in ("observing", "routing", "security", "telemetry", "transport")),
         ),
-        frozenset({"identity", "introspection", "observers"}),
+        frozenset({"identity", "introspection"}),
     ),
     f"{_E}/gateway": Room(
         (

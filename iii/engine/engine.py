@@ -12,7 +12,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,7 +24,7 @@ from iii.engine.boot.run_dir import unwritable
 from iii.engine.builtins.client import EngineClient, HttpFunctionCheck
 from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
-from iii.engine.builtins.observers import ObserverLists
+from iii.engine.builtins.observers import start_observing
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.cautions import cautions_of
@@ -37,7 +37,6 @@ from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
 from iii.engine.health.heartbeat import Heartbeat
 from iii.engine.local_clients import LocalClients
-from iii.engine.observing.observing import Observing
 from iii.engine.reload.watcher import Watcher
 from iii.engine.routing import events
 from iii.engine.routing.budget import Budget
@@ -146,18 +145,8 @@ class Engine:
                 f"the engine stood still for {seconds:.1f} s: the machine slept, or is overloaded"
             ),
         )
-        loop = asyncio.get_running_loop()
         self.builtins = Builtins(self.router, self, self.pump.turn)
-        self.observing = Observing(
-            self.router,
-            clock=loop.time,
-            wall_clock=time.time,
-            call_later=self._call_later,
-            compile_schema=_compile_schema,
-        )
-        lists = ObserverLists(self.observing)
-        self.builtins.serve("engine::observers::list", lists.list, "List the observers of functions")
-        self.builtins.serve("engine::observers::get", lists.get, "Describe one observer")
+        self.observing = start_observing(self.router, self.builtins, self.pump.turn, compile_schema=_compile_schema)
         self.http_check = HttpFunctionCheck(self.pump)
         self.telemetry_exporter = TelemetryExporter(
             self.router, self.pump.turn, follow=display.follow, worker_metrics=self.builtins.worker_metrics
@@ -251,15 +240,6 @@ class Engine:
         self.worker_connections.close()
         self._poller.close()
         self._run_context.release()
-
-    def _call_later(self, seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
-        """Run `act` later, and send what it has put into outboxes."""
-
-        def act_and_turn() -> None:
-            act()
-            self.pump.turn()
-
-        return asyncio.get_running_loop().call_later(seconds, act_and_turn)
 
     def _environment_of(self, spec: WorkerSpec, run: Run) -> Mapping[str, str]:
         environment = self._run_context.environment(spec, run, self.project)

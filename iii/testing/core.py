@@ -19,6 +19,7 @@ from threading import Event, Thread, get_ident
 from typing import Any, TypeVar
 
 from iii.engine.builtins.functions import Builtins
+from iii.engine.builtins.observers import start_observing
 from iii.engine.channels.channel import Channels
 from iii.engine.channels.unix_endpoint import UnixChannelEnd, request_in
 from iii.engine.config.spec import WorkerSpec
@@ -89,6 +90,9 @@ class Core:
         self._builtins = Builtins(router, self, self._pump.turn, announce_debounce=0.0)
         self._channels = Channels(mint=lambda: str(uuid.uuid4()), clock=self.loop.time, budget=router.calls.budget)
         self._builtins.serve("engine::channels::create", self._channels.answer, "Make a channel for a stream of data")
+        self._observing = start_observing(
+            router, self._builtins, self._pump.turn, compile_schema=compile_schema, wall_clock=self.time
+        )
         tracer = Tracer(
             Sampler(Sampling()),
             router.calls.in_flight,
@@ -262,8 +266,9 @@ class Core:
         """Every worker is this process's, under the name that it has got here."""
         return True
 
-    def identified(self, _: Peer) -> None:
-        """Take note of nothing."""
+    def identified(self, peer: Peer) -> None:
+        """Take note of what the worker knows."""
+        self._observing.identified(peer)
 
     # Time and rest
 

@@ -37,7 +37,7 @@ def wait_until(condition) -> None:
 STANDARD_WORKERS = {"actions.md": ["queue"], "handlers.md": ["queue"]}
 PAGES = [
     *("functions.md", "schemas.md", "triggers.md", "actions.md", "streaming.md", "cancellation.md", "tracing.md"),
-    *("http-functions.md", "testing.md", "handlers.md"),
+    *("http-functions.md", "observe.md", "testing.md", "handlers.md"),
 ]
 
 

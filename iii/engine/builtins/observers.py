@@ -1,18 +1,55 @@
-"""The answers of `engine::observers::list` and `engine::observers::get`. Pure.
+"""Observers on the engine's loop, and the answers of `engine::observers::list` and `engine::observers::get`.
 
 A session sees its own observers, and the functions that it has registered itself.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
 
+from iii.engine.builtins.functions import Builtins
 from iii.engine.observing.observing import Observing
+from iii.engine.observing.owners import CompileSchema
 from iii.engine.routing.peer import Peer
+from iii.engine.routing.router import Router
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import decode_object
+
+
+def start_observing(
+    router: Router,
+    builtins: Builtins,
+    turn: Callable[[], None],
+    *,
+    compile_schema: CompileSchema,
+    wall_clock: Callable[[], float] = time.time,
+) -> Observing:
+    """Return the observers of a router's functions, with their timers on the running loop and their functions served.
+
+    `turn()` sends what a timer has put into outboxes.
+    """
+    loop = asyncio.get_running_loop()
+
+    def call_later(seconds: float, act: Callable[[], None]) -> asyncio.TimerHandle:
+        def act_and_turn() -> None:
+            act()
+            turn()
+
+        return loop.call_later(seconds, act_and_turn)
+
+    observing = Observing(
+        router, clock=loop.time, wall_clock=wall_clock, call_later=call_later, compile_schema=compile_schema
+    )
+    lists = ObserverLists(observing)
+    builtins.serve("engine::observers::list", lists.list, "List the observers of functions")
+    builtins.serve("engine::observers::get", lists.get, "Describe one observer")
+    return observing
+
 
 # Where the value of each filter stands in a row.
 _FILTERS = {

@@ -265,7 +265,8 @@ class Observing:
         shown: tuple[Observer, ...] = ()
         observers = self._of_source.get((function.namespace, function.id))
         if observers and how_observed(function).delivery != "owner":
-            shown = tuple(observer for observer in observers if observer.state == "active")
+            # To suspended ones too, which only count what they miss.
+            shown = tuple(observer for observer in observers if observer.state in ("active", "suspended"))
         function.observers = shown
         self.observed_calls.follow(function, has_workers=bool(self.owners.told))
 
