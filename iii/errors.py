@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["AlreadyRunning", "EngineNotRunning", "ErrorCode", "HttpError", "IIIError", "InvocationError"]
-__all__ += ["LocalProtocolError", "ProjectError", "ProtocolError", "RegistrationRejectedError", "RemoteProtocolError"]
+__all__ += [
+    "LocalProtocolError",
+    "ObserveRejection",
+    "ProjectError",
+    "ProtocolError",
+    "RegistrationRejectedError",
+    "RemoteProtocolError",
+]
 
 
 class ErrorCode:

@@ -258,7 +258,7 @@ class Registering:
 
             worker.observe({"function_id": "shop::pay", "filters": {"input.amount": {"$gte": 500}}}, "alerts::large")
         """
-        from iii.worker.api.observers import FEATURE, UNSUPPORTED, ObserverHandle, observe_message  # few observe
+        from iii.worker.api.observers import ObserverHandle, observe_message  # few observe
 
         message = observe_message(source, target, options, self._namespace)
         observers = self._receiver.observers
@@ -275,12 +275,10 @@ class Registering:
 
         watch, run = self._dispatcher.watch, self._receiver.run_in_order
         observer = ObserverHandle(message["id"], watch=watch, run=run, forget=forget, withdraw=withdraw)
-        identity = self._receiver.identity
-        if identity and FEATURE not in (identity.get("features") or ()):
-            observer.change("error", UNSUPPORTED)
-            return observer
         observers[observer.id] = observer
         self._send_registration(message)
+        if self._receiver.identity:
+            observer.meet(self._receiver.identity)
         return observer
 
     def _send_registration(self, fields: Message) -> None:

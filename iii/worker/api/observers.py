@@ -113,6 +113,11 @@ class ObserverHandle:
         """As `dispose`, which waits for nothing either."""
         self.dispose()
 
+    def meet(self, identity: Mapping[str, Any]) -> None:
+        """The engine has said what it knows: without observers this one comes to nothing."""
+        if FEATURE not in (identity.get("features") or ()):
+            self.change("error", UNSUPPORTED)
+
     def change(self, state: str, reason: Mapping[str, Any] | None) -> None:
         """The SDK has heard of a new state. A state that it does not know counts as pending."""
         known: ObserverState = state if state in STATES else "pending"  # type: ignore[assignment]

@@ -166,6 +166,8 @@ class Receiver:
     def _identify(self, message: Message) -> None:
         self.identity = message
         self.identified.set()
+        for observer in list(self.observers.values()):
+            observer.meet(message)
 
     def _reject(self, message: Message) -> None:
         code = str(message.get("code"))

@@ -355,3 +355,35 @@ def test_a_client_that_leaves_while_it_is_authenticated_leaves_nothing(guarded: 
         worker.expect("invokefunction", function_id=AUTH)
     engine.until(lambda: not engine.guarded.connections)
     assert engine.ask(lambda: len(engine.router.peer_table.peers)) == peers
+
+
+def test_a_session_observes_what_it_has_registered_itself_and_nothing_else(guarded: tuple[Engine, Client]) -> None:
+    engine, worker = guarded
+    worker.register("shop::pay")
+    with engine.guarded_client() as client:
+        answer(worker, AUTH, {"function_registration_prefix": "mine", "allowed_functions": ["mine::f", "mine::target"]})
+        client.register("f", "target")
+        client.say_who("guest", features=["observe.v1", "local-dispatch.v1"])
+        told = client.expect("functionregistered", id="f")
+        assert not told["local_dispatch"]
+        client.send(
+            {
+                "type": "observe",
+                "id": "theirs",
+                "source": {"function_id": "shop::pay"},
+                "target": {"function_id": "mine::target"},
+            }
+        )
+        assert client.expect("observeresult", id="theirs")["error"]["code"] == "FORBIDDEN"
+        ends = {"source": {"function_id": "mine::f"}, "target": {"function_id": "mine::target"}}
+        client.send({"type": "observe", "id": "own", **ends})
+        added = client.expect("observeradded", function_id="f")
+        client.send({"type": "observerack", "function_id": "f", "id": "own", "revision": added["revision"]})
+        client.expect("observerstatechanged", id="own", state="active")
+        rows = engine.ask(lambda: [row.row()["id"] for row in engine.observing.observers.values()])
+        assert rows == ["own"]
+        worker.send({"type": "invokefunction", "invocation_id": "p", "function_id": "mine::f", "data": 1})
+        client.expect("invokefunction", function_id="f")
+        client.send({"type": "invocationresult", "invocation_id": "p", "function_id": "f", "result": 2})
+        activation = client.expect("invokefunction", function_id="target")
+        assert (activation["data"]["input"], activation["data"]["output"]) == (1, 2)
