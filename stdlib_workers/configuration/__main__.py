@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iii import InitOptions, InvocationError, TriggerTypeInput, Worker, __version__, register_worker
+from iii import InitOptions, InvocationError, Worker, __version__, register_worker
+from iii.declarations import load_declarations
 from stdlib_workers.configuration.events import subscription_from
 from stdlib_workers.configuration.files import Folder
 from stdlib_workers.configuration.functions import Configurations
-from stdlib_workers.configuration.schemas import EVENT, REQUESTS, RESPONSES, TRIGGER
 from stdlib_workers.events import Background, KnownBindings, Outbox
 from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store, look_after, map_storage_errors, open_store
 from stdlib_workers.values import check_config, end_worker, in_memory, read_options
@@ -67,20 +67,15 @@ def register(worker: Worker, store: Store, folder: Folder | None) -> None:
         outbox=outbox,
         directory=folder,
     )
-    declaration: TriggerTypeInput = {
-        "id": "configuration",
-        "description": "A configuration was registered, updated or deleted.",
-        "trigger_request_format": TRIGGER,
-        "call_request_format": EVENT,
-    }
-    worker.register_trigger_type(declaration, bindings)
-    for name, request_format in REQUESTS.items():
+    declared = load_declarations(Path(__file__).parent)
+    worker.register_trigger_type(declared.trigger_types["configuration"], bindings)
+    for name in ("register", "set", "get", "list", "schema"):
         handler = map_storage_errors("ADAPTER_ERROR", getattr(configurations, name))
         function_id = f"configuration::{name}"
-        worker.register_function(function_id, handler, request_format=request_format, response_format=RESPONSES[name])
+        worker.register_function(function_id, handler, **declared.functions[function_id])
     outbox.start()
     bindings.watch(worker, background)
-    standard_workers = StandardWorkers(worker)
+    standard_workers = StandardWorkers(worker, declared.functions[StandardWorkers.function_id])
     standard_workers.follow()
     if folder is not None:
         background.call(lambda: background.start(folder.watch(configurations)))
@@ -94,12 +89,15 @@ class StandardWorkers:
 
     function_id = "configuration::on-functions-available"
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, declared: Mapping[str, Any]) -> None:
         self._worker = worker
+        self._declared = declared
 
     def follow(self) -> None:
         """Hear of functions that come. Call it before the worker is ready."""
-        self._worker.register_function(self.function_id, self._on_functions_available, metadata={"internal": True})
+        self._worker.register_function(
+            self.function_id, self._on_functions_available, metadata={"internal": True}, **self._declared
+        )
         self._worker.register_trigger(
             {"type": "engine::functions-available", "function_id": self.function_id, "config": {}}
         )

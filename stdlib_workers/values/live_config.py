@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from iii import InvocationError, Logger, Worker
 from iii.config_schema import load_schema
+from iii.declarations import load_declarations
 
 T = TypeVar("T")
 
@@ -56,8 +57,9 @@ class LiveConfig(Generic[T]):
 
         For the time before the worker is ready: nothing is served yet by settings that hold no more.
         """
+        declared = load_declarations(Path(__file__).parent).functions[self.function_id]
         self._worker.register_function(
-            self.function_id, self.on_change, metadata={"internal": True, "live_config": True}
+            self.function_id, self.on_change, metadata={"internal": True, "live_config": True}, **declared
         )
         self.follow()
 

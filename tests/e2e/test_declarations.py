@@ -49,6 +49,8 @@ hook = {"api_path": "/hook", "http_method": "POST"}
 worker.register_function("email::send", send)
 worker.register_function("hook::call", lambda data: {"body": {"hooked": True}})
 worker.register_trigger({"type": "http", "function_id": "hook::call", "config": hook})
+worker.observe({"function_id": "hook::call"}, "email::send")
+bind("configuration")
 bind("cron", expression="0 0 1 1 *", name="nightly")
 bind("durable:subscriber", topic="orders")
 bind("engine::functions-available")
@@ -123,7 +125,7 @@ def test_every_function_has_both_schemas_with_descriptions_and_an_example(functi
 
 
 def test_every_trigger_type_has_its_three_schemas(trigger_types: dict[str, dict[str, Any]]) -> None:
-    assert len(trigger_types) == 15
+    assert len(trigger_types) == 16
     for id, row in trigger_types.items():
         kinds = ("configuration_schema", "request_schema", "response_schema")
         for kind in kinds[:1] if id == "queue" else kinds:  # a queue has jobs, which are calls, and no events
@@ -173,6 +175,8 @@ def arguments_for(shop: Project, function_id: str, example: Any) -> Any:
     if function_id == "engine::registered-triggers::info":
         rows = shop.call("engine::registered-triggers::list", {"trigger_type": "cron"})["registered_triggers"]
         return {"id": rows[0]["id"]}
+    if function_id == "engine::observers::get":
+        return {"id": shop.call("engine::observers::list")["observers"][0]["id"]}
     return example
 
 
@@ -214,6 +218,7 @@ def test_the_example_of_every_function_runs_and_its_answer_is_as_declared(
 def test_the_events_of_every_trigger_type_are_as_declared(
     shop: Project, trigger_types: dict[str, dict[str, Any]]
 ) -> None:
+    shop.call("configuration::register", {"id": "seen", "name": "Seen", "description": "For its event.", "schema": {}})
     state = {"scope": "users", "key": "eve"}
     item = {"stream_name": "chat", "group_id": "lobby", "item_id": "m2"}
     shop.call("state::set", {**state, "value": 1})

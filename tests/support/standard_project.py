@@ -18,6 +18,7 @@ check_results = true
 port = {stream}
 [workers.queue]
 [workers.pubsub]
+[workers.configuration]
 [workers.cron]
 [workers.http.config]
 port = {http}

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from stdlib_workers.configuration import functions, schemas
+from iii.declarations import load_declarations
+from stdlib_workers.configuration import functions
 from stdlib_workers.configuration.entries import MAX_BYTES
 from tests.support.live_project import BOUND, ROOT, project
 
@@ -68,13 +69,17 @@ def test_the_page_runs(tmp_path: Path) -> None:
 
 def test_the_page_has_every_function_code_key_and_limit() -> None:
     told = rows_of("Functions")
-    assert set(told) == {f"configuration::{name}" for name in schemas.REQUESTS}
     folder = Path(functions.__file__).parent
+    declared = load_declarations(folder)
+    assert set(told) == declared.functions.keys() - {"configuration::on-functions-available"}
     source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     codes = set(re.findall(r'InvocationError\(\s*"([A-Z_]+)"', source))
     assert codes <= {word for row in told.values() for word in row}
     assert f"{MAX_BYTES >> 20} MiB at most, and there are {functions.MAX_CONFIGURATIONS} at most" in PAGE
-    assert set(rows_of("Trigger")) == set(schemas.TRIGGER["properties"])
+    assert (
+        set(rows_of("Trigger"))
+        == declared.trigger_types["configuration"]["trigger_request_format"]["properties"].keys()
+    )
     assert set(rows_of("Config")) == set(schema_of("configuration"))
 
 
