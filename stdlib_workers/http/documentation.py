@@ -1,4 +1,4 @@
-"""Answers /openapi.json and /docs from the live registry, where no route has taken these paths.
+"""Answers /openapi.json and /docs from the live registry, where no route without parameters has taken these paths.
 
 The page is written on the server, without a script: whatever a function or a schema is called, it is text here.
 """

@@ -129,12 +129,14 @@ class Route:
     arguments: Arguments | None = None
     status: int | None = None
     segments: tuple[Segment, ...] = field(init=False)
+    has_parameters: bool = field(init=False)
     template: str = field(init=False)  # the path as OpenAPI and telemetry write it: `/users/{id}`
 
     def __post_init__(self) -> None:
         segments = parse_pattern(self.pattern)
         texts = [each.text if each.kind is Kind.LITERAL else f"{{{each.text}}}" for each in segments]
         object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "has_parameters", any(each.kind is not Kind.LITERAL for each in segments))
         object.__setattr__(self, "template", f"/{'/'.join(texts)}")
         names = {each.text for each in segments if each.kind is not Kind.LITERAL}
         for name, source in () if self.arguments is None else self.arguments.sources.items():

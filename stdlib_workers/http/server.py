@@ -64,8 +64,8 @@ class Server:
         self._options, self._log.is_on = options, options.access_log
         application = self.application
         application.take(options)
-        folders = [StaticFolder(prefix, self._project / folder) for prefix, folder in options.static]
-        application.fallbacks = [*folders, self._documentation] if options.openapi else [*folders]
+        application.fallbacks = [StaticFolder(prefix, self._project / folder) for prefix, folder in options.static]
+        application.documents = self._documentation if options.openapi else None
         hosts = hosts_for(*self.listening.address, options.hosts) if self.listening else frozenset[str]()
         application.origins = Origins(hosts, options.origins)
 

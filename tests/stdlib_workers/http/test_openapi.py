@@ -141,7 +141,7 @@ def site() -> Site:
     """One route, and the document beside it."""
     rows = {"functions": [{"function_id": "f::f", "description": "Greets."}]}
     made = Site({"f::f": lambda _: {"body": "route"}, "engine::functions::info": lambda _: rows})
-    made.application.fallbacks = [Documentation(made._trigger, made.routes)]
+    made.application.documents = Documentation(made._trigger, made.routes)
     return made
 
 
@@ -162,6 +162,16 @@ def test_a_route_of_ones_own_goes_first() -> None:
     made = site()
     made.bind("GET /docs")
     assert made.ask("GET /docs").json == "route"
+
+
+def test_a_route_with_a_parameter_does_not_hide_them() -> None:
+    made = site()
+    made.bind("GET /:name")
+    made.bind("GET /*rest")
+    assert made.ask("GET /openapi.json").json["openapi"] == "3.1.0"
+    assert made.ask("GET /docs").headers["content-type"] == "text/html; charset=utf-8"
+    assert made.ask("GET /docs/more").json == "route"
+    assert made.ask("GET /other").json == "route"
 
 
 def test_s09_the_page_is_not_framed_not_sniffed_and_sends_no_address_on() -> None:
