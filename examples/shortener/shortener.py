@@ -41,7 +41,9 @@ def shorten(link: NewLink) -> Link:
     try:
         links.set(made.name, made, if_version=0)
     except InvocationError as error:
-        raise HttpError(409, f"the name {made.name} is taken") if error.code == "CONFLICT" else error
+        if error.code == "CONFLICT":
+            raise HttpError(409, f"the name {made.name} is taken") from None
+        raise
     return made
 
 
