@@ -64,7 +64,7 @@ def show(id: str) -> Order:
 @worker.queue("payments", type="fifo", message_group_field="customer", retries=3, backoff="1s")
 def pay(id: str, customer: str) -> None:
     """Have an order paid. Orders of one customer wait for each other, those of others do not."""
-    worker.trigger("payments::charge", {"order": id, "cents": show(id).cents})
+    worker.trigger("payments::charge", {"order": id, "customer": customer, "cents": show(id).cents})
     orders.update(id, {"type": "set", "path": "status", "value": "paid"})
 
 

@@ -1,4 +1,4 @@
-"""Stands for a payment provider: open unless `iii trigger state::set scope=payments key=closed value=true` says else."""
+"""Stands for a payment provider: closed while `iii trigger state::get scope=payments key=closed` is true."""
 
 from iii import register_worker
 
@@ -7,10 +7,10 @@ receipts = worker.state("receipts", str)
 
 
 @worker.function("payments::charge")
-def charge(order: str, cents: int) -> str:
+def charge(order: str, customer: str, cents: int) -> str:
     """Take the money for an order, once, and return the receipt."""
     if worker.state("payments").get("closed"):
         raise RuntimeError("the payment provider is closed")
     if (receipt := receipts.get(order)) is None:
-        receipt = receipts[order] = f"{order} paid {cents / 100:.2f}"
+        receipt = receipts[order] = f"{customer} paid {cents / 100:.2f}"
     return receipt

@@ -21,7 +21,7 @@ def status(iii: Engine, id: str) -> str:
 def test_an_order_is_paid(iii: Engine) -> None:
     id = place(iii)
     assert iii.http.get(f"/orders/{id}").json() == {**TEA, "id": id, "cents": 700, "status": "paid"}
-    assert iii.call("state::get", scope="receipts", key=id) == f"{id} paid 7.00"
+    assert iii.call("state::get", scope="receipts", key=id) == "ada paid 7.00"
 
 
 def test_a_payment_that_fails_is_tried_again(iii: Engine) -> None:
@@ -30,7 +30,7 @@ def test_a_payment_that_fails_is_tried_again(iii: Engine) -> None:
     assert (len(charge.calls), status(iii, id)) == (1, "placed")
     charge = iii.fake("payments::charge", returns="receipt")
     iii.advance("1s")
-    assert charge.calls == [{"order": id, "cents": 700}]
+    assert charge.calls == [{"order": id, "customer": "ada", "cents": 700}]
     assert status(iii, id) == "paid"
 
 
