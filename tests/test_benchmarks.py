@@ -16,6 +16,7 @@ from benchmarks.__main__ import guard, names
 from benchmarks.b7 import bystanders
 from benchmarks.environment import python_of_peers
 from benchmarks.harness import Comparison, Load, Row, interleave
+from benchmarks.lines import APPS, counts, lines_of
 from benchmarks.native import STAND_INS
 from benchmarks.notes import NOTES
 from benchmarks.report import page, table
@@ -127,3 +128,31 @@ def test_the_ends_without_a_compiler_speak_the_same_words() -> None:
 def test_a_caller_that_dies_is_an_error_and_not_a_wait() -> None:
     with pytest.raises(RuntimeError, match="no figures"):
         Relay(program=lambda _: ("false",)).run(Load(1, 1))
+
+
+def test_what_is_counted_of_an_app_is_its_code_and_configuration(tmp_path: Path) -> None:
+    code = [
+        '"""About."""',
+        "",
+        "# why",
+        "def f():",
+        '    """Do."""',
+        "    return (",
+        '        """a',
+        "",
+        '    b"""',
+        "    )",
+    ]
+    (tmp_path / "app.py").write_text("\n".join(code) + "\n")
+    (tmp_path / "iii.toml").write_text("# about\n\n[workers.a]\nrun = 'a.py'  # why\n")
+    (tmp_path / "tool.ts").write_text("// about\nlet a = 1\n")
+    (tmp_path / "README.md").write_text("a\nb\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_app.py").write_text("pass\n")
+    assert lines_of(tmp_path) == 6 + 2 + 1
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_an_example_has_no_more_lines_than_the_same_app_in_fastapi_and_celery(app: str) -> None:
+    ours, theirs = counts()[app]
+    assert 0 < ours <= theirs

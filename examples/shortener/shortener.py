@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from iii import HttpError, InvocationError, Response, register_worker
+from iii import HttpError, Response, register_worker
 
 worker = register_worker()
 
@@ -38,12 +38,8 @@ def shorten(link: NewLink) -> Link:
     if link.name is not None and not re.fullmatch(r"[a-z0-9-]{1,40}", link.name):
         raise HttpError(422, "name is 1 to 40 of a-z, 0-9 and -")
     made = Link(link.name or secrets.token_hex(4), link.url)
-    try:
-        links.set(made.name, made, if_version=0)
-    except InvocationError as error:
-        if error.code == "CONFLICT":
-            raise HttpError(409, f"the name {made.name} is taken") from None
-        raise
+    if not links.add(made.name, made):
+        raise HttpError(409, f"the name {made.name} is taken")
     return made
 
 

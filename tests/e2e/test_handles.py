@@ -47,7 +47,8 @@ def mail(to: str, fails: int = 0, metadata: object = None):
 def state() -> list:
     assert links.get("x") is None and links.get("x", Link("none")) == Link("none")
     assert "x" not in links and links.entry("x") is None
-    links["x"] = Link("https://a.example")
+    assert links.add("x", Link("https://a.example")) is True
+    assert links.add("x", Link("https://z.example")) is False
     first = links.entry("x")
     assert isinstance(first, Entry) and first.value == Link("https://a.example"), first
     links.set("x", Link("https://b.example"), if_version=first.version)
@@ -85,6 +86,9 @@ def stream() -> list:
 @worker.function("shop::twins")
 async def twins() -> list:
     await links.set_async("z", Link("https://z.example"), expected=None)
+    assert await links.add_async("z", Link("https://a.example")) is False
+    assert await links.add_async("zz", Link("https://z.example")) is True
+    await links.delete_async("zz")
     entry = await links.entry_async("z")
     hits = (await links.update_async("z", {"type": "increment", "path": "hits", "by": 3})).hits
     same = [await links.get_async("z"), *await links.list_async(), await links.delete_async("z")]

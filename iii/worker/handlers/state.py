@@ -70,6 +70,30 @@ class State(Generic[T]):
         """As `set`, without blocking the event loop."""
         await self._caller.trigger_async(self._write(key, value, if_version, expected))
 
+    def add(self, key: str, value: T) -> bool:
+        """Write a value unless the key is there, and return whether it was written.
+
+        if not state.add("ada", account):
+            raise HttpError(409, "the name ada is taken")
+        """
+        try:
+            self.set(key, value, if_version=0)
+        except InvocationError as error:
+            if error.code != "CONFLICT":
+                raise
+            return False
+        return True
+
+    async def add_async(self, key: str, value: T) -> bool:
+        """As `add`, without blocking the event loop."""
+        try:
+            await self.set_async(key, value, if_version=0)
+        except InvocationError as error:
+            if error.code != "CONFLICT":
+                raise
+            return False
+        return True
+
     def update(self, key: str, *ops: dict[str, Any]) -> T:
         """Apply operations in one transaction and return the new value.
 

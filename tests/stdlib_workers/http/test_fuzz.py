@@ -18,6 +18,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.support.handler_examples import EXAMPLES as ON_HANDLERS
+from tests.support.handler_examples import copied, running
 from tests.support.live_project import ROOT, Project
 from tests.support.web_project import Web, web
 
@@ -141,3 +143,15 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
 @pytest.mark.parametrize("mode", [Mode.POSITIVE, Mode.NEGATIVE])
 def test_the_document_of_functions_with_arguments_is_the_truth(typed: Web, mode: Mode) -> None:
     send_to_each_operation(typed, mode, STRICT_CHECKS)
+
+
+@pytest.fixture(scope="module")
+def on_handlers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with running(copied(request.param, tmp_path_factory.mktemp("handlers")), "dev") as made:
+        yield made
+
+
+@pytest.mark.parametrize("mode", [Mode.POSITIVE, Mode.NEGATIVE])
+@pytest.mark.parametrize("on_handlers", ON_HANDLERS, indirect=True)
+def test_the_document_of_an_example_on_handlers_is_the_truth(on_handlers: Web, mode: Mode) -> None:
+    send_to_each_operation(on_handlers, mode, STRICT_CHECKS)
