@@ -44,8 +44,8 @@ reports = worker.state("reports", Report)
 @worker.post("/orders", status=202)
 def place(order: NewOrder) -> Order:
     """Take an order; it is paid later."""
-    if not 1 <= order.quantity <= 100:
-        raise HttpError(422, "quantity is 1 to 100")
+    if not order.customer or not 1 <= order.quantity <= 100:
+        raise HttpError(422, "an order has a customer and a quantity of 1 to 100")
     cents = PRICES[order.item] * order.quantity
     placed = Order(order.customer, order.item, order.quantity, id=secrets.token_hex(8), cents=cents)
     orders[placed.id] = placed

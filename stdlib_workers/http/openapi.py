@@ -22,6 +22,11 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _TEXT = {"type": "string"}
 _FILE = {**_TEXT, "format": "binary"}
+# The key `itemSchema` is of OpenAPI 3.2; tools that read 3.1 either know it too or pass it over.
+_SERVER_SENT_EVENT = {
+    "type": "object",
+    "properties": {"data": _TEXT, "event": _TEXT, "id": _TEXT, "retry": {"type": "integer"}},
+}
 _IN_BODY = ("body", "query_or_body", "form", "file")
 ERROR_SCHEMA: Schema = {
     "type": "object",
@@ -144,7 +149,8 @@ def _typed_responses(route: Route, response: Schema, *, has_body: bool) -> dict[
         schema = plain[0] if len(plain) == 1 else {**response, "anyOf": plain}
         content: dict[str, Any] = {"application/json": {"schema": schema}}
         if route.streams:
-            content = {kind: {"schema": _TEXT} for kind in ("text/event-stream", "application/x-ndjson", "text/plain")}
+            content = {kind: {"schema": _TEXT} for kind in ("application/x-ndjson", "text/plain")}
+            content["text/event-stream"] = {"itemSchema": _SERVER_SENT_EVENT}
         responses[str(route.status or 200)] = {"description": "What the function returns.", "content": content}
     may_be_null = not response or any(
         "null" in (_names(member.get("type")) or [member.get("type")]) for member in members

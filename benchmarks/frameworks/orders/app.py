@@ -55,8 +55,8 @@ class Report(BaseModel):
 @app.post("/orders", status_code=202)
 def place(order: NewOrder) -> Order:
     """Take an order; it is paid later."""
-    if not 1 <= order.quantity <= 100:
-        raise HTTPException(422, "quantity is 1 to 100")
+    if not order.customer or not 1 <= order.quantity <= 100:
+        raise HTTPException(422, "an order has a customer and a quantity of 1 to 100")
     cents = PRICES[order.item] * order.quantity
     placed = Order(**order.model_dump(), id=secrets.token_hex(8), cents=cents)
     database.execute(
