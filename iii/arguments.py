@@ -207,7 +207,7 @@ class Arguments:
         place = path or "the arguments" if source is None else f"{source.place_in(event)}{path[len(name) :]}"
         got, wanted = details.get("got", ABSENT), details.get("expected")
         if got is None and message.endswith(" is missing"):
-            return Mistake(place, source.expected if source is not None and path == name else "a value")
+            return Mistake(place, source.expected if source is not None and path == name else str(wanted))
         # Behind the function's id, which may end in the argument's name.
         named = rf"(?:^|: ){re.escape(path or 'the payload')}"
         words = re.search(rf"{named} must be (.*), got ", message, re.DOTALL)

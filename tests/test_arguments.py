@@ -240,7 +240,7 @@ SCHEMA = {
         ({"id": 1, "order": {"item": "tea", "quantity": "x"}}, 'body.quantity: expected an integer, got "x"'),
         ({"id": 1, "order": {"item": "tea", "quantity": 0}}, "body.quantity: expected at least 1, got 0"),
         ({"id": 1, "order": {"item": "no"}}, 'body.item: expected "tea" or "milk", got "no"'),
-        ({"id": 1, "order": {}}, "body.item: expected a value, got nothing"),
+        ({"id": 1, "order": {}}, 'body.item: expected "tea" or "milk", got nothing'),
         ({"id": 1, "order": {"item": "tea", "lines": ["a", 1]}}, "body.lines[1]: expected a string, got 1"),
         (
             {"id": 1, "order": {"item": "tea", "x": 1}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,15 @@ def test_a_new_project_is_clean(tool: str, template: str, python: Path, tmp_path
     subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     assert sorted((tmp_path / "new").rglob("*.py"))
     code, output = checked(tool, python, tmp_path / "new")
+    assert code == 0, output
+
+
+@pytest.mark.parametrize("tool", ["mypy", "pyright"])
+@pytest.mark.parametrize("example", ["shortener", "orders", "agent"])
+def test_an_example_on_handlers_is_clean(tool: str, example: str, python: Path, tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("node_modules", ".iii", "__pycache__")
+    shutil.copytree(ROOT / "examples" / example, tmp_path / example, ignore=ignored)
+    code, output = checked(tool, python, tmp_path / example)
     assert code == 0, output
 
 

@@ -119,16 +119,14 @@ def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]
     """As `explain`, by the validator that refused the payload: it matches patterns in linear time."""
     errors = list(islice(validator.iter_errors(value), _CONSIDERED))
     error = min(errors, key=lambda error: len(error.instance_path))
-    holder: Any = schema
+    owner, expected = {}, schema
     try:
-        for part in error.schema_path[:-1]:
-            holder = holder[part]
-        expected = holder[error.schema_path[-1]]
+        for part in error.schema_path:
+            owner, expected = expected, expected[part]
     except (KeyError, IndexError, TypeError):
-        holder, expected = {}, None  # the path goes through a `$ref`
+        owner, expected = {}, None  # the path goes through a `$ref`
     keyword = str(error.schema_path[-1])
-    hint = _hint(keyword, holder, error.instance)
-    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message, hint)
+    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message, owner)
 
 
 def _dotted(path: Iterable[str | int]) -> str:
@@ -144,18 +142,18 @@ def explain(schema: Any, value: Any) -> dict[str, object]:
     error = best_match(Draft202012Validator(schema).iter_errors(value))
     if error is None:  # the two libraries disagree about this payload: only the whole schema can be named
         return {"message": "the payload does not fit the schema", "path": "$", "expected": schema, "got": value}
-    path, keyword = _dotted(error.absolute_path), str(error.validator)
-    hint = _hint(keyword, error.schema, error.instance)
-    return _words(keyword, error.validator_value, path, error.instance, error.message, hint)
+    path = _dotted(error.absolute_path)
+    return _words(str(error.validator), error.validator_value, path, error.instance, error.message, error.schema)
 
 
-def _hint(keyword: str, schema: Any, value: Any) -> str:
-    """Return which key a closed object's unknown one may have meant; nothing for any other mistake."""
-    misspelling = misspelled_key(schema, value) if keyword == "additionalProperties" else None
+def _hint(schema: Any, value: Any) -> str:
+    """Return which key a closed object's unknown one may have meant."""
+    misspelling = misspelled_key(schema, value)
     return f"; did you mean `{misspelling['expected']}`?" if misspelling else ""
 
 
-def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, hint: str) -> dict[str, object]:
+def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, owner: Any) -> dict[str, object]:
+    """Say what is wrong; `owner` is the schema that has the keyword."""
     name = path or "the payload"
     shown = _shown(got)
     if keyword == "type":
@@ -164,9 +162,9 @@ def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, hint
     elif keyword == "required":
         missing = next((key for key in expected if isinstance(got, dict) and key not in got), "?")
         path = f"{path}.{missing}".lstrip(".")
-        message, expected, got = f"{path} is missing", "a value", None
+        message, expected, got = f"{path} is missing", _wanted(owner, missing), None
     elif keyword == "additionalProperties":
-        message = f"{name}: {_cut(fallback[:1].lower() + fallback[1:], 2 * _SHOWN)}{hint}"
+        message = f"{name}: {_cut(fallback[:1].lower() + fallback[1:], 2 * _SHOWN)}{_hint(owner, got)}"
     elif keyword in ("enum", "const"):
         choices = expected if keyword == "enum" else [expected]
         message = f"{name} must be {' or '.join(_shown(choice) for choice in choices)}, got {shown}"
@@ -175,6 +173,16 @@ def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, hint
     else:
         message = f"{name}: {_cut(fallback)}"
     return {"message": message, "path": path or "$", "expected": expected, "got": got}
+
+
+def _wanted(owner: Any, key: str) -> str:
+    """Return in words what an object's schema wants under a key."""
+    properties = owner.get("properties") if isinstance(owner, dict) else None
+    schema = properties.get(key) if isinstance(properties, dict) else None
+    if isinstance(schema, dict) and isinstance(schema.get("enum"), list):
+        return _cut(" or ".join(map(_shown, schema["enum"])))
+    type = schema.get("type") if isinstance(schema, dict) else None
+    return _with_article(type) if isinstance(type, str) and type else "a value"
 
 
 _COMPARISONS = {
