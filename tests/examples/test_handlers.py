@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,10 @@ import pytest
 
 from iii import InvocationError
 from iii.testing import project
+from tests.support import official
+from tests.support.browser import open_page
 from tests.support.handler_examples import EXAMPLES, copied, running
+from tests.support.live_project import ROOT
 from tests.support.web_project import Web
 
 
@@ -147,3 +151,71 @@ def test_a_wrong_result_names_its_function_in_a_test(tmp_path: Path) -> None:
         with pytest.raises(InvocationError, match="accounts::total returned what its response format does not admit"):
             iii.call("accounts::total")
         assert iii.http.get("/total").status_code == 500
+
+
+CLIENTS = {
+    "shortener": """
+from client.api.shortener import shortener_all_links, shortener_forget, shortener_shorten, shortener_show
+from client.models import ShortenerShortenBody
+
+made = shortener_shorten.sync(client=client, body=ShortenerShortenBody(url="https://example.com", name="way"))
+assert (made.name, made.url, made.visits) == ("way", "https://example.com", 0)
+assert shortener_show.sync(client=client, name="way").to_dict() == made.to_dict()
+assert [link.name for link in shortener_all_links.sync(client=client, limit=1)] == ["way"]
+assert shortener_forget.sync_detailed(client=client, name="way").status_code == 204
+assert shortener_show.sync(client=client, name="way").error.code == "not_found"
+""",
+    "orders": """
+from client.api.orders import orders_place, orders_show
+from client.models import OrdersPlaceBody
+
+placed = orders_place.sync(client=client, body=OrdersPlaceBody.from_dict({"customer": "ada", "item": "tea"}))
+assert (placed.cents, orders_show.sync(client=client, id=placed.id).customer) == (350, "ada")
+refused = orders_place.sync(client=client, body=OrdersPlaceBody.from_dict({"customer": "", "item": "tea"}))
+assert refused.error.message == "an order has a customer and a quantity of 1 to 100", refused
+""",
+    "agent": """
+from client.api.agent import agent_ask, agent_turns
+
+answer = agent_ask.sync_detailed(client=client, chat="one", question="Who are you?")
+assert answer.content.endswith(b'data: {"done":true}\\n\\n'), answer.content
+(turn,) = agent_turns.sync(client=client, chat="one")
+assert turn.question == "Who are you?"
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_generated_client_calls_an_example(name: str, tmp_path: Path) -> None:
+    programs = official.client_generator()
+    with running(copied(name, tmp_path)) as site:
+        site.wait_for({"shortener": "/{name}", "orders": "/payments/redrive", "agent": "/chats/{chat}"}[name])
+        document = site.ask("GET", "/openapi.json").json
+        (tmp_path / "api.json").write_text(json.dumps(document))
+        generate = [programs / "openapi-python-client", "generate", "--path", "api.json", "--output-path", "client"]
+        subprocess.run([*generate, "--meta", "none"], cwd=tmp_path, check=True, capture_output=True)
+        begin = f"from client import Client\nclient = Client('http://127.0.0.1:{site.port}')\n"
+        command = [programs / "python", "-c", begin + CLIENTS[name]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_browser_shows_the_agents_answer_and_what_its_typescript_tool_said(tmp_path: Path) -> None:
+    packages = json.loads((ROOT / "examples" / "agent" / "package.json").read_text())
+    place = copied("agent", tmp_path, node_modules=official.typescript_with(packages))
+    with running(place) as site:
+        site.wait_for("/chats/{chat}/ask")
+        while site.project.call("engine::functions::list", {"prefix": "tools::"})["functions"] == []:
+            pass  # the test's timeout bounds it
+        with open_page(f"http://127.0.0.1:{site.port}/", tmp_path / "profile") as page:
+            page.wait("document.querySelectorAll('button').length", 1)
+            page.value("document.querySelector('button').click()")
+            page.wait("document.querySelector('p').textContent", "It is sunny in Ulm, at 13 degrees. ")
+            said = page.value("document.querySelector('li').textContent")
+        assert said == 'tools::weather: {"sky":"sunny","degrees":13}'
+        asked = site.project.said("/ask 200")
+        assert len(asked) == 1, asked  # the page has not asked again after the end

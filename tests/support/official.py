@@ -21,6 +21,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "iii-te
 HERE = Path(__file__).parent
 PYTHON_VERSIONS = ("0.21.6", "0.23.0", "0.24.6", "0.25.0")
 NODE_VERSION = "0.22.1"
+GENERATOR = "0.29.1"  # of openapi-python-client
 HAS_NODE = shutil.which("npm") is not None
 # What tests are parametrized with. Without node its tests count as slow, and the header of the run says so.
 needs_node = () if HAS_NODE else (pytest.mark.slow,)
@@ -30,6 +31,19 @@ KINDS = [*(f"python {version}" for version in PYTHON_VERSIONS), pytest.param("no
 def python_with(version: str) -> Path:
     """Return the interpreter of an environment that has `iii-sdk` of this version."""
     return _made(f"py-{version}", lambda folder: _make_python(folder, version)) / "bin" / "python"
+
+
+def client_generator() -> Path:
+    """Return the folder of the programs of an environment that has openapi-python-client."""
+
+    def make(folder: Path) -> None:
+        _install([sys.executable, "-m", "venv", str(folder)], folder)
+        _install(
+            [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", f"openapi-python-client=={GENERATOR}"],
+            folder,
+        )
+
+    return _made(f"openapi-python-client-{GENERATOR}", make) / "bin"
 
 
 def node_with(version: str = NODE_VERSION) -> Path:

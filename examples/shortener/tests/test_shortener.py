@@ -7,7 +7,7 @@ def test_a_link_is_made_followed_and_counted(iii: Engine) -> None:
     made = iii.http.post("/links", json={"url": URL, "name": "way"})
     assert (made.status_code, made.json()) == (201, {"name": "way", "url": URL, "visits": 0})
     for _ in range(2):
-        sent_on = iii.http.get("/way", follow_redirects=False)
+        sent_on = iii.http.get("/way")
         assert (sent_on.status_code, sent_on.headers["location"]) == (307, URL)
     assert iii.http.get("/links/way").json()["visits"] == 2
     assert iii.call("shortener::show", name="way")["visits"] == 2
@@ -16,7 +16,7 @@ def test_a_link_is_made_followed_and_counted(iii: Engine) -> None:
 def test_a_link_without_a_name_gets_one(iii: Engine) -> None:
     made = [iii.http.post("/links", json={"url": URL}).json()["name"] for _ in range(2)]
     assert len(set(made)) == 2
-    iii.http.get(f"/{made[1]}", follow_redirects=False)
+    iii.http.get(f"/{made[1]}")
     assert [link["name"] for link in iii.http.get("/links", params={"limit": 1}).json()] == [made[1]]
 
 
