@@ -189,15 +189,15 @@ assert turn.question == "Who are you?"
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_generated_client_calls_an_example(name: str, tmp_path: Path) -> None:
-    programs = official.client_generator()
+    python = official.client_generator()
     with running(copied(name, tmp_path)) as site:
         site.wait_for({"shortener": "/{name}", "orders": "/payments/redrive", "agent": "/chats/{chat}"}[name])
         document = site.ask("GET", "/openapi.json").json
         (tmp_path / "api.json").write_text(json.dumps(document))
-        generate = [programs / "openapi-python-client", "generate", "--path", "api.json", "--output-path", "client"]
+        generate = [python, "-m", "openapi_python_client", "generate", "--path", "api.json", "--output-path", "client"]
         subprocess.run([*generate, "--meta", "none"], cwd=tmp_path, check=True, capture_output=True)
         begin = f"from client import Client\nclient = Client('http://127.0.0.1:{site.port}')\n"
-        command = [programs / "python", "-c", begin + CLIENTS[name]]
+        command = [python, "-c", begin + CLIENTS[name]]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 

@@ -34,7 +34,7 @@ def python_with(version: str) -> Path:
 
 
 def client_generator() -> Path:
-    """Return the folder of the programs of an environment that has openapi-python-client."""
+    """Return the interpreter of an environment that has openapi-python-client."""
 
     def make(folder: Path) -> None:
         _install([sys.executable, "-m", "venv", str(folder)], folder)
@@ -43,7 +43,7 @@ def client_generator() -> Path:
             folder,
         )
 
-    return _made(f"openapi-python-client-{GENERATOR}", make) / "bin"
+    return _made(f"openapi-python-client-{GENERATOR}", make) / "bin" / "python"
 
 
 def node_with(version: str = NODE_VERSION) -> Path:
