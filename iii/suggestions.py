@@ -20,6 +20,7 @@ STANDARD_FUNCTIONS = {
     "http::": "http",
     "http_functions::": "http_functions",
     "bridge::": "bridge",
+    "mcp::": "mcp",
     "queue::": "queue",
     "action::enqueue": "queue",
     "iii::queue::": "queue",

@@ -75,10 +75,17 @@ def test_the_readme_explains_every_key_of_the_project_file() -> None:
     assert [key.name for key in ENGINE_KEYS if f"`{key.name}`" not in text] == []
 
 
-def test_the_api_page_is_what_the_docstrings_say() -> None:
+def test_the_api_page_and_the_index_are_what_their_sources_say() -> None:
     command = [sys.executable, "scripts/api-docs", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_index_for_agents_says_of_every_page_what_it_is_about() -> None:
+    text = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+    lines = dict(re.findall(r"^- \[(.+?\.md)\]\(\1\): (.+)$", text, re.MULTILINE))
+    assert lines.keys() == {path.name for path in ROOT.glob("docs/*.md")}
+    assert [name for name, summary in lines.items() if not 20 < len(summary) < 300] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

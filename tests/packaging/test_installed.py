@@ -167,4 +167,4 @@ def test_the_wheel_puts_one_package_at_the_top(wheel: Path) -> None:
     templates = "iii_engine/_root/cli/project/templates/"
     assert {f"{templates}common/gitignore", f"{templates}typescript/workers/hello.ts"} <= set(names)
     roots = {name.split("/")[2] for name in names if name.startswith("iii_engine/_root/")}
-    assert roots == {"cli", "iii", "stdlib_workers"}
+    assert roots == {"cli", "docs", "iii", "stdlib_workers"}

@@ -23,6 +23,7 @@ CONFIGS = {
     "http": "[workers.http.config]\nport = HTTP\n",
     "stream": "[workers.stream.config]\nport = 0\n",
     "observability": "[workers.observability.config]\nprometheus = { port = 0 }\n",
+    "mcp": '[workers.mcp.config]\nport = 0\ntools = ["math::*"]\n',
     "http_functions": "[workers.http_functions.config.security]\nblock_private_ips = false\nrequire_https = false\n",
 }
 ENGINE = '\n[engine]\nlisten = "127.0.0.1:0"\n'
@@ -44,6 +45,7 @@ CALLS = {
     "http": ("http::openapi", '"/page"'),
     "bridge": ('bridge.invoke function_id=math::add data={"a":2,"b":3}', '{"c": 5}'),
     "http_functions": ("shop::parcel", '{"sent": true}'),
+    "mcp": ("mcp::tools", '"math__add": "math::add"'),
     "observability": ("engine::metrics::list", '"invocations"'),
     "configuration": ("configuration::get id=queue", '"value": {}'),
 }
@@ -79,7 +81,16 @@ def parcels() -> Iterator[int]:
 @pytest.mark.timeout(BOUND)
 def test_a_fresh_environment_runs_every_standard_worker(tmp_path: Path, wheel: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
-    run(tmp_path / "env/bin/python", "-m", "pip", "-q", "--disable-pip-version-check", "install", wheel, cwd=tmp_path)
+    run(
+        tmp_path / "env/bin/python",
+        "-m",
+        "pip",
+        "-q",
+        "--disable-pip-version-check",
+        "install",
+        f"{wheel}[mcp]",
+        cwd=tmp_path,
+    )
     iii = tmp_path / "env/bin/iii"
     here, there = tmp_path / "here", tmp_path / "there"
     for project in (here, there):

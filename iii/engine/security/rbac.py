@@ -46,7 +46,7 @@ _RESERVED = (
         "http_functions::",
         "iii::",
     ),
-    *("observability::", "pubsub::", "queue::", "state::", "storage::", "stream::"),
+    *("mcp::", "observability::", "pubsub::", "queue::", "state::", "storage::", "stream::"),
 )
 
 

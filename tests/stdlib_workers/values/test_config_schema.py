@@ -18,6 +18,7 @@ from stdlib_workers.bridge.options import options_from as bridge
 from stdlib_workers.configuration.__main__ import options_from as configuration
 from stdlib_workers.cron.__main__ import store_in_memory as cron
 from stdlib_workers.http.options import parse_options as http
+from stdlib_workers.mcp.options import options_from as mcp
 from stdlib_workers.observability.config.options import options_from as observability
 from stdlib_workers.pubsub.options import check_options as pubsub
 from stdlib_workers.queue.options import options_from as queue
@@ -32,6 +33,7 @@ PARSERS: dict[str, Callable[[Any], object]] = {
     "cron": cron,
     "http": http,
     "http_functions": lambda config: check_config("http_functions", config),
+    "mcp": mcp,
     "observability": lambda config: observability(config, {}),
     "pubsub": pubsub,
     "queue": queue,

@@ -1,0 +1,64 @@
+"""The process of `[workers.mcp]`, which serves HTTP; with the argument `stdio` that of `iii mcp`, for one client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from iii import InitOptions, register_worker
+from stdlib_workers.mcp.catalog import Catalog
+from stdlib_workers.mcp.key import read_or_make
+from stdlib_workers.mcp.options import options_from
+from stdlib_workers.mcp.sockets import PATH, address_of, listening_socket
+from stdlib_workers.values import end_worker, read_options
+
+LEAST_VERSION = (2, 3)
+
+
+def main() -> None:
+    """Start the worker; exit code 2 for a wrong option, and without the package that speaks the protocol."""
+    options = read_options(options_from)
+    _check_package()
+    if sys.argv[1:] == ["stdio"]:
+        from stdlib_workers.mcp.stdio import serve  # loads the package
+
+        serve(options)
+    worker = register_worker(options=InitOptions(worker_name="mcp"))
+    try:
+        key = options.key or read_or_make(Path(os.environ.get("III_PROJECT", ".")) / ".iii")
+        sock = listening_socket(os.environ.get("III_LISTEN_FDS", ""), options.host, options.port)
+    except ValueError as error:
+        end_worker(f"mcp: {error}", 2)
+    except OSError as error:
+        end_worker(f"mcp: cannot start: {error.strerror or error} ({error.filename or options.host})", 2)
+    catalog = Catalog(worker, options)
+    worker.register_function("mcp::tools", catalog.describe, request_format={"type": ["object", "null"]})
+    closers: list[Callable[[], None]] = []
+    worker.before_stop(lambda _: [close() for close in closers])
+    where = "the key in iii.toml" if options.key else "the key in .iii/mcp.key"
+    sys.stderr.write(f"{address_of(sock)}{PATH} with {where} as bearer token\n")
+    worker.ready()
+    # Loading the package takes more than a second; the socket takes connections meanwhile.
+    from stdlib_workers.mcp.listener import Listener
+    from stdlib_workers.mcp.server import McpServer
+
+    listener = Listener(McpServer(worker, options).server, sock, key)
+    closers.append(listener.close)
+    listener.start()
+
+
+def _check_package() -> None:
+    try:
+        found = version("mcp")
+    except PackageNotFoundError:
+        found = ""
+    if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < LEAST_VERSION:
+        wanted = f"needs the package `mcp` {'.'.join(map(str, LEAST_VERSION))} or later"
+        there = f", and there is {found}" if found else ""
+        end_worker(f"mcp: this worker {wanted}{there}: pip install 'iii-engine[mcp]'", 2)
+
+
+main()

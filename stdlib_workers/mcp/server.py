@@ -1,0 +1,166 @@
+"""The MCP server over one worker: which tools and resources there are, judged anew for each request.
+
+A function that is registered, changed or gone counts from the next request on, and so do its metadata. Every transport
+serves the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mcp.server import Server, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    TextContent,
+    TextResourceContents,
+    Tool,
+    ToolAnnotations,
+)
+
+from iii import InvocationError, TriggerRequestInput, Worker, __version__
+from stdlib_workers.mcp.calls import call_tool, failure
+from stdlib_workers.mcp.catalog import Catalog
+from stdlib_workers.mcp.cuts import cut, text_of
+from stdlib_workers.mcp.introspection import ENGINE_TOOLS
+from stdlib_workers.mcp.options import Options
+from stdlib_workers.mcp.resources import NoSuchResource, Resources
+from stdlib_workers.mcp.tools import FunctionTool, input_schema, payload_of
+
+Context = ServerRequestContext[Any, Any]
+
+# Tools on one page.
+PAGE = 96
+MAX_DESCRIPTION = 4 * 1024
+# The protocol's code for a resource that is not there.
+RESOURCE_NOT_FOUND = -32002
+
+
+class McpServer:
+    """The handlers; `server` is the protocol's end that any transport runs."""
+
+    def __init__(self, worker: Worker, options: Options) -> None:
+        self._worker = worker
+        self._options = options
+        self._catalog = Catalog(worker, options)
+        self._resources = Resources(self._catalog.call, options)
+        self._engine_tools = ENGINE_TOOLS if options.introspection else {}
+        self.server: Server[Any] = Server(
+            "iii",
+            version=__version__,
+            title="iii",
+            instructions=_instructions(options),
+            on_list_tools=self.list_tools,
+            on_call_tool=self.call_tool,
+            on_list_resources=self.list_resources,
+            on_list_resource_templates=self.list_templates,
+            on_read_resource=self.read_resource,
+            # Without it the server lists all tools before each call, for headers that these tools do not use.
+            get_tool_input_schema=lambda _: None,
+        )
+
+    async def list_tools(self, _: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        """Return one page of tools; the cursor is the last name of the page before."""
+        cursor = (params.cursor if params is not None else None) or ""
+        with _errors_of_engine():
+            tools = await self._catalog.tools()
+            names = sorted(name for name in (*self._engine_tools, *tools) if name > cursor)
+            page = names[:PAGE]
+            schemas = await self._catalog.payload_schemas([tools[name] for name in page if name in tools])
+        shown = []
+        for name in page:
+            if name in self._engine_tools:
+                shown.append(self._engine_tool(name))
+            elif (schema := input_schema(schemas[name])) is not None:
+                shown.append(_tool(tools[name], schema))
+        return ListToolsResult(tools=shown, next_cursor=page[-1] if len(names) > PAGE else None)
+
+    async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
+        """Call a tool. MCPError for one that there is not, which also is one that the tables do not open."""
+        arguments = params.arguments or {}
+        if params.name in self._engine_tools:
+            try:
+                result = await self._engine_tools[params.name].run(self._catalog.call, arguments)
+            except InvocationError as error:
+                return failure(error)
+            return CallToolResult(
+                content=[TextContent(type="text", text=cut(text_of(result), self._options.max_result))]
+            )
+        with _errors_of_engine():
+            tool = (await self._catalog.tools()).get(params.name)
+            schema = None if tool is None else (await self._catalog.payload_schemas([tool]))[tool.name]
+        if tool is None or input_schema(schema) is None:
+            raise MCPError(INVALID_PARAMS, f"there is no tool {params.name!r:.80}; tools/list has those there are")
+        assert isinstance(schema, dict)
+        request: TriggerRequestInput = {
+            "function_id": tool.function_id,
+            "namespace": tool.namespace,
+            "payload": payload_of(schema, arguments),
+            "timeout_ms": self._options.timeout_ms,
+        }
+        return await call_tool(self._worker, context, request, self._options.max_result)
+
+    async def list_resources(self, _: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
+        """Return the resources. MCPError when the state worker does not say which scopes there are."""
+        with _errors_of_engine():
+            return ListResourcesResult(resources=await self._resources.listed())
+
+    async def list_templates(self, _: Context, _params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        """Return the forms of URIs that take a name."""
+        return ListResourceTemplatesResult(resource_templates=self._resources.templates())
+
+    async def read_resource(self, _: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        """Return what a URI stands for. MCPError for one that there is not, or that cannot be read."""
+        uri = str(params.uri)
+        try:
+            with _errors_of_engine():
+                value, media_type = await self._resources.read(uri)
+        except NoSuchResource:
+            text = f"there is no resource {uri!r:.80}; resources/list has those there are"
+            raise MCPError(RESOURCE_NOT_FOUND, text) from None
+        text = cut(text_of(value), self._options.max_result)
+        return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=media_type, text=text)])
+
+    def _engine_tool(self, name: str) -> Tool:
+        tool = self._engine_tools[name]
+        hints = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+        return Tool(name=name, description=tool.description, input_schema=tool.input_schema(), annotations=hints)
+
+
+@contextmanager
+def _errors_of_engine() -> Iterator[None]:
+    """Raise an InvocationError of what is listed or read as the protocol's error."""
+    try:
+        yield
+    except InvocationError as error:
+        raise MCPError(INTERNAL_ERROR, f"{error.code}: {cut(error.message, MAX_DESCRIPTION)}") from None
+
+
+def _tool(tool: FunctionTool, schema: dict[str, Any]) -> Tool:
+    description = cut(tool.description, MAX_DESCRIPTION)
+    return Tool(name=tool.name, title=tool.function_id, description=description, input_schema=schema)
+
+
+def _instructions(options: Options) -> str:
+    """Return what a client is told at its start: what there is, and what iii.toml keeps closed."""
+    texts = ["Tools are functions of a project of iii; the title of a tool is the function's id."]
+    if options.introspection:
+        texts.append("Tools that begin with iii_ show the project itself and the documentation.")
+    else:
+        texts.append("iii.toml keeps the tools closed that show the project itself (introspection).")
+    texts.append(
+        "A function is a tool if [workers.mcp.config] names it in `tools`, or its metadata say so (by default "
+        "mcp = true), and it has a description and a schema."
+    )
+    return " ".join(texts)
