@@ -40,7 +40,12 @@ PARSERS: dict[str, Callable[[Any], object]] = {
     "state": state,
     "stream": stream,
 }
-STRINGS = {r"\S": "x", "^wss?://": "ws://10.0.0.2:1", "^https?://": "http://x"}
+STRINGS = {
+    r"\S": "x",
+    "^wss?://": "ws://10.0.0.2:1",
+    "^https?://": "http://x",
+    "^[!-~]{32,256}$": "k" * 32,
+}
 
 
 def schema_of(worker: str) -> dict[str, Any]:
