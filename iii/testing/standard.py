@@ -18,6 +18,7 @@ _NOT_IN_MEMORY = {
     "bridge": "it connects to another engine",
     "observability": "it exports to other programs",
     "configuration": "it edits iii.toml",
+    "mcp": "it serves agents",
 }
 
 
