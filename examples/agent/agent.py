@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from typing import Any, TypedDict
 
-from iii import InvocationError, register_worker
 from model import ToolCall, think
+
+from iii import InvocationError, register_worker
 
 worker = register_worker()
 

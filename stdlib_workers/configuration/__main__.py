@@ -109,6 +109,7 @@ class StandardWorkers:
             await self._tell(listed["functions"])
 
     async def _on_functions_available(self, payload: Any) -> None:
+        """Tell the workers that have come that their settings are kept here."""
         added = set(payload.get("added") or ())
         await self._tell([row for row in payload.get("functions") or () if row["function_id"] in added])
 

@@ -38,7 +38,7 @@ import json
 def bind(type, **config):
     def note(payload):
         if isinstance(payload, dict) and "functions" in payload:
-            payload["functions"] = payload["functions"][:2]  # a line of the log has an end
+            payload |= {key: payload[key][:2] for key in ("functions", "added")}  # a line of the log has an end
         say("event", type, json.dumps(payload, default=lambda channel: {}))
         return {"body": payload} if type == "http" else None
     worker.register_function(f"seen::{type}", note)
