@@ -58,7 +58,7 @@ def _check_package() -> None:
     if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < LEAST_VERSION:
         wanted = f"needs the package `mcp` {'.'.join(map(str, LEAST_VERSION))} or later"
         there = f", and there is {found}" if found else ""
-        end_worker(f"mcp: this worker {wanted}{there}: pip install 'iii-engine[mcp]'", 2)
+        end_worker(f"mcp: this worker {wanted}{there}: pip install 'mcp>=2.3,<3'", 2)
 
 
 main()

@@ -37,8 +37,8 @@ SHOP = """
 import json
 def bind(type, **config):
     def note(payload):
-        if isinstance(payload, dict) and "functions" in payload:
-            payload |= {key: payload[key][:2] for key in ("functions", "added")}  # a line of the log has an end
+        if isinstance(payload, dict):  # a line of the log has an end
+            payload |= {key: value[:2] for key, value in payload.items() if isinstance(value, list)}
         say("event", type, json.dumps(payload, default=lambda channel: {}))
         return {"body": payload} if type == "http" else None
     worker.register_function(f"seen::{type}", note)
@@ -50,7 +50,7 @@ worker.register_function("email::send", send)
 worker.register_function("hook::call", lambda data: {"body": {"hooked": True}})
 worker.register_trigger({"type": "http", "function_id": "hook::call", "config": hook})
 worker.observe({"function_id": "hook::call"}, "email::send")
-bind("configuration")
+bind("configuration", configuration_id="seen")
 bind("cron", expression="0 0 1 1 *", name="nightly")
 bind("durable:subscriber", topic="orders")
 bind("engine::functions-available")

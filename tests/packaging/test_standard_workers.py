@@ -23,7 +23,7 @@ CONFIGS = {
     "http": "[workers.http.config]\nport = HTTP\n",
     "stream": "[workers.stream.config]\nport = 0\n",
     "observability": "[workers.observability.config]\nprometheus = { port = 0 }\n",
-    "mcp": '[workers.mcp.config]\nport = 0\ntools = ["math::*"]\n',
+    "mcp": '[workers.mcp.config]\nport = 0\ntools = ["hello::*"]\n',
     "http_functions": "[workers.http_functions.config.security]\nblock_private_ips = false\nrequire_https = false\n",
 }
 ENGINE = '\n[engine]\nlisten = "127.0.0.1:0"\n'
@@ -39,13 +39,13 @@ worker.register_trigger({"type": "http", "function_id": "shop::page", "config": 
 CALLS = {
     "state": ("state::set scope=s key=k value=7", '"new_value": 7'),
     "stream": ("stream::set stream_name=n group_id=g item_id=i data={}", '"new_value": {}'),
-    "queue": ("math::add a=2 b=3 --enqueue default", '"messageReceiptId"'),
+    "queue": ("hello::greet name=Ada --enqueue default", '"messageReceiptId"'),
     "pubsub": ("publish topic=t data=1", ""),
     "cron": ("cron::list", '{"jobs": []}'),
     "http": ("http::openapi", '"/page"'),
-    "bridge": ('bridge.invoke function_id=math::add data={"a":2,"b":3}', '{"c": 5}'),
+    "bridge": ('bridge.invoke function_id=hello::greet data={"name":"Ada"}', "Hello, Ada."),
     "http_functions": ("shop::parcel", '{"sent": true}'),
-    "mcp": ("mcp::tools", '"math__add": "math::add"'),
+    "mcp": ("mcp::tools", '"hello__greet": "hello::greet"'),
     "observability": ("engine::metrics::list", '"invocations"'),
     "configuration": ("configuration::get id=queue", '"value": {}'),
 }
@@ -88,7 +88,7 @@ def test_a_fresh_environment_runs_every_standard_worker(tmp_path: Path, wheel: P
         "-q",
         "--disable-pip-version-check",
         "install",
-        f"{wheel}[mcp]",
+        wheel,
         cwd=tmp_path,
     )
     iii = tmp_path / "env/bin/iii"
@@ -111,7 +111,7 @@ def test_a_fresh_environment_runs_every_standard_worker(tmp_path: Path, wheel: P
             assert "but not" not in said, said
             rows = json.loads(run(iii, "ps", "--json", cwd=here).stdout)["workers"]
             states = {row["name"]: (row["state"], row["last_exit"], row["last_error"]) for row in rows}
-            assert states == dict.fromkeys((*STANDARD_WORKERS, "math", "shop"), ("ready", None, None))
+            assert states == dict.fromkeys((*STANDARD_WORKERS, "hello", "shop"), ("ready", None, None))
             checks = json.loads(run(iii, "doctor", "--json", cwd=here).stdout)["checks"]
             assert {check["state"] for check in checks} == {"ok"}, checks
             answers = {name: run(iii, "trigger", *call.split(), cwd=here).stdout for name, (call, _) in CALLS.items()}

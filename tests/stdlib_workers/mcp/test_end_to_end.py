@@ -409,7 +409,7 @@ def test_without_the_package_the_worker_says_how_to_get_it(tmp_path: Path, versi
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'iii-engine[mcp]'" in done.stderr
+    assert "pip install 'mcp>=2.3,<3'" in done.stderr
     assert (version is None) != (f"there is {version}" in done.stderr)
 
 
