@@ -30,11 +30,12 @@ def say(*words): sys.stderr.write("@ " + " ".join(map(str, words)) + "\\n")
 class Project:
     """A folder, its engine, and what that has written so far."""
 
+    ports: dict[str, int]  # of listeners, for tests that name some
+
     def __init__(self, folder: Path, toml: str, workers: Mapping[str, str]) -> None:
         self.folder = folder
         self.lines: list[str] = []
         self._changed = Condition()
-        self.ports: dict[str, int] = {}  # of listeners, for tests that name some
         self._connections: list[Connection] = []
         (folder / "iii.toml").write_text(toml)
         for name, body in workers.items():

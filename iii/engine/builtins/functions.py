@@ -170,7 +170,8 @@ class Builtins:
     def serve(self, id: str, handler: Handler, description: str) -> None:
         """Add a function; its handler may be another part of the engine."""
         self._handlers[id] = handler
-        fields = {"type": "registerfunction", "id": id, "description": description, **self._declarations.functions[id]}
+        declared = self._declarations.functions.get(id, {})
+        fields = {"type": "registerfunction", "id": id, "description": description, **declared}
         self._router.receive(self.peer, decode(encode_value(fields)), b"", 0.0)
 
     def _run_outbox(self) -> None:
@@ -211,7 +212,7 @@ class Builtins:
 
     def _check_keys(self, message: m.InvokeFunction) -> None:
         """Raise `InvocationError` for a misspelled key. Longer payloads are none that a hand has typed."""
-        schema = self._declarations.functions[message.function_id]["request_format"]
+        schema = self._declarations.functions.get(message.function_id, {}).get("request_format", {})
         if REFUSE_MISSPELLED not in schema or len(message.data) > MAX_IDENTITY:
             return
         mismatch = misspelled_key(schema, decode_object(message.data))

@@ -68,7 +68,7 @@ def offered(iii: Iii, line: str) -> list[str]:
         ("iii trigger --unknown ", []),
         ("iii functions --worker ", ["shop"]),
         ("iii worker restart ", ["shop"]),
-        ("iii worker re", ["restart"]),
+        ("iii worker re", ["restart", "remove"]),
         ("iii logs s", ["shop"]),
         ("iii queue peek ", ["mails"]),
         ("iii trace ", ["ab12"]),

@@ -54,13 +54,15 @@ def serves(running: Project) -> None:
 
 
 def sends(running: Project) -> None:
-    assert "messageReceiptId" in result(running, "mail::welcome", {"to": "ada@example.org"})
+    assert result(running, "mail::welcome", {"to": "ada@example.org"})["receipt"]
     running.hear("sending to ada@example.org: Welcome!")
 
 
 def streams(running: Project) -> None:
     command = [sys.executable, "-m", "cli.main", "trigger", "agent::answer", "question=How is the weather in Ulm?"]
     assert passes(command, running.folder).split() == ['"It"', '"is"', '"sunny"', '"in"', '"Ulm."']
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.ports['http']}/answer?question=Hello") as events:
+        assert events.readline() == b"data: Ask\n"
 
 
 CALLS: dict[str, Callable[[Project], None]] = {"minimal": greets, "http": serves, "queue": sends, "agent": streams}
@@ -75,7 +77,7 @@ def test_a_new_project_runs_answers_and_passes_its_tests(iii: Iii, folder: Path,
     toml = place / "iii.toml"
     port = free_port()
     toml.write_text('[engine]\nlisten = "off"\n' + toml.read_text())
-    if template == "http":
+    if template in ("http", "agent"):
         toml.write_text(f"{toml.read_text()}config = {{ port = {port} }}\n")
     with running_project(place) as running:
         running.ports["http"] = port

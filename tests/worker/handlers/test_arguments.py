@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii import Body, Cookie, File, Form, FromEvent, Header, Query, Request
+from iii.declarations import load_declarations
+from iii.engine.config.project import STDLIB_WORKERS
 from iii.worker.functions.signature import read_signature
 from iii.worker.handlers.arguments import (
     EVENTS,
@@ -236,13 +238,9 @@ def test_parts_of_streams_ticks_and_sockets() -> None:
 
 
 def test_the_schema_of_an_event_has_the_parts_that_parameters_are_named_after() -> None:
-    from stdlib_workers.state.schemas import EVENT
-    from stdlib_workers.stream.schemas import STREAM_TRIGGER
-
-    assert set(EVENTS["state"].names.values()) <= EVENT["properties"].keys()
-    format_of_stream = STREAM_TRIGGER["call_request_format"]
-    assert format_of_stream
-    assert set(EVENTS["stream"].names.values()) <= format_of_stream["properties"].keys()
+    for name in ("state", "stream"):
+        event = load_declarations(STDLIB_WORKERS / name).trigger_types[name]["call_request_format"]
+        assert set(EVENTS[name].names.values()) <= event["properties"].keys()
 
 
 def takes_order(order: Order) -> None: ...

@@ -6,7 +6,7 @@ from model import Text, ToolCall, next_steps
 worker = register_worker()
 
 
-@worker.function("agent::answer")
+@worker.get("/answer")
 def answer(question: str) -> Iterator[str]:
     """Answer a question word by word, with the help of the functions under `tools::`."""
     found: list[str] = []

@@ -1,11 +1,13 @@
-from iii import TriggerAction, register_worker
+from typing import Any
+
+from iii import register_worker
 
 worker = register_worker()
 
 
-@worker.function("mail::send")
+@worker.queue("mails", retries=5, concurrency=4)
 def send(to: str, text: str) -> dict[str, str]:
-    """Send one mail. Called for each job of the queue `mails`; an exception means: try again later."""
+    """Send one mail, a job of the queue `mails`. An exception means: try again later."""
     if "@" not in to:
         raise ValueError(f"{to} is no address")
     print(f"sending to {to}: {text}")
@@ -13,13 +15,6 @@ def send(to: str, text: str) -> dict[str, str]:
 
 
 @worker.function("mail::welcome")
-def welcome(to: str) -> dict[str, str]:
+def welcome(to: str) -> dict[str, Any]:
     """Put a welcome mail into the queue, and return its receipt at once."""
-    receipt: dict[str, str] = worker.trigger(
-        {
-            "function_id": "mail::send",
-            "payload": {"to": to, "text": "Welcome!"},
-            "action": TriggerAction.Enqueue(queue="mails"),
-        }
-    )
-    return receipt
+    return {"receipt": send.enqueue(to=to, text="Welcome!")}
