@@ -35,7 +35,7 @@ TIME_LIMIT = 1.5
 # Traces that are offered, the newest.
 TRACES = 30
 
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]  # subscriptable since click 8.3
 
 
 def limit_time() -> None:

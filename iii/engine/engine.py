@@ -67,6 +67,9 @@ _LIVE_KEYS = ("invocation_timeout", "memory")
 EXIT_OK, EXIT_INTERRUPTED = 0, 130
 # Seconds after which a start that is not over is mentioned; then twice that, and so on.
 SLOW_START_INTERVAL = 2.0
+# Seconds for which a start waits for providers to take the bindings of its workers, and between two looks at them: they
+# answer within milliseconds, and one that never answers must not keep the project from being ready.
+SETTLE_TIMEOUT, SETTLE_INTERVAL = 0.5, 0.002
 FOLDER_INTERVAL = 1.0  # seconds between two looks at `.iii`
 
 
@@ -200,7 +203,7 @@ class Engine:
         stopping = asyncio.create_task(self._stopping.wait())
         wanted = with_dependencies(self.options.names, self.project.workers)
         self._display.starting([name for name in self.project.workers if not wanted or name in wanted])
-        starting = asyncio.create_task(self.supervisor.start(self.options.names))
+        starting = asyncio.create_task(self.supervisor.start(self.options.names, self._settle_bindings))
         waited, interval = 0.0, SLOW_START_INTERVAL
         while not (await asyncio.wait({starting, stopping}, timeout=interval, return_when=asyncio.FIRST_COMPLETED))[0]:
             late = {row["name"]: None for row in self.supervisor.rows() if row["state"] in ("starting", "backoff")}
@@ -221,6 +224,12 @@ class Engine:
             self.watcher.begin()
         await stopping
         starting.cancel()
+
+    async def _settle_bindings(self) -> None:
+        """Wait until what the workers have bound is bound: who reads that the project is ready may use its routes."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT
+        while not self.router.bindings.is_settled and time.monotonic() < deadline:
+            await asyncio.sleep(SETTLE_INTERVAL)
 
     async def _shut_down(self) -> None:
         self._display.starting(())

@@ -79,6 +79,7 @@ class Binding:
         self.rights = binder.rights if binder else rights
         self.provider: Peer | None = None
         self.refusal = ABSENT
+        self.is_offered = False  # its provider has been asked, and has not answered
         self.offered_after = 0  # `removals` of its type when its provider was asked
         self.has_asked_for_way = False  # sessions' bindings have given way to it
 
@@ -151,6 +152,11 @@ class Bindings:
         self.awaited: dict[str, Callable[[TriggerRegistrationResult], None]] = {}
         self._alike: dict[int, dict[str, Binding]] = {}  # of peers, by likeness and id
         self._aliases: dict[str, str] = {}  # ids that other binders gave to a binding -> the id it has
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every provider has answered about the bindings that it was asked to take."""
+        return not any(binding.is_offered for binding in self)
 
     def __iter__(self) -> Iterator[Binding]:
         return iter(self._bindings.values())
@@ -285,6 +291,7 @@ class Bindings:
             return []
         if not is_empty(result.error) and (out := self._offer_again(binding, provider)):
             return out
+        binding.is_offered = False
         if binding.id in self.awaited:
             self.awaited.pop(binding.id)(result)
         if is_empty(result.error):
@@ -352,6 +359,7 @@ class Bindings:
         keeps = provider is None and before is not None and before.is_retired
         out = [] if keeps else _unbind(binding)
         binding.provider = provider
+        binding.is_offered = provider is not None
         binding.refusal = ABSENT
         binding.has_asked_for_way = False
         self._refused.pop(binding.id, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -67,15 +67,17 @@ class Supervisor:
 
     # Commands.
 
-    async def start(self, names: Iterable[str] = ()) -> None:
+    async def start(self, names: Iterable[str] = (), settle: Callable[[], Awaitable[None]] | None = None) -> None:
         """Start the named workers and those they come `after` (all if no name is given); return when each is up or
-        has failed.
+        has failed, and `settle` has ended.
         """
         began = time.monotonic()
         wanted = with_dependencies(names, self._project.workers) or set(self._project.workers)
         instances = [instance for instance in self._instances.values() if instance.spec.name in wanted]
         self._process_metrics.start(self._generations)
         await self._command(instances, Event.START)
+        if settle is not None:
+            await settle()
         # The first workers may have been spawned before this engine was loaded.
         began = min([began, *(generation.started_at for generation in self._generations() if generation.started_at)])
         down = {instance.spec.name for instance in instances if instance.availability is not Availability.SERVING}

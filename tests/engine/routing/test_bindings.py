@@ -40,6 +40,24 @@ def test_a_binding_goes_to_its_provider_with_everything_it_must_know(net: Net) -
     }
 
 
+def test_bindings_are_settled_when_every_provider_has_answered(net: Net) -> None:
+    shop = net.peer("shop")
+    net.bind(shop, "parked")
+    assert net.router.bindings.is_settled
+    clock = provider(net)
+    net.bind(shop, "refused", function="h")
+    net.bind(shop, "gone", type="cron", function="g")
+    assert not net.router.bindings.is_settled
+    net.send(clock, "triggerregistrationresult", id="parked", trigger_type="cron", function_id="f")
+    error = {"code": "wrong", "message": "no"}
+    net.send(clock, "triggerregistrationresult", id="refused", trigger_type="cron", function_id="f", error=error)
+    assert not net.router.bindings.is_settled
+    net.send(shop, "unregistertrigger", id="gone", trigger_type="cron")  # so the refused one is offered again
+    assert not net.router.bindings.is_settled
+    net.send(clock, "triggerregistrationresult", id="refused", trigger_type="cron", function_id="f", error=error)
+    assert net.router.bindings.is_settled
+
+
 def test_a_binding_without_config_is_given_null(net: Net) -> None:
     clock = provider(net)
     net.send(net.peer("shop"), "registertrigger", id="t1", trigger_type="cron", function_id="f")
