@@ -133,7 +133,12 @@ class Service:
         if self._options.enabled:
             self._start_servers()
             self._worker.register_trigger(
-                {"type": "engine::workers-available", "function_id": WORKERS_CHANGED_FUNCTION, "config": {}}
+                {
+                    "type": "engine::workers-available",
+                    "function_id": WORKERS_CHANGED_FUNCTION,
+                    "config": {},
+                    "metadata": {"feed": self._token},
+                }
             )
             self._bind_feed()
             for work in (self._sample_and_sweep(), self.evaluator.run(self.pipeline.clock)):

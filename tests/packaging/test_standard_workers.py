@@ -109,6 +109,7 @@ def test_a_fresh_environment_runs_every_standard_worker(tmp_path: Path, wheel: P
         with running(iii, here) as said:
             assert "ready in" in said.splitlines()[-1]
             assert "but not" not in said, said
+            assert " failed: " not in said, said
             rows = json.loads(run(iii, "ps", "--json", cwd=here).stdout)["workers"]
             states = {row["name"]: (row["state"], row["last_exit"], row["last_error"]) for row in rows}
             assert states == dict.fromkeys((*STANDARD_WORKERS, "hello", "shop"), ("ready", None, None))
