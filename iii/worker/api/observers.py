@@ -57,6 +57,9 @@ class ObserverHandle:
     `state` is `pending`, `active`, `suspended`, `error` or `disposed`; `reason` says why, as `{"code", "message"}`.
     """
 
+    state: ObserverState = "pending"
+    reason: ObserverReason | None = None
+
     def __init__(
         self,
         id: str,
@@ -67,8 +70,6 @@ class ObserverHandle:
         withdraw: Callable[[ObserverHandle], object],
     ) -> None:
         self.id = id
-        self.state: ObserverState = "pending"
-        self.reason: ObserverReason | None = None
         self._watch = watch
         self._run = run
         self.forget = forget
