@@ -287,5 +287,5 @@ async def test_a_message_without_an_argument_is_a_failed_attempt_that_says_why(
 
 
 def test_a_named_queue_has_no_arguments() -> None:
-    with pytest.raises(ValueError, match="unknown key arguments"):
+    with pytest.raises(ValueError, match="unknown key `arguments`"):
         parse_config("jobs", {"arguments": {}})
