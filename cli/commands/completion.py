@@ -30,7 +30,7 @@ from cli.trigger.help import resolved, type_of
 from iii.errors import IIIError
 
 ENVIRONMENT_VARIABLE = "_III_COMPLETE"
-# Seconds from the start of the program; whoever presses TAB waits for it.
+# Seconds from the start of the program; the user who pressed TAB waits for it.
 TIME_LIMIT = 1.5
 # Traces that are offered, the newest.
 TRACES = 30

@@ -92,7 +92,7 @@ def _kill(choose: Callable[[list[Entry]], list[Entry]], read: Callable[[], list[
     killed: dict[int, None] = {}  # an ordered set
     deadline = time.monotonic() + KILL_TIMEOUT
     while time.monotonic() < deadline:
-        # Without a free descriptor nobody can look: another thread may close one.
+        # Without a free descriptor this process cannot read /proc; one of its other threads may close a file.
         with contextlib.suppress(OSError):
             spared = _ancestors()
             doomed = [entry for entry in choose(read()) if entry.pid not in spared]

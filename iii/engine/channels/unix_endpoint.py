@@ -170,7 +170,7 @@ class UnixChannelEnd:
             for opcode, payload in messages:
                 self._channel.write(opcode, payload)
         self._hold()
-        # A writer cannot be paused in the middle of its message: nobody else could make it end.
+        # A writer is not paused in the middle of its message: only its own further bytes can end that message.
         if is_over or (self.held and self._budget.is_exhausted_by(self.held)):
             self.close()
 
