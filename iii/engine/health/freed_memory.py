@@ -16,6 +16,8 @@ from pathlib import Path
 _STATM = Path("/proc/self/statm")
 # Bytes by which the process may be larger than expected before the allocator is asked to give memory back.
 SLACK = 8 * 1024 * 1024
+# Checks between a trim that left much and the next ones. After the last of them what is left is in use for good.
+RETRIES = (2, 4, 8, 16, 32)
 
 
 def resident_bytes() -> int:
@@ -46,17 +48,31 @@ class FreedMemory:
         self._trim = trim
         self._expected: int | None = None  # bytes beside those held; None before the first check
         self._most_held = 0  # since the last trim
+        self._checks_to_retry = self._retry_after = 0  # 0: what is left counts as in use
 
     def check(self, held: int) -> bool:
         """Trim if much has been freed and not returned; return whether it did. `held`: bytes that are in use."""
         self._most_held = max(self._most_held, held)
         beside = self._resident() - held
         if self._expected is None or beside < self._expected:
+            if beside < (self._expected or 0) - SLACK:
+                self._checks_to_retry = self._retry_after = 0  # it was given back without a trim
             self._expected = beside
-        if beside <= self._expected + SLACK and self._most_held - held <= SLACK:
+        if beside <= self._expected + SLACK and self._most_held - held <= SLACK and not self._is_retry_due():
             return False
+        before = self._expected
         self._trim(is_idle=held < SLACK)
-        # What could not be given back is in use: the next check expects it.
+        # What could not be given back is in use, and the next check expects it. Perhaps only for now: lines that a
+        # worker has yet to read are freed later, and nothing else would tell of that.
         self._expected = self._resident() - held
         self._most_held = held
+        if self._expected > before + SLACK:
+            self._retry_after = RETRIES[0]
+        elif self._retry_after:
+            self._retry_after = next((checks for checks in RETRIES if checks > self._retry_after), 0)
+        self._checks_to_retry = self._retry_after
         return True
+
+    def _is_retry_due(self) -> bool:
+        self._checks_to_retry -= 1
+        return self._checks_to_retry == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from iii.engine.health.freed_memory import SLACK, FreedMemory, resident_bytes
+import itertools
+
+from iii.engine.health.freed_memory import RETRIES, SLACK, FreedMemory, resident_bytes
 
 
 class Process:
@@ -52,6 +54,27 @@ def test_what_held_more_than_was_counted_is_given_back_when_it_is_no_longer_held
     assert freed.check(0)
     assert process.size == 30 * SLACK
     assert not freed.check(0)
+
+
+def test_what_was_freed_after_a_trim_that_came_too_early_is_given_back_soon() -> None:
+    process = Process()
+    freed = FreedMemory(lambda: process.size, process.trim)
+    freed.check(0)
+    process.size = process.kept = 40 * SLACK  # lines that a worker has yet to read, of calls that have ended
+    assert freed.check(0)
+    process.kept = 30 * SLACK  # read and freed, and the process is as large as before
+    assert [freed.check(0) for _ in range(RETRIES[0])] == [False] * (RETRIES[0] - 1) + [True]
+    assert process.size == 30 * SLACK
+
+
+def test_what_stays_in_use_is_tried_a_few_times_and_then_no_more() -> None:
+    process = Process()
+    freed = FreedMemory(lambda: process.size, process.trim)
+    freed.check(0)
+    process.size = process.kept = 40 * SLACK
+    checks = [freed.check(0) for _ in range(1000)]
+    tried = [number for number, is_trimmed in enumerate(checks) if is_trimmed]
+    assert [after - before for before, after in itertools.pairwise(tried)] == list(RETRIES)
 
 
 def test_this_process_has_a_size() -> None:
