@@ -8,7 +8,9 @@ a pytest run.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -159,11 +161,43 @@ def test_packages_that_own_the_names_of_our_folders(environment: Environment, en
     environment.check(own="official", foreign=FOREIGN)
 
 
+def installed(folder: Path, wheel: Path) -> Path:
+    """Make an environment that has the wheel, and what it depends on from ours; return its folder of scripts."""
+    run(sys.executable, "-m", "venv", folder, cwd=folder.parent)
+    python = folder / "bin/python"
+    run(python, "-m", "pip", "-q", "install", "--no-deps", wheel, cwd=folder)
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).stdout.strip()
+    (Path(packages) / "zz_dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder / "bin"
+
+
+def test_the_command_finds_its_python_from_wherever_it_is_called(tmp_path: Path, wheel: Path) -> None:
+    folder = tmp_path / "my projects" / ("long" * 40)  # a line `#!` can hold neither the space nor the length
+    folder.mkdir(parents=True)
+    scripts = installed(folder / "env", wheel)
+    (tmp_path / "direct").symlink_to(scripts / "iii")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/iii").symlink_to("../direct")
+    (folder / "iii").symlink_to("env/bin/iii")
+    for command in (scripts / "iii", tmp_path / "bin/iii", tmp_path / "direct", "./iii"):
+        assert run(command, "--version", cwd=folder).stdout == f"iii, version {VERSION}\n"
+    assert run("iii", "--version", cwd=tmp_path, first=tmp_path / "bin").stdout == f"iii, version {VERSION}\n"
+
+
+def test_the_command_of_a_user_installation_has_no_python_beside_it(tmp_path: Path, wheel: Path) -> None:
+    # `pip install --user` puts it into a folder of its own, for the Python that is found first.
+    scripts = installed(tmp_path / "env", wheel)
+    script = Path(shutil.copy(scripts / "iii", tmp_path))
+    assert run(script, "--version", cwd=tmp_path, first=scripts).stdout == f"iii, version {VERSION}\n"
+
+
 def test_the_wheel_puts_one_package_at_the_top(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"iii_engine", "iii_engine.pth", f"iii_engine-{VERSION}.dist-info"}
+    info = f"iii_engine-{VERSION}"
+    assert tops == {"iii_engine", "iii_engine.pth", f"{info}.data", f"{info}.dist-info"}
+    assert [name for name in names if name.startswith(f"{info}.data")] == [f"{info}.data/scripts/iii"]
     templates = "iii_engine/_root/cli/project/templates/"
     assert {f"{templates}common/gitignore", f"{templates}typescript/workers/hello.ts"} <= set(names)
     roots = {name.split("/")[2] for name in names if name.startswith("iii_engine/_root/")}

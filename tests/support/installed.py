@@ -17,12 +17,17 @@ def plain_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("III_", "PYTHON", "VIRTUAL_ENV"))}
 
 
-def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command; its output is shown when it fails."""
+def run(
+    *command: str | Path, cwd: Path, check: bool = True, first: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; its output is shown when it fails. `first`: a folder that is looked in before the PATH."""
+    environment = plain_environment()
+    if first is not None:
+        environment["PATH"] = f"{first}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
-        env=plain_environment(),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=BOUND,
