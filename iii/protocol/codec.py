@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 from iii.errors import ErrorCode, RemoteProtocolError
 from iii.protocol.lines import HEAD
 from iii.protocol.messages import ABSENT, ErrorBody, InvocationResult, InvokeFunction, Message, is_empty
-from iii.protocol.shape import MAX_DEPTH, MAX_NODES, excess_of, is_moderate
+from iii.protocol.shape import MAX_DEPTH, excess_of, is_moderate
 
 # Bytes. A line up to this size cannot hold an envelope and 65 pairs of brackets: the depth check is skipped.
 _SHALLOW = 150
@@ -234,9 +234,9 @@ def _refuse_bad_utf8(line: bytes) -> None:
 
 def _refuse_bombs(line: bytes, message: Any) -> None:
     """Refuse a raw field nested deeper than `MAX_DEPTH` or with more than `MAX_NODES` values."""
-    # A line of up to as many bytes cannot hold too many values. The envelope is one level of it.
-    has_few_values = len(line) <= MAX_NODES
-    if (has_few_values and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1) or is_moderate(line, envelope=1):
+    # A short line cannot hold too many values. The envelope is one level of it.
+    is_shallow = len(line) <= UNREAD and line.count(b"[") + line.count(b"{") <= MAX_DEPTH + 1
+    if is_shallow or is_moderate(line, envelope=1):
         return
     for field in message.__struct_fields__:
         value = getattr(message, field)

@@ -105,7 +105,7 @@ class Connection:
             if splitter.pending < READ_SIZE:
                 data = os.read(self._read_fd, READ_SIZE)
                 return splitter.feed(data) if data else None
-            buffer = _large_buffer()
+            buffer = large_buffer()
             size = os.readv(self._read_fd, [buffer])
             lines = splitter.feed_from(buffer, size) if size else None
             self._count_held()
@@ -236,7 +236,7 @@ class Connection:
 
 
 @functools.cache
-def _large_buffer() -> bytearray:
+def large_buffer() -> bytearray:
     """Return the buffer that every long line is read into: fresh memory for each read costs more than the read."""
     import ctypes  # only an engine that sees large lines needs it
 

@@ -21,7 +21,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from iii.engine.routing.budget import Budget
-from iii.engine.transport.connection import LARGE_READ_SIZE, READ_SIZE
+from iii.engine.transport.connection import READ_SIZE, large_buffer
 from iii.engine.transport.poller import Poller
 from iii.engine.transport.session import Received, Session
 from iii.engine.transport.websocket_frames import Chunk, ClientFrameSplitter, message_chunks, text_chunks
@@ -154,9 +154,13 @@ class WebSocketConnection:
 
     def _read(self) -> bool:
         """Read once and act on it; return False if there was nothing to read."""
-        size = LARGE_READ_SIZE if self._splitter.pending > READ_SIZE else READ_SIZE
+        data: bytes | memoryview
         try:
-            data = self._socket.recv(size)
+            if self._splitter.pending > READ_SIZE:
+                buffer = large_buffer()
+                data = memoryview(buffer)[: self._socket.recv_into(buffer)]
+            else:
+                data = self._socket.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -173,14 +177,14 @@ class WebSocketConnection:
             self._take_frames(data)
         return True
 
-    def _take_handshake(self, data: bytes) -> None:
+    def _take_handshake(self, data: bytes | memoryview) -> None:
         if self._ends_after_write:
             return
         self._handshake_bytes += len(data)
         if self._handshake_bytes > MAX_HANDSHAKE:
             self.abort()
             return
-        self._protocol.receive_data(data)
+        self._protocol.receive_data(bytes(data))
         events = self._protocol.events_received()
         if len(events) > 1:
             self.abort()  # frames before the handshake is answered: no client does that
@@ -189,7 +193,7 @@ class WebSocketConnection:
         else:
             self._write_protocol()
 
-    def _take_frames(self, data: bytes) -> None:
+    def _take_frames(self, data: bytes | memoryview) -> None:
         received: Received = []
         for is_plain, frame in self._splitter.feed(data):
             if not is_plain:

@@ -64,7 +64,7 @@ class ClientFrameSplitter:
 
     __slots__ = ("_is_broken", "_max_size", "_needed", "_tail", "_unmask")
 
-    def __init__(self, unmask: Callable[[bytes, bytes], bytes], max_size: int) -> None:
+    def __init__(self, unmask: Callable[[bytes | memoryview, bytes], bytes], max_size: int) -> None:
         self._unmask = unmask
         self._max_size = max_size
         self._tail = bytearray()
@@ -76,13 +76,14 @@ class ClientFrameSplitter:
         """Bytes of an unfinished frame."""
         return len(self._tail)
 
-    def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
-        """Return the frames that `data` completes."""
+    def feed(self, data: bytes | memoryview) -> list[tuple[bool, bytes]]:
+        """Return the frames that `data` completes. Keeps none of `data` itself: the caller may use its buffer again."""
         if self._tail:
             self._tail += data
             if len(self._tail) < self._needed:
                 return []
-            data, self._tail = bytes(self._tail), bytearray()
+            # Large frames end here: each is copied once more, by the unmasking, and not for each cut.
+            data, self._tail = memoryview(self._tail), bytearray()
         frames: list[tuple[bool, bytes]] = []
         position, end = 0, len(data)
         while position < end:
@@ -92,13 +93,13 @@ class ClientFrameSplitter:
                 self._needed = stop - position
                 break
             if data[position] == _PLAIN and not self._is_broken:
-                frames.append((True, self._unmask(data[start:stop], data[start - 4 : start])))
+                frames.append((True, self._unmask(data[start:stop], bytes(data[start - 4 : start]))))
             else:
-                frames.append((False, data[position:stop]))
+                frames.append((False, bytes(data[position:stop])))
             position = stop
         return frames
 
-    def _bounds(self, data: bytes, position: int, end: int) -> tuple[int, int]:
+    def _bounds(self, data: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
         """Return where the payload starts and ends; an end behind `end` tells how many bytes are needed first."""
         if self._is_broken:
             return position, end
