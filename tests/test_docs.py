@@ -14,7 +14,7 @@ from iii.engine.supervision.lifecycle import ENTER, MOVES
 from iii.protocol import messages
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 
 
 def block_after(text: str, marker: str) -> str:
@@ -84,7 +84,7 @@ def test_the_api_page_and_the_index_are_what_their_sources_say() -> None:
 def test_the_index_for_agents_says_of_every_page_what_it_is_about() -> None:
     text = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
     lines = dict(re.findall(r"^- \[(.+?\.md)\]\(\1\): (.+)$", text, re.MULTILINE))
-    assert lines.keys() == {path.name for path in ROOT.glob("docs/*.md")}
+    assert lines.keys() == {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
     assert [name for name, summary in lines.items() if not 20 < len(summary) < 300] == []
 
 

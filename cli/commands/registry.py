@@ -46,6 +46,7 @@ COMMANDS: Table = {
     "check": ("cli.project.declarations", "check", "Validate iii.toml without starting anything."),
     "env": ("cli.project.declarations", "env", "Show a worker's environment and where it comes from."),
     "doctor": ("cli.project.doctor", "command", "Check the machine and the project."),
+    "explain": ("cli.project.explain", "command", "Say what an error code means and what to do."),
     "init": ("cli.project.init", "command", "Make a new project."),
     "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml."),
     "import": ("cli.project.imports", "command", "Write an iii.toml from a config.yaml or worker-compose.yaml."),

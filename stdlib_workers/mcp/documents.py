@@ -7,7 +7,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "docs"
 INDEX = "llms.txt"
-_PAGE = re.compile(r"- \[(?P<name>[a-z0-9-]+)\.md\]\([^)]*\): (?P<summary>.*)")
+_PAGE = re.compile(r"- \[(?P<name>[a-z0-9/-]+)\.md\]\([^)]*\): (?P<summary>.*)")
 
 
 def pages() -> dict[str, str]:

@@ -81,7 +81,7 @@ class Resources:
         if not uri.startswith(SCHEME) or len(uri) > MAX_URI:
             raise NoSuchResource(uri)
         kind, *names = map(unquote, uri.removeprefix(SCHEME).split("/"))
-        if kind == "docs" and len(names) == 1 and (text := await asyncio.to_thread(documents.page, names[0])):
+        if kind == "docs" and (text := await asyncio.to_thread(documents.page, "/".join(names))):
             return text, MARKDOWN
         if kind == "state" and 1 <= len(names) <= 2 and self._options.may_read(names[0]):
             return await self._state(*names), JSON
