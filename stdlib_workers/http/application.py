@@ -89,13 +89,12 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one WebSocket to its end."""
-        request = scope["request"] = Request(
-            scope, receive, self._options.max_body, self._options.timeout, self.body_seconds
-        )
+        request = Request(scope, receive, self._options.max_body, self._options.timeout, self.body_seconds)
         try:
             if scope["type"] == SOCKET:
                 await self._serve_socket(request, send)
             else:
+                scope["request"] = request
                 await self._respond(scope, receive, partial(_send, request, send))
         except Disconnected:
             request.status = CLIENT_CLOSED
@@ -135,7 +134,8 @@ class Application:
             request.status = await socket.serve()
 
     async def _respond_plainly(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request: Request = scope["request"]
+        # Taken out: a request and its scope that held each other would wait for the garbage collector.
+        request: Request = scope.pop("request")
         self.in_flight += 1
         try:
             try:

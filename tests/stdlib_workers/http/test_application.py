@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from iii import InvocationError
 from stdlib_workers.http.replies import JSON, hint_from, response_from
+from stdlib_workers.http.requests import Request
 from tests.support.asgi_client import HOST, JSON_BODY, Site
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -61,6 +63,19 @@ def test_a_function_gets_the_request_and_its_return_value_is_the_answer() -> Non
     assert payload["body"] == {"x": 1}
     assert payload["headers"]["host"] == "localhost:3111"
     assert payload["trigger"] == {"type": "http", "path": "/users/:id", "method": "POST"}
+
+
+@pytest.mark.parametrize("result", [{"body": 1}, {"status_code": "x"}])
+@pytest.mark.parametrize("path", ["/a", "/b"])
+def test_a_request_that_is_over_leaves_nothing_to_the_garbage_collector(result: Any, path: str) -> None:
+    made = site(result, "POST /a")
+    gc.collect()
+    gc.disable()
+    try:
+        made.ask(f"POST {path}", b"{}", [JSON_BODY])
+        assert [each for each in gc.get_objects() if isinstance(each, Request)] == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
