@@ -284,10 +284,10 @@ class Generation:
         self._log(self._stderr_lines.close())
 
     def _log(self, lines: list[str]) -> None:
-        now = time.monotonic()
+        now, at = time.monotonic(), time.time()
         for line in map(self._context.redact, lines):
             self._tail.append((now, line))
-            self._context.report(LogLine(self.run, time.time(), line))
+            self._context.report(LogLine(self.run, at, line))
 
     # How the process ended, as a value.
 

@@ -35,7 +35,7 @@ from iii.engine.supervision.reports import (
 )
 from iii.engine.supervision.run import Run, SourceError
 from iii.engine.supervision.stack_traces import begins_traceback
-from iii.engine.terminal.log_files import LogBook
+from iii.engine.terminal.log_files import CallLater, LogBook, at_once
 from iii.engine.terminal.repeats import Repeats
 from iii.engine.terminal.screen import Screen, Style, failure_lines
 from iii.engine.terminal.writer import Starting, Writer
@@ -44,8 +44,6 @@ from iii.engine.terminal.writer import Starting, Writer
 # report of the end shows its lines of the project, and the log file has all of it.
 HOLD_TIMEOUT = 0.3
 MAX_HELD = 500  # lines of one process
-
-CallLater = Callable[[float, Callable[[], None]], object]
 
 
 class Display:
@@ -60,7 +58,7 @@ class Display:
         project: ProjectSpec,
         style: Style,
         describe: Callable[[str], str],
-        call_later: CallLater = lambda _seconds, _callback: None,
+        call_later: CallLater = at_once,
     ) -> None:
         self._project = project
         columns = (lambda: sys.maxsize) if style.plain else (lambda: shutil.get_terminal_size().columns)
@@ -69,7 +67,7 @@ class Display:
         self._is_json = style.json
         self._is_live = style.live
         self._call_later = call_later
-        self.logs = LogBook(project.state_dir / "logs")
+        self.logs = LogBook(project.state_dir / "logs", call_later)
         self._followers: list[Reporter] = []
         self._repeats = Repeats()
         self._is_timer_armed = False

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,13 @@ from iii.engine.supervision.reports import LogLine
 MAX_FILE = 10 * 1024 * 1024  # bytes, then the file is rotated
 MAX_FILES = 3  # of one worker, the current one included
 RETRY_INTERVAL = 5.0  # seconds after a failed write until the disk is tried again
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+CallLater = Callable[[float, Callable[[], None]], object]
+
+
+def at_once(_seconds: float, _callback: Callable[[], None]) -> None:
+    """Stand in for the `call_later` of an event loop where there is none: what would wait does not."""
 
 
 def to_json(line: LogLine) -> str:
@@ -37,7 +45,7 @@ def to_json(line: LogLine) -> str:
         fields["level"] = line.level
     if line.details:
         fields["details"] = line.details
-    return json.dumps(fields, separators=(",", ":"))
+    return _encode(fields)
 
 
 class LogFile:
@@ -50,9 +58,9 @@ class LogFile:
         self._fd = -1
         self._size = 0
 
-    def append(self, text: str) -> None:
-        """Write one line. It is in the file when this returns."""
-        data = text.encode() + b"\n"
+    def append(self, lines: list[str]) -> None:
+        """Write lines. They are in the file when this returns."""
+        data = "".join(f"{line}\n" for line in lines).encode()
         if self._fd >= 0:
             is_removed = os.fstat(self._fd).st_nlink == 0
             is_full = self._size + len(data) > self._limit
@@ -80,28 +88,42 @@ class LogFile:
 
 
 class LogBook:
-    """The log files of all workers."""
+    """The log files of all workers. `call_later(seconds, callback)`: lines of one turn of its loop share a write.
 
-    def __init__(self, folder: Path) -> None:
+    Where that returns None there is no loop, and each line is written at once.
+    """
+
+    def __init__(self, folder: Path, call_later: CallLater = at_once) -> None:
         self._folder = folder
+        self._call_later = call_later
         self._files: dict[str, LogFile] = {}
+        self._waiting: dict[str, list[str]] = {}
         self._retry_at = 0.0  # monotonic seconds
         self.dropped = 0  # lines that could not be written
 
     def write(self, line: LogLine) -> None:
         """Write one line to the file of its worker. A line that the disk refuses is counted, not raised."""
-        if time.monotonic() < self._retry_at:
-            self.dropped += 1
-            return
-        worker = line.run.worker
-        if worker not in self._files:
-            self._files[worker] = LogFile(self._folder / f"{worker}.log")
-        try:
-            self._files[worker].append(to_json(line))
-        except OSError:
-            self.dropped += 1
-            self._retry_at = time.monotonic() + RETRY_INTERVAL
+        is_first = not self._waiting
+        self._waiting.setdefault(line.run.worker, []).append(to_json(line))
+        if is_first and self._call_later(0.0, self._flush) is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for worker, lines in waiting.items():
+            if time.monotonic() < self._retry_at:
+                self.dropped += len(lines)
+                continue
+            if worker not in self._files:
+                self._files[worker] = LogFile(self._folder / f"{worker}.log")
+            try:
+                self._files[worker].append(lines)
+            except OSError:
+                self.dropped += len(lines)
+                self._retry_at = time.monotonic() + RETRY_INTERVAL
 
     def close(self) -> None:
+        """Write what waits, and close the files."""
+        self._flush()
         for file in self._files.values():
             file.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LIVE_DELAY = 0.25  # seconds; a project that is up by then does without rich, whose import is a part of that
 REFRESH_INTERVAL = 0.2  # seconds
+MAX_JOINED = 200  # lines of one write
 MAX_ROWS = 10  # more workers than that are counted: the lines above have to stay in sight
 MAX_ROW_WIDTH = 72  # a wide terminal that is made narrower then breaks few rows, which rich could not erase
 
@@ -59,6 +60,7 @@ class Writer:
     def _write_all(self) -> None:
         rows = LiveRows()
         starting: Starting = {}
+        item: tuple[list[str], Starting] | None = [], {}
         with contextlib.suppress(OSError):
             while True:
                 try:
@@ -66,14 +68,19 @@ class Writer:
                 except queue.Empty:
                     item = [], starting
                 lines, starting = item or ([], {})
+                lines = lines.copy()
+                while item and not starting and len(lines) < MAX_JOINED and not self._lines.empty():
+                    item = self._lines.get()
+                    further, starting = item or ([], {})
+                    lines += further
                 if self.dropped and self._lines.empty():
-                    lines = [*lines, f"  {self.dropped} lines not shown: the terminal was too slow"]
+                    lines.append(f"  {self.dropped} lines not shown: the terminal was too slow")
                     self.dropped = 0
                 self._write(rows.draw("".join(f"{line}\n" for line in lines), starting))
                 if item is None:
                     return
-        while self._lines.get() is not None:
-            continue  # the terminal is gone, but the queue must not grow
+        while item is not None:
+            item = self._lines.get()  # the terminal is gone, but the queue must not grow
 
     def _write(self, text: str) -> None:
         view = memoryview(text.encode("utf-8", "backslashreplace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from iii.engine.supervision.reports import LogLine
@@ -43,7 +44,7 @@ def test_nobody_else_may_read_them(tmp_path: Path) -> None:
 def test_a_full_file_is_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "a.log", limit=8, files=3)
     for number in range(8):
-        file.append(f"{number}00")
+        file.append([f"{number}00"])
     file.close()
     texts = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
     assert texts == {"a.log": ["600", "700"], "a.log.1": ["400", "500"], "a.log.2": ["200", "300"]}
@@ -52,16 +53,16 @@ def test_a_full_file_is_rotated_and_the_oldest_goes(tmp_path: Path) -> None:
 def test_an_existing_file_is_continued(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("before\n")
     file = LogFile(tmp_path / "a.log")
-    file.append("after")
+    file.append(["after"])
     file.close()
     assert (tmp_path / "a.log").read_text() == "before\nafter\n"
 
 
 def test_a_deleted_file_is_made_again(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "a.log")
-    file.append("one")
+    file.append(["one"])
     (tmp_path / "a.log").unlink()
-    file.append("two")
+    file.append(["two"])
     file.close()
     assert (tmp_path / "a.log").read_text() == "two\n"
 
@@ -72,3 +73,17 @@ def test_a_disk_that_refuses_costs_lines_that_are_counted(tmp_path: Path) -> Non
     book.write(line("one"))
     book.write(line("two"))
     assert book.dropped == 2
+
+
+def test_lines_of_one_turn_of_the_loop_share_a_write(tmp_path: Path) -> None:
+    later: list[Callable[[], None]] = []
+    book = LogBook(tmp_path / "logs", lambda _, callback: later.append(callback) or True)
+    for text in ("one", "two"):
+        book.write(line(text))
+    [flush] = later
+    assert not (tmp_path / "logs/web.log").exists()
+    flush()
+    book.write(line("three"))
+    book.close()
+    texts = [json.loads(each)["text"] for each in (tmp_path / "logs/web.log").read_text().splitlines()]
+    assert (texts, len(later)) == (["one", "two", "three"], 2)
