@@ -233,7 +233,7 @@ class Application:
         if self.channels is None:
             text = "channels need the engine's socket: run the http worker under `iii dev` or `iii start`"
             raise Refusal(500, "channels_off", text)
-        stream = request.stream = Stream(self.channels, request, self._options.timeout, self._log.warn)
+        stream = request.stream = Stream(self.channels, request, self._options.timeout)
         await stream.open(payload)
         return await self._admit(self.trigger, request, route, payload) or await stream.respond(self.trigger, payload)
 
@@ -259,7 +259,7 @@ class Application:
         for name in names:
             seen = {key: payload[key] for key in ("path_params", "query_params", "headers", "method")}
             event = {"phase": "preHandler", "request": seen, "context": {}}
-            result = await request.call(self.trigger, name, event, timeout_code="MIDDLEWARE_TIMEOUT")
+            result = await request.call(self.trigger, name, event, is_middleware=True)
             if isinstance(result, dict) and result.get("action") == "respond":
                 given = result.get("response")
                 try:

@@ -85,13 +85,13 @@ def respond(status: int, headers: Headers, body: bytes = b"") -> Response:
     return response
 
 
-def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT", explain: Explain | None = None) -> Refusal:
+def refusal_from(error: InvocationError, *, is_middleware: bool = False, explain: Explain | None = None) -> Refusal:
     """Return what a failed call means for the client; never with a traceback.
 
     An error with a trace is one that a handler raised, or let through from a call of its own: the function failed,
     whatever the code says of somebody else. One without is the engine's, or says itself which status it is
-    (`http_status` in its details). `explain`, for the route's own function, says of a payload that was made of the
-    request's parts which of them is refused. BadResult for headers that are none.
+    (`http_status` in its details). `explain` says of a payload that was made of the request's parts which of them is
+    refused. BadResult for headers that are none.
     """
     status = error.details.get("http_status")
     if not error.stacktrace and isinstance(status, int) and 400 <= status <= 599:
@@ -104,10 +104,10 @@ def refusal_from(error: InvocationError, *, timeout_code: str = "TIMEOUT", expla
     details, message = _public(error) if status == 400 else ({}, error.message)
     if status >= 500 and error.invocation_id:
         details["call_id"] = error.invocation_id
-    code = timeout_code if status == 504 else error.code
+    code = "MIDDLEWARE_TIMEOUT" if is_middleware and status == 504 else error.code
     headers = [RETRY_AFTER] if status == 503 else []
     refusal = Refusal(status, code, message, details=details, headers=headers)
-    if error.stacktrace or explain is not None:
+    if error.stacktrace or not is_middleware:
         refusal.log = ""  # the engine tells of a handler that raises, and of whatever fails for a binding
     return refusal
 

@@ -84,17 +84,18 @@ class Request:
         payload: Any,
         *,
         is_endless: bool = False,
-        timeout_code: str = "TIMEOUT",
+        is_middleware: bool = False,
         explain: Explain | None = None,
     ) -> Any:
         """Call a function in the route's namespace, with the route's metadata. Refusal for every failure.
 
-        `is_endless`: the caller itself sees to it that the call does not stand still. `explain` as in `refusal_from`.
+        `is_endless`: the caller itself sees to it that the call does not stand still. `is_middleware` and
+        `explain` as in `refusal_from`.
         """
         try:
             return await trigger(self.call_of(function_id, payload, is_endless=is_endless))
         except InvocationError as error:
-            raise refusal_from(error, timeout_code=timeout_code, explain=explain) from None
+            raise refusal_from(error, is_middleware=is_middleware, explain=explain) from None
 
     def call_of(self, function_id: str, payload: Any, *, is_endless: bool) -> TriggerRequestInput:
         """Return the call of a function on behalf of this request."""

@@ -8,7 +8,7 @@ multipart form are channels too. A client that leaves closes the reader, and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ MAX_FILES = 32
 # A writer's piece; the engine takes no message of any size.
 PIECE = 64 * 1024
 # A function that has closed its stream and still runs has written all it wanted, unless it fails in this time. The
-# client does not wait for longer: of a later failure only the log hears.
+# client does not wait for longer: of a later failure only the engine tells.
 OUTCOME_SECONDS = 1.0
 # Within this a channel hands over what was written before its function failed.
 REST_SECONDS = 0.2
@@ -45,15 +45,13 @@ class Streamed(StreamingResponse):
 class Stream:
     """One such request. `open` before the function is called, then `respond`; `close` in any case.
 
-    `silence` is how many seconds the function and the client may both be silent. `warn` is told of a function that
-    fails when the client has its answer already.
+    `silence` is how many seconds the function and the client may both be silent.
     """
 
-    def __init__(self, channels: Channels, request: Request, silence: float, warn: Callable[[str], None]) -> None:
+    def __init__(self, channels: Channels, request: Request, silence: float) -> None:
         self._channels = channels
         self._request = request
         self._silence = silence
-        self._warn = warn
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -161,7 +159,6 @@ class Stream:
                 yield failure_event(refusal, self._request.id)
             raise
         self._tasks.discard(call)  # it may go on
-        call.add_done_callback(self._tell_late_failure)
 
     async def _next(self, call: asyncio.Task[Any]) -> str | bytes | None:
         """Return the next item, None at the end. Refusal once the function has failed, or all is silent."""
@@ -184,14 +181,9 @@ class Stream:
 
     def _hurry(self, call: asyncio.Task[Any]) -> None:
         """Wait no longer for a function that has failed."""
-        if self._waiting is not None and not call.cancelled() and call.exception() is not None:
+        has_failed = not call.cancelled() and call.exception() is not None
+        if has_failed and self._waiting is not None:
             self._waiting.reschedule(self._loop.time() + REST_SECONDS)
-
-    def _tell_late_failure(self, call: asyncio.Task[Any]) -> None:
-        error = None if call.cancelled() else call.exception()
-        if isinstance(error, Refusal) and error.log is None:
-            what = f"{self._request.method} {self._request.path}: the client has the whole answer; after it"
-            self._warn(f"{what} {error.code}: {error.message} ({self._request.id})")
 
     async def close(self) -> None:
         """Let go of everything; the function may still run if its answer was whole."""

@@ -59,6 +59,7 @@ fail = {"in": "query", "type": "boolean"}
 bind("web::count", "/count/{to}", arguments={"to": {"in": "path", "type": "integer"}, "fail": fail})
 bind("web::ticks", "/ticks", arguments={"size": {"in": "query", "type": "integer"}}, stream=True)
 bind("web::missing", "/missing")
+worker.register_trigger({"type": "http", "function_id": "web::absent", "config": {"api_path": "/absent"}})
 bind("web::find", "/find/{id}", arguments={"id": {"in": "path", "type": "integer"}})
 bind(
     "web::talk",
@@ -126,11 +127,12 @@ def test_a_status_below_500_is_no_failure_and_one_above_is(site: Web) -> None:
     assert "path.id" not in "\n".join(site.project.lines[seen:])
 
 
-def test_a_failure_is_told_once_by_the_engine_whatever_it_is(site: Web) -> None:
+@pytest.mark.parametrize("name", ["missing", "absent"])
+def test_a_failure_is_told_once_by_the_engine_whatever_it_is(site: Web, name: str) -> None:
     seen = len(site.project.lines)
-    assert site.ask("GET", "/missing").status == 500
-    site.project.wait("/missing 500", after=seen)
-    site.project.wait("web::missing failed", after=seen)
+    assert site.ask("GET", f"/{name}").status == 500
+    site.project.wait(f"/{name} 500", after=seen)
+    site.project.wait(f"web::{name} failed", after=seen)
     assert len(site.project.said("failed", seen)) == 1
 
 
