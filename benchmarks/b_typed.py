@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-from benchmarks.ends.typed_callee import CASES
+from benchmarks.ends.typed_callee import BY_HAND, CASES
 from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.report import table
 from benchmarks.setups import ENDS
@@ -35,7 +35,8 @@ def run(options: Options) -> list[Row]:
 def compare_instructions(name: str, case: str, plain: float) -> Row:
     """Compare what the typed form takes more than the plain one with the most that it may."""
     typed = instructions(case, "typed")
-    what = f"{case}: {typed:,.0f} a call, plain {plain:,.0f}; more, against the most"
+    by_hand = f", by hand {instructions(case, 'by-hand'):,.0f}" if case in BY_HAND else ""
+    what = f"{case}: {typed:,.0f} a call, plain {plain:,.0f}{by_hand}; more, against the most"
     return Comparison(name, what, "instructions", 1.0).row([typed - plain], [MOST_INSTRUCTIONS])
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Converter = Callable[[Any], Any]
 
+# A function of more objects costs more to compile than its calls save; those beyond have functions of their own.
+MAX_OBJECTS_IN_TEXT = 16
+
 
 class OptionalConverter:
     """Leaves None as it is."""
@@ -46,24 +49,30 @@ class ListConverter:
         return [self.inner(item) for item in listed(value)]
 
 
-class CompiledConverter:
-    """A converter that is written and compiled when it is first needed."""
+class ObjectConverter:
+    """Converts an object of known fields: a function that is written and compiled when it is first needed.
 
-    __slots__ = ("_compiled", "_write")
+    `converters` are those of the fields that need one; `otherwise` converts what is not plain. A dataclass comes with
+    the `signature` of its constructor, which takes each of the fields and nothing else; a TypedDict without.
+    """
 
-    def __init__(self, write: Callable[[], Converter]) -> None:
-        self._write = write
+    __slots__ = ("_compiled", "cls", "converters", "otherwise", "signature")
+
+    def __init__(
+        self, cls: Any, signature: Signature | None, converters: dict[str, Converter], otherwise: Converter
+    ) -> None:
+        self.cls = cls
+        self.signature = signature
+        self.converters = converters
+        self.otherwise = otherwise
         self._compiled: Converter | None = None
 
-    @property
-    def compiled(self) -> Converter:
-        """The function itself, which saves a call."""
-        if self._compiled is None:
-            self._compiled = self._write()
-        return self._compiled
-
     def __call__(self, value: Any) -> Any:
-        return self.compiled(value)
+        if self._compiled is None:
+            text = _Text("value")
+            text.lines += _indented(text.conversion(self, "value"))
+            self._compiled = text.compile("value")
+        return self._compiled(value)
 
 
 def listed(value: Any) -> list[Any]:
@@ -79,32 +88,6 @@ def constructor_of(cls: Any) -> Signature | None:
     return read_signature(cls.__init__) if is_plain and isinstance(cls.__init__, FunctionType) else None
 
 
-def write_dataclass_converter(
-    cls: Any, signature: Signature, converters: dict[str, Converter], otherwise: Converter
-) -> Converter:
-    """Return the converter of a dataclass whose constructor takes each of its fields, and nothing else."""
-    text = _Text("value", converters, {"call": cls, "otherwise": otherwise})
-    text.lines.append(" if type(value) is not dict: return otherwise(value)")
-    variables = text.read(signature.names[1:], signature.defaults, missing="return otherwise(value)")
-    return text.compile(_calling(variables, signature.keyword_only))
-
-
-def write_typed_dict_converter(converters: dict[str, Converter], otherwise: Converter) -> Converter:
-    """Return the converter of a TypedDict: a copy where a value changes, else the dict itself."""
-    text = _Text("value", converters, {"otherwise": otherwise})
-    text.lines += [" if type(value) is not dict: return otherwise(value)", " items = value"]
-    for index, name in enumerate(converters):
-        guard, expression = text.conversion(name, f"item_{index}")
-        text.lines += [
-            f" if {name!r} in value:",
-            f"  item_{index} = value[{name!r}]",
-            f"  if {guard}:",
-            "   if items is value: items = value.copy()",
-            f"   items[{name!r}] = {expression}",
-        ]
-    return text.compile("items")
-
-
 def write_call(
     function: Callable[..., Any],
     signature: Signature,
@@ -117,81 +100,135 @@ def write_call(
     `check` returns the arguments in a payload, or raises what does not fit; `inconvertible` makes the error of a value.
     """
     names = [name for name in signature.names if name != "metadata"]
-    own = {"call": function, "check": check, "inconvertible": inconvertible, "known": frozenset(names)}
-    text = _Text("value, metadata=None", converters, own)
+    text = _Text("value, metadata=None")
+    text.namespace |= {"check": check, "inconvertible": inconvertible, "known": frozenset(names)}
     others = "not value.keys() <= known" if signature.defaults else f"len(value) != {len(names)}"
+    variables = {name: f"item_{index}" for index, name in enumerate(names)}
     text.lines += [
         " if type(value) is not dict: value = check(value)",
         # Where each has to be there, their number tells whether there are others.
         f" if {others}: check(value)",
     ]
-    variables = text.read(names, signature.defaults, missing="check(value); raise", is_call=True)
+    required = text.reading("value", variables, signature.defaults)
+    if required:
+        text.lines += [" try:", *_indented(required, 2), " except KeyError:", "  check(value); raise"]
+    for name, variable in variables.items():
+        converting = text.conversion(converters[name], variable) if name in converters else []
+        if converting:
+            raising = f" raise inconvertible({variable}, {name!r}, error) from None"
+            converting = ["try:", *_indented(converting), "except (ValueError, TypeError) as error:", raising]
+        text.lines += _indented(text.given_or_default("value", name, variable, signature.defaults, converting))
     ordered = {name: variables.get(name, "metadata") for name in signature.names}
-    return text.compile(_calling(ordered, signature.keyword_only))
+    return text.compile(text.calling(function, "function", ordered, signature.keyword_only))
 
 
 class _Text:
-    """The lines of one function, and what they refer to. The variable of a key is `item_N`."""
+    """The lines of one function, and what they refer to.
 
-    def __init__(self, parameters: str, converters: dict[str, Converter], namespace: dict[str, Any]) -> None:
+    Lines are made for a variable, whose value they convert in place. Those of the values in it have its name and more:
+    `item_0`, `item_0_1`, `item_0_1_each`. A variable keeps its value until the new one is made, for errors.
+    """
+
+    def __init__(self, parameters: str) -> None:
         self.lines = [f"def convert({parameters}):"]
-        self._converters = converters
-        self._namespace = {"listed": listed, **namespace}
+        self.namespace: dict[str, Any] = {"listed": listed}
+        self._within: list[ObjectConverter] = []
+        self._objects = 0
 
-    def conversion(self, name: str, variable: str) -> tuple[str, str]:
-        """Return the test that the value in a variable needs conversion, and what it becomes then."""
-        converter: Any = self._converters[name]
-        tests = []
+    def conversion(self, converter: Converter, variable: str) -> list[str]:
+        """Return the lines that convert the value of a variable."""
         if isinstance(converter, OptionalConverter):
-            tests.append(f"{variable} is not None")
-            converter = converter.inner
-        if converter is integer_from:
-            tests.append(f"type({variable}) is not int")
-        is_list = isinstance(converter, ListConverter)
-        if is_list:
-            converter = converter.inner
-        function = f"convert_{variable}"
-        self._namespace[function] = getattr(converter, "compiled", converter)
-        expression = f"[{function}(item) for item in listed({variable})]" if is_list else f"{function}({variable})"
-        return " and ".join(tests) or "True", expression
+            return [f"if {variable} is not None:", *_indented(self.conversion(converter.inner, variable))]
+        if isinstance(converter, ListConverter):
+            each = f"{variable}_each"
+            return [
+                f"{variable}_list = []",
+                f"for {each} in {variable} if type({variable}) is list else listed({variable}):",
+                *_indented(self.conversion(converter.inner, each)),
+                f" {variable}_list.append({each})",
+                f"{variable} = {variable}_list",
+            ]
+        # An object in an object saves a call, but one that holds itself has no end.
+        if (
+            isinstance(converter, ObjectConverter)
+            and converter not in self._within
+            and self._objects < MAX_OBJECTS_IN_TEXT
+        ):
+            self._objects += 1
+            self._within.append(converter)
+            write = self._typed_dict if converter.signature is None else self._dataclass
+            lines = write(converter, variable)
+            self._within.pop()
+            return lines
+        self.namespace[f"convert_{variable}"] = converter
+        line = f"{variable} = convert_{variable}({variable})"
+        return [f"if type({variable}) is not int: {line}" if converter is integer_from else line]
 
-    def read(
-        self, names: list[str], defaults: dict[str, Any], *, missing: str, is_call: bool = False
-    ) -> dict[str, str]:
-        """Add the lines that put each key, converted, into its variable; `missing` is what one without default does."""
-        variables = {name: f"item_{index}" for index, name in enumerate(names)}
-        required = [name for name in names if name not in defaults]
+    def _dataclass(self, converter: ObjectConverter, variable: str) -> list[str]:
+        signature = converter.signature
+        assert signature is not None
+        variables = {name: f"{variable}_{index}" for index, name in enumerate(signature.names[1:])}
+        required, lines = self.reading(variable, variables, signature.defaults), []
+        for name, inner in variables.items():
+            converting = self.conversion(converter.converters[name], inner) if name in converter.converters else []
+            lines += self.given_or_default(variable, name, inner, signature.defaults, converting)
+        call = self.calling(converter.cls, variable, variables, signature.keyword_only)
+        lines.append(f"{variable} = {call}")
         if required:
-            reading = [f"  {variables[name]} = value[{name!r}]" for name in required]
-            self.lines += [" try:", *reading, " except KeyError:", f"  {missing}"]
-        for name, variable in variables.items():
-            converting = self._converting(name, variable, is_call=is_call) if name in self._converters else []
-            if name in required:
-                self.lines += [f" {line}" for line in converting]
-                continue
-            # The default as it is, as if it had not been given.
-            self._namespace[f"default_{variable}"] = defaults[name]
-            self.lines += [f" if {name!r} in value:", f"  {variable} = value[{name!r}]"]
-            self.lines += [*(f"  {line}" for line in converting), " else:", f"  {variable} = default_{variable}"]
-        return variables
+            otherwise = f"except KeyError: {variable} = otherwise_{variable}({variable})"
+            lines = ["try:", *_indented(required), otherwise, "else:", *_indented(lines)]
+        return self._if_object(converter, variable, lines)
 
-    def _converting(self, name: str, variable: str, *, is_call: bool) -> list[str]:
-        guard, expression = self.conversion(name, variable)
-        line = f"{variable} = {expression}"
-        if not is_call:
-            return [f"if {guard}: {line}"]
-        raising = f"  raise inconvertible({variable}, {name!r}, error) from None"
-        return [f"if {guard}:", " try:", f"  {line}", " except (ValueError, TypeError) as error:", raising]
+    def _typed_dict(self, converter: ObjectConverter, variable: str) -> list[str]:
+        """A copy where a value changes, else the dict itself."""
+        lines = [f"{variable}_made = {variable}"]
+        for index, (name, inner_converter) in enumerate(converter.converters.items()):
+            inner = f"{variable}_{index}"
+            lines += [
+                f"if {name!r} in {variable}:",
+                f" {inner} = {variable}[{name!r}]",
+                *_indented(self.conversion(inner_converter, inner)),
+                f" if {inner} is not {variable}[{name!r}]:",
+                f"  if {variable}_made is {variable}: {variable}_made = {variable}.copy()",
+                f"  {variable}_made[{name!r}] = {inner}",
+            ]
+        return self._if_object(converter, variable, [*lines, f"{variable} = {variable}_made"])
+
+    def _if_object(self, converter: ObjectConverter, variable: str, lines: list[str]) -> list[str]:
+        self.namespace[f"otherwise_{variable}"] = converter.otherwise
+        otherwise = f"if type({variable}) is not dict: {variable} = otherwise_{variable}({variable})"
+        return [otherwise, "else:", *_indented(lines)]
+
+    def reading(self, variable: str, variables: dict[str, str], defaults: dict[str, Any]) -> list[str]:
+        """Return the lines that put each key that must be there into its variable."""
+        return [f"{inner} = {variable}[{name!r}]" for name, inner in variables.items() if name not in defaults]
+
+    def given_or_default(
+        self, variable: str, name: str, inner: str, defaults: dict[str, Any], converting: list[str]
+    ) -> list[str]:
+        """Return the lines that convert a value that must be there, or read and convert it, or take its default."""
+        if name not in defaults:
+            return converting
+        # The default as it is, as if it had not been given.
+        self.namespace[f"default_{inner}"] = defaults[name]
+        reading = [f"if {name!r} in {variable}:", f" {inner} = {variable}[{name!r}]"]
+        return [*reading, *_indented(converting), f"else: {inner} = default_{inner}"]
+
+    def calling(
+        self, callee: Callable[..., Any], variable: str, variables: dict[str, str], keyword_only: list[str]
+    ) -> str:
+        """Return the call with these variables, of which those of `keyword_only` go by name."""
+        self.namespace[f"call_{variable}"] = callee
+        arguments = (f"{name}={each}" if name in keyword_only else each for name, each in variables.items())
+        return f"call_{variable}({', '.join(arguments)})"
 
     def compile(self, result: str) -> Callable[..., Any]:
         """Return the function, which ends with this result."""
         text = "\n".join([*self.lines, f" return {result}"])
         # As a part of this file: tracebacks for users leave it out.
-        exec(compile(text, __file__, "exec"), self._namespace)
-        return self._namespace["convert"]  # type: ignore[no-any-return]
+        exec(compile(text, __file__, "exec"), self.namespace)
+        return self.namespace["convert"]  # type: ignore[no-any-return]
 
 
-def _calling(variables: dict[str, str], keyword_only: list[str]) -> str:
-    """Return the call with these variables, of which those of `keyword_only` go by name."""
-    arguments = (f"{name}={each}" if name in keyword_only else each for name, each in variables.items())
-    return f"call({', '.join(arguments)})"
+def _indented(lines: list[str], levels: int = 1) -> list[str]:
+    return [f"{' ' * levels}{line}" for line in lines]

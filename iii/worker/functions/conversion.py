@@ -10,15 +10,13 @@ import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
 from iii.worker.functions.construction import (
-    CompiledConverter,
     ListConverter,
+    ObjectConverter,
     OptionalConverter,
     constructor_of,
     listed,
-    write_dataclass_converter,
-    write_typed_dict_converter,
 )
-from iii.worker.functions.schema import MAX_NESTING, hints_of_fields, integer_from, is_mapping, is_union
+from iii.worker.functions.schema import has_fields, hints_of_fields, integer_from, is_mapping, is_model, is_union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,31 +24,34 @@ if TYPE_CHECKING:
     from typing import Any
 
     Converter = Callable[[Any], Any]
+    # By class: a class that holds itself is converted by the one converter at every depth.
+    Known = dict[Any, Converter | None]
 
 
 # The classes that a JSON value may have where a union's member needs no conversion.
 _JSON_CLASSES: dict[Any, Any] = {cls: cls for cls in (str, int, bool, dict, list, type(None))} | {float: (int, float)}
 
 
-def converter_from_hint(hint: Any, nesting: int = 0) -> Converter | None:
+def converter_from_hint(hint: Any, known: Known | None = None) -> Converter | None:
     """Return the function that turns a JSON value into one of this type, None when the value may stay as it is.
 
-    A type that contains itself is converted `MAX_NESTING` deep, and left as JSON below.
+    `known` are the converters of classes that are made already.
     """
-    if nesting > MAX_NESTING or hint is None:
+    known = {} if known is None else known
+    if hint is None:
         return None
-    if isinstance(hint, type) and not hasattr(hint, "__origin__"):
-        return _from_class(hint, nesting)
     origin, arguments = getattr(hint, "__origin__", None), getattr(hint, "__args__", None)
+    if isinstance(hint, type) and origin is None:
+        return _from_class(hint, known)
     if is_union(hint):
-        return _from_union(hint.__args__, nesting)
+        return _from_union(hint.__args__, known)
     if str(origin) == "typing.Literal":
         return _from_choices(hint.__args__)
     if arguments is not None and isinstance(origin, type) and not hasattr(hint, "__metadata__"):
-        return _from_container(origin, arguments, nesting)
+        return _from_class(hint, known) if is_model(origin) else _from_container(origin, arguments, known)
     # A NewType is the type below it; Annotated, Required and the like say nothing about the value.
     inner = getattr(hint, "__supertype__", None) if arguments is None else arguments[0]
-    return converter_from_hint(inner, nesting + 1)
+    return converter_from_hint(inner, known)
 
 
 def _from_choices(choices: tuple[Any, ...]) -> Converter | None:
@@ -61,10 +62,10 @@ def _from_choices(choices: tuple[Any, ...]) -> Converter | None:
     return lambda value: value if isinstance(value, bool | list | dict) else by_value.get(value, value)
 
 
-def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
+def _from_union(members: tuple[Any, ...], known: Known) -> Converter | None:
     # Beside float, 3.0 is what it is.
     kept = (int,) if float in members else ()
-    pairs = [(member, None if member in kept else converter_from_hint(member, nesting + 1)) for member in members]
+    pairs = [(member, None if member in kept else converter_from_hint(member, known)) for member in members]
     if not any(converter for _, converter in pairs):
         return None
 
@@ -95,8 +96,8 @@ def _from_union(members: tuple[Any, ...], nesting: int) -> Converter | None:
     return convert
 
 
-def _from_container(origin: type, arguments: tuple[Any, ...], nesting: int) -> Converter | None:
-    converters = [converter_from_hint(argument, nesting + 1) for argument in arguments]
+def _from_container(origin: type, arguments: tuple[Any, ...], known: Known) -> Converter | None:
+    converters = [converter_from_hint(argument, known) for argument in arguments]
     if is_mapping(origin):
         convert_value = converters[1] if len(converters) == 2 else None
         if convert_value is None:
@@ -115,7 +116,7 @@ def _from_container(origin: type, arguments: tuple[Any, ...], nesting: int) -> C
         if convert_item is None or convert_item is integer_from:
             return convert_item and _integers_from
         return ListConverter(convert_item)
-    return _from_class(cls, nesting) if convert_item is None else lambda value: cls(map(convert_item, listed(value)))
+    return _from_class(cls, known) if convert_item is None else lambda value: cls(map(convert_item, listed(value)))
 
 
 def _integers_from(value: Any) -> list[Any]:
@@ -130,17 +131,19 @@ def _text(value: Any) -> str:
     return value
 
 
-def _from_class(cls: Any, nesting: int) -> Converter | None:
+def _from_class(hint: Any, known: Known) -> Converter | None:
+    """Return the converter of a class, or of a generic one with its arguments."""
+    cls = getattr(hint, "__origin__", hint)
     validate = getattr(cls, "model_validate", None)
     if callable(validate):
         return validate  # type: ignore[no-any-return]
     converter: Converter | None = integer_from if cls is int else None
     if is_subclass(cls, "msgspec", "Struct"):
-        converter = _from_struct(cls)
+        converter = _from_struct(hint)
     elif is_subclass(cls, "enum", "Enum"):
         converter = _from_enum(cls)
-    elif hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__"):
-        converter = _from_fields(cls, nesting)
+    elif has_fields(cls):
+        converter = _from_fields(hint, known)
     elif is_subclass(cls, "datetime", "date", "time"):
         converter = cls.fromisoformat
     elif is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
@@ -152,13 +155,15 @@ def _from_class(cls: Any, nesting: int) -> Converter | None:
 
         return lambda value: base64.b64decode(value, validate=True)
     elif issubclass(cls, tuple) or cls in (set, frozenset):
-        return _from_named_tuple(cls, nesting) if hasattr(cls, "_fields") else lambda value: cls(listed(value))
+        return _from_named_tuple(hint, known) if hasattr(cls, "_fields") else lambda value: cls(listed(value))
     return converter
 
 
-def _from_named_tuple(cls: Any, nesting: int) -> Converter:
-    hints = hints_of_fields(cls)
-    converters = [converter_from_hint(hints.get(name), nesting + 1) for name in cls._fields]
+def _from_named_tuple(hint: Any, known: Known) -> Converter | None:
+    if hint in known:
+        return known[hint]
+    cls = getattr(hint, "__origin__", hint)
+    converters: list[Converter | None] = []
 
     def convert(value: Any) -> Any:
         items = listed(value)
@@ -168,6 +173,9 @@ def _from_named_tuple(cls: Any, nesting: int) -> Converter:
         pairs = zip(converters, items, strict=False)  # those behind have defaults
         return cls(*(item if converter is None else converter(item) for converter, item in pairs))
 
+    known[hint] = convert
+    hints = hints_of_fields(hint)
+    converters += [converter_from_hint(hints.get(name), known) for name in cls._fields]
     return convert
 
 
@@ -220,22 +228,29 @@ def _with_integers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _from_fields(cls: Any, nesting: int) -> Converter | None:
+def _from_fields(hint: Any, known: Known) -> Converter | None:
+    """Return the converter of a dataclass or a TypedDict."""
+    if hint in known:
+        return known[hint]
+    cls = getattr(hint, "__origin__", hint)
     is_dataclass = hasattr(cls, "__dataclass_fields__")
-    fields = {name: converter_from_hint(hint, nesting + 1) for name, hint in hints_of_fields(cls).items()}
-    converters = {name: converter for name, converter in fields.items() if converter is not None}
-    if not converters and not is_dataclass:
-        return None
+    hints = hints_of_fields(hint)
+    fields: dict[str, Converter | None] = {}
+    converters: dict[str, Converter] = {}
 
     def convert(value: Any) -> Any:
         return convert_fields(value, cls if is_dataclass else None, fields)
 
-    if not is_dataclass:
-        return CompiledConverter(lambda: write_typed_dict_converter(converters, convert))
-    signature = constructor_of(cls)
-    if signature is None or signature.takes_any_keyword or {*signature.names[1:]} != fields.keys():
-        return convert
-    return CompiledConverter(lambda: write_dataclass_converter(cls, signature, converters, convert))
+    signature = constructor_of(cls) if is_dataclass else None
+    is_own = is_dataclass and (
+        signature is None or signature.takes_any_keyword or {*signature.names[1:]} != hints.keys()
+    )
+    known[hint] = convert if is_own else ObjectConverter(cls, signature, converters, convert)
+    fields |= {name: converter_from_hint(each, known) for name, each in hints.items()}
+    converters |= {name: converter for name, converter in fields.items() if converter is not None}
+    if not converters and not is_dataclass:
+        known[hint] = None
+    return known[hint]
 
 
 def convert_fields(value: Any, cls: Any, fields: dict[str, Converter | None]) -> Any:

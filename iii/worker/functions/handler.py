@@ -34,7 +34,7 @@ _PLAIN_HINTS = (str, int, float, bool, dict, list)
 
 
 class Handler:
-    """The callable behind one function id.
+    """The callable behind one function id. The first call of a typed function writes the `call` of all later ones.
 
     `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
     `before_result` is the part of an answer's line between the invocation id and the result, `without_result` all that
@@ -82,10 +82,26 @@ def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_nam
                 _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
-    write = _call_by_any_name if signature.takes_any_keyword else _call_by_position
-    call = write(function, function_id, signature, converters)
     takes_metadata = _HIDDEN in signature.names
-    return Handler(function_id, call, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
+    handler = Handler(function_id, function, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
+    if signature.takes_any_keyword:
+        handler.call = _call_by_any_name(function, function_id, signature, converters)
+        return handler
+
+    def first_call(payload: Any, metadata: Any = None) -> Any:
+        from iii.worker.functions.construction import write_call  # a function that is never called needs none
+
+        handler.call = write_call(
+            function,
+            signature,
+            converters,
+            lambda payload: arguments_from(payload, signature, function_id),
+            lambda value, name, error: _inconvertible(value, name, error, function_id),
+        )
+        return handler.call(payload, metadata)
+
+    handler.call = first_call
+    return handler
 
 
 def _call_by_any_name(
@@ -102,29 +118,6 @@ def _call_by_any_name(
         if takes_metadata:
             arguments[_HIDDEN] = metadata
         return function(**arguments)
-
-    return call
-
-
-def _call_by_position(
-    function: Callable[..., Any], function_id: str, signature: Signature, converters: dict[str, Converter]
-) -> Callable[..., Any]:
-    """Return what calls any other function; what it does is written at the first call."""
-    compiled: Callable[..., Any] | None = None
-
-    def check(payload: Any) -> dict[str, Any]:
-        return arguments_from(payload, signature, function_id)
-
-    def inconvertible(value: Any, name: str, error: Exception) -> InvocationError:
-        return _inconvertible(value, name, error, function_id)
-
-    def call(payload: Any, metadata: Any = None) -> Any:
-        nonlocal compiled
-        if compiled is None:
-            from iii.worker.functions.construction import write_call  # a function that is never called needs none
-
-            compiled = write_call(function, signature, converters, check, inconvertible)
-        return compiled(payload, metadata)
 
     return call
 

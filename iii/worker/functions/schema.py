@@ -15,6 +15,7 @@ from iii.worker.functions.signature import UnresolvedAnnotation, resolve_hints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from iii.worker.functions.signature import Signature
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _SECTION_HEADS = ("args:", "arguments:", "attributes:", "parameters:")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# A type that contains itself ends here with an open schema.
-MAX_NESTING = 16
 
 _SIMPLE: dict[Any, Schema] = {
     str: {"type": "string"},
@@ -86,47 +85,96 @@ def format_from_parameters(signature: Signature, doc: str | None = None) -> Sche
     """Return the schema of an object whose keys are the handler's parameters, described by its docstring."""
     hints = {name: signature.annotations.get(name) for name in signature.names if name != "metadata"}
     required = [name for name in signature.required if name != "metadata"]
-    properties = _properties(hints, signature.defaults, doc, nesting=0)
+    schemas = {name: schema_from_hint(hint) for name, hint in hints.items()}
+    properties = _properties(schemas, signature.defaults, doc)
     schema = _object(properties, required, closed=not signature.takes_any_keyword)
     if not required:
         schema["type"] = ["object", "null"]  # a call without a payload is a call without arguments
     return {"$schema": DRAFT, **_rooted(schema)}
 
 
-def schema_from_hint(hint: Any, nesting: int = 0) -> Schema | None:
-    """Return the schema of one hint, None when it says nothing."""
-    # A handler without a hint, or whose result is None, has no format; None inside a union is null.
-    if nesting > MAX_NESTING or (hint is None and nesting == 0):
+class _Walk:
+    """The classes met below one hint: those that hold themselves become definitions, and are referred to.
+
+    `open` are the classes whose fields are being read, `definitions` those that are done, with their names;
+    `referred` are the open classes that fields read since the last one was opened refer to.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[Any, str] = {}
+        self.done: dict[Any, str] = {}
+        self.definitions: dict[str, Schema] = {}
+        self.referred: set[Any] = set()
+
+    def read(self, hint: Any, cls: Any, read: Callable[[Any, _Walk], Schema]) -> Schema:
+        """Return the schema of a class that has fields, or a reference to it."""
+        if hint in self.open:
+            self.referred.add(hint)
+        if name := self.open.get(hint) or self.done.get(hint):
+            return {"$ref": f"#/$defs/{name}"}
+        name, number, taken = cls.__name__, 2, {*self.open.values(), *self.done.values()}
+        while name in taken:
+            name, number = f"{cls.__name__}_{number}", number + 1
+        outside, self.referred = self.referred, set()
+        self.open[hint] = name
+        schema = read(hint, self)
+        del self.open[hint]
+        holds_itself = bool(self.referred)
+        self.referred = outside | self.referred - {hint}
+        if not holds_itself:
+            return schema
+        self.done[hint], self.definitions[name] = name, schema
+        return {"$ref": f"#/$defs/{name}"}
+
+
+def schema_from_hint(hint: Any) -> Schema | None:
+    """Return the schema of one hint, `$defs` included, None when it says nothing.
+
+    A handler without a hint, or whose result is None, has no format; None inside a union is null.
+    """
+    if hint is None:
         return None
+    walk = _Walk()
+    schema = _from_hint(hint, walk)
+    if not schema or not walk.definitions:
+        return schema
+    # What looks for the properties of the whole finds them there.
+    body = walk.definitions[walk.done[hint]] if schema.keys() == {"$ref"} and hint in walk.done else schema
+    return {**body, "$defs": walk.definitions}
+
+
+def _from_hint(hint: Any, walk: _Walk) -> Schema | None:
     # What an Annotated hint holds may have no hash.
     if not hasattr(hint, "__metadata__") and type(hint).__hash__ is not None and hint in _SIMPLE:
         return dict(_SIMPLE[hint])
     origin = getattr(hint, "__origin__", None)
     if origin is not None or is_union(hint):
-        return _from_generic(hint, origin, nesting)
+        return _from_generic(hint, origin, walk)
     if isinstance(hint, type):
-        return _from_class(hint, nesting)
+        return _from_class(hint, walk)
     supertype = getattr(hint, "__supertype__", None)
-    return None if supertype is None else schema_from_hint(supertype, nesting)
+    return None if supertype is None else _from_hint(supertype, walk)
 
 
-def _from_generic(hint: Any, origin: Any, nesting: int) -> Schema | None:
+def _from_generic(hint: Any, origin: Any, walk: _Walk) -> Schema | None:
     arguments: tuple[Any, ...] = getattr(hint, "__args__", ())
     if is_union(hint):
-        return _from_union(arguments, nesting)
+        return _from_union(arguments, walk)
     if getattr(origin, "_name", None) == "Literal" or str(origin) == "typing.Literal":
         return _from_values(list(arguments))
     if hasattr(hint, "__metadata__"):
-        schema = schema_from_hint(origin, nesting + 1)
+        schema = _from_hint(origin, walk)
         texts = [note for note in hint.__metadata__ if type(note) is str]  # a text class of its own says something else
         return {**schema, "description": texts[0]} if schema and texts else schema
     if str(origin) in ("typing.Required", "typing.NotRequired", "typing.ReadOnly", "typing.Final"):
-        return schema_from_hint(arguments[0], nesting)
-    return _from_container(origin, arguments, nesting)
+        return _from_hint(arguments[0], walk)
+    if not isinstance(origin, type):
+        return None
+    return _from_class(hint, walk) if is_model(origin) else _from_container(origin, arguments, walk)
 
 
-def _from_union(members: tuple[Any, ...], nesting: int) -> Schema | None:
-    schemas: list[Any] = [schema_from_hint(member, nesting + 1) for member in members]
+def _from_union(members: tuple[Any, ...], walk: _Walk) -> Schema | None:
+    schemas: list[Any] = [_from_hint(member, walk) for member in members]
     if None in schemas:
         return None
     if all(set(schema) == {"type"} for schema in schemas):
@@ -141,46 +189,56 @@ def _from_values(values: list[Any]) -> Schema:
     return {**typed, "enum": plain}
 
 
-def _from_container(origin: Any, arguments: tuple[Any, ...], nesting: int) -> Schema | None:
-    if not isinstance(origin, type):
-        return None
+def _from_container(origin: type, arguments: tuple[Any, ...], walk: _Walk) -> Schema | None:
     if is_mapping(origin):
-        values = schema_from_hint(arguments[1], nesting + 1) if len(arguments) == 2 else None
+        values = _from_hint(arguments[1], walk) if len(arguments) == 2 else None
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
-        places = [schema_from_hint(argument, nesting + 1) or {} for argument in arguments]
+        places = [_from_hint(argument, walk) or {} for argument in arguments]
         return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
     if issubclass(origin, list | tuple | set | frozenset) or origin.__name__ in ("Sequence", "Iterable"):
-        items = schema_from_hint(arguments[0], nesting + 1) if arguments else None
+        items = _from_hint(arguments[0], walk) if arguments else None
         base = _SIMPLE.get(origin, _SIMPLE[list])
         return {**base, "items": items} if items else dict(base)
     return None
 
 
-def _from_class(cls: Any, nesting: int) -> Schema | None:
-    schema = _from_describing_class(cls)
+def is_model(cls: Any) -> bool:
+    """Tell whether a class is a dataclass, TypedDict, NamedTuple or Struct, which may be generic."""
+    return has_fields(cls) or hasattr(cls, "_fields") or is_subclass(cls, "msgspec", "Struct")
+
+
+def has_fields(cls: Any) -> bool:
+    """Tell whether a class is a dataclass or a TypedDict."""
+    return hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__")
+
+
+def _from_class(hint: Any, walk: _Walk) -> Schema | None:
+    """Return the schema of a class, or of a generic one with its arguments."""
+    cls = getattr(hint, "__origin__", hint)
+    schema = _from_describing_class(hint, cls)
     if schema is not None:
         return schema
     if is_subclass(cls, "enum", "Enum"):
         return _from_values([member.value for member in cls])
-    if hasattr(cls, "__required_keys__") or hasattr(cls, "__dataclass_fields__"):
-        return _from_fields(cls, nesting)
+    if has_fields(cls):
+        return walk.read(hint, cls, _from_fields)
     for (module, name), text_schema in _STRING_CLASSES.items():
         if is_subclass(cls, module, name):
             return dict(text_schema)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _from_named_tuple(cls, nesting)
+        return walk.read(hint, cls, _from_named_tuple)
     base = next((base for base in (str, dict, tuple) if issubclass(cls, base)), None)
     return dict(_SIMPLE[base]) if base else None
 
 
-def _from_describing_class(cls: type) -> Schema | None:
+def _from_describing_class(hint: Any, cls: type) -> Schema | None:
     describe = getattr(cls, "model_json_schema", None)
     if callable(describe):
         return dict(describe())
     if not is_subclass(cls, "msgspec", "Struct"):
         return None
-    (schema,), definitions = sys.modules["msgspec"].json.schema_components([cls], ref_template="#/$defs/{name}")
+    (schema,), definitions = sys.modules["msgspec"].json.schema_components([hint], ref_template="#/$defs/{name}")
     if "$ref" not in schema:
         return {**schema, "$defs": definitions}
     import json  # Structs only
@@ -189,10 +247,11 @@ def _from_describing_class(cls: type) -> Schema | None:
     return dict(json.loads(json.dumps({**definitions[name], "$defs": definitions})))
 
 
-def _from_named_tuple(cls: Any, nesting: int) -> Schema:
+def _from_named_tuple(hint: Any, walk: _Walk) -> Schema:
     """Return the schema of an array, which a NamedTuple is in JSON for msgspec and pydantic too, by position."""
-    hints = hints_of_fields(cls)
-    places = _properties({name: hints.get(name) for name in cls._fields}, cls._field_defaults, None, nesting + 1)
+    cls, hints = getattr(hint, "__origin__", hint), hints_of_fields(hint)
+    schemas = {name: _from_hint(hints.get(name), walk) for name in cls._fields}
+    places = _properties(schemas, cls._field_defaults, None)
     required = len(places) - len(cls._field_defaults)
     return {
         "type": "array",
@@ -203,9 +262,9 @@ def _from_named_tuple(cls: Any, nesting: int) -> Schema:
     }
 
 
-def _from_fields(cls: Any, nesting: int) -> Schema:
+def _from_fields(hint: Any, walk: _Walk) -> Schema:
     """Return the schema of a TypedDict or a dataclass."""
-    hints = hints_of_fields(cls)
+    cls, hints = getattr(hint, "__origin__", hint), hints_of_fields(hint)
     if hasattr(cls, "__required_keys__"):
         defaults = {}
         # Where annotations are strings, `__required_keys__` has not seen the qualifier.
@@ -221,19 +280,34 @@ def _from_fields(cls: Any, nesting: int) -> Schema:
         hints = {name: hints.get(name) for name in fields}
         defaults = {name: field.default for name, field in fields.items() if field.default is not missing}
         required = [name for name in fields if name not in defaults and fields[name].default_factory is missing]
-    properties = _properties(hints, defaults, cls.__doc__, nesting + 1)
+    properties = _properties({name: _from_hint(each, walk) for name, each in hints.items()}, defaults, cls.__doc__)
     schema = {"title": cls.__name__, **_object(properties, required, closed=False)}
     doc = first_paragraph(cls.__doc__)
     # A dataclass without a docstring gets its signature as one.
     return {**schema, "description": doc} if doc and not doc.startswith(f"{cls.__name__}(") else schema
 
 
-def hints_of_fields(cls: Any) -> dict[str, Any]:
-    """Return the annotations of a dataclass or TypedDict as objects. UnresolvedAnnotation if one cannot be resolved."""
+def hints_of_fields(hint: Any) -> dict[str, Any]:
+    """Return the annotations of a class as objects, of a generic one with the arguments that `hint` has for it.
+
+    UnresolvedAnnotation if one cannot be resolved.
+    """
+    cls = getattr(hint, "__origin__", hint)
     try:
-        return resolve_hints(cls)
+        hints = resolve_hints(cls)
     except Exception as error:  # noqa: BLE001 - the boundary to what a user has written as an annotation
         raise UnresolvedAnnotation(_explain_annotation(cls, error)) from None
+    if cls is hint:
+        return hints
+    given = dict(zip(cls.__parameters__, hint.__args__, strict=False))
+    return {name: _with_arguments(each, given) for name, each in hints.items()}
+
+
+def _with_arguments(hint: Any, given: dict[Any, Any]) -> Any:
+    parameters = getattr(hint, "__parameters__", None)
+    if isinstance(hint, type) or not parameters:
+        return given.get(hint, hint) if type(hint).__name__ == "TypeVar" else hint
+    return hint[tuple(given.get(each, each) for each in parameters)]
 
 
 def _explain_annotation(cls: Any, error: Exception) -> str:
@@ -267,12 +341,12 @@ def _place_of(cls: Any, name: str) -> str:
     return f" ({file}:{first + line})"
 
 
-def _properties(hints: dict[str, Any], defaults: dict[str, Any], doc: str | None, nesting: int) -> dict[str, Schema]:
+def _properties(schemas: dict[str, Schema | None], defaults: dict[str, Any], doc: str | None) -> dict[str, Schema]:
     """Return the schema of each field or parameter, with its default and what the docstring says of it."""
     descriptions = parameter_descriptions(doc)
     properties = {}
-    for name, hint in hints.items():
-        schema = dict(schema_from_hint(hint, nesting) or {})
+    for name, described in schemas.items():
+        schema = dict(described or {})
         default = defaults.get(name, ...)
         if default is None or isinstance(default, bool | int | float | str):
             schema["default"] = default
@@ -301,17 +375,24 @@ def _without_definitions(node: Any, definitions: dict[str, tuple[Schema, Schema]
         while free in definitions and definitions[free][1] != own:  # a different definition has the name
             free, number = f"{name}_{number}", number + 1
         names[name] = free
-    for name in own:
-        definitions[names[name]] = (_renamed(own[name], names), own)
-    bare = {key: _without_definitions(item, definitions) for key, item in node.items() if key != "$defs"}
-    return _renamed(bare, names) if own else bare
+    new = {name: free for name, free in names.items() if free not in definitions}
+    definitions |= {free: ({}, own) for free in new.values()}
+    for name, free in new.items():
+        definitions[free] = (_without_definitions(_renamed(own[name], names), definitions), own)
+    bare = {key: item for key, item in node.items() if key != "$defs"}
+    return {key: _without_definitions(item, definitions) for key, item in _renamed(bare, names).items()}
 
 
 def _renamed(node: Any, names: dict[str, str]) -> Any:
+    """Return a schema with other names in its references, but those to definitions that a part of it has itself."""
+    if not names:
+        return node
     if isinstance(node, list):
         return [_renamed(item, names) for item in node]
     if not isinstance(node, dict):
         return node
+    own = node.get("$defs", {})
+    names = {name: free for name, free in names.items() if name not in own}
     renamed = {key: _renamed(item, names) for key, item in node.items()}
     reference = renamed.get("$ref")
     if isinstance(reference, str):

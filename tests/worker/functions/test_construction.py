@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.errors import InvocationError
-from iii.worker.functions.construction import CompiledConverter
+from iii.worker.functions.construction import ObjectConverter
 from iii.worker.functions.conversion import convert_fields, converter_from_hint
 from iii.worker.functions.handler import typed_handler_from
+
+T = TypeVar("T")
 
 
 class Level(enum.IntEnum):
@@ -107,7 +109,7 @@ def test_a_class_with_a_constructor_of_its_own_is_made_by_it() -> None:
             self.count = fields["count"] + 1
 
     convert = converter_from_hint(Own)
-    assert not isinstance(convert, CompiledConverter)
+    assert not isinstance(convert, ObjectConverter)
     assert convert is not None
     assert convert({"count": 1.0}).count == 2
 
@@ -153,6 +155,50 @@ def test_a_named_tuple_comes_from_a_list() -> None:
     for wrong in (["2026-05-01"], ["2026-05-01", 3, "x", "y"], {"day": "2026-05-01"}, ["x", 3], ["2026-05-01", 1.5]):
         with pytest.raises((ValueError, TypeError)):
             convert(wrong)
+
+
+@dataclasses.dataclass
+class Tree:
+    planted: datetime.date
+    left: Tree | None = None
+    branches: list[Tree] = dataclasses.field(default_factory=list)
+    twigs: dict[str, Twig] = dataclasses.field(default_factory=dict)
+
+
+class Twig(TypedDict):
+    length: int
+    tree: Tree
+
+
+@dataclasses.dataclass
+class Page(Generic[T]):
+    items: list[T]
+    count: int = 0
+
+
+def test_a_class_that_holds_itself_is_made_at_every_depth() -> None:
+    day = "2026-05-01"
+    convert = converter_from_hint(list[Tree])
+    assert convert is not None
+    value: dict[str, Any] = {"planted": day}
+    for _ in range(40):
+        value = {"planted": day, "left": value, "twigs": {"a": {"length": 2.0, "tree": {"planted": day}}}}
+    (tree,) = convert([value])
+    for _ in range(40):
+        assert tree.planted == datetime.date(2026, 5, 1)
+        twig = tree.twigs["a"]
+        assert (type(twig["length"]), twig["tree"]) == (int, Tree(datetime.date(2026, 5, 1)))
+        tree = tree.left
+    assert tree == Tree(datetime.date(2026, 5, 1))
+
+
+def test_a_generic_class_is_made_with_its_arguments() -> None:
+    convert = converter_from_hint(Page[Inner])
+    assert convert is not None
+    assert convert({"items": [{"count": 1.0}]}) == Page([Inner(1)])
+    plain = converter_from_hint(Page)
+    assert plain is not None
+    assert plain({"items": [{"count": 1}]}) == Page([{"count": 1}])
 
 
 def called(function: Any, payload: Any, metadata: Any = None) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import enum
 import typing
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict, Union
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypedDict, TypeVar, Union
 
 import jsonschema
 import msgspec
@@ -14,6 +14,8 @@ import pytest
 
 from iii.worker.functions.schema import format_from_hint, format_from_parameters, schema_from_hint
 from iii.worker.functions.signature import read_signature
+
+T = TypeVar("T")
 
 
 class Color(enum.Enum):
@@ -42,6 +44,42 @@ class Leaf(msgspec.Struct):
 @dataclasses.dataclass
 class Node:
     children: list[Node]
+
+
+@dataclasses.dataclass
+class Tree:
+    """Holds itself twice, and a class that holds it."""
+
+    owner: Owner
+    left: Tree | None = None
+    right: Tree | None = None
+
+
+class Owner(TypedDict):
+    trees: dict[str, Tree]
+    home: Point
+
+
+class Chain(NamedTuple):
+    name: str
+    rest: Chain | None = None
+
+
+def node_of_another_module() -> type:
+    @dataclasses.dataclass
+    class Node:
+        name: str
+        inner: Node | None = None
+
+    hints = {"name": str, "inner": Optional[Node]}  # noqa: UP045 - a union of strings is none
+    Node.__annotations__.update(hints)
+    return Node
+
+
+@dataclasses.dataclass
+class Page(Generic[T]):
+    items: list[T]
+    next: T | None = None
 
 
 STRING = {"type": "string"}
@@ -101,8 +139,61 @@ def test_a_dataclass_knows_its_defaults():
     assert "description" not in schema
 
 
-def test_a_type_that_contains_itself_ends():
-    jsonschema.Draft202012Validator.check_schema(schema_from_hint(Node))
+def nested(levels: int) -> dict[str, Any]:
+    return {"children": [nested(levels - 1)] if levels else []}
+
+
+def test_a_class_that_holds_itself_is_checked_at_every_depth():
+    schema = format_from_hint(Node)
+    assert schema["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(nested(40), schema)
+    wrong = nested(40)
+    place = wrong
+    for _ in range(39):
+        place = place["children"][0]
+    place["children"] = "none"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
+
+
+def test_classes_that_hold_each_other_are_defined_once():
+    schema = format_from_hint(list[Tree])
+    assert list(schema["$defs"]) == ["Owner", "Tree"]
+    tree = {"owner": {"trees": {}, "home": {"x": 1}}}
+    jsonschema.validate([tree | {"left": tree | {"owner": {"trees": {"a": tree}, "home": {"x": 1}}}}], schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate([tree | {"left": tree | {"owner": {"trees": {"a": {}}, "home": {"x": 1}}}}], schema)
+
+
+def test_a_named_tuple_may_hold_itself():
+    schema = format_from_hint(Chain)
+    jsonschema.validate(["a", ["b", ["c", None]]], schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(["a", ["b", [1, None]]], schema)
+
+
+def test_classes_of_one_name_keep_their_definitions():
+    other = node_of_another_module()
+
+    def move(a: Node, b: Any, c: Tree) -> None: ...
+
+    move.__annotations__ |= {"a": Node, "b": other, "c": dict[str, typing.Union[Node, other]]}  # noqa: UP007
+    schema = format_from_parameters(read_signature(move))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    deep = {"name": "a", "inner": {"name": "b", "inner": None}}
+    jsonschema.validate({"a": nested(3), "b": deep, "c": {"x": nested(3), "y": deep}}, schema)
+    for wrong in ({"a": nested(3) | {"children": [deep]}}, {"b": {"name": "a", "inner": nested(2)}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"a": nested(3), "b": deep, "c": {}} | wrong, schema)
+
+
+def test_a_generic_class_is_read_with_its_arguments():
+    schema = schema_from_hint(Page[Movie])
+    assert schema["properties"]["items"]["items"]["title"] == "Movie"
+    assert schema["properties"]["next"]["anyOf"][0]["title"] == "Movie"
+    assert schema_from_hint(Page[int])["properties"]["items"] == {"type": "array", "items": INTEGER}
+    assert schema_from_hint(Page)["properties"]["items"] == {"type": "array"}
 
 
 def test_a_struct_describes_itself():
