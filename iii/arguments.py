@@ -215,7 +215,9 @@ class Arguments:
         text = rest[1] if rest and not words else ""
         if wanted is False:  # it lists keys, and quotes no value
             return Mistake(place, "no other keys", text=text)
-        expected = words[1] if words else _EXPECTED.get(str(wanted), "what the schema says")
+        # Of what the function's own class refuses the schema says nothing.
+        judge = "function takes" if text and text == wanted else "schema says"
+        expected = words[1] if words else _EXPECTED.get(str(wanted), f"what the {judge}")
         return Mistake(place, expected, got, text=text, hides=source is not None and source.hides)
 
 

@@ -267,7 +267,7 @@ def test_what_a_worker_refuses_by_itself_is_named_as_well() -> None:
     details = {"path": "day", "expected": words, "got": "soon"}
     assert str(arguments.mistake_from({}, details, f"a::f: day: {words}")) == f"query.day: {words}"
     hidden = arguments.mistake_from({}, {**details, "path": "when"}, f"a::f: when: {words}")
-    assert str(hidden) == "header.X-When: expected what the schema says, got another value"
+    assert str(hidden) == "header.X-When: expected what the function takes, got another value"
     details = {"path": "$.day", "expected": "a value", "got": None}
     assert "query.day" in str(arguments.mistake_from({}, details, "a::f: $.day must be a value, got None"))
     assert str(arguments.mistake_from({}, {}, "no idea")).startswith("the arguments: ")

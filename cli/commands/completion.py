@@ -26,7 +26,8 @@ from click.shell_completion import (
 from cli.client.connection import Connection, connect
 from cli.text.output import shown, write, write_error
 from cli.trigger.arguments import OPTIONS, parse
-from cli.trigger.help import resolved, type_of
+from cli.trigger.help import type_of
+from cli.trigger.payload import resolved
 from iii.errors import IIIError
 
 ENVIRONMENT_VARIABLE = "_III_COMPLETE"

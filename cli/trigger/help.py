@@ -14,7 +14,7 @@ from cli.client.connection import connect
 from cli.client.error_hints import explained
 from cli.text.output import shown, write, write_error
 from cli.trigger.arguments import Arguments
-from cli.trigger.payload import convert, types_of
+from cli.trigger.payload import DEPTH, convert, resolved, types_of
 from iii.errors import EngineNotRunning, ErrorCode
 
 USAGE = "iii trigger FUNCTION [key=value ...] [--json OBJECT|-] [options]"
@@ -34,9 +34,6 @@ Options:
   --address, --port the host and port of the engine's listener, in place of --engine
   -h, --help        this page; after a function, that function's page"""
 TIP = "List the functions with `iii functions`; see one with `iii trigger FUNCTION --help`."
-# Deeper tables are read better in the schema itself.
-DEPTH = 4
-
 _EXAMPLES: dict[str, Any] = {"string": "text", "number": 1, "integer": 1, "boolean": True, "array": [], "object": {}}
 
 
@@ -123,22 +120,8 @@ def _rows(schema: Any, root: Any, depth: int) -> Iterator[tuple[str, str, str, s
 def type_of(schema: Any, root: Any, *, with_null: bool = True) -> str:
     """Return the types of a value in words, or the values it may have; what may be left out needs no null beside it."""
     schema = resolved(schema, root)
-    names = [json.dumps(choice) for choice in schema["enum"]] if "enum" in schema else sorted(types_of(schema))
+    names = [json.dumps(choice) for choice in schema["enum"]] if "enum" in schema else sorted(types_of(schema, root))
     return shown("|".join(name for name in names if with_null or name != "null" or len(names) == 1)) or "any"
-
-
-def resolved(schema: Any, root: Any) -> dict[str, Any]:
-    """Follow local references. A circle ends at the depth limit, an unknown one shows as `any`."""
-    for _ in range(DEPTH):
-        reference = schema.get("$ref") if isinstance(schema, dict) else None
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            break
-        beside = {name: value for name, value in schema.items() if name != "$ref"}
-        target = root
-        for part in reference[2:].split("/"):
-            target = target.get(part) if isinstance(target, dict) else None
-        schema = {**target, **beside} if isinstance(target, dict) else beside
-    return schema if isinstance(schema, dict) else {}
 
 
 def example(function_id: str, schema: Any) -> str:
@@ -151,7 +134,7 @@ def example(function_id: str, schema: Any) -> str:
         given = {name: _example_value(resolved(properties.get(name), root), root, 0) for name in names}
     pairs = []
     for name, value in given.items():
-        is_plain = isinstance(value, str) and convert(value, properties.get(name)) == value
+        is_plain = isinstance(value, str) and convert(value, properties.get(name), root) == value
         pairs.append(f"{name}={value if is_plain else json.dumps(value, ensure_ascii=False)}")
     return shown(" ".join(shlex.quote(word) for word in ("iii", "trigger", function_id, *pairs)))
 
@@ -167,5 +150,5 @@ def _example_value(schema: Any, root: Any, depth: int) -> Any:
     if schema.get("properties") and depth < DEPTH:
         names = schema.get("required") or []
         return {name: _example_value(schema["properties"].get(name), root, depth + 1) for name in names}
-    value = next((value for name, value in _EXAMPLES.items() if name in types_of(schema)), "text")
+    value = next((value for name, value in _EXAMPLES.items() if name in types_of(schema, root)), "text")
     return max(value, schema.get("minimum", value)) if value == 1 else value

@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What is deeper is read better in the schema itself.
+DEPTH = 4
+
 
 def parse_json(text: str, option: str) -> Any:
     """Return the value of a JSON text. Raises UsageError with a caret under what is wrong."""
@@ -34,14 +37,17 @@ def build(pairs: list[tuple[str, str]], base: Any, schema: Any = None) -> Any:
         return base
     if not isinstance(base, dict):
         raise usage_error("--json must be an object when it is combined with key=value pairs")
-    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
-    return base | {key: convert(text, properties.get(key)) for key, text in pairs}
+    properties = resolved(schema, schema).get("properties", {})
+    return base | {key: convert(text, properties.get(key), schema) for key, text in pairs}
 
 
-def convert(text: str, schema: Any = None) -> Any:
-    """Return the value that `text` stands for: JSON if it parses, else the text; a schema's types win over both."""
+def convert(text: str, schema: Any = None, root: Any = None) -> Any:
+    """Return the value that `text` stands for: JSON if it parses, else the text; a schema's types win over both.
+
+    References of the schema are to definitions of `root`.
+    """
     value = _guess(text)
-    types = types_of(schema)
+    types = types_of(schema, root)
     if not types or _fits(value, types):
         return value
     if "string" in types:
@@ -52,16 +58,29 @@ def convert(text: str, schema: Any = None) -> Any:
     return value
 
 
-def types_of(schema: Any) -> set[str]:
-    """Return the JSON types that a schema allows; empty if it names none."""
-    if not isinstance(schema, dict):
-        return set()
+def types_of(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """Return the JSON types that a schema allows; empty if it names none. A circle of references ends."""
+    schema = resolved(schema, root)
     declared = schema.get("type", [])
     types = set(declared if isinstance(declared, list) else [declared])
     for word in ("anyOf", "oneOf"):
-        for option in schema.get(word, ()):
-            types |= types_of(option)
+        for option in schema.get(word, ()) if depth < DEPTH else ():
+            types |= types_of(option, root, depth + 1)
     return types
+
+
+def resolved(schema: Any, root: Any) -> dict[str, Any]:
+    """Follow local references. A circle ends at the depth limit, an unknown one shows as `any`."""
+    for _ in range(DEPTH):
+        reference = schema.get("$ref") if isinstance(schema, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            break
+        beside = {name: value for name, value in schema.items() if name != "$ref"}
+        target = root
+        for part in reference[2:].split("/"):
+            target = target.get(part) if isinstance(target, dict) else None
+        schema = {**target, **beside} if isinstance(target, dict) else beside
+    return schema if isinstance(schema, dict) else {}
 
 
 def _guess(text: str) -> Any:

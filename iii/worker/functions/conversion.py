@@ -32,6 +32,78 @@ if TYPE_CHECKING:
 _JSON_CLASSES: dict[Any, Any] = {cls: cls for cls in (str, int, bool, dict, list, type(None))} | {float: (int, float)}
 
 
+# What a text has to be that no JSON Schema of ours checks, by the class that is made of it.
+_EXPECTED = {
+    "datetime": "a date and time such as 2026-05-01T12:00:00Z",
+    "date": "a date such as 2026-05-01",
+    "time": "a time such as 12:00:00",
+    "UUID": "a UUID such as 123e4567-e89b-12d3-a456-426614174000",
+    "Decimal": "a decimal number such as 1.50",
+    "bytes": "bytes in base64",
+}
+
+
+class Unfit:
+    """A value inside of another one: its path from there, what it has to be, and what it is."""
+
+    def __init__(self, path: str, expected: str, got: Any) -> None:
+        self.path = path
+        self.expected = expected
+        self.got = got
+
+
+def find_unfit(converter: Converter, value: Any, path: str) -> Unfit | None:
+    """Return the first text at or below `path` that is not one its class is made of; None if that is not the cause.
+
+    No constructor of a user's class runs for that.
+    """
+    if isinstance(converter, OptionalConverter):
+        return None if value is None else find_unfit(converter.inner, value, path)
+    pairs: list[tuple[Any, Any, str]] = []
+    if isinstance(converter, ListConverter) and isinstance(value, list):
+        pairs = [(converter.inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
+    elif isinstance(converter, MappingConverter) and isinstance(value, dict):
+        pairs = [(converter.inner, item, f"{path}.{key}") for key, item in value.items()]
+    elif isinstance(converter, ObjectConverter) and isinstance(value, dict):
+        fields = converter.converters.items()
+        pairs = [(inner, value[name], f"{path}.{name}") for name, inner in fields if name in value]
+    elif (cls := getattr(converter, "__self__", None) or getattr(converter, "cls", None)) is not None:
+        expected = next((_EXPECTED[base.__name__] for base in cls.__mro__ if base.__name__ in _EXPECTED), None)
+        try:
+            if expected is not None:
+                converter(value)
+        except (ValueError, TypeError):
+            return Unfit(path, str(expected), value)
+    return next((unfit for pair in pairs if (unfit := find_unfit(*pair)) is not None), None)
+
+
+class MappingConverter:
+    """Converts each value of an object."""
+
+    def __init__(self, inner: Converter) -> None:
+        self.inner = inner
+
+    def __call__(self, value: Any) -> Any:
+        return {key: self.inner(item) for key, item in value.items()}
+
+
+class TextConverter:
+    """Makes a UUID, a Decimal or bytes of a text."""
+
+    def __init__(self, cls: Any) -> None:
+        self.cls = cls
+
+    def __call__(self, value: Any) -> Any:
+        if self.cls is bytes:
+            import base64  # needed for bytes only
+
+            return base64.b64decode(value, validate=True)
+        try:
+            return self.cls(str(value))
+        except ArithmeticError:
+            raise ValueError(f"{value!r} is not a number") from None
+
+
 def converter_from_hint(hint: Any, known: Known | None = None) -> Converter | None:
     """Return the function that turns a JSON value into one of this type, None when the value may stay as it is.
 
@@ -102,7 +174,7 @@ def _from_container(origin: type, arguments: tuple[Any, ...], known: Known) -> C
         convert_value = converters[1] if len(converters) == 2 else None
         if convert_value is None:
             return None
-        return lambda value: {key: convert_value(item) for key, item in value.items()}
+        return MappingConverter(convert_value)
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
 
         def convert(value: Any) -> Any:
@@ -146,14 +218,10 @@ def _from_class(hint: Any, known: Known) -> Converter | None:
         converter = _from_fields(hint, known)
     elif is_subclass(cls, "datetime", "date", "time"):
         converter = cls.fromisoformat
-    elif is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
-        converter = _from_text_class(cls)
+    elif cls is bytes or is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
+        converter = TextConverter(cls)
     elif cls is not str and issubclass(cls, str):
         return lambda value: cls(_text(value))
-    elif cls is bytes:
-        import base64  # needed for bytes only
-
-        return lambda value: base64.b64decode(value, validate=True)
     elif issubclass(cls, tuple) or cls in (set, frozenset):
         return _from_named_tuple(hint, known) if hasattr(cls, "_fields") else lambda value: cls(listed(value))
     return converter
@@ -190,16 +258,6 @@ def _from_enum(cls: Any) -> Converter:
             return members[value]
         except (KeyError, TypeError):
             return cls(value)  # knows combinations of flags, and says what is wrong
-
-    return convert
-
-
-def _from_text_class(cls: Any) -> Converter:
-    def convert(value: Any) -> Any:
-        try:
-            return cls(str(value))
-        except ArithmeticError:
-            raise ValueError(f"{value!r} is not a number") from None
 
     return convert
 

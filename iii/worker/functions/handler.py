@@ -96,7 +96,7 @@ def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_nam
             signature,
             converters,
             lambda payload: arguments_from(payload, signature, function_id),
-            lambda value, name, error: _inconvertible(value, name, error, function_id),
+            lambda value, name, error: _inconvertible(converters[name], value, name, error, function_id),
         )
         return handler.call(payload, metadata)
 
@@ -137,10 +137,15 @@ def _converted(value: Any, name: str, converter: Converter, function_id: str) ->
     try:
         return converter(value)
     except (ValueError, TypeError) as error:
-        raise _inconvertible(value, name, error, function_id) from None
+        raise _inconvertible(converter, value, name, error, function_id) from None
 
 
-def _inconvertible(value: Any, name: str, error: Exception, function_id: str) -> InvocationError:
+def _inconvertible(converter: Converter, value: Any, name: str, error: Exception, function_id: str) -> InvocationError:
+    from iii.worker.functions.conversion import find_unfit  # few workers need it
+
+    unfit = find_unfit(converter, value, name)
+    if unfit is not None:
+        return _unfit(function_id, unfit.path, unfit.expected, unfit.got)
     details = {"path": name, "expected": str(error), "got": value}
     return InvocationError(ErrorCode.INVALID_PAYLOAD, f"{function_id}: {name}: {error}", function_id, details=details)
 

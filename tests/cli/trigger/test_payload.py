@@ -69,7 +69,7 @@ def test_pairs_need_an_object(base: Any) -> None:
 
 
 def test_a_schema_that_is_no_object_says_nothing() -> None:
-    assert types_of(False) == set()
+    assert types_of(False, None) == set()
     assert build([("a", "1")], {}, True) == {"a": 1}
 
 
@@ -106,3 +106,20 @@ def test_a_line_that_is_no_json_is_a_value_error(text: str) -> None:
 def test_what_json_cannot_hold_is_not_encoded(value: Any) -> None:
     with pytest.raises(ValueError):
         encode(value)
+
+
+def test_a_type_is_found_behind_a_reference():
+    schema = {
+        "properties": {
+            "size": {"$ref": "#/$defs/Size"},
+            "next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]},
+        },
+        "$defs": {
+            "Size": {"type": "string", "enum": ["1", "2"]},
+            "Node": {"type": "object"},
+            "Loop": {"anyOf": [{"$ref": "#/$defs/Loop"}, {"type": "null"}]},
+        },
+    }
+    assert build([("size", "1"), ("next", "{}")], {}, schema) == {"size": "1", "next": {}}
+    assert types_of(schema["properties"]["next"], schema) == {"object", "null"}
+    assert types_of({"$ref": "#/$defs/Loop"}, schema) == {"null"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import enum
+import uuid
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import pytest
@@ -201,6 +203,15 @@ def test_a_generic_class_is_made_with_its_arguments() -> None:
     assert plain({"items": [{"count": 1}]}) == Page([{"count": 1}])
 
 
+@dataclasses.dataclass
+class AtLeastTwo:
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise ValueError("too small")
+
+
 def called(function: Any, payload: Any, metadata: Any = None) -> Any:
     handler = typed_handler_from("m::f", function, by_name=True)
     return handler.call(payload, metadata=metadata) if handler.takes_metadata else handler.call(payload)
@@ -236,7 +247,7 @@ def test_each_kind_of_parameter_gets_its_value() -> None:
         ({"a": 1, "more": 1}, "$.more", "one of a, b"),
         ({"a": 1, "metadata": 1}, "$.metadata", "one of a, b"),
         ({"a": "x"}, "a", "'x' is not an integer"),
-        ({"a": 1, "b": {"count": 1, "at": "x"}}, "b", "Invalid isoformat string: 'x'"),
+        ({"a": 1, "b": {"count": 1, "at": "x"}}, "b.at", "a date such as 2026-05-01"),
     ],
 )
 def test_what_does_not_fit_is_named(payload: Any, path: str, expected: str) -> None:
@@ -246,3 +257,27 @@ def test_what_does_not_fit_is_named(payload: Any, path: str, expected: str) -> N
         with pytest.raises(InvocationError) as caught:
             called(function, payload)
         assert (caught.value.details["path"], caught.value.details["expected"]) == (path, expected)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path", "expected"),
+    [
+        (dict[str, Inner], {"x": {"count": 1}, "y": {"count": 1, "at": "x"}}, "a.y.at", "a date such as 2026-05-01"),
+        (list[uuid.UUID], [str(uuid.UUID(int=1)), "x"], "a[1]", "a UUID such as 123e4567-e89b-12d3-a456-426614174000"),
+        (decimal.Decimal | None, "1,5", "a", "a decimal number such as 1.50"),
+        (bytes, "%", "a", "bytes in base64"),
+        (datetime.datetime, "noon", "a", "a date and time such as 2026-05-01T12:00:00Z"),
+        (datetime.time, "noon", "a", "a time such as 12:00:00"),
+        (Tree, {"planted": "2026-05-01", "left": {"planted": "x"}}, "a.left.planted", "a date such as 2026-05-01"),
+        (list[AtLeastTwo], [{"count": 2}, {"count": 1}], "a", "too small"),
+    ],
+)
+def test_a_text_that_no_class_is_made_of_is_named_by_its_path(hint: Any, value: Any, path: str, expected: str) -> None:
+    def function(a: Any) -> None: ...
+
+    function.__annotations__["a"] = hint
+    with pytest.raises(InvocationError) as caught:
+        called(function, {"a": value})
+    assert (caught.value.details["path"], caught.value.details["expected"]) == (path, expected)
+    assert path in caught.value.message
+    assert expected in caught.value.message
