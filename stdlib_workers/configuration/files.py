@@ -27,10 +27,15 @@ _KEYS = ("id", "name", "description", "value", "metadata")
 class Folder:
     """The files of one project's configurations."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, former: Path | None = None) -> None:
+        """Open the folder. One that is not there yet takes over `former`, where the public worker had it before."""
         self._path = path
         self._log = Logger(service_name="configuration")
         self._told: dict[str, str] = {}  # file name -> digest of what was refused
+        if former is not None and former.is_dir() and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            former.rename(path)
+            self._log.info(f"the files of {former} are in {path} from now on")
         path.mkdir(parents=True, exist_ok=True)
 
     def write(self, configuration: Configuration) -> str:
@@ -55,6 +60,10 @@ class Folder:
             return _digest_of(self._read(self._path_of(id)))
         except (OSError, ValueError):
             return None
+
+    def remove(self, id: str) -> None:
+        """Remove a configuration's file, if there is one. OSError."""
+        self._path_of(id).unlink(missing_ok=True)
 
     def _path_of(self, id: str) -> Path:
         return self._path / f"{id}.yaml"

@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from iii import InvocationError, TriggerRequestInput
+from iii import InvocationError
 from stdlib_workers.configuration.entries import Configuration, check_id, configuration_from
 from stdlib_workers.configuration.events import Subscription, outbox_entry
 from stdlib_workers.configuration.expansion import Expansion, Lookup, TooLong
+from stdlib_workers.configuration.owners import ask_owners
 from stdlib_workers.configuration.validation import check_schema, check_value
 from stdlib_workers.events import TOPIC, Bindings, Caller, Outbox, current_trace
 from stdlib_workers.storage import Change, Entry, Pending, SqliteKeyValue
@@ -21,14 +22,10 @@ from stdlib_workers.values import Payload, malformed
 
 BUCKET = "configurations"
 MAX_CONFIGURATIONS = 1024
-# How long the function that checks a value may take.
-CHECK_MS = 10_000
-# The checking function is not there: its worker checks the value itself when it starts.
-_AWAY = frozenset({"function_not_found", "worker_unavailable", "invocation_stopped"})
 
 
 class Directory(Protocol):
-    """Where files say the same as the store. Both run on the storage thread."""
+    """Where files say the same as the store. All of it runs on the storage thread."""
 
     def write(self, configuration: Configuration) -> str:
         """Write its file; return the file's digest."""
@@ -36,6 +33,10 @@ class Directory(Protocol):
 
     def digest(self, id: str) -> str | None:
         """Return the digest of the file as it is now, None when there is none."""
+        ...
+
+    def remove(self, id: str) -> None:
+        """Remove its file, if there is one."""
         ...
 
 
@@ -92,7 +93,7 @@ class Configurations:
         fields = Payload("configuration::set", payload)
         id, value = check_id(fields.string("id")), fields.value("value")
         old: list[Any] = []
-        await self._ask_owner(id, value)  # first: its reasons say more than the schema's
+        await self._ask_owners(id, value)  # first: its reasons say more than the schema's
 
         def changed(stored: Configuration | None) -> Configuration:
             known = self._judge(id, stored, value)
@@ -148,7 +149,7 @@ class Configurations:
         if expansion.missing:
             raise InvocationError("EXPAND_FAILED", f"no value for {', '.join(expansion.missing[:10])}")
         if seen is None or seen.value != told.value:
-            await self._ask_owner(told.id, told.value)
+            await self._ask_owners(told.id, told.value)
         directory = self._directory
         assert directory is not None
 
@@ -161,7 +162,29 @@ class Configurations:
             return replace(told, schema=stored.schema if stored else None).to_bytes()
 
         with suppress(_Superseded):
-            await self._update(told.id, decide)
+            await self._update(told.id, decide, is_silent_if_same=True)
+
+    async def expire(self, id: str) -> bool:
+        """Remove a configuration and its file, unless there is a binding to it alone by now; tell whether it is gone.
+
+        InvocationError `ADAPTER_ERROR` for a file that cannot be removed: then nothing has changed.
+        """
+        is_bound = False
+
+        def decide(entry: Entry | None) -> None:
+            nonlocal is_bound
+            is_bound = any(each.configuration_id == id for each in self._bindings)
+            if entry is None or is_bound:
+                raise _Superseded
+            if self._directory is not None:
+                try:
+                    self._directory.remove(id)
+                except OSError as error:
+                    raise InvocationError("ADAPTER_ERROR", f"{id}: its file cannot be removed: {error}") from None
+
+        with suppress(_Superseded):
+            await self._update(id, decide)
+        return not is_bound
 
     async def forget_file(self, id: str) -> None:
         """Remove a configuration whose file is gone."""
@@ -213,29 +236,11 @@ class Configurations:
         except TooLong:
             return value
 
-    async def _ask_owner(self, id: str, value: Any) -> None:
-        """Let the functions that check values of `id` refuse this one. InvocationError with their own reason.
-
-        They get `{"check": value}` and answer `{"refused": {"code", "message"}}`, or anything else.
-        """
+    async def _ask_owners(self, id: str, value: Any) -> None:
+        """Let the owners of `id` refuse a value. One that lacks a variable is checked when it is read."""
         expansion = self._expanded(id, value)
-        if self._caller is None or expansion.missing:
-            return
-        for target in [each.target for each in self._bindings if each.checks(id)]:
-            request: TriggerRequestInput = {
-                "function_id": target.function_id,
-                "payload": {"check": expansion.value},
-                "namespace": target.namespace,
-                "timeout_ms": CHECK_MS,
-            }
-            try:
-                answer = await self._caller.trigger_async(request)
-            except InvocationError as error:
-                if error.code not in _AWAY:
-                    raise InvocationError(error.code, error.message) from None
-                continue
-            if isinstance(answer, dict) and isinstance(refused := answer.get("refused"), dict):
-                raise InvocationError(str(refused.get("code")), str(refused.get("message")))
+        if self._caller is not None and not expansion.missing:
+            await ask_owners(self._caller, self._bindings, id, expansion.value)
 
     # Writes
 
@@ -257,12 +262,14 @@ class Configurations:
         await self._update(id, decide_bytes)
         return written[0]
 
-    def _update(self, id: str, decide: Callable[[Entry | None], bytes | None]) -> Pending[Change]:
+    def _update(
+        self, id: str, decide: Callable[[Entry | None], bytes | None], *, is_silent_if_same: bool = False
+    ) -> Pending[Change]:
         trace = current_trace()  # here: what announces the change runs on the storage thread
 
         def announce(change: Change) -> Sequence[tuple[str, bytes]]:
             old, new = configuration_from(id, change.old), configuration_from(id, change.new)
-            if old is not None and new is not None and old.file != new.file and old.says_the_same_as(new):
+            if is_silent_if_same and old is not None and new is not None and old.says_the_same_as(new):
                 return ()  # its file was written anew, with what it said before
             entry = outbox_entry(old, new, self._bindings, self._shown, trace)
             return () if entry is None else ((TOPIC, entry),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
 from typing import Any, Generic, TypeVar
 
 from iii import InvocationError, Logger, Worker
@@ -22,6 +22,8 @@ T = TypeVar("T")
 _ABSENT = frozenset({"function_not_found", "worker_unavailable", "invocation_stopped"})
 # A configuration worker that does not answer must not keep another one from its start.
 CALL_MS = 3_000
+# Seconds until it is asked once more (public contract).
+RETRY_SECONDS = 5.0
 
 
 class LiveConfig(Generic[T]):
@@ -74,8 +76,11 @@ class LiveConfig(Generic[T]):
             return {"ok": False, "refused": {"code": error.code, "message": error.message}}
         return {"ok": True}
 
-    def follow(self) -> None:
-        """Take the stored settings. Without a configuration worker, or with a broken value, everything stays."""
+    def follow(self, *, may_retry: bool = True) -> None:
+        """Take the stored settings. Without a configuration worker, or with a broken value, everything stays.
+
+        One that does not answer in time is asked once more, after a while and on another thread.
+        """
         with self._lock:
             try:
                 # Asked first: the engine takes its time to say of a missing function what else it might be.
@@ -88,7 +93,11 @@ class LiveConfig(Generic[T]):
                     self._applied = value
                     self._log.info(f"the settings {', '.join(sorted(value)) or 'of iii.toml'} hold from now on")
             except InvocationError as error:
-                if error.code not in _ABSENT:
+                if error.code == "TIMEOUT" and may_retry:
+                    retry = Timer(RETRY_SECONDS, self.follow, kwargs={"may_retry": False})
+                    retry.daemon = True
+                    retry.start()
+                elif error.code not in _ABSENT:
                     self._log.warn(f"the settings stay as they are: {error.message}")
 
     def _offer(self) -> None:

@@ -129,6 +129,67 @@ def test_a_folder_of_files_is_followed(tmp_path: Path) -> None:
         running.wait("configuration:deleted app None")
 
 
+def test_a_configuration_goes_a_while_after_the_last_one_bound_to_it(tmp_path: Path) -> None:
+    toml = WATCHED.replace("[workers.configuration]", "[workers.configuration.config]\nttl_seconds = 0.2")
+    body = WATCHER + (
+        'bound = worker.register_trigger({"type": "configuration", "function_id": "watcher::seen",'
+        ' "config": {"configuration_id": "app"}})\n'
+        'worker.register_function("watcher::unbind", lambda _: bound.unregister())\n'
+    )
+    with project(tmp_path, toml, {"watcher": body}) as running:
+        running.call("configuration::register", ENTRY)
+        running.call("configuration::register", {**ENTRY, "id": "free"})
+        # A process that dies keeps its binding: nothing goes.
+        os.kill(running.pid_of("watcher"), signal.SIGKILL)
+        set_value(running, "app", 1)
+        running.wait("configuration:updated app 1", count=2)
+        running.call("watcher::unbind")
+        running.wait("configuration:deleted app None")
+        assert listed(running) == {"free"}
+
+
+def test_another_engine_keeps_the_configurations(tmp_path: Path) -> None:
+    (there, here) = (tmp_path / "there", tmp_path / "here")
+    there.mkdir()
+    here.mkdir()
+    ports = free_ports("there", "here")
+    url = f"ws://127.0.0.1:{ports['there']}"
+    adapter = f'[workers.configuration.config]\nadapter = {{name = "bridge", config = {{url = "{url}"}}}}'
+    central = WATCHED.replace('"off"', f'"127.0.0.1:{ports["there"]}"')
+    forwarding = WATCHED.replace("[workers.configuration]", adapter).replace('"off"', f'"127.0.0.1:{ports["here"]}"')
+    owner = WATCHER + (
+        'NO = {"refused": {"code": "TOO_HIGH", "message": "no"}}\n'
+        'def check(request): return NO if request["check"] == 9 else {}\n'
+        'worker.register_function("watcher::check", check)\n'
+        'worker.register_trigger({"type": "configuration", "function_id": "watcher::check",'
+        ' "config": {"configuration_id": "app", "event_types": ["configuration:deleted"]},'
+        ' "metadata": {"checks": True}})\n'
+    )
+    with (
+        project(there, central, {"watcher": WATCHER}) as keeper,
+        project(here, forwarding, {"watcher": owner}) as running,
+    ):
+        entry = running.call("configuration::register", {**ENTRY, "initial_value": 1})
+        assert entry == {**ENTRY, "value": 1}
+        for each in (keeper, running):
+            each.wait("configuration:registered app 1")
+        assert value_of(keeper, "app") == value_of(running, "app") == 1
+        assert set_value(keeper, "app", 2) == {"old_value": 1, "new_value": 2}
+        running.wait("configuration:updated app 2")
+        assert listed(running) == {"app"}
+        assert running.call("configuration::schema", {"id": "app"}) == ENTRY
+        assert refusal(running, "app", "x").code == "SCHEMA_INVALID"
+        assert refusal(running, "app", 9).code == "TOO_HIGH"
+        assert refusal(running, "none", 1).code == "NOT_REGISTERED"
+        assert value_of(keeper, "app") == 2
+        # Its process dies: the other engine tells of what happened meanwhile.
+        os.kill(running.pid_of("configuration"), signal.SIGKILL)
+        set_value(keeper, "app", 3)
+        running.wait("configuration:updated app 3")
+        os.kill(keeper.pid_of("configuration"), signal.SIGKILL)
+        assert set_value(running, "app", 4) == {"old_value": 3, "new_value": 4}
+
+
 @pytest.fixture(scope="module")
 def port() -> int:
     return free_ports("http")["http"]
@@ -212,19 +273,23 @@ class Load:
 
 
 def test_settings_change_under_load_without_a_failed_call(standard: Project, port: int) -> None:
+    names = ("http", "queue", "observability")
+    processes = [standard.pid_of(name) for name in names]
     with Load(standard, port) as load:
         for turn in range(12):
-            set_value(
-                standard, "http", {"default_timeout": f"{5 + turn % 2}s", "concurrency_request_limit": 500 + turn}
-            )
+            limits = {"concurrency_request_limit": 500 + turn, "max_body": "1KB" if turn % 2 else "1MB"}
+            set_value(standard, "http", {"default_timeout": f"{5 + turn % 2}s", **limits})
             set_value(standard, "queue", {"queue_configs": {"mail": {"concurrency": 2 + turn}}})
             ratio = (turn + 1) / 20
             set_value(standard, "observability", {"sampling_ratio": ratio, "logs_max_count": 5000 + turn})
+            status = 413 if turn % 2 else 200
+            until(lambda status=status: status_of(port, b"x" * 2000) == status, "the new limit")  # type: ignore[misc]
             until(lambda ratio=ratio: sampling(standard) == ratio, "the new sampling")  # type: ignore[misc]
             until(lambda turn=turn: concurrency(standard) == 2 + turn, "the new queue")  # type: ignore[misc]
             load.go_on()
     assert load.failed == []
     assert load.made > 12
+    assert [standard.pid_of(name) for name in names] == processes
 
 
 def sampling(running: Project) -> Any:
@@ -281,6 +346,29 @@ def test_a_broken_value_or_one_that_needs_a_restart_changes_nothing_and_says_so(
     assert {id: value_of(standard, id) for id in before} == before
     # What iii.toml says already may be said again.
     assert set_value(standard, "observability", {"prometheus": False, "alerts": []})
+
+
+def test_a_broken_file_of_settings_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    toml = ALONE.replace("[workers.configuration]", '[workers.configuration.config]\ndirectory = "conf"')
+    with project(tmp_path, toml + "[workers.queue]\n", {}) as running:
+        until(lambda: "queue" in listed(running), "queue is registered")
+        file = tmp_path / "conf" / "queue.yaml"
+        file.write_text("value: {queue_configs: {mail: {concurrency: 3}}}")
+        until(lambda: concurrency(running) == 3, "the file")
+        for text, words in (
+            ("value: {queue_configs: {mail: {concurrency: 0}}}", "concurrency"),
+            ("value: {queue_configs", "queue.yaml: while parsing"),
+            ("value: {adapter: {name: in_memory}}", "adapter of queue cannot change while it runs"),
+            ("values: {}", "must be a table with a value"),
+            ("value: {queue_configs: {mail: {concurrency: '${NOWHERE}'}}}", "no value for NOWHERE"),
+            ("\x00", "queue.yaml: unacceptable character"),
+        ):
+            file.write_text(text)
+            assert "nothing has changed" in running.wait(words)[-1], text
+            assert value_of(running, "queue") == {"queue_configs": {"mail": {"concurrency": 3}}}
+        assert concurrency(running) == 3
+        file.write_text("value: {queue_configs: {mail: {concurrency: 5}}}")
+        until(lambda: concurrency(running) == 5, "the mended file")
 
 
 def test_alerts_are_replaced_live(standard: Project) -> None:
