@@ -364,12 +364,13 @@ class ObserveField(Struct, gc=False):
     """How a function may be observed: the value of `observe` of its registration.
 
     With `delivery` "owner", observers get what the function's worker gives them, and no calls. `args_format` is the
-    JSON Schema of what an observer may ask such a worker for.
+    JSON Schema of what an observer may ask such a worker for. Bindings to `legacy_trigger_type` become observers.
     """
 
     delivery: str = "auto"
     args_format: Raw = ABSENT
     allow: bool = True
+    legacy_trigger_type: str | None = None
 
 
 class ActionField(Struct, gc=False):

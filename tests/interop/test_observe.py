@@ -343,6 +343,37 @@ def test_an_owner_emits_to_its_observers_and_asks_their_targets(sdk: Sdk) -> Non
     assert ["removed", id, {"topic": "a"}] in sdk.call("hooks")
 
 
+def test_a_binding_to_the_type_that_a_function_names_as_its_old_one_becomes_an_observer(sdk: Sdk) -> None:
+    """The binder knows nothing of observers: it gets the events, and a refusal as from any provider."""
+    kind = f"{sdk.name}-feed"
+    config = {"topic": "a", "more": None}
+    with sdk.engine.client() as binder:
+        binder.register("b::on-event")
+        binder.say_who("binder")
+        bind = {"type": "registertrigger", "trigger_type": kind, "function_id": "b::on-event"}
+        binder.send({**bind, "id": "old", "config": config, "metadata": {"m": 1}})
+        sdk.engine.until(
+            lambda: (known := sdk.engine.observing.observers.get("old")) is not None and known.state == "active"
+        )
+        assert sdk.call("legacy") == [{"trigger_type": kind, "config": config}]
+        assert sdk.row("old")["legacy"] == {"trigger_type": kind, "config": config}
+        assert sdk.call("emit", {"event": {"e": 1}}) == [True]
+        call = binder.expect("invokefunction", function_id="b::on-event")
+        assert (call["data"], call["metadata"]) == ({"e": 1}, {"m": 1})
+        rows = sdk.client.invoke("engine::registered-triggers::list", {"trigger_type": kind})["result"]
+        assert [row["id"] for row in rows["registered_triggers"]] == ["old"]
+        for id, wrong, code in (("n1", {"topic": 1}, "INVALID_ARGS"), ("n2", {"reject": True}, "NO_SUCH_FEED")):
+            binder.send({**bind, "id": id, "config": wrong})
+            assert binder.expect("triggerregistrationresult", id=id)["error"]["code"] == code
+            assert id not in sdk.engine.ask(lambda: dict(sdk.engine.observing.observers))
+        answer = sdk.client.invoke("engine::register_trigger", {**bind, "config": {"reject": True}})
+        assert answer["error"]["code"] == "trigger_registration_failed"
+        binder.send({"type": "unregistertrigger", "id": "old"})
+        sdk.engine.until(lambda: "old" not in sdk.engine.observing.observers)
+        assert sdk.call("emit", {"event": {"e": 2}}) == []
+    assert ["removed", "old", config] in sdk.call("hooks")
+
+
 def test_only_the_functions_worker_may_have_a_target_asked(sdk: Sdk) -> None:
     id = sdk.active({"function_id": sdk.id("feed")})
     answer = sdk.client.invoke(sdk.id("target"), 1, activation={"observer_id": id})
@@ -427,6 +458,8 @@ def test_a_worker_that_dies_is_followed_by_its_next_process() -> None:
 
 # Calls that a worker runs itself
 
+STRICT = ("strict::f", "strict::free")
+
 
 def test_local_dispatch_is_off_where_the_engine_has_to_see_the_calls(sdk: Sdk) -> None:
     with sdk.engine.client() as strict:
@@ -437,11 +470,16 @@ def test_local_dispatch_is_off_where_the_engine_has_to_see_the_calls(sdk: Sdk) -
         told = strict.expect("functionregistered", id="strict::f")
         free = strict.expect("functionregistered", id="strict::free")
         rows = strict.invoke("engine::observers::list")["result"]["functions"]
+        infos = {id: strict.invoke("engine::functions::info", {"function_id": id})["result"] for id in STRICT}
         whys = {row["function_id"]: row.get("why_not") for row in rows}
     assert free["local_dispatch"]
     assert free["revision"] > told["revision"] or told["revision"] > free["revision"]
     assert whys["strict::free"] is None
     assert told["local_dispatch"] is bool(whys["strict::f"] is None)
+    assert {id: (info["local_dispatch"], info.get("why_not")) for id, info in infos.items()} == {
+        id: (whys[id] is None, whys[id]) for id in STRICT
+    }
+    assert "local_dispatch" not in sdk.client.invoke("engine::functions::info", {"function_id": "engine::log::info"})
 
 
 def test_what_a_worker_has_run_itself_counts_as_calls_of_its_function(engine: Engine) -> None:

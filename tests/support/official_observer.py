@@ -108,11 +108,13 @@ feed = worker.register_function(
     charge,
     observe=ObserveHooks(
         delivery="owner",
+        legacy_trigger_type=f"{name}-feed",
         args_format={"type": "object", "properties": {"topic": {"type": "string"}}},
         on_observer_added=added,
         on_observer_removed=removed,
     ),
 )
+worker.register_function(f"{name}::legacy", lambda data: [obs.legacy for obs in feed.observers()])
 worker.register_function(f"{name}::hooks", lambda data: hooks_seen)
 worker.register_function(f"{name}::is_local", lambda data: worker._functions[f"{name}::charge"].observe.local_dispatch)
 never.wait()

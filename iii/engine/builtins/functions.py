@@ -20,7 +20,7 @@ from iii.arguments import arguments_from, check_config
 from iii.declarations import load_declarations
 from iii.engine.builtins import identity, introspection
 from iii.engine.routing.bindings import Binding
-from iii.engine.routing.events import FunctionsChanged, WorkersChanged
+from iii.engine.routing.events import FunctionsChanged, Notice, WorkersChanged
 from iii.engine.routing.message_forms import malformed_name, without_reserved
 from iii.engine.routing.misspelled_keys import REFUSE_MISSPELLED, misspelled_key
 from iii.engine.routing.peer import Peer, Rights
@@ -36,6 +36,8 @@ ANNOUNCE_DEBOUNCE = 0.05
 
 FUNCTIONS_AVAILABLE = "engine::functions-available"
 WORKERS_AVAILABLE = "engine::workers-available"
+
+CONDITION = "condition_function_id"
 
 # Seconds that a provider may take to say whether it accepts a binding (public contract).
 PROVIDER_TIMEOUT = 10.0
@@ -103,6 +105,8 @@ class Builtins:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bindings: dict[str, m.RegisterTrigger] = {}
+        # By the call of the condition: the id of the binding, and the call of its function.
+        self._conditions: dict[str, tuple[str, m.InvokeFunction]] = {}
         self._announce_timer: asyncio.TimerHandle | None = None
         self.worker_metrics = WorkerMetrics()
         self.peer = Peer("engine", kind="engine", name="engine", flush=self._run_outbox)
@@ -182,10 +186,15 @@ class Builtins:
                 self._bind(message)
             elif isinstance(message, m.UnregisterTrigger):
                 self._bindings.pop(message.id, None)
+            elif isinstance(message, m.InvocationResult):
+                self._fire_if(message)
 
     def _bind(self, message: m.RegisterTrigger) -> None:
         try:
-            check_config(decode_value(message.config), message.trigger_type)
+            config = decode_value(message.config)
+            check_config(config, message.trigger_type)
+            if not isinstance(condition := condition_in(config), str | None):
+                raise ValueError(f"{CONDITION} must be the id of a function, got {condition!r:.80}")
         except ValueError as error:
             refusal = encode_error(m.ErrorBody(ErrorCode.TRIGGER_REGISTRATION_FAILED, str(error)))
             answer = m.TriggerRegistrationResult(message.id, message.trigger_type, message.function_id, refusal)
@@ -372,14 +381,41 @@ class Builtins:
                     data = whole = whole or Raw(encode_value(payload_for(None)))
                 else:
                     data = Raw(encode_value(payload_for(rights)))
-                if (arguments := arguments_from(decode_value(binding.config))) is not None:
-                    # What is missing there its schema says, in the failure of the call.
-                    data = Raw(encode_value(arguments.read(decode_value(data))[0]))
-                call = m.InvokeFunction(
-                    binding.function_id, data=data, metadata=binding.metadata, namespace=binding.namespace
-                )
-                self._router.receive(self.peer, call, b"", self._loop.time())
+                self._call(binding, data)
+
+    def _call(self, binding: m.RegisterTrigger, event: Raw) -> None:
+        """Call the function of a binding with an event, or its condition first."""
+        config, payload = decode_value(binding.config), event
+        if (arguments := arguments_from(config)) is not None:
+            # What is missing there its schema says, in the failure of the call.
+            payload = Raw(encode_value(arguments.read(decode_value(event))[0]))
+        metadata, namespace = binding.metadata, binding.namespace
+        call = m.InvokeFunction(binding.function_id, data=payload, metadata=metadata, namespace=namespace)
+        if condition := condition_in(config):
+            id = self._router.calls.mint_id()
+            self._conditions[id] = binding.id, call
+            call = m.InvokeFunction(
+                condition, invocation_id=id, data=event, metadata=metadata, namespace=namespace or m.DEFAULT_NAMESPACE
+            )
+        self._router.receive(self.peer, call, encode(call), self._loop.time())
+
+    def _fire_if(self, answer: m.InvocationResult) -> None:
+        """A condition has answered: call the function unless it said `false`, or failed."""
+        binding_id, call = self._conditions.pop(answer.invocation_id, ("", None))
+        if call is None or binding_id not in self._bindings:
+            return
+        if not m.is_empty(answer.error):
+            error = decode_value(answer.error, type=m.ErrorBody)
+            text = f"{call.function_id} was not called: its condition failed: {error.code}: {error.message}"
+            self._router.calls.events.append(Notice("", text, "condition_failed"))
+        elif bytes(m.or_null(answer.result)).strip() != b"false":
+            self._router.receive(self.peer, call, b"", self._loop.time())
 
     def close(self) -> None:
         if self._announce_timer is not None:
             self._announce_timer.cancel()
+
+
+def condition_in(config: Any) -> Any:
+    """Return the function that a binding's config wants asked before each call, None for none."""
+    return (config.get(CONDITION) or None) if isinstance(config, dict) else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
+from iii.engine.observing.owners import why_not_local
 from iii.engine.routing.bindings import Binding, TriggerType
 from iii.engine.routing.peer import Peer, Rights
 from iii.engine.routing.registry import Function
@@ -138,12 +139,26 @@ def detail(router: Router, viewer: Peer, function: Function) -> Row:
     row = summary(function)
     schemas = {"request_schema": declaration.request_format, "response_schema": declaration.response_format}
     row |= _decoded({**schemas, "source": declaration.source})
+    if viewer.rights is None:
+        row |= _local_dispatch(router, function)
     row["registered_triggers"] = [
         {"id": binding.id, "trigger_type": binding.trigger_type, "config": decode_value(binding.config)}
         for binding in _listed(router, viewer)
         if binding.function_id == function.id and binding.namespace == function.namespace
     ]
     return row
+
+
+def _local_dispatch(router: Router, function: Function) -> Row:
+    """Return whether the workers of a function run their own calls of it themselves, and why not.
+
+    Nothing of functions without a worker, and of the engine's own.
+    """
+    peers = [peer for peer in function.providers if peer.kind == "worker"]
+    reasons = [why_not for peer in peers if (why_not := why_not_local(router.calls, peer, function)) is not None]
+    if not peers:
+        return {}
+    return {"local_dispatch": not reasons} | ({"why_not": reasons[0]} if reasons else {})
 
 
 def _listed(router: Router, viewer: Peer) -> Iterator[Binding]:

@@ -142,6 +142,7 @@ class Observer:
     waiting: deque[Occurrence] = field(default_factory=deque)
     waiting_bytes: int = 0
     expiry: Cancellable | None = None
+    legacy: dict[str, Any] | None = None  # `trigger_type` and `config` of the binding that it comes from
     patience: Cancellable | None = None  # of who waits for the function's worker, or for the observer's to come back
 
     def __repr__(self) -> str:
@@ -181,7 +182,7 @@ class Observer:
             "capture": definition.capture,
             "on": definition.on,
         }
-        return Raw(encode_value(told))
+        return Raw(encode_value(told if self.legacy is None else told | {"legacy": self.legacy}))
 
     def row(self) -> Mapping[str, Any]:
         """Return the row of lists."""
@@ -208,6 +209,8 @@ class Observer:
         }
         if self.reason is not None:
             row["reason"] = {"code": self.reason.code, "message": self.reason.message}
+        if self.legacy is not None:
+            row["legacy"] = self.legacy
         limits = {name: getattr(definition, name) for name in ("max_fires", "expires_in_ms", "max_in_flight")}
         return row | {name: limit for name, limit in limits.items() if limit is not None}
 

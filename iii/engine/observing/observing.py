@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from iii.engine.observing.delivery import Delivery
+from iii.engine.observing.legacy_triggers import LegacyTriggers
 from iii.engine.observing.observed_calls import ObservedCalls
 from iii.engine.observing.observer import (
     Cancellable,
@@ -107,6 +108,7 @@ class Observing:
         self.observed_calls = ObservedCalls(
             router, self.delivery, self.observers, clock=clock, wall_clock=wall_clock, tracing_changed=self._retell
         )
+        self.legacy_triggers = LegacyTriggers(router, self._observe, self._unobserve, clock)
         registrations = router.registrations
         registrations.handlers[m.Observe] = self._observe
         registrations.handlers[m.Unobserve] = self._unobserve
@@ -128,7 +130,7 @@ class Observing:
 
     # Workers that observe
 
-    def _observe(self, peer: Peer, message: m.Observe) -> None:
+    def _observe(self, peer: Peer, message: m.Observe, legacy: dict[str, Any] | None = None) -> None:
         try:
             observer, is_new = self._observer_for(peer, message)
         except Rejected as rejected:
@@ -136,6 +138,7 @@ class Observing:
             self._calls.send(peer, encode(answer))
             return
         if is_new:
+            observer.legacy = legacy
             self._add(observer)
         if peer not in observer.peers:
             if not observer.peers and observer.patience is not None:
@@ -151,6 +154,7 @@ class Observing:
         self._follow_calls(observer)
         if is_new and not observer.is_over:
             self._ask(observer)
+        self._answer_binding(observer)
 
     def _observer_for(self, peer: Peer, message: m.Observe) -> tuple[Observer, bool]:
         """Return the observer of that id if its own worker asks for the same again, else a new one."""
@@ -176,6 +180,13 @@ class Observing:
         if (milliseconds := observer.definition.expires_in_ms) is not None:
             expired = m.ErrorBody("EXPIRED", f"the {milliseconds:g} ms of the observer are over")
             observer.expiry = self._call_later(milliseconds / 1000, lambda: self._dispose(observer, expired))
+
+    def _answer_binding(self, observer: Observer) -> None:
+        """Take the binding that an observer comes from, once nobody has to be asked about it any more."""
+        function = self._registry.find(*observer.source)
+        unasked = set() if function is None else set(self.owners.askable(function)) - observer.accepted_by
+        if observer.legacy is not None and not observer.is_over and not unasked:
+            self.legacy_triggers.accepted(observer.id)
 
     def _unobserve(self, peer: Peer, message: m.Unobserve) -> None:
         observer = self.observers.get(message.id)
@@ -294,6 +305,7 @@ class Observing:
                 self._await_answer(observer)
         self._show_calls(function)
         self._settle_targeting(function)
+        self.legacy_triggers.provide(peer, function)
 
     def _settle_targeting(self, function: Function) -> None:
         for observer in list(self._of_target.get((function.namespace, function.id), ())):
@@ -304,12 +316,14 @@ class Observing:
         observers = self._observers_of(function)
         for observer in observers:
             observer.accepted_by.discard(peer)
-        if observers or (function.namespace, function.id) in self._of_target:
+        names_type = how_observed(function).legacy_trigger_type is not None
+        if observers or names_type or (function.namespace, function.id) in self._of_target:
             # Whether another peer takes the function over is decided right after this.
             self._call_later(0, lambda: self._look_again(function))
         self.observed_calls.follow(function, has_workers=bool(self.owners.told))
 
     def _look_again(self, function: Function) -> None:
+        self.legacy_triggers.settle()
         for observer in self._observers_of(function):
             self._settle(observer)
         self._settle_targeting(function)
@@ -363,6 +377,7 @@ class Observing:
         elif not observer.is_over:
             observer.accepted_by.add(peer)
             self._settle(observer)
+            self._answer_binding(observer)
 
     def _retell(self) -> None:
         """Whether calls are traced has changed: with it, whether workers may run their own calls themselves."""

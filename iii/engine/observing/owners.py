@@ -72,16 +72,7 @@ class Owners:
         self._calls.send(peer, encode(message))
 
     def why_not_local(self, peer: Peer, function: Function) -> str | None:
-        """Return why a worker may not run calls of its function itself; None if it may."""
-        if m.LOCAL_DISPATCH not in peer.features:
-            return "its worker does not ask for it"
-        if peer.rights is not None:
-            return "its worker is a session of a listener with rules"
-        if function.validator is not None or function.result_validator is not None:
-            return "its payloads or results are checked against a schema"
-        if peer.concurrency is not None:
-            return "its worker has a limited concurrency"
-        return None if self._calls.tracer is None else "calls are traced"
+        return why_not_local(self._calls, peer, function)
 
     def check(self, observer: Observer, function: Function) -> None:
         """Raise `Rejected` unless the function may be observed in this way."""
@@ -120,3 +111,16 @@ def how_observed(function: Function) -> m.ObserveField:
         return m.ObserveField() if m.is_empty(declared) else decode_value(declared, type=m.ObserveField)
     except ValueError:
         return m.ObserveField()
+
+
+def why_not_local(calls: Calls, peer: Peer, function: Function) -> str | None:
+    """Return why a worker may not run calls of its function itself; None if it may."""
+    if m.LOCAL_DISPATCH not in peer.features:
+        return "its worker does not ask for it"
+    if peer.rights is not None:
+        return "its worker is a session of a listener with rules"
+    if function.validator is not None or function.result_validator is not None:
+        return "its payloads or results are checked against a schema"
+    if peer.concurrency is not None:
+        return "its worker has a limited concurrency"
+    return None if calls.tracer is None else "calls are traced"

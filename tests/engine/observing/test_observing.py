@@ -299,6 +299,32 @@ def test_when_tracing_begins_or_ends_the_worker_is_told(scene: Scene) -> None:
     assert told[0]["revision"] < told[1]["revision"] < told[2]["revision"]
 
 
+def test_a_worker_that_does_not_know_observers_hears_nothing_of_them(scene: Scene) -> None:
+    scene.observe()
+    scene.call(scene.client, "pay")
+    call = scene.one(scene.shop)
+    assert call["type"] == "invokefunction"
+    assert call.keys().isdisjoint({"caller", "observe_depth", "activation"})
+    scene.send(scene.alerts, "unobserve", id="o")
+    assert scene.got(scene.shop) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ({}, 0),
+        ({"on": "error", "filters": {"output.x": {"$exists": True}}}, 1),
+        ({"filters": {"error.code": {"$eq": "x"}}}, 1),
+        ({"on": "error", "deliver": "output"}, 1),
+        ({"on": "complete", "filters": {"error.code": {"$eq": "x"}}}, 0),
+    ],
+)
+def test_what_can_never_come_to_anything_is_said(scene: Scene, source: dict[str, Any], count: int) -> None:
+    scene.observe(**source)
+    (result,) = [message for message in scene.got(scene.alerts) if message["type"] == "observeresult"]
+    assert len(result.get("warnings", [])) == count
+
+
 def test_a_worker_that_knows_observers_is_told_who_calls_it(scene: Scene) -> None:
     peer = scene.peer("aware", features=frozenset({"observe.v1"}))
     scene.register(peer, "f")
@@ -323,6 +349,74 @@ def test_a_worker_that_knows_observers_is_told_who_calls_it(scene: Scene) -> Non
 
 
 # Workers that observe
+
+
+# Bindings to a function's old trigger type
+
+
+def names(type: str | None, **fields: Any) -> dict[str, Any]:
+    return {"observe": {"legacy_trigger_type": type, **fields}}
+
+
+class Old:
+    """The binding `old` of `alerts`, to a type that `pay` names or not."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        scene.send(scene.alerts, "registertrigger", id="old", trigger_type="paid", function_id="take", config={"a": 1})
+        self.run()
+
+    def run(self) -> None:
+        """Let the engine's own peer read what it was sent, and timers that are due do their work."""
+        self.scene.pass_time()
+        while self.scene.observing.legacy_triggers.peer.outbox:
+            self.scene.observing.legacy_triggers.peer.flush()
+
+    def register(self, function: str = "pay", **fields: Any) -> None:
+        self.scene.register(self.scene.shop, function, **fields)
+        self.run()
+
+    @property
+    def source(self) -> str | None:
+        observer = self.scene.observing.observers.get("old")
+        return None if observer is None else observer.source[1]
+
+
+def test_a_binding_follows_the_function_that_names_its_type(scene: Scene) -> None:
+    old = Old(scene)
+    assert old.source is None
+    old.register(**names("paid"))
+    assert old.source == "pay"
+    scene.got(scene.alerts)
+    scene.pay({"n": 1})
+    assert [call["data"] for call in scene.fired()] == [{"n": 1}]
+    # Another function names it: what was bound moves there, as to another provider.
+    old.register("refund", **names("paid"))
+    assert old.source == "refund"
+    old.register("refund")
+    assert old.source is None
+    old.register("refund", **names("paid"))
+    assert old.source == "refund"
+    scene.send(scene.shop, "unregisterfunction", id="refund")
+    old.run()
+    assert (old.source, scene.observing.observers) == (None, {})
+
+
+def test_a_function_that_allows_no_observers_refuses_the_bindings(scene: Scene) -> None:
+    old = Old(scene)
+    old.register(**names("paid", allow=False))
+    (refused,) = [message for message in scene.got(scene.alerts) if message["type"] == "triggerregistrationresult"]
+    assert refused["error"]["code"] == "NOT_OBSERVABLE"
+    assert scene.observing.observers == {}
+
+
+def test_a_worker_that_leaves_takes_its_old_type_along(scene: Scene) -> None:
+    old = Old(scene)
+    old.register(**names("paid"))
+    scene.router.peer_table.detach(scene.shop)
+    old.run()
+    assert scene.router.bindings.types == {}
+    assert (old.source, scene.router.bindings.find("old") is not None) == (None, True)
 
 
 def test_two_processes_of_a_worker_share_an_observer_with_an_id(scene: Scene) -> None:
