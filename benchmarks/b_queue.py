@@ -21,9 +21,10 @@ from benchmarks.b_state import over_wire, read_report
 from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.report import table
 from benchmarks.setups import engine, worker_table
+from stdlib_workers.attempts import DONE
 from stdlib_workers.queue.catalog import define
 from stdlib_workers.queue.delivery import advance, settle
-from stdlib_workers.queue.model import DONE, NewJob, Queue, QueueConfig
+from stdlib_workers.queue.model import NewJob, Queue, QueueConfig
 from stdlib_workers.queue.new_jobs import enqueue
 from stdlib_workers.queue.schema import TABLES
 

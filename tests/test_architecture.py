@@ -65,7 +65,7 @@ PUBLIC_MODULES = (
     "iii/redaction.py",
     "iii/suggestions.py",
 )
-_SHARED = ("storage", "values")  # rooms of their own: the command line copies stores as their workers do
+_SHARED = ("attempts", "storage", "values")  # rooms of their own: the command line copies stores as their workers do
 _E = "iii/engine"
 _W = "iii/worker"
 _SDK = tuple(f"{_W}/{name}" for name in ("api", "calls", "channels.py", "codec", "context", "functions", "transport"))
@@ -191,6 +191,7 @@ ROOMS: dict[str, Room] = {
     "cli": Room((*BASE, "cli/client", "cli/commands", "cli/trigger")),
     # Narrowed by `_standard_worker`; the command line reads cron expressions as the cron worker does.
     "stdlib_workers/values": Room((*PUBLIC_MODULES, "iii")),
+    "stdlib_workers/attempts": Room((*PUBLIC_MODULES, "iii"), pure=EVERY),
     "stdlib_workers/storage": Room((*PUBLIC_MODULES, "iii", "stdlib_workers/values")),
     "stdlib_workers": Room(
         (*PUBLIC_MODULES, "iii", *(f"stdlib_workers/{name}" for name in _SHARED), "stdlib_workers/cron")
@@ -203,7 +204,9 @@ ROOMS: dict[str, Room] = {
 }
 
 # Shared by several standard workers; these packages are no workers.
-SHARED_BY_STANDARD_WORKERS = tuple(f"stdlib_workers.{name}" for name in ("egress", "storage", "events", "values"))
+SHARED_BY_STANDARD_WORKERS = tuple(
+    f"stdlib_workers.{name}" for name in ("attempts", "egress", "storage", "events", "values")
+)
 
 # What makes a decision depend on anything but its arguments.
 FORBIDDEN_IN_PURE = frozenset(

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from iii import InvocationError
+from stdlib_workers.attempts import Verdict
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
-from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State
 from stdlib_workers.queue.new_jobs import enqueue, forget_keys, plain_row
 from stdlib_workers.queue.scheduler import Scheduler
 from stdlib_workers.storage import Pending, Store

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import orjson
 
 from iii.redaction import Redactor
+from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue.groups import promote_next
-from stdlib_workers.queue.model import Delivery, Outcome, Queue, State, Verdict
+from stdlib_workers.queue.model import Delivery, Queue, State
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_possible_poison, next_state
 from stdlib_workers.queue.schema import CHECKSUM, CLAIMED_MARK
 from stdlib_workers.storage import CORRUPT, row_checksum

@@ -15,10 +15,11 @@ from typing import Any
 import orjson
 
 from iii import InvocationError, TriggerConfig, TriggerRequestInput, Worker
+from stdlib_workers.attempts import DONE, Outcome, Verdict, is_end_of_engine, timed_out, verdict_from
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
-from stdlib_workers.queue.model import DONE, Delivery, Outcome, Verdict
-from stdlib_workers.queue.policy import blame, expected_delay_ms, is_end_of_engine, timed_out, verdict_from
+from stdlib_workers.queue.model import Delivery
+from stdlib_workers.queue.policy import blame, expected_delay_ms
 
 # How long to wait before writing an end down again that the storage could not take.
 STORAGE_RETRY_INTERVAL = 0.2

@@ -9,7 +9,7 @@ found, and no other job pays for it. The column `suspect` marks them. Times are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -140,27 +140,3 @@ class Delivery:
     interrupted: int
     possible_poison: int  # the column `suspect`: it ran when its worker crashed, and so did other jobs
     created: int
-
-
-class Outcome(Enum):
-    """How an attempt ended."""
-
-    DONE = "done"
-    FAILED = "failed"  # spends an attempt
-    RETURNED = "returned"  # never started: the attempt number is given back
-    INTERRUPTED = "interrupted"  # started, and stopped from the engine's side: spends nothing, counts as a delivery
-    SHARED_CRASH = "shared crash"  # as INTERRUPTED: its worker crashed, and other jobs that ran may be the cause
-    MISSING = "missing"  # no worker has registered the function: wait for it
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an attempt's end means. `error` is the error body's JSON fields."""
-
-    outcome: Outcome
-    error: dict[str, Any] = field(default_factory=dict)
-    killed: bool = False  # the worker crashed during it
-    delay_ms: int = 0
-
-
-DONE = Verdict(Outcome.DONE)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
+from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import advance, recover, settle
-from stdlib_workers.queue.model import NewJob, Outcome, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.model import NewJob, Queue, QueueConfig, State
 from stdlib_workers.queue.new_jobs import enqueue, insert, plain_row
 from stdlib_workers.queue.schema import CHECKSUM, CONTENT, SCHEMA, TABLES, TRIGGERS
 from stdlib_workers.storage import Refusal, Schema, Store, row_checksum

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.__main__ import Clock
 from stdlib_workers.queue.delivery import advance, recover, settle
-from stdlib_workers.queue.model import NewJob, Outcome, Queue, QueueConfig, Verdict
+from stdlib_workers.queue.model import NewJob, Queue, QueueConfig
 from stdlib_workers.queue.new_jobs import enqueue
 from stdlib_workers.queue.schema import TABLES
 

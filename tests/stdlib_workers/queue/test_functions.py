@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
+from stdlib_workers.attempts import DONE, Outcome, Verdict
 from stdlib_workers.queue.__main__ import Declarations, Subscribers
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import StartedJobs
 from stdlib_workers.queue.functions import Functions
-from stdlib_workers.queue.model import DONE, Delivery, Outcome, QueueConfig, Verdict
+from stdlib_workers.queue.model import Delivery, QueueConfig
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import Store
 from tests.support.stand_ins import binding, until

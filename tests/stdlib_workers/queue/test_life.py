@@ -12,9 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from stdlib_workers.attempts import DONE, Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.delivery import Target, advance, held_targets, recover, release, settle
-from stdlib_workers.queue.model import DONE, LIFE, Delivery, Event, NewJob, Outcome, Queue, QueueConfig, State, Verdict
+from stdlib_workers.queue.model import LIFE, Delivery, Event, NewJob, Queue, QueueConfig, State
 from stdlib_workers.queue.new_jobs import enqueue, forget_keys
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, blame
 from stdlib_workers.queue.schema import TABLES

@@ -27,7 +27,8 @@ PROGRAM = f"""
 import asyncio, os, sys
 from pathlib import Path
 from stdlib_workers.queue.broker import Broker
-from stdlib_workers.queue.model import DONE, Outcome, NewJob, QueueConfig, Verdict
+from stdlib_workers.attempts import DONE, Outcome, Verdict
+from stdlib_workers.queue.model import NewJob, QueueConfig
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import Store
 
