@@ -1,7 +1,6 @@
 """Schemas of payloads: checked when a function is registered, enforced on each of its calls.
 
-`jsonschema-rs` decides on each call (0.3 us for a flat schema); `jsonschema` words the error once a call has been
-refused, unless the schema holds patterns: Python's regular expressions can run for minutes where Rust's cannot. A
+`jsonschema-rs` decides on each call (0.3 us for a flat schema), and lists what is wrong once a call has been refused. A
 schema may not refer to another document (`$ref`), nor hold a pattern that could stall a worker's own regex engine.
 """
 
@@ -10,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from heapq import nsmallest
 from itertools import islice
 from typing import Any
 
@@ -32,7 +33,7 @@ _NESTED_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*[+*}](?:[^()\\]|\\.)*\)[+*{]|\{\
 _ALTERNATION_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*\|(?:[^()\\]|\\.)*\)[+*]")
 # Characters of a wrong value that an error shows.
 _SHOWN = 60
-# Reasons considered why a payload does not fit; the error names the one nearest to the payload's root.
+# Reasons considered why a payload does not fit.
 _CONSIDERED = 64
 
 
@@ -58,7 +59,7 @@ def _compile(function_id: str, raw_schema: Raw, what: str) -> Validator | None:
     schema = decode_value(raw_schema)
     if schema is True or (isinstance(schema, dict) and schema.keys() <= _ANNOTATIONS):
         return None
-    has_patterns = _check(function_id, schema)
+    _check(function_id, schema)
     try:
         # Rust's own regex engine: linear time, so that no pattern that slipped through can stall the engine.
         validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
@@ -77,14 +78,13 @@ def _compile(function_id: str, raw_schema: Raw, what: str) -> Validator | None:
             return misspelling
         if is_valid(value):
             return None
-        return explain_safely(validator, schema, value) if has_patterns else explain(schema, value)
+        return explain(validator, schema, value)
 
     return mismatch
 
 
-def _check(function_id: str, schema: Any) -> bool:
-    """Refuse what a schema may not hold; return whether it holds patterns."""
-    has_patterns = False
+def _check(function_id: str, schema: Any) -> None:
+    """Refuse what a schema may not hold."""
     for node in _nodes(schema):
         reference = node.get("$ref")
         if isinstance(reference, str) and not reference.startswith("#"):
@@ -93,14 +93,12 @@ def _check(function_id: str, schema: Any) -> bool:
         for pattern in (node.get("pattern"), *(node.get("patternProperties") or {})):
             if not isinstance(pattern, str):
                 continue
-            has_patterns = True
             if len(pattern) > MAX_PATTERN:
                 text = f"a pattern has {len(pattern)} characters, {MAX_PATTERN} at most"
                 raise InvocationError(ErrorCode.UNSAFE_PATTERN, f"{function_id}: {text}")
             if _NESTED_REPEAT.search(pattern) or _ALTERNATION_REPEAT.search(pattern):
                 text = f"pattern {pattern!r} repeats a group that repeats or alternates; it could run for minutes"
                 raise InvocationError(ErrorCode.UNSAFE_PATTERN, f"{function_id}: {text}")
-    return has_patterns
 
 
 def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
@@ -115,35 +113,67 @@ def _nodes(schema: Any) -> Iterator[Mapping[str, Any]]:
             pending += node
 
 
-def explain_safely(validator: Any, schema: Any, value: Any) -> dict[str, object]:
-    """As `explain`, by the validator that refused the payload: it matches patterns in linear time."""
-    errors = list(islice(validator.iter_errors(value), _CONSIDERED))
-    error = min(errors, key=lambda error: len(error.instance_path))
-    owner, expected = {}, schema
-    try:
-        for part in error.schema_path:
-            owner, expected = expected, expected[part]
-    except (KeyError, IndexError, TypeError):
-        owner, expected = {}, None  # the path goes through a `$ref`
-    keyword = str(error.schema_path[-1])
-    return _words(keyword, expected, _dotted(error.instance_path), error.instance, error.message, owner)
+def explain(validator: Any, schema: Any, value: Any) -> dict[str, object]:
+    """Return `{"path", "expected", "got", "message"}` of the most telling reason why `value` does not fit.
+
+    That is the one nearest to the payload's root; of alternatives (`anyOf`, `oneOf`) the reason of the one that the
+    value comes nearest to, unless it is as far from all of them.
+    """
+    errors = sorted(islice(validator.iter_errors(value), _CONSIDERED), key=partial(_place, schema))
+    error = max(errors, key=partial(_relevance, schema))
+    while alternatives := _alternatives(error):
+        nearest, *others = nsmallest(2, alternatives, key=partial(_relevance, schema))
+        if others and _relevance(schema, nearest) == _relevance(schema, others[0]):
+            break
+        error = nearest
+    *_, owner, expected = _along(schema, error.schema_path)
+    keyword = str(error.schema_path[-1]) if error.schema_path else ""
+    *_, got = _along(value, error.instance_path)  # `error.instance` has its keys in another order
+    return _words(keyword, expected, _dotted(error.instance_path), got, error.message, owner)
+
+
+def _alternatives(error: Any) -> list[Any]:
+    """Return why a value fits none of the alternatives; nothing when it fits too many."""
+    fits_many = isinstance(error.kind, jsonschema_rs.ValidationErrorKind.OneOfMultipleValid)
+    return [] if fits_many else [nested for branch in getattr(error.kind, "context", ()) for nested in branch]
+
+
+def _relevance(schema: Any, error: Any) -> tuple[Any, ...]:
+    """Order reasons: the larger one says more about a payload, and the smaller one more about an alternative."""
+    path = error.instance_path
+    *_, owner, _ = _along(schema, error.schema_path)
+    has_right_type = isinstance(owner, dict) and "type" in owner and _has_type(error.instance, owner["type"])
+    names = [(isinstance(part, str), part) for part in path]
+    return -len(path), names, not hasattr(error.kind, "context"), not has_right_type
+
+
+def _place(schema: Any, error: Any) -> int:
+    """Return where the keyword of a reason stands in its schema: of two that say as much, the first one is told."""
+    *_, owner, _ = _along(schema, error.schema_path)
+    keyword = error.schema_path[-1] if error.schema_path else ""
+    return list(owner).index(keyword) if isinstance(owner, dict) and keyword in owner else 0
+
+
+def _along(value: Any, path: Iterable[str | int]) -> Iterator[Any]:
+    """Yield the parts of a JSON value that a path leads through, the last one last; None before the whole."""
+    yield None
+    yield value
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+        yield value
+
+
+def _has_type(value: Any, types: Any) -> bool:
+    return any(
+        jsonschema_rs.is_valid({"type": type}, value) for type in (types if isinstance(types, list) else [types])
+    )
 
 
 def _dotted(path: Iterable[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-
-
-def explain(schema: Any, value: Any) -> dict[str, object]:
-    """Return `{"path", "expected", "got", "message"}` of the most telling reason why `value` does not fit."""
-    # Imported here: it takes 150 ms, and only the first refused call needs it.
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema).iter_errors(value))
-    if error is None:  # the two libraries disagree about this payload: only the whole schema can be named
-        return {"message": "the payload does not fit the schema", "path": "$", "expected": schema, "got": value}
-    path = _dotted(error.absolute_path)
-    return _words(str(error.validator), error.validator_value, path, error.instance, error.message, error.schema)
 
 
 def _hint(schema: Any, value: Any) -> str:
@@ -168,6 +198,9 @@ def _words(keyword: str, expected: Any, path: str, got: Any, fallback: str, owne
     elif keyword in ("enum", "const"):
         choices = expected if keyword == "enum" else [expected]
         message = f"{name} must be {' or '.join(_shown(choice) for choice in choices)}, got {shown}"
+    elif keyword in ("anyOf", "oneOf"):
+        fits_many = "more than one" in fallback
+        message = f"{name} fits {'more than one' if fits_many else 'none'} of the allowed forms, got {shown}"
     elif keyword in _COMPARISONS:
         message = f"{name} must be {_COMPARISONS[keyword]} {expected}, got {shown}"
     else:
