@@ -1,0 +1,24 @@
+"""Who follows a tutorial literally ends at its last line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.live_project import ROOT, free_ports
+from tests.support.tutorial import following, matches
+
+
+def test_dots_stand_for_text_in_a_line_or_for_lines() -> None:
+    assert matches("a 1.5 b\n", "a ... b\n")
+    assert matches("first\nx\ny\nlast\n", "first\n...\nlast\n")
+    assert not matches("a\nb\n", "a...\n")
+
+
+@pytest.mark.timeout(180)
+def test_the_link_shortener(tmp_path: Path) -> None:
+    port = str(free_ports("http")["http"])
+    with following(ROOT / "docs/tutorials/shortener.md", tmp_path, {"3111": port}) as follower:
+        assert follower.steps > 15
+        assert (follower.folder / "public/index.html").is_file()
