@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 
 from stdlib_workers.http.replies import RETRY_AFTER, Refusal
+from stdlib_workers.values.serving import uvicorn_config
 
 HEAD_SECONDS = 10.0
 MAX_TARGET = 8 << 10
@@ -341,9 +342,9 @@ class Listening:
         self.open: set[Connection] = set()
         self.lingering: set[Connection] = set()
         # httptools is fast, and frames every answer as HTTP/1.1 does; h11 knows what an older client can read.
-        self.fast = _config(application, http="httptools", ws="websockets-sansio")
-        self.exact = _config(application, http="h11", ws="none")
-        self._config = _config(
+        self.fast = uvicorn_config(application, http="httptools", ws="websockets-sansio")
+        self.exact = uvicorn_config(application, http="h11", ws="none")
+        self._config = uvicorn_config(
             application,
             http=partial(HttpConnection, self),
             ws=partial(WebSocketConnection, self),
@@ -352,8 +353,9 @@ class Listening:
             ws_ping_timeout=ping_seconds,
             ws_per_message_deflate=False,  # a small message could unpack to a large one
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            server_header=False,
         )
+        for config in (self.fast, self.exact, self._config):
+            config.load()
         self._server = uvicorn.Server(self._config)
         self._tasks: list[asyncio.Task[None]] = []
         # Its lines speak of its own affairs: a client that sends nonsense, an answer that we ended on purpose.
@@ -405,20 +407,6 @@ class Listening:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.expire(asyncio.get_running_loop().time())
-
-
-def _config(application: Any, **options: Any) -> uvicorn.Config:
-    config = uvicorn.Config(
-        application,
-        interface="asgi3",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        **options,
-    )
-    config.load()
-    return config
 
 
 def connection_limit() -> int:

@@ -19,6 +19,7 @@ from mcp.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from stdlib_workers.mcp.sockets import PATH
+from stdlib_workers.values.serving import LOOPBACK, uvicorn_config
 
 # Bytes of a request's body.
 MAX_BODY = 1024 * 1024
@@ -26,7 +27,6 @@ MAX_BODY = 1024 * 1024
 MAX_REQUESTS = 64
 # Seconds for a body, that a connection may stay without another request, and that answers have when the server closes.
 BODY_TIMEOUT, KEEP_ALIVE, GRACE = 30.0, 30, 5
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -120,15 +120,10 @@ class Listener:
         self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=MAX_BODY)
         # Requests that are refused are their clients' affair; what breaks in here is logged.
         logging.basicConfig(level=logging.ERROR)
-        config = uvicorn.Config(
+        config = uvicorn_config(
             Guard(self._manager.handle_request, sock.getsockname()[1], key),
             loop="uvloop",
             ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
             limit_concurrency=MAX_REQUESTS,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,

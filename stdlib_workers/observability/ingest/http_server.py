@@ -15,6 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stdlib_workers.values.gunzip import Gunzip
+from stdlib_workers.values.serving import LOOPBACK, uvicorn_config
 
 if TYPE_CHECKING:
     import uvicorn
@@ -91,15 +92,10 @@ class HttpServer:
 
         # Nothing is logged: each line would be another record of this worker's own.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-        config = uvicorn.Config(
+        config = uvicorn_config(
             self._app,
             loop="asyncio",
             ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
@@ -136,7 +132,7 @@ class App:
 
     def __init__(self, routes: Mapping[str, Route], port: int) -> None:
         self._routes = routes
-        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        self._hosts = {f"{name}:{port}" for name in LOOPBACK}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         more = []
