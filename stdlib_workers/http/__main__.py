@@ -7,11 +7,12 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from iii import InitOptions, register_worker
-from stdlib_workers.http.options import parse_options
-from stdlib_workers.http.server import Server, listening_socket
+from stdlib_workers.http.options import DEFAULT_PORT, parse_options
+from stdlib_workers.http.server import Server
+from stdlib_workers.values import end_worker
+from stdlib_workers.values.serving import address_of, listening_socket
 
 EXIT_CONFIG = 2
 # Garbage in cycles is rare here, and each look for it makes every request wait that is on its way.
@@ -23,19 +24,19 @@ def main() -> None:
     worker = register_worker(options=InitOptions(worker_name="http"))
     try:
         options = parse_options(worker.config, os.environ.get("III_WORKER_NAME", "http"))
-        sock = listening_socket(options)
+        sock = listening_socket(options.host, DEFAULT_PORT if options.port is None else options.port)
         server = Server(worker, options, sock, Path(os.environ.get("III_PROJECT", ".")))
     except ValueError as error:
-        _refuse(str(error))
+        end_worker(f"http: {error}", EXIT_CONFIG)
     except OSError as error:
-        _refuse(f"cannot listen on {options.host}: {error.strerror or error}; set another host or port")
+        text = f"http: cannot listen on {options.host}: {error.strerror or error}; set another host or port"
+        end_worker(text, EXIT_CONFIG)
     import uvloop  # after the configuration has been accepted
 
     async def serve() -> None:
         await server.start()
         gc.freeze()  # the routes
-        host, port = sock.getsockname()[:2]
-        sys.stderr.write(f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n")
+        sys.stderr.write(f"{address_of(sock)}\n")
         await asyncio.Event().wait()
 
     worker.before_stop(server.stop)
@@ -44,11 +45,6 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(serve())
-
-
-def _refuse(text: str) -> NoReturn:
-    sys.stderr.write(f"http: {text}\n")
-    raise SystemExit(EXIT_CONFIG)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from stdlib_workers.http.application import Application
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
 from stdlib_workers.http.listening import Listening
-from stdlib_workers.http.options import DEFAULT_PORT, Options, parse_options
+from stdlib_workers.http.options import Options, parse_options
 from stdlib_workers.http.origins import Origins, hosts_for
 from stdlib_workers.http.requests import Trigger
 from stdlib_workers.http.routes import Routes
@@ -164,13 +164,3 @@ class Successor:
             return True  # the engine is about to stop this process: what is there stays
         own = [row for row in rows if row["name"] == name and row.get("instance") == instance]
         return any(row["generation"] > int(os.environ.get("III_GENERATION", "0")) for row in own)
-
-
-def listening_socket(options: Options) -> socket.socket:
-    """Return the socket that the engine has opened for this worker, or open one. OSError when the port is taken."""
-    descriptors = os.environ.get("III_LISTEN_FDS", "")
-    if descriptors:
-        return socket.socket(fileno=os.dup(int(descriptors.split(",")[0])))
-    port = DEFAULT_PORT if options.port is None else options.port
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    return socket.create_server((options.host, port), family=family)

@@ -12,8 +12,9 @@ from iii import InitOptions, register_worker
 from stdlib_workers.mcp.catalog import Catalog
 from stdlib_workers.mcp.key import read_or_make
 from stdlib_workers.mcp.options import options_from
-from stdlib_workers.mcp.sockets import PATH, address_of, listening_socket
+from stdlib_workers.mcp.sockets import PATH, loopback_socket
 from stdlib_workers.values import end_worker, read_options
+from stdlib_workers.values.serving import address_of
 
 LEAST_VERSION = (2, 3)
 
@@ -29,7 +30,7 @@ def main() -> None:
     worker = register_worker(options=InitOptions(worker_name="mcp"))
     try:
         key = options.key or read_or_make(Path(os.environ.get("III_PROJECT", ".")) / ".iii")
-        sock = listening_socket(os.environ.get("III_LISTEN_FDS", ""), options.host, options.port)
+        sock = loopback_socket(options.host, options.port)
     except ValueError as error:
         end_worker(f"mcp: {error}", 2)
     except OSError as error:

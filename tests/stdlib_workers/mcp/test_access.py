@@ -11,7 +11,8 @@ import pytest
 
 from stdlib_workers.mcp.key import NAME, read_or_make
 from stdlib_workers.mcp.listener import LOOPBACK, refusal
-from stdlib_workers.mcp.sockets import address_of, listening_socket
+from stdlib_workers.mcp.sockets import loopback_socket
+from stdlib_workers.values.serving import address_of
 
 KEY = "k" * 32
 HOSTS = frozenset(f"{name}:3114" for name in LOOPBACK)
@@ -79,9 +80,11 @@ def test_a_link_or_a_folder_is_no_key(tmp_path: Path) -> None:
         read_or_make(tmp_path)
 
 
-def test_a_socket_that_other_machines_reach_is_refused() -> None:
+def test_a_socket_that_other_machines_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("0.0.0.0", 0)) as outer, socket.create_server(("127.0.0.1", 0)) as inner:
+        monkeypatch.setenv("III_LISTEN_FDS", str(outer.fileno()))
         with pytest.raises(ValueError, match="of this machine alone"):
-            listening_socket(str(outer.fileno()), "127.0.0.1", None).close()
-        with listening_socket(f"{inner.fileno()},99", "127.0.0.1", None) as taken:
+            loopback_socket("127.0.0.1", None).close()
+        monkeypatch.setenv("III_LISTEN_FDS", f"{inner.fileno()},99")
+        with loopback_socket("127.0.0.1", None) as taken:
             assert address_of(taken) == f"http://127.0.0.1:{inner.getsockname()[1]}"
