@@ -281,13 +281,13 @@ async def _send(request: Request, send: Send, message: Message) -> None:
             headers.append((b"x-request-id", request.id.encode()))
         if request.route is not None and b"traceparent" not in own:
             headers.append((b"traceparent", request.trace["traceparent"].encode()))
-        if connection is not None and not connection.body_left and request.stream is None:
-            await request.discard()
+        if connection is not None:
+            if not (request.is_whole or connection.body_left or request.stream):
+                await request.discard()
+            connection.answer.keeps_next = True
         # Of a body that nobody has read the rest comes still.
         if not request.is_whole or (connection is not None and connection.listening.is_leaving):
             headers.append((b"connection", b"close"))
-        if connection is not None:
-            connection.answer.keeps_next = True
     elif not request.is_whole and request.stream is None and not message.get("more_body", False):
         await send({**message, "more_body": True})
         await request.discard()
