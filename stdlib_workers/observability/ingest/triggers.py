@@ -16,7 +16,7 @@ from iii import InvocationError, Logger, TriggerConfig
 from stdlib_workers.events import Bindings, Caller, Target, Trace, fire, target_from
 from stdlib_workers.observability.ingest.batches import Batch
 from stdlib_workers.observability.records.logs import log_json
-from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_of
+from stdlib_workers.observability.records.spans import SpanRow, function_in, function_of
 
 REGISTRATION_FAILED = "trigger_registration_failed"
 LEVELS = ("all", "trace", "debug", "info", "warn", "error")
@@ -78,7 +78,7 @@ def traces_for(subscription: TraceSubscription, rows: Iterable[SpanRow], bound: 
         is_asked_for = subscription.service in (None, row.service.lower()) and subscription.status in (None, row.status)
         if not is_asked_for or not row.finish or (row.internal and row.parent is None):
             continue
-        function_id = function_of(attributes_of(row))
+        function_id = function_in(row)
         if function_id is None or not (function_id in bound or function_id.startswith(_OWN)):
             traces.add(row.trace)
     return sorted(traces)

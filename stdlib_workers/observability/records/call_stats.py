@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stdlib_workers.observability.records.spans import SECOND, SpanRow, attributes_of, function_of
+from stdlib_workers.observability.records.spans import SECOND, SpanRow, attributes_of, function_in
 
 # Seconds; from a call inside the machine to one that waits for a person.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -59,16 +59,15 @@ class CallStats:
     def add_spans(self, rows: Iterable[SpanRow]) -> None:
         """Count finished spans of calls."""
         for row in rows:
-            function_id = function_of(attributes := attributes_of(row))
             is_call = row.name.startswith(("call ", "enqueue "))
-            if not row.finish or function_id is None or not is_call or row.internal:
+            if not row.finish or not is_call or row.internal or (function_id := function_in(row)) is None:
                 continue
             is_known = function_id in self.durations or len(self.durations) < MAX_FUNCTIONS
             durations = self.durations.setdefault(function_id if is_known else OTHER, Durations())
             durations.add(max(row.finish - row.start, 0) / SECOND)
             if not self._has_counts:
                 outcome = "error" if row.status == "error" else "success"
-                self._calls.update(("total", "deferred" if attributes.get("iii.action") else outcome))
+                self._calls.update(("total", "deferred" if attributes_of(row).get("iii.action") else outcome))
                 self.by_function[function_id] += 1
 
     def add_event(self, event: Any, worker_id: Any) -> None:

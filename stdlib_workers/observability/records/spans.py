@@ -26,6 +26,13 @@ OPTIONAL = (
     *("flags", "trace_state"),
 )
 _FUNCTION = ("iii.function.id", "function_id")
+_FUNCTION_FIRST = '[["iii.function.id","'
+_INVOCATION = "iii.invocation.id"
+_NO_ID = f'["{_INVOCATION}",""]'
+# Kinds of calls whose text is kept, and characters of the attributes of one.
+MAX_CALLS, MAX_CALL = 512, 2048
+# The text before and after the id, and whether it is internal.
+_calls: dict[tuple[Any, ...], tuple[str, str, int]] = {}
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -53,13 +60,13 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
     if not _is_id(trace) or not _is_id(id):
         return None
     parent = get("parent_span_id")
-    pairs = pairs_from(get("attributes"))
+    name = str(get("name") or "")
+    attributes, unseen, internal = _attributes_from(get("attributes"))
     detail = _detail(span)
-    name, attributes = str(get("name") or ""), _encode(pairs).decode()
     detail_text = _encode(detail).decode() if detail else ""
     # One look at everything: nearly all spans are harmless.
-    if may_hold_secret(f"{name}\n{attributes}{detail_text}"):
-        name, attributes = redactor.text(name), _encode(redactor.value(pairs)).decode()
+    if may_hold_secret(f"{name}\n{unseen}{detail_text}"):
+        name, attributes = redactor.text(name), _encode(redactor.value(_decode(attributes))).decode()
         detail_text = _encode(redactor.value(detail)).decode() if detail else ""
     status = get("status")
     return SpanRow(
@@ -71,10 +78,43 @@ def span_row_from(span: Mapping[str, Any], redactor: BatchRedactor) -> SpanRow |
         status if status in STATUSES else "unset",
         clamp(get("start_time_unix_nano")),
         0 if get("pending") else clamp(get("end_time_unix_nano")),
-        int(is_internal(pairs)),
+        internal,
         attributes,
         detail_text or None,
     )
+
+
+def _attributes_from(attributes: Any) -> tuple[str, str, int]:
+    """Return a span's attributes as JSON, the part of it that may hold a secret, and whether the span is internal.
+
+    The attributes of calls mostly differ in nothing but the id of the call: the harmless text around it is kept.
+    """
+    id = attributes.get(_INVOCATION) if isinstance(attributes, dict) else None
+    if not isinstance(id, str):
+        return _encoded(pairs_from(attributes))
+    others = {**attributes, _INVOCATION: ""}
+    values = others.values()
+    key = (*others, *values, *map(type, values))  # 1, 1.0 and true are equal, but not as text
+    try:
+        known = _calls.get(key)
+    except TypeError:  # a value is an array or an object
+        return _encoded(pairs_from(attributes))
+    if known is None:
+        text, _, internal = _encoded(pairs_from(others))
+        if len(text) > MAX_CALL or may_hold_secret(text):
+            return _encoded(pairs_from(attributes))
+        head, _, tail = text.partition(_NO_ID)
+        known = (head + _NO_ID[:-3], "]" + tail, internal)
+        if len(_calls) >= MAX_CALLS:
+            _calls.clear()
+        _calls[key] = known
+    own = _encode(id).decode()
+    return f"{known[0]}{own}{known[1]}", own, known[2]
+
+
+def _encoded(pairs: list[list[str]]) -> tuple[str, str, int]:
+    text = _encode(pairs).decode()
+    return text, text, int(is_internal(pairs))
 
 
 def _is_id(value: Any) -> TypeGuard[str]:
@@ -82,11 +122,11 @@ def _is_id(value: Any) -> TypeGuard[str]:
 
 
 def _detail(span: Mapping[str, Any]) -> dict[str, Any]:
-    detail = {name: span[name] for name in OPTIONAL if span.get(name)}
+    detail = {name: value for name in OPTIONAL if (value := span.get(name))}
     for name in ("events", "links"):
         if name in detail:
             items = detail[name] if isinstance(detail[name], list) else []
-            objects = [item for item in items if isinstance(item, Mapping)]
+            objects = [item for item in items if isinstance(item, dict)]
             detail[name] = [{**item, "attributes": pairs_from(item.get("attributes"))} for item in objects]
     return detail
 
@@ -99,7 +139,7 @@ def span_without_secrets(row: SpanRow, redactor: BatchRedactor) -> SpanRow:
 
 def pairs_from(attributes: Any) -> list[list[str]]:
     """Return attributes, given as an object or as pairs, as pairs of strings: a nested value is JSON text."""
-    if isinstance(attributes, Mapping):
+    if isinstance(attributes, dict):
         return [[name, item if isinstance(item, str) else _encode(item).decode()] for name, item in attributes.items()]
     if isinstance(attributes, (list, tuple)):
         pairs = (pair for pair in attributes if isinstance(pair, (list, tuple)) and len(pair) == 2)
@@ -150,6 +190,17 @@ def span_json(row: SpanRow) -> dict[str, Any]:
 def attributes_of(row: SpanRow) -> dict[str, str]:
     """Return the attributes by name; of two with one name, the last."""
     return dict(_decode(row.attributes))
+
+
+def function_in(row: SpanRow) -> str | None:
+    """Return the function that a span names, None without."""
+    if row.attributes.startswith(_FUNCTION_FIRST):
+        # As the engine writes it: no need to read the rest.
+        start = len(_FUNCTION_FIRST)
+        id = row.attributes[start : row.attributes.index('"', start)]
+        if id and "\\" not in id:
+            return id
+    return function_of(attributes_of(row))
 
 
 def function_of(attributes: Mapping[str, str]) -> str | None:

@@ -143,3 +143,38 @@ def test_redaction_keeps_the_shape_and_is_done_once(value: Any) -> None:
     assert BatchRedactor().value(once) == once
     if isinstance(value, dict):
         assert list(once) == list(value)
+
+
+def attributes_of_calls(*calls: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the attributes of these calls as they are stored, all of one batch."""
+    spans = [span(number, attributes=attributes) for number, attributes in enumerate(calls, start=1)]
+    batch = batch_from_telemetry({"spans": spans}, IngestFilter(), NOW)
+    return [dict(span_json(row)["attributes"]) for row in batch.spans]
+
+
+@pytest.mark.parametrize("name", ["iii.invocation.id", "iii.caller.worker", "password", "note"])
+def test_a_call_keeps_its_secrets_no_more_than_the_calls_like_it_before(name: str) -> None:
+    plain = {"iii.function.id": "math::add", "iii.invocation.id": "c1", "iii.caller.worker": "shop"}
+    calls = [{**plain, name: value} for value in ("a", f"token={CANARY}", "b", f"token={CANARY}")]
+    first, _, third, _ = found = attributes_of_calls(*calls)
+    assert CANARY not in str(found)
+    assert (first[name], third[name]) == ((REDACTED, REDACTED) if name == "password" else ("a", "b"))
+    assert list(first) == list({**plain, name: ""})
+
+
+@pytest.mark.parametrize("values", [(1, True, 1.0, "1"), (0, False, 0.0, None), ([1], [True], {"a": 1}, {"a": 1.0})])
+def test_calls_with_equal_attributes_of_other_types_stay_apart(values: tuple[Any, ...]) -> None:
+    calls = [{"iii.invocation.id": "c", "iii.worker.generation": value} for value in values]
+    texts = [one["iii.worker.generation"] for one in attributes_of_calls(*calls)]
+    assert [
+        value if isinstance(value, str) else json.loads(text) for value, text in zip(values, texts, strict=True)
+    ] == [*values]
+    assert [type(json.loads(text)) for text in texts[:3]] == [type(value) for value in values[:3]]
+
+
+@given(st.lists(st.text(), min_size=2, max_size=6))
+def test_the_ids_of_calls_stay_as_they_are(ids: list[str]) -> None:
+    calls = [{"iii.function.id": "math::add", "iii.invocation.id": id, "iii.attempt": 2} for id in ids]
+    for id, found in zip(ids, attributes_of_calls(*calls), strict=True):
+        if not may_hold_secret(id):
+            assert found == {"iii.function.id": "math::add", "iii.invocation.id": id, "iii.attempt": "2"}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iii.redaction import BatchRedactor
-from stdlib_workers.observability.records.spans import SpanRow, span_row_from
+from stdlib_workers.observability.records.spans import SpanRow, attributes_of, function_in, function_of, span_row_from
 from stdlib_workers.observability.records.trace_tree import MAX_DEPTH, Collapse, tree_from
 from tests.support.observed import span, span_id
 
@@ -98,3 +98,9 @@ def test_every_span_is_there_once_and_below_its_parent_where_that_is_no_ring(par
         parent = root["parent_span_id"]
         is_ring = parent is not None and parent in {span_id(id) for id in parents}
         assert parent is None or is_ring or int(parent, 16) not in parents
+
+
+@given(st.dictionaries(st.sampled_from(["iii.function.id", "function_id", "iii.invocation.id", "a"]), st.text()))
+def test_the_function_of_a_span_is_found_without_reading_its_attributes(attributes: dict[str, str]) -> None:
+    for row in rows(span(attributes=attributes)):
+        assert function_in(row) == function_of(attributes_of(row))
