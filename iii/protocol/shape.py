@@ -14,7 +14,7 @@ MAX_NODES = 200_000
 PIECE = 256 * 1024
 
 _SQUARE = bytes.maketrans(b"{}", b"[]")
-_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"\\')
+_NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[]{},"')
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -67,19 +67,23 @@ def _has_at_most(text: bytes, character: bytes, most: int) -> bool:
 def _shape(text: bytes) -> bytes:
     """Return the brackets and commas of a JSON text that stand outside its strings.
 
-    With all other characters deleted, a string is `""` unless it holds brackets, commas or escapes itself. Removing the
-    `""` then leaves a quote over: an even number of quotes stands before the string, so its opening one has no partner.
+    With all other characters deleted, a string is `""` unless it holds brackets or commas itself. Removing the `""`
+    leaves as odd or even a number of quotes before everything as there was: what was inside a string still is.
     """
+    if b"\\" in text:
+        text = _without_escapes(text)
     shape = text.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
-    if b'"' not in shape and b"\\" not in shape:
-        return shape
-    return _outside_strings(text).translate(None, _NOT_STRUCTURE)
+    return _outside_strings(shape).translate(None, b"0") if b'"' in shape else shape
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Return the text with no quotes but those that open or close a string: backslashes stand in strings only."""
+    return text.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
 def _outside_strings(text: bytes) -> bytes:
     """Return the text with a `0` for each string."""
-    # Backslashes stand in strings only: without escaped backslashes and quotes, every quote opens or closes a string.
-    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    text = _without_escapes(text)
     parts, is_inside = [], 0
     for start in range(0, len(text), PIECE):
         piece = text[start : start + PIECE].split(b'"')

@@ -210,12 +210,13 @@ def _locate(value: Any, depth: int) -> tuple[str, str] | None:
 
 
 def _has_long_number(data: bytes) -> bool:
-    if data.translate(_DIGITS_TO_ZERO).find(_LONG_NUMBER) < 0:
+    digits = data.translate(_DIGITS_TO_ZERO)
+    if digits.find(_LONG_NUMBER) < 0:
         return False
     # Compiling its patterns costs a millisecond at start, and most workers never need it.
     from iii.worker.codec.json_diagnosis import has_long_integer
 
-    return has_long_integer(data)
+    return has_long_integer(digits)
 
 
 def _may_exceed(block: bytes, lines: int, depth: int = 0) -> bool:

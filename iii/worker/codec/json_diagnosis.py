@@ -19,8 +19,9 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:true|false|null)(?![0-9A-Za-z_]))"
     r"|(?P<punctuation>[{}\[\]:,]))"
 )
-# A run of 19 digits that is a number of its own, and not an id in a string or the tail of a fraction.
-_LONG_INTEGER = re.compile(rb"(?:^|[:\[,\s])-?[0-9]{19}")
+# As many digits as an integer beyond 64 bits has at least, in a text whose digits are all 0.
+_LONG_RUN = re.compile(b"0" * (MAX_DIGITS - 1) + b"0*")
+_BEFORE_VALUE = b":[, \t\r\n"
 _INVOCATION_ID = re.compile(rb'"invocation_id"\s*:\s*"([^"\\]{1,128})"')
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
@@ -44,9 +45,18 @@ def find_fault(line: bytes) -> Fault | None:
     return fault and (fault[0], len(text[: fault[1]].encode("utf-8")))
 
 
-def has_long_integer(data: bytes) -> bool:
-    """Tell whether an integer with so many digits that it may exceed 64 bits could be in `data`."""
-    return _LONG_INTEGER.search(data) is not None
+def has_long_integer(digits: bytes) -> bool:
+    """Tell whether an integer that may exceed 64 bits could be in a text, given with all of its digits as 0.
+
+    No id in a string and no tail of a fraction is one, nor a time in nanoseconds: 19 digits without a sign always fit.
+    """
+    for run in _LONG_RUN.finditer(digits):
+        start, end = run.span()
+        is_negative = digits[start - 1 : start] == b"-"
+        before = digits[start - 1 - is_negative : start - is_negative]
+        if (is_negative or end - start >= MAX_DIGITS) and (not before or before in _BEFORE_VALUE):
+            return True
+    return False
 
 
 def read_invocation_id(line: bytes) -> str | None:

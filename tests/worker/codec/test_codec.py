@@ -19,6 +19,7 @@ from iii.worker.codec.codec import Codec
 from iii.worker.codec.json_diagnosis import find_fault
 from iii.worker.codec.limits import MAX_DEPTH, MAX_NODES
 from iii.worker.runtime.lines import LineReader
+from tests.support.lines_run import lines_run
 
 # A busy machine is slow; that decides no test.
 
@@ -46,6 +47,8 @@ REFUSED = [
     b"-1e400",
     b"18446744073709551616",
     b"-9223372036854775809",
+    b"[-9999999999999999999]",
+    b'{"a":\t99999999999999999999}',
     b"9" * 4301,
     b'{"a":1,"a":2}',
     b'{"a":1,"\\u0061":2}',
@@ -83,6 +86,8 @@ def test_a_refused_line_yields_offset_and_id_and_the_next_one_is_read(codec, dat
 ACCEPTED = [
     b"18446744073709551615",
     b"-9223372036854775808",
+    b"9999999999999999999",
+    b'["-9999999999999999999", "a -9223372036854775809", 0.00000000000000000000000001]',
     b"9007199254740993",
     b"-0.0",
     b"0.12345678901234567890123",
@@ -261,6 +266,17 @@ def test_a_large_value_is_not_walked_through(codec, monkeypatch):
     monkeypatch.setattr("iii.worker.codec.codec.find_unencodable", None)
     rows = [{"id": number, "tags": ["a", "b"]} for number in range(5_000)]
     assert len(codec.encode({"data": rows})) > 100_000
+
+
+@pytest.mark.parametrize("package", ["msgspec", "orjson"])
+def test_times_in_nanoseconds_and_long_ids_are_not_read_token_by_token(package):
+    codec = make_codec(package)
+    rows = [{"time": 1796079602371164000 + number, "id": "12345678901234567890123"} for number in range(2_000)]
+    line = codec.encode({"type": "invokefunction", "data": rows}) + b"\n"
+    assert codec.decode_block(line)[0]["data"] == rows
+    # Token by token it takes hundreds of lines for each row.
+    assert lines_run(lambda: codec.decode_block(line)) < 20 * len(rows)
+    assert lines_run(lambda: codec.encode({"data": rows})) < 20 * len(rows)
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5), st.data())
