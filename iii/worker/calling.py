@@ -11,15 +11,14 @@ from threading import get_ident
 
 from iii.errors import ErrorCode, InvocationError, LocalProtocolError
 from iii.worker.api.requests import request_from
-from iii.worker.calls.call_table import AwaitedCall, BlockingCall, StreamedCall, prepare
+from iii.worker.calls.call_table import AwaitedCall, AwaitedStream, BlockingCall, StreamedCall, prepare
 from iii.worker.codec.limits import MAX_LINE
-from iii.worker.runtime.threads import call_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncIterator, Callable, Iterator
-    from typing import Any, overload
+    from typing import Any, TypeVar, overload
 
     from iii.worker.api.options import InitOptions
     from iii.worker.api.requests import RequestFields, RequestInput, TriggerRequestInput
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from iii.worker.runtime.reader_lock import ReaderLock
     from iii.worker.runtime.receiver import Receiver
     from iii.worker.runtime.threads import LoopThread
+
+    C = TypeVar("C", bound=Call)
 
 
 class Calling:
@@ -142,7 +143,7 @@ class Calling:
         from queue import SimpleQueue  # few workers stream
 
         messages: SimpleQueue[Message] = SimpleQueue()
-        call, taken = self._begin_stream(request, payload, messages.put)
+        call, taken = self._begin_stream(request, payload, lambda head: StreamedCall(head, messages.put))
         self._writer.flush()
         self._dispatcher.watch()
         try:
@@ -170,19 +171,17 @@ class Calling:
         on_result: Callable[[Any], None] | None = None,
     ) -> AsyncIterator[Any]:
         """As `stream`, for `async for`."""
-        import asyncio  # loaded by the loop this runs on
-
-        messages: asyncio.Queue[Message] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        call, taken = self._begin_stream(request, payload, lambda message: call_on(loop, messages.put_nowait, message))
-        loop.call_soon(self._writer.flush)
+        loop: AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
+        call, taken = self._begin_stream(request, payload, lambda head: AwaitedStream(head, loop, self._calls.settled))
+        self._writer.flush_soon(loop)
+        self._reader_lock.offer_loop(loop, get_ident())
         self._dispatcher.watch()
         try:
-            while (message := await messages.get())["type"] != "invocationresult":
+            while (message := await call.next_item()) is not None:
                 for item in _items_of(message, on_progress):
                     yield item
                     taken.add()
-                if messages.empty():
+                if not call.items:
                     taken.report()
             if (result := call.result()) is not None:
                 if on_result is None:
@@ -193,15 +192,13 @@ class Calling:
             if not call.is_settled:
                 self._give_up(call)
 
-    def _begin_stream(
-        self, request: RequestInput, payload: Any, deliver: Callable[[Message], Any]
-    ) -> tuple[StreamedCall, TakenItems]:
+    def _begin_stream(self, request: RequestInput, payload: Any, make: Callable[[Message], C]) -> tuple[C, TakenItems]:
         from iii.worker.runtime.flow_control import WINDOW_ITEMS, TakenItems  # few workers stream
 
         head, payload = self._prepare(request, payload, window=WINDOW_ITEMS)
         if "invocation_id" not in head:
             raise ValueError("a void call has no items to stream")
-        call = self._calls.add(StreamedCall(head, deliver))
+        call = self._calls.add(make(head))
         self._writer.add(self._encode_call(call, payload))
         return call, TakenItems(call.id, self._send)
 

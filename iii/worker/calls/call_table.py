@@ -67,6 +67,9 @@ class Call:
         """Keep the answer; subclasses let the caller go on."""
         self.answer = answer
 
+    def add_item(self, message: Message) -> None:
+        """Take an item, or a report of progress; only a caller that streams wants any."""
+
     def result(self) -> Any:
         """Return the answer's result, as `EnqueueResult` for a queue's receipt; raise InvocationError for its error."""
         answer = self.answer or {}
@@ -124,14 +127,41 @@ class AwaitedCall(Call):
             self.future.set_result(None)
 
 
+class AwaitedStream(AwaitedCall):
+    """One outstanding call of a coroutine that takes its items as they come. `items` are those not yet taken."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, head: Message, loop: AbstractEventLoop, settled: list[AwaitedCall]) -> None:
+        super().__init__(head, loop, settled)
+        self.items: list[Message] = []
+
+    def add_item(self, message: Message) -> None:
+        self.items.append(message)
+        self.settled.append(self)
+
+    async def next_item(self) -> Message | None:
+        """Return the next item, None when the answer is there and no item is left."""
+        while not self.items:
+            if self.answer is not None:
+                # The reading thread puts the answer behind all items.
+                return self.items.pop(0) if self.items else None
+            self.future = self.loop.create_future()
+            await self.future
+        return self.items.pop(0)
+
+
 class StreamedCall(Call):
-    """One outstanding call that passes its items to `deliver` as they come, and at last the answer itself."""
+    """One outstanding call of a thread that passes its items to `deliver` as they come, and at last the answer."""
 
     __slots__ = ("deliver",)
 
     def __init__(self, head: Message, deliver: Callable[[Message], None]) -> None:
         super().__init__(head)
         self.deliver = deliver
+
+    def add_item(self, message: Message) -> None:
+        self.deliver(message)
 
     def settle(self, answer: Message) -> None:
         self.answer = answer
@@ -161,8 +191,8 @@ class CallTable:
     def add_item(self, message: Message) -> None:
         """Give an item, or a report of progress, to its caller."""
         call = self._calls.get(str(message.get("invocation_id")))
-        if isinstance(call, StreamedCall):
-            call.deliver(message)
+        if call is not None:
+            call.add_item(message)
 
     def has(self, call_id: str) -> bool:
         """Whether a caller in this process waits for the answer to this call."""
