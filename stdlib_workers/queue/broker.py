@@ -8,6 +8,7 @@ of its name says.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ class Broker:
         self._noise = noise
         self.queues: dict[str, Queue] = {}
         self._declared: frozenset[str] = frozenset()
+        self._defining: dict[str, asyncio.Event] = {}  # by name, until the queue is there
         self.scheduler = Scheduler(run, clock)
         store.attach(self.scheduler)
 
@@ -128,15 +130,28 @@ class Broker:
     async def define(self, name: str, config: QueueConfig) -> bool:
         """Make or change a named queue; returns whether anything has changed."""
         config = replace(config, is_declared=name in self._declared)
+        defined = self._defining[name] = asyncio.Event()
 
         def work(connection: sqlite3.Connection, _: int) -> tuple[Queue, bool]:
             queue, has_changed = catalog.define(connection, name, config)
             self.scheduler.reconsider((queue,))
             return queue, has_changed
 
-        queue, has_changed = await self._transact(work)
-        self.queues[queue.name] = queue
+        try:
+            queue, has_changed = await self._transact(work)
+            self.queues[queue.name] = queue
+        finally:
+            defined.set()
+            if self._defining.get(name) is defined:
+                del self._defining[name]
         return has_changed
+
+    async def find_named(self, name: str) -> Queue | None:
+        """Return the queue of this name; of one that is being defined, once it is."""
+        if name not in self.queues and name in self._defining:
+            await self._defining[name].wait()
+        queue = self.queues.get(name)
+        return None if queue is None or queue.topic is not None else queue
 
     def is_orphaned(self, queue: Queue) -> bool:
         """Whether iii.toml has declared a queue and does no more."""

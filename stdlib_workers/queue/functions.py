@@ -102,8 +102,8 @@ class Functions:
         return await self._enqueue(_text(fields, "queue", code="queue_not_set"), fields, fields)
 
     async def _enqueue(self, name: Any, fields: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
-        queue = self._broker.queues.get(name) if isinstance(name, str) else None
-        if queue is None or queue.topic is not None:
+        queue = await self._broker.find_named(name) if isinstance(name, str) else None
+        if queue is None:
             names = ", ".join(sorted(q.name for q in self._broker.queues.values() if not q.name.startswith("topic:")))
             raise refused(
                 "queue_not_found", f"there is no queue {name!r}; define it with queue::define. There are: {names}"

@@ -22,6 +22,39 @@ port = 0
 adapter = { name = "builtin", config = { store_method = "in_memory" } }
 [workers.shop]
 run = "shop.py"
+[workers.eager]
+run = "eager.py"
+"""
+
+# It enqueues before it is ready: the queue worker has not heard of what it declares.
+EAGER = """
+@worker.queue("eager", retries=4)
+def take(note: str, metadata: object = None):
+    say("took", note, metadata["iii.job"]["max_attempts"])
+
+take.enqueue(note="first")
+put = TriggerAction.Enqueue(queue="eager")
+worker.trigger({"function_id": "eager::take", "payload": {"note": "second"}, "action": put})
+
+@worker.queue("eager-twin")
+async def take_async(note: str):
+    say("took", note)
+    await take_later.enqueue_async(note="fourth")
+
+@worker.queue("eager-later")
+def take_later(note: str):
+    say("took", note)
+
+take_async.using(delay="1ms").enqueue(note="third")
+worker.ready()
+
+@worker.queue("eager-last")
+def take_last(note: str):
+    say("took", note)
+
+# What the engine has heard of a moment ago it passes on before this.
+put = TriggerAction.Enqueue(queue="eager-last")
+worker.trigger({"function_id": "eager::take_last", "payload": {"note": "last"}, "action": put})
 """
 
 SHOP = """
@@ -110,7 +143,7 @@ def send() -> str:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with project(tmp_path_factory.mktemp("handles"), TOML, {"shop": SHOP}) as made:
+    with project(tmp_path_factory.mktemp("handles"), TOML, {"shop": SHOP, "eager": EAGER}) as made:
         yield made
 
 
@@ -135,6 +168,11 @@ def test_a_queue_that_a_function_brings_along_has_its_retries(running: Project) 
     assert running.wait("mail ada", count=2) == ["mail ada 1 2", "mail ada 2 2"]
     assert len(receipt) == 36
     assert running.call("shop::send") == receipt
+
+
+def test_a_function_can_be_enqueued_as_soon_as_it_is_declared(running: Project) -> None:
+    for said in ("first 4", "second 4", "third", "fourth", "last"):
+        assert running.wait(f"took {said}") == [f"took {said}"]
 
 
 def test_a_call_from_outside_that_does_not_fit_is_refused_before_the_function_runs(running: Project) -> None:

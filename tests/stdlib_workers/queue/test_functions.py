@@ -353,6 +353,19 @@ async def test_a_call_that_does_not_fit_has_the_contracts_code(
     assert (await bench.refusal(function_id, payload)).code == code
 
 
+async def test_an_enqueue_waits_for_a_queue_that_is_being_defined(bench: Bench) -> None:
+    declarations = Declarations(bench.broker, {})
+    declared = binding("jobs::run", {"queue": "declared", "max_retries": 1})
+    answers = await asyncio.gather(
+        declarations.register_trigger(declared),
+        bench.enqueue("r1", queue="declared"),
+        bench.call("queue::define", queue="defined"),
+        bench.enqueue("r2", queue="defined"),
+    )
+    assert [answers[1], answers[3]] == [{"messageReceiptId": "r1"}, {"messageReceiptId": "r2"}]
+    assert bench.broker.queues["declared"].config.max_retries == 1
+
+
 async def test_a_call_with_the_action_has_its_receipt_from_the_engine(bench: Bench) -> None:
     call = {"function_id": "jobs::run", "data": 1, "messageReceiptId": "r1", "action": {"type": "enqueue"}}
     assert (await bench.refusal("action enqueue", call)).details == {"reason": "queue_not_found"}
