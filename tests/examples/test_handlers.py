@@ -156,9 +156,9 @@ def test_a_wrong_result_names_its_function_in_a_test(tmp_path: Path) -> None:
 CLIENTS = {
     "shortener": """
 from client.api.shortener import shortener_all_links, shortener_forget, shortener_shorten, shortener_show
-from client.models import ShortenerShortenBody
+from client.models import ShortenerShortenNewLink
 
-made = shortener_shorten.sync(client=client, body=ShortenerShortenBody(url="https://example.com", name="way"))
+made = shortener_shorten.sync(client=client, body=ShortenerShortenNewLink(url="https://example.com", name="way"))
 assert (made.name, made.url, made.visits) == ("way", "https://example.com", 0)
 assert shortener_show.sync(client=client, name="way").to_dict() == made.to_dict()
 assert [link.name for link in shortener_all_links.sync(client=client, limit=1)] == ["way"]
@@ -167,11 +167,11 @@ assert shortener_show.sync(client=client, name="way").error.code == "not_found"
 """,
     "orders": """
 from client.api.orders import orders_place, orders_show
-from client.models import OrdersPlaceBody
+from client.models import OrdersPlaceNewOrder
 
-placed = orders_place.sync(client=client, body=OrdersPlaceBody.from_dict({"customer": "ada", "item": "tea"}))
+placed = orders_place.sync(client=client, body=OrdersPlaceNewOrder.from_dict({"customer": "ada", "item": "tea"}))
 assert (placed.cents, orders_show.sync(client=client, id=placed.id).customer) == (350, "ada")
-refused = orders_place.sync(client=client, body=OrdersPlaceBody.from_dict({"customer": "", "item": "tea"}))
+refused = orders_place.sync(client=client, body=OrdersPlaceNewOrder.from_dict({"customer": "", "item": "tea"}))
 assert refused.error.message == "an order has a customer and a quantity of 1 to 100", refused
 """,
     "agent": """
