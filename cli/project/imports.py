@@ -1,7 +1,7 @@
 """`iii import FILE`: an iii.toml from the public system's config.yaml or worker-compose.yaml.
 
-Both list workers under `workers`, by name or as entries with a `name`. What has no counterpart here becomes a comment
-in the place where it would stand. `converted` is pure.
+Both list workers under `workers`, by name or as entries with a `name`; a compose file may say `services`. What has no
+counterpart here becomes a comment in the place where it would stand. `converted` is pure.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ WORDS = {
     "env": ("env", "environment"),
     "after": ("after", "depends_on"),
     "namespace": ("namespace",),
+    "instances": ("instances", "replicas", "scale"),
     "watch": ("watch",),
 }
 NAMES = ("name", "id")
+LISTS = ("workers", "services")
 GRACE, MIN_GRACE, MAX_GRACE = "registration_namespace_grace_ms", 10, 60_000
 
 
@@ -99,13 +101,14 @@ def read_yaml(path: Path) -> Any:
 
 def converted(document: Any, name: str) -> tuple[str, list[str]]:
     """Return the text of an iii.toml, and what stands in it as comments. Raises UsageError for no such document."""
-    if not isinstance(document, dict) or not isinstance(document.get("workers"), (dict, list)):
+    lists = [document[key] for key in LISTS if document.get(key) is not None] if isinstance(document, dict) else []
+    if not lists or not all(isinstance(each, (dict, list)) for each in lists):
         raise UsageError(f"{name} has no list `workers`", "it has to be a config.yaml or worker-compose.yaml")
     toml = _Toml()
     toml.lines += ["#:schema ./.iii/iii.schema.json", f"# From {name}. `iii check` validates this file.", ""]
-    others = {key: value for key, value in document.items() if key != "workers"}
+    others = {key: value for key, value in document.items() if key not in LISTS}
     grace = others.pop(GRACE, None)
-    entries = list(_entries(document["workers"]))
+    entries = [entry for each in lists for entry in _entries(each)]
     gateways = [(worker, entry) for worker, entry in entries if standard_name(worker) == GATEWAY]
     _engine(toml, grace, [_config_of(toml, *gateway) for gateway in gateways])
     for key, value in others.items():
@@ -200,11 +203,14 @@ def _own_worker(toml: _Toml, name: str, entry: dict[str, Any], config: Any) -> N
     if isinstance(run := table.get("run"), list):
         table["run"] = shlex.join(map(str, run))
     if isinstance(env := table.get("env"), list):
-        table["env"] = dict(str(line).split("=", 1) for line in env if "=" in str(line))
+        lines = [str(line).partition("=") for line in env]
+        for line in [line for line in lines if not line[1]]:
+            toml.leave_out(f"{name}.env.{line[0]}", "", "it has no value; a worker has the engine's environment anyway")
+        table["env"] = {key: value for key, equals, value in lines if equals}
     if isinstance(env := table.get("env"), dict):
         for reserved in [key for key in env if key.startswith("III_")]:
             toml.leave_out(f"{name}.env.{reserved}", env.pop(reserved), "III_ names are the engine's")
-        table["env"] = {key: str(value) for key, value in env.items()}
+        table["env"] = {key: value if isinstance(value, str) else json.dumps(value) for key, value in env.items()}
     if isinstance(after := table.get("after"), (dict, list)):
         table["after"] = [standard_name(word) if word.startswith("iii-") else word for word in map(str, after)]
     if config:

@@ -23,7 +23,7 @@ def memory_of(pid: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_thousand_workers_are_accepted_and_answer(tmp_path: Path, record_property: pytest.RecordProperty) -> None:
     with project(tmp_path, '[engine]\nlisten = "127.0.0.1:0"\n', {}) as running:
         run = json.loads((tmp_path / ".iii" / "run" / "engine.json").read_text())
