@@ -46,8 +46,10 @@ def main() -> None:
     from stdlib_workers.mcp.listener import Listener
     from stdlib_workers.mcp.server import McpServer
 
-    listener = Listener(McpServer(worker, options).server, sock, key)
-    closers.append(listener.close)
+    server = McpServer(worker, options)
+    server.changes.follow(worker, "mcp")
+    listener = Listener(server.server, sock, key)
+    closers += [server.changes.close, listener.close]
     listener.start()
 
 

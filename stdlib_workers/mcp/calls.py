@@ -86,6 +86,18 @@ class _Blocks:
         self._texts.append(cut(text, self._room))
         self._room -= size
 
+    def structured(self, value: Any) -> CallToolResult:
+        """Return a result that its tool's schema describes, whole.
+
+        One that is too long, or no object, cannot be that: it is a failed result with the text that there is room for.
+        """
+        text = text_of(value)
+        self.add(text)
+        is_whole = isinstance(value, dict) and self._texts == [text]
+        result = self.result()
+        result.structured_content, result.is_error = (value, False) if is_whole else (None, True)
+        return result
+
     def result(self) -> CallToolResult:
         texts = self._texts or ["null"]
         if self._left_out:
@@ -94,19 +106,30 @@ class _Blocks:
 
 
 async def call_tool(
-    worker: Worker, context: ServerRequestContext[Any, Any], request: TriggerRequestInput, max_result: int
+    worker: Worker,
+    context: ServerRequestContext[Any, Any],
+    request: TriggerRequestInput,
+    max_result: int,
+    *,
+    is_structured: bool,
 ) -> CallToolResult:
     """Call a function and return its result as one block, or its items as one block each. A failure is a result, too.
 
-    When the client cancels, the call is cancelled.
+    With `is_structured` the result is an object by its schema, and returned as one beside the block. When the client
+    cancels, the call is cancelled.
     """
     blocks = _Blocks(max_result)
     progress = _Progress(context) if "progress_token" in (context.meta or {}) else None
     error: InvocationError | None = None
+    results: list[Any] = []
     async with anyio.create_task_group() as tasks:
         if progress is not None:
             tasks.start_soon(progress.send)
-        stream = worker.stream_async(request, on_progress=None if progress is None else progress.report)
+        stream = worker.stream_async(
+            request,
+            on_progress=None if progress is None else progress.report,
+            on_result=results.append if is_structured else None,
+        )
         try:
             # An async generator, which `aclosing` ends when the client cancels; the SDK promises an iterator only.
             async with aclosing(cast("AsyncGenerator[Any]", stream)) as items:
@@ -116,7 +139,9 @@ async def call_tool(
         finally:
             if progress is not None:
                 progress.end()
-    return blocks.result() if error is None else failure(error)
+    if error is not None:
+        return failure(error)
+    return blocks.structured(results[0] if results else None) if is_structured else blocks.result()
 
 
 async def _take(items: AsyncIterator[Any], blocks: _Blocks, progress: _Progress | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from iii import TriggerRequestInput, Worker
 from stdlib_workers.mcp.introspection import ENGINE_TOOLS
 from stdlib_workers.mcp.options import Options
-from stdlib_workers.mcp.tools import FunctionTool, chosen_functions, input_schema
+from stdlib_workers.mcp.tools import FunctionTool, Schemas, chosen_functions, input_schema
 
 # How long the engine and the standard workers may take for what they list.
 LIST_TIMEOUT_MS = 10_000
@@ -30,24 +30,26 @@ class Catalog:
         """Return the described functions that the tables choose, by the names of their tools."""
         return (await self._chosen())[0]
 
-    async def payload_schemas(self, tools: list[FunctionTool]) -> dict[str, Any]:
-        """Return the schema of each function's payload by the tool's name; None without one, or when it is gone."""
-        found: dict[str, Any] = {}
+    async def schemas(self, tools: list[FunctionTool]) -> dict[str, Schemas]:
+        """Return the schemas of each function by the tool's name; without any when it is gone."""
+        found: dict[str, Schemas] = {}
         for namespace in sorted({tool.namespace for tool in tools}):
             there = [tool for tool in tools if tool.namespace == namespace]
             for start in range(0, len(there), _BATCH):
                 batch = there[start : start + _BATCH]
                 payload = {"function_ids": [tool.function_id for tool in batch], "namespace": namespace}
                 rows = (await self.call({"function_id": "engine::functions::info", "payload": payload}))["functions"]
-                schemas = {row["function_id"]: row.get("request_schema") for row in rows}
-                found |= {tool.name: schemas.get(tool.function_id) for tool in batch}
+                schemas = {
+                    row["function_id"]: Schemas(row.get("request_schema"), row.get("response_schema")) for row in rows
+                }
+                found |= {tool.name: schemas.get(tool.function_id, Schemas()) for tool in batch}
         return found
 
     async def describe(self, _: Any) -> dict[str, Any]:
         """Return which functions are tools, and which are chosen but lack a description or a schema."""
         tools, without = await self._chosen()
-        schemas = await self.payload_schemas(list(tools.values()))
-        has_schema = {name: input_schema(schema) is not None for name, schema in schemas.items()}
+        schemas = await self.schemas(list(tools.values()))
+        has_schema = {name: input_schema(found.payload) is not None for name, found in schemas.items()}
         return {
             "tools": {name: tools[name].function_id for name in sorted(tools) if has_schema[name]},
             "without_description": sorted(without),

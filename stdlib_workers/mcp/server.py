@@ -32,11 +32,12 @@ from mcp.types import (
 from iii import InvocationError, TriggerRequestInput, Worker, __version__
 from stdlib_workers.mcp.calls import call_tool, failure
 from stdlib_workers.mcp.catalog import Catalog
+from stdlib_workers.mcp.changes import ToolChanges
 from stdlib_workers.mcp.cuts import cut, text_of
 from stdlib_workers.mcp.introspection import ENGINE_TOOLS
 from stdlib_workers.mcp.options import Options
 from stdlib_workers.mcp.resources import NoSuchResource, Resources
-from stdlib_workers.mcp.tools import FunctionTool, input_schema, payload_of
+from stdlib_workers.mcp.tools import FunctionTool, Schemas, input_schema, output_schema, payload_of
 
 Context = ServerRequestContext[Any, Any]
 
@@ -48,12 +49,17 @@ RESOURCE_NOT_FOUND = -32002
 
 
 class McpServer:
-    """The handlers; `server` is the protocol's end that any transport runs."""
+    """The handlers; `server` is the protocol's end that any transport runs.
 
-    def __init__(self, worker: Worker, options: Options) -> None:
+    `keeps_connections`: whether the transport has one connection for all requests of a client.
+    """
+
+    def __init__(self, worker: Worker, options: Options, *, keeps_connections: bool = False) -> None:
         self._worker = worker
         self._options = options
+        self._keeps_connections = keeps_connections
         self._catalog = Catalog(worker, options)
+        self.changes = ToolChanges(self._catalog)
         self._resources = Resources(self._catalog.call, options)
         self._engine_tools = ENGINE_TOOLS if options.introspection else {}
         self.server: Server[Any] = Server(
@@ -66,24 +72,26 @@ class McpServer:
             on_list_resources=self.list_resources,
             on_list_resource_templates=self.list_templates,
             on_read_resource=self.read_resource,
+            on_subscriptions_listen=self.changes.listening,
             # Without it the server lists all tools before each call, for headers that these tools do not use.
             get_tool_input_schema=lambda _: None,
         )
 
-    async def list_tools(self, _: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_tools(self, context: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         """Return one page of tools; the cursor is the last name of the page before."""
         cursor = (params.cursor if params is not None else None) or ""
         with _errors_of_engine():
             tools = await self._catalog.tools()
+            self.changes.note(tools, context.session if self._keeps_connections else None)
             names = sorted(name for name in (*self._engine_tools, *tools) if name > cursor)
             page = names[:PAGE]
-            schemas = await self._catalog.payload_schemas([tools[name] for name in page if name in tools])
+            schemas = await self._catalog.schemas([tools[name] for name in page if name in tools])
         shown = []
         for name in page:
             if name in self._engine_tools:
                 shown.append(self._engine_tool(name))
-            elif (schema := input_schema(schemas[name])) is not None:
-                shown.append(_tool(tools[name], schema))
+            elif (schema := input_schema(schemas[name].payload)) is not None:
+                shown.append(_tool(tools[name], schema, output_schema(schemas[name].result)))
         return ListToolsResult(tools=shown, next_cursor=page[-1] if len(names) > PAGE else None)
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> CallToolResult:
@@ -99,17 +107,17 @@ class McpServer:
             )
         with _errors_of_engine():
             tool = (await self._catalog.tools()).get(params.name)
-            schema = None if tool is None else (await self._catalog.payload_schemas([tool]))[tool.name]
-        if tool is None or input_schema(schema) is None:
+            schemas = Schemas() if tool is None else (await self._catalog.schemas([tool]))[tool.name]
+        if tool is None or input_schema(schemas.payload) is None:
             raise MCPError(INVALID_PARAMS, f"there is no tool {params.name!r:.80}; tools/list has those there are")
-        assert isinstance(schema, dict)
+        is_structured = output_schema(schemas.result) is not None
         request: TriggerRequestInput = {
             "function_id": tool.function_id,
             "namespace": tool.namespace,
-            "payload": payload_of(schema, arguments),
+            "payload": payload_of(schemas.payload, arguments),
             "timeout_ms": self._options.timeout_ms,
         }
-        return await call_tool(self._worker, context, request, self._options.max_result)
+        return await call_tool(self._worker, context, request, self._options.max_result, is_structured=is_structured)
 
     async def list_resources(self, _: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
         """Return the resources. MCPError when the state worker does not say which scopes there are."""
@@ -147,9 +155,11 @@ def _errors_of_engine() -> Iterator[None]:
         raise MCPError(INTERNAL_ERROR, f"{error.code}: {cut(error.message, MAX_DESCRIPTION)}") from None
 
 
-def _tool(tool: FunctionTool, schema: dict[str, Any]) -> Tool:
+def _tool(tool: FunctionTool, schema: dict[str, Any], result: dict[str, Any] | None) -> Tool:
     description = cut(tool.description, MAX_DESCRIPTION)
-    return Tool(name=tool.name, title=tool.function_id, description=description, input_schema=schema)
+    shown = Tool(name=tool.name, title=tool.function_id, description=description, input_schema=schema)
+    shown.output_schema = result
+    return shown
 
 
 def _instructions(options: Options) -> str:

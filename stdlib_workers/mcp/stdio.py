@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import NoReturn, cast
 
 import anyio
+from mcp.server import NotificationOptions
 from mcp.server.stdio import stdio_server
 
 from iii import InitOptions, RegistrationRejectedError, register_worker
@@ -52,12 +53,14 @@ def serve(options: Options) -> NoReturn:
         worker = register_worker(options=InitOptions(worker_name=f"mcp-stdio-{os.getpid()}"))
     except (RegistrationRejectedError, ConnectionError) as error:
         end_worker(f"mcp: {error}", 1)
-    server = McpServer(worker, options).server
+    served = McpServer(worker, options, keeps_connections=True)
+    served.changes.follow(worker, f"mcp-stdio-{os.getpid()}")
+    server, notified = served.server, NotificationOptions(tools_changed=True)
 
     async def run() -> None:
         lines = cast("anyio.AsyncFile[str]", BoundedLines(os.dup(0)))
         async with stdio_server(stdin=lines) as (read, write):
-            await server.run(read, write, server.create_initialization_options())
+            await server.run(read, write, server.create_initialization_options(notified))
 
     try:
         anyio.run(run)

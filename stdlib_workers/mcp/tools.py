@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from stdlib_workers.mcp.options import Options
 from stdlib_workers.values.payload import encode
@@ -32,6 +32,13 @@ class FunctionTool:
     function_id: str
     namespace: str
     description: str
+
+
+class Schemas(NamedTuple):
+    """The JSON Schemas of a function's payload and result; None without one."""
+
+    payload: Any = None
+    result: Any = None
 
 
 def chosen_functions(
@@ -76,6 +83,15 @@ def input_schema(schema: Any) -> dict[str, Any] | None:
     root = {name: schema[name] for name in names if name in schema}
     inner = {name: value for name, value in schema.items() if name not in names}
     return {**root, "type": "object", "properties": {PAYLOAD: inner}, "required": [PAYLOAD]}
+
+
+def output_schema(schema: Any) -> dict[str, Any] | None:
+    """Return the schema of a tool's structured result for that of a function's result; only objects have one.
+
+    Texts, numbers and lists are blocks of text alone, and so are results whose schema is too long to be shown.
+    """
+    is_object = isinstance(schema, dict) and schema.get("type") == "object"
+    return schema if is_object and len(encode(schema)) <= MAX_SCHEMA else None
 
 
 def takes_object(schema: Mapping[str, Any]) -> bool:

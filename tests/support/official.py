@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 PYTHON_VERSIONS = ("0.21.6", "0.23.0", "0.24.6", "0.25.0")
 NODE_VERSION = "0.22.1"
 GENERATOR = "0.29.1"  # of openapi-python-client
+# The newest one that runs on Node 20 and sends headers.
+INSPECTOR = "0.16.8"
 HAS_NODE = shutil.which("npm") is not None
 # What tests are parametrized with. Without node its tests count as slow, and the header of the run says so.
 needs_node = () if HAS_NODE else (pytest.mark.slow,)
@@ -61,6 +63,18 @@ def _make_node(folder: Path, version: str) -> None:
     _install(["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", f"iii-sdk@{version}"], folder)
 
 
+def mcp_inspector() -> list[str]:
+    """Return the command of the Model Context Protocol's own inspector, as a program without a page."""
+
+    def make(folder: Path) -> None:
+        folder.joinpath("package.json").write_text('{"private": true}')
+        command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--ignore-scripts"]
+        _install([*command, f"@modelcontextprotocol/inspector@{INSPECTOR}"], folder, 300)
+
+    place = _made(f"mcp-inspector-{INSPECTOR}", make)
+    return ["node", str(place / "node_modules" / ".bin" / "mcp-inspector"), "--cli"]
+
+
 def typescript_with(packages: dict[str, Any]) -> Path:
     """Return a node_modules with what a package.json asks for."""
     wanted = {**packages["dependencies"], **packages["devDependencies"]}
@@ -86,10 +100,10 @@ def _made(name: str, make: Callable[[Path], None]) -> Path:
     return place
 
 
-def _install(command: list[str], folder: Path) -> None:
+def _install(command: list[str], folder: Path, timeout: float = 50) -> None:
     if shutil.which(command[0]) is None:
         pytest.fail(f"{command[0]} is needed for the tests with the official SDKs; install it")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode != 0:
         pytest.fail(f"`{' '.join(command)}` failed; is the package registry reachable?\n{done.stderr}", pytrace=False)
 

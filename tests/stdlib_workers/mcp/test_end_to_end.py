@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +23,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, TextContent, ToolListChangedNotification
 
 from iii.config_schema import load_schema
 from stdlib_workers.mcp.documents import FOLDER
@@ -48,6 +50,12 @@ max_result = 2048
 SHOP = '''
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+@dataclass
+class Found:
+    id: str
+    text: str
 
 @worker.function("shop::add", metadata={"mcp": True})
 def add(a: int, b: int = 2) -> int:
@@ -79,6 +87,20 @@ def work(steps: int) -> str:
 def fail() -> None:
     """Fail."""
     raise InvocationError("sold_out", "no more of these", details={"left": 0})
+
+@worker.function("shop::find", metadata={"mcp": True})
+def find(size: int, kind: str = "") -> Found:
+    """Find an order."""
+    return Found(id="1", text="x" * size)
+
+@worker.function("shop::open_more")
+def open_more() -> None:
+    globals()["more"] = worker.register_function(
+        "shop::more", lambda data: data, description="More.", metadata={"mcp": True}, request_format={"type": "object"})
+
+@worker.function("shop::close_more")
+def close_more() -> None:
+    more.unregister()
 
 @worker.function("shop::long", metadata={"mcp": True})
 def long(size: int) -> str:
@@ -149,16 +171,16 @@ def key_of(running: Project) -> str:
 
 
 @asynccontextmanager
-async def over_http(running: Project, mode: str) -> AsyncIterator[Client]:
+async def over_http(running: Project, mode: str, **options: Any) -> AsyncIterator[Client]:
     async with (
         httpx2.AsyncClient(headers={"Authorization": f"Bearer {key_of(running)}"}, timeout=BOUND) as http_client,
-        Client(streamable_http_client(url_of(running), http_client=http_client), mode=mode) as client,
+        Client(streamable_http_client(url_of(running), http_client=http_client), mode=mode, **options) as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def over_stdio(running: Project, mode: str) -> AsyncIterator[Client]:
+async def over_stdio(running: Project, mode: str, **options: Any) -> AsyncIterator[Client]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
     parameters = StdioServerParameters(
         command=sys.executable,
@@ -166,7 +188,7 @@ async def over_stdio(running: Project, mode: str) -> AsyncIterator[Client]:
         cwd=running.folder,
         env=environment | {"PYTHONPATH": str(ROOT)},
     )
-    async with Client(parameters, mode=mode) as client:
+    async with Client(parameters, mode=mode, **options) as client:
         yield client
 
 
@@ -195,6 +217,7 @@ def test_what_the_tables_open_is_listed_and_called(running: Project, way: Any, m
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         own = {name for name in tools if not name.startswith("iii_")}
         wanted = {"shop__add", "shop__count", "shop__work", "shop__fail", "shop__long", "shop__endless", "state__set"}
+        wanted.add("shop__find")
         assert own == wanted | ({"node__hello"} if HAS_NODE else set())
         assert (tools["shop__add"].title, tools["shop__add"].description) == ("shop::add", "Add two numbers.")
         assert tools["shop__add"].input_schema["required"] == ["a"]
@@ -246,6 +269,68 @@ def test_failures_say_code_and_details_and_long_results_are_cut_with_a_word(
         assert len(many) - 1 + int(many[-1].split()[1]) == 1000
 
     run(way, running, mode, use)
+
+
+@every_way
+def test_a_result_with_the_schema_of_an_object_is_structured(running: Project, way: Any, mode: str) -> None:
+    async def use(client: Client) -> None:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        schema = tools["shop__find"].output_schema
+        assert schema is not None
+        assert (schema["type"], set(schema["properties"])) == ("object", {"id", "text"})
+        assert [tools[name].output_schema for name in ("shop__add", "shop__count", "shop__long")] == [None] * 3
+        found = await client.call_tool("shop__find", {"size": 3})
+        assert found.structured_content == {"id": "1", "text": "xxx"}
+        assert json.loads(texts(found)[0]) == found.structured_content
+        place = {"scope": "open", "key": "s", "value": 1}
+        stored = await client.call_tool("state__set", place)
+        assert stored.structured_content == json.loads(texts(stored)[0])
+        # One that is too long cannot be cut and still be what the schema says.
+        long = await client.call_tool("shop__find", {"size": 5000})
+        assert (long.is_error, long.structured_content) == (True, None)
+        assert "[cut" in texts(long)[-1]
+
+    run(way, running, mode, use)
+
+
+async def has_more(client: Client) -> bool:
+    return "shop__more" in {tool.name for tool in (await client.list_tools()).tools}
+
+
+STEPS = (("shop::open_more", True), ("shop::close_more", False))
+
+
+@pytest.mark.parametrize("way", [over_http, over_stdio])
+def test_a_client_that_listens_is_told_when_tools_come_and_go(running: Project, way: Any) -> None:
+    async def use(client: Client) -> None:
+        await has_more(client)
+        async with client.listen(tools_list_changed=True) as changes:
+            for function_id, is_there in STEPS:
+                await anyio.to_thread.run_sync(running.call, function_id)
+                async for _ in changes:
+                    if await has_more(client) is is_there:
+                        break
+
+    run(way, running, "auto", use)
+
+
+def test_an_older_client_is_told_on_its_connection(running: Project) -> None:
+    """Which only stdio has."""
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def note(message: Any) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            heard.put_nowait(message)
+
+    async def use(client: Client) -> None:
+        for function_id, is_there in STEPS:
+            await has_more(client)
+            await anyio.to_thread.run_sync(running.call, function_id)
+            await heard.get()
+            assert await has_more(client) is is_there
+        assert heard.empty()
+
+    run(partial(over_stdio, message_handler=note), running, "legacy", use)
 
 
 @every_way

@@ -1,0 +1,74 @@
+"""Tells clients that the list of tools has changed, when functions come and go.
+
+A client of the protocol's newest version listens with a request of its own; on a connection of an older one, which only
+`iii mcp` has, it is notified once it has asked for the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.shared.subscriptions import ToolsListChanged
+
+from iii import InvocationError, Logger, Worker
+from stdlib_workers.mcp.catalog import Catalog
+from stdlib_workers.mcp.tools import FunctionTool
+
+# Clients that listen at a time, half of the requests that are served; what waits for one that does not read.
+MAX_LISTENING, MAX_WAITING = 32, 16
+
+
+class ToolChanges:
+    """Compares the tools with those that were listed last."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._bus = InMemorySubscriptionBus()
+        self._log = Logger(service_name="mcp")
+        self._listed: dict[str, FunctionTool] | None = None
+        self._session: ServerSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.listening = ListenHandler(self._bus, max_subscriptions=MAX_LISTENING, max_buffered_events=MAX_WAITING)
+
+    def follow(self, worker: Worker, service: str) -> None:
+        """Hear of functions that come and go, through the function `SERVICE::on-functions-available`."""
+        function_id = f"{service}::on-functions-available"
+        worker.register_function(
+            function_id,
+            self.look,
+            metadata={"internal": True},
+            request_format={"description": "The event of `engine::functions-available`."},
+            response_format={"type": "null", "description": "Nothing: the answer has no result."},
+        )
+        worker.register_trigger({"type": "engine::functions-available", "function_id": function_id, "config": {}})
+
+    def note(self, tools: dict[str, FunctionTool], session: ServerSession | None) -> None:
+        """Take what a client is shown; on the loop that serves. `session`: its connection, if that lasts."""
+        self._listed, self._loop = tools, asyncio.get_running_loop()
+        self._session = session or self._session
+
+    async def look(self, _: Any) -> None:
+        """Tell the clients if there are other tools now."""
+        if self._loop is None:
+            return  # no client has asked for the tools
+        try:
+            tools = await self._catalog.tools()
+        except InvocationError as error:
+            self._log.warn(f"whether the tools have changed is not known: {error.message}")
+            return
+        if tools != self._listed:
+            self._listed = tools
+            asyncio.run_coroutine_threadsafe(self._tell(self._session), self._loop)
+
+    def close(self) -> None:
+        """End the requests of clients that listen, in the way that tells them to ask again. Safe on any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.listening.close)
+
+    async def _tell(self, session: ServerSession | None) -> None:
+        await self._bus.publish(ToolsListChanged())
+        if session is not None:
+            await session.send_tool_list_changed()
