@@ -1,4 +1,4 @@
-"""The protocol's own inspector against `iii mcp` and the HTTP endpoint: it checks messages by the protocol's schemas."""
+"""The inspector of the protocol against `iii mcp` and the HTTP endpoint: it checks messages by the official schemas."""
 
 from __future__ import annotations
 
