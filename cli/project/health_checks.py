@@ -19,8 +19,10 @@ from typing import Any, Literal
 State = Literal["ok", "warn", "fail"]
 
 OLDEST_PYTHON = (3, 11)
-PACKAGES = ("click", "httpx", "jsonschema-rs", "mcp", "msgspec", "orjson", "psutil")
-PACKAGES += ("starlette", "tomlkit", "uvicorn", "uvloop", "watchfiles", "websockets")
+PACKAGES = (
+    *("click", "httpx", "jsonschema-rs", "mcp", "msgspec", "orjson", "psutil"),
+    *("starlette", "tomlkit", "uvicorn", "uvloop", "watchfiles", "websockets"),
+)
 # A worker holds four descriptors, a client one, and every socket of its own comes on top.
 FILES_NEEDED = 1024
 # One watch a folder below the workers' files; trees with build output have thousands.
