@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from iii import InvocationError
 from iii.arguments import Mistake
+from iii.suggestions import did_you_mean
 
 Headers = list[tuple[bytes, bytes]]
 Explain = Callable[[dict[str, Any], str], Mistake]
@@ -161,15 +162,17 @@ def response_from(result: Any) -> Response:
 
 def hint_from(result: Any) -> str | None:
     """Return what to tell the author of a function of whose result something is not sent."""
-    fields = result if isinstance(result, dict) else {}
-    if "body" in fields and "headers" not in fields:
-        return None
-    if isinstance(headers := fields.get("headers"), list):
+    if not isinstance(result, dict) or (result and KEYS.isdisjoint(result)):
+        form = "an http function returns status_code, headers, body"
+        return None if result is None else f"the {type(result).__name__} it returned is not sent; {form}"
+    if not result.keys() <= KEYS:
+        name = next(key for key in result if key not in KEYS)
+        near = did_you_mean(name, KEYS) or "the keys of a response are status_code, headers and body"
+        return f"of what it returned {name!r} is not sent; {near}"
+    if isinstance(headers := result.get("headers"), list):
         lost = ", ".join(repr(line) for line in headers if not _is_header_line(line))
         return f"of its headers {lost} is not sent; write them as 'Name: value'" if lost else None
-    if result in (None, {}) or KEYS & fields.keys():
-        return None
-    return f"the {type(result).__name__} it returned is not sent; an http function returns status_code, headers, body"
+    return None
 
 
 def headers_from(given: Any) -> Iterator[tuple[bytes, bytes]]:

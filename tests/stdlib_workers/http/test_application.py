@@ -121,6 +121,23 @@ def test_a_header_line_that_is_not_sent_is_told_to_its_author() -> None:
     assert hint_from({"headers": {"a": "b"}, "body": 1}) is None
 
 
+@pytest.mark.parametrize(
+    ("result", "hint"),
+    [
+        ({"status_code": 201, "bodyy": 1}, "of what it returned 'bodyy' is not sent; did you mean `body`?"),
+        ({"body": 1, "statusCode": 201}, "of what it returned 'statusCode' is not sent; did you mean `status_code`?"),
+        ({"body": 1, "more": 2}, "'more' is not sent; the keys of a response are status_code, headers and body"),
+        ({"hello": "world"}, "the dict it returned is not sent; an http function returns status_code, headers, body"),
+        ([1], "the list it returned is not sent"),
+        ({}, "None"),
+        (None, "None"),
+        ({"status_code": 204, "headers": {}, "body": None}, "None"),
+    ],
+)
+def test_what_is_not_sent_of_a_result_is_told_to_its_author(result: Any, hint: str) -> None:
+    assert hint in str(hint_from(result))
+
+
 @pytest.mark.parametrize("name", ["Connection", "keep-alive", "Transfer-Encoding", "upgrade", "TE", "trailer"])
 def test_a_header_of_one_connection_is_the_servers_and_dropped(name: str) -> None:
     answer = site({"headers": {name: "chunked", "x": "y"}, "body": 1}).ask("GET /a")
