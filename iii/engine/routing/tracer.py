@@ -95,6 +95,7 @@ class Tracer:
         self.pause_at, self.max_finished = PAUSE_AT, MAX_FINISHED
         self.max_payload = 0  # bytes of the longest payload that is kept with its span
         self.dropped = 0
+        self.ended = 0  # spans, since this tracer was made
         self.paused_until = FOREVER if sampler.is_closed else 0.0  # monotonic seconds; 0.0: not paused
         self.is_full = False  # paused because too many finished spans wait
         self._payload_room = MAX_PAYLOAD_BYTES
@@ -225,7 +226,6 @@ class Tracer:
         """Whether a new trace is recorded. Pauses when no other one can be soon."""
         if len(self.finished) >= self.pause_at:
             self.is_full = True
-            self.dropped += 1
             self.pause(FOREVER)
             return False
         service = function.owner.name if function is not None else ""
@@ -249,6 +249,7 @@ class Tracer:
         if span is None:
             return
         span.end = self._clock()
+        self.ended += 1
         if error is not None:
             span.error = error
         if invocation is not None:

@@ -93,6 +93,8 @@ class TelemetryExporter:
         self._loop = asyncio.get_running_loop()
         self._bindings: dict[str, tuple[Binding, ExporterConfig]] = {}
         self._tracer: Tracer | None = None
+        # At the last look: calls that had ended without a span, whether new ones got none for want of room, the time.
+        self._left_out_before = 0, False, 0.0
         self._has_news = asyncio.Event()
         self._answer: asyncio.Future[m.InvocationResult] | None = None
         self._batch_id = ""  # of the call that delivers a batch
@@ -151,6 +153,7 @@ class TelemetryExporter:
         self._tracer = self._make_tracer(config) if binding is not None and config.spans else None
         self._router.trace(self._tracer)
         self._find_subscriber(binding)
+        self._left_out_before = 0, False, 0.0
         if binding is not None:
             self._call_counts = CallCounts(self._router)
             if config.logs:
@@ -177,12 +180,22 @@ class TelemetryExporter:
         if tracer is None:
             return
         self._router.choose_path()
+        if tracer.is_full is not self._left_out_before[1]:
+            self._count_left_out(tracer)
         if self._resume_timer is not None:
             self._resume_timer.cancel()
             self._resume_timer = None
         if 0.0 < tracer.paused_until < FOREVER:
             timeout = max(tracer.paused_until - self._loop.time(), MIN_RESUME_TIMEOUT)
             self._resume_timer = self._loop.call_later(timeout, tracer.resume)
+
+    def _count_left_out(self, tracer: Tracer) -> None:
+        """Count as dropped the calls since the last look that would have got a span, had there been room."""
+        before, was_full, since = self._left_out_before
+        now, unrecorded = self._loop.time(), self._call_counts.total - tracer.ended
+        if was_full:
+            tracer.dropped += tracer.sampler.share_of(max(0, unrecorded - before), now - since)
+        self._left_out_before = unrecorded, tracer.is_full, now
 
     def _find_subscriber(self, binding: Binding | None) -> None:
         """Find the worker of the bound function, and let it observe without being observed."""
@@ -263,6 +276,7 @@ class TelemetryExporter:
         dropped["logs"] += self.logs.take_dropped()
         dropped["otlp"] += self.frames.take_dropped()
         if self._tracer is not None:
+            self._count_left_out(self._tracer)
             dropped["spans"] += self._tracer.take_dropped()
         if counts == self._last_counts and not any([*parts.values(), *dropped.values()]):
             return b"", {}

@@ -101,6 +101,11 @@ class CallCounts:
         unknown = router.calls.counters["unknown_function"]
         return registry.past_answered + unknown, registry.past_failed + unknown, router.void_calls, router.enqueue_calls
 
+    @property
+    def total(self) -> int:
+        """How many calls there were in all."""
+        return int(self.report()["total"])
+
     def report(self) -> dict[str, Any]:
         """Return the counts in the form of docs/observability.md, without the functions of observers."""
         changes = [now - initial for now, initial in zip(self._totals(), self._initial_totals, strict=True)]

@@ -65,6 +65,11 @@ class Sampler:
         follows_parents = self.sampling.parent_based or bool(self._rules) or self._limit is not None
         return is_sampled if follows_parents else is_within_ratio(trace_id, self.sampling.default)
 
+    def share_of(self, calls: int, seconds: float) -> int:
+        """About how many of the calls of so many seconds would be recorded, the rules aside."""
+        most = calls if self._limit is None else min(calls, seconds * self._limit)
+        return round(most * self.sampling.default)
+
     def _take_token(self, now: float) -> bool:
         assert self._limit is not None
         if self._filled_at:

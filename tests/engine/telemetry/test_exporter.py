@@ -251,9 +251,37 @@ def test_a_subscriber_that_hangs_holds_up_no_call() -> None:
         net.answer(net.eye, message["invocation_id"])
         net.turn()
         batch = await net.batch()
-        assert batch["dropped"]["spans"] >= 1
+        assert batch["dropped"]["spans"] == 200 - 40
         assert batch["dropped"]["logs"] == 10_000
         assert batch["calls"]["total"] == 210
+
+    run(scene)
+
+
+def test_the_calls_that_got_no_span_for_want_of_room_are_counted_once_room_or_not() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(max_batch=10, sampling={"default": 1.0})
+        tracer = net.router.calls.tracer
+        assert tracer is not None
+        tracer.pause_at = 40
+        for _ in range(8):
+            net.calls(60)
+            await net.batch()
+        while sum(batch["dropped"]["spans"] + len(batch["spans"]) for batch in net.batches) < 480:
+            await net.batch()
+        assert sum(len(batch["spans"]) for batch in net.batches) == tracer.ended < 480
+        assert sum(batch["dropped"]["spans"] for batch in net.batches) == 480 - tracer.ended
+
+    run(scene)
+
+
+def test_where_few_traces_are_recorded_few_are_told_as_left_out() -> None:
+    async def scene(net: Exporting) -> None:
+        net.want(max_batch=10, sampling={"default": 0.25})
+        assert net.router.calls.tracer is not None
+        net.router.calls.tracer.pause_at = 0
+        net.calls(400)
+        assert (await net.batch())["dropped"]["spans"] == 100
 
     run(scene)
 

@@ -101,3 +101,10 @@ def test_parents_decide_where_they_are_asked_to_or_rules_and_limits_do(sampling:
     sampler = Sampler(sampling)
     assert sampler.should_follow("f" * 32, is_sampled=True)
     assert sampler.should_follow("f" * 32, is_sampled=False) is not follows
+
+
+def test_what_would_be_recorded_is_told_by_the_ratio_and_the_limit() -> None:
+    assert Sampler(Sampling()).share_of(400, 2.0) == 400
+    assert Sampler(Sampling(default=0.25)).share_of(400, 2.0) == 100
+    assert Sampler(Sampling(max_traces_per_second=100.0)).share_of(400, 2.0) == 200
+    assert Sampler(Sampling(max_traces_per_second=100.0)).share_of(400, 60.0) == 400
