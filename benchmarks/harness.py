@@ -43,6 +43,11 @@ class Load:
     size: int = 0
     placement: Placement = "free"
 
+    @property
+    def made(self) -> int:
+        """How many calls the caller makes in all, with its warm-up."""
+        return self.calls + self.calls // 5 + self.window
+
 
 @dataclass(frozen=True)
 class Sample:
