@@ -58,10 +58,7 @@ def response_of(result: Any, status: int | None) -> Response:
         return respond(status or 204, [])
     if status in (204, 205):
         raise BadResult(f"a response of status {status} has no body, and the function returned one")
-    try:
-        return respond(status or 200, [JSON], encode(result))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the result is not JSON: {error}") from None
+    return respond(status or 200, [JSON], encode(result, "the result"))
 
 
 def _whole_response(fields: dict[str, Any]) -> Response:
@@ -90,14 +87,11 @@ def encode_item(item: Any, content_type: str) -> bytes:
     """Return an item as a part of the body. BadResult for one that is not JSON. Pure."""
     event = item if isinstance(item, dict) and item.get(MARK) == "event" else None
     data: Any = item if event is None else event.get("data")
-    try:
-        if content_type == LINES:
-            return encode(data) + b"\n"
-        if content_type == TEXT:
-            return data.encode("utf-8", "replace") if isinstance(data, str) else encode(data) + b"\n"
-        text = data if isinstance(data, str) else encode(data).decode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"an item is not JSON: {error}") from None
+    if content_type == TEXT and isinstance(data, str):
+        return data.encode("utf-8", "replace")
+    if content_type in (LINES, TEXT):
+        return encode(data, "an item") + b"\n"
+    text = data if isinstance(data, str) else encode(data, "an item").decode()
     fields = [(name, event[name]) for name in ("event", "id", "retry") if event and event.get(name) is not None]
     lines = [f"{name}: {_FIELD_BREAK.sub(' ', str(value))}\n" for name, value in fields]
     lines += [f"data: {line}\n" for line in _LINE_END.split(text)]

@@ -116,7 +116,7 @@ def refusal_from(error: InvocationError, *, is_middleware: bool = False, explain
 def refusal_of(mistakes: list[Mistake]) -> Refusal:
     """Return the answer to a request that gives its function no arguments."""
     details = {"mistakes": [mistake.fields for mistake in mistakes]}
-    return Refusal(422, "invalid_payload", "; ".join(map(str, mistakes)), details=details)
+    return Refusal(422, "invalid_payload", "; ".join(map(str, mistakes)), details=details, log="")
 
 
 def _public(error: InvocationError) -> tuple[dict[str, Any], str]:
@@ -149,15 +149,11 @@ def response_from(result: Any) -> Response:
         return respond(status, headers)
     if isinstance(given, bytes):
         return respond(status, headers, given)
-    has_type = any(name == b"content-type" for name, _ in headers)
-    if not has_type:
+    if not any(name == b"content-type" for name, _ in headers):
         headers.append(JSON)
-    try:
-        if has_type and (given is None or isinstance(given, str)):
-            return respond(status, headers, (given or "").encode())
-        return respond(status, headers, encode(given))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the body cannot be sent: {error}") from None
+    elif given is None or isinstance(given, str):
+        return respond(status, headers, encode_text(given or "", "the body"))
+    return respond(status, headers, encode(given, "the body"))
 
 
 def hint_from(result: Any) -> str | None:
@@ -209,10 +205,21 @@ def _header(name: str, value: Any) -> tuple[bytes, bytes]:
     return name.lower().encode(), text.strip(" \t").encode("latin-1")
 
 
-def encode(value: Any) -> bytes:
-    """Return JSON. TypeError, ValueError or RecursionError for what is none."""
+def encode(value: Any, what: str) -> bytes:
+    """Return JSON. BadResult where `what` is none."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # It may be no more than an integer beyond 64 bits, which JSON has and orjson has not.
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        pass  # it may be no more than an integer beyond 64 bits, which JSON has and orjson has not
+    try:
+        return encode_text(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False), what)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadResult(f"{what} is not JSON: {error}") from None
+
+
+def encode_text(text: str, what: str) -> bytes:
+    """Return UTF-8. BadResult for what is no Unicode."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise BadResult(f"{what} cannot be sent: {error}") from None

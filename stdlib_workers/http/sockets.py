@@ -11,12 +11,11 @@ from base64 import b64encode
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stdlib_workers.http.channels import ChannelEnd, Channels
-from stdlib_workers.http.replies import Refusal, refusal_of
+from stdlib_workers.http.replies import Refusal, encode, refusal_of
 from stdlib_workers.http.requests import Request, Trigger
 
 INTERNAL_ERROR = 1011
@@ -45,7 +44,7 @@ class Socket:
         await self._client.accept(headers=[(b"traceparent", self._request.trace["traceparent"].encode())])
 
     async def serve(self) -> int:
-        """Pass on what comes, both ways, until the client or a failure ends it; return the code of the close."""
+        """Pass on what comes, both ways, until the client ends it; return its code. Refusal when the function fails."""
         writing = asyncio.ensure_future(self._write())
         try:
             while (message := await self._client.receive())["type"] == "websocket.receive":
@@ -57,7 +56,8 @@ class Socket:
             # The client learns that it was our side, and nothing of how.
             with suppress(WebSocketDisconnect, RuntimeError):
                 await self._client.close(INTERNAL_ERROR, refusal.code[:100])
-            return INTERNAL_ERROR
+            self._request.status = INTERNAL_ERROR
+            raise
         finally:
             writing.cancel()
 
@@ -71,7 +71,7 @@ class Socket:
         body = {"data": text} if text is not None else {"data_base64": b64encode(data or b"").decode()}
         result = await self._tell("message", body)
         if result is not None:
-            await self._put(result if isinstance(result, str) else orjson.dumps(result).decode())
+            await self._put(result if isinstance(result, str) else encode(result, "the answer").decode())
 
     async def _write(self) -> None:
         while self._reader is not None and (item := await self._reader.receive()) is not None:

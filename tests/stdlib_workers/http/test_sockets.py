@@ -13,6 +13,10 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from stdlib_workers.http.replies import BadResult
+from stdlib_workers.http.requests import Request
+from stdlib_workers.http.routes import Route
+from stdlib_workers.http.sockets import Socket
 from tests.support.live_project import BOUND
 from tests.support.web_project import Web, web
 
@@ -96,6 +100,42 @@ def test_a_function_that_fails_ends_its_socket_only(running: Web) -> None:
                 client.recv(BOUND)
         other.send("still here")
         assert json.loads(other.recv(BOUND))["got"] == "still here"
+
+
+class Client:
+    """A client that says one thing and leaves; `heard` is what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._says: list[Any] = [{"type": "websocket.disconnect"}, {"type": "websocket.receive", "text": "?"}]
+
+    async def receive(self) -> Any:
+        return self._says.pop()
+
+    async def send_text(self, text: str) -> None:
+        self.heard.append(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.heard.append(f"{code} {reason}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"), [([2**70], "[1180591620717411303424]"), (["\ud800"], "1011 invalid_response")]
+)
+async def test_an_answer_is_sent_as_json_or_the_author_is_told(answer: Any, heard: str) -> None:
+    async def trigger(_: Any) -> Any:
+        return answer
+
+    client: Any = Client()
+    request = Request({"type": "websocket", "raw_path": b"/a", "headers": []}, client.receive, 0, BOUND)
+    request.route = Route("t", "f::f", "websocket", "/a")
+    served = Socket(trigger, request, client, BOUND).serve()
+    if heard.startswith("["):
+        assert await served == 1000
+    else:
+        with pytest.raises(BadResult):
+            await served
+    assert client.heard == [heard]
 
 
 def masked(first: int, payload: bytes, *, length: int | None = None) -> bytes:
