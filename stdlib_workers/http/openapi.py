@@ -39,6 +39,8 @@ ERROR_SCHEMA: Schema = {
         }
     },
 }
+_ERROR = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+_FAILED = {"description": "The function failed, or was not called.", **_ERROR}
 
 
 def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,33 +67,41 @@ def document_from(title: str, routes: Iterable[Route], functions: Mapping[str, M
 def _operation(route: Route, function: Mapping[str, Any], schemas: dict[str, Schema]) -> dict[str, Any]:
     request = _hoist(function.get("request_schema"), route.function_id, schemas)
     response = _hoist(function.get("response_schema"), f"{route.function_id}.response", schemas)
-    operation: dict[str, Any] = {"tags": [route.function_id.partition("::")[0]], "x-function-id": route.function_id}
-    if route.arguments is None:
-        operation |= _event_operation(route, request, response)
+    body: dict[str, Any] | None = None
+    if route.arguments is not None:
+        rows, body = _typed_request(route, route.arguments.sources, request)
+        responses = _typed_responses(route, response, has_body=body is not None)
     else:
-        operation |= _arguments_operation(route, route.arguments.sources, request, response)
+        rows = _parameters(route, request)
+        responses = _responses(route.method, _property(response, "body"))
+        if route.method in _WITH_BODY:
+            is_needed = "body" in _names(request.get("required"))
+            body = {"required": is_needed, **_json(_property(request, "body"))}
+    operation = {
+        "tags": [route.function_id.partition("::")[0]],
+        "x-function-id": route.function_id,
+        "parameters": rows,
+        "responses": responses,
+        **({} if body is None else {"requestBody": body}),
+    }
     lines = str(function.get("description") or "").strip().split("\n", 1)
     if lines[0]:
-        operation["summary"] = lines[0]
-        operation["description"] = "\n".join(lines)
+        operation |= {"summary": lines[0], "description": "\n".join(lines)}
     return operation
 
 
-def _event_operation(route: Route, request: Schema, response: Schema) -> dict[str, Any]:
-    operation: dict[str, Any] = {
-        "parameters": _parameters(route, request),
-        "responses": _responses(route.method, _property(response, "body")),
-    }
-    if route.method in _WITH_BODY:
-        content = {"application/json": {"schema": _property(request, "body")}}
-        operation["requestBody"] = {"required": "body" in _names(request.get("required")), "content": content}
-    return operation
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
 
 
-def _arguments_operation(
-    route: Route, sources: Mapping[str, Mapping[str, Any]], request: Schema, response: Schema
-) -> dict[str, Any]:
-    """Return parameters, request body and responses of a function that gets arguments."""
+def _parameter(name: str, kind: str, schema: Schema, *, required: bool = True) -> dict[str, Any]:
+    return {"name": name, "in": kind, "required": required, "schema": schema}
+
+
+def _typed_request(
+    route: Route, sources: Mapping[str, Mapping[str, Any]], request: Schema
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Return the parameters and the request body of a function that gets arguments."""
     schemas = {name: _property(request, name) for name in sources}
     required = {name for name, source in sources.items() if source.get("required")} | {*_names(request.get("required"))}
     names = {segment.text for segment in route.segments if segment.kind is not Kind.LITERAL}
@@ -101,16 +111,10 @@ def _arguments_operation(
         if kind in ("path", "query", "header", "cookie"):
             least = {"minLength": 1} if kind == "path" and source.get("type", "string") == "string" else {}
             schema = {"type": source.get("type", "string"), **least, **schemas[name]}
-            rows.append({"name": wire, "in": kind, "required": kind == "path" or name in required, "schema": schema})
+            rows.append(_parameter(wire, kind, schema, required=kind == "path" or name in required))
             names -= {wire} if kind == "path" else set()
-    schema = {**_TEXT, "minLength": 1}
-    body = _typed_body(sources, schemas, required)
-    rows += [{"name": name, "in": "path", "required": True, "schema": schema} for name in sorted(names)]
-    operation: dict[str, Any] = {
-        "parameters": rows,
-        "responses": _typed_responses(route, response, has_body=body is not None),
-    }
-    return operation if body is None else {**operation, "requestBody": body}
+    rows += [_parameter(name, "path", {**_TEXT, "minLength": 1}) for name in sorted(names)]
+    return rows, _typed_body(sources, schemas, required)
 
 
 def _typed_body(
@@ -123,8 +127,7 @@ def _typed_body(
         return None
     for name, source in in_body.items():
         if source["in"] == "body" and "name" not in source:
-            content = {"application/json": {"schema": schemas[name]}}
-            return {"required": name in required, "content": content}
+            return {"required": name in required, **_json(schemas[name])}
         is_list = source.get("type") == "array"
         file: Schema = {"type": "array", "items": _FILE} if is_list else _FILE
         keys[source.get("name", name)] = file if source["in"] == "file" else schemas[name]
@@ -141,17 +144,16 @@ def _typed_body(
 
 
 def _typed_responses(route: Route, response: Schema, *, has_body: bool) -> dict[str, Any]:
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     members = [_table(member) for member in _names(response.get("anyOf"))] or [response]
     plain = [member for member in members if member.get("type") != "null" and not _is_marked(member)]
     responses: dict[str, Any] = {}
     if plain:
         schema = plain[0] if len(plain) == 1 else {**response, "anyOf": plain}
-        content: dict[str, Any] = {"application/json": {"schema": schema}}
+        content = _json(schema)
         if route.streams:
-            content = {kind: {"schema": _TEXT} for kind in ("application/x-ndjson", "text/plain")}
-            content["text/event-stream"] = {"itemSchema": _SERVER_SENT_EVENT}
-        responses[str(route.status or 200)] = {"description": "What the function returns.", "content": content}
+            texts = {kind: {"schema": _TEXT} for kind in ("application/x-ndjson", "text/plain")}
+            content = {"content": {**texts, "text/event-stream": {"itemSchema": _SERVER_SENT_EVENT}}}
+        responses[str(route.status or 200)] = {"description": "What the function returns.", **content}
     may_be_null = not response or any(
         "null" in (_names(member.get("type")) or [member.get("type")]) for member in members
     )
@@ -160,9 +162,9 @@ def _typed_responses(route: Route, response: Schema, *, has_body: bool) -> dict[
     if any(map(_is_marked, members)):
         responses["2XX"] = {"description": "What the function answers, with a status and a type of its own."}
     if has_body:
-        responses["400"] = {"description": "The body cannot be read.", **error}
-    responses["422"] = {"description": "The request gives the function no arguments that fit.", **error}
-    return {**responses, "default": {"description": "The function failed, or was not called.", **error}}
+        responses["400"] = {"description": "The body cannot be read.", **_ERROR}
+    responses["422"] = {"description": "The request gives the function no arguments that fit.", **_ERROR}
+    return {**responses, "default": _FAILED}
 
 
 def _is_marked(schema: Schema) -> bool:
@@ -172,27 +174,17 @@ def _is_marked(schema: Schema) -> bool:
 
 def _parameters(route: Route, request: Schema) -> list[dict[str, Any]]:
     in_path, query = _property(request, "path_params"), _property(request, "query_params")
-    rows: list[dict[str, Any]] = [
-        {
-            "name": segment.text,
-            "in": "path",
-            "required": True,
-            "schema": {**_TEXT, "minLength": 1, **_property(in_path, segment.text)},
-        }
-        for segment in route.segments
-        if segment.kind is not Kind.LITERAL
-    ]
+    names = [segment.text for segment in route.segments if segment.kind is not Kind.LITERAL]
+    rows = [_parameter(name, "path", {**_TEXT, "minLength": 1, **_property(in_path, name)}) for name in names]
     required = _names(query.get("required"))
-    for name in _table(query.get("properties")):
-        rows.append({"name": name, "in": "query", "required": name in required, "schema": _property(query, name)})
-    return rows
+    asked = _table(query.get("properties"))
+    return rows + [_parameter(name, "query", _property(query, name), required=name in required) for name in asked]
 
 
 def _responses(method: str, body: Schema) -> dict[str, Any]:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {
-        "2XX": {"description": "What the function returns.", "content": {"application/json": {"schema": body}}},
-        "default": {"description": "The function failed, or was not called.", "content": error},
+        "2XX": {"description": "What the function returns.", **_json(body)},
+        "default": _FAILED,
     }
     if method in _WITH_BODY or method == "DELETE":
         responses["204"] = {"description": "Done; there is nothing to return."}
