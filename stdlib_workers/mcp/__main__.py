@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from iii import InitOptions, register_worker
-from stdlib_workers.mcp.catalog import Catalog
+from stdlib_workers.mcp.catalog import DECLARED, Catalog, follow_functions
 from stdlib_workers.mcp.key import read_or_make
 from stdlib_workers.mcp.options import options_from
 from stdlib_workers.mcp.sockets import PATH, loopback_socket
 from stdlib_workers.values import end_worker, read_options
 from stdlib_workers.values.serving import address_of
+
+if TYPE_CHECKING:
+    from stdlib_workers.mcp.server import McpServer
 
 LEAST_VERSION = (2, 3)
 
@@ -36,7 +41,14 @@ def main() -> None:
     except OSError as error:
         end_worker(f"mcp: cannot start: {error.strerror or error} ({error.filename or options.host})", 2)
     catalog = Catalog(worker, options)
-    worker.register_function("mcp::tools", catalog.describe, request_format={"type": ["object", "null"]})
+    worker.register_function("mcp::tools", catalog.describe, **DECLARED.functions["mcp::tools"])
+    served: Future[McpServer] = Future()
+
+    async def on_functions_available(event: Any) -> None:
+        if served.done():
+            await served.result().changes.look(event)
+
+    follow_functions(worker, "mcp", on_functions_available)
     closers: list[Callable[[], None]] = []
     worker.before_stop(lambda _: [close() for close in closers])
     where = "the key in iii.toml" if options.key else "the key in .iii/mcp.key"
@@ -47,7 +59,7 @@ def main() -> None:
     from stdlib_workers.mcp.server import McpServer
 
     server = McpServer(worker, options)
-    server.changes.follow(worker, "mcp")
+    served.set_result(server)
     listener = Listener(server.server, sock, key)
     closers += [server.changes.close, listener.close]
     listener.start()

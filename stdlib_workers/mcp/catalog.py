@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from iii import TriggerRequestInput, Worker
+from iii.declarations import load_declarations
 from stdlib_workers.mcp.introspection import ENGINE_TOOLS
 from stdlib_workers.mcp.options import Options
 from stdlib_workers.mcp.tools import FunctionTool, Schemas, chosen_functions, input_schema
+
+DECLARED = load_declarations(Path(__file__).parent)
 
 # How long the engine and the standard workers may take for what they list.
 LIST_TIMEOUT_MS = 10_000
@@ -59,3 +64,11 @@ class Catalog:
     async def _chosen(self) -> tuple[dict[str, FunctionTool], list[str]]:
         found = await self.call({"function_id": "engine::functions::list", "payload": {}})
         return chosen_functions(found["functions"], self._options, ENGINE_TOOLS)
+
+
+def follow_functions(worker: Worker, service: str, look: Callable[[Any], Awaitable[None]]) -> None:
+    """Have `look` called when functions come and go, as the function `SERVICE::on-functions-available`."""
+    function_id = f"{service}::on-functions-available"
+    declared = DECLARED.functions["mcp::on-functions-available"]
+    worker.register_function(function_id, look, metadata={"internal": True}, **declared)
+    worker.register_trigger({"type": "engine::functions-available", "function_id": function_id, "config": {}})

@@ -13,7 +13,7 @@ from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.shared.subscriptions import ToolsListChanged
 
-from iii import InvocationError, Logger, Worker
+from iii import InvocationError, Logger
 from stdlib_workers.mcp.catalog import Catalog
 from stdlib_workers.mcp.tools import FunctionTool
 
@@ -32,18 +32,6 @@ class ToolChanges:
         self._session: ServerSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.listening = ListenHandler(self._bus, max_subscriptions=MAX_LISTENING, max_buffered_events=MAX_WAITING)
-
-    def follow(self, worker: Worker, service: str) -> None:
-        """Hear of functions that come and go, through the function `SERVICE::on-functions-available`."""
-        function_id = f"{service}::on-functions-available"
-        worker.register_function(
-            function_id,
-            self.look,
-            metadata={"internal": True},
-            request_format={"description": "The event of `engine::functions-available`."},
-            response_format={"type": "null", "description": "Nothing: the answer has no result."},
-        )
-        worker.register_trigger({"type": "engine::functions-available", "function_id": function_id, "config": {}})
 
     def note(self, tools: dict[str, FunctionTool], session: ServerSession | None) -> None:
         """Take what a client is shown; on the loop that serves. `session`: its connection, if that lasts."""

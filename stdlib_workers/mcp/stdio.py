@@ -16,6 +16,7 @@ from mcp.server import NotificationOptions
 from mcp.server.stdio import stdio_server
 
 from iii import InitOptions, RegistrationRejectedError, register_worker
+from stdlib_workers.mcp.catalog import follow_functions
 from stdlib_workers.mcp.options import Options
 from stdlib_workers.mcp.server import McpServer
 from stdlib_workers.values import end_worker
@@ -54,7 +55,7 @@ def serve(options: Options) -> NoReturn:
     except (RegistrationRejectedError, ConnectionError) as error:
         end_worker(f"mcp: {error}", 1)
     served = McpServer(worker, options, keeps_connections=True)
-    served.changes.follow(worker, f"mcp-stdio-{os.getpid()}")
+    follow_functions(worker, f"mcp-stdio-{os.getpid()}", served.changes.look)
     server, notified = served.server, NotificationOptions(tools_changed=True)
 
     async def run() -> None:

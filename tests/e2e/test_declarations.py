@@ -20,6 +20,7 @@ from websockets.sync.client import connect as open_websocket
 from cli.trigger.help import page
 from iii import InvocationError
 from iii.declarations import load_declarations
+from iii.engine.config.project import STANDARD_WORKERS
 from tests.support.live_project import BOUND, Project
 from tests.support.standard_project import standard_project
 
@@ -122,6 +123,10 @@ def test_every_function_has_both_schemas_with_descriptions_and_an_example(functi
         for example in examples:
             Draft202012Validator(info["request_schema"]).validate(example)
         assert examples, function_id
+
+
+def test_the_project_of_these_tests_has_every_standard_worker(shop: Project) -> None:
+    assert set(STANDARD_WORKERS) <= {row["name"] for row in shop.call("engine::workers::list")["workers"]}
 
 
 def test_every_trigger_type_has_its_three_schemas(trigger_types: dict[str, dict[str, Any]]) -> None:

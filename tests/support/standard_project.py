@@ -29,6 +29,8 @@ require_https = false
 url = "ws://127.0.0.1:{far}"
 [workers.observability.config]
 prometheus = false
+[workers.mcp.config]
+port = 0
 """
 
 
