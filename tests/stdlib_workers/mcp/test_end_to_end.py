@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -513,3 +514,91 @@ def test_a_restarted_worker_goes_on_on_the_same_port_with_the_same_key(running: 
         assert texts(await client.call_tool("shop__add", {"a": 1})) == ["3"]
 
     run(over_http, running, "auto", use)
+
+
+RUBBISH = [
+    b"",
+    b"\x00\xff\xfe",
+    b"hello",
+    b"[]",
+    b"{}",
+    b"null",
+    b"5",
+    b'"text"',
+    b'{"jsonrpc": "2.0"}',
+    b'{"jsonrpc": "1.0", "id": 1, "method": "tools/list"}',
+    b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}',
+    b'{"jsonrpc": "2.0", "id": null, "method": "tools/list"}',
+    b'{"jsonrpc": "2.0", "id": 1e400, "method": "tools/list"}',
+    b'{"jsonrpc": "2.0", "id": 1, "method": 5}',
+    b'{"jsonrpc": "2.0", "id": 1, "method": "no/such"}',
+    b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}',
+    b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": {}, "arguments": 7}}',
+    b'{"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": "\\ud800"}}',
+    b'{"jsonrpc": "2.0", "id": 1, "result": {}}',
+    b'{"jsonrpc": "2.0", "id": 1, "error": "no"}',
+    b'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 99}}',
+    b'{"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": [], "progress": "x"}}',
+    b'[{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}]',
+    b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b'{"jsonrpc": "2.0", "id": 1, "method": "' + b"x" * 2_000_000 + b'"}',
+]
+GREETING = {
+    "jsonrpc": "2.0",
+    "id": "hello",
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+LIST = {"jsonrpc": "2.0", "id": "list", "method": "tools/list", "params": {}}
+
+
+def test_rubbish_over_stdio_costs_nothing_but_itself(running: Project) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("III_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "mcp"],
+        cwd=running.folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        errors: list[bytes] = []
+        drain = Thread(target=lambda: errors.append(process.stderr.read()))  # type: ignore[union-attr]
+        drain.start()
+
+        def ask(message: dict[str, Any]) -> dict[str, Any]:
+            process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            for line in process.stdout:  # type: ignore[union-attr]
+                answer: dict[str, Any] = json.loads(line)
+                if answer.get("id") == message["id"]:
+                    return answer
+            raise AssertionError("it has ended")
+
+        assert "result" in ask(GREETING)
+        ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        process.stdin.write(json.dumps(ready).encode() + b"\n")
+        for number, line in enumerate(RUBBISH):
+            process.stdin.write(line.replace(b"\n", b" ") + b"\n")
+            tools = ask({**LIST, "id": f"list-{number}"})["result"]["tools"]
+            assert "shop__add" in {tool["name"] for tool in tools}, line[:80]
+        process.stdin.close()
+        assert process.wait(BOUND) == 0
+        drain.join(BOUND)
+    assert b"Traceback" not in errors[0], errors[0][-2000:].decode()
+
+
+def test_rubbish_over_http_is_refused_and_costs_nothing_but_itself(running: Project) -> None:
+    url, headers = url_of(running), {"Authorization": f"Bearer {key_of(running)}"}
+    headers |= {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    seen = len(running.lines)
+    for body in RUBBISH:
+        assert ask(url, headers, body=body) in (200, 202, 400, 404, 413), body[:80]
+        assert ask(url, headers, body=json.dumps(LIST).encode()) == 200, body[:80]
+    assert ask(url, headers | {"Content-Type": "text/plain"}) in (400, 415)
+    assert ask(url, headers | {"Accept": "image/png"}) in (400, 406)
+    assert ask(url, headers | {"MCP-Protocol-Version": "x"}, body=json.dumps(LIST).encode()) == 400
+    assert running.said("Traceback", seen) == []
