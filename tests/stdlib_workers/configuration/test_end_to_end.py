@@ -108,6 +108,63 @@ def test_an_event_waits_for_a_watcher_that_is_away(tmp_path: Path) -> None:
         running.wait("configuration:updated app 2")
 
 
+def test_two_writers_each_replace_what_the_other_wrote_last(tmp_path: Path) -> None:
+    """Old and new values make one chain: no write is lost between a reading and a writing."""
+    with project(tmp_path, ALONE, {}) as running:
+        running.call("configuration::register", {**ENTRY, "initial_value": 0})
+        steps: list[tuple[int, int]] = []
+
+        def write(first: int) -> None:
+            with running.connect() as connection:
+                for number in range(first, first + 100):
+                    done = connection.call("configuration::set", {"id": "app", "value": number})
+                    steps.append((done["old_value"], done["new_value"]))
+
+        writers = [Thread(target=write, args=(first,)) for first in (1, 1001)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(BOUND * 2)
+        following = dict(steps)
+        assert len(following) == len(steps) == 200
+        value = 0
+        for _ in steps:
+            value = following[value]
+        assert value == value_of(running, "app")
+
+
+def test_files_and_store_say_the_same_after_kills_in_the_middle_of_writes(tmp_path: Path) -> None:
+    toml = ALONE.replace("[workers.configuration]", '[workers.configuration.config]\ndirectory = "conf"')
+    with project(tmp_path, toml, {}) as running:
+        running.call("configuration::register", {**ENTRY, "initial_value": 0})
+        acknowledged = [0]
+        end = Event()
+
+        def write() -> None:
+            number = 0
+            while not end.is_set():
+                number += 1
+                set_value(running, "app", number)
+                acknowledged.append(number)
+
+        writer = Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(5):
+                seen = len(acknowledged)
+                until(lambda seen=seen: len(acknowledged) > seen + 3, "more is acknowledged")  # type: ignore[misc]
+                os.kill(running.pid_of("configuration"), signal.SIGKILL)
+        finally:
+            end.set()
+            writer.join(BOUND)
+        value = value_of(running, "app")
+        assert value == acknowledged[-1]
+        assert f"value: {value}\n" in (tmp_path / "conf" / "app.yaml").read_text()
+        os.kill(running.pid_of("configuration"), signal.SIGKILL)
+        assert set_value(running, "app", -1)["old_value"] == value
+        assert [path.name for path in (tmp_path / "conf").iterdir()] == ["app.yaml"]
+
+
 def test_a_folder_of_files_is_followed(tmp_path: Path) -> None:
     toml = WATCHED.replace("[workers.configuration]", '[workers.configuration.config]\ndirectory = "conf"')
     file = tmp_path / "conf" / "app.yaml"
