@@ -18,8 +18,9 @@ from iii.engine.observing.owners import how_observed
 from iii.engine.routing.peer import Peer
 from iii.engine.routing.registry import Function
 from iii.engine.routing.router import Router
+from iii.errors import ErrorCode
 from iii.protocol import messages as m
-from iii.protocol.codec import decode_value, encode, encode_value
+from iii.protocol.codec import decode_value, encode, encode_error, encode_value
 
 
 class Observe(Protocol):
@@ -97,15 +98,21 @@ class LegacyTriggers:
         binding = self._router.bindings.find(message.id)
         trigger_type = None if binding is None else self._router.bindings.type_of(binding)
         function = None if trigger_type is None else self._functions.get((trigger_type.namespace, trigger_type.id))
-        if function is None:
+        if binding is None or function is None:
             return  # withdrawn meanwhile, which the outbox says next
+        is_owned = how_observed(function).delivery == "owner"
         config = decode_value(m.or_null(message.config))
         source: dict[str, Any] = {"function_id": function.id, "namespace": function.namespace, "deliver": "input"}
-        if how_observed(function).delivery == "owner" and isinstance(config, dict):
+        if is_owned and isinstance(config, dict):
             source["args"] = config
         target = {"function_id": message.function_id, "namespace": message.namespace}
         self._bound[message.id] = message
         self._unanswered.add(message.id)
+        if binding.rights is not None and not is_owned:
+            text = f"{function.id} would show a session the calls of others; only what its worker emits may be bound to"
+            self._answer(message.id, encode_error(m.ErrorBody(ErrorCode.FORBIDDEN, text)))
+            del self._bound[message.id]
+            return
         observe = m.Observe(message.id, Raw(encode_value(source)), Raw(encode_value(target)), message.metadata)
         self._observe(self.peer, observe, {"trigger_type": message.trigger_type, "config": config})
 

@@ -357,6 +357,29 @@ def test_a_client_that_leaves_while_it_is_authenticated_leaves_nothing(guarded: 
     assert engine.ask(lambda: len(engine.router.peer_table.peers)) == peers
 
 
+def test_a_session_neither_names_an_old_type_nor_sees_the_calls_of_others_through_one(
+    guarded: tuple[Engine, Client],
+) -> None:
+    engine, worker = guarded
+    named = {"type": "registerfunction", "observe": {"legacy_trigger_type": "paid"}}
+    worker.send({**named, "id": "shop::pay"})
+    worker.send({**named, "id": "shop::feed", "observe": {"legacy_trigger_type": "fed", "delivery": "owner"}})
+    worker.say_who("shop", features=["observe.v1"])
+    worker.sync()
+    with engine.guarded_client() as client:
+        rules = {"allowed_trigger_types": ["paid", "fed", "stolen"], "allow_trigger_type_registration": True}
+        answer(worker, AUTH, rules | {"function_registration_prefix": "mine", "allowed_functions": ["mine::f"]})
+        client.send({**named, "id": "f", "observe": {"legacy_trigger_type": "stolen"}})
+        bind = {"type": "registertrigger", "function_id": "f", "config": {}}
+        client.send({**bind, "id": "b1", "trigger_type": "paid"}, {**bind, "id": "b2", "trigger_type": "fed"})
+        error = client.expect("triggerregistrationresult", id="b1")["error"]
+        assert (error["code"], "calls of others" in error["message"]) == ("FORBIDDEN", True)
+        client.sync()
+        assert engine.ask(lambda: list(engine.observing.observers)) == ["b2"]
+        assert engine.ask(lambda: [id for _, id in engine.router.bindings.types if id == "stolen"]) == []
+    engine.until(lambda: not engine.observing.observers)
+
+
 def test_a_session_observes_what_it_has_registered_itself_and_nothing_else(guarded: tuple[Engine, Client]) -> None:
     engine, worker = guarded
     worker.register("shop::pay")

@@ -410,6 +410,29 @@ def test_a_function_that_allows_no_observers_refuses_the_bindings(scene: Scene) 
     assert scene.observing.observers == {}
 
 
+def test_a_binding_that_cannot_be_an_observer_is_refused_and_costs_no_other_one(scene: Scene) -> None:
+    other = scene.peer("other")
+    scene.register(scene.shop, "f")
+    ends = {"source": {"function_id": "f"}, "target": {"function_id": "take"}}
+    scene.send(other, "observe", id="old", **ends)
+    old = Old(scene)
+    old.register(**names("paid"))
+    (refused,) = [message for message in scene.got(scene.alerts) if message["type"] == "triggerregistrationresult"]
+    assert refused["error"]["code"] == "FORBIDDEN"
+    assert scene.observing.observers["old"].peers == [other]
+    for number in range(MAX_PER_FUNCTION + 1):
+        scene.bind(scene.alerts, f"b{number}", "paid", "take")
+        old.run()
+    answers = [message for message in scene.got(scene.alerts) if message["type"] == "triggerregistrationresult"]
+    assert [(message["id"], message["error"]["code"]) for message in answers] == [
+        (f"b{MAX_PER_FUNCTION}", "limit_exceeded")
+    ]
+    scene.send(scene.alerts, "unregistertrigger", id="b0")
+    old.run()
+    old.run()
+    assert f"b{MAX_PER_FUNCTION}" in scene.observing.observers
+
+
 def test_a_worker_that_leaves_takes_its_old_type_along(scene: Scene) -> None:
     old = Old(scene)
     old.register(**names("paid"))
