@@ -442,6 +442,23 @@ def test_an_observer_whose_worker_stays_away_is_removed() -> None:
         assert [hook[:2] for hook in sdk.call("hooks")] == [["added", "gone"], ["removed", "gone"]]
 
 
+def test_an_owner_that_connects_again_accepts_its_observers_without_its_hooks() -> None:
+    with Engine() as engine, running(engine, "a") as sdk, engine.client() as other:
+        other.register("o::target")
+        other.say_who("other")
+        ends = {"source": {"function_id": "a::feed"}, "target": {"function_id": "o::target"}}
+        other.send({"type": "observe", "id": "kept", **ends})
+        other.expect("observerstatechanged", id="kept", state="active")
+        owner = engine.ask(lambda: engine.router.registry.find("default", "a::feed").providers[0])
+        engine.ask(owner.close)
+        other.expect("observerstatechanged", id="kept", state="pending")
+        other.expect("observerstatechanged", id="kept", state="active")
+        engine.until(lambda: engine.router.registry.find("default", "a::is_local") is not None)
+        assert sdk.call("hooks") == [["added", "kept", {}]]
+        assert sdk.call("emit", {"event": 1}) == [True]
+        assert other.expect("invokefunction", function_id="o::target")["data"]["input"] == 1
+
+
 def test_a_worker_that_dies_is_followed_by_its_next_process() -> None:
     with Engine() as engine, running(engine, "b") as observer:
         with running(engine, "a") as first:
