@@ -112,6 +112,8 @@ def test_the_parser_takes_what_the_schema_allows(worker: str) -> None:
     config = example(schema_of(worker))
     if worker == "bridge":
         config["forward"][0]["local_function"] = "y"  # one function cannot go both ways
+    if worker == "configuration":  # what one adapter takes means nothing to another
+        del config["adapter"]["config"]["url"], config["adapter"]["config"]["token"]
     assert list(map(str, mistakes(config, schema_of(worker)))) == []
     PARSERS[worker](config)
     PARSERS[worker]({"url": "ws://10.0.0.2:1"} if worker == "bridge" else {})
