@@ -202,15 +202,18 @@ def _own_worker(toml: _Toml, name: str, entry: dict[str, Any], config: Any) -> N
     table = {key: _plain(value) for key, value in found.items() if value is not None}
     if isinstance(run := table.get("run"), list):
         table["run"] = shlex.join(map(str, run))
-    if isinstance(env := table.get("env"), list):
+    env = found["env"]
+    if isinstance(env, list):
         lines = [str(line).partition("=") for line in env]
-        for line in [line for line in lines if not line[1]]:
-            toml.leave_out(f"{name}.env.{line[0]}", "", "it has no value; a worker has the engine's environment anyway")
-        table["env"] = {key: value for key, equals, value in lines if equals}
-    if isinstance(env := table.get("env"), dict):
-        for reserved in [key for key in env if key.startswith("III_")]:
+        env = {key: value if equals else None for key, equals, value in lines}
+    if isinstance(env, dict):
+        for reserved in [key for key in env if str(key).startswith("III_")]:
             toml.leave_out(f"{name}.env.{reserved}", env.pop(reserved), "III_ names are the engine's")
-        table["env"] = {key: value if isinstance(value, str) else json.dumps(value) for key, value in env.items()}
+        # A name without a value stands for the shell's.
+        table["pass_env"] = [str(key) for key, value in env.items() if value is None]
+        values = _plain(env).items()
+        table["env"] = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values}
+        table = {key: value for key, value in table.items() if value or key not in ("env", "pass_env")}
     if isinstance(after := table.get("after"), (dict, list)):
         table["after"] = [standard_name(word) if word.startswith("iii-") else word for word in map(str, after)]
     if config:

@@ -115,17 +115,16 @@ def test_the_forms_of_a_compose_file_become_workers_of_ones_own(iii: Iii, folder
 def test_services_count_as_workers_and_nothing_of_them_is_dropped_silently() -> None:
     web = {"command": ["node", "web.js"], "env": {"A": 1, "B": True}, "replicas": 2, "depends_on": ["db", "iii-state"]}
     services = {"web": web | {"ports": ["80:80"]}, "db": {"run": "db.py", "environment": ["X=1=2", "BARE"]}}
+    services["api"] = {"run": "api.py", "env": {"KEY": None}}
     text, comments = converted({"services": services, "workers": ["iii-state"]}, "worker-compose.yaml")
     workers = tomllib.loads(text)["workers"]
     assert workers == {
         "state": {},
         "web": {"run": "node web.js", "env": {"A": "1", "B": "true"}, "instances": 2, "after": ["db", "state"]},
-        "db": {"run": "db.py", "env": {"X": "1=2"}},
+        "db": {"run": "db.py", "env": {"X": "1=2"}, "pass_env": ["BARE"]},
+        "api": {"run": "api.py", "pass_env": ["KEY"]},
     }
-    assert comments == [
-        "web.ports: a worker has no such key here",
-        "db.env.BARE: it has no value; a worker has the engine's environment anyway",
-    ]
+    assert comments == ["web.ports: a worker has no such key here"]
 
 
 def test_what_is_still_missing_is_said(iii: Iii, folder: Path) -> None:
