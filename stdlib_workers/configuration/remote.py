@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from threading import Event
@@ -92,6 +93,7 @@ def follow(remote: Remote, url: str, token: str | None) -> NoReturn:
         headers={"Authorization": f"Bearer {token}"} if token else None,
         reconnection_config=RECONNECTION,
     )
+    sys.stderr.write(f"the configurations are those of {url}, as soon as it answers\n")
     try:
         worker = register_worker(url, options)
     except RegistrationRejectedError as error:

@@ -234,6 +234,7 @@ def test_another_engine_keeps_the_configurations(tmp_path: Path) -> None:
         assert set_value(keeper, "app", 2) == {"old_value": 1, "new_value": 2}
         running.wait("configuration:updated app 2")
         assert listed(running) == {"app"}
+        running.wait(f"the configurations are those of {url}")
         assert running.call("configuration::schema", {"id": "app"}) == ENTRY
         assert refusal(running, "app", "x").code == "SCHEMA_INVALID"
         assert refusal(running, "app", 9).code == "TOO_HIGH"
