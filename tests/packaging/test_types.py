@@ -82,6 +82,24 @@ def test_an_example_on_handlers_is_clean(tool: str, example: str, python: Path, 
     assert code == 0, output
 
 
+# What `iii types` writes for the page that speaks of it, as far as the page uses it.
+STUBS = """\
+class _Shop:
+    def order(self, *, customer: str, order: dict[str, str]) -> dict[str, float]: ...
+
+class _AsyncShop:
+    async def order(self, *, customer: str, order: dict[str, str]) -> dict[str, float]: ...
+
+class Functions:
+    shop: _Shop
+    def __init__(self, worker: object) -> None: ...
+
+class AsyncFunctions:
+    shop: _AsyncShop
+    def __init__(self, worker: object) -> None: ...
+"""
+
+
 def _pages(folder: Path) -> Iterator[Path]:
     """Write the Python blocks of each page as one module, at the lines where they stand in the page."""
     for page in PAGES:
@@ -95,6 +113,7 @@ def _pages(folder: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("tool", ["mypy", "pyright"])
 def test_the_blocks_of_the_docs_are_clean(tool: str, python: Path, tmp_path: Path) -> None:
+    (tmp_path / "iii_functions.pyi").write_text(STUBS)
     assert len(list(_pages(tmp_path))) > 10
     code, output = checked(tool, python, tmp_path)
     assert code == 0, output

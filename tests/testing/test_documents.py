@@ -11,6 +11,8 @@ from time import monotonic
 
 import pytest
 
+from cli.stubs.command import PACKAGE, stubs_of, write_files
+from cli.stubs.contract import contract_from
 from iii.testing import Engine
 from iii.worker.connect import STAND_IN
 
@@ -33,16 +35,23 @@ def wait_until(condition) -> None:
         Event().wait(0.001)
 
 
+def write_stubs(engine, folder):
+    """Write the stubs of what the page has registered, as `iii types` does."""
+    ids = [each["function_id"] for each in engine.call("engine::functions::list")["functions"]]
+    rows = engine.call("engine::functions::info", function_ids=ids)["functions"]
+    write_files(folder / PACKAGE, stubs_of(contract_from(rows), "python"))
+
+
 # What a page needs beside its own worker.
 STANDARD_WORKERS = {"actions.md": ["queue"], "handlers.md": ["queue"]}
 PAGES = [
     *("functions.md", "schemas.md", "triggers.md", "actions.md", "streaming.md", "cancellation.md", "tracing.md"),
-    *("http-functions.md", "observe.md", "testing.md", "handlers.md"),
+    *("http-functions.md", "observe.md", "testing.md", "handlers.md", "mcp.md", "types.md"),
 ]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_of_a_page_run(page, monkeypatch):
+def test_the_blocks_of_a_page_run(page, monkeypatch, tmp_path):
     blocks = python_of(page)
     assert blocks
     # Dataclasses look their module up.
@@ -53,10 +62,14 @@ def test_the_blocks_of_a_page_run(page, monkeypatch):
         vars(module).update(iii=engine, wait_until=wait_until)
         try:
             for line, block in blocks:
+                if "from iii_functions import" in block:
+                    write_stubs(engine, tmp_path)
+                    monkeypatch.syspath_prepend(tmp_path)
                 exec(compile("\n" * line + block, page, "exec"), vars(module))
                 engine.settle()  # a reader comes to the next block later
         finally:
             STAND_IN.reset(token)
+            sys.modules.pop(PACKAGE, None)
 
 
 def test_the_channels_of_their_page_stream(tmp_path):
