@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,7 +257,7 @@ SCHEMA = {
     ],
 )
 def test_what_the_schema_refuses_is_named_by_its_place_in_the_request(arguments: Any, text: str) -> None:
-    details = explain(SCHEMA, arguments)
+    details = explain(jsonschema_rs.validator_for(SCHEMA), SCHEMA, arguments)
     message = f"shop::order: {details.pop('message')}"
     assert str(Arguments(SOURCES).mistake_from({}, details, message)) == text
 

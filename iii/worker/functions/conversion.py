@@ -16,7 +16,15 @@ from iii.worker.functions.construction import (
     constructor_of,
     listed,
 )
-from iii.worker.functions.schema import has_fields, hints_of_fields, integer_from, is_mapping, is_model, is_union
+from iii.worker.functions.schema import (
+    has_fields,
+    hints_of_fields,
+    integer_from,
+    is_array,
+    is_mapping,
+    is_model,
+    is_union,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,13 +190,13 @@ def _from_container(origin: type, arguments: tuple[Any, ...], known: Known) -> C
             return tuple(item if converter is None else converter(item) for converter, item in pairs)
 
         return convert
-    cls: Any = origin if origin in (tuple, set, frozenset) else list
-    convert_item = converters[0] if converters else None
-    if cls is list:
-        if convert_item is None or convert_item is integer_from:
-            return convert_item and _integers_from
-        return ListConverter(convert_item)
-    return _from_class(cls, known) if convert_item is None else lambda value: cls(map(convert_item, listed(value)))
+    convert_item = converters[0] if converters and is_array(origin) else None
+    cls: Any = origin
+    if cls in (tuple, set, frozenset):
+        return _from_class(cls, known) if convert_item is None else lambda value: cls(map(convert_item, listed(value)))
+    if convert_item is None or convert_item is integer_from:
+        return convert_item and _integers_from
+    return ListConverter(convert_item)
 
 
 def _integers_from(value: Any) -> list[Any]:
@@ -200,6 +208,12 @@ def _integers_from(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
     return value
 
 
@@ -220,8 +234,9 @@ def _from_class(hint: Any, known: Known) -> Converter | None:
         converter = cls.fromisoformat
     elif cls is bytes or is_subclass(cls, "uuid", "UUID") or is_subclass(cls, "decimal", "Decimal"):
         converter = TextConverter(cls)
-    elif cls is not str and issubclass(cls, str):
-        return lambda value: cls(_text(value))
+    elif issubclass(cls, str | int | float) and cls not in _JSON_CLASSES:
+        read = _text if issubclass(cls, str) else integer_from if issubclass(cls, int) else _number
+        return lambda value: cls(read(value))
     elif issubclass(cls, tuple) or cls in (set, frozenset):
         return _from_named_tuple(hint, known) if hasattr(cls, "_fields") else lambda value: cls(listed(value))
     return converter

@@ -146,8 +146,25 @@ def _inconvertible(converter: Converter, value: Any, name: str, error: Exception
     unfit = find_unfit(converter, value, name)
     if unfit is not None:
         return _unfit(function_id, unfit.path, unfit.expected, unfit.got)
-    details = {"path": name, "expected": str(error), "got": value}
-    return InvocationError(ErrorCode.INVALID_PAYLOAD, f"{function_id}: {name}: {error}", function_id, details=details)
+    text, details = str(error), {"got": value}
+    describe_errors = getattr(error, "errors", None)
+    if callable(describe_errors):  # pydantic's: its own text repeats the value
+        first = describe_errors(include_url=False)[0]
+        name += "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        is_own = first["type"] in ("value_error", "assertion_error")
+        text, details = first["msg"], {} if is_own else {"got": first["input"]}
+    elif _has_raised(error, "__post_init__"):  # the user's sentence says what is wrong
+        details = {}
+    details |= {"path": name, "expected": text}
+    return InvocationError(ErrorCode.INVALID_PAYLOAD, f"{function_id}: {name}: {text}", function_id, details=details)
+
+
+def _has_raised(error: Exception, function_name: str) -> bool:
+    """Tell whether an error comes out of a function of this name."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_name != function_name:
+        place = place.tb_next
+    return place is not None
 
 
 def takes_whole_payload(signature: Signature) -> bool:

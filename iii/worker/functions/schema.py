@@ -39,12 +39,16 @@ _SIMPLE: dict[Any, Schema] = {
     frozenset: {"type": "array", "uniqueItems": True},
     bytes: {"type": "string", "contentEncoding": "base64"},
 }
-_STRING_CLASSES = {
+_KNOWN_CLASSES = {
     ("datetime", "datetime"): {"type": "string", "format": "date-time"},
     ("datetime", "date"): {"type": "string", "format": "date"},
     ("datetime", "time"): {"type": "string", "format": "time"},
     ("uuid", "UUID"): {"type": "string", "format": "uuid"},
     ("decimal", "Decimal"): {"type": "string"},
+    ("enum", "Flag"): {"type": "integer"},  # combinations have numbers of their own
+    ("builtins", "str"): {"type": "string"},
+    ("builtins", "int"): {"type": "integer"},
+    ("builtins", "float"): {"type": "number"},
 }
 
 
@@ -105,6 +109,7 @@ class _Walk:
         self.done: dict[Any, str] = {}
         self.definitions: dict[str, Schema] = {}
         self.referred: set[Any] = set()
+        self.unreadable: list[Any] = []  # hints of which no JSON value is made
 
     def read(self, hint: Any, cls: Any, read: Callable[[Any, _Walk], Schema]) -> Schema:
         """Return the schema of a class that has fields, or a reference to it."""
@@ -170,7 +175,7 @@ def _from_generic(hint: Any, origin: Any, walk: _Walk) -> Schema | None:
         return _from_hint(arguments[0], walk)
     if not isinstance(origin, type):
         return None
-    return _from_class(hint, walk) if is_model(origin) else _from_container(origin, arguments, walk)
+    return _from_class(hint, walk) if is_model(origin) else _from_container(hint, arguments, walk)
 
 
 def _from_union(members: tuple[Any, ...], walk: _Walk) -> Schema | None:
@@ -189,23 +194,26 @@ def _from_values(values: list[Any]) -> Schema:
     return {**typed, "enum": plain}
 
 
-def _from_container(origin: type, arguments: tuple[Any, ...], walk: _Walk) -> Schema | None:
+def _from_container(hint: Any, arguments: tuple[Any, ...], walk: _Walk) -> Schema | None:
+    origin: type = getattr(hint, "__origin__", hint)
     if is_mapping(origin):
         values = _from_hint(arguments[1], walk) if len(arguments) == 2 else None
         return {"type": "object", "additionalProperties": values} if values else {"type": "object"}
     if issubclass(origin, tuple) and arguments and arguments[-1] is not Ellipsis:
         places = [_from_hint(argument, walk) or {} for argument in arguments]
         return {"type": "array", "prefixItems": places, "minItems": len(places), "maxItems": len(places)}
-    if issubclass(origin, list | tuple | set | frozenset) or origin.__name__ in ("Sequence", "Iterable"):
+    if is_array(origin):
         items = _from_hint(arguments[0], walk) if arguments else None
         base = _SIMPLE.get(origin, _SIMPLE[list])
         return {**base, "items": items} if items else dict(base)
+    walk.unreadable.append(hint)
     return None
 
 
 def is_model(cls: Any) -> bool:
     """Tell whether a class is a dataclass, TypedDict, NamedTuple or Struct, which may be generic."""
-    return has_fields(cls) or hasattr(cls, "_fields") or is_subclass(cls, "msgspec", "Struct")
+    is_named_tuple = issubclass(cls, tuple) and hasattr(cls, "_fields")
+    return has_fields(cls) or is_named_tuple or is_subclass(cls, "msgspec", "Struct")
 
 
 def has_fields(cls: Any) -> bool:
@@ -219,17 +227,14 @@ def _from_class(hint: Any, walk: _Walk) -> Schema | None:
     schema = _from_describing_class(hint, cls)
     if schema is not None:
         return schema
-    if is_subclass(cls, "enum", "Enum"):
+    if is_subclass(cls, "enum", "Enum") and not is_subclass(cls, "enum", "Flag"):
         return _from_values([member.value for member in cls])
-    if has_fields(cls):
-        return walk.read(hint, cls, _from_fields)
-    for (module, name), text_schema in _STRING_CLASSES.items():
+    if is_model(cls):
+        return walk.read(hint, cls, _from_fields if has_fields(cls) else _from_named_tuple)
+    for (module, name), known_schema in _KNOWN_CLASSES.items():
         if is_subclass(cls, module, name):
-            return dict(text_schema)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return walk.read(hint, cls, _from_named_tuple)
-    base = next((base for base in (str, dict, tuple) if issubclass(cls, base)), None)
-    return dict(_SIMPLE[base]) if base else None
+            return dict(known_schema)
+    return None if cls is object or cls.__name__ == "Any" else _from_container(cls, (), walk)
 
 
 def _from_describing_class(hint: Any, cls: type) -> Schema | None:
@@ -422,6 +427,18 @@ def integer_from(value: Any) -> int:
 def is_union(hint: Any) -> bool:
     """Tell whether this is a `Union`, an `Optional` or an `A | B`."""
     return type(hint).__name__ == "UnionType" or str(getattr(hint, "__origin__", "")) == "typing.Union"
+
+
+def unreadable_in(hint: Any) -> Any:
+    """Return a class or another hint, in this one, of whose values none is made of JSON; None without one."""
+    walk = _Walk()
+    _from_hint(hint, walk)
+    return next(iter(walk.unreadable), None)
+
+
+def is_array(cls: type) -> bool:
+    """Tell whether values of this class are JSON arrays."""
+    return issubclass(cls, list | tuple | set | frozenset) or cls.__name__ in ("Sequence", "Iterable")
 
 
 def is_mapping(cls: type) -> bool:

@@ -98,8 +98,25 @@ class Parameter:
         types = _text_types(self.schema)
         if types == {"array"}:
             items = _text_types(_items_of(self.schema))
-            return {"type": "array", "items": _only(items)} if items else {"type": "array"}
-        return {"type": _only(types)} if types else {}
+            return {"type": "array", "items": self._only(items, location)} if items else {"type": "array"}
+        return {"type": self._only(types, location)} if types else {}
+
+    def _only(self, types: set[str], location: str) -> str:
+        """Return the type that a text is read as where several are admitted; a text is always one."""
+        if "string" in types:
+            return "string"
+        if types == {"integer", "number"}:
+            return "number"
+        if len(types) == 1 and types <= _TEXT_TYPES:
+            return next(iter(types))
+        body = "make it the body (Annotated[TYPE, Body()])"
+        if types == {"array"}:
+            raise Undecided(f"{self.name} is a list of lists, which no {location.partition('_')[0]} holds; {body}")
+        listed = ", ".join(sorted(types))
+        raise Undecided(
+            f"{self.name} may be one of {listed}, of which a text can be read as only one; write str and convert it, "
+            f"or {body}"
+        )
 
 
 def _is_object(schema: Schema | None) -> bool:
@@ -138,17 +155,6 @@ def _text_types(schema: Schema | None) -> set[str]:
 
 def _type_of(value: object) -> str:
     return {bool: "boolean", int: "integer", float: "number"}.get(type(value), "string")
-
-
-def _only(types: set[str]) -> str:
-    """Return the type that a text is read as where several are admitted; a text is always one."""
-    if "string" in types:
-        return "string"
-    if types == {"integer", "number"}:
-        return "number"
-    if len(types) == 1 and types <= _TEXT_TYPES:
-        return next(iter(types))
-    raise Undecided(f"a text can be read as only one of {', '.join(sorted(types))}; write str, and convert it yourself")
 
 
 def parameters_from(signature: Signature) -> list[Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import FunctionType
 
+from iii.worker.functions.schema import unreadable_in
 from iii.worker.functions.signature import UnresolvedAnnotation, is_generator_function, read_signature, source_of
 from iii.worker.handlers.arguments import Undecided, event_arguments, http_arguments, parameters_from
 
@@ -80,6 +81,11 @@ def bind(
     try:
         _check(function)
         signature = read_signature(function, strict=True)
+        if signature.takes_any_keyword:
+            raise Undecided(
+                "it takes any keyword, and an event gives arguments by name; name the parameters, and mark a function "
+                "that stands for another one by functools.wraps"
+            )
         parameters = parameters_from(signature)
         if trigger_type == "http":
             arguments = http_arguments(parameters, config["api_path"], config["http_method"], constants)
@@ -115,7 +121,14 @@ def register(worker: Registry, function: Callable[..., Any], function_id: str | 
         return known
     try:
         _check(function)
-        read_signature(function, strict=True)
+        for name, hint in read_signature(function, strict=True).annotations.items():
+            unreadable = None if name in ("return", "metadata") else unreadable_in(hint)
+            if unreadable is not None:
+                shown = getattr(unreadable, "__name__", None) if isinstance(unreadable, type) else str(unreadable)
+                raise Undecided(
+                    f"{name} is a {shown}, and no JSON becomes one; take a type that JSON holds or a dataclass, and "
+                    "make it of that"
+                )
         if function_id is None:
             name = getattr(function, "__name__", "")
             if not name.isidentifier():
@@ -135,6 +148,8 @@ def undecorated(function: Any) -> Any:
 def _check(function: Any) -> None:
     if not callable(function):
         raise Undecided(f"{function!r} cannot be called; the decorator stands above a function")
+    if isinstance(function, type):
+        raise Undecided(f"{function.__name__} is a class; decorate a function that makes one")
     if not isinstance(function, FunctionType):
         return
     code = function.__code__

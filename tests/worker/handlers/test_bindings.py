@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pydantic
 import pytest
 
 from iii import Header, HttpError, InitOptions, InvocationError, Response
@@ -187,6 +190,8 @@ class Till:
 
 
 def by_position(amount: int, /) -> None: ...
+def takes_path(file: Path) -> None: ...
+def takes_callables(hooks: list[Callable[[int], int]]) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -196,6 +201,9 @@ def by_position(amount: int, /) -> None: ...
         (unresolved_result, r"the annotation 'Decimal' of the result cannot be resolved: NameError"),
         (Till.open, r"test_bindings.py:\d+: open\(\): there is no self .* decorator\(object.method\)"),
         (by_position, "amount can be given by position only"),
+        (takes_path, r"test_bindings.py:\d+: takes_path\(\): file is a Path, and no JSON becomes one"),
+        (takes_callables, r"takes_callables\(\): hooks is a collections.abc.Callable\[\[int\], int\], and no JSON"),
+        (Order, r"Order\(\): Order is a class; decorate a function that makes one"),
         (lambda: None, "has no name; give function_id='service::name'"),
         (7, "7 cannot be called"),
     ],
@@ -209,6 +217,79 @@ def test_what_is_no_function_for_a_decorator_is_refused_with_its_place(
             decorate(function)
     assert configs(engine, "http") == []
     assert worker._receiver.functions == {}
+
+
+def test_a_function_that_takes_any_keyword_is_refused_where_arguments_go_by_name(engine: Engine) -> None:
+    worker = engine.worker("shop")
+
+    def wrapper(*args: int, **options: int) -> int:
+        return len(options)
+
+    for decorate in (worker.get("/x"), worker.cron("* * * * *"), worker.on_state("x"), worker.subscribe("x")):
+        with pytest.raises(TypeError, match=r"wrapper\(\): it takes any keyword, .* functools.wraps"):
+            decorate(wrapper)
+    assert worker.queue("x")(wrapper)(a=1) == 1
+    assert engine.call("shop::wrapper", a=1, b=2) == 2
+
+
+class Cents(int): ...
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+def test_numbers_of_a_class_of_ones_own_are_made(engine: Engine) -> None:
+    worker = engine.worker("shop")
+
+    @worker.post("/prices")
+    def price(cents: Cents, access: Access) -> list[str]:
+        return [type(cents).__name__, str(access)]
+
+    assert engine.call("shop::price", cents=3.0, access=3) == ["Cents", str(Access.READ | Access.WRITE)]
+    for wrong in ({"cents": "x", "access": 1}, {"cents": 1, "access": "READ"}):
+        with pytest.raises(InvocationError, match="must be an integer"):
+            engine.call("shop::price", **wrong)
+
+
+@dataclass
+class Rated:
+    stars: int
+
+    def __post_init__(self) -> None:
+        if self.stars > 5:
+            raise ValueError("stars go to 5")
+
+
+class Booked(pydantic.BaseModel):
+    seats: list[int]
+
+    @pydantic.field_validator("seats")
+    @classmethod
+    def judge(cls, seats: list[int]) -> list[int]:
+        if 13 in seats:
+            raise ValueError("there is no seat 13")
+        return seats
+
+
+def test_what_a_class_refuses_by_itself_is_said_in_its_words() -> None:
+    with Engine(["http"]) as engine:
+        worker = engine.worker("shop")
+
+        @worker.post("/rated")
+        def rate(rated: Rated) -> None: ...
+
+        @worker.post("/booked")
+        def book(booked: Booked) -> None: ...
+
+        refused = engine.http.post("/rated", json={"stars": 6})
+        assert (refused.status_code, refused.json()["error"]["message"]) == (422, "body: stars go to 5")
+        refused = engine.http.post("/booked", json={"seats": [1, 13]})
+        said = "body.seats: Value error, there is no seat 13"
+        assert (refused.status_code, refused.json()["error"]["message"]) == (422, said)
+        with pytest.raises(InvocationError, match=r"shop::book: booked\.seats: Value error, there is no seat 13$"):
+            engine.call("shop::book", booked={"seats": [13]})
 
 
 def test_a_mistake_of_a_parameter_names_file_and_line_and_registers_nothing(engine: Engine) -> None:
