@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ from mypy import api
 
 from cli.stubs.command import stubs_of
 from cli.stubs.contract import Function
-from iii.testing import Engine
-from iii.worker.connect import STAND_IN
 from tests.support.json_schemas import CONTRACTS
 
 ORDER = {
@@ -181,26 +178,3 @@ def test_the_python_stubs_need_nothing_but_the_standard_library(tmp_path: Path) 
     (tmp_path / "iii_functions.py").write_text(stubs_of(FUNCTIONS, "python")["__init__.py"])
     subprocess.run([sys.executable, "-I", "-S", "-c", "import sys; sys.path.append('.'); import iii_functions"],
                    cwd=tmp_path, check=True)  # fmt: skip
-
-
-def test_the_example_of_the_documents_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "types.md").read_text(encoding="utf-8")
-    example = page.partition("```text\n")[2].partition("```")[0]
-    with Engine() as engine:
-        worker = engine.worker("shop")
-
-        def order(customer: str, order: dict[str, str]) -> dict[str, float]:
-            return {"price": float(len(customer + order["item"]))}
-
-        worker.function("shop::order")(order)
-        request = {"type": "object", "properties": {"customer": {}, "order": {}}, "required": ["customer", "order"]}
-        stubs = ModuleType("iii_functions")
-        text = stubs_of([Function("shop::order", "default", "", request, None)], "python")["__init__.py"]
-        exec(text, vars(stubs))
-        monkeypatch.setitem(sys.modules, "iii_functions", stubs)
-        token = STAND_IN.set(lambda options: engine.worker("cart"))
-        try:
-            exec(compile(example, "types.md", "exec"), {"__name__": "cart"})
-        finally:
-            STAND_IN.reset(token)
-        assert engine.call("cart::pay", customer="ada") == 6.0
