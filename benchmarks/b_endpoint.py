@@ -26,10 +26,10 @@ CONNECTIONS = 16
 TARGET = 1.15
 FORMS = {
     "decorated": "a decorated function",
-    "plain": "a binding in plain data that does not say whether the function streams",
+    "plain": "a binding in plain data",
 }
 WORKER = """
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from iii import register_worker
 worker = register_worker()
 
@@ -49,8 +49,8 @@ worker.register_trigger({"type": "http", "function_id": "bench::dict",
                          "config": {"api_path": "/dict/{customer}", "http_method": "POST"}})
 
 @worker.post("/decorated/{customer}")
-def order(customer: str, order: NewOrder, dry_run: bool = False):
-    return {"customer": customer, "dry_run": dry_run, "order": asdict(order)}
+def order(customer: str, order: NewOrder, dry_run: bool = False) -> dict:
+    return {"customer": customer, "dry_run": dry_run, "order": {"item": order.item, "quantity": order.quantity}}
 
 worker.register_trigger({"type": "http", "function_id": "bench::order", "config": {
     "api_path": "/plain/{customer}", "http_method": "POST", "payload": "arguments", "arguments": {

@@ -173,7 +173,13 @@ class Registering:
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"a trigger needs a {key}, not {value!r}")
         binding = {"id": mint_id(), "trigger_type": fields.pop("type")}
-        fields |= {"config": fields["config"] or {}, "namespace": fields["namespace"] or self._namespace}
+        config = fields["config"] or {}
+        if binding["trigger_type"] == "http" and isinstance(config, dict) and config.get("payload") == "arguments":
+            # A call that cannot stream is cheaper; where this is not known the http worker is ready for items.
+            handler = self._receiver.functions.get(fields["function_id"])
+            if handler is not None and handler.yields is not None:
+                config = {"stream": handler.yields, **config}
+        fields |= {"config": config, "namespace": fields["namespace"] or self._namespace}
         self._send_registration({"type": "registertrigger", **binding, **fields})
         withdrawal = {"type": "unregistertrigger", **binding}
         return Trigger(binding["id"], lambda: self._withdraw("registertrigger", withdrawal))

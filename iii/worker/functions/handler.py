@@ -15,7 +15,7 @@ from iii.worker.functions.schema import (
     is_mapping,
     result_format_from_hint,
 )
-from iii.worker.functions.signature import is_coroutine_function, read_signature
+from iii.worker.functions.signature import is_coroutine_function, is_generator_function, read_signature
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,16 +38,21 @@ class Handler:
 
     `is_slow` is the dispatcher's note that the last run took long: another thread should read meanwhile.
     `before_result` is the part of an answer's line between the invocation id and the result, `without_result` all that
-    follows the id where there is none.
+    follows the id where there is none. `yields` tells whether it gives items, None where that is not known.
     """
 
-    __slots__ = ("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata", "without_result")
+    __slots__ = (
+        *("before_result", "call", "function_id", "is_async", "is_slow", "takes_metadata", "without_result", "yields"),
+    )
 
-    def __init__(self, function_id: str, call: Callable[..., Any], *, is_async: bool, takes_metadata: bool) -> None:
+    def __init__(
+        self, function_id: str, call: Callable[..., Any], *, is_async: bool, takes_metadata: bool, yields: bool | None
+    ) -> None:
         self.function_id = function_id
         self.call = call
         self.is_async = is_async
         self.takes_metadata = takes_metadata
+        self.yields = yields
         self.is_slow = False
         self.without_result = b',"function_id":%b}' % encode_with_json(function_id)
         self.before_result = self.without_result[:-1] + b',"result":'
@@ -64,7 +69,8 @@ def handler_from(function_id: str, function: Callable[..., Any]) -> Handler:
         def call(payload: Any, **metadata: Any) -> Any:
             return function(_converted(payload, name, integer_from, function_id), **metadata)
 
-    return Handler(function_id, call, is_async=is_async, takes_metadata=takes_metadata)
+    yields = is_generator_function(function, signature.annotations.get("return", ...))
+    return Handler(function_id, call, is_async=is_async, takes_metadata=takes_metadata, yields=yields)
 
 
 def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_name: bool = False) -> Handler:
@@ -82,8 +88,13 @@ def typed_handler_from(function_id: str, function: Callable[..., Any], *, by_nam
                 _converted(payload, whole_name, whole_converter, function_id), **metadata
             )
         return handler
-    takes_metadata = _HIDDEN in signature.names
-    handler = Handler(function_id, function, is_async=is_coroutine_function(function), takes_metadata=takes_metadata)
+    handler = Handler(
+        function_id,
+        function,
+        is_async=is_coroutine_function(function),
+        takes_metadata=_HIDDEN in signature.names,
+        yields=is_generator_function(function, signature.annotations.get("return", ...)),
+    )
     if signature.takes_any_keyword:
         handler.call = _call_by_any_name(function, function_id, signature, converters)
         return handler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 
 from iii.worker.functions.schema import unreadable_in
-from iii.worker.functions.signature import UnresolvedAnnotation, is_generator_function, read_signature, source_of
+from iii.worker.functions.signature import UnresolvedAnnotation, read_signature, source_of
 from iii.worker.handlers.arguments import Undecided, event_arguments, http_arguments, parameters_from
 
 TYPE_CHECKING = False
@@ -97,10 +97,6 @@ def bind(
     settings = {key: value for key, value in {**config, **options}.items() if key not in _OWN and value is not None}
     if takes_arguments:
         settings |= {"payload": "arguments", "arguments": arguments}
-        # A call that cannot stream is cheaper; where this is not known the http worker is ready for items.
-        streams = is_generator_function(function, signature.annotations.get("return", ...))
-        if trigger_type == "http" and streams is not None:
-            settings["stream"] = streams
     metadata = options.get("metadata")
     worker.register_trigger(
         {"type": trigger_type, "function_id": function_id, "config": settings, "metadata": metadata}

@@ -292,6 +292,31 @@ def test_what_a_class_refuses_by_itself_is_said_in_its_words() -> None:
             engine.call("shop::book", booked={"seats": [13]})
 
 
+def test_a_binding_in_plain_data_says_whether_its_function_yields_as_far_as_that_is_known(engine: Engine) -> None:
+    worker = engine.worker("shop")
+
+    def bind(function_id: str, **config: Any) -> Any:
+        config = {"api_path": function_id, "payload": "arguments", "arguments": {}, **config}
+        worker.register_trigger({"type": "http", "function_id": function_id, "config": config})
+        return configs(engine, "http")[-1].get("stream")
+
+    def value() -> int:
+        return 1
+
+    def items() -> Iterator[int]:
+        yield 1
+
+    def either():  # type: ignore[no-untyped-def]
+        return 1
+
+    for function in (value, items, either):
+        worker.function(f"shop::{function.__name__}")(function)
+    assert [bind("shop::value"), bind("shop::items"), bind("shop::either")] == [False, True, None]
+    assert bind("shop::value", stream=True) is True
+    assert bind("shop::value", payload="event", arguments=None) is None
+    assert bind("other::function") is None
+
+
 def test_a_mistake_of_a_parameter_names_file_and_line_and_registers_nothing(engine: Engine) -> None:
     worker = engine.worker("shop")
 
