@@ -71,7 +71,8 @@ def _run(arguments: list[str]) -> int:
     if len(arguments) == 1 and arguments[0] in START_NAMES:
         from cli.commands.project_file import run_project  # nothing to parse, and workers that wait
 
-        return run_project(watch=arguments[0] == "dev")
+        is_dev = arguments[0] == "dev"
+        return run_project(watch=is_dev, console=is_dev)
     from cli.commands.registry import run as run_command  # click costs more than a whole trigger
 
     return run_command(arguments)

@@ -20,6 +20,7 @@ STANDARD_FUNCTIONS = {
     "http::": "http",
     "http_functions::": "http_functions",
     "bridge::": "bridge",
+    "console::": "console",
     "mcp::": "mcp",
     "queue::": "queue",
     "action::enqueue": "queue",

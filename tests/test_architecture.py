@@ -48,6 +48,7 @@ BASE = (
         "iii/errors.py",
         "iii/failure_text.py",
         "iii/ids.py",
+        "iii/one_time_keys.py",
         "iii/protocol/shape.py",
         "iii/redaction.py",
         "iii/suggestions.py",
@@ -61,6 +62,7 @@ PUBLIC_MODULES = (
     "iii/declarations.py",
     "iii/durations.py",
     "iii/failure_text.py",
+    "iii/one_time_keys.py",
     "iii/protocol/shape.py",
     "iii/redaction.py",
     "iii/suggestions.py",
@@ -205,7 +207,7 @@ ROOMS: dict[str, Room] = {
 
 # Shared by several standard workers; these packages are no workers.
 SHARED_BY_STANDARD_WORKERS = tuple(
-    f"stdlib_workers.{name}" for name in ("attempts", "egress", "storage", "events", "values")
+    f"stdlib_workers.{name}" for name in ("attempts", "egress", "storage", "events", "loopback", "values")
 )
 
 # What makes a decision depend on anything but its arguments.
@@ -231,6 +233,7 @@ MAY_USE = {
     "iii.engine.supervision.run": {"signal"},  # names of signals
     "iii.engine.supervision.stack_traces": {"pathlib"},  # compares paths, opens none
     "iii.ids": {"os"},  # nothing else is random
+    "iii.one_time_keys": {"os", "pathlib"},  # keys are random, and kept as files
 }
 # `import iii` in a worker must cost a few milliseconds: these do not belong to it.
 HEAVY = {

@@ -36,10 +36,11 @@ _COLORS = click.Choice(["auto", "always", "never"])
     shell_complete=completion.declared_workers,
     help="Let a debugger attach to this worker; no deadlines, no reload.",
 )
+@click.option("--no-console", is_flag=True, help="Offer no page in the browser.")
 @json_option
-def dev(file: Path | None, names: tuple[str, ...], as_json: bool, **options: Any) -> int:
+def dev(file: Path | None, names: tuple[str, ...], as_json: bool, no_console: bool, **options: Any) -> int:
     """Start the project's workers (or only NAMEs) and reload what changes. Ctrl-C stops them."""
-    return run_project(file, names, watch=True, json_output=as_json, **options)
+    return run_project(file, names, watch=True, json_output=as_json, console=not no_console, **options)
 
 
 @click.command()

@@ -51,6 +51,7 @@ COMMANDS: Table = {
     "add": ("cli.project.declarations", "add", "Add a standard worker to iii.toml."),
     "import": ("cli.project.imports", "command", "Write an iii.toml from a config.yaml or worker-compose.yaml."),
     "project": ("cli.commands.registry", "project", "Make a project: `iii project init` is `iii init`."),
+    "console": ("cli.commands.console", "command", "Open the page that shows what the project does."),
     "mcp": ("cli.commands.mcp", "command", "Serve the project to an agent, on stdin and stdout."),
     "token": ("cli.commands.engine", "token", "Print the token for connections from elsewhere."),
     "completion": ("cli.commands.completion", "command", "Print the completion script of a shell."),

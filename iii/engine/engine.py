@@ -32,6 +32,7 @@ from iii.engine.config.environment import environments_of
 from iii.engine.config.keys import ENGINE_KEYS
 from iii.engine.config.project import load_project
 from iii.engine.config.spec import ListenerSpec, WorkerSpec
+from iii.engine.console import Console
 from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
 from iii.engine.gateway.server import ConnectionLimits, Gateway, ListenerOptions
@@ -105,6 +106,7 @@ class Engine:
             compile_result_schema=_compile_result_schema if checks_results else lambda _: None,
             budget=budget,
         )
+        self._console = Console(project, run_context.listening_sockets, is_offered=options.has_console)
         self._failed_calls = FailedCalls(
             self.router.bindings,
             standard_of=self._standard_of,
@@ -176,6 +178,8 @@ class Engine:
             asyncio.get_running_loop().add_signal_handler(number, self.stop)
         asyncio.get_running_loop().add_reader(self._lifeline, self._on_guard_lost)
         facts = [("sdk", self._run_context.url)] if self._run_context.url else []
+        if link := self._console.link():
+            facts.append(("console", link))
         facts += [("debugger", spec.debug) for spec in self.project.workers.values() if spec.debug]
         self._display.open(VERSION, facts)
         if left := self._run_context.killed_pids:
@@ -222,6 +226,7 @@ class Engine:
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
             self.watcher.begin()
+            self._console.start_for_visitor(self._start_console)
         await stopping
         starting.cancel()
 
@@ -232,6 +237,7 @@ class Engine:
             await asyncio.sleep(SETTLE_INTERVAL)
 
     async def _shut_down(self) -> None:
+        self._console.stop_waiting()
         self._display.starting(())
         self.router.calls.stop_admitting()
         self.heartbeat.stop_checking_workers()
@@ -322,6 +328,7 @@ class Engine:
                 "run_id": self._run_context.run_id,
                 "socket": str(self._run_context.socket_path),
                 "url": self._run_context.url,
+                "console": self._console.url,
                 "project": str(self.project.root),
                 "version": VERSION,
                 "started_at": time.time(),
@@ -385,7 +392,8 @@ class Engine:
 
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
         try:
-            project = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
+            declared = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
+            project = self._console.added_to(declared)
             environments = environments_of(project, os.environ)
         except ProjectError as error:
             more = tuple(map(str, error.others))
@@ -408,8 +416,12 @@ class Engine:
         self._hide_secrets()
         self.watcher.apply(project)
         self._apply_listeners(project.engine.listeners, before.engine.listeners)
-        touched = {name for name, values in environments.items() if values != old.get(name)}
+        touched = {name for name, values in environments.items() if name in old and values != old[name]}
         self.supervisor.apply(project, touched, files)
+
+    def _start_console(self) -> None:
+        self.project = self._console.added_to(self.project)
+        self.supervisor.apply(self.project)
 
     def _hide_secrets(self) -> None:
         tables = [*self._environments.values(), *(worker.config for worker in self.project.workers.values())]

@@ -39,6 +39,7 @@ def run(
     color: str = "auto",
     json_output: bool = False,
     debug: str | None = None,
+    console: bool = False,
 ) -> int:
     """Run the project's engine until it is stopped; return the exit code. The caller has set SIGINT to its default.
 
@@ -56,7 +57,7 @@ def run(
 
         sys.stderr.write("".join(f"warning: {sanitize(caution)}\n" for caution in cautions))
         sys.stderr.flush()
-    options = Options(names, watch and debug is None, profile, debug, color, json_output)
+    options = Options(names, watch and debug is None, profile, debug, color, json_output, console)
     return Guard(lambda lifeline: _run_engine(project, options, lifeline)).run()
 
 

@@ -19,6 +19,7 @@ _NOT_IN_MEMORY = {
     "observability": "it exports to other programs",
     "configuration": "it edits iii.toml",
     "mcp": "it serves agents",
+    "console": "it serves a page",
 }
 
 

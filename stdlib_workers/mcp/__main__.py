@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iii import InitOptions, register_worker
+from stdlib_workers.loopback.sockets import loopback_socket
 from stdlib_workers.mcp.catalog import DECLARED, Catalog, follow_functions
 from stdlib_workers.mcp.key import read_or_make
-from stdlib_workers.mcp.options import options_from
-from stdlib_workers.mcp.sockets import PATH, loopback_socket
+from stdlib_workers.mcp.options import DEFAULT_PORT, PATH, options_from
 from stdlib_workers.values import end_worker, read_options
 from stdlib_workers.values.serving import address_of
 
@@ -35,7 +35,7 @@ def main() -> None:
     worker = register_worker(options=InitOptions(worker_name="mcp"))
     try:
         key = options.key or read_or_make(Path(os.environ.get("III_PROJECT", ".")) / ".iii")
-        sock = loopback_socket(options.host, options.port)
+        sock = loopback_socket(options.host, DEFAULT_PORT if options.port is None else options.port)
     except ValueError as error:
         end_worker(f"mcp: {error}", 2)
     except OSError as error:
@@ -55,14 +55,14 @@ def main() -> None:
     sys.stderr.write(f"{address_of(sock)}{PATH} with {where} as bearer token\n")
     worker.ready()
     # Loading the package takes more than a second; the socket takes connections meanwhile.
-    from stdlib_workers.mcp.listener import Listener
+    from stdlib_workers.mcp.listener import listener
     from stdlib_workers.mcp.server import McpServer
 
     server = McpServer(worker, options)
     served.set_result(server)
-    listener = Listener(server.server, sock, key)
-    closers += [server.changes.close, listener.close]
-    listener.start()
+    thread = listener(server.server, sock, key)
+    closers += [server.changes.close, thread.close]
+    thread.start()
 
 
 def _check_package() -> None:

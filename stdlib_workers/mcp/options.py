@@ -9,6 +9,9 @@ from typing import Any
 
 from stdlib_workers.values import check_config
 
+DEFAULT_PORT = 3114
+PATH = "/mcp"  # where HTTP is served
+
 
 @dataclass(frozen=True)
 class Options:

@@ -23,6 +23,7 @@ CONFIGS = {
     "http": "[workers.http.config]\nport = HTTP\n",
     "stream": "[workers.stream.config]\nport = 0\n",
     "observability": "[workers.observability.config]\nprometheus = { port = 0 }\n",
+    "console": "[workers.console.config]\nport = 0\n",
     "mcp": '[workers.mcp.config]\nport = 0\ntools = ["hello::*"]\n',
     "http_functions": "[workers.http_functions.config.security]\nblock_private_ips = false\nrequire_https = false\n",
 }
@@ -46,6 +47,7 @@ CALLS = {
     "bridge": ('bridge.invoke function_id=hello::greet data={"name":"Ada"}', "Hello, Ada."),
     "http_functions": ("shop::parcel", '{"sent": true}'),
     "mcp": ("mcp::tools", '"hello__greet": "hello::greet"'),
+    "console": ("console::about", '"read_only": false'),
     "observability": ("engine::metrics::list", '"invocations"'),
     "configuration": ("configuration::get id=queue", '"value": {}'),
 }

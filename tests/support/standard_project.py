@@ -27,6 +27,8 @@ block_private_ips = false
 require_https = false
 [workers.bridge.config]
 url = "ws://127.0.0.1:{far}"
+[workers.console.config]
+port = 0
 [workers.observability.config]
 prometheus = false
 [workers.mcp.config]

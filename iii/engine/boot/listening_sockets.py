@@ -35,6 +35,10 @@ class ListeningSockets:
                 self._moves.append(f"{spec.listen} is taken: {spec.name} listens on {opened} instead")
         return address.socket.fileno()
 
+    def address_of(self, worker: str) -> Address | None:
+        """Return where a worker's socket listens, None if it has none."""
+        return self._open[worker][1] if worker in self._open else None
+
     def take_moves(self) -> list[str]:
         """Return, once, what is to be said of default ports that were taken."""
         moves, self._moves = self._moves, []

@@ -103,3 +103,4 @@ class Options(Struct, frozen=True):
     debug: str | None = None  # a worker in a debugger: no deadline passes and nothing reloads
     color: str = "auto"
     is_json: bool = False
+    has_console: bool = False  # offer the console although the project does not name it

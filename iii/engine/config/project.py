@@ -25,10 +25,10 @@ from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
     *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
-    *("http_functions", "mcp", "observability", "configuration"),
+    *("http_functions", "mcp", "observability", "configuration", "console"),
 )
 # Those whose `config` names the socket that the engine opens for them, with the port they have by default.
-LISTENING = {"http": 3111, "mcp": 3114}
+LISTENING = {"http": 3111, "console": 3113, "mcp": 3114}
 # Where the standard workers are, each with the schema of its `config`.
 STDLIB_WORKERS = Path(__file__).parents[3] / "stdlib_workers"
 PROJECT_FILE = "iii.toml"

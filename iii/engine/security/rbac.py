@@ -40,6 +40,7 @@ _RESERVED = (
         "bridge.",
         "bridge::",
         "configuration::",
+        "console::",
         "cron::",
         "engine::",
         "http::",

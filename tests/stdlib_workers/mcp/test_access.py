@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from stdlib_workers.loopback.sockets import loopback_socket
 from stdlib_workers.mcp.key import NAME, read_or_make
-from stdlib_workers.mcp.listener import LOOPBACK, refusal
-from stdlib_workers.mcp.sockets import loopback_socket
-from stdlib_workers.values.serving import address_of
+from stdlib_workers.mcp.listener import refusal
+from stdlib_workers.values.serving import LOOPBACK, address_of
 
 KEY = "k" * 32
 HOSTS = frozenset(f"{name}:3114" for name in LOOPBACK)
@@ -84,7 +84,7 @@ def test_a_socket_that_other_machines_reach_is_refused(monkeypatch: pytest.Monke
     with socket.create_server(("0.0.0.0", 0)) as outer, socket.create_server(("127.0.0.1", 0)) as inner:
         monkeypatch.setenv("III_LISTEN_FDS", str(outer.fileno()))
         with pytest.raises(ValueError, match="of this machine alone"):
-            loopback_socket("127.0.0.1", None).close()
+            loopback_socket("127.0.0.1", 3114).close()
         monkeypatch.setenv("III_LISTEN_FDS", f"{inner.fileno()},99")
-        with loopback_socket("127.0.0.1", None) as taken:
+        with loopback_socket("127.0.0.1", 3114) as taken:
             assert address_of(taken) == f"http://127.0.0.1:{inner.getsockname()[1]}"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from iii.config_schema import load_schema, mistakes
 from stdlib_workers.bridge.options import options_from as bridge
 from stdlib_workers.configuration.__main__ import options_from as configuration
+from stdlib_workers.console.options import options_from as console
 from stdlib_workers.cron.__main__ import store_in_memory as cron
 from stdlib_workers.http.options import parse_options as http
 from stdlib_workers.mcp.options import options_from as mcp
@@ -30,6 +31,7 @@ WORKERS = Path(__file__).resolve().parents[3] / "stdlib_workers"
 PARSERS: dict[str, Callable[[Any], object]] = {
     "bridge": bridge,
     "configuration": configuration,
+    "console": console,
     "cron": cron,
     "http": http,
     "http_functions": lambda config: check_config("http_functions", config),

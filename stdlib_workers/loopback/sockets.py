@@ -7,15 +7,12 @@ from ipaddress import ip_address
 
 from stdlib_workers.values.serving import listening_socket
 
-DEFAULT_PORT = 3114
-PATH = "/mcp"
 
-
-def loopback_socket(host: str, port: int | None) -> socket.socket:
+def loopback_socket(host: str, port: int) -> socket.socket:
     """Return the socket to serve on. OSError when the port is taken, ValueError where other machines reach it."""
-    sock = listening_socket(host, DEFAULT_PORT if port is None else port)
+    sock = listening_socket(host, port)
     address = sock.getsockname()[0]
     if not ip_address(address).is_loopback:
         sock.close()
-        raise ValueError(f"listen must be an address of this machine alone, such as 127.0.0.1:3114, got {address}")
+        raise ValueError(f"listen must be an address of this machine alone, such as 127.0.0.1:{port}, got {address}")
     return sock
