@@ -29,7 +29,6 @@ _TYPES = {function_id: type for type, function_id in FUNCTIONS.items()}
 TOPICS = {
     "engine::functions-available": "functions",
     "engine::workers-available": "workers",
-    "trace": "traces",
     "state": "state",
 }
 # Seconds in which changes are gathered before they are told.
@@ -38,6 +37,8 @@ WINDOW = 0.1
 HEARTBEAT = 15.0
 # Pages at a time. Bytes of the log records that wait for one page; older ones are left out and counted.
 MAX_PAGES, MAX_WAITING = 32, 1024 * 1024
+# Ids of changed traces that one page is told of at once; beyond that it is told that any may have changed.
+MAX_TRACES = 500
 # Bytes of one log record; of a longer one only what and when.
 MAX_RECORD = 16 * 1024
 
@@ -47,6 +48,7 @@ class Page:
 
     def __init__(self) -> None:
         self.changed: set[str] = set()
+        self.traces: set[str] = set()
         self.records: deque[bytes] = deque()
         self.size = self.left_out = 0
         self.awake = asyncio.Event()
@@ -65,11 +67,15 @@ class Page:
         events = []
         if self.changed:
             events.append(b"event: changed\ndata: %s\n\n" % encode(sorted(self.changed)))
+        if self.traces:
+            told = sorted(self.traces) if len(self.traces) <= MAX_TRACES else []
+            events.append(b"event: traces\ndata: %s\n\n" % encode(told))
         if self.records:
             events.append(
                 b'event: log\ndata: {"left_out":%d,"records":[%s]}\n\n' % (self.left_out, b",".join(self.records))
             )
         self.changed.clear()
+        self.traces.clear()
         self.records.clear()
         self.size = self.left_out = 0
         return b"".join(events)
@@ -121,7 +127,10 @@ class Live:
             task = self._loop.create_task(self._bind())  # a trigger type may have come or gone
             task.add_done_callback(lambda done: done.exception())
         for page in self._pages:
-            page.changed.add(TOPICS[type])
+            if type == "trace":
+                page.traces.update(event["trace_ids"][: MAX_TRACES + 1])
+            else:
+                page.changed.add(TOPICS[type])
             page.awake.set()
 
     async def stream(self) -> AsyncIterator[bytes]:

@@ -106,8 +106,8 @@ class Instance:
 
     def row(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Return what `iii ps` and the console show: name, instance, generation, pid, state, reloading, restarts,
-        last_exit (words), last_error {file, line, text}, started_at and retry_at (seconds since the epoch), runtime,
-        python, metrics.
+        last_exit (words), last_error {file, line, text, source}, started_at and retry_at (seconds since the epoch),
+        runtime, python, metrics.
         """
         spec, actual, last_exit = self.spec, self.state.lifecycle.actual, self.last_exit
         process = self.serving.process if self.serving else None

@@ -77,9 +77,11 @@ class ExitReason(Struct, frozen=True):
 
     @property
     def source_error(self) -> dict[str, Any] | None:
-        """`error` as plain data: file, line, text."""
+        """`error` as plain data: file, line, text, and the source of that line, "" if it is not known."""
         error = self.error
-        return {"file": error.file, "line": error.line, "text": error.text} if error else None
+        if error is None:
+            return None
+        return {"file": error.file, "line": error.line, "text": error.text, "source": error.source}
 
 
 def exit_words(exit_code: int | None, signal_number: int | None, cause: Cause = "") -> str:

@@ -122,6 +122,7 @@ def test_a_broken_edit_keeps_the_old_generation_and_names_the_line(tmp_path: Pat
         assert failed.reason.error.source == "def broken(:"
         (row,) = supervisor.rows()
         assert (row["generation"], row["state"], row["last_error"]["line"]) == (1, "ready", 1)
+        assert row["last_error"]["source"]
         script.write_text(SERVE)
         supervisor.on_changed("a", ["a.py"])
         await hooks.until("promote a#3")

@@ -91,6 +91,11 @@ export function listen() {
     tell("back");
   });
   source.addEventListener("changed", (event) => JSON.parse(event.data).forEach((topic) => tell(topic)));
+  source.addEventListener("traces", (event) => {
+    const ids = JSON.parse(event.data); // none: any of them
+    tell("traces");
+    for (const topic of [...listeners.keys()]) if (topic.startsWith("trace ") && (!ids.length || ids.includes(topic.slice(6)))) tell(topic);
+  });
   source.addEventListener("log", (event) => tell("log", JSON.parse(event.data)));
   source.onerror = () => {
     connection.value = "lost";

@@ -36,14 +36,28 @@ export async function listRoots({ name, failed, slow, since, worker, limit = 500
   return found;
 }
 
-// The spans of a tree in the order of a waterfall, each with its depth.
-export function flatten(roots) {
+const PAGE = 2000, MOST = 20_000; // spans in one answer, and of one trace
+
+// All spans of a trace, as they began.
+export async function spansOf(trace_id) {
+  const spans = [];
+  for (;;) {
+    const found = await listTraces({ trace_id, include_internal: true, sort_by: "start_time", sort_order: "asc", offset: spans.length, limit: PAGE });
+    spans.push(...found.spans);
+    if (!found.spans.length || spans.length >= Math.min(found.total, MOST)) return { spans, total: found.total };
+  }
+}
+
+// Spans in the order of a waterfall, each with its depth: below the span that caused it, if that is there.
+export function nested(spans) {
+  const ids = new Set(spans.map((span) => span.span_id));
+  const below = Map.groupBy(spans, (span) => (ids.has(span.parent_span_id) ? span.parent_span_id : null));
   const flat = [];
-  const pending = roots.map((span) => [span, 0]).reverse();
+  const pending = (below.get(null) ?? []).map((span) => [span, 0]).reverse();
   while (pending.length) {
     const [span, depth] = pending.pop();
     flat.push({ span, depth });
-    for (const child of (span.children ?? []).toReversed()) pending.push([child, depth + 1]);
+    for (const child of (below.get(span.span_id) ?? []).toReversed()) pending.push([child, depth + 1]);
   }
   return flat;
 }

@@ -173,7 +173,7 @@ function LastCalls({ id }) {
   }, { topics: ["traces"], pause: 250 });
   return html`<h2>Last calls</h2>${error && html`<${Failure} error=${error} />`}
     ${data?.length === 0 && html`<p class="quiet">None is recorded.</p>`}
-    ${data?.length > 0 && html`<table><thead><tr><th>When</th><th>Status</th><th class="number">Took</th><th></th></tr></thead><tbody>${data.map((span) => html`<tr key=${span.span_id}>
+    ${data?.length > 0 && html`<table><thead><tr><th>When</th><th>Status</th><th class="number">Took</th><th><span class="hidden">Trace</span></th></tr></thead><tbody>${data.map((span) => html`<tr key=${span.span_id}>
       <td><${Time} ms=${startOf(span)} /></td><td><${Badge} kind=${span.status === "error" ? "bad" : "good"}>${span.pending ? "running" : span.status}<//> <span class="bad-text">${span.status_description ?? ""}</span></td>
       <td class="number">${span.pending ? "" : duration(tookOf(span))}</td><td class="number"><a href=${href("/traces", { trace: span.trace_id, span: span.span_id })}>trace</a></td></tr>`)}</tbody></table>`}`;
 }

@@ -1,7 +1,7 @@
 // Traces: the list with its filters in the address, and one as a waterfall with everything that is known of its spans.
 import { call, duration, go, href, html, param, plural, session, setParams, useEffect, useMemo, useQuery, useRef, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Json, Loading, Rows, Time, act, text } from "../lib/parts.js";
-import { attribute, exceptionOf, flatten, functionOf, isFailure, listRoots, payloadOf, startOf, tookOf } from "../lib/spans.js";
+import { exceptionOf, functionOf, isFailure, listRoots, nested, payloadOf, spansOf, startOf, tookOf } from "../lib/spans.js";
 import { clock, exact } from "../lib/core.js";
 
 export const path = "/traces";
@@ -41,12 +41,12 @@ function List() {
 
 function Trace({ id }) {
   const { data, error } = useQuery(`trace ${id}`, async () => {
-    const [tree, logs] = await Promise.all([call("engine::traces::tree", { trace_id: id }), call("engine::logs::list", { trace_id: id, limit: 1000 })]);
-    return { spans: flatten(tree.roots ?? []), logs: logs.logs };
-  }, { topics: ["traces"], pause: 300 });
+    const [found, logs] = await Promise.all([spansOf(id), call("engine::logs::list", { trace_id: id, limit: 1000 })]);
+    return { spans: nested(found.spans), total: found.total, logs: Map.groupBy(logs.logs, (record) => record.span_id) };
+  }, { topics: [`trace ${id}`], pause: 300 });
   const spans = data?.spans ?? [];
   const bounds = useMemo(() => {
-    const start = Math.min(...spans.map(({ span }) => startOf(span)));
+    const start = spans.reduce((earliest, { span }) => Math.min(earliest, startOf(span)), Infinity);
     const end = spans.reduce((latest, { span }) => Math.max(latest, span.end_time_unix_nano ? span.end_time_unix_nano / 1e6 : startOf(span)), start);
     return { start, length: Math.max(end - start, 0.001) };
   }, [data]);
@@ -56,15 +56,15 @@ function Trace({ id }) {
   const back = html`<a href=${href("/traces", filters())}>All traces</a>`;
   if (!spans.length) return html`<${Head} title="Trace"><span class="mono">${id}</span>${back}<//><${Empty} title="There is no trace of this id." command="iii traces">It may be too old, or was not recorded.<//>`;
   return html`
-    <${Head} title=${spans[0].span.name}><span class="quiet">${plural(spans.length, "span")}, ${duration(bounds.length)}</span>${failures > 0 && html`<${Badge} kind="bad">${plural(failures, "failure")}<//>`}
+    <${Head} title=${spans[0].span.name}><span class="quiet">${plural(spans.length, "span")}${data.total > spans.length ? ` of ${data.total.toLocaleString("en")}` : ""}, ${duration(bounds.length)}</span>${failures > 0 && html`<${Badge} kind="bad">${plural(failures, "failure")}<//>`}
       <span class="quiet"><${Time} ms=${bounds.start} /></span>${back}<span class="spring" /><span class="quiet mono">${id.slice(0, 12)}…</span><${Copy} text=${id} label="Copy id" />
       <${Copy} text=${`iii trace ${id}`} label="Copy as iii trace" /><//>
     <div class=${`fill ${chosen ? "with-span" : ""}`}><${Rows} rows=${spans} height=${28} label="Spans" columns="minmax(160px, 34%) 110px minmax(0, 1fr) 76px" keyOf=${({ span }) => span.span_id}
       header=${html`<span>Span</span><span>Worker</span><${Scale} length=${bounds.length} /><span class="number">Took</span>`}
       onOpen=${({ span }) => setParams({ span: param("span") === span.span_id ? "" : span.span_id })}
       row=${({ span, depth }) => html`<a href=${href("/traces", { ...filters(), trace: id, span: span.span_id })} style=${{ paddingLeft: `${Math.min(depth, 20) * 14}px` }} class=${span.status === "error" ? "bad-text" : span.span_id === param("span") ? "chosen-span" : "span-name"}>${span.name}</a>
-        <span class="quiet">${span.service_name}</span><${Bar} span=${span} bounds=${bounds} logs=${data.logs} /><span class="number">${span.pending ? "running" : duration(tookOf(span))}</span>`} />
-    ${chosen && html`<${Span} key=${chosen.span_id} span=${chosen} logs=${data.logs.filter((record) => record.span_id === chosen.span_id)} />`}</div>`;
+        <span class="quiet">${span.service_name}</span><${Bar} span=${span} bounds=${bounds} logs=${data.logs.get(span.span_id) ?? []} /><span class="number">${span.pending ? "running" : duration(tookOf(span))}</span>`} />
+    ${chosen && html`<${Span} key=${chosen.span_id} span=${chosen} logs=${data.logs.get(chosen.span_id) ?? []} />`}</div>`;
 }
 
 const Scale = ({ length }) => html`<span class="scale">${[0, 0.25, 0.5, 0.75].map((part) => html`<span key=${part}>${duration(length * part)}</span>`)}</span>`;
@@ -72,7 +72,7 @@ const Scale = ({ length }) => html`<span class="scale">${[0, 0.25, 0.5, 0.75].ma
 function Bar({ span, bounds, logs }) {
   const left = (100 * (startOf(span) - bounds.start)) / bounds.length;
   const width = span.pending ? 100 - left : (100 * tookOf(span)) / bounds.length;
-  const marks = logs.filter((record) => record.span_id === span.span_id).map((record) => (100 * (record.timestamp_unix_nano / 1e6 - bounds.start)) / bounds.length);
+  const marks = logs.map((record) => (100 * (record.timestamp_unix_nano / 1e6 - bounds.start)) / bounds.length);
   return html`<svg class="bar" width="100%" height="16" aria-hidden="true">
     ${[25, 50, 75].map((at) => html`<line key=${at} class="grid" x1=${`${at}%`} x2=${`${at}%`} y1="0" y2="16" />`)}
     <rect class=${span.status === "error" ? "bad" : span.pending ? "pending" : ""} x=${`${Math.min(left, 99.7)}%`} y="2" width=${`${Math.max(width, 0.3)}%`} height="10" rx="2" />

@@ -1,0 +1,299 @@
+"""Every page in Chromium, against a real `iii dev`: what it shows, what it does, and that it follows by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.stdlib_workers.console.conftest import Console
+
+pytestmark = pytest.mark.timeout(120)
+
+PATHS = [
+    "/",
+    "/workers",
+    "/workers?name=shop",
+    "/functions",
+    "/functions?id=shop::order",
+    "/traces",
+    "/logs",
+    "/queues",
+]
+PATHS += ["/queues?queue=mails"]
+# A change made elsewhere is seen after this many milliseconds; the bound is for a loaded machine.
+LIVE = 10_000
+
+
+def trace_of(console: Console, name: str) -> str:
+    """Return the newest trace that has a span of this name, once it is stored."""
+    query = {"name": name, "search_all_spans": True, "sort_by": "start_time", "sort_order": "desc", "limit": 1}
+    for _ in range(1000):
+        spans = console.project.call("engine::traces::list", query)["spans"]
+        if spans:
+            trace: str = spans[0]["trace_id"]
+            return trace
+    raise TimeoutError(name)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_keeps_people_out(console: Console, scheme: str) -> None:
+    axe = Axe()
+    console.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    trace = trace_of(console, "call shop::mail")
+    for path in [*PATHS, f"/traces?trace={trace}"]:
+        page = console.open(path)
+        expect(page.locator(".loading")).to_have_count(0)
+        found = axe.run(page).response["violations"]
+        told = [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in found]
+        assert told == [], path
+    console.page.emulate_media(color_scheme="light")
+
+
+def test_the_overview_shows_what_needs_somebody(console: Console) -> None:
+    page = console.open("/")
+    section = page.get_by_label("What needs somebody")
+    expect(section).to_contain_text("shop::mail")
+    expect(section).to_contain_text("the mail server is away")
+    expect(section).to_contain_text("dead letter")
+    script = console.project.folder / "shop.py"
+    text = script.read_text()
+    script.write_text(text + "\nthis is no Python\n")
+    try:
+        expect(section).to_contain_text("invalid syntax", timeout=LIVE)
+        expect(section).to_contain_text("this is no Python")
+        expect(section).to_contain_text("shop.py:")
+    finally:
+        script.write_text(text)
+    expect(section).not_to_contain_text("invalid syntax", timeout=LIVE)
+
+
+def test_a_worker_is_restarted_stopped_and_started(console: Console) -> None:
+    page = console.open("/workers")
+    row = page.locator("tr", has=page.get_by_role("link", name="cron"))
+    generation = int(row.locator("td").nth(2).inner_text())
+    row.get_by_role("button", name="Restart cron").click()
+    expect(row.locator("td").nth(2)).to_have_text(str(generation + 1))
+    row.get_by_role("button", name="Stop cron").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop it").click()
+    expect(row).to_contain_text("stopped")
+    row.get_by_role("button", name="Start cron").click()
+    expect(row).to_contain_text("ready")
+    page.get_by_role("link", name="shop", exact=True).click()
+    expect(page.get_by_role("heading", name="shop")).to_be_visible()
+    expect(page.get_by_role("link", name="math::add")).to_be_visible()
+
+
+def test_a_function_is_called_by_its_form(console: Console) -> None:
+    page = console.open("/functions?filter=order")
+    page.get_by_role("link", name="shop::order").click()
+    expect(page.get_by_role("heading", name="shop::order")).to_be_visible()
+    expect(page.locator(".description")).to_contain_text("<img src=x")  # shown, never made
+    assert "broken" not in page.title()
+    form = page.get_by_label("Call this function")
+    form.get_by_role("button", name="Call", exact=True).click()
+    expect(form.get_by_label("Result")).to_contain_text("item")  # what is missing, in the engine's words
+    form.get_by_label("item").fill("green tea")
+    form.get_by_label("gift").select_option("true")
+    expect(form.get_by_label("Payload")).to_have_value(re.compile(r'"gift": true'))
+    page.reload()  # what was typed stays
+    expect(form.get_by_label("item")).to_have_value("green tea")
+    form.get_by_role("button", name="Call", exact=True).click()
+    expect(form.get_by_label("Result")).to_contain_text('"item": "green tea"')
+    form.get_by_text("Copy as…").click()
+    expect(form.locator(".snippets")).to_contain_text(
+        """iii trigger shop::order --json '{"item":"green tea","gift":true}'"""
+    )
+    expect(form.locator(".snippets")).to_contain_text("curl -X POST http://127.0.0.1:")
+    form.get_by_label("Payload").fill("{")
+    expect(form.get_by_role("alert")).to_contain_text("not JSON")
+    form.get_by_role("link", name="its trace").click()
+    expect(page.get_by_label("Spans")).to_contain_text("console shop::order")
+
+
+def test_a_wrong_value_is_told_at_its_field(console: Console) -> None:
+    page = console.open("/functions?id=math::add")
+    form = page.get_by_label("Call this function")
+    form.get_by_label("a", exact=True).or_(form.locator("#field-a")).first.fill("two")
+    expect(form.locator("#field-a-note")).to_have_text("must be a number")
+    form.get_by_label("Payload").fill('{"a": "two"}')
+    form.get_by_role("button", name="Call", exact=True).click()
+    expect(form.locator("#field-a")).to_have_attribute("aria-invalid", "true")
+    expect(form.locator("#field-a-note")).to_contain_text("number")
+
+
+def test_items_are_shown_as_they_come(console: Console) -> None:
+    page = console.open("/functions?id=shop::count")
+    form = page.get_by_label("Call this function")
+    form.locator("#field-upto").fill("3")
+    form.locator("#field-upto").press("Control+Enter")
+    expect(form.get_by_label("Items")).to_have_text("0\n1\n2")
+    expect(form.get_by_label("Result")).to_contain_text("3 items")
+
+
+def test_a_long_result_is_cut_with_the_way_to_the_whole(console: Console) -> None:
+    page = console.open("/functions?id=shop::long")
+    form = page.get_by_label("Call this function")
+    form.locator("#field-size").fill(str(10 * 1024 * 1024))
+    form.get_by_role("button", name="Call", exact=True).click()
+    expect(form.get_by_label("Result")).to_contain_text("of 10,485,762 bytes")
+    expect(form.get_by_label("Result")).to_contain_text("iii trigger shop::long")
+
+
+def test_a_function_without_description_and_schema_says_what_to_do(console: Console) -> None:
+    page = console.open("/functions?id=shop::bare")
+    expect(page.locator(".description")).to_contain_text("a docstring becomes one")
+    expect(page.locator(".detail")).to_contain_text("Type hints become one")
+
+
+def test_what_changes_elsewhere_appears_by_itself(console: Console) -> None:
+    page = console.open("/functions?filter=fresh")
+    expect(page.get_by_text("No function fits.")).to_be_visible()
+    script = console.project.folder / "shop.py"
+    text = script.read_text()
+    script.write_text(text + '\nworker.register_function("shop::fresh", lambda data: data)\n')
+    try:
+        expect(page.get_by_role("link", name="shop::fresh")).to_be_visible(timeout=LIVE)
+    finally:
+        script.write_text(text)
+    expect(page.get_by_role("link", name="shop::fresh")).to_have_count(0, timeout=LIVE)
+
+
+def test_traces_are_filtered_by_the_address_and_come_live(console: Console) -> None:
+    page = console.open("/traces?name=shop::order&failed=1")
+    rows = page.get_by_label("Traces").get_by_role("listitem")
+    expect(rows.first).to_contain_text("error")
+    page.get_by_role("button", name="Failed").click()
+    expect(rows.filter(has_text="ok").first).to_be_visible()
+    assert "failed" not in page.url
+    before = rows.count()
+    console.project.call("shop::order", {"item": "coffee"})
+    expect(rows).to_have_count(before + 1, timeout=LIVE)
+
+
+def test_a_trace_is_a_waterfall_with_payload_error_and_logs(console: Console) -> None:
+    trace = trace_of(console, "call shop::mail")
+    page = console.open("/traces?name=shop::order&failed=1")
+    page.get_by_role("link", name="call shop::order").first.click()
+    spans = page.get_by_label("Spans", exact=True).get_by_role("listitem")
+    expect(spans.first).to_contain_text("call shop::order")
+    expect(spans.filter(has_text="enqueue shop::mail")).to_have_count(1)
+    spans.get_by_role("link", name="call shop::mail").first.click()
+    detail = page.get_by_label("Span", exact=True)
+    expect(detail).to_contain_text("the mail server is away")
+    expect(detail).to_contain_text('"to": "xylophone"')
+    spans.get_by_role("link", name="call math::add").click()
+    expect(detail).to_contain_text("adding")
+    detail.get_by_role("button", name="Replay", exact=True).click()
+    expect(page.get_by_role("heading", name="console math::add")).to_be_visible()
+    expect(spans.filter(has_text="call math::add")).to_have_count(1, timeout=LIVE)
+    page.goto(f"{console.address}/traces?trace={'0' * 31}1")
+    expect(page.get_by_text("There is no trace of this id.")).to_be_visible()
+    assert len(trace) == 32
+
+
+def test_logs_come_live_are_filtered_and_lead_to_their_trace(console: Console) -> None:
+    page = console.open("/logs?worker=shop&filter=a=77")
+    rows = page.get_by_label("Log records").get_by_role("listitem")
+    page.get_by_label("Filter logs").fill('"a":77')
+    expect(rows).to_have_count(0)
+    expect(page.locator(".link.live")).to_be_visible()
+    console.project.call("math::add", {"a": 77})
+    expect(rows).to_have_count(1, timeout=LIVE)
+    page.get_by_role("button", name="Pause").click()
+    console.project.call("math::add", {"a": 77})
+    expect(page.get_by_role("button", name=re.compile("Paused · [1-9]"))).to_be_visible(timeout=LIVE)
+    expect(rows).to_have_count(1)
+    page.get_by_role("button", name="Paused").click()
+    expect(rows).to_have_count(2)
+    rows.first.get_by_role("link", name="trace").click()
+    expect(page.get_by_role("heading", level=1, name="call math::add")).to_be_visible()
+
+
+def test_a_dead_letter_is_edited_and_put_back(console: Console) -> None:
+    page = console.open("/queues")
+    page.get_by_role("link", name="mails").click()
+    letters = page.get_by_role("article")
+    expect(letters).to_have_count(1)
+    expect(letters).to_contain_text("mail_away: the mail server is away")
+    letters.get_by_role("button", name="Edit and redrive").click()
+    letters.get_by_label("Payload").fill("{")
+    letters.get_by_role("button", name="Redrive with this").click()
+    expect(letters.get_by_role("alert")).to_contain_text("not JSON")
+    letters.get_by_label("Payload").fill('{"to": "tea"}')
+    letters.get_by_role("button", name="Redrive with this").click()
+    expect(letters).to_have_count(0, timeout=LIVE)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    console.project.enqueue("shop::mail", {"to": "later"}, "mails")
+    expect(page.get_by_role("button", name="Purge")).to_be_enabled(timeout=LIVE)
+    page.get_by_role("button", name="Purge").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Purge")).to_be_disabled()
+    dialog.get_by_role("textbox").fill("1")
+    dialog.get_by_role("button", name="Purge").click()
+    expect(page.get_by_role("button", name="Purge")).to_be_disabled(timeout=LIVE)
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+
+
+def focus(page: Page, is_it: Callable[[str], bool]) -> str:
+    """Press Tab until what has the focus fits; return what it says."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        text: str = page.evaluate(
+            "document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || ''"
+        )
+        if is_it(text):
+            return text
+    raise AssertionError("the keyboard does not get there")
+
+
+def test_the_keyboard_alone_goes_everywhere(console: Console) -> None:
+    page = console.open("/")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("math::add")
+    expect(page.get_by_role("option")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="math::add")).to_be_visible()
+    page.keyboard.press("Control+k")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.locator("main").focus()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.type("count")
+    focus(page, lambda text: text == "Functions")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="shop::count")).to_be_visible()
+    focus(page, lambda text: text == "Call")
+
+
+def test_the_page_comes_back_by_itself_and_nothing_typed_is_lost(console: Console) -> None:
+    page = console.open("/functions?id=shop::order")
+    page.locator("#field-item").fill("earl grey")
+    console.project.stop()
+    expect(page.locator(".link.lost")).to_be_visible(timeout=LIVE)
+    expect(page.locator("#field-item")).to_have_value("earl grey")
+    console.project.start("dev")
+    expect(page.locator(".link.live")).to_be_visible(timeout=30_000)
+    expect(page.locator("#field-item")).to_have_value("earl grey")
+    page.get_by_label("Call this function").get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_label("Result")).to_contain_text('"item": "earl grey"')
+
+
+@pytest.mark.slow
+def test_a_trace_of_thousands_of_spans_scrolls(console: Console) -> None:
+    console.project.call("shop::many", {"calls": 9000})
+    trace = trace_of(console, "call shop::many")
+    page = console.open(f"/traces?trace={trace}")
+    expect(page.locator(".head-line").first).to_contain_text(re.compile(r"[\d,]{5,} spans"), timeout=60_000)
+    spans = page.get_by_label("Spans", exact=True)
+    spans.focus()
+    page.keyboard.press("End")
+    expect(spans.get_by_role("listitem").last).to_have_attribute("aria-posinset", re.compile(r"\d{4,}"))
+    assert spans.get_by_role("listitem").count() < 80
