@@ -34,7 +34,7 @@ class Console:
             listen = f"127.0.0.1:{LISTENING[NAME]}"
             spec = WorkerSpec(NAME, project.root, standard=NAME, listen=listen, is_default_listen=True)
             try:
-                sockets.descriptor_of(spec)
+                sockets.descriptor_of(spec, tells_move=False)  # the address is in the head of the screen
             except ProjectError:
                 return  # no port is free: the project runs without it
             self._spec = spec

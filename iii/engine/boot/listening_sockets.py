@@ -17,8 +17,10 @@ class ListeningSockets:
         self._open: dict[str, tuple[str, Address]] = {}  # by the worker's name: what it asked for, and what it got
         self._moves: list[str] = []
 
-    def descriptor_of(self, spec: WorkerSpec) -> int | None:
+    def descriptor_of(self, spec: WorkerSpec, *, tells_move: bool = True) -> int | None:
         """Return the descriptor for a worker, None if it has no `listen`. Raises ProjectError for a port that is taken.
+
+        `tells_move`: a default port that is taken, and the one in its place, are of interest.
 
         While a changed address cannot be had, the old one stays open: the old process still serves on it.
         """
@@ -31,7 +33,7 @@ class ListeningSockets:
             self.close(spec.name)
             address = opened
             self._open[spec.name] = spec.listen, opened
-            if opened.is_moved:
+            if opened.is_moved and tells_move:
                 self._moves.append(f"{spec.listen} is taken: {spec.name} listens on {opened} instead")
         return address.socket.fileno()
 
