@@ -25,10 +25,14 @@ run = "shop.py"
 max_retries = 1
 backoff_ms = 10
 [workers.cron]
+[workers.pubsub]
+[workers.stream.config]
+port = 0
 [workers.http.config]
 port = 0
 [workers.observability.config]
 prometheus = false
+alerts = [{ name = "busy", metric = "iii.invocations.total", threshold = 1000 }]
 """
 SHOP = '''
 import time
@@ -82,6 +86,8 @@ def tick(event: dict) -> None:
 worker.register_function("shop::bare", lambda data: data)
 yearly = {"expression": "0 0 1 1 *", "name": "yearly"}
 worker.register_trigger({"type": "cron", "function_id": "shop::tick", "config": yearly})
+worker.register_function("shop::heard", lambda data: say("heard", data["number"]))
+worker.register_trigger({"type": "subscribe", "function_id": "shop::heard", "config": {"topic": "numbers"}})
 hook = {"api_path": "/orders", "http_method": "POST"}
 worker.register_trigger({"type": "http", "function_id": "shop::order", "config": hook})
 '''
@@ -157,6 +163,8 @@ def console(shop: Project, browser: Browser) -> Iterator[Console]:
     # What stands in the log and the traces of a real project.
     shop.call("shop::order", {"item": "tea"})
     shop.call("shop::order", {"item": "xylophone"})
+    shop.call("state::set", {"scope": "users", "key": "ada", "value": {"age": 36}})
+    shop.call("stream::set", {"stream_name": "chat", "group_id": "room", "item_id": "1", "data": {"text": "hi"}})
     made = Console(shop, browser)
     complaints: list[str] = []
     made.context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

@@ -178,6 +178,10 @@ export function useDraft(name, first) {
   return [text, (value) => (setText(value), value === first ? sessionStorage.removeItem(name) : sessionStorage.setItem(name, value))];
 }
 
+// Whether a function is the engine's or a standard worker's.
+const STANDARD = /^((action|bridge|configuration|console|cron|engine|http|http_functions|iii|mcp|observability|queue|state|storage|stream)::|publish$)/;
+export const isStandard = (function_id) => STANDARD.test(function_id);
+
 // Times and sizes
 
 export const now = signal(Date.now());

@@ -1,5 +1,5 @@
 // Every function: what it takes and gives, a form to call it, what became of its last calls.
-import { call, duration, go, href, html, param, plural, session, setParams, stream, useDraft, useQuery, useRef, useState } from "../lib/core.js";
+import { call, duration, go, href, html, isStandard, param, plural, session, setParams, stream, useDraft, useQuery, useRef, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Json, Loading, Rows, Time } from "../lib/parts.js";
 import { Form, propertiesOf, textFrom, typeOf, valueFrom } from "../lib/form.js";
 import { snippets, terminal } from "../lib/snippets.js";
@@ -14,7 +14,8 @@ export function View() {
   const wanted = param("filter").toLowerCase().split(/\s+/).filter(Boolean);
   const id = param("id"), namespace = param("namespace");
   if (!functions) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
-  const shown = functions.toSorted((one, other) => isStandard(one) - isStandard(other)).filter((row) => wanted.every((word) => `${row.function_id} ${row.worker_name} ${row.description ?? ""}`.toLowerCase().includes(word)));
+  // The project's own come first.
+  const shown = functions.toSorted((one, other) => isStandard(one.function_id) - isStandard(other.function_id)).filter((row) => wanted.every((word) => `${row.function_id} ${row.worker_name} ${row.description ?? ""}`.toLowerCase().includes(word)));
   const open = (row) => go(href("/functions", { ...kept(), id: row.function_id, namespace: row.namespace === "default" ? "" : row.namespace }));
   return html`
     <${Head} title=${title}><span class="quiet">${plural(functions.length, "function")}</span><span class="spring" />
@@ -28,9 +29,6 @@ export function View() {
       <div class="detail">${id ? html`<${Function} key=${`${namespace} ${id}`} id=${id} namespace=${namespace} />` : html`<${Empty} title="Choose a function.">Its form is made from its schema; what you type here stays.<//>`}</div>
     </div>`;
 }
-
-// The project's own functions come first.
-const isStandard = (row) => /^((action|bridge|configuration|console|cron|engine|http|http_functions|iii|mcp|queue|state|storage|stream)::|publish$)/.test(row.function_id);
 
 const kept = () => ({ filter: param("filter"), all: param("all") });
 

@@ -40,7 +40,7 @@ export function View() {
   const down = workers.filter((worker) => worker.state === "failed" || worker.state === "backoff" || worker.last_error);
   const calls = failing(failed?.spans ?? []);
   const dead = (queues?.queues ?? []).filter((queue) => queue.dlq_depth > 0);
-  const firing = (alerts?.alerts ?? []).filter((alert) => alert.firing ?? alert.state === "firing");
+  const firing = (alerts?.alerts ?? []).filter((alert) => alert.firing);
   const isCalm = !down.length && !calls.length && !dead.length && !firing.length;
   const counts = metrics?.engine_metrics;
   const buckets = rollups?.rollups ?? [];
@@ -56,7 +56,7 @@ export function View() {
         ${row.last.status_description} <a href=${href("/traces", { trace: row.last.trace_id })}><${Time} ms=${startOf(row.last)} /></a><//>`)}
       ${dead.map((queue) => html`<${Trouble} key=${queue.name} title=${html`<a href=${href("/queues", { queue: queue.name })}>${queue.name}</a>`}
         badge=${plural(queue.dlq_depth, "dead letter")}>Jobs that were tried as often as the queue allows.<//>`)}
-      ${firing.map((alert) => html`<${Trouble} key=${alert.name} title=${alert.name} badge="alert">${alert.metric} ${alert.operator} ${alert.threshold}<//>`)}
+      ${firing.map((alert) => html`<${Trouble} key=${alert.name} title=${alert.name} badge="alert">${alert.current_value} ${alert.operator} ${alert.threshold}<//>`)}
     </section>
     <h2>Calls</h2>
     ${counts
