@@ -46,8 +46,8 @@ class Client:
 
     def __init__(self, running: Project) -> None:
         self.project = running
-        address = json.loads((running.folder / ".iii" / "run" / "engine.json").read_text())["console"]
-        self.host = address.removeprefix("http://")
+        link: str = json.loads(iii(running.folder, "console", "--json").stdout)["link"]
+        self.host = link.removeprefix("http://").partition("/")[0]
         self.cookie = ""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str | None) -> Answer:
