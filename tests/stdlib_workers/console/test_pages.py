@@ -197,6 +197,20 @@ def test_a_trace_is_a_waterfall_with_payload_error_and_logs(console: Console) ->
     assert len(trace) == 32
 
 
+def test_two_traces_are_compared_span_by_span(console: Console) -> None:
+    for item in ("one", "other"):
+        console.project.call("shop::order", {"item": item})
+    page = console.open("/traces?name=shop::mail")
+    page.get_by_role("link", name="call shop::order").first.click()
+    page.get_by_label("Compare with").select_option(index=1)
+    rows = page.get_by_label("Spans of both").get_by_role("listitem")
+    expect(rows.first).to_contain_text("call shop::order")
+    expect(rows.filter(has_text="call math::add")).to_contain_text(re.compile(r"[+−][\d.]+ (µs|ms)"))
+    before = page.url
+    page.get_by_role("button", name="Swap").click()
+    assert page.url != before
+
+
 def test_logs_come_live_are_filtered_and_lead_to_their_trace(console: Console) -> None:
     page = console.open("/logs?worker=shop&filter=a=77")
     rows = page.get_by_label("Log records").get_by_role("listitem")
@@ -375,6 +389,18 @@ def test_the_page_comes_back_by_itself_and_nothing_typed_is_lost(console: Consol
     expect(page.locator("#field-item")).to_have_value("earl grey")
     page.get_by_label("Call this function").get_by_role("button", name="Call", exact=True).click()
     expect(page.get_by_label("Result")).to_contain_text('"item": "earl grey"')
+    generation = generation_of(console)
+    console.project.call("engine::workers::restart", {"name": "console"})
+    expect(page.locator(".link.live")).to_be_visible(timeout=30_000)
+    assert generation_of(console) == generation + 1
+    page.get_by_label("Call this function").get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_label("Result").get_by_text("ok", exact=True)).to_be_visible()
+
+
+def generation_of(console: Console) -> int:
+    rows = console.project.call("engine::workers::list", {"search": "console"})["workers"]
+    generation: int = rows[0]["generation"]
+    return generation
 
 
 @pytest.mark.slow

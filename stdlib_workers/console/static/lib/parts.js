@@ -55,8 +55,8 @@ export function Json({ value, limit = 20_000, command }) {
     </div>`;
 }
 
-// A list of any length: only the rows in sight exist. Arrow keys move, Enter opens.
-export function Rows({ rows, height = 30, row, onOpen, label, header, empty, columns, keyOf = (item, index) => index, stick = false }) {
+// A list of any length: only the rows in sight exist. Arrow keys move, Enter opens. `onEnd`: the last row comes in sight.
+export function Rows({ rows, height = 30, row, onOpen, label, header, empty, columns, keyOf = (item, index) => index, stick = false, onEnd }) {
   const box = useRef(null);
   const [view, setView] = useState({ top: 0, size: 600 });
   const [at, setAt] = useState(-1);
@@ -71,6 +71,9 @@ export function Rows({ rows, height = 30, row, onOpen, label, header, empty, col
   }, [rows, stick]);
   const first = Math.max(0, Math.floor(view.top / height) - 10);
   const last = Math.min(rows.length, Math.ceil((view.top + view.size) / height) + 10);
+  useEffect(() => {
+    if (onEnd && rows.length && last === rows.length && view.top > 0) onEnd();
+  }, [last, rows.length]);
   const move = (to) => {
     const index = Math.max(0, Math.min(rows.length - 1, to));
     setAt(index);

@@ -13,7 +13,7 @@ export const isFailure = (span) =>
 export const listTraces = (query) => call("engine::traces::list", query);
 
 // Roots with `status` error where something deep inside has failed.
-export async function listRoots({ name, failed, slow, since, worker, limit = 500 }) {
+export async function listRoots({ name, failed, slow, since, worker, limit }) {
   const query = { sort_by: slow ? "duration" : "start_time", sort_order: "desc", limit };
   if (since) query.start_time = Date.now() - since;
   if (worker) query.service_name = worker;

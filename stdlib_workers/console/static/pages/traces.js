@@ -8,13 +8,22 @@ export const path = "/traces";
 export const title = "Traces";
 const SINCE = { "": 0, "10m": 600_000, "1h": 3_600_000, "24h": 86_400_000 };
 
-export const View = () => (param("trace") ? html`<${Trace} key=${param("trace")} id=${param("trace")} />` : html`<${List} />`);
+export const View = () => (param("trace") && param("with") ? html`<${Comparison} key=${param("trace") + param("with")} ids=${[param("trace"), param("with")]} />` : param("trace") ? html`<${Trace} key=${param("trace")} id=${param("trace")} />` : html`<${List} />`);
 
 const filters = () => ({ name: param("name"), worker: param("worker"), failed: param("failed"), slow: param("slow"), since: param("since") });
 
+const FIRST = 200, MOST = 10_000; // traces that are listed at first, and after scrolling on
+
 function List() {
   const chosen = filters();
-  const { data, error } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since] }), { topics: ["traces"], pause: 300 });
+  const limit = useRef(FIRST);
+  const { data, error, again } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since], limit: limit.current }), { topics: ["traces"], pause: 300 });
+  const onEnd = () => {
+    if (!shown || shown.spans.length < limit.current || limit.current === MOST) return;
+    limit.current = Math.min(MOST, limit.current * 4);
+    setHeld(false);
+    again();
+  };
   const [isHeld, setHeld] = useState(false);
   const seen = useRef(null);
   // Nothing moves under the pointer: while it is over the list, new traces wait.
@@ -31,7 +40,7 @@ function List() {
       <${Filter} value=${chosen.name} onInput=${(name) => setParams({ name })} label="Filter by span name" placeholder="Name of a span" /><//>
     ${error && !data ? html`<${Failure} error=${error} />` : !shown ? html`<${Loading} />` : html`
     <div class="fill" onMouseEnter=${() => setHeld(true)} onMouseLeave=${() => setHeld(false)}>
-      <${Rows} rows=${shown.spans} label="Traces" columns="100px 70px minmax(0, 1fr) 140px 90px" keyOf=${(span) => span.trace_id}
+      <${Rows} rows=${shown.spans} label="Traces" onEnd=${onEnd} columns="100px 70px minmax(0, 1fr) 140px 90px" keyOf=${(span) => span.trace_id}
         header=${html`<span>Started</span><span>Status</span><span>Name</span><span>Worker</span><span class="number">Took</span>`}
         onOpen=${(span) => go(href("/traces", { trace: span.trace_id }))}
         empty=${isFiltered ? html`<${Empty} title="No trace fits these filters." command="iii traces --failed" />` : html`<${Empty} title="Nothing has been called yet." command="iii trigger math::add a=2 b=3" />`}
@@ -58,13 +67,58 @@ function Trace({ id }) {
   return html`
     <${Head} title=${spans[0].span.name}><span class="quiet">${plural(spans.length, "span")}${data.total > spans.length ? ` of ${data.total.toLocaleString("en")}` : ""}, ${duration(bounds.length)}</span>${failures > 0 && html`<${Badge} kind="bad">${plural(failures, "failure")}<//>`}
       <span class="quiet"><${Time} ms=${bounds.start} /></span>${back}<span class="spring" /><span class="quiet mono">${id.slice(0, 12)}…</span><${Copy} text=${id} label="Copy id" />
-      <${Copy} text=${`iii trace ${id}`} label="Copy as iii trace" /><//>
+      <${Copy} text=${`iii trace ${id}`} label="Copy as iii trace" /><${Others} id=${id} name=${spans[0].span.name} /><//>
     <div class=${`fill ${chosen ? "with-span" : ""}`}><${Rows} rows=${spans} height=${28} label="Spans" columns="minmax(160px, 34%) 110px minmax(0, 1fr) 76px" keyOf=${({ span }) => span.span_id}
       header=${html`<span>Span</span><span>Worker</span><${Scale} length=${bounds.length} /><span class="number">Took</span>`}
       onOpen=${({ span }) => setParams({ span: param("span") === span.span_id ? "" : span.span_id })}
       row=${({ span, depth }) => html`<a href=${href("/traces", { ...filters(), trace: id, span: span.span_id })} style=${{ paddingLeft: `${Math.min(depth, 20) * 14}px` }} class=${span.status === "error" ? "bad-text" : span.span_id === param("span") ? "chosen-span" : "span-name"}>${span.name}</a>
         <span class="quiet">${span.service_name}</span><${Bar} span=${span} bounds=${bounds} logs=${data.logs.get(span.span_id) ?? []} /><span class="number">${span.pending ? "running" : duration(tookOf(span))}</span>`} />
     ${chosen && html`<${Span} key=${chosen.span_id} span=${chosen} logs=${data.logs.get(chosen.span_id) ?? []} />`}</div>`;
+}
+
+// The traces that this one can be compared with: others that began with the same.
+function Others({ id, name }) {
+  const { data } = useQuery(`others ${name}`, () => listRoots({ name, limit: 50 }));
+  const others = data?.spans.filter((span) => span.name === name && span.trace_id !== id && !span.pending) ?? [];
+  return html`<select aria-label="Compare with" value="" disabled=${!others.length} onChange=${(event) => setParams({ with: event.target.value, span: "" }, {})}>
+    <option value="">compare with…</option>${others.map((span) => html`<option key=${span.trace_id} value=${span.trace_id}>${clock(startOf(span))} · ${duration(tookOf(span))} · ${span.status}</option>`)}</select>`;
+}
+
+// Spans of two traces, by their names and places: the second call of the same function within a span is another place.
+function aligned([one, other]) {
+  const places = new Map();
+  [one, other].forEach((flat, side) => {
+    const path = [], counts = new Map();
+    for (const { span, depth } of flat) {
+      const above = depth ? path[depth - 1] : "";
+      const count = (counts.get(`${above}/${span.name}`) ?? 0) + 1;
+      counts.set(`${above}/${span.name}`, count);
+      path[depth] = `${above}/${span.name}#${count}`;
+      const place = places.get(path[depth]) ?? places.set(path[depth], { key: path[depth], name: span.name, depth, sides: [] }).get(path[depth]);
+      place.sides[side] = span;
+    }
+  });
+  // What only the second has comes after what stands before it there, as the keys of a tree sort.
+  return [...places.values()];
+}
+
+function Comparison({ ids }) {
+  const { data, error } = useQuery(`compare ${ids}`, () => Promise.all(ids.map((id) => spansOf(id).then((found) => nested(found.spans)))), {});
+  if (!data) return html`<${Head} title="Compare" />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
+  const rows = aligned(data);
+  const most = Math.max(0.001, ...rows.flatMap((row) => row.sides.map((span) => (span && !span.pending ? tookOf(span) : 0))));
+  const side = (span) => (span ? html`<span class=${span.status === "error" ? "bad-text" : ""}>${span.pending ? "running" : duration(tookOf(span))}</span>` : html`<span class="quiet">not there</span>`);
+  return html`<${Head} title="Compare">${ids.map((id, index) => html`<a key=${id} href=${href("/traces", { trace: id })}>${index ? "with" : ""} ${id.slice(0, 8)}</a>`)}<a href="/traces">All traces</a><span class="spring" />
+      <button class="small" onClick=${() => setParams({ trace: ids[1], with: ids[0] })}>Swap</button><//>
+    <div class="fill"><${Rows} rows=${rows} height=${28} label="Spans of both" columns="minmax(160px, 34%) 90px 90px 110px minmax(0, 1fr)" keyOf=${(row) => row.key}
+      header=${html`<span>Span</span><span class="number">${ids[0].slice(0, 8)}</span><span class="number">${ids[1].slice(0, 8)}</span><span class="number">Difference</span><span></span>`}
+      row=${(row) => {
+        const [one, other] = row.sides;
+        const more = one && other && !one.pending && !other.pending ? tookOf(other) - tookOf(one) : null;
+        return html`<span style=${{ paddingLeft: `${Math.min(row.depth, 20) * 14}px` }}>${row.name}</span><span class="number">${side(one)}</span><span class="number">${side(other)}</span>
+          <span class="number">${more === null ? "" : `${more < 0 ? "−" : "+"}${duration(Math.abs(more))}`}</span><svg class="bar" width="100%" height="16" aria-hidden="true">
+          ${row.sides.map((span, index) => span && html`<rect key=${index} class=${`${span.status === "error" ? "bad" : ""} ${index ? "" : "pale"}`} x="0" y=${index * 7 + 2} height="5" width=${`${Math.max(0.3, (100 * tookOf(span)) / most)}%`} />`)}</svg>`;
+      }} /></div>`;
 }
 
 const Scale = ({ length }) => html`<span class="scale">${[0, 0.25, 0.5, 0.75].map((part) => html`<span key=${part}>${duration(length * part)}</span>`)}</span>`;
