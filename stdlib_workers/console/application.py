@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from iii.one_time_keys import redeem
 from stdlib_workers.console.access import API, Sessions, refusal_of_request
 from stdlib_workers.console.calls import BadRequest, Calls
-from stdlib_workers.console.live import MAX_PAGES, Live
+from stdlib_workers.console.live import ALWAYS, MAX_PAGES, ON_REQUEST, Live
 from stdlib_workers.loopback.requests import fields_of, hosts_of
 from stdlib_workers.loopback.server import bounded
 from stdlib_workers.values import encode
@@ -115,11 +115,18 @@ class Api:
 
         return StreamingResponse(text(), media_type="application/x-ndjson", headers={"cache-control": "no-store"})
 
-    async def _events(self, _: Request) -> Response:
+    async def _events(self, request: Request) -> Response:
+        topic = request.query_params.get("topic")
+        if topic is not None and topic not in ON_REQUEST:
+            return _failure(400, "bad_request", f"topic must be one of {', '.join(ON_REQUEST)}")
         if self._live.count >= MAX_PAGES:
             return _failure(503, "overloaded", f"{MAX_PAGES} pages are open; close one")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._live.stream(), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            self._live.stream(ALWAYS if topic is None else ON_REQUEST[topic]),
+            media_type="text/event-stream",
+            headers=headers,
+        )
 
     def _with_session(
         self, handler: Callable[[Request], Awaitable[Response]]

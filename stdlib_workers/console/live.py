@@ -31,6 +31,9 @@ TOPICS = {
     "engine::workers-available": "workers",
     "state": "state",
 }
+# What only the page hears that asks for it by name: the calls that tell of it are parts of the project's own traces.
+ON_REQUEST = {"state": frozenset({"state"})}
+ALWAYS = frozenset(FUNCTIONS) - {"state"}
 # Seconds in which changes are gathered before they are told.
 WINDOW = 0.1
 # Seconds after which an idle stream says something: a proxy or browser notices a dead connection.
@@ -44,9 +47,10 @@ MAX_RECORD = 16 * 1024
 
 
 class Page:
-    """One open stream: what it has still to be told."""
+    """One open stream: the trigger types that it hears of, and what it has still to be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: frozenset[str]) -> None:
+        self.types = types
         self.changed: set[str] = set()
         self.traces: set[str] = set()
         self.records: deque[bytes] = deque()
@@ -121,26 +125,30 @@ class Live:
                 short = {name: event.get(name) for name in kept}
                 record = encode({**short, "body": str(event.get("body"))[:2048], "cut": len(record)})
             for page in self._pages:
-                page.add_record(record)
+                if type in page.types:
+                    page.add_record(record)
             return
         if type == "engine::functions-available" and self._loop is not None:
             task = self._loop.create_task(self._bind())  # a trigger type may have come or gone
             task.add_done_callback(lambda done: done.exception())
         for page in self._pages:
-            if type == "trace":
-                page.traces.update(event["trace_ids"][: MAX_TRACES + 1])
-            else:
+            if type not in page.types:
+                continue
+            if type != "trace":
                 page.changed.add(TOPICS[type])
+            elif len(page.traces) <= MAX_TRACES:  # else it is told of all
+                page.traces.update(event["trace_ids"])
             page.awake.set()
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events until the page goes."""
+    async def stream(self, types: frozenset[str]) -> AsyncIterator[bytes]:
+        """Yield server-sent events about these trigger types until the page goes."""
         self._loop = asyncio.get_running_loop()
-        page = Page()
+        page = Page(types)
         self._pages.add(page)
         try:
-            yield b"retry: 500\nevent: hello\ndata: {}\n\n"
             await self._bind()
+            # The page asks for what it shows once it has read this: what has changed before is in the answers.
+            yield b"retry: 500\nevent: hello\ndata: {}\n\n"
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT):
@@ -151,8 +159,11 @@ class Live:
                 yield page.take() or b": idle\n\n"
         finally:
             self._pages.discard(page)
-            if not self._pages:
-                self._unbind()
+            for type in self._bound.keys() - self._wanted():
+                self._bound.pop(type).unregister()
+
+    def _wanted(self) -> frozenset[str]:
+        return frozenset[str]().union(*(page.types for page in self._pages))
 
     async def _bind(self) -> None:
         """Bind what is there to be bound: without the observability worker there are no traces to hear of."""
@@ -168,16 +179,8 @@ class Live:
                 )
             except InvocationError:
                 return  # the engine stops; the pages come again
-            there = {row["id"] for row in found["trigger_types"]}
-            if not self._pages:
-                return
-            for type, function_id in FUNCTIONS.items():
-                if type in there and type not in self._bound:
-                    self._bound[type] = self._worker.register_trigger({"type": type, "function_id": function_id})
-                elif type not in there and type in self._bound:
-                    self._bound.pop(type).unregister()
-
-    def _unbind(self) -> None:
-        for trigger in self._bound.values():
-            trigger.unregister()
-        self._bound.clear()
+            wanted = self._wanted() & {row["id"] for row in found["trigger_types"]}
+            for type in wanted - self._bound.keys():
+                self._bound[type] = self._worker.register_trigger({"type": type, "function_id": FUNCTIONS[type]})
+            for type in self._bound.keys() - wanted:
+                self._bound.pop(type).unregister()

@@ -108,6 +108,14 @@ export function listen() {
   };
 }
 
+// Hears of what only a page that shows it is told of, until the function that this returns is called.
+export function listenTo(topic) {
+  const source = new EventSource(`/_console/events?topic=${topic}`);
+  source.addEventListener("hello", () => tell(topic));
+  source.addEventListener("changed", () => tell(topic));
+  return () => source.close();
+}
+
 // A question that is asked again when one of `topics` changes, the connection is back, and each `every` ms while the page
 // is seen. The last answer stays until there is another one. `ask` null: nothing is asked.
 export function useQuery(key, question, { topics = [], every = 0, pause = 0 } = {}) {

@@ -1,5 +1,5 @@
 // The state: scopes, keys, values; changed by compare-and-set, so that nobody's change is lost.
-import { call, go, href, html, param, plural, session, setParams, useDraft, useEffect, useQuery, useRef, useState } from "../lib/core.js";
+import { call, go, href, html, listenTo, param, plural, session, setParams, useDraft, useEffect, useQuery, useRef, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Loading, Rows, act, confirm, text } from "../lib/parts.js";
 
 export const path = "/state";
@@ -20,6 +20,7 @@ async function keysOf(scope) {
 export function View() {
   const { data: scopes, error } = useQuery("scopes", () => call("state::list_groups", {}).then((found) => found.groups), { topics: ["state"], pause: 200 });
   const scope = param("scope");
+  useEffect(() => listenTo("state"), []);
   if (!scopes) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
   return html`
     <${Head} title=${title}><span class="quiet">${plural(scopes.length, "scope")}</span>
