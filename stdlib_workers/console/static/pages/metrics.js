@@ -54,14 +54,14 @@ function Chart({ name, data }) {
   const box = useRef(null), plot = useRef(null);
   useEffect(() => {
     let isOver = false;
-    const observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth, height: 150 }));
+    const observer = new ResizeObserver(() => plot.current?.setSize({ width: box.current.clientWidth || 300, height: 150 }));
     loaded().then((uPlot) => {
       if (isOver) return;
       const color = (variable) => () => getComputedStyle(document.documentElement).getPropertyValue(variable);
       const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-      const size = { width: box.current.clientWidth, height: 150 };
+      const size = { width: box.current.clientWidth || 300, height: 150 };
       plot.current = new uPlot({ ...size, legend: { show: false }, cursor: { y: false }, scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } }, axes: [{ ...axis, values: (_, times) => times.map((time) => clock(time * 1000).slice(0, 5)) }, { ...axis, size: 44 }],
-        series: [{}, { stroke: color("--accent"), width: 1.5, points: { show: data[0].length < 3 } }] }, data, box.current);
+        series: [{}, { stroke: color("--accent"), width: 1.5 }] }, data, box.current);
       observer.observe(box.current);
     });
     return () => {
@@ -70,7 +70,8 @@ function Chart({ name, data }) {
       plot.current?.destroy();
     };
   }, []);
-  useEffect(() => plot.current?.setData(data), [data]);
+  useEffect(() => void plot.current?.setData(data), [data]);
   const last = data[1].at(-1);
-  return html`<figure class="card"><figcaption class="quiet">${name}</figcaption><div ref=${box} role="img" aria-label=${`${name}: ${last === undefined ? "nothing yet" : `now ${last}`}`} /></figure>`;
+  const isShort = data[0].length < 2;
+  return html`<figure class="card"><figcaption class="quiet">${name}${isShort && " · a line comes with the second minute"}</figcaption><div ref=${box} hidden=${isShort} role="img" aria-label=${`${name}: ${last === undefined ? "nothing yet" : `now ${last}`}`} /></figure>`;
 }

@@ -61,7 +61,7 @@ export function View() {
     <h2>Calls</h2>
     ${counts
       ? html`<div class="cards">
-          <${Card} name="in ten minutes" value=${buckets.reduce((sum, bucket) => sum + bucket.sum, 0).toLocaleString("en")}
+          <${Card} name="in ten minutes" value=${buckets.length ? buckets.reduce((sum, bucket) => sum + bucket.sum, 0).toLocaleString("en") : "–"}
             values=${buckets.map((bucket) => bucket.sum)} />
           <${Card} name="since the start" value=${counts.invocations.total.toLocaleString("en")} />
           <${Card} name="failed" value=${counts.invocations.total ? `${((100 * counts.invocations.error) / counts.invocations.total).toFixed(1)} %` : "–"} />

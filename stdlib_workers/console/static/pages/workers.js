@@ -46,7 +46,7 @@ export function View() {
     <${Head} title=${title}><span class="quiet">${plural(workers.length, "worker")}</span><span class="spring" />
       <${Filter} value=${param("filter")} onInput=${(filter) => setParams({ filter })} label="Filter workers" /><//>
     ${shown.length === 0 ? html`<${Empty} title="No worker has such a name." command="iii ps" />` : html`
-    <div class="table-scroll"><table>
+    <div class="table-scroll"><table class="workers">
       <thead><tr><th>Name</th><th>State</th><th class="number">Generation</th><th class="number">Pid</th><th>CPU</th><th>Memory</th>
         <th class="number">Restarts</th><th class="number">Functions</th><th class="number">Running</th><th class="number">Up for</th><th><span class="hidden">What to do</span></th></tr></thead>
       <tbody>${shown.map((worker) => html`<${Row} key=${keyOf(worker)} worker=${worker} />`)}</tbody>
@@ -63,9 +63,9 @@ function Row({ worker }) {
       ${worker.last_error && html`<div class="bad-text">${worker.last_error.text} <span class="mono">${worker.last_error.file}:${worker.last_error.line}</span></div>`}</td>
     <td><${State} worker=${worker} /></td>
     <td class="number">${worker.generation ?? ""}</td><td class="number">${worker.pid ?? ""}</td>
-    <td><${Spark} values=${readings.map((reading) => reading.cpu)} most=${Math.max(20, ...readings.map((reading) => reading.cpu))} label="CPU over the last minute" />
+    <td><${Spark} values=${readings.map((reading) => reading.cpu)} width=${52} most=${Math.max(20, ...readings.map((reading) => reading.cpu))} label="CPU over the last minute" />
       ${" "}${metrics.cpu_percent?.toFixed(1) ?? ""}${metrics.cpu_percent == null ? "" : " %"}</td>
-    <td><${Spark} values=${readings.map((reading) => reading.memory)} label="Memory over the last minute" /> ${size(metrics.memory_rss)}</td>
+    <td><${Spark} values=${readings.map((reading) => reading.memory)} width=${52} label="Memory over the last minute" /> ${size(metrics.memory_rss)}</td>
     <td class="number">${worker.restarts ?? ""}</td><td class="number">${worker.function_count ?? ""}</td><td class="number">${worker.active_invocations ?? ""}</td>
     <td class="number">${worker.started_at ? duration(now.value - worker.started_at * 1000) : ""}</td>
     <td><${Actions} worker=${worker} /></td></tr>`;
