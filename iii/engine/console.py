@@ -75,9 +75,13 @@ class Console:
             self._waiting_on = -1
 
     def added_to(self, project: ProjectSpec) -> ProjectSpec:
-        """Return the project with the console among its workers, if it was started for a visitor."""
+        """Return the project with the console among its workers, if it runs although the project does not name it.
+
+        A console that iii.toml has named goes on when it no longer does.
+        """
         if NAME in project.workers:
             self.stop_waiting()
+            self._is_started = True
         elif self._spec is not None and self._is_started:
             return replace(project, workers={**project.workers, NAME: self._spec})
         return project

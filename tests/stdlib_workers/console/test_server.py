@@ -111,6 +111,16 @@ def test_the_worker_starts_for_the_first_visitor_and_the_key_is_kept_out_of_outp
         iii_toml.write_text(iii_toml.read_text() + "[workers.pubsub]\n")
         running.wait("+ pubsub")  # a changed project keeps the console that it does not name
         assert "console" in names(running)
+        named = iii_toml.read_text()
+        iii_toml.write_text(named + "[workers.console.config]\nread_only = true\n")
+        client = Client(running)
+        client.log_in()
+        # The process before answers until it has stopped. These loops are ended by the test's timeout.
+        while not client.ask("GET", "/_console/session").body["read_only"]:
+            pass
+        iii_toml.write_text(named)  # no longer named: as it was before
+        while client.ask("GET", "/_console/session").body["read_only"]:
+            pass
 
 
 def test_a_terminal_shows_a_link_that_lets_in_once(tmp_path: Path) -> None:
