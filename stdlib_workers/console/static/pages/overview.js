@@ -34,7 +34,7 @@ function failing(spans) {
 }
 
 export function View() {
-  const { data, error } = useQuery("overview", look, { topics: ["workers", "functions", "traces"], every: 3000, pause: 250 });
+  const { data, error } = useQuery("overview", look, { topics: ["workers", "functions", "traces"], every: 3000, pause: 2000 });
   if (!data) return html`<${Head} title=${title} /><${Loading} />`;
   const { workers, failed, queues, alerts, jobs, metrics, rollups } = data;
   const down = workers.filter((worker) => worker.state === "failed" || worker.state === "backoff" || worker.last_error);

@@ -17,7 +17,7 @@ const FIRST = 200, MOST = 10_000; // traces that are listed at first, and after 
 function List() {
   const chosen = filters();
   const limit = useRef(FIRST);
-  const { data, error, again } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since], limit: limit.current }), { topics: ["traces"], pause: 300 });
+  const { data, error, again } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since], limit: limit.current }), { topics: ["traces"], pause: 700 });
   const onEnd = () => {
     if (!shown || shown.spans.length < limit.current || limit.current === MOST) return;
     limit.current = Math.min(MOST, limit.current * 4);
