@@ -1,5 +1,5 @@
 // What the workers have logged, as it comes.
-import { call, clock, exact, href, html, onTopic, param, setParams, signal, useEffect, useMemo, useQuery, useState } from "../lib/core.js";
+import { call, clock, exact, href, html, onTopic, param, setParams, signal, useMemo, useQuery, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Loading, Rows, text } from "../lib/parts.js";
 
 export const path = "/logs";

@@ -1,5 +1,5 @@
 // Who calls whom: triggers, functions by worker, and the calls of recent traces as edges.
-import { call, go, href, html, isStandard, param, plural, setParams, useMemo, useQuery } from "../lib/core.js";
+import { call, href, html, isStandard, param, plural, setParams, useMemo, useQuery } from "../lib/core.js";
 import { Empty, Failure, Head, Loading } from "../lib/parts.js";
 import { functionOf, listTraces } from "../lib/spans.js";
 

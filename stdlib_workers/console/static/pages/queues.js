@@ -1,6 +1,6 @@
 // Queues, their jobs, and the dead letters: look into them, put them back, throw them away.
 import { call, duration, go, href, html, param, plural, session, size, useDraft, useQuery, useState } from "../lib/core.js";
-import { Badge, Copy, Empty, Failure, Head, Json, Loading, Time, act, confirm } from "../lib/parts.js";
+import { Badge, Empty, Failure, Head, Json, Loading, Time, act, confirm } from "../lib/parts.js";
 
 export const path = "/queues";
 export const title = "Queues";

@@ -1,8 +1,7 @@
 // Traces: the list with its filters in the address, and one as a waterfall with everything that is known of its spans.
-import { call, duration, go, href, html, param, plural, session, setParams, useEffect, useMemo, useQuery, useRef, useState } from "../lib/core.js";
+import { call, clock, duration, exact, go, href, html, param, plural, session, setParams, useMemo, useQuery, useRef, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Json, Loading, Rows, Time, act, text } from "../lib/parts.js";
 import { exceptionOf, functionOf, isFailure, listRoots, nested, payloadOf, spansOf, startOf, tookOf } from "../lib/spans.js";
-import { clock, exact } from "../lib/core.js";
 
 export const path = "/traces";
 export const title = "Traces";

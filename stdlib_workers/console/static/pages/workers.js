@@ -1,5 +1,5 @@
 // The workers: how they are, what they use, and restart, stop, start.
-import { call, duration, go, href, html, now, param, plural, session, setParams, size, useQuery, useRef } from "../lib/core.js";
+import { call, duration, go, href, html, now, param, plural, session, setParams, size, useQuery } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Loading, Spark, STATES, Time, act, confirm } from "../lib/parts.js";
 
 export const path = "/workers";
