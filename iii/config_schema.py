@@ -101,6 +101,33 @@ def _mistakes_of_table(table: Mapping[str, Any], schema: Schema, path: KeyPath) 
     for name in (*schema.get("required", ()), *_required_then(table, schema)):
         if table.get(name) is None:
             yield Mistake((*path, name), f"{name} is missing: it must be {wanted(known.get(name, {}))}")
+    yield from _mistakes_of_keys_together(table, schema, path)
+
+
+def _mistakes_of_keys_together(table: Mapping[str, Any], schema: Schema, path: KeyPath) -> Iterator[Mistake]:
+    """Yield the keys that a table may not hold beside others, as `x-exclusive` and `x-same-field` say.
+
+    `x-exclusive`: [{key, value?, with: [key], why}]. `x-same-field`: [[key, other]]: where the other key is about a
+    field of its own, the first must be about the same. Mistakes inside the keys are others' to tell.
+    """
+    for rule in schema.get("x-exclusive", ()):
+        key, value = rule["key"], table.get(rule["key"])
+        if value is None or value != rule.get("value", value):
+            continue
+        for name in rule["with"]:
+            if table.get(name) is not None:
+                what = f'{key} = "{value}"' if "value" in rule else key
+                yield Mistake((*path, name), f"{name} cannot be used with {what}", rule["why"])
+    for key, other in schema.get("x-same-field", ()):
+        field = _field_of(table.get(other))
+        if table.get(key) is not None and field is not None and field != (own := _field_of(table[key])):
+            about = "no field" if own is None else f"the field {shown(own)}"
+            hint = f"give {key} the field {shown(field)}, so that all jobs of one batch have one key"
+            yield Mistake((*path, other), f"{other} is about the field {shown(field)}, and {key} about {about}", hint)
+
+
+def _field_of(value: Any) -> Any:
+    return value.get("field") if isinstance(value, dict) else value
 
 
 def _name_of(path: KeyPath) -> str:

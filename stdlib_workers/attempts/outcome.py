@@ -29,17 +29,19 @@ class Outcome(Enum):
     RETURNED = "returned"  # never started: the attempt number is given back
     INTERRUPTED = "interrupted"  # started, and stopped from the engine's side: spends nothing, counts as a delivery
     SHARED_CRASH = "shared crash"  # as INTERRUPTED: its worker crashed, and other jobs that ran may be the cause
+    SHARED_FAILURE = "shared failure"  # of a call for several jobs: any of them may be the cause; spends nothing
     MISSING = "missing"  # no worker has registered the function: wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an attempt's end means. `error` is the error body's JSON fields."""
+    """What an attempt's end means. `error` is the error body's JSON fields, `result` what the function returned."""
 
     outcome: Outcome
     error: dict[str, Any] = field(default_factory=dict)
     killed: bool = False  # the worker crashed during it
     delay_ms: int = 0
+    result: Any = None
 
 
 DONE = Verdict(Outcome.DONE)

@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 
+from stdlib_workers.queue import lanes
 from stdlib_workers.queue.groups import entry_state, promote_if_headless, promote_next
 from stdlib_workers.queue.model import Queue, State
-from stdlib_workers.queue.new_jobs import Content
+from stdlib_workers.queue.new_jobs import Content, content_checksum
 from stdlib_workers.queue.schema import CHECKSUM, CONTENT
 from stdlib_workers.storage import CORRUPT, StorageFailure, row_checksum
 
@@ -28,9 +29,10 @@ _LETTER = (
     f"SELECT {CONTENT['jobs']}, {CHECKSUM}, ended, attempt, interrupted, created, "
     "(SELECT name FROM queues WHERE id = queue) FROM jobs WHERE state = 5"
 )
-_KEPT = "id, queue, priority, grp, attempt, function_id, namespace, traceparent, baggage, metadata, data, checksum"
+_KEPT = f"{CONTENT['jobs']}, attempt, waits, checksum"
 
 
+_WAITING = "state IN (0, 1, 3, 4, 6, 7)"
 # In the place of an attempt's error that is damaged.
 _LOST = orjson.dumps({"code": CORRUPT, "message": "what was written down of this attempt is damaged on the disk"})
 # Of a job that the disk alone has made a dead letter.
@@ -40,14 +42,18 @@ _DAMAGED = {"code": CORRUPT, "message": "the job is damaged on the disk and was 
 def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
     """Return a queue's figures. `depth` is everything accepted that is neither done nor dead."""
     row = connection.execute(_COUNTS, (queue.id,)).fetchone()
-    ready, delayed, running, behind, held, dead, done, failed, fenced, paused = row  # in the order of State
+    ready, delayed, running, behind, held, dead, limited, filling, done, failed, fenced, paused = (
+        row  # in the order of State
+    )
     return {
-        "depth": ready + delayed + running + behind + held,
+        "depth": ready + delayed + running + behind + held + limited + filling,
         "ready": ready,
         "delayed": delayed,
         "running": running,
         "behind": behind,
         "held": held,
+        "limited": limited,
+        "filling": filling,
         "dlq_depth": dead,
         "delivered": done,
         "failed": failed,
@@ -57,18 +63,19 @@ def counts(connection: sqlite3.Connection, queue: Queue) -> dict[str, Any]:
 
 
 def peek(connection: sqlite3.Connection, queue: Queue, offset: int, limit: int) -> list[dict[str, Any]]:
-    """Return live jobs in the order in which they came."""
+    """Return live jobs in the order in which they came, each with the key that holds it up, if one does."""
     rows = connection.execute(
-        f"SELECT {CONTENT['jobs']}, {CHECKSUM}, state, due, attempt, spent, created, started "
+        f"SELECT {CONTENT['jobs']}, {CHECKSUM}, seq, state, due, attempt, spent, created, started "
         "FROM jobs WHERE queue = ? AND state != 5 ORDER BY seq LIMIT ? OFFSET ?",
         (queue.id, limit, offset),
-    )
+    ).fetchall()
     return [
         {
             "id": content.id,
             "function_id": content.function_id,
             "namespace": content.namespace,
             "state": State(state).name.lower(),
+            "waits_for": lanes.waits_for(connection, queue, seq, State(state)),
             "priority": content.priority,
             "due_at": due,
             "group": content.grp,
@@ -79,7 +86,7 @@ def peek(connection: sqlite3.Connection, queue: Queue, offset: int, limit: int) 
             "payload": content.payload(),
             **({} if content.is_sound else {"damaged": True}),
         }
-        for *fields, state, due, attempt, spent, created, started in rows
+        for *fields, seq, state, due, attempt, spent, created, started in rows
         for content in [Content(*fields)]
     ]
 
@@ -92,20 +99,23 @@ def find_job(connection: sqlite3.Connection, job: str) -> tuple[int, State] | No
 
 def cancel(connection: sqlite3.Connection, queue: Queue, job: str, now: int) -> bool:
     """Remove a job that waits; False when it runs, is dead, or is gone."""
-    row = connection.execute(
-        "DELETE FROM jobs WHERE id = ? AND state IN (0, 1, 3, 4) RETURNING state, grp", (job,)
-    ).fetchone()
-    if row is None:
+    found = connection.execute(f"SELECT state, seq FROM jobs WHERE id = ? AND {_WAITING}", (job,)).fetchone()
+    if found is None:
         return False
+    state, seq = found
+    row = lanes.find(connection, seq)
+    connection.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
     connection.execute("DELETE FROM failures WHERE job = ?", (job,))
-    if row[0] != State.BEHIND:
-        promote_next(connection, queue, row[1], now)
+    if state != State.BEHIND:
+        promote_next(connection, queue, row.group, now)
+    if queue.config.has_keys:
+        lanes.left(connection, queue, row, now)
     return True
 
 
 def purge(connection: sqlite3.Connection, queue: Queue) -> int:
     """Remove every job that waits; returns how many. What runs goes on, dead letters stay."""
-    waiting = "queue = ? AND state IN (0, 1, 3, 4)"
+    waiting = f"queue = ? AND {_WAITING}"
     connection.execute(
         f"DELETE FROM failures WHERE job IN (SELECT id FROM jobs WHERE {waiting} AND attempt > 0)", (queue.id,)
     )
@@ -196,7 +206,7 @@ def redrive(connection: sqlite3.Connection, queue: Queue, job: str, now: int, da
             f"INSERT INTO jobs ({_KEPT}, state, due, created) VALUES ({marks}, ?, ?, ?)", (*kept, state, now, now)
         )
     if data is not None:
-        checksum = row_checksum(*content._replace(data=data)[:-1])
+        checksum = content_checksum(*content._replace(data=data)[:-1])
         connection.execute("UPDATE jobs SET data = ?, checksum = ? WHERE id = ?", (data, checksum, job))
     return True
 

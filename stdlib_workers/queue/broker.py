@@ -11,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from iii import InvocationError
-from stdlib_workers.attempts import Verdict
-from stdlib_workers.queue import admin, catalog
+from stdlib_workers.attempts import Outcome, Verdict
+from stdlib_workers.queue import admin, catalog, lanes, outcomes
 from stdlib_workers.queue.delivery import Target, held_targets, recover, release, settle
 from stdlib_workers.queue.model import Delivery, NewJob, Queue, QueueConfig, State
 from stdlib_workers.queue.new_jobs import enqueue, forget_keys, plain_row
+from stdlib_workers.queue.outcomes import Ended
+from stdlib_workers.queue.policy import verdicts_of_batch
 from stdlib_workers.queue.scheduler import Scheduler
-from stdlib_workers.storage import Pending, Store
+from stdlib_workers.storage import Pending, Store, wake
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection, int], T]
@@ -43,11 +45,18 @@ class Broker:
         self.queues: dict[str, Queue] = {}
         self._declared: frozenset[str] = frozenset()
         self._defining: dict[str, asyncio.Event] = {}  # by name, until the queue is there
+        # Of each job the callers that wait for its end. Written on the storage thread alone, in the order of commits.
+        self._waiting: dict[str, list[Pending[Ended]]] = {}
         self.scheduler = Scheduler(run, clock)
         store.attach(self.scheduler)
 
-    def _transact(self, work: Work[T], changed: Iterable[Queue] = ()) -> Pending[T]:
-        """Run `work(connection, now)` in a transaction, at the end of which jobs of the `changed` queues may start."""
+    def _transact(
+        self, work: Work[T], changed: Iterable[Queue] = (), then: Callable[[T], None] | None = None
+    ) -> Pending[T]:
+        """Run `work(connection, now)` in a transaction, at the end of which jobs of the `changed` queues may start.
+
+        `then(result)` runs on the storage thread after the commit.
+        """
 
         def command(connection: sqlite3.Connection) -> T:
             self.scheduler.write_added(connection)
@@ -55,7 +64,7 @@ class Broker:
             self.scheduler.reconsider(changed)
             return result
 
-        return self._store.run(command)
+        return self._store.run(command, then=then)
 
     def start(self, configs: dict[str, QueueConfig]) -> int:
         """Define the configured queues, give back what the last process left running; returns how much that was.
@@ -78,7 +87,7 @@ class Broker:
 
     async def enqueue(self, queue: Queue, job: NewJob) -> str:
         """Take a job in; returns its receipt when it is durable."""
-        if job.key is not None or job.group is not None:
+        if job.key is not None or job.group is not None or not queue.config.is_plain or queue.config.has_keys:
             return await self._transact(lambda connection, now: enqueue(connection, queue, job, now), (queue,))
 
         def command(_: sqlite3.Connection) -> str:
@@ -87,6 +96,45 @@ class Broker:
             return job.id
 
         return await self._store.run(command)
+
+    async def enqueue_and_wait(self, queue: Queue, job: NewJob) -> Any:
+        """Take a job in, wait for its end and return the result. InvocationError once it is dead, or removed."""
+
+        def work(connection: sqlite3.Connection, now: int) -> tuple[str, Ended | None]:
+            receipt = enqueue(connection, queue, job, now)
+            return receipt, outcomes.find_or_await(connection, receipt)
+
+        end: Pending[Ended] = Pending()
+
+        def wait(found: tuple[str, Ended | None]) -> None:
+            receipt, ended = found
+            if ended is None:
+                self._waiting.setdefault(receipt, []).append(end)
+
+        _, ended = await self._transact(work, (queue,), wait)
+        return (await end if ended is None else ended).value()
+
+    def _tell_waiting(self, ends: Mapping[str, Ended]) -> None:
+        """Answer the callers that wait for jobs that have ended."""
+        for job, ended in ends.items():
+            told = self._waiting.pop(job, [])
+            for pending in told:
+                pending.settle(ended)
+            wake(told)
+
+    def _removed(self, connection: sqlite3.Connection) -> dict[str, Ended]:
+        """Return the ends of jobs that are waited for and were removed."""
+        gone = outcomes.gone(connection, list(self._waiting))
+        return {job: Ended(None, {"code": "job_removed", "message": f"job {job} was removed"}) for job in gone}
+
+    async def _remove(self, work: Work[T], changed: Iterable[Queue] = ()) -> T:
+        """As `_transact`, for what may remove jobs that callers wait for."""
+
+        def command(connection: sqlite3.Connection, now: int) -> tuple[T, dict[str, Ended]]:
+            result = work(connection, now)
+            return result, self._removed(connection)
+
+        return (await self._transact(command, changed, lambda done: self._tell_waiting(done[1])))[0]
 
     async def publish(self, topic: str, job_for: Callable[[Queue], NewJob]) -> int:
         """Give every subscriber of a topic its own job; returns how many got one."""
@@ -107,15 +155,52 @@ class Broker:
     async def settle(self, delivery: Delivery, verdict: Verdict) -> State | None:
         """Write down how an attempt has ended, and start what that made room for."""
         own_queue = self.queues.get(delivery.queue.name, delivery.queue)
+        verdicts = verdicts_of_batch(delivery, verdict)
         # One possible poison message runs at a time: the next may be in any queue.
         changed = self.queues.values() if delivery.possible_poison else (own_queue,)
-        return await self._transact(
-            lambda connection, now: settle(connection, delivery, verdict, now, self._noise()), changed
-        )
+
+        def work(connection: sqlite3.Connection, now: int) -> tuple[State | None, dict[str, Ended]]:
+            ends: dict[str, Ended] = {}
+            state = None
+            for job, job_verdict in verdicts:
+                state = settle(connection, job, job_verdict, now, self._noise())
+                is_over = state is State.DEAD or (state is None and job_verdict.outcome is Outcome.DONE)
+                if is_over and (job.waits or job.id in self._waiting) and self._is_over(connection, job.id, state):
+                    ends[job.id] = outcomes.ended_by(job_verdict)
+                    outcomes.keep(connection, own_queue, job.id, ends[job.id], now)
+            if own_queue.config.has_keys:
+                lanes.ended(connection, own_queue, delivery.keys, now)
+            return state, ends
+
+        return (await self._transact(work, changed, lambda done: self._tell_waiting(done[1])))[0]
+
+    @staticmethod
+    def _is_over(connection: sqlite3.Connection, job: str, state: State | None) -> bool:
+        """Whether a job has ended, and not only an attempt that is not its current one."""
+        return state is State.DEAD or bool(outcomes.gone(connection, [job]))
 
     async def sweep(self) -> None:
-        """Start whatever is due, in every queue; forget old keys."""
-        await self._transact(forget_keys, self.queues.values())
+        """Start whatever is due, in every queue; forget old keys, times and results."""
+
+        def work(connection: sqlite3.Connection, now: int) -> None:
+            forget_keys(connection, now)
+            lanes.forget(connection, now)
+            outcomes.forget(connection, now)
+
+        await self._transact(work, self.queues.values())
+
+    def review(self, queue: Queue) -> None:
+        """Look again at the jobs of a queue that wait for its keys, so many in one transaction. Returns at once."""
+
+        def look(after: int) -> None:
+            def then(last: int | None) -> None:
+                if last is not None:
+                    look(last)
+
+            self._transact(lambda connection, now: lanes.review(connection, queue, after, now), (queue,), then)
+
+        if queue.config.has_keys:
+            look(0)
 
     async def held(self) -> set[Target]:
         return await self._transact(lambda connection, _: held_targets(connection))
@@ -144,6 +229,8 @@ class Broker:
             defined.set()
             if self._defining.get(name) is defined:
                 del self._defining[name]
+        if has_changed:
+            self.review(queue)
         return has_changed
 
     async def find_named(self, name: str) -> Queue | None:
@@ -174,7 +261,7 @@ class Broker:
                 raise InvocationError("queue_in_use", text)
             return catalog.delete(connection, queue)
 
-        removed = await self._transact(work)
+        removed = await self._remove(work)
         self.queues.pop(queue.name, None)
         return removed
 
@@ -191,6 +278,7 @@ class Broker:
 
         for queue in self._transact(work).result():
             self.queues[queue.name] = queue
+            self.review(queue)
 
     async def bind(self, queue: Queue, trigger_id: str) -> None:
         """Make the queue of a subscriber deliver."""
@@ -204,7 +292,7 @@ class Broker:
         self.queues[queue.name] = await self._transact(work)
 
     async def unsubscribe(self, topic: str, function_id: str) -> int:
-        removed = await self._transact(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
+        removed = await self._remove(lambda connection, _: catalog.unsubscribe(connection, topic, function_id))
         for queue in self.find(topic):
             if queue.function_id == function_id:
                 self.queues.pop(queue.name, None)
@@ -250,9 +338,7 @@ class Broker:
         )
 
     async def purge(self, queues: list[Queue]) -> int:
-        return await self._transact(
-            lambda connection, _: sum(admin.purge(connection, queue) for queue in queues), queues
-        )
+        return await self._remove(lambda connection, _: sum(admin.purge(connection, queue) for queue in queues), queues)
 
     async def cancel(self, job: str) -> str | None:
         """Remove a job that waits. Returns the state it was in, None when there is no such job."""
@@ -267,4 +353,4 @@ class Broker:
             self.scheduler.reconsider(queues)
             return state.name.lower()
 
-        return await self._transact(work)
+        return await self._remove(work)

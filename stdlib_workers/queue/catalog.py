@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from stdlib_workers.queue.model import Queue, QueueConfig
-from stdlib_workers.queue.new_jobs import Content
+from stdlib_workers.queue.model import Queue, QueueConfig, config_from
+from stdlib_workers.queue.new_jobs import Content, content_checksum
 from stdlib_workers.queue.schema import CHECKSUM, CONTENT
 from stdlib_workers.storage import check_row, row_checksum
 
@@ -22,6 +23,8 @@ _SELECT = f"SELECT {_COLUMNS} FROM queues"
 def define(connection: sqlite3.Connection, name: str, config: QueueConfig) -> tuple[Queue, bool]:
     """Make a named queue, or give it a new configuration. Returns it, and whether anything has changed."""
     existing = find(connection, name)
+    if existing is not None and existing.config.has_keys:
+        config = replace(config, had_keys=True)  # its jobs wait for keys until they are looked at again
     if existing is not None and existing.config == config:
         return existing, False
     encoded = orjson.dumps(config).decode()
@@ -64,7 +67,7 @@ def _hand_over(connection: sqlite3.Connection, name: str, queue: Queue) -> None:
         moved = content._replace(
             queue=queue.id, function_id=str(queue.function_id), namespace=queue.namespace, metadata=queue.metadata
         )
-        checksum = row_checksum(*moved[:-1]) if content.is_sound else _NEVER
+        checksum = content_checksum(*moved[:-1]) if content.is_sound else _NEVER
         connection.execute(
             "UPDATE jobs SET queue = ?, function_id = ?, namespace = ?, metadata = ?, checksum = ? WHERE seq = ?",
             (moved.queue, moved.function_id, moved.namespace, moved.metadata, checksum, seq),
@@ -85,7 +88,8 @@ def delete(connection: sqlite3.Connection, queue: Queue) -> int:
     connection.execute("DELETE FROM failures WHERE job IN (SELECT id FROM jobs WHERE queue = ?)", (queue.id,))
     removed = connection.execute("DELETE FROM jobs WHERE queue = ?", (queue.id,)).rowcount
     # The next queue may get the same id.
-    connection.execute("DELETE FROM keys WHERE queue = ?", (queue.id,))
+    for table in ("keys", "accepted", "throttles"):
+        connection.execute(f"DELETE FROM {table} WHERE queue = ?", (queue.id,))
     connection.execute("DELETE FROM queues WHERE id = ?", (queue.id,))
     return removed
 
@@ -123,7 +127,7 @@ def _queues(rows: Iterable[Any]) -> list[Queue]:
         check_row(f"the configuration of queue {fields[0]}", checksum, *fields)
         name, config, *rest = fields
         # What a stored configuration does not say has its default.
-        queues.append(Queue(id, name, QueueConfig(**orjson.loads(config)), *rest))
+        queues.append(Queue(id, name, config_from(orjson.loads(config)), *rest))
     return queues
 
 

@@ -146,7 +146,7 @@ class Dispatcher:
 
     async def _attempt(self, delivery: Delivery) -> Verdict:
         config = delivery.queue.config
-        event = orjson.loads(delivery.data)
+        event = [orjson.loads(job.data) for job in delivery.batch] if delivery.batch else orjson.loads(delivery.data)
         request: TriggerRequestInput = {
             "function_id": delivery.function_id,
             "payload": event,
@@ -165,7 +165,7 @@ class Dispatcher:
             began_at = self._loop.time()
             overrun = self._loop.call_later(timeout + max(timeout, self._min_overrun), self._on_overrun, delivery)
             # Nothing can stop a thread: the job keeps its slot, and its group, until its handler has really ended.
-            await self._worker.trigger_async({**request, "awaits_end": True})
+            result = await self._worker.trigger_async({**request, "awaits_end": True})
         except InvocationError as error:
             if is_end_of_engine(error):
                 # Nothing is written down: the next start finds the job running, and gives it back unspent.
@@ -180,7 +180,7 @@ class Dispatcher:
         finally:
             if overrun is not None:
                 overrun.cancel()
-        return DONE
+        return Verdict(Outcome.DONE, result=result)
 
     def _on_overrun(self, delivery: Delivery) -> None:
         self._spawn(self._replace_worker(delivery))
@@ -297,10 +297,25 @@ def say(text: str) -> None:
 
 
 def sidecar(delivery: Delivery) -> Any:
-    """Return the metadata of a call: the sender's, with the job under `iii.job` unless the sender's is no object."""
-    metadata = None if delivery.metadata is None else orjson.loads(delivery.metadata)
+    """Return the metadata of a call: the sender's, with the job under `iii.job` unless the sender's is no object.
+
+    A batch has many senders: the metadata of each is beside its job.
+    """
+    if delivery.batch:
+        jobs = [{**job_of(job), **({"metadata": _metadata(job)} if job.metadata else {})} for job in delivery.batch]
+        return {JOB: {"id": delivery.id, "queue": delivery.queue.name, "batch": jobs}}
+    metadata = _metadata(delivery)
     if metadata is not None and not isinstance(metadata, dict):
         return metadata
+    return {**(metadata or {}), JOB: job_of(delivery)}
+
+
+def _metadata(delivery: Delivery) -> Any:
+    return None if delivery.metadata is None else orjson.loads(delivery.metadata)
+
+
+def job_of(delivery: Delivery) -> dict[str, Any]:
+    """Return what a handler is told about its job."""
     job = {
         "id": delivery.id,
         "queue": delivery.queue.topic or delivery.queue.name,
@@ -310,7 +325,7 @@ def sidecar(delivery: Delivery) -> Any:
         "retry_in_ms": expected_delay_ms(delivery),
         "enqueued_at": delivery.created,
     }
-    return {**(metadata or {}), JOB: {key: value for key, value in job.items() if value is not None}}
+    return {key: value for key, value in job.items() if value is not None}
 
 
 def carried(baggage: str | None) -> str | None:

@@ -17,11 +17,12 @@ from iii.declarations import load_declarations
 from stdlib_workers.events import current_trace
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.model import NewJob, Queue
+from stdlib_workers.queue.new_jobs import ENQUEUE_ERROR, refused
 from stdlib_workers.queue.options import check_name, parse_config, with_options
 from stdlib_workers.storage import UNUSABLE, map_storage_errors
 
 DECLARED = load_declarations(Path(__file__).parent)
-OPTIONS = ("delay_ms", "group", "key", "priority")
+OPTIONS = ("delay_ms", "group", "key", "priority", "wait")
 # The engine writes this field into payloads of sessions, so it is never the caller's mistake.
 _CALLER = "_caller_worker_id"
 _ENQUEUE_FIELDS = {
@@ -29,7 +30,7 @@ _ENQUEUE_FIELDS = {
     *(*OPTIONS, _CALLER),
 }
 MAX_PAGE = 1000
-ENQUEUE_ERROR = "enqueue_error"
+WAITING = ("ready", "delayed", "running", "behind", "held", "limited", "filling")
 # The code of a failure of the storage, by function, where the contract has one.
 CODES = {
     "engine::queue::enqueue": ENQUEUE_ERROR,
@@ -54,7 +55,7 @@ class Functions:
         worker.register_trigger_action(
             "enqueue",
             map_storage_errors(ENQUEUE_ERROR, self.enqueue_action),
-            description="Put the call into a queue; options: queue, delay_ms, group, key, priority.",
+            description="Put the call into a queue; options: queue, delay_ms, group, key, priority, wait.",
             **DECLARED.functions["action::enqueue"],
         )
         for function_id, handler in {
@@ -82,7 +83,7 @@ class Functions:
 
     # New jobs
 
-    async def enqueue_action(self, payload: Any) -> dict[str, str]:
+    async def enqueue_action(self, payload: Any) -> Any:
         """Take in a call that was made with the action `enqueue`."""
         action = payload.get("action") or {}
         unknown = sorted(set(action) - {"type", "queue", *OPTIONS})
@@ -92,8 +93,8 @@ class Functions:
             )
         return await self._enqueue(action.get("queue"), payload, action)
 
-    async def enqueue(self, payload: Any) -> dict[str, str]:
-        """Take in a call; `queue`, `function_id` and `messageReceiptId` must not be blank."""
+    async def enqueue(self, payload: Any) -> Any:
+        """Take in a call; `queue`, `function_id` and `messageReceiptId` must not be blank. With `wait`: its result."""
         fields = _object(payload)
         unknown = sorted(set(fields) - _ENQUEUE_FIELDS)
         if unknown:
@@ -101,7 +102,7 @@ class Functions:
         _text(fields, "messageReceiptId", code=ENQUEUE_ERROR)
         return await self._enqueue(_text(fields, "queue", code="queue_not_set"), fields, fields)
 
-    async def _enqueue(self, name: Any, fields: dict[str, Any], options: dict[str, Any]) -> dict[str, str]:
+    async def _enqueue(self, name: Any, fields: dict[str, Any], options: dict[str, Any]) -> Any:
         queue = await self._broker.find_named(name) if isinstance(name, str) else None
         if queue is None:
             names = ", ".join(sorted(q.name for q in self._broker.queues.values() if not q.name.startswith("topic:")))
@@ -117,11 +118,14 @@ class Functions:
         traceparent, baggage = (fields[key] if key in fields else current.get(key) for key in keys)
         namespace = fields.get("namespace")
         job = NewJob(receipt, function_id, orjson.dumps(data), namespace, encoded_metadata, traceparent, baggage)
-        if options.keys() & OPTIONS or queue.config.type == "fifo" or queue.config.priority_field:
+        config = queue.config
+        if options.keys() & OPTIONS or config.type == "fifo" or config.priority_field or not config.is_plain:
             try:
                 job = with_options(queue, job, data, options)
             except ValueError as error:
                 raise refused("invalid_options", str(error)) from None
+        if job.waits:
+            return await self._broker.enqueue_and_wait(queue, job)
         return {"messageReceiptId": await self._broker.enqueue(queue, job)}
 
     async def publish(self, payload: Any) -> None:
@@ -268,7 +272,7 @@ class Functions:
         """Return the figures of a topic or queue; zeros for an unknown one."""
         queues = self._broker.find(_text(_object(payload), "topic", "queue", code="topic_required"))
         figures = await self._broker.counts(queues)
-        keys = ("depth", "dlq_depth", "ready", "delayed", "running", "behind", "held", "delivered", "failed", "fenced")
+        keys = ("depth", "dlq_depth", *WAITING, "delivered", "failed", "fenced")
         totals = {key: sum(row[key] for row in figures) for key in keys}
         is_paused = any(row["paused"] for row in figures)
         consumers = sum(map(self._consumers, queues))
@@ -301,11 +305,6 @@ class Functions:
 def _broker_type(queue: Queue) -> str:
     """Return the contract's word for what keeps the jobs: a named queue's are calls of functions."""
     return "function_queue" if queue.topic is None and not queue.name.startswith("topic:") else "builtin"
-
-
-def refused(reason: str, message: str) -> InvocationError:
-    """Return the error of an enqueue: one code on the wire, the reason in its details."""
-    return InvocationError(ENQUEUE_ERROR, f"{reason}: {message}", details={"reason": reason})
 
 
 def _no_message(job: str) -> InvocationError:

@@ -8,7 +8,7 @@ from stdlib_workers.queue.model import Queue, State
 
 # Conditions of partial indexes: a head that runs or will run, and a dead one, which no other job of a group passes with
 # `on_dead_letter = "block"`.
-_LIVE, _DEAD = "state IN (0, 1, 2, 4)", "state = 5"
+_LIVE, _DEAD = "state IN (0, 1, 2, 4, 6)", "state = 5"
 
 
 def entry_state(connection: sqlite3.Connection, queue: Queue, group: str | None, *, due: int, now: int) -> State:
@@ -17,7 +17,12 @@ def entry_state(connection: sqlite3.Connection, queue: Queue, group: str | None,
         _has_head(connection, queue, group, _LIVE) or (queue.blocks and _has_head(connection, queue, group, _DEAD))
     ):
         return State.BEHIND
-    return State.DELAYED if due > now else State.READY
+    return _state_of_head(queue, due, now)
+
+
+def _state_of_head(queue: Queue, due: int, now: int) -> State:
+    """Return the state of a job whose group lets it start. Where jobs have keys, `lanes.enter` makes it READY."""
+    return State.DELAYED if due > now or queue.config.has_keys else State.READY
 
 
 def _has_head(connection: sqlite3.Connection, queue: Queue, group: str, states: str) -> bool:
@@ -32,7 +37,7 @@ def promote_next(connection: sqlite3.Connection, queue: Queue, group: str | None
     oldest = "SELECT seq, due FROM jobs WHERE queue = ? AND grp = ? AND state = 3 ORDER BY seq LIMIT 1"
     row = connection.execute(oldest, (queue.id, group)).fetchone()
     if row is not None:
-        state = State.DELAYED if row[1] > now else State.READY
+        state = _state_of_head(queue, row[1], now)
         connection.execute("UPDATE jobs SET state = ? WHERE seq = ? AND state = 3", (state, row[0]))
 
 

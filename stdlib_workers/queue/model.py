@@ -2,16 +2,32 @@
 
 A job's life is the table `LIFE`; the SQL of the other modules moves rows along that table only. Of an ordered group
 exactly one job, the head, is neither `BEHIND` nor `DEAD`; the others wait `BEHIND` it. So ordering needs no lock and
-no bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. Jobs that ran together when
+no bookkeeping: what may start is what is `READY`, in an ordered queue and in any other. So it is with flow control: of
+the jobs with the same keys that could start, all but the first wait `BEHIND` it. Jobs that ran together when
 their worker crashed are possible poison messages, and one of those runs at a time: so the job that crashes workers is
 found, and no other job pays for it. The column `suspect` marks them. Times are milliseconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
+
+import orjson
+
+from stdlib_workers.queue.limits import (
+    NO_KEYS,
+    TABLES,
+    Batch,
+    ConcurrencyKey,
+    Debounce,
+    JobKeys,
+    RateLimit,
+    Throttle,
+    key_of,
+)
 
 
 class State(IntEnum):
@@ -23,6 +39,8 @@ class State(IntEnum):
     BEHIND = 3  # waits for the head of its group
     HELD = 4  # its function is not registered
     DEAD = 5
+    LIMITED = 6  # the first of its keys, which have no room for it
+    FILLING = 7  # the first of a batch that is neither full nor old enough
 
 
 class Event(Enum):
@@ -32,7 +50,9 @@ class Event(Enum):
     DUE = "due"
     MISSING = "missing"  # its function is known to be missing
     REGISTERED = "registered"  # its function has been registered
-    PROMOTED = "promoted"  # it has become the head of its group
+    PROMOTED = "promoted"  # it has become the head of its group, or the first of its keys
+    ADMITTED = "admitted"  # its keys have room again, or its batch is full
+    REFUSED = "refused"  # its keys have no room after all
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     EXHAUSTED = "exhausted"  # failed for the last time
@@ -43,11 +63,15 @@ class Event(Enum):
 
 # (state, event) -> the states it may lead to; None is the end. Everything else is impossible.
 LIFE: dict[tuple[State, Event], tuple[State | None, ...]] = {
-    (State.DELAYED, Event.DUE): (State.READY,),
+    (State.DELAYED, Event.DUE): (State.READY, State.BEHIND, State.LIMITED, State.FILLING),
     (State.READY, Event.CLAIMED): (State.RUNNING,),
+    (State.BEHIND, Event.CLAIMED): (State.RUNNING,),  # with the first of its batch
     (State.READY, Event.MISSING): (State.HELD,),
-    (State.HELD, Event.REGISTERED): (State.READY,),
-    (State.BEHIND, Event.PROMOTED): (State.READY, State.DELAYED),
+    (State.READY, Event.REFUSED): (State.LIMITED,),
+    (State.LIMITED, Event.ADMITTED): (State.READY,),
+    (State.FILLING, Event.ADMITTED): (State.READY, State.LIMITED),
+    (State.HELD, Event.REGISTERED): (State.READY, State.DELAYED),
+    (State.BEHIND, Event.PROMOTED): (State.READY, State.DELAYED, State.LIMITED, State.FILLING),
     (State.RUNNING, Event.SUCCEEDED): (None,),
     (State.RUNNING, Event.FAILED): (State.DELAYED,),
     (State.RUNNING, Event.EXHAUSTED): (State.DEAD,),
@@ -74,12 +98,57 @@ class QueueConfig:
     key_window_ms: int = 86_400_000  # how long an idempotency key outlives its enqueue
     condition_function_id: str | None = None
     arguments: dict[str, Any] | None = None  # of a subscriber: where its function's arguments are in a message
+    rate_limit: RateLimit | None = None
+    throttle: Throttle | None = None
+    concurrency_key: ConcurrencyKey | None = None
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    fair_field: str | None = None
     is_declared: bool = False  # by iii.toml, and not by a call; no key of a configuration
+    had_keys: bool = False  # an earlier configuration limited starts, and its jobs may still wait; no key either
 
     @property
     def attempts(self) -> int:
         """How many attempts may fail before a job is dead."""
         return max(1, self.max_retries)
+
+    @property
+    def limits_starts(self) -> bool:
+        """Whether a job that could start may have to wait for its keys."""
+        return any((self.throttle, self.concurrency_key, self.batch, self.fair_field is not None))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether jobs have keys, or had them."""
+        return self.had_keys or self.limits_starts
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing of flow control looks at this queue's jobs when they are enqueued."""
+        return not (self.limits_starts or self.rate_limit or self.debounce)
+
+    def keys_of(self, function_id: str, namespace: str | None, payload: Any) -> JobKeys:
+        """Return the keys of a job."""
+        function = f"{namespace or ''}/{function_id}"
+        concurrency = key_of(payload, self.concurrency_key.field) if self.concurrency_key else None
+        throttle = key_of(payload, self.throttle.field) if self.throttle else None
+        fair = None if self.fair_field is None else key_of(payload, self.fair_field)
+        # A batch is one call, so of one function; so is a debounced job, whose payload replaces another's.
+        batch = [function, key_of(payload, self.batch.field)] if self.batch else None
+        lane = _text([batch, fair, concurrency, throttle]) if self.limits_starts else None
+        debounce = _text([function, key_of(payload, self.debounce.field)]) if self.debounce else None
+        rate = key_of(payload, self.rate_limit.field) if self.rate_limit else None
+        return JobKeys(lane, concurrency, throttle, fair, debounce, rate)
+
+
+def _text(keys: list[Any]) -> str:
+    return orjson.dumps(keys).decode()
+
+
+def config_from(table: Mapping[str, Any]) -> QueueConfig:
+    """Return a configuration from its table, as users write it and as it is stored."""
+    parts = {key: kind(**table[key]) for key, kind in TABLES.items() if table.get(key) is not None}
+    return QueueConfig(**{**table, **parts})
 
 
 DEFAULT_CONFIG = QueueConfig()
@@ -118,6 +187,8 @@ class NewJob:
     group: str | None = None
     key: str | None = None
     priority: int = 0
+    keys: JobKeys = NO_KEYS
+    waits: bool = False  # the caller wants the result, which outlives the job if it has a `key`
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +211,6 @@ class Delivery:
     interrupted: int
     possible_poison: int  # the column `suspect`: it ran when its worker crashed, and so did other jobs
     created: int
+    waits: int = 0
+    keys: JobKeys = NO_KEYS
+    batch: tuple[Delivery, ...] = ()  # of a queue with batches: all jobs of this call, this one first

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from iii.config_schema import load_schema, mistakes
-from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig
+from stdlib_workers.queue.limits import KEYS as FLOW_KEYS
+from stdlib_workers.queue.limits import NO_KEYS
+from stdlib_workers.queue.model import DEFAULT_CONFIG, NewJob, Queue, QueueConfig, config_from
 from stdlib_workers.values import check_config, in_memory
 
 # What a table of `queue_configs` may hold; the rest of a config is not written by anybody.
-KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in ("arguments", "is_declared"))
+_OWN = ("arguments", "is_declared", "had_keys")
+KEYS = tuple(field.name for field in fields(QueueConfig) if field.name not in _OWN)
 # The camelCase of subscribers -> our names. Values of a wrong type are ignored there, as the contract says.
 SUBSCRIBER_KEYS = {
     "type": "type",
@@ -45,7 +48,7 @@ def parse_config(name: str, table: Any) -> QueueConfig:
     mistake = next(mistakes(table, _schema()), None)
     if mistake is not None:
         raise ValueError(f"queue {name}: {mistake}")
-    return QueueConfig(**{key: value for key, value in table.items() if key in KEYS and value is not None})
+    return config_from({key: value for key, value in table.items() if key in KEYS and value is not None})
 
 
 def _is_integer(value: Any) -> bool:
@@ -63,6 +66,11 @@ def parse_subscriber(config: Mapping[str, Any]) -> tuple[str, QueueConfig]:
     settings.update(
         {aliases.get(key, key): config[key] for key in config if key in ("maxRetries", "backoffDelayMs", *aliases)}
     )
+    for key in FLOW_KEYS:
+        if key in settings:
+            raise ValueError(
+                f"{key} is a key of a named queue; let the subscriber put its messages into one that has it"
+            )
     values: dict[str, Any] = {}
     for key, value in settings.items():
         name = SUBSCRIBER_KEYS.get(key)
@@ -90,11 +98,17 @@ def with_options(queue: Queue, job: NewJob, payload: Any, options: Mapping[str, 
         delay = 0
     elif not isinstance(delay, int | float) or isinstance(delay, bool) or not 0 <= delay <= MAX_DELAY_MS:
         raise ValueError(f"delay_ms must be a number of milliseconds from 0 to {MAX_DELAY_MS}, not {delay!r}")
+    if delay and queue.config.debounce is not None:
+        raise ValueError(f"queue {queue.name} debounces its jobs, which says when they run: leave delay_ms out")
+    waits = options.get("wait")
+    if waits not in (None, True, False):
+        raise ValueError(f"wait must be true or false, not {waits!r}")
     group = _group(queue, payload, options.get("group"))
     if key is not None and (not isinstance(key, str) or not 0 < len(key) <= 1024):
         raise ValueError(f"key must be a string of 1 to 1024 characters, not {key!r}")
     priority = _priority(queue.config, payload, options.get("priority"))
-    return replace(job, delay_ms=round(delay), group=group, key=key, priority=priority)
+    keys = NO_KEYS if queue.config.is_plain else queue.config.keys_of(job.function_id, job.namespace, payload)
+    return replace(job, delay_ms=round(delay), group=group, key=key, priority=priority, keys=keys, waits=bool(waits))
 
 
 def _group(queue: Queue, payload: Any, group: Any) -> str | None:

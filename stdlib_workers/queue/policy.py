@@ -5,6 +5,8 @@ Neither writes a decision down (`delivery`) nor makes the calls (`dispatcher`). 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stdlib_workers.attempts import Outcome, Verdict, retry_delay_ms
 from stdlib_workers.queue.model import Delivery, State
 
@@ -39,18 +41,49 @@ def is_possible_poison(delivery: Delivery, verdict: Verdict) -> bool:
 
 def next_state(delivery: Delivery, verdict: Verdict, noise: float) -> tuple[State | None, int]:
     """Return where a settled job goes, None for done, and after how many milliseconds it is due."""
-    if verdict.outcome is Outcome.DONE:
-        return None, 0
-    if verdict.outcome is Outcome.MISSING:
-        return State.HELD, 0
+    if verdict.outcome in (Outcome.DONE, Outcome.MISSING):
+        return (None if verdict.outcome is Outcome.DONE else State.HELD), 0
     if verdict.outcome is Outcome.RETURNED:
         return (State.DELAYED if verdict.delay_ms else State.READY), verdict.delay_ms
     if verdict.outcome in (Outcome.INTERRUPTED, Outcome.SHARED_CRASH):
         return (State.DEAD if delivery.interrupted + 1 >= MAX_INTERRUPTIONS else State.READY), 0
     failures = delivery.spent + 1
+    if verdict.outcome is Outcome.SHARED_FAILURE:
+        return State.DELAYED, retry_delay_ms(delivery.queue.config.backoff_ms, failures, noise)
     if failures >= delivery.queue.config.attempts:
         return State.DEAD, 0
     # A worker may crash for reasons of its own: after the first crash the job is tried again at once.
     at_once = verdict.killed and failures == 1
     delay = 0 if at_once else retry_delay_ms(delivery.queue.config.backoff_ms, failures, noise)
     return (State.READY if at_once else State.DELAYED), delay
+
+
+def verdicts_of_batch(delivery: Delivery, verdict: Verdict) -> list[tuple[Delivery, Verdict]]:
+    """Say what the end of a call means for each job that it was made for.
+
+    A function returns `{"failed": [index]}` for jobs that have failed in a batch where others have not. If none or all
+    have, any of them may be the cause: each is tried alone, and pays from then on.
+    """
+    jobs = delivery.batch or (delivery,)
+    if verdict.outcome is Outcome.DONE and delivery.batch:
+        return [*zip(jobs, _verdicts_in(delivery, verdict), strict=True)]
+    if verdict.outcome is Outcome.FAILED and len(jobs) > 1:
+        verdict = blame(delivery, verdict, is_shared=True)
+        if verdict.outcome is Outcome.FAILED:
+            verdict = replace(verdict, outcome=Outcome.SHARED_FAILURE, killed=False)
+    return [(job, verdict) for job in jobs]
+
+
+def _verdicts_in(delivery: Delivery, verdict: Verdict) -> list[Verdict]:
+    size = len(delivery.batch)
+    failed = verdict.result.get("failed") if isinstance(verdict.result, dict) else None
+    if failed is None:
+        return [verdict] * size
+    what = f"{delivery.function_id} has returned"
+    is_list = isinstance(failed, list) and all(type(index) is int and 0 <= index < size for index in failed)
+    outcome = Outcome.SHARED_FAILURE if size > 1 and (not is_list or len(set(failed)) == size) else Outcome.FAILED
+    if not is_list:
+        text = f"{what} {str(failed)[:200]!r} as `failed`; it must be a list of indexes from 0 to {size - 1}"
+        return [Verdict(outcome, {"code": "invalid_result", "message": text})] * size
+    errors = [{"code": "batch_item_failed", "message": f"{what} index {index} in `failed`"} for index in range(size)]
+    return [Verdict(outcome, error) if index in failed else verdict for index, error in enumerate(errors)]

@@ -283,13 +283,13 @@ def test_a_topic_keeps_early_messages_for_its_first_subscriber_only(connection: 
 def test_q27_a_million_waiting_jobs_do_not_slow_down_a_claim(connection: sqlite3.Connection) -> None:
     queue = queue_in(connection, concurrency=1)
     plans = [
-        "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 0 ORDER BY priority DESC, seq LIMIT 9",
+        "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 0 ORDER BY priority DESC, turn, seq LIMIT 9",
         "SELECT seq FROM jobs WHERE queue = 1 AND state = 0 AND suspect = 1 ORDER BY seq LIMIT 1",
         "SELECT seq FROM jobs WHERE queue = 1 AND state = 1 AND due <= 9 ORDER BY due LIMIT 9",
-        "SELECT count(*) FROM jobs WHERE queue = 1 AND state = 2",
+        "SELECT count(*) FROM jobs WHERE queue = 1 AND state = 2 AND batched = 0",
         "SELECT seq, due FROM jobs WHERE queue = 1 AND grp = 'a' AND state = 3 ORDER BY seq LIMIT 1",
         "SELECT seq FROM jobs WHERE function_id = 'f' AND state = 4 ORDER BY seq LIMIT 9",
-        "SELECT 1 FROM jobs WHERE queue = 1 AND grp = 'a' AND state IN (0, 1, 2, 4) AND grp IS NOT NULL",
+        "SELECT 1 FROM jobs WHERE queue = 1 AND grp = 'a' AND state IN (0, 1, 2, 4, 6) AND grp IS NOT NULL",
         "SELECT 1 FROM jobs WHERE queue = 1 AND grp = 'a' AND state = 5 AND grp IS NOT NULL",
     ]
     assert queue.id == 1
