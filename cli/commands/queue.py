@@ -17,10 +17,11 @@ from cli.text.output import count, shown, shown_json, write, write_error
 from cli.text.table import table
 
 COLUMNS = (
-    *("QUEUE", "TYPE", "STATE", "READY", "DELAYED", "RUNNING", "BEHIND", "HELD", "DEAD", "DONE"),
+    *("QUEUE", "TYPE", "STATE", "READY", "DELAYED", "RUNNING", "LIMITED", "FILLING", "BEHIND", "HELD", "DEAD", "DONE"),
     *("CONCURRENCY", "FUNCTION"),
 )
-JOB_COLUMNS = ("ID", "FUNCTION", "STATE", "ATTEMPT", "PRIORITY", "GROUP", "DUE", "PAYLOAD")
+COUNTED = ("ready", "delayed", "running", "limited", "filling", "behind", "held", "dlq_depth", "delivered")
+JOB_COLUMNS = ("ID", "FUNCTION", "STATE", "WAITS FOR", "ATTEMPT", "PRIORITY", "GROUP", "DUE", "PAYLOAD")
 DEAD_COLUMNS = ("ID", "FUNCTION", "FAILED", "ATTEMPTS", "ERROR")
 # A payload in a table shows its beginning; `--json` shows it whole.
 PAYLOAD_WIDTH = 40
@@ -47,9 +48,22 @@ def list_queues(engine: str | None, as_json: bool) -> None:
     for queue in listed["queues"]:
         type_name = "topic" if queue["kind"] == "topic" else queue["type"]
         state = "orphaned" if queue.get("orphaned") else "paused" if queue["paused"] else "active"
-        counts = (queue[name] for name in ("ready", "delayed", "running", "behind", "held", "dlq_depth", "delivered"))
+        counts = (queue[name] for name in COUNTED)
         rows.append((queue["name"], type_name, state, *counts, queue["concurrency"], queue["function_id"]))
-    drop = ("CONCURRENCY", "BEHIND", "HELD", "TYPE", "DONE", "DELAYED", "FUNCTION", "RUNNING", "READY", "STATE")
+    drop = (
+        "CONCURRENCY",
+        "FILLING",
+        "LIMITED",
+        "BEHIND",
+        "HELD",
+        "TYPE",
+        "DONE",
+        "DELAYED",
+        "FUNCTION",
+        "RUNNING",
+        "READY",
+        "STATE",
+    )
     write(table(COLUMNS, rows, cut="FUNCTION", drop=drop))
     for queue in listed["queues"]:
         if queue.get("orphaned"):
@@ -73,9 +87,9 @@ def peek(queue: str, offset: int, limit: int, engine: str | None, as_json: bool)
     for job in page["messages"]:
         payload = json.dumps(job["payload"], ensure_ascii=False)
         short = payload if len(payload) <= PAYLOAD_WIDTH else payload[: PAYLOAD_WIDTH - 1] + "…"
-        cells = (job[name] for name in ("id", "function_id", "state", "attempt", "priority", "group"))
+        cells = (job[name] for name in ("id", "function_id", "state", "waits_for", "attempt", "priority", "group"))
         rows.append((*cells, _time(job["due_at"]), short))
-    drop = ("PRIORITY", "GROUP", "PAYLOAD", "ATTEMPT", "DUE", "FUNCTION", "STATE")
+    drop = ("PRIORITY", "GROUP", "PAYLOAD", "ATTEMPT", "DUE", "WAITS FOR", "FUNCTION", "STATE")
     write(table(JOB_COLUMNS, rows, cut="PAYLOAD", drop=drop))
 
 

@@ -101,6 +101,7 @@ class Broker:
         """Take a job in, wait for its end and return the result. InvocationError once it is dead, or removed."""
 
         def work(connection: sqlite3.Connection, now: int) -> tuple[str, Ended | None]:
+            outcomes.check_waiters(connection, queue, job)
             receipt = enqueue(connection, queue, job, now)
             return receipt, outcomes.find_or_await(connection, receipt)
 

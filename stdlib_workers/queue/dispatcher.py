@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -19,6 +20,7 @@ from stdlib_workers.attempts import DONE, Outcome, Verdict, is_end_of_engine, ti
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import BATCH, StartedJobs, Target
 from stdlib_workers.queue.model import Delivery
+from stdlib_workers.queue.outcomes import WAITERS
 from stdlib_workers.queue.policy import blame, expected_delay_ms
 
 # How long to wait before writing an end down again that the storage could not take.
@@ -153,7 +155,7 @@ class Dispatcher:
             "timeout_ms": config.timeout_ms,
             "metadata": sidecar(delivery),
             "namespace": delivery.namespace,
-            "trace": {"traceparent": delivery.traceparent, "baggage": carried(delivery.baggage)},
+            "trace": {"traceparent": delivery.traceparent, "baggage": baggage_of(delivery)},
         }
         timeout, overrun = config.timeout_ms / 1000, None
         began_at = self._loop.time()
@@ -333,3 +335,18 @@ def carried(baggage: str | None) -> str | None:
     members = baggage.split(",") if baggage else []
     kept = [member for member in members if member.partition("=")[0].strip() not in OF_THE_SENDER]
     return ",".join(kept) or None
+
+
+def baggage_of(delivery: Delivery) -> str | None:
+    """Return the baggage of a job's call. It names the job if others wait for its group or its key.
+
+    So the queue knows a job that waits for one behind itself. A job nobody waits for ends the list of those that wait.
+    """
+    baggage = carried(delivery.baggage)
+    if not delivery.waits and baggage is not None and WAITERS in baggage:
+        kept = [member for member in baggage.split(",") if not member.startswith(f"{WAITERS}=")]
+        baggage = ",".join(kept) or None
+    if delivery.group is None and delivery.keys.concurrency is None:
+        return baggage
+    own = f"{WAITERS}={quote(delivery.id)}"
+    return own if baggage is None else f"{baggage},{own}"

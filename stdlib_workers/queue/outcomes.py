@@ -9,15 +9,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 
 from iii import InvocationError
 from stdlib_workers.attempts import Verdict
-from stdlib_workers.queue.model import Queue, State
+from stdlib_workers.queue.model import NewJob, Queue, State
 from stdlib_workers.queue.new_jobs import refused
 from stdlib_workers.storage import check_row, row_checksum
 
+# Names, in the baggage of a job's call, the jobs that would wait for a job which the call enqueues and waits for.
+WAITERS = "iii.job"
 # A larger result reaches the caller that waits, and is not kept.
 MAX_KEPT = 1 << 20
 
@@ -50,10 +53,10 @@ def keep(connection: sqlite3.Connection, queue: Queue, job: str, ended: Ended, n
         connection.execute(
             "UPDATE keys SET expires = ?, checksum = ? WHERE queue = ? AND key = ?", (expires, checksum, queue_id, key)
         )
-    encoded = orjson.dumps(ended)
+    encoded = orjson.dumps(tuple(ended))
     if len(encoded) > MAX_KEPT:
         text = f"the job has ended; its result of {len(encoded)} bytes was too large to be kept"
-        encoded = orjson.dumps(Ended(None, {"code": "result_not_kept", "message": text}))
+        encoded = orjson.dumps((None, {"code": "result_not_kept", "message": text}))
     if rows:
         row = (job, encoded, expires)
         connection.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)", (*row, row_checksum(*row)))
@@ -74,6 +77,24 @@ def find_or_await(connection: sqlite3.Connection, job: str) -> Ended | None:
     failure = connection.execute("SELECT error FROM failures WHERE job = ? ORDER BY rowid DESC", (job,)).fetchone()
     text = {"code": "dead_letter", "message": f"job {job} is a dead letter"}
     return Ended(None, orjson.loads(failure[0]) if failure else text)
+
+
+def check_waiters(connection: sqlite3.Connection, queue: Queue, job: NewJob) -> None:
+    """Refuse a job that could only run after one that waits for it. InvocationError `deadlock_detected`."""
+    members = (member.partition("=") for member in (job.baggage or "").split(","))
+    waiters = {unquote(value) for name, _, value in members if name.strip() == WAITERS}
+    statement = "SELECT grp, ckey FROM jobs WHERE id = ? AND queue = ? AND state = 2"
+    running = [connection.execute(statement, (waiter, queue.id)).fetchone() for waiter in sorted(waiters)]
+    held = [row for row in running if row is not None]
+    what = None
+    if job.group is not None and any(group == job.group for group, _ in held):
+        what = f"the group {job.group!r} of queue {queue.name}"
+    limited = queue.config.concurrency_key
+    if limited is not None and sum(key == job.keys.concurrency for _, key in held) >= limited.limit:
+        what = f"{limited.field} {job.keys.concurrency} of queue {queue.name}"
+    if what is not None:
+        text = f"this job holds {what}, in which the job that it would wait for runs after it; do not wait, or call it"
+        raise InvocationError("deadlock_detected", text)
 
 
 def gone(connection: sqlite3.Connection, jobs: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ class TriggerActionVoid:
 class TriggerActionEnqueue:
     """Put the call into `queue`; `trigger` returns the `EnqueueResult` receipt.
 
-    `options` are the queue's: `delay_ms`, `group`, `key`, `priority`; those that are None are left out.
+    `options` are the queue's: `delay_ms`, `group`, `key`, `priority`, `wait`; those that are None are left out.
     """
 
     type = "enqueue"
@@ -105,14 +105,16 @@ class TriggerAction:
         group: str | None = None,
         key: str | None = None,
         priority: int | None = None,
+        wait: bool | None = None,
     ) -> TriggerActionEnqueue:
         """Put the call into `queue`; `trigger` returns `{"messageReceiptId"}` as soon as the queue has stored it.
 
         The queue delivers not before `delay_ms` milliseconds; in order with others of the same `group` (fifo queues);
-        once only for the same idempotency `key`; before others of a lower `priority` (0 to 255). InvocationError
-        `enqueue_error` when the queue does not take the call.
+        once only for the same idempotency `key`; before others of a lower `priority` (0 to 255). With `wait` the call
+        returns what the function does, or raises its error once the job is a dead letter; asked again with the same
+        `key`, it returns the same. InvocationError `enqueue_error` when the queue does not take the call.
         """
-        return TriggerActionEnqueue(queue, delay_ms=delay_ms, group=group, key=key, priority=priority)
+        return TriggerActionEnqueue(queue, delay_ms=delay_ms, group=group, key=key, priority=priority, wait=wait)
 
     @staticmethod
     def of(action_id: str, /, **options: Any) -> TriggerActionProvided:

@@ -76,7 +76,8 @@ class Call:
         if answer.get("error"):
             raise error_from_body(answer["error"], self.function_id, self.id)
         result = answer.get("result")
-        if "action" in self.head and self.head["action"].get("type") == "enqueue" and isinstance(result, dict):
+        action = self.head.get("action") or {}
+        if action.get("type") == "enqueue" and not action.get("wait") and isinstance(result, dict):
             return EnqueueResult(result)
         return result
 

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
         on_dead_letter: Literal["skip", "block"]
         key_window_ms: int
         condition_function_id: str
+        rate_limit: Mapping[str, Any]
+        throttle: Mapping[str, Any]
+        concurrency_key: Mapping[str, Any]
+        debounce: Mapping[str, Any]
+        batch: Mapping[str, Any]
+        fair_field: str
 
     class JobOptions(TypedDict, total=False):
         """What an enqueue may say of its job; as in `QueuedFunction.using`."""

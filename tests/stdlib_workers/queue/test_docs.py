@@ -16,6 +16,7 @@ import pytest
 from cli.commands.queue import command
 from stdlib_workers.cron.jobs import payload_from
 from stdlib_workers.queue import functions, options
+from stdlib_workers.queue.limits import KEYS
 from stdlib_workers.queue.model import QueueConfig
 from tests.support.live_project import ROOT, project
 
@@ -48,13 +49,16 @@ def test_the_page_about_queues_runs(tmp_path: Path) -> None:
         running.call("iii::durable::publish", {"topic": "orders", "data": {"to": "bob"}})
         running.wait("sending to bob attempt 1")
         names = {row["name"] for row in running.call("iii::queue::list")["queues"]}
-        assert names == {"default", "mail", "orders"}
+        assert names == {"default", "mail", "orders", "reports"}
 
 
 def test_the_page_about_queues_has_every_key_option_and_code() -> None:
     defaults = {field.name: field.default for field in fields(QueueConfig) if field.name in options.KEYS}
-    assert set(rows_of("queue", "Config of a queue")) == set(defaults)
+    assert set(rows_of("queue", "Config of a queue")) == set(defaults) - set(KEYS)
+    assert [row.split(" ")[0] for row in rows_of("queue", "Flow control") if " = " in row] == [*KEYS]
     for name, default in defaults.items():
+        if name in KEYS:
+            continue
         shown = "none" if default is None else f"`{json.dumps(default)}`"
         assert f"| `{name}` | {shown} |" in page("queue")
     assert set(rows_of("queue", "Options of an enqueue")) == {"queue", *functions.OPTIONS}
