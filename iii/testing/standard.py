@@ -94,7 +94,7 @@ def _queue(core: Core, spec: WorkerSpec, worker: Worker) -> None:
 
 def _cron(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     from stdlib_workers.cron.__main__ import serve, store_in_memory
-    from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
+    from stdlib_workers.cron.job_store import SCHEMA
     from stdlib_workers.cron.scheduler import Time
 
     class ClockTime(Time):
@@ -108,7 +108,7 @@ def _cron(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     store_in_memory(spec.config)
     store = core.store(SCHEMA)
     look_after(worker, "cron", store)
-    core.serve(serve(worker, SqliteJobStore(store), ClockTime()))
+    core.serve(serve(worker, store, ClockTime()))
 
 
 def _http(core: Core, spec: WorkerSpec, worker: Worker) -> None:

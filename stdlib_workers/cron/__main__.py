@@ -1,10 +1,11 @@
-"""The cron worker: the trigger type `cron`, and `cron::list`, `cron::run`, `cron::next` beside it."""
+"""The cron worker: the trigger type `cron` with `cron::list`, `cron::run` and `cron::next`, and schedules by calls."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from iii.declarations import load_declarations
 from stdlib_workers.cron.expression import upcoming
 from stdlib_workers.cron.job_store import SCHEMA, SqliteJobStore
 from stdlib_workers.cron.jobs import iso_utc, job_from
+from stdlib_workers.cron.schedule_runner import ScheduleRunner
+from stdlib_workers.cron.schedule_store import ScheduleStore
 from stdlib_workers.cron.scheduler import Scheduler, Time
+from stdlib_workers.cron.schedules import schedule_from
 from stdlib_workers.events.bindings import Target, fire, new_trace, target_from
-from stdlib_workers.storage import look_after, open_store
+from stdlib_workers.storage import UNUSABLE, Store, look_after, map_storage_errors, open_store
 from stdlib_workers.values import check_config, in_memory, read_options
 
 MAX_UPCOMING = 1000
@@ -66,13 +70,54 @@ class Provider(TriggerHandler):
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
 
+class Schedules:
+    """The functions of schedules that are made at run time. They run on the SDK's loop, `runner` on the caller's."""
+
+    def __init__(self, worker: Worker, store: Store, time: Time) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._store = ScheduleStore(store)
+        self.runner = ScheduleRunner(
+            worker, self._store, time=time, log=lambda text: sys.stderr.write(f"{text}\n"), timeout_ms=RUN_TIMEOUT_MS
+        )
+
+    async def schedule(self, payload: Any) -> dict[str, Any]:
+        """Make the schedule `id`, or change it; it outlives its maker and restarts."""
+        try:
+            schedule = schedule_from(payload, self.runner.now())
+        except ValueError as error:
+            raise InvocationError("invalid_schedule", str(error)) from None
+        work = asyncio.run_coroutine_threadsafe(self.runner.put(schedule), self._loop)
+        due, has_changed = await asyncio.wrap_future(work)
+        following = None if due is None else iso_utc(datetime.fromtimestamp(due / 1000, UTC))
+        return {"id": schedule.id, "next": following, "changed": has_changed}
+
+    async def unschedule(self, payload: Any) -> dict[str, Any]:
+        """Forget the schedule `id`; a run that has begun goes on."""
+        id = str((payload or {}).get("id"))
+        return {"id": id, "removed": await self._store.remove(id)}
+
+    async def list(self, payload: Any) -> dict[str, Any]:
+        """Return a page of schedules by id: `prefix` of their ids, `function_id`, `limit`, and `after` an id."""
+        fields = payload or {}
+        limit = min(int(fields.get("limit") or 50), MAX_UPCOMING)
+        rows = await self._store.page(
+            str(fields.get("after") or ""),
+            limit + 1,
+            self.runner.now(),
+            prefix=str(fields.get("prefix") or ""),
+            function_id=fields.get("function_id"),
+        )
+        more = len(rows) > limit
+        return {"schedules": rows[:limit], "after": rows[limit - 1]["id"] if more else None}
+
+
 def main() -> None:
     """Serve until the engine closes the connection."""
     # The file first: a worker that is connected and does nothing counts as ready.
     store = open_store("cron", SCHEMA, in_memory=read_options(store_in_memory))
     worker = register_worker(options=InitOptions(worker_name="cron"))
     look_after(worker, "cron", store)
-    asyncio.run(serve(worker, SqliteJobStore(store), Time()))
+    asyncio.run(serve(worker, store, Time()))
 
 
 def store_in_memory(config: Mapping[str, Any]) -> bool:
@@ -81,9 +126,10 @@ def store_in_memory(config: Mapping[str, Any]) -> bool:
     return in_memory(config)
 
 
-async def serve(worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
+async def serve(worker: Worker, store: Store, time: Time) -> None:
     """Register everything, then let the jobs run for ever."""
-    provider = Provider(worker, job_store, time)
+    provider = Provider(worker, SqliteJobStore(store), time)
+    schedules = Schedules(worker, store, time)
 
     async def list_jobs(_: Any) -> dict[str, Any]:
         """List the jobs with their next tick."""
@@ -109,10 +155,18 @@ async def serve(worker: Worker, job_store: SqliteJobStore, time: Time) -> None:
 
     declared = load_declarations(Path(__file__).parent)
     worker.register_trigger_type(declared.trigger_types["cron"], provider)
-    for function_id, handler in {"cron::list": list_jobs, "cron::run": run_now, "cron::next": next_ticks}.items():
-        worker.register_function(function_id, handler, **declared.functions[function_id])
+    handlers: dict[str, Any] = {
+        "cron::list": list_jobs,
+        "cron::run": run_now,
+        "cron::next": next_ticks,
+        "cron::schedule": schedules.schedule,
+        "cron::unschedule": schedules.unschedule,
+        "cron::schedules": schedules.list,
+    }
+    for function_id, handler in handlers.items():
+        worker.register_function(function_id, map_storage_errors(UNUSABLE, handler), **declared.functions[function_id])
     worker.ready()
-    await asyncio.Event().wait()
+    await schedules.runner.run()
 
 
 if __name__ == "__main__":

@@ -12,20 +12,23 @@ from typing import NamedTuple
 
 from iii import InvocationError
 from stdlib_workers.cron.jobs import Decision, iso_utc
+from stdlib_workers.cron.schedule_store import TABLE
 from stdlib_workers.storage import Pending, Schema, Store, check_row, row_checksum
 
 # "iiiC".
 SCHEMA = Schema(
     0x69696943,
-    """
+    f"""
     CREATE TABLE jobs (
         key TEXT PRIMARY KEY, last TEXT NOT NULL, running TEXT, missed INTEGER NOT NULL DEFAULT 0,
         repeated INTEGER NOT NULL DEFAULT 0, checksum INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+    {TABLE}
     """,
     (
         "ALTER TABLE jobs ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0; "
         "UPDATE jobs SET checksum = row_checksum(key, last, running, missed, repeated);",
+        TABLE,
     ),
 )
 _READ = "SELECT last, running, missed, repeated, checksum FROM jobs WHERE key = ?"

@@ -155,3 +155,26 @@ def test_cron_next_needs_no_engine(iii: Iii) -> None:
 def test_cron_next_explains_what_is_wrong(iii: Iii) -> None:
     done = iii("cron", "next", "0 0 0 * * 0")
     assert (done.returncode, "1 = Sunday" in done.stderr) == (2, True)
+
+
+SCHEDULE = {
+    **{"id": "often", "function_id": "mail::send", "expression": None, "at": None, "every_ms": 500},
+    **{"next": "2026-01-01T00:00:00+00:00", "running": False},
+}
+
+
+def test_cron_shows_makes_and_removes_schedules(engine: FakeEngine, iii: Iii) -> None:
+    engine.functions["cron::schedules"] = lambda _: {"schedules": [SCHEDULE], "after": "often"}
+    lines = iii("cron", "list", "--prefix", "o", "--limit", "1").stdout.splitlines()
+    assert lines[1].split()[:5] == ["often", "mail::send", "every", "500", "ms"]
+    assert lines[2] == "more: --after often"
+    assert asked(engine) == {"function_id": "cron::schedules", "prefix": "o", "limit": 1}
+    engine.functions["cron::schedule"] = lambda data: {"id": data["id"], "next": "soon", "changed": True}
+    done = iii("cron", "schedule", "often", "mail::send", "--every-ms", "500", "--payload", '{"a": 1}', "-z", "UTC")
+    assert done.stdout == "often: next soon\n"
+    given = {"id": "often", "function_id": "mail::send", "every_ms": 500, "time_zone": "UTC", "payload": {"a": 1}}
+    sent = [message for message in engine.received if message.get("function_id") == "cron::schedule"][-1]
+    assert sent["data"] == given
+    engine.functions["cron::unschedule"] = lambda data: {"id": data["id"], "removed": data["id"] == "often"}
+    assert iii("cron", "remove", "often").stdout == "often: removed\n"
+    assert iii("cron", "remove", "other").returncode == 1

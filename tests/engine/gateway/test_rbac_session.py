@@ -189,6 +189,7 @@ def test_s17_nor_can_a_condition_or_a_middleware_of_its_trigger(
         ),
         ("engine::queue::enqueue", {"function_id": "db::secret", "queue": "default"}),
         ("action::enqueue", {"function_id": "db::secret", "queue": "default"}),
+        ("cron::schedule", {"function_id": "db::secret", "id": "x", "every_ms": 1000}),
     ],
 )
 def test_s17_a_function_that_runs_others_runs_only_what_the_session_may(

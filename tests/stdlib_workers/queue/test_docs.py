@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands import cron
 from cli.commands.queue import command
 from stdlib_workers.cron.jobs import payload_from
+from stdlib_workers.cron.schedules import FIELDS
 from stdlib_workers.queue import functions, options
 from stdlib_workers.queue.limits import KEYS
 from stdlib_workers.queue.model import QueueConfig
@@ -86,7 +88,10 @@ def test_the_page_about_cron_has_every_key_and_field() -> None:
     assert [name for name in payload if f"`{name}`" not in page("cron")] == []
 
 
-@pytest.mark.parametrize("line", [line[2:] for line in blocks("cron", "console").splitlines() if line.startswith("$ ")])
+CRON_LINES = [line[2:] for line in blocks("cron", "console").splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("line", [line for line in CRON_LINES if line.startswith("iii cron next ")])
 def test_the_commands_of_the_page_about_cron_run(line: str) -> None:
     program, *arguments = shlex.split(line)
     assert program == "iii"
@@ -94,6 +99,17 @@ def test_the_commands_of_the_page_about_cron_run(line: str) -> None:
         [sys.executable, "-m", "cli.main", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert len(done.stdout.splitlines()) >= 2 or len(json.loads(done.stdout)["next"]) == 2
+
+
+def test_the_page_about_cron_shows_every_command_and_each_field_of_a_schedule() -> None:
+    assert {shlex.split(line)[2] for line in CRON_LINES} == set(cron.command.commands)
+    schedule, *_ = [line for line in CRON_LINES if line.startswith("iii cron schedule ")]
+    cron.schedule.make_context("schedule", shlex.split(schedule)[3:])
+    assert set(FIELDS) == set(rows_of("cron", "Schedules made at run time")) - IN_METADATA
+
+
+# What the row of `metadata` says is under `iii.schedule`, and names that explain other fields.
+IN_METADATA = {"iii.schedule", "scheduled_time", "actual_time", "tick_id", "missed", "Europe/Berlin", "UTC"}
 
 
 def test_the_commands_of_the_page_about_queues_exist() -> None:
