@@ -31,6 +31,7 @@ from iii.worker.worker import Worker
 
 if TYPE_CHECKING:
     from iii.testing.http import HttpClient
+    from iii.worker.api.requests import TriggerRequestInput
 
 # What the clock shows at first, the same in every run: a test must not depend on the hour at which it runs.
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -137,10 +138,18 @@ class Engine:
         return await asyncio.to_thread(self.call, function_id, payload, **fields)
 
     def enqueue(self, function_id: str, payload: Any = None, *, queue: str = "default", **options: Any) -> str:
-        """Put a call into a queue and return its receipt; `options` are those of an enqueue, such as `delay_ms`."""
+        """Put a call into a queue and return its receipt; `options` are those of an enqueue, such as `delay_ms`.
+
+        `metadata` among them goes along with the job, beside its payload. ValueError for `wait`: its answer is no
+        receipt.
+        """
+        if options.get("wait"):
+            raise ValueError("enqueue returns the receipt; let a function of a worker enqueue with wait, and call that")
+        metadata = options.pop("metadata", None)
         action = {"type": "enqueue", "queue": queue, **options}
+        request: TriggerRequestInput = {"function_id": function_id, "payload": payload, "action": action}
         with self._settled():
-            result = self._test.trigger({"function_id": function_id, "payload": payload, "action": action})
+            result = self._test.trigger({**request, "metadata": metadata})
         return str(result.messageReceiptId)
 
     async def enqueue_async(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -89,7 +90,7 @@ def _queue(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     broker = Broker(store, "memory", clock, noise=lambda: 0.5)  # a retry comes exactly when its delay is over
     broker.start(configs)
     look_after(worker, "queue", store)
-    core.serve(serve(worker, broker, clock, configs))
+    core.serve(serve(worker, broker, clock, configs, longest_sleep=math.inf))
 
 
 def _cron(core: Core, spec: WorkerSpec, worker: Worker) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
-from time import monotonic, time
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 import orjson
 
@@ -29,19 +29,37 @@ from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
 from stdlib_workers.values.live_config import LiveConfig
 
+# In seconds: how often the clock looks at the wall clock, and how far that may be ahead without anything being wrong.
+WALL_INTERVAL = 60.0
+WALL_TOLERANCE = 1.0
+
+
+def boot_time() -> float:
+    """Return a steady clock in seconds, which goes on while the machine sleeps where the system has one."""
+    return clock_gettime(CLOCK_BOOTTIME) if sys.platform == "linux" else monotonic()
+
 
 class Clock:
-    """Milliseconds since the epoch. Reads the `wall` clock once, then only the `steady` one, both in seconds.
+    """Milliseconds since the epoch, by the `steady` clock; both clocks are in seconds. It never goes back.
 
-    So a wall clock that is set while the process runs moves no retry.
+    A wall clock that is set back while the process runs moves no retry. One that is ahead, looked at once a minute, is
+    followed: the machine has slept, and the steady clock has not counted that.
     """
 
-    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = monotonic) -> None:
+    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = boot_time) -> None:
+        self._wall = wall
         self._steady = steady
-        self._offset = wall() - steady()
+        self._checked = steady()
+        self._offset = wall() - self._checked
 
     def __call__(self) -> int:
-        return int((self._steady() + self._offset) * 1000)
+        steady = self._steady()
+        if steady - self._checked >= WALL_INTERVAL:
+            self._checked = steady
+            ahead = self._wall() - (steady + self._offset)
+            if ahead > WALL_TOLERANCE:
+                self._offset += ahead
+        return int((steady + self._offset) * 1000)
 
 
 class Subscribers(TriggerHandler):
@@ -116,9 +134,16 @@ def main() -> None:
     asyncio.run(serve(worker, broker, clock, configs))
 
 
-async def serve(worker: Worker, broker: Broker, clock: Callable[[], int], configs: Mapping[str, QueueConfig]) -> None:
-    """Register everything, then dispatch for ever."""
-    dispatcher = Dispatcher(worker, broker, clock)
+async def serve(
+    worker: Worker,
+    broker: Broker,
+    clock: Callable[[], int],
+    configs: Mapping[str, QueueConfig],
+    *,
+    longest_sleep: float = WALL_INTERVAL,
+) -> None:
+    """Register everything, then dispatch for ever. `longest_sleep`: as of Dispatcher."""
+    dispatcher = Dispatcher(worker, broker, clock, longest_sleep=longest_sleep)
     worker.before_stop(dispatcher.finish)
     Functions(broker).register(worker)
     worker.register_trigger_type(DECLARED.trigger_types["durable:subscriber"], Subscribers(broker))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from math import inf
 from threading import Event
 from typing import Any
 from urllib.parse import quote
@@ -44,11 +45,21 @@ OF_THE_SENDER = frozenset({"iii.tag.kind", "iii.tag.display_name", "iii.tag.hidd
 
 
 class Dispatcher:
-    """The attempts under way, and the time at which the next job becomes due."""
+    """The attempts under way, and the time at which the next job becomes due.
+
+    The loop's timers do not count the time that the machine sleeps: the `clock` is read every `longest_sleep` seconds.
+    """
 
     def __init__(
-        self, worker: Worker, broker: Broker, clock: Callable[[], int], *, min_overrun: float = MIN_OVERRUN
+        self,
+        worker: Worker,
+        broker: Broker,
+        clock: Callable[[], int],
+        *,
+        min_overrun: float = MIN_OVERRUN,
+        longest_sleep: float = inf,
     ) -> None:
+        self._longest_sleep = longest_sleep
         self._worker = worker
         self._min_overrun = min_overrun
         self._broker = broker
@@ -102,7 +113,15 @@ class Dispatcher:
             if self._timer is not None:
                 self._timer.cancel()
             self._due = started.due
-            self._timer = self._loop.call_later(max(0, started.due - self._clock()) / 1000, self._on_due)
+            self._sleep()
+
+    def _sleep(self) -> None:
+        """Sleep until the next job is due."""
+        assert self._due is not None
+        seconds = max(0, self._due - self._clock()) / 1000
+        wakes_early = seconds > self._longest_sleep
+        on_time = self._sleep if wakes_early else self._on_due
+        self._timer = self._loop.call_later(min(seconds, self._longest_sleep), on_time)
 
     def _on_due(self) -> None:
         self._timer = self._due = None

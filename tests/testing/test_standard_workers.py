@@ -367,3 +367,16 @@ def test_each_method_has_a_twin_for_await(engine):
 
     asyncio.run(main())
     assert done == [1, 2]
+
+
+def test_jobs_keep_their_metadata_and_their_delay():
+    with Engine({"queue": {}}) as iii:
+        seen = []
+        iii.worker("w").register_function("w::f", lambda payload, metadata: seen.append((payload, metadata["note"])))
+        iii.enqueue("w::f", 1, delay_ms=5000, metadata={"note": "hello"})
+        iii.advance(4.9)
+        assert seen == []
+        iii.advance(0.1)
+        assert seen == [(1, "hello")]
+        with pytest.raises(ValueError, match="enqueue returns the receipt"):
+            iii.enqueue("w::f", 1, wait=True)

@@ -14,11 +14,11 @@ from typing import Any
 from msgspec import Struct
 
 from iii.config_schema import shown
-from iii.durations import parse_duration
+from iii.durations import PATTERN, parse_duration
 from iii.engine.config.toml_document import Place
 
 # Without the days of `iii.durations`: no key takes a duration that long.
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+DURATION = re.compile(PATTERN)
 SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Characters; splitting takes a second for a million of them.

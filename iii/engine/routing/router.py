@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from msgspec import Raw
+
 from iii.engine.routing import error_bodies
 from iii.engine.routing.bindings import Bindings
 from iii.engine.routing.budget import Budget
@@ -188,6 +190,8 @@ class Router:
                 return
             is_void = is_void or action is not None
             self.calls.admit_in_full(peer, message, function, callee_line(message), now, is_void=is_void)
+        elif (mismatch := _mismatch_of_action(function, message)) is not None:
+            self._answer(peer, message, mismatch, is_void=is_void)
         else:
             self._invoke_action(peer, message, action, is_void=is_void, now=now)
 
@@ -295,3 +299,16 @@ class Router:
         files = (*message.files, *message.missing)
         digests = {**dict.fromkeys(message.missing), **message.digests}
         self.events.append(PeerReady(peer, files, digests, message.failed))
+
+
+def _mismatch_of_action(function: Function | None, message: m.InvokeFunction) -> m.ErrorBody | None:
+    """Return why the function of a call with an action would refuse the payload later: nobody waits for it then.
+
+    A queue may put the payloads of several jobs into one list, so a function of lists takes each of its items.
+    """
+    validator = None if function is None else function.validator
+    mismatch = None if validator is None else validator(message.data)
+    if function is None or validator is None or mismatch is None:
+        return None
+    items = Raw(b"[%s]" % (b"null" if message.data is ABSENT else bytes(message.data)))
+    return None if validator(items) is None else error_bodies.invalid_payload(function, mismatch)

@@ -71,6 +71,12 @@ hosts = ["${HOST:-localhost}"]
 """
 
 
+def test_a_duration_may_be_in_days(load: Load) -> None:
+    assert load('[engine]\ninvocation_timeout = "1d"\n').engine.invocation_timeout == 86_400
+    with pytest.raises(ProjectError, match='to "3600s", got "3d"'):
+        worker(load, 'ready_timeout = "3d"')
+
+
 def test_every_key_reaches_the_spec(load: Load, tmp_path: Path) -> None:
     project = load(FULL, PORT="80 90")
     web = project.workers["web"]

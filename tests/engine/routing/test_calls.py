@@ -78,6 +78,23 @@ def test_a_payload_that_does_not_fit_is_refused_with_its_path(caller: Peer) -> N
     assert net.calls_of(callee) == ["c1"]
 
 
+@pytest.mark.parametrize("type", ["enqueue", "delay"])
+def test_an_action_does_not_take_a_payload_that_its_function_would_refuse(type: str) -> None:
+    def validate(data: Any) -> Any:
+        return None if bytes(data) in (b"1", b"[3]") else {"message": "a must be 1", "path": "a"}
+
+    net = Net(compile_schema=lambda declaration: validate if declaration.id == "f" else None)
+    callee, caller, provider = net.peer("w"), net.peer("caller"), net.peer("provider")
+    net.register(callee, "f")
+    net.register(provider, f"action::{type}")
+    net.send(provider, "registeraction", id=type, function_id=f"action::{type}")
+    net.call(caller, "f", "c1", data=2, action={"type": type, "queue": "q"})
+    assert net.error(caller) == {"code": "invalid_payload", "message": "f: a must be 1", "details": {"path": "a"}}
+    for id, data in (("c2", 1), ("c3", 3)):  # a queue with batches calls its function with a list
+        net.call(caller, "f", id, data=data, action={"type": type, "queue": "q"})
+    assert net.calls_of(provider) == ["c2", "c3"]
+
+
 def test_a_result_that_its_schema_does_not_admit_is_an_error_of_its_function(caller: Peer) -> None:
     net = Net(compile_result_schema=compile_result_schema)
     callee, caller = net.peer("w"), net.peer("caller")

@@ -59,6 +59,22 @@ async def test_the_end_of_the_engine_is_not_written_down_as_the_jobs_end() -> No
     stage.store.close()
 
 
+async def test_30_a_delayed_job_is_on_time_though_the_timer_has_not_counted_the_sleep_of_the_machine() -> None:
+    now = [1000]
+    store = Store(None, SCHEMA)
+    broker = Broker(store, "run-1", lambda: now[0])
+    broker.start({"default": QueueConfig()})
+    callee, ran = Callee(), asyncio.Event()
+    callee.functions["jobs::run"] = lambda _: ran.set()
+    dispatcher = Dispatcher(callee, broker, lambda: now[0], longest_sleep=0.01)  # type: ignore[arg-type]
+    await broker.enqueue(broker.queues["default"], NewJob("job-1", "jobs::run", b"{}", delay_ms=3_600_000))
+    await until(lambda: dispatcher._due is not None)
+    now[0] += 7_200_000
+    async with asyncio.timeout(30):
+        await ran.wait()
+    store.close()
+
+
 async def test_an_answer_is_written_down() -> None:
     stage = Stage()
     stage.callee.functions["jobs::run"] = lambda _: None

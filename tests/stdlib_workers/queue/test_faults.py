@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
-from stdlib_workers.queue.__main__ import Clock
+from stdlib_workers.queue.__main__ import Clock, boot_time
 from stdlib_workers.queue.delivery import advance, recover, settle
 from stdlib_workers.queue.model import NewJob, Queue, QueueConfig
 from stdlib_workers.queue.new_jobs import enqueue
@@ -98,3 +99,18 @@ def test_q25_a_wall_clock_that_steps_moves_nothing() -> None:
     wall[0] -= 3600
     steady[0] += 2
     assert clock() == 1_000_002_000
+
+
+def test_30_a_clock_goes_forward_with_the_wall_when_the_machine_has_slept_and_never_back() -> None:
+    wall, steady = [1_000_000.0], [50.0]
+    clock = Clock(lambda: wall[0], lambda: steady[0])
+    wall[0] += 7200 + 61  # it slept for two hours, which this steady clock does not count
+    steady[0] += 61
+    assert clock() == 1_007_261_000
+    wall[0] -= 86_400
+    steady[0] += 61
+    assert clock() == 1_007_322_000
+
+
+def test_30_the_clock_counts_the_time_that_the_machine_sleeps_where_it_can() -> None:
+    assert abs(boot_time() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60
