@@ -193,15 +193,15 @@ class Broker:
     def review(self, queue: Queue) -> None:
         """Look again at the jobs of a queue that wait for its keys, so many in one transaction. Returns at once."""
 
-        def look(after: int) -> None:
-            def then(last: int | None) -> None:
+        def look(after: tuple[int, int, int]) -> None:
+            def then(last: tuple[int, int, int] | None) -> None:
                 if last is not None:
                     look(last)
 
             self._transact(lambda connection, now: lanes.review(connection, queue, after, now), (queue,), then)
 
         if queue.config.has_keys:
-            look(0)
+            look(lanes.BEGIN)
 
     async def held(self) -> set[Target]:
         return await self._transact(lambda connection, _: held_targets(connection))

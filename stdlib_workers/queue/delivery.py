@@ -19,7 +19,7 @@ from iii.redaction import Redactor
 from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import lanes
 from stdlib_workers.queue.groups import promote_next
-from stdlib_workers.queue.limits import JobKeys
+from stdlib_workers.queue.limits import NO_KEYS, JobKeys
 from stdlib_workers.queue.model import Delivery, Queue, State
 from stdlib_workers.queue.new_jobs import content_checksum
 from stdlib_workers.queue.policy import MAX_INTERRUPTIONS, is_possible_poison, next_state
@@ -154,7 +154,8 @@ def _claim(
         *fields, lane, ckey, tkey, fkey, dkey, priority, checksum = connection.execute(
             statement, (now, run, seq)
         ).fetchone()
-        keys = JobKeys(lane, ckey, tkey, fkey, dkey)
+        is_plain = lane is None and dkey is None
+        keys = NO_KEYS if is_plain else JobKeys(lane, ckey, tkey, fkey, dkey)
         delivery = Delivery(fields[0], fields[1], queue, now, *fields[2:], keys)  # type: ignore[call-arg]
     except sqlite3.OperationalError as error:
         if "UTF-8" not in str(error):
@@ -165,10 +166,8 @@ def _claim(
         _refuse_damaged(connection, queue, seq, f"job {id}", id, group, attempt, now)
         return None
     call = (delivery.function_id, delivery.namespace, delivery.traceparent, delivery.baggage, delivery.metadata)
-    if (
-        content_checksum(delivery.id, queue.id, delivery.group, priority, *call, delivery.data, *delivery.keys[:-1])
-        == checksum
-    ):
+    content = (delivery.id, queue.id, delivery.group, priority, *call, delivery.data)
+    if (row_checksum(*content) if is_plain else content_checksum(*content, *keys[:-1])) == checksum:
         return delivery
     what = f"job {delivery.id} of {delivery.function_id}"
     _refuse_damaged(connection, queue, seq, what, delivery.id, delivery.group, delivery.attempt, now)

@@ -25,10 +25,12 @@ _UNLIMITED = 1 << 30
 
 _ROW = "seq, grp, lane, ckey, tkey, fkey, priority, due, suspect, alone"
 _LIMITED = (
-    f"SELECT {_ROW} FROM jobs WHERE queue = ? AND {{key}} = ? AND {{key}} IS NOT NULL AND state = 6 "
-    "ORDER BY priority DESC, turn, seq"
+    f"SELECT {_ROW} FROM jobs WHERE queue = ? AND {{key}} = ? AND state = 6 AND {{key}} IS NOT NULL "
+    "AND state IN ({states}) ORDER BY priority DESC, turn, seq"
 )
-_LIMITED_BY = {key: _LIMITED.format(key=key) for key in ("ckey", "tkey")}
+# The conditions of the indexes, which statements have to repeat.
+_INDEXED = {"ckey": "0, 2, 6", "tkey": "0, 6"}
+_LIMITED_BY = {key: _LIMITED.format(key=key, states=states) for key, states in _INDEXED.items()}
 
 
 class Row(NamedTuple):
@@ -155,7 +157,7 @@ def free_slots(connection: sqlite3.Connection, queue: Queue, ckey: str | None, *
     states = "state IN (0, 2)" if with_ready else "state = 2"
     statement = (
         f"SELECT count(*) FROM jobs WHERE queue = ? AND ckey = ? AND {states} AND batched = 0 "
-        "AND ckey IS NOT NULL AND state IN (0, 2)"
+        "AND ckey IS NOT NULL AND state IN (0, 2, 6)"
     )
     return limited.limit - int(connection.execute(statement, (queue.id, ckey)).fetchone()[0])
 
@@ -168,7 +170,10 @@ def _free_starts(
         return _UNLIMITED
     free = free_starts(throttle, _until(connection, queue, tkey, now)[0], now)
     if with_ready and free:
-        statement = "SELECT count(*) FROM jobs WHERE queue = ? AND tkey = ? AND tkey IS NOT NULL AND state = 0"
+        statement = (
+            "SELECT count(*) FROM jobs WHERE queue = ? AND tkey = ? AND state = 0 AND tkey IS NOT NULL "
+            "AND state IN (0, 6)"
+        )
         free -= int(connection.execute(statement, (queue.id, tkey)).fetchone()[0])
     return free
 
@@ -244,7 +249,7 @@ def started(connection: sqlite3.Connection, queue: Queue, row: Row, now: int) ->
 
 
 def _is_waited_for(connection: sqlite3.Connection, queue: Queue, tkey: str) -> bool:
-    statement = "SELECT 1 FROM jobs WHERE queue = ? AND tkey = ? AND tkey IS NOT NULL AND state = 6"
+    statement = "SELECT 1 FROM jobs WHERE queue = ? AND tkey = ? AND state = 6 AND tkey IS NOT NULL AND state IN (0, 6)"
     return connection.execute(statement, (queue.id, tkey)).fetchone() is not None
 
 
@@ -318,7 +323,10 @@ def wake(connection: sqlite3.Connection, queue: Queue, now: int, limit: int) -> 
         is_closed = _free_starts(connection, queue, tkey, now) <= 0
         if is_closed and _is_waited_for(connection, queue, tkey):
             _wake(connection, queue, tkey, now)
-    old = f"SELECT {_ROW} FROM jobs WHERE queue = ? AND state = 7 AND due <= ? ORDER BY due LIMIT ?"
+    old = (
+        f"SELECT {_ROW} FROM jobs WHERE queue = ? AND state = 7 AND due <= ? AND lane IS NOT NULL "
+        "AND state IN (6, 7) ORDER BY due LIMIT ?"
+    )
     for fields in connection.execute(old, (queue.id, now, limit)).fetchall():
         _admit(connection, queue, Row(*fields), now)
 
@@ -327,26 +335,35 @@ def next_due(connection: sqlite3.Connection, queue: Queue) -> int | None:
     """Return when time makes room for a job that waits, None for never."""
     row = connection.execute(
         "SELECT (SELECT min(wake) FROM throttles WHERE queue = ?1 AND wake IS NOT NULL), "
-        "(SELECT min(due) FROM jobs WHERE queue = ?1 AND state = 7)",
+        "(SELECT min(due) FROM jobs WHERE queue = ?1 AND state = 7 AND lane IS NOT NULL AND state IN (6, 7))",
         (queue.id,),
     ).fetchone()
     return min((due for due in row if due is not None), default=None)
 
 
+# Where a review begins.
+BEGIN = (0, 0, 0)
+
+
 def review_all(connection: sqlite3.Connection, queue: Queue, now: int) -> None:
     """Look again at all jobs that wait for keys, as after a crash, which has made room in many."""
-    last: int | None = 0
+    last: tuple[int, int, int] | None = BEGIN
     while last is not None:
         last = review(connection, queue, last, now)
 
 
-def review(connection: sqlite3.Connection, queue: Queue, after: int, now: int) -> int | None:
+def review(
+    connection: sqlite3.Connection, queue: Queue, after: tuple[int, int, int], now: int
+) -> tuple[int, int, int] | None:
     """Look again at jobs that wait for keys: the configuration may have changed. `after`: the last that was looked at.
 
     Returns that of this call, None when there are no more.
     """
-    statement = f"SELECT {_ROW}, state FROM jobs WHERE queue = ? AND state IN (6, 7) AND seq > ? ORDER BY seq LIMIT ?"
-    rows = connection.execute(statement, (queue.id, after, REVIEWED)).fetchall()
+    statement = (
+        f"SELECT {_ROW}, state FROM jobs WHERE queue = ? AND (state, due, seq) > (?, ?, ?) AND lane IS NOT NULL "
+        "AND state IN (6, 7) ORDER BY state, due, seq LIMIT ?"
+    )
+    rows = connection.execute(statement, (queue.id, *after, REVIEWED)).fetchall()
     for *fields, state in rows:
         row = Row(*fields)
         is_open = state == State.LIMITED or _is_full(connection, queue, row)
@@ -354,7 +371,10 @@ def review(connection: sqlite3.Connection, queue: Queue, after: int, now: int) -
             _move(connection, row.seq, State.READY)
         elif is_open and state == State.FILLING:
             _move(connection, row.seq, State.LIMITED)
-    return rows[-1][0] if len(rows) == REVIEWED else None
+    if len(rows) < REVIEWED:
+        return None
+    last = Row(*rows[-1][:-1])
+    return rows[-1][-1], last.due, last.seq
 
 
 def waits_for(connection: sqlite3.Connection, queue: Queue, seq: int, state: State) -> str | None:

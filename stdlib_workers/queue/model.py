@@ -115,7 +115,7 @@ class QueueConfig:
     @property
     def limits_starts(self) -> bool:
         """Whether a job that could start may have to wait for its keys."""
-        return any((self.throttle, self.concurrency_key, self.batch, self.fair_field is not None))
+        return bool(self.throttle or self.concurrency_key or self.batch) or self.fair_field is not None
 
     @property
     def has_keys(self) -> bool:

@@ -16,7 +16,7 @@ import orjson
 from iii import InvocationError
 from stdlib_workers.queue import lanes
 from stdlib_workers.queue.groups import entry_state
-from stdlib_workers.queue.limits import MAX_DEBOUNCED, debounce_due, rate_wait_ms
+from stdlib_workers.queue.limits import MAX_DEBOUNCED, NO_KEYS, debounce_due, rate_wait_ms
 from stdlib_workers.queue.model import NewJob, Queue, State
 from stdlib_workers.queue.schema import CHECKSUM, CONTENT, KEYS, new_mark
 from stdlib_workers.storage import check_row, row_checksum
@@ -30,6 +30,7 @@ _COLUMNS = f"id, queue, state, priority, due, grp, created, {_CALL}, checksum, m
 # Of a job that has keys, or whose caller waits.
 _ALL_COLUMNS = f"{_COLUMNS}, waits, {KEYS}"
 _KEY_COUNT = len(KEYS.split(", "))
+_NO_KEYS = NO_KEYS[:_KEY_COUNT]
 # The values of these columns, in their order.
 JobRow = tuple[Any, ...]
 
@@ -65,8 +66,7 @@ class Content(NamedTuple):
 
 def content_checksum(*fields: Any) -> int:
     """Return the checksum of a job's content. That of a job without keys does not cover them."""
-    keys = fields[len(fields) - _KEY_COUNT :]
-    return row_checksum(*fields) if any(key is not None for key in keys) else row_checksum(*fields[:-_KEY_COUNT])
+    return row_checksum(*fields[:-_KEY_COUNT]) if fields[-_KEY_COUNT:] == _NO_KEYS else row_checksum(*fields)
 
 
 def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
@@ -77,7 +77,9 @@ def plain_row(queue: Queue, job: NewJob, now: int) -> JobRow:
 def _row(queue: Queue, job: NewJob, state: State, now: int, due: int) -> JobRow:
     head = (job.id, queue.id, state, job.priority, due, job.group, now)
     call = (job.function_id, job.namespace, job.traceparent, job.baggage, job.metadata, job.data)
-    checksum = content_checksum(job.id, queue.id, job.group, job.priority, *call, *job.keys[:_KEY_COUNT])
+    content = (job.id, queue.id, job.group, job.priority, *call)
+    has_keys = job.keys is not NO_KEYS
+    checksum = content_checksum(*content, *job.keys[:_KEY_COUNT]) if has_keys else row_checksum(*content)
     return (*head, *call, checksum, new_mark(state, due, waits=job.waits))
 
 

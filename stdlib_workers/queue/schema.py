@@ -90,14 +90,12 @@ CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4, 6) AN
 CREATE UNIQUE INDEX firsts ON jobs (queue, lane, priority)
     WHERE lane IS NOT NULL AND grp IS NULL AND state IN (0, 6, 7) AND suspect = 0 AND alone = 0;
 CREATE INDEX lanes ON jobs (queue, lane, priority, seq) WHERE lane IS NOT NULL AND grp IS NULL AND state = 3;
-CREATE INDEX limited ON jobs (queue, seq) WHERE state IN (6, 7);
-CREATE INDEX limited_by_concurrency ON jobs (queue, ckey, priority DESC, turn, seq)
-    WHERE ckey IS NOT NULL AND state = 6;
-CREATE INDEX limited_by_throttle ON jobs (queue, tkey, priority DESC, turn, seq) WHERE tkey IS NOT NULL AND state = 6;
-CREATE INDEX concurrent ON jobs (queue, ckey, state, batched) WHERE ckey IS NOT NULL AND state IN (0, 2);
-CREATE INDEX throttled ON jobs (queue, tkey) WHERE tkey IS NOT NULL AND state = 0;
+CREATE INDEX limited ON jobs (queue, state, due) WHERE lane IS NOT NULL AND state IN (6, 7);
+CREATE INDEX by_concurrency ON jobs (queue, ckey, state, priority DESC, turn, seq)
+    WHERE ckey IS NOT NULL AND state IN (0, 2, 6);
+CREATE INDEX by_throttle ON jobs (queue, tkey, state, priority DESC, turn, seq)
+    WHERE tkey IS NOT NULL AND state IN (0, 6);
 CREATE INDEX fair ON jobs (queue, fkey, priority) WHERE fkey IS NOT NULL AND state IN (0, 6, 7);
-CREATE INDEX filling ON jobs (queue, due) WHERE state = 7;
 CREATE INDEX debounced ON jobs (queue, dkey, seq) WHERE dkey IS NOT NULL AND attempt = 0;
 """
 # What a file had before there was flow control.

@@ -571,7 +571,7 @@ def test_a_changed_field_counts_for_later_jobs_and_a_raised_limit_at_once(connec
 
     def redefine(**config: Any) -> None:
         queue.queue = catalog.define(connection, "jobs", config_from(config))[0]
-        assert lanes.review(connection, queue.queue, 0, queue.now) is None
+        assert lanes.review(connection, queue.queue, lanes.BEGIN, queue.now) is None
 
     redefine(concurrency_key={"field": "b", "limit": 1})
     queue.send({"a": 1, "b": 2})
