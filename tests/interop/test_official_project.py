@@ -146,6 +146,17 @@ def test_publish_and_subscribe(sdk: str, caller: Caller) -> None:
     await_event(caller, sdk, {"published": sdk})
 
 
+@pytest.mark.parametrize("kind", [pytest.param("node", marks=official.needs_node)])
+def test_an_official_sdk_waits_for_its_job(project: Project, caller: Caller, kind: str) -> None:
+    with official.official_worker(kind, project.facts["url"]) as name:
+        await_function(caller, name)
+        call = {"function_id": f"{name}::echo", "payload": {"n": 1}, "queue": "default", "wait": True}
+        assert caller.result(f"{name}::call", call) == {"result": {"n": 1}}
+        call["function_id"] = f"{name}::fail"
+        # The default queue tries three times; what the caller gets is the handler's own error.
+        assert "this is why" in caller.result(f"{name}::call", call)["message"]
+
+
 def test_a_call_through_a_queue(sdk: str, caller: Caller) -> None:
     receipt = through(caller, sdk, f"{sdk}::on_event", {"queued": sdk}, queue="default")
     assert receipt["messageReceiptId"]

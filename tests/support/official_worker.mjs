@@ -15,9 +15,10 @@ const handlers = {
   fail: async () => {
     throw new Error('this is why')
   },
-  call: async ({ function_id, payload, void: isVoid, queue }) => {
+  call: async ({ function_id, payload, void: isVoid, queue, wait }) => {
     try {
-      const action = isVoid ? TriggerAction.Void() : queue ? TriggerAction.Enqueue({ queue }) : undefined
+      const enqueue = queue && { ...TriggerAction.Enqueue({ queue }), ...(wait && { wait }) }
+      const action = isVoid ? TriggerAction.Void() : enqueue || undefined
       return { result: (await worker.trigger({ function_id, payload, action })) ?? null }
     } catch (error) {
       return { code: error.code, message: error.message }

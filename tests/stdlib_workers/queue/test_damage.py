@@ -18,6 +18,7 @@ from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
 from stdlib_workers.queue.broker import Broker
 from stdlib_workers.queue.delivery import advance, recover, settle
+from stdlib_workers.queue.limits import ConcurrencyKey
 from stdlib_workers.queue.model import NewJob, Queue, QueueConfig, State
 from stdlib_workers.queue.new_jobs import content_checksum, enqueue, insert, plain_row
 from stdlib_workers.queue.schema import CHECKSUM, CONTENT, FIRST_TABLES, SCHEMA, TABLES, TRIGGERS
@@ -273,4 +274,41 @@ def test_a_file_from_before_checksums_is_upgraded_with_all_that_it_holds(tmp_pat
         return [delivery.id for delivery in advance(connection, broker.queues["jobs"], "run", 0).deliveries]
 
     assert store.run(check).result(10) == ["job-1"]
+    store.close()
+
+
+BEFORE_KEYS = f"""
+{FIRST_TABLES}
+CREATE INDEX ready ON jobs (queue, priority DESC, seq) WHERE state = 0 AND suspect = 0;
+CREATE INDEX running ON jobs (queue) WHERE state = 2;
+CREATE UNIQUE INDEX heads ON jobs (queue, grp) WHERE state IN (0, 1, 2, 4) AND grp IS NOT NULL;
+CREATE TRIGGER moved AFTER UPDATE OF state ON jobs WHEN new.mark = old.mark BEGIN
+  UPDATE jobs SET mark = old.mark + 3 * (new.state - old.state) WHERE seq = new.seq;
+END;
+"""
+
+
+def test_a_file_from_before_there_were_keys_is_upgraded_with_its_checksums_and_marks(tmp_path: Path) -> None:
+    store = Store(tmp_path / "queue.db", Schema(SCHEMA.application_id, BEFORE_KEYS, SCHEMA.upgrades[:2]))
+
+    def fill(connection: sqlite3.Connection) -> None:
+        queue = ("jobs", "{}", None, None, None, None)
+        connection.execute(
+            "INSERT INTO queues (name, config, checksum) VALUES ('jobs', '{}', ?)", (row_checksum(*queue),)
+        )
+        for number, state in enumerate((0, 1, 2)):
+            content = (f"job-{number}", 1, None, 0, "f", None, None, None, None, b"1")
+            connection.execute(
+                "INSERT INTO jobs (id, queue, state, due, created, function_id, data, checksum, mark) "
+                "VALUES (?, 1, ?, 7, 0, 'f', x'31', ?, ?)",
+                (f"job-{number}", state, row_checksum(*content), 3 * state + 7),
+            )
+
+    store.run(fill).result(10)
+    store.close()
+    store = Store(tmp_path / "queue.db", SCHEMA)
+    broker = Broker(store, "run", lambda: 9)
+    assert broker.start({"jobs": QueueConfig(concurrency_key=ConcurrencyKey("who", 1))}) == 1
+    started = store.run(lambda connection: advance(connection, broker.queues["jobs"], "run", 9).deliveries).result(10)
+    assert sorted(delivery.id for delivery in started) == ["job-0", "job-1", "job-2"]
     store.close()

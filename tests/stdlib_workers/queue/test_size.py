@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from stdlib_workers.queue import catalog
-from stdlib_workers.queue.model import QueueConfig
-from stdlib_workers.queue.schema import SCHEMA
+from stdlib_workers.queue.delivery import advance
+from stdlib_workers.queue.limits import ConcurrencyKey
+from stdlib_workers.queue.model import NewJob, QueueConfig
+from stdlib_workers.queue.new_jobs import enqueue
+from stdlib_workers.queue.schema import SCHEMA, TABLES
 from stdlib_workers.storage import Store
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,3 +70,37 @@ def test_q27_a_million_waiting_jobs_cost_a_start_neither_memory_nor_time(tmp_pat
         # It takes a fraction of a second. Looking at every job would take longer than this.
         assert seconds <= 5.0
     assert memory[1] - memory[0] <= 100, memory
+
+
+FILL_KEY = """
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+INSERT INTO jobs (id, queue, state, due, created, function_id, data, lane, ckey, checksum)
+SELECT 'job-' || n, 1, CASE n WHEN 1 THEN 2 WHEN 2 THEN 6 ELSE 3 END, 0, 0, 'jobs::run', x'7b7d', ?, ?, 0 FROM number
+"""
+
+
+@pytest.mark.slow
+def test_38_a_million_jobs_of_a_full_key_do_not_hold_up_the_start_of_another() -> None:
+    config = QueueConfig(concurrency_key=ConcurrencyKey("who", 1))
+    steps = []
+    for count in (100, 1_000_000):
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.executescript(TABLES)
+        queue = catalog.define(connection, "jobs", config)[0]
+        full = config.keys_of("jobs::run", None, {"who": "full"})
+        connection.execute(FILL_KEY, (count, full.lane, full.concurrency))
+        job = NewJob("other", "jobs::run", b"{}", keys=config.keys_of("jobs::run", None, {"who": "other"}))
+        taken = [0]
+
+        def count_step(taken: list[int] = taken) -> None:
+            taken[0] += 1
+
+        connection.set_progress_handler(count_step, 1)  # instructions of SQLite: what it does, not how long that takes
+        enqueue(connection, queue, job, 5)
+        started = advance(connection, queue, "run", 5).deliveries
+        connection.set_progress_handler(None, 1)
+        assert [delivery.id for delivery in started] == ["other"]
+        steps.append(taken[0])
+        connection.close()
+    assert steps[1] < steps[0] * 1.5, steps
+    assert steps[1] < 20_000, steps  # some milliseconds, on any machine
