@@ -235,7 +235,7 @@ class FlowHistories(RuleBasedStateMachine):
     @initialize(config=CONFIGS | BATCHES | FIFO)
     def begin(self, config: dict[str, Any]) -> None:
         self.sim = Simulated(self.connection, **config)
-        self.changed_at = 0
+        self.is_changed = False
 
     @rule(
         keys=st.lists(st.tuples(*map(st.sampled_from, ("xy", "pq", "mn", "ab"))), min_size=1, max_size=4),
@@ -302,7 +302,7 @@ class FlowHistories(RuleBasedStateMachine):
                 config.pop(key, None)
         self.sim.queue = catalog.define(self.connection, "jobs", config_from({"backoff_ms": 100, **config}))[0]
         lanes.review_all(self.connection, self.sim.queue, self.sim.now)
-        self.changed_at = len(self.sim.starts)
+        self.is_changed = True
 
     @invariant()
     def the_limits_hold(self) -> None:
@@ -312,10 +312,10 @@ class FlowHistories(RuleBasedStateMachine):
         assert len(self.sim.running) <= config.concurrency
         running = self.connection.execute("SELECT count(*) FROM jobs WHERE state = 2 AND batched = 0").fetchone()[0]
         assert running == len(self.sim.running)
-        if config.concurrency_key is not None and not self.changed_at:
+        if config.concurrency_key is not None and not self.is_changed:
             of_key = Counter(delivery.keys.concurrency for delivery in self.sim.running)
             assert max(of_key.values(), default=0) <= config.concurrency_key.limit
-        if config.throttle is not None and not self.changed_at:
+        if config.throttle is not None and not self.is_changed:
             times: defaultdict[str | None, list[int]] = defaultdict(list)
             for at, delivery in self.sim.starts:
                 times[delivery.keys.throttle].append(at)
