@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from iii.worker.connect import register_worker
     from iii.worker.context.invocation import InvocationContext, current_invocation
     from iii.worker.context.logger import Logger
+    from iii.worker.flows.endings import FlowCancelled, FlowParked
+    from iii.worker.flows.handle import AsyncFlow, Flow
     from iii.worker.handlers.places import Body, Cookie, Form, FromEvent, Header, Query
     from iii.worker.handlers.queues import QueuedFunction
     from iii.worker.handlers.request import File, Request
@@ -67,6 +69,7 @@ __all__ += ["EngineNotRunning", "IIIError", "InvocationError", "ProjectError", "
 __all__ += ["RegistrationRejectedError"]
 __all__ += ["Body", "Cookie", "File", "Form", "FromEvent", "Header", "Query", "Request"]
 __all__ += ["Event", "HttpError", "Response"]
+__all__ += ["AsyncFlow", "Flow", "FlowCancelled", "FlowParked"]
 __all__ += ["Entry", "QueuedFunction", "State", "StreamGroup"]
 __all__ += ["ConnectionStateCallback", "IIIClient", "IIIConnectionState", "IStream", "MiddlewareFunctionInput"]
 
@@ -86,6 +89,8 @@ _HOMES = (
     ("iii.worker.connect", "register_worker"),
     ("iii.worker.context.invocation", "InvocationContext", "current_invocation"),
     ("iii.worker.context.logger", "Logger"),
+    ("iii.worker.flows.endings", "FlowCancelled", "FlowParked"),
+    ("iii.worker.flows.handle", "AsyncFlow", "Flow"),
     ("iii.worker.handlers.places", "Body", "Cookie", "Form", "FromEvent", "Header", "Query"),
     ("iii.worker.handlers.queues", "QueuedFunction"),
     ("iii.worker.handlers.request", "File", "Request"),

@@ -17,6 +17,8 @@ STANDARD_FUNCTIONS = {
     "stream::": "stream",
     "publish": "pubsub",
     "cron::": "cron",
+    "flow::": "flow",
+    "action::flow": "flow",
     "http::": "http",
     "http_functions::": "http_functions",
     "bridge::": "bridge",

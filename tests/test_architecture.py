@@ -87,9 +87,10 @@ ROOMS: dict[str, Room] = {
     f"{_W}/handlers": Room(
         (*BASE, f"{_W}/api", f"{_W}/codec", f"{_W}/functions"), frozenset({"arguments", "places"}), is_light=True
     ),
+    f"{_W}/flows": Room((*BASE, *_SDK, f"{_W}/handlers"), frozenset({"endings", "progress"}), is_light=True),
     f"{_W}/runtime": Room((*BASE, *_SDK), is_light=True),
-    _W: Room((*BASE, *_SDK, f"{_W}/handlers", f"{_W}/runtime"), is_light=True),
-    "iii": Room((*BASE, "iii/protocol", _W, f"{_W}/handlers", *_SDK), is_light=True),
+    _W: Room((*BASE, *_SDK, f"{_W}/flows", f"{_W}/handlers", f"{_W}/runtime"), is_light=True),
+    "iii": Room((*BASE, "iii/protocol", _W, f"{_W}/flows", f"{_W}/handlers", *_SDK), is_light=True),
     # The engine of users' tests joins what `iii dev` starts as processes: engine, SDK and standard workers.
     "iii/testing": Room(
         (

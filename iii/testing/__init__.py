@@ -18,11 +18,12 @@ if _FOLDER not in stdlib_workers.__path__:
 
 from iii.testing.engine import Engine, project  # noqa: E402 - behind the line above, which finds what they import
 from iii.testing.fakes import Fake  # noqa: E402 - as above
+from iii.testing.flows import FlowRun  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from iii.testing.http import HttpClient, StreamedResponse, WebSocket
 
-__all__ = ["Engine", "Fake", "HttpClient", "StreamedResponse", "WebSocket", "project"]
+__all__ = ["Engine", "Fake", "FlowRun", "HttpClient", "StreamedResponse", "WebSocket", "project"]
 
 
 def __getattr__(name: str) -> Any:

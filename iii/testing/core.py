@@ -65,6 +65,7 @@ class Core:
         self.failures: deque[CallFailed] = deque(maxlen=MAX_KEPT)
         self.spans: deque[Span] = deque(maxlen=MAX_KEPT)
         self.asgi: Any = None  # the http worker's application
+        self.flow_runs: Any = None  # the flow worker's
         self._stores: list[Store] = []
         self.standard: dict[str, str] = {}  # the standard worker that a worker is, by name
         self.activity = Activity()

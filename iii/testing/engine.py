@@ -19,9 +19,10 @@ from iii.engine.config.project import find_project, load_project
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
 from iii.errors import ErrorCode, InvocationError
 from iii.protocol.codec import decode_value
-from iii.testing import standard, traces
+from iii.testing import flows, standard, traces
 from iii.testing.core import CALL_TIMEOUT, TEST, Core
 from iii.testing.fakes import Fake
+from iii.testing.flows import FlowRun
 from iii.worker.api.options import InitOptions
 from iii.worker.api.triggers import TriggerConfig
 from iii.worker.connect import STAND_IN
@@ -30,6 +31,8 @@ from iii.worker.functions.handler import handler_from
 from iii.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from typing import LiteralString, overload
+
     from iii.testing.http import HttpClient
     from iii.worker.api.requests import TriggerRequestInput
 
@@ -79,14 +82,31 @@ class Engine:
         worker.ready()
         return worker
 
-    def start(self, name: str, config: Mapping[str, Any] | None = None) -> None:
-        """Start a standard worker: state, stream, queue, pubsub, cron or http, with its data in memory.
+    if TYPE_CHECKING:
 
-        `config` is the table `[workers.NAME.config]` of iii.toml. ValueError for a wrong config, and for a standard
-        worker that cannot run in memory.
+        @overload
+        def start(self, name: LiteralString, config: Mapping[str, Any], /) -> None: ...
+        @overload
+        def start(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> FlowRun: ...
+
+    def start(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> Any:
+        """Start a run of a flow with a payload, or with an object of these fields, and return its `FlowRun`.
+
+        With the name of a standard worker (state, stream, queue, flow, pubsub, cron or http) start that, with its data
+        in memory; the payload is then the table `[workers.NAME.config]` of iii.toml. ValueError for a wrong config, and
+        for a standard worker that cannot run in memory.
+
+            run = iii.start("orders::fulfil", order_id="7", amount=5)
+            run.signal("approved", {"by": "ada"})
+            assert run.result(skip=True) == "sent"
         """
-        standard.start(self._core, WorkerSpec(name, self._core.root, standard=name, config=config or {}))
+        if "::" in name:
+            data = fields if fields else payload
+            started = self.call("flow::start", {"function_id": name, "payload": data, "id": id})
+            return FlowRun(self, self._core.flow_runs, started["run"])
+        standard.start(self._core, WorkerSpec(name, self._core.root, standard=name, config=payload or {}))
         self.settle()
+        return None
 
     def load(self, script: str | Path) -> None:
         """Run a worker's script; its `register_worker` returns a worker of this engine.
@@ -241,6 +261,20 @@ class Engine:
     async def advance_async(self, duration: str | float) -> None:
         """As `advance`, for `await`."""
         await asyncio.to_thread(self.advance, duration)
+
+    # Flows
+
+    def crash_test(self, function_id: str, payload: Any = None, *, events: Mapping[str, Any] | None = None) -> int:
+        """Make a run of a flow, then one more for each of its steps that dies right after it; return how many.
+
+        Every run must end as the first. `events` are sent to each at its start. AssertionError names the step behind
+        which a run takes another way.
+        """
+        return flows.crash_test(self, self._core.flow_runs, function_id, payload, events or {})
+
+    def check_history(self, file: str | Path) -> None:
+        """Call a flow's function against a journal of `iii flow export`. AssertionError says where they part."""
+        flows.check_history(self, file)
 
     def settle(self) -> None:
         """Wait until all that was caused so far is over, for a test that calls a worker's own methods.

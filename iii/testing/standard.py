@@ -93,6 +93,25 @@ def _queue(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     core.serve(serve(worker, broker, clock, configs, longest_sleep=math.inf))
 
 
+def _flow(core: Core, spec: WorkerSpec, worker: Worker) -> None:
+    from stdlib_workers.flow.__main__ import register
+    from stdlib_workers.flow.clock import Clock
+    from stdlib_workers.flow.options import options_from
+    from stdlib_workers.flow.schema import SCHEMA
+
+    store = core.store(SCHEMA)
+    options = options_from(spec.config)
+    clock = Clock(core.time, lambda: core.loop.now, longest_timer=timedelta.max.total_seconds())
+    service = register(worker, store, options, clock)
+    look_after(worker, "flow", store)
+    core.flow_runs = service.runs
+
+    async def serve() -> None:
+        await service.begin()
+
+    core.serve(serve())
+
+
 def _cron(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     from stdlib_workers.cron.__main__ import serve, store_in_memory
     from stdlib_workers.cron.job_store import SCHEMA
@@ -130,6 +149,7 @@ _STARTERS: dict[str, Callable[[Core, WorkerSpec, Worker], None]] = {
     "stream": _stream,
     "pubsub": _pubsub,
     "queue": _queue,
+    "flow": _flow,
     "cron": _cron,
     "http": _http,
 }

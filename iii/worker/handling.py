@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from iii.worker.api.options import FunctionOptions, InitOptions
     from iii.worker.api.triggers import FunctionRef, Trigger, TriggerInput
+    from iii.worker.flows.declaration import FlowOptions
+    from iii.worker.functions.handler import Handler
     from iii.worker.handlers.bindings import BindingOptions, CronOptions, RouteOptions
     from iii.worker.handlers.queues import QueuedFunction, QueueOptions
     from iii.worker.handlers.state import State
@@ -47,6 +49,8 @@ class Handling:
             typed: bool,
             by_name: bool = False,
         ) -> FunctionRef: ...
+        def _check_function(self, function_id: str, handler: Any, source: dict[str, Any] | None = None) -> None: ...
+        def _offer(self, handler: Handler, details: dict[str, Any]) -> FunctionRef: ...
 
     # http
 
@@ -174,6 +178,27 @@ class Handling:
 
         def decorate(function: Callable[P, R]) -> QueuedFunction[P, R]:
             return declare(self, function, config, options.get("function_id"))
+
+        return decorate
+
+    def flow(self, function_id: str, **options: Unpack[FlowOptions]) -> Callable[[F], F]:
+        """Decorate a function whose steps are recorded: it goes on where a process has died, docs/flows.md.
+
+        Its first parameter is the `Flow` of the run (of a coroutine function an `AsyncFlow`), the others are its input.
+        A plain call starts a run and waits for its result. TypeError with file and line for a function without that
+        parameter, ValueError for a duration that is none.
+
+            @worker.flow("orders::fulfil", id_field="order_id", timeout="30d")
+            def fulfil(flow: Flow, order_id: str, amount: float) -> dict:
+                paid = flow.call("pay::charge", {"amount": amount}, undo="pay::refund")
+                flow.sleep("1h")
+                return flow.call("ship::all", {"paid": paid})
+        """
+        from iii.worker.flows.declaration import declare  # few workers have flows
+
+        def decorate(function: F) -> F:
+            declare(self, function, function_id, options)
+            return function
 
         return decorate
 

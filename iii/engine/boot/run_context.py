@@ -24,7 +24,7 @@ from iii.engine.transport.tcp_address import Address
 from iii.errors import ProjectError
 
 # Standard workers that acknowledge what they have written into `.iii`.
-STORING = frozenset({"state", "stream", "queue", "cron", "pubsub", "observability", "configuration"})
+STORING = frozenset({"state", "stream", "queue", "flow", "cron", "pubsub", "observability", "configuration"})
 
 
 class RunContext:

@@ -24,7 +24,7 @@ from iii.errors import ProjectError
 from iii.suggestions import did_you_mean
 
 STANDARD_WORKERS = (
-    *("state", "stream", "queue", "pubsub", "cron", "http", "bridge"),
+    *("state", "stream", "queue", "flow", "pubsub", "cron", "http", "bridge"),
     *("http_functions", "mcp", "observability", "configuration", "console"),
 )
 # Those whose `config` names the socket that the engine opens for them, with the port they have by default.

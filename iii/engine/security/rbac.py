@@ -43,6 +43,7 @@ _RESERVED = (
         "console::",
         "cron::",
         "engine::",
+        "flow::",
         "http::",
         "http_functions::",
         "iii::",

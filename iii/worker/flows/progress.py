@@ -1,0 +1,41 @@
+"""What a body knows of its run: the journal that came with the call, and what it has read of it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from iii.worker.api.requests import TriggerRequestInput
+
+# A caller may wait for a run as long as it wants to.
+NO_TIMEOUT = 10 * 366 * 86_400_000
+
+
+class Progress:
+    """The journal of one turn. Methods are safe on any thread: branches may run on several."""
+
+    def __init__(self, turn: dict[str, Any]) -> None:
+        self.run: str = turn["run"]
+        self.created: int = turn["created"]
+        self.ident = {"run": turn["run"], "turn": turn["turn"], "inband": True}
+        self.lines: dict[str, dict[str, Any]] = {line["key"]: line for line in turn.get("journal") or ()}
+        self._seen: list[str] = []
+
+    def read(self, key: str, kinds: tuple[str, ...], function_id: str | None) -> dict[str, Any] | None:
+        """Return a recorded step, None for one that the flow worker must be asked for."""
+        line = self.lines.get(key)
+        if line is None or line["kind"] not in kinds or line["function_id"] != function_id:
+            return None
+        self._seen.append(key)
+        return line
+
+    def request(self, operation: str, fields: dict[str, Any]) -> TriggerRequestInput:
+        """Return the call of an operation; it tells of what was read meanwhile."""
+        seen, self._seen = self._seen, []
+        payload = {"flow": self.ident, **({"seen": seen} if seen else {}), **fields}
+        return {"function_id": f"flow::{operation}", "payload": payload, "timeout_ms": NO_TIMEOUT}
+
+    def rest(self) -> TriggerRequestInput | None:
+        """Return the call that tells of what was read last, None if nothing was."""
+        return self.request("seen", {}) if self._seen else None

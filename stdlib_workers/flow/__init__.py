@@ -1,0 +1,1 @@
+"""The standard worker `flow`: functions whose progress outlives the processes that run them."""
