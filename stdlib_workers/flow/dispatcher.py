@@ -27,6 +27,8 @@ from stdlib_workers.flow.runs import Runs
 from stdlib_workers.flow.transaction import FENCED, LIMIT, Changes, TurnStart, encode, error_bytes
 from stdlib_workers.flow.turn import CANCELLED, SUSPENDED, Turn, reply_from
 
+# A call without a timeout would get the engine's own, of seconds. More than 24 days no worker can wait.
+TURN_TIMEOUT_MS = 20 * 86_400_000
 # Of the time to stop, the part that the process itself needs.
 EXIT_TIMEOUT = 0.2
 # How often ended runs that have been kept long enough are looked for.
@@ -208,6 +210,7 @@ class Dispatcher:
             "function_id": run.function_id,
             "payload": orjson.loads(turn.start.data),
             "namespace": run.namespace,
+            "timeout_ms": TURN_TIMEOUT_MS,
             "metadata": {SIDECAR: sidecar},
             "trace": {"traceparent": run.traceparent},
         }

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
     from iii.worker.api.requests import TriggerRequestInput
 
-# A caller may wait for a run as long as it wants to.
-NO_TIMEOUT = 10 * 366 * 86_400_000
+# A caller may wait for a run as long as it wants to; 24 days are the most that `poll` takes, in milliseconds.
+NO_TIMEOUT = 20 * 86_400_000
 
 
 class Progress:
