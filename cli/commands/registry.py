@@ -40,6 +40,7 @@ COMMANDS: Table = {
     "openapi": ("cli.observe.registrations", "openapi", "Print the OpenAPI document of the http routes."),
     "worker": ("cli.commands.registry", "worker", "Restart, stop or start a worker, and all about workers."),
     "queue": ("cli.commands.queue", "command", "Look into queues; redrive, pause, purge."),
+    "flow": ("cli.commands.flow", "command", "Look into runs of flows; signal, cancel, retry."),
     "cron": ("cli.commands.cron", "command", "Show when a cron expression fires."),
     "backup": ("cli.project.backup", "backup", "Copy the project's stores into one file, live too."),
     "restore": ("cli.project.backup", "restore", "Put the stores of a backup back."),

@@ -77,8 +77,9 @@ def charge(payload, metadata):
     if how == "hang" and not os.path.exists(id + ".hung"):
         open(id + ".hung", "w").close()
         gate.wait(60)
+    ops = [{"type": "increment", "path": "charged", "by": 1}]
     return worker.trigger("state::once", {"scope": "paid", "key": metadata["iii.flow"]["key"], "result": "paid",
-        "writes": [{"scope": "accounts", "key": "a", "ops": [{"type": "increment", "path": "charged", "by": 1}]}]})["result"]
+        "writes": [{"scope": "accounts", "key": "a", "ops": ops}]})["result"]
 
 def take(name): return name
 
