@@ -90,6 +90,7 @@ class Operations:
                 raise
             return reply if flow.get("inband") else result_of(reply)
 
+        handle.__doc__ = operation.__doc__
         return handle
 
     async def _find(

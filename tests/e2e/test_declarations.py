@@ -21,6 +21,7 @@ from cli.trigger.help import page
 from iii import InvocationError
 from iii.declarations import load_declarations
 from iii.engine.config.project import STANDARD_WORKERS
+from stdlib_workers.flow.functions import OPERATIONS
 from tests.support.live_project import BOUND, Project
 from tests.support.standard_project import standard_project
 
@@ -51,9 +52,16 @@ worker.register_function("email::send", send)
 worker.register_function("hook::call", lambda data: {"body": {"hooked": True}})
 worker.register_trigger({"type": "http", "function_id": "hook::call", "config": hook})
 worker.observe({"function_id": "hook::call"}, "email::send")
+@worker.flow("orders::fulfil", id_field="order_id")
+def fulfil(flow, order_id: str):
+    flow.step("ship::all", lambda: "sent")
+    if order_id == "order-9":
+        raise InvocationError("sold_out", "nothing is left")
+    return flow.wait("approved")
 bind("configuration", configuration_id="seen")
 bind("cron", expression="0 0 1 1 *", name="nightly")
 bind("durable:subscriber", topic="orders")
+bind("flow:ended")
 bind("engine::functions-available")
 bind("engine::workers-available")
 bind("http", api_path="/users/:id")
@@ -68,6 +76,8 @@ bind("websocket", api_path="/live")
 """
 # Only the engine has what it takes to call them.
 NOT_FOR_CALLERS = {"observability::ingest", "observability::on-workers-changed"}
+# Only the function of a flow makes its steps.
+NOT_FOR_CALLERS |= {f"flow::{name}" for name in OPERATIONS}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +140,7 @@ def test_the_project_of_these_tests_has_every_standard_worker(shop: Project) -> 
 
 
 def test_every_trigger_type_has_its_three_schemas(trigger_types: dict[str, dict[str, Any]]) -> None:
-    assert len(trigger_types) == 16
+    assert len(trigger_types) == 18
     for id, row in trigger_types.items():
         kinds = ("configuration_schema", "request_schema", "response_schema")
         for kind in kinds[:1] if id == "queue" else kinds:  # a queue has jobs, which are calls, and no events
@@ -165,9 +175,17 @@ def enqueue_dead(shop: Project, job: str) -> None:
     wait_for_letters(shop, job)
 
 
+def start_order(shop: Project, order: str) -> None:
+    shop.call("flow::start", {"function_id": "orders::fulfil", "payload": {"order_id": order}})
+    while shop.call("flow::get", {"run": order})["state"] not in ("parked", "failed"):
+        pass  # each look is a call
+
+
 # What has to be there before the example of a function runs.
 BEFORE: dict[str, Callable[[Project], None]] = {
     "iii::queue::delete": lambda shop: shop.call("queue::define", {"queue": "old"}),
+    "flow::cancel": lambda shop: start_order(shop, "order-8"),
+    "flow::retry": lambda shop: start_order(shop, "order-9"),
     "iii::queue::redrive_message": lambda shop: enqueue_dead(shop, "job-3"),
     "iii::queue::discard_message": lambda shop: enqueue_dead(shop, "job-4"),
 }
@@ -216,7 +234,7 @@ def test_the_example_of_every_function_runs_and_its_answer_is_as_declared(
             answer = json.loads(done.stdout) if done.stdout else None
         Draft202012Validator(info["response_schema"]).validate(answer)
     for function_id in NOT_FOR_CALLERS:
-        with pytest.raises(InvocationError, match="FORBIDDEN"):
+        with pytest.raises(InvocationError, match="FORBIDDEN|flow_fenced"):
             shop.call(function_id, functions[function_id]["request_schema"]["examples"][0])
 
 
@@ -234,6 +252,7 @@ def test_the_events_of_every_trigger_type_are_as_declared(
     shop.call("publish", {"topic": "orders.paid", "data": 1})
     shop.call("iii::durable::publish", {"topic": "orders", "data": 1})
     shop.call("cron::run", {"job": "nightly"})
+    start_order(shop, "order-9")
     shop.call("engine::log::warn", {"message": "careful"})
     urllib.request.urlopen(f"http://127.0.0.1:{shop.ports['http']}/users/7?a=1").close()
     with open_websocket(f"ws://127.0.0.1:{shop.ports['http']}/live") as socket:
@@ -244,7 +263,7 @@ def test_the_events_of_every_trigger_type_are_as_declared(
         socket.send(json.dumps({"type": "join", "data": data}))
         shop.wait("event stream:join")
     shop.wait('"event": "close"')
-    for id in trigger_types.keys() - {"telemetry", "queue"}:
+    for id in trigger_types.keys() - {"telemetry", "queue", "flow"}:
         for line in shop.wait(f"event {id} "):
             event = json.loads(line.partition(f"event {id} ")[2])
             Draft202012Validator(trigger_types[id]["request_schema"]).validate(event)

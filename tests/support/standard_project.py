@@ -17,6 +17,7 @@ check_results = true
 [workers.stream.config]
 port = {stream}
 [workers.queue]
+[workers.flow]
 [workers.pubsub]
 [workers.configuration]
 [workers.cron]
