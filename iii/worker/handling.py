@@ -33,6 +33,7 @@ class Handling:
     """Binds functions to events by decorators. The attributes below are the worker's."""
 
     _options: InitOptions
+    _namespace: str | None
     _typed_functions: dict[Callable[..., Any], tuple[str, bool]]
 
     if TYPE_CHECKING:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -25,12 +27,14 @@ from stdlib_workers.storage import SqliteJournal, SqliteRecords, Store, look_aft
 from stdlib_workers.values import read_options
 
 RESUME = "flow::resume"
+EXIT_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h
 
 
 class Service(NamedTuple):
     """A flow worker that is registered. `begin` takes over what the last process has left, on the handlers' loop."""
 
     runs: Runs
+    dispatcher: Dispatcher
     begin: Callable[[], Coroutine[Any, Any, int]]
 
 
@@ -40,7 +44,8 @@ def main() -> None:
     options = read_options(options_from)
     store = open_store("flow", SCHEMA, in_memory=options.in_memory)
     worker = register_worker(options=InitOptions(worker_name="flow"))
-    register(worker, store, options, Clock())
+    service = register(worker, store, options, Clock())
+    service.dispatcher.on_failure = _end_process
     look_after(worker, "flow", store)
     worker.ready()
     # A call of its own brings the worker onto the loop that runs its handlers.
@@ -85,7 +90,14 @@ def register(worker: Worker, store: Store, options: Options, clock: Clock) -> Se
         return {"recovered": await begin()}
 
     worker.register_function(RESUME, resume, metadata={"internal": True}, **DECLARED.functions[RESUME])
-    return Service(runs, begin)
+    return Service(runs, dispatcher, begin)
+
+
+def _end_process(error: BaseException) -> None:
+    """End at once: a run whose turn nobody watches would run for ever, so another process takes over."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(EXIT_SOFTWARE)
 
 
 def _read_secret(connection: sqlite3.Connection) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
@@ -56,6 +56,7 @@ class Dispatcher:
         self._is_idle.set()
         self._timer: asyncio.TimerHandle | None = None
         self._due: int | None = None
+        self.on_failure: Callable[[BaseException], None] = _raise
         runs.on_changes = self._on_changes
 
     async def begin(self, outbox: Outbox) -> int:
@@ -68,7 +69,7 @@ class Dispatcher:
         return recovered
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task outside of any invocation. What it raises ends this process: another one takes over."""
+        """Start a task outside of any invocation. What it raises goes to `on_failure`."""
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._on_task_ended)
@@ -77,7 +78,7 @@ class Dispatcher:
     def _on_task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+            self.on_failure(error)
 
     def finish(self, timeout: float) -> None:
         """Begin no more turns and wait, up to `timeout` (0: no limit), until those under way have ended."""
@@ -291,6 +292,10 @@ class Dispatcher:
             await runs.block(run, error_bytes("flow_interrupted", text, cause=verdict.error), Event.INTERRUPTED)
         else:
             await runs.suspend(run, turn.told, end, turn.status)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def said_by(result: Any) -> str | None:

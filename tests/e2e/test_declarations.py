@@ -234,7 +234,7 @@ def test_the_example_of_every_function_runs_and_its_answer_is_as_declared(
             answer = json.loads(done.stdout) if done.stdout else None
         Draft202012Validator(info["response_schema"]).validate(answer)
     for function_id in NOT_FOR_CALLERS:
-        with pytest.raises(InvocationError, match="FORBIDDEN|flow_fenced"):
+        with pytest.raises(InvocationError, match=r"FORBIDDEN|flow_fenced"):
             shop.call(function_id, functions[function_id]["request_schema"]["examples"][0])
 
 

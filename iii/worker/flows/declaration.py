@@ -10,7 +10,7 @@ from iii.errors import ErrorCode, InvocationError
 from iii.worker.context.invocation import current_invocation
 from iii.worker.flows.endings import FlowCancelled, FlowParked
 from iii.worker.flows.handle import AsyncFlow, Flow
-from iii.worker.flows.progress import NO_TIMEOUT, Progress
+from iii.worker.flows.progress import NO_TIMEOUT, Progress, flow_request
 from iii.worker.functions.handler import Handler, describe, takes_whole_payload, typed_handler_from
 from iii.worker.functions.signature import UnresolvedAnnotation, is_coroutine_function, read_signature, source_of
 from iii.worker.handlers.bindings import undecorated
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     class FlowWorker(Caller, Protocol):
         """What of a worker a flow needs."""
+
+        _namespace: str | None
 
         def _check_function(self, function_id: str, handler: Any, source: dict[str, Any] | None = None) -> None: ...
         def _offer(self, handler: Handler, details: dict[str, Any]) -> FunctionRef: ...
@@ -119,7 +121,7 @@ class _Runner:
     def call(self, payload: Any, metadata: Any = None) -> Any:
         turn = turn_of(metadata)
         if turn is None:
-            return self.worker.trigger(start_request(self.function_id, payload, metadata))
+            return self.worker.trigger(self.start_request(payload, metadata))
         body = self.body(payload, metadata)
         flow = Flow(self.worker, Progress(turn))
         try:
@@ -138,6 +140,19 @@ class _Runner:
         self._end(flow)
         return result
 
+    def start_request(self, payload: Any, metadata: Any) -> TriggerRequestInput:
+        """Return the call that starts a run and waits for its result. For a job of a queue it ends with the start."""
+        job = metadata.get(_JOB) if isinstance(metadata, dict) else None
+        fields = {"function_id": self.function_id, "payload": payload, "wait": job is None}
+        if self.worker._namespace is not None:
+            fields["namespace"] = self.worker._namespace
+        if isinstance(job, dict):
+            fields["job_id"] = job.get("id")
+        invocation = current_invocation()
+        remaining = None if invocation is None else invocation.remaining_ms
+        timeout = NO_TIMEOUT if remaining is None else max(1.0, remaining)
+        return flow_request("start", fields, timeout)
+
     def body(self, payload: Any, metadata: Any) -> Any:
         """Return the function with its arguments. InvocationError `invalid_payload` for those that do not fit."""
         return self._inner.call(payload, metadata=metadata) if self._inner.takes_metadata else self._inner.call(payload)
@@ -153,7 +168,7 @@ class _AsyncRunner(_Runner):
     async def call(self, payload: Any, metadata: Any = None) -> Any:
         turn = turn_of(metadata)
         if turn is None:
-            return await self.worker.trigger_async(start_request(self.function_id, payload, metadata))
+            return await self.worker.trigger_async(self.start_request(payload, metadata))
         body = self.body(payload, metadata)
         flow = AsyncFlow(self.worker, Progress(turn))
         try:
@@ -181,21 +196,6 @@ def turn_of(metadata: Any) -> dict[str, Any] | None:
     """Return what the flow worker says of a turn, None for any other call."""
     turn = metadata.get(SIDECAR) if isinstance(metadata, dict) else None
     return turn if isinstance(turn, dict) and "turn" in turn else None
-
-
-def start_request(function_id: str, payload: Any, metadata: Any) -> TriggerRequestInput:
-    """Return the call that starts a run, and waits for its result unless a job of a queue calls: that ends at once."""
-    job = metadata.get(_JOB) if isinstance(metadata, dict) else None
-    fields = {"function_id": function_id, "payload": payload, "wait": job is None}
-    if isinstance(job, dict):
-        fields["job_id"] = job.get("id")
-    invocation = current_invocation()
-    remaining = None if invocation is None else invocation.remaining_ms
-    return {
-        "function_id": "flow::start",
-        "payload": fields,
-        "timeout_ms": NO_TIMEOUT if remaining is None else max(1.0, remaining),
-    }
 
 
 def marked(error: InvocationError) -> InvocationError:

@@ -34,8 +34,18 @@ class Progress:
         """Return the call of an operation; it tells of what was read meanwhile."""
         seen, self._seen = self._seen, []
         payload = {"flow": self.ident, **({"seen": seen} if seen else {}), **fields}
-        return {"function_id": f"flow::{operation}", "payload": payload, "timeout_ms": NO_TIMEOUT}
+        return flow_request(operation, payload, NO_TIMEOUT)
 
     def rest(self) -> TriggerRequestInput | None:
         """Return the call that tells of what was read last, None if nothing was."""
         return self.request("seen", {}) if self._seen else None
+
+
+def flow_request(operation: str, payload: dict[str, Any], timeout_ms: float) -> TriggerRequestInput:
+    """Return the call of a function of the flow worker, which is in the default namespace as all standard workers."""
+    return {
+        "function_id": f"flow::{operation}",
+        "payload": payload,
+        "timeout_ms": timeout_ms,
+        "namespace": "default",
+    }

@@ -205,3 +205,42 @@ def test_31_a_run_whose_function_is_gone_is_held_and_goes_on_when_it_is_back(run
     running.call("engine::workers::start", {"name": "bodies"})
     running.call("flow::signal", {"run": run, "event": "go", "payload": 1})
     assert result(running, run) == 1
+
+
+def test_05_a_reload_in_a_turn_counts_no_failure_and_the_next_turn_is_new_code(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    body = """
+def wait():
+    say("in the step")
+    open("gate").close()
+    return 1
+
+@worker.flow("flows::edited", id_field="id")
+def edited(flow, id: str):
+    return [flow.step("slow", wait), flow.step("last", lambda: "old")]
+"""
+    toml = '[engine]\nlisten = "off"\n[workers.flow]\n[workers.bodies]\nrun = "bodies.py"\n'
+    with project(tmp_path, toml, {"bodies": body}, "dev") as running:
+        run = start(running, "flows::edited", id="x")
+        running.wait("in the step")
+        file = tmp_path / "bodies.py"
+        seen = len(running.lines)
+        file.write_text(file.read_text().replace('"old"', '"new"'))
+        running.wait("reload", after=seen)
+        with gate.open("w"):
+            pass
+        assert until(lambda: result(running, run)) == [1, "new"]
+        assert running.said("in the step") == ["in the step"]
+        assert show(running, run)["turn"] == 2
+
+
+def test_a_flow_in_a_namespace_is_started_by_a_plain_call(tmp_path: Path) -> None:
+    body = """
+@worker.flow("flows::plain")
+def plain(flow, n: int):
+    return flow.step("add", lambda: n + 1)
+"""
+    toml = '[engine]\nlisten = "off"\n[workers.flow]\n[workers.bodies]\nrun = "bodies.py"\nnamespace = "shop"\n'
+    with project(tmp_path, toml, {"bodies": body}) as running:
+        assert running.call("flows::plain", {"n": 1}, namespace="shop") == 2

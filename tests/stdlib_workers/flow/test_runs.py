@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -892,3 +893,70 @@ def test_a_run_that_waits_for_an_event_says_so(scene: Scene) -> None:
     waiting(scene)
     with pytest.raises(AssertionError, match=r"it is parked, at \['approved'\]"):
         scene.iii.start("orders::run").result(skip=True)
+
+
+# Races and sizes
+
+
+def test_25_a_cancel_against_the_last_commit_has_one_end_that_all_are_told(scene: Scene) -> None:
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, n: int) -> int:
+        return flow.step("last", lambda: n)  # type: ignore[no-any-return]
+
+    scene.iii.settle()
+    outcomes = set()
+    for n in range(20):
+        started = scene.worker.trigger("flow::start", {"function_id": "orders::run", "payload": {"n": n}})["run"]
+        with suppress(InvocationError):  # it has ended before
+            scene.worker.trigger("flow::cancel", {"run": started})
+        scene.iii.settle()
+        state = scene.iii.call("flow::get", {"run": started})["state"]
+        try:
+            told = "completed" if scene.iii.call("flow::result", {"run": started}) == n else "wrong"
+        except InvocationError as error:
+            told = "cancelled" if error.code == "run_cancelled" else error.code
+        assert told == state
+        outcomes.add(state)
+    assert outcomes <= {"completed", "cancelled"}
+
+
+def test_32_many_timers_at_once_all_fire(scene: Scene) -> None:
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, n: int) -> int:
+        flow.sleep_until(flow.now().replace(minute=30))
+        return n
+
+    scene.iii.settle()
+    runs = [
+        scene.worker.trigger("flow::start", {"function_id": "orders::run", "payload": {"n": n}}) for n in range(600)
+    ]
+    scene.iii.advance("30m")
+    results = [scene.iii._test.trigger("flow::result", {"run": started["run"]}) for started in runs]
+    assert results == list(range(600))
+
+
+def test_33_a_long_journal_is_read_in_parts(scene: Scene) -> None:
+    made: list[int] = []
+
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, n: int) -> int:
+        text = "x" * 2000
+        total = sum(len(flow.step("s", lambda index=index: made.append(index) or text)) for index in range(n))
+        flow.sleep(5)
+        return total
+
+    run_ = scene.iii.start("orders::run", n=400)
+    assert run_.result(skip=True) == 400 * 2000
+    assert made == list(range(400))
+
+
+def test_a_run_wakes_on_time_when_the_steady_clock_jumps() -> None:
+    from stdlib_workers.flow.clock import Clock
+
+    wall, steady = [1000.0], [5.0]
+    clock = Clock(lambda: wall[0], lambda: steady[0])
+    assert clock() == 1_000_000
+    wall[0] += HOUR  # set by hand: nothing is due earlier
+    assert clock() == 1_000_000
+    steady[0] += HOUR  # the laptop has slept
+    assert clock() == 1_000_000 + HOUR * 1000
