@@ -80,6 +80,7 @@ class Operations:
                 if not flow.get("inband"):
                     raise fenced(flow.get("run"), flow["turn"])
                 return reply
+            turn.journal.replayed(fields.get("seen") or ())
             try:
                 reply = await operation(turn, fields)
             except InvocationError as error:
@@ -108,7 +109,6 @@ class Operations:
             raise InvocationError("invalid_payload", f"a step's name has 1 to {MAX_NAME} characters, not {name!r}")
         branch, was, source = (fields.get(key) for key in ("branch", "was", "source"))
         ask = Ask(name, kind, function_id, branch or "", source, was)
-        turn.journal.replayed(fields.get("seen") or ())
         found = await turn.find(ask, key or fields.get("key"), self._park)
         if found is None:
             return None
@@ -397,7 +397,6 @@ class Operations:
     async def patched(self, turn: Turn, fields: Payload) -> Reply:
         """Say whether a run takes new code: true unless it had gone past this place before the code was new."""
         name, branch = fields.string("name"), fields.get("branch") or ""
-        turn.journal.replayed(fields.get("seen") or ())
         key = f"{branch}/patch:{name}" if branch else f"patch:{name}"
         if turn.journal.is_past(key, branch):
             return {"state": DONE, "key": key, "value": False, "at": None}
@@ -416,9 +415,8 @@ class Operations:
         turn.status = encode(fields.get("status"), "the status", self._runs.limits.value_bytes)
         return _said(None)
 
-    async def seen(self, turn: Turn, fields: Payload) -> Reply:
-        """Take note of recorded steps that the body has read, before it ends."""
-        turn.journal.replayed(fields.get("seen") or ())
+    async def seen(self, *_: Any) -> Reply:
+        """Take note of recorded steps that the body has read, before it ends; as every operation does."""
         return _said(None)
 
     async def token(self, turn: Turn, fields: Payload) -> Reply:

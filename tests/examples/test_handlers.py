@@ -21,7 +21,7 @@ from tests.support.live_project import ROOT
 from tests.support.web_project import Web
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [*EXAMPLES, "flows"])
 def test_the_tests_of_an_example_pass_for_who_has_only_the_example(name: str, tmp_path: Path) -> None:
     place = copied(name, tmp_path)
     command = [

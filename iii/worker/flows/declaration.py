@@ -70,6 +70,9 @@ def declare(worker: FlowWorker, function: Callable[..., Any], function_id: str, 
     by_name = not takes_whole_payload(read_signature(body))
     details = describe(body, typed=True, by_name=by_name)
     details |= {key: options[key] for key in ("description", "metadata") if key in options}
+    if details["response_format"] is not None:
+        # What a run returns. A turn that ends before the run does returns something else.
+        details["response_format"] = {**details["response_format"], "x-unchecked": True}
     inner = typed_handler_from(function_id, body, by_name=by_name)
     runner = _AsyncRunner if is_coroutine_function(function) else _Runner
     call = runner(worker, function_id, inner).call

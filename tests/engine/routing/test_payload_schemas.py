@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from msgspec import Raw
 
-from iii.engine.routing.payload_schemas import MAX_PATTERN, compile_schema
+from iii.engine.routing.payload_schemas import MAX_PATTERN, compile_result_schema, compile_schema
 from iii.errors import InvocationError
 from iii.protocol.messages import RegisterFunction
 
@@ -31,6 +31,13 @@ def misfit(schema: Any, value: Any) -> Any:
 def test_functions_without_a_schema_pay_nothing(schema: Any) -> None:
     assert compiled(schema) is None
     assert compile_schema(RegisterFunction("f")) is None
+
+
+def test_results_of_a_function_that_says_so_are_not_checked() -> None:
+    formats = ({"type": "string", "x-unchecked": value} for value in (True, False))
+    unchecked, checked = (RegisterFunction("f", response_format=Raw(json.dumps(each).encode())) for each in formats)
+    assert compile_result_schema(unchecked) is None
+    assert compile_result_schema(checked) is not None
 
 
 PERSON = {

@@ -108,6 +108,21 @@ def test_time_chance_and_ids_repeat_themselves(scene: Scene) -> None:
     assert seen[0][2] != seen[0][4]
 
 
+def test_a_result_is_typed_and_a_turn_that_waits_returns_none_of_that_type(scene: Scene) -> None:
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, n: int) -> str:
+        flow.sleep(5)
+        return str(n)
+
+    assert scene.iii.start("orders::run", n=1).result(skip=True) == "1"
+    assert scene.iii.failures == []
+    [listed] = [row for row in scene.iii.call("engine::functions::list", search="orders::run")["functions"]]
+    assert (
+        scene.iii.call("engine::functions::info", function_id=listed["function_id"])["response_schema"]["type"]
+        == "string"
+    )
+
+
 def test_a_step_that_fails_is_tried_again_with_its_own_budget(scene: Scene) -> None:
     left = [3]
 
@@ -148,6 +163,20 @@ def test_a_body_is_not_kept_while_a_call_takes_long_and_gets_its_result(scene: S
     until(lambda: run_.state == "completed")
     assert run_.result() is True
     assert len(scene.called("slow::call")) == 1
+
+
+def test_what_a_body_has_read_of_its_journal_is_told_whatever_it_does_next(scene: Scene) -> None:
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, payload: Any = None) -> str:
+        flow.step("a", lambda: 1)
+        flow.sleep(5)
+        flow.status("halfway")
+        flow.step("b", lambda: 2)
+        flow.sleep(5)
+        flow.token("go")
+        return flow.step("c", lambda: "done")  # type: ignore[no-any-return]
+
+    assert scene.iii.start("orders::run").result(skip=True) == "done"
 
 
 # Starting
