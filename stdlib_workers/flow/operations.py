@@ -80,7 +80,7 @@ class Operations:
                 if not flow.get("inband"):
                     raise fenced(flow.get("run"), flow["turn"])
                 return reply
-            turn.journal.replayed(fields.get("seen") or ())
+            turn.replayed(fields.get("seen") or ())
             try:
                 reply = await operation(turn, fields)
             except InvocationError as error:

@@ -13,6 +13,7 @@ MAX_DEATHS = 5
 MAX_INTERRUPTIONS = 20
 # A call whose end is unknown is repeated when the engine has told its handler of the end.
 RECOVERY_DELAY_MS = 250
+MAX_PAUSE_MS = 10_000
 # When a body has met a storage that took nothing.
 STORAGE_DELAY_MS = 1000
 # An undo function gets at least so many attempts: what it does not undo stays.
@@ -83,9 +84,16 @@ def after_turn(verdict: Verdict, deaths: int, interrupted: int, *, has_recorded:
     if verdict.outcome is Outcome.RETURNED:
         return TurnEnd(State.PARKED, deaths, interrupted, verdict.delay_ms or 100)
     if verdict.outcome is Outcome.FAILED and verdict.killed:
-        return TurnEnd(State.FAILED if deaths + 1 >= MAX_DEATHS else State.QUEUED, deaths + 1, interrupted)
+        is_last = deaths + 1 >= MAX_DEATHS
+        return TurnEnd(State.FAILED if is_last else State.PARKED, deaths + 1, interrupted, _pause_ms(deaths))
     is_last = interrupted + 1 >= MAX_INTERRUPTIONS
-    return TurnEnd(State.BLOCKED if is_last else State.QUEUED, deaths, interrupted + 1)
+    return TurnEnd(State.BLOCKED if is_last else State.PARKED, deaths, interrupted + 1, _pause_ms(interrupted))
+
+
+def _pause_ms(times: int) -> int:
+    """How long a run waits whose worker is gone: it may take a while to be back, and each look at it counts."""
+    pause: int = RECOVERY_DELAY_MS * 2 ** min(times, 10)
+    return min(MAX_PAUSE_MS, pause)
 
 
 def is_unanswered(verdict: Verdict) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -64,17 +66,21 @@ class Turn:
             try:
                 recorded = self.journal.ask(key, ask)
             except Diverged as error:
-                self._has_asked.clear()
-                left = give_up - loop.time()
-                try:
-                    await asyncio.wait_for(self._has_asked.wait(), max(0.0, left))
-                except TimeoutError:
+                if (left := give_up - loop.time()) <= 0:
                     self.diverged = error
                     self.suspend(ask.branch)
                     return None
+                self._has_asked.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._has_asked.wait(), left)
             else:
                 self._has_asked.set()
                 return (key if recorded is None else recorded.key), recorded
+
+    def replayed(self, keys: Iterable[str]) -> None:
+        """Take note of recorded steps that the body has read from the journal that it was given."""
+        self.journal.replayed(keys)
+        self._has_asked.set()
 
     def suspend(self, branch: str) -> None:
         """Let the branch of a body end here."""

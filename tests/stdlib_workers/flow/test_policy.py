@@ -47,14 +47,17 @@ def test_every_state_is_reached_and_every_one_but_the_ends_is_left() -> None:
 
 
 def test_the_fifth_death_without_a_new_step_fails_a_run() -> None:
-    ends = [after_turn(DIED, deaths, 0, has_recorded=False).state for deaths in range(MAX_DEATHS)]
-    assert ends == [State.QUEUED] * 4 + [State.FAILED]
-    assert after_turn(DIED, MAX_DEATHS - 1, 0, has_recorded=True) == (State.QUEUED, 1, 0, 0)
+    ends = [after_turn(DIED, deaths, 0, has_recorded=False) for deaths in range(MAX_DEATHS)]
+    assert [end.state for end in ends] == [State.PARKED] * 4 + [State.FAILED]
+    assert [end.delay_ms for end in ends[:4]] == [250, 500, 1000, 2000]
+    assert after_turn(DIED, MAX_DEATHS - 1, 0, has_recorded=True) == (State.PARKED, 1, 0, RECOVERY_DELAY_MS)
 
 
 def test_the_twentieth_interruption_blocks_a_run_and_a_reload_counts_no_death() -> None:
     first = after_turn(STOPPED, 3, 0, has_recorded=False)
-    assert (first.state, first.deaths, first.interrupted) == (State.QUEUED, 3, 1)
+    assert first == (State.PARKED, 3, 1, RECOVERY_DELAY_MS)
+    pauses = [after_turn(STOPPED, 0, times, has_recorded=False).delay_ms for times in range(MAX_INTERRUPTIONS - 1)]
+    assert sum(pauses) > 60_000  # a worker that is gone for a minute blocks no run
     assert after_turn(STOPPED, 0, MAX_INTERRUPTIONS - 1, has_recorded=False).state is State.BLOCKED
 
 

@@ -112,7 +112,7 @@ def violations(run: Planned, shown: dict[str, Any], lines: Iterable[dict[str, An
     lines = list(lines)
     found = []
     if shown["state"] != ("failed" if run.fails else "completed"):
-        found.append(f"{run.id} is {shown['state']}")
+        found.append(f"{run} is {shown['state']}: {shown.get('error')}, {shown['steps']}")
     elif not run.fails and shown["result"] != run.result():
         found.append(f"{run.id} has the result {shown['result']}, not {run.result()}")
     keys = [step["key"] for step in shown["steps"]]
