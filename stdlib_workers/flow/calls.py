@@ -52,7 +52,7 @@ class Calls:
         self._clock = clock
         self._spawn = spawn
         self._noise = noise
-        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._tasks: dict[Place, tuple[int, asyncio.Task[None]]] = {}  # with the number of the attempt
         self._waiters: dict[Place, list[asyncio.Future[Entry]]] = {}
         self._undoing: dict[int, asyncio.Task[None]] = {}
         self._permits = asyncio.Semaphore(MAX_UNDOING)
@@ -71,11 +71,13 @@ class Calls:
             self.undo(run)
 
     def start(self, run: Run, entry: Entry) -> None:
-        """Make an attempt, unless one is under way."""
+        """Make an attempt, unless this very one is under way; the task of the one before may be about to end."""
         place = entry.run, entry.key
-        if place not in self._tasks:
-            task = self._tasks[place] = self._spawn(self._attempt(run, entry))
-            task.add_done_callback(lambda _: self._tasks.pop(place, None) if self._tasks.get(place) is task else None)
+        if place in self._tasks and self._tasks[place][0] == entry.attempt:
+            return
+        task = self._spawn(self._attempt(run, entry))
+        current = self._tasks[place] = (entry.attempt, task)
+        task.add_done_callback(lambda _: self._tasks.pop(place, None) if self._tasks.get(place) is current else None)
 
     def expect(self, place: Place) -> asyncio.Future[Entry]:
         """Return a future of a step's end. Call it before the step can end, and `drop` it when nobody waits."""
@@ -105,7 +107,7 @@ class Calls:
     def end_all_of(self, seq: int) -> None:
         """Cancel the attempts of a run: their callees hear of it."""
         for place in [place for place in self._tasks if place[0] == seq]:
-            self._tasks.pop(place).cancel()
+            self._tasks.pop(place)[1].cancel()
 
     # Attempts
 
