@@ -200,4 +200,4 @@ def test_every_acknowledged_run_ends_as_planned_whatever_is_killed(tmp_path: Pat
         lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
         for run in runs:
             found += violations(run, asked(running, "flow::get", {"run": run.id}), lines)
-        assert found == []
+        assert found == [], "\n".join(found)
