@@ -146,12 +146,17 @@ ROOMS: dict[str, Room] = {
             *(f"{_E}/{name}" for name in ("builtins", "channels", "routing", "security", "transport")),
         )
     ),
+    f"{_E}/cluster": Room(
+        (*BASE, "iii/protocol", f"{_E}/config", f"{_E}/routing"),
+        frozenset({"announcements", "engines", "frames", "link", "remote", "requirements"}),
+    ),
     f"{_E}/terminal": Room((f"{_E}/config", f"{_E}/security", f"{_E}/supervision")),
     f"{_E}/boot": Room((*BASE, *(f"{_E}/{name}" for name in ("config", "run_tag.py", "supervision", "transport")))),
     _E: Room(
         (
             *(*BASE, "iii/protocol"),
-            *(f"{_E}/{name}" for name in ("boot", "builtins", "channels", "config", "gateway", "health", "reload")),
+            *(f"{_E}/{name}" for name in ("boot", "builtins", "channels", "cluster", "config", "gateway", "health")),
+            f"{_E}/reload",
             *(f"{_E}/{name}" for name in ("observing", "routing", "security", "supervision", "telemetry")),
             *(f"{_E}/{name}" for name in ("terminal", "transport")),
         )

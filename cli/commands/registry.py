@@ -27,6 +27,7 @@ COMMANDS: Table = {
     "ps": ("cli.observe.workers", "ps", "Show the workers and how they are."),
     "functions": ("cli.observe.registrations", "functions", "List the functions that can be called."),
     "triggers": ("cli.observe.registrations", "triggers", "List what calls which function."),
+    "cluster": ("cli.observe.engines", "cluster", "Show the engines of the cluster."),
     "state": ("cli.commands.stores", "state", "Read, write and watch values of the state worker."),
     "stream": ("cli.commands.stores", "stream", "Follow the events of a stream."),
     "config": ("cli.commands.configuration", "command", "Read and change settings while workers run."),

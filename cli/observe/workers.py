@@ -17,6 +17,7 @@ from cli.client.connection import Connection, connect
 from cli.client.errors import UsageError, note_other_version
 from cli.commands import completion
 from cli.commands.options import engine_options
+from cli.observe.engines import engine_name_option, merged
 from cli.text.output import count, shown, shown_json, write
 from cli.text.progress import progress
 from cli.text.table import duration, size, table
@@ -28,19 +29,24 @@ WORKER_TIMEOUT_MS = 120_000
 
 
 @click.command("ps")
+@engine_name_option
 @engine_options
-def ps(engine: str | None, as_json: bool) -> None:
-    """Show the workers: state, generation, process, load, restarts."""
+def ps(engine_name: str | None, engine: str | None, as_json: bool) -> None:
+    """Show the workers of all engines: state, generation, process, load, restarts."""
     with connect(engine) as connection:
-        listed = connection.look_up("engine::workers::list")
+        listed = merged(connection, "engine::workers::list", {}, engine_name, "workers")
     note_other_version()
     write(shown_json(listed) if as_json else workers_table(listed["workers"]))
 
 
 def workers_table(workers: Iterable[dict[str, Any]]) -> str:
-    """Return the table of rows of `engine::workers::list`."""
+    """Return the table of rows of `engine::workers::list`, with the column ENGINE where rows name their engine."""
     drop = ("FUNCTIONS", "GEN", "UPTIME", "RESTARTS", "CPU", "MEMORY", "LAST EXIT", "PID")
-    return table(COLUMNS, map(row_of, workers), cut="LAST EXIT", drop=drop)
+    workers = list(workers)
+    if not any("engine" in worker for worker in workers):
+        return table(COLUMNS, map(row_of, workers), cut="LAST EXIT", drop=drop)
+    rows = [(name, worker.get("engine"), *cells) for worker in workers for name, *cells in [row_of(worker)]]
+    return table((COLUMNS[0], "ENGINE", *COLUMNS[1:]), rows, cut="LAST EXIT", drop=drop)
 
 
 def row_of(worker: dict[str, Any]) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -31,7 +31,7 @@ from iii.engine.config.cautions import cautions_of
 from iii.engine.config.environment import environments_of
 from iii.engine.config.keys import ENGINE_KEYS
 from iii.engine.config.project import load_project
-from iii.engine.config.spec import ListenerSpec, WorkerSpec
+from iii.engine.config.spec import ClusterSpec, ListenerSpec, WorkerSpec
 from iii.engine.console import Console
 from iii.engine.failed_calls import FailedCalls
 from iii.engine.gateway.authentication import AuthPolicy
@@ -62,6 +62,9 @@ from iii.errors import ProjectError
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
+
+if TYPE_CHECKING:
+    from iii.engine.cluster.cluster import Cluster
 
 # Keys of [engine] that a running engine takes over when iii.toml changes; its listeners are compared one by one.
 _LIVE_KEYS = ("invocation_timeout", "memory")
@@ -156,6 +159,7 @@ class Engine:
         self.telemetry_exporter = TelemetryExporter(
             self.router, self.pump.turn, follow=display.follow, worker_metrics=self.builtins.worker_metrics
         )
+        self.cluster: Cluster | None = None  # of a project with [cluster]
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
     async def run(self) -> int:
@@ -187,6 +191,8 @@ class Engine:
         watching = start_critical(self.watcher.run(), "the watcher") if self.options.is_watching else None
         self._check_folder()
         try:
+            if self.project.cluster is not None:
+                await self._join(self.project.cluster)
             await self._serve()
         finally:
             if watching is not None:
@@ -230,6 +236,13 @@ class Engine:
         await stopping
         starting.cancel()
 
+    async def _join(self, spec: ClusterSpec) -> None:
+        from iii.engine.cluster.cluster import Cluster  # a project on one machine loads nothing of it
+
+        self.cluster = Cluster(spec, self.router, version=VERSION, turn=self.pump.turn, warn=self.warn)
+        self.builtins.serve("engine::cluster::info", self.cluster.answer, "Describe the engines of the cluster")
+        await self.cluster.start()
+
     async def _settle_bindings(self) -> None:
         """Wait until what the workers have bound is bound: who reads that the project is ready may use its routes."""
         deadline = time.monotonic() + SETTLE_TIMEOUT
@@ -240,8 +253,12 @@ class Engine:
         self._console.stop_waiting()
         self._display.starting(())
         self.router.calls.stop_admitting()
+        if self.cluster is not None:
+            self.cluster.leave_gently()
         self.heartbeat.stop_checking_workers()
         await self.supervisor.shutdown()
+        if self.cluster is not None:
+            await self.cluster.stop()
         self._prestart.close()
         if not self._is_guarded:
             await asyncio.to_thread(self._run_context.kill_rest)
@@ -374,6 +391,8 @@ class Engine:
             self.worker_connections.expel(event.peer, event.why)
         elif isinstance(event, events.FunctionsChanged | events.WorkersChanged):
             self.builtins.on_event(event)
+            if self.cluster is not None:
+                self.cluster.on_functions_changed()
         elif isinstance(event, events.CallFailed):
             if (report := self._failed_calls.report_of(event, self.project.root)) is not None:
                 self._display(report)
@@ -404,6 +423,8 @@ class Engine:
             is_news = value not in (getattr(self.project.engine, key.name), getattr(self._started_with, key.name))
             if is_news and key.name not in _LIVE_KEYS:
                 self.warn(f"[engine] {key.name} has changed: that applies after `iii stop` and a new start")
+        if project.cluster != self.project.cluster:
+            self.warn("[cluster] has changed: that applies after `iii stop` and a new start")
         self.router.calls.timeout = project.engine.invocation_timeout
         known = cautions_of(self.project, os.environ)
         for caution in cautions_of(project, os.environ):

@@ -47,7 +47,27 @@ class Filters(Struct, gc=False):
 
 def functions_list(router: Router, viewer: Peer, filters: Filters) -> Row:
     """Return `{"functions": [summary...]}`, sorted by id, or by how well it matches `search`."""
-    return {"functions": function_rows(router, viewer.rights, filters)}
+    rows = function_rows(router, viewer.rights, filters)
+    if router.engine_name is not None and viewer.rights is None:
+        for row in rows:
+            function = router.registry.namespaces[row["namespace"]][row["function_id"]]
+            row["engines"] = engines_of(function, router.engine_name)
+    return {"functions": rows, **engines(router, viewer)}
+
+
+def engines_of(function: Function, own: str) -> list[str]:
+    """Return the names of the engines that have a function; `own` is this one's."""
+    providers = [*function.providers, *(standby for standby, _ in function.standbys)]
+    elsewhere = {provider.engine for provider in providers if provider.engine is not None}
+    return sorted(elsewhere if function.owner.is_remote else {own, *elsewhere})
+
+
+def engines(router: Router, viewer: Peer) -> Row:
+    """Return `{"engine", "engines"}` of a cluster: this engine's name, and those of all; sessions are told nothing."""
+    if router.engine_name is None or viewer.rights is not None:
+        return {}
+    others = {peer.engine for peer in router.peer_table.peers.values() if peer.engine is not None}
+    return {"engine": router.engine_name, "engines": sorted({router.engine_name, *others})}
 
 
 def function_rows(router: Router, rights: Rights | None, filters: Filters) -> list[Row]:
@@ -89,9 +109,10 @@ def summary(function: Function) -> Row:
 
 def worker_of(function: Function) -> str:
     """Return the name of the function's worker; of the engine's own functions, the first part of the id."""
-    if function.providers and function.providers[0].kind == "engine":
-        return function.id.split("::")[0]
-    return function.owner.name
+    if not function.providers:
+        return function.owner.name
+    provider = function.providers[0]
+    return function.id.split("::")[0] if provider.kind == "engine" else provider.worker_of(function.id)
 
 
 def functions_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:
@@ -256,7 +277,7 @@ def triggers_list(router: Router, viewer: Peer, filters: Filters) -> Row:
             rows[key] = {**(type_summary(provided) if provided else absent), "bindings": []}
         rows[key]["bindings"].append(binding)
     listed = sorted(rows.values(), key=lambda row: (row["id"], row["namespace"] or ""))
-    return {"triggers": listed, "trigger_types": types}
+    return {"triggers": listed, "trigger_types": types, **engines(router, viewer)}
 
 
 def registered_triggers_info(router: Router, viewer: Peer, payload: Mapping[str, Any]) -> Row:
@@ -311,7 +332,8 @@ def workers_list(router: Router, viewer: Peer, rows: Iterable[Mapping[str, Any]]
         and filters.runtime in (None, row["runtime"])
         and filters.status in (None, row["status"])
     ]
-    return {"workers": sorted(workers, key=lambda row: (row["name"], row.get("instance") or 0, str(row["id"])))}
+    workers.sort(key=lambda row: (row["name"], row.get("instance") or 0, str(row["id"])))
+    return {"workers": workers, **engines(router, viewer)}
 
 
 def workers_info(

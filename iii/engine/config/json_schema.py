@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from iii.config_schema import load_schema
-from iii.engine.config.keys import DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
+from iii.engine.config.keys import CLUSTER_KEYS, DURATION, ENGINE_KEYS, NAME, SIZE, WORKER_KEYS, Key
 from iii.engine.config.project import STANDARD_WORKERS, STDLIB_WORKERS
 from iii.engine.config.regular_file import open_regular
 from iii.errors import ProjectError
@@ -58,6 +58,7 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             "engine": engine,
+            "cluster": {**_object(CLUSTER_KEYS), "required": ["servers"]},
             "workers": workers,
             "profiles": {"type": "object", "additionalProperties": profile},
         },

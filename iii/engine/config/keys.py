@@ -49,6 +49,20 @@ ENGINE_KEYS = (
     Key("memory", "size", "What the engine may hold for all peers together: calls, messages, data.", 64e6, 10**15),
 )
 
+CLUSTER_KEYS = (
+    Key("servers", "strings", "URLs of the NATS servers through which the engines find each other."),
+    Key("name", "name", "Engines with the same name are one; by default the name of the project's folder."),
+    Key("engine", "name", "What this engine is called; by default the name of the machine."),
+    Key("labels", "strings", "What `only` of a worker may choose this engine by, beside its name."),
+    Key("credentials", "string", "A NATS credentials file, relative to iii.toml."),
+    Key("user", "string", "User name at the NATS servers."),
+    Key("password", "string", "Password of that user."),
+    Key("token", "string", "Token for the NATS servers, in place of a user."),
+    Key("tls_ca", "string", "File of the authorities that the servers' certificates are checked with."),
+    Key("tls_cert", "string", "File of this engine's certificate, where the servers ask for one."),
+    Key("tls_key", "string", "File of the certificate's key."),
+)
+
 WORKER_KEYS = (
     Key("run", "string", "A .py file, or the command line of any other program (no shell)."),
     Key("after", "names", "Workers that have to be registered before this one starts."),
@@ -56,6 +70,7 @@ WORKER_KEYS = (
     Key("env", "env", "Environment variables of the worker; the shell's value wins."),
     Key("env_file", "strings", "Files of NAME=value lines, beside iii.toml."),
     Key("pass_env", "strings", "Names (globs) taken over from the shell."),
+    Key("only", "strings", "Engines of the cluster that run the worker: globs over their names and labels."),
     Key("instances", "integer", "Processes that run in parallel.", 1, 64),
     Key("concurrency", "integer", "Calls in flight per instance.", 1, 100_000),
     Key("restart", "choice", "When a worker starts again.", choices=("always", "on-failure", "never")),

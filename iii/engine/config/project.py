@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace
+
 from iii.config_schema import brief, load_schema, mistakes
 from iii.engine.config.environment import ENV_FILES, read_env_file
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
-from iii.engine.config.keys import ENGINE_KEYS, NAME, WORKER_KEYS, check
+from iii.engine.config.keys import CLUSTER_KEYS, ENGINE_KEYS, NAME, WORKER_KEYS, Key, check
 from iii.engine.config.mistakes import Mistakes
-from iii.engine.config.spec import EngineSpec, ProjectSpec, WorkerSpec
+from iii.engine.config.spec import ClusterSpec, EngineSpec, ProjectSpec, WorkerSpec
 from iii.engine.config.toml_document import Place, read_document
 from iii.errors import ProjectError
 from iii.suggestions import did_you_mean
@@ -34,7 +37,7 @@ STDLIB_WORKERS = Path(__file__).parents[3] / "stdlib_workers"
 PROJECT_FILE = "iii.toml"
 MAX_SHOWN = 10  # workers of a circle that its message names
 
-_TOP = ("engine", "workers", "profiles")
+_TOP = ("engine", "cluster", "workers", "profiles")
 _KEYS = {key.name: key for key in WORKER_KEYS}
 # These need the file system; all other keys go into the spec under their own name.
 _PLAIN = tuple(name for name in _KEYS if name not in ("run", "cwd", "env_file", "python"))
@@ -96,15 +99,18 @@ class _Reader:
         top, collected = self._top, self._mistakes.collected
         if not self._table(top, _TOP) and not self._mistakes:
             raise top.error("no workers are declared", "add a [workers.NAME] table, or run `iii init`")
-        workers, engine = {}, EngineSpec()
+        workers, engine, cluster = {}, EngineSpec(), None
         for name, entries in self._tables(profile).items():
             with collected():
                 workers[name] = self._worker(name, entries)
         with collected():
             engine = self._engine(top.inside("engine"))
+        with collected():
+            cluster = self._cluster(top.inside("cluster"))
         self._mistakes.raise_all()
         _check_order(workers, top)
-        return ProjectSpec(self._root, self._root.name, file, engine, MappingProxyType(workers))
+        workers = _those_of_engine(workers, cluster, top)
+        return ProjectSpec(self._root, self._root.name, file, engine, cluster, MappingProxyType(workers))
 
     def _table(self, at: Place, known: Collection[str] = ()) -> dict[str, Any]:
         """Return the table that is written there, an empty one if there is none; with `known`, without other names."""
@@ -121,11 +127,7 @@ class _Reader:
 
     def _engine(self, at: Place) -> EngineSpec:
         table = self._table(at, (*(key.name for key in ENGINE_KEYS), "listeners"))
-        values: dict[str, Any] = {}
-        for key in ENGINE_KEYS:
-            if key.name in table:
-                with self._mistakes.collected():
-                    values[key.name] = check(key, table[key.name], at.inside(key.name))
+        values = self._checked(ENGINE_KEYS, table, at)
         if "listen" in values:
             values["listen_line"] = at.inside("listen").line
         if "listeners" in table:
@@ -133,6 +135,34 @@ class _Reader:
 
             values["listeners"] = listeners_of(table["listeners"], at.inside("listeners"))
         return EngineSpec(**values)
+
+    def _checked(self, keys: tuple[Key, ...], table: Mapping[str, Any], at: Place) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key in keys:
+            if key.name in table:
+                with self._mistakes.collected():
+                    values[key.name] = check(key, table[key.name], at.inside(key.name))
+        return values
+
+    def _cluster(self, at: Place) -> ClusterSpec | None:
+        if at.path not in at.document.positions.keys:
+            return None
+        values = self._checked(CLUSTER_KEYS, self._table(at, tuple(key.name for key in CLUSTER_KEYS)), at)
+        if not values.get("servers"):
+            raise at.error("cluster: no servers", 'write servers = ["nats://HOST:4222"]')
+        for index, server in enumerate(values["servers"]):
+            if not server.startswith(("nats://", "tls://", "ws://", "wss://")):
+                text = f"cluster: {brief(server)} is no URL of a NATS server"
+                raise at.inside("servers", index).error(text, 'write "nats://HOST:4222"')
+        for key, default in (("name", self._root.name), ("engine", os.uname().nodename)):
+            if not NAME.fullmatch(values.setdefault(key, default)):
+                raise at.error(f"cluster: {brief(default)} cannot be its {key}", f'write {key} = "NAME"')
+        for key in ("credentials", "tls_ca", "tls_cert", "tls_key"):
+            if key in values:
+                values[key] = path = self._root / values[key]
+                if not os.path.exists(path):
+                    raise at.inside(key).error(f"{key}: there is no file {path}")
+        return ClusterSpec(**values, line=at.line)
 
     def _tables(self, profile: str | None) -> dict[str, _Entries]:
         top = self._top
@@ -263,6 +293,24 @@ def _standard(name: str, at: Place, values: dict[str, Any]) -> str:
     if values.get("instances", 1) != 1:
         raise at.inside("instances").error("a standard worker has one instance", "it owns its files")
     return standard
+
+
+def _those_of_engine(workers: dict[str, WorkerSpec], cluster: ClusterSpec | None, top: Place) -> dict[str, WorkerSpec]:
+    """Return the workers that this engine runs. Those that it does not run are none that others can wait for."""
+    for name, spec in workers.items():
+        if spec.only and cluster is None:
+            raise top.inside("workers", name, "only").error(
+                "only chooses engines of a cluster", "add a [cluster] table"
+            )
+    names = () if cluster is None else (cluster.engine, *cluster.labels)
+    kept = {
+        name: spec
+        for name, spec in workers.items()
+        if not spec.only or any(fnmatchcase(each, pattern) for each in names for pattern in spec.only)
+    }
+    return {
+        name: replace(spec, after=tuple(other for other in spec.after if other in kept)) for name, spec in kept.items()
+    }
 
 
 def _check_order(workers: Mapping[str, WorkerSpec], top: Place) -> None:

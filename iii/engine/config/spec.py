@@ -35,6 +35,7 @@ class WorkerSpec(Struct, frozen=True):
     pass_env: tuple[str, ...] = ()  # further names (globs) taken over from the shell
     after: tuple[str, ...] = ()
     watch: tuple[str, ...] | None = ()  # extra globs; None turns reload off
+    only: tuple[str, ...] = ()  # engines of the cluster that run it, as globs; none: every engine
     instances: int = 1
     concurrency: int | None = None  # calls in flight per instance; None: as many as come
     restart: Literal["always", "on-failure", "never"] = "on-failure"
@@ -82,6 +83,23 @@ class EngineSpec(Struct, frozen=True):
     listeners: tuple[ListenerSpec, ...] = ()
 
 
+class ClusterSpec(Struct, frozen=True):
+    """The `[cluster]` table: where the other engines of the project are found, and who this one is."""
+
+    servers: tuple[str, ...]
+    name: str
+    engine: str
+    labels: tuple[str, ...] = ()
+    credentials: Path | None = None
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    line: int = 0
+
+
 class ProjectSpec(Struct, frozen=True):
     """A whole iii.toml. `root` is its folder; `state_dir` is `root/.iii`."""
 
@@ -89,6 +107,7 @@ class ProjectSpec(Struct, frozen=True):
     name: str
     file: Path
     engine: EngineSpec = EngineSpec()
+    cluster: ClusterSpec | None = None
     workers: Mapping[str, WorkerSpec] = _EMPTY
 
     @property

@@ -64,6 +64,7 @@ class Owner:
     # functions are not counted, and begin no trace.
     is_observer: bool = False
     has_own_connections: bool = False  # its processes open connections of their own, beside their pipes
+    is_remote: bool = False  # the other engines of a cluster: what runs here is preferred
     fires_triggers: bool = False  # it provides a trigger type, or has: its calls may be made for events
     is_validated: bool = True  # whether payloads are checked against request formats
     rights: Rights | None = None  # of a session; None for everything else, which may do anything
@@ -99,6 +100,7 @@ class Peer:
     owner: Owner = None  # type: ignore[assignment]  # without one, the peer gets an owner of its own
     generation: int | None = None
     instance: int | None = None
+    engine: str | None = None  # the name of the other engine that it stands for; None for all that runs here
     concurrency: int | None = None
     pid: int | None = None
     reattach_token: str | None = None
@@ -143,6 +145,10 @@ class Peer:
         lines, self.outbox = self.outbox, []
         self.written = self.enqueued
         return lines
+
+    def worker_of(self, function_id: str) -> str:  # noqa: ARG002 - the peer of another engine has those of many
+        """Return the name of the worker that provides this function of the peer."""
+        return self.owner.name
 
     def disconnect(self) -> None:
         """Let go of the transport: the two refer to each other, and would both stay until a garbage collection."""

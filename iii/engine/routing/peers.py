@@ -164,6 +164,7 @@ class PeerTable:
         self._end_first_start(worker)
         if not owner.peers:
             self._registrations.send_all(self._bindings.forget_gone(owner))
+            self._registrations.drop_vacancies(owner, f"worker {worker} is not available")
         self._calls.dispatch_waiting(owner)
 
     def _end_first_start(self, worker: str) -> None:

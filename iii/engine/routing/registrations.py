@@ -113,8 +113,11 @@ class Registrations:
 
     def _register_function(self, peer: Peer, message: m.RegisterFunction) -> None:
         holder = self._registry.find(peer.namespace, message.id)
-        if holder is not None and holder.owner.rights is not None and peer.rights is None:
-            self._take_over(holder, peer)
+        if holder is not None and peer.rights is None:
+            if holder.owner.rights is not None:
+                self._take_over(holder, peer)
+            elif holder.owner.is_remote and not peer.owner.is_remote:
+                self._prefer_local(holder)
         try:
             validator = self._compile_schema(message) if peer.owner.is_validated else None
             function = self._registry.register(peer, message, validator)
@@ -123,6 +126,8 @@ class Registrations:
             if holder is not None:
                 self.settle_vacancy(holder, "taken over")
             return
+        if function is None and peer.owner.is_remote:
+            return  # it stands by for what runs here
         if function is None:
             existing = self._registry.find(peer.namespace, message.id)
             provider_id = existing.providers[0].id if existing and existing.providers else ""
@@ -148,6 +153,12 @@ class Registrations:
             self._reject(session, function.id, ErrorCode.FUNCTION_NAMESPACE_CONFLICT, why)
         text = f"took over {function.id}, which session {function.owner.name} had registered"
         self._calls.events.append(Notice(peer.name, text, "taken_over"))
+
+    def _prefer_local(self, function: Function) -> None:
+        """A peer of this engine registers what other engines have: from now on they stand by."""
+        for remote in list(function.providers):
+            self._remove(remote, function)
+            function.add_standby(remote, function.declaration)
 
     def judge_sessions(self, function_id: str | None = None) -> None:
         """Hold the bindings of sessions against their rights, which may have changed; see `Bindings.judge_sessions`."""
@@ -248,7 +259,8 @@ class Registrations:
 
         The calls that waited for it go to the standby, or fail with `why`.
         """
-        if function.providers or function.owner.keeps_vacancies:
+        goes_elsewhere = not function.owner.is_expected and any(peer.owner.is_remote for peer, _ in function.standbys)
+        if function.providers or (function.owner.keeps_vacancies and not goes_elsewhere):
             return
         waiting = self._calls.unqueue(function)
         self._registry.drop(function)

@@ -81,6 +81,7 @@ class Router:
         )
         self._compile_result_schema = compile_result_schema
         self._checks_results = False  # until a function says what it returns
+        self.engine_name: str | None = None  # in a cluster
         self.void_calls = self.enqueue_calls = 0  # received since the start
         self.registrations = Registrations(
             self.registry, self.bindings, self.calls, compile_schema, self._compile_response_format

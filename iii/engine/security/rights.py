@@ -147,6 +147,7 @@ ENTRANCES: dict[str, tuple[Row, ...]] = {
     "engine::unregister_trigger": (_only_own("binding"),),
     "engine::channels::create": _NOTHING,  # the channel has a key of its own
     "engine::connections::check": _NOTHING,
+    "engine::cluster::info": _NOTHING,
     "engine::counters::list": _NOTHING,
     # What these answer is cut to what the session may call and has bound itself.
     **dict.fromkeys(

@@ -1,0 +1,1 @@
+"""Several engines as one: which engines there are, and what travels between two of them."""

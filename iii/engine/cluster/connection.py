@@ -1,0 +1,142 @@
+"""The one module that speaks NATS: one connection of the engine to the servers of its cluster, through nats-py.
+
+Publishing and receiving never wait for a server. While there is no connection, nothing is published, and the callers of
+`publish` know it: what must arrive, the links send again.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from iii.engine.cluster.requirements import unmet_requirements
+from iii.engine.config.spec import ClusterSpec
+from iii.errors import ProjectError
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+# Seconds. A server that has died is noticed at once; one that is frozen, when it has not answered two pings.
+PING_INTERVAL, MAX_PINGS = 1, 2
+CONNECT_TIMEOUT = 2
+# Seconds between two tries to reach a server.
+RECONNECT_INTERVAL = 0.05
+# Bytes that a server must take in one message: a piece of a message with its head, and the head of a message with them.
+LEAST_PAYLOAD = 4096
+
+# subject, data, whether a server says that a message had no receiver
+Receive = Callable[[str, bytes, bool], None]
+
+
+class Connection:
+    """A connection that is made anew whenever it is lost. `on_change(is_connected)` hears of it."""
+
+    def __init__(self, spec: ClusterSpec, on_change: Callable[[bool], None]) -> None:
+        try:
+            from nats.aio.client import Client
+            from nats.errors import Error
+        except ImportError:
+            hint = "pip install 'iii-engine[cluster]'"
+            raise ProjectError("[cluster] needs nats-py, which is not installed", line=spec.line, hint=hint) from None
+        self._spec = spec
+        self._on_change = on_change
+        self._client = Client()
+        self._refusals = Error
+        self.last_error = ""
+        self._was_connected = False
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._client.is_connected)
+
+    @property
+    def server(self) -> str:
+        """The server that this connection is to, with its version."""
+        url, version = self._client.connected_url, self._client.connected_server_version
+        return f"{url.hostname}:{url.port}, nats-server {version.major}.{version.minor}.{version.patch}" if url else ""
+
+    @property
+    def unmet(self) -> list[str]:
+        """What of the servers is not as a cluster needs it: a sentence each, with the way out."""
+        version = self._client.connected_server_version
+        known = len(self._client.servers)
+        return unmet_requirements((version.major, version.minor), max_payload=self.max_payload, servers=known)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that the server takes in one message."""
+        return int(self._client.max_payload)
+
+    async def open(self) -> None:
+        """Connect; return when a server has answered, however long that takes. Raises `ProjectError` for bad files."""
+        spec = self._spec
+        await self._client.connect(
+            servers=list(spec.servers),
+            name=f"iii {spec.name} {spec.engine}",
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            connect_timeout=CONNECT_TIMEOUT,
+            reconnect_time_wait=RECONNECT_INTERVAL,  # type: ignore[arg-type]  # seconds, fractions of them too
+            max_reconnect_attempts=-1,
+            ping_interval=PING_INTERVAL,
+            max_outstanding_pings=MAX_PINGS,
+            no_echo=True,
+            tls=_tls_of(spec),
+            user=spec.user,
+            password=spec.password,
+            token=spec.token,
+            user_credentials=None if spec.credentials is None else str(spec.credentials),
+        )
+        self._was_connected = True
+        self._on_change(True)
+
+    async def subscribe(self, subject: str, receive: Receive) -> None:
+        """Hear what is published to the subject: `receive` gets each message, in order."""
+
+        async def take(message: Msg) -> None:
+            receive(message.subject, message.data, (message.headers or {}).get("Status") == "503")
+
+        await self._client.subscribe(subject, cb=take)
+
+    async def publish(self, subject: str, data: bytes, reply: str = "") -> bool:
+        """Publish; return False where that cannot be. A server answers to `reply` if nobody receives it."""
+        if not self._client.is_connected:
+            return False
+        try:
+            await self._client.publish(subject, data, reply)
+        except self._refusals as error:  # the connection was lost in between, or takes no more
+            self.last_error = str(error)
+            return False
+        return True
+
+    async def flush(self) -> None:
+        """Wait until the server has what was published, a second at most."""
+        if self._client.is_connected:
+            await self._client.flush(1)
+
+    async def close(self) -> None:
+        if self._was_connected:
+            await self._client.close()
+
+    async def _on_disconnected(self) -> None:
+        self._on_change(False)
+
+    async def _on_reconnected(self) -> None:
+        self._on_change(True)
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+
+
+def _tls_of(spec: ClusterSpec) -> ssl.SSLContext | None:
+    if spec.tls_ca is None and spec.tls_cert is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=None if spec.tls_ca is None else str(spec.tls_ca))
+        if spec.tls_cert is not None:
+            context.load_cert_chain(spec.tls_cert, spec.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ProjectError(f"cluster: the TLS files cannot be used: {error}", line=spec.line) from None
+    return context

