@@ -237,6 +237,21 @@ def test_functions_of_sessions_are_not_told(world: World) -> None:
     assert world["a"].error(caller)["code"] == "function_not_found"
 
 
+def test_a_session_cannot_ask_another_engine_for_itself_and_a_worker_can(world: World) -> None:
+    engine = world["b"].peer("engine", kind="engine")
+    world["b"].register(engine, "engine::workers::stop")
+    world.run()
+    session = world["a"].peer("session")
+    session.owner.rights = _Anything()
+    world["a"].call(session, "engine::workers::stop", namespace="engine:b")
+    world.run()
+    assert world["a"].error(session)["code"] == "FORBIDDEN"
+    assert world["b"].got(engine) == []
+    world["a"].call(world["a"].peer("worker"), "engine::workers::stop", "c2", namespace="engine:b")
+    world.run()
+    assert world["b"].calls_of(engine) == ["c2"]
+
+
 class _Anything:
     def refusal(self, message: object) -> None:
         return None
