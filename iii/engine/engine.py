@@ -30,7 +30,7 @@ from iii.engine.channels.unix_endpoint import ChannelAcceptor
 from iii.engine.config.cautions import cautions_of
 from iii.engine.config.environment import environments_of
 from iii.engine.config.keys import ENGINE_KEYS
-from iii.engine.config.project import load_project
+from iii.engine.config.project import load_project, those_of_engine
 from iii.engine.config.spec import ClusterSpec, ListenerSpec, WorkerSpec
 from iii.engine.console import Console
 from iii.engine.failed_calls import FailedCalls
@@ -412,7 +412,7 @@ class Engine:
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
         try:
             declared = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
-            project = self._console.added_to(declared)
+            project = self._console.added_to(those_of_engine(declared))
             environments = environments_of(project, os.environ)
         except ProjectError as error:
             more = tuple(map(str, error.others))

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.config.cautions import cautions_of
-from iii.engine.config.project import load_project
+from iii.engine.config.project import load_project, those_of_engine
 from iii.engine.config.spec import ProjectSpec
 from iii.engine.guard import Guard
 from iii.errors import AlreadyRunning, IIIError, ProjectError
@@ -50,6 +50,11 @@ def run(
         if name not in project.workers:
             hint = did_you_mean(name, project.workers) or f"there are: {', '.join(project.workers)}"
             raise ProjectError(f"there is no worker `{name}`", hint=hint)
+    everywhere, project = project, those_of_engine(project)
+    for name in names:
+        if name not in project.workers:
+            only = ", ".join(everywhere.workers[name].only)
+            raise ProjectError(f"worker `{name}` runs on other engines of the cluster", hint=f"its `only` says {only}")
     if debug is not None:
         project = _with_debugger(project, debug)
     if cautions := cautions_of(project, os.environ):

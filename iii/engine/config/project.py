@@ -80,6 +80,26 @@ def find_project(start: Path) -> Path | None:
     return None
 
 
+def those_of_engine(project: ProjectSpec) -> ProjectSpec:
+    """Return the project with the workers that this engine of its cluster runs: `only` may leave some to others.
+
+    The workers that are left wait for none that others run.
+    """
+    cluster = project.cluster
+    if cluster is None:
+        return project
+    names = (cluster.engine, *cluster.labels)
+    kept = {
+        name: spec
+        for name, spec in project.workers.items()
+        if not spec.only or any(fnmatchcase(each, pattern) for each in names for pattern in spec.only)
+    }
+    workers = {
+        name: replace(spec, after=tuple(other for other in spec.after if other in kept)) for name, spec in kept.items()
+    }
+    return replace(project, workers=MappingProxyType(workers))
+
+
 class _Reader:
     """Reads the tables of one file. A mistake does not end it: what can be checked without it still is."""
 
@@ -109,7 +129,10 @@ class _Reader:
             cluster = self._cluster(top.inside("cluster"))
         self._mistakes.raise_all()
         _check_order(workers, top)
-        workers = _those_of_engine(workers, cluster, top)
+        for name, spec in workers.items():
+            if spec.only and cluster is None:
+                at = top.inside("workers", name, "only")
+                raise at.error("only chooses engines of a cluster", "add a [cluster] table")
         return ProjectSpec(self._root, self._root.name, file, engine, cluster, MappingProxyType(workers))
 
     def _table(self, at: Place, known: Collection[str] = ()) -> dict[str, Any]:
@@ -293,24 +316,6 @@ def _standard(name: str, at: Place, values: dict[str, Any]) -> str:
     if values.get("instances", 1) != 1:
         raise at.inside("instances").error("a standard worker has one instance", "it owns its files")
     return standard
-
-
-def _those_of_engine(workers: dict[str, WorkerSpec], cluster: ClusterSpec | None, top: Place) -> dict[str, WorkerSpec]:
-    """Return the workers that this engine runs. Those that it does not run are none that others can wait for."""
-    for name, spec in workers.items():
-        if spec.only and cluster is None:
-            raise top.inside("workers", name, "only").error(
-                "only chooses engines of a cluster", "add a [cluster] table"
-            )
-    names = () if cluster is None else (cluster.engine, *cluster.labels)
-    kept = {
-        name: spec
-        for name, spec in workers.items()
-        if not spec.only or any(fnmatchcase(each, pattern) for each in names for pattern in spec.only)
-    }
-    return {
-        name: replace(spec, after=tuple(other for other in spec.after if other in kept)) for name, spec in kept.items()
-    }
 
 
 def _check_order(workers: Mapping[str, WorkerSpec], top: Place) -> None:

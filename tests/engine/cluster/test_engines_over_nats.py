@@ -248,6 +248,11 @@ def test_only_chooses_engines_by_name_or_label(cluster: EngineCluster) -> None:
     cluster.await_function("a", "math::once")
     assert cluster.functions("a")["math::once"] == ["b"]
     assert a.rows("math") == []
+    a.laws.clear()
+    assert a.stop() == 0
+    a.launch("dev", "math")
+    assert a.await_exit() == 2
+    assert "worker `math` runs on other engines of the cluster; its `only` says gpu-*" in a.output
 
 
 def test_row_23_a_stranger_may_not_write_to_an_engine_where_the_servers_rules_say_so(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iii.engine.config.project import load_project
+from iii.engine.config.project import load_project, those_of_engine
 from iii.engine.config.spec import ProjectSpec
 from iii.errors import ProjectError
 
@@ -47,7 +47,9 @@ def test_what_is_written_and_in_the_environment_is_taken(tmp_path: Path) -> None
 
 
 def test_a_project_without_a_cluster_has_none(tmp_path: Path) -> None:
-    assert load(tmp_path, '[workers.math]\nrun = "math.py"').cluster is None
+    project = load(tmp_path, '[workers.math]\nrun = "math.py"')
+    assert project.cluster is None
+    assert those_of_engine(project) is project
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,9 @@ def test_a_project_without_a_cluster_has_none(tmp_path: Path) -> None:
 def test_only_keeps_a_worker_from_other_engines_and_no_worker_waits_for_it_there(
     tmp_path: Path, who: str, workers: list[str]
 ) -> None:
-    project = load(tmp_path, f"[cluster]\n{SERVERS}{who}\n{WORKERS}")
+    everywhere = load(tmp_path, f"[cluster]\n{SERVERS}{who}\n{WORKERS}")
+    assert len(everywhere.workers) == 3  # checks and tests see them all
+    project = those_of_engine(everywhere)
     assert list(project.workers) == workers
     assert [name for name in project.workers["web"].after if name not in workers] == []
 
