@@ -32,9 +32,9 @@ class EngineCluster:
         ground.head += f'[cluster]\nname = "shop"\nengine = "{name}"\nservers = {servers}\n{table}'
         return ground
 
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, prefix: tuple[str, ...] = ()) -> None:
         for name in names or tuple(self.grounds):
-            self.grounds[name].start()
+            self.grounds[name].start(prefix=prefix)
 
     def info(self, name: str) -> dict[str, Any]:
         """Return what an engine says of its cluster."""
@@ -62,6 +62,14 @@ class EngineCluster:
         ground.guard.kill()
         os.kill(pid, signal.SIGKILL)
         ground.await_exit()
+
+    def start_again(self, name: str) -> None:
+        """Start an engine that was killed."""
+        ground = self[name]
+        shown = len(ground.shown)
+        ground.launch()
+        ground.await_line("ready in", shown)
+        ground.facts()
 
     def close(self) -> None:
         for ground in self.grounds.values():

