@@ -60,15 +60,24 @@ class Callers:
             thread.join()
 
 
-def die_and_come_back(cluster: EngineCluster, tmp_path: Path, seconds: float) -> None:
-    ran = tmp_path / "ran"
+def callers_of(cluster: EngineCluster, ran: Path) -> Callers:
+    """Start engines a, b and c, and callers on a of what b and c have."""
     ran.mkdir()
     cluster.add("a")
     for name in "bc":
         cluster.add(name).worker("math", MARK)
     cluster.start()
     eventually(lambda: cluster.functions("a").get("math::mark") == ["b", "c"])
-    callers = Callers(cluster, ran, 8)
+    return Callers(cluster, ran, 8)
+
+
+def runs_in(ran: Path) -> Counter[str]:
+    return Counter(path.name.rpartition(".")[0] for path in ran.iterdir())
+
+
+def die_and_come_back(cluster: EngineCluster, tmp_path: Path, seconds: float) -> None:
+    ran = tmp_path / "ran"
+    callers = callers_of(cluster, ran)
     end = time.monotonic() + seconds
     deaths = 0
     try:
@@ -84,7 +93,7 @@ def die_and_come_back(cluster: EngineCluster, tmp_path: Path, seconds: float) ->
             eventually(lambda: cluster.functions("a").get("math::mark") == ["b", "c"])
     finally:
         callers.end()
-    runs = Counter(path.name.rpartition(".")[0] for path in ran.iterdir())
+    runs = runs_in(ran)
     ends = Counter(callers.errors.values())
     assert set(ends) <= {"invocation_stopped"}, ends
     assert not [id for id in callers.errors if id.startswith("again")], callers.errors
@@ -97,6 +106,24 @@ def die_and_come_back(cluster: EngineCluster, tmp_path: Path, seconds: float) ->
 
 def test_nothing_runs_twice_and_idempotent_calls_do_not_fail(cluster: EngineCluster, tmp_path: Path) -> None:
     die_and_come_back(cluster, tmp_path, 0.0)
+
+
+def test_engines_that_are_replaced_one_after_the_other_fail_no_call(cluster: EngineCluster, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    callers = callers_of(cluster, ran)
+    try:
+        for name in "bc":
+            known = len(callers.done)
+            eventually(lambda known=known: len(callers.done) > known + 50)  # type: ignore[misc]
+            assert cluster[name].stop() == 0
+            cluster.start_again(name)
+            eventually(lambda: cluster.functions("a").get("math::mark") == ["b", "c"])
+    finally:
+        callers.end()
+    assert callers.errors == {}
+    runs = runs_in(ran)
+    assert sorted(runs) == sorted(callers.done)
+    assert set(runs.values()) == {1}
 
 
 @pytest.mark.slow
