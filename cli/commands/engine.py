@@ -37,6 +37,7 @@ _COLORS = click.Choice(["auto", "always", "never"])
     help="Let a debugger attach to this worker; no deadlines, no reload.",
 )
 @click.option("--no-console", is_flag=True, help="Offer no page in the browser.")
+@click.option("--cluster", "with_nats", is_flag=True, help="Start a NATS server here too, to try [cluster].")
 @json_option
 def dev(file: Path | None, names: tuple[str, ...], as_json: bool, no_console: bool, **options: Any) -> int:
     """Start the project's workers (or only NAMEs) and reload what changes. Ctrl-C stops them."""

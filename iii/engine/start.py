@@ -40,8 +40,11 @@ def run(
     json_output: bool = False,
     debug: str | None = None,
     console: bool = False,
+    with_nats: bool = False,
 ) -> int:
     """Run the project's engine until it is stopped; return the exit code. The caller has set SIGINT to its default.
+
+    `with_nats` starts a NATS server on this machine for the project's [cluster], unless one answers there.
 
     Raises `ProjectError` for a project that cannot be run.
     """
@@ -57,12 +60,19 @@ def run(
             raise ProjectError(f"worker `{name}` runs on other engines of the cluster", hint=f"its `only` says {only}")
     if debug is not None:
         project = _with_debugger(project, debug)
+    server = None
+    if with_nats:
+        from iii.engine.boot.local_nats import NAME, with_local_nats  # only for trying a cluster
+
+        project = with_local_nats(project)
+        server = project.workers.get(NAME)
+        names = (NAME, *names) if names and server is not None else names
     if cautions := cautions_of(project, os.environ):
         from iii.engine.security.sanitize import sanitize  # few projects need it here
 
         sys.stderr.write("".join(f"warning: {sanitize(caution)}\n" for caution in cautions))
         sys.stderr.flush()
-    options = Options(names, watch and debug is None, profile, debug, color, json_output, console)
+    options = Options(names, watch and debug is None, profile, debug, color, json_output, console, server)
     return Guard(lambda lifeline: _run_engine(project, options, lifeline)).run()
 
 

@@ -15,7 +15,7 @@ from tests.support.nats_servers import NatsServers
 class EngineCluster:
     """Engines by name. `add` declares one, `start` runs it, `sees` waits until another one's functions are known."""
 
-    def __init__(self, folder: Path, servers: NatsServers) -> None:
+    def __init__(self, folder: Path, servers: NatsServers | None) -> None:
         self._folder = folder
         self.servers = servers
         self.grounds: dict[str, Ground] = {}
@@ -28,7 +28,7 @@ class EngineCluster:
         path = self._folder / (folder or name)
         path.mkdir()
         ground = self.grounds[folder or name] = Ground(path)
-        servers = json.dumps(urls or self.servers.urls)
+        servers = json.dumps(urls or (self.servers.urls if self.servers else []))
         ground.head += f'[cluster]\nname = "shop"\nengine = "{name}"\nservers = {servers}\n{table}'
         return ground
 

