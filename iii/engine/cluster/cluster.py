@@ -33,7 +33,7 @@ from iii.engine.cluster.engines import (
 )
 from iii.engine.cluster.frames import OVERHEAD, PIECE, MalformedFrame, decode_frame
 from iii.engine.cluster.link import Link
-from iii.engine.cluster.remote import MAX_UNSENT, RemoteEngine, engine_namespace
+from iii.engine.cluster.remote import RemoteEngine, engine_namespace
 from iii.engine.config.spec import ClusterSpec
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
@@ -285,7 +285,7 @@ class Cluster:
         for gone in lost:
             self._lose(gone)
         for remote in list(self.remotes.values()):
-            if remote.link.unsent_bytes > MAX_UNSENT:
+            if remote.reads_nothing:
                 self.engines.others.pop(remote.beat.id, None)
                 self._lose(Gone(remote.beat, False, f"engine {remote.beat.name} does not take what it is sent"))
         if lost:

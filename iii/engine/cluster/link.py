@@ -62,7 +62,7 @@ class Link:
         self._received_bytes = 0  # since the other engine was told
         self._reply: Kind | None = None
         self._has_asked = False  # for a RESEND at this gap
-        self._parts: dict[int, list[bytes]] = {}
+        self._parts: dict[int, bytearray] = {}
         self.resent = 0
 
     def __repr__(self) -> str:
@@ -72,6 +72,11 @@ class Link:
     def unsent_bytes(self) -> int:
         """Bytes that wait, or are on the way."""
         return self.waiting_bytes + self._kept_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that this end holds: those, and parts of messages that are not whole yet."""
+        return self.unsent_bytes + sum(map(len, self._parts.values()))
 
     @property
     def is_open(self) -> bool:
@@ -173,11 +178,11 @@ class Link:
     def _joined(self, piece: Piece) -> bytes | None:
         if piece.number == 0:
             return piece.data
-        parts = self._parts.setdefault(piece.number, [])
-        parts.append(piece.data)
-        if len(self._parts) > MAX_CUT or sum(map(len, parts)) > MAX_MESSAGE:
+        part = self._parts.setdefault(piece.number, bytearray())
+        part += piece.data
+        if len(self._parts) > MAX_CUT or len(part) > MAX_MESSAGE:
             raise MalformedFrame("more pieces than an engine sends")
-        return b"".join(self._parts.pop(piece.number)) if piece.is_last else None
+        return bytes(self._parts.pop(piece.number)) if piece.is_last else None
 
     def _take_pieces(self) -> tuple[tuple[Piece, ...], list[bytes]]:
         """Fill a frame with pieces of the lanes that wait, in turn; and return the messages that end in it."""

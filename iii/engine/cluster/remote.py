@@ -20,6 +20,7 @@ from iii.engine.cluster.announcements import Announced, OfferedFunction, Offers,
 from iii.engine.cluster.engines import Beat
 from iii.engine.cluster.link import Link
 from iii.engine.routing import error_bodies
+from iii.engine.routing.budget import Account
 from iii.engine.routing.events import Notice
 from iii.engine.routing.invocation import Invocation
 from iii.engine.routing.message_forms import parent_id
@@ -32,8 +33,6 @@ from iii.protocol.messages import DEFAULT_NAMESPACE
 
 CALL, MESSAGE, NOT_HERE, CHANGES, LEAVES = (bytes([number]) for number in range(1, 6))
 _CALL_HEAD = struct.Struct(">dH")
-# Bytes that wait for an engine that does not take them: it is given up. New calls are refused long before.
-MAX_UNSENT = 256 * 1024 * 1024
 # The namespace in which an engine is asked for itself: its workers, its functions, its bindings.
 ENGINE_NAMESPACE = "engine:"
 
@@ -83,6 +82,7 @@ class RemoteEngine:
         self._clock = clock
         self._peers: dict[str, RemotePeer] = {}
         self._offered: dict[tuple[str, str], OfferedFunction] = {}
+        self._held = Account()  # of what the link holds
         self._home = self._peer_in(DEFAULT_NAMESPACE)
         self._acts: dict[bytes, Callable[[bytes], None]] = {
             CALL: self._take_call,
@@ -103,6 +103,11 @@ class RemoteEngine:
     @property
     def functions(self) -> Iterable[OfferedFunction]:
         return self._offered.values()
+
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether half of all that this engine may hold waits for the other one. New calls are refused long before."""
+        return self._held.held > self._router.calls.budget.total // 2
 
     def _peer_in(self, namespace: str) -> RemotePeer:
         peer = self._peers.get(namespace)
@@ -157,7 +162,10 @@ class RemoteEngine:
 
     def _note_credit(self) -> None:
         """Refuse new calls while too much waits: what waits in the link is what the peers have not written."""
+        if not self._peers:
+            return  # given up: what the link holds goes with it
         unsent = self.link.unsent_bytes
+        self._router.calls.budget.set(self._held, self.link.held_bytes)
         for peer in self._peers.values():
             peer.written = peer.enqueued - unsent
 
@@ -334,6 +342,7 @@ class RemoteEngine:
         for peer in list(self._peers.values()):
             self._router.peer_table.detach(peer, reason)
         self._peers.clear()
+        calls.budget.set(self._held, 0)
 
 
 def not_started(invocation: Invocation, engine: str, reason: Mapping[str, Any]) -> m.ErrorBody:

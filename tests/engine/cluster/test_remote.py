@@ -371,6 +371,26 @@ def test_an_engine_that_reads_nothing_gets_no_new_calls(world: World) -> None:
     assert set(codes) == {"overloaded"}
 
 
+def test_what_waits_for_another_engine_counts_in_the_budget_until_it_is_taken_or_the_engine_goes(world: World) -> None:
+    worker = world.serve("b", "math", "math::add")
+    budget = world["b"].router.calls.budget
+    caller = world["a"].peer("caller", kind="client")
+    for id in ("c1", "c2"):
+        world["a"].call(caller, "math::add", id)
+        world.run()
+    before = budget.counted
+    world.cut.add("a")
+    world["b"].answer(worker, result="x" * 3_000_000)
+    world["b"].flush()
+    assert budget.counted > before + 3_000_000
+    assert not world["b"].others["a"].reads_nothing
+    budget.resize(5_000_000)
+    assert world["b"].others["a"].reads_nothing
+    world["b"].others.pop("a").give_up(DEAD)
+    world["b"].flush()
+    assert budget.counted < before + 10_000
+
+
 def test_bytes_that_no_engine_sends_are_counted_and_change_nothing(world: World) -> None:
     other = world["a"].others["b"]
     other.receive([b"", b"\xff", b"\x01x", b"\x01" + b"\0" * 12, b"\x02{", b"\x03nothing", b"\x04[]"])
