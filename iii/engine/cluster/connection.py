@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iii.engine.cluster.requirements import unmet_requirements
@@ -71,6 +72,8 @@ class Connection:
     async def open(self) -> None:
         """Connect; return when a server has answered, however long that takes. Raises `ProjectError` for bad files."""
         spec = self._spec
+        if spec.credentials is not None:
+            _check_credentials(spec.credentials, spec.line)
         await self._client.connect(
             servers=list(spec.servers),
             name=f"iii {spec.name} {spec.engine}",
@@ -128,6 +131,17 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self.last_error = str(error) or type(error).__name__
+
+
+def _check_credentials(file: Path, line: int) -> None:
+    """Raise `ProjectError` for a file that nats-py would read for ever: one without a user's token and seed."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ProjectError(f"cluster: credentials {file} cannot be read: {error.strerror}", line=line) from None
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        hint = "make one with `nsc generate creds`"
+        raise ProjectError(f"cluster: {file} is no NATS credentials file", line=line, hint=hint)
 
 
 def _tls_of(spec: ClusterSpec) -> ssl.SSLContext | None:

@@ -300,6 +300,41 @@ def test_where_no_server_can_be_started_the_way_out_is_told(
     assert why in str(refused.value)
 
 
+def refused_start(cluster: EngineCluster, table: str) -> str:
+    """Return what an engine shows that exits with 2 because of its [cluster]."""
+    ground = cluster.add("a", table=table)
+    ground.laws.clear()
+    ground.launch()
+    assert ground.await_exit() == 2
+    assert "Traceback" not in ground.output
+    return ground.output
+
+
+def test_files_that_nats_cannot_use_are_refused_at_the_start(cluster: EngineCluster, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("no credentials")
+    assert f"{wrong} is no NATS credentials file" in refused_start(cluster, f'credentials = "{wrong}"\n')
+
+
+def test_tls_files_that_are_none_are_refused_at_the_start(cluster: EngineCluster, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("no certificate")
+    assert "cluster: the TLS files cannot be used" in refused_start(cluster, f'tls_ca = "{wrong}"\n')
+
+
+def test_servers_that_refuse_the_password_are_named_with_the_reason(tmp_path: Path) -> None:
+    servers = NatsServers(tmp_path, 1, accounts="authorization { user: shop, password: secret }")
+    cluster = EngineCluster(tmp_path, servers)
+    try:
+        cluster.add("a", table='user = "shop"\npassword = "wrong"\n')
+        cluster.start()
+        assert "no NATS server of [cluster] answers" in cluster["a"].output
+        assert "authorization violation" in cluster["a"].output.lower()
+    finally:
+        cluster.close()
+        servers.close()
+
+
 def test_row_23_a_stranger_may_not_write_to_an_engine_where_the_servers_rules_say_so(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
