@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from iii.engine.boot.local_nats import with_server
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.boot.run_dir import unwritable
@@ -415,6 +414,8 @@ class Engine:
             declared = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
             project = self._console.added_to(those_of_engine(declared))
             if self.options.server is not None:
+                from iii.engine.boot.local_nats import with_server  # as in `_join`
+
                 project = with_server(project, self.options.server)
             environments = environments_of(project, os.environ)
         except ProjectError as error:
