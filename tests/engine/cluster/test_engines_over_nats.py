@@ -258,6 +258,23 @@ def test_only_chooses_engines_by_name_or_label(cluster: EngineCluster) -> None:
     assert "worker `math` runs on other engines of the cluster; its `only` says gpu-*" in a.output
 
 
+def test_the_queue_and_state_of_one_engine_serve_all(cluster: EngineCluster) -> None:
+    a = cluster.add("a")
+    b = cluster.add("b")
+    a.worker("math", MATH)
+    b.head += "[workers.queue]\n[workers.state]\n"
+    cluster.start()
+    cluster.await_function("a", "state::set")
+    cluster.await_function("b", "math::run")
+    (a.folder / "until").touch()
+    data = {"file": str(a.folder / "run"), "until": str(a.folder / "until")}
+    receipt = a.outcome("math::run", data, action={"type": "enqueue", "queue": "default"})
+    assert receipt["result"]["messageReceiptId"]
+    eventually(lambda: running(a.folder, "run"))  # the queue is on b, and the job runs on a
+    a.call("state::set", {"scope": "shop", "key": "k", "value": 7})
+    assert b.call("state::get", {"scope": "shop", "key": "k"}) == 7
+
+
 def test_dev_starts_a_server_to_try_a_cluster_with(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     urls = [f"nats://127.0.0.1:{port}"]
