@@ -320,6 +320,8 @@ class Cluster:
         for remote in self.remotes.values():
             remote.offer(current)
             remote.retry_conflicts()
+            remote.tell_separate()
+        self._turn()
         self._send_wanted.set()
 
     def _say(self, kind: Literal["hello", "beat"] = "beat") -> None:
@@ -371,7 +373,8 @@ class Cluster:
         rows = [_row(self._own, 0.0, None)]
         for id, engine in self.engines.others.items():
             rows.append(_row(engine.beat, now - engine.heard_at, self.remotes[id]))
-        conflicts = [text for remote in self.remotes.values() for text in remote.conflicts.values()]
+        told = [table for remote in self.remotes.values() for table in (remote.conflicts, remote.separate)]
+        conflicts = [text for table in told for text in table.values()]
         return {
             "name": self.spec.name,
             "engine": self.spec.engine,

@@ -33,6 +33,8 @@ from iii.protocol.messages import DEFAULT_NAMESPACE
 
 CALL, MESSAGE, NOT_HERE, CHANGES, LEAVES = (bytes([number]) for number in range(1, 6))
 _CALL_HEAD = struct.Struct(">dH")
+# A function of each standard worker that keeps data, or acts by itself: on several engines, each has its own.
+KEEPERS = {"state::set": "state", "stream::set": "stream", "engine::queue::enqueue": "queue", "cron::list": "cron"}
 # The namespace in which an engine is asked for itself: its workers, its functions, its bindings.
 ENGINE_NAMESPACE = "engine:"
 
@@ -76,6 +78,7 @@ class RemoteEngine:
         self.on_outbox: Callable[[], None] = lambda: None  # something waits in the link
         self.has_left = False  # it has said that it stops, and that it has finished its calls
         self.conflicts: dict[tuple[str, str], str] = {}  # functions of it that are not used, with the reasons
+        self.separate: dict[str, str] = {}  # standard workers that run here too, with what was told of them
         self._own_namespace = engine_namespace(own_name)
         self._router = router
         self._owner = owner
@@ -276,6 +279,7 @@ class RemoteEngine:
         for offered in changes.functions:
             self._offered[offered.key] = offered
             self.register(offered)
+        self.tell_separate()
 
     def register(self, offered: OfferedFunction) -> None:
         """Let this engine's callers call a function there, unless another schema of it is in use here."""
@@ -290,6 +294,18 @@ class RemoteEngine:
         peer = self._peer_in(namespace)
         peer.workers[id] = offered.worker
         self._router.registrations.receive(peer, offered.declaration())
+
+    def tell_separate(self) -> None:
+        """Tell once of each standard worker that runs here and there, and shares nothing: users expect one of it."""
+        for id, worker in KEEPERS.items():
+            known = self._router.registry.find(DEFAULT_NAMESPACE, id)
+            is_here = known is not None and not known.owner.is_remote
+            if not is_here or (DEFAULT_NAMESPACE, id) not in self._offered:
+                self.separate.pop(worker, None)
+            elif worker not in self.separate:
+                text = f"{worker} runs on this engine and on {self.beat.name}, each by itself: choose one with `only`"
+                self.separate[worker] = text
+                self._router.events.append(Notice("", text, "separate_worker"))
 
     def retry_conflicts(self) -> None:
         """Functions have gone: what was refused because of them may be used now."""

@@ -227,6 +227,20 @@ def test_another_schema_of_a_function_that_is_used_is_refused_until_the_first_on
     assert world["c"].calls_of(second) == ["d1"]
 
 
+def test_a_standard_worker_that_runs_on_two_engines_is_told_once_on_each(world: World) -> None:
+    world.serve("b", "state", "state::get", "state::set")
+    assert world["a"].notices() == []
+    here = world.serve("a", "state", "state::get", "state::set")
+    world["a"].others["b"].tell_separate()
+    world.run()
+    assert world["a"].notices() == world["b"].notices() == ["separate_worker"]
+    (text,) = world["a"].others["b"].separate.values()
+    assert text == "state runs on this engine and on b, each by itself: choose one with `only`"
+    world["a"].router.peer_table.detach(here)
+    world["a"].others["b"].tell_separate()
+    assert not world["a"].others["b"].separate
+
+
 def test_functions_of_sessions_are_not_told(world: World) -> None:
     session = world["b"].peer("session")
     session.owner.rights = _Anything()
