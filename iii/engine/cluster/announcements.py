@@ -16,8 +16,8 @@ from iii.engine.routing.router import Router
 from iii.protocol import messages as m
 from iii.protocol.messages import ABSENT, DEFAULT_NAMESPACE
 
-# Bytes of one message with changes, beside the last declaration in it.
-MAX_CHANGES = 1024 * 1024
+# Bytes of one message with changes, beside the last declaration in it: what registers in a few milliseconds.
+MAX_CHANGES = 64 * 1024
 
 Key = tuple[str, str]  # namespace and id
 

@@ -243,7 +243,7 @@ class Cluster:
                 remote.link.limit(self._max_frame)
                 remote.link.resend()
             self._send_wanted.set()
-        if self.engines.is_settled and is_connected is self._is_cut_off:
+        if self.engines.is_settled and not self._has_left and is_connected is self._is_cut_off:
             self._warn("connected to NATS again" if is_connected else "the connection to NATS is lost: trying again")
         self._is_cut_off = not is_connected
 

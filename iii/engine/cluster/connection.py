@@ -6,9 +6,11 @@ Publishing and receiving never wait for a server. While there is no connection, 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from iii.engine.cluster.requirements import unmet_requirements
@@ -25,6 +27,9 @@ CONNECT_TIMEOUT = 2
 RECONNECT_INTERVAL = 0.05
 # Bytes that a server must take in one message: a piece of a message with its head, and the head of a message with them.
 LEAST_PAYLOAD = 4096
+
+# Seconds of receiving after which the loop may do something else.
+SLICE = 0.005
 
 # subject, data, whether a server says that a message had no receiver
 Receive = Callable[[str, bytes, bool], None]
@@ -98,8 +103,15 @@ class Connection:
     async def subscribe(self, subject: str, receive: Receive) -> None:
         """Hear what is published to the subject: `receive` gets each message, in order."""
 
+        began = perf_counter()
+
         async def take(message: Msg) -> None:
+            nonlocal began
             receive(message.subject, message.data, (message.headers or {}).get("Status") == "503")
+            # Without a pause, nats-py would hand over all that waits before the loop does anything else.
+            if perf_counter() - began > SLICE:
+                await asyncio.sleep(0)
+                began = perf_counter()
 
         await self._client.subscribe(subject, cb=take)
 

@@ -94,6 +94,17 @@ def test_the_second_engine_of_a_name_leaves_and_the_first_one_stays() -> None:
     assert refused.value.beat is OWN
 
 
+@pytest.mark.parametrize("skew", [-600_000, 600_000])
+def test_row_18_a_clock_that_is_ten_minutes_off_changes_nothing(skew: int) -> None:
+    first, second = Engines(OWN), Engines(Beat("2a", "a", "hello", started_at_ms=50 + skew))
+    first.is_settled = True
+    assert not first.heard(second.own, 0.0)
+    with pytest.raises(NameTaken):
+        second.heard(OWN, 0.0)
+    assert first.heard(Beat("1b", "b", started_at_ms=20 + skew), 0.0)
+    assert first.lost(2.9) == []
+
+
 def test_of_two_that_start_together_one_stays() -> None:
     first, second = Beat("1a", "a", "hello", started_at_ms=10), Beat("2a", "a", "hello", started_at_ms=10)
     assert not Engines(first).heard(second, 0.0)
