@@ -42,7 +42,10 @@ class Beat(Struct, frozen=True, omit_defaults=True):
 
 
 class Gone(Struct, frozen=True):
-    """An engine cannot be reached any more. `is_ended`: its process has ended, as far as the servers know."""
+    """An engine cannot be reached any more. `is_ended`: it has no connection, most likely since its process has ended.
+
+    That decides about words alone: what it was given may still run, and is settled in the same way.
+    """
 
     beat: Beat
     is_ended: bool
@@ -140,7 +143,8 @@ def _gone(engine: OtherEngine, now: float) -> Gone | None:
     is_absent = refused_at is not None and engine.last_refused_at - refused_at >= ABSENCE_TIMEOUT
     if refused_at is not None and is_absent and not engine.is_excused:
         if refused_at - engine.heard_at < PARTITION_DELAY:
-            return Gone(engine.beat, True, f"engine {name} has ended: it has no connection to NATS any more")
+            words = f"engine {name} has ended, or lost its NATS servers: it has no connection any more"
+            return Gone(engine.beat, True, words)
         return Gone(engine.beat, False, f"engine {name} cannot be reached; it may still run the call")
     silence = now - engine.heard_at
     if silence >= SILENCE_TIMEOUT:
