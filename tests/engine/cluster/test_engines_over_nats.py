@@ -21,7 +21,15 @@ from tests.support.nats_servers import NatsServers, free_ports
 MATH = f"""
     {SDK.splitlines()[0]}
     {SDK.splitlines()[1]}
-    import os, time
+    import asyncio, os, time
+
+    async def wait(payload):
+        open(f"{{payload['file']}}.{{os.getpid()}}", "w").close()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            open(payload["file"] + "-cancelled", "w").close()
+            raise
 
     def once(payload):
         return {{"pid": os.getpid(), "size": len(str(payload))}}
@@ -38,6 +46,7 @@ MATH = f"""
 
     worker.register_function("math::once", once)
     worker.register_function("math::count", count)
+    worker.register_function("math::wait", wait)
     worker.register_function("math::run", run)
     worker.register_function("math::repeat", run, metadata={{"idempotent": True}})
 """
@@ -173,10 +182,12 @@ def test_row_3_a_frozen_engine_is_unreachable_and_its_late_results_are_dropped_a
     a, b = two["a"], two["b"]
     b.laws.discard("canary")
     call = a.begin("math::run", {"file": str(a.folder / "run"), "until": str(a.folder / "until")})
-    eventually(lambda: running(a.folder, "run"))
+    waiting = a.begin("math::wait", {"file": str(a.folder / "wait")}, 60_000)
+    eventually(lambda: running(a.folder, "run") and running(a.folder, "wait"))
     pid = b.engine_pid
     os.kill(pid, signal.SIGSTOP)
     try:
+        assert waiting.result(30)["error"]["code"] == "invocation_stopped"
         error = call.result(30)["error"]
         assert error["code"] == "invocation_stopped"
         assert (error["details"]["reason"], error["details"]["engine"]) == ("engine_unreachable", "b")
@@ -186,6 +197,7 @@ def test_row_3_a_frozen_engine_is_unreachable_and_its_late_results_are_dropped_a
     two.await_function("a", "math::once")
     assert a.call("math::once", {})["pid"] == b.pid("math")
     assert a.counter("late_frame") + a.counter("unknown_result") > 0
+    eventually((a.folder / "wait-cancelled").exists)  # no caller waits for what b still ran
     assert "may still run the call" in a.output
 
 
