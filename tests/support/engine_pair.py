@@ -44,7 +44,7 @@ class Engine(Net):
 
 
 class World:
-    """Engines that hear each other. `run` carries frames until nothing moves; `cut` engines hear nothing."""
+    """Engines that hear each other. `run` lets them tell of their functions and carries; `cut` engines hear nothing."""
 
     def __init__(self, *names: str) -> None:
         self.engines = {name: Engine(name) for name in names}
@@ -67,6 +67,10 @@ class World:
     def run(self) -> None:
         for engine in self.engines.values():
             engine.offer()
+        self.carry()
+
+    def carry(self) -> None:
+        """Carry frames until nothing moves, while no engine tells of its functions."""
         is_moving = True
         while is_moving:
             is_moving = False

@@ -84,6 +84,19 @@ def test_a_call_that_comes_when_the_function_has_just_gone_goes_to_another_engin
     assert world["b"].calls_of(back)[-1] == "c3"
 
 
+def test_a_function_that_was_refused_and_came_back_before_others_were_told_is_called_again(world: World) -> None:
+    gone = world.serve("b", "math", "math::add")
+    caller = world["a"].peer("caller", kind="client")
+    world["a"].call(caller, "math::add")
+    world["b"].router.peer_table.detach(gone)
+    world.carry()
+    assert world["a"].error(caller)["code"] == "function_not_found"
+    back = world.serve("b", "math", "math::add")
+    world["a"].call(caller, "math::add", "c2")
+    world.run()
+    assert world["b"].calls_of(back) == ["c2"]
+
+
 def test_functions_of_namespaces_keep_theirs(world: World) -> None:
     worker = world["b"].peer("math", namespace="lab")
     world["b"].register(worker, "math::add")
