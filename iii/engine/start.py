@@ -30,7 +30,7 @@ DEBUG_READY_TIMEOUT = 24 * 3600.0  # a worker may stand at a breakpoint while it
 _DEBUGPY_PROBE = "import importlib.util, sys; sys.exit(importlib.util.find_spec('debugpy') is None)"
 
 
-def run(
+def run(  # noqa: PLR0913 - what the command line can say, by name
     project_file: Path,
     *,
     names: tuple[str, ...] = (),

@@ -76,7 +76,7 @@ def declare(worker: FlowWorker, function: Callable[..., Any], function_id: str, 
     inner = typed_handler_from(function_id, body, by_name=by_name)
     runner = _AsyncRunner if is_coroutine_function(function) else _Runner
     call = runner(worker, function_id, inner).call
-    handler = Handler(function_id, call, is_async=inner.is_async, takes_metadata=True)
+    handler = Handler(function_id, call, is_async=inner.is_async, takes_metadata=True, yields=False)
     config: dict[str, Any] = {"code": options.get("code") or code_hash(function)}
     config |= {key: options[key] for key in ("id_field", "on_change") if key in options}
     if "timeout" in options:
