@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.support.browser import NAMES
 from tests.support.live_project import BOUND, ROOT, Project, project
 
-CHROMIUM = "/usr/bin/chromium"
 TOML = """
 [engine]
 listen = "127.0.0.1:0"
@@ -146,8 +147,11 @@ def iii(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 
