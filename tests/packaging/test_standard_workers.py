@@ -41,6 +41,7 @@ CALLS = {
     "state": ("state::set scope=s key=k value=7", '"new_value": 7'),
     "stream": ("stream::set stream_name=n group_id=g item_id=i data={}", '"new_value": {}'),
     "queue": ("hello::greet name=Ada --enqueue default", '"messageReceiptId"'),
+    "flow": ("flow::list", '"runs": []'),
     "pubsub": ("publish topic=t data=1", ""),
     "cron": ("cron::list", '{"jobs": []}'),
     "http": ("http::openapi", '"/page"'),

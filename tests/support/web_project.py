@@ -29,7 +29,7 @@ class Web:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.port = int(project.wait("http://")[0].rpartition(":")[2])
+        self.port = int(project.wait("| http://")[0].rpartition(":")[2])
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """Send one request on a connection of its own; a `body` that is no bytes is sent as JSON."""

@@ -28,7 +28,8 @@ MAX_PATTERN = 256
 # types of the standard workers tell what happens in the project, and so do those of the engine.
 _OUTSIDE = {"http", "cron", "websocket"}
 _TELLING = {
-    *("configuration", "durable:subscriber", "log", "queue", "state", "stream", "stream:join", "stream:leave"),
+    *("configuration", "durable:subscriber", "flow", "flow:ended", "log", "queue", "state"),
+    *("stream", "stream:join", "stream:leave"),
     *("subscribe", "trace"),
 }
 # The engine's types that a session may bind to if its auth function names them; what they tell is cut to its rights.

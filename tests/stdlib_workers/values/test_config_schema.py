@@ -18,6 +18,7 @@ from stdlib_workers.bridge.options import options_from as bridge
 from stdlib_workers.configuration.__main__ import options_from as configuration
 from stdlib_workers.console.options import options_from as console
 from stdlib_workers.cron.__main__ import store_in_memory as cron
+from stdlib_workers.flow.options import options_from as flow
 from stdlib_workers.http.options import parse_options as http
 from stdlib_workers.mcp.options import options_from as mcp
 from stdlib_workers.observability.config.options import options_from as observability
@@ -33,6 +34,7 @@ PARSERS: dict[str, Callable[[Any], object]] = {
     "configuration": configuration,
     "console": console,
     "cron": cron,
+    "flow": flow,
     "http": http,
     "http_functions": lambda config: check_config("http_functions", config),
     "mcp": mcp,
