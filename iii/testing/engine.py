@@ -31,10 +31,12 @@ from iii.worker.functions.handler import handler_from
 from iii.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from typing import LiteralString, overload
+    from typing import Literal, overload
 
     from iii.testing.http import HttpClient
     from iii.worker.api.requests import TriggerRequestInput
+
+    StandardWorker = Literal["state", "stream", "queue", "flow", "pubsub", "cron", "http"]
 
 # What the clock shows at first, the same in every run: a test must not depend on the hour at which it runs.
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,7 +87,7 @@ class Engine:
     if TYPE_CHECKING:
 
         @overload
-        def start(self, name: LiteralString, config: Mapping[str, Any], /) -> None: ...
+        def start(self, name: StandardWorker, config: Mapping[str, Any], /) -> None: ...
         @overload
         def start(self, name: str, payload: Any = None, /, *, id: str | None = None, **fields: Any) -> FlowRun: ...
 

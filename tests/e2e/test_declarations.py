@@ -210,11 +210,11 @@ def run_line(shop: Project, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=shop.folder, capture_output=True, text=True, timeout=BOUND, check=False)
 
 
-@pytest.mark.timeout(240)  # some eighty command lines
 # What every standard worker with a store has under a name of its own, and what only a cluster has.
 ELSEWHERE = {"storage::backup", "engine::cluster::info"}
 
 
+@pytest.mark.timeout(240)  # some eighty command lines
 def test_the_example_of_every_function_runs_and_its_answer_is_as_declared(
     shop: Project, functions: dict[str, dict[str, Any]]
 ) -> None:
