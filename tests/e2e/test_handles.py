@@ -172,7 +172,7 @@ def test_a_queue_that_a_function_brings_along_has_its_retries(running: Project) 
 
 def test_a_function_can_be_enqueued_as_soon_as_it_is_declared(running: Project) -> None:
     for said in ("first 4", "second 4", "third", "fourth", "last"):
-        assert running.wait(f"took {said}") == [f"took {said}"]
+        assert set(running.wait(f"took {said}")) == {f"took {said}"}  # once for each process of the worker
 
 
 def test_a_call_from_outside_that_does_not_fit_is_refused_before_the_function_runs(running: Project) -> None:
