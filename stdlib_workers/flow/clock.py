@@ -5,14 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from stdlib_workers.values.steady import steady
+
 LONGEST_TIMER = 60.0
-# Counts the time of suspension too, where the system has it.
-_BOOT = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-def steady() -> float:
-    """Return seconds that no setting of the wall clock moves."""
-    return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
 
 
 class Clock:

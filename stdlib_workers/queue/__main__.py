@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
-from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
+from time import time
 
 import orjson
 
@@ -28,15 +28,11 @@ from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
 from stdlib_workers.values.live_config import LiveConfig
+from stdlib_workers.values.steady import steady
 
 # In seconds: how often the clock looks at the wall clock, and how far that may be ahead without anything being wrong.
 WALL_INTERVAL = 60.0
 WALL_TOLERANCE = 1.0
-
-
-def boot_time() -> float:
-    """Return a steady clock in seconds, which goes on while the machine sleeps where the system has one."""
-    return clock_gettime(CLOCK_BOOTTIME) if sys.platform == "linux" else monotonic()
 
 
 class Clock:
@@ -46,20 +42,20 @@ class Clock:
     followed: the machine has slept, and the steady clock has not counted that.
     """
 
-    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = boot_time) -> None:
+    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = steady) -> None:
         self._wall = wall
         self._steady = steady
         self._checked = steady()
         self._offset = wall() - self._checked
 
     def __call__(self) -> int:
-        steady = self._steady()
-        if steady - self._checked >= WALL_INTERVAL:
-            self._checked = steady
-            ahead = self._wall() - (steady + self._offset)
+        now = self._steady()
+        if now - self._checked >= WALL_INTERVAL:
+            self._checked = now
+            ahead = self._wall() - (now + self._offset)
             if ahead > WALL_TOLERANCE:
                 self._offset += ahead
-        return int((steady + self._offset) * 1000)
+        return int((now + self._offset) * 1000)
 
 
 class Subscribers(TriggerHandler):
