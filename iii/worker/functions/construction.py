@@ -7,6 +7,7 @@ them for each object of each call. Names of users stand in the text only as lite
 
 from __future__ import annotations
 
+import sys
 from types import FunctionType
 
 from iii.worker.functions.schema import integer_from
@@ -56,12 +57,13 @@ class ObjectConverter:
     the `signature` of its constructor, which takes each of the fields and nothing else; a TypedDict without.
     """
 
-    __slots__ = ("_compiled", "cls", "converters", "otherwise", "signature")
+    __slots__ = ("_compiled", "cls", "converters", "is_filled", "otherwise", "signature")
 
     def __init__(
         self, cls: Any, signature: Signature | None, converters: dict[str, Converter], otherwise: Converter
     ) -> None:
         self.cls = cls
+        self.is_filled = signature is not None and _only_sets_fields(cls, signature)
         self.signature = signature
         self.converters = converters
         self.otherwise = otherwise
@@ -86,6 +88,16 @@ def constructor_of(cls: Any) -> Signature | None:
     """Return what a class takes, `self` first; None for one whose own way to make instances may be anything."""
     is_plain = cls.__new__ is object.__new__ and type(cls).__call__ is type.__call__
     return read_signature(cls.__init__) if is_plain and isinstance(cls.__init__, FunctionType) else None
+
+
+def _only_sets_fields(cls: Any, signature: Signature) -> bool:
+    """Tell whether the constructor is the one that `dataclass` has written, and does nothing but set each field."""
+    names = {field.name for field in sys.modules["dataclasses"].fields(cls) if field.init}
+    # What `dataclass` writes stands in a function of this name, in every version.
+    is_written = (
+        cls.__dataclass_params__.init and cls.__init__.__code__.co_qualname == "__create_fn__.<locals>.__init__"
+    )
+    return is_written and names == cls.__dataclass_fields__.keys() and not hasattr(cls, "__post_init__")
 
 
 def write_call(
@@ -172,12 +184,30 @@ class _Text:
         for name, inner in variables.items():
             converting = self.conversion(converter.converters[name], inner) if name in converter.converters else []
             lines += self.given_or_default(variable, name, inner, signature.defaults, converting)
-        call = self.calling(converter.cls, variable, variables, signature.keyword_only)
-        lines.append(f"{variable} = {call}")
+        if converter.is_filled:
+            lines += self._filling(converter.cls, variable, variables)
+        else:
+            lines.append(f"{variable} = {self.calling(converter.cls, variable, variables, signature.keyword_only)}")
         if required:
             otherwise = f"except KeyError: {variable} = otherwise_{variable}({variable})"
             lines = ["try:", *_indented(required), otherwise, "else:", *_indented(lines)]
         return self._if_object(converter, variable, lines)
+
+    def _filling(self, cls: Any, variable: str, variables: dict[str, str]) -> list[str]:
+        """Set the fields as the constructor does, without its call, which costs more than all of them."""
+        self.namespace |= {f"class_{variable}": cls, "new": object.__new__, "set_frozen": object.__setattr__}
+        lines = [f"{variable}_made = new(class_{variable})"]
+        for name, inner in variables.items():
+            factory = cls.__dataclass_fields__[name].default_factory
+            if factory is not sys.modules["dataclasses"].MISSING:
+                # The constructor's default says only that the factory has to make one.
+                self.namespace[f"factory_{inner}"] = factory
+                lines.append(f"if {inner} is default_{inner}: {inner} = factory_{inner}()")
+            if cls.__dataclass_params__.frozen:
+                lines.append(f"set_frozen({variable}_made, {name!r}, {inner})")
+            else:
+                lines.append(f"{variable}_made.{name} = {inner}")
+        return [*lines, f"{variable} = {variable}_made"]
 
     def _typed_dict(self, converter: ObjectConverter, variable: str) -> list[str]:
         """A copy where a value changes, else the dict itself."""

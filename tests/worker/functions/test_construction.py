@@ -64,7 +64,7 @@ def classes(draw: st.DrawFn) -> Any:
     fields.sort(key=lambda each: not is_required(each[2]))
     if draw(st.booleans()):
         return TypedDict("Drawn", {name: hint for name, hint, _ in fields})  # type: ignore[operator]
-    return dataclasses.make_dataclass("Drawn", fields, frozen=draw(st.booleans()))
+    return dataclasses.make_dataclass("Drawn", fields, frozen=draw(st.booleans()), slots=draw(st.booleans()))
 
 
 def is_required(field: Any) -> bool:
@@ -114,6 +114,52 @@ def test_a_class_with_a_constructor_of_its_own_is_made_by_it() -> None:
     assert not isinstance(convert, ObjectConverter)
     assert convert is not None
     assert convert({"count": 1.0}).count == 2
+
+
+def test_whatever_a_constructor_does_besides_setting_fields_is_done() -> None:
+    made: list[Any] = []
+
+    @dataclasses.dataclass
+    class Checked:
+        count: int
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            made.append((name, value))
+            super().__setattr__(name, value)
+
+    @dataclasses.dataclass
+    class Scaled:
+        count: int
+        factor: dataclasses.InitVar[int]
+
+        def __post_init__(self, factor: int) -> None:
+            self.count *= factor
+
+    @dataclasses.dataclass
+    class Base:
+        count: int
+
+    class Wrapped(Base):
+        def __init__(self, count: int) -> None:
+            made.append(self)
+            super().__init__(count)
+
+    @dataclasses.dataclass
+    class Listed:
+        first: list[int] = dataclasses.field(default_factory=lambda: made.append("first") or [1])
+        second: list[int] = dataclasses.field(default_factory=lambda: made.append("second") or [2])
+
+    def convert(cls: Any, value: Any) -> Any:
+        converter = converter_from_hint(cls)
+        assert converter is not None
+        return converter(value)
+
+    assert convert(Checked, {"count": 1}).count == 1
+    assert convert(Scaled, {"count": 2, "factor": 3}).count == 6
+    wrapped = convert(Wrapped, {"count": 1})
+    assert wrapped.count == 1
+    assert convert(Listed, {}) == Listed([1], [2])
+    assert made == [("count", 1), wrapped, "first", "second"]
 
 
 def test_a_constructor_runs_once_whatever_it_raises() -> None:
