@@ -63,7 +63,7 @@ class ObjectConverter:
         self, cls: Any, signature: Signature | None, converters: dict[str, Converter], otherwise: Converter
     ) -> None:
         self.cls = cls
-        self.is_filled = signature is not None and _only_sets_fields(cls, signature)
+        self.is_filled = signature is not None and _only_sets_fields(cls)
         self.signature = signature
         self.converters = converters
         self.otherwise = otherwise
@@ -90,7 +90,7 @@ def constructor_of(cls: Any) -> Signature | None:
     return read_signature(cls.__init__) if is_plain and isinstance(cls.__init__, FunctionType) else None
 
 
-def _only_sets_fields(cls: Any, signature: Signature) -> bool:
+def _only_sets_fields(cls: Any) -> bool:
     """Tell whether the constructor is the one that `dataclass` has written, and does nothing but set each field."""
     names = {field.name for field in sys.modules["dataclasses"].fields(cls) if field.init}
     # What `dataclass` writes stands in a function of this name, in every version.
