@@ -50,6 +50,8 @@ class Calling:
     _countdown: int
     _send: Callable[[Message], None]
     _note_use: Callable[[], None]
+    _registrations: dict[tuple[str, str], Message]
+    _defined_queues: set[str]
 
     if TYPE_CHECKING:
 
@@ -74,16 +76,20 @@ class Calling:
         """
         if self._loop.is_current():
             raise RuntimeError("trigger would block the event loop of all async handlers; await trigger_async")
-        head, payload = self._prepare(request, payload)
+        head, data = self._prepare(request, payload)
         if "invocation_id" not in head:
-            self._send({**head, "data": payload})
+            self._send({**head, "data": data})
             return None
         call = self._calls.add(BlockingCall(head))
-        self._writer.add(self._encode_call(call, payload))
+        self._writer.add(self._encode_call(call, data))
         if not self._dispatcher.wait(call, call.answer_timeout):
             self._give_up(call)
             raise call.timeout_error()
-        return call.result()
+        try:
+            return call.result()
+        except InvocationError as error:
+            self.trigger(self._definition_after(error, head))
+        return self.trigger(request, payload)  # type: ignore[arg-type]  # of either overload
 
     if TYPE_CHECKING:
 
@@ -97,14 +103,14 @@ class Calling:
 
         A cancelled `await` cancels the call.
         """
-        head, payload = self._prepare(request, payload)
+        head, data = self._prepare(request, payload)
         if "invocation_id" not in head:
-            self._send({**head, "data": payload})
+            self._send({**head, "data": data})
             return None
         # A running loop has loaded asyncio; an import statement here would cost 40 ns more.
         loop: AbstractEventLoop = sys.modules["asyncio"].get_running_loop()
         call = self._calls.add(AwaitedCall(head, loop, self._calls.settled))
-        self._writer.add(self._encode_call(call, payload))
+        self._writer.add(self._encode_call(call, data))
         self._writer.flush_soon(loop)
         self._reader_lock.offer_loop(loop, get_ident())
         self._dispatcher.watch()
@@ -121,7 +127,11 @@ class Calling:
                 self._give_up(call)
         if call.answer is None:
             raise call.timeout_error()
-        return call.result()
+        try:
+            return call.result()
+        except InvocationError as error:
+            await self.trigger_async(self._definition_after(error, head))
+        return await self.trigger_async(request, payload)  # type: ignore[arg-type]  # of either overload
 
     def stream(
         self,
@@ -227,6 +237,20 @@ class Calling:
             text = f"the call of {call.function_id} has {len(line)} bytes, over the limit of {MAX_LINE}"
             raise InvocationError(ErrorCode.PAYLOAD_TOO_LARGE, text, call.function_id)
         return line
+
+    def _definition_after(self, error: InvocationError, head: Message) -> TriggerRequestInput:
+        """Return the call that makes the queue for want of which an enqueue has failed; any other error is raised.
+
+        The queue worker hears of this worker's declarations when it is ready, and a script may enqueue before.
+        """
+        if "action" in head and error.details.get("reason") == "queue_not_found":
+            name = head["action"].get("queue")
+            for message in self._registrations.values() if name not in self._defined_queues else ():
+                config = dict(message.get("config") or {})
+                if message.get("trigger_type") == "queue" and config.pop("queue", None) == name:
+                    self._defined_queues.add(name)
+                    return {"function_id": "queue::define", "payload": {"queue": name, "config": config}}
+        raise error
 
     def _give_up(self, call: Call) -> None:
         self._calls.drop(call)

@@ -76,6 +76,7 @@ class Worker(Registering, Calling, Tracing, Handling):
         self._state_listeners: list[Callable[[str], None]] = []
         self._stop_listeners: list[Callable[[float], object]] = []
         self._registrations: dict[tuple[str, str], Message] = {}
+        self._defined_queues: set[str] = set()
         self._typed_functions: dict[Callable[..., Any], tuple[str, bool]] = {}
         self._countdown = CALLS_BEFORE_UPGRADE
         self._codec = Codec()

@@ -24,6 +24,9 @@ adapter = { name = "builtin", config = { store_method = "in_memory" } }
 run = "shop.py"
 [workers.eager]
 run = "eager.py"
+[workers.early]
+run = "early.py"
+[workers.cron]
 """
 
 # It enqueues before it is ready: the queue worker has not heard of what it declares.
@@ -55,6 +58,47 @@ def take_last(note: str):
 # What the engine has heard of a moment ago it passes on before this.
 put = TriggerAction.Enqueue(queue="eager-last")
 worker.trigger({"function_id": "eager::take_last", "payload": {"note": "last"}, "action": put})
+"""
+
+# It does the same without any handle, in the plain form and in a coroutine, before it is ready.
+EARLY = """
+import asyncio
+
+def take(payload):
+    say("took", payload["note"])
+
+worker.register_function("early::take", take)
+for name in ("early", "early-twin"):
+    config = {"queue": name, "max_retries": 2}
+    worker.register_trigger({"type": "queue", "function_id": "early::take", "config": config})
+
+first = worker.trigger(
+    {"function_id": "early::take", "payload": {"note": "early"}, "action": TriggerAction.Enqueue(queue="early")}
+)
+say("receipt", sorted(first))
+put = {"type": "enqueue", "queue": "early-twin"}
+second = {"function_id": "early::take", "payload": {"note": "early twin"}, "action": put}
+asyncio.run(worker.trigger_async(second))
+try:
+    worker.trigger({**second, "action": TriggerAction.Enqueue(queue="nobodys")})
+except InvocationError as error:
+    say("refused", error.code, error.details["reason"])
+schedule = {"id": "early", "function_id": "early::take", "at": 1, "payload": {"note": "early cron"}}
+worker.trigger("cron::schedule", schedule)
+
+@worker.subscribe("early.topic")
+@worker.on_state("early")
+def heard(note: str):
+    say("heard", note)
+
+@worker.on_stream("early")
+def saw(note: str):
+    say("heard", note)
+
+worker.ready()
+worker.publish("early.topic", {"note": "message"})
+worker.state("early")["x"] = {"note": "state"}
+worker.stream_group("early", "g")["x"] = {"note": "item"}
 """
 
 SHOP = """
@@ -143,7 +187,7 @@ def send() -> str:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with project(tmp_path_factory.mktemp("handles"), TOML, {"shop": SHOP, "eager": EAGER}) as made:
+    with project(tmp_path_factory.mktemp("handles"), TOML, {"shop": SHOP, "eager": EAGER, "early": EARLY}) as made:
         yield made
 
 
@@ -173,6 +217,18 @@ def test_a_queue_that_a_function_brings_along_has_its_retries(running: Project) 
 def test_a_function_can_be_enqueued_as_soon_as_it_is_declared(running: Project) -> None:
     for said in ("first 4", "second 4", "third", "fourth", "last"):
         assert set(running.wait(f"took {said}")) == {f"took {said}"}  # once for each process of the worker
+
+
+def test_a_plain_enqueue_finds_the_queue_that_its_worker_has_declared_before_it_was_ready(running: Project) -> None:
+    for note in ("early", "early twin", "early cron"):
+        running.wait(f"@ took {note}")
+    running.wait("@ receipt ['messageReceiptId']")
+    running.wait("@ refused enqueue_error queue_not_found")
+
+
+def test_events_reach_the_triggers_of_a_worker_from_the_moment_that_it_is_ready(running: Project) -> None:
+    for what in ("message", "state", "item"):
+        running.wait(f"@ heard {what}")
 
 
 def test_a_call_from_outside_that_does_not_fit_is_refused_before_the_function_runs(running: Project) -> None:

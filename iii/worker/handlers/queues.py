@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from iii.durations import parse_duration
-from iii.errors import InvocationError
 from iii.worker.api.requests import TriggerActionEnqueue
 from iii.worker.functions.signature import read_signature
 from iii.worker.handlers.bindings import register, undecorated
@@ -70,7 +69,7 @@ def declare(
     function = undecorated(function)
     function_id, takes_arguments = register(worker, function, function_id)
     worker.register_trigger({"type": "queue", "function_id": function_id, "config": config})
-    return QueuedFunction(worker, function, config, function_id, takes_arguments=takes_arguments)
+    return QueuedFunction(worker, function, config["queue"], function_id, takes_arguments=takes_arguments)
 
 
 def config_from(queue: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,28 +96,26 @@ def milliseconds_from(duration: float | str) -> int:
 class QueuedFunction(Generic[P, R]):
     """A function that `worker.queue` has decorated. Calling it runs it here, as any function.
 
-    `function` is the decorated function, `function_id` its id, `queue` the name of its queue; `config` is what has
-    declared the queue.
+    `function` is the decorated function, `function_id` its id, `queue` the name of its queue.
     """
 
     def __init__(
         self,
         caller: Caller,
         function: Callable[P, R],
-        config: Mapping[str, Any],
+        queue: str,
         function_id: str,
         options: JobOptions | None = None,
         *,
         takes_arguments: bool,
     ) -> None:
         self.function = function
-        self.queue: str = config["queue"]
+        self.queue = queue
         self.function_id = function_id
         self.__wrapped__ = function
         self.__name__: str = getattr(function, "__name__", function_id)
         self.__doc__ = function.__doc__
         self._caller = caller
-        self._config = config
         self._signature = read_signature(function)
         self._takes_arguments = takes_arguments
         self._options: JobOptions = options or {}
@@ -141,7 +138,7 @@ class QueuedFunction(Generic[P, R]):
         fifo queue; of a higher `priority` (0 to 255) first.
         """
         options: JobOptions = {"delay": delay, "key": key, "group": group, "priority": priority}
-        function = self.function, self._config, self.function_id
+        function = self.function, self.queue, self.function_id
         return QueuedFunction(self._caller, *function, options, takes_arguments=self._takes_arguments)
 
     @overload
@@ -162,12 +159,7 @@ class QueuedFunction(Generic[P, R]):
         TypeError for arguments that the function does not take; InvocationError `enqueue_error` when the queue does
         not take the job.
         """
-        request = self._request(args, kwargs)
-        try:
-            return self._caller.trigger(request)  # type: ignore[no-any-return]
-        except InvocationError as error:
-            self._caller.trigger(self._definition_after(error))
-        return self._caller.trigger(request)  # type: ignore[no-any-return]
+        return self._caller.trigger(self._request(args, kwargs))  # type: ignore[no-any-return]
 
     @overload
     async def enqueue_async(self, *args: P.args, **kwargs: P.kwargs) -> EnqueueResult: ...
@@ -181,22 +173,7 @@ class QueuedFunction(Generic[P, R]):
     async def enqueue_async(self, *args: Any, priority: int, **kwargs: Any) -> EnqueueResult: ...
     async def enqueue_async(self, *args: Any, **kwargs: Any) -> EnqueueResult:
         """As `enqueue`, without blocking the event loop."""
-        request = self._request(args, kwargs)
-        try:
-            return await self._caller.trigger_async(request)  # type: ignore[no-any-return]
-        except InvocationError as error:
-            await self._caller.trigger_async(self._definition_after(error))
-        return await self._caller.trigger_async(request)  # type: ignore[no-any-return]
-
-    def _definition_after(self, error: InvocationError) -> TriggerRequestInput:
-        """Return the call that makes the queue if an enqueue has failed for want of it; any other error is raised.
-
-        The queue worker hears of a declaration when this worker is ready, and a script may enqueue before.
-        """
-        if error.details.get("reason") != "queue_not_found":
-            raise error
-        config = {key: value for key, value in self._config.items() if key != "queue"}
-        return {"function_id": "queue::define", "payload": {"queue": self.queue, "config": config}}
+        return await self._caller.trigger_async(self._request(args, kwargs))  # type: ignore[no-any-return]
 
     def _request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TriggerRequestInput:
         signature = self._signature
