@@ -209,7 +209,7 @@ class Arguments:
         if got is None and message.endswith(" is missing"):
             return Mistake(place, source.expected if source is not None and path == name else str(wanted))
         # Behind the function's id, which may end in the argument's name.
-        named = rf"(?:^|: ){re.escape(path or 'the payload')}"
+        named = rf"(?:^|: )(?:\$\.)?{re.escape(path or 'the payload')}"
         words = re.search(rf"{named} must be (.*), got ", message, re.DOTALL)
         rest = re.search(rf"{named}: (.*)", message, re.DOTALL)
         text = rest[1] if rest and not words else ""

@@ -231,7 +231,9 @@ class Calling:
         except LocalProtocolError as error:
             self._calls.drop(call)
             text = f"the payload of {call.function_id} is not JSON: {error.message}"
-            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, call.function_id) from None
+            path, _, fault = error.message.partition(": ")
+            details = {"path": path, "expected": fault}
+            raise InvocationError(ErrorCode.INVALID_PAYLOAD, text, call.function_id, details=details) from None
         if len(line) >= MAX_LINE:
             self._calls.drop(call)
             text = f"the call of {call.function_id} has {len(line)} bytes, over the limit of {MAX_LINE}"

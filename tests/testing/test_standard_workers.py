@@ -7,11 +7,12 @@ import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Any
 
 import httpx
 import pytest
 
-from iii import InvocationError
+from iii import Body, InvocationError
 from iii.errors import ProjectError
 from iii.helpers import create_channel
 from iii.testing import Engine, project
@@ -380,3 +381,27 @@ def test_jobs_keep_their_metadata_and_their_delay():
         assert seen == [(1, "hello")]
         with pytest.raises(ValueError, match="enqueue returns the receipt"):
             iii.enqueue("w::f", 1, wait=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "quantity", "place"),
+    [
+        (f"/orders/{2**64}", 1, "path.id"),
+        (f"/orders/7?page=-{2**70}", 1, "query.page"),
+        ("/orders/7", 2**64, "body.quantity"),
+    ],
+)
+def test_an_integer_that_no_message_holds_is_refused_by_its_place_in_the_request(
+    target: str, quantity: int, place: str
+) -> None:
+    with Engine(["http"]) as iii:
+
+        @iii.worker("shop").post("/orders/{id}", function_id="shop::take")
+        def take(id: int, order: Annotated[dict[str, Any], Body()], page: int = 1) -> None:
+            raise AssertionError(f"called with {id}, {order}, {page}")
+
+        iii.settle()
+        answer = iii.http.post(target, json={"quantity": quantity})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["error"]["message"] == f"{place}: integer beyond 64 bits"
+    assert [mistake["path"] for mistake in answer.json()["error"]["details"]["mistakes"]] == [place]
