@@ -12,8 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
-from benchmarks.ends.typed_callee import BY_HAND, CASES
+from benchmarks.ends.typed_callee import BY_HAND, CASES, MODELS
 from benchmarks.harness import Comparison, Options, Row, interleave
 from benchmarks.report import table
 from benchmarks.setups import ENDS
@@ -25,7 +26,8 @@ FEW_CALLS, MANY_CALLS = 100, 1100
 
 def run(options: Options) -> list[Row]:
     """Compare each kind of signature with the plain function."""
-    names = {case: f"T{number}" for number, case in enumerate(CASES, 1)}
+    installed = [case for case, package in MODELS.items() if find_spec(package) is not None]
+    names = {case: f"T{number}" for number, case in enumerate([*CASES, *installed], 1)}
     if shutil.which("valgrind") is None:
         return [compare_times(name, case, options) for case, name in names.items()]
     plain = instructions(next(iter(CASES)), "plain")  # the same in each case: it takes the payload as it is

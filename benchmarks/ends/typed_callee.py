@@ -10,8 +10,10 @@ import dataclasses
 import datetime
 import enum
 import gc
+import importlib
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
@@ -122,12 +124,27 @@ CASES: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
     "TypedDict in one, datetime": (nested_typed_dict, {"visit": {"at": NOON, "point": POINT}}),
 }
 BY_HAND = {"list of 3 dataclasses": many_by_hand}
+FIELDS = {"item": str, "quantity": int}
+# Cases of packages that a project may have, by the package.
+MODELS = {"list of 3 Structs": "msgspec", "list of 3 pydantic models": "pydantic"}
+
+
+def of_models(package: str) -> tuple[Callable[..., None], dict[str, Any]]:
+    """Return a function that takes a list of a package's models; only its own case pays for the import."""
+    base = importlib.import_module(package)
+    bases = (base.Struct if package == "msgspec" else base.BaseModel,)
+    model: Any = types.new_class("Model", bases, exec_body=lambda body: body.update(__annotations__=FIELDS))
+
+    def take(lines: Any) -> None: ...
+
+    take.__annotations__["lines"] = list[model]
+    return take, {"lines": [{"item": "tea", "quantity": 2}] * 3}
 
 
 def main() -> None:
     """Run one case."""
     case, form, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    function, payload = CASES[case]
+    function, payload = of_models(MODELS[case]) if case in MODELS else CASES[case]
     if form == "typed":
         handler = typed_handler_from("b::f", function, by_name=True)
     else:
