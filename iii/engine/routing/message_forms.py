@@ -195,7 +195,9 @@ def _enqueue_error(error: Raw) -> ErrorBody:
     except ValueError:
         # The provider may put anything there; the caller still gets its one outcome.
         return ErrorBody(ErrorCode.ENQUEUE_ERROR, bytes(error).decode("utf-8", "replace"))
-    return ErrorBody(ErrorCode.ENQUEUE_ERROR, f"{body.code}: {body.message}", details=body.details)
+    # A queue may use the contract's code itself.
+    text = body.message if body.code == ErrorCode.ENQUEUE_ERROR else f"{body.code}: {body.message}"
+    return ErrorBody(ErrorCode.ENQUEUE_ERROR, text, details=body.details)
 
 
 def is_cancelled(error: Raw) -> bool:

@@ -163,6 +163,7 @@ def test_an_enqueue_keeps_its_options_when_it_waits_for_the_queue_to_start(net: 
     ("error", "message"),
     [
         ({"code": "full", "message": "no room", "details": {"n": 1}}, "full: no room"),
+        ({"code": "enqueue_error", "message": "queue_not_found: there is none"}, "queue_not_found: there is none"),
         ("just words", '"just words"'),
         ({"code": 7}, '{"code":7}'),
     ],
