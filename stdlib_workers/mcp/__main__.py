@@ -60,7 +60,7 @@ def main() -> None:
 
     server = McpServer(worker, options)
     served.set_result(server)
-    thread = listener(server.server, sock, key)
+    thread = listener(server.server, server.changes.streams, sock, key)
     closers += [server.changes.close, thread.close]
     thread.start()
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mcp.server import Server, ServerRequestContext
+from mcp.server import NotificationOptions, Server, ServerRequestContext
+from mcp.server.models import InitializationOptions
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INTERNAL_ERROR,
@@ -48,6 +49,16 @@ MAX_DESCRIPTION = 4 * 1024
 RESOURCE_NOT_FOUND = -32002
 
 
+class _TellingServer(Server[Any]):
+    """Says to clients of older versions, over whatever transport, that it tells of changed tools."""
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *others: Any, **options: Any
+    ) -> InitializationOptions:
+        told = notification_options or NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(told, *others, **options)
+
+
 class McpServer:
     """The handlers; `server` is the protocol's end that any transport runs.
 
@@ -62,7 +73,7 @@ class McpServer:
         self.changes = ToolChanges(self._catalog)
         self._resources = Resources(self._catalog.call, options)
         self._engine_tools = ENGINE_TOOLS if options.introspection else {}
-        self.server: Server[Any] = Server(
+        self.server: Server[Any] = _TellingServer(
             "iii",
             version=__version__,
             title="iii",

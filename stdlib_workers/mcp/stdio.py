@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from typing import NoReturn, cast
 
 import anyio
-from mcp.server import NotificationOptions
 from mcp.server.stdio import stdio_server
 
 from iii import InitOptions, RegistrationRejectedError, register_worker
@@ -56,12 +55,12 @@ def serve(options: Options) -> NoReturn:
         end_worker(f"mcp: {error}", 1)
     served = McpServer(worker, options, keeps_connections=True)
     follow_functions(worker, f"mcp-stdio-{os.getpid()}", served.changes.look)
-    server, notified = served.server, NotificationOptions(tools_changed=True)
+    server = served.server
 
     async def run() -> None:
         lines = cast("anyio.AsyncFile[str]", BoundedLines(os.dup(0)))
         async with stdio_server(stdin=lines) as (read, write):
-            await server.run(read, write, server.create_initialization_options(notified))
+            await server.run(read, write, server.create_initialization_options())
 
     try:
         anyio.run(run)

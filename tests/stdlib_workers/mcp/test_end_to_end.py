@@ -315,8 +315,8 @@ def test_a_client_that_listens_is_told_when_tools_come_and_go(running: Project, 
     run(way, running, "auto", use)
 
 
-def test_an_older_client_is_told_on_its_connection(running: Project) -> None:
-    """Which only stdio has."""
+@pytest.mark.parametrize("way", [over_http, over_stdio])
+def test_an_older_client_is_told_on_its_connection(running: Project, way: Any) -> None:
     heard: asyncio.Queue[Any] = asyncio.Queue()
 
     async def note(message: Any) -> None:
@@ -324,6 +324,7 @@ def test_an_older_client_is_told_on_its_connection(running: Project) -> None:
             heard.put_nowait(message)
 
     async def use(client: Client) -> None:
+        assert client.server_capabilities.tools.list_changed
         for function_id, is_there in STEPS:
             await has_more(client)
             await anyio.to_thread.run_sync(running.call, function_id)
@@ -331,7 +332,7 @@ def test_an_older_client_is_told_on_its_connection(running: Project) -> None:
             assert await has_more(client) is is_there
         assert heard.empty()
 
-    run(partial(over_stdio, message_handler=note), running, "legacy", use)
+    run(partial(way, message_handler=note), running, "legacy", use)
 
 
 @every_way
@@ -432,7 +433,9 @@ def test_without_the_key_nothing_is_answered(running: Project) -> None:
         assert ask(url, headers, path=f"/mcp?key={key}") == 401
     assert ask(url, {**good, "Host": "evil.example"}) == 421
     assert ask(url, {**good, "Origin": "https://evil.example"}) == 403
-    assert ask(url, good, "GET") == 405
+    assert ask(url, good, "GET") == 406
+    assert ask(url, good | {"Accept": "text/event-stream", "MCP-Protocol-Version": "2026-07-28"}, "GET") == 405
+    assert ask(url, good, "DELETE") == 405
     assert ask(url, good, path="/other") == 404
     assert ask(url, good, body=b" " * (1024 * 1024 + 1)) == 413
     assert ask(url, good | {"Accept": "application/json, text/event-stream"}) == 400  # let in: {} is no message
