@@ -24,6 +24,8 @@ NODE_VERSION = "0.22.1"
 GENERATOR = "0.29.1"  # of openapi-python-client
 # The newest one that runs on Node 20 and sends headers.
 INSPECTOR = "0.16.8"
+# The protocol's suite needs a newer Node than the machine may have: one comes as a package.
+CONFORMANCE, CONFORMANCE_NODE = "0.1.16", "22.23.3"
 HAS_NODE = shutil.which("npm") is not None
 # What tests are parametrized with. Without node its tests count as slow, and the header of the run says so.
 needs_node = () if HAS_NODE else (pytest.mark.slow,)
@@ -73,6 +75,23 @@ def mcp_inspector() -> list[str]:
 
     place = _made(f"mcp-inspector-{INSPECTOR}", make)
     return ["node", str(place / "node_modules" / ".bin" / "mcp-inspector"), "--cli"]
+
+
+def mcp_conformance() -> list[str]:
+    """Return the command of the Model Context Protocol's conformance suite; skip where its packages cannot be had."""
+
+    def make(folder: Path) -> None:
+        folder.joinpath("package.json").write_text('{"private": true}')
+        packages = [f"@modelcontextprotocol/conformance@{CONFORMANCE}", f"node@{CONFORMANCE_NODE}"]
+        command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", *packages]
+        try:
+            subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or error
+            pytest.skip(f"the suite of the protocol cannot be had: `{' '.join(command)}`: {said}")
+
+    place = _made(f"mcp-conformance-{CONFORMANCE}-node-{CONFORMANCE_NODE}", make) / "node_modules" / ".bin"
+    return [str(place / "node"), str(place / "conformance")]
 
 
 def typescript_with(packages: dict[str, Any]) -> Path:
