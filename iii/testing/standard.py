@@ -95,14 +95,16 @@ def _queue(core: Core, spec: WorkerSpec, worker: Worker) -> None:
 
 def _flow(core: Core, spec: WorkerSpec, worker: Worker) -> None:
     from stdlib_workers.flow.__main__ import register
-    from stdlib_workers.flow.clock import Clock
     from stdlib_workers.flow.options import options_from
     from stdlib_workers.flow.schema import SCHEMA
 
     store = core.store(SCHEMA)
     options = options_from(spec.config)
-    clock = Clock(core.time, lambda: core.loop.now, longest_timer=timedelta.max.total_seconds())
-    service = register(worker, store, options, clock)
+
+    def clock() -> int:
+        return round(core.time() * 1000)
+
+    service = register(worker, store, options, clock, longest_timer=math.inf)
     look_after(worker, "flow", store)
     core.flow_runs = service.runs
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from iii import InitOptions, Worker, register_worker
 from stdlib_workers.events import TOPIC, Background, KnownBindings, Outbox, envelope
 from stdlib_workers.flow.bindings import EndedSubscription, Flows, subscription_from
-from stdlib_workers.flow.clock import Clock
 from stdlib_workers.flow.dispatcher import Dispatcher
 from stdlib_workers.flow.ends import ended_event
 from stdlib_workers.flow.functions import DECLARED, Functions, register_functions
@@ -25,6 +24,7 @@ from stdlib_workers.flow.schema import SCHEMA
 from stdlib_workers.flow.transaction import Transaction
 from stdlib_workers.storage import SqliteJournal, SqliteRecords, Store, look_after, open_store
 from stdlib_workers.values import read_options
+from stdlib_workers.values.clock import WALL_INTERVAL, Clock
 
 RESUME = "flow::resume"
 EXIT_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h
@@ -54,8 +54,15 @@ def main() -> None:
         sys.stderr.write(f"{recovered} turns and calls were under way when the flow worker ended; they go on now\n")
 
 
-def register(worker: Worker, store: Store, options: Options, clock: Clock) -> Service:
-    """Register everything. Turns begin with `begin` of what this returns."""
+def register(
+    worker: Worker,
+    store: Store,
+    options: Options,
+    clock: Callable[[], int],
+    *,
+    longest_timer: float = WALL_INTERVAL,
+) -> Service:
+    """Register everything. Turns begin with `begin` of what this returns. `longest_timer`: as of Dispatcher."""
     journal = SqliteJournal(store)
     ended = KnownBindings[EndedSubscription]("flow:ended", subscription_from, SqliteRecords(store))
 
@@ -69,7 +76,7 @@ def register(worker: Worker, store: Store, options: Options, clock: Clock) -> Se
 
     runs = Runs(store, clock, options.limits, options.turns, announce)
     flows = Flows()
-    dispatcher = Dispatcher(worker, runs, flows, clock)
+    dispatcher = Dispatcher(worker, runs, flows, clock, longest_timer)
     secret = store.run(_read_secret).result()
     operations = Operations(dispatcher, runs, flows, clock, options.park_ms, secret)
     worker.before_stop(dispatcher.finish)

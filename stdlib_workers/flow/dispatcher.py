@@ -19,7 +19,6 @@ from stdlib_workers.attempts import DONE, Outcome, Verdict, is_end_of_engine, ve
 from stdlib_workers.events import Outbox
 from stdlib_workers.flow.bindings import Flow, Flows
 from stdlib_workers.flow.calls import ENGINE_END_TIMEOUT, SIDECAR, STORAGE_RETRY_INTERVAL, Calls, say
-from stdlib_workers.flow.clock import Clock
 from stdlib_workers.flow.ends import forget
 from stdlib_workers.flow.model import Entry, Event, Run, State
 from stdlib_workers.flow.policy import STORAGE_DELAY_MS, TurnEnd, after_turn
@@ -38,13 +37,19 @@ FENCE_TIMEOUT = 0.25
 
 
 class Dispatcher:
-    """The turns under way, by the id of their run, and those who wait for the ends of runs."""
+    """The turns under way, by the id of their run, and those who wait for the ends of runs.
 
-    def __init__(self, worker: Worker, runs: Runs, flows: Flows, clock: Clock) -> None:
+    While anything waits for its time, the `clock`, in milliseconds, is read at least every `longest_timer` seconds.
+    """
+
+    def __init__(
+        self, worker: Worker, runs: Runs, flows: Flows, clock: Callable[[], int], longest_timer: float
+    ) -> None:
         self._worker = worker
         self._runs = runs
         self._flows = flows
         self._clock = clock
+        self._longest_timer = longest_timer
         self._loop: asyncio.AbstractEventLoop | None = None
         self.turns: dict[str, Turn] = {}
         self.calls = Calls(worker, runs, clock, self.spawn)
@@ -129,7 +134,7 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
         self._due = due
-        delay = min(self._clock.longest_timer, max(0, due - self._clock()) / 1000)
+        delay = min(self._longest_timer, max(0, due - self._clock()) / 1000)
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer, context=Context())
 
     def _on_timer(self) -> None:

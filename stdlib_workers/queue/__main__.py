@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
-from time import time
 
 import orjson
 
@@ -27,35 +26,8 @@ from stdlib_workers.queue.options import check_name, options_from, parse_config,
 from stdlib_workers.queue.schema import SCHEMA
 from stdlib_workers.storage import EXIT_REFUSED, look_after, open_store
 from stdlib_workers.values import end_worker, read_options
+from stdlib_workers.values.clock import WALL_INTERVAL, Clock
 from stdlib_workers.values.live_config import LiveConfig
-from stdlib_workers.values.steady import steady
-
-# In seconds: how often the clock looks at the wall clock, and how far that may be ahead without anything being wrong.
-WALL_INTERVAL = 60.0
-WALL_TOLERANCE = 1.0
-
-
-class Clock:
-    """Milliseconds since the epoch, by the `steady` clock; both clocks are in seconds. It never goes back.
-
-    A wall clock that is set back while the process runs moves no retry. One that is ahead, looked at once a minute, is
-    followed: the machine has slept, and the steady clock has not counted that.
-    """
-
-    def __init__(self, wall: Callable[[], float] = time, steady: Callable[[], float] = steady) -> None:
-        self._wall = wall
-        self._steady = steady
-        self._checked = steady()
-        self._offset = wall() - self._checked
-
-    def __call__(self) -> int:
-        now = self._steady()
-        if now - self._checked >= WALL_INTERVAL:
-            self._checked = now
-            ahead = self._wall() - (now + self._offset)
-            if ahead > WALL_TOLERANCE:
-                self._offset += ahead
-        return int((now + self._offset) * 1000)
 
 
 class Subscribers(TriggerHandler):

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from stdlib_workers.attempts import Outcome, Verdict
 from stdlib_workers.queue import admin, catalog
-from stdlib_workers.queue.__main__ import Clock
 from stdlib_workers.queue.delivery import advance, recover, settle
 from stdlib_workers.queue.model import NewJob, Queue, QueueConfig
 from stdlib_workers.queue.new_jobs import enqueue
 from stdlib_workers.queue.schema import TABLES
-from stdlib_workers.values.steady import steady as steady_now
 
 FAILED = Verdict(Outcome.FAILED, {"code": "invocation_failed", "message": "no"})
 MANY = 503
@@ -91,27 +88,3 @@ def test_q09_a_restart_neither_resets_nor_bunches_retries(connection: sqlite3.Co
     assert [advance(connection, queue, "next run", now).due for now in (700, 999)] == [1000, 1000]
     assert [d.id for d in advance(connection, queue, "next run", 1000).deliveries] == [first.id]
     assert [d.id for d in advance(connection, queue, "next run", 1500).deliveries] == [second.id]
-
-
-def test_q25_a_wall_clock_that_steps_moves_nothing() -> None:
-    wall, steady = [1_000_000.0], [50.0]
-    clock = Clock(lambda: wall[0], lambda: steady[0])
-    assert clock() == 1_000_000_000
-    wall[0] -= 3600
-    steady[0] += 2
-    assert clock() == 1_000_002_000
-
-
-def test_30_a_clock_goes_forward_with_the_wall_when_the_machine_has_slept_and_never_back() -> None:
-    wall, steady = [1_000_000.0], [50.0]
-    clock = Clock(lambda: wall[0], lambda: steady[0])
-    wall[0] += 7200 + 61  # it slept for two hours, which this steady clock does not count
-    steady[0] += 61
-    assert clock() == 1_007_261_000
-    wall[0] -= 86_400
-    steady[0] += 61
-    assert clock() == 1_007_322_000
-
-
-def test_30_the_clock_counts_the_time_that_the_machine_sleeps_where_it_can() -> None:
-    assert abs(steady_now() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60
