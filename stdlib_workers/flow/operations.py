@@ -344,24 +344,9 @@ class Operations:
 
     async def sleep(self, turn: Turn, fields: Payload) -> Reply:
         """Go on at a time: `until_ms` since the epoch, or after `ms`."""
-        name = fields.get("name") or "sleep"
-        found = await self._find(turn, fields, SLEEP, name)
-        if found is None:
-            return {"state": SUSPENDED}
-        key, ask, recorded = found
-        try:
-            if recorded is not None:
-                entry = await self._recorded(turn, key)
-                return reply_from(entry) if entry.state.is_ended else turn.wait_for(ask.branch, key)
-            entry = self._entry(turn, key, ask)
-            is_absolute = fields.get("until_ms") is not None
-            entry.due = (
-                _milliseconds(fields, "until_ms") if is_absolute else self._clock() + _milliseconds(fields, "ms")
-            )
-            written = await self._begin(turn, entry)
-            return reply_from(written) if written.state.is_ended else turn.wait_for(ask.branch, key)
-        finally:
-            turn.is_over(ask.branch, name)
+        is_absolute = fields.get("until_ms") is not None
+        due = _milliseconds(fields, "until_ms") if is_absolute else self._clock() + _milliseconds(fields, "ms")
+        return await self._wait(turn, fields, SLEEP, fields.get("name") or "sleep", due, {})
 
     async def wait(self, turn: Turn, fields: Payload) -> Reply:
         """Take the first unread event of these names, or wait for one."""
@@ -369,28 +354,29 @@ class Operations:
         events = [events] if isinstance(events, str) else events
         if not isinstance(events, list) or not events or not all(isinstance(event, str) and event for event in events):
             raise InvocationError("invalid_payload", "flow::wait needs the name of an event, or a list of names")
-        name = fields.get("name") or "|".join(events)
-        found = await self._find(turn, fields, WAIT, name)
+        has_timeout = fields.get("timeout_ms") is not None
+        due = self._clock() + _milliseconds(fields, "timeout_ms") if has_timeout else None
+        options = {"events": events, **({"default": fields.get("default")} if "default" in fields else {})}
+        return await self._wait(turn, fields, WAIT, fields.get("name") or "|".join(events), due, options)
+
+    async def _wait(
+        self, turn: Turn, fields: Payload, kind: str, name: str, due: int | None, options: dict[str, Any]
+    ) -> Reply:
+        found = await self._find(turn, fields, kind, name)
         if found is None:
             return {"state": SUSPENDED}
         key, ask, recorded = found
         try:
             if recorded is not None:
                 entry = await self._recorded(turn, key)
-                return reply_from(entry) if entry.state.is_ended else turn.wait_for(ask.branch, key)
-            entry = self._entry(turn, key, ask)
-            options: dict[str, Any] = {"events": events}
-            if "default" in fields:
-                options["default"] = fields.get("default")
-            entry.options = encode(options, "the default", self._runs.limits.value_bytes)
-            if fields.get("timeout_ms") is not None:
-                entry.due = self._clock() + _milliseconds(fields, "timeout_ms")
-            number = turn.run.turn
-            written = await self._runs.record(lambda tx: steps.wait(tx, number, entry, events))
-            turn.keep(written)
-            return reply_from(written) if written.state.is_ended else turn.wait_for(ask.branch, key)
+            else:
+                entry = self._entry(turn, key, ask)
+                entry.due = due
+                entry.options = encode(options, "the default", self._runs.limits.value_bytes) if options else None
+                entry = await self._begin(turn, entry)
+            return reply_from(entry) if entry.state.is_ended else turn.wait_for(ask.branch, key)
         finally:
-            turn.is_over(ask.branch, name)
+            turn.is_over(ask.branch, ask.name)
 
     # The rest
 

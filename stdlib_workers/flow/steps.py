@@ -65,13 +65,6 @@ def has_heard(tx: Transaction, run: int, branch: str) -> bool:
     return any(heard in above or is_within(heard, branch) for (heard,) in rows)
 
 
-def set_status(tx: Transaction, seq: int, turn: int, status: bytes) -> None:
-    """Write what `flow.status` says."""
-    run = tx.running(seq, turn)
-    run.status = status
-    move_run(tx.connection, run)
-
-
 def _count_progress(run: Run, status: bytes | None) -> None:
     run.deaths = run.interrupted = 0
     if status is not None:
@@ -79,13 +72,18 @@ def _count_progress(run: Run, status: bytes | None) -> None:
 
 
 def begin(tx: Transaction, turn: int, entry: Entry, status: bytes | None = None) -> Entry:
-    """Write that a step is under way, unless it is written already; return what is written."""
+    """Write that a step is under way, unless it is written already; return what is written.
+
+    One that waits for an event takes the first unread one.
+    """
     run = tx.running(entry.run, turn)
     former = find_entry(tx.connection, entry.run, entry.key)
     if former is not None:
         return former
     _count_progress(run, status)
     hear_of_cancel(tx, run, entry)
+    if entry.kind == WAIT and not entry.state.is_ended:
+        _take_event(tx, entry)
     tx.add(run, entry)
     move_run(tx.connection, run)
     return entry
@@ -147,22 +145,13 @@ def give_back_calls(tx: Transaction, due: int) -> int:
 # Waiting
 
 
-def wait(tx: Transaction, turn: int, entry: Entry, events: list[str]) -> Entry:
-    """Take the first unread event of these names, or write that the step waits for one; return what is written."""
-    run = tx.running(entry.run, turn)
-    former = find_entry(tx.connection, entry.run, entry.key)
-    if former is not None:
-        return former
-    _count_progress(run, None)
-    hear_of_cancel(tx, run, entry)
-    found = None if entry.state.is_ended else first_signal(tx.connection, entry.run, events)
+def _take_event(tx: Transaction, entry: Entry) -> None:
+    events = events_of(entry)
+    found = first_signal(tx.connection, entry.run, events)
     if found is not None:
         seq, event, payload = found
         take_signal(tx.connection, seq, entry.key)
         end_entry(entry, tx.now, value=_event_value(events, event, payload))
-    tx.add(run, entry)
-    move_run(tx.connection, run)
-    return entry
 
 
 def _event_value(events: list[str], event: str, payload: bytes | None) -> bytes:
