@@ -21,7 +21,7 @@ from stdlib_workers.flow.bindings import Flow, Flows
 from stdlib_workers.flow.calls import ENGINE_END_TIMEOUT, SIDECAR, STORAGE_RETRY_INTERVAL, Calls, say
 from stdlib_workers.flow.ends import forget
 from stdlib_workers.flow.model import Entry, Event, Run, State
-from stdlib_workers.flow.policy import STORAGE_DELAY_MS, TurnEnd, after_turn
+from stdlib_workers.flow.policy import RECOVERY_DELAY_MS, STORAGE_DELAY_MS, TurnEnd, after_turn
 from stdlib_workers.flow.runs import Runs
 from stdlib_workers.flow.transaction import FENCED, LIMIT, Changes, TurnStart, encode, error_bytes
 from stdlib_workers.flow.turn import CANCELLED, SUSPENDED, Turn, reply_from
@@ -254,6 +254,10 @@ class Dispatcher:
             await runs.suspend(run, turn.told, None, turn.status)
         elif verdict.outcome is Outcome.DONE and verdict is DONE:
             await self._end(turn, result)
+        elif runs.is_stopping:
+            # The engine refuses calls of a flow worker that stops: the body may have raised just that.
+            end = TurnEnd(State.PARKED, run.deaths, run.interrupted, RECOVERY_DELAY_MS)
+            await runs.suspend(run, turn.told, end, turn.status)
         elif verdict.outcome in (Outcome.DONE, Outcome.FAILED) and not verdict.killed:
             await self._end(turn, None, verdict.error)
         else:

@@ -105,7 +105,10 @@ class Project:
         return pid
 
     def kill(self) -> None:
-        """End the engine as a crash would: the guard with it, so that nothing restarts it."""
+        """Kill the engine; first freeze the guard above it, which would start another one, and kill that too."""
+        engine = int((self.folder / ".iii" / "run" / "lock").read_text())
+        self.process.send_signal(signal.SIGSTOP)
+        os.kill(engine, signal.SIGKILL)
         self.process.kill()
         self.process.wait(BOUND)
         self._reader.join(BOUND)

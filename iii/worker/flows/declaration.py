@@ -128,19 +128,18 @@ class _Runner:
         body = self.body(payload, metadata)
         flow = Flow(self.worker, Progress(turn))
         try:
-            result = body(flow)
+            try:
+                result = body(flow)
+            except FlowCancelled:
+                result = {SIDECAR: "cancelled"}
+            except Exception:
+                flow.tell()
+                raise
+            flow.tell()
         except FlowParked:
             return {SIDECAR: "suspended"}
-        except FlowCancelled:
-            self._end(flow)
-            return {SIDECAR: "cancelled"}
         except InvocationError as error:
-            self._end(flow)
             raise marked(error) from None
-        except Exception:
-            self._end(flow)
-            raise
-        self._end(flow)
         return result
 
     def start_request(self, payload: Any, metadata: Any) -> TriggerRequestInput:
@@ -160,10 +159,6 @@ class _Runner:
         """Return the function with its arguments. InvocationError `invalid_payload` for those that do not fit."""
         return self._inner.call(payload, metadata=metadata) if self._inner.takes_metadata else self._inner.call(payload)
 
-    def _end(self, flow: Flow) -> None:
-        if (request := flow.progress.rest()) is not None:
-            self.worker.trigger(request)
-
 
 class _AsyncRunner(_Runner):
     """As `_Runner`, for coroutine functions."""
@@ -175,24 +170,19 @@ class _AsyncRunner(_Runner):
         body = self.body(payload, metadata)
         flow = AsyncFlow(self.worker, Progress(turn))
         try:
-            result = await body(flow)
+            try:
+                result = await body(flow)
+            except FlowCancelled:
+                result = {SIDECAR: "cancelled"}
+            except Exception:
+                await flow.tell()
+                raise
+            await flow.tell()
         except FlowParked:
             return {SIDECAR: "suspended"}
-        except FlowCancelled:
-            await self._end_async(flow)
-            return {SIDECAR: "cancelled"}
         except InvocationError as error:
-            await self._end_async(flow)
             raise marked(error) from None
-        except Exception:
-            await self._end_async(flow)
-            raise
-        await self._end_async(flow)
         return result
-
-    async def _end_async(self, flow: AsyncFlow) -> None:
-        if (request := flow.progress.rest()) is not None:
-            await self.worker.trigger_async(request)
 
 
 def turn_of(metadata: Any) -> dict[str, Any] | None:

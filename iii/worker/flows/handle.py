@@ -128,6 +128,11 @@ class Flow(Steps):
         self._run(self._say("again", {"input": input}))
         raise FlowParked
 
+    def tell(self) -> None:
+        """Tell the flow worker what was read last of the journal, before the body ends. Raises FlowParked."""
+        if (request := self.progress.rest()) is not None:
+            self._trigger(request)
+
     def _task(self) -> int:
         return get_ident()
 
@@ -263,6 +268,11 @@ class AsyncFlow(Steps):
         """As `Flow.again`."""
         await self._run(self._say("again", {"input": input}))
         raise FlowParked
+
+    async def tell(self) -> None:
+        """As `Flow.tell`."""
+        if (request := self.progress.rest()) is not None:
+            await self._trigger(request)
 
     def _task(self) -> int:
         return id(sys.modules["asyncio"].current_task())

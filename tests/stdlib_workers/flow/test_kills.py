@@ -65,6 +65,35 @@ def saga(flow, id: str):
     raise InvocationError("sold_out", "nothing left")
 """
 
+ENDING = """
+def at_the_end():
+    say("at the end")
+    try:
+        while not os.path.exists("refused"):
+            worker.trigger("flow::list", {})
+    except InvocationError:
+        open("refused", "w").close()
+
+@worker.flow("flows::typed", id_field="id")
+def typed(flow, id: str):
+    flow.call("callees::take", "first", undo="callees::give")
+    flow.sleep(0)  # the next turn reads its journal, and tells of that at its end
+    at_the_end()
+    raise InvocationError("sold_out", "nothing left")
+
+def plain(order, metadata):  # as a worker of another SDK does it
+    def take(payload):
+        fields = {"function_id": "callees::take", "name": payload, "payload": payload, "undo": "callees::give"}
+        return worker.trigger("flow::call", {"flow": metadata["iii.flow"], **fields})
+    take("first")
+    at_the_end()
+    take("last")
+    raise InvocationError("sold_out", "nothing left")
+
+worker.register_function("flows::plain", plain)
+worker.register_trigger({"type": "flow", "function_id": "flows::plain", "config": {"id_field": "id", "code": "v1"}})
+"""
+
 CALLEES = """
 gate = threading.Event()
 
@@ -244,3 +273,19 @@ def plain(flow, n: int):
     toml = '[engine]\nlisten = "off"\n[workers.flow]\n[workers.bodies]\nrun = "bodies.py"\nnamespace = "shop"\n'
     with project(tmp_path, toml, {"bodies": body}) as running:
         assert running.call("flows::plain", {"n": 1}, namespace="shop") == 2
+
+
+@pytest.mark.parametrize(("name", "given"), [("typed", ["first"]), ("plain", ["last", "first"])])
+def test_a_body_that_ends_while_the_engine_stops_fails_as_it_would_have_and_is_undone(
+    tmp_path: Path, name: str, given: list[str]
+) -> None:
+    """A flow worker that stops is told how its bodies end, and takes no calls any more."""
+    with project(tmp_path, TOML, {"bodies": ENDING, "callees": CALLEES}) as running:
+        run = start(running, f"flows::{name}", id="x")
+        running.wait("at the end")
+        running.stop()
+        assert (tmp_path / "refused").exists()
+        running.start()
+        until(lambda: show(running, run)["state"] in ("failed", "blocked"))
+        assert show(running, run)["error"]["code"] == "sold_out"
+        assert [line.split()[1] for line in running.said("give ")] == given

@@ -1,7 +1,7 @@
-"""Random runs while everything is killed: bodies, callees, the flow worker, the engine. An oracle judges the history.
+"""Random runs while everything is killed or stopped: bodies, callees, the flow worker, the engine. An oracle judges.
 
 Handlers write fsynced lines of what they did. III_FLOW_RUNS, III_FLOW_KILLS (of the engine; twice as many of the
-others) and III_FLOW_SEED scale it: slow with large numbers.
+others, and orderly stops of everything) and III_FLOW_SEED scale it: slow with large numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -261,8 +262,8 @@ def start(clients: Clients, run: Planned) -> None:
 
 
 def kill(running: Project, victim: str) -> None:
-    if victim == "engine":
-        running.kill()
+    if victim in ("engine", "stop"):
+        running.kill() if victim == "engine" else running.stop()
         running.start()
         return
     try:
@@ -289,7 +290,7 @@ def test_every_acknowledged_run_ends_as_planned_whatever_is_killed(tmp_path: Pat
     victims = [
         victim
         for _ in range(KILLS)
-        for victim in ("engine", *chance.choices(["flow", "bodies", "callees"], k=OTHERS_PER_KILL))
+        for victim in ("engine", *chance.choices(["flow", "bodies", "callees", "stop"], k=OTHERS_PER_KILL))
     ]
     with (
         project(tmp_path, TOML, {"bodies": BODIES, "callees": CALLEES}) as running,
@@ -315,10 +316,7 @@ def test_every_acknowledged_run_ends_as_planned_whatever_is_killed(tmp_path: Pat
             if faults := violations(run, shown, own):
                 found += [*faults, f"  {run}", f"  {shown}", *(f"  {line}" for line in own)]
         count = sum(map(len, lines.values()))
-        print(
-            f"seed {SEED}: {RUNS} runs, kills: {dict((name, victims.count(name)) for name in sorted(set(victims)))}, "
-            f"{count} lines of handlers, {len(found)} violations"
-        )
+        print(f"seed {SEED}: {RUNS} runs, {dict(Counter(victims))}, {count} lines of handlers, {len(found)} violations")
     assert found == [], "\n".join(found)
 
 
