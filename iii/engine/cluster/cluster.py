@@ -17,7 +17,7 @@ from typing import Any, Literal
 from msgspec import Raw
 from msgspec.structs import replace
 
-from iii.engine.cluster.announcements import Announcements
+from iii.engine.cluster.announcements import Announced, Announcements
 from iii.engine.cluster.connection import CONNECT_TIMEOUT, LEAST_PAYLOAD, Connection
 from iii.engine.cluster.engines import (
     ABSENCE_TIMEOUT,
@@ -129,7 +129,7 @@ class Cluster:
         """Take no new calls of other engines from now on; what runs for them goes on."""
         self._has_left = True
         for remote in self.remotes.values():
-            remote.offer({})
+            remote.offer(self._announced)
         self._send_wanted.set()
 
     async def stop(self) -> None:
@@ -146,6 +146,11 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._connection.close()
+
+    @property
+    def _announced(self) -> Announced:
+        """What other engines may call here: nothing any more once this one has left."""
+        return {} if self._has_left else self._announcements.current()
 
     @property
     def _max_frame(self) -> int:
@@ -189,8 +194,7 @@ class Cluster:
         remote.on_outbox = self._send_wanted.set
         self.remotes[beat.id] = remote
         link.ask_again()
-        if not self._has_left:
-            remote.offer(self._announcements.current())
+        remote.offer(self._announced)
         self._send_wanted.set()
 
     def _on_frame(self, subject: str, data: bytes, _: bool) -> None:
@@ -316,9 +320,9 @@ class Cluster:
 
     def _offer(self) -> None:
         self._offer_timer = None
-        current = self._announcements.current()
+        announced = self._announced
         for remote in self.remotes.values():
-            remote.offer(current)
+            remote.offer(announced)
             remote.retry_conflicts()
             remote.tell_separate()
         self._turn()
