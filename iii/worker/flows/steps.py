@@ -100,11 +100,29 @@ class Steps:
     ) -> Operation:
         """Make a step, unless it is recorded: then return what is."""
         key = self._key(name)
-        line = None if fields.get("was") else self.progress.read(key, kinds, function_id)
+        line = None if fields.get("was") else (yield from self._read(key, kinds, function_id))
         if line is None:
             place = {"key": key, "name": name, "branch": self._branch, "source": caller_source()}
-            line = yield self.progress.request(operation, {**place, **fields})
+            line = yield from self._find(operation, {**place, **fields})
         return self._outcome(line)
+
+    def _read(self, key: str, kinds: tuple[str, ...], function_id: str | None) -> Operation:
+        """Return a recorded step, None for one that the flow worker must be asked for.
+
+        Another task of the branch may have asked for a new step, which waits until all recorded ones were read.
+        """
+        line = self.progress.read(key, kinds, function_id)
+        if line is not None and self.progress.is_waited_for(self._branch):
+            yield self.progress.request("seen", {})
+        return line
+
+    def _find(self, operation: str, fields: dict[str, Any]) -> Operation:
+        """Ask the flow worker for a step."""
+        self.progress.begin_asking(self._branch)
+        try:
+            return (yield self.progress.request(operation, fields))
+        finally:
+            self.progress.end_asking(self._branch)
 
     def _call(self, function_id: str, payload: Any, options: Any) -> Operation:
         unknown = sorted(set(options) - _CALL_OPTIONS)
@@ -121,7 +139,7 @@ class Steps:
         self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], undo: str | None, was: str | None
     ) -> Operation:
         key = self._key(name)
-        line = None if was else self.progress.read(key, ("step",), None)
+        line = None if was else (yield from self._read(key, ("step",), None))
         if line is None:
             place = {"key": key, "name": name, "branch": self._branch, "source": caller_source()}
             begin = {
@@ -129,7 +147,7 @@ class Steps:
                 **({"undo": undo, "payload": list(arguments)} if undo else {}),
                 **({"was": was} if was else {}),
             }
-            line = yield self.progress.request("begin", begin)
+            line = yield from self._find("begin", begin)
             if line["state"] == "new":
                 outcome: dict[str, Any]
                 try:
@@ -156,10 +174,10 @@ class Steps:
 
     def _patched(self, name: str) -> Operation:
         key = f"{self._branch}/patch:{name}" if self._branch else f"patch:{name}"
-        line = self.progress.read(key, ("patch",), None)
+        line = yield from self._read(key, ("patch",), None)
         if line is None:
             place = {"name": name, "branch": self._branch, "source": caller_source()}
-            line = yield self.progress.request("patched", place)
+            line = yield from self._find("patched", place)
         return line["value"] if line["state"] == "done" else self._outcome(line)
 
     def _say(self, operation: str, fields: dict[str, Any]) -> Operation:

@@ -96,6 +96,28 @@ def test_a_failed_step_fails_the_same_way_in_every_turn(scene: Scene) -> None:
     assert scene.iii.start("orders::run").result(skip=True) == ["invocation_failed division by zero"] * 2
 
 
+def test_a_new_step_waits_for_the_recorded_ones_that_another_task_reads_only_then(scene: Scene) -> None:
+    @scene.worker.flow("orders::run")
+    async def run(flow: AsyncFlow, payload: Any = None) -> list[Any]:
+        have_others_ended = asyncio.Event()
+
+        async def slow() -> str:
+            await have_others_ended.wait()
+            return "slow"
+
+        async def others() -> str:
+            values = [await flow.step("a", lambda: "a"), *await flow.map(inner, [1, 2])]
+            have_others_ended.set()
+            return "".join(values)
+
+        async def inner(flow: AsyncFlow, item: int) -> str:
+            return await flow.step("inner", lambda: str(item))  # type: ignore[no-any-return]
+
+        return await asyncio.gather(flow.step("slow", slow), others())
+
+    assert scene.iii.crash_test("orders::run") == 4
+
+
 def test_time_chance_and_ids_repeat_themselves(scene: Scene) -> None:
     seen: list[tuple[Any, ...]] = []
 
