@@ -235,7 +235,7 @@ def settle(
         ended = connection.execute("DELETE FROM jobs WHERE seq = ? AND attempt = ? AND state = 2", fence)
     else:
         values = (
-            *(entry, now + delay, now if state is State.DEAD else None),
+            *(entry, now + delay if delay else _now_again(queue, now), now if state is State.DEAD else None),
             is_possible_poison(delivery, verdict),
             outcome is Outcome.FAILED,
             outcome in (Outcome.INTERRUPTED, Outcome.SHARED_CRASH),
@@ -259,6 +259,11 @@ def settle(
     if state in (None, State.DEAD):
         promote_next(connection, queue, delivery.group, now)
     return state
+
+
+def _now_again(queue: Queue, now: int) -> int:
+    """Return when a job is due that is to go on at once: one that was in a batch has waited for it already."""
+    return now if queue.config.batch is None else now - queue.config.batch.max_wait_ms
 
 
 def _insert_failure(
@@ -286,7 +291,7 @@ def recover(connection: sqlite3.Connection, queues: dict[int, Queue], now: int) 
         connection.execute(
             "UPDATE jobs SET state = ?, due = min(due, ?), interrupted = interrupted + 1, ended = ?, batched = 0 "
             "WHERE seq = ?",
-            (state, now, now if state is State.DEAD else None, seq),
+            (state, _now_again(queues[queue], now), now if state is State.DEAD else None, seq),
         )
         _insert_failure(connection, job, attempt, started, now, error)
         if state is State.DEAD:
