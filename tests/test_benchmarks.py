@@ -105,7 +105,7 @@ def test_peers_that_cannot_be_installed_are_skipped_with_a_line(
         raise subprocess.CalledProcessError(1, "pip", stderr="ERROR: one\nERROR: no registry\n")
 
     assert python_of_peers(refuse) is None
-    assert capsys.readouterr().err.endswith("b6: skipped, the peers cannot be installed: ERROR: no registry\n")
+    assert capsys.readouterr().err.endswith("skipped, the peers cannot be installed: ERROR: no registry\n")
     assert list((tmp_path / "iii-benchmarks").iterdir()) == []
 
 

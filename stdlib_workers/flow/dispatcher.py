@@ -171,7 +171,11 @@ class Dispatcher:
         for turn in self.turns.values():
             if turn.run.target == flow.target and turn.run.code != flow.code:
                 turn.is_stale = True
-        await self._runs.bind(flow.target, flow.code)
+        self._runs.bound[flow.target] = flow.code
+        for state in (State.HELD, State.BLOCKED):
+            after: int | None = 0
+            while after is not None:
+                after = await self._runs.wake(flow.target, flow.code, state, after)
 
     def on_unbound(self, flow: Flow) -> None:
         """Let the runs of a function wait."""

@@ -16,6 +16,9 @@ from stdlib_workers.flow import ends, steps
 from stdlib_workers.flow.model import CHILD, Entry, EntryState, Event, Recorded, Run, State
 from stdlib_workers.flow.policy import RECOVERY_DELAY_MS, TurnEnd
 from stdlib_workers.flow.schema import (
+    ACTIVE,
+    CALLING,
+    WAITING,
     find_entry,
     find_run,
     insert_run,
@@ -110,7 +113,7 @@ class Runs(TransactionHook):
             self.on_changes(changes)
 
     def _claim(self, tx: Transaction) -> None:
-        taken = tx.connection.execute("SELECT count(*) FROM runs WHERE state = 1").fetchone()[0]
+        taken = tx.connection.execute(f"SELECT count(*) FROM runs WHERE state = 1 AND {ACTIVE}").fetchone()[0]
         after = 0
         while (free := self._max_turns - taken) > 0:
             queued = list(select_runs(tx.connection, "state = 0 AND seq > ? ORDER BY seq LIMIT ?", (after, free)))
@@ -140,7 +143,7 @@ class Runs(TransactionHook):
         """
 
         def work(tx: Transaction) -> int:
-            left = list(select_runs(tx.connection, "state = 1"))
+            left = list(select_runs(tx.connection, f"state = 1 AND {ACTIVE}"))
             for run in left:
                 run.move(Event.INTERRUPTED, State.PARKED)
                 run.due = tx.now + RECOVERY_DELAY_MS
@@ -149,7 +152,7 @@ class Runs(TransactionHook):
             while calls := steps.give_back_calls(tx, tx.now + RECOVERY_DELAY_MS):
                 count += calls
             # All functions bind again: held runs are queued when theirs does, and queued ones are looked at now.
-            tx.changes.undoing += select_runs(tx.connection, "state = 5")
+            tx.changes.undoing += select_runs(tx.connection, f"state = 5 AND {ACTIVE}")
             return count
 
         self.is_stopping = False
@@ -292,27 +295,22 @@ class Runs(TransactionHook):
 
         return self.transact(work)
 
-    def bind(self, target: Target, code: str) -> Pending[int]:
-        """Let the runs of a function begin turns; wake those that it has kept waiting. Returns how many."""
+    def wake(self, target: Target, code: str, state: State, after: int) -> Pending[int | None]:
+        """Queue runs that a function has kept waiting in this state: those with a sequence number over `after`.
 
-        def work(tx: Transaction) -> int:
+        Some at a time; returns what to go on with, None when these were all.
+        """
+
+        def work(tx: Transaction) -> int | None:
             namespace, function_id = target
-            states = (State.HELD, State.BLOCKED)
-            count, after = 0, 0
-            while True:
-                where = "function_id = ? AND state IN (?, ?) AND seq > ? ORDER BY seq LIMIT ?"
-                values = (function_id, *map(int, states), after, BATCH)
-                found = list(select_runs(tx.connection, where, values))
-                for run in found:
-                    after = run.seq
-                    if run.namespace == namespace and (run.state is State.HELD or run.code != code):
-                        run.error = None
-                        tx.queue(run, Event.REGISTERED if run.state is State.HELD else Event.CHANGED)
-                        count += 1
-                if len(found) < BATCH:
-                    return count
+            where = f"function_id = ? AND state = {int(state)} AND {WAITING} AND seq > ? ORDER BY seq LIMIT ?"
+            found = list(select_runs(tx.connection, where, (function_id, after, BATCH)))
+            for run in found:
+                if run.namespace == namespace and (state is State.HELD or run.code != code):
+                    run.error = None
+                    tx.queue(run, Event.REGISTERED if state is State.HELD else Event.CHANGED)
+            return found[-1].seq if len(found) == BATCH else None
 
-        self.bound[target] = code
         return self.transact(work)
 
 
@@ -358,6 +356,6 @@ def next_due(connection: sqlite3.Connection) -> int | None:
     row = connection.execute(
         "SELECT (SELECT min(due) FROM runs WHERE state = 2 AND due IS NOT NULL), "
         "(SELECT min(deadline) FROM runs WHERE deadline IS NOT NULL AND ended IS NULL), "
-        f"(SELECT min(due) FROM entries WHERE state = {int(EntryState.RETRYING)})"
+        f"(SELECT min(due) FROM entries WHERE state = {int(EntryState.RETRYING)} AND {CALLING})"
     ).fetchone()
     return min((due for due in row if due is not None), default=None)

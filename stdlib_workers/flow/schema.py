@@ -18,6 +18,8 @@ from stdlib_workers.storage import Schema, check_row, row_checksum
 from stdlib_workers.storage.sqlite_journal import JOURNAL_TABLES
 from stdlib_workers.storage.sqlite_records import RECORD_TABLE
 
+# SQLite uses a partial index for a statement that repeats the index's condition, and for no other.
+ACTIVE, WAITING, CALLING = "state IN (1, 5)", "state IN (3, 4)", "state IN (1, 2)"
 # "iiiF": tells this file from any other SQLite file.
 SCHEMA = Schema(
     0x69696946,
@@ -43,13 +45,13 @@ CREATE TABLE signals (
 ) STRICT;
 CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX queued ON runs (seq) WHERE state = 0;
-CREATE INDEX active ON runs (state) WHERE state IN (1, 5);
+CREATE INDEX active ON runs (state) WHERE {ACTIVE};
 CREATE INDEX parked ON runs (due) WHERE state = 2 AND due IS NOT NULL;
-CREATE INDEX waiting ON runs (function_id, state) WHERE state IN (3, 4);
+CREATE INDEX waiting ON runs (function_id, state) WHERE {WAITING};
 CREATE INDEX deadlines ON runs (deadline) WHERE deadline IS NOT NULL AND ended IS NULL;
 CREATE INDEX children ON runs (parent) WHERE parent IS NOT NULL AND ended IS NULL;
 CREATE INDEX over ON runs (ended) WHERE ended IS NOT NULL;
-CREATE INDEX calling ON entries (state, due) WHERE state IN (1, 2);
+CREATE INDEX calling ON entries (state, due) WHERE {CALLING};
 CREATE INDEX unread ON signals (run, seq) WHERE taken IS NULL;
 INSERT INTO secrets VALUES ('tokens', randomblob(32));
 {JOURNAL_TABLES}

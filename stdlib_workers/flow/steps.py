@@ -11,6 +11,7 @@ from iii import InvocationError
 from stdlib_workers.flow.journal import is_within, lineage
 from stdlib_workers.flow.model import SLEEP, WAIT, Entry, EntryState, Event, Run, State, Undo
 from stdlib_workers.flow.schema import (
+    CALLING,
     find_entry,
     find_run,
     first_signal,
@@ -119,7 +120,9 @@ def end_call(tx: Transaction, life: int, entry: Entry, status: bytes | None = No
 def claim_calls(tx: Transaction, limit: int) -> None:
     """Begin the attempts that are due, oldest first."""
     due = select_entries(
-        tx.connection, f"state = {int(EntryState.RETRYING)} AND due <= ? ORDER BY due LIMIT ?", (tx.now, limit)
+        tx.connection,
+        f"state = {int(EntryState.RETRYING)} AND {CALLING} AND due <= ? ORDER BY due LIMIT ?",
+        (tx.now, limit),
     )
     for entry in due:
         run = find_run(tx.connection, seq=entry.run)
@@ -133,7 +136,7 @@ def claim_calls(tx: Transaction, limit: int) -> None:
 
 def give_back_calls(tx: Transaction, due: int) -> int:
     """Let the calls that the last process left under way be repeated; returns how many. None of them is spent."""
-    left = select_entries(tx.connection, f"state = {int(EntryState.CALLING)} LIMIT ?", (BATCH,))
+    left = select_entries(tx.connection, f"state = {int(EntryState.CALLING)} AND {CALLING} LIMIT ?", (BATCH,))
     for entry in left:
         run = find_run(tx.connection, seq=entry.run)
         entry.state, entry.due = EntryState.RETRYING, due
