@@ -42,13 +42,13 @@ def python_of_peers(install: Callable[[Path, list[str]], None] = install) -> Pat
     place = cache / f"peers-{digest}"
     if not place.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        print("b6: installing the peers, once ...", file=sys.stderr, flush=True)
+        print("installing the peers, once ...", file=sys.stderr, flush=True)
         fresh = Path(tempfile.mkdtemp(prefix=".peers-", dir=cache))
         try:
             install(fresh, wanted)
             fresh.rename(place)
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"b6: skipped, the peers cannot be installed: {last_line_of(error)}", file=sys.stderr)
+            print(f"skipped, the peers cannot be installed: {last_line_of(error)}", file=sys.stderr)
             return None
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
