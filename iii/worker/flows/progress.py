@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -23,8 +21,7 @@ class Progress:
         self.ident = {"run": turn["run"], "turn": turn["turn"], "inband": True}
         self.lines: dict[str, dict[str, Any]] = {line["key"]: line for line in turn.get("journal") or ()}
         self._seen: list[str] = []
-        self._lock = Lock()
-        self._asking: dict[str, int] = {}  # by branch, the steps that the flow worker is being asked for
+        self.asking: list[str] = []  # the branches of the steps that the flow worker is being asked for
 
     def read(self, key: str, kinds: tuple[str, ...], function_id: str | None) -> dict[str, Any] | None:
         """Return a recorded step, None for one that the flow worker must be asked for."""
@@ -40,22 +37,9 @@ class Progress:
         payload = {"flow": self.ident, **({"seen": seen} if seen else {}), **fields}
         return flow_request(operation, payload, NO_TIMEOUT)
 
-    def begin_asking(self, branch: str) -> None:
-        """Take note that the flow worker is asked for a step of a branch."""
-        with self._lock:
-            self._asking[branch] = self._asking.get(branch, 0) + 1
-
-    def end_asking(self, branch: str) -> None:
-        """Take note that it has answered."""
-        with self._lock:
-            self._asking[branch] -= 1
-
     def is_waited_for(self, branch: str) -> bool:
         """Tell whether a step of this branch, or of one above it, may wait until recorded ones were read here."""
-        return any(
-            count and (not asking or f"{branch}/".startswith(f"{asking}/"))
-            for asking, count in list(self._asking.items())
-        )
+        return any(not above or f"{branch}/".startswith(f"{above}/") for above in tuple(self.asking))
 
     def rest(self) -> TriggerRequestInput | None:
         """Return the call that tells of what was read last, None if nothing was."""

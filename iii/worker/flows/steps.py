@@ -118,11 +118,11 @@ class Steps:
 
     def _find(self, operation: str, fields: dict[str, Any]) -> Operation:
         """Ask the flow worker for a step."""
-        self.progress.begin_asking(self._branch)
+        self.progress.asking.append(self._branch)
         try:
             return (yield self.progress.request(operation, fields))
         finally:
-            self.progress.end_asking(self._branch)
+            self.progress.asking.remove(self._branch)
 
     def _call(self, function_id: str, payload: Any, options: Any) -> Operation:
         unknown = sorted(set(options) - _CALL_OPTIONS)
