@@ -209,12 +209,14 @@ class Dispatcher:
     async def call_body(self, turn: Turn) -> tuple[Verdict, Any]:
         """Call the function of a run; return how the call has ended, and what it has returned."""
         run = turn.run
+        is_known = turn.start.is_whole and all(entry.state.is_ended for entry in turn.entries.values())
         sidecar = {
             "run": run.id,
             "turn": run.turn,
             "created": run.created,
             "journal": [_journal_line(entry) for entry in turn.entries.values() if entry.state.is_ended],
-            "is_whole": turn.start.is_whole,
+            # Whether a step that is not in `journal` is new, and may be made without asking first.
+            "is_whole": is_known and run.cancel is None and not turn.is_check,
         }
         request: TriggerRequestInput = {
             "function_id": run.function_id,

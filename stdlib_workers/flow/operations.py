@@ -318,9 +318,17 @@ class Operations:
         """Record what a step that has begun has returned or, with `error`, raised; it is the result."""
         name, branch = fields.string("name"), fields.get("branch") or ""
         key = turn.local.pop((branch, name), None)
-        if key is None:
-            raise InvocationError("invalid_payload", f"the step {name!r} has not begun; call flow::begin first")
         ask = Ask(name, STEP, None, branch, fields.get("source"))
+        if key is None and _inband(fields):
+            # The body knew that the step was new, and did not ask.
+            found = await turn.find(ask, fields.string("key"), self._park)
+            if found is None:
+                return {"state": SUSPENDED}
+            key, recorded = found
+            if recorded is not None:
+                return reply_from(await self._recorded(turn, key))
+        elif key is None:
+            raise InvocationError("invalid_payload", f"the step {name!r} has not begun; call flow::begin first")
         try:
             entry, now, limits = self._entry(turn, key, ask), self._clock(), self._runs.limits
             error = fields.get("error")
@@ -330,7 +338,7 @@ class Operations:
             else:
                 body = error if isinstance(error, dict) else {"code": "invocation_failed", "message": str(error)}
                 end_entry(entry, now, error=encode(body, f"the error of the step {name}", limits.value_bytes))
-            return await self._write(turn, entry)
+            return {**await self._write(turn, entry), "is_stale": turn.is_stale}
         finally:
             turn.is_over(branch, name)
 

@@ -20,6 +20,9 @@ class Progress:
         self.created: int = turn["created"]
         self.ident = {"run": turn["run"], "turn": turn["turn"], "inband": True}
         self.lines: dict[str, dict[str, Any]] = {line["key"]: line for line in turn.get("journal") or ()}
+        # Whether a step that is not in the journal is new.
+        self.is_whole: bool = turn.get("is_whole", False)
+        self._read: set[str] = set()
         self._seen: list[str] = []
         self.asking: list[str] = []  # the branches of the steps that the flow worker is being asked for
 
@@ -29,7 +32,12 @@ class Progress:
         if line is None or line["kind"] not in kinds or line["function_id"] != function_id:
             return None
         self._seen.append(key)
+        self._read.add(key)
         return line
+
+    def is_past(self) -> bool:
+        """Tell whether the body has read all that is recorded: what it does now is new."""
+        return self.is_whole and len(self._read) == len(self.lines)
 
     def request(self, operation: str, fields: dict[str, Any]) -> TriggerRequestInput:
         """Return the call of an operation; it tells of what was read meanwhile."""

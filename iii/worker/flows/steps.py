@@ -147,7 +147,9 @@ class Steps:
                 **({"undo": undo, "payload": list(arguments)} if undo else {}),
                 **({"was": was} if was else {}),
             }
-            line = yield from self._find("begin", begin)
+            # New for certain, and not to be undone: there is nothing to ask for.
+            is_new = undo is None and was is None and self.progress.is_past()
+            line = {"state": "new"} if is_new else (yield from self._find("begin", begin))
             if line["state"] == "new":
                 outcome: dict[str, Any]
                 try:
@@ -155,6 +157,8 @@ class Steps:
                 except Exception as error:  # noqa: BLE001 - the boundary to the user's step
                     outcome = {"error": body_from_exception(error)}
                 line = yield self.progress.request("end", {**place, **outcome})
+                if line.get("is_stale"):
+                    self.progress.is_whole = False  # the next step is for new code to make
         return self._outcome(line)
 
     def _sleep_for(self, duration: float | str, name: str | None) -> Operation:
