@@ -24,8 +24,9 @@ from cli.text.table import table
 @click.command("check")
 @file_option
 @profile_option
+@click.option("--values", "with_values", is_flag=True, help="List every value, and where it comes from.")
 @json_option
-def check(file: Path | None, profile: str | None, as_json: bool) -> None:
+def check(file: Path | None, profile: str | None, with_values: bool, as_json: bool) -> None:
     """Validate iii.toml and write its JSON Schema for editors."""
     from iii.engine.config.cautions import cautions_of
     from iii.engine.config.json_schema import write_schema
@@ -36,10 +37,26 @@ def check(file: Path | None, profile: str | None, as_json: bool) -> None:
         write_schema(project.state_dir)
     names = list(project.workers)
     listed = f" ({', '.join(names)})" if names else ""
+    answer: dict[str, Any] = {"file": str(project.file), "workers": names}
+    if with_values:
+        from iii.engine.config.provenance import configuration_of
+
+        answer["values"] = configuration_of(project.file, os.environ, profile)["values"]
+        if not as_json:
+            rows = [(row["key"], shown_json(row["value"], raw=True), origin(row)) for row in answer["values"]]
+            write(table(("KEY", "VALUE", "FROM"), rows, cut="VALUE"))
     text = shown(f"{project.file.name} is valid: {count(len(names), 'worker')}{listed}")
-    write(shown_json({"file": str(project.file), "workers": names}) if as_json else text)
+    write(shown_json(answer) if as_json else text)
     for caution in cautions_of(project, os.environ):
         write_error(f"warning: {shown(caution)}")
+
+
+def origin(row: Mapping[str, Any]) -> str:
+    """Return where a value comes from: `iii.toml:3, PORT from .env`, or `default`. Pure."""
+    if row["source"] == "default":
+        return "default"
+    variables = [f"{used['name']} from {used['source']}" for used in row.get("variables", ())]
+    return ", ".join((f"{row['file']}:{row['line']}", *variables)).replace("from not set", "is not set")
 
 
 @click.command("env")

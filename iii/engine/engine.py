@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from msgspec import Raw
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
@@ -58,7 +59,8 @@ from iii.engine.transport.accept import accept_local_peers
 from iii.engine.transport.message_pump import MessagePump
 from iii.engine.transport.poller import make_poller
 from iii.engine.worker_connections import WorkerConnections, run_of
-from iii.errors import ProjectError
+from iii.errors import ErrorCode, InvocationError, ProjectError
+from iii.protocol.codec import decode_object
 from iii.protocol.messages import RegisterFunction, is_empty
 from iii.redaction import Redactor, secrets_in
 from iii.version import VERSION
@@ -160,6 +162,11 @@ class Engine:
             self.router, self.pump.turn, follow=display.follow, worker_metrics=self.builtins.worker_metrics
         )
         self.cluster: Cluster | None = None  # of a project with [cluster]
+        self.builtins.serve(
+            "engine::config::list",
+            self._config_list,
+            "List the values of iii.toml, where each comes from, and mistakes",
+        )
         self.builtins.serve("engine::channels::create", self.channels.answer, "Make a channel for a stream of data")
 
     async def run(self) -> int:
@@ -469,6 +476,18 @@ class Engine:
 
     def counters(self) -> dict[str, int]:
         return {**self.router.calls.counters, "log_lines_dropped": self._display.logs.dropped}
+
+    async def _config_list(self, payload: Raw, _: Peer) -> dict[str, Any]:
+        from iii.engine.config.provenance import configuration_of  # only for those who look
+
+        worker = decode_object(payload).get("worker")
+        if not isinstance(worker, str | None):
+            raise InvocationError(ErrorCode.INVALID_PAYLOAD, f"worker must be a string, got {worker!r:.80}")
+        profile = self.options.profile
+        try:
+            return await asyncio.to_thread(configuration_of, self.project.file, dict(os.environ), profile, worker)
+        except KeyError:
+            raise InvocationError(ErrorCode.NOT_FOUND, f"iii.toml declares no worker {worker!r:.80}") from None
 
     def adopt(self, peer: Peer, pid: int) -> bool:
         return self.worker_connections.adopt(peer, pid)

@@ -22,7 +22,7 @@ READS = frozenset(
             for name in ("functions", "triggers", "trigger-types", "registered-triggers", "workers")
             for verb in ("list", "info")
         ),
-        *("engine::counters::list", "engine::observers::list", "engine::observers::get"),
+        *("engine::config::list", "engine::counters::list", "engine::observers::list", "engine::observers::get"),
         *(f"engine::traces::{verb}" for verb in ("list", "tree", "group_by")),
         *(f"engine::{name}::list" for name in ("logs", "metrics", "rollups", "alerts")),
         *("engine::sampling::rules", "engine::health::check"),

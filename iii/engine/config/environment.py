@@ -67,6 +67,19 @@ def environment_of(spec: WorkerSpec, project: ProjectSpec, environ: Mapping[str,
     return merge(reserved, environ, layers, spec.pass_env)
 
 
+def variables_of(root: Path, environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return name -> (value, source) of what `${NAME}` in iii.toml stands for: the shell, `.env.local`, `.env`.
+
+    Raises ProjectError for a wrong .env file.
+    """
+    variables: dict[str, tuple[str, str]] = {}
+    for file in reversed(ENV_FILES):
+        known = {name: value for name, (value, _) in variables.items()} | dict(environ)
+        found = read_env_file(root / file, known, optional=True)
+        variables.update((name, (value, file)) for name, value in found.items())
+    return variables | {name: (value, "shell") for name, value in environ.items()}
+
+
 def environments_of(project: ProjectSpec, environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Return name -> value for each worker, to see which workers a changed .env file concerns. Raises ProjectError."""
     return {

@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from iii.config_schema import brief, load_schema, mistakes
-from iii.engine.config.environment import ENV_FILES, read_env_file
+from iii.engine.config.environment import read_env_file, variables_of
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
 from iii.engine.config.keys import CLUSTER_KEYS, ENGINE_KEYS, NAME, WORKER_KEYS, Key, check
 from iii.engine.config.mistakes import Mistakes
@@ -63,11 +63,8 @@ def load_project(
         shown = os.fsencode(file).decode("utf-8", "backslashreplace")
         # Environments, messages and logs carry it as text.
         raise ProjectError(f"the path of the project, {shown}, is not UTF-8", hint="rename that folder") from None
-    variables: dict[str, str] = {}
-    for name in reversed(ENV_FILES):
-        variables.update(read_env_file(root / name, {**variables, **environ}, optional=True))
-    top = read_document(file, {**variables, **environ}.get)
-    reader = _Reader(top, root, environ, {**variables, **environ}, is_check=is_check)
+    known = {name: value for name, (value, _) in variables_of(root, environ).items()}
+    reader = _Reader(read_document(file, known.get), root, environ, known, is_check=is_check)
     return reader.project(file, profile)
 
 

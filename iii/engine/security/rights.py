@@ -162,6 +162,7 @@ ENTRANCES: dict[str, tuple[Row, ...]] = {
     ),
     # Exposing one of these is the permission.
     **dict.fromkeys(("engine::workers::start", "engine::workers::stop", "engine::workers::restart"), _NOTHING),
+    "engine::config::list": _NOTHING,
 }
 # A call of any other function of the engine or of a standard worker: what it has called later, as a queue does.
 _STANDARD = (_CALLED,)

@@ -10,5 +10,6 @@ import * as triggers from "./pages/triggers.js";
 import * as state from "./pages/state.js";
 import * as streams from "./pages/streams.js";
 import * as metrics from "./pages/metrics.js";
+import * as config from "./pages/config.js";
 
-export const pages = [overview, map, workers, functions, traces, logs, queues, triggers, state, streams, metrics];
+export const pages = [overview, map, workers, functions, traces, logs, queues, triggers, state, streams, metrics, config];

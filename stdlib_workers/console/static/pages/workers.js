@@ -1,5 +1,5 @@
 // The workers: how they are, what they use, and restart, stop, start.
-import { call, duration, go, href, html, now, param, plural, session, setParams, size, useQuery } from "../lib/core.js";
+import { call, duration, go, href, html, now, param, plural, session, setParams, size, useQuery, useState } from "../lib/core.js";
 import { Badge, Copy, Empty, Failure, Filter, Head, Loading, Spark, STATES, Time, act, confirm } from "../lib/parts.js";
 
 export const path = "/workers";
@@ -86,8 +86,8 @@ function Detail({ name, rows }) {
         <dt>Uses</dt><dd>${size(worker.metrics?.memory_rss)}, ${worker.metrics?.cpu_percent?.toFixed(1) ?? 0} % CPU, ${plural(worker.metrics?.threads ?? 0, "thread")}</dd>
         <dt>Runs on</dt><dd>${worker.runtime} ${worker.python ?? ""} · SDK ${worker.version ?? "?"} · ${worker.os ?? ""}</dd>
         ${worker.last_exit && html`<dt>Last exit</dt><dd>${worker.last_exit.reason ?? JSON.stringify(worker.last_exit)}</dd>`}
-        <dt>Environment</dt><dd><code>iii env ${name}</code> <${Copy} text=${`iii env ${name}`} /></dd>
       </dl><${Actions} worker=${worker} /></section>`)}
+    ${rows[0].state && html`<${Environment} name=${name} />`}
     <h2>Functions</h2>
     ${data?.functions.length === 0 && html`<p class="quiet">It offers none.</p>`}
     ${data?.functions.length > 0 && html`<table><tbody>${data.functions.map((row) => html`<tr key=${row.function_id} class="opens"
@@ -95,4 +95,17 @@ function Detail({ name, rows }) {
       <td><a href=${href("/functions", { id: row.function_id })}>${row.function_id}</a></td><td>${(row.description ?? "").split("\n")[0]}</td></tr>`)}</tbody></table>`}
     ${data?.registered_triggers.length > 0 && html`<h2>Triggers</h2><table><tbody>${data.registered_triggers.map((row) => html`<tr key=${row.id}>
       <td>${row.trigger_type}</td><td>${row.function_id}</td><td class="mono">${row.config_summary}</td></tr>`)}</tbody></table>`}`;
+}
+
+// Closed until somebody looks: an environment is long.
+function Environment({ name }) {
+  const [isOpen, setOpen] = useState(false);
+  const { data, error } = useQuery(`environment ${name} ${isOpen}`, async () => isOpen && call("engine::config::list", { worker: name }), { topics: ["workers"] });
+  const variables = Object.entries(data?.environment ?? {});
+  return html`<details open=${isOpen} onToggle=${(event) => setOpen(event.target.open)}><summary>Environment</summary>
+    ${error && html`<${Failure} error=${error} />`}
+    ${data && !variables.length && html`<p class="quiet">Not known while iii.toml has mistakes: <a href="/config">Config</a></p>`}
+    <table class="config"><tbody>${variables.map(([variable, { value, source }]) => html`<tr key=${variable}><td class="mono">${variable}</td>
+      <td class="mono">${value === "[REDACTED]" ? html`<${Badge}>secret<//>` : value}</td><td class="quiet">${source}</td></tr>`)}</tbody></table>
+    <p class="quiet"><code>iii env ${name}</code> <${Copy} text=${`iii env ${name}`} /></p></details>`;
 }
