@@ -34,7 +34,7 @@ TOPICS = {
 # What only the page hears that asks for it by name: the calls that tell of it are parts of the project's own traces.
 ON_REQUEST = {"state": frozenset({"state"})}
 ALWAYS = frozenset(FUNCTIONS) - {"state"}
-# Seconds in which changes are gathered before they are told.
+# Seconds between two tellings: what comes after a quiet time is told at once, what follows is gathered.
 WINDOW = 0.1
 # Seconds after which an idle stream says something: a proxy or browser notices a dead connection.
 HEARTBEAT = 15.0
@@ -149,12 +149,14 @@ class Live:
             await self._bind()
             # The page asks for what it shows once it has read this: what has changed before is in the answers.
             yield b"retry: 500\nevent: hello\ndata: {}\n\n"
+            told_at = 0.0
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT):
                         await page.awake.wait()
                 if page.awake.is_set():
-                    await asyncio.sleep(WINDOW)
+                    await asyncio.sleep(max(0.0, told_at + WINDOW - self._loop.time()))
+                    told_at = self._loop.time()
                     page.awake.clear()
                 yield page.take() or b": idle\n\n"
         finally:

@@ -80,6 +80,16 @@ def long(size: int) -> str:
     """Return a long text."""
     return "x" * size
 
+@worker.function("shop::fail")
+def fail(why: str) -> None:
+    """Fail."""
+    raise InvocationError("shop_closed", why)
+
+@worker.function("shop::offer")
+def offer(id: str) -> None:
+    """Offer one more function."""
+    worker.register_function(id, lambda data: data)
+
 @worker.function("shop::tick")
 def tick(event: dict) -> None:
     """Look after the shop."""

@@ -117,7 +117,8 @@ export function listenTo(topic) {
 }
 
 // A question that is asked again when one of `topics` changes, the connection is back, and each `every` ms while the page
-// is seen. The last answer stays until there is another one. `ask` null: nothing is asked.
+// is seen. The first change is asked about at once, those that follow at most each `pause` ms. The last answer stays until
+// there is another one.
 export function useQuery(key, question, { topics = [], every = 0, pause = 0 } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, key: null });
   const latest = useRef({});
@@ -125,24 +126,28 @@ export function useQuery(key, question, { topics = [], every = 0, pause = 0 } = 
   const again = useRef(() => {});
   useEffect(() => {
     let isOver = false, isAsking = false, isDue = false;
-    const run = async () => {
-      if (isAsking) return void (isDue = true);
+    let told = -Infinity; // when a change was last asked about
+    const run = async (isTold = true) => {
+      if (isAsking) return void (isDue ||= isTold);
       isAsking = true;
       isDue = false;
+      if (isTold) {
+        await new Promise((resolve) => setTimeout(resolve, told + pause - performance.now()));
+        told = performance.now();
+      }
       try {
         const data = await latest.current.question();
         if (!isOver) setState({ data, error: null, key });
       } catch (error) {
         if (!isOver) setState((before) => ({ ...before, data: before.key === key ? before.data : undefined, error, key }));
       }
-      if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
       isAsking = false;
       if (isDue && !isOver) run();
     };
-    again.current = run;
-    run();
-    const ends = ["back", ...topics].map((topic) => onTopic(topic, run));
-    const timer = every && setInterval(() => document.hidden || connection.value !== "live" || run(), every);
+    again.current = () => (isAsking ? (isDue = true) : run(false));
+    run(false);
+    const ends = ["back", ...topics].map((topic) => onTopic(topic, () => run()));
+    const timer = every && setInterval(() => document.hidden || connection.value !== "live" || run(false), every);
     return () => {
       isOver = true;
       ends.forEach((end) => end());

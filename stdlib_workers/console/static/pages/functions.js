@@ -168,7 +168,7 @@ function LastCalls({ id }) {
   const { data, error } = useQuery(`calls ${id}`, async () => {
     const { spans } = await listTraces({ name: `call ${id}`, search_all_spans: true, sort_by: "start_time", sort_order: "desc", limit: 60 });
     return spans.filter((span) => functionOf(span) === id && span.name.startsWith("call ")).slice(0, 20);
-  }, { topics: ["traces"], pause: 700 });
+  }, { topics: ["traces"], pause: 250 });
   return html`<h2>Last calls</h2>${error && html`<${Failure} error=${error} />`}
     ${data?.length === 0 && html`<p class="quiet">None is recorded.</p>`}
     ${data?.length > 0 && html`<table><thead><tr><th>When</th><th>Status</th><th class="number">Took</th><th><span class="hidden">Trace</span></th></tr></thead><tbody>${data.map((span) => html`<tr key=${span.span_id}>

@@ -7,15 +7,16 @@ export const path = "/map";
 export const title = "Map";
 const RECENT = 2000; // spans whose calls are edges
 
-async function look() {
-  const [dagre, functions, triggers, spans] = await Promise.all([
+// What there is: nothing tells of bindings.
+async function partsNow() {
+  const [dagre, functions, triggers] = await Promise.all([
     import("../vendor/dagre.mjs"), // only this page needs it
     call("engine::functions::list", {}).then((found) => found.functions),
     call("engine::triggers::list", {}).then((found) => found.triggers.flatMap((type) => type.bindings)),
-    listTraces({ search_all_spans: true, sort_by: "start_time", sort_order: "desc", limit: RECENT }).then((found) => found.spans, () => []),
   ]);
-  return { dagre, functions, triggers, spans };
+  return { dagre, functions, triggers };
 }
+const spansNow = () => listTraces({ search_all_spans: true, sort_by: "start_time", sort_order: "desc", limit: RECENT }).then((found) => found.spans, () => []);
 
 const WHAT = { http: (config) => `${config.http_method ?? "POST"} ${config.api_path}`, cron: (config) => config.expression, subscribe: (config) => config.topic,
   "durable:subscriber": (config) => config.topic, state: (config) => [config.scope, config.key].filter(Boolean).join("/") || "any", stream: (config) => config.stream_name };
@@ -74,7 +75,9 @@ function placed({ Graph, layout }, { nodes, edges }) {
 const line = (points) => points.map(({ x, y }, index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
 export function View() {
-  const { data, error } = useQuery("map", look, { topics: ["functions", "traces"], pause: 3000 });
+  const { data: parts, error } = useQuery("map", partsNow, { topics: ["functions"], every: 300 });
+  const { data: spans } = useQuery("map calls", spansNow, { topics: ["traces"], pause: 1000 });
+  const data = useMemo(() => parts && spans && { ...parts, spans }, [parts, spans]);
   const focus = param("focus");
   const graph = useMemo(() => data && graphOf(data, focus), [data, focus]);
   // Laid out anew only when something came or went: nothing moves because a call was counted.

@@ -18,7 +18,7 @@ const series = (buckets = [], value) => {
 };
 
 export function View() {
-  const { data, error } = useQuery("metrics", look, { every: 5000 });
+  const { data, error } = useQuery("metrics", look, { topics: ["traces", "functions"], pause: 1000, every: 5000 });
   if (!data) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
   const { invocations, performance } = data.engine_metrics;
   const wanted = param("filter").toLowerCase();

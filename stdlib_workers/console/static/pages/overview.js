@@ -9,18 +9,24 @@ const WINDOW = 600_000; // ms
 
 const orNull = (question) => question.catch((error) => (error.code === "offline" ? Promise.reject(error) : null));
 
-async function look() {
+const workersNow = () => call("engine::workers::list", {}).then((found) => found.workers);
+
+// What the telemetry knows.
+async function callsNow() {
   const since = Date.now() - WINDOW;
-  const [workers, failed, queues, alerts, jobs, metrics, rollups] = await Promise.all([
-    call("engine::workers::list", {}).then((found) => found.workers),
+  const [failed, alerts, metrics, rollups] = await Promise.all([
     orNull(listTraces({ status: "error", search_all_spans: true, start_time: since, sort_by: "start_time", sort_order: "desc", limit: 1000 })),
-    orNull(call("iii::queue::list", {})),
     orNull(call("engine::alerts::list", {})),
-    orNull(call("cron::list", {})),
     orNull(call("engine::metrics::list", {})),
     orNull(call("engine::rollups::list", { start_time: since, metric_name: "iii.invocations.total" })),
   ]);
-  return { workers, failed, queues, alerts, jobs, metrics, rollups };
+  return { failed, alerts, metrics, rollups };
+}
+
+// What nothing tells of.
+async function waitingNow() {
+  const [queues, jobs] = await Promise.all([orNull(call("iii::queue::list", {})), orNull(call("cron::list", {}))]);
+  return { queues, jobs };
 }
 
 function failing(spans) {
@@ -34,9 +40,12 @@ function failing(spans) {
 }
 
 export function View() {
-  const { data, error } = useQuery("overview", look, { topics: ["workers", "functions", "traces"], every: 3000, pause: 2000 });
-  if (!data) return html`<${Head} title=${title} /><${Loading} />`;
-  const { workers, failed, queues, alerts, jobs, metrics, rollups } = data;
+  const { data: workers, error } = useQuery("overview workers", workersNow, { topics: ["workers", "functions"], every: 1000, pause: 100 });
+  const { data: telemetry } = useQuery("overview calls", callsNow, { topics: ["traces"], every: 3000, pause: 400 });
+  const { data: waiting } = useQuery("overview waiting", waitingNow, { topics: ["functions"], every: 300 });
+  if (!workers || !telemetry || !waiting) return html`<${Head} title=${title} /><${Loading} />`;
+  const { failed, alerts, metrics, rollups } = telemetry;
+  const { queues, jobs } = waiting;
   const down = workers.filter((worker) => worker.state === "failed" || worker.state === "backoff" || worker.last_error);
   const calls = failing(failed?.spans ?? []);
   const dead = (queues?.queues ?? []).filter((queue) => queue.dlq_depth > 0);

@@ -8,7 +8,7 @@ export const title = "Queues";
 const look = () => call("iii::queue::list", {}).then((found) => found.queues);
 
 export function View() {
-  const { data: queues, error, again } = useQuery("queues", look, { every: 1000 });
+  const { data: queues, error, again } = useQuery("queues", look, { every: 250 });
   const chosen = param("queue");
   if (!queues) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
   if (chosen) return html`<${Queue} queue=${queues.find((queue) => queue.name === chosen)} name=${chosen} again=${again} />`;
@@ -27,8 +27,8 @@ export function View() {
 }
 
 function Queue({ queue, name, again }) {
-  const jobs = useQuery(`jobs ${name}`, () => call("iii::queue::peek", { queue: name, limit: 200 }).then((found) => found.messages), { every: 1000 });
-  const letters = useQuery(`letters ${name}`, () => call("engine::queue::dlq_messages", { topic: name, limit: 200 }), { every: 1000 });
+  const jobs = useQuery(`jobs ${name}`, () => call("iii::queue::peek", { queue: name, limit: 200 }).then((found) => found.messages), { every: 250 });
+  const letters = useQuery(`letters ${name}`, () => call("engine::queue::dlq_messages", { topic: name, limit: 200 }), { every: 250 });
   if (!queue) return html`<${Head} title=${name} /><${Empty} title=${`There is no queue ${name}.`} command="iii queue list"><a href="/queues">All queues</a><//>`;
   const disabled = session.value.read_only;
   const change = (done, verb, payload = {}) => act(done, () => call(`iii::queue::${verb}`, { queue: name, ...payload })).then(() => (again(), jobs.again(), letters.again()));

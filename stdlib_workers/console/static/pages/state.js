@@ -18,7 +18,7 @@ async function keysOf(scope) {
 }
 
 export function View() {
-  const { data: scopes, error } = useQuery("scopes", () => call("state::list_groups", {}).then((found) => found.groups), { topics: ["state"], pause: 200 });
+  const { data: scopes, error } = useQuery("scopes", () => call("state::list_groups", {}).then((found) => found.groups), { topics: ["state"], pause: 100 });
   const scope = param("scope");
   useEffect(() => listenTo("state"), []);
   if (!scopes) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
@@ -33,7 +33,7 @@ export function View() {
 }
 
 function Scope({ scope }) {
-  const { data, error } = useQuery(`scope ${scope}`, () => keysOf(scope), { topics: ["state"], pause: 200 });
+  const { data, error } = useQuery(`scope ${scope}`, () => keysOf(scope), { topics: ["state"], pause: 100 });
   const wanted = param("filter").toLowerCase(), key = param("key");
   if (!data) return error ? html`<${Failure} error=${error} />` : html`<${Loading} />`;
   const shown = data.entries.filter((entry) => entry.key.toLowerCase().includes(wanted));
@@ -47,7 +47,7 @@ function Scope({ scope }) {
 }
 
 function Value({ scope, name }) {
-  const { data, error, again } = useQuery(`value ${scope} ${name}`, () => call("state::get_entry", { scope, key: name }), { topics: ["state"], pause: 200 });
+  const { data, error, again } = useQuery(`value ${scope} ${name}`, () => call("state::get_entry", { scope, key: name }), { topics: ["state"], pause: 100 });
   const [edit, setEdit] = useDraft(`state ${scope} ${name}`, "");
   const [mistake, setMistake] = useState("");
   const [before, setBefore] = useState(null); // the value before the last change that was seen

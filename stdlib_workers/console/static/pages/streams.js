@@ -6,7 +6,7 @@ export const path = "/streams";
 export const title = "Streams";
 
 export function View() {
-  const { data, error } = useQuery("streams", () => call("stream::list_all", {}).then((found) => found.stream), { every: 2000 });
+  const { data, error } = useQuery("streams", () => call("stream::list_all", {}).then((found) => found.stream), { every: 300 });
   const name = param("stream"), group = param("group");
   if (!data) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
   return html`
@@ -18,7 +18,7 @@ export function View() {
 }
 
 function Group({ name, group }) {
-  const { data, error } = useQuery(`group ${name} ${group}`, () => call("stream::list", { stream_name: name, group_id: group }), { every: 500 });
+  const { data, error } = useQuery(`group ${name} ${group}`, () => call("stream::list", { stream_name: name, group_id: group }), { every: 250 });
   const [type, setType] = useDraft(`event type ${name}`, "");
   const [typed, setTyped] = useDraft(`event ${name}`, "{}");
   const [mistake, setMistake] = useState("");

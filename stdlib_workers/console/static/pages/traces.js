@@ -16,7 +16,7 @@ const FIRST = 200, MOST = 10_000; // traces that are listed at first, and after 
 function List() {
   const chosen = filters();
   const limit = useRef(FIRST);
-  const { data, error, again } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since], limit: limit.current }), { topics: ["traces"], pause: 700 });
+  const { data, error, again } = useQuery(`traces ${JSON.stringify(chosen)}`, () => listRoots({ ...chosen, since: SINCE[chosen.since], limit: limit.current }), { topics: ["traces"], pause: 300 });
   const onEnd = () => {
     if (!shown || shown.spans.length < limit.current || limit.current === MOST) return;
     limit.current = Math.min(MOST, limit.current * 4);
@@ -51,7 +51,7 @@ function Trace({ id }) {
   const { data, error } = useQuery(`trace ${id}`, async () => {
     const [found, logs] = await Promise.all([spansOf(id), call("engine::logs::list", { trace_id: id, limit: 1000 })]);
     return { spans: nested(found.spans), total: found.total, logs: Map.groupBy(logs.logs, (record) => record.span_id) };
-  }, { topics: [`trace ${id}`], pause: 300 });
+  }, { topics: [`trace ${id}`], pause: 250 });
   const spans = data?.spans ?? [];
   const bounds = useMemo(() => {
     const start = spans.reduce((earliest, { span }) => Math.min(earliest, startOf(span)), Infinity);

@@ -18,7 +18,7 @@ const ORDER = ["http", "websocket", "cron", "subscribe", "durable:subscriber", "
 const rank = (type) => (ORDER.indexOf(type.id) + 1 || ORDER.length + 1);
 
 export function View() {
-  const { data, error, again } = useQuery("triggers", look, { topics: ["functions"], every: 5000 });
+  const { data, error, again } = useQuery("triggers", look, { topics: ["functions"], every: 300 });
   if (!data) return html`<${Head} title=${title} />${error ? html`<${Failure} error=${error} />` : html`<${Loading} />`}`;
   const wanted = param("filter").toLowerCase();
   const fits = (row) => (param("all") || !isStandard(row.function_id)) && `${row.trigger_type} ${row.function_id} ${row.config_summary}`.toLowerCase().includes(wanted);
