@@ -28,6 +28,7 @@ READS = frozenset(
         *("engine::sampling::rules", "engine::health::check"),
         *("iii::queue::list", "iii::queue::peek"),
         *(f"engine::queue::{name}" for name in ("list_topics", "topic_stats", "dlq_topics", "dlq_messages")),
+        *("flow::list", "flow::get", "flow::export"),
         *("cron::list", "cron::next", "http::openapi", "http::origins", "console::about"),
         *(f"state::{name}" for name in ("get", "get_entry", "list", "list_keys", "list_groups", "list_entries")),
         *(f"stream::{name}" for name in ("get", "list", "list_groups", "list_all")),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +137,26 @@ def project(folder: Path, toml: str, workers: Mapping[str, str], command: str = 
         yield made
     finally:
         made.stop()
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """Yield a port that no other test takes while a project that listens on it stops and starts again.
+
+    It is none that the kernel gives to those who ask for any port, and a lock keeps other tests of this kind from it.
+    """
+    folder = Path(tempfile.gettempdir()) / "iii-test-ports"
+    folder.mkdir(exist_ok=True)
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with (folder / str(port)).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:
+                continue
+            yield port
+            return
+    raise OSError("no port is free")
 
 
 def free_ports(*names: str) -> dict[str, int]:

@@ -21,10 +21,12 @@ TOML = """
 listen = "127.0.0.1:0"
 [workers.shop]
 run = "shop.py"
+env = { SHOP_KEY = "a-secret-of-the-shop", MODE = "${SHOP_MODE:open}" }
 [workers.state]
 [workers.queue.config.queue_configs.mails]
 max_retries = 1
 backoff_ms = 10
+[workers.flow]
 [workers.cron]
 [workers.pubsub]
 [workers.stream.config]
@@ -93,6 +95,16 @@ def offer(id: str) -> None:
 @worker.function("shop::tick")
 def tick(event: dict) -> None:
     """Look after the shop."""
+
+@worker.flow("shop::deliver", id_field="order")
+def deliver(flow, order: str) -> dict:
+    """Deliver an order."""
+    flow.call("math::add", {"a": 1})
+    parts = flow.map("math::add", [{"a": 1}, {"a": 2}])
+    approved = flow.wait("approved", timeout="1h")
+    if approved == "never":
+        raise InvocationError("not_approved", "nobody wants it")
+    return {"order": order, "by": approved, "parts": len(parts)}
 
 worker.register_function("shop::bare", lambda data: data)
 yearly = {"expression": "0 0 1 1 *", "name": "yearly"}
@@ -179,6 +191,7 @@ def console(shop: Project, browser: Browser) -> Iterator[Console]:
     shop.call("shop::order", {"item": "xylophone"})
     shop.call("state::set", {"scope": "users", "key": "ada", "value": {"age": 36}})
     shop.call("stream::set", {"stream_name": "chat", "group_id": "room", "item_id": "1", "data": {"text": "hi"}})
+    shop.call("flow::start", {"function_id": "shop::deliver", "payload": {"order": "waiting"}})
     made = Console(shop, browser)
     complaints: list[str] = []
     made.context.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

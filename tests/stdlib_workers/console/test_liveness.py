@@ -1,4 +1,4 @@
-"""Every page follows what the command line changes: from the end of the command to what is seen, in the page's own time.
+"""Every page follows what the command line changes: from the end of the command to what is seen, by the page's clock.
 
 The bound is for a loaded machine; the times are printed (`pytest -s`), and are to be under 500 ms on one that is not.
 """
@@ -35,13 +35,13 @@ def holds(text: str) -> str:
     return f"document.querySelector('main').textContent.includes('{text}')"
 
 
+BIND = ["trigger", "engine::register_trigger", "trigger_type=subscribe", "function_id=shop::heard"]
 CHANGES = {
     "overview": ("/", holds("closed for overview"), ["trigger", "shop::fail", "why=closed for overview"]),
     "map": (
         "/map",
         holds("mapped"),
-        ["trigger", "engine::register_trigger", "trigger_type=subscribe", "function_id=shop::heard"]
-        + ['config={"topic": "mapped"}'],
+        [*BIND, 'config={"topic": "mapped"}'],
     ),
     "workers": (
         "/workers?filter=cron",
@@ -60,14 +60,19 @@ CHANGES = {
         "document.querySelector('.head-line .quiet').textContent",
         ["trigger", "math::add", "a=2"],
     ),
-    "logs": ("/logs", holds('a=4711'), ["trigger", "math::add", "a=4711"]),
+    "logs": ("/logs", holds("a=4711"), ["trigger", "math::add", "a=4711"]),
     "queues": ("/queues", holds("paused"), ["queue", "pause", "mails"]),
     "queue": ("/queues?queue=mails", holds("Resume"), ["queue", "resume", "mails"]),
+    "flows": (
+        "/flows",
+        holds("followed"),
+        ["trigger", "flow::start", "function_id=shop::deliver", 'payload={"order": "followed"}'],
+    ),
+    "flow": ("/flows?run=waiting", holds("completed"), ["flow", "signal", "waiting", "approved", "1"]),
     "triggers": (
         "/triggers",
         holds("bound-anew"),
-        ["trigger", "engine::register_trigger", "trigger_type=subscribe", "function_id=shop::heard"]
-        + ['config={"topic": "bound-anew"}'],
+        [*BIND, 'config={"topic": "bound-anew"}'],
     ),
     "scopes": ("/state", holds("colors"), ["state", "set", "colors", "sky", '"blue"']),
     "state": ("/state?scope=users&key=ada", holds("4712"), ["state", "set", "users", "ada", '{"age": 4712}']),

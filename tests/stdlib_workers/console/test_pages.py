@@ -24,7 +24,7 @@ PATHS = [
     "/queues",
 ]
 PATHS += ["/queues?queue=mails", "/map", "/triggers", "/state", "/state?scope=users&key=ada", "/metrics"]
-PATHS += ["/streams", "/streams?stream=chat&group=room"]
+PATHS += ["/streams", "/streams?stream=chat&group=room", "/config", "/flows", "/flows?run=waiting"]
 # A change made elsewhere is seen after this many milliseconds; the bound is for a loaded machine.
 LIVE = 10_000
 
@@ -345,6 +345,82 @@ def test_metrics_are_charts_and_alerts_have_a_state(console: Console) -> None:
     expect(page.locator("tr", has_text="busy")).to_contain_text("GreaterThan 1000")
 
 
+def test_a_run_of_a_flow_is_a_tree_that_takes_a_signal(console: Console) -> None:
+    start = {"function_id": "shop::deliver", "payload": {"order": "tree"}}
+    console.project.call("flow::start", start)
+    page = console.open("/flows?filter=tree")
+    page.get_by_label("Runs").get_by_role("link", name="tree").click()
+    steps = page.get_by_label("Steps").get_by_role("listitem")
+    expect(steps.filter(has_text="approved")).to_contain_text("open")
+    expect(steps.filter(has_text="math::add").first).to_contain_text("done")
+    # The map is a node, and each of its two branches is one above its call.
+    assert steps.count() == 7
+    expect(page.locator("dl")).to_contain_text("approved")
+    form = page.get_by_label("Send a signal")
+    expect(form.get_by_label("Event")).to_have_value("approved")
+    form.get_by_label("Payload").fill("{")
+    form.get_by_role("button", name="Send").click()
+    expect(form.get_by_role("alert")).to_contain_text("not JSON")
+    form.get_by_label("Payload").fill('{"by": "ada"}')
+    form.get_by_role("button", name="Send").click()
+    expect(page.get_by_label("Result")).to_contain_text('"by": "ada"', timeout=LIVE)
+    expect(page.get_by_label("Result")).to_contain_text('"parts": 2')
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("status").filter(has_text="today's function matches")).to_be_visible()
+    steps.filter(has_text="approved").get_by_role("link").click()
+    step = page.get_by_label("Step", exact=True)
+    expect(step).to_contain_text('"by": "ada"')
+    step.get_by_role("button", name="Fork from here").click()
+    expect(page.get_by_role("button", name="Cancel run")).to_be_enabled(timeout=LIVE)
+    assert "run=tree" not in page.url
+    page.get_by_role("button", name="Cancel run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel it").click()
+    expect(page.locator(".head-line").first).to_contain_text("cancelled", timeout=LIVE)
+
+
+def test_a_failed_run_says_why_and_is_tried_again(console: Console) -> None:
+    console.project.call("flow::start", {"function_id": "shop::deliver", "payload": {"order": "refused"}})
+    console.project.call("flow::signal", {"run": "refused", "event": "approved", "payload": "never"})
+    page = console.open("/flows?run=refused")
+    expect(page.locator(".trouble")).to_contain_text("nobody wants it", timeout=LIVE)
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status").filter(has_text="goes on")).to_be_visible()
+    page.goto(f"{console.address}/flows?run=none-of-this-id")
+    expect(page.get_by_text("There is no run none-of-this-id.")).to_be_visible()
+
+
+def test_the_config_says_where_each_value_comes_from_and_what_is_wrong(console: Console) -> None:
+    page = console.open("/config")
+    shop = page.get_by_role("region", name="[workers.shop]", exact=True)
+    expect(shop.locator("tr", has_text="run")).to_contain_text(re.compile(r'"shop\.py"iii\.toml:\d+'))
+    expect(shop.locator("tr", has_text="SHOP_KEY")).to_contain_text("secret")
+    expect(shop.locator("tr", has_text="MODE")).to_contain_text("SHOP_MODE is not set")
+    expect(shop.locator("tr", has_text="instances")).to_contain_text("default")
+    page.get_by_label("only what is written").check()
+    expect(shop.locator("tr", has_text="instances")).to_have_count(0)
+    toml = console.project.folder / "iii.toml"
+    text = toml.read_text()
+    toml.write_text(text + "\n[workers.shap]\nrun = 3\n")
+    try:
+        mistakes = page.get_by_label("Mistakes")
+        expect(mistakes).to_contain_text("run must be a string", timeout=LIVE)
+        expect(mistakes).to_contain_text("iii.toml:")
+    finally:
+        toml.write_text(text)
+    expect(mistakes).to_have_count(0, timeout=LIVE)
+    assert "a-secret-of-the-shop" not in page.content()
+
+
+def test_a_worker_shows_its_environment_with_its_sources_and_without_secrets(console: Console) -> None:
+    page = console.open("/workers?name=shop")
+    page.get_by_text("Environment", exact=True).click()
+    table = page.locator("details table")
+    expect(table.locator("tr", has_text="SHOP_KEY")).to_contain_text("secret")
+    expect(table.locator("tr", has_text="MODE")).to_contain_text("open")
+    expect(table.locator("tr", has_text="PATH").first).to_contain_text("shell")
+    assert "a-secret-of-the-shop" not in page.content()
+
+
 def focus(page: Page, is_it: Callable[[str], bool]) -> str:
     """Press Tab until what has the focus fits; return what it says."""
     for _ in range(60):
@@ -376,31 +452,6 @@ def test_the_keyboard_alone_goes_everywhere(console: Console) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="shop::count")).to_be_visible()
     focus(page, lambda text: text == "Call")
-
-
-def test_the_page_comes_back_by_itself_and_nothing_typed_is_lost(console: Console) -> None:
-    page = console.open("/functions?id=shop::order")
-    page.locator("#field-item").fill("earl grey")
-    console.project.stop()
-    expect(page.locator(".link.lost")).to_be_visible(timeout=LIVE)
-    expect(page.locator("#field-item")).to_have_value("earl grey")
-    console.project.start("dev")
-    expect(page.locator(".link.live")).to_be_visible(timeout=30_000)
-    expect(page.locator("#field-item")).to_have_value("earl grey")
-    page.get_by_label("Call this function").get_by_role("button", name="Call", exact=True).click()
-    expect(page.get_by_label("Result")).to_contain_text('"item": "earl grey"')
-    generation = generation_of(console)
-    console.project.call("engine::workers::restart", {"name": "console"})
-    expect(page.locator(".link.live")).to_be_visible(timeout=30_000)
-    assert generation_of(console) == generation + 1
-    page.get_by_label("Call this function").get_by_role("button", name="Call", exact=True).click()
-    expect(page.get_by_label("Result").get_by_text("ok", exact=True)).to_be_visible()
-
-
-def generation_of(console: Console) -> int:
-    rows = console.project.call("engine::workers::list", {"search": "console"})["workers"]
-    generation: int = rows[0]["generation"]
-    return generation
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ async function ask(path, body) {
   if (response.status === 401) {
     refused.value = told.error.message;
     session.value = null;
+    port?.postMessage({ leave: "" });
   }
   throw new CallError(told.error ?? { code: "failed", message: `HTTP ${response.status}` });
 }
@@ -84,36 +85,45 @@ export function onTopic(topic, listener) {
 }
 const tell = (topic, event) => [...(listeners.get(topic) ?? [])].forEach((listener) => listener(event));
 
-export function listen() {
-  const source = new EventSource("/_console/events");
-  source.addEventListener("hello", () => {
+// What becomes of an event of the stream that every page hears.
+const HEARD = {
+  hello() {
     connection.value = "live";
     tell("back");
-  });
-  source.addEventListener("changed", (event) => JSON.parse(event.data).forEach((topic) => tell(topic)));
-  source.addEventListener("traces", (event) => {
-    const ids = JSON.parse(event.data); // none: any of them
+  },
+  changed: (data) => JSON.parse(data).forEach((topic) => tell(topic)),
+  traces(data) {
+    const ids = JSON.parse(data); // none: any of them
     tell("traces");
     for (const topic of [...listeners.keys()]) if (topic.startsWith("trace ") && (!ids.length || ids.includes(topic.slice(6)))) tell(topic);
-  });
-  source.addEventListener("log", (event) => tell("log", JSON.parse(event.data)));
-  source.onerror = () => {
+  },
+  log: (data) => tell("log", JSON.parse(data)),
+  lost() {
     connection.value = "lost";
-    if (source.readyState !== EventSource.CLOSED) return;
-    source.close(); // refused: another session, or the engine is starting
-    setTimeout(async () => {
-      await ask("session").catch(() => null);
-      if (session.value) listen();
-    }, 500);
+    ask("session").catch(() => null); // is there still one?
+  },
+};
+
+let port = null; // to the shared worker
+export function listen() {
+  port = new SharedWorker("/lib/events.js").port;
+  port.onmessage = ({ data: { topic, event, data } }) => {
+    if (!session.value) return;
+    if (!topic) HEARD[event](data);
+    else if (event !== "lost") tell(topic);
   };
+  const id = crypto.randomUUID();
+  navigator.locks.request(id, () => {
+    port.postMessage({ page: id });
+    return new Promise(() => {}); // until this page is gone
+  });
+  port.postMessage({ listen: "" });
 }
 
 // Hears of what only a page that shows it is told of, until the function that this returns is called.
 export function listenTo(topic) {
-  const source = new EventSource(`/_console/events?topic=${topic}`);
-  source.addEventListener("hello", () => tell(topic));
-  source.addEventListener("changed", () => tell(topic));
-  return () => source.close();
+  port.postMessage({ listen: topic });
+  return () => port.postMessage({ leave: topic });
 }
 
 // A question that is asked again when one of `topics` changes, the connection is back, and each `every` ms while the page
@@ -192,7 +202,7 @@ export function useDraft(name, first) {
 }
 
 // Whether a function is the engine's or a standard worker's.
-const STANDARD = /^((action|bridge|configuration|console|cron|engine|http|http_functions|iii|mcp|observability|queue|state|storage|stream)::|publish$)/;
+const STANDARD = /^((action|bridge|configuration|console|cron|engine|flow|http|http_functions|iii|mcp|observability|queue|state|storage|stream)::|publish$)/;
 export const isStandard = (function_id) => STANDARD.test(function_id);
 
 // Times and sizes

@@ -22,7 +22,7 @@ export function View() {
       <p class="quiet">The engine goes on with what it has read before. <code>iii check</code> <${Copy} text="iii check" /></p></section>`}
     ${data.cautions.length > 0 && html`<section aria-label="Cautions">${data.cautions.map((caution) => html`<p key=${caution}><${Badge} kind="warn">caution<//> ${caution}</p>`)}</section>`}
     ${!tables.length && html`<${Empty} title=${data.values.length ? "No value fits." : "Nothing can be read from the file."} command="iii check --values" />`}
-    ${tables.map(([table, rows]) => html`<section key=${table} aria-label=${`[${table}]`}><h2 class="mono">[${heading(table)}]</h2>
+    ${tables.map(([table, rows]) => html`<section key=${table} aria-label=${`[${table}]`}><div class="head-line"><h2 class="mono">[${table}]</h2>${workerOf(table) && html`<a href=${href("/workers", { name: workerOf(table) })}>Worker</a>`}</div>
       <div class="table-scroll"><table class="config"><tbody>${rows.map((row) => html`<tr key=${row.key}>
         <td class="mono" title=${row.description}>${row.key.slice(table.length + 1)}</td><td class="mono">${row.value === "[REDACTED]" ? html`<${Badge}>secret<//>` : JSON.stringify(row.value)}</td>
         <td class="quiet">${origin(row)}</td></tr>`)}</tbody></table></div></section>`)}
@@ -30,10 +30,7 @@ export function View() {
     <p class="quiet">What the machine lacks: <code>iii doctor</code> <${Copy} text="iii doctor" /></p>`;
 }
 
-const heading = (table) => {
-  const name = /^workers\.([^.]+)(\.config)?$/.exec(table)?.[1];
-  return name ? html`workers.<a href=${href("/workers", { name })}>${name}</a>${table.endsWith(".config") ? ".config" : ""}` : table;
-};
+const workerOf = (table) => /^workers\.(.+?)(\.config)?$/.exec(table)?.[1];
 
 const variable = ({ name, source }) => (source === "not set" ? `${name} is not set` : `${name} from ${source}`);
 const origin = (row) => (row.source === "default" ? "default" : [`${row.file}:${row.line}`, ...(row.variables ?? []).map(variable)].join(", "));
