@@ -22,6 +22,7 @@ from msgspec import Raw
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
 from iii.engine.boot.run_dir import unwritable
+from iii.engine.boot.service_manager import READY, STOPPING
 from iii.engine.builtins.client import EngineClient, HttpFunctionCheck
 from iii.engine.builtins.connection_check import ConnectionCheck
 from iii.engine.builtins.functions import Builtins
@@ -93,6 +94,7 @@ class Engine:
         self._display = display
         self._stopping = asyncio.Event()
         self._is_killed = False
+        self._is_started = False
         self._lifeline = lifeline
         self._is_guarded = True
         self._throttle = AuthThrottle()  # of all listeners together
@@ -197,6 +199,7 @@ class Engine:
             self.warn(f"ended {len(left)} processes that an earlier run had left behind: {', '.join(map(str, left))}")
         watching = start_critical(self.watcher.run(), "the watcher") if self.options.is_watching else None
         self._check_folder()
+        self._show_life()
         try:
             if self.project.cluster is not None:
                 await self._join(self.project.cluster)
@@ -229,7 +232,10 @@ class Engine:
             interval *= 2
         if starting.done():
             starting.result()
+            self._is_started = True
             self._prestart.close()
+            self._run_context.service_manager.report_unused()
+            self._run_context.service_manager.notify(READY)
             try:
                 self._announce(is_ready=True)
             except OSError as error:
@@ -257,6 +263,7 @@ class Engine:
             await asyncio.sleep(SETTLE_INTERVAL)
 
     async def _shut_down(self) -> None:
+        self._run_context.service_manager.notify(STOPPING)
         self._console.stop_waiting()
         self._display.starting(())
         self.router.calls.stop_admitting()
@@ -380,6 +387,12 @@ class Engine:
         self.warn("the process above the engine was killed: stopping")
         self.stop()
 
+    def _show_life(self) -> None:
+        """Tell the service manager's watchdog, if it has one, that this loop turns."""
+        if interval := self._run_context.service_manager.watchdog_interval:
+            self._run_context.service_manager.notify("WATCHDOG=1")
+            asyncio.get_running_loop().call_later(interval, self._show_life)
+
     def _check_folder(self) -> None:
         """Look once a second whether `.iii` is still there; what stores there looks by itself before it answers."""
         if self._stopping.is_set():
@@ -417,6 +430,13 @@ class Engine:
             self.supervisor.on_unresponsive(run, why, at_once=True)
 
     def _on_project_changed(self, files: tuple[str, ...]) -> None:
+        self._run_context.service_manager.reloading()
+        try:
+            self._read_project(files)
+        finally:
+            self._run_context.service_manager.notify(READY)
+
+    def _read_project(self, files: tuple[str, ...]) -> None:
         try:
             declared = load_project(self.project.file, environ=os.environ, profile=self.options.profile)
             project = self._console.added_to(those_of_engine(declared))
@@ -488,6 +508,18 @@ class Engine:
             return await asyncio.to_thread(configuration_of, self.project.file, dict(os.environ), profile, worker)
         except KeyError:
             raise InvocationError(ErrorCode.NOT_FOUND, f"iii.toml declares no worker {worker!r:.80}") from None
+
+    def health(self) -> dict[str, Any]:
+        is_up = (
+            lifecycle.Actual.READY.value,
+            lifecycle.Actual.STOPPED.value,
+        )  # stopped by `iii worker stop`, or never asked for
+        states = {row["name"]: row["state"] for row in self.supervisor.rows() if row["state"] not in is_up}
+        status = "stopping" if self._stopping.is_set() else "degraded" if states else "ready"
+        return {
+            "status": status if self._is_started or status == "stopping" else "starting",
+            "workers": [{"name": name, "state": state} for name, state in states.items()],
+        }
 
     def adopt(self, peer: Peer, pid: int) -> bool:
         return self.worker_connections.adopt(peer, pid)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from iii.engine.boot.prestart import Prestart
 from iii.engine.boot.run_context import Options, RunContext
+from iii.engine.boot.service_manager import ServiceManager
 from iii.engine.config.cautions import cautions_of
 from iii.engine.config.project import load_project, those_of_engine
 from iii.engine.config.spec import ProjectSpec
@@ -70,10 +71,15 @@ def run(  # noqa: PLR0913 - what the command line can say, by name
     if cautions := cautions_of(project, os.environ):
         from iii.engine.security.sanitize import sanitize  # few projects need it here
 
-        sys.stderr.write("".join(f"warning: {sanitize(caution)}\n" for caution in cautions))
-        sys.stderr.flush()
+        for caution in cautions:
+            _warn(sanitize(caution))
     options = Options(names, watch and debug is None, profile, debug, color, json_output, console, server)
     return Guard(lambda lifeline: _run_engine(project, options, lifeline)).run()
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"warning: {text}\n")
+    sys.stderr.flush()
 
 
 def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
@@ -104,7 +110,7 @@ def _with_debugger(project: ProjectSpec, name: str) -> ProjectSpec:
 def _run_engine(project: ProjectSpec, options: Options, lifeline: int) -> int:
     """Run the engine in the guard's child. `lifeline` reads as ended when the guard is dead."""
     try:
-        run_context = RunContext(project)
+        run_context = RunContext(project, ServiceManager(os.environ, _warn))
         prestart = Prestart()
         prestart.begin(project, options.names, lambda spec, run: run_context.environment(spec, run, project))
         from iii.engine.engine import run_engine  # loaded while the first workers come up

@@ -25,7 +25,7 @@ READS = frozenset(
         *("engine::config::list", "engine::counters::list", "engine::observers::list", "engine::observers::get"),
         *(f"engine::traces::{verb}" for verb in ("list", "tree", "group_by")),
         *(f"engine::{name}::list" for name in ("logs", "metrics", "rollups", "alerts")),
-        *("engine::sampling::rules", "engine::health::check"),
+        *("engine::sampling::rules", "engine::health", "engine::health::check"),
         *("iii::queue::list", "iii::queue::peek"),
         *(f"engine::queue::{name}" for name in ("list_topics", "topic_stats", "dlq_topics", "dlq_messages")),
         *("flow::list", "flow::get", "flow::export"),

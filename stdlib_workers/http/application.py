@@ -62,7 +62,7 @@ class Application:
     def __init__(self, trigger: Trigger, routes: Routes, options: Options, log: AccessLog) -> None:
         self.origins = Origins(frozenset(), options.origins)
         self.fallbacks: list[Fallback] = []
-        self.documents: Fallback | None = None  # goes before routes with parameters, and after all others
+        self.literals: list[Fallback] = []  # go before routes with parameters, and after all others
         self.in_flight = 0
         self.channels: Channels | None = None
         self.trigger = trigger
@@ -169,16 +169,16 @@ class Application:
             raise Refusal(503, "overloaded", text, headers=[RETRY_AFTER])
         found = self._find(request)
         if isinstance(found, Route):
-            # The paths of the documents are literals, which a route with a parameter does not take from others either.
-            if self.documents and found.has_parameters and request.method in ("GET", "HEAD"):
-                document = await self.documents.answer(request, request.segments)
-                if document is not None:
-                    return document
+            # Literal paths, which a route with a parameter does not take from other routes either.
+            if found.has_parameters and request.method in ("GET", "HEAD"):
+                for literal in self.literals:
+                    if (answer := await literal.answer(request, request.segments)) is not None:
+                        return answer
             request.route = found
             return await self._call(request, found, payload_from(request, found))
         method, response = request.method, None
         if method in ("GET", "HEAD", "OPTIONS"):
-            for fallback in (*self.fallbacks, *([self.documents] if self.documents else [])):
+            for fallback in (*self.fallbacks, *self.literals):
                 response = response or await fallback.answer(request, request.segments)
         if response is not None and method != "OPTIONS":
             return response

@@ -20,6 +20,7 @@ from stdlib_workers.http.access import AccessLog
 from stdlib_workers.http.application import Application
 from stdlib_workers.http.channels import Channels
 from stdlib_workers.http.documentation import Documentation
+from stdlib_workers.http.health import Health
 from stdlib_workers.http.listening import Listening
 from stdlib_workers.http.options import Options, parse_options
 from stdlib_workers.http.origins import Origins, hosts_for
@@ -49,6 +50,7 @@ class Server:
         self._log = AccessLog(is_on=options.access_log, record_spans=worker.record_spans)
         self._successor = Successor(worker)
         self._documentation = Documentation(worker.trigger_async, self._routes)
+        self._health = Health(worker.trigger_async)
         application = Application(worker.trigger_async, self._routes, options, self._log)
         application.iterate = worker.stream_async
         if sock is not None:
@@ -65,7 +67,7 @@ class Server:
         application = self.application
         application.take(options)
         application.fallbacks = [StaticFolder(prefix, self._project / folder) for prefix, folder in options.static]
-        application.documents = self._documentation if options.openapi else None
+        application.literals = [self._health, *([self._documentation] if options.openapi else [])]
         hosts = hosts_for(*self.listening.address, options.hosts) if self.listening else frozenset[str]()
         application.origins = Origins(hosts, options.origins)
 

@@ -51,6 +51,9 @@ class Control:
     def counters(self) -> dict[str, int]:
         return {}
 
+    def health(self) -> dict[str, Any]:
+        return {"status": "ready", "workers": []}
+
     def adopt(self, peer: Peer, pid: int) -> bool:
         return False
 

@@ -7,13 +7,14 @@ A socket is closed when its worker will not serve any more.
 from __future__ import annotations
 
 from iii.engine.config.spec import WorkerSpec
-from iii.engine.transport.tcp_address import Address
+from iii.engine.transport.tcp_address import Address, Opened
 
 
 class ListeningSockets:
-    """One socket for each worker that has `listen`."""
+    """One socket for each worker that has `listen`. `opened` finds sockets that the service manager has opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Opened) -> None:
+        self._opened_before = opened
         self._open: dict[str, tuple[str, Address]] = {}  # by the worker's name: what it asked for, and what it got
         self._moves: list[str] = []
 
@@ -28,7 +29,8 @@ class ListeningSockets:
             return None
         listen, address = self._open.get(spec.name, ("", None))
         if address is None or listen != spec.listen:
-            opened = Address(spec.listen, line=0 if spec.is_default_listen else spec.line or 1)
+            line = 0 if spec.is_default_listen else spec.line or 1
+            opened = Address(spec.listen, line=line, opened=self._opened_before)
             opened.socket.setblocking(True)  # as programs expect it of a descriptor they are given
             self.close(spec.name)
             address = opened

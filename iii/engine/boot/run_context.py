@@ -15,6 +15,7 @@ from msgspec import Struct
 from iii.engine import run_tag
 from iii.engine.boot.listening_sockets import ListeningSockets
 from iii.engine.boot.run_dir import RunDir, make_token, remove_token, socket_path, unwritable
+from iii.engine.boot.service_manager import ServiceManager
 from iii.engine.boot.stale_processes import kill_rest, kill_stale_processes, record_of
 from iii.engine.config.environment import environment_of
 from iii.engine.config.spec import ProjectSpec, WorkerSpec
@@ -30,8 +31,9 @@ STORING = frozenset({"state", "stream", "queue", "flow", "cron", "pubsub", "obse
 class RunContext:
     """What one run holds. Raises `AlreadyRunning`, and `ProjectError` for a folder or address that cannot be had."""
 
-    def __init__(self, project: ProjectSpec) -> None:
+    def __init__(self, project: ProjectSpec, service_manager: ServiceManager) -> None:
         self.project = project
+        self.service_manager = service_manager
         self.run_id = os.urandom(16).hex()
         self.run_dir = RunDir(project.state_dir)
         self.run_dir.claim()
@@ -45,9 +47,12 @@ class RunContext:
         except OSError as error:
             raise unwritable(self.run_dir.path, error) from None
         engine = project.engine
-        self.address = None if engine.listen == "off" else Address(engine.listen, line=engine.listen_line)
-        self.listening_sockets = ListeningSockets()
-        self.listeners = [Address(spec.address, line=spec.line) for spec in engine.listeners]
+        opened = service_manager.socket_for
+        self.address = (
+            None if engine.listen == "off" else Address(engine.listen, line=engine.listen_line, opened=opened)
+        )
+        self.listening_sockets = ListeningSockets(opened)
+        self.listeners = [Address(spec.address, line=spec.line, opened=opened) for spec in engine.listeners]
 
     @property
     def lost_folder(self) -> str:

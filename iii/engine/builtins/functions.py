@@ -58,6 +58,9 @@ class Control(Protocol):
     def counters(self) -> dict[str, int]:
         """Return how many messages and log lines were dropped or refused, by cause."""
 
+    def health(self) -> dict[str, Any]:
+        """Return whether the project serves, as `engine::health` answers."""
+
     def adopt(self, peer: Peer, pid: int) -> bool:
         """Make the peer a connection of the supervised process with that pid; False if there is none."""
 
@@ -149,6 +152,7 @@ class Builtins:
                 lambda *_: {"counters": self._control.counters()},
                 "Count what was dropped or refused, by cause",
             ),
+            "engine::health": (lambda *_: self._control.health(), "Say whether the project serves, and what does not"),
             "engine::register_trigger": (self._register_trigger, "Bind a function to an event until it is unbound"),
             "engine::unregister_trigger": (self._unregister_trigger, "Remove a binding"),
             "engine::workers::list": (self._workers_list, "List the workers with their processes and metrics"),

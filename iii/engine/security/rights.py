@@ -149,6 +149,7 @@ ENTRANCES: dict[str, tuple[Row, ...]] = {
     "engine::connections::check": _NOTHING,
     "engine::cluster::info": _NOTHING,
     "engine::counters::list": _NOTHING,
+    "engine::health": _NOTHING,
     # What these answer is cut to what the session may call and has bound itself.
     **dict.fromkeys(
         (

@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+from collections.abc import Callable
 
 from iii.errors import ProjectError
+
+Opened = Callable[[str, int], socket.socket | None]
 
 # How many ports are tried from a default port on.
 _MAX_PORTS = 64
@@ -21,13 +24,14 @@ _ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}
 class Address:
     """A socket that listens on `listen` (`host:port`), or on a port above it if the port is only a default.
 
-    `line` is the line of iii.toml that names the address, 0 for a default. Raises `ProjectError` if the address
-    cannot be bound.
+    `line` is the line of iii.toml that names the address, 0 for a default. `opened(host, port)` returns a socket that
+    listens there already, or None. Raises `ProjectError` if the address cannot be bound.
     """
 
-    def __init__(self, listen: str, *, line: int = 0) -> None:
+    def __init__(self, listen: str, *, line: int = 0, opened: Opened = lambda *_: None) -> None:
         self.host, _, port = listen.rpartition(":")
-        self.socket = _bind(self.host, int(port), line)
+        self.socket = opened(self.host, int(port)) or _bind(self.host, int(port), line)
+        self.socket.setblocking(False)
         self.port: int = self.socket.getsockname()[1]
         self.is_moved = int(port) not in (0, self.port)
 
@@ -62,7 +66,6 @@ def _listening(host: str, port: int) -> socket.socket:
         # A connection of the previous run in TIME_WAIT must not block the port.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host.strip("[]"), port))
-        listening.setblocking(False)
         listening.listen(256)
     except OSError:
         listening.close()

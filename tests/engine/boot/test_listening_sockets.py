@@ -17,7 +17,7 @@ from iii.errors import ProjectError
 
 @pytest.fixture
 def opened() -> Iterator[ListeningSockets]:
-    made = ListeningSockets()
+    made = ListeningSockets(lambda *_: None)
     yield made
     made.close("web")
 

@@ -141,7 +141,7 @@ def site() -> Site:
     """One route, and the document beside it."""
     rows = {"functions": [{"function_id": "f::f", "description": "Greets."}]}
     made = Site({"f::f": lambda _: {"body": "route"}, "engine::functions::info": lambda _: rows})
-    made.application.documents = Documentation(made._trigger, made.routes)
+    made.application.literals = [Documentation(made._trigger, made.routes)]
     return made
 
 
