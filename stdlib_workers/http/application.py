@@ -7,7 +7,7 @@ nothing of sockets; the routes are filled by `triggers`, `fallbacks` answer wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -171,15 +171,14 @@ class Application:
         if isinstance(found, Route):
             # Literal paths, which a route with a parameter does not take from other routes either.
             if found.has_parameters and request.method in ("GET", "HEAD"):
-                for literal in self.literals:
-                    if (answer := await literal.answer(request, request.segments)) is not None:
-                        return answer
+                answer = await _first_answer(self.literals, request)
+                if answer is not None:
+                    return answer
             request.route = found
             return await self._call(request, found, payload_from(request, found))
         method, response = request.method, None
         if method in ("GET", "HEAD", "OPTIONS"):
-            for fallback in (*self.fallbacks, *self.literals):
-                response = response or await fallback.answer(request, request.segments)
+            response = await _first_answer((*self.fallbacks, *self.literals), request)
         if response is not None and method != "OPTIONS":
             return response
         methods = found - {SOCKET} | ({"GET"} if response is not None else set())
@@ -267,6 +266,14 @@ class Application:
                 except BadResult as error:
                     raise BadResult(f"middleware {name}: {error.reason}") from None
         return None
+
+
+async def _first_answer(fallbacks: Iterable[Fallback], request: Request) -> Response | None:
+    for fallback in fallbacks:
+        response = await fallback.answer(request, request.segments)
+        if response is not None:
+            return response
+    return None
 
 
 async def _send(request: Request, send: Send, message: Message) -> None:

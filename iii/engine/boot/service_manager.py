@@ -1,4 +1,4 @@
-"""What the engine has to do with systemd, or any service manager that speaks its protocol (sd_notify, socket activation).
+"""What the engine has to do with systemd, or a manager with its protocol (sd_notify, socket activation).
 
 The manager starts the guard, and the engine is the guard's child: both pids mean us. All variables of the protocol are
 taken out of the environment, so that no worker inherits them. The guard keeps its own copy of them and of the sockets,
@@ -19,7 +19,7 @@ _NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTE
 
 
 class ServiceManager:
-    """Tells the manager how the engine is, and has the sockets that the manager has opened. Without one it does nothing.
+    """Tells the manager how the engine is, and has the sockets that it has opened. Without a manager it does nothing.
 
     `warn` says a sentence to the user.
     """
