@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.live_project import ROOT
 
+# The site is made in fifteen seconds, on a machine that has nothing else to do.
+pytestmark = pytest.mark.timeout(180)
+
 # What a page loads by itself, as against what a reader may follow.
 LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=["']([^"']+)""")
 LINK = re.compile(r"""<a\b[^>]*?\bhref=["']([^"']+)""")

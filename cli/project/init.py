@@ -40,7 +40,8 @@ TEMPLATES = {
     ),
 }
 # Files that a project may have before: they are kept, or get the lines that they lack.
-_KEPT = ("AGENTS.md", "package.json", "pyproject.toml", "tsconfig.json")
+_VSCODE = ".vscode/launch.json"
+_KEPT = ("AGENTS.md", "package.json", "pyproject.toml", "tsconfig.json", _VSCODE)
 _MERGED = ".gitignore"
 
 
@@ -48,24 +49,23 @@ _MERGED = ".gitignore"
 @click.argument("folder", default=".", metavar="[DIR]", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--template", type=click.Choice(list(TEMPLATES)), default="minimal", show_default=True)
 @click.option("--list", "is_list", is_flag=True, help="Show what the templates are for, and make nothing.")
+@click.option("--vscode", is_flag=True, help=f"Write {_VSCODE} too; into a project that is there, only that.")
 @json_option
-def command(folder: Path, template: str, is_list: bool, as_json: bool) -> None:
+def command(folder: Path, template: str, *, is_list: bool, vscode: bool, as_json: bool) -> None:
     """Make a new project in DIR (default: here). Existing files are never overwritten."""
     if is_list:
         rows = [{"name": name, "description": each.text} for name, each in TEMPLATES.items()]
         text = "\n".join(f"{row['name']:<11} {row['description']}" for row in rows)
         write(shown_json({"templates": rows}) if as_json else text)
         return
-    files = files_of(template, folder.absolute().name)
+    is_there = vscode and (folder / "iii.toml").is_file()
+    files = {} if is_there else files_of(template, folder.absolute().name)
+    if vscode:
+        files[_VSCODE] = (_FOLDER / "common" / "launch.json").read_text(encoding="utf-8")
     for name in files:
         if (folder / name).exists() and name not in (_MERGED, *_KEPT):
             raise UsageError(f"{folder / name} exists already", "choose an empty folder: iii init NAME")
-    done: dict[str, list[str]] = {"created": [], "added to": [], "kept": []}
-    for name, content in files.items():
-        try:
-            done[_put(folder / name, content, is_merged=name == _MERGED)].append(name)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{folder / name} cannot be written: {getattr(error, 'strerror', error)}") from None
+    done = _put_all(folder, files)
     _write_schema(folder)
     if as_json:
         write(shown_json({"created": done["created"], "changed": done["added to"], "kept": done["kept"]}))
@@ -73,6 +73,9 @@ def command(folder: Path, template: str, is_list: bool, as_json: bool) -> None:
     for what, names in done.items():
         if names:
             write(shown(f"  {what} {', '.join(names)}"))
+    if is_there:
+        write("  next: iii dev --debug NAME, then F5 in VS Code")
+        return
     chosen = TEMPLATES[template]
     steps = [f"cd {shlex.quote(str(folder))}"] if folder != Path() else []
     write(shown(f"  next: {' && '.join([*steps, *filter(None, [chosen.install]), 'iii dev'])}"))
@@ -96,6 +99,17 @@ def files_of(template: str, project: str) -> dict[str, str]:
             r"\b(PROJECT|FIRST_CALL|TEST)\b", lambda word: words[word[0]], text
         )
     return files
+
+
+def _put_all(folder: Path, files: dict[str, str]) -> dict[str, list[str]]:
+    """Write the files; return what was done with which."""
+    done: dict[str, list[str]] = {"created": [], "added to": [], "kept": []}
+    for name, content in files.items():
+        try:
+            done[_put(folder / name, content, is_merged=name == _MERGED)].append(name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{folder / name} cannot be written: {getattr(error, 'strerror', error)}") from None
+    return done
 
 
 def _put(path: Path, content: str, *, is_merged: bool) -> str:

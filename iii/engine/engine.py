@@ -232,7 +232,6 @@ class Engine:
             interval *= 2
         if starting.done():
             starting.result()
-            self._is_started = True
             self._prestart.close()
             self._run_context.service_manager.report_unused()
             self._run_context.service_manager.notify(READY)
@@ -261,6 +260,7 @@ class Engine:
         deadline = time.monotonic() + SETTLE_TIMEOUT
         while not self.router.bindings.is_settled and time.monotonic() < deadline:
             await asyncio.sleep(SETTLE_INTERVAL)
+        self._is_started = True
 
     async def _shut_down(self) -> None:
         self._run_context.service_manager.notify(STOPPING)

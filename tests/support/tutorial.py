@@ -75,6 +75,7 @@ class Follower:
             self._run(command, expected)
 
     def _start(self) -> None:
+        self.stop()  # one that the page has ended itself
         with self.log.open("wb") as log:
             self._engine = subprocess.Popen(
                 ["iii", "dev"], cwd=self.folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -111,6 +112,7 @@ class Follower:
         if self._engine is not None:
             self._engine.send_signal(signal.SIGINT)
             assert self._engine.wait(PATIENCE) in (0, 130)
+            self._engine = None
 
 
 @contextmanager

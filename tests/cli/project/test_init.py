@@ -151,3 +151,15 @@ def test_a_project_is_not_made_over_another(iii: Iii, folder: Path) -> None:
     assert (done.returncode, "hello.py exists already" in done.stderr) == (2, True)
     assert (folder / "workers" / "hello.py").read_text() == "mine\n"
     assert not (folder / "iii.toml").exists()
+
+
+def test_a_configuration_for_the_debugger_comes_with_a_new_project_or_into_one(tmp_path: Path, iii: Iii) -> None:
+    assert iii("init", "new", "--vscode").returncode == 0
+    file = tmp_path / "new/.vscode/launch.json"
+    text = file.read_text()
+    assert '"port": 5678' in text
+    file.unlink()
+    for what in ("created", "kept"):
+        done = iii("init", "new", "--vscode")
+        assert done.stdout.splitlines()[0] == f"  {what} .vscode/launch.json"
+        assert file.read_text() == text
