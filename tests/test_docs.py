@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iii.engine.config.keys import ENGINE_KEYS, WORKER_KEYS
+from iii.engine.config.project import STANDARD_WORKERS
 from iii.engine.supervision.lifecycle import ENTER, MOVES
 from iii.protocol import messages
 
@@ -69,10 +69,9 @@ def test_the_protocol_names_every_message() -> None:
     assert {tag for tag in tags if f"`{tag}`" not in text} == set()
 
 
-def test_the_readme_explains_every_key_of_the_project_file() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [key.name for key in WORKER_KEYS if f"| `{key.name}` |" not in text] == []
-    assert [key.name for key in ENGINE_KEYS if f"`{key.name}`" not in text] == []
+def test_the_page_of_the_standard_workers_has_all_of_them() -> None:
+    text = (ROOT / "docs" / "standard-workers.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `\[workers\.(\w+)\]`", text, re.MULTILINE)) == set(STANDARD_WORKERS)
 
 
 def test_the_api_page_and_the_index_are_what_their_sources_say() -> None:
@@ -99,3 +98,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     start, check = re.findall(r"```bash\n(.*?)\n```", opening, re.DOTALL)
     assert start.endswith("iii dev")
     assert (ROOT / check).is_file()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
