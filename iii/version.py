@@ -1,3 +1,3 @@
 """The version of the whole distribution, for the engine, the SDK and the package's own metadata."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

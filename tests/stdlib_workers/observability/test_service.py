@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from iii import InvocationError
+from iii.version import VERSION
 from iii.worker.context.invocation import CURRENT, InvocationContext
 from stdlib_workers.observability.config.options import options_from
 from stdlib_workers.observability.functions.diagnostics import baggage_from
@@ -190,7 +191,7 @@ def test_health() -> None:
             "spans": "healthy",
         }
         assert answer["components"]["otel"]["details"] == "exporting to http://127.0.0.1:9"
-        assert (answer["timestamp"] > 0, answer["version"]) == (True, "0.1.0")
+        assert (answer["timestamp"] > 0, answer["version"]) == (True, VERSION)
         service.pipeline.last_error = "the disk is full"
         worse = call(worker, "engine::health::check")
         assert (worse["status"], worse["components"]["spans"]["details"]) == ("degraded", "the disk is full")
