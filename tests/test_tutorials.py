@@ -22,3 +22,10 @@ def test_the_link_shortener(tmp_path: Path) -> None:
     with following(ROOT / "docs/tutorials/shortener.md", tmp_path, {"3111": port}) as follower:
         assert follower.steps > 15
         assert (follower.folder / "public/index.html").is_file()
+
+
+@pytest.mark.timeout(180)
+def test_orders(tmp_path: Path) -> None:
+    port = str(free_ports("http")["http"])
+    with following(ROOT / "docs/tutorials/orders.md", tmp_path, {"3111": port}) as follower:
+        assert follower.steps > 20
