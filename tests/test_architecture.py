@@ -233,6 +233,7 @@ MAY_USE = {
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in
     "iii.engine.config.json_schema": {"os", "pathlib"},  # writes the schema for editors
     "iii.engine.config.project": {"os", "pathlib"},  # a project is described by folders, and read from files
+    "iii.engine.config.provenance": {"pathlib"},  # as the project, whose files it names
     "iii.engine.config.regular_file": {"os", "pathlib"},  # how the files of a project are opened
     "iii.engine.config.spec": {"pathlib"},
     "iii.engine.config.toml_document": {"pathlib"},

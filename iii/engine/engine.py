@@ -510,10 +510,8 @@ class Engine:
             raise InvocationError(ErrorCode.NOT_FOUND, f"iii.toml declares no worker {worker!r:.80}") from None
 
     def health(self) -> dict[str, Any]:
-        is_up = (
-            lifecycle.Actual.READY.value,
-            lifecycle.Actual.STOPPED.value,
-        )  # stopped by `iii worker stop`, or never asked for
+        # Stopped is a worker that `iii worker stop` has stopped, or that nobody has asked for yet.
+        is_up = (lifecycle.Actual.READY.value, lifecycle.Actual.STOPPED.value)
         states = {row["name"]: row["state"] for row in self.supervisor.rows() if row["state"] not in is_up}
         status = "stopping" if self._stopping.is_set() else "degraded" if states else "ready"
         return {

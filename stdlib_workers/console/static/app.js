@@ -1,5 +1,5 @@
 // The frame around the pages: menu, connection, palette, theme.
-import { begin, call, connection, go, href, html, listen, place, refused, render, session, signal, useEffect, useRef, useState } from "./lib/core.js";
+import { begin, call, connection, go, href, html, listen, place, refused, render, session, signal, useEffect, useLayoutEffect, useRef, useState } from "./lib/core.js";
 import { Confirm, Copy, Toast } from "./lib/parts.js";
 import { pages } from "./pages.js";
 
@@ -61,8 +61,9 @@ function Palette() {
   const [typed, setTyped] = useState("");
   const [at, setAt] = useState(0);
   const [known, setKnown] = useState([]);
+  // At once, not after the next paint: the keys that follow Control+K are meant for it.
+  useLayoutEffect(() => dialog.current.showModal(), []);
   useEffect(() => {
-    dialog.current.showModal();
     Promise.all([
       call("engine::functions::list", {}).then((found) => found.functions.map((row) => ({ name: row.function_id, kind: "function", to: href("/functions", { id: row.function_id, namespace: row.namespace === "default" ? "" : row.namespace }) }))),
       call("engine::workers::list", {}).then((found) => found.workers.map((row) => ({ name: row.name, kind: "worker", to: href("/workers", { name: row.name }) }))),

@@ -1,10 +1,10 @@
 // What every page imports: markup, signals, calls, live events, addresses.
 import { h, render, Fragment } from "../vendor/preact.mjs";
-import { useEffect, useMemo, useRef, useState } from "../vendor/hooks.mjs";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/hooks.mjs";
 import htm from "../vendor/htm.mjs";
 import { batch, computed, effect, signal } from "../vendor/signals.mjs";
 
-export { Fragment, batch, computed, effect, render, signal, useEffect, useMemo, useRef, useState };
+export { Fragment, batch, computed, effect, render, signal, useEffect, useLayoutEffect, useMemo, useRef, useState };
 export const html = htm.bind(h);
 
 // The session and the connection
