@@ -5,6 +5,7 @@ Nothing here says a word when no engine runs, or when it takes longer than `TIME
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -43,6 +44,8 @@ def limit_time() -> None:
     """End this process at the time limit, whatever it waits for: an engine may hang in the middle of an answer."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+    # While Python ends it has no handlers any more, and the signal would kill it: the shell shows "Alarm clock".
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
 
 # What is known, as (name, help) pairs

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,23 @@ def test_without_an_engine_only_files_are_read(iii: Iii, folder: Path) -> None:
 def test_an_engine_that_does_not_answer_is_not_waited_for(folder: Path, iii: Iii) -> None:
     with FakeEngine(folder, is_silent=True):
         assert offered(iii, "iii trigger ") == []
+
+
+def test_a_time_limit_that_comes_as_the_program_ends_kills_nothing() -> None:
+    script = """
+        import time
+        from cli.commands import completion
+
+        class Slow:
+            def __del__(self, sleep=time.sleep):
+                sleep(0.4)  # when Python has taken its handlers of signals back
+
+        completion.TIME_LIMIT = 0.2
+        completion.limit_time()
+        slow = Slow()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
