@@ -31,7 +31,7 @@ READS = frozenset(
         *("flow::list", "flow::get", "flow::export"),
         *("cron::list", "cron::next", "http::openapi", "http::origins", "console::about"),
         *(f"state::{name}" for name in ("get", "get_entry", "list", "list_keys", "list_groups", "list_entries")),
-        *(f"stream::{name}" for name in ("get", "list", "list_groups", "list_all")),
+        *(f"stream::{name}" for name in ("get", "list", "list_entries", "list_groups", "list_all")),
         *("configuration::get", "configuration::list", "configuration::schema"),
     }
 )

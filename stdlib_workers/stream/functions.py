@@ -13,8 +13,10 @@ from stdlib_workers.stream.log import EventLog
 from stdlib_workers.values import Payload, apply_updates, decode, encode, parse_updates
 
 # The code of a failure of the storage, by function, as in the contract.
-_NAMES = ("set", "get", "delete", "update", "list", "list_groups", "list_all", "send")
-CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in _NAMES} | {"list": "STREAM_GET_GROUP_ERROR"}
+_NAMES = ("set", "get", "delete", "update", "list", "list_entries", "list_groups", "list_all", "send")
+CODES = {name: f"STREAM_{name.upper()}_ERROR" for name in _NAMES} | dict.fromkeys(
+    ("list", "list_entries"), "STREAM_GET_GROUP_ERROR"
+)
 
 
 class Stream:
@@ -86,6 +88,24 @@ class Stream:
         payload = {"stream_name": group.stream, "group_id": group.id}
         result = await self._custom.call("list", group.stream, payload)
         return [_value(row.entry) for row in await self._pairs.list(group.bucket)] if result is ABSENT else result
+
+    async def list_entries(self, payload: Any) -> dict[str, Any]:
+        """Return one page of a group's items with their ids, and the cursor of the next.
+
+        A custom stream tells no ids, and all of its items at once.
+        """
+        fields = Payload("stream::list_entries", payload)
+        group = Group(fields.string("stream_name"), fields.string("group_id"))
+        limit, cursor = fields.integer("limit", 100, 1, 1000) or 100, fields.integer("cursor", 0, 0, 2**53) or 0
+        custom = await self._custom.call("list", group.stream, {"stream_name": group.stream, "group_id": group.id})
+        if custom is not ABSENT:
+            values = custom if isinstance(custom, list) else []
+            return {"entries": [{"id": None, "value": value} for value in values], "next_cursor": None}
+        rows = await self._pairs.list(group.bucket, cursor, limit + 1)
+        return {
+            "entries": [{"id": row.key, "value": _value(row.entry)} for row in rows[:limit]],
+            "next_cursor": rows[limit - 1].position if len(rows) > limit else None,
+        }
 
     async def list_groups(self, payload: Any) -> Any:
         """Return the ids of a stream's groups."""

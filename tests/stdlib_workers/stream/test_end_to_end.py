@@ -142,6 +142,17 @@ def test_pages_of_the_projects_own_http_worker_may_connect(tmp_path: Path) -> No
                 connect(f"ws://127.0.0.1:{port}/", origin=Origin(origin))
 
 
+def test_items_are_listed_with_their_ids_page_by_page(tmp_path: Path) -> None:
+    with project(tmp_path, "[workers.stream.config]\nport = 0\n", {}) as running:
+        group = {"stream_name": "chat", "group_id": "room"}
+        for name in ("b", "a", "c"):
+            running.call("stream::set", group | {"item_id": name, "data": name.upper()})
+        first = running.call("stream::list_entries", group | {"limit": 2})
+        assert first["entries"] == [{"id": "b", "value": "B"}, {"id": "a", "value": "A"}]
+        rest = running.call("stream::list_entries", group | {"limit": 2, "cursor": first["next_cursor"]})
+        assert rest == {"entries": [{"id": "c", "value": "C"}], "next_cursor": None}
+
+
 def test_a_stream_object_of_a_worker_stands_in_for_the_storage(tmp_path: Path) -> None:
     with project(tmp_path, OWN, {"orders": ORDERS}) as running:
         place = {"stream_name": "orders", "group_id": "g", "item_id": "i"}
@@ -151,5 +162,7 @@ def test_a_stream_object_of_a_worker_stands_in_for_the_storage(tmp_path: Path) -
         assert updated["new_value"] == [1, {"type": "set", "path": "", "value": 2}]
         assert running.call("stream::list_groups", {"stream_name": "orders"}) == ["g"]
         assert running.call("stream::list", {"stream_name": "orders", "group_id": "g"}) == [updated["new_value"]]
+        entries = running.call("stream::list_entries", {"stream_name": "orders", "group_id": "g"})
+        assert entries == {"entries": [{"id": None, "value": updated["new_value"]}], "next_cursor": None}
         assert running.call("stream::delete", place) == {"old_value": updated["new_value"]}
         assert running.call("stream::get", place) is None

@@ -127,8 +127,8 @@ export function listenTo(topic) {
 }
 
 // A question that is asked again when one of `topics` changes, the connection is back, and each `every` ms while the page
-// is seen. The first change is asked about at once, those that follow at most each `pause` ms. The last answer stays until
-// there is another one.
+// is seen. The first change is asked about at once, those that follow at most each `pause` ms, a
+// quarter of the time. The last answer stays until there is another one.
 export function useQuery(key, question, { topics = [], every = 0, pause = 0 } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, key: null });
   const latest = useRef({});
@@ -136,21 +136,20 @@ export function useQuery(key, question, { topics = [], every = 0, pause = 0 } = 
   const again = useRef(() => {});
   useEffect(() => {
     let isOver = false, isAsking = false, isDue = false;
-    let told = -Infinity; // when a change was last asked about
+    let next = 0; // when a change may be asked about again
     const run = async (isTold = true) => {
       if (isAsking) return void (isDue ||= isTold);
       isAsking = true;
       isDue = false;
-      if (isTold) {
-        await new Promise((resolve) => setTimeout(resolve, told + pause - performance.now()));
-        told = performance.now();
-      }
+      if (isTold) await new Promise((resolve) => setTimeout(resolve, next - performance.now()));
+      const begun = performance.now();
       try {
         const data = await latest.current.question();
         if (!isOver) setState({ data, error: null, key });
       } catch (error) {
         if (!isOver) setState((before) => ({ ...before, data: before.key === key ? before.data : undefined, error, key }));
       }
+      if (isTold) next = Math.max(begun + pause, begun + 4 * (performance.now() - begun));
       isAsking = false;
       if (isDue && !isOver) run();
     };

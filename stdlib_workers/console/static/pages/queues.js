@@ -40,7 +40,8 @@ function Queue({ queue, name, again }) {
     <${Head} title=${name}><a href="/queues">All queues</a>${queue.paused && html`<${Badge} kind="warn">paused<//>`}<span class="spring" />
       <button disabled=${disabled} onClick=${() => change(queue.paused ? "resumed" : "paused", queue.paused ? "resume" : "pause")}>${queue.paused ? "Resume" : "Pause"}</button>
       <button disabled=${disabled || !queue.dlq_depth} onClick=${redrive}>Redrive all</button><button disabled=${disabled || !queue.depth} onClick=${purge}>Purge</button><//>
-    <div class="cards">${[["waiting", queue.ready], ["delayed", queue.delayed], ["running", queue.running], ["dead", queue.dlq_depth], ["delivered", queue.delivered], ["failed tries", queue.failed]].map(([label, value]) => html`
+    <div class="cards">${[["waiting", queue.ready], ["delayed", queue.delayed], ["running", queue.running], ["dead", queue.dlq_depth], ["delivered", queue.delivered], ["failed tries", queue.failed],
+      ...[["behind their group", queue.behind], ["limited by their key", queue.limited], ["filling a batch", queue.filling], ["without a function", queue.held]].filter(([, value]) => value > 0)].map(([label, value]) => html`
       <div class="card" key=${label}><div class="quiet">${label}</div><div class="value">${value.toLocaleString("en")}</div></div>`)}</div>
     <h2>Dead letters</h2>
     ${letters.data?.length === 0 && html`<p class="quiet">None: every job was done, or is still tried.</p>`}
@@ -50,8 +51,8 @@ function Queue({ queue, name, again }) {
     <h2>Jobs</h2>
     ${jobs.error && html`<${Failure} error=${jobs.error} />`}
     ${jobs.data?.length === 0 && html`<p class="quiet">None is waiting.</p>`}
-    ${jobs.data?.length > 0 && html`<table><thead><tr><th>Job</th><th>Function</th><th>State</th><th>Payload</th></tr></thead><tbody>${jobs.data.map((job) => html`<tr key=${job.id ?? job.message_id}>
-      <td class="mono">${String(job.id ?? job.message_id).slice(0, 8)}</td><td>${job.function_id}</td><td>${job.state ?? job.status ?? ""}</td>
+    ${jobs.data?.length > 0 && html`<table><thead><tr><th>Job</th><th>Function</th><th>State</th><th>Group</th><th>Payload</th></tr></thead><tbody>${jobs.data.map((job) => html`<tr key=${job.id ?? job.message_id}>
+      <td class="mono">${String(job.id ?? job.message_id).slice(0, 8)}</td><td>${job.function_id}</td><td>${job.state ?? job.status ?? ""}${job.waits_for && html` <span class="quiet">for ${job.waits_for}</span>`}</td><td>${job.group ?? ""}</td>
       <td class="mono">${JSON.stringify(job.payload ?? job.data)?.slice(0, 200)}</td></tr>`)}</tbody></table>`}`;
 }
 

@@ -1,6 +1,6 @@
-// Streams: their groups and items, and an event sent to a group.
-import { call, go, href, html, param, plural, session, useDraft, useQuery, useState } from "../lib/core.js";
-import { Copy, Empty, Failure, Head, Loading, Rows, act, text } from "../lib/parts.js";
+// Streams: their groups and items, items changed and removed, and an event sent to a group.
+import { call, go, href, html, param, plural, session, setParams, useDraft, useQuery, useState } from "../lib/core.js";
+import { Badge, Copy, Empty, Failure, Head, Loading, Rows, act, confirm, text } from "../lib/parts.js";
 
 export const path = "/streams";
 export const title = "Streams";
@@ -18,7 +18,8 @@ export function View() {
 }
 
 function Group({ name, group }) {
-  const { data, error } = useQuery(`group ${name} ${group}`, () => call("stream::list", { stream_name: name, group_id: group }), { every: 250 });
+  const { data, error } = useQuery(`group ${name} ${group}`, () => call("stream::list_entries", { stream_name: name, group_id: group, limit: 1000 }), { every: 250 });
+  const chosen = param("item");
   const [type, setType] = useDraft(`event type ${name}`, "");
   const [typed, setTyped] = useDraft(`event ${name}`, "{}");
   const [mistake, setMistake] = useState("");
@@ -33,10 +34,37 @@ function Group({ name, group }) {
     }
   };
   if (!data) return error ? html`<${Failure} error=${error} />` : html`<${Loading} />`;
-  const items = Array.isArray(data) ? data : [];
-  return html`<div class="head-line"><h1>${name} / ${group}</h1><span class="quiet">${data.isCut ? "more than can be shown here" : plural(items.length, "item")}</span><${Copy} text=${`iii stream tail ${name} ${group}`} label="Copy as iii stream tail" /></div>
-    <div class="items-box"><${Rows} rows=${items} height=${28} columns="minmax(0, 1fr)" label="Items" empty=${html`<${Empty} title="No item is in this group." />`} row=${(item) => html`<span class="mono">${text(item)}</span>`} /></div>
+  const items = data.entries ?? [];
+  const item = items.find((entry) => entry.id === chosen);
+  return html`<div class="head-line"><h1>${name} / ${group}</h1><span class="quiet">${data.isCut ? "more than can be shown here" : `${plural(items.length, "item")}${data.next_cursor ? ", the first" : ""}`}</span><${Copy} text=${`iii stream tail ${name} ${group}`} label="Copy as iii stream tail" /></div>
+    <div class="items-box"><${Rows} rows=${items} height=${28} columns="minmax(80px, 25%) minmax(0, 1fr)" label="Items" keyOf=${(entry, index) => entry.id ?? index} onOpen=${(entry) => entry.id !== null && setParams({ item: entry.id })} empty=${html`<${Empty} title="No item is in this group." />`} row=${(entry) => html`${entry.id === null ? html`<span />` : html`<a class=${entry.id === chosen ? "chosen-span" : "span-name"} href=${href("/streams", { stream: name, group, item: entry.id })}>${entry.id}</a>`}<span class="mono">${text(entry.value).slice(0, 500)}</span>`} /></div>
+    ${chosen && html`<${Item} key=${chosen} name=${name} group=${group} id=${chosen} now=${item} />`}
     <h2>Send an event</h2><form onSubmit=${send} aria-label="Send an event"><label class="payload">Type<br /><input value=${type} required onInput=${(event) => setType(event.target.value)} /></label>
       <label class="payload">Data<textarea rows="3" value=${typed} aria-invalid=${mistake !== ""} onInput=${(event) => setTyped(event.target.value)} /></label>
       ${mistake && html`<p class="bad-text" role="alert">${mistake}</p>`}<button class="primary" disabled=${session.value.read_only}>Send</button></form>`;
+}
+
+// What is typed stays while others write; `now` is the item as it is, none when it is gone.
+function Item({ name, group, id, now }) {
+  const shown = now && JSON.stringify(now.value, null, 2);
+  const [draft, setDraft] = useDraft(`item ${name} ${group} ${id}`, "");
+  const [mistake, setMistake] = useState("");
+  const disabled = session.value.read_only;
+  const place = { stream_name: name, group_id: group, item_id: id };
+  const save = async (event) => {
+    event.preventDefault();
+    try {
+      const data = JSON.parse(draft || shown);
+      setMistake("");
+      if (await act("written", () => call("stream::set", { ...place, data }))) setDraft("");
+    } catch (problem) {
+      setMistake(`This is not JSON: ${problem.message}`);
+    }
+  };
+  const remove = async () => (await confirm(`Delete ${id} of ${name} / ${group}?`, { action: "Delete" })) && act("deleted", () => call("stream::delete", place));
+  return html`<form class="invoke" onSubmit=${save} aria-label=${`Item ${id}`}><div class="head-line"><b class="mono">${id}</b>${!now && html`<${Badge} kind="warn">deleted<//>`}${draft && shown && html`<${Badge}>changed here<//>`}<span class="spring" />
+      <button type="button" class="small" disabled=${disabled || !now} onClick=${remove}>Delete</button><button type="button" class="small" onClick=${() => setParams({ item: "" })}>Close</button></div>
+    <label class="payload">Value<textarea rows="5" spellcheck="false" value=${draft || shown || ""} aria-invalid=${mistake !== ""} onInput=${(event) => setDraft(event.target.value)} /></label>
+    ${mistake && html`<p class="bad-text" role="alert">${mistake}</p>`}
+    <div class="buttons"><button class="primary" disabled=${disabled || !draft}>Save</button>${draft && html`<button type="button" onClick=${() => (setDraft(""), setMistake(""))}>Cancel</button>`}</div></form>`;
 }
