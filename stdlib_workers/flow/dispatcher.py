@@ -272,6 +272,11 @@ class Dispatcher:
     async def _end(self, turn: Turn, result: Any, error: dict[str, Any] | None = None) -> None:
         """End a run with what its body has returned or raised, unless recorded steps were not asked for."""
         run, runs = turn.run, self._runs
+        if error is not None and _is_unfit(error) and (turn.start.recorded or run.turn > 1):
+            # The function has changed: its input fitted before.
+            text = f"the input of the run {run.id} does not fit its function any more: {error.get('message')}"
+            await runs.block(run, error_bytes("flow_changed", text, cause=error))
+            return
         leftovers = turn.end()
         if leftovers is None:
             await runs.block(run, turn.divergence())
@@ -285,10 +290,6 @@ class Dispatcher:
                 await runs.end(run, leftovers, result=b"null", error=error_bytes(LIMIT, failure.message))
                 return
             await runs.end(run, leftovers, result=value, status=turn.status)
-        elif _is_unfit(error) and (turn.start.recorded or run.turn > 1):
-            # The function has changed: its input fitted before.
-            text = f"the input of the run {run.id} does not fit its function any more: {error.get('message')}"
-            await runs.block(run, error_bytes("flow_changed", text, cause=error))
         else:
             await runs.end(run, leftovers, result=b"null", error=orjson.dumps(error), status=turn.status)
 

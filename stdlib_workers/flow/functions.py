@@ -21,7 +21,6 @@ from stdlib_workers.flow.runs import NewRun, Runs, turn_start
 from stdlib_workers.flow.schema import read_input, select_entries, select_runs
 from stdlib_workers.flow.transaction import Transaction, TurnStart, encode
 from stdlib_workers.flow.turn import Turn, recorded_from
-from stdlib_workers.storage import UNUSABLE, map_storage_errors
 from stdlib_workers.values import Payload
 
 DECLARED = load_declarations(Path(__file__).parent)
@@ -248,12 +247,12 @@ def register_functions(worker: Worker, functions: Functions) -> None:
     """Register all functions, and the action `flow`."""
     worker.register_trigger_action(
         "flow",
-        map_storage_errors(UNUSABLE, functions.action),
+        functions.action,
         description="Start a run of a flow; options: id, timeout_ms.",
         **DECLARED.functions["action::flow"],
     )
     for function_id, handler in functions.handlers().items():
-        worker.register_function(function_id, map_storage_errors(UNUSABLE, handler), **DECLARED.functions[function_id])
+        worker.register_function(function_id, handler, **DECLARED.functions[function_id])
 
 
 def _namespace(fields: Payload) -> str | None:

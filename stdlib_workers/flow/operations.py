@@ -184,6 +184,10 @@ class Operations:
             if written is not entry or entry.state.is_ended:
                 return await self._wait_for_call(turn, ask, written)
             self._calls.start(turn.run, entry)
+        elif turn.run.turn > 1 and (former := await self._runs.record(lambda tx: find_entry(tx.connection, *place))):
+            # An earlier turn had begun the call, and it has ended since this one began.
+            turn.keep(former)
+            return await self._wait_for_call(turn, ask, former)
         future = self._calls.expect(place)
         if not entry.n:
             self._calls.start(turn.run, entry)

@@ -264,6 +264,93 @@ def edited(flow, id: str):
         assert show(running, run)["turn"] == 2
 
 
+FAULTY_FLOW = """
+import os, sqlite3
+from functools import partial
+from stdlib_workers.flow.__main__ import main
+
+class Faulty(sqlite3.Connection):
+    def execute(self, sql, *arguments):
+        if sql == "COMMIT" and os.path.exists("broken"):
+            os.remove("broken")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+        return super().execute(sql, *arguments)
+
+sqlite3.connect = partial(sqlite3.connect, factory=Faulty)
+main()
+"""
+
+
+def test_23_an_fsync_that_fails_ends_the_flow_worker_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "flow.py").write_text(FAULTY_FLOW)
+    toml = TOML.replace("[workers.flow]", '[workers.flow]\nrun = "flow.py"')
+    with project(tmp_path, toml, {"bodies": BODIES, "callees": CALLEES}) as running:
+        first = start(running, "flows::sleeping", id="first", seconds=0)
+        until(lambda: show(running, first)["state"] == "parked")
+        (tmp_path / "broken").touch()
+        with pytest.raises(InvocationError) as error:
+            running.call("flow::signal", {"run": first, "event": "go", "payload": "unheard"})
+        assert error.value.code == "storage_error"
+        running.wait("the disk failed")
+        running.wait("exited with code 74")
+        until(lambda: running.call("flow::signal", {"run": first, "event": "go", "payload": "heard"}))
+        assert result(running, first) == "heard"
+        assert result(running, start(running, "flows::local", id="second")) == ["first", "second"]
+
+
+FAMILY = """
+@worker.flow("flows::parent", id_field="id")
+def parent(flow, id: str):
+    return [flow.call("flows::child", {"id": id + "-child"}), flow.step("last", lambda: say("last", id))]
+"""
+CHILD = """
+@worker.flow("flows::child", id_field="id")
+def child(flow, id: str):
+    return [flow.wait("go"), flow.step("made", lambda: say("made", id))]
+"""
+
+
+def test_28_a_parent_that_is_killed_as_its_child_ends_gets_the_result_once(tmp_path: Path) -> None:
+    with project(tmp_path, TOML, {"bodies": FAMILY, "callees": CHILD}) as running:
+        for victims in (["bodies"], ["flow"], ["bodies", "flow"]):
+            run = start(running, "flows::parent", id="-".join(victims))
+            child = f"{run}/flows::child"
+            until(lambda child=child: show(running, child)["state"] == "parked")
+            pids = [running.pid_of(victim) for victim in victims]
+            running.call("flow::signal", {"run": child, "event": "go", "payload": 7})
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            assert until(lambda run=run: result(running, run)) == [[7, None], None]
+            assert running.said(f"last {run}") == [f"last {run}"]
+            assert [step["key"] for step in show(running, run)["steps"]] == ["flows::child", "last"]
+
+
+def test_34_an_input_that_does_not_fit_changed_code_blocks_the_run_until_it_fits(tmp_path: Path) -> None:
+    body = """
+@worker.flow("flows::edited", id_field="id")
+def edited(flow, id: str):
+    return [flow.wait("go"), id]
+"""
+    toml = '[engine]\nlisten = "off"\n[workers.flow]\n[workers.bodies]\nrun = "bodies.py"\n'
+    with project(tmp_path, toml, {"bodies": body}, "dev") as running:
+        run = start(running, "flows::edited", id="x")
+        until(lambda: show(running, run)["state"] == "parked")
+        file = tmp_path / "bodies.py"
+        text = file.read_text()
+        file.write_text(text.replace("id: str", "id: str, amount: int"))
+        running.wait("reload")
+        running.call("flow::signal", {"run": run, "event": "go", "payload": 1})
+        until(lambda: show(running, run)["state"] == "blocked")
+        error = show(running, run)["error"]
+        assert error["code"] == "flow_changed"
+        assert "does not fit its function any more" in error["message"]
+        assert "amount" in error["message"]
+        file.write_text(text)
+        assert until(lambda: result(running, run)) == [1, "x"]
+
+
 def test_a_flow_in_a_namespace_is_started_by_a_plain_call(tmp_path: Path) -> None:
     body = """
 @worker.flow("flows::plain")

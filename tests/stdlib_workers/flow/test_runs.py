@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -14,8 +16,10 @@ import pytest
 from iii import AsyncFlow, Flow, FlowCancelled, InvocationError, TriggerAction
 from iii.testing import Engine
 from stdlib_workers.flow.__main__ import register
+from stdlib_workers.flow.model import Event as ModelEvent
+from stdlib_workers.flow.model import Run, State
 from stdlib_workers.flow.options import options_from
-from stdlib_workers.flow.schema import SCHEMA
+from stdlib_workers.flow.schema import SCHEMA, select_runs
 from stdlib_workers.values.clock import WALL_INTERVAL, Clock
 from tests.stdlib_workers.flow.conftest import Scene
 
@@ -189,6 +193,44 @@ def test_a_body_is_not_kept_while_a_call_takes_long_and_gets_its_result(scene: S
     until(lambda: run_.state == "completed")
     assert run_.result() is True
     assert len(scene.called("slow::call")) == 1
+
+
+def test_a_call_that_ends_between_two_turns_is_not_made_again(scene: Scene) -> None:
+    """The next turn begins without knowing of it: its body had died before the call was in the journal."""
+    in_call, end_call, in_turn, ask = Event(), Event(), Event(), Event()
+
+    def slow(_: Any) -> str:
+        in_call.set()
+        return "done" if end_call.wait(20) else "late"
+
+    scene.offer("slow::call", slow)
+
+    @scene.worker.flow("orders::run")
+    def run(flow: Flow, payload: Any = None) -> Any:
+        if in_call.is_set():
+            in_turn.set()
+            ask.wait(20)
+        return flow.call("slow::call")
+
+    run_ = scene.iii.start("orders::run")
+    assert in_call.wait(20)
+    runs = scene.iii._core.flow_runs
+    assert runs is not None
+    [current] = runs.record(lambda tx: [*select_runs(tx.connection, "state = 1")]).result(20)
+    runs.transact(lambda tx: tx.queue(_interrupted(tx.running(current.seq, 1)), ModelEvent.WOKEN)).result(20)
+    scene.iii.advance(0.3)  # for the body of the first turn to end, which it does not
+    until(lambda: bool(run_.state) and in_turn.is_set())
+    end_call.set()
+    until(lambda: [step["state"] for step in run_.get()["steps"]] == ["done"])
+    ask.set()
+    until(lambda: run_.state == "completed")
+    assert run_.result() == "done"
+    assert len(scene.called("slow::call")) == 1
+
+
+def _interrupted(run: Run) -> Run:
+    run.move(ModelEvent.INTERRUPTED, State.PARKED)
+    return run
 
 
 def test_what_a_body_has_read_of_its_journal_is_told_whatever_it_does_next(scene: Scene) -> None:
@@ -547,6 +589,48 @@ def test_21_a_result_of_two_megabytes_is_refused_and_not_recorded(scene: Scene) 
         with pytest.raises(InvocationError, match="flow_limit"):
             run_.result()
         assert run_.steps == []
+
+
+class Disk(sqlite3.Connection):
+    """A connection to a disk that may have no room."""
+
+    is_full = False
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if Disk.is_full and sql.startswith(("INSERT", "UPDATE", "DELETE")):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(sql, *arguments)
+
+
+def test_22_a_step_that_finds_the_disk_full_is_repeated_when_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Disk))
+    monkeypatch.setattr(Disk, "is_full", False)
+    made: list[int] = []
+
+    def fill() -> int:
+        made.append(len(made))
+        Disk.is_full = len(made) == 1
+        return len(made)
+
+    with Engine(["flow"]) as iii:
+        scene = Scene(iii)
+
+        @scene.worker.flow("orders::run")
+        def run(flow: Flow, n: int) -> list[int]:
+            return [flow.step("first", lambda: n), flow.step("fill", fill)]
+
+        run_ = iii.start("orders::run", n=7)
+        assert made == [0]
+        assert refused(scene, "flow::start", function_id="orders::run", payload={"n": 8}) == "storage_full"
+        assert refused(scene, "flow::cancel", run=run_.id) == "storage_full"
+        iii.advance(5)
+        assert (run_.state, [step["key"] for step in run_.steps]) == ("running", ["first"])
+        Disk.is_full = False
+        iii.advance(5)
+        assert run_.result() == [7, 2]
+        assert made == [0, 1]
 
 
 def test_the_limits_of_a_run_hold() -> None:
