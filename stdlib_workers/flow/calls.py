@@ -23,6 +23,8 @@ from stdlib_workers.flow.transaction import LIMIT, Changes, Transaction, encode,
 
 # The key of the metadata under which a handler finds its step's key.
 SIDECAR = "iii.flow"
+# A call without a timeout would get the engine's own, of seconds. More than 24 days no worker can wait.
+NO_TIMEOUT = 20 * 86_400_000
 # A process that has lost the engine lives for half a second at most.
 ENGINE_END_TIMEOUT = 5.0
 STORAGE_RETRY_INTERVAL = 0.2
@@ -113,6 +115,9 @@ class Calls:
 
     async def _attempt(self, run: Run, entry: Entry) -> None:
         options = options_from(entry)
+        if options.queue is not None:
+            # A job waits for its turn as long as its queue lets it.
+            options = replace(options, timeout_ms=NO_TIMEOUT)
         request = _request_for(run, entry, options)
         verdict, result = await self._call(request, entry.function_id or "", options)
         limits, error = self._runs.limits, None
@@ -219,7 +224,7 @@ def _request_for(run: Run, entry: Entry, options: CallOptions) -> TriggerRequest
     request["metadata"][SIDECAR]["attempt"] = entry.attempt
     if options.queue is not None:
         # The queue makes the attempts. A repeat by the key gets the result of the first.
-        del request["awaits_end"], request["timeout_ms"]
+        del request["awaits_end"]
         request["action"] = TriggerAction.of("enqueue", queue=options.queue, wait=True, key=key)
     return request
 

@@ -18,7 +18,7 @@ from iii import InvocationError, TriggerRequestInput, Worker
 from stdlib_workers.attempts import DONE, Outcome, Verdict, is_end_of_engine, verdict_from
 from stdlib_workers.events import Outbox
 from stdlib_workers.flow.bindings import Flow, Flows
-from stdlib_workers.flow.calls import ENGINE_END_TIMEOUT, SIDECAR, STORAGE_RETRY_INTERVAL, Calls, say
+from stdlib_workers.flow.calls import ENGINE_END_TIMEOUT, NO_TIMEOUT, SIDECAR, STORAGE_RETRY_INTERVAL, Calls, say
 from stdlib_workers.flow.ends import forget
 from stdlib_workers.flow.model import Entry, Event, Run, State
 from stdlib_workers.flow.policy import RECOVERY_DELAY_MS, STORAGE_DELAY_MS, TurnEnd, after_turn
@@ -26,8 +26,6 @@ from stdlib_workers.flow.runs import Runs
 from stdlib_workers.flow.transaction import FENCED, LIMIT, Changes, TurnStart, encode, error_bytes
 from stdlib_workers.flow.turn import CANCELLED, SUSPENDED, Turn, reply_from
 
-# A call without a timeout would get the engine's own, of seconds. More than 24 days no worker can wait.
-TURN_TIMEOUT_MS = 20 * 86_400_000
 # Of the time to stop, the part that the process itself needs.
 EXIT_TIMEOUT = 0.2
 # How often ended runs that have been kept long enough are looked for.
@@ -222,7 +220,7 @@ class Dispatcher:
             "function_id": run.function_id,
             "payload": orjson.loads(turn.start.data),
             "namespace": run.namespace,
-            "timeout_ms": TURN_TIMEOUT_MS,
+            "timeout_ms": NO_TIMEOUT,
             "metadata": {SIDECAR: sidecar},
             "trace": {"traceparent": run.traceparent},
         }
@@ -250,7 +248,7 @@ class Dispatcher:
     async def _write_end(self, turn: Turn, verdict: Verdict, result: Any) -> None:
         run, runs = turn.run, self._runs
         if turn.diverged is not None:
-            await runs.block(run, turn.divergence())
+            await self._block(turn, turn.divergence())
         elif turn.is_broken:
             end = TurnEnd(State.PARKED, run.deaths, run.interrupted, STORAGE_DELAY_MS)
             await runs.suspend(run, turn.told, end, turn.status)
@@ -275,11 +273,11 @@ class Dispatcher:
         if error is not None and _is_unfit(error) and (turn.start.recorded or run.turn > 1):
             # The function has changed: its input fitted before.
             text = f"the input of the run {run.id} does not fit its function any more: {error.get('message')}"
-            await runs.block(run, error_bytes("flow_changed", text, cause=error))
+            await self._block(turn, error_bytes("flow_changed", text, cause=error))
             return
         leftovers = turn.end()
         if leftovers is None:
-            await runs.block(run, turn.divergence())
+            await self._block(turn, turn.divergence())
             return
         if error is None:
             try:
@@ -292,6 +290,13 @@ class Dispatcher:
             await runs.end(run, leftovers, result=value, status=turn.status)
         else:
             await runs.end(run, leftovers, result=b"null", error=orjson.dumps(error), status=turn.status)
+
+    async def _block(self, turn: Turn, error: bytes) -> None:
+        """Stop a run whose body does not match its journal, unless other code is there to be tried already."""
+        if turn.is_stale:
+            await self._runs.suspend(turn.run, set(), None, turn.status)
+        else:
+            await self._runs.block(turn.run, error)
 
     async def _end_unasked(self, turn: Turn, verdict: Verdict) -> None:
         """Write down a turn that was interrupted, has died, or whose function is missing."""

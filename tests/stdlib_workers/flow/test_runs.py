@@ -490,6 +490,28 @@ def test_16_a_removed_renamed_or_swapped_step_blocks_the_run_and_17_old_code_goe
     assert run.result() == "v1"
 
 
+def test_code_that_is_saved_during_a_turn_that_will_be_blocked_is_tried(scene: Scene) -> None:
+    holder = bound(scene, "orders::run", v1)
+    run = scene.iii.start("orders::run")
+    in_turn, gate = Event(), Event()
+
+    def broken(flow: Flow) -> str:
+        in_turn.set()
+        gate.wait(20)
+        return removed(flow)
+
+    holder["body"] = broken
+    rebind(scene, "orders::run", "v2")
+    run.signal("go")
+    until(lambda: bool(run.state) and in_turn.is_set())
+    holder["body"] = v1
+    rebind(scene, "orders::run", "v3")
+    gate.set()
+    scene.iii.advance(1)  # as above
+    until(lambda: run.state in ("completed", "blocked"))
+    assert run.result() == "v1"
+
+
 def test_edits_on_purpose_are_taken(scene: Scene) -> None:
     holder = bound(scene, "orders::run", v1)
     old, new = scene.iii.start("orders::run"), None
@@ -850,6 +872,44 @@ def test_an_undo_that_fails_for_good_ends_the_run_and_retry_goes_on_there(scene:
     scene.iii.settle()
     with pytest.raises(InvocationError, match="sold_out"):
         run_.result()
+
+
+# Queues
+
+
+def test_a_call_through_a_queue_is_a_job_of_it_with_all_its_limits() -> None:
+    config = {"queue_configs": {"mail": {"throttle": {"limit": 1, "period_ms": 60_000}, "max_retries": 1}}}
+    with Engine({"flow": {}, "queue": config}) as iii:
+        scene = Scene(iii)
+        sent: list[tuple[Any, Any, float]] = []
+
+        def send(payload: Any, metadata: Any) -> Any:
+            sent.append((payload, metadata["iii.flow"]["key"], iii.now.timestamp()))
+            if payload == "broken":
+                raise InvocationError("no_address", "nobody there")
+            return f"{payload} sent"
+
+        scene.worker.register_function("mail::send", send)
+
+        @scene.worker.flow("orders::run")
+        def run(flow: Flow, texts: list[str]) -> list[str]:
+            return flow.gather(
+                *(
+                    lambda flow, text=text: flow.call("mail::send", text, queue="mail", undo="mail::send")
+                    for text in texts
+                )
+            )
+
+        run_ = iii.start("orders::run", id="r", texts=["a", "b", "c"])
+        iii.advance(5)
+        assert (run_.state, len(sent)) == ("parked", 1)  # and holds no slot while its jobs wait
+        assert sorted(run_.result(skip=True)) == ["a sent", "b sent", "c sent"]
+        assert {key for _, key, _ in sent} == {f"r/gather/{n}/mail::send" for n in range(3)}
+        times = [time for *_, time in sent]
+        assert all(later - earlier >= 60 for earlier, later in zip(times, times[1:], strict=False))
+        broken = iii.start("orders::run", id="s", texts=["broken"])
+        with pytest.raises(InvocationError, match="no_address"):
+            broken.result(skip=True)
 
 
 # Children, again, retry, fork
