@@ -1,7 +1,8 @@
-"""Flows: what a durable step, a wake-up and a parked run cost. `python -m benchmarks.b_flow [--quick] [--parked N]`.
+"""Flows: what a durable step, a wake-up and a parked run cost. `python -m benchmarks.b_flow [--quick]`.
 
 Five local steps are compared with five bare durable commits and with DBOS on SQLite, on the same disk, in the same
-rounds; steps at once with `state::set` through the same engine. `--parked` measures that many parked runs by itself.
+rounds; steps at once with `state::set` through the same engine. `--parked` and `--due` measure so many runs by
+themselves.
 """
 
 from __future__ import annotations
@@ -127,6 +128,25 @@ def parked(count: int) -> dict[str, float]:
             return figures
 
 
+def due(count: int) -> dict[str, float]:
+    """Start an engine over `count` runs whose time has come, and send others their events while those go on."""
+    with folder() as made:
+        bodies = worker_table("bodies", "flow_bodies.py", (), {})
+        (made / "iii.toml").write_text(HEAD + bodies, encoding="utf-8")
+        (made / ".iii").mkdir()
+        fill(made / ".iii" / "flow.db", 2 * count, due=round(time.time() * 1000))
+        begin = time.perf_counter()
+        with engine(made, "start"), answering(made) as connection:
+            times: list[float] = []
+            query = {"function_id": "bench::sleep", "state": ["parked", "queued"], "limit": 1}
+            while connection.call("flow::list", query)["runs"]:
+                times.append(wake(connection, f"r{2 * (count - 1 - len(times))}"))
+            seconds = time.perf_counter() - begin
+    times.sort()
+    late = {"woken_p50_ms": times[len(times) // 2], "woken_p99_ms": times[len(times) * 99 // 100]}
+    return {"seconds": seconds, "events": len(times), **late}
+
+
 def wake(connection: Connection, run_id: str) -> float:
     """Send a run its event; return the milliseconds to its end."""
     begin = time.perf_counter()
@@ -181,11 +201,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.b_flow", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs and rounds")
     parser.add_argument("--parked", type=int, help="measure only what so many parked runs cost, beside none")
+    parser.add_argument("--due", type=int, help="measure only how so many runs go on whose time comes at once")
     words = parser.parse_args()
-    if words.parked is None:
+    if words.due is not None:
+        print(
+            f"{words.due:,} runs due: " + ", ".join(f"{name} {number(value)}" for name, value in due(words.due).items())
+        )
+    elif words.parked is None:
         print(table(run(Options(quick=words.quick))))
-        return
-    for count in (0, words.parked):
+    for count in (0, words.parked) if words.parked is not None else ():
         figures = parked(count)
         print(f"{count:,} parked runs: " + ", ".join(f"{name} {number(value)}" for name, value in figures.items()))
 

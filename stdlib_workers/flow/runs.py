@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 from iii import InvocationError
@@ -73,6 +74,7 @@ class Runs(TransactionHook):
         self._max_turns = turns
         self._changes = Changes()
         self._may_claim = False
+        self._woken: list[int] = []  # runs that time has queued, and that may still wait for a slot
         self.bound: dict[Target, str] = {}
         self.is_stopping = True  # until `recover`
         self.max_calls: Callable[[], int] = lambda: BATCH
@@ -105,7 +107,8 @@ class Runs(TransactionHook):
         """Begin as many turns as there are slots."""
         if self._may_claim and not self.is_stopping:
             self._claim(self._transaction(connection))
-            self._changes.due = next_due(connection)
+            self._woken = still_queued(connection, self._woken)
+            self._changes.due = next_due(connection, with_runs=len(self._woken) < BATCH // 2)
 
     def committed(self) -> None:
         changes, self._changes = self._changes, Changes()
@@ -113,19 +116,22 @@ class Runs(TransactionHook):
             self.on_changes(changes)
 
     def _claim(self, tx: Transaction) -> None:
+        """Begin turns: by turns of runs that time has queued and of others, the oldest run first."""
         taken = tx.connection.execute(f"SELECT count(*) FROM runs WHERE state = 1 AND {ACTIVE}").fetchone()[0]
-        after = 0
         while (free := self._max_turns - taken) > 0:
-            queued = list(select_runs(tx.connection, "state = 0 AND seq > ? ORDER BY seq LIMIT ?", (after, free)))
-            for run in queued:
-                after = run.seq
+            limit = free + len(self._woken)
+            queued = list(select_runs(tx.connection, "state = 0 ORDER BY seq LIMIT ?", (limit,)))
+            timed = [run for run in queued if run.seq in self._woken]
+            others = [run for run in queued if run.seq not in self._woken]
+            in_turn = [run for pair in zip_longest(others, timed) for run in pair if run is not None]
+            for run in in_turn[:free]:
                 if run.target in self.bound:
                     self._begin_turn(tx, run)
                     taken += 1
                 else:
                     run.move(Event.MISSING, State.HELD)
                     move_run(tx.connection, run)
-            if len(queued) < free:
+            if len(queued) <= free:
                 return
 
     def _begin_turn(self, tx: Transaction, run: Run) -> None:
@@ -187,19 +193,24 @@ class Runs(TransactionHook):
         return self.transact(work)
 
     def end_due(self) -> Pending[bool]:
-        """Wake the runs whose time has come, begin attempts that are due; tells whether there is more to do at once."""
+        """Wake the runs whose time has come, begin attempts that are due; tells whether there is more to do at once.
+
+        However many runs are due, no more than a batch of them is queued: none other is behind all.
+        """
 
         def work(tx: Transaction) -> bool:
-            woken = list(select_runs(tx.connection, "state = 2 AND due <= ? ORDER BY due LIMIT ?", (tx.now, BATCH)))
+            free = BATCH - len(self._woken)
+            woken = list(select_runs(tx.connection, "state = 2 AND due <= ? ORDER BY due LIMIT ?", (tx.now, free)))
             for run in woken:
                 steps.end_due(tx, run)
                 tx.queue(run, Event.WOKEN)
+                self._woken.append(run.seq)
             where = "deadline IS NOT NULL AND ended IS NULL AND deadline <= ? ORDER BY deadline LIMIT ?"
             late = list(select_runs(tx.connection, where, (tx.now, BATCH)))
             for run in late:
                 ends.cancel(tx, run, ends.TIMEOUT, force=run.cancel is not None)
             steps.claim_calls(tx, self.max_calls())
-            return BATCH in (len(woken), len(late))
+            return len(late) == BATCH
 
         return self.transact(work)
 
@@ -351,11 +362,20 @@ def _no_run(tx: Transaction, seq: int) -> Run:
     return run
 
 
-def next_due(connection: sqlite3.Connection) -> int | None:
-    """Return the least time at which anything is due."""
+def still_queued(connection: sqlite3.Connection, runs: list[int]) -> list[int]:
+    """Return those of up to a batch of runs that wait for a slot."""
+    if not runs:
+        return runs
+    marks = ", ".join("?" * len(runs))
+    return [seq for (seq,) in connection.execute(f"SELECT seq FROM runs WHERE state = 0 AND seq IN ({marks})", runs)]
+
+
+def next_due(connection: sqlite3.Connection, *, with_runs: bool = True) -> int | None:
+    """Return the least time at which anything is due, or anything but parked runs."""
     row = connection.execute(
-        "SELECT (SELECT min(due) FROM runs WHERE state = 2 AND due IS NOT NULL), "
+        "SELECT (SELECT min(due) FROM runs WHERE state = 2 AND due IS NOT NULL AND ?), "
         "(SELECT min(deadline) FROM runs WHERE deadline IS NOT NULL AND ended IS NULL), "
-        f"(SELECT min(due) FROM entries WHERE state = {int(EntryState.RETRYING)} AND {CALLING})"
+        f"(SELECT min(due) FROM entries WHERE state = {int(EntryState.RETRYING)} AND {CALLING})",
+        (with_runs,),
     ).fetchone()
     return min((due for due in row if due is not None), default=None)

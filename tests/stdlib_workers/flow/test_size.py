@@ -7,8 +7,10 @@ from typing import Any
 from iii import Flow
 from iii.testing import Engine
 from stdlib_workers.flow.model import SLEEP, WAIT, Entry, EntryState, Run, State
-from stdlib_workers.flow.schema import insert_run, write_entry
-from stdlib_workers.flow.transaction import Transaction
+from stdlib_workers.flow.runs import NewRun, Runs
+from stdlib_workers.flow.schema import SCHEMA, insert_run, write_entry
+from stdlib_workers.flow.transaction import Changes, Limits, Transaction
+from stdlib_workers.storage import Store
 from tests.stdlib_workers.flow.conftest import Scene
 
 # Instructions of SQLite between two counts.
@@ -81,3 +83,37 @@ def test_what_happens_to_a_run_does_not_depend_on_how_many_others_wait() -> None
     assert many.pop("fill") > 50 * few.pop("fill")  # it does count
     for what, cost in many.items():
         assert cost < 2 * few[what] + 1000, (what, cost, few[what])
+
+
+def test_32_many_timers_due_at_once_all_fire_and_hold_up_no_other_run() -> None:
+    store = Store(None, SCHEMA)
+    runs = Runs(store, lambda: 10**6, Limits(), turns=4)
+    runs.bound[None, "orders::run"] = "code"
+    begun: list[Run] = []
+    dues: list[int | None] = []
+
+    def take(changes: Changes) -> None:
+        begun.extend(start.run for start in changes.turns)
+        dues.append(changes.due)
+
+    def sleeping(tx: Transaction) -> None:
+        for number in range(1000):
+            run = Run(0, f"r{number}", "orders::run", None, None, None, "", 0, State.PARKED, 1, due=number + 1)
+            insert_run(tx.connection, run, b"null")
+
+    runs.on_changes = take
+    runs.record(sleeping).result()
+    runs.recover().result()
+    runs.end_due().result()
+    # Its sequence number is higher than theirs, and it waits for a slot.
+    runs.start(NewRun("late", "orders::run", None, b"null", "")).result()
+    ended = 0
+    while ended < len(begun):
+        runs.end(begun[ended], [], result=b"1").result()
+        ended += 1
+        if begun[ended - 1].id == "late":
+            assert ended < 20
+        if (due := dues[-1]) is not None and due <= 10**6:  # the timer fires
+            runs.end_due().result()
+    assert len({run.id for run in begun}) == len(begun) == 1001
+    store.close()
