@@ -30,10 +30,10 @@ import os, signal, sqlite3
 from pathlib import Path
 from iii import InitOptions, register_worker
 from stdlib_workers.flow.__main__ import RESUME, register
-from stdlib_workers.flow.clock import Clock
 from stdlib_workers.flow.options import Options
 from stdlib_workers.flow.schema import SCHEMA
 from stdlib_workers.storage import Store, TransactionHook
+from stdlib_workers.values.clock import Clock
 
 ORDER = Path("kill")
 

@@ -446,6 +446,31 @@ def v1(flow: Flow) -> str:
     return "v1"
 
 
+def test_a_step_under_way_is_finished_by_old_code_and_the_next_is_made_by_new(scene: Scene) -> None:
+    made: list[str] = []
+
+    def reload() -> int:
+        scene.worker.register_trigger(
+            {"type": "flow", "function_id": "orders::run", "config": {"code": "v2"}}
+        )  # answers once the flow worker knows of it
+        holder["body"] = new
+        return 1
+
+    def old(flow: Flow) -> str:
+        flow.step("a", reload)
+        flow.step("b", lambda: made.append("old"))
+        return "old"
+
+    def new(flow: Flow) -> str:
+        flow.step("a", lambda: made.append("a again"))
+        flow.step("b", lambda: made.append("new"))
+        return "new"
+
+    holder = bound(scene, "orders::run", old)
+    assert scene.iii.start("orders::run").result() == "new"
+    assert made == ["new"]
+
+
 def removed(flow: Flow) -> str:
     flow.step("b", lambda: 2)
     flow.wait("go")
