@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iii import InitOptions, Worker, register_worker
+from iii import Worker
 from iii.declarations import load_declarations
 from stdlib_workers.events import Background, KnownBindings, Outbox
 from stdlib_workers.state.events import subscription_from
 from stdlib_workers.state.functions import CODES, Options, State
-from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, look_after, map_storage_errors, open_store
+from stdlib_workers.storage import KEY_VALUE_SCHEMA, SqliteKeyValue, Store, map_storage_errors, serve
 from stdlib_workers.values import check_config, in_memory, read_options
 
 
@@ -24,10 +24,11 @@ def options_from(config: Mapping[str, Any]) -> Options:
 def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 and 5 when the storage must not be used."""
     options = read_options(options_from)
-    store = open_store("state", KEY_VALUE_SCHEMA, in_memory=options.in_memory)
-    worker = register_worker(options=InitOptions(worker_name="state"))
-    register(worker, SqliteKeyValue(store), options, Background())
-    look_after(worker, "state", store)
+
+    def begin(worker: Worker, store: Store) -> None:
+        register(worker, SqliteKeyValue(store), options, Background())
+
+    serve("state", KEY_VALUE_SCHEMA, begin, in_memory=options.in_memory)
 
 
 def register(worker: Worker, key_values: SqliteKeyValue, options: Options, background: Background) -> None:

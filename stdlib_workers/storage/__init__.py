@@ -10,6 +10,7 @@ from stdlib_workers.storage.database import Schema, examine, lock, real_path
 from stdlib_workers.storage.errors import CORRUPT, EXIT_REFUSED, UNUSABLE, Refusal, StorageFailure, map_storage_errors
 from stdlib_workers.storage.log_retention import Bounds
 from stdlib_workers.storage.pending import Pending, wake
+from stdlib_workers.storage.serving import serve
 from stdlib_workers.storage.sqlite_journal import JournalEntry, SqliteJournal
 from stdlib_workers.storage.sqlite_keyvalue import KEY_VALUE_SCHEMA, Change, Decide, Row, SqliteKeyValue
 from stdlib_workers.storage.sqlite_records import SqliteRecords
@@ -46,5 +47,6 @@ __all__ = [
     "open_store",
     "real_path",
     "row_checksum",
+    "serve",
     "wake",
 ]

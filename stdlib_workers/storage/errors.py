@@ -44,6 +44,8 @@ class Refusal(Exception):
 class FileGone(Exception):
     """The file that is open is not the one at its path any more: what was written to it is lost with this process."""
 
+    may_be_stored = False  # what the last command wrote
+
 
 class StorageFailure(InvocationError):
     """A command failed for the storage's own reasons: FULL, UNUSABLE or CORRUPT."""
@@ -77,7 +79,7 @@ def is_disks_own(error: sqlite3.Error) -> bool:
 def error_from(error: BaseException) -> BaseException:
     """Return what the caller of a failed command gets; errors of neither SQLite nor its file stay as they are."""
     if isinstance(error, FileGone):
-        return StorageFailure(UNUSABLE, f"{error}; this was not stored", retryable=True)
+        return StorageFailure(UNUSABLE, f"{error}; {_end(error.may_be_stored)}", retryable=True)
     if not isinstance(error, sqlite3.Error):
         return error
     code = primary_code(error)
@@ -92,6 +94,17 @@ def error_from(error: BaseException) -> BaseException:
 def stopped() -> InvocationError:
     """Return the error of a command that is sent after the store was closed or has failed."""
     return StorageFailure(UNUSABLE, "the storage is closed", retryable=True)
+
+
+def _end(may_be_stored: bool) -> str:
+    return "this may be stored or not" if may_be_stored else "this was not stored"
+
+
+def no_quorum(*, may_be_stored: bool) -> StorageFailure:
+    """Return the error of a command for which no majority of the servers is there."""
+    return StorageFailure(
+        UNUSABLE, f"no_quorum: no majority of the NATS servers answers; {_end(may_be_stored)}", retryable=True
+    )
 
 
 def map_storage_errors(code: str, handler: Handler) -> Handler:

@@ -107,7 +107,7 @@ class SqliteKeyValue:
 
     def recent(self, bucket: str, key: str) -> Entry | None:
         """Return a durable entry that is in memory; None only means to call `get`. Safe on any thread."""
-        return self._recent.find(bucket, key)
+        return self._recent.find(bucket, key) if self._store.is_serving else None
 
     def get(self, bucket: str, key: str, then: Callable[[Entry | None], None] | None = None) -> Pending[Entry | None]:
         """Return an entry. `then` gets it first, in order with what watchers get."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread, Timer
 from traceback import clear_frames
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from iii import InvocationError, Worker
 from iii.declarations import load_declarations
@@ -35,17 +35,23 @@ from stdlib_workers.storage.errors import (
     error_from,
     is_fatal,
     is_full,
+    no_quorum,
     stopped,
 )
 from stdlib_workers.storage.open_file import OpenFile
 from stdlib_workers.storage.pending import Pending, settled, wake
 from stdlib_workers.values import end_worker
 
+if TYPE_CHECKING:
+    from stdlib_workers.storage.replica import Replica
+
 T = TypeVar("T")
 Command = Callable[[sqlite3.Connection], T]
 
 # More in one commit gains nothing (measured) and makes its first caller wait.
 MAX_BATCH = 512
+# Of a store that a cluster keeps: its rows leave in one message each, 1000 at most.
+MAX_REPLICATED_BATCH = 128
 # Commands that may wait; more would only grow memory while the disk is the limit.
 MAX_WAITING = 20_000
 # After a failure of the disk, how long the errors may take to reach their callers before the process ends.
@@ -88,14 +94,24 @@ class TransactionHook:
 
 
 class Store:
-    """Runs commands against one database. `path` None keeps it in memory."""
+    """Runs commands against one database. `path` None keeps it in memory, or where `replica` keeps it.
+
+    With a replica, making the store waits until this process owns the data.
+    """
 
     def __init__(
-        self, path: Path | None, schema: Schema, *, on_fatal: Callable[[BaseException], None] | None = None
+        self,
+        path: Path | None,
+        schema: Schema,
+        *,
+        replica: Replica | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._path = path
+        self._replica = replica
+        self._max_batch = MAX_BATCH if replica is None else MAX_REPLICATED_BATCH
         self._schema = schema
-        self._on_fatal = on_fatal or _end_process
+        self._on_fatal = on_fatal or end_process
         self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
         self._is_closed = False
         self._opened: Pending[None] = Pending()
@@ -129,6 +145,11 @@ class Store:
             # Closed in between: the storage thread may have emptied the queue for the last time.
             self._fail_waiting(stopped())
         return submission.pending
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether what is in memory is what is stored."""
+        return self._replica is None or self._replica.is_serving
 
     def attach(self, hook: TransactionHook) -> None:
         """Run `hook` along with every transaction. Call it once, before the first command that needs the hook."""
@@ -165,7 +186,7 @@ class Store:
         except OSError as error:
             code = EXIT_IO if error.errno in _DISKS_OWN else EXIT_REFUSED
             self._opened.settle(None, Refusal(f"{self._path} cannot be used: {error}", code))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, FileGone) as error:
             self._fail(error)
         finally:
             self._fail_waiting(stopped())
@@ -177,6 +198,8 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         if self._path is None:
             connection = open_in_memory(self._schema)
+            if self._replica is not None:
+                self._replica.open(connection)
         else:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = lock(real_path(self._path))
@@ -200,6 +223,8 @@ class Store:
             self._file.close()
         else:
             connection.close()
+            if self._replica is not None:
+                self._replica.close()
 
     def _take(self) -> tuple[list[_Submission], bool]:
         """Wait for the next batch. True with the last one: the store has been closed."""
@@ -207,7 +232,7 @@ class Store:
         submission = self._queue.get()
         while submission is not None:
             batch.append(submission)
-            if len(batch) == MAX_BATCH:
+            if len(batch) == self._max_batch:
                 return batch, False
             try:
                 submission = self._queue.get_nowait()
@@ -226,7 +251,7 @@ class Store:
             self._answer(batch)
             self._limit_log()
             return True
-        if len(left) > 1 and (is_full(failure) or isinstance(failure, _HookFailed)):
+        if len(left) > 1 and (is_full(failure) or isinstance(failure, _HookFailed | StorageFailure)):
             # A command that is too large must not fail the others: each gets a transaction of its own.
             self._answer([submission for submission in batch if submission not in left])
             return all([self._commit(connection, [submission]) for submission in left])
@@ -277,12 +302,16 @@ class Store:
                 if is_fatal(error) or is_full(error):
                     raise
                 raise _HookFailed(error) from error
+            if self._replica is not None:
+                self._replica.save(lambda: self._give_up(batch))
             connection.execute("COMMIT")
             if self._file is not None:
                 self._file.acknowledge()
-        except (sqlite3.Error, FileGone, _PartialWrite, _HookFailed) as error:
+        except (sqlite3.Error, FileGone, StorageFailure, _PartialWrite, _HookFailed) as error:
             _roll_back(connection)
             return error
+        if self._replica is not None:
+            self._replica.committed()
         self.commits += 1
         self._hook.committed()
         return None
@@ -293,6 +322,14 @@ class Store:
                 submission.then(submission.value)
             submission.pending.settle(submission.value, submission.error)
         wake([submission.pending for submission in batch])
+
+    def _give_up(self, batch: list[_Submission]) -> bool:
+        """Let no caller wait longer, while the transaction does: it may still be stored. False when it must not."""
+        for submission in batch:
+            submission.pending.settle(None, no_quorum(may_be_stored=True))
+        wake([submission.pending for submission in batch])
+        self._fail_waiting(no_quorum(may_be_stored=False))
+        return not self._is_closed
 
     def _limit_log(self) -> None:
         if self._file is not None and self.commits % 64 == 0 and self._file.log_bytes() > MAX_LOG_BYTES:
@@ -356,7 +393,8 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         sys.stderr.write(f"iii: rollback failed: {error}\n")
 
 
-def _end_process(error: BaseException) -> None:
+def end_process(error: BaseException) -> None:
+    """Say why nothing more can be stored, and end the process once callers had the time to hear of it."""
     cause = error if isinstance(error, FileGone) else f"the disk failed ({error})"
     sys.stderr.write(f"iii: {cause}; nothing more can be made durable, so this process ends\n")
     sys.stderr.flush()

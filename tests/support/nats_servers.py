@@ -137,6 +137,10 @@ class NatsServers:
     def url(self, index: int) -> str:
         return self.urls[index]
 
+    def monitor(self, index: int) -> str:
+        """Return the URL of a node's monitoring page."""
+        return f"http://127.0.0.1:{self._monitors[index]}"
+
     def _config(self, index: int) -> Path:
         return self._folder / f"n{index}.conf"
 
@@ -165,8 +169,22 @@ class NatsServers:
 
     def look(self, index: int, page: str) -> Any:
         """Return what a node's monitoring says: `varz`, `jsz`, `routez`."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._monitors[index]}/{page}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.monitor(index)}/{page}", timeout=5) as answer:
             return json.load(answer)
+
+    def await_jetstream(self) -> None:
+        """Wait until the nodes have elected the one that makes streams: several rounds, of up to 9 seconds each."""
+        eventually(lambda: self.look(0, "jsz").get("meta_cluster", {}).get("leader"), 90)
+
+    def leader_of(self, stream: str) -> int:
+        """Return the node that leads a stream."""
+
+        def found() -> list[int]:
+            details = self.look(0, "jsz?streams=true")["account_details"]
+            rows = [row for account in details for row in account["stream_detail"] if row["name"] == stream]
+            return [int(row["cluster"]["leader"][1:]) for row in rows if row["cluster"].get("leader")]
+
+        return eventually(found)[0]
 
     def limit_payload(self, size: int) -> None:
         """Let the nodes take messages of `size` bytes once they start again."""

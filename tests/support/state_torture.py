@@ -16,11 +16,11 @@ import sqlite3
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from cli.client.connection import Connection
 from iii import EngineNotRunning, InvocationError
@@ -37,8 +37,8 @@ RETRY_INTERVAL = 0.02
 VICTIMS = ("engine", "state", "pause", "file")
 # Errors of calls that did not reach the worker.
 NEVER_RAN = ("engine_stopping", "function_not_found", "worker_unavailable")
-# Errors of writes that are in no file: the storage is closed, or its file is gone.
-NOT_WRITTEN = ("the storage is closed", "state.db")
+# Errors of writes that are nowhere: the storage is closed, its file is gone, or another engine owns the data.
+NOT_WRITTEN = ("the storage is closed", "state.db", "this was not stored")
 # How long a worker whose file is gone may take to be replaced by one with a new file.
 REPLACEMENT_TIMEOUT = 30.0
 # How long the worker is stopped, in seconds.
@@ -63,10 +63,16 @@ class Outcome:
         return [key for key, history in self.histories.items() if not is_linearizable(history)]
 
 
+class Connectable(Protocol):
+    """An engine that clients connect to."""
+
+    def connect(self) -> AbstractContextManager[Connection]: ...
+
+
 class Client(Thread):
     """Does one operation after the other, each on a random key, until it has its share of acknowledgments."""
 
-    def __init__(self, running: Project, number: int, share: int) -> None:
+    def __init__(self, running: Connectable, number: int, share: int) -> None:
         super().__init__(name=f"client-{number}")
         self.running, self.number, self.share = running, number, share
         self.found: dict[str, list[Operation]] = {key: [] for key in KEYS}

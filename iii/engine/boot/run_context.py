@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 from iii.engine import run_tag
@@ -77,9 +78,12 @@ class RunContext:
             raise ProjectError(self.lost_folder)
         declared = environment_of(spec, project, os.environ)
         descriptor = self.listening_sockets.descriptor_of(spec)
+        cluster = project.cluster
+        is_durable = cluster is not None and spec.standard in cluster.durable
         return {name: value for name, (value, _) in declared.items()} | {
             "III_URL": self.url if self.url and spec.is_foreign else "stdio:",
             **({"III_WS_URL": self.url} if self.url else {}),
+            **({"III_CLUSTER": msgspec.json.encode(cluster, enc_hook=str).decode()} if is_durable else {}),
             **({} if descriptor is None else {LISTEN_FDS: str(descriptor)}),
             "III_INSTANCE": str(run.instance),
             "III_GENERATION": str(run.generation),

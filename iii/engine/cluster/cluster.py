@@ -190,7 +190,15 @@ class Cluster:
         if len(self._generations) > MAX_GENERATIONS:
             del self._generations[next(iter(self._generations))]
         link = Link(generation, max_frame=self._max_frame)
-        remote = RemoteEngine(beat, self._own.name, self._router, self._owner, link=link, clock=self._loop.time)
+        remote = RemoteEngine(
+            beat,
+            self._own.name,
+            self._router,
+            self._owner,
+            link=link,
+            clock=self._loop.time,
+            durable=self.spec.durable,
+        )
         remote.on_outbox = self._send_wanted.set
         self.remotes[beat.id] = remote
         link.ask_again()

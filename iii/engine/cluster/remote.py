@@ -11,7 +11,7 @@ line to a callee has none.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -66,12 +66,21 @@ class RemotePeer(Peer):
 
 
 class RemoteEngine:
-    """One engine that can be reached. `clock` returns monotonic seconds."""
+    """One engine that can be reached. `clock` returns monotonic seconds, `durable` workers share their data."""
 
     def __init__(
-        self, beat: Beat, own_name: str, router: Router, owner: Owner, *, link: Link, clock: Callable[[], float]
+        self,
+        beat: Beat,
+        own_name: str,
+        router: Router,
+        owner: Owner,
+        *,
+        link: Link,
+        clock: Callable[[], float],
+        durable: Collection[str] = (),
     ) -> None:
         self.beat = beat
+        self._durable = durable
         self.link = link
         self.undelivered: int | None = None  # the first frame of which a server said that nobody received it
         self.offers = Offers()
@@ -300,7 +309,7 @@ class RemoteEngine:
         for id, worker in KEEPERS.items():
             known = self._router.registry.find(DEFAULT_NAMESPACE, id)
             is_here = known is not None and not known.owner.is_remote
-            if not is_here or (DEFAULT_NAMESPACE, id) not in self._offered:
+            if worker in self._durable or not is_here or (DEFAULT_NAMESPACE, id) not in self._offered:
                 self.separate.pop(worker, None)
             elif worker not in self.separate:
                 text = f"{worker} runs on this engine and on {self.beat.name}, each by itself: choose one with `only`"

@@ -61,7 +61,14 @@ CLUSTER_KEYS = (
     Key("tls_ca", "string", "File of the authorities that the servers' certificates are checked with."),
     Key("tls_cert", "string", "File of this engine's certificate, where the servers ask for one."),
     Key("tls_key", "string", "File of the certificate's key."),
+    Key("durable", "strings", "Standard workers whose data the NATS servers keep for all engines: `state`."),
+    Key("monitors", "strings", "Monitoring URLs of the NATS servers, asked whether they sync every write."),
+    Key("sync_always", "boolean", "Declares that every NATS server has `sync_interval: always`."),
+    Key("max_bytes", "size", "What the data of each durable worker may take.", 1_000_000, 10**12),
 )
+
+# Standard workers that can keep their data in the NATS servers.
+DURABLE = ("state",)
 
 WORKER_KEYS = (
     Key("run", "string", "A .py file, or the command line of any other program (no shell)."),

@@ -7,7 +7,7 @@ is found in `interpreter`, the environment of a worker is put together in `envir
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from iii.config_schema import brief, load_schema, mistakes
 from iii.engine.config.environment import read_env_file, variables_of
 from iii.engine.config.interpreter import declared_python, has_official_sdk, nearest_python, program_of
-from iii.engine.config.keys import CLUSTER_KEYS, ENGINE_KEYS, NAME, WORKER_KEYS, Key, check
+from iii.engine.config.keys import CLUSTER_KEYS, DURABLE, ENGINE_KEYS, NAME, WORKER_KEYS, Key, check
 from iii.engine.config.mistakes import Mistakes
 from iii.engine.config.spec import ClusterSpec, EngineSpec, ProjectSpec, WorkerSpec
 from iii.engine.config.toml_document import Place, read_document
@@ -38,6 +38,27 @@ PROJECT_FILE = "iii.toml"
 MAX_SHOWN = 10  # workers of a circle that its message names
 
 _TOP = ("engine", "cluster", "workers", "profiles")
+# Keys of [cluster] with several values: what each has to be, what is said of one that is not, and the way out.
+_CLUSTER_RULES: tuple[tuple[str, Callable[[str], bool], str, str], ...] = (
+    (
+        "servers",
+        lambda value: value.startswith(("nats://", "tls://", "ws://", "wss://")),
+        "is no URL of a NATS server",
+        'write "nats://HOST:4222"',
+    ),
+    (
+        "monitors",
+        lambda value: value.startswith(("http://", "https://")),
+        "is no URL of a monitoring page",
+        'write "http://HOST:8222"',
+    ),
+    (
+        "durable",
+        DURABLE.__contains__,
+        "cannot keep its data in the NATS servers",
+        f"of the standard workers, these can: {', '.join(DURABLE)}",
+    ),
+)
 _KEYS = {key.name: key for key in WORKER_KEYS}
 # These need the file system; all other keys go into the spec under their own name.
 _PLAIN = tuple(name for name in _KEYS if name not in ("run", "cwd", "env_file", "python"))
@@ -170,10 +191,7 @@ class _Reader:
         values = self._checked(CLUSTER_KEYS, self._table(at, tuple(key.name for key in CLUSTER_KEYS)), at)
         if not values.get("servers"):
             raise at.error("cluster: no servers", 'write servers = ["nats://HOST:4222"]')
-        for index, server in enumerate(values["servers"]):
-            if not server.startswith(("nats://", "tls://", "ws://", "wss://")):
-                text = f"cluster: {brief(server)} is no URL of a NATS server"
-                raise at.inside("servers", index).error(text, 'write "nats://HOST:4222"')
+        _check_lists(values, at)
         for key, default in (("name", self._root.name), ("engine", os.uname().nodename)):
             if not NAME.fullmatch(values.setdefault(key, default)):
                 raise at.error(f"cluster: {brief(default)} cannot be its {key}", f'write {key} = "NAME"')
@@ -333,3 +351,10 @@ def _check_order(workers: Mapping[str, WorkerSpec], top: Place) -> None:
         at = top.inside("workers", circle[0], "after", index)
         shown = circle if len(circle) <= MAX_SHOWN else [*circle[:MAX_SHOWN], "...", circle[0]]
         raise at.error(f"after: {' -> '.join(shown)} is a circle", "break it") from None
+
+
+def _check_lists(values: Mapping[str, Any], at: Place) -> None:
+    for key, is_right, text, hint in _CLUSTER_RULES:
+        for index, value in enumerate(values.get(key, ())):
+            if not is_right(value):
+                raise at.inside(key, index).error(f"cluster: {brief(value)} {text}", hint)

@@ -97,6 +97,10 @@ class ClusterSpec(Struct, frozen=True):
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    durable: tuple[str, ...] = ()  # standard workers whose data the NATS servers keep
+    monitors: tuple[str, ...] = ()  # URLs of the servers' monitoring pages
+    sync_always: bool = False  # declared: the servers sync every write
+    max_bytes: int = 256_000_000  # of the data of each durable worker
     line: int = 0
 
 

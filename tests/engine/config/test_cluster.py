@@ -78,6 +78,8 @@ def test_only_keeps_a_worker_from_other_engines_and_no_worker_waits_for_it_there
             '[cluster]\nservers = ["10.0.0.1"]\n',
             'iii.toml:2:12: cluster: 10.0.0.1 is no URL of a NATS server; write "nats://HOST:4222"',
         ),
+        (f'[cluster]\n{SERVERS}durable = ["state", "http"]\n', "http cannot keep its data in the NATS servers; of the"),
+        (f'[cluster]\n{SERVERS}monitors = ["n1:8222"]\n', 'is no URL of a monitoring page; write "http://HOST:8222"'),
         (f'[cluster]\n{SERVERS}engine = "a b"\n', "engine must be letters, digits"),
         (f'[cluster]\n{SERVERS}tls_ca = "ca.pem"\n', "tls_ca: there is no file"),
         (f'[cluster]\n{SERVERS}server = "x"\n', "unknown key `server`; did you mean `servers`?"),
