@@ -22,7 +22,7 @@ def test_every_how_to_is_followed_or_has_tests_of_its_own() -> None:
     assert {page.stem for page in PAGES} == {*FOLLOWED, "deploy"}  # tests/test_deployment.py
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_a_how_to_works_as_it_is_written(name: str, tmp_path: Path) -> None:
     ports = free_ports("prometheus")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.support import official
 from tests.support.live_project import ROOT, free_ports
 from tests.support.tutorial import following, matches
 
@@ -16,7 +19,7 @@ def test_dots_stand_for_text_in_a_line_or_for_lines() -> None:
     assert not matches("a\nb\n", "a...\n")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_link_shortener(tmp_path: Path) -> None:
     port = str(free_ports("http")["http"])
     with following(ROOT / "docs/tutorials/shortener.md", tmp_path, {"3111": port}) as follower:
@@ -24,8 +27,19 @@ def test_the_link_shortener(tmp_path: Path) -> None:
         assert (follower.folder / "public/index.html").is_file()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_orders(tmp_path: Path) -> None:
     port = str(free_ports("http")["http"])
     with following(ROOT / "docs/tutorials/orders.md", tmp_path, {"3111": port}) as follower:
         assert follower.steps > 20
+
+
+@pytest.mark.skipif(not official.HAS_NODE, reason="node is not installed")
+@pytest.mark.timeout(300)
+def test_a_streaming_agent(tmp_path: Path) -> None:
+    packages = json.loads((ROOT / "cli/project/templates/typescript/package.json").read_text(encoding="utf-8"))
+    # What `npm install` gets, kept between runs.
+    shutil.copytree(official.typescript_with(packages), tmp_path / "chat/node_modules", symlinks=True)
+    port = str(free_ports("http")["http"])
+    with following(ROOT / "docs/tutorials/agent.md", tmp_path, {"3111": port}) as follower:
+        assert follower.steps > 15
