@@ -7,9 +7,9 @@ nothing of sockets; the routes are filled by `triggers`, `fallbacks` answer wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.middleware.cors import ALL_METHODS, CORSMiddleware
 from starlette.responses import Response
@@ -46,12 +46,8 @@ LARGE_BODY = 256 * 1024
 _ONCE_ONLY = frozenset({b"content-length", b"transfer-encoding", b"host", b"content-type", b"authorization"})
 
 
-class Fallback(Protocol):
-    """Answers GET and HEAD where no route does; None when it has nothing there either."""
-
-    async def answer(self, request: Request, path: list[str]) -> Response | None:
-        """Return the response to `path`, a URL's decoded segments."""
-        ...
+# Answers GET and HEAD where no route does, of a URL's decoded segments; None when it has nothing there either.
+Fallback = Callable[[Request, list[str]], Awaitable[Response | None]]
 
 
 class Application:
@@ -170,7 +166,7 @@ class Application:
         found = self._find(request)
         if isinstance(found, Route):
             # Literal paths, which a route with a parameter does not take from other routes either.
-            if found.has_parameters and request.method in ("GET", "HEAD"):
+            if found.parameters and request.method in ("GET", "HEAD"):
                 answer = await _first_answer(self.literals, request)
                 if answer is not None:
                     return answer
@@ -270,7 +266,7 @@ class Application:
 
 async def _first_answer(fallbacks: Iterable[Fallback], request: Request) -> Response | None:
     for fallback in fallbacks:
-        response = await fallback.answer(request, request.segments)
+        response = await fallback(request, request.segments)
         if response is not None:
             return response
     return None

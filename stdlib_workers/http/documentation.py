@@ -51,7 +51,7 @@ class Documentation:
         # Thousands of routes take a while, which no other request shall wait.
         return await asyncio.to_thread(document_from, self._title, tuple(self._routes), functions)
 
-    async def answer(self, request: Request, path: list[str]) -> Response | None:
+    async def __call__(self, request: Request, path: list[str]) -> Response | None:
         """Return the document or its page."""
         if path not in (["openapi.json"], ["docs"]):
             return None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from iii import InvocationError
 from stdlib_workers.http.requests import Request, Trigger
@@ -20,18 +17,15 @@ class Health:
     def __init__(self, trigger: Trigger) -> None:
         self._trigger = trigger
 
-    async def answer(self, _: Request, path: list[str]) -> Response | None:
+    async def __call__(self, _: Request, path: list[str]) -> Response | None:
         """Return 200, or 503 with what is wrong."""
         if path not in (["healthz"], ["readyz"]):
             return None
         try:
             found = await self._trigger({"function_id": "engine::health", "payload": {}, "timeout_ms": TIMEOUT_MS})
         except InvocationError as error:
-            return _response(503, {"status": "unavailable", "error": error.message})
-        if path == ["healthz"]:
-            return _response(200, {"status": "ok"})
-        return _response(200 if found["status"] == "ready" else 503, found)
-
-
-def _response(status: int, body: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(body), status, {"cache-control": "no-store"}, "application/json")
+            found = {"status": "unavailable", "error": error.message}
+        else:
+            found = {"status": "ok"} if path == ["healthz"] else found
+        status = 200 if found["status"] in ("ok", "ready") else 503
+        return JSONResponse(found, status, {"cache-control": "no-store"})

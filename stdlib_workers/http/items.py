@@ -11,11 +11,11 @@ import asyncio
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.responses import Response
 
-from iii import InvocationError, TriggerRequestInput
+from iii import InvocationError
 from stdlib_workers.http.replies import (
     JSON,
     BadResult,
@@ -39,12 +39,8 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _FIELD_BREAK = re.compile(r"[\r\n\0]")
 _QUALITY = re.compile(r"\s*q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*\Z", re.IGNORECASE)
 _END: Any = object()
-
-
-class Iterate(Protocol):
-    """Calls a function and yields its items; what it returns without any goes to `on_result`."""
-
-    def __call__(self, request: TriggerRequestInput, *, on_result: Callable[[Any], None]) -> AsyncIterator[Any]: ...
+# Calls a function and yields its items; what it returns without any goes to `on_result`, a keyword.
+Iterate = Callable[..., AsyncIterator[Any]]
 
 
 def response_of(result: Any, status: int | None) -> Response:

@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 
 from stdlib_workers.http.replies import RETRY_AFTER, Refusal
+from stdlib_workers.http.requests import LINGER_SECONDS
 from stdlib_workers.values.serving import uvicorn_config
 
 HEAD_SECONDS = 10.0
@@ -34,9 +35,7 @@ MAX_UNREAD = 1 << 20
 STALL_SECONDS = 30.0
 # Fragments of one WebSocket message, as at the engine's own listener.
 MAX_FRAGMENTS = 4096
-# What a refused client still sends is thrown away for this long: closing at once would reset its connection, and the
-# answer with it. So many may wait for that.
-LINGER_SECONDS = 2.0
+# Refused clients of which what they still send is thrown away.
 MAX_LINGERING = 64
 
 TICK_SECONDS = 1.0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from stdlib_workers.http.routes import Kind, Route
+from stdlib_workers.http.routes import Route
 
 Schema = dict[str, Any]
 
@@ -104,7 +104,7 @@ def _typed_request(
     """Return the parameters and the request body of a function that gets arguments."""
     schemas = {name: _property(request, name) for name in sources}
     required = {name for name, source in sources.items() if source.get("required")} | {*_names(request.get("required"))}
-    names = {segment.text for segment in route.segments if segment.kind is not Kind.LITERAL}
+    names = set(route.parameters)
     rows: list[dict[str, Any]] = []
     for name, source in sources.items():
         kind, wire = source.get("in"), source.get("name", name)
@@ -174,8 +174,9 @@ def _is_marked(schema: Schema) -> bool:
 
 def _parameters(route: Route, request: Schema) -> list[dict[str, Any]]:
     in_path, query = _property(request, "path_params"), _property(request, "query_params")
-    names = [segment.text for segment in route.segments if segment.kind is not Kind.LITERAL]
-    rows = [_parameter(name, "path", {**_TEXT, "minLength": 1, **_property(in_path, name)}) for name in names]
+    rows = [
+        _parameter(name, "path", {**_TEXT, "minLength": 1, **_property(in_path, name)}) for name in route.parameters
+    ]
     required = _names(query.get("required"))
     asked = _table(query.get("properties"))
     return rows + [_parameter(name, "query", _property(query, name), required=name in required) for name in asked]

@@ -129,16 +129,16 @@ class Route:
     arguments: Arguments | None = None
     status: int | None = None
     segments: tuple[Segment, ...] = field(init=False)
-    has_parameters: bool = field(init=False)
+    parameters: tuple[str, ...] = field(init=False)  # their names
     template: str = field(init=False)  # the path as OpenAPI and telemetry write it: `/users/{id}`
 
     def __post_init__(self) -> None:
         segments = parse_pattern(self.pattern)
         texts = [each.text if each.kind is Kind.LITERAL else f"{{{each.text}}}" for each in segments]
         object.__setattr__(self, "segments", segments)
-        object.__setattr__(self, "has_parameters", any(each.kind is not Kind.LITERAL for each in segments))
+        names = tuple(each.text for each in segments if each.kind is not Kind.LITERAL)
+        object.__setattr__(self, "parameters", names)
         object.__setattr__(self, "template", f"/{'/'.join(texts)}")
-        names = {each.text for each in segments if each.kind is not Kind.LITERAL}
         for name, source in () if self.arguments is None else self.arguments.sources.items():
             if source.get("in") == "path" and source.get("name", name) not in names:
                 raise ValueError(f"arguments.{name} is in the path, which has no such name: {self.pattern!r}")

@@ -28,7 +28,7 @@ class StaticFolder:
         self._prefix = [part for part in prefix.split("/") if part]
         self._files = StaticFiles(directory=root, check_dir=False)
 
-    async def answer(self, request: Request, path: list[str]) -> Response | None:
+    async def __call__(self, request: Request, path: list[str]) -> Response | None:
         """Return the file, a part of it or that the client has it already; None where there is none."""
         count = len(self._prefix)
         parts = path[count:] or [""]
