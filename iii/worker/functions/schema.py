@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from iii.worker.codec.stdlib_json import is_subclass
-from iii.worker.functions.signature import UnresolvedAnnotation, resolve_hints
+from iii.worker.functions.signature import UnresolvedAnnotation, resolve_hints, way_out_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -329,9 +329,7 @@ def _explain_annotation(cls: Any, error: Exception) -> str:
                 shown = getattr(annotation, "__forward_arg__", annotation)
                 text = f"the annotation {shown!r} of {base.__name__}.{name}{_place_of(base, name)} cannot be resolved"
                 break
-    return (
-        f"{text}: {type(error).__name__}: {error}; import the name where the class stands, not only for type checkers"
-    )
+    return f"{text}: {type(error).__name__}: {error}; {way_out_of(error, 'class')}"
 
 
 def _place_of(cls: Any, name: str) -> str:

@@ -142,10 +142,14 @@ def _explain_annotation(target: Any, annotations: dict[str, Any], error: Excepti
         except Exception:  # noqa: BLE001 - the boundary to what a user has written as an annotation
             cause = f"the annotation {annotation!r} of {'the result' if name == 'return' else name}"
             break
-    return (
-        f"{cause} cannot be resolved: {type(error).__name__}: {error}; "
-        "import the name where the function stands, not only for type checkers"
-    )
+    return f"{cause} cannot be resolved: {type(error).__name__}: {error}; {way_out_of(error, 'function')}"
+
+
+def way_out_of(error: Exception, owner: str) -> str:
+    """Say what to do about an annotation of a function or class (`owner`) that cannot be resolved."""
+    if isinstance(error, SyntaxError):
+        return "write a type as Python has them"
+    return f"import the name where the {owner} stands, not only for type checkers"
 
 
 def is_coroutine_function(function: Any) -> bool:

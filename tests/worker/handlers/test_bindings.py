@@ -335,6 +335,23 @@ def test_an_unresolved_annotation_of_a_typed_function_is_an_error_and_of_a_plain
     assert engine.call("shop::f", 1) is None
 
 
+def test_an_annotation_that_is_no_python_is_not_called_a_missing_import(engine: Engine) -> None:
+    @dataclass
+    class Broken:
+        size: Any
+
+    def take(value: Any) -> None: ...
+
+    def take_broken(broken: Broken) -> None: ...
+
+    worker = engine.worker("shop")
+    Broken.__annotations__["size"] = take.__annotations__["value"] = "int |"
+    for function, place in ((take, "of value"), (take_broken, r"of Broken.size .*")):
+        words = rf"{place} cannot be resolved: SyntaxError: .*; write a type as Python has them$"
+        with pytest.raises(TypeError, match=words):
+            worker.function("shop::f")(function)
+
+
 def test_classes_of_a_function_that_still_runs_are_found(engine: Engine) -> None:
     worker = engine.worker("shop")
 
