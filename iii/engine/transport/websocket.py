@@ -118,6 +118,8 @@ class WebSocketConnection:
         if subprotocol is not None and response.status_code == 101:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._protocol.send_response(response)
+        # The library keeps the request as long as the connection: headers of up to MAX_HANDSHAKE bytes.
+        request.headers.clear()
         if response.status_code == 101:
             self.session = session
         self._write_protocol()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from websockets.http11 import Request
 
 from iii.engine.transport.websocket import MAX_HANDSHAKE, WebSocketConnection
 from iii.protocol.frames import BINARY, FINAL, MASKED, PING, TEXT, header
@@ -146,3 +147,10 @@ def test_calls_that_wait_for_a_worker_are_refused_beyond_a_guests_share() -> Non
             guest.send(message | {"data": "x" * MIB})
         assert guest.expect("invocationresult", invocation_id="11")["error"]["code"] == "overloaded"
         assert engine.ask(lambda: engine.router.calls.budget.used) < 64_000_000 // 8 + 3 * MIB
+
+
+def test_nothing_is_kept_of_an_accepted_handshake(engine: Engine) -> None:
+    with raw_client(engine):
+        engine.until(lambda: not only_connection(engine).is_handshaking)
+        kept = [one for one in gc.get_objects() if type(one) is Request]
+        assert [pair for one in kept for pair in one.headers.raw_items()] == []
