@@ -96,7 +96,7 @@ class Guard:
 def _refusal_of_method(method: str) -> tuple[int, str] | None:
     if method == "POST":
         return None
-    return 405, "no session is kept, and so none can be ended: POST and GET are served"
+    return 405, "POST and GET are served; no session is kept that DELETE could end"
 
 
 async def _refuse(send: Send, status: int, text: str) -> None:
