@@ -63,7 +63,7 @@ def enter(connection: sqlite3.Connection, queue: Queue, seq: int, now: int) -> N
     row = find(connection, seq)
     if row.shares_lane and (first := _first(connection, queue, row)) is not None:
         _move(connection, seq, State.BEHIND)
-        if first[1] == State.FILLING and _is_full(connection, queue, row):
+        if first[1] == State.FILLING and (_is_old(queue, row, now) or _is_full(connection, queue, row)):
             _admit(connection, queue, find(connection, first[0]), now)
     else:
         _head(connection, queue, row, now)
@@ -91,13 +91,18 @@ def _head(connection: sqlite3.Connection, queue: Queue, row: Row, now: int) -> N
         batch is None
         or row.lane is None
         or not row.shares_lane
-        or row.due + batch.max_wait_ms <= now
+        or _is_old(queue, row, now)
         or _is_full(connection, queue, row)
     ):
         _admit(connection, queue, row, now)
     else:
         due = row.due + batch.max_wait_ms
         connection.execute("UPDATE jobs SET state = 7, due = ? WHERE seq = ?", (due, row.seq))
+
+
+def _is_old(queue: Queue, row: Row, now: int) -> bool:
+    """Whether a job that is to be in a batch has waited long enough for others."""
+    return queue.config.batch is not None and row.due + queue.config.batch.max_wait_ms <= now
 
 
 def _is_full(connection: sqlite3.Connection, queue: Queue, row: Row) -> bool:
