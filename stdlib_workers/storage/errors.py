@@ -79,7 +79,7 @@ def is_disks_own(error: sqlite3.Error) -> bool:
 def error_from(error: BaseException) -> BaseException:
     """Return what the caller of a failed command gets; errors of neither SQLite nor its file stay as they are."""
     if isinstance(error, FileGone):
-        return StorageFailure(UNUSABLE, f"{error}; {_end(error.may_be_stored)}", retryable=True)
+        return StorageFailure(UNUSABLE, f"{error}; {_end(error.may_be_stored)}", retryable=not error.may_be_stored)
     if not isinstance(error, sqlite3.Error):
         return error
     code = primary_code(error)
@@ -102,9 +102,8 @@ def _end(may_be_stored: bool) -> str:
 
 def no_quorum(*, may_be_stored: bool) -> StorageFailure:
     """Return the error of a command for which no majority of the servers is there."""
-    return StorageFailure(
-        UNUSABLE, f"no_quorum: no majority of the NATS servers answers; {_end(may_be_stored)}", retryable=True
-    )
+    text = f"no_quorum: no majority of the NATS servers answers; {_end(may_be_stored)}"
+    return StorageFailure(UNUSABLE, text, retryable=not may_be_stored)
 
 
 def map_storage_errors(code: str, handler: Handler) -> Handler:

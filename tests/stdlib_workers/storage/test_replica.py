@@ -214,7 +214,7 @@ def test_row_11_without_a_majority_callers_hear_no_quorum_and_it_goes_on_by_itse
         servers.kill(index)
     with pytest.raises(InvocationError, match="no_quorum") as refused:
         put(values, "k", 2)
-    assert (refused.value.code, refused.value.retryable) == ("storage_error", True)
+    assert (refused.value.code, refused.value.retryable) == ("storage_error", False)  # it may be stored
     with pytest.raises(InvocationError, match="no_quorum"):
         get(values, "k")
     for index in (0, 1):
