@@ -36,8 +36,9 @@ MAX_ROWS = 1000
 MESSAGE_OVERHEAD = 1024
 # Bytes that the stream may have for each byte of the rows: small rows cost more in messages than in SQLite.
 ROOM = 3
-# Error codes of JetStream: the fence is old; another batch is under way; only one server.
-WRONG_SEQUENCE, BUSY, NOT_FOUND, NO_CLUSTER = 10071, 10164, 10037, 10074
+# Error codes of JetStream: the fence is old; another batch is under way; no message; only one server; not enough of
+# them, at this moment.
+WRONG_SEQUENCE, BUSY, NOT_FOUND, NO_CLUSTER, NO_PEERS = 10071, 10164, 10037, 10074, 10005
 
 
 class NoAnswer(Exception):
@@ -223,7 +224,8 @@ def _check(answer: Mapping[str, Any]) -> None:
     error = answer.get("error")
     if error is None:
         return
-    if error.get("code") == 503:  # the stream has no leader, or JetStream is not ready
+    # The stream has no leader, or JetStream is not ready; or it is to be made, and a server has not joined yet.
+    if error.get("code") == 503 or error.get("err_code") == NO_PEERS:
         raise NoAnswer(error["description"])
     raise Refused(error.get("err_code", 0), error["description"])
 

@@ -313,3 +313,18 @@ def test_two_that_wait_do_not_both_own(engines: Engines) -> None:
     for thread in waiting:
         thread.join(BOUND)
     assert len(found) == 2
+
+
+def test_servers_that_are_not_all_there_yet_are_waited_for_and_not_refused(engines: Engines) -> None:
+    replica: Any = engines.replica("a")
+    ask, answers = replica._stream._ask, []
+
+    async def too_early(what: str, question: Any) -> dict[str, Any]:
+        if what == "STREAM.INFO" and len(answers) < 2:
+            answers.append(what)
+            return {"error": {"code": 400, "err_code": 10005, "description": "no suitable peers for placement"}}
+        return dict(await ask(what, question))
+
+    replica._stream._ask = too_early
+    put(SqliteKeyValue(Store(None, KEY_VALUE_SCHEMA, replica=replica)), "k", 1)
+    assert len(answers) == 2
