@@ -20,3 +20,4 @@ html_title = "iii"
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
+html_use_index = False
