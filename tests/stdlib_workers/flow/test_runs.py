@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from threading import Event
 from typing import Any
 
@@ -932,7 +933,7 @@ def test_a_call_through_a_queue_is_a_job_of_it_with_all_its_limits() -> None:
         assert sorted(run_.result(skip=True)) == ["a sent", "b sent", "c sent"]
         assert {key for _, key, _ in sent} == {f"r/gather/{n}/mail::send" for n in range(3)}
         times = [time for *_, time in sent]
-        assert all(later - earlier >= 60 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier >= 60 for earlier, later in pairwise(times))
         broken = iii.start("orders::run", id="s", texts=["broken"])
         with pytest.raises(InvocationError, match="no_address"):
             broken.result(skip=True)
