@@ -15,10 +15,14 @@ from stdlib_workers.storage import look_after, open_store
 from stdlib_workers.values import read_options
 from stdlib_workers.values.live_config import LiveConfig
 
+# Whoever is watched goes first: storing what is known of a call must not take the processor from the next one.
+NICENESS = 5
+
 
 def main() -> None:
     """Start the worker; exit code 2 for a wrong option, 4 and 5 when the storage must not be used."""
     options = read_options(_options_from)
+    os.nice(NICENESS)  # here, so that all threads have it
     store = open_store("observability", SCHEMA, in_memory=options.in_memory)
     archive = Archive(store, options.limits)
     # What takes long comes before the connection: a worker that registers nothing for a second counts as ready.
