@@ -17,7 +17,6 @@ from stdlib_workers.console.application import STATIC
 
 VENDOR = STATIC / "vendor"
 DESCRIBED: dict[str, dict[str, Any]] = json.loads((VENDOR / "vendor.json").read_text())
-MAX_SCRIPT = 250 * 1024
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
@@ -55,9 +54,8 @@ def test_a_vendored_file_is_what_the_registry_serves(package: tuple[str, str], t
             assert content.encode() == (VENDOR / file).read_bytes(), file
 
 
-def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
+def test_a_page_loads_nothing_from_elsewhere() -> None:
     scripts = [path for path in STATIC.rglob("*") if path.suffix in (".js", ".mjs")]
-    assert sum(path.stat().st_size for path in scripts) < MAX_SCRIPT
     for path in [*STATIC.glob("*.html"), *STATIC.glob("*.css"), *(p for p in scripts if p.parent != VENDOR)]:
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "https://" not in text, path
