@@ -20,6 +20,7 @@ from iii.engine.boot.service_manager import FIRST_SOCKET, READY, ServiceManager
 from tests.support.live_project import ROOT
 
 BOUND = 30.0
+NOBODY = str(2**30)  # more than any pid
 
 
 class Manager:
@@ -51,7 +52,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def test_without_a_manager_nothing_is_told_and_nothing_is_taken() -> None:
-    environ = {"HOME": "/", "LISTEN_FDS": "2", "LISTEN_PID": "1"}
+    environ = {"HOME": "/", "LISTEN_FDS": "2", "LISTEN_PID": NOBODY}
     warned: list[str] = []
     made = ServiceManager(environ, warned.append)
     made.notify(READY)
@@ -75,7 +76,7 @@ def test_states_reach_the_manager_and_its_variables_nobody_else(tmp_path: Path, 
     told.socket.close()
 
 
-@pytest.mark.parametrize(("microseconds", "pid"), [("3000000", "1"), ("soon", ""), ("", "")])
+@pytest.mark.parametrize(("microseconds", "pid"), [("3000000", NOBODY), ("soon", ""), ("", "")])
 def test_a_watchdog_that_is_not_meant_for_us_is_left_alone(manager: Manager, microseconds: str, pid: str) -> None:
     environ = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": microseconds, "WATCHDOG_PID": pid}
     made = ServiceManager(environ, pytest.fail)
