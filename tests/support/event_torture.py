@@ -126,16 +126,16 @@ def torture(folder: Path, writes: int, kills: int, seed: int) -> Outcome:
 
 
 def kill_something(running: Project, outcome: Outcome, dice: random.Random) -> None:
-    """Kill guard or engine; before that, every other time, kill a worker or stop one for a while."""
-    victim = dice.choice(["guard", "engine"])
+    """Kill guard, engine or both; before that, every other time, kill a worker or stop one for a while."""
+    victim = dice.choice(["guard", "engine", "both"])
     if dice.random() < 0.5:
         with suppress(InvocationError, EngineNotRunning, OSError, StopIteration, TypeError, ValueError):
             hurt_a_worker(running, outcome, dice)  # else it was away already
-    if victim == "guard":
-        running.kill()
-        running.start()
-    else:
+    if victim == "engine":
         os.kill(engine_of(running), signal.SIGKILL)
+    else:
+        running.kill_guard() if victim == "guard" else running.kill()
+        running.start()
     outcome.kills[victim] += 1
 
 

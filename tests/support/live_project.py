@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
+
+import psutil
 
 from cli.client.connection import Connection, connect
 
@@ -109,9 +111,17 @@ class Project:
 
     def kill(self) -> None:
         """Kill the engine; first freeze the guard above it, which would start another one, and kill that too."""
-        engine = int((self.folder / ".iii" / "run" / "lock").read_text())
         self.process.send_signal(signal.SIGSTOP)
-        os.kill(engine, signal.SIGKILL)
+        guard = psutil.Process(self.process.pid)
+        for child in guard.children():
+            # The engine, also one that is being started, if it lives; orphans are children of the guard as well.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.cmdline() == guard.cmdline():
+                    child.kill()
+        self.kill_guard()
+
+    def kill_guard(self) -> None:
+        """Kill the guard alone: its engine stops in an orderly way."""
         self.process.kill()
         self.process.wait(BOUND)
         self._reader.join(BOUND)
@@ -128,7 +138,7 @@ class Project:
         self._reader.join(BOUND)
 
 
-@contextmanager
+@contextlib.contextmanager
 def project(folder: Path, toml: str, workers: Mapping[str, str], command: str = "start") -> Iterator[Project]:
     """A running project that is stopped at the end."""
     made = Project(folder, toml, workers)
@@ -139,7 +149,7 @@ def project(folder: Path, toml: str, workers: Mapping[str, str], command: str = 
         made.stop()
 
 
-@contextmanager
+@contextlib.contextmanager
 def held_port() -> Iterator[int]:
     """Yield a port that no other test takes while a project that listens on it stops and starts again.
 
