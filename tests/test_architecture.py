@@ -48,6 +48,7 @@ BASE = (
         "iii/errors.py",
         "iii/failure_text.py",
         "iii/ids.py",
+        "iii/nats_options.py",
         "iii/one_time_keys.py",
         "iii/protocol/shape.py",
         "iii/redaction.py",
@@ -62,6 +63,7 @@ PUBLIC_MODULES = (
     "iii/declarations.py",
     "iii/durations.py",
     "iii/failure_text.py",
+    "iii/nats_options.py",
     "iii/one_time_keys.py",
     "iii/protocol/shape.py",
     "iii/redaction.py",
@@ -228,6 +230,7 @@ FORBIDDEN_IN_PURE = frozenset(
 MAY_USE = {
     "iii.config_schema": {"pathlib"},  # reads the schema beside a standard worker
     "iii.declarations": {"pathlib"},  # as above
+    "iii.nats_options": {"pathlib"},  # names files of certificates
     "iii.engine.config.cautions": {"os", "pathlib"},  # looks at owners and modes
     "iii.engine.config.environment": {"pathlib"},
     "iii.engine.config.interpreter": {"os", "pathlib", "shutil"},  # finds interpreters; gets the environment handed in

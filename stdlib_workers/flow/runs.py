@@ -363,7 +363,7 @@ def _no_run(tx: Transaction, seq: int) -> Run:
 
 
 def still_queued(connection: sqlite3.Connection, runs: list[int]) -> list[int]:
-    """Return those of up to a batch of runs that wait for a slot."""
+    """Return which of these runs, a batch at most, wait for a slot of the dispatcher still."""
     if not runs:
         return runs
     marks = ", ".join("?" * len(runs))

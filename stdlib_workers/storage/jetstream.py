@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from iii.nats_options import connect_options
 from stdlib_workers.storage.changed_rows import StoredRow
 from stdlib_workers.storage.errors import UNUSABLE, StorageFailure
 from stdlib_workers.storage.jetstream_requirements import ClusterSettings
@@ -28,7 +28,6 @@ ANSWER_TIMEOUT = 2.0
 # Seconds without a further row after which loading is tried anew.
 LOAD_TIMEOUT = 5.0
 RECONNECT_INTERVAL = 0.1
-PING_INTERVAL, MAX_PINGS = 1, 2
 REPLICAS = 3
 # Messages of one atomic batch (ADR-50).
 MAX_ROWS = 1000
@@ -83,19 +82,10 @@ class JetStream:
         """Connect; return when a server has answered."""
         settings = self._settings
         await self._client.connect(
-            servers=list(settings.servers),
+            **connect_options(settings),
             name=f"iii {settings.name} {settings.engine} {self._stream}",
             error_cb=_ignore,  # every request tells its own errors
-            connect_timeout=2,
             reconnect_time_wait=RECONNECT_INTERVAL,  # type: ignore[arg-type]  # seconds, fractions of them too
-            max_reconnect_attempts=-1,
-            ping_interval=PING_INTERVAL,
-            max_outstanding_pings=MAX_PINGS,
-            tls=_tls_of(settings),
-            user=settings.user,
-            password=settings.password,
-            token=settings.token,
-            user_credentials=settings.credentials,
         )
 
     async def close(self) -> None:
@@ -236,12 +226,3 @@ def _from_base64(text: str) -> bytes:
 
 async def _ignore(_: Exception) -> None:
     """nats-py would log it."""
-
-
-def _tls_of(settings: ClusterSettings) -> ssl.SSLContext | None:
-    if settings.tls_ca is None and settings.tls_cert is None:
-        return None
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    if settings.tls_cert is not None:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return context

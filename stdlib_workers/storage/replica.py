@@ -212,7 +212,7 @@ class Replica:
             await asyncio.sleep(RENEWAL_INTERVAL)
             async with self._writing:
                 if self._is_lost:
-                    return  # whoever has found out has said so
+                    return  # a write has found that, and told `on_lost`
                 try:
                     await self._renew()
                 except LeaseLost as lost:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 # How often the wall clock is looked at, and how far it may be ahead without anything being wrong; in seconds. Timers
-# may stand still while a machine sleeps, so whoever waits looks at the clock at least as often.
+# may stand still while a machine sleeps, so a worker that waits for a time reads the clock at least as often.
 WALL_INTERVAL = 60.0
 WALL_TOLERANCE = 1.0
 

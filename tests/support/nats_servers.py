@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,14 @@ class NatsServers:
         """End all nodes."""
         for index in range(len(self._processes)):
             self.kill(index)
+
+
+@contextmanager
+def running_servers(folder: Path) -> Iterator[NatsServers]:
+    """Three nodes, as of a production cluster, in a folder that is made for them."""
+    folder.mkdir()
+    started = NatsServers(folder)
+    try:
+        yield started
+    finally:
+        started.close()

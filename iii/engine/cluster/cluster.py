@@ -18,7 +18,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from iii.engine.cluster.announcements import Announced, Announcements
-from iii.engine.cluster.connection import CONNECT_TIMEOUT, LEAST_PAYLOAD, Connection
+from iii.engine.cluster.connection import LEAST_PAYLOAD, Connection
 from iii.engine.cluster.engines import (
     ABSENCE_TIMEOUT,
     BEAT_INTERVAL,
@@ -38,6 +38,7 @@ from iii.engine.config.spec import ClusterSpec
 from iii.engine.routing.peer import Owner, Peer
 from iii.engine.routing.router import Router
 from iii.errors import ErrorCode, InvocationError, ProjectError
+from iii.nats_options import CONNECT_TIMEOUT
 
 # Seconds that a start waits for an engine of the same name to answer: an answer takes a few milliseconds.
 NAME_TIMEOUT = 0.25

@@ -1,4 +1,4 @@
-"""The one module that speaks NATS: one connection of the engine to the servers of its cluster, through nats-py.
+"""The one module of the engine that speaks NATS: its connection to the servers of its cluster, through nats-py.
 
 Publishing and receiving never wait for a server. While there is no connection, nothing is published, and the callers of
 `publish` know it: what must arrive, the links send again.
@@ -7,7 +7,6 @@ Publishing and receiving never wait for a server. While there is no connection, 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -16,13 +15,11 @@ from typing import TYPE_CHECKING
 from iii.engine.cluster.requirements import unmet_requirements
 from iii.engine.config.spec import ClusterSpec
 from iii.errors import ProjectError
+from iii.nats_options import connect_options
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-# Seconds. A server that has died is noticed at once; one that is frozen, when it has not answered two pings.
-PING_INTERVAL, MAX_PINGS = 1, 2
-CONNECT_TIMEOUT = 2
 # Seconds between two tries to reach a server.
 RECONNECT_INTERVAL = 0.05
 # Bytes that a server must take in one message: a piece of a message with its head, and the head of a message with them.
@@ -79,23 +76,18 @@ class Connection:
         spec = self._spec
         if spec.credentials is not None:
             _check_credentials(spec.credentials, spec.line)
+        try:
+            options = connect_options(spec)
+        except OSError as error:
+            raise ProjectError(f"cluster: the TLS files cannot be used: {error}", line=spec.line) from None
         await self._client.connect(
-            servers=list(spec.servers),
+            **options,
             name=f"iii {spec.name} {spec.engine}",
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
-            connect_timeout=CONNECT_TIMEOUT,
             reconnect_time_wait=RECONNECT_INTERVAL,  # type: ignore[arg-type]  # seconds, fractions of them too
-            max_reconnect_attempts=-1,
-            ping_interval=PING_INTERVAL,
-            max_outstanding_pings=MAX_PINGS,
             no_echo=True,
-            tls=_tls_of(spec),
-            user=spec.user,
-            password=spec.password,
-            token=spec.token,
-            user_credentials=None if spec.credentials is None else str(spec.credentials),
         )
         self._was_connected = True
         self._on_change(True)
@@ -154,15 +146,3 @@ def _check_credentials(file: Path, line: int) -> None:
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
         hint = "make one with `nsc generate creds`"
         raise ProjectError(f"cluster: {file} is no NATS credentials file", line=line, hint=hint)
-
-
-def _tls_of(spec: ClusterSpec) -> ssl.SSLContext | None:
-    if spec.tls_ca is None and spec.tls_cert is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=None if spec.tls_ca is None else str(spec.tls_ca))
-        if spec.tls_cert is not None:
-            context.load_cert_chain(spec.tls_cert, spec.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ProjectError(f"cluster: the TLS files cannot be used: {error}", line=spec.line) from None
-    return context

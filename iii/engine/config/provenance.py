@@ -181,7 +181,7 @@ def _interpolated(value: Any, variables: _Variables, used: dict[str, str]) -> An
 
 
 def _nameless(value: Any) -> Iterator[Any]:
-    """Yield the tables of a file, those of workers without their names, which may be any word."""
+    """Yield the tables to look for secrets in, without the names of workers: such a name may be any word."""
     for name, table in value.items() if isinstance(value, dict) else ():
         if name == "profiles" and isinstance(table, dict):
             for profile in table.values():

@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_cluster import EngineCluster
-from tests.support.nats_servers import NatsServers
+from tests.support.nats_servers import NatsServers, running_servers
 
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[NatsServers]:
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    started = NatsServers(folder)
-    try:
+    with running_servers(tmp_path / "nats") as started:
         yield started
-    finally:
-        started.close()
 
 
 @pytest.fixture

@@ -16,21 +16,16 @@ from stdlib_workers.storage.jetstream import BUSY, LeaseRecord, NoAnswer, Refuse
 from stdlib_workers.storage.jetstream_requirements import ClusterSettings
 from stdlib_workers.storage.replica import Replica
 from tests.support.ground import eventually
-from tests.support.nats_servers import NatsServers
+from tests.support.nats_servers import NatsServers, running_servers
 
 BOUND = 30.0
 
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[NatsServers]:
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    started = NatsServers(folder)
-    try:
+    with running_servers(tmp_path / "nats") as started:
         started.await_jetstream()
         yield started
-    finally:
-        started.close()
 
 
 class Engines:
